@@ -1,0 +1,92 @@
+package rib
+
+import (
+	"cmp"
+	"time"
+)
+
+// Role is PostgreSQL's role, as the server itself states it (pg_is_in_recovery).
+type Role uint8
+
+// The roles. A backend that no observer has reached yet has RoleUnknown.
+const (
+	RoleUnknown Role = iota
+	Primary
+	Replica
+)
+
+// State is one observer's verdict on one backend.
+type State uint8
+
+// The states. Withdrawn is a tombstone: the observer no longer watches the backend.
+const (
+	StateUnknown State = iota
+	Up
+	Down
+	Withdrawn
+)
+
+// Stamp orders what one observer says: the larger (Incarnation, Seq) wins. No clock takes part.
+type Stamp struct {
+	Incarnation uint32 // boots of the observer, counted on its disk
+	Seq         uint64 // statements of that boot
+}
+
+// Compare returns -1, 0 or +1 as s is older than, the same as, or newer than o.
+func (s Stamp) Compare(o Stamp) int {
+	if c := cmp.Compare(s.Incarnation, o.Incarnation); c != 0 {
+		return c
+	}
+	return cmp.Compare(s.Seq, o.Seq)
+}
+
+// Backend is what an announcer says one PostgreSQL server is.
+type Backend struct {
+	Name     string
+	Shard    string
+	Region   string
+	Addr     string // host:port
+	SystemID uint64 // PostgreSQL's system identifier; 0 until first reached
+}
+
+// Announcement makes a backend known to the cluster. The node that lists the backend is its author.
+type Announcement struct {
+	Backend  Backend
+	Observer string // the announcing node's name
+	Stamp    Stamp
+	Gone     bool // withdrawn by its author
+}
+
+// LoadClass is how busy a backend is: a class, so that it rarely changes.
+type LoadClass uint8
+
+// The load classes.
+const (
+	LoadBelow LoadClass = iota
+	LoadBetween
+	LoadAtLimit
+)
+
+// LagUnknown is the Lag of a replica that could not tell how far it is behind.
+const LagUnknown = time.Duration(-1)
+
+// Route is what one observer believes about one backend.
+type Route struct {
+	Backend  string
+	Observer string
+	Stamp    Stamp
+	State    State
+	Role     Role
+	Timeline uint32        // PostgreSQL's timeline, 0 if unknown
+	Latency  time.Duration // of the observer's probe, smoothed
+	Lag      time.Duration // a replica's replay lag; 0 on a primary; LagUnknown
+	Load     LoadClass
+}
+
+// Member is one live node of the cluster.
+type Member struct {
+	Name        string
+	Region      string
+	Addr        string // cluster port, host:port
+	Incarnation uint32
+}

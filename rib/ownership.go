@@ -1,0 +1,62 @@
+package rib
+
+import "cmp"
+
+// Epoch is (recovery generation, Raft index) of a change to ownership. Its order carries meaning, distances do not.
+type Epoch struct {
+	Generation uint32
+	Index      uint64
+}
+
+// Compare returns -1, 0 or +1 as e is older than, the same as, or newer than o.
+func (e Epoch) Compare(o Epoch) int {
+	if c := cmp.Compare(e.Generation, o.Generation); c != 0 {
+		return c
+	}
+	return cmp.Compare(e.Index, o.Index)
+}
+
+// KeyspaceID names a keyspace in plans and indexes. IDs are given by the ledger, start at 1 and are never used again.
+type KeyspaceID uint32
+
+// Keyspace is a sharding rule and the ranges that partition it.
+type Keyspace struct {
+	ID       KeyspaceID
+	Name     string // as users name it, for example "app.orders"
+	Database string
+	Method   string // see MethodByName
+	Types    []Type // of the key's columns
+	Tables   []KeyedTable
+	Ranges   []Range // sorted by From; no gap, no overlap; the first From and the last To are empty
+}
+
+// KeyedTable is one table of a keyspace, with the columns that hold the key in the order of Keyspace.Types.
+type KeyedTable struct {
+	Schema  string
+	Name    string
+	Columns []string
+}
+
+// Range is the half-open [From, To) of keys with exactly one owning shard.
+type Range struct {
+	From  Key // inclusive; empty: from the first key
+	To    Key // exclusive; empty: past the last key
+	Shard string
+	Epoch Epoch // of the last change to this range's owner
+}
+
+// Shard is what the ledger has recorded of a shard: which servers may call themselves its backends.
+type Shard struct {
+	Name     string
+	SystemID uint64
+	Epoch    Epoch
+}
+
+// Ownership is the ledger's whole state at one epoch. It is immutable once it is in a Table.
+type Ownership struct {
+	ClusterID string
+	Epoch     Epoch
+	Catalog   uint64 // counts changes to keyspaces and their tables: plans made for another value are void
+	Keyspaces []Keyspace
+	Shards    []Shard
+}
