@@ -1,0 +1,113 @@
+package node
+
+import "time"
+
+// Config is one node's configuration file. The same file serves every node but for region and backends. The comment tags
+// are the documentation of each key (its unit, and what zero means); `rangefinder config` prints them.
+type Config struct {
+	Region         string    `toml:"region" comment:"The datacenter this node stands in: letters, digits, '-', '_' and '.'. Required."`
+	Name           string    `toml:"name" comment:"This node's name, unique in the cluster. Empty: the region and 4 random hex digits, kept in data_dir."`
+	Bind           string    `toml:"bind" comment:"IP address that the Postgres and cluster ports listen on. Anything but loopback needs a cluster key."`
+	Advertise      string    `toml:"advertise" comment:"Address, or address:port, by which other nodes reach the cluster port. Empty: bind."`
+	HTTPBind       string    `toml:"http_bind" comment:"IP address of the HTTP port: loopback, unless insecure. Empty: bind if that is loopback, else 127.0.0.1."`
+	DataDir        string    `toml:"data_dir" comment:"Directory of this node's state and ledger; one process at a time."`
+	Join           []string  `toml:"join" comment:"Cluster ports (host:port) of nodes to join. Empty: the first start makes a new cluster; a restart never does."`
+	ClusterKeyFile string    `toml:"cluster_key_file" comment:"File that holds the cluster key: 32 bytes as base64 or hex, see 'rangefinder key'. Empty: see cluster_key_env."`
+	ClusterKeyEnv  string    `toml:"cluster_key_env" comment:"Environment variable that holds the cluster key. Both empty: no key, loopback only."`
+	Insecure       bool      `toml:"insecure" comment:"true: listen beyond loopback even without a cluster key, and let http_bind be any address. Anyone who reaches the ports can then join the cluster."`
+	DrainTimeout   Duration  `toml:"drain_timeout" comment:"On SIGTERM, how long sessions may take to finish their transaction. 0s: they are closed at once."`
+	Ports          Ports     `toml:"ports" comment:"TCP ports. 0: any free port, written to the log (for tests)."`
+	Log            Log       `toml:"log"`
+	Probe          Probe     `toml:"probe" comment:"How this node looks at the backends near it."`
+	Admin          Admin     `toml:"admin" comment:"Who looks at the shards when a keyspace is made. No user: the probe's."`
+	Pool           Pool      `toml:"pool" comment:"Connections to each backend."`
+	Limits         Limits    `toml:"limits" comment:"Bounds on what clients may ask for."`
+	Databases      []Listing `toml:"databases" comment:"Databases that clients may name."`
+	Users          []User    `toml:"users" comment:"Users that clients may log in as; the same name and password are used on the backends."`
+	Backends       []Backend `toml:"backends" comment:"The PostgreSQL servers near this node. Other nodes hear of them by gossip."`
+	Lab            []Lab     `toml:"lab" comment:"Demos and tests only: delay added to all that this node dials or sends into a network."`
+}
+
+// Ports are the three listeners' ports.
+type Ports struct {
+	Postgres int `toml:"postgres" comment:"Postgres clients."`
+	Cluster  int `toml:"cluster" comment:"Other nodes: gossip over UDP and TCP, Raft, forwarded calls."`
+	HTTP     int `toml:"http" comment:"Debug page, metrics, admin API."`
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  string `toml:"level" comment:"debug, info, warn or error."`
+	Format string `toml:"format" comment:"text or json, one record a line on standard error."`
+}
+
+// Listing is a database that clients may name when they connect.
+type Listing struct {
+	Name  string `toml:"name" comment:"As clients and shards name it."`
+	Shard string `toml:"shard" comment:"Where tables that no keyspace names live. Empty: such tables cannot be used."`
+}
+
+// User is somebody who may log in.
+type User struct {
+	Name string `toml:"name"`
+	SecretRef
+}
+
+// Backend is one PostgreSQL server near this node.
+type Backend struct {
+	Name    string `toml:"name" comment:"Unique in the cluster."`
+	Shard   string `toml:"shard" comment:"The shard it holds a copy of."`
+	Address string `toml:"address" comment:"host:port."`
+	Region  string `toml:"region" comment:"Empty: this node's."`
+}
+
+// Probe is how a node observes its backends.
+type Probe struct {
+	User string `toml:"user" comment:"PostgreSQL user that may connect; it needs no right on any table."`
+	SecretRef
+	Database string   `toml:"database" comment:"Database that the probe connects to."`
+	Interval Duration `toml:"interval" comment:"Time from one probe to the next."`
+	Timeout  Duration `toml:"timeout" comment:"A probe without an answer after this long has failed."`
+	Fall     int      `toml:"fall" comment:"This many failed probes in a row make a backend down; a refused connection counts at once."`
+	Rise     int      `toml:"rise" comment:"This many good probes in a row make it up again."`
+}
+
+// Admin is who checks the shards' tables and rows when a keyspace is made.
+type Admin struct {
+	User string `toml:"user" comment:"PostgreSQL user that may read the tables of new keyspaces. Empty: the probe's user and password."`
+	SecretRef
+}
+
+// Pool bounds the connections to each backend.
+type Pool struct {
+	Size int      `toml:"size" comment:"Connections to one backend, over all users and databases."`
+	Wait Duration `toml:"wait" comment:"How long a statement waits for a free connection before it fails. 0s: it does not wait."`
+	Idle Duration `toml:"idle" comment:"A connection unused for this long is closed. 0s: never."`
+}
+
+// Limits bounds what clients may ask for.
+type Limits struct {
+	Clients        int      `toml:"clients" comment:"Client connections at once. 0: no limit but the operating system's."`
+	StartupTimeout Duration `toml:"startup_timeout" comment:"Time from the first byte to a finished login."`
+	Frame          Size     `toml:"frame" comment:"Largest message a client may send, up to PostgreSQL's own limit of 1GiB."`
+}
+
+// Lab is a delay injected for demos and tests.
+type Lab struct {
+	Net string   `toml:"net" comment:"Network whose packets and connections are delayed, for example 127.0.2.0/24."`
+	RTT Duration `toml:"rtt" comment:"Round trip added: half of it on the way there, half on the way back."`
+}
+
+// Defaults is the configuration before any file or flag.
+func Defaults() Config {
+	return Config{
+		Bind:         "127.0.0.1",
+		DataDir:      "/var/lib/rangefinder",
+		DrainTimeout: Duration{10 * time.Second},
+		Ports:        Ports{Postgres: 6432, Cluster: 7946, HTTP: 8080},
+		Log:          Log{Level: "info", Format: "text"},
+		Probe:        Probe{Database: "postgres", Interval: Duration{time.Second}, Timeout: Duration{time.Second}, Fall: 3, Rise: 2},
+		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}},
+		Limits:       Limits{Clients: 10000, StartupTimeout: Duration{10 * time.Second}, Frame: Size{64 << 20}},
+	}
+}

@@ -1,0 +1,334 @@
+package node
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Problem is one mistake in a configuration, and how to mend it.
+type Problem struct {
+	Key          string // "users[0].password_env", "" if the file as a whole
+	Line, Column int    // from 1; 0 if the key is not in the file
+	Message      string
+	Hint         string
+}
+
+// ConfigError is every mistake found in one configuration.
+type ConfigError struct {
+	File     string // "" without a file
+	Problems []Problem
+}
+
+// Error is one line a problem, "file:line:column: message; hint", as editors and CI systems follow it.
+func (e *ConfigError) Error() string {
+	var b strings.Builder
+	for i, p := range e.Problems {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		switch {
+		case e.File != "" && p.Line > 0:
+			fmt.Fprintf(&b, "%s:%d:%d: ", e.File, p.Line, p.Column)
+		case e.File != "":
+			fmt.Fprintf(&b, "%s: ", e.File)
+		}
+		b.WriteString(p.Message)
+		if p.Hint != "" {
+			b.WriteString("; ")
+			b.WriteString(p.Hint)
+		}
+	}
+	return b.String()
+}
+
+// checker collects what is wrong with a decoded configuration; it never stops at the first problem.
+type checker struct {
+	at       map[string]position
+	problems []Problem
+}
+
+func (c *checker) fail(key, message, hint string) {
+	// A key that is not in the file is best shown where its table begins.
+	pos := c.at[key]
+	for k := key; pos.line == 0 && strings.Contains(k, "."); {
+		k = k[:strings.LastIndexByte(k, '.')]
+		pos = c.at[k]
+	}
+	c.problems = append(c.problems, Problem{Key: key, Line: pos.line, Column: pos.column, Message: message, Hint: hint})
+}
+
+// check validates a whole configuration. at says where the file's keys stand, nil if there is no file.
+func (cfg *Config) check(at map[string]position) []Problem {
+	c := &checker{at: at}
+	if cfg.Region == "" {
+		c.fail("region", "region is missing", `say where this node stands: region = "fra", or --region fra`)
+	} else {
+		c.name("region", cfg.Region)
+	}
+	if cfg.Name != "" {
+		c.name("name", cfg.Name)
+	}
+	c.addresses(cfg)
+	if cfg.DataDir == "" {
+		c.fail("data_dir", "data_dir is empty", "name a directory that only this node uses")
+	}
+	for i, addr := range cfg.Join {
+		c.hostPort(fmt.Sprintf("join[%d]", i), addr, "the cluster port of a node, for example 10.0.0.1:7946")
+	}
+	if cfg.ClusterKeyFile != "" && cfg.ClusterKeyEnv != "" {
+		c.fail("cluster_key_env", "cluster_key_file and cluster_key_env are both given", "keep one of them")
+	}
+	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
+	c.oneOf("log.format", cfg.Log.Format, "text", "json")
+	c.clients(cfg)
+	c.backends(cfg)
+	c.numbers(cfg)
+	for i, lab := range cfg.Lab {
+		key := fmt.Sprintf("lab[%d]", i)
+		if _, err := netip.ParsePrefix(lab.Net); err != nil {
+			c.fail(key+".net", fmt.Sprintf("%s.net: %q is not a network", key, lab.Net), "write one as 127.0.2.0/24")
+		}
+		if lab.RTT.Duration <= 0 || lab.RTT.Duration > 10*time.Second {
+			c.fail(key+".rtt", fmt.Sprintf("%s.rtt must be more than 0s and at most 10s", key), "")
+		}
+	}
+	return c.problems
+}
+
+func (c *checker) addresses(cfg *Config) {
+	bind, err := netip.ParseAddr(cfg.Bind)
+	if err != nil {
+		c.fail("bind", fmt.Sprintf("bind: %q is not an IP address", cfg.Bind), "for example 127.0.0.1, 10.0.0.5 or 0.0.0.0")
+	}
+	switch {
+	case cfg.Advertise != "":
+		host, port, err := net.SplitHostPort(cfg.Advertise)
+		if err != nil {
+			host = cfg.Advertise
+		} else if !validPort(port) {
+			c.fail("advertise", fmt.Sprintf("advertise: %q has no port between 1 and 65535", cfg.Advertise), "")
+		}
+		if ip, err := netip.ParseAddr(host); host == "" || (err == nil && ip.IsUnspecified()) {
+			c.fail("advertise", fmt.Sprintf("advertise: other nodes cannot reach %q", cfg.Advertise), "give this machine's own address")
+		}
+	case err == nil && bind.IsUnspecified():
+		c.fail("advertise", "advertise is missing: bind is "+cfg.Bind+", which other nodes cannot dial", "give this machine's own address: advertise = \"10.0.0.5\"")
+	}
+	if cfg.HTTPBind != "" {
+		ip, err := netip.ParseAddr(cfg.HTTPBind)
+		switch {
+		case err != nil:
+			c.fail("http_bind", fmt.Sprintf("http_bind: %q is not an IP address", cfg.HTTPBind), "")
+		case !ip.IsLoopback() && !cfg.Insecure:
+			c.fail("http_bind", fmt.Sprintf("http_bind: %s is not loopback, and the HTTP port asks nobody for a password", cfg.HTTPBind),
+				"keep it on 127.0.0.1 and reach it by ssh -L, or give --insecure")
+		}
+	}
+	seen := map[int]string{}
+	for _, p := range []struct {
+		key  string
+		port int
+	}{{"ports.postgres", cfg.Ports.Postgres}, {"ports.cluster", cfg.Ports.Cluster}, {"ports.http", cfg.Ports.HTTP}} {
+		if p.port < 0 || p.port > 65535 {
+			c.fail(p.key, fmt.Sprintf("%s: %d is not a port", p.key, p.port), "ports are 1 to 65535; 0 takes any free one")
+		} else if other := seen[p.port]; other != "" && p.port != 0 {
+			c.fail(p.key, fmt.Sprintf("%s and %s are both %d", other, p.key, p.port), "give each listener a port of its own")
+		}
+		seen[p.port] = p.key
+	}
+}
+
+func (c *checker) clients(cfg *Config) {
+	databases := map[string]bool{}
+	for i, d := range cfg.Databases {
+		key := fmt.Sprintf("databases[%d]", i)
+		if c.pgName(key+".name", d.Name); databases[d.Name] {
+			c.fail(key+".name", fmt.Sprintf("database %q is listed twice", d.Name), "")
+		}
+		databases[d.Name] = true
+		if d.Shard != "" {
+			c.name(key+".shard", d.Shard)
+		}
+	}
+	users := map[string]bool{}
+	for i, u := range cfg.Users {
+		key := fmt.Sprintf("users[%d]", i)
+		if c.pgName(key+".name", u.Name); users[u.Name] {
+			c.fail(key+".name", fmt.Sprintf("user %q is listed twice", u.Name), "")
+		}
+		users[u.Name] = true
+		c.secret(key, u.SecretRef)
+		if !u.given() {
+			c.fail(key+".password_env", fmt.Sprintf("user %q has no password", u.Name), "add password_env or password_file")
+		}
+	}
+}
+
+func (c *checker) backends(cfg *Config) {
+	names, addrs := map[string]bool{}, map[string]string{}
+	for i, b := range cfg.Backends {
+		key := fmt.Sprintf("backends[%d]", i)
+		if c.name(key+".name", b.Name); names[b.Name] {
+			c.fail(key+".name", fmt.Sprintf("backend %q is listed twice", b.Name), "backend names are unique in the whole cluster")
+		}
+		names[b.Name] = true
+		if b.Shard == "" {
+			c.fail(key+".shard", fmt.Sprintf("backend %q has no shard", b.Name), `say which shard it holds a copy of: shard = "shard_1"`)
+		} else {
+			c.name(key+".shard", b.Shard)
+		}
+		c.hostPort(key+".address", b.Address, "host:port of a PostgreSQL server, for example 10.0.0.7:5432")
+		if other := addrs[b.Address]; other != "" && b.Address != "" {
+			c.fail(key+".address", fmt.Sprintf("backends %q and %q have the same address %s", other, b.Name, b.Address), "")
+		}
+		addrs[b.Address] = b.Name
+		if b.Region != "" {
+			c.name(key+".region", b.Region)
+		}
+	}
+	c.secret("probe", cfg.Probe.SecretRef)
+	if len(cfg.Backends) > 0 && cfg.Probe.User == "" {
+		c.fail("probe.user", "probe.user is missing: this node has backends to look at", "name a PostgreSQL user that may connect; it needs no right on any table")
+	}
+	if cfg.Probe.Database == "" {
+		c.fail("probe.database", "probe.database is empty", "")
+	}
+	c.secret("admin", cfg.Admin.SecretRef)
+	if cfg.Admin.User == "" && cfg.Admin.given() {
+		c.fail("admin.user", "admin has a password but no user", "")
+	}
+}
+
+func (c *checker) numbers(cfg *Config) {
+	positive := func(key string, d Duration) {
+		if d.Duration <= 0 {
+			c.fail(key, key+" must be more than 0s", "")
+		}
+	}
+	atLeast := func(key string, n, least int) {
+		if n < least {
+			c.fail(key, fmt.Sprintf("%s must be at least %d, not %d", key, least, n), "")
+		}
+	}
+	positive("probe.interval", cfg.Probe.Interval)
+	positive("probe.timeout", cfg.Probe.Timeout)
+	atLeast("probe.fall", cfg.Probe.Fall, 1)
+	atLeast("probe.rise", cfg.Probe.Rise, 1)
+	atLeast("pool.size", cfg.Pool.Size, 1)
+	atLeast("limits.clients", cfg.Limits.Clients, 0)
+	positive("limits.startup_timeout", cfg.Limits.StartupTimeout)
+	if f := cfg.Limits.Frame.Bytes; f < 1<<10 || f > 1<<30 {
+		c.fail("limits.frame", fmt.Sprintf("limits.frame must be between 1KiB and 1GiB, not %s", cfg.Limits.Frame), "")
+	}
+}
+
+// name checks a word that travels in gossip and the ledger: short, and without surprises in logs and URLs.
+func (c *checker) name(key, s string) {
+	if s == "" {
+		c.fail(key, key+" is missing", "")
+		return
+	}
+	if len(s) > 64 || strings.ContainsFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.", r))
+	}) {
+		c.fail(key, fmt.Sprintf("%s: %q is not a name", key, s), "use up to 64 letters, digits, '-', '_' and '.'")
+	}
+}
+
+// pgName checks a name that PostgreSQL knows: anything of up to 63 bytes.
+func (c *checker) pgName(key, s string) {
+	switch {
+	case s == "":
+		c.fail(key, key+" is missing", "")
+	case len(s) > 63 || strings.ContainsRune(s, 0):
+		c.fail(key, fmt.Sprintf("%s: PostgreSQL has no names longer than 63 bytes", key), "")
+	}
+}
+
+func (c *checker) secret(key string, r SecretRef) {
+	if r.PasswordEnv != "" && r.PasswordFile != "" {
+		c.fail(key+".password_file", key+": password_env and password_file are both given", "keep one of them")
+	}
+}
+
+func (c *checker) hostPort(key, s, example string) {
+	host, port, err := net.SplitHostPort(s)
+	switch {
+	case s == "":
+		c.fail(key, key+" is missing", "give "+example)
+	case err != nil || host == "":
+		c.fail(key, fmt.Sprintf("%s: %q is not host:port", key, s), "give "+example)
+	case !validPort(port):
+		c.fail(key, fmt.Sprintf("%s: %q has no port between 1 and 65535", key, s), "give "+example)
+	}
+}
+
+func (c *checker) oneOf(key, s string, words ...string) {
+	for _, w := range words {
+		if s == w {
+			return
+		}
+	}
+	c.fail(key, fmt.Sprintf("%s: %q is unknown", key, s), "use one of "+strings.Join(words, ", "))
+}
+
+func validPort(s string) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && n >= 1 && n <= 65535
+}
+
+// keyBytes is the length of a cluster key.
+const keyBytes = 32
+
+// parseClusterKey reads 32 bytes as hex or as base64, padded or not, of either alphabet.
+func parseClusterKey(text string) ([]byte, error) {
+	text = strings.TrimSpace(text)
+	if key, err := hex.DecodeString(text); err == nil && len(key) == keyBytes {
+		return key, nil
+	}
+	plain := strings.TrimRight(strings.NewReplacer("-", "+", "_", "/").Replace(text), "=")
+	key, err := base64.RawStdEncoding.DecodeString(plain)
+	if err != nil || len(key) != keyBytes {
+		return nil, fmt.Errorf("a cluster key is %d bytes as base64 or hex (this is neither); make one with: rangefinder key", keyBytes)
+	}
+	return key, nil
+}
+
+// exposed returns the first address this node would listen on that is not loopback, or "".
+func (cfg *Config) exposed() string {
+	for _, s := range []string{cfg.Bind, cfg.httpBind()} {
+		if ip, err := netip.ParseAddr(s); err == nil && !ip.IsLoopback() {
+			return s
+		}
+	}
+	return ""
+}
+
+// httpBind is the address of the HTTP port once the default is filled in.
+func (cfg *Config) httpBind() string {
+	if cfg.HTTPBind != "" {
+		return cfg.HTTPBind
+	}
+	if ip, err := netip.ParseAddr(cfg.Bind); err == nil && ip.IsLoopback() {
+		return cfg.Bind
+	}
+	return "127.0.0.1"
+}
+
+// advertised is the cluster address that other nodes dial; port is the one the listener got.
+func (cfg *Config) advertised(port int) string {
+	host := cfg.Advertise
+	if host == "" {
+		host = cfg.Bind
+	}
+	if _, _, err := net.SplitHostPort(host); err == nil {
+		return host
+	}
+	return net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(port))
+}

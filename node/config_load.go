@@ -1,0 +1,164 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// maxConfig bounds the configuration file, in bytes.
+const maxConfig = 4 << 20
+
+// Load reads a configuration file over the defaults, lets override set flags over it, and checks the whole. file may be ""
+// (defaults and flags alone). Relative paths in the file are relative to the file. A *ConfigError holds every mistake.
+func Load(file string, override func(*Config)) (Config, error) {
+	cfg := Defaults()
+	var at map[string]position
+	if file != "" {
+		doc, err := readConfig(file)
+		if err != nil {
+			return cfg, err
+		}
+		o, problems := decode(doc, &cfg)
+		if len(problems) > 0 {
+			return cfg, &ConfigError{File: file, Problems: problems}
+		}
+		at = o.at
+		cfg.relativeTo(filepath.Dir(file))
+	}
+	if override != nil {
+		override(&cfg)
+	}
+	if problems := cfg.check(at); len(problems) > 0 {
+		return cfg, &ConfigError{File: file, Problems: problems}
+	}
+	return cfg, nil
+}
+
+func readConfig(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	doc, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration %s: %w", file, err)
+	}
+	if len(doc) > maxConfig {
+		return nil, fmt.Errorf("configuration %s is larger than %d bytes", file, maxConfig)
+	}
+	return doc, nil
+}
+
+// relativeTo makes the file's relative paths relative to its directory.
+func (cfg *Config) relativeTo(dir string) {
+	paths := []*string{&cfg.DataDir, &cfg.ClusterKeyFile, &cfg.Probe.PasswordFile, &cfg.Admin.PasswordFile}
+	for i := range cfg.Users {
+		paths = append(paths, &cfg.Users[i].PasswordFile)
+	}
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}
+
+// Secrets are what the configuration only refers to.
+type Secrets struct {
+	ClusterKey []byte            // 32 bytes, nil if none is configured
+	Users      map[string]Secret // by user name
+	Probe      Secret
+	Admin      Secret
+}
+
+// Format keeps keys and passwords out of whatever prints the whole struct, whichever verb it uses.
+func (s Secrets) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(secrets)") }
+
+// LogValue is the same for a log.
+func (s Secrets) LogValue() slog.Value { return slog.StringValue("(secrets)") }
+
+// LoadSecrets follows the configuration's references. All that are missing come back as one *ConfigError; warnings are for
+// the log. getenv is os.LookupEnv outside of tests.
+func (cfg *Config) LoadSecrets(getenv func(string) (string, bool)) (s Secrets, warnings []string, err error) {
+	if getenv == nil {
+		getenv = os.LookupEnv
+	}
+	var problems []Problem
+	read := func(key, env, file string) Secret {
+		secret, warning, err := readSecret(env, file, getenv)
+		if warning != "" {
+			warnings = append(warnings, warning)
+		}
+		if err != nil {
+			problems = append(problems, Problem{Key: key, Message: key + ": " + err.Error()})
+		}
+		return secret
+	}
+	if key := read("cluster_key", cfg.ClusterKeyEnv, cfg.ClusterKeyFile); key.Set() {
+		if s.ClusterKey, err = parseClusterKey(key.Reveal()); err != nil {
+			problems = append(problems, Problem{Key: "cluster_key", Message: "cluster_key: " + err.Error()})
+		}
+	}
+	s.Users = make(map[string]Secret, len(cfg.Users))
+	for i, u := range cfg.Users {
+		s.Users[u.Name] = read(fmt.Sprintf("users[%d] (%s)", i, u.Name), u.PasswordEnv, u.PasswordFile)
+	}
+	s.Probe = read("probe", cfg.Probe.PasswordEnv, cfg.Probe.PasswordFile)
+	s.Admin = read("admin", cfg.Admin.PasswordEnv, cfg.Admin.PasswordFile)
+	if len(problems) > 0 {
+		return s, warnings, &ConfigError{Problems: problems}
+	}
+	return s, warnings, nil
+}
+
+// ErrNoKey is the refusal to listen beyond loopback without a cluster key.
+var ErrNoKey = errors.New("no cluster key")
+
+// checkExposure refuses what would let strangers in, unless the configuration says that it is meant.
+func (cfg *Config) checkExposure(key []byte) error {
+	addr := cfg.exposed()
+	if addr == "" || key != nil || cfg.Insecure {
+		return nil
+	}
+	return &Failure{
+		Message: fmt.Sprintf("refusing to listen on %s: %v", addr, ErrNoKey),
+		Detail:  "Without a key anyone who can reach the cluster port could join the cluster and read or change where rows go.",
+		Hint: "Make a key and give it to every node:\n" +
+			"  rangefinder key > cluster.key && chmod 600 cluster.key\n" +
+			"  rangefinder start --cluster-key-file cluster.key ...\n" +
+			"or listen on 127.0.0.1, or say --insecure.",
+		Err: ErrNoKey,
+	}
+}
+
+// Print writes the effective configuration as TOML that can be read again, each key under its description. It holds no
+// secrets: only the names of the variables and files that do.
+func (cfg *Config) Print(w io.Writer) error {
+	var b bytes.Buffer
+	if err := toml.NewEncoder(&b).Encode(cfg); err != nil {
+		return fmt.Errorf("print configuration: %w", err)
+	}
+	_, err := io.WriteString(w, "# Effective configuration: defaults, file and flags.\n"+b.String())
+	return err
+}
+
+// Failure is an error for a person: what went wrong, what is known about it, and what to do.
+type Failure struct {
+	Message string
+	Detail  string
+	Hint    string
+	Err     error // what errors.Is finds; may be nil
+}
+
+// Error is the message alone; the command line prints detail and hint on lines of their own.
+func (f *Failure) Error() string { return f.Message }
+
+// Unwrap returns the cause.
+func (f *Failure) Unwrap() error { return f.Err }

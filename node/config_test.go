@@ -1,0 +1,303 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// goodConfig is a whole file that has nothing wrong with it; the tests below break one thing each.
+const goodConfig = `region = "fra"
+data_dir = "data/fra"
+
+[[databases]]
+name = "app"
+shard = "shard_1"
+
+[[users]]
+name = "app"
+password_env = "APP_PASSWORD"
+
+[[backends]]
+name = "fra-1"
+shard = "shard_1"
+address = "127.0.0.1:5501"
+
+[probe]
+user = "probe"
+password_env = "PROBE_PASSWORD"
+interval = "500ms"
+`
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "node.toml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestLoadReadsAWholeFile(t *testing.T) {
+	file := writeConfig(t, goodConfig)
+	cfg, err := Load(file, func(c *Config) { c.Region = "iad" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Region != "iad" {
+		t.Errorf("region = %q, want the flag's iad over the file's fra", cfg.Region)
+	}
+	if got, want := cfg.Probe.Interval.Duration, 500*time.Millisecond; got != want {
+		t.Errorf("probe.interval = %v, want %v", got, want)
+	}
+	if got, want := cfg.DataDir, filepath.Join(filepath.Dir(file), "data/fra"); got != want {
+		t.Errorf("data_dir = %q, want it relative to the file: %q", got, want)
+	}
+	if got := cfg.Users[0].PasswordEnv; got != "APP_PASSWORD" {
+		t.Errorf("users[0].password_env = %q", got)
+	}
+	if got := cfg.Ports.Postgres; got != 6432 {
+		t.Errorf("ports.postgres = %d, want the default 6432", got)
+	}
+}
+
+// TestMistakesAreNamed is the golden list of what a person reads when the file is wrong: each line says where, what, and
+// how to mend it.
+func TestMistakesAreNamed(t *testing.T) {
+	for _, c := range []struct{ name, file, want string }{
+		{"unknown key", `regoin = "fra"`,
+			`F:1:1: unknown key "regoin"; did you mean "region"?`},
+		{"unknown key in a list", "region = \"fra\"\n[[backends]]\n  adress = \"x\"",
+			`F:3:3: unknown key "backends[0].adress"; did you mean "address"?`},
+		{"unknown table", "[probes]\nuser = \"x\"\nbogus = 1",
+			`F:1:2: unknown key "probes"; did you mean "probe"?`},
+		{"nothing near", "[ports]\nfrobnicate = 1",
+			`F:2:1: unknown key "ports.frobnicate"; the keys here are postgres, cluster, http`},
+		{"inline password", "[[users]]\nname = \"app\"\npassword = \"hunter2\"",
+			`F:3:1: unknown key "users[0].password"; secrets are never written in this file: use password_env or password_file`},
+		{"inline table", `ports = { postgres = 1, htpp = 2 }`,
+			`F:1:25: unknown key "ports.htpp"; did you mean "http"?`},
+		{"wrong types, all of them", "region = 7\ndrain_timeout = 10\ninsecure = \"yes\"\njoin = \"a:1\"\nports.http = 1.5",
+			"F:1:10: region must be a string in quotes, not a whole number\n" +
+				"F:2:17: drain_timeout must be a duration in quotes, such as \"10s\", not a whole number\n" +
+				"F:3:12: insecure must be true or false, not a string\n" +
+				"F:4:8: join must be a list of strings, such as [\"a\", \"b\"], not a string\n" +
+				"F:5:14: ports.http must be a whole number, not a decimal number"},
+		{"list element", "join = [\"a:1\", 2]",
+			`F:1:16: join[1] must be a string in quotes, not a whole number`},
+		{"no unit", `drain_timeout = "10"`,
+			`F:1:17: drain_timeout: "10" has no unit: write "10s" or "10ms"`},
+		{"negative", `drain_timeout = "-1s"`,
+			`F:1:17: drain_timeout: "-1s" is negative`},
+		{"no size", "[limits]\nframe = \"64\"",
+			`F:2:9: limits.frame: "64" is not a size: write a whole number with a unit, for example "64KiB", "16MiB" or "1GiB"`},
+		{"one bracket", "[users]\nname = \"app\"",
+			`F:1:2: users is a list; write [[users]], with two brackets, once for each`},
+		{"two brackets", "[[probe]]\nuser = \"app\"",
+			`F:1:3: probe is one table, not a list; write [probe], with one bracket`},
+		{"twice", "region = \"a\"\nregion = \"b\"",
+			`F:2:1: region is set twice; keep one of them`},
+		{"syntax", "region = \"fra",
+			`F:1:13: unterminated basic string`},
+		{"empty file", "",
+			`F: region is missing; say where this node stands: region = "fra", or --region fra`},
+		{"names", "region = \"fra nkfurt\"\nname = \"a/b\"",
+			"F:1:1: region: \"fra nkfurt\" is not a name; use up to 64 letters, digits, '-', '_' and '.'\n" +
+				"F:2:1: name: \"a/b\" is not a name; use up to 64 letters, digits, '-', '_' and '.'"},
+		{"ports", "region = \"fra\"\n[ports]\npostgres = 70000\ncluster = 8080",
+			"F:3:1: ports.postgres: 70000 is not a port; ports are 1 to 65535; 0 takes any free one\n" +
+				"F:2:2: ports.cluster and ports.http are both 8080; give each listener a port of its own"},
+		{"addresses", "region = \"fra\"\nbind = \"localhost\"\nhttp_bind = \"10.0.0.1\"\njoin = [\"10.0.0.1\"]",
+			"F:2:1: bind: \"localhost\" is not an IP address; for example 127.0.0.1, 10.0.0.5 or 0.0.0.0\n" +
+				"F:3:1: http_bind: 10.0.0.1 is not loopback, and the HTTP port asks nobody for a password; keep it on 127.0.0.1 and reach it by ssh -L, or give --insecure\n" +
+				"F:4:1: join[0]: \"10.0.0.1\" is not host:port; give the cluster port of a node, for example 10.0.0.1:7946"},
+		{"wildcard", "region = \"fra\"\nbind = \"0.0.0.0\"",
+			`F: advertise is missing: bind is 0.0.0.0, which other nodes cannot dial; give this machine's own address: advertise = "10.0.0.5"`},
+		{"user without password", "region = \"fra\"\n\n[[users]]\nname = \"app\"",
+			`F:3:3: user "app" has no password; add password_env or password_file`},
+		{"duplicates", goodConfig + "[[backends]]\nname = \"fra-1\"\nshard = \"shard_2\"\naddress = \"127.0.0.1:5501\"",
+			"F:22:1: backend \"fra-1\" is listed twice; backend names are unique in the whole cluster\n" +
+				"F:24:1: backends \"fra-1\" and \"fra-1\" have the same address 127.0.0.1:5501"},
+		{"backend", "region = \"fra\"\n[[backends]]\nname = \"fra-1\"\naddress = \"10.0.0.1\"",
+			"F:2:3: backend \"fra-1\" has no shard; say which shard it holds a copy of: shard = \"shard_1\"\n" +
+				"F:4:1: backends[0].address: \"10.0.0.1\" is not host:port; give host:port of a PostgreSQL server, for example 10.0.0.7:5432\n" +
+				"F: probe.user is missing: this node has backends to look at; name a PostgreSQL user that may connect; it needs no right on any table"},
+		{"numbers", "region = \"fra\"\n[pool]\nsize = 0\n[probe]\nfall = 0\ninterval = \"0s\"",
+			"F:6:1: probe.interval must be more than 0s\n" +
+				"F:5:1: probe.fall must be at least 1, not 0\n" +
+				"F:3:1: pool.size must be at least 1, not 0"},
+		{"lab", "region = \"fra\"\n[[lab]]\nnet = \"127.0.2\"\nrtt = \"1h\"",
+			"F:3:1: lab[0].net: \"127.0.2\" is not a network; write one as 127.0.2.0/24\n" +
+				"F:4:1: lab[0].rtt must be more than 0s and at most 10s"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := writeConfig(t, c.file)
+			_, err := Load(file, nil)
+			var bad *ConfigError
+			if !errors.As(err, &bad) {
+				t.Fatalf("Load gave %v, want a *ConfigError", err)
+			}
+			if got := strings.ReplaceAll(err.Error(), file, "F"); got != c.want {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Error("the message repeats a password")
+			}
+		})
+	}
+}
+
+// TestEveryKeyIsDescribed holds the house rule: every key says what it is. Names alone may do without.
+func TestEveryKeyIsDescribed(t *testing.T) {
+	self := map[string]bool{"log": true, "users.name": true}
+	var walk func(t reflect.Type, path string) (missing []string)
+	walk = func(typ reflect.Type, path string) (missing []string) {
+		for _, f := range reflect.VisibleFields(typ) {
+			key := f.Tag.Get("toml")
+			if key == "" {
+				continue
+			}
+			here := join(path, key)
+			if f.Tag.Get("comment") == "" && !self[here] {
+				missing = append(missing, here)
+			}
+			if want := isText(f.Type) || f.Type.Kind() == reflect.Int; want && here != "lab.rtt" && here != "limits.frame" && f.Tag.Get("comment") == "" {
+				missing = append(missing, here+" (unit and zero)")
+			}
+			inner := f.Type
+			if inner.Kind() == reflect.Slice {
+				inner = inner.Elem()
+			}
+			if inner.Kind() == reflect.Struct && !isText(inner) {
+				missing = append(missing, walk(inner, here)...)
+			}
+		}
+		return missing
+	}
+	if missing := walk(reflect.TypeFor[Config](), ""); len(missing) > 0 {
+		t.Errorf("keys without a description: %v", missing)
+	}
+}
+
+func TestPrintCanBeReadAgain(t *testing.T) {
+	first, err := Load(writeConfig(t, goodConfig), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if err := first.Print(&text); err != nil {
+		t.Fatal(err)
+	}
+	if want := "# Name of the environment variable that holds the password."; !strings.Contains(text.String(), want) {
+		t.Errorf("the printed configuration does not describe its keys:\n%s", text.String())
+	}
+	second, err := Load(writeConfig(t, text.String()), nil)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text.String())
+	}
+	var again strings.Builder
+	if err := second.Print(&again); err != nil {
+		t.Fatal(err)
+	}
+	if text.String() != again.String() {
+		t.Errorf("printed twice, it differs:\n%s\n---\n%s", text.String(), again.String())
+	}
+}
+
+func TestSecretsAreFollowedAndNeverPrinted(t *testing.T) {
+	cfg, err := Load(writeConfig(t, goodConfig), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	passwordFile := filepath.Join(t.TempDir(), "probe")
+	if err := os.WriteFile(passwordFile, []byte("pro be-secret\r\n\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Probe.SecretRef = SecretRef{PasswordFile: passwordFile}
+	env := map[string]string{"APP_PASSWORD": "app-secret\n", "KEY": strings.Repeat("ab", 32)}
+	cfg.ClusterKeyEnv = "KEY"
+	secrets, warnings, err := cfg.LoadSecrets(func(k string) (string, bool) { v, ok := env[k]; return v, ok })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := secrets.Users["app"].Reveal(); got != "app-secret" {
+		t.Errorf("app's password = %q, want it without the newline", got)
+	}
+	if got := secrets.Probe.Reveal(); got != "pro be-secret" {
+		t.Errorf("probe's password = %q", got)
+	}
+	if len(secrets.ClusterKey) != 32 || secrets.ClusterKey[0] != 0xab {
+		t.Errorf("cluster key = %d bytes", len(secrets.ClusterKey))
+	}
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "can be read by every user") {
+		t.Errorf("warnings = %q, want one about the file's mode", warnings)
+	}
+	var log strings.Builder
+	for _, handler := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {
+		slog.New(handler).Info("all", "config", cfg, "secrets", secrets, "one", secrets.Probe, "users", secrets.Users, "ptr", &secrets)
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		fmt.Fprintf(&log, verb+verb+verb+verb, cfg, secrets, secrets.Users, []any{secrets.Probe, &secrets})
+	}
+	for _, secret := range []string{"app-secret", "pro be-secret", "abab", "171", fmt.Sprintf("%x", "app-secret")} {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("%q is in the log:\n%s", secret, log.String())
+		}
+	}
+}
+
+func TestMissingSecretsAreNamedTogether(t *testing.T) {
+	cfg, err := Load(writeConfig(t, goodConfig), func(c *Config) { c.ClusterKeyFile = "/nonexistent/key" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = cfg.LoadSecrets(func(string) (string, bool) { return "", false })
+	want := "cluster_key: open /nonexistent/key: no such file or directory\n" +
+		"users[0] (app): environment variable APP_PASSWORD is not set\n" +
+		"probe: environment variable PROBE_PASSWORD is not set"
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestBeyondLoopbackNeedsAKey(t *testing.T) {
+	cfg := Defaults()
+	cfg.Region, cfg.Bind = "fra", "10.1.2.3"
+	err := cfg.checkExposure(nil)
+	var failure *Failure
+	if !errors.As(err, &failure) || !errors.Is(err, ErrNoKey) || !strings.Contains(failure.Hint, "rangefinder key > cluster.key") {
+		t.Fatalf("without a key: %v, want a refusal that says how to make one", err)
+	}
+	if err := cfg.checkExposure(make([]byte, 32)); err != nil {
+		t.Errorf("with a key: %v", err)
+	}
+	cfg.Insecure = true
+	if err := cfg.checkExposure(nil); err != nil {
+		t.Errorf("--insecure: %v", err)
+	}
+	cfg.Insecure, cfg.Bind = false, "127.0.3.1"
+	if err := cfg.checkExposure(nil); err != nil {
+		t.Errorf("loopback: %v", err)
+	}
+}
+
+func TestClusterKeyForms(t *testing.T) {
+	hexKey := strings.Repeat("0f", 32)
+	for _, good := range []string{hexKey, "Dw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8=", "Dw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8", " " + hexKey + "\n"} {
+		key, err := parseClusterKey(good)
+		if err != nil || len(key) != 32 || key[31] != 0x0f {
+			t.Errorf("parseClusterKey(%q) = %x, %v", good, key, err)
+		}
+	}
+	for _, bad := range []string{"", "short", hexKey + "0f", "Dw8PDw8=", strings.Repeat("zz", 32)} {
+		if _, err := parseClusterKey(bad); err == nil || (len(bad) > 5 && strings.Contains(err.Error(), bad)) {
+			t.Errorf("parseClusterKey(%q) = %v, want an error that does not repeat the key", bad, err)
+		}
+	}
+}
