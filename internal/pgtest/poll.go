@@ -1,0 +1,47 @@
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// Eventually calls condition at once and then every 10 ms until it returns nil. After timeout it fails the test with
+// condition's last error.
+func Eventually(t testing.TB, timeout time.Duration, condition func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if err := Wait(ctx, 10*time.Millisecond, condition); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Wait calls condition at once and then every interval until it returns nil. When ctx ends first, the error is both ctx's
+// and condition's last one.
+func Wait(ctx context.Context, interval time.Duration, condition func() error) error {
+	err := condition()
+	if err == nil {
+		return nil
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err = condition(); err == nil {
+				return nil
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+// waitFor is Wait for processes, which need no context.
+func waitFor(timeout time.Duration, condition func() error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return Wait(ctx, 2*time.Millisecond, condition)
+}
