@@ -1,0 +1,344 @@
+package pg
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgproto3/v2"
+)
+
+// The methods by which a client may be asked for its password.
+const (
+	MethodSCRAM    = "scram-sha-256"
+	MethodPassword = "password" // in clear text: for clients that know nothing else, and only over TLS or loopback
+)
+
+const (
+	// DefaultAcceptTimeout bounds Accept where AcceptConfig.Timeout is 0.
+	DefaultAcceptTimeout = 15 * time.Second
+
+	maxAuthMessage  = 8 << 10 // bytes of a password or SASL message, header included
+	refusalTimeout  = time.Second
+	lingerTimeout   = 250 * time.Millisecond
+	lingerBytes     = 64 << 10
+	optionPrefix    = "_pq_." // protocol options, not settings
+	manInTheMiddle  = "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack."
+	malformedSCRAM  = "malformed SCRAM message"
+	protocolVersion = uint32(protocolMajor) << 16
+)
+
+// ErrUnknownUser is for AcceptConfig.Lookup to return. Any other error has the same effect; this one says it plainly in
+// the log.
+var ErrUnknownUser = errors.New("unknown user")
+
+// AcceptConfig says how clients are let in. It is not changed once in use, is shared by all connections, and must not be
+// copied after its first.
+type AcceptConfig struct {
+	// TLS is what an SSLRequest is answered with; nil: 'N', and the client decides whether to go on in clear text.
+	TLS *tls.Config
+	// Lookup finds a user's verifier. An error, or a zero Verifier, leads to an exchange that looks and takes like any
+	// other and fails as a wrong password does; the client is not told which it was.
+	Lookup func(user, database string) (Verifier, error)
+	// Method is MethodSCRAM or MethodPassword; "" is MethodSCRAM.
+	Method string
+	// Timeout bounds the whole of Accept; 0 is DefaultAcceptTimeout.
+	Timeout time.Duration
+	// MaxMinor is the newest minor version of protocol 3 to agree to: 0, or 2 where BackendKeyData may be long.
+	MaxMinor uint16
+	// MockSecret makes the salts that unknown users are shown; nil: random, for as long as this AcceptConfig lives. Set
+	// it where known users' salts outlive the process too.
+	MockSecret []byte
+
+	mockOnce sync.Once
+	mock     []byte // set by mockOnce
+}
+
+// Client is an authenticated client, or one that asks to cancel: then Startup.Kind is KindCancel, nothing was
+// authenticated and nothing is to be answered.
+type Client struct {
+	Conn     net.Conn // TLS where that was agreed on; no deadline is set
+	Startup  *Startup // without protocol options ("_pq_.…"), which were all declined
+	Minor    uint16   // of protocol 3, as agreed
+	User     string
+	Database string // as the client asked; the user's name if it did not
+}
+
+// Accept takes a fresh connection through TLS, startup and authentication, until AuthenticationOk. ParameterStatus,
+// BackendKeyData and ReadyForQuery are left to the caller. It reads no byte beyond, so conn can be read on as it is.
+//
+// A client that is refused is told so by a FATAL ErrorResponse, and the returned error wraps that *Error and the cause.
+// Other errors are those of the connection: io.EOF if the client left without a byte, as a health check does. conn is
+// closed on every error.
+func Accept(conn net.Conn, cfg *AcceptConfig) (*Client, error) {
+	timeout := cfg.Timeout
+	if timeout <= 0 {
+		timeout = DefaultAcceptTimeout
+	}
+	a := &acceptor{cfg: cfg, conn: conn}
+	err := conn.SetDeadline(time.Now().Add(timeout))
+	if err == nil {
+		err = a.accept()
+	}
+	if err == nil {
+		err = conn.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		a.refuse(err, min(timeout, refusalTimeout))
+		return nil, err
+	}
+	a.client.Conn = a.conn
+	return &a.client, nil
+}
+
+// acceptor is one Accept under way. One goroutine owns it.
+type acceptor struct {
+	cfg    *AcceptConfig
+	conn   net.Conn
+	client Client
+	out    []byte // not sent yet
+	heard  bool   // a whole startup packet was read: there is somebody to tell an error
+	mute   bool   // in the middle of a TLS handshake: nothing can be told
+}
+
+func (a *acceptor) accept() error {
+	s, err := a.startup()
+	if err != nil {
+		return err
+	}
+	a.client.Startup = s
+	if s.Kind == KindCancel {
+		return nil
+	}
+	user, _ := s.Param("user")
+	if user == "" {
+		return NewError(CodeInvalidAuthorization, "no PostgreSQL user name specified in startup packet").Fatal()
+	}
+	database, _ := s.Param("database")
+	if database == "" {
+		database = user
+	}
+	a.client.User, a.client.Database = user, database
+	a.negotiate(s)
+	return a.authenticate()
+}
+
+// startup answers requests for encryption until the packet comes that says what the client wants. Each may be asked for
+// once.
+func (a *acceptor) startup() (*Startup, error) {
+	var askedSSL, askedGSS bool
+	for {
+		packet, extra, err := readStartup(a.conn, minStartup+1)
+		if err != nil {
+			return nil, err
+		}
+		a.heard = true
+		s, err := DecodeStartup(packet)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case s.Kind == KindSSL && !askedSSL:
+			askedSSL = true
+			if extra {
+				return nil, violation("received unencrypted data after SSL request").WithDetail(manInTheMiddle).Fatal()
+			}
+			if err := a.answerSSL(); err != nil {
+				return nil, err
+			}
+		case s.Kind == KindGSS && !askedGSS:
+			askedGSS = true
+			if extra {
+				return nil, violation("received unencrypted data after GSSAPI encryption request").WithDetail(manInTheMiddle).Fatal()
+			}
+			if _, err := a.conn.Write([]byte{'N'}); err != nil {
+				return nil, err
+			}
+		case s.Kind == KindSSL || s.Kind == KindGSS:
+			return nil, violation("encryption was requested twice").Fatal()
+		default:
+			return s, nil
+		}
+	}
+}
+
+func (a *acceptor) answerSSL() error {
+	if a.cfg.TLS == nil {
+		_, err := a.conn.Write([]byte{'N'})
+		return err
+	}
+	a.mute = true
+	if _, err := a.conn.Write([]byte{'S'}); err != nil {
+		return err
+	}
+	// Nothing was read beyond the request: bytes that were slipped in behind it in clear text are the handshake's to
+	// refuse, and can never be taken for the client's (CVE-2021-23214).
+	t := tls.Server(a.conn, a.cfg.TLS)
+	if err := t.Handshake(); err != nil {
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	a.conn, a.mute = t, false
+	return nil
+}
+
+// negotiate agrees on the protocol's minor version and declines every option.
+func (a *acceptor) negotiate(s *Startup) {
+	a.client.Minor = min(s.Minor, a.cfg.MaxMinor)
+	var options []string
+	kept := s.Params[:0]
+	for _, p := range s.Params {
+		if strings.HasPrefix(p.Key, optionPrefix) {
+			options = append(options, p.Key)
+		} else {
+			kept = append(kept, p)
+		}
+	}
+	s.Params = kept
+	if a.client.Minor == s.Minor && len(options) == 0 {
+		return
+	}
+	var start int
+	a.out, start = begin(a.out, TypeNegotiateVersion)
+	// The documentation says "minor version"; PostgreSQL sends the whole, and clients take both.
+	a.out = binary.BigEndian.AppendUint32(a.out, protocolVersion|uint32(a.client.Minor))
+	a.out = binary.BigEndian.AppendUint32(a.out, uint32(len(options)))
+	for _, o := range options {
+		a.out = cstring(a.out, o)
+	}
+	a.out = finish(a.out, start)
+}
+
+func (a *acceptor) authenticate() error {
+	// The mock is made for everybody, so that a user who exists does not take another time.
+	mock := mockVerifier(a.cfg.mockSecret(), a.client.User)
+	v, cause := Verifier{}, ErrUnknownUser
+	if a.cfg.Lookup != nil {
+		v, cause = a.cfg.Lookup(a.client.User, a.client.Database)
+	}
+	if cause == nil && v.iterations == 0 {
+		cause = errors.New("user has no password")
+	}
+	if cause != nil {
+		v = mock
+	}
+	var ok bool
+	var err error
+	switch a.cfg.Method {
+	case "", MethodSCRAM:
+		ok, err = a.scram(&v)
+	case MethodPassword:
+		ok, err = a.password(&v)
+	default:
+		return NewError(CodeInternalError, "unknown authentication method in the configuration").Fatal()
+	}
+	if err != nil {
+		return err
+	}
+	if !ok || cause != nil {
+		if cause == nil {
+			cause = errors.New("wrong password")
+		}
+		return fmt.Errorf("%w: %w", Errorf(CodeInvalidPassword, "password authentication failed for user \"%s\"", a.client.User).Fatal(), cause)
+	}
+	a.auth(&pgproto3.AuthenticationOk{})
+	return a.flush()
+}
+
+func (c *AcceptConfig) mockSecret() []byte {
+	c.mockOnce.Do(func() {
+		c.mock = c.MockSecret
+		if c.mock == nil {
+			c.mock = make([]byte, 32)
+			_, _ = rand.Read(c.mock) // never fails
+		}
+	})
+	return c.mock
+}
+
+func (a *acceptor) password(v *Verifier) (bool, error) {
+	a.auth(&pgproto3.AuthenticationCleartextPassword{})
+	body, err := a.answer()
+	if err != nil {
+		return false, err
+	}
+	r := reader{rest: body}
+	password := r.cstring()
+	if err := r.end(); err != nil {
+		return false, violation("invalid password packet size").Fatal()
+	}
+	return v.Check(string(password)), nil
+}
+
+// auth puts an authentication message into the output.
+func (a *acceptor) auth(m pgproto3.BackendMessage) {
+	if out, err := m.Encode(a.out); err == nil { // fails only beyond a gigabyte
+		a.out = out
+	}
+}
+
+func (a *acceptor) flush() error {
+	_, err := a.conn.Write(a.out)
+	a.out = a.out[:0]
+	return err
+}
+
+// answer sends what is in the output and reads the client's password message: its body.
+func (a *acceptor) answer() ([]byte, error) {
+	if err := a.flush(); err != nil {
+		return nil, err
+	}
+	var head [HeaderSize]byte
+	if _, err := io.ReadFull(a.conn, head[:]); err != nil {
+		return nil, unexpected(err)
+	}
+	if head[0] != TypePassword {
+		return nil, violation("expected password response, got message type %d", head[0]).Fatal()
+	}
+	if _, _, err := Next(head[:], maxAuthMessage); err != nil {
+		return nil, fatal(err)
+	}
+	body := make([]byte, Want(head[:])-HeaderSize)
+	if _, err := io.ReadFull(a.conn, body); err != nil {
+		return nil, unexpected(err)
+	}
+	return body, nil
+}
+
+func fatal(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Fatal()
+	}
+	return err
+}
+
+// refuse tells the client why, if there is anybody to tell, and closes the connection.
+func (a *acceptor) refuse(err error, timeout time.Duration) {
+	defer a.conn.Close() //nolint:errcheck // nothing is left to be lost
+	var e *Error
+	if !errors.As(err, &e) && errors.Is(err, os.ErrDeadlineExceeded) && a.heard {
+		e = NewError(CodeQueryCanceled, "canceling authentication due to timeout").Fatal()
+	}
+	if e == nil || a.mute || a.conn.SetDeadline(time.Now().Add(timeout)) != nil {
+		return
+	}
+	if _, err := a.conn.Write(AppendError(nil, e)); err != nil || e.Code != CodeProtocolViolation {
+		return
+	}
+	// Who broke the protocol has probably sent more than was read. Closed at once, TCP would answer that with a reset,
+	// and the client might never see the message: so drain a little, for a moment.
+	if c, ok := a.conn.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
+		return
+	}
+	if a.conn.SetReadDeadline(time.Now().Add(min(timeout, lingerTimeout))) == nil {
+		_, _ = io.CopyN(io.Discard, a.conn, lingerBytes)
+	}
+}

@@ -1,0 +1,101 @@
+package pg
+
+import (
+	"encoding/binary"
+)
+
+// Parameter formats.
+const (
+	FormatText   int16 = 0
+	FormatBinary int16 = 1
+)
+
+// keepParams is how many parameters' offsets a Bind keeps room for between messages: a session that once sent 65535 of
+// them does not hold 256 KiB for its life.
+const keepParams = 1024
+
+// Bind is a decoded Bind message. It aliases the body it was decoded from, is valid as long as that is, and is meant to
+// be reused: then Decode does not allocate. One goroutine uses it.
+type Bind struct {
+	Portal    []byte
+	Statement []byte
+
+	body    []byte
+	rest    []byte   // what follows the statement's name in body
+	formats []byte   // parameter format codes as sent: none, one for all, or one each
+	offsets []uint32 // where in body each parameter's length stands
+}
+
+// Decode checks and indexes the body of a Bind message. Every name, count and length is validated; a mistake is an
+// *Error with SQLSTATE 08P01, and b is empty then. Format codes other than 0 and 1 are left to PostgreSQL to refuse.
+func (b *Bind) Decode(body []byte) error {
+	err := b.decode(body)
+	if err != nil {
+		*b = Bind{offsets: b.offsets[:0]}
+	}
+	return err
+}
+
+func (b *Bind) decode(body []byte) error {
+	offsets := b.offsets[:0]
+	if cap(offsets) > keepParams {
+		offsets = nil
+	}
+	*b = Bind{body: body}
+	r := reader{rest: body}
+	b.Portal = r.cstring()
+	b.Statement = r.cstring()
+	b.rest = r.rest
+
+	formats := int(r.uint16())
+	b.formats = r.take(2 * int64(formats))
+	params := int(r.uint16())
+	if r.err == nil && formats > 1 && formats != params {
+		return violation("bind message has %d parameter formats but %d parameters", formats, params)
+	}
+	if 4*params > len(r.rest) { // before room is made for what a count merely claims
+		r.fail("insufficient data left in message")
+	}
+	if r.err == nil && cap(offsets) < params {
+		offsets = make([]uint32, 0, params)
+	}
+	for i := 0; i < params && r.err == nil; i++ {
+		offsets = append(offsets, uint32(len(body)-len(r.rest)))
+		if length := int32(r.uint32()); length != -1 {
+			r.take(int64(length)) // any other negative length is refused
+		}
+	}
+	b.offsets = offsets
+	r.take(2 * int64(r.uint16())) // result formats
+	return r.end()
+}
+
+// NumParams is the number of parameters.
+func (b *Bind) NumParams() int { return len(b.offsets) }
+
+// Param is the parameter with that 0-based index, which must be below NumParams: its bytes, which alias the body, its
+// format, and whether it is NULL.
+func (b *Bind) Param(i int) (val []byte, format int16, null bool) {
+	switch len(b.formats) {
+	case 0:
+	case 2:
+		format = int16(binary.BigEndian.Uint16(b.formats))
+	default:
+		format = int16(binary.BigEndian.Uint16(b.formats[2*i:]))
+	}
+	at := int(b.offsets[i])
+	length := int(int32(binary.BigEndian.Uint32(b.body[at:])))
+	if length < 0 {
+		return nil, format, true
+	}
+	at += 4
+	return b.body[at : at+length : at+length], format, false
+}
+
+// AppendBindRenamed appends b as a whole Bind frame under another statement's name, which must not hold a NUL. Every
+// other byte is as it came.
+func AppendBindRenamed(dst []byte, b *Bind, statement string) []byte {
+	dst, start := begin(dst, TypeBind)
+	dst = cstring(cstring(dst, b.Portal), statement)
+	return finish(append(dst, b.rest...), start)
+}

@@ -1,0 +1,139 @@
+package pg
+
+import (
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+
+	"github.com/xdg-go/scram"
+)
+
+const (
+	scramMechanism  = "SCRAM-SHA-256"
+	scramIterations = 4096 // PostgreSQL's own default
+	scramSaltSize   = 16   // and its salt's size in bytes
+
+	// maxIterations bounds the work a verifier or a backend can ask for: about a third of a second.
+	maxIterations = 1_000_000
+)
+
+// ErrVerifier is what ParseVerifier's errors wrap.
+var ErrVerifier = errors.New("not a SCRAM-SHA-256 verifier")
+
+// Verifier is what a server keeps to check a user's password without knowing it: SCRAM-SHA-256's salt, iterations and
+// keys. The zero Verifier admits nobody. It is a value and may be copied and shared; it prints and logs as nothing but
+// its kind.
+type Verifier struct {
+	iterations int
+	salt       string // bytes
+	storedKey  [sha256.Size]byte
+	serverKey  [sha256.Size]byte
+}
+
+// NewVerifier makes a verifier of a password, with a fresh salt. It takes about a millisecond: make it once.
+func NewVerifier(password string) Verifier {
+	salt := make([]byte, scramSaltSize)
+	_, _ = rand.Read(salt) // never fails
+	v := Verifier{iterations: scramIterations, salt: string(salt)}
+	v.storedKey, v.serverKey = v.derive(password)
+	return v
+}
+
+// ParseVerifier reads PostgreSQL's own form, as pg_authid.rolpassword has it:
+// SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>, the last three in base64. Errors wrap ErrVerifier and never
+// quote the text.
+func ParseVerifier(text string) (Verifier, error) {
+	rest, ok := strings.CutPrefix(text, scramMechanism+"$")
+	factors, keys, ok2 := strings.Cut(rest, "$")
+	iterations, salt, ok3 := strings.Cut(factors, ":")
+	stored, server, ok4 := strings.Cut(keys, ":")
+	if !ok || !ok2 || !ok3 || !ok4 {
+		return Verifier{}, fmt.Errorf("%w: want SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>", ErrVerifier)
+	}
+	n, err := strconv.Atoi(iterations)
+	if err != nil || n < 1 || n > maxIterations {
+		return Verifier{}, fmt.Errorf("%w: iterations must be 1 to %d", ErrVerifier, maxIterations)
+	}
+	v := Verifier{iterations: n}
+	raw, err := base64.StdEncoding.DecodeString(salt)
+	if err != nil || len(raw) == 0 {
+		return Verifier{}, fmt.Errorf("%w: the salt is not base64", ErrVerifier)
+	}
+	v.salt = string(raw)
+	if !decodeKey(&v.storedKey, stored) || !decodeKey(&v.serverKey, server) {
+		return Verifier{}, fmt.Errorf("%w: a key is not 32 bytes in base64", ErrVerifier)
+	}
+	return v, nil
+}
+
+func decodeKey(dst *[sha256.Size]byte, s string) bool {
+	raw, err := base64.StdEncoding.DecodeString(s)
+	return err == nil && copy(dst[:], raw) == len(dst) && len(raw) == len(dst)
+}
+
+// Check tells whether v was made of that password. It takes about a millisecond, whatever the answer.
+func (v Verifier) Check(password string) bool {
+	if v.iterations == 0 {
+		return false
+	}
+	stored, _ := v.derive(password)
+	return subtle.ConstantTimeCompare(stored[:], v.storedKey[:]) == 1
+}
+
+func (v Verifier) derive(password string) (stored, server [sha256.Size]byte) {
+	salted, err := pbkdf2.Key(sha256.New, saslprep(password), []byte(v.salt), v.iterations, sha256.Size)
+	if err != nil {
+		// Only a FIPS build refuses (a salt or key too short for its rules): keys nobody can know admit nobody.
+		_, _ = rand.Read(stored[:])
+		return stored, server
+	}
+	stored = sha256.Sum256(mac(salted, "Client Key"))
+	copy(server[:], mac(salted, "Server Key"))
+	return stored, server
+}
+
+func mac(key []byte, text string) []byte {
+	h := hmac.New(sha256.New, key)
+	_, _ = io.WriteString(h, text)
+	return h.Sum(nil)
+}
+
+func (v *Verifier) credentials() scram.StoredCredentials {
+	return scram.StoredCredentials{
+		KeyFactors: scram.KeyFactors{Salt: v.salt, Iters: v.iterations},
+		StoredKey:  v.storedKey[:],
+		ServerKey:  v.serverKey[:],
+	}
+}
+
+// mockVerifier is what a user who does not exist is examined with: no password fits it, and as it depends on nothing but
+// the secret and the name, a second try meets the same salt, as it would with a user who exists.
+func mockVerifier(secret []byte, user string) Verifier {
+	v := Verifier{iterations: scramIterations, salt: string(mac(secret, "salt "+user)[:scramSaltSize])}
+	copy(v.storedKey[:], mac(secret, "stored "+user))
+	copy(v.serverKey[:], mac(secret, "server "+user))
+	return v
+}
+
+// String tells only what kind of thing v is.
+func (v Verifier) String() string {
+	if v.iterations == 0 {
+		return "no verifier"
+	}
+	return scramMechanism + " verifier"
+}
+
+// Format prints String, whatever the verb: %#v and %d would print the keys.
+func (v Verifier) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, v.String()) }
+
+// LogValue logs String.
+func (v Verifier) LogValue() slog.Value { return slog.StringValue(v.String()) }
