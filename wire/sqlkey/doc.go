@@ -1,0 +1,17 @@
+// Package sqlkey turns the text of a statement into a Plan: which tables it names, which values of the sharding key it is
+// bound to, whether a replica may run it, and what it does to the session or the transaction. What cannot be routed is
+// refused with its reason and a hint: a wrong route is worse than an error.
+//
+// Statements are read by PostgreSQL's own parser (pg_query_go). Plans are cached by exact text, and a hit costs neither a
+// lock nor an allocation. A plan stands on a Catalog (which tables have keys) and an Env (whose names mean what), and on
+// nothing else: it knows no shard that owns a key, no backend and no connection, so it outlives every change of these.
+//
+// # What it cannot know
+//
+// Only sharded tables are in the catalog. A name that no keyspace holds is an unsharded table, wherever it would be found;
+// so an unsharded table, view or temporary table in an earlier schema of the search path hides a sharded one of the same
+// name on the server and not here. (Temporary tables that would do so are refused.) Views, functions, rules and triggers
+// are taken for what they are called: what they touch is not seen. User-defined operators and casts are taken to be what
+// PostgreSQL's own are. The search path must be the one that the backends use: a default set by ALTER ROLE or ALTER
+// DATABASE is not seen here.
+package sqlkey

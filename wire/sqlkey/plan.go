@@ -1,0 +1,127 @@
+package sqlkey
+
+import (
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+)
+
+// Target is where a statement may run.
+type Target uint8
+
+// The targets.
+const (
+	// Any: it names no table, or only the system catalogs. Which shard answers does not matter, but a session should
+	// stay with one: object ids differ between shards, and psql looks one up with one statement to use it in the next.
+	Any Target = iota
+	// Unsharded: its tables are in no keyspace and live on Plan.Shard.
+	Unsharded
+	// Keyed: all of Plan.Keys must fall on one shard, which runs it.
+	Keyed
+	// None: it cannot be routed. Plan.Err says why.
+	None
+)
+
+// Intent is what a statement may do to a backend.
+type Intent uint8
+
+// The intents.
+const (
+	// Read: a plain read. It takes no row locks and calls no function that might write: a replica may run it.
+	Read Intent = iota
+	// Write: it must run on the primary.
+	Write
+)
+
+// TxOp is what a transaction statement does.
+type TxOp uint8
+
+// The transaction statements.
+const (
+	TxNone       TxOp = iota
+	TxBegin           // BEGIN, START TRANSACTION
+	TxCommit          // COMMIT, END
+	TxRollback        // ROLLBACK, ABORT
+	TxSavepoint       // SAVEPOINT name
+	TxRelease         // RELEASE name
+	TxRollbackTo      // ROLLBACK TO name
+	TxSet             // SET TRANSACTION, SET LOCAL, SET CONSTRAINTS: the rest of the transaction alone
+	TxPrepare         // PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED: always refused
+)
+
+// SessionOp is what a statement does to the session's state on its server connection.
+type SessionOp uint8
+
+// What a statement does to the session.
+const (
+	SessNone  SessionOp = iota
+	SessSet             // SET or RESET of one parameter for the session: it can be replayed
+	SessReset           // RESET ALL, DISCARD ALL
+	SessPin             // state that cannot be replayed: from here on the session must keep its server connection
+)
+
+// Plan is what is known of a statement before its parameters are. Plans are shared and must not be changed.
+type Plan struct {
+	SQL        string
+	Statements int // 0: an empty query
+	Target     Target
+
+	// Err is set for the target None alone: SQLSTATE, message, detail and hint.
+	Err *pg.Error
+
+	// Syntax: our parser does not understand the text. The target is Any, so that PostgreSQL can report the error in its
+	// own words. As a server newer than our parser may understand it after all, it must only be parsed there (a Parse
+	// message, never Query or Execute).
+	Syntax bool
+
+	Keyspace     rib.KeyspaceID // Keyed
+	KeyspaceName string         // Keyed
+	Keys         []KeyRef       // Keyed: at least one, none twice
+	Shard        string         // Unsharded
+
+	Intent   Intent
+	WhyWrite string // "" for Read; for people: "FOR UPDATE", "function nextval may be volatile"
+
+	// Of a sole transaction statement.
+	Tx          TxOp
+	TxReadOnly  bool   // TxBegin, TxSet: READ ONLY is asked for
+	TxReadWrite bool   // TxBegin, TxSet: READ WRITE is asked for
+	Isolation   string // TxBegin, TxSet: "serializable", "repeatable read", ...; "" if not given
+	Chain       bool   // TxCommit, TxRollback: AND CHAIN
+	Savepoint   string // TxSavepoint, TxRelease, TxRollbackTo
+	Tag         string // the command tag of a Tx statement that succeeds outside any error: "BEGIN", "START TRANSACTION"
+	MixedTx     bool   // several statements in one text, transaction statements among them
+
+	Session SessionOp
+	// Setting is the parameter that SessSet or TxSet sets, in lower case, "" if none; for SessReset "RESET ALL" or
+	// "DISCARD ALL". SET SESSION CHARACTERISTICS is "session characteristics".
+	Setting string
+	// Value is Setting's new value as SHOW would give it back, unless Default says that it returns to its default.
+	Value   string
+	Default bool
+
+	NumParams int      // the highest $n
+	Tables    []string // every table named, resolved as far as known, for people
+	Reason    string   // why this target, for people
+	CopyIn    bool     // COPY FROM STDIN
+	CopyOut   bool     // COPY TO STDOUT
+
+	method rib.Method
+}
+
+// KeyRef is one value that the sharding key must have.
+type KeyRef struct {
+	// Literal is the key if the statement holds it as a constant; else the value comes from a parameter.
+	Literal rib.Key
+	// Param is the parameter's number, from 1; 0 if Literal is set or the key has several columns (see Parts).
+	Param int
+	// Type is the type of the key's (first) column.
+	Type rib.Type
+	// Text is the condition, for messages: "customer_id = 42".
+	Text string
+	// Parts are the columns of a key that has several and is not all constant, in the keyspace's order.
+	Parts []KeyRef
+
+	column   string   // the key column
+	cast     rib.Type // the parameter is cast to this type: a text parameter is parsed as it
+	nonASCII bool     // Literal was made from text beyond ASCII: it depends on client_encoding
+}
