@@ -90,3 +90,34 @@ type Member struct {
 	Addr        string // cluster port, host:port
 	Incarnation uint32
 }
+
+var (
+	roleNames  = [...]string{"unknown", "primary", "replica"}
+	stateNames = [...]string{"unknown", "up", "down", "withdrawn"}
+	loadNames  = [...]string{"below", "between", "at limit"}
+)
+
+func nameOf(names []string, i uint8) string {
+	if int(i) < len(names) {
+		return names[i]
+	}
+	return "invalid"
+}
+
+// String is the role in PostgreSQL's words.
+func (r Role) String() string { return nameOf(roleNames[:], uint8(r)) }
+
+// String is the state in lower case.
+func (s State) String() string { return nameOf(stateNames[:], uint8(s)) }
+
+// String is the class in lower case.
+func (l LoadClass) String() string { return nameOf(loadNames[:], uint8(l)) }
+
+// MarshalText makes a Role its name in JSON.
+func (r Role) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// MarshalText makes a State its name in JSON.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalText makes a LoadClass its name in JSON.
+func (l LoadClass) MarshalText() ([]byte, error) { return []byte(l.String()), nil }

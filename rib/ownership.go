@@ -1,6 +1,9 @@
 package rib
 
-import "cmp"
+import (
+	"cmp"
+	"fmt"
+)
 
 // Epoch is (recovery generation, Raft index) of a change to ownership. Its order carries meaning, distances do not.
 type Epoch struct {
@@ -59,4 +62,37 @@ type Ownership struct {
 	Catalog   uint64 // counts changes to keyspaces and their tables: plans made for another value are void
 	Keyspaces []Keyspace
 	Shards    []Shard
+}
+
+// String is "generation/index", as logs and the debug page show it.
+func (e Epoch) String() string { return fmt.Sprintf("%d/%d", e.Generation, e.Index) }
+
+// Keyspace finds a keyspace by ID; nil if there is none.
+func (o *Ownership) Keyspace(id KeyspaceID) *Keyspace {
+	for i := range o.Keyspaces {
+		if o.Keyspaces[i].ID == id {
+			return &o.Keyspaces[i]
+		}
+	}
+	return nil
+}
+
+// KeyspaceByName finds a keyspace by the name that users gave it; nil if there is none.
+func (o *Ownership) KeyspaceByName(name string) *Keyspace {
+	for i := range o.Keyspaces {
+		if o.Keyspaces[i].Name == name {
+			return &o.Keyspaces[i]
+		}
+	}
+	return nil
+}
+
+// Shard finds a recorded shard; nil if the ledger does not know it.
+func (o *Ownership) Shard(name string) *Shard {
+	for i := range o.Shards {
+		if o.Shards[i].Name == name {
+			return &o.Shards[i]
+		}
+	}
+	return nil
 }

@@ -1,0 +1,284 @@
+package rib
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+)
+
+// tombstone is how long the word of an observer that left, or of its boot before the last, is kept before it is forgotten:
+// long enough for a short partition to heal and for late packets to die out.
+const tombstone = 60 * time.Second
+
+// Change is what an observation did to the table.
+type Change uint8
+
+// The changes. A Flip changed the observer's state or role of the backend: it wants to be known everywhere at once.
+const (
+	None Change = iota
+	Updated
+	Flip
+)
+
+// Health is the table's half that gossip writes: which backends exist, what each observer says of them, who is alive, and
+// what this node found out itself. It merges: of what one observer said of one backend the larger stamp stays, so order,
+// repetition and loss (after Digest and Newer) do not change where it ends up. No method reads a clock.
+type Health struct {
+	// constant
+	self  string
+	touch func()
+
+	// guarded by mu
+	mu        sync.Mutex
+	members   map[string]Member // live ones, and self
+	observers map[string]*observer
+	backends  map[string]*backend
+	distances map[string]*distance // by region
+}
+
+// observer is what the table knows of one author of records.
+type observer struct {
+	incarnation uint32    // the highest heard: words of an earlier boot do not count
+	since       time.Time // when Expire first saw that incarnation; zero until then
+	floor       uint32    // records of earlier boots are refused
+	goneAt      time.Time // when it left; zero while it is live or not yet noticed missing
+	forgotten   bool      // it left long ago: its records are refused until it is back
+}
+
+// backend is what the table holds under one backend's name. Maps are by observer.
+type backend struct {
+	announcements map[string]Announcement
+	routes        map[string]Route
+	last          lastKnown // of routes that were forgotten
+	evidence      string    // own, against it
+	gauge         *Gauge
+}
+
+// lastKnown outlives the observers: a node that loses everybody still has to know which backend is the primary.
+type lastKnown struct {
+	role     Role
+	timeline uint32
+}
+
+func newHealth(self Member, touch func()) *Health {
+	return &Health{
+		self: self.Name, touch: touch,
+		members:   map[string]Member{self.Name: self},
+		observers: map[string]*observer{self.Name: {incarnation: self.Incarnation}},
+		backends:  map[string]*backend{},
+		distances: map[string]*distance{},
+	}
+}
+
+// Announce merges what an author says a backend is; changed tells whether it was news. A backend outlives its author.
+func (h *Health) Announce(a Announcement) (changed bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a.Backend.Name == "" || !h.admit(a.Observer, a.Stamp) {
+		return false
+	}
+	b := h.backend(a.Backend.Name)
+	if old, ok := b.announcements[a.Observer]; ok && a.Stamp.Compare(old.Stamp) <= 0 {
+		return false
+	}
+	b.announcements[a.Observer] = a
+	h.touch()
+	return true
+}
+
+// Observe merges what an observer believes about a backend. Routes of backends that nobody has announced yet are kept:
+// the announcement may come later. An observer whose incarnation grew has to say all that it still holds again.
+func (h *Health) Observe(r Route) Change {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.Backend == "" || !h.admit(r.Observer, r.Stamp) {
+		return None
+	}
+	b := h.backend(r.Backend)
+	old, ok := b.routes[r.Observer]
+	if ok && r.Stamp.Compare(old.Stamp) <= 0 {
+		return None
+	}
+	b.routes[r.Observer] = r
+	h.touch()
+	if r.State != old.State || r.Role != old.Role {
+		return Flip
+	}
+	return Updated
+}
+
+// MemberUp makes m a live member: what it says counts. Calling it again updates the member.
+func (h *Health) MemberUp(m Member) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if m.Name == "" {
+		return
+	}
+	o := h.observer(m.Name)
+	old, ok := h.members[m.Name]
+	if ok && old == m && o.incarnation >= m.Incarnation {
+		return
+	}
+	h.members[m.Name] = m
+	o.goneAt, o.forgotten = time.Time{}, false
+	o.boot(m.Incarnation)
+	h.touch()
+}
+
+// MemberGone ends the counting of what a member said, at once. Its records stay for a while as tombstones, in case it is
+// back soon; Expire forgets them.
+func (h *Health) MemberGone(name string, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.members[name]; !ok || name == h.self {
+		return
+	}
+	delete(h.members, name)
+	h.observer(name).goneAt = now
+	h.touch()
+}
+
+// Expire forgets what has been a tombstone for 60 s: the routes of observers that left, and what live ones said in an
+// earlier boot and have not said again. Call it every few seconds.
+func (h *Health) Expire(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	changed := false
+	for name, o := range h.observers {
+		if _, live := h.members[name]; !live && !o.forgotten {
+			if o.goneAt.IsZero() { // heard of, never seen
+				o.goneAt = now
+			}
+			if now.Sub(o.goneAt) >= tombstone {
+				o.forgotten = true
+				changed = h.forget(name, func(Stamp) bool { return true }, false) || changed
+			}
+		}
+		if o.floor == o.incarnation {
+			continue
+		}
+		if o.since.IsZero() {
+			o.since = now
+		}
+		if now.Sub(o.since) >= tombstone {
+			o.floor = o.incarnation
+			changed = h.forget(name, func(s Stamp) bool { return s.Incarnation < o.floor }, true) || changed
+		}
+	}
+	for name, b := range h.backends {
+		if len(b.announcements) == 0 && len(b.routes) == 0 && b.gauge == nil {
+			delete(h.backends, name)
+		}
+	}
+	if changed {
+		h.touch()
+	}
+}
+
+// forget drops an observer's routes, and if asked its announcements, that are old by its stamp.
+func (h *Health) forget(name string, old func(Stamp) bool, announcements bool) (changed bool) {
+	for _, b := range h.backends {
+		if r, ok := b.routes[name]; ok && old(r.Stamp) {
+			if role, timeline := b.roleOf(h.live); role != RoleUnknown {
+				b.last = lastKnown{role, timeline}
+			}
+			delete(b.routes, name)
+			changed = true
+		}
+		if a, ok := b.announcements[name]; announcements && ok && old(a.Stamp) {
+			delete(b.announcements, name)
+			changed = true
+		}
+	}
+	return changed
+}
+
+// Evidence records what this node itself has met at a backend: down for a refused connect or failed probes, with why for
+// people; up again clears it. It holds for this node alone and is never gossiped.
+func (h *Health) Evidence(backend string, down bool, why string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !down {
+		why = ""
+	} else if why == "" {
+		why = "it did not answer"
+	}
+	if b := h.backends[backend]; b == nil && !down || b != nil && b.evidence == why {
+		return
+	}
+	h.backend(backend).evidence = why
+	h.touch()
+}
+
+// Distance takes one round-trip time from this node to a region. What is published changes rarely and then for good: the
+// median of five samples, averaged with weight 0.3, and only if that differs by more than a tenth and a millisecond; then
+// it holds for ten seconds.
+func (h *Health) Distance(region string, sample time.Duration, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.distances[region]
+	if d == nil {
+		d = new(distance)
+		h.distances[region] = d
+	}
+	if d.add(sample, now) {
+		h.touch()
+	}
+}
+
+// admit tells whether a record by that observer may be merged at all, and notes its boot.
+func (h *Health) admit(name string, s Stamp) bool {
+	if name == "" {
+		return false
+	}
+	o := h.observer(name)
+	if o.forgotten || s.Incarnation < o.floor {
+		return false
+	}
+	o.boot(s.Incarnation)
+	return true
+}
+
+// boot notes that the observer was heard in an incarnation.
+func (o *observer) boot(incarnation uint32) {
+	if incarnation > o.incarnation {
+		o.incarnation, o.since = incarnation, time.Time{}
+	}
+}
+
+func (h *Health) observer(name string) *observer {
+	o := h.observers[name]
+	if o == nil {
+		o = new(observer)
+		h.observers[name] = o
+	}
+	return o
+}
+
+func (h *Health) backend(name string) *backend {
+	b := h.backends[name]
+	if b == nil {
+		b = &backend{announcements: map[string]Announcement{}, routes: map[string]Route{}}
+		h.backends[name] = b
+	}
+	return b
+}
+
+// live tells whether what this observer said under that stamp counts: it is a member, and has not booted since.
+func (h *Health) live(observer string, s Stamp) bool {
+	if _, ok := h.members[observer]; !ok {
+		return false
+	}
+	return s.Incarnation >= h.observers[observer].incarnation
+}
+
+// byName sorts what a map holds.
+func byName[T any](m map[string]T, name func(T) string) []T {
+	l := make([]T, 0, len(m))
+	for _, v := range m {
+		l = append(l, v)
+	}
+	slices.SortFunc(l, func(a, b T) int { return cmp.Compare(name(a), name(b)) })
+	return l
+}

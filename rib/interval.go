@@ -1,0 +1,48 @@
+package rib
+
+import (
+	"fmt"
+	"strings"
+)
+
+// ParseInterval reads a half-open interval [from, to) of keys: "1000..2000", "..1000", "1000..", ".." for all, and where it
+// is clear, one hyphen for the dots: "1000-2000". Negative numbers, texts with hyphens and uuids want the dots. The order
+// of the two is checked; nil is the open end.
+func ParseInterval(m Method, types []Type, s string) (from, to Key, err error) {
+	low, high, ok := cutDots(s)
+	if !ok {
+		low, high, ok = strings.Cut(s, "-")
+		if !ok || low == "" || high == "" || strings.ContainsAny(s, "'") || strings.Contains(high, "-") {
+			return nil, nil, fmt.Errorf("%w %q: an interval is FROM..TO, where either may be left out", ErrBound, s)
+		}
+	}
+	if from, err = m.ParseBound(types, strings.TrimSpace(low)); err != nil {
+		return nil, nil, err
+	}
+	if to, err = m.ParseBound(types, strings.TrimSpace(high)); err != nil {
+		return nil, nil, err
+	}
+	if len(to) > 0 && from.Compare(to) >= 0 {
+		return nil, nil, fmt.Errorf("%w %q: it holds no key, since it ends at or before its start", ErrBound, s)
+	}
+	return from, to, nil
+}
+
+// FormatInterval writes [from, to) as ParseInterval reads it.
+func FormatInterval(m Method, types []Type, from, to Key) string {
+	return m.FormatKey(types, from) + ".." + m.FormatKey(types, to)
+}
+
+// cutDots splits at the first ".." that stands outside quotes.
+func cutDots(s string) (before, after string, found bool) {
+	quoted := false
+	for i := range len(s) {
+		if s[i] == '\'' {
+			quoted = !quoted
+		}
+		if !quoted && strings.HasPrefix(s[i:], "..") {
+			return s[:i], s[i+2:], true
+		}
+	}
+	return s, "", false
+}

@@ -1,0 +1,174 @@
+package rib
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Method turns the values of a key's columns into order-preserving bytes, and knows how to say the same in SQL. A key of
+// several columns is their encodings one after another: call AppendKey once a column, in the keyspace's order.
+//
+// Bounds are keys too, and may stop after any column: a bound of the first column alone lies before all keys that begin
+// with that column's value.
+type Method interface {
+	// Name is what users and the ledger call it.
+	Name() string
+	// AppendKey appends v's encoding to dst. Encodings are self-delimiting: none is a prefix of another of its type.
+	// It allocates only what dst lacks.
+	AppendKey(dst Key, v Value) (Key, error)
+	// Predicate is the SQL condition that is true for the rows of [from, to) and no other; empty means open. Columns are
+	// SQL expressions as they shall stand in it (QuoteIdent makes one of a name), one a type. Rows with a NULL in the key
+	// have no position: the condition is never true for them. Only immutable built-in functions and operators are used,
+	// so that it can be a publication's row filter and a trigger's WHEN.
+	Predicate(columns []string, types []Type, from, to Key) string
+	// ParseBound reads one bound as FormatKey writes it; "" is the open end. Columns are separated by commas.
+	ParseBound(types []Type, s string) (Key, error)
+	// FormatKey writes a key or a bound for people; ParseBound reads it back. An open end is "".
+	FormatKey(types []Type, k Key) string
+	// CheckBound tells whether k is the encoding of some or all of the columns. The empty key is.
+	CheckBound(types []Type, k Key) error
+}
+
+// MethodByName is the method that a keyspace names: "hash" or "range". Else ErrMethod.
+func MethodByName(name string) (Method, error) {
+	switch name {
+	case "hash":
+		return hashMethod{}, nil
+	case "range":
+		return rangeMethod{}, nil
+	}
+	return nil, fmt.Errorf("%w %q: hash and range exist", ErrMethod, name)
+}
+
+// QuoteIdent makes a name an SQL identifier.
+func QuoteIdent(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// QuoteLiteral makes a string an SQL literal, whatever standard_conforming_strings is.
+func QuoteLiteral(s string) string {
+	q := `'` + strings.ReplaceAll(s, `'`, `''`) + `'`
+	if strings.Contains(s, `\`) {
+		return `E` + strings.ReplaceAll(q, `\`, `\\`)
+	}
+	return q
+}
+
+// hashMethod spreads keys by PostgreSQL's hash: eight bytes a column.
+type hashMethod struct{}
+
+func (hashMethod) Name() string { return "hash" }
+
+func (hashMethod) AppendKey(dst Key, v Value) (Key, error) {
+	var position uint64
+	switch v.Type {
+	case TypeBigint:
+		position = HashBigint(v.Int)
+	case TypeInt:
+		if v.Int != int64(int32(v.Int)) {
+			return dst, fmt.Errorf("%w: %d does not fit type int", ErrKeyRange, v.Int)
+		}
+		position = HashInt(int32(v.Int))
+	case TypeText:
+		position = HashBytes(v.Bytes)
+	case TypeUUID:
+		position = HashBytes(v.UUID[:])
+	default:
+		return dst, fmt.Errorf("%w %s", ErrKeyType, v.Type)
+	}
+	return binary.BigEndian.AppendUint64(dst, position), nil
+}
+
+// signBit turns unsigned order into bigint's order, which is all that SQL has, and back.
+const signBit = 1 << 63
+
+func (hashMethod) Predicate(columns []string, types []Type, from, to Key) string {
+	hashed := make([]string, len(columns))
+	for i, c := range columns {
+		hashed[i] = "(" + hashFunction(types[i]) + "(" + c + ", 0) # '-9223372036854775808'::bigint)"
+	}
+	literals := func(k Key) (l []string) {
+		for len(k) > 0 {
+			var p [8]byte // a bound may be shorter than a position: the rest is zeros
+			k = k[copy(p[:], k):]
+			l = append(l, "'"+strconv.FormatInt(int64(binary.BigEndian.Uint64(p[:])^signBit), 10)+"'::bigint")
+		}
+		return l
+	}
+	return predicate(columns, hashed, literals(from), literals(to))
+}
+
+func hashFunction(t Type) string {
+	switch t {
+	case TypeInt:
+		return "hashint4extended"
+	case TypeText:
+		return "hashtextextended"
+	case TypeUUID:
+		return "uuid_hash_extended"
+	}
+	return "hashint8extended"
+}
+
+func (m hashMethod) ParseBound(types []Type, s string) (Key, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var k Key
+	for _, part := range strings.Split(s, ",") {
+		p, err := strconv.ParseUint(strings.TrimSpace(part), 0, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%w %q: a position is a number from 0 to 0xffffffffffffffff", ErrBound, s)
+		}
+		k = binary.BigEndian.AppendUint64(k, p)
+	}
+	if err := m.CheckBound(types, k); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+func (m hashMethod) FormatKey(types []Type, k Key) string {
+	if m.CheckBound(types, k) != nil {
+		return fmt.Sprintf("invalid(%x)", []byte(k))
+	}
+	var b strings.Builder
+	for i := 0; i < len(k); i += 8 {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "0x%016x", binary.BigEndian.Uint64(k[i:]))
+	}
+	return b.String()
+}
+
+func (hashMethod) CheckBound(types []Type, k Key) error {
+	if len(k)%8 != 0 || len(k) > 8*len(types) {
+		return fmt.Errorf("%w %x: a position is 8 bytes for each of %d columns", ErrBound, []byte(k), len(types))
+	}
+	return nil
+}
+
+// predicate compares the tuple of expressions with two tuples of literals, each of which may be shorter or absent.
+func predicate(columns, exprs, from, to []string) string {
+	var terms []string
+	compare := func(op string, literals []string) {
+		switch n := len(literals); {
+		case n > len(exprs): // no row: a bound that means nothing must not select all
+			terms = append(terms, exprs[0]+" "+op+" NULL")
+		case n == 1:
+			terms = append(terms, exprs[0]+" "+op+" "+literals[0])
+		case n > 1:
+			terms = append(terms, "("+strings.Join(exprs[:n], ", ")+") "+op+" ("+strings.Join(literals, ", ")+")")
+		}
+	}
+	compare(">=", from)
+	compare("<", to)
+	// One column's comparison is never true for NULL. A comparison of rows may be decided before it meets the NULL.
+	if len(columns) > 1 || len(terms) == 0 {
+		for _, c := range columns {
+			terms = append(terms, c+" IS NOT NULL")
+		}
+	}
+	return "(" + strings.Join(terms, " AND ") + ")"
+}

@@ -1,0 +1,201 @@
+package rib
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// rangeMethod keeps the order of the type: integers by value, text in C order, uuid by bytes.
+//
+// Integers take eight bytes whichever their type, so that widening an int column to bigint changes no bound. A text ends
+// with a NUL, which it cannot hold itself, so "a" sorts before "ab" also when another column follows.
+type rangeMethod struct{}
+
+func (rangeMethod) Name() string { return "range" }
+
+func (rangeMethod) AppendKey(dst Key, v Value) (Key, error) {
+	switch v.Type {
+	case TypeBigint, TypeInt:
+		if v.Type == TypeInt && v.Int != int64(int32(v.Int)) {
+			return dst, fmt.Errorf("%w: %d does not fit type int", ErrKeyRange, v.Int)
+		}
+		return binary.BigEndian.AppendUint64(dst, uint64(v.Int)^signBit), nil
+	case TypeText:
+		if bytes.IndexByte(v.Bytes, 0) >= 0 {
+			return dst, fmt.Errorf("%w: text that holds a NUL byte", ErrKeySyntax)
+		}
+		return append(append(dst, v.Bytes...), 0), nil
+	case TypeUUID:
+		return append(dst, v.UUID[:]...), nil
+	}
+	return dst, fmt.Errorf("%w %s", ErrKeyType, v.Type)
+}
+
+// decode is AppendKey's inverse, for as many columns as k holds.
+func (rangeMethod) decode(types []Type, k Key) (values []Value, err error) {
+	for rest := k; len(rest) > 0; {
+		if len(values) == len(types) {
+			return nil, fmt.Errorf("%w %x: more than %d columns", ErrBound, []byte(k), len(types))
+		}
+		v, size := Value{Type: types[len(values)]}, 0
+		switch v.Type {
+		case TypeBigint, TypeInt:
+			if size = 8; len(rest) >= size {
+				v.Int = int64(binary.BigEndian.Uint64(rest) ^ signBit)
+			}
+		case TypeText:
+			end := bytes.IndexByte(rest, 0)
+			if end < 0 {
+				return nil, fmt.Errorf("%w %x: a text without its end", ErrBound, []byte(k))
+			}
+			v.Bytes, size = rest[:end], end+1
+		case TypeUUID:
+			if size = 16; len(rest) >= size {
+				v.UUID = [16]byte(rest)
+			}
+		default:
+			return nil, fmt.Errorf("%w %s", ErrKeyType, v.Type)
+		}
+		if len(rest) < size {
+			return nil, fmt.Errorf("%w %x: %d bytes missing", ErrBound, []byte(k), size-len(rest))
+		}
+		values, rest = append(values, v), rest[size:]
+	}
+	return values, nil
+}
+
+func (m rangeMethod) CheckBound(types []Type, k Key) error {
+	_, err := m.decode(types, k)
+	return err
+}
+
+func (m rangeMethod) Predicate(columns []string, types []Type, from, to Key) string {
+	exprs := make([]string, len(columns))
+	for i, c := range columns {
+		exprs[i] = c
+		if types[i] == TypeText {
+			exprs[i] = "(" + c + ` COLLATE "C")`
+		}
+	}
+	literals := func(k Key) (l []string) {
+		values, err := m.decode(types, k)
+		if err != nil {
+			return []string{"NULL"} // no row: a bound that means nothing must not select all
+		}
+		for _, v := range values {
+			switch v.Type {
+			case TypeText:
+				l = append(l, QuoteLiteral(string(v.Bytes))+"::text")
+			case TypeUUID:
+				l = append(l, "'"+formatUUID(v.UUID)+"'::uuid")
+			default:
+				l = append(l, "'"+strconv.FormatInt(v.Int, 10)+"'::bigint")
+			}
+		}
+		return l
+	}
+	return predicate(columns, exprs, literals(from), literals(to))
+}
+
+func (m rangeMethod) ParseBound(types []Type, s string) (Key, error) {
+	if s == "" {
+		return nil, nil
+	}
+	parts, err := splitColumns(types, s)
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) > len(types) {
+		return nil, fmt.Errorf("%w %q: %d values for a key of %d columns", ErrBound, s, len(parts), len(types))
+	}
+	var k Key
+	for i, part := range parts {
+		v, err := ParseText(types[i], part)
+		if err == nil {
+			k, err = m.AppendKey(k, v)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w %q: %w", ErrBound, s, err)
+		}
+	}
+	return k, nil
+}
+
+// splitColumns splits a bound at its commas and takes off the quotes that a text may stand in. A text alone needs
+// quotes only where it begins with one or is empty.
+func splitColumns(types []Type, s string) (parts [][]byte, err error) {
+	for rest := s; ; {
+		var part []byte
+		if strings.HasPrefix(rest, "'") {
+			i := 1
+			for ; ; i++ {
+				if i == len(rest) {
+					return nil, fmt.Errorf("%w %q: a quote is not closed", ErrBound, s)
+				}
+				if rest[i] == '\'' {
+					if i+1 < len(rest) && rest[i+1] == '\'' {
+						i++
+					} else {
+						break
+					}
+				}
+				part = append(part, rest[i])
+			}
+			if rest = rest[i+1:]; rest != "" && rest[0] != ',' {
+				return nil, fmt.Errorf("%w %q: text after a closing quote", ErrBound, s)
+			}
+		} else {
+			end := strings.IndexByte(rest, ',')
+			if end < 0 || len(types) == 1 {
+				end = len(rest)
+			}
+			part, rest = []byte(rest[:end]), rest[end:]
+		}
+		parts = append(parts, part)
+		if rest == "" {
+			return parts, nil
+		}
+		rest = rest[1:]
+	}
+}
+
+func (m rangeMethod) FormatKey(types []Type, k Key) string {
+	values, err := m.decode(types, k)
+	if err != nil {
+		return fmt.Sprintf("invalid(%x)", []byte(k))
+	}
+	parts := make([]string, len(values))
+	for i, v := range values {
+		switch v.Type {
+		case TypeText:
+			if parts[i] = string(v.Bytes); !plain(parts[i]) {
+				parts[i] = "'" + strings.ReplaceAll(parts[i], "'", "''") + "'"
+			}
+		case TypeUUID:
+			parts[i] = formatUUID(v.UUID)
+		default:
+			parts[i] = strconv.FormatInt(v.Int, 10)
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+// plain tells whether a text can stand in a bound without quotes and be read by anyone.
+func plain(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c != '_' && c != '@' && c != ':' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func formatUUID(u [16]byte) string {
+	h := hex.EncodeToString(u[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

@@ -1,0 +1,54 @@
+package rib
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// Snapshot is the table at one moment. Nothing in it may be changed, but for the gauges.
+type Snapshot struct {
+	Version   uint64 // grows with each change of the table
+	Self      Member
+	Ownership *Ownership    // never nil
+	Members   []Member      // live ones and self, sorted by name
+	Backends  []BackendView // announced and not withdrawn, sorted by name
+	// Distances is this node's distance to each region that it has measured, after the filter (see Health.Distance), and
+	// to its own, zero if never measured.
+	Distances map[string]time.Duration
+}
+
+// BackendView is what the routes of one backend add up to. The verdict is the same on every node that has heard the same;
+// Evidence is this node's alone.
+type BackendView struct {
+	Backend  Backend
+	Routes   []Route // of live observers, sorted by observer
+	Verdict  State   // Down: a majority of the live observers says so; StateUnknown: no live observer
+	Role     Role    // as the latest timeline has it; the last known one if no observer is left
+	Timeline uint32
+	Lag      time.Duration // the longest that a live observer saw; LagUnknown if none could tell
+	Latency  time.Duration // the shortest of the observers' probes
+	Load     LoadClass     // the highest
+	Reason   string        // of the verdict: "2 of 3 observers say down"
+	Evidence string        // this node's own, against the backend: why; "" is none
+	Refused  string        // why it may not serve its shard, whatever its health; "" is nothing
+	Gauge    *Gauge
+}
+
+// Gauge counts what this node has in flight on one backend. There is one per backend name for the table's life.
+type Gauge struct{ InFlight atomic.Int32 }
+
+// refusal is why the ledger does not let b be a backend of its shard. Gossip announces backends, and only this comparison
+// stands between a wrong announcement and another shard's rows: what is not known to be right is refused.
+func refusal(shards map[string]*Shard, b *Backend) string {
+	shard := shards[b.Shard]
+	switch {
+	case shard == nil:
+		return fmt.Sprintf("shard %s is not recorded yet", b.Shard)
+	case b.SystemID == 0:
+		return "its system identifier is not known yet: nobody has reached it"
+	case b.SystemID != shard.SystemID:
+		return fmt.Sprintf("system identifier %d is not %s's %d", b.SystemID, b.Shard, shard.SystemID)
+	}
+	return ""
+}

@@ -1,0 +1,223 @@
+package rib
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"unicode/utf8"
+)
+
+// Type is the type of one column of a key. The zero Type is none.
+type Type uint8
+
+// The key types. Smallint columns and further types are later work; varchar counts as text.
+const (
+	TypeBigint Type = iota + 1
+	TypeInt
+	TypeText
+	TypeUUID
+)
+
+// ParseType is the Type that PostgreSQL calls name (format_type's spelling and the usual short ones); else ErrKeyType.
+func ParseType(name string) (Type, error) {
+	switch name {
+	case "bigint", "int8":
+		return TypeBigint, nil
+	case "int", "integer", "int4":
+		return TypeInt, nil
+	case "text", "varchar", "character varying":
+		return TypeText, nil
+	case "uuid":
+		return TypeUUID, nil
+	}
+	return 0, fmt.Errorf("%w %q: a key is bigint, int, text or uuid", ErrKeyType, name)
+}
+
+// String is the type's name as ParseType takes it and as users write it.
+func (t Type) String() string {
+	switch t {
+	case TypeBigint:
+		return "bigint"
+	case TypeInt:
+		return "int"
+	case TypeText:
+		return "text"
+	case TypeUUID:
+		return "uuid"
+	}
+	return fmt.Sprintf("type(%d)", uint8(t))
+}
+
+// MarshalText makes a Type its name in JSON.
+func (t Type) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText is MarshalText's inverse.
+func (t *Type) UnmarshalText(b []byte) (err error) {
+	*t, err = ParseType(string(b))
+	return err
+}
+
+// Value is one column's value of a key. It is passed by value and never allocates; Bytes stays the caller's.
+type Value struct {
+	Type  Type
+	Int   int64    // TypeBigint, TypeInt
+	Bytes []byte   // TypeText: UTF-8 without NUL
+	UUID  [16]byte // TypeUUID
+}
+
+// ParseText reads a value as PostgreSQL's input function of that type does, so that what PostgreSQL takes for the same
+// value has the same key. Errors: ErrKeyType, ErrKeyRange, ErrKeySyntax.
+func ParseText(t Type, s []byte) (Value, error) {
+	switch t {
+	case TypeBigint:
+		return parseInt(t, s, math.MinInt64, math.MaxInt64)
+	case TypeInt:
+		return parseInt(t, s, math.MinInt32, math.MaxInt32)
+	case TypeText:
+		return textValue(s)
+	case TypeUUID:
+		return parseUUID(s)
+	}
+	return Value{}, fmt.Errorf("%w %s", ErrKeyType, t)
+}
+
+// ParseBinary reads a value in PostgreSQL's binary format: 2, 4 or 8 bytes big-endian for the integer types (a driver may
+// send a narrower or a wider one than the column's), the bytes of a text, 16 bytes of a uuid.
+func ParseBinary(t Type, b []byte) (Value, error) {
+	switch t {
+	case TypeBigint, TypeInt:
+		v := Value{Type: t}
+		switch len(b) {
+		case 2:
+			v.Int = int64(int16(binary.BigEndian.Uint16(b)))
+		case 4:
+			v.Int = int64(int32(binary.BigEndian.Uint32(b)))
+		case 8:
+			v.Int = int64(binary.BigEndian.Uint64(b))
+		default:
+			return Value{}, fmt.Errorf("%w: %d bytes for type %s in binary format; 2, 4 or 8 are valid", ErrKeySyntax, len(b), t)
+		}
+		if t == TypeInt && v.Int != int64(int32(v.Int)) {
+			return Value{}, fmt.Errorf("%w: %d does not fit type int", ErrKeyRange, v.Int)
+		}
+		return v, nil
+	case TypeText:
+		return textValue(b)
+	case TypeUUID:
+		if len(b) != 16 {
+			return Value{}, fmt.Errorf("%w: %d bytes for type uuid in binary format; 16 are valid", ErrKeySyntax, len(b))
+		}
+		return Value{Type: t, UUID: [16]byte(b)}, nil
+	}
+	return Value{}, fmt.Errorf("%w %s", ErrKeyType, t)
+}
+
+// textValue refuses what PostgreSQL refuses in a UTF-8 database. The key's end marker is the NUL that a text cannot hold.
+func textValue(b []byte) (Value, error) {
+	if !utf8.Valid(b) {
+		return Value{}, fmt.Errorf("%w: text that is not UTF-8", ErrKeySyntax)
+	}
+	for _, c := range b {
+		if c == 0 {
+			return Value{}, fmt.Errorf("%w: text that holds a NUL byte", ErrKeySyntax)
+		}
+	}
+	return Value{Type: TypeText, Bytes: b}, nil
+}
+
+// isSpace is C's isspace in the C locale, which PostgreSQL's integer input skips.
+func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
+
+// parseInt is PostgreSQL 15's pg_strtoint32 and int8in: white space around, one sign, decimal digits.
+func parseInt(t Type, s []byte, low, high int64) (Value, error) {
+	b := s
+	for len(b) > 0 && isSpace(b[0]) {
+		b = b[1:]
+	}
+	for len(b) > 0 && isSpace(b[len(b)-1]) {
+		b = b[:len(b)-1]
+	}
+	negative := false
+	if len(b) > 0 && (b[0] == '-' || b[0] == '+') {
+		negative = b[0] == '-'
+		b = b[1:]
+	}
+	if len(b) == 0 {
+		return Value{}, syntaxError(t, s)
+	}
+	// Accumulate below zero: the most negative number has no positive counterpart.
+	n, tooLarge := int64(0), false
+	for _, c := range b {
+		d := c - '0'
+		if d > 9 {
+			return Value{}, syntaxError(t, s)
+		}
+		if n < (math.MinInt64+int64(d))/10 {
+			tooLarge = true // keep checking the digits: a syntax error is the better answer
+			continue
+		}
+		n = n*10 - int64(d)
+	}
+	if !negative {
+		tooLarge = tooLarge || n == math.MinInt64
+		n = -n
+	}
+	if tooLarge || n < low || n > high {
+		return Value{}, fmt.Errorf("%w: %q does not fit type %s", ErrKeyRange, clip(s), t)
+	}
+	return Value{Type: t, Int: n}, nil
+}
+
+// parseUUID is PostgreSQL's string_to_uuid: 32 hex digits in either case, a hyphen allowed after every fourth, braces.
+func parseUUID(s []byte) (Value, error) {
+	v, b := Value{Type: TypeUUID}, s
+	if len(b) > 0 && b[0] == '{' {
+		if b[len(b)-1] != '}' {
+			return Value{}, syntaxError(TypeUUID, s)
+		}
+		b = b[1 : len(b)-1]
+	}
+	for i := range 16 {
+		if len(b) < 2 {
+			return Value{}, syntaxError(TypeUUID, s)
+		}
+		high, ok1 := hexDigit(b[0])
+		low, ok2 := hexDigit(b[1])
+		if !ok1 || !ok2 {
+			return Value{}, syntaxError(TypeUUID, s)
+		}
+		v.UUID[i] = high<<4 | low
+		b = b[2:]
+		if len(b) > 0 && b[0] == '-' && i%2 == 1 && i < 15 {
+			b = b[1:]
+		}
+	}
+	if len(b) > 0 {
+		return Value{}, syntaxError(TypeUUID, s)
+	}
+	return v, nil
+}
+
+func hexDigit(c byte) (byte, bool) {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0', true
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10, true
+	case c >= 'A' && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}
+
+func syntaxError(t Type, s []byte) error {
+	return fmt.Errorf("%w: invalid input syntax for type %s: %q", ErrKeySyntax, t, clip(s))
+}
+
+// clip keeps a stranger's bytes from filling a log line.
+func clip(s []byte) []byte {
+	if len(s) > 64 {
+		return append(s[:61:61], "..."...)
+	}
+	return s
+}

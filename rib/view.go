@@ -1,0 +1,143 @@
+package rib
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// fill puts this half into a snapshot.
+func (h *Health) fill(s *Snapshot) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.Self = h.members[h.self]
+	s.Members = byName(h.members, func(m Member) string { return m.Name })
+	s.Distances = make(map[string]time.Duration, len(h.distances)+1)
+	s.Distances[s.Self.Region] = 0
+	for region, d := range h.distances {
+		s.Distances[region] = d.published
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.backends)) {
+		if v, ok := h.view(name, h.backends[name]); ok {
+			s.Backends = append(s.Backends, v)
+		}
+	}
+}
+
+// view adds up what is known of one backend; false if nobody announces it.
+func (h *Health) view(name string, b *backend) (v BackendView, ok bool) {
+	identity, conflict := b.identity(h.live)
+	if identity == nil {
+		return v, false
+	}
+	if b.gauge == nil {
+		b.gauge = new(Gauge)
+	}
+	v = BackendView{Backend: identity.Backend, Evidence: b.evidence, Gauge: b.gauge, Lag: LagUnknown}
+	v.Backend.Name = name
+	up, down := 0, 0
+	for _, r := range byName(b.routes, func(r Route) string { return r.Observer }) {
+		if !h.live(r.Observer, r.Stamp) || r.State == Withdrawn {
+			continue
+		}
+		v.Routes = append(v.Routes, r)
+		switch r.State {
+		case Up:
+			up++
+		case Down:
+			down++
+		}
+		if r.Latency > 0 && (v.Latency == 0 || r.Latency < v.Latency) {
+			v.Latency = r.Latency
+		}
+		v.Lag = max(v.Lag, r.Lag) // LagUnknown is below all others
+		v.Load = max(v.Load, r.Load)
+	}
+	switch n := up + down; {
+	case n == 0:
+		v.Reason = "no live observer"
+	case 2*down > n:
+		v.Verdict, v.Reason = Down, fmt.Sprintf("%d of %d observers say down", down, n)
+	default:
+		v.Verdict, v.Reason = Up, fmt.Sprintf("%d of %d observers say up", up, n)
+	}
+	if v.Role, v.Timeline = b.roleOf(h.live); v.Role == RoleUnknown {
+		v.Role, v.Timeline = b.last.role, b.last.timeline
+	}
+	if v.Verdict == StateUnknown && v.Role != RoleUnknown {
+		v.Reason += ", last known as " + v.Role.String()
+	}
+	if conflict != "" {
+		v.Reason += "; " + conflict
+	}
+	return v, true
+}
+
+// identity picks whose announcement counts: of the live authors, or if none lives of all, the one whose name sorts first.
+// Authors that disagree are named: one of the configurations is wrong.
+func (b *backend) identity(live func(string, Stamp) bool) (chosen *Announcement, conflict string) {
+	var all, current []Announcement
+	for _, a := range byName(b.announcements, func(a Announcement) string { return a.Observer }) {
+		if a.Gone {
+			continue
+		}
+		all = append(all, a)
+		if live(a.Observer, a.Stamp) {
+			current = append(current, a)
+		}
+	}
+	if len(current) == 0 {
+		current = all
+	}
+	if len(current) == 0 {
+		return nil, ""
+	}
+	chosen = &current[0]
+	for i := range current[1:] {
+		other := &current[1+i]
+		x, y := chosen.Backend, other.Backend
+		switch {
+		case x.Shard != y.Shard || x.Region != y.Region || x.Addr != y.Addr,
+			x.SystemID != 0 && y.SystemID != 0 && x.SystemID != y.SystemID:
+			return chosen, fmt.Sprintf("%s and %s announce it differently, %s's word counts", chosen.Observer, other.Observer, chosen.Observer)
+		case x.SystemID == 0:
+			chosen.Backend.SystemID = y.SystemID // the same server, which only the other has reached
+		}
+	}
+	return chosen, ""
+}
+
+// roleOf is what the routes say about the role: that of the latest timeline, on one timeline the majority's, and primary if
+// even. Routes that are up count before others, and those of live observers before what is left of the gone.
+func (b *backend) roleOf(live func(string, Stamp) bool) (Role, uint32) {
+	best, timeline, votes := 0, uint32(0), 0 // votes: for primary minus for replica
+	for _, r := range b.routes {
+		if r.State == Withdrawn || r.Role == RoleUnknown {
+			continue
+		}
+		rank := 1
+		if live(r.Observer, r.Stamp) {
+			if rank = 2; r.State == Up {
+				rank = 3
+			}
+		}
+		vote := -1
+		if r.Role == Primary {
+			vote = 1
+		}
+		switch {
+		case rank > best || rank == best && r.Timeline > timeline:
+			best, timeline, votes = rank, r.Timeline, vote
+		case rank == best && r.Timeline == timeline:
+			votes += vote
+		}
+	}
+	switch {
+	case best == 0:
+		return RoleUnknown, 0
+	case votes >= 0:
+		return Primary, timeline
+	}
+	return Replica, timeline
+}
