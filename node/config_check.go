@@ -1,8 +1,6 @@
 package node
 
 import (
-	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -281,23 +279,6 @@ func (c *checker) oneOf(key, s string, words ...string) {
 func validPort(s string) bool {
 	n, err := strconv.Atoi(s)
 	return err == nil && n >= 1 && n <= 65535
-}
-
-// keyBytes is the length of a cluster key.
-const keyBytes = 32
-
-// parseClusterKey reads 32 bytes as hex or as base64, padded or not, of either alphabet.
-func parseClusterKey(text string) ([]byte, error) {
-	text = strings.TrimSpace(text)
-	if key, err := hex.DecodeString(text); err == nil && len(key) == keyBytes {
-		return key, nil
-	}
-	plain := strings.TrimRight(strings.NewReplacer("-", "+", "_", "/").Replace(text), "=")
-	key, err := base64.RawStdEncoding.DecodeString(plain)
-	if err != nil || len(key) != keyBytes {
-		return nil, fmt.Errorf("a cluster key is %d bytes as base64 or hex (this is neither); make one with: rangefinder key", keyBytes)
-	}
-	return key, nil
 }
 
 // exposed returns the first address this node would listen on that is not loopback, or "".

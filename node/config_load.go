@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"rangefinder/node/port"
 )
 
 // maxConfig bounds the configuration file, in bytes.
@@ -102,7 +104,7 @@ func (cfg *Config) LoadSecrets(getenv func(string) (string, bool)) (s Secrets, w
 		return secret
 	}
 	if key := read("cluster_key", cfg.ClusterKeyEnv, cfg.ClusterKeyFile); key.Set() {
-		if s.ClusterKey, err = parseClusterKey(key.Reveal()); err != nil {
+		if s.ClusterKey, err = port.ParseKey(key.Reveal()); err != nil {
 			problems = append(problems, Problem{Key: "cluster_key", Message: "cluster_key: " + err.Error()})
 		}
 	}

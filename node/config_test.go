@@ -286,18 +286,3 @@ func TestBeyondLoopbackNeedsAKey(t *testing.T) {
 		t.Errorf("loopback: %v", err)
 	}
 }
-
-func TestClusterKeyForms(t *testing.T) {
-	hexKey := strings.Repeat("0f", 32)
-	for _, good := range []string{hexKey, "Dw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8=", "Dw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8", " " + hexKey + "\n"} {
-		key, err := parseClusterKey(good)
-		if err != nil || len(key) != 32 || key[31] != 0x0f {
-			t.Errorf("parseClusterKey(%q) = %x, %v", good, key, err)
-		}
-	}
-	for _, bad := range []string{"", "short", hexKey + "0f", "Dw8PDw8=", strings.Repeat("zz", 32)} {
-		if _, err := parseClusterKey(bad); err == nil || (len(bad) > 5 && strings.Contains(err.Error(), bad)) {
-			t.Errorf("parseClusterKey(%q) = %v, want an error that does not repeat the key", bad, err)
-		}
-	}
-}

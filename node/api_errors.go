@@ -1,0 +1,46 @@
+package node
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"rangefinder/cluster"
+)
+
+// retryLeader is how soon a caller should ask again when no leader is known: an election takes about that long.
+const retryLeader = 2 * time.Second
+
+// statusOf is the one place where errors of the ledger become answers of the API.
+func statusOf(err error) *apiError {
+	var already *apiError
+	if errors.As(err, &already) {
+		return already
+	}
+	e := &apiError{Status: http.StatusInternalServerError, ErrorView: ErrorView{Error: err.Error()}}
+	var rejected *cluster.RejectedError
+	var notLeader *cluster.NotLeaderError
+	var unknown *cluster.OutcomeUnknownError
+	var failure *Failure
+	switch {
+	case errors.As(err, &rejected):
+		e.Status = http.StatusUnprocessableEntity
+		for _, conflict := range []error{cluster.ErrNameTaken, cluster.ErrTableTaken, cluster.ErrShardConflict, cluster.ErrRequestReused} {
+			if errors.Is(err, conflict) {
+				e.Status = http.StatusConflict
+			}
+		}
+	case errors.As(err, &notLeader), errors.Is(err, cluster.ErrNoCluster), errors.Is(err, cluster.ErrNotOpen):
+		e.Status, e.RetryAfter = http.StatusServiceUnavailable, retryLeader
+		e.Hint = "Nothing was changed. Ask again in a moment; 'rangefinder status' shows whether a leader is known."
+	case errors.Is(err, cluster.ErrTooBusy):
+		e.Status, e.RetryAfter = http.StatusServiceUnavailable, time.Second
+	case errors.As(err, &unknown):
+		e.Status = http.StatusGatewayTimeout
+		e.Hint = "Look with 'rangefinder keyspace list' before you repeat it."
+	}
+	if errors.As(err, &failure) {
+		e.Detail, e.Hint = failure.Detail, failure.Hint
+	}
+	return e
+}

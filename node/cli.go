@@ -1,0 +1,166 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes of the command line.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// cli is the command line. Each command is a struct with a Run method.
+type cli struct {
+	Start    startCmd    `cmd:"" help:"Run a node."`
+	Status   statusCmd   `cmd:"" help:"Show the cluster as a node sees it."`
+	Route    routeCmd    `cmd:"" help:"Explain where a statement would go, and why. Nothing is run."`
+	Keyspace keyspaceCmd `cmd:"" help:"Make and list keyspaces: which tables are sharded, and by which key."`
+	Range    rangeCmd    `cmd:"" help:"List ranges of keys and the shards that own them."`
+	Key      keyCmd      `cmd:"" help:"Print a new cluster key."`
+	Config   configCmd   `cmd:"" help:"Check a configuration and print it as it takes effect, every key described."`
+	Demo     demoCmd     `cmd:"" help:"Start a whole cluster on this machine, show what it does, and kill a replica under load."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
+}
+
+// env is what a command may touch: the process's own in main, a test's in tests.
+type env struct {
+	ctx    context.Context // ends with SIGINT or SIGTERM
+	stdout io.Writer
+	stderr io.Writer
+	getenv func(string) (string, bool)
+}
+
+// Main runs the command line and returns the exit code: 0 done, 1 failed, 2 used wrongly.
+func Main(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// The first signal asks; the second takes the handler's place away, so the default one ends the process at once.
+	context.AfterFunc(ctx, stop)
+	return run(args, &env{ctx: ctx, stdout: stdout, stderr: stderr, getenv: os.LookupEnv})
+}
+
+// exited carries kong's wish to leave (after --help) up to run.
+type exited int
+
+func run(args []string, e *env) (code int) {
+	defer func() {
+		if r := recover(); r != nil {
+			left, ok := r.(exited)
+			if !ok {
+				panic(r)
+			}
+			code = int(left)
+		}
+	}()
+	var commands cli
+	parser, err := kong.New(&commands,
+		kong.Name("rangefinder"),
+		kong.Description("One Postgres endpoint per region: every statement goes to the closest healthy copy of the shard that owns its key.\n\n"+
+			"Examples:\n"+
+			"  rangefinder start --config iad.toml\n"+
+			"  rangefinder start --config fra.toml --join 10.0.0.1:7946\n"+
+			"  rangefinder keyspace create app.orders --key customer_id --type bigint --method hash --shards shard_1,shard_2\n"+
+			"  rangefinder route 'SELECT * FROM orders WHERE customer_id = 42'\n"+
+			"  rangefinder status"),
+		kong.Writers(e.stdout, e.stderr),
+		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
+		kong.Bind(e),
+	)
+	if err != nil {
+		fmt.Fprintln(e.stderr, "rangefinder:", err)
+		return exitFailed
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(glueNegative(args))
+	if err != nil {
+		fmt.Fprintf(e.stderr, "rangefinder: %v\n", err)
+		help := "rangefinder"
+		var wrong *kong.ParseError
+		if errors.As(err, &wrong) && wrong.Context != nil {
+			for _, word := range strings.Fields(wrong.Context.Command()) {
+				if !strings.HasPrefix(word, "<") {
+					help += " " + word
+				}
+			}
+		}
+		fmt.Fprintf(e.stderr, "hint: %s --help\n", help)
+		return exitUsage
+	}
+	if err := parsed.Run(); err != nil {
+		printError(e.stderr, err)
+		var usage *usageError
+		if errors.As(err, &usage) {
+			return exitUsage
+		}
+		return exitFailed
+	}
+	return exitOK
+}
+
+// glueNegative writes `--range -5..10=shard_1` as one word: the parser would take a value that begins with '-' for a flag.
+func glueNegative(args []string) []string {
+	var out []string
+	for i := 0; i < len(args); i++ {
+		if i+1 < len(args) && (args[i] == "--range" || args[i] == "--arg" || args[i] == "-a") && len(args[i+1]) > 1 && args[i+1][0] == '-' && strings.ContainsRune("0123456789.", rune(args[i+1][1])) {
+			name := args[i]
+			if name == "-a" {
+				name = "--arg"
+			}
+			out = append(out, name+"="+args[i+1])
+			i++
+			continue
+		}
+		out = append(out, args[i])
+	}
+	return out
+}
+
+// usageError is a command line that parses but makes no sense.
+type usageError struct {
+	message string
+	hint    string
+}
+
+func (e *usageError) Error() string { return e.message }
+
+// printError writes what went wrong, what is known about it, and what to do, each on lines of its own.
+func printError(w io.Writer, err error) {
+	fmt.Fprintf(w, "rangefinder: %s\n", indent(err.Error(), "  "))
+	detail, hint := "", ""
+	var f *Failure
+	var a *apiError
+	var u *usageError
+	switch {
+	case errors.As(err, &a):
+		detail, hint = a.Detail, a.Hint
+	case errors.As(err, &f):
+		detail, hint = f.Detail, f.Hint
+	case errors.As(err, &u):
+		hint = u.hint
+	}
+	if detail != "" {
+		fmt.Fprintf(w, "detail: %s\n", indent(detail, "  "))
+	}
+	if hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", indent(hint, "  "))
+	}
+}
+
+// indent moves all lines but the first to the right.
+func indent(s, by string) string {
+	return strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n"+by)
+}

@@ -1,0 +1,243 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// adminFlags say which node to ask.
+type adminFlags struct {
+	Admin string `env:"RANGEFINDER_ADMIN" default:"http://127.0.0.1:8080" placeholder:"URL" help:"HTTP port of any node (default: ${default})."`
+	JSON  bool   `name:"json" help:"Print JSON."`
+}
+
+// adminTimeout bounds a call; making a keyspace counts rows on every shard first.
+const adminTimeout = 2 * time.Minute
+
+// call asks the node for path and decodes the answer into out. body nil: GET; else POST as JSON.
+func (a adminFlags) call(e *env, path string, body, out any) error {
+	base := strings.TrimRight(a.Admin, "/")
+	if !strings.Contains(base, "://") {
+		base = "http://" + base
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, adminTimeout)
+	defer cancel()
+	method, reader := http.MethodGet, io.Reader(nil)
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		method, reader = http.MethodPost, bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, base+path, reader)
+	if err != nil {
+		return &usageError{message: fmt.Sprintf("--admin %q is not an address", a.Admin), hint: "For example http://127.0.0.1:8080"}
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		var inner *url.Error
+		if errors.As(err, &inner) {
+			err = inner.Err
+		}
+		return &Failure{
+			Message: fmt.Sprintf("no node answers at %s: %v", base, err),
+			Hint:    "Is a node running here? Name another one's HTTP port by --admin or RANGEFINDER_ADMIN.",
+			Err:     err,
+		}
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 256<<20))
+	if err != nil {
+		return fmt.Errorf("read the answer of %s: %w", base, err)
+	}
+	if resp.StatusCode/100 != 2 {
+		failed := &apiError{Status: resp.StatusCode}
+		if json.Unmarshal(text, &failed.ErrorView) != nil || failed.ErrorView.Error == "" {
+			failed.ErrorView = ErrorView{Error: fmt.Sprintf("%s answered %s", base, resp.Status), Detail: strings.TrimSpace(string(text[:min(len(text), 500)]))}
+		}
+		return failed
+	}
+	if a.JSON {
+		_, err := e.stdout.Write(append(bytes.TrimRight(text, "\n"), '\n'))
+		return err
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("%s answered something that is no Rangefinder's: %w", base, err)
+	}
+	return nil
+}
+
+// table writes columns that line up.
+func table(w io.Writer, rows func(row func(cells ...any))) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	rows(func(cells ...any) {
+		for i, c := range cells {
+			if i > 0 {
+				fmt.Fprint(t, "\t")
+			}
+			fmt.Fprint(t, c)
+		}
+		fmt.Fprintln(t)
+	})
+	return t.Flush()
+}
+
+type statusCmd struct{ adminFlags }
+
+// Run prints the cluster.
+func (c *statusCmd) Run(e *env) error {
+	var v ClusterView
+	if err := c.call(e, "/debug/cluster", nil, &v); err != nil || c.JSON {
+		return err
+	}
+	ready := "ready"
+	if len(v.Node.NotReady) > 0 {
+		ready = "not ready: " + strings.Join(v.Node.NotReady, "; ")
+	}
+	fmt.Fprintf(e.stdout, "node %s in %s: %s\ncluster %s, epoch %s, leader %s, %d sessions\n", v.Node.Name, v.Node.Region, ready, v.ClusterID, v.Epoch, orNone(v.Raft.Leader), v.Sessions.Open)
+	for _, alarm := range v.Alarms {
+		fmt.Fprintf(e.stdout, "ALARM: %s\n", alarm)
+	}
+	for _, lab := range v.Node.Lab {
+		fmt.Fprintf(e.stdout, "delay injected: %s\n", lab)
+	}
+	distance := func(region string) string {
+		for _, r := range v.RTT {
+			if r.From == v.Node.Region && r.To == region {
+				return showMS(r.MS)
+			}
+		}
+		return "-"
+	}
+	fmt.Fprintln(e.stdout)
+	err := table(e.stdout, func(row func(...any)) {
+		row("NODE", "REGION", "RTT MS", "CLUSTER PORT", "LEDGER")
+		for _, m := range v.Members {
+			ledger := "follows"
+			if m.Leader {
+				ledger = "leader"
+			} else if m.Voter {
+				ledger = "voter"
+			}
+			name := m.Name
+			if m.Self {
+				name += " *"
+			}
+			row(name, m.Region, distance(m.Region), m.Addr, ledger)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(e.stdout)
+	err = table(e.stdout, func(row func(...any)) {
+		row("SHARD", "BACKEND", "REGION", "ROLE", "FOR ALL", "FOR US", "LAG MS", "ADDRESS", "WHY")
+		for _, b := range v.Backends {
+			var why []string
+			if b.Refused != "" {
+				why = append(why, "refused: "+b.Refused)
+			}
+			if b.Evidence != "" {
+				why = append(why, "own evidence: "+b.Evidence)
+			}
+			if b.Reason != "" {
+				why = append(why, b.Reason)
+			}
+			row(b.Shard, b.Name, b.Region, b.Role, b.ForAll, b.ForUs, showMS(b.LagMS), b.Addr, strings.Join(why, "; "))
+		}
+	})
+	if err != nil || len(v.Keyspaces) == 0 {
+		return err
+	}
+	fmt.Fprintln(e.stdout)
+	return printKeyspaces(e.stdout, v.Keyspaces)
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+type routeCmd struct {
+	adminFlags
+	SQL      string   `arg:"" name:"sql" help:"The statement."`
+	Database string   `short:"d" placeholder:"NAME" help:"Database of the client; default: the first configured."`
+	User     string   `short:"U" placeholder:"NAME" help:"User of the client; default: the first configured."`
+	Arg      []string `short:"a" placeholder:"VALUE" sep:"none" help:"Value of $$1, $$2, ... in order; may be repeated."`
+}
+
+// Help is shown by `rangefinder route --help`.
+func (routeCmd) Help() string {
+	return `Examples:
+
+  rangefinder route 'SELECT * FROM orders WHERE customer_id = 42'
+  rangefinder route --database app --arg 42 'UPDATE orders SET paid = true WHERE customer_id = $1'`
+}
+
+// Run prints the explanation.
+func (c *routeCmd) Run(e *env) error {
+	v := url.Values{"sql": {c.SQL}, "arg": c.Arg}
+	if c.Database != "" {
+		v.Set("database", c.Database)
+	}
+	if c.User != "" {
+		v.Set("user", c.User)
+	}
+	var a RouteAnswer
+	if err := c.call(e, "/debug/route?"+v.Encode(), nil, &a); err != nil || c.JSON {
+		return err
+	}
+	intent := a.Intent
+	if a.WhyWrite != "" {
+		intent += " (" + a.WhyWrite + ")"
+	}
+	fmt.Fprintf(e.stdout, "from node %s in %s, database %s\n", a.Node, a.Region, a.Database)
+	fmt.Fprintf(e.stdout, "%-10s%s\n", "intent", intent)
+	fmt.Fprintf(e.stdout, "%-10s%s", "target", a.Target)
+	if a.Keyspace != "" {
+		fmt.Fprintf(e.stdout, ", keyspace %s, %s", a.Keyspace, strings.Join(a.Keys, ", "))
+	}
+	fmt.Fprintln(e.stdout)
+	if a.Reason != "" {
+		fmt.Fprintf(e.stdout, "%-10s%s\n", "because", a.Reason)
+	}
+	if a.Shard != "" {
+		fmt.Fprintf(e.stdout, "%-10s%s", "shard", a.Shard)
+		if a.Range != "" {
+			fmt.Fprintf(e.stdout, ", range %s, epoch %s", a.Range, a.Epoch)
+		}
+		fmt.Fprintln(e.stdout)
+	}
+	if a.Error != nil {
+		return &Failure{Message: fmt.Sprintf("a client would get %s: %s", a.Error.Code, a.Error.Message), Detail: a.Error.Detail, Hint: a.Error.Hint}
+	}
+	fmt.Fprintln(e.stdout)
+	return table(e.stdout, func(row func(...any)) {
+		row("TRY", "BACKEND", "REGION", "ROLE", "COST MS", "ADDRESS", "WHY")
+		for _, b := range a.Candidates {
+			why := b.Reason
+			if !b.Healthy {
+				why = "unhealthy; " + why
+			}
+			row(b.Place, b.Backend, b.Region, b.Role, showMS(b.CostMS), b.Addr, why)
+		}
+		for _, b := range a.LeftOut {
+			row("-", b.Backend, b.Region, b.Role, "", b.Addr, "left out: "+b.Reason)
+		}
+	})
+}

@@ -1,0 +1,134 @@
+package node
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+
+	"rangefinder/cluster"
+)
+
+type keyspaceCmd struct {
+	Create keyspaceCreateCmd `cmd:"" help:"Make a keyspace over tables that exist on every shard."`
+	List   keyspaceListCmd   `cmd:"" help:"List keyspaces."`
+}
+
+// nameRule is how a table is named on the command line and in the API; it is part of help and errors alike.
+const nameRule = "NAME is database.schema.table; or two parts: database.table (schema public) if the first part is a configured database, " +
+	"else schema.table in the only configured database; or table, in schema public of the only configured database. Quote a part that holds a dot or capitals: app.\"Order.Lines\"."
+
+type keyspaceCreateCmd struct {
+	adminFlags
+	Name     string   `arg:"" help:"The table, which also names the keyspace."`
+	Key      []string `required:"" placeholder:"COLUMN" help:"The key's columns."`
+	Type     []string `required:"" placeholder:"TYPE" help:"Their types: bigint, int, text or uuid."`
+	Method   string   `default:"hash" enum:"hash,range" help:"hash (PostgreSQL's own hash, split evenly) or range (the type's order)."`
+	Shards   []string `placeholder:"SHARD" help:"For hash: the shards that share the keys evenly."`
+	Range    []string `placeholder:"BOUNDS=SHARD" sep:"none" help:"For range: ..1000=shard_1, 1000..2000=shard_2 (or 1000-2000=shard_2), 2000..=shard_3. From is part of it, to is not. Repeat until every key has a shard."`
+	Table    []string `placeholder:"NAME[:COLUMN]" sep:"none" help:"Another table that lives on the same key; its key columns if they are named otherwise. May be repeated."`
+	Database string   `placeholder:"NAME" help:"The database, if NAME does not say it."`
+}
+
+// Help is shown by `rangefinder keyspace create --help`.
+func (keyspaceCreateCmd) Help() string {
+	return "Examples:\n\n" +
+		"  rangefinder keyspace create app.orders --key customer_id --type bigint --method hash --shards shard_1,shard_2,shard_3\n" +
+		"  rangefinder keyspace create app.accounts --key id --type bigint --method range --range ..1000=shard_1 --range 1000..2000=shard_2 --range 2000..=shard_3\n" +
+		"  rangefinder keyspace create app.orders --key customer_id --type bigint --shards shard_1,shard_2 --table app.order_lines:customer\n\n" +
+		"The tables must exist on every shard. Before anything is changed, each shard counts rows whose key it would not own; if there are any, the keyspace is refused.\n\n" + nameRule
+}
+
+// Run makes the keyspace, on whichever node leads.
+func (c *keyspaceCreateCmd) Run(e *env) error {
+	if len(c.Key) != len(c.Type) {
+		return &usageError{message: fmt.Sprintf("--key names %d columns and --type %d types", len(c.Key), len(c.Type)), hint: "Give one type for each column, in the same order."}
+	}
+	req := KeyspaceRequest{
+		KeyspaceSpec: cluster.KeyspaceSpec{Name: c.Name, Database: c.Database, Method: c.Method, Types: c.Type, Shards: c.Shards, RequestID: randomHex(16)},
+		Key:          c.Key,
+		Also:         c.Table,
+	}
+	for _, r := range c.Range {
+		bounds, shard, ok := strings.Cut(r, "=")
+		if !ok || shard == "" {
+			return &usageError{message: fmt.Sprintf("--range %q names no shard", r), hint: "Write it as ..1000=shard_1, 1000..2000=shard_2 or 2000..=shard_3"}
+		}
+		req.Ranges = append(req.Ranges, cluster.RangeSpec{Bounds: bounds, Shard: shard})
+	}
+	switch {
+	case c.Method == "hash" && len(c.Shards) == 0:
+		return &usageError{message: "--method hash needs --shards", hint: "For example --shards shard_1,shard_2,shard_3"}
+	case c.Method == "hash" && len(c.Range) > 0:
+		return &usageError{message: "--method hash splits the keys evenly and takes no --range", hint: "Use --shards, or --method range."}
+	case c.Method == "range" && len(c.Range) == 0:
+		return &usageError{message: "--method range needs --range", hint: "For example --range ..1000=shard_1 --range 1000..=shard_2"}
+	case c.Method == "range" && len(c.Shards) > 0:
+		return &usageError{message: "--method range takes its shards from --range, not from --shards", hint: ""}
+	}
+	var v KeyspaceView
+	if err := c.call(e, "/api/v1/keyspaces", req, &v); err != nil || c.JSON {
+		return err
+	}
+	_, err := fmt.Fprintf(e.stdout, "keyspace %s is made: %d ranges by %s of %s\n", v.Name, v.Ranges, v.Method, strings.Join(v.Types, ", "))
+	return err
+}
+
+type keyspaceListCmd struct{ adminFlags }
+
+// Run prints the keyspaces.
+func (c *keyspaceListCmd) Run(e *env) error {
+	var v struct{ Keyspaces []KeyspaceView }
+	if err := c.call(e, "/api/v1/keyspaces", nil, &v); err != nil || c.JSON {
+		return err
+	}
+	return printKeyspaces(e.stdout, v.Keyspaces)
+}
+
+func printKeyspaces(w io.Writer, list []KeyspaceView) error {
+	return table(w, func(row func(...any)) {
+		row("KEYSPACE", "DATABASE", "METHOD", "TYPES", "RANGES", "TABLES")
+		for _, k := range list {
+			var tables []string
+			for _, t := range k.Tables {
+				tables = append(tables, fmt.Sprintf("%s.%s(%s)", t.Schema, t.Name, strings.Join(t.Columns, ", ")))
+			}
+			row(k.Name, k.Database, k.Method, strings.Join(k.Types, ", "), k.Ranges, strings.Join(tables, " "))
+		}
+	})
+}
+
+type rangeCmd struct {
+	List rangeListCmd `cmd:"" help:"List ranges and their owners."`
+}
+
+type rangeListCmd struct {
+	adminFlags
+	Keyspace string `placeholder:"NAME" help:"Only this one's."`
+}
+
+// Run prints the ranges.
+func (c *rangeListCmd) Run(e *env) error {
+	path := "/api/v1/ranges"
+	if c.Keyspace != "" {
+		path += "?" + url.Values{"keyspace": {c.Keyspace}}.Encode()
+	}
+	var v struct{ Ranges []RangeView }
+	if err := c.call(e, path, nil, &v); err != nil || c.JSON {
+		return err
+	}
+	return table(e.stdout, func(row func(...any)) {
+		row("KEYSPACE", "FROM", "TO", "SHARD", "EPOCH")
+		for _, r := range v.Ranges {
+			row(r.Keyspace, orDots(r.From), orDots(r.To), r.Shard, r.Epoch)
+		}
+	})
+}
+
+// orDots writes the open end as the range syntax does.
+func orDots(s string) string {
+	if s == "" {
+		return ".."
+	}
+	return s
+}

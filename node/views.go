@@ -1,0 +1,207 @@
+package node
+
+import "time"
+
+// The types in this file are what the HTTP API and the debug page show, and what the command line reads back. Their JSON
+// names are stable; times are milliseconds as decimal numbers, ids that exceed 2^53 are strings.
+
+// ClusterView is all that one node believes of its cluster: /debug/cluster.
+type ClusterView struct {
+	ClusterID   string         `json:"cluster_id"`
+	Version     string         `json:"version"`
+	Node        NodeView       `json:"node"`
+	Members     []MemberView   `json:"members"`
+	RTT         []RTTView      `json:"rtt"`
+	Raft        RaftView       `json:"raft"`
+	Backends    []BackendView  `json:"backends"`
+	Keyspaces   []KeyspaceView `json:"keyspaces"`
+	Ranges      []RangeView    `json:"ranges"` // the first thousand; all are at /api/v1/ranges
+	RangesTotal int            `json:"ranges_total"`
+	Shards      []ShardView    `json:"shards"`
+	Pools       []PoolView     `json:"pools"`
+	Sessions    SessionsView   `json:"sessions"`
+	Epoch       string         `json:"epoch"` // of the newest change to ownership that this node knows
+	FIB         uint64         `json:"fib_version"`
+	Alarms      []string       `json:"alarms"` // what a person should look at now
+}
+
+// NodeView is the node that answers.
+type NodeView struct {
+	Name        string    `json:"name"`
+	Region      string    `json:"region"`
+	Incarnation uint32    `json:"incarnation"`
+	Started     time.Time `json:"started"`
+	Postgres    string    `json:"postgres"` // host:port
+	Cluster     string    `json:"cluster"`
+	HTTP        string    `json:"http"`
+	NotReady    []string  `json:"not_ready"` // why not; empty: ready
+	Lab         []string  `json:"lab"`       // injected delays; empty outside demos and tests
+}
+
+// MemberView is one live node.
+type MemberView struct {
+	Name        string `json:"name"`
+	Region      string `json:"region"`
+	Addr        string `json:"addr"`
+	Incarnation uint32 `json:"incarnation"`
+	Self        bool   `json:"self"`
+	Leader      bool   `json:"leader"`
+	Voter       bool   `json:"voter"`
+}
+
+// RTTView is one entry of the region-to-region matrix.
+type RTTView struct {
+	From string  `json:"from"`
+	To   string  `json:"to"`
+	MS   float64 `json:"ms"`
+}
+
+// RaftView is this node's place in the ledger.
+type RaftView struct {
+	Role          string   `json:"role"`
+	Term          uint64   `json:"term"`
+	Leader        string   `json:"leader"` // "" if none is known
+	LeaderAddr    string   `json:"leader_addr"`
+	Voters        []string `json:"voters"`
+	Applied       uint64   `json:"applied"`
+	LastContactMS float64  `json:"last_contact_ms"` // since this follower heard of its leader; 0 on the leader
+}
+
+// BackendView is one backend, with what each observer says of it.
+type BackendView struct {
+	Name      string      `json:"name"`
+	Shard     string      `json:"shard"`
+	Region    string      `json:"region"`
+	Addr      string      `json:"addr"`
+	SystemID  string      `json:"system_id"`
+	Role      string      `json:"role"`
+	ForAll    string      `json:"for_all"`    // the cluster's verdict: up, down, unknown
+	ForUs     string      `json:"for_us"`     // up or down: whether this node would use it
+	Reason    string      `json:"reason"`     // of the verdict
+	Evidence  string      `json:"evidence"`   // this node's own against it; "" if none
+	Refused   string      `json:"refused"`    // why it may not be the shard's at all; "" if it may
+	LagMS     float64     `json:"lag_ms"`     // -1: unknown
+	LatencyMS float64     `json:"latency_ms"` // of the probe, at the observer nearest to it
+	Timeline  uint32      `json:"timeline"`
+	InFlight  int32       `json:"in_flight"` // statements of this node that run on it now
+	Routes    []RouteView `json:"routes"`
+}
+
+// RouteView is what one observer says of one backend.
+type RouteView struct {
+	Observer  string  `json:"observer"`
+	State     string  `json:"state"`
+	Role      string  `json:"role"`
+	Timeline  uint32  `json:"timeline"`
+	LatencyMS float64 `json:"latency_ms"`
+	LagMS     float64 `json:"lag_ms"` // -1: unknown
+	Load      string  `json:"load"`
+	Stamp     string  `json:"stamp"` // incarnation.seq
+}
+
+// KeyspaceView is one sharding rule.
+type KeyspaceView struct {
+	ID       uint32      `json:"id"`
+	Name     string      `json:"name"`
+	Database string      `json:"database"`
+	Method   string      `json:"method"`
+	Types    []string    `json:"types"`
+	Tables   []TableView `json:"tables"`
+	Ranges   int         `json:"ranges"`
+}
+
+// TableView is one table of a keyspace and its key columns.
+type TableView struct {
+	Schema  string   `json:"schema"`
+	Name    string   `json:"name"`
+	Columns []string `json:"columns"`
+}
+
+// RangeView is one range and its owner.
+type RangeView struct {
+	Keyspace string `json:"keyspace"`
+	From     string `json:"from"` // as the method writes keys; "" is the open end
+	To       string `json:"to"`
+	Shard    string `json:"shard"`
+	Epoch    string `json:"epoch"`
+}
+
+// ShardView is what the ledger has recorded of a shard.
+type ShardView struct {
+	Name     string `json:"name"`
+	SystemID string `json:"system_id"`
+	Epoch    string `json:"epoch"`
+}
+
+// PoolView counts the connections to one backend.
+type PoolView struct {
+	Backend string `json:"backend"`
+	InUse   int    `json:"in_use"`
+	Idle    int    `json:"idle"`
+	Waiting int    `json:"waiting"`
+	Limit   int    `json:"limit"`
+}
+
+// SessionsView counts client sessions.
+type SessionsView struct {
+	Open   int64 `json:"open"`
+	Active int64 `json:"active"` // with a statement or transaction under way
+	Total  int64 `json:"total"`  // since the start
+}
+
+// RouteAnswer says where a statement would go and why: /debug/route and `rangefinder route`.
+type RouteAnswer struct {
+	SQL        string          `json:"sql"`
+	Database   string          `json:"database"`
+	User       string          `json:"user"`
+	Node       string          `json:"node"`
+	Region     string          `json:"region"`
+	Target     string          `json:"target"` // any, unsharded, keyed, none
+	Intent     string          `json:"intent"` // read or write
+	WhyWrite   string          `json:"why_write,omitempty"`
+	Keyspace   string          `json:"keyspace,omitempty"`
+	Keys       []string        `json:"keys,omitempty"` // "customer_id = 42"
+	Tables     []string        `json:"tables,omitempty"`
+	Reason     string          `json:"reason"`
+	Range      string          `json:"range,omitempty"` // that holds the key
+	Shard      string          `json:"shard,omitempty"`
+	Epoch      string          `json:"epoch,omitempty"` // of the range's owner
+	Candidates []CandidateView `json:"candidates"`      // in the order in which they would be tried
+	LeftOut    []CandidateView `json:"left_out"`
+	Error      *StatementError `json:"error,omitempty"` // what the client would be told
+}
+
+// CandidateView is one backend in a RouteAnswer.
+type CandidateView struct {
+	Place   int     `json:"place,omitempty"` // from 1; 0 if left out
+	Backend string  `json:"backend"`
+	Region  string  `json:"region"`
+	Addr    string  `json:"addr"`
+	Role    string  `json:"role"`
+	CostMS  float64 `json:"cost_ms"`
+	Healthy bool    `json:"healthy"`
+	Reason  string  `json:"reason"`
+}
+
+// StatementError is a PostgreSQL error as a client would see it.
+type StatementError struct {
+	Code    string `json:"code"` // SQLSTATE
+	Message string `json:"message"`
+	Detail  string `json:"detail,omitempty"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// ErrorView is the body of every answer of the API that is not a success.
+type ErrorView struct {
+	Error  string `json:"error"`
+	Detail string `json:"detail,omitempty"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+// ms turns a duration into the milliseconds of a view; -1 stays "unknown".
+func ms(d time.Duration) float64 {
+	if d < 0 {
+		return -1
+	}
+	return float64(d.Microseconds()) / 1000
+}
