@@ -1,0 +1,469 @@
+package gossip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"time"
+	"unicode/utf8"
+
+	"rangefinder/rib"
+)
+
+// Every message is a kind, a version and a body. A new field is a new version of its kind; a node that does not know
+// one ignores the message.
+const (
+	kindObservation  = 1 // what one observer says of one backend
+	kindAnnouncement = 2 // what one backend is
+	kindEpoch        = 3 // the newest ownership that its author holds
+	kindDistances    = 4 // one node's row of the matrix of round trips
+	kindDigest       = 5 // per observer: newest stamp and a sum of its records
+	kindPull         = 6 // asks for the records of some observers
+	kindNames        = 7 // the names that hashes stand for
+	kindBatch        = 8 // several of the above but no batch
+
+	version = 1
+)
+
+const (
+	maxObservation = 32   // bytes of an observation on the wire
+	maxBroadcast   = 1200 // bytes of anything that is queued or pushed
+	maxName        = 128  // bytes of a name of a node, backend, shard or region
+	maxAddr        = 256
+	maxRow         = 100     // regions in a row of distances
+	maxDigest      = 8192    // observers in a digest or pull
+	maxNames       = 16384   // in a names message
+	maxMessage     = 4 << 20 // bytes of a message over a stream that we look at
+
+	maxIncarnation = 1<<21 - 1 // three bytes as uvarint, so that an observation fits
+	maxSeq         = 1<<28 - 1
+	maxTimeline    = 1<<28 - 1
+)
+
+var (
+	errKind      = errors.New("gossip: unknown kind or version")
+	errMalformed = errors.New("gossip: malformed message")
+)
+
+// id is the wire's name for a node, backend or region.
+type id uint64
+
+func idOf(name string) id {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name))
+	return id(h.Sum64())
+}
+
+// observation is a rib.Route whose names are hashes.
+type observation struct {
+	backend  id
+	observer id
+	route    rib.Route // Backend and Observer are empty
+}
+
+// appendObservation needs a stamp and a timeline within the limits above.
+func appendObservation(dst []byte, backend, observer id, r *rib.Route) []byte {
+	dst = append(dst, kindObservation, version)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(backend))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(observer))
+	dst = append(dst, byte(r.State)&3|byte(r.Role)&3<<2|byte(r.Load)&3<<4, packDuration(r.Latency), packDuration(r.Lag))
+	dst = appendStamp(dst, r.Stamp)
+	return binary.AppendUvarint(dst, uint64(min(r.Timeline, maxTimeline)))
+}
+
+func (d *decoder) observation() (o observation) {
+	o.backend, o.observer = d.id(), d.id()
+	flags := d.byte()
+	o.route.State = rib.State(flags & 3)
+	o.route.Role = rib.Role(flags >> 2 & 3)
+	o.route.Load = rib.LoadClass(flags >> 4 & 3)
+	o.route.Latency = unpackDuration(d.byte())
+	o.route.Lag = unpackDuration(d.byte())
+	o.route.Stamp = d.stamp()
+	o.route.Timeline = uint32(d.uvarint(maxTimeline))
+	if flags>>6 != 0 || o.route.Role > rib.Replica || o.route.Load > rib.LoadAtLimit || o.route.Latency < 0 {
+		d.bad()
+	}
+	return o
+}
+
+// quantize returns the route as a peer will decode it, so that all tables hold the same.
+func quantize(r rib.Route) rib.Route {
+	r.Latency = unpackDuration(packDuration(max(r.Latency, 0)))
+	r.Lag = unpackDuration(packDuration(r.Lag))
+	r.Timeline = min(r.Timeline, maxTimeline)
+	return r
+}
+
+func appendAnnouncement(dst []byte, a *rib.Announcement) []byte {
+	var gone byte
+	if a.Gone {
+		gone = 1
+	}
+	dst = append(dst, kindAnnouncement, version, gone)
+	dst = binary.BigEndian.AppendUint64(dst, a.Backend.SystemID)
+	dst = appendStamp(dst, a.Stamp)
+	for _, s := range [...]string{a.Observer, a.Backend.Name, a.Backend.Shard, a.Backend.Region, a.Backend.Addr} {
+		dst = appendString(dst, s)
+	}
+	return dst
+}
+
+func (d *decoder) announcement() (a rib.Announcement) {
+	switch d.byte() {
+	case 0:
+	case 1:
+		a.Gone = true
+	default:
+		d.bad()
+	}
+	a.Backend.SystemID = uint64(d.id())
+	a.Stamp = d.stamp()
+	a.Observer = d.name()
+	a.Backend.Name, a.Backend.Shard, a.Backend.Region = d.name(), d.name(), d.name()
+	a.Backend.Addr = d.text(maxAddr)
+	return a
+}
+
+// checkBackend tells an author what no peer would accept.
+func checkBackend(b *rib.Backend) error {
+	for _, s := range [...]string{b.Name, b.Shard, b.Region} {
+		if !validName(s) {
+			return fmt.Errorf("gossip: backend %q: name, shard and region must be 1 to %d bytes of printable UTF-8, got %q", b.Name, maxName, s)
+		}
+	}
+	if len(b.Addr) > maxAddr || !validText(b.Addr) {
+		return fmt.Errorf("gossip: backend %q: address must be up to %d bytes of printable UTF-8, got %q", b.Name, maxAddr, b.Addr)
+	}
+	return nil
+}
+
+// epochNews says which epoch its author's ledger has reached.
+type epochNews struct {
+	epoch  rib.Epoch
+	author string
+}
+
+func appendEpoch(dst []byte, e epochNews) []byte {
+	dst = append(dst, kindEpoch, version)
+	dst = appendBareEpoch(dst, e.epoch)
+	return appendString(dst, e.author)
+}
+
+func (d *decoder) epochNews() (e epochNews) {
+	e.epoch = d.epoch()
+	e.author = d.name()
+	return e
+}
+
+// row is what one node measured: the round trip to each region.
+type row struct {
+	observer id
+	stamp    rib.Stamp
+	rtt      map[id]time.Duration
+}
+
+const rttUnit = 100 * time.Microsecond // 16 bits reach 6.5 s
+
+func appendRow(dst []byte, r *row) []byte {
+	dst = append(dst, kindDistances, version)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.observer))
+	dst = appendStamp(dst, r.stamp)
+	dst = append(dst, byte(min(len(r.rtt), maxRow)))
+	n := 0
+	for region, d := range r.rtt {
+		if n++; n > maxRow {
+			break
+		}
+		dst = binary.BigEndian.AppendUint64(dst, uint64(region))
+		units := min(max((d+rttUnit/2)/rttUnit, 0), math.MaxUint16)
+		dst = binary.BigEndian.AppendUint16(dst, uint16(units))
+	}
+	return dst
+}
+
+func (d *decoder) row() (r row) {
+	r.observer = d.id()
+	r.stamp = d.stamp()
+	n := int(d.byte())
+	if n > maxRow || n*10 > len(d.buf) {
+		d.bad()
+		return r
+	}
+	r.rtt = make(map[id]time.Duration, n)
+	for range n {
+		region := d.id()
+		r.rtt[region] = time.Duration(d.uint16()) * rttUnit
+	}
+	return r
+}
+
+// entry is one observer in a digest: its newest stamp and the sum of what the sender holds of it.
+type entry struct {
+	observer id
+	stamp    rib.Stamp
+	sum      uint64
+}
+
+// digest is what a node holds.
+type digest struct {
+	sender  string
+	answer  bool // the sender wants the receiver's digest in return
+	epoch   rib.Epoch
+	entries []entry
+}
+
+func appendDigest(dst []byte, g *digest) []byte {
+	dst = append(dst, kindDigest, version)
+	var answer byte
+	if g.answer {
+		answer = 1
+	}
+	dst = append(dst, answer)
+	dst = appendString(dst, g.sender)
+	dst = appendBareEpoch(dst, g.epoch)
+	entries := g.entries[:min(len(g.entries), maxDigest)]
+	dst = binary.AppendUvarint(dst, uint64(len(entries)))
+	for _, e := range entries {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(e.observer))
+		dst = appendStamp(dst, e.stamp)
+		dst = binary.BigEndian.AppendUint64(dst, e.sum)
+	}
+	return dst
+}
+
+func (d *decoder) digest() (g digest) {
+	switch d.byte() {
+	case 0:
+	case 1:
+		g.answer = true
+	default:
+		d.bad()
+	}
+	g.sender = d.name()
+	g.epoch = d.epoch()
+	n := int(d.uvarint(maxDigest))
+	if n*18 > len(d.buf) { // the least that n entries take
+		d.bad()
+		return g
+	}
+	g.entries = make([]entry, n)
+	for i := range g.entries {
+		g.entries[i] = entry{observer: d.id(), stamp: d.stamp(), sum: uint64(d.id())}
+	}
+	return g
+}
+
+// pull asks its receiver for all that it holds of these observers.
+type pull struct {
+	sender    string
+	observers []id
+}
+
+func appendPull(dst []byte, p *pull) []byte {
+	dst = append(dst, kindPull, version)
+	dst = appendString(dst, p.sender)
+	observers := p.observers[:min(len(p.observers), maxDigest)]
+	dst = binary.AppendUvarint(dst, uint64(len(observers)))
+	for _, o := range observers {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(o))
+	}
+	return dst
+}
+
+func (d *decoder) pull() (p pull) {
+	p.sender = d.name()
+	n := int(d.uvarint(maxDigest))
+	if n*8 > len(d.buf) {
+		d.bad()
+		return p
+	}
+	p.observers = make([]id, n)
+	for i := range p.observers {
+		p.observers[i] = d.id()
+	}
+	return p
+}
+
+func appendNames(dst []byte, names []string) []byte {
+	dst = append(dst, kindNames, version)
+	dst = binary.AppendUvarint(dst, uint64(len(names)))
+	for _, s := range names {
+		dst = appendString(dst, s)
+	}
+	return dst
+}
+
+func (d *decoder) names() []string {
+	n := int(d.uvarint(maxNames))
+	if n*2 > len(d.buf) {
+		d.bad()
+		return nil
+	}
+	names := make([]string, 0, n)
+	for range n {
+		names = append(names, d.name())
+	}
+	return names
+}
+
+// appendBatched appends one message to a batch; an empty dst begins the batch.
+func appendBatched(dst, msg []byte) []byte {
+	if len(dst) == 0 {
+		dst = append(dst, kindBatch, version)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(msg)))
+	return append(dst, msg...)
+}
+
+// ackPayload rides on every answer to a memberlist ping: the sum over all records and the epoch.
+func appendAck(dst []byte, sum uint64, e rib.Epoch) []byte {
+	dst = append(dst, version)
+	dst = binary.BigEndian.AppendUint64(dst, sum)
+	return appendBareEpoch(dst, e)
+}
+
+func decodeAck(b []byte) (sum uint64, e rib.Epoch, err error) {
+	d := decoder{buf: b}
+	if d.byte() != version {
+		return 0, e, errKind
+	}
+	sum = uint64(d.id())
+	e = d.epoch()
+	return sum, e, d.done()
+}
+
+func appendBareEpoch(dst []byte, e rib.Epoch) []byte {
+	dst = binary.AppendUvarint(dst, uint64(e.Generation))
+	return binary.AppendUvarint(dst, e.Index)
+}
+
+func appendStamp(dst []byte, s rib.Stamp) []byte {
+	dst = binary.AppendUvarint(dst, uint64(s.Incarnation))
+	return binary.AppendUvarint(dst, s.Seq)
+}
+
+func appendString(dst []byte, s string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
+}
+
+// decoder reads a body; after the first thing that does not fit it returns zeros and done says so.
+type decoder struct {
+	buf    []byte
+	failed bool
+}
+
+func (d *decoder) bad() { d.failed, d.buf = true, nil }
+
+// done returns an error unless everything fitted and nothing is left.
+func (d *decoder) done() error {
+	if d.failed || len(d.buf) != 0 {
+		return errMalformed
+	}
+	return nil
+}
+
+func (d *decoder) take(n int) []byte {
+	if n > len(d.buf) {
+		d.bad()
+		return nil
+	}
+	b := d.buf[:n]
+	d.buf = d.buf[n:]
+	return b
+}
+
+func (d *decoder) byte() byte {
+	if b := d.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) uint16() uint16 {
+	if b := d.take(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (d *decoder) id() id {
+	if b := d.take(8); b != nil {
+		return id(binary.BigEndian.Uint64(b))
+	}
+	return 0
+}
+
+func (d *decoder) uvarint(limit uint64) uint64 {
+	v, n := binary.Uvarint(d.buf)
+	if n <= 0 || v > limit {
+		d.bad()
+		return 0
+	}
+	d.buf = d.buf[n:]
+	return v
+}
+
+func (d *decoder) stamp() rib.Stamp {
+	return rib.Stamp{Incarnation: uint32(d.uvarint(maxIncarnation)), Seq: d.uvarint(maxSeq)}
+}
+
+func (d *decoder) epoch() rib.Epoch {
+	return rib.Epoch{Generation: uint32(d.uvarint(math.MaxUint32)), Index: d.uvarint(math.MaxUint64)}
+}
+
+func (d *decoder) text(limit int) string {
+	n := int(d.uvarint(uint64(limit)))
+	s := string(d.take(n))
+	if !validText(s) {
+		d.bad()
+		return ""
+	}
+	return s
+}
+
+func (d *decoder) name() string {
+	s := d.text(maxName)
+	if s == "" {
+		d.bad()
+	}
+	return s
+}
+
+func validName(s string) bool { return s != "" && len(s) <= maxName && validText(s) }
+
+// validText keeps control characters out of logs and terminals.
+func validText(s string) bool {
+	for _, r := range s {
+		if r == utf8.RuneError || r < ' ' || r == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// packDuration keeps nine percent of precision in one byte: 0 is zero, 255 is rib.LagUnknown (any negative), and in
+// between the logarithm of the microseconds in eighths. The longest is 55 minutes.
+func packDuration(d time.Duration) byte {
+	switch {
+	case d < 0:
+		return 255
+	case d == 0:
+		return 0
+	}
+	us := max(float64(d)/float64(time.Microsecond), 1)
+	return byte(min(math.Round(8*math.Log2(us)), 253)) + 1
+}
+
+func unpackDuration(b byte) time.Duration {
+	switch b {
+	case 0:
+		return 0
+	case 255:
+		return rib.LagUnknown
+	}
+	return time.Duration(math.Exp2(float64(b-1)/8) * float64(time.Microsecond))
+}

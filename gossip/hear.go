@@ -1,0 +1,354 @@
+package gossip
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"rangefinder/rib"
+)
+
+const (
+	tick           = time.Second
+	pendingTime    = time.Minute
+	recountTime    = time.Minute
+	relayPullLimit = 16 // records of a pull that are told on; more come from a join, and all others pull them too
+)
+
+// hear is the one goroutine that works on what memberlist brings.
+func (s *Speaker) hear() {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	recount := time.Now()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-s.inbox.wake:
+			s.work()
+		case now := <-t.C:
+			s.cfg.Health.Expire(now)
+			s.ackStale.Store(true) // Expire may have changed what we hold
+			s.forgetPending(now)
+			if now.Sub(recount) >= recountTime {
+				recount = now
+				s.recount()
+			}
+			s.mu.Lock()
+			next, spent := s.own.incarnation+1, s.own.seq >= maxSeq
+			s.mu.Unlock()
+			if spent {
+				s.reincarnate(next)
+			}
+		}
+	}
+}
+
+// work empties the inbox.
+func (s *Speaker) work() {
+	events, msgs := s.inbox.take()
+	for _, e := range events {
+		s.memberEvent(e)
+	}
+	var out outgoing
+	news := len(events) > 0
+	for _, m := range msgs {
+		heard := s.message(m, false, &out)
+		news = news || heard
+	}
+	if news {
+		s.retryPending(&out)
+	}
+	s.flush(out)
+}
+
+// message applies one message; news: a name was learned. Every error is counted here and goes no further.
+func (s *Speaker) message(m []byte, batched bool, out *outgoing) (news bool) {
+	news, err := s.apply(m, batched, out)
+	switch {
+	case errors.Is(err, errKind):
+		s.count.unknown.Add(1)
+	case err != nil:
+		s.count.malformed.Add(1)
+	}
+	return news
+}
+
+func (s *Speaker) apply(m []byte, batched bool, out *outgoing) (news bool, err error) {
+	if len(m) < 2 || m[1] != version {
+		return false, errKind
+	}
+	d := decoder{buf: m[2:]}
+	switch m[0] {
+	case kindObservation:
+		o := d.observation()
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		s.hearObservation(o, out)
+	case kindAnnouncement:
+		a := d.announcement()
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		return s.hearAnnouncement(a, out), nil
+	case kindEpoch:
+		e := d.epochNews()
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		s.hearEpoch(e, out)
+	case kindDistances:
+		r := d.row()
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		s.hearRow(r)
+	case kindDigest:
+		g := d.digest()
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		s.hearDigest(g, out)
+	case kindPull:
+		p := d.pull()
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		s.hearPull(p)
+	case kindNames:
+		names := d.names()
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, name := range names {
+			_, known := s.known[idOf(name)]
+			news = news || !known
+			s.learn(name)
+		}
+		return news, nil
+	case kindBatch:
+		if batched {
+			return false, errMalformed
+		}
+		return s.batch(d.buf, out)
+	default:
+		return false, errKind
+	}
+	return false, nil
+}
+
+// batch applies what is in a batch. A large one is the answer to a pull of much: others pull it themselves, so it is not
+// told on.
+func (s *Speaker) batch(b []byte, out *outgoing) (news bool, err error) {
+	var msgs [][]byte
+	size := len(b)
+	for len(b) > 0 {
+		n, k := binary.Uvarint(b)
+		if k <= 0 || n > uint64(len(b)-k) {
+			return false, errMalformed
+		}
+		msgs = append(msgs, b[k:k+int(n)])
+		b = b[k+int(n):]
+	}
+	if len(msgs) > relayPullLimit && size > maxBroadcast {
+		out = nil
+	}
+	for _, m := range msgs {
+		heard := s.message(m, true, out)
+		news = news || heard
+	}
+	if out == nil && news {
+		s.retryPending(nil)
+	}
+	return news, nil
+}
+
+// hearObservation merges what another node believes; out is nil if it is not to be told on.
+func (s *Speaker) hearObservation(o observation, out *outgoing) {
+	if o.observer == s.self {
+		s.jump(o.route.Stamp)
+		return
+	}
+	key := recordKey{kindObservation, o.backend, o.observer}
+	s.mu.Lock()
+	backend, ok1 := s.known[o.backend]
+	observer, ok2 := s.known[o.observer]
+	if !ok1 || !ok2 {
+		old, waits := s.pending[key]
+		switch {
+		case waits && old.route.Stamp.Compare(o.route.Stamp) >= 0:
+		case waits || len(s.pending) < maxPending:
+			s.pending[key] = pending{o, time.Now()}
+		default:
+			s.count.overBound.Add(1)
+		}
+		s.mu.Unlock()
+		return
+	}
+	if !s.admit(key) {
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	r := o.route
+	r.Backend, r.Observer = backend, observer
+	change := s.cfg.Health.Observe(r)
+	if change == rib.None {
+		return
+	}
+	s.count.heard.Add(1)
+	s.changed()
+	if out != nil {
+		msg := appendObservation(nil, o.backend, o.observer, &r)
+		out.add(s.tell(key.queueName(), msg, change == rib.Flip))
+	}
+}
+
+// hearAnnouncement merges what another node says a backend is; news: it brought a name.
+func (s *Speaker) hearAnnouncement(a rib.Announcement, out *outgoing) (news bool) {
+	if a.Observer == s.cfg.Self.Name {
+		s.jump(a.Stamp)
+		return false
+	}
+	key := recordKey{kindAnnouncement, idOf(a.Backend.Name), idOf(a.Observer)}
+	s.mu.Lock()
+	_, known := s.backends[a.Backend.Name]
+	if !known && len(s.backends) >= maxBackends {
+		s.count.overBound.Add(1)
+		s.mu.Unlock()
+		return false
+	}
+	if !s.learn(a.Backend.Name) || !s.learn(a.Observer) || !s.admit(key) {
+		s.mu.Unlock()
+		return false
+	}
+	s.backends[a.Backend.Name] = struct{}{}
+	s.mu.Unlock()
+	if s.cfg.Health.Announce(a) {
+		s.count.heard.Add(1)
+		s.changed()
+		if out != nil {
+			out.add(s.tell(key.queueName(), appendAnnouncement(nil, &a), false))
+		}
+	}
+	return !known
+}
+
+// admit holds the number of records to its bound. It needs mu.
+func (s *Speaker) admit(key recordKey) bool {
+	if _, ok := s.records[key]; ok {
+		return true
+	}
+	if len(s.records) >= maxRecords {
+		s.count.overBound.Add(1)
+		return false
+	}
+	s.records[key] = struct{}{}
+	return true
+}
+
+// learn remembers what a hash stands for. It needs mu.
+func (s *Speaker) learn(name string) bool {
+	h := idOf(name)
+	if old, ok := s.known[h]; ok {
+		return old == name
+	}
+	if len(s.known) >= maxKnown {
+		s.count.overBound.Add(1)
+		return false
+	}
+	s.known[h] = name
+	return true
+}
+
+// retryPending tries observations again whose names may be known by now.
+func (s *Speaker) retryPending(out *outgoing) {
+	s.mu.Lock()
+	var ready []observation
+	for key, p := range s.pending {
+		_, ok1 := s.known[p.backend]
+		_, ok2 := s.known[p.observer]
+		if ok1 && ok2 {
+			ready = append(ready, p.observation)
+			delete(s.pending, key)
+		}
+	}
+	s.mu.Unlock()
+	for _, o := range ready {
+		s.hearObservation(o, out)
+	}
+}
+
+func (s *Speaker) forgetPending(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, p := range s.pending {
+		if now.Sub(p.since) > pendingTime {
+			delete(s.pending, key)
+		}
+	}
+}
+
+// recount makes the bounds follow what Health has forgotten.
+func (s *Speaker) recount() {
+	announcements, routes := s.cfg.Health.Newer(nil)
+	records := make(map[recordKey]struct{}, len(announcements)+len(routes))
+	backends := make(map[string]struct{}, len(announcements))
+	for i := range announcements {
+		a := &announcements[i]
+		backends[a.Backend.Name] = struct{}{}
+		records[recordKey{kindAnnouncement, idOf(a.Backend.Name), idOf(a.Observer)}] = struct{}{}
+	}
+	for i := range routes {
+		r := &routes[i]
+		records[recordKey{kindObservation, idOf(r.Backend), idOf(r.Observer)}] = struct{}{}
+	}
+	s.mu.Lock()
+	s.records, s.backends = records, backends
+	s.mu.Unlock()
+}
+
+// hearEpoch notes that somebody has a newer ownership, tells it on, and lets follow tell the node.
+func (s *Speaker) hearEpoch(e epochNews, out *outgoing) {
+	s.mu.Lock()
+	newest := e.epoch.Compare(s.heard.epoch)
+	if e.epoch.Compare(s.epoch) > 0 && newest >= 0 {
+		s.heard = e
+		select {
+		case s.epochs <- struct{}{}:
+		default:
+		}
+	}
+	s.mu.Unlock()
+	if newest > 0 && out != nil {
+		out.add(s.tell("epoch", appendEpoch(nil, e), true))
+	}
+}
+
+// follow calls OnEpoch, so that nothing else waits for it.
+func (s *Speaker) follow() {
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-s.epochs:
+		}
+		s.mu.Lock()
+		e := s.heard
+		behind := e.epoch.Compare(s.epoch) > 0
+		p, ok := s.peers[e.author]
+		var from rib.Member
+		if ok {
+			from = p.member
+		}
+		s.mu.Unlock()
+		if !behind || !ok || s.cfg.OnEpoch == nil {
+			continue // the next ping's answer brings it again, from a node that is there
+		}
+		s.count.epochsHeard.Add(1)
+		s.cfg.OnEpoch(from, e.epoch)
+	}
+}

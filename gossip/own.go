@@ -1,0 +1,214 @@
+package gossip
+
+import (
+	"sync/atomic"
+	"time"
+
+	"rangefinder/rib"
+)
+
+const (
+	budget     = 50.0            // small changes a second that the whole cluster may tell
+	minGap     = 5 * time.Second // between two small changes of one backend
+	largeSteps = 4               // steps of packDuration (41 %) that make a change of lag or latency worth telling
+	largeLag   = 500 * time.Millisecond
+	largeDelay = 2 * time.Millisecond
+)
+
+// own is this node's own word. It is guarded by Speaker.mu but for the atomics.
+type own struct {
+	incarnation   uint32
+	seq           uint64
+	rowSeq        uint64
+	routes        map[string]told
+	announcements map[string]rib.Announcement
+	tokens        float64 // of the budget
+	refilled      time.Time
+	rtt           map[string]*smoothed // by region
+	lastRow       map[string]time.Duration
+	lastRowAt     time.Time
+
+	// atomic
+	matrixDue atomic.Bool
+}
+
+type told struct {
+	route rib.Route
+	at    time.Time
+}
+
+// Announce makes a backend known to the cluster, or changes what it is. Saying the same again says nothing. A backend
+// that no peer would accept (names over 128 bytes, an address over 256, control characters) is logged and counted.
+func (s *Speaker) Announce(b rib.Backend) { s.announce(b, false) }
+
+func (s *Speaker) announce(b rib.Backend, gone bool) {
+	if err := checkBackend(&b); err != nil {
+		s.count.tooBig.Add(1)
+		s.log.Error("backend is not announced", "backend", b.Name, "error", err)
+		return
+	}
+	s.mu.Lock()
+	old, ok := s.own.announcements[b.Name]
+	if s.closed || (ok && old.Backend == b && old.Gone == gone) {
+		s.mu.Unlock()
+		return
+	}
+	a := rib.Announcement{Backend: b, Observer: s.cfg.Self.Name, Stamp: s.stamp(), Gone: gone}
+	s.own.announcements[b.Name] = a
+	out := s.tellAnnouncement(a)
+	s.mu.Unlock()
+	s.flush(out)
+}
+
+// Withdraw says that this node no longer lists or observes the backend: its word on it stops counting. What the backend
+// is goes too, unless another node announces it.
+func (s *Speaker) Withdraw(name string) {
+	s.mu.Lock()
+	a, announced := s.own.announcements[name]
+	_, observed := s.own.routes[name]
+	s.mu.Unlock()
+	if observed {
+		s.Observe(rib.Route{Backend: name, State: rib.Withdrawn})
+	}
+	if announced {
+		s.announce(a.Backend, true)
+	}
+}
+
+// Observe is what this node believes about a backend; Observer and Stamp are filled in. It is written to this node's own
+// table and spread: a change of state, role or timeline at once, others when they are worth it and the budget allows. A
+// change that is held back is not in the own table either, so that all tables stay equal; call Observe with every probe.
+func (s *Speaker) Observe(r rib.Route) {
+	if !validName(r.Backend) {
+		s.count.tooBig.Add(1)
+		return
+	}
+	r = quantize(r)
+	r.Observer = s.cfg.Self.Name
+	now := time.Now()
+	s.mu.Lock()
+	old, ok := s.own.routes[r.Backend]
+	urgent := !ok || old.route.State != r.State || old.route.Role != r.Role || old.route.Timeline != r.Timeline
+	if s.closed || (!urgent && !s.worthTelling(&old, &r, now)) {
+		s.mu.Unlock()
+		return
+	}
+	r.Stamp = s.stamp()
+	s.own.routes[r.Backend] = told{r, now}
+	out := s.tellRoute(r, urgent)
+	s.mu.Unlock()
+	s.flush(out)
+}
+
+// worthTelling decides about a change that is no flip. It needs mu.
+func (s *Speaker) worthTelling(old *told, r *rib.Route, now time.Time) bool {
+	was := &old.route
+	differs := was.Load != r.Load || (was.Lag < 0) != (r.Lag < 0) ||
+		large(was.Lag, r.Lag, largeLag) || large(was.Latency, r.Latency, largeDelay)
+	if !differs {
+		return false
+	}
+	rate := budget / float64(len(s.peers)+1)
+	s.own.tokens = min(s.own.tokens+rate*now.Sub(s.own.refilled).Seconds(), 5)
+	s.own.refilled = now
+	if now.Sub(old.at) < minGap || s.own.tokens < 1 {
+		s.count.withheld.Add(1)
+		return false
+	}
+	s.own.tokens--
+	return true
+}
+
+func large(a, b, least time.Duration) bool {
+	if a < 0 || b < 0 || (a-b).Abs() < least {
+		return false
+	}
+	steps := int(packDuration(a)) - int(packDuration(b))
+	return steps >= largeSteps || steps <= -largeSteps
+}
+
+// SetEpoch tells the cluster the epoch that this node's ledger has reached, at once if nobody was known to have it.
+func (s *Speaker) SetEpoch(e rib.Epoch) {
+	s.mu.Lock()
+	if s.closed || e.Compare(s.epoch) <= 0 {
+		s.mu.Unlock()
+		return
+	}
+	s.epoch = e
+	var out outgoing
+	if e.Compare(s.heard.epoch) > 0 {
+		s.heard = epochNews{epoch: e, author: s.cfg.Self.Name}
+		out = s.tell("epoch", appendEpoch(nil, s.heard), true)
+	}
+	s.mu.Unlock()
+	s.ackStale.Store(true)
+	s.flush(out)
+}
+
+// stamp needs mu. A boot that has said 2^28 things becomes a new incarnation at hear's next tick.
+func (s *Speaker) stamp() rib.Stamp {
+	s.own.seq = min(s.own.seq+1, maxSeq)
+	return rib.Stamp{Incarnation: s.own.incarnation, Seq: s.own.seq}
+}
+
+// tellRoute and tellAnnouncement write into the own table and queue. They need mu.
+func (s *Speaker) tellRoute(r rib.Route, urgent bool) outgoing {
+	s.cfg.Health.Observe(r)
+	s.count.told.Add(1)
+	s.learn(r.Backend)
+	key := recordKey{kindObservation, idOf(r.Backend), s.self}
+	s.records[key] = struct{}{}
+	s.changed()
+	return s.tell(key.queueName(), appendObservation(nil, key.backend, key.observer, &r), urgent)
+}
+
+func (s *Speaker) tellAnnouncement(a rib.Announcement) outgoing {
+	s.cfg.Health.Announce(a)
+	s.count.told.Add(1)
+	s.learn(a.Backend.Name)
+	s.backends[a.Backend.Name] = struct{}{}
+	key := recordKey{kindAnnouncement, idOf(a.Backend.Name), s.self}
+	s.records[key] = struct{}{}
+	s.changed()
+	return s.tell(key.queueName(), appendAnnouncement(nil, &a), false)
+}
+
+// jump steps over a higher stamp of this node's own name: an earlier life of this node whose counter was lost. It is
+// called by hear.
+func (s *Speaker) jump(heard rib.Stamp) {
+	s.mu.Lock()
+	stale := heard.Compare(rib.Stamp{Incarnation: s.own.incarnation, Seq: s.own.seq}) <= 0
+	next := max(heard.Incarnation, s.own.incarnation) + 1
+	s.mu.Unlock()
+	if stale {
+		return
+	}
+	s.count.jumps.Add(1)
+	s.log.Warn("heard a higher incarnation of this node; going on above it", "heard", heard.Incarnation, "now", next)
+	s.reincarnate(next)
+}
+
+// reincarnate says everything again under a new incarnation.
+func (s *Speaker) reincarnate(next uint32) {
+	if next > maxIncarnation {
+		s.log.Error("this node has no incarnation left: give it another name", "incarnation", next)
+		return
+	}
+	if s.cfg.SetIncarnation != nil {
+		s.cfg.SetIncarnation(next) // on disk before it is spoken
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.own.incarnation, s.own.seq, s.own.rowSeq = next, 0, 0
+	for name, a := range s.own.announcements {
+		a.Stamp = s.stamp()
+		s.own.announcements[name] = a
+		s.tellAnnouncement(a)
+	}
+	for name, t := range s.own.routes {
+		t.route.Stamp = s.stamp()
+		s.own.routes[name] = t
+		s.tellRoute(t.route, false)
+	}
+	s.own.matrixDue.Store(true)
+}

@@ -1,0 +1,144 @@
+package gossip
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"time"
+)
+
+const (
+	maxLost        = 256            // forgotten nodes that we remember
+	lostTime       = 24 * time.Hour // and for how long
+	rejoinInterval = 5 * time.Second
+	aloneInterval  = 2 * time.Second
+	resolveTimeout = 5 * time.Second
+)
+
+// lostPeer is a node that died, as far as memberlist can tell: it may be behind a cut.
+type lostPeer struct {
+	addr string
+	at   time.Time
+}
+
+// remember needs mu.
+func (s *Speaker) remember(p *peer) {
+	if len(s.lost) >= maxLost {
+		for name := range s.lost { // any
+			delete(s.lost, name)
+			break
+		}
+	}
+	s.lost[p.member.Name] = lostPeer{p.member.Addr, time.Now()}
+}
+
+// rejoin tries to reach nodes that memberlist has given up: it forgets the dead, and after a long cut both sides would
+// stay apart for ever.
+func (s *Speaker) rejoin() {
+	for {
+		wait := rejoinInterval
+		if s.live.Load() == 0 || s.conflict() {
+			wait = aloneInterval
+		}
+		t := time.NewTimer(wait/2 + rand.N(wait))
+		select {
+		case <-s.done:
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		addrs := s.lostAddrs()
+		if len(addrs) == 0 {
+			continue
+		}
+		s.count.rejoins.Add(1)
+		if _, err := s.Join(addrs); err != nil {
+			s.log.Debug("rejoin failed", "error", err)
+		}
+	}
+}
+
+// conflict tells whether others may refuse this node because they remember it under another address.
+func (s *Speaker) conflict() bool { return time.Now().UnixNano() < s.conflictUntil.Load() }
+
+// lostAddrs picks whom to try. In a large cluster not everybody tries everybody: together the nodes try each lost one
+// about three times in an interval.
+func (s *Speaker) lostAddrs() (addrs []string) {
+	var seeds []string
+	if s.cfg.Seeds != nil {
+		seeds = s.cfg.Seeds()
+	}
+	here := make(map[string]struct{})
+	if list := s.list.Load(); list != nil {
+		here[list.LocalNode().Address()] = struct{}{}
+	}
+	conflict := s.conflict()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	var live []string
+	for _, p := range s.peers {
+		here[p.member.Addr] = struct{}{}
+		live = append(live, p.member.Addr)
+	}
+	var missing []string
+	for _, addr := range seeds {
+		// Whether a host name is one of the members we cannot tell; it is for when there are none.
+		if _, ok := here[addr]; !ok && (len(live) == 0 || numeric(addr)) {
+			missing = append(missing, addr)
+		}
+	}
+	for name, l := range s.lost {
+		if now.Sub(l.at) > lostTime {
+			delete(s.lost, name)
+		} else if _, ok := here[l.addr]; !ok {
+			missing = append(missing, l.addr)
+		}
+	}
+	if conflict && len(live) > 0 {
+		addrs = append(addrs, live[rand.IntN(len(live))])
+	}
+	chance := 1.0
+	if n := len(live); n > 0 {
+		chance = 3 * float64(len(missing)) / float64(n)
+	}
+	if len(missing) > 0 && rand.Float64() < chance {
+		addrs = append(addrs, missing[rand.IntN(len(missing))])
+		if len(live) == 0 { // nobody else tries for us
+			for _, addr := range missing[:min(len(missing), 3)] {
+				if addr != addrs[0] {
+					addrs = append(addrs, addr)
+				}
+			}
+		}
+	}
+	return addrs
+}
+
+// resolve turns host:port into addresses with numbers. memberlist would ask the DNS server itself, by a query (ANY) that
+// many refuse.
+func (s *Speaker) resolve(addr string) ([]string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if net.ParseIP(host) != nil {
+		return []string{addr}, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	addrs := make([]string, len(ips))
+	for i, ip := range ips {
+		addrs[i] = net.JoinHostPort(ip.String(), port)
+	}
+	return addrs, nil
+}
+
+func numeric(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && net.ParseIP(host) != nil
+}

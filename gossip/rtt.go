@@ -1,0 +1,187 @@
+package gossip
+
+import (
+	"net"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"rangefinder/rib"
+)
+
+const (
+	rttSamples = 5
+	rttWeight  = 0.3
+	rowTime    = time.Minute // a row is told again at least this often
+	rowMargin  = time.Millisecond
+)
+
+// smoothed is the median of five samples, averaged.
+type smoothed struct {
+	samples []time.Duration
+	value   time.Duration
+}
+
+func (m *smoothed) add(d time.Duration) {
+	m.samples = append(m.samples, d)
+	if len(m.samples) > rttSamples {
+		m.samples = m.samples[1:]
+	}
+	sorted := slices.Sorted(slices.Values(m.samples))
+	median := sorted[len(sorted)/2]
+	if len(m.samples) == 1 {
+		m.value = median
+		return
+	}
+	m.value += time.Duration(rttWeight * float64(median-m.value))
+}
+
+// measure pings one node of each region once a second, each in turn.
+func (s *Speaker) measure() {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	turn := make(map[string]int)
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-t.C:
+		}
+		regions := s.targets(turn)
+		if _, others := regions[s.cfg.Self.Region]; !others {
+			s.sample(s.cfg.Self.Region, 0)
+		}
+		for region, node := range regions {
+			s.wg.Go(func() { s.ping(region, &node) })
+		}
+		s.tellRow()
+	}
+}
+
+// targets picks the next node of each region.
+func (s *Speaker) targets(turn map[string]int) map[string]memberlist.Node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	byRegion := make(map[string][]string)
+	for _, name := range s.order {
+		r := s.peers[name].member.Region
+		byRegion[r] = append(byRegion[r], name)
+	}
+	targets := make(map[string]memberlist.Node, len(byRegion))
+	for region, names := range byRegion {
+		turn[region]++
+		targets[region] = s.peers[names[turn[region]%len(names)]].node
+	}
+	return targets
+}
+
+func (s *Speaker) ping(region string, n *memberlist.Node) {
+	rtt, err := s.list.Load().Ping(n.Name, &net.UDPAddr{IP: n.Addr, Port: int(n.Port)})
+	if err == nil && rtt >= 0 {
+		s.sample(region, rtt)
+	}
+}
+
+func (s *Speaker) sample(region string, rtt time.Duration) {
+	s.cfg.Health.Distance(region, rtt, time.Now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.own.rtt[region]
+	if m == nil {
+		m = new(smoothed)
+		s.own.rtt[region] = m
+	}
+	m.add(rtt)
+}
+
+// tellRow tells this node's row of the matrix if it has changed enough, or if it is time.
+func (s *Speaker) tellRow() {
+	now := time.Now()
+	due := s.own.matrixDue.Swap(false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due = due || now.Sub(s.own.lastRowAt) >= rowTime || len(s.own.rtt) != len(s.own.lastRow)
+	for region, m := range s.own.rtt {
+		was := s.own.lastRow[region]
+		due = due || (m.value-was).Abs() > was/10+rowMargin
+	}
+	if !due || len(s.own.rtt) == 0 || now.Sub(s.own.lastRowAt) < minGap {
+		if due {
+			s.own.matrixDue.Store(true) // later
+		}
+		return
+	}
+	s.own.rowSeq = min(s.own.rowSeq+1, maxSeq)
+	r := row{observer: s.self, stamp: rib.Stamp{Incarnation: s.own.incarnation, Seq: s.own.rowSeq}, rtt: make(map[id]time.Duration)}
+	s.own.lastRow, s.own.lastRowAt = make(map[string]time.Duration), now
+	for region, m := range s.own.rtt {
+		s.own.lastRow[region] = m.value
+		r.rtt[idOf(region)] = m.value
+	}
+	s.tell("row"+s.cfg.Self.Name, appendRow(nil, &r), false)
+}
+
+// hearRow takes a live node's row.
+func (s *Speaker) hearRow(r row) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name, ok := s.known[r.observer]
+	if _, live := s.peers[name]; !ok || !live {
+		return
+	}
+	if old, ok := s.matrix[r.observer]; ok && r.stamp.Compare(old.stamp) <= 0 {
+		return
+	}
+	s.matrix[r.observer] = r
+	s.tell("row"+name, appendRow(nil, &r), false)
+}
+
+// rows returns the rows of the nodes asked for, encoded.
+func (s *Speaker) rows(asked map[id]struct{}) (msgs [][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for o := range asked {
+		if r, ok := s.matrix[o]; ok {
+			msgs = append(msgs, appendRow(nil, &r))
+		}
+	}
+	return msgs
+}
+
+// RTTs returns the round trips between regions as far as this node has heard: from region, to region. Several nodes of a
+// region are taken by their median. A region's way to itself is there too.
+func (s *Speaker) RTTs() map[string]map[string]time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]map[string][]time.Duration)
+	add := func(from, to string, d time.Duration) {
+		if all[from] == nil {
+			all[from] = make(map[string][]time.Duration)
+		}
+		all[from][to] = append(all[from][to], d)
+	}
+	for to, m := range s.own.rtt {
+		add(s.cfg.Self.Region, to, m.value)
+	}
+	for observer, r := range s.matrix {
+		p, ok := s.peers[s.known[observer]]
+		if !ok {
+			continue
+		}
+		for region, d := range r.rtt {
+			if to, ok := s.known[region]; ok {
+				add(p.member.Region, to, d)
+			}
+		}
+	}
+	matrix := make(map[string]map[string]time.Duration, len(all))
+	for from, tos := range all {
+		matrix[from] = make(map[string]time.Duration, len(tos))
+		for to, ds := range tos {
+			slices.Sort(ds)
+			matrix[from][to] = ds[len(ds)/2]
+		}
+	}
+	return matrix
+}

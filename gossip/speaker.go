@@ -1,0 +1,369 @@
+package gossip
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"rangefinder/rib"
+)
+
+// The bounds of what the cluster, or a liar in it, can make this node hold.
+const (
+	maxMembers  = 4096
+	maxBackends = 4096
+	maxRecords  = 65536 // observations and announcements
+	maxKnown    = 16384 // names that hashes resolve to
+	maxPending  = 4096  // observations whose names are not known yet
+)
+
+const (
+	eagerPeers   = 4
+	leaveTimeout = 2 * time.Second
+)
+
+// Config is what a Speaker needs. Self, ClusterID, Transport and Health must be set.
+type Config struct {
+	Self      rib.Member // Addr is not used: memberlist advertises the transport's
+	ClusterID string     // memberlist's label, and checked in every node's metadata; up to 255 bytes
+	Key       []byte     // 32 bytes that encrypt all packets and streams; nil: no encryption
+	Transport memberlist.NodeAwareTransport
+	Health    *rib.Health
+	Logger    *slog.Logger    // nil: slog.Default
+	Seeds     func() []string // host:port to try when nodes are out of reach; may be nil
+
+	// OnEpoch is called when the cluster has a newer ownership epoch than SetEpoch was last given; from is a node that
+	// holds it. Calls come one at a time from a goroutine that may be kept, and again as long as the epoch is not reached.
+	// May be nil.
+	OnEpoch func(from rib.Member, e rib.Epoch)
+
+	// SetIncarnation must store this node's incarnation durably before it returns: this node heard a higher one of itself
+	// and speaks under the new one from now on. May be nil.
+	SetIncarnation func(uint32)
+}
+
+// Speaker is this node's voice and ear in the cluster. All methods may be called from any goroutine, between Open and
+// Close; what this node has to say may be said before Open too.
+type Speaker struct {
+	// constant
+	cfg     Config
+	self    id
+	cluster id
+	meta    []byte
+	log     *slog.Logger
+	queue   *memberlist.TransmitLimitedQueue
+	inbox   *inbox
+	done    chan struct{} // closed by Close
+	syncs   chan string   // capacity 1: a node whose sum differs
+	epochs  chan struct{} // capacity 1: heard is newer
+	streams chan struct{} // a token for each stream we send on
+	wg      sync.WaitGroup
+
+	// atomic
+	list          atomic.Pointer[memberlist.Memberlist] // set once by Open
+	ack           atomic.Pointer[[]byte]
+	ackStale      atomic.Bool
+	lastChange    atomic.Int64 // Unix nanoseconds
+	live          atomic.Int64 // len(peers)
+	names         atomic.Pointer[map[string]struct{}]
+	conflictUntil atomic.Int64 // Unix nanoseconds: until then our address may be refused
+	count         counters
+
+	// guarded by mu; memberlist is never called under it
+	mu       sync.Mutex
+	opened   bool
+	closed   bool
+	peers    map[string]*peer // live nodes but this one
+	order    []string         // names in peers, sorted
+	lost     map[string]lostPeer
+	known    map[id]string // nodes, backends and regions
+	backends map[string]struct{}
+	records  map[recordKey]struct{}
+	pending  map[recordKey]pending
+	heard    epochNews // the newest epoch that anyone has
+	epoch    rib.Epoch // this node's own
+	matrix   map[id]row
+	own      own
+}
+
+// peer is a live node.
+type peer struct {
+	member   rib.Member
+	node     memberlist.Node // our own copy
+	answered time.Time       // when its last digest or pull was answered
+}
+
+type recordKey struct {
+	kind              byte
+	backend, observer id
+}
+
+type pending struct {
+	observation
+	since time.Time
+}
+
+// ErrConfig is wrapped by New's and Open's errors about the configuration.
+var ErrConfig = errors.New("gossip: configuration")
+
+// ErrClosed is returned after Close.
+var ErrClosed = errors.New("gossip: speaker is closed")
+
+// New makes a Speaker and starts nothing.
+func New(cfg Config) *Speaker {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	s := &Speaker{
+		cfg:      cfg,
+		self:     idOf(cfg.Self.Name),
+		cluster:  idOf(cfg.ClusterID),
+		log:      cfg.Logger.With("part", "gossip"),
+		inbox:    newInbox(),
+		done:     make(chan struct{}),
+		syncs:    make(chan string, 1),
+		epochs:   make(chan struct{}, 1),
+		streams:  make(chan struct{}, maxStreams),
+		peers:    make(map[string]*peer),
+		lost:     make(map[string]lostPeer),
+		known:    make(map[id]string),
+		backends: make(map[string]struct{}),
+		records:  make(map[recordKey]struct{}),
+		pending:  make(map[recordKey]pending),
+		matrix:   make(map[id]row),
+		own: own{
+			incarnation:   cfg.Self.Incarnation,
+			routes:        make(map[string]told),
+			announcements: make(map[string]rib.Announcement),
+			rtt:           make(map[string]*smoothed),
+		},
+	}
+	s.meta = appendMeta(nil, &cfg.Self, s.cluster)
+	s.queue = &memberlist.TransmitLimitedQueue{
+		RetransmitMult: 6,
+		NumNodes:       func() int { return int(s.live.Load()) + 1 },
+	}
+	s.known[s.self] = cfg.Self.Name
+	s.known[idOf(cfg.Self.Region)] = cfg.Self.Region
+	s.names.Store(&map[string]struct{}{})
+	s.ackStale.Store(true)
+	return s
+}
+
+// Open joins nobody yet, but others can join this node from now on.
+func (s *Speaker) Open() error {
+	cfg, err := s.memberlistConfig()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.opened || s.closed {
+		s.mu.Unlock()
+		return fmt.Errorf("gossip: Open: %w", ErrClosed)
+	}
+	s.opened = true
+	s.mu.Unlock()
+	list, err := memberlist.Create(cfg)
+	if err != nil {
+		return fmt.Errorf("gossip: starting memberlist: %w", err)
+	}
+	s.list.Store(list)
+	for _, f := range []func(){s.hear, s.follow, s.reconcile, s.measure, s.rejoin} {
+		s.wg.Go(f)
+	}
+	return nil
+}
+
+func (s *Speaker) memberlistConfig() (*memberlist.Config, error) {
+	self := &s.cfg.Self
+	switch {
+	case !validName(self.Name):
+		return nil, fmt.Errorf("%w: node name %q: want 1 to %d bytes of printable UTF-8", ErrConfig, self.Name, maxName)
+	case !validName(self.Region):
+		return nil, fmt.Errorf("%w: region %q: want 1 to %d bytes of printable UTF-8", ErrConfig, self.Region, maxName)
+	case self.Incarnation > maxIncarnation:
+		return nil, fmt.Errorf("%w: incarnation %d is over %d", ErrConfig, self.Incarnation, maxIncarnation)
+	case s.cfg.ClusterID == "" || len(s.cfg.ClusterID) > memberlist.LabelMaxSize:
+		return nil, fmt.Errorf("%w: cluster id: want 1 to %d bytes, got %d", ErrConfig, memberlist.LabelMaxSize, len(s.cfg.ClusterID))
+	case s.cfg.Key != nil && len(s.cfg.Key) != 32:
+		return nil, fmt.Errorf("%w: cluster key: want 32 bytes, got %d", ErrConfig, len(s.cfg.Key))
+	case s.cfg.Transport == nil || s.cfg.Health == nil:
+		return nil, fmt.Errorf("%w: Transport and Health must be set", ErrConfig)
+	case len(s.meta) > memberlist.MetaMaxSize:
+		return nil, fmt.Errorf("%w: name and region take %d bytes of metadata, at most %d fit", ErrConfig, len(s.meta), memberlist.MetaMaxSize)
+	}
+	d := delegate{s}
+	cfg := memberlist.DefaultLANConfig() // between regions too: see DESIGN.md, "Gossip and the RIB"
+	cfg.Name = self.Name
+	cfg.Transport = s.cfg.Transport
+	cfg.Label = s.cfg.ClusterID
+	cfg.SecretKey = s.cfg.Key
+	cfg.ProtocolVersion = 5
+	cfg.DelegateProtocolMin, cfg.DelegateProtocolMax, cfg.DelegateProtocolVersion = 1, 1, 1
+	cfg.GossipInterval = 100 * time.Millisecond
+	cfg.GossipNodes = 4
+	cfg.GossipToTheDeadTime = 30 * time.Second
+	cfg.DeadNodeReclaimTime = time.Second
+	cfg.TCPTimeout = 5 * time.Second // Close may have to wait for one
+	cfg.EnableCompression = false
+	cfg.UDPBufferSize = 1400
+	cfg.Delegate, cfg.Events, cfg.Alive, cfg.Merge, cfg.Ping, cfg.Conflict = d, d, d, d, d, d
+	cfg.Logger = log.New(&logWriter{log: s.log, refused: &s.count.refused}, "", 0)
+	return cfg, nil
+}
+
+// Close says goodbye, so that this node's word stops counting at once, within two seconds; then it stops everything.
+func (s *Speaker) Close() error { return s.close(true) }
+
+// Kill stops without a goodbye, as a crash would. For tests.
+func (s *Speaker) Kill() error { return s.close(false) }
+
+func (s *Speaker) close(leave bool) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	alone := len(s.peers) == 0
+	s.mu.Unlock()
+	var err error
+	if list := s.list.Load(); list != nil {
+		if leave && !alone {
+			if e := list.Leave(leaveTimeout); e != nil {
+				err = fmt.Errorf("gossip: leaving: %w", e)
+			}
+		}
+		if e := list.Shutdown(); e != nil && err == nil {
+			err = fmt.Errorf("gossip: stopping memberlist: %w", e)
+		}
+	}
+	s.inbox.close()
+	close(s.done)
+	s.wg.Wait()
+	return err
+}
+
+// Join contacts nodes by host:port and returns how many answered; the error says why not, if none did.
+func (s *Speaker) Join(addrs []string) (int, error) {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	list := s.list.Load()
+	if closed || list == nil {
+		return 0, fmt.Errorf("gossip: Join: %w", ErrClosed)
+	}
+	var errs []error
+	joined := 0
+	for _, addr := range addrs {
+		resolved, err := s.resolve(addr)
+		if err == nil {
+			var n int
+			n, err = list.Join(resolved)
+			joined += n
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", addr, err))
+		}
+	}
+	if joined > 0 {
+		return joined, nil
+	}
+	return 0, fmt.Errorf("gossip: nobody to join: %w", errors.Join(errs...))
+}
+
+// Members returns the live nodes, this one included, by name.
+func (s *Speaker) Members() []rib.Member {
+	s.mu.Lock()
+	members := make([]rib.Member, 0, len(s.peers)+1)
+	self := s.cfg.Self
+	self.Incarnation = s.own.incarnation
+	members = append(members, self)
+	for _, p := range s.peers {
+		members = append(members, p.member)
+	}
+	s.mu.Unlock()
+	slices.SortFunc(members, func(a, b rib.Member) int { return strings.Compare(a.Name, b.Name) })
+	return members
+}
+
+// isMember is for memberlist's callbacks: it takes no lock.
+func (s *Speaker) isMember(name string) bool {
+	_, ok := (*s.names.Load())[name]
+	return ok || name == s.cfg.Self.Name
+}
+
+// memberEvent is called by hear.
+func (s *Speaker) memberEvent(e event) {
+	name := e.node.Name
+	if e.gone {
+		s.memberGone(name, e.node.State == memberlist.StateLeft)
+		return
+	}
+	m, err := memberOf(&e.node, s.cluster)
+	if err != nil {
+		return // NotifyAlive refused it already
+	}
+	s.mu.Lock()
+	p := s.peers[name]
+	if p == nil {
+		p = new(peer)
+		s.peers[name] = p
+		s.log.Info("node joined", "node", name, "region", m.Region, "addr", m.Addr)
+	}
+	p.member, p.node = m, e.node
+	delete(s.lost, name)
+	s.known[idOf(name)] = name // beyond maxKnown: members are bounded by themselves
+	s.known[idOf(m.Region)] = m.Region
+	s.membersChanged()
+	s.mu.Unlock()
+	s.cfg.Health.MemberUp(m)
+	s.changed()
+	s.own.matrixDue.Store(true) // a newcomer should not wait a minute for our row
+}
+
+func (s *Speaker) memberGone(name string, left bool) {
+	s.mu.Lock()
+	p := s.peers[name]
+	if p == nil {
+		s.mu.Unlock()
+		return
+	}
+	delete(s.peers, name)
+	delete(s.matrix, idOf(name))
+	if !left {
+		s.remember(p)
+	}
+	s.membersChanged()
+	s.mu.Unlock()
+	s.cfg.Health.MemberGone(name, time.Now())
+	s.changed()
+	s.log.Info("node gone", "node", name, "region", p.member.Region, "left", left)
+}
+
+// membersChanged needs mu.
+func (s *Speaker) membersChanged() {
+	s.live.Store(int64(len(s.peers)))
+	names := make(map[string]struct{}, len(s.peers))
+	s.order = s.order[:0]
+	for name := range s.peers {
+		names[name] = struct{}{}
+		s.order = append(s.order, name)
+	}
+	slices.Sort(s.order)
+	s.names.Store(&names)
+}
+
+// changed notes that what this node holds is another thing now.
+func (s *Speaker) changed() {
+	s.lastChange.Store(time.Now().UnixNano())
+	s.ackStale.Store(true)
+}
