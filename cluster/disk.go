@@ -1,0 +1,99 @@
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"rangefinder/rib"
+)
+
+// What lies in the ledger's directory beside Raft's own files.
+const (
+	clusterFile = "cluster.json" // which cluster this directory belongs to; written before anything else of it
+	tableFile   = "ownership"    // the last table this node published, by EncodeOwnership
+)
+
+// membership is the content of clusterFile.
+type membership struct {
+	ClusterID string `json:"cluster_id"`
+}
+
+// readMembership returns the cluster id on disk, empty if there is none.
+func readMembership(dir string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, clusterFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var m membership
+	if err := json.Unmarshal(b, &m); err != nil || m.ClusterID == "" {
+		return "", fmt.Errorf("%s holds no cluster id: restore it, or empty the directory to join anew", filepath.Join(dir, clusterFile))
+	}
+	return m.ClusterID, nil
+}
+
+func writeMembership(dir, clusterID string) error {
+	b, err := json.Marshal(membership{ClusterID: clusterID})
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, clusterFile), append(b, '\n'))
+}
+
+// readTable returns the last table kept on disk, nil if there is none.
+func readTable(dir string) (*rib.Ownership, error) {
+	path := filepath.Join(dir, tableFile)
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxEncoded {
+		return nil, fmt.Errorf("%s: %w: it has %d bytes", path, ErrCorrupt, info.Size())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	o, err := DecodeOwnership(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return o, nil
+}
+
+func writeTable(dir string, encoded []byte) error {
+	return writeFile(filepath.Join(dir, tableFile), encoded)
+}
+
+// writeFile replaces a file whole or not at all, and returns when it will survive a loss of power.
+func writeFile(path string, b []byte) error {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,484 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+
+	"rangefinder/rib"
+)
+
+// Config is what a ledger needs.
+type Config struct {
+	Node   string      // this node's name, the same after every restart
+	Region string      // the region it stands in
+	Addr   string      // its cluster port as others dial it, host:port
+	Dir    string      // the ledger's own directory; made if missing
+	Stream StreamLayer // what Raft speaks over; the ledger closes it
+	Owners *rib.Owners // where the table goes
+
+	Logger   *slog.Logger
+	Timeouts Timeouts
+	Voters   int                               // how many nodes hold the log; default 3
+	OnApply  func(rib.Epoch)                   // called after each newer table, in order; must not block; may be nil
+	Stores   func(dir string) (*Stores, error) // nil: DurableStores
+}
+
+// Timeouts are for round trips between regions of up to about 300 ms. Zero means the default.
+type Timeouts struct {
+	Heartbeat time.Duration // a follower that hears nothing for so long (up to twice) asks for votes; default 2 s
+	Election  time.Duration // a candidate without an answer starts anew; default 2 s
+	Lease     time.Duration // a leader that reaches no majority for so long steps down; default 1 s
+	Commit    time.Duration // at most so long until followers learn that an entry is committed; default 100 ms
+	RPC       time.Duration // one exchange between voters, opening the stream included; default 5 s
+	Command   time.Duration // a command whose caller set no limit of its own; default 10 s
+}
+
+func (t Timeouts) withDefaults() Timeouts {
+	set := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	set(&t.Heartbeat, 2*time.Second)
+	set(&t.Election, max(2*time.Second, t.Heartbeat))
+	set(&t.Lease, min(time.Second, t.Heartbeat))
+	set(&t.Commit, 100*time.Millisecond)
+	set(&t.RPC, 5*time.Second)
+	set(&t.Command, 10*time.Second)
+	return t
+}
+
+// Stores is where Raft keeps its log, its vote and its snapshots.
+type Stores struct {
+	Log       raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
+	Close     func() error
+}
+
+// DurableStores opens the stores on disk: one bbolt file and a directory of snapshots.
+func DurableStores(dir string, log *slog.Logger) (*Stores, error) {
+	bolt, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, "raft.db"), BoltOptions: &bbolt.Options{Timeout: 2 * time.Second}})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", filepath.Join(dir, "raft.db"), err)
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, newRaftLogger(log))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the snapshots in %s: %w", dir, err), bolt.Close())
+	}
+	return &Stores{Log: bolt, Stable: bolt, Snapshots: snapshots, Close: bolt.Close}, nil
+}
+
+// Ledger is one node's part of the agreement on who owns which range. Its methods are safe for concurrent use.
+type Ledger struct {
+	// constant
+	cfg    Config
+	log    *slog.Logger
+	fsm    *fsm
+	voters int
+	opened chan struct{} // closed by Open
+	done   chan struct{} // closed by Close
+	ready  chan struct{} // closed once a table with a cluster id is published
+	saves  chan struct{} // capacity 1: there is a newer table to keep
+	wg     sync.WaitGroup
+
+	// set by Open, constant then
+	raft      *raft.Raft
+	transport *raft.NetworkTransport
+	streams   *ownedStreams
+	stores    *Stores
+
+	// atomic
+	clusterID atomic.Pointer[string] // that this node belongs to; nil: none yet
+	stats     ledgerCounters
+
+	// guarded by the mutex above each
+	lifeMu         sync.Mutex // Open, Close, Bootstrap, Admit: one at a time
+	isOpen, closed bool
+
+	publishMu sync.Mutex // orders Owners.Set and OnApply
+	isReady   bool
+
+	encodedMu    sync.Mutex // the last encoding made, for many followers and the disk
+	encodedTable *rib.Ownership
+	encoded      []byte
+
+	saveMu sync.Mutex // one writer of the file
+	saved  rib.Epoch
+
+	membersMu  sync.Mutex
+	members    map[string]rib.Member // as last told to Reconcile, by name; kept when a member goes
+	hintLeader string                // by the last pull
+	hintAddr   string
+
+	reconcileMu sync.Mutex // held for the length of a Reconcile
+}
+
+type ledgerCounters struct {
+	pullsServed, pullsRefused, pullsApplied, pullsCurrent, saveErrors atomic.Uint64
+}
+
+// New makes a ledger. It touches neither disk nor network.
+func New(cfg Config) (*Ledger, error) {
+	switch {
+	case cfg.Node == "":
+		return nil, errors.New("cluster: Config.Node is empty")
+	case cfg.Addr == "":
+		return nil, errors.New("cluster: Config.Addr is empty")
+	case cfg.Dir == "":
+		return nil, errors.New("cluster: Config.Dir is empty")
+	case cfg.Stream == nil:
+		return nil, errors.New("cluster: Config.Stream is nil")
+	case cfg.Owners == nil:
+		return nil, errors.New("cluster: Config.Owners is nil")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.Timeouts = cfg.Timeouts.withDefaults()
+	if cfg.Voters <= 0 {
+		cfg.Voters = 3
+	}
+	if cfg.Stores == nil {
+		cfg.Stores = func(dir string) (*Stores, error) { return DurableStores(dir, cfg.Logger) }
+	}
+	l := &Ledger{
+		cfg: cfg, log: cfg.Logger, voters: cfg.Voters,
+		opened: make(chan struct{}), done: make(chan struct{}), ready: make(chan struct{}), saves: make(chan struct{}, 1),
+		members: make(map[string]rib.Member),
+	}
+	l.fsm = newFSM(cfg.Logger, func(o *rib.Ownership) { l.publish(o) })
+	return l, nil
+}
+
+// Open reads what is on disk into Config.Owners and starts Raft. When it returns, the node serves what it last knew.
+func (l *Ledger) Open() error {
+	l.lifeMu.Lock()
+	defer l.lifeMu.Unlock()
+	if l.isOpen || l.closed {
+		return errors.New("cluster: Open was called before")
+	}
+	if err := os.MkdirAll(l.cfg.Dir, 0o700); err != nil {
+		return fmt.Errorf("make the ledger's directory: %w", err)
+	}
+	if err := l.restore(); err != nil {
+		return err
+	}
+	stores, err := l.cfg.Stores(l.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	l.streams = newOwnedStreams(l.cfg.Stream)
+	l.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: l.streams, MaxPool: 3, Timeout: l.cfg.Timeouts.RPC, Logger: newRaftLogger(l.log),
+		ServerAddressProvider: addresses{l},
+	})
+	r, err := raft.NewRaft(l.raftConfig(), l.fsm, stores.Log, stores.Stable, stores.Snapshots, l.transport)
+	if err != nil {
+		err = fmt.Errorf("start Raft: %w", err)
+		err = errors.Join(err, l.transport.Close())
+		l.streams.closeAll()
+		return errors.Join(err, stores.Close())
+	}
+	l.raft, l.stores = r, stores
+	l.isOpen = true
+	close(l.opened)
+	l.wg.Go(l.save)
+	l.wg.Go(l.watchLeadership)
+	return nil
+}
+
+// restore publishes the table kept on disk.
+func (l *Ledger) restore() error {
+	id, err := readMembership(l.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	o, err := readTable(l.cfg.Dir)
+	if err != nil {
+		// Raft or a peer will bring it back; without either, serving nothing is right.
+		l.log.Error("the ownership table kept on disk cannot be read; going on without it", slog.Any("error", err))
+		o = nil
+	}
+	if id != "" {
+		l.clusterID.Store(&id)
+	}
+	if o == nil || o.ClusterID == "" {
+		return nil
+	}
+	if id != "" && id != o.ClusterID {
+		return fmt.Errorf("%s: %w: %s says %s, and the table kept there is of %s; restore the right files, or empty the directory to join anew",
+			l.cfg.Dir, ErrOtherCluster, clusterFile, id, o.ClusterID)
+	}
+	if id == "" {
+		if err := writeMembership(l.cfg.Dir, o.ClusterID); err != nil {
+			return err
+		}
+		l.clusterID.Store(&o.ClusterID)
+	}
+	l.saved = o.Epoch
+	l.publish(o)
+	return nil
+}
+
+func (l *Ledger) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(l.cfg.Node)
+	c.Logger = newRaftLogger(l.log)
+	c.HeartbeatTimeout = l.cfg.Timeouts.Heartbeat
+	c.ElectionTimeout = l.cfg.Timeouts.Election
+	c.LeaderLeaseTimeout = l.cfg.Timeouts.Lease
+	c.CommitTimeout = l.cfg.Timeouts.Commit
+	c.NoLegacyTelemetry = true
+	// Commands are rare and a table is compact: keep few logs, so that a start replays little.
+	c.SnapshotThreshold = 1024
+	c.TrailingLogs = 1024
+	return c
+}
+
+// Close stops Raft and waits until everything has stopped. The table stays in Config.Owners.
+func (l *Ledger) Close() error {
+	l.lifeMu.Lock()
+	defer l.lifeMu.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	close(l.done)
+	if !l.isOpen {
+		return l.cfg.Stream.Close()
+	}
+	err := l.raft.Shutdown().Error()
+	err = errors.Join(err, l.transport.Close())
+	l.streams.closeAll()
+	l.wg.Wait()
+	return errors.Join(err, l.saveNow(), l.stores.Close())
+}
+
+// HasState reports whether this node belongs to a cluster already: it must then not bootstrap one. It may be called before Open.
+func (l *Ledger) HasState() bool {
+	if l.ClusterID() != "" {
+		return true
+	}
+	select {
+	case <-l.opened:
+		has, err := raft.HasExistingState(l.stores.Log, l.stores.Stable, l.stores.Snapshots)
+		return has || err != nil // in doubt there is some: a second cluster would be worse than a refusal
+	default:
+	}
+	for _, name := range []string{clusterFile, tableFile} {
+		if _, err := os.Stat(filepath.Join(l.cfg.Dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// ClusterID returns the cluster that this node belongs to; empty: none yet. It is known from Open on.
+func (l *Ledger) ClusterID() string {
+	if id := l.clusterID.Load(); id != nil {
+		return *id
+	}
+	return ""
+}
+
+// Bootstrap makes this node the first of a new cluster and returns when it leads it. It refuses with ErrHasState if the node belongs
+// to a cluster already. If it fails half way, the next Open goes on with the same cluster.
+func (l *Ledger) Bootstrap(clusterID string) error {
+	if clusterID == "" || len(clusterID) > MaxName {
+		return reject(ErrInvalid, "a cluster id has 1 to %d bytes", MaxName)
+	}
+	l.lifeMu.Lock()
+	defer l.lifeMu.Unlock()
+	if !l.isOpen || l.closed {
+		return ErrNotOpen
+	}
+	if l.HasState() {
+		return ErrHasState
+	}
+	if err := writeMembership(l.cfg.Dir, clusterID); err != nil {
+		return err
+	}
+	l.clusterID.Store(&clusterID)
+	servers := []raft.Server{{ID: raft.ServerID(l.cfg.Node), Address: l.transport.LocalAddr()}}
+	if err := l.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error(); err != nil {
+		if errors.Is(err, raft.ErrCantBootstrap) {
+			return ErrHasState
+		}
+		return err
+	}
+	l.hurry()
+	t := l.cfg.Timeouts
+	late := time.NewTimer(4*(t.Heartbeat+t.Election) + t.Command)
+	defer late.Stop()
+	select {
+	case <-l.ready:
+		return nil
+	case <-late.C:
+		return errors.New("the new cluster did not elect its only node in time; it goes on trying")
+	}
+}
+
+// hurry starts the election of a node that is its own majority: there is nobody to wait for.
+func (l *Ledger) hurry() {
+	servers := l.raft.GetConfiguration().Configuration().Servers
+	if len(servers) != 1 || servers[0].ID != raft.ServerID(l.cfg.Node) {
+		return
+	}
+	l.wg.Go(func() {
+		var resp raft.TimeoutNowResponse
+		req := raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
+		// If it fails, the ordinary timeout does the same a little later.
+		_ = l.transport.TimeoutNow(servers[0].ID, l.transport.LocalAddr(), &req, &resp)
+	})
+}
+
+// Admit records which cluster this node joins, as the hello told it. It refuses with ErrOtherCluster if it belongs to another.
+func (l *Ledger) Admit(clusterID string) error {
+	if clusterID == "" || len(clusterID) > MaxName {
+		return reject(ErrInvalid, "a cluster id has 1 to %d bytes", MaxName)
+	}
+	l.lifeMu.Lock()
+	defer l.lifeMu.Unlock()
+	if !l.isOpen || l.closed {
+		return ErrNotOpen
+	}
+	switch l.ClusterID() {
+	case clusterID:
+		return nil
+	case "":
+	default:
+		return fmt.Errorf("%w: this node belongs to cluster %s, not to %s", ErrOtherCluster, l.ClusterID(), clusterID)
+	}
+	if err := writeMembership(l.cfg.Dir, clusterID); err != nil {
+		return err
+	}
+	l.clusterID.Store(&clusterID)
+	return nil
+}
+
+// watchLeadership finishes a bootstrap that was interrupted, whenever this node becomes the leader.
+func (l *Ledger) watchLeadership() {
+	l.hurry()
+	for {
+		select {
+		case <-l.done:
+			return
+		case leads := <-l.raft.LeaderCh():
+			if !leads {
+				continue
+			}
+		}
+		// Behind the barrier the state machine holds everything committed before.
+		if err := l.raft.Barrier(l.cfg.Timeouts.Command).Error(); err != nil {
+			continue // no longer the leader
+		}
+		if l.fsm.current.Load().ClusterID != "" || l.ClusterID() == "" {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeouts.Command)
+		_, err := l.propose(ctx, &command{Kind: kindInit, Request: "init " + l.ClusterID(), Init: &initCommand{ClusterID: l.ClusterID(), Generation: 1}})
+		cancel()
+		if err != nil {
+			l.log.Warn("the cluster's first command failed; the next leader repeats it", slog.Any("error", err))
+		}
+	}
+}
+
+// publish hands a table to the RIB if it is newer than what is there, and reports whether it was.
+func (l *Ledger) publish(o *rib.Ownership) bool {
+	l.publishMu.Lock()
+	defer l.publishMu.Unlock()
+	if o.ClusterID == "" {
+		return false
+	}
+	if id := l.ClusterID(); id != "" && id != o.ClusterID {
+		l.log.Error("refused an ownership table of another cluster", slog.String("ours", id), slog.String("theirs", o.ClusterID))
+		return false
+	}
+	if !l.cfg.Owners.Set(o) {
+		return false
+	}
+	if !l.isReady {
+		l.isReady = true
+		close(l.ready)
+	}
+	if l.cfg.OnApply != nil {
+		l.cfg.OnApply(o.Epoch)
+	}
+	select {
+	case l.saves <- struct{}{}:
+	default: // one is pending, and it will see this table
+	}
+	return true
+}
+
+// save keeps the newest table on disk. A voter's table is in its Raft log too, but only a majority can tell how much of the
+// log counts: this file is what a node serves that starts alone.
+func (l *Ledger) save() {
+	for {
+		select {
+		case <-l.done:
+			return
+		case <-l.saves:
+			if err := l.saveNow(); err != nil {
+				l.stats.saveErrors.Add(1)
+				l.log.Error("cannot keep the ownership table on disk", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// saveNow writes the newest table unless it is on disk already.
+func (l *Ledger) saveNow() error {
+	l.saveMu.Lock()
+	defer l.saveMu.Unlock()
+	o := l.cfg.Owners.Get()
+	if o.ClusterID == "" || o.Epoch.Compare(l.saved) <= 0 {
+		return nil
+	}
+	if l.ClusterID() == "" { // a node that Raft brought in before anybody said hello
+		if err := writeMembership(l.cfg.Dir, o.ClusterID); err != nil {
+			return err
+		}
+		l.clusterID.CompareAndSwap(nil, &o.ClusterID)
+	}
+	b, err := l.encodedFor(o)
+	if err != nil {
+		return err
+	}
+	if err := writeTable(l.cfg.Dir, b); err != nil {
+		return err
+	}
+	l.saved = o.Epoch
+	return nil
+}
+
+// encodedFor returns o's encoding, made once for the newest table.
+func (l *Ledger) encodedFor(o *rib.Ownership) ([]byte, error) {
+	l.encodedMu.Lock()
+	defer l.encodedMu.Unlock()
+	if l.encodedTable == o {
+		return l.encoded, nil
+	}
+	b, err := EncodeOwnership(make([]byte, 0, 2*len(l.encoded)), o)
+	if err != nil {
+		return nil, err
+	}
+	l.encodedTable, l.encoded = o, b
+	return b, nil
+}
+
+// Epoch returns the epoch of the table this node serves; zero: it has none.
+func (l *Ledger) Epoch() rib.Epoch { return l.cfg.Owners.Get().Epoch }

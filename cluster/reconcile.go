@@ -1,0 +1,136 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"rangefinder/rib"
+)
+
+// reconcileTime bounds one Reconcile.
+const reconcileTime = 10 * time.Second
+
+// Reconcile tells the ledger who lives. Call it on every node whenever the members change, and now and then; another call while
+// one is at work returns at once. Every node learns from it where the voters are now, so that they find each other even if all
+// came back at other addresses. The leader also makes voters of members, up to Config.Voters, from regions without a voter first,
+// and corrects the address of a voter that moved. It never removes a voter: a member that gossip believes dead may be counting
+// votes on the other side of a partition.
+func (l *Ledger) Reconcile(members []rib.Member) {
+	select {
+	case <-l.opened:
+	default:
+		return
+	}
+	l.membersMu.Lock()
+	for _, m := range members {
+		l.members[m.Name] = m
+	}
+	l.membersMu.Unlock()
+
+	if l.raft.State() != raft.Leader || l.fsm.current.Load().ClusterID == "" || !l.reconcileMu.TryLock() {
+		return
+	}
+	defer l.reconcileMu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), reconcileTime)
+	defer cancel()
+	for range l.voters {
+		change := l.nextChange(members)
+		if change == nil {
+			return
+		}
+		if err := l.enrol(ctx, *change); err != nil {
+			if !errors.Is(err, raft.ErrNotLeader) && !errors.Is(err, raft.ErrRaftShutdown) {
+				l.log.Warn("cannot make a node a voter; trying again with the next change of members",
+					slog.String("node", change.Name), slog.String("addr", change.Addr), slog.Any("error", err))
+			}
+			return
+		}
+	}
+}
+
+// nextChange returns the member to add or to correct next; nil: all is well.
+func (l *Ledger) nextChange(members []rib.Member) *rib.Member {
+	servers := l.raft.GetConfiguration().Configuration().Servers
+	l.membersMu.Lock()
+	defer l.membersMu.Unlock()
+	return planVoters(servers, members, l.members, l.voters)
+}
+
+// planVoters decides on one change of the voters. members live now; known also holds those that lived before, for their regions.
+func planVoters(servers []raft.Server, members []rib.Member, known map[string]rib.Member, want int) *rib.Member {
+	live := make(map[string]rib.Member, len(members))
+	for _, m := range members {
+		live[m.Name] = m
+	}
+	voters, regions := make(map[string]bool), make(map[string]int)
+	for _, s := range servers {
+		name := string(s.ID)
+		voters[name] = true
+		regions[known[name].Region]++
+		if m, ok := live[name]; ok && m.Addr != "" && m.Addr != string(s.Address) {
+			return &m
+		}
+	}
+	if len(voters) >= want {
+		return nil
+	}
+	candidates := slices.DeleteFunc(slices.Clone(members), func(m rib.Member) bool { return voters[m.Name] || m.Addr == "" || m.Name == "" })
+	if len(candidates) == 0 {
+		return nil
+	}
+	best := slices.MinFunc(candidates, func(a, b rib.Member) int {
+		return cmp.Or(cmp.Compare(regions[a.Region], regions[b.Region]), cmp.Compare(a.Name, b.Name))
+	})
+	return &best
+}
+
+// enrol makes a node a voter or corrects its address. It first opens a Raft stream to it: a voter that cannot be reached
+// would count for the majority and help nobody (with two voters it would stop the ledger).
+func (l *Ledger) enrol(ctx context.Context, m rib.Member) error {
+	if m.Name != l.cfg.Node {
+		conn, err := l.streams.Dial(raft.ServerAddress(m.Addr), l.cfg.Timeouts.RPC)
+		if err != nil {
+			return err
+		}
+		conn.Close()
+	}
+	f := l.raft.AddVoter(raft.ServerID(m.Name), raft.ServerAddress(m.Addr), 0, l.cfg.Timeouts.Command)
+	if err := l.await(ctx, f); err != nil {
+		return err
+	}
+	l.log.Info("a node is a voter of the ledger", slog.String("node", m.Name), slog.String("region", m.Region), slog.String("addr", m.Addr))
+	return nil
+}
+
+// addresses tells Raft's transport where a voter is now: gossip knows it better than the log, which may be as old as the last change.
+type addresses struct{ l *Ledger }
+
+// ServerAddr implements raft.ServerAddressProvider.
+func (a addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	l := a.l
+	if id == raft.ServerID(l.cfg.Node) {
+		return raft.ServerAddress(l.cfg.Addr), nil
+	}
+	l.membersMu.Lock()
+	m, ok := l.members[string(id)]
+	l.membersMu.Unlock()
+	if ok && m.Addr != "" {
+		return raft.ServerAddress(m.Addr), nil
+	}
+	select {
+	case <-l.opened:
+		for _, s := range l.raft.GetConfiguration().Configuration().Servers {
+			if s.ID == id {
+				return s.Address, nil
+			}
+		}
+	default:
+	}
+	return "", errors.New("no such member")
+}

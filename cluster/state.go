@@ -1,0 +1,271 @@
+package cluster
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+	"strings"
+
+	"rangefinder/rib"
+)
+
+// maxRequests is how many requests are remembered. At a command a second it is more than an hour.
+const maxRequests = 4096
+
+// state is the ledger's state machine: pure, without clock or randomness, so that every voter comes to the same state.
+// It is owned by one goroutine at a time; own points to immutable tables.
+type state struct {
+	generation uint32
+	nextID     rib.KeyspaceID // the id that the next keyspace gets
+	own        *rib.Ownership
+	requests   map[string]request
+	order      []string // requests' ids, oldest first
+}
+
+// request is what is remembered of a command that took effect.
+type request struct {
+	hash     [16]byte // of the command, to tell a repetition from an id used twice
+	epoch    rib.Epoch
+	keyspace rib.KeyspaceID
+}
+
+// result is what a command came to.
+type result struct {
+	epoch    rib.Epoch
+	keyspace *rib.Keyspace // for kindKeyspace: part of an immutable table
+	changed  bool
+	err      error // a *RejectedError: nothing changed
+}
+
+func newState() *state {
+	return &state{nextID: 1, own: &rib.Ownership{}, requests: make(map[string]request)}
+}
+
+// apply carries out one command, which data encodes, or refuses it and changes nothing.
+func (s *state) apply(index uint64, c *command, data []byte) result {
+	sum := sha256.Sum256(data)
+	hash := [16]byte(sum[:16])
+	if old, ok := s.requests[c.Request]; ok && c.Request != "" {
+		if old.hash != hash {
+			return result{err: reject(ErrRequestReused, "request id %q was used for another command: use a new one", c.Request)}
+		}
+		return result{epoch: old.epoch, keyspace: s.byID(old.keyspace)}
+	}
+
+	next := *s.own // the new table shares with the old one what does not change
+	next.Epoch = rib.Epoch{Generation: s.generation, Index: index}
+	var (
+		r   result
+		err error
+	)
+	switch c.Kind {
+	case kindInit:
+		err = s.init(&next, c.Init)
+	case kindShard:
+		if r.changed, err = recordShard(&next, c.Shard); err == nil && !r.changed {
+			return result{epoch: s.own.Epoch}
+		}
+	case kindKeyspace:
+		r.keyspace, err = s.create(&next, c.Created)
+	}
+	if err != nil {
+		return result{err: err}
+	}
+	s.own = &next
+	r.changed, r.epoch = true, next.Epoch
+	if c.Request != "" {
+		done := request{hash: hash, epoch: r.epoch}
+		if r.keyspace != nil {
+			done.keyspace = r.keyspace.ID
+		}
+		s.remember(c.Request, done)
+	}
+	return r
+}
+
+func (s *state) remember(id string, r request) {
+	if len(s.order) >= maxRequests {
+		delete(s.requests, s.order[0])
+		s.order = slices.Delete(s.order, 0, 1)
+	}
+	s.requests[id] = r
+	s.order = append(s.order, id)
+}
+
+func (s *state) byID(id rib.KeyspaceID) *rib.Keyspace {
+	for i := range s.own.Keyspaces {
+		if s.own.Keyspaces[i].ID == id {
+			return &s.own.Keyspaces[i]
+		}
+	}
+	return nil
+}
+
+func (s *state) init(next *rib.Ownership, c *initCommand) error {
+	if next.ClusterID != "" {
+		return reject(ErrOtherCluster, "this cluster has the id %s already", next.ClusterID)
+	}
+	s.generation = c.Generation
+	next.ClusterID = c.ClusterID
+	next.Epoch.Generation = c.Generation
+	return nil
+}
+
+func recordShard(next *rib.Ownership, c *shardCommand) (changed bool, err error) {
+	if err := checkShard(next, c.Name, c.SystemID); err != nil {
+		return false, err
+	}
+	at, found := slices.BinarySearchFunc(next.Shards, c.Name, func(s rib.Shard, name string) int { return strings.Compare(s.Name, name) })
+	if found {
+		return false, nil
+	}
+	shards := make([]rib.Shard, 0, len(next.Shards)+1)
+	shards = append(shards, next.Shards[:at]...)
+	shards = append(shards, rib.Shard{Name: c.Name, SystemID: c.SystemID, Epoch: next.Epoch})
+	next.Shards = append(shards, next.Shards[at:]...)
+	return true, nil
+}
+
+// checkShard refuses a name and a system identifier that contradict what is recorded.
+func checkShard(o *rib.Ownership, name string, systemID uint64) error {
+	switch {
+	case o.ClusterID == "":
+		return reject(ErrNoCluster, "the cluster is not set up yet")
+	case name == "" || len(name) > MaxName:
+		return reject(ErrInvalid, "a shard's name has 1 to %d bytes", MaxName)
+	case systemID == 0:
+		return reject(ErrInvalid, "shard %s: the system identifier is 0, which no PostgreSQL cluster has", name)
+	}
+	for i := range o.Shards {
+		s := &o.Shards[i]
+		switch {
+		case s.Name == name && s.SystemID != systemID:
+			return reject(ErrShardConflict, "shard %s is the PostgreSQL cluster with system identifier %d, and a server shows %d: it is no copy of that shard; correct its address or its shard",
+				name, s.SystemID, systemID)
+		case s.Name != name && s.SystemID == systemID:
+			return reject(ErrShardConflict, "the PostgreSQL cluster with system identifier %d is shard %s already and cannot be shard %s too: correct the backend's shard, or give the new shard a PostgreSQL cluster made by its own initdb",
+				systemID, s.Name, name)
+		}
+	}
+	return nil
+}
+
+// create adds a keyspace and returns it as it is in the new table.
+func (s *state) create(next *rib.Ownership, encoded []byte) (*rib.Keyspace, error) {
+	ks, err := decodeKeyspace(encoded)
+	if err != nil {
+		return nil, reject(ErrInvalid, "%v", err)
+	}
+	if err := checkNewKeyspace(next, ks); err != nil {
+		return nil, err
+	}
+	ks.ID = s.nextID
+	for i := range ks.Ranges {
+		ks.Ranges[i].Epoch = next.Epoch
+	}
+	s.nextID++
+	next.Catalog++
+	keyspaces := make([]rib.Keyspace, 0, len(next.Keyspaces)+1)
+	next.Keyspaces = append(append(keyspaces, next.Keyspaces...), *ks)
+	return &next.Keyspaces[len(next.Keyspaces)-1], nil
+}
+
+// checkNewKeyspace refuses a keyspace that does not fit the table.
+func checkNewKeyspace(o *rib.Ownership, ks *rib.Keyspace) error {
+	if o.ClusterID == "" {
+		return reject(ErrNoCluster, "the cluster is not set up yet")
+	}
+	if err := ks.Validate(); err != nil {
+		return reject(ErrInvalid, "%v", err)
+	}
+	for i := range o.Keyspaces {
+		old := &o.Keyspaces[i]
+		if old.Name == ks.Name {
+			return reject(ErrNameTaken, "there is a keyspace named %s already", ks.Name)
+		}
+		if old.Database != ks.Database {
+			continue
+		}
+		for _, t := range ks.Tables {
+			for _, u := range old.Tables {
+				if t.Schema == u.Schema && t.Name == u.Name {
+					return reject(ErrTableTaken, "table %s.%s of database %s belongs to keyspace %s already", t.Schema, t.Name, ks.Database, old.Name)
+				}
+			}
+		}
+	}
+	known := make(map[string]bool, len(o.Shards))
+	names := make([]string, len(o.Shards))
+	for i := range o.Shards {
+		known[o.Shards[i].Name] = true
+		names[i] = o.Shards[i].Name
+	}
+	for i := range ks.Ranges {
+		if name := ks.Ranges[i].Shard; !known[name] {
+			list := strings.Join(names, ", ")
+			if list == "" {
+				list = "none yet"
+			}
+			return reject(ErrUnknownShard, "shard %s is not known: no node has reached a server of it yet, or its name is misspelt; known are: %s", name, list)
+		}
+	}
+	return nil
+}
+
+// encode returns the whole state for a Raft snapshot: the table, and what only the state machine needs.
+//
+//	"RFS1" | CRC-32C of the rest | generation | next id | requests, oldest first | the table by EncodeOwnership
+func (s *state) encode() ([]byte, error) {
+	dst := append([]byte(magicState), 0, 0, 0, 0)
+	dst = binary.LittleEndian.AppendUint32(dst, s.generation)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(s.nextID))
+	dst = binary.AppendUvarint(dst, uint64(len(s.order)))
+	for _, id := range s.order {
+		r := s.requests[id]
+		dst = appendString(dst, id)
+		dst = append(dst, r.hash[:]...)
+		dst = appendEpoch(dst, r.epoch)
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(r.keyspace))
+	}
+	dst, err := EncodeOwnership(dst, s.own)
+	if err != nil {
+		return nil, err
+	}
+	seal(dst)
+	return dst, nil
+}
+
+const minRequest = 1 + 16 + 12 + 4
+
+// decodeState reads what encode wrote.
+func decodeState(b []byte) (*state, error) {
+	d, err := unseal(b, magicState)
+	if err != nil {
+		return nil, err
+	}
+	s := newState()
+	s.generation, s.nextID = d.uint32(), rib.KeyspaceID(d.uint32())
+	for range d.count(minRequest) {
+		id := d.string()
+		var r request
+		copy(r.hash[:], d.take(len(r.hash)))
+		r.epoch, r.keyspace = d.epoch(), rib.KeyspaceID(d.uint32())
+		s.remember(id, r)
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	s.own, err = DecodeOwnership(d.rest)
+	return s, err
+}
+
+// copyForSnapshot returns a state that later commands do not change.
+func (s *state) copyForSnapshot() *state {
+	c := *s
+	c.order = slices.Clone(s.order)
+	c.requests = make(map[string]request, len(s.requests))
+	for id, r := range s.requests {
+		c.requests[id] = r
+	}
+	return &c
+}

@@ -1,0 +1,122 @@
+package cluster
+
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"rangefinder/rib"
+)
+
+// Status is the ledger's state as the debug page shows it.
+type Status struct {
+	ClusterID   string        `json:"cluster_id"`
+	Node        string        `json:"node"`
+	Role        string        `json:"role"` // "leader", "voter", "candidate", "follows" (by pulls), "closed"
+	Term        uint64        `json:"term"`
+	Leader      string        `json:"leader"`
+	LeaderAddr  string        `json:"leader_addr"`
+	Voters      []Voter       `json:"voters"`
+	LogIndex    uint64        `json:"log_index"`
+	Applied     uint64        `json:"applied"`         // Raft's, all kinds of entries
+	LastContact time.Duration `json:"last_contact_ns"` // since the leader was heard; 0 on the leader; -1: never
+	Epoch       rib.Epoch     `json:"epoch"`           // of the table this node serves
+	Catalog     uint64        `json:"catalog"`
+	Keyspaces   int           `json:"keyspaces"`
+	Ranges      int           `json:"ranges"`
+	Shards      int           `json:"shards"`
+	Stalled     string        `json:"stalled,omitempty"` // why this node applies no more commands; empty: it does
+
+	PullsServed  uint64 `json:"pulls_served"`
+	PullsRefused uint64 `json:"pulls_refused"`
+	PullsApplied uint64 `json:"pulls_applied"` // pulls that brought a newer table
+	PullsCurrent uint64 `json:"pulls_current"` // pulls that found nothing newer
+	SaveErrors   uint64 `json:"save_errors"`   // times the table could not be kept on disk
+}
+
+// Voter is one server of the Raft configuration.
+type Voter struct {
+	Name   string `json:"name"`
+	Addr   string `json:"addr"`             // as the configuration has it
+	Region string `json:"region,omitempty"` // if this node has heard of it
+}
+
+// Leader returns the leader's name and cluster port, as Raft knows it here or, on a node that is no voter, as the last pull told;
+// both empty: not known now.
+func (l *Ledger) Leader() (name, addr string) {
+	select {
+	case <-l.opened:
+	default:
+		return "", ""
+	}
+	if a, id := l.raft.LeaderWithID(); id != "" {
+		name, addr = string(id), string(a)
+	}
+	l.membersMu.Lock()
+	defer l.membersMu.Unlock()
+	if name == "" && len(l.raft.GetConfiguration().Configuration().Servers) == 0 {
+		name, addr = l.hintLeader, l.hintAddr
+	}
+	if m, ok := l.members[name]; ok && m.Addr != "" && name != "" {
+		addr = m.Addr
+	}
+	return name, addr
+}
+
+// IsLeader reports whether this node leads, as far as it knows.
+func (l *Ledger) IsLeader() bool {
+	select {
+	case <-l.opened:
+		return l.raft.State() == raft.Leader
+	default:
+		return false
+	}
+}
+
+// Status returns the ledger's state for people.
+func (l *Ledger) Status() Status {
+	o := l.cfg.Owners.Get()
+	s := Status{
+		ClusterID: l.ClusterID(), Node: l.cfg.Node, Role: "closed", Epoch: o.Epoch, Catalog: o.Catalog,
+		Keyspaces: len(o.Keyspaces), Shards: len(o.Shards), LastContact: -1,
+		PullsServed: l.stats.pullsServed.Load(), PullsRefused: l.stats.pullsRefused.Load(),
+		PullsApplied: l.stats.pullsApplied.Load(), PullsCurrent: l.stats.pullsCurrent.Load(), SaveErrors: l.stats.saveErrors.Load(),
+	}
+	for i := range o.Keyspaces {
+		s.Ranges += len(o.Keyspaces[i].Ranges)
+	}
+	if why := l.fsm.stalled.Load(); why != nil {
+		s.Stalled = *why
+	}
+	select {
+	case <-l.opened:
+	default:
+		return s
+	}
+	s.Leader, s.LeaderAddr = l.Leader()
+	s.Term, s.LogIndex, s.Applied = l.raft.CurrentTerm(), l.raft.LastIndex(), l.raft.AppliedIndex()
+	l.membersMu.Lock()
+	voter := false
+	for _, server := range l.raft.GetConfiguration().Configuration().Servers {
+		voter = voter || string(server.ID) == l.cfg.Node
+		s.Voters = append(s.Voters, Voter{Name: string(server.ID), Addr: string(server.Address), Region: l.members[string(server.ID)].Region})
+	}
+	l.membersMu.Unlock()
+	switch state := l.raft.State(); {
+	case state == raft.Shutdown:
+		return s
+	case state == raft.Leader:
+		s.Role, s.LastContact = "leader", 0
+		return s
+	case state == raft.Candidate:
+		s.Role = "candidate"
+	case voter:
+		s.Role = "voter"
+	default:
+		s.Role = "follows"
+	}
+	if at := l.raft.LastContact(); !at.IsZero() {
+		s.LastContact = time.Since(at)
+	}
+	return s
+}
