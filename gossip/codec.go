@@ -318,21 +318,27 @@ func appendBatched(dst, msg []byte) []byte {
 	return append(dst, msg...)
 }
 
-// ackPayload rides on every answer to a memberlist ping: the sum over all records and the epoch.
-func appendAck(dst []byte, sum uint64, e rib.Epoch) []byte {
-	dst = append(dst, version)
-	dst = binary.BigEndian.AppendUint64(dst, sum)
-	return appendBareEpoch(dst, e)
+// ack rides on every answer to a memberlist ping: sums over the live members and over all records, and the epoch.
+type ack struct {
+	members, records uint64
+	epoch            rib.Epoch
 }
 
-func decodeAck(b []byte) (sum uint64, e rib.Epoch, err error) {
+func appendAck(dst []byte, a ack) []byte {
+	dst = append(dst, version)
+	dst = binary.BigEndian.AppendUint64(dst, a.members)
+	dst = binary.BigEndian.AppendUint64(dst, a.records)
+	return appendBareEpoch(dst, a.epoch)
+}
+
+func decodeAck(b []byte) (a ack, err error) {
 	d := decoder{buf: b}
 	if d.byte() != version {
-		return 0, e, errKind
+		return a, errKind
 	}
-	sum = uint64(d.id())
-	e = d.epoch()
-	return sum, e, d.done()
+	a.members, a.records = uint64(d.id()), uint64(d.id())
+	a.epoch = d.epoch()
+	return a, d.done()
 }
 
 func appendBareEpoch(dst []byte, e rib.Epoch) []byte {

@@ -102,17 +102,17 @@ func (d delegate) NotifyConflict(existing, _ *memberlist.Node) {
 }
 
 // AckPayload implements memberlist.PingDelegate.
-func (d delegate) AckPayload() []byte { return d.s.ackPayload() }
+func (d delegate) AckPayload() []byte { return appendAck(nil, d.s.current()) }
 
 // NotifyPingComplete implements memberlist.PingDelegate: once a second some node tells us the sum of what it holds.
 func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, payload []byte) {
 	if len(payload) == 0 {
 		return
 	}
-	sum, epoch, err := decodeAck(payload)
+	theirs, err := decodeAck(payload)
 	if err != nil {
 		d.s.count.malformed.Add(1)
 		return
 	}
-	d.s.compareSum(n.Name, sum, epoch)
+	d.s.compare(n.Name, theirs)
 }

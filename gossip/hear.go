@@ -28,7 +28,7 @@ func (s *Speaker) hear() {
 			s.work()
 		case now := <-t.C:
 			s.cfg.Health.Expire(now)
-			s.ackStale.Store(true) // Expire may have changed what we hold
+			s.sumsStale.Store(true) // Expire may have changed what we hold
 			s.forgetPending(now)
 			if now.Sub(recount) >= recountTime {
 				recount = now

@@ -141,7 +141,7 @@ func (s *Speaker) SetEpoch(e rib.Epoch) {
 		out = s.tell("epoch", appendEpoch(nil, s.heard), true)
 	}
 	s.mu.Unlock()
-	s.ackStale.Store(true)
+	s.sumsStale.Store(true)
 	s.flush(out)
 }
 

@@ -62,15 +62,15 @@ type Speaker struct {
 	queue   *memberlist.TransmitLimitedQueue
 	inbox   *inbox
 	done    chan struct{} // closed by Close
-	syncs   chan string   // capacity 1: a node whose sum differs
+	syncs   chan mismatch // capacity 1: a node whose sums differ
 	epochs  chan struct{} // capacity 1: heard is newer
 	streams chan struct{} // a token for each stream we send on
 	wg      sync.WaitGroup
 
 	// atomic
 	list          atomic.Pointer[memberlist.Memberlist] // set once by Open
-	ack           atomic.Pointer[[]byte]
-	ackStale      atomic.Bool
+	sums          atomic.Pointer[ack]
+	sumsStale     atomic.Bool
 	lastChange    atomic.Int64 // Unix nanoseconds
 	live          atomic.Int64 // len(peers)
 	names         atomic.Pointer[map[string]struct{}]
@@ -129,7 +129,7 @@ func New(cfg Config) *Speaker {
 		log:      cfg.Logger.With("part", "gossip"),
 		inbox:    newInbox(),
 		done:     make(chan struct{}),
-		syncs:    make(chan string, 1),
+		syncs:    make(chan mismatch, 1),
 		epochs:   make(chan struct{}, 1),
 		streams:  make(chan struct{}, maxStreams),
 		peers:    make(map[string]*peer),
@@ -154,7 +154,7 @@ func New(cfg Config) *Speaker {
 	s.known[s.self] = cfg.Self.Name
 	s.known[idOf(cfg.Self.Region)] = cfg.Self.Region
 	s.names.Store(&map[string]struct{}{})
-	s.ackStale.Store(true)
+	s.sumsStale.Store(true)
 	return s
 }
 
@@ -365,5 +365,5 @@ func (s *Speaker) membersChanged() {
 // changed notes that what this node holds is another thing now.
 func (s *Speaker) changed() {
 	s.lastChange.Store(time.Now().UnixNano())
-	s.ackStale.Store(true)
+	s.sumsStale.Store(true)
 }

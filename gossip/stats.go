@@ -29,9 +29,9 @@ type Stats struct {
 
 // counters are Stats' atomic half.
 type counters struct {
-	heard, told, flips, pushes, syncs, pulls, served   atomic.Uint64
-	unknown, malformed, refused, overBound, dropped    atomic.Uint64
-	tooBig, withheld, jumps, rejoins, epochsHeard atomic.Uint64
+	heard, told, flips, pushes, syncs, pulls, served atomic.Uint64
+	unknown, malformed, refused, overBound, dropped  atomic.Uint64
+	tooBig, withheld, jumps, rejoins, epochsHeard    atomic.Uint64
 }
 
 // Stats returns the counters.

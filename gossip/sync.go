@@ -18,16 +18,30 @@ const (
 	busySyncGap = 2 * time.Second // even if it is never quiet
 )
 
-// rootSum is over all that this node holds of live observers. Two nodes with equal sums hold the same.
-func (s *Speaker) rootSum(entries []rib.DigestEntry) uint64 {
-	var sum uint64
-	for _, e := range entries {
-		if s.isMember(e.Observer) {
-			// The entry's sum does not hold the observer's name; equal ones must not cancel out.
-			sum ^= mix(e.Sum + uint64(idOf(e.Observer)))
+// current sums up what this node holds, anew only after a change. Two nodes with equal sums hold the same.
+func (s *Speaker) current() ack {
+	if !s.sumsStale.Swap(false) {
+		if a := s.sums.Load(); a != nil {
+			return *a
 		}
 	}
-	return sum
+	var a ack
+	// Sums are mixed with names so that equal ones do not cancel out. Records of the dead are left out: each node forgets
+	// them in its own time.
+	for _, e := range s.cfg.Health.Digest() {
+		if s.isMember(e.Observer) {
+			a.records ^= mix(e.Sum + uint64(idOf(e.Observer)))
+		}
+	}
+	a.members = mix(uint64(s.self))
+	for name := range *s.names.Load() {
+		a.members ^= mix(uint64(idOf(name)))
+	}
+	s.mu.Lock()
+	a.epoch = s.epoch
+	s.mu.Unlock()
+	s.sums.Store(&a)
+	return a
 }
 
 func mix(x uint64) uint64 {
@@ -36,47 +50,38 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// ackPayload is the current sum and epoch, made anew only after a change.
-func (s *Speaker) ackPayload() []byte {
-	if !s.ackStale.Swap(false) {
-		if p := s.ack.Load(); p != nil {
-			return *p
-		}
-	}
-	sum := s.rootSum(s.cfg.Health.Digest())
-	s.mu.Lock()
-	e := s.epoch
-	s.mu.Unlock()
-	p := appendAck(nil, sum, e)
-	s.ack.Store(&p)
-	return p
+// mismatch names a node that holds something else than this one.
+type mismatch struct {
+	node    string
+	members bool // knows other members, too
 }
 
-// compareSum is called from memberlist's prober with what a node answered.
-func (s *Speaker) compareSum(node string, sum uint64, e rib.Epoch) {
-	if e != (rib.Epoch{}) {
-		s.inbox.put(appendEpoch(nil, epochNews{epoch: e, author: node}))
+// compare is called from memberlist's prober with what a node answered.
+func (s *Speaker) compare(node string, theirs ack) {
+	if theirs.epoch != (rib.Epoch{}) {
+		s.inbox.put(appendEpoch(nil, epochNews{epoch: theirs.epoch, author: node}))
 	}
-	mine, _, err := decodeAck(s.ackPayload())
-	if err != nil || mine == sum {
+	mine := s.current()
+	if mine.members == theirs.members && mine.records == theirs.records {
 		return
 	}
 	select {
-	case s.syncs <- node:
+	case s.syncs <- mismatch{node, mine.members != theirs.members}:
 	default:
 	}
 }
 
-// reconcile exchanges digests with nodes whose sum differs. Right after a change sums differ everywhere: it is the
-// ones that go on differing that matter.
+// reconcile brings nodes together whose sums differ. Right after a change sums differ everywhere: it is the ones that go
+// on differing that matter. Different members are settled by memberlist's own push/pull, which it would do by itself
+// only every minute or so in a larger cluster.
 func (s *Speaker) reconcile() {
 	var last time.Time
 	for {
-		var node string
+		var m mismatch
 		select {
 		case <-s.done:
 			return
-		case node = <-s.syncs:
+		case m = <-s.syncs:
 		}
 		now := time.Now()
 		quiet := now.Sub(time.Unix(0, s.lastChange.Load())) >= quietTime
@@ -84,12 +89,18 @@ func (s *Speaker) reconcile() {
 		if since < syncGap || (!quiet && since < busySyncGap) {
 			continue
 		}
-		to, _, ok := s.peerNode(node)
+		to, member, ok := s.peerNode(m.node)
 		if !ok {
 			continue
 		}
 		last = now
 		s.count.syncs.Add(1)
+		if m.members {
+			if _, err := s.list.Load().Join([]string{member.Addr}); err != nil {
+				s.log.Debug("push/pull failed", "node", m.node, "error", err)
+			}
+			continue
+		}
 		g := s.digest(true)
 		s.send(to, appendDigest(nil, &g))
 	}
