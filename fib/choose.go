@@ -1,0 +1,216 @@
+package fib
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"rangefinder/rib"
+)
+
+const (
+	// lagBound is how far behind a replica may be to serve reads.
+	lagBound = 10 * time.Second
+	// lagPenalty is what each full second behind counts as, in distance. In steps: a list must not be reordered, or even
+	// swapped, with every replayed transaction.
+	lagPenalty = 100 * time.Millisecond
+	// unmeasured stands for the distance to a region that has not been measured yet: far.
+	unmeasured = time.Second
+)
+
+// class is how much speaks against a backend for reads. Smaller is better; the order is that of the least bad.
+type class uint8
+
+const (
+	healthy class = iota
+	unseen        // nobody lives who watches it, and nothing speaks against it
+	spared        // down by verdict, but too many of the shard's replicas are
+	lagging       // up, but it would answer with the past
+	down          // by verdict
+	evident       // this node itself cannot reach it
+	refused       // it may not serve this shard at all
+)
+
+// input is all that the choice among one shard's backends depends on. It is immutable.
+type input struct {
+	shard     string
+	views     []*rib.BackendView // sorted by name
+	distances map[string]time.Duration
+}
+
+// ranked is the comparator's view of one backend.
+type ranked struct {
+	*rib.BackendView
+	class    class
+	cost     time.Duration
+	measured bool
+}
+
+// compare is the order in which a shard's backends are tried for reads.
+func compare(a, b *ranked) int {
+	if c := cmp.Compare(a.class, b.class); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.cost, b.cost); c != 0 {
+		return c
+	}
+	// Equally close: a replica spares the primary.
+	if c := cmp.Compare(b.Role, a.Role); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Backend.Name, b.Backend.Name)
+}
+
+// rank orders all backends of the shard, with what speaks for and against each.
+func (in *input) rank() []ranked {
+	all := make([]ranked, len(in.views))
+	for i, v := range in.views {
+		distance, measured := in.distances[v.Backend.Region]
+		if !measured {
+			distance = unmeasured
+		}
+		all[i] = ranked{v, classOf(v), distance + penalty(v), measured}
+	}
+	slices.SortFunc(all, func(a, b ranked) int { return compare(&a, &b) })
+	if in.spare(all) {
+		slices.SortFunc(all, func(a, b ranked) int { return compare(&a, &b) })
+	}
+	return all
+}
+
+func classOf(v *rib.BackendView) class {
+	switch {
+	case v.Refused != "":
+		return refused
+	case v.Evidence != "":
+		return evident
+	case v.Verdict == rib.Down:
+		return down
+	case v.Verdict != rib.Up:
+		return unseen
+	case v.Role != rib.Primary && (v.Lag == rib.LagUnknown || v.Lag > lagBound):
+		return lagging
+	}
+	return healthy
+}
+
+func penalty(v *rib.BackendView) time.Duration {
+	if v.Role == rib.Primary || v.Lag < time.Second {
+		return 0
+	}
+	return v.Lag / time.Second * lagPenalty
+}
+
+// spare is the panic rule: verdicts leave out at most half of a shard's replicas. When more look down it is likelier that
+// the observers are wrong, so the closest of them stay in the list, behind all that look better. What this node has met
+// itself is believed at once. all is in order; spare tells whether it changed a class.
+func (in *input) spare(all []ranked) (changed bool) {
+	replicas, ejected := 0, 0
+	for i := range all {
+		if r := &all[i]; r.class != refused && r.Role != rib.Primary {
+			replicas++
+			if r.class == down {
+				ejected++
+			}
+		}
+	}
+	for i := range all {
+		if r := &all[i]; r.class == down && r.Role != rib.Primary && ejected > replicas/2 {
+			r.class = spared
+			ejected--
+			changed = true
+		}
+	}
+	return changed
+}
+
+// usable is how many of the first of all make the read list: everything that nothing weighty speaks against; or, if there
+// is nothing such, all that may serve the shard, the least bad first.
+func usable(all []ranked) int {
+	last := evident
+	if len(all) > 0 && all[0].class <= unseen {
+		last = spared
+	}
+	n := 0
+	for n < len(all) && all[n].class <= last {
+		n++
+	}
+	return n
+}
+
+// choose makes the candidate lists.
+func (in *input) choose() *Candidates {
+	all := in.rank()
+	c := &Candidates{Reads: make([]NextHop, usable(all))}
+	for i := range c.Reads {
+		c.Reads[i] = all[i].hop()
+		if i == c.ReadsNear && near(&all[0], &all[i]) {
+			c.ReadsNear++
+		}
+	}
+	primary, reason, split := in.primary(all)
+	c.WritesReason, c.SplitBrain = reason, split
+	if primary != nil {
+		hop := primary.hop()
+		hop.Reason = "primary"
+		c.Writes = []NextHop{hop}
+	}
+	return c
+}
+
+// near tells whether load alone should decide between two.
+func near(first, other *ranked) bool {
+	return first.class == other.class && first.cost == other.cost && first.Backend.Region == other.Backend.Region
+}
+
+// primary finds the one backend that may get writes. PostgreSQL alone says that it is a primary; no latency, vote or health
+// chooses one. If two say so, the one on the later timeline was promoted after the other.
+func (in *input) primary(all []ranked) (chosen *ranked, reason string, split bool) {
+	var second *ranked
+	for i := range all {
+		r := &all[i]
+		if r.class == refused || r.Role != rib.Primary {
+			continue
+		}
+		switch {
+		case chosen == nil || r.Timeline > chosen.Timeline:
+			chosen, second = r, nil
+		case r.Timeline == chosen.Timeline:
+			second = r
+		}
+	}
+	switch {
+	case chosen == nil && len(all) == 0:
+		return nil, "shard " + in.shard + " has no backend", false
+	case chosen == nil:
+		return nil, "shard " + in.shard + " has no known primary", false
+	case second != nil:
+		names := []string{chosen.Backend.Name, second.Backend.Name}
+		slices.Sort(names)
+		return nil, fmt.Sprintf("TWO PRIMARIES of shard %s on timeline %d: %s and %s; neither gets writes until one is stopped",
+			in.shard, chosen.Timeline, names[0], names[1]), true
+	case chosen.class > unseen:
+		return chosen, "the primary " + chosen.Backend.Name + " looks dead: " + reasonOf[chosen.class], false
+	}
+	return chosen, "", false
+}
+
+// reasonOf is a hop's short reason: fixed texts, since lists are made with every flip. Explain writes the long ones.
+var reasonOf = [...]string{
+	healthy: "up",
+	unseen:  "no live observer, nothing speaks against it",
+	spared:  "observed down, but so are too many replicas of the shard",
+	lagging: "too far behind",
+	down:    "observed down",
+	evident: "this node cannot reach it",
+	refused: "refused",
+}
+
+func (r *ranked) hop() NextHop {
+	return NextHop{
+		Backend: &r.BackendView.Backend, Gauge: r.Gauge, Cost: r.cost,
+		Reason: reasonOf[r.class], Healthy: r.class <= unseen,
+	}
+}

@@ -1,0 +1,184 @@
+package fib
+
+import (
+	"fmt"
+	"time"
+
+	"rangefinder/rib"
+)
+
+// Explanation says where a statement would go, and why, as JSON for the debug page and as the source of all texts about it.
+type Explanation struct {
+	Keyspace string    `json:"keyspace,omitempty"`
+	Key      string    `json:"key,omitempty"`   // as the method writes it
+	Range    string    `json:"range,omitempty"` // the owning range, "from..to"
+	Epoch    string    `json:"epoch,omitempty"` // of the range's owner
+	Shard    string    `json:"shard"`
+	Intent   string    `json:"intent"` // "read" or "write"
+	Version  uint64    `json:"version"`
+	Problem  string    `json:"problem,omitempty"` // why no backend is left, or what is wrong with the choice
+	Backends []Verdict `json:"backends"`          // all of the shard, in the order to try; those left out last
+}
+
+// Verdict is what became of one backend of the shard.
+type Verdict struct {
+	Backend  string  `json:"backend"`
+	Addr     string  `json:"addr"`
+	Region   string  `json:"region"`
+	Role     string  `json:"role"`
+	State    string  `json:"state"` // by the live observers' majority
+	CostMS   float64 `json:"cost_ms"`
+	InFlight int32   `json:"in_flight"`
+	Order    int     `json:"order"` // 1 is tried first, together with all that are Near; 0 is left out
+	Near     bool    `json:"near"`  // as close as the first: load decides
+	Healthy  bool    `json:"healthy"`
+	Reason   string  `json:"reason"`
+}
+
+// Explain says where a statement with that key would go. It runs the comparator that made the candidate lists, on what they
+// were made from. The keyspace is one of the table's ownership.
+func (t *Table) Explain(keyspace *rib.Keyspace, key rib.Key, write bool) Explanation {
+	e := Explanation{Keyspace: keyspace.Name}
+	owner, ok := t.Lookup(keyspace.ID, key)
+	if !ok {
+		e.Intent, e.Problem = intent(write), "keyspace "+keyspace.Name+" is not in the table"
+		return e
+	}
+	e = t.ExplainShard(owner.Slot.shard, write)
+	e.Keyspace, e.Epoch = keyspace.Name, owner.Range.Epoch.String()
+	if m, err := rib.MethodByName(keyspace.Method); err == nil {
+		e.Key = m.FormatKey(keyspace.Types, key)
+		e.Range = rib.FormatInterval(m, keyspace.Types, owner.Range.From, owner.Range.To)
+	}
+	return e
+}
+
+func intent(write bool) string {
+	if write {
+		return "write"
+	}
+	return "read"
+}
+
+// ExplainShard says where a statement for that shard would go.
+func (t *Table) ExplainShard(shard string, write bool) Explanation {
+	e := Explanation{Shard: shard, Intent: intent(write), Version: t.Version()}
+	slot := t.Slot(shard)
+	if slot == nil {
+		e.Problem = "shard " + shard + " is known neither to the ledger nor to any node"
+		return e
+	}
+	in := slot.input.Load()
+	all := in.rank()
+	if write {
+		in.explainWrite(&e, all)
+	} else {
+		in.explainRead(&e, all)
+	}
+	return e
+}
+
+func (in *input) explainRead(e *Explanation, all []ranked) {
+	n := usable(all)
+	if n == 0 {
+		e.Problem = "no backend may serve shard " + in.shard
+	} else if all[0].class > unseen {
+		e.Problem = "nothing looks healthy: the least bad is tried first"
+	}
+	for i := range all {
+		r := &all[i]
+		v := r.verdict()
+		if i >= n {
+			v.Reason = "left out: " + r.against()
+			e.Backends = append(e.Backends, v)
+			continue
+		}
+		v.Order, v.Near = i+1, near(&all[0], r)
+		switch {
+		case r.class > unseen:
+			v.Reason = "last resort: " + r.against()
+		case v.Near && i > 0:
+			v.Reason = "as close, load decides: " + r.distance()
+		case i == 0:
+			v.Reason = "closest: " + r.distance()
+		default:
+			v.Reason = "farther: " + r.distance()
+		}
+		if r.class == unseen {
+			v.Reason += "; " + r.BackendView.Reason
+		}
+		e.Backends = append(e.Backends, v)
+	}
+}
+
+func (in *input) explainWrite(e *Explanation, all []ranked) {
+	primary, problem, _ := in.primary(all)
+	e.Problem = problem
+	for i := range all {
+		r := &all[i]
+		v := r.verdict()
+		switch {
+		case r == primary:
+			v.Order, v.Near = 1, true
+			v.Reason = fmt.Sprintf("the primary on timeline %d: %s", r.Timeline, r.distance())
+			if r.class > unseen {
+				v.Reason += "; " + r.against()
+			}
+			e.Backends = append([]Verdict{v}, e.Backends...)
+			continue
+		case r.class == refused:
+			v.Reason = "left out: " + r.against()
+		case r.Role != rib.Primary:
+			v.Reason = "left out: not a primary but " + r.Role.String()
+			if r.Role == rib.RoleUnknown {
+				v.Reason = "left out: its role is not known"
+			}
+		case primary != nil:
+			v.Reason = fmt.Sprintf("left out: primary of timeline %d, but %s was promoted after it, to %d", r.Timeline, primary.Backend.Name, primary.Timeline)
+		default:
+			v.Reason = fmt.Sprintf("left out: one of several primaries, on timeline %d", r.Timeline)
+		}
+		e.Backends = append(e.Backends, v)
+	}
+}
+
+func (r *ranked) verdict() Verdict {
+	b := &r.BackendView.Backend
+	return Verdict{
+		Backend: b.Name, Addr: b.Addr, Region: b.Region, Role: r.Role.String(), State: r.Verdict.String(),
+		CostMS: milliseconds(r.cost), InFlight: r.Gauge.InFlight.Load(), Healthy: r.class <= unseen,
+	}
+}
+
+// distance is the cost in words.
+func (r *ranked) distance() string {
+	if !r.measured {
+		return "distance to " + r.Backend.Region + " not measured yet"
+	}
+	if p := penalty(r.BackendView); p > 0 {
+		return fmt.Sprintf("%.1f ms, of which %.0f for being %.1f s behind", milliseconds(r.cost), milliseconds(p), r.Lag.Seconds())
+	}
+	return fmt.Sprintf("%.1f ms", milliseconds(r.cost))
+}
+
+// against is the weightiest thing that speaks against a backend.
+func (r *ranked) against() string {
+	switch r.class {
+	case refused:
+		return r.Refused
+	case evident:
+		return "this node cannot reach it: " + r.Evidence
+	case down:
+		return "observed down: " + r.BackendView.Reason
+	case spared:
+		return "observed down, but so are too many replicas of the shard: " + r.BackendView.Reason
+	case lagging:
+		if r.Lag == rib.LagUnknown {
+			return "nobody knows how far it is behind"
+		}
+		return fmt.Sprintf("%.1f s behind, more than %.0f", r.Lag.Seconds(), lagBound.Seconds())
+	}
+	return ""
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

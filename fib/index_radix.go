@@ -1,0 +1,56 @@
+package fib
+
+import "math/bits"
+
+// maxRun is the most starts that one bucket of the radix table may hold: they are compared one by one.
+const maxRun = 8
+
+// radix says for the leading bits of a number where among the starts to begin counting.
+type radix struct {
+	low, high uint64   // the first and the last start
+	shift     uint8    // of a number less low, to its bucket
+	run       int      // the most starts in one bucket
+	first     []uint32 // by bucket: how many starts lie before it
+}
+
+// build fills the table; false if the starts are too uneven for it. starts has at least maxRun of padding behind it.
+func (r *radix) build(starts []uint64) bool {
+	n := len(starts)
+	r.low, r.high = starts[0], starts[n-1]
+	// One to four buckets a start: many of them empty, but most starts alone in theirs.
+	r.shift = uint8(max(0, bits.Len64(r.high-r.low)-bits.Len(uint(n))-1))
+	r.first = make([]uint32, (r.high-r.low)>>r.shift+1)
+	run, bucket := 0, uint64(0)
+	for i, s := range starts {
+		b := (s - r.low) >> r.shift
+		if b != bucket || i == 0 {
+			for bucket++; bucket <= b; bucket++ {
+				r.first[bucket] = uint32(i)
+			}
+			bucket, run = b, 0
+		}
+		if run++; run > maxRun {
+			r.first = nil
+			return false
+		}
+		r.run = max(r.run, run)
+	}
+	return true
+}
+
+// count is how many starts are at or before the number. The comparisons run past the bucket's end into starts that are
+// larger in any case: their number is fixed, so that the processor can foresee it.
+func (r *radix) count(starts []uint64, number uint64) int {
+	if number < r.low {
+		return 0
+	}
+	if number >= r.high {
+		return len(starts)
+	}
+	i := int(r.first[(number-r.low)>>r.shift])
+	count := uint64(i)
+	for _, s := range starts[i : i+r.run : cap(starts)] {
+		count += notBefore(s, number)
+	}
+	return int(count)
+}

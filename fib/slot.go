@@ -1,0 +1,89 @@
+package fib
+
+import (
+	"sync/atomic"
+	"time"
+
+	"rangefinder/rib"
+)
+
+// Slot is one shard's place in the table. It lives as long as the shard has a name; its candidates change.
+type Slot struct {
+	// constant
+	shard string
+
+	// atomic
+	candidates atomic.Pointer[Candidates]
+	input      atomic.Pointer[input] // what the candidates were chosen from, or would be chosen from alike: for Explain
+}
+
+// Shard is the shard's name.
+func (s *Slot) Shard() string { return s.shard }
+
+// Candidates is the list to go by now; never nil.
+func (s *Slot) Candidates() *Candidates { return s.candidates.Load() }
+
+// Candidates are the backends of one shard in the order to try them. They are immutable.
+type Candidates struct {
+	// Reads is for statements that may run on a replica. It is empty only if the shard has no backend that may serve it.
+	Reads []NextHop
+	// Writes is for all others: the primary, or nothing.
+	Writes []NextHop
+	// ReadsNear counts the first Reads that are as close as each other: PickRead chooses among them by load.
+	ReadsNear int
+	// WritesReason says why Writes is empty, or why its health is doubtful; "" if all is well.
+	WritesReason string
+	// SplitBrain: two backends call themselves primary of one timeline, so that neither gets writes. An operator must act.
+	SplitBrain bool
+}
+
+// NextHop is one way to a backend.
+type NextHop struct {
+	Backend *rib.Backend
+	Gauge   *rib.Gauge    // of statements in flight from this node; the caller counts
+	Via     string        // the node to go through; "" is directly
+	Cost    time.Duration // the distance, and what a replica's lag adds to it
+	Reason  string        // why it stands in the list, in a few words; Explain has more
+	Healthy bool          // nothing known speaks against it. If not: it is tried because there is nothing better
+}
+
+// PickRead is the index in Reads of the backend to try first: of two of the near ones, chosen by rnd, the one with less in
+// flight. After it the caller tries the others in order. -1 if there are none.
+func (c *Candidates) PickRead(rnd uint32) int {
+	n := uint32(c.ReadsNear)
+	if n < 2 {
+		return min(len(c.Reads), 1) - 1
+	}
+	// Two different ones of n: the second is drawn from those left.
+	first := uint32(uint64(rnd&0xffff) * uint64(n) >> 16)
+	second := uint32(uint64(rnd>>16) * uint64(n-1) >> 16)
+	if second >= first {
+		second++
+	}
+	if c.Reads[second].Gauge.InFlight.Load() < c.Reads[first].Gauge.InFlight.Load() {
+		return int(second)
+	}
+	return int(first)
+}
+
+// equal tells whether two lists would route alike and say the same of it.
+func (c *Candidates) equal(o *Candidates) bool {
+	return c.ReadsNear == o.ReadsNear && c.WritesReason == o.WritesReason && c.SplitBrain == o.SplitBrain &&
+		sameHops(c.Reads, o.Reads) && sameHops(c.Writes, o.Writes)
+}
+
+func sameHops(a, b []NextHop) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := a[i], b[i]
+		if *x.Backend != *y.Backend {
+			return false
+		}
+		if x.Backend, y.Backend = nil, nil; x != y {
+			return false
+		}
+	}
+	return true
+}
