@@ -1,0 +1,305 @@
+package wire
+
+import (
+	"fmt"
+	"time"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
+)
+
+// request is what a core wants from its transport next.
+type request uint8
+
+const (
+	readClient    request = iota // write what is due to both sides, then read the client and call clientRead
+	readServer                   // the same, then read the server and call serverRead or serverLost
+	acquire                      // get a connection to hop() and call acquired or refused
+	releaseServer                // give the server connection back to its pool and call returned
+	discardServer                // close the server connection and call returned
+	finish                       // write what is due to the client and end
+)
+
+// env is what all sessions of a node share and a core may ask without waiting.
+type env struct {
+	fib      *fib.Handle
+	planner  *sqlkey.Planner
+	catalog  func(*fib.Table) *sqlkey.Catalog
+	rule     func(database string) sqlkey.DatabaseRule
+	now      func() time.Time
+	random   func() uint32
+	maxFrame int
+	metrics  Metrics
+}
+
+// readYourWrites is how long a session's reads stay on the primary after its write.
+const readYourWrites = time.Second
+
+// maxOps bounds the messages a client may send before a Sync or Flush.
+const maxOps = 200_000
+
+// core is one client's session as a state machine. It does no I/O and starts no goroutine; one goroutine drives it.
+type core struct {
+	// constant
+	env  *env
+	user string
+	db   string
+
+	// bytes
+	in       []byte // from the client, from inOff on not consumed yet
+	inOff    int
+	out      []byte // for the client
+	toServer []byte // for the server connection
+	srvIn    []byte // from the server, the start of a frame that is not whole yet
+	passing  int    // bytes still to come of a server frame that is passed on unseen
+	passHide bool   // or not even passed on
+	popAfter bool   // it ends what the first expectation waits for
+	copyLeft int    // bytes still to come of a client's CopyData frame that is passed on unseen
+
+	// the client's view
+	settings     settings
+	base         settings          // what the session began with: RESET and DISCARD ALL come back here
+	freshPath    string            // the search_path of a fresh server connection
+	clientParams map[string]string // ParameterStatus as the client knows it
+	stmts        registry
+	tx           transaction
+	closing      bool
+	lastWrite    time.Time
+
+	// the request in hand
+	table    *fib.Table
+	kind     byte // 'Q', 'F', or 'S' for a segment of the extended protocol
+	frame    []byte
+	plan     *sqlkey.Plan
+	batch    []byte
+	ops      []op
+	bind     pg.Bind
+	keyBuf   rib.Key
+	seg      segment
+	skip     bool // discard extended messages up to the next Sync: one of them failed
+	need     need
+	hops     []fib.NextHop
+	first    int
+	tried    int
+	wanting  bool
+	hop      *fib.NextHop
+	lastErr  error
+	outMark  int  // length of out when the request was dispatched
+	flushed  bool // bytes of the answer have left for the client
+	redo     bool // the replica cannot do it: run it again on the primary once its answer is read
+	retrying bool // the backend died: run it again on the next candidate
+
+	// the server connection
+	srv        *pool.Conn
+	srvHop     *fib.NextHop
+	srvShard   string
+	pinned     string // why the connection is kept to the session's end; "" if it is not
+	status     byte   // of the last ReadyForQuery
+	expect     []expectation
+	expectOff  int
+	serverOpen bool // extended messages were sent and no Sync yet
+	copyIn     bool
+	copyExt    bool
+	broken     bool // close the connection instead of giving it back
+	fatal      *pg.Error
+	lastTag    []byte
+}
+
+func newCore(e *env, user, db string) *core {
+	return &core{env: e, user: user, db: db, status: 'I', clientParams: make(map[string]string)}
+}
+
+// next says what the transport must do next.
+func (c *core) next() request {
+	for {
+		switch {
+		case c.broken && c.srv != nil:
+			return discardServer
+		case c.wanting:
+			return acquire
+		case c.closing:
+			if c.srv != nil {
+				if c.idleServer() && c.pinned == "" {
+					return releaseServer
+				}
+				return discardServer
+			}
+			return finish
+		case c.waiting() && !c.copyIn:
+			return readServer
+		case c.srv != nil && c.idleServer() && c.pinned == "":
+			return releaseServer
+		}
+		if !c.consume() {
+			return readClient
+		}
+	}
+}
+
+// waiting reports whether answers are due from the server.
+func (c *core) waiting() bool { return c.expectOff < len(c.expect) }
+
+// idleServer reports whether nothing of the session lives on the server connection: no transaction, no answer due.
+func (c *core) idleServer() bool {
+	return !c.waiting() && c.status == 'I' && !c.serverOpen && !c.copyIn
+}
+
+// idle reports whether the session could end here without loss.
+func (c *core) idle() bool {
+	return !c.waiting() && !c.wanting && !c.tx.open && (c.srv == nil || c.status == 'I') && c.inOff == len(c.in) && len(c.ops) == 0
+}
+
+// clientSpace returns where to read client bytes into; clientRead then tells how many came.
+func (c *core) clientSpace() []byte {
+	if c.inOff > 0 {
+		n := copy(c.in, c.in[c.inOff:])
+		c.in, c.inOff = c.in[:n], 0
+	}
+	if cap(c.in)-len(c.in) < 512 {
+		grown := make([]byte, len(c.in), max(4096, 2*cap(c.in)))
+		copy(grown, c.in)
+		c.in = grown
+	}
+	return c.in[len(c.in):cap(c.in)]
+}
+
+func (c *core) clientRead(n int) { c.in = c.in[:len(c.in)+n] }
+
+// consume handles the next client frame, or what there is of one that is passed on unseen. It returns false if more bytes
+// are needed.
+func (c *core) consume() bool {
+	buf := c.in[c.inOff:]
+	if c.copyLeft > 0 {
+		n := min(c.copyLeft, len(buf))
+		if n == 0 {
+			return false
+		}
+		c.passToServer(buf[:n])
+		c.copyLeft -= n
+		c.inOff += n
+		return c.copyLeft == 0
+	}
+	if c.copyIn && len(buf) >= pg.HeaderSize && buf[0] == 'd' {
+		length := int(uint32(buf[1])<<24|uint32(buf[2])<<16|uint32(buf[3])<<8|uint32(buf[4])) + 1
+		if length >= pg.HeaderSize && length <= 1<<30+pg.HeaderSize {
+			c.copyLeft = length
+			return true
+		}
+	}
+	typ, n, err := pg.Next(buf, c.env.maxFrame)
+	if err != nil {
+		c.protocolViolation(err)
+		return true
+	}
+	if n == 0 {
+		return false
+	}
+	c.inOff += n
+	c.clientFrame(typ, buf[:n])
+	if c.inOff == len(c.in) && !c.wanting {
+		c.in, c.inOff = c.in[:0], 0
+	}
+	return true
+}
+
+func (c *core) passToServer(p []byte) { c.toServer = append(c.toServer, p...) }
+
+func (c *core) clientFrame(typ byte, frame []byte) {
+	body := frame[pg.HeaderSize:]
+	if c.copyIn {
+		c.copyFrame(typ, frame)
+		return
+	}
+	switch typ {
+	case 'Q':
+		if c.skip { // PostgreSQL discards up to the Sync whatever comes
+			return
+		}
+		if len(body) == 0 || body[len(body)-1] != 0 {
+			c.protocolViolation(pg.NewError(pg.CodeProtocolViolation, "invalid string in message"))
+			return
+		}
+		c.query(frame)
+	case 'P', 'B', 'D', 'E', 'C':
+		if c.skip {
+			return
+		}
+		if len(c.ops) >= maxOps || len(c.batch)+len(frame) > 2*c.env.maxFrame {
+			c.ops, c.batch = c.ops[:0], c.batch[:0]
+			c.failExtended(pg.NewError(pg.CodeProgramLimitExceeded, "too many messages before a Sync").
+				WithHint("Send a Sync or Flush more often."))
+			return
+		}
+		start := len(c.batch)
+		c.batch = append(c.batch, frame...)
+		c.ops = append(c.ops, op{typ: typ, start: start, end: len(c.batch)})
+	case 'S', 'H':
+		if len(body) != 0 {
+			c.protocolViolation(pg.NewError(pg.CodeProtocolViolation, "invalid message format"))
+			return
+		}
+		c.endSegment(typ == 'S')
+	case 'F':
+		if !c.skip {
+			c.functionCall(frame)
+		}
+	case 'X':
+		c.closing = true
+	case 'd', 'c', 'f': // the tail of a COPY that has failed meanwhile
+	default:
+		c.protocolViolation(pg.NewError(pg.CodeProtocolViolation, fmt.Sprintf("invalid frontend message type %d", typ)))
+	}
+}
+
+// copyFrame handles what a client sends while the server takes COPY data.
+func (c *core) copyFrame(typ byte, frame []byte) {
+	switch typ {
+	case 'd':
+		c.passToServer(frame)
+	case 'c', 'f':
+		c.passToServer(frame)
+		c.copyIn = false
+		if c.copyExt {
+			// A Sync that went before the data was ignored by the server: the client sends another one.
+			c.serverOpen = true
+			c.seg = segment{}
+		}
+	case 'S', 'H':
+	case 'X':
+		c.closing, c.broken = true, true
+	default:
+		c.protocolViolation(pg.NewError(pg.CodeProtocolViolation, fmt.Sprintf("unexpected message type 0x%02X during COPY from stdin", typ)))
+	}
+}
+
+// protocolViolation ends the session: after a frame that cannot be read, nothing can be.
+func (c *core) protocolViolation(err error) {
+	e, ok := err.(*pg.Error)
+	if !ok {
+		e = pg.NewError(pg.CodeProtocolViolation, err.Error())
+	}
+	fatal := *e
+	fatal.Severity = "FATAL"
+	c.out = pg.AppendError(c.out, &fatal)
+	c.closing, c.broken = true, true
+	c.inOff, c.in = 0, c.in[:0]
+	c.wanting = false
+}
+
+// terminate ends an idle session in the server's name.
+func (c *core) terminate(e *pg.Error) {
+	e.Severity = "FATAL"
+	c.out = pg.AppendError(c.out, e)
+	c.closing = true
+}
+
+// written tells that all of out has left for the client.
+func (c *core) written() {
+	if len(c.out) > c.outMark {
+		c.flushed = true
+	}
+	c.out, c.outMark = c.out[:0], 0
+}

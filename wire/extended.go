@@ -1,0 +1,427 @@
+package wire
+
+import (
+	"fmt"
+	"strings"
+
+	"rangefinder/fib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// op is one message of the extended protocol that waits for its Sync or Flush, in core.batch from start to end.
+type op struct {
+	typ        byte
+	start, end int
+	stmt       *statement // Parse, Bind, Describe and Close of a statement
+	plan       *sqlkey.Plan
+	answer     []byte // if the node answers it: the answer
+	virtual    bool
+}
+
+// segment is what is known of the messages up to a Sync or Flush once they are planned; of a simple Query likewise.
+type segment struct {
+	sync   bool // it ends in a Sync, not in a Flush
+	read   bool // plain reads only
+	opens  bool // it opens the client's transaction block on the server
+	pin    string
+	retry  bool      // may be sent to another backend if this one dies before anything reached the client
+	server bool      // something in it must go to a server
+	runs   bool      // something in it is executed or bound, not just prepared
+	home   *fib.Slot // where its statements can be prepared
+	undo   []change
+}
+
+// change is a Parse or Close that the client's registry has in it already; it is undone if the server never carries it out.
+type change struct {
+	stmt    *statement
+	removed bool
+}
+
+// endSegment handles a Sync or a Flush: what came since the last one is planned as a whole and sent to one server.
+func (c *core) endSegment(sync bool) {
+	defer func() {
+		if !c.wanting && !c.waiting() {
+			c.dropOps()
+		}
+	}()
+	if c.skip || len(c.ops) == 0 {
+		c.dropOps()
+		c.emptySegment(sync)
+		return
+	}
+	c.kind, c.table, c.plan = 'S', c.env.fib.Load(), nil
+	c.seg = segment{sync: sync, read: true}
+	var n need
+	for i := range c.ops {
+		o, e := c.planOp(&c.ops[i])
+		if e == nil {
+			e = n.merge(o, c.ops[i].plan)
+		}
+		if e != nil {
+			c.failExtended(e)
+			return
+		}
+	}
+	if !c.seg.server {
+		for i := range c.ops {
+			c.out = append(c.out, c.ops[i].answer...)
+		}
+		if sync {
+			c.emptySegment(true)
+		}
+		return
+	}
+	if !c.seg.runs {
+		n.write = false // preparing and describing changes nothing
+	}
+	if n.slot == nil && c.srv == nil {
+		n.slot = c.seg.home
+	}
+	c.dispatch(n)
+}
+
+func (c *core) dropOps() { c.ops, c.batch = c.ops[:0], c.batch[:0] }
+
+// emptySegment answers a Sync or Flush with nothing before it that a server must hear of.
+func (c *core) emptySegment(sync bool) {
+	switch {
+	case !sync:
+		if c.serverOpen && !c.skip {
+			c.toServer = pg.AppendFlush(c.toServer)
+		}
+	case c.serverOpen:
+		c.kind, c.seg = 'S', segment{sync: true}
+		c.skip = false
+		c.toServer = pg.AppendSync(c.toServer)
+		c.push(expectation{kind: 'S'})
+	default:
+		c.skip = false
+		c.ready()
+	}
+}
+
+// planOp finds out what one message asks for, and changes the client's registry as the message says.
+func (c *core) planOp(o *op) (need, *pg.Error) {
+	body := c.batch[o.start+pg.HeaderSize : o.end]
+	switch o.typ {
+	case 'P':
+		return c.planParse(o, body)
+	case 'B':
+		return c.planBind(o, body)
+	case 'D', 'C':
+		return c.planNamed(o, body)
+	}
+	name, _, ok := strings.Cut(string(body), "\x00") // Execute
+	if !ok {
+		return need{}, pg.NewError(pg.CodeProtocolViolation, "invalid Execute message")
+	}
+	p, known := c.stmts.portal([]byte(name))
+	o.plan = p.plan
+	if known && p.virtual {
+		var done bool
+		if o.answer, done = c.virtual(nil, p.plan); done {
+			o.virtual = true
+			return need{}, nil
+		}
+		return need{}, pg.NewError(pg.CodeInvalidStatementName, "portal does not exist any more: the transaction has changed since it was bound")
+	}
+	if !known && c.srv == nil {
+		return need{}, pg.NewError(pg.CodeInvalidCursorName, fmt.Sprintf("portal %q does not exist", name))
+	}
+	c.seg.server, c.seg.runs = true, true
+	return need{}, nil
+}
+
+func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
+	m, err := pg.DecodeParse(body)
+	if err != nil {
+		return need{}, asError(err)
+	}
+	if m.Name != "" && c.stmts.find([]byte(m.Name)) != nil {
+		return need{}, pg.NewError(pg.CodeDuplicateStatement, fmt.Sprintf("prepared statement %q already exists", m.Name))
+	}
+	if m.Name != "" && (len(c.stmts.named) >= maxStatements || c.stmts.bytes+len(m.SQL) > maxStatementBytes) {
+		return need{}, pg.NewError(pg.CodeProgramLimitExceeded, "too many prepared statements in one session").
+			WithHint("Close statements that are not used any more.")
+	}
+	plan := c.lookup(m.SQL)
+	o.plan = plan
+	if e := c.refusedByState(plan); e != nil {
+		return need{}, e
+	}
+	if plan.Target == sqlkey.None {
+		return need{}, plan.Err
+	}
+	c.stmts.nextID++
+	o.stmt = &statement{name: m.Name, sql: m.SQL, oids: m.OIDs, plan: plan, id: c.stmts.nextID}
+	if m.Name != "" {
+		o.stmt.server = serverName(m.SQL, m.OIDs)
+	}
+	c.stmts.put(o.stmt)
+	c.seg.undo = append(c.seg.undo, change{stmt: o.stmt})
+	if c.nodeAnswers(plan) {
+		o.virtual, o.answer = true, parseComplete
+		return need{}, nil
+	}
+	c.prepareHome(plan)
+	return need{}, nil
+}
+
+// nodeAnswers reports whether the statement is one that the node answers as things stand: then no server needs to prepare it.
+func (c *core) nodeAnswers(plan *sqlkey.Plan) bool {
+	switch plan.Tx {
+	case sqlkey.TxBegin, sqlkey.TxCommit, sqlkey.TxRollback:
+		return true
+	case sqlkey.TxSet, sqlkey.TxSavepoint:
+		return c.tx.open && !c.tx.failed
+	}
+	return false
+}
+
+// prepareHome notes where a statement can be prepared: any shard that has its tables, if nothing else in the segment says where
+// to go.
+func (c *core) prepareHome(plan *sqlkey.Plan) {
+	c.seg.server = true
+	if c.seg.home != nil {
+		return
+	}
+	switch plan.Target {
+	case sqlkey.Unsharded:
+		c.seg.home = c.table.Slot(plan.Shard)
+	case sqlkey.Keyed:
+		for _, k := range c.table.Ownership().Keyspaces {
+			if k.ID == plan.Keyspace && len(k.Ranges) > 0 {
+				c.seg.home = c.table.Slot(k.Ranges[0].Shard)
+			}
+		}
+	}
+}
+
+func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
+	if err := c.bind.Decode(body); err != nil {
+		return need{}, asError(err)
+	}
+	s := c.stmts.find(c.bind.Statement)
+	if s == nil {
+		return need{}, unknownStatement(c.bind.Statement)
+	}
+	s.plan = c.lookup(s.sql) // ownership or search_path may have changed since
+	o.stmt, o.plan, c.plan = s, s.plan, s.plan
+	if e := c.refusedByState(s.plan); e != nil {
+		return need{}, e
+	}
+	if c.nodeAnswers(s.plan) && !c.onServer() && (c.pinned == "" || c.tx.open) && !c.seg.runs {
+		o.virtual, o.answer = true, bindComplete
+		c.stmts.setPortal(c.bind.Portal, portal{s.plan, true})
+		return need{}, nil
+	}
+	n, e := c.route(s.plan, &bindArgs{&c.bind, s.oids})
+	if e != nil {
+		return n, e
+	}
+	c.stmts.setPortal(c.bind.Portal, portal{s.plan, false})
+	c.seg.server, c.seg.runs = true, true
+	c.seg.read = c.seg.read && s.plan.Intent == sqlkey.Read
+	c.seg.opens = c.seg.opens || c.opens(s.plan)
+	if pin := pinReason(s.plan); pin != "" {
+		c.seg.pin = pin
+	}
+	return n, nil
+}
+
+// planNamed handles Describe and Close.
+func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
+	if len(body) < 2 || body[len(body)-1] != 0 || body[0] != 'S' && body[0] != 'P' {
+		return need{}, pg.NewError(pg.CodeProtocolViolation, "invalid Describe or Close message")
+	}
+	name := body[1 : len(body)-1]
+	if body[0] == 'P' {
+		if p, ok := c.stmts.portal(name); ok && p.virtual {
+			o.virtual, o.answer = true, noData
+			if o.typ == 'C' {
+				o.answer = closeComplete
+			}
+			return need{}, nil
+		}
+		if o.typ == 'C' && c.srv == nil && !c.seg.runs { // its transaction is over, and the portal with it
+			o.virtual, o.answer = true, closeComplete
+			return need{}, nil
+		}
+		c.seg.server, c.seg.runs = true, true
+		return need{}, nil
+	}
+	s := c.stmts.find(name)
+	if o.typ == 'C' { // the statement stays on the servers, for whoever prepares the same text
+		o.virtual, o.answer = true, closeComplete
+		if s != nil {
+			c.stmts.remove(s)
+			c.seg.undo = append(c.seg.undo, change{stmt: s, removed: true})
+		}
+		return need{}, nil
+	}
+	if s == nil {
+		return need{}, unknownStatement(name)
+	}
+	o.stmt, o.plan = s, s.plan
+	if s.plan.Tx == sqlkey.TxBegin || s.plan.Tx == sqlkey.TxCommit || s.plan.Tx == sqlkey.TxRollback {
+		o.virtual, o.answer = true, describeNothing
+		return need{}, nil
+	}
+	c.prepareHome(s.plan)
+	return need{}, nil
+}
+
+func unknownStatement(name []byte) *pg.Error {
+	if len(name) == 0 {
+		return pg.NewError(pg.CodeInvalidStatementName, "unnamed prepared statement does not exist")
+	}
+	return pg.NewError(pg.CodeInvalidStatementName, fmt.Sprintf("prepared statement %q does not exist", name))
+}
+
+// bindArgs gives a plan the arguments of a Bind, with the types that the Parse declared.
+type bindArgs struct {
+	bind *pg.Bind
+	oids []uint32
+}
+
+// Arg returns the i-th argument, counted from 1.
+func (a *bindArgs) Arg(i int) (val []byte, format int16, oid uint32, null, ok bool) {
+	if i < 1 || i > a.bind.NumParams() {
+		return nil, 0, 0, false, false
+	}
+	val, format, null = a.bind.Param(i - 1)
+	if i <= len(a.oids) {
+		oid = a.oids[i-1]
+	}
+	return val, format, oid, null, true
+}
+
+var (
+	parseComplete   = []byte{'1', 0, 0, 0, 4}
+	bindComplete    = []byte{'2', 0, 0, 0, 4}
+	closeComplete   = []byte{'3', 0, 0, 0, 4}
+	noData          = []byte{'n', 0, 0, 0, 4}
+	describeNothing = []byte{'t', 0, 0, 0, 6, 0, 0, 'n', 0, 0, 0, 4}
+)
+
+// emitSegment sends the planned messages to the server connection: statements under the names that they have there, those
+// that it lacks prepared first.
+func (c *core) emitSegment() {
+	for i := range c.ops {
+		o := &c.ops[i]
+		frame := c.batch[o.start:o.end]
+		if o.virtual {
+			c.push(expectation{kind: synthetic, synth: o.answer})
+			continue
+		}
+		switch o.typ {
+		case 'P':
+			c.emitParse(o.stmt, false)
+			continue
+		case 'B':
+			c.emitPrepared(o.stmt)
+			if o.stmt.name != "" {
+				if err := c.bind.Decode(frame[pg.HeaderSize:]); err == nil { // it was decoded before
+					c.toServer = pg.AppendBindRenamed(c.toServer, &c.bind, o.stmt.server)
+				}
+			} else {
+				c.toServer = append(c.toServer, frame...)
+			}
+			c.push(expectation{kind: 'B'})
+			continue
+		case 'D':
+			if o.stmt != nil {
+				c.emitPrepared(o.stmt)
+				c.toServer = pg.AppendDescribe(c.toServer, 'S', o.stmt.server)
+				c.push(expectation{kind: 'D'})
+				continue
+			}
+		}
+		c.toServer = append(c.toServer, frame...)
+		c.push(expectation{kind: o.typ, plan: o.plan})
+	}
+	switch {
+	case c.seg.sync:
+		c.toServer = pg.AppendSync(c.toServer)
+		c.push(expectation{kind: 'S'})
+	case !c.seg.runs && !c.serverOpen && c.status == 'I':
+		// Only prepared and described: end it here, so that what is bound later may go to another shard.
+		c.toServer = pg.AppendSync(c.toServer)
+		c.push(expectation{kind: 'S', quietZ: true})
+	default:
+		c.toServer = pg.AppendFlush(c.toServer)
+		c.serverOpen = true
+	}
+}
+
+// emitParse prepares s on the server connection, or answers for it if it is prepared there already. Hidden: the client has
+// its ParseComplete.
+func (c *core) emitParse(s *statement, hidden bool) {
+	if s.name == "" {
+		c.srv.Unnamed = s.id
+		c.toServer = pg.AppendParse(c.toServer, "", s.sql, s.oids)
+		c.push(expectation{kind: 'P', quiet: hidden, stmt: s})
+		return
+	}
+	if c.srv.Prepared.Has(s.server) {
+		c.push(expectation{kind: synthetic, synth: parseComplete})
+		return
+	}
+	if c.srv.Prepared.Len() >= maxServerStatements {
+		oldest := c.srv.Prepared.Oldest()
+		c.srv.Prepared.Remove(oldest)
+		c.toServer = pg.AppendClose(c.toServer, 'S', oldest)
+		c.push(expectation{kind: 'C', quiet: true})
+	}
+	c.srv.Prepared.Add(s.server)
+	c.toServer = pg.AppendParse(c.toServer, s.server, s.sql, s.oids)
+	c.push(expectation{kind: 'P', quiet: hidden, stmt: s})
+}
+
+// emitPrepared makes sure that s is prepared on the server connection.
+func (c *core) emitPrepared(s *statement) {
+	if s.name == "" && c.srv.Unnamed == s.id || s.name != "" && c.srv.Prepared.Has(s.server) {
+		return
+	}
+	c.emitParse(s, true)
+}
+
+// failExtended answers the segment in hand with an error of the node's own. Nothing of it was sent.
+func (c *core) failExtended(e *pg.Error) {
+	c.undo()
+	c.out = pg.AppendError(c.out, e)
+	sync := c.seg.sync
+	c.dropOps()
+	if c.onServer() || c.serverOpen {
+		c.abortServer()
+		c.serverOpen = true
+		c.skip = true
+		if sync {
+			c.emptySegment(true)
+		} else {
+			c.toServer = pg.AppendFlush(c.toServer)
+		}
+		return
+	}
+	if c.tx.open {
+		c.tx.failed = true
+	}
+	c.skip = true
+	if sync {
+		c.emptySegment(true)
+	}
+}
+
+// undo takes back what the segment in hand has changed in the client's registry.
+func (c *core) undo() {
+	for i := len(c.seg.undo) - 1; i >= 0; i-- {
+		ch := c.seg.undo[i]
+		if ch.removed {
+			c.stmts.put(ch.stmt)
+		} else {
+			c.stmts.remove(ch.stmt)
+		}
+	}
+	c.seg.undo = nil
+}

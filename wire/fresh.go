@@ -1,0 +1,149 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+)
+
+// fresh is what a user finds on a new connection to a database: the parameters that servers report, and the search_path,
+// which they do not.
+type fresh struct {
+	params     map[string]string
+	searchPath string
+	at         time.Time
+}
+
+// keepFresh is how long an answer holds: a role's or a database's defaults may change.
+const keepFresh = time.Minute
+
+// freshFor returns what id finds on a new connection, from a backend. So a client that no backend would take learns it when
+// it connects, in the backend's words.
+func (s *Server) freshFor(ctx context.Context, id pool.Identity) (*fresh, *pg.Error) {
+	s.mu.Lock()
+	f := s.fresh[id]
+	s.mu.Unlock()
+	if f != nil && time.Since(f.at) < keepFresh {
+		return f, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.StartupTimeout)
+	defer cancel()
+	c := newCore(&s.env, id.User, id.Database)
+	c.table = s.cfg.FIB.Load()
+	slot := c.anySlot(false)
+	if slot == nil {
+		if f != nil {
+			return f, nil
+		}
+		return nil, pg.NewError(pg.CodeCannotConnectNow, "no backend is known yet").
+			WithHint("See /debug on the node's HTTP port for what it has heard of.")
+	}
+	var last error
+	for _, hop := range slot.Candidates().Reads {
+		conn, err := s.pools.Get(ctx, hop.Backend, id)
+		if err == nil {
+			f, err = s.askFresh(ctx, conn)
+		}
+		if err == nil {
+			s.mu.Lock()
+			s.fresh[id] = f
+			s.mu.Unlock()
+			return f, nil
+		}
+		last = err
+		var ce *pool.ConnectError
+		if errors.As(err, &ce) && !ce.Elsewhere() {
+			break
+		}
+	}
+	if f != nil {
+		return f, nil
+	}
+	var pe *pg.Error
+	if errors.As(last, &pe) {
+		return nil, pe
+	}
+	return nil, pg.NewError(pg.CodeCannotConnectNow, "no backend can be reached").WithDetail(fmt.Sprint(last))
+}
+
+// askFresh asks a server connection for what it began with, and gives it back.
+func (s *Server) askFresh(ctx context.Context, conn *pool.Conn) (*fresh, error) {
+	deadline, _ := ctx.Deadline()
+	conn.Net.SetDeadline(deadline)
+	value, err := showSearchPath(conn)
+	if err != nil {
+		conn.Discard()
+		return nil, err
+	}
+	conn.Net.SetDeadline(time.Time{})
+	f := &fresh{params: make(map[string]string, len(conn.Params)), searchPath: value, at: time.Now()}
+	for k, v := range conn.Params {
+		f.params[k] = v
+	}
+	conn.Release()
+	return f, nil
+}
+
+// showSearchPath resets a connection's settings and returns its search_path.
+func showSearchPath(conn *pool.Conn) (string, error) {
+	sql := "SHOW search_path"
+	if conn.Applied != "" {
+		sql = resetSettings + sql
+	}
+	if _, err := conn.Net.Write(pg.AppendQuery(nil, sql)); err != nil {
+		return "", err
+	}
+	value := ""
+	var buf []byte
+	for {
+		if len(buf) == cap(buf) {
+			grown := make([]byte, len(buf), max(4096, 2*cap(buf)))
+			copy(grown, buf)
+			buf = grown
+		}
+		n, err := conn.Net.Read(buf[len(buf):cap(buf)])
+		if n == 0 && err != nil {
+			return "", err
+		}
+		buf = buf[:len(buf)+n]
+		for {
+			typ, n, err := pg.Next(buf, 1<<20)
+			if err != nil {
+				return "", err
+			}
+			if n == 0 {
+				break
+			}
+			body := buf[pg.HeaderSize:n]
+			switch typ {
+			case 'S':
+				name, v, err := pg.DecodeParameterStatus(body)
+				if err != nil {
+					return "", err
+				}
+				conn.Params[name] = v
+			case 'D': // one column: its count, its length, its text
+				if len(body) > 6 {
+					value = string(body[6:])
+				}
+			case 'E':
+				e, err := pg.DecodeError(body)
+				if err != nil {
+					return "", err
+				}
+				return "", e
+			case 'Z':
+				conn.Applied = ""
+				return value, nil
+			}
+			buf = buf[n:]
+		}
+	}
+}
+
+func stack() string { return string(debug.Stack()) }

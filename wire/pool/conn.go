@@ -1,0 +1,175 @@
+package pool
+
+import (
+	"context"
+	"net"
+	"syscall"
+	"time"
+
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+)
+
+// Conn is one server connection, lent to one session at a time.
+type Conn struct {
+	// constant
+	Backend  *rib.Backend
+	Identity Identity
+	Net      net.Conn
+	PID      uint32 // with Secret, the key of a CancelRequest
+	Secret   []byte
+	home     *backendPool
+	raw      syscall.RawConn
+	peekFn   func(fd uintptr) bool
+
+	// owned by the borrower; by the pool between two borrowers
+	Params   map[string]string // what the server last reported (ParameterStatus)
+	Applied  string            // fingerprint of the session settings in force; see wire's settings
+	Unnamed  uint64            // identity of the unnamed statement that the server holds; 0: none of ours
+	Prepared Statements        // by server-side name
+
+	peekN   int
+	peekErr error
+	since   time.Time // when it became idle
+}
+
+// Identity is whom a server connection is authenticated as, and for which database.
+type Identity struct {
+	User     string
+	Database string
+}
+
+func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn {
+	c := &Conn{
+		Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
+		home: home, Params: s.Params,
+	}
+	if sc, ok := s.Conn.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			c.raw = raw
+			c.peekFn = c.peek
+		}
+	}
+	return c
+}
+
+func (c *Conn) peek(fd uintptr) bool {
+	var b [1]byte
+	c.peekN, _, c.peekErr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	return true
+}
+
+// pending is what a connection that is no plain socket offers in place of a peek.
+type pending interface{ Pending() bool }
+
+// quiet reports whether nothing waits to be read. An idle server connection has nothing to say: bytes or an end of file mean
+// that the backend closed it, is about to, or that the last borrower left an answer behind.
+func (c *Conn) quiet() bool {
+	if c.raw == nil {
+		if p, ok := c.Net.(pending); ok {
+			return !p.Pending()
+		}
+		return true
+	}
+	if err := c.raw.Read(c.peekFn); err != nil {
+		return false
+	}
+	return c.peekErr == syscall.EAGAIN
+}
+
+// Release gives the connection back. It must be idle: outside a transaction, every answer read.
+func (c *Conn) Release() { c.home.release(c) }
+
+// Discard closes the connection: its state is unknown, or was somebody's own.
+func (c *Conn) Discard() {
+	c.Net.Close()
+	c.home.forget()
+}
+
+// Cancel asks the backend to cancel the statement that runs on c. It returns when the backend has taken the request, so that
+// a caller who keeps c until then cannot hit the next borrower's statement.
+func (c *Conn) Cancel(ctx context.Context) error {
+	cfg := c.home.cfg
+	nc, err := cfg.Dial(ctx, "tcp", c.Backend.Addr)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	deadline, ok := ctx.Deadline()
+	if ok {
+		nc.SetDeadline(deadline)
+	}
+	if _, err := nc.Write(pg.AppendCancelRequest(nil, c.PID, c.Secret)); err != nil {
+		return err
+	}
+	// The server closes without a word once the signal has been sent.
+	var b [1]byte
+	nc.Read(b[:])
+	return nil
+}
+
+// Statements is the set of prepared statements that a server connection holds under names of ours, oldest use first out.
+type Statements struct {
+	byName map[string]*statement
+	head   statement // ring; head.next is the most recently used
+}
+
+type statement struct {
+	name       string
+	prev, next *statement
+}
+
+// Has reports whether name is prepared, and marks it as used.
+func (s *Statements) Has(name string) bool {
+	st, ok := s.byName[name]
+	if ok {
+		st.unlink()
+		s.push(st)
+	}
+	return ok
+}
+
+// Add records that name is prepared now.
+func (s *Statements) Add(name string) {
+	if s.byName == nil {
+		s.byName = make(map[string]*statement)
+		s.head.prev, s.head.next = &s.head, &s.head
+	}
+	if s.Has(name) {
+		return
+	}
+	st := &statement{name: name}
+	s.byName[name] = st
+	s.push(st)
+}
+
+// Remove records that name is not prepared any more.
+func (s *Statements) Remove(name string) {
+	if st, ok := s.byName[name]; ok {
+		st.unlink()
+		delete(s.byName, name)
+	}
+}
+
+// Oldest returns the name used longest ago, "" if there is none.
+func (s *Statements) Oldest() string {
+	if len(s.byName) == 0 {
+		return ""
+	}
+	return s.head.prev.name
+}
+
+// Len returns how many statements are prepared.
+func (s *Statements) Len() int { return len(s.byName) }
+
+// Clear forgets all of them, as DISCARD ALL does on the server.
+func (s *Statements) Clear() { *s = Statements{} }
+
+func (s *Statements) push(st *statement) {
+	st.prev, st.next = &s.head, s.head.next
+	st.prev.next, st.next.prev = st, st
+}
+
+func (st *statement) unlink() {
+	st.prev.next, st.next.prev = st.next, st.prev
+}

@@ -1,0 +1,433 @@
+package pool
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+)
+
+// Dialer connects to a backend.
+type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Config holds the bounds of every pool of a node.
+type Config struct {
+	Size           int           // server connections to one backend, all users and databases together
+	Wait           time.Duration // how long a session waits for one of them
+	Idle           time.Duration // an idle connection is closed after this; 0: never
+	ConnectTimeout time.Duration // to connect and authenticate
+	Dial           Dialer
+	Password       func(user string) (password string, ok bool)
+	Report         func(backend string, err error) // a backend could not be reached: this node's own evidence
+	Logger         *slog.Logger
+}
+
+// ErrClosed is returned once the pools are closed.
+var ErrClosed = errors.New("pool: closed")
+
+// ExhaustedError says that every connection to a backend stayed busy for as long as a session may wait.
+type ExhaustedError struct {
+	Backend string
+	Size    int
+	Wait    time.Duration
+}
+
+func (e *ExhaustedError) Error() string {
+	return fmt.Sprintf("all %d connections to backend %s stayed busy for %s", e.Size, e.Backend, e.Wait)
+}
+
+// ConnectError says that a backend could not be connected to. Err is a *pg.Error if it answered, with its own words.
+type ConnectError struct {
+	Backend string
+	Addr    string
+	Err     error
+}
+
+func (e *ConnectError) Error() string {
+	return fmt.Sprintf("connect to backend %s at %s: %v", e.Backend, e.Addr, e.Err)
+}
+
+// Unwrap returns what the connect failed with.
+func (e *ConnectError) Unwrap() error { return e.Err }
+
+// Elsewhere reports whether another backend of the shard may well do better: this one is out of reach, starting, stopping or full.
+func (e *ConnectError) Elsewhere() bool {
+	var pe *pg.Error
+	if !errors.As(e.Err, &pe) {
+		return true
+	}
+	return pe.Code == pg.CodeCannotConnectNow || pe.Code == pg.CodeAdminShutdown || pe.Code == pg.CodeCrashShutdown || pe.Code == pg.CodeTooManyConnections
+}
+
+// Pools holds one pool for each backend that was ever asked for.
+type Pools struct {
+	cfg Config
+
+	mu     sync.RWMutex
+	byName map[string]*backendPool
+	closed bool
+
+	stop chan struct{}
+	done sync.WaitGroup
+}
+
+// New returns pools without connections.
+func New(cfg Config) *Pools {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Pools{cfg: cfg, byName: make(map[string]*backendPool), stop: make(chan struct{})}
+}
+
+// Open starts the goroutine that closes connections which are idle for too long or were closed by their backend.
+func (p *Pools) Open() {
+	p.done.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-p.stop:
+				return
+			case now := <-tick.C:
+				for _, bp := range p.all() {
+					bp.reap(now)
+				}
+			}
+		}
+	})
+}
+
+// Close closes every idle connection, refuses new ones, and wakes all who wait. Connections that are lent out are closed
+// when they come back.
+func (p *Pools) Close() {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.closed = true
+	p.mu.Unlock()
+	close(p.stop)
+	p.done.Wait()
+	for _, bp := range p.all() {
+		bp.close()
+	}
+}
+
+func (p *Pools) all() []*backendPool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	out := make([]*backendPool, 0, len(p.byName))
+	for _, bp := range p.byName {
+		out = append(out, bp)
+	}
+	return out
+}
+
+// Get lends a connection to b for id. Errors: *ConnectError, *ExhaustedError, ErrClosed, or ctx's.
+func (p *Pools) Get(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
+	bp, err := p.of(b)
+	if err != nil {
+		return nil, err
+	}
+	return bp.get(ctx, b, id)
+}
+
+func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
+	p.mu.RLock()
+	bp, closed := p.byName[b.Name], p.closed
+	p.mu.RUnlock()
+	if closed {
+		return nil, ErrClosed
+	}
+	if bp != nil && bp.addr == b.Addr {
+		return bp, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, ErrClosed
+	}
+	bp = p.byName[b.Name]
+	if bp != nil && bp.addr == b.Addr {
+		return bp, nil
+	}
+	if bp != nil { // the backend moved to another address
+		go bp.close()
+	}
+	bp = &backendPool{cfg: &p.cfg, addr: b.Addr, name: b.Name, idle: make(map[Identity][]*Conn)}
+	p.byName[b.Name] = bp
+	return bp, nil
+}
+
+// Stat is one pool's state.
+type Stat struct {
+	Backend  string `json:"backend"`
+	InUse    int    `json:"in_use"`
+	Idle     int    `json:"idle"`
+	Waiting  int    `json:"waiting"`
+	Size     int    `json:"size"`
+	Connects uint64 `json:"connects"`
+	Failures uint64 `json:"failures"`
+}
+
+// Stats returns the state of every pool, in no order.
+func (p *Pools) Stats() []Stat {
+	var out []Stat
+	for _, bp := range p.all() {
+		bp.mu.Lock()
+		out = append(out, Stat{
+			Backend: bp.name, InUse: bp.total - bp.idleN, Idle: bp.idleN, Waiting: bp.waiters.Len(), Size: p.cfg.Size,
+			Connects: bp.connects.Load(), Failures: bp.failures.Load(),
+		})
+		bp.mu.Unlock()
+	}
+	return out
+}
+
+type backendPool struct {
+	// constant
+	cfg  *Config
+	name string
+	addr string
+
+	// atomic
+	connects atomic.Uint64
+	failures atomic.Uint64
+
+	// guarded by mu
+	mu      sync.Mutex
+	idle    map[Identity][]*Conn // last in, first out
+	idleN   int
+	total   int       // idle, lent out and being connected
+	waiters list.List // of *waiter, first come first served
+	closed  bool
+}
+
+// waiter waits for a connection of its identity, or (a nil Conn) for leave to make one.
+type waiter struct {
+	id    Identity
+	grant chan *Conn // capacity 1
+}
+
+func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
+	for {
+		bp.mu.Lock()
+		if bp.closed {
+			bp.mu.Unlock()
+			return nil, ErrClosed
+		}
+		if c := bp.popIdle(id); c != nil {
+			bp.mu.Unlock()
+			if c.quiet() {
+				return c, nil
+			}
+			c.Discard()
+			continue
+		}
+		if bp.total < bp.cfg.Size {
+			bp.total++
+			bp.mu.Unlock()
+			return bp.connect(ctx, b, id)
+		}
+		if victim := bp.popAnyIdle(); victim != nil { // somebody else's: its place is what we need
+			bp.mu.Unlock()
+			victim.Net.Close()
+			return bp.connect(ctx, b, id)
+		}
+		w := &waiter{id: id, grant: make(chan *Conn, 1)}
+		el := bp.waiters.PushBack(w)
+		bp.mu.Unlock()
+
+		c, err := bp.wait(ctx, w, el)
+		if err != nil {
+			return nil, err
+		}
+		if c == nil {
+			return bp.connect(ctx, b, id)
+		}
+		return c, nil
+	}
+}
+
+func (bp *backendPool) wait(ctx context.Context, w *waiter, el *list.Element) (*Conn, error) {
+	timer := time.NewTimer(bp.cfg.Wait)
+	defer timer.Stop()
+	var err error
+	select {
+	case c, ok := <-w.grant:
+		if !ok {
+			return nil, ErrClosed
+		}
+		return c, nil
+	case <-timer.C:
+		err = &ExhaustedError{Backend: bp.name, Size: bp.cfg.Size, Wait: bp.cfg.Wait}
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	bp.mu.Lock()
+	select {
+	case c, ok := <-w.grant: // granted at the last moment: take it after all
+		bp.mu.Unlock()
+		if !ok {
+			return nil, ErrClosed
+		}
+		return c, nil
+	default:
+		bp.waiters.Remove(el)
+	}
+	bp.mu.Unlock()
+	return nil, err
+}
+
+// connect makes a connection whose place is already counted in total.
+func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
+	c, err := bp.dial(ctx, b, id)
+	if err != nil {
+		bp.failures.Add(1)
+		bp.forget()
+		ce := &ConnectError{Backend: bp.name, Addr: bp.addr, Err: err}
+		// A client that went away says nothing of the backend.
+		if ctx.Err() == nil && ce.Elsewhere() && bp.cfg.Report != nil {
+			var pe *pg.Error
+			if !errors.As(err, &pe) || pe.Code != pg.CodeTooManyConnections {
+				bp.cfg.Report(bp.name, ce)
+			}
+		}
+		return nil, ce
+	}
+	bp.connects.Add(1)
+	return c, nil
+}
+
+func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
+	if bp.cfg.ConnectTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, bp.cfg.ConnectTimeout)
+		defer cancel()
+	}
+	password, _ := bp.cfg.Password(id.User)
+	nc, err := bp.cfg.Dial(ctx, "tcp", b.Addr)
+	if err != nil {
+		return nil, err
+	}
+	s, err := pg.Connect(ctx, nc, &pg.ConnectConfig{User: id.User, Password: password, Database: id.Database})
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return newConn(bp, b, id, s), nil
+}
+
+func (bp *backendPool) release(c *Conn) {
+	bp.mu.Lock()
+	if bp.closed {
+		bp.mu.Unlock()
+		c.Discard()
+		return
+	}
+	if el := bp.waiters.Front(); el != nil {
+		// First come, first served: whoever waits longest gets the place, if need be by a new connection in it.
+		w := bp.waiters.Remove(el).(*waiter)
+		if w.id == c.Identity {
+			w.grant <- c
+			bp.mu.Unlock()
+			return
+		}
+		w.grant <- nil
+		bp.mu.Unlock()
+		c.Net.Close()
+		return
+	}
+	c.since = time.Now()
+	bp.idle[c.Identity] = append(bp.idle[c.Identity], c)
+	bp.idleN++
+	bp.mu.Unlock()
+}
+
+// forget gives up the place of a connection that is gone, to who waits longest.
+func (bp *backendPool) forget() {
+	bp.mu.Lock()
+	defer bp.mu.Unlock()
+	if el := bp.waiters.Front(); el != nil && !bp.closed {
+		bp.waiters.Remove(el).(*waiter).grant <- nil
+		return
+	}
+	bp.total--
+}
+
+func (bp *backendPool) popIdle(id Identity) *Conn {
+	l := bp.idle[id]
+	if len(l) == 0 {
+		return nil
+	}
+	c := l[len(l)-1]
+	l[len(l)-1] = nil
+	if len(l) == 1 {
+		delete(bp.idle, id)
+	} else {
+		bp.idle[id] = l[:len(l)-1]
+	}
+	bp.idleN--
+	return c
+}
+
+func (bp *backendPool) popAnyIdle() *Conn {
+	for id := range bp.idle {
+		return bp.popIdle(id)
+	}
+	return nil
+}
+
+// reap closes what was idle for too long and what its backend has closed.
+func (bp *backendPool) reap(now time.Time) {
+	bp.mu.Lock()
+	var gone []*Conn
+	for id, l := range bp.idle {
+		kept := l[:0]
+		for _, c := range l {
+			if (bp.cfg.Idle > 0 && now.Sub(c.since) > bp.cfg.Idle) || !c.quiet() {
+				gone = append(gone, c)
+			} else {
+				kept = append(kept, c)
+			}
+		}
+		clear(l[len(kept):])
+		if len(kept) == 0 {
+			delete(bp.idle, id)
+		} else {
+			bp.idle[id] = kept
+		}
+	}
+	bp.idleN -= len(gone)
+	bp.mu.Unlock()
+	for _, c := range gone {
+		c.Discard()
+	}
+}
+
+func (bp *backendPool) close() {
+	bp.mu.Lock()
+	bp.closed = true
+	var gone []*Conn
+	for _, l := range bp.idle {
+		gone = append(gone, l...)
+	}
+	bp.idle, bp.idleN = make(map[Identity][]*Conn), 0
+	for el := bp.waiters.Front(); el != nil; el = bp.waiters.Front() {
+		close(bp.waiters.Remove(el).(*waiter).grant)
+	}
+	bp.mu.Unlock()
+	for _, c := range gone {
+		c.Net.Write(pg.AppendTerminate(nil))
+		c.Discard()
+	}
+}

@@ -1,0 +1,454 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// expectation is one message sent to the server whose answer is due. Answers come in the order of the messages.
+type expectation struct {
+	kind     byte // the message's type; synthetic: none was sent, the node answers in its turn
+	quiet    bool // the client did not ask: its answer stops here
+	quietZ   bool // so does the ReadyForQuery
+	begin    bool // the client's transaction block is being opened
+	settings bool // the session's settings are being brought into force
+	doubt    bool // the router could not read the text: if the server can, it must not run
+	stmt     *statement
+	plan     *sqlkey.Plan
+	synth    []byte
+}
+
+const synthetic = 0
+
+// maxServerFrame bounds the server frames that must be whole before they are read; rows and COPY data need not be.
+const maxServerFrame = 16 << 20
+
+func (c *core) push(e expectation) {
+	if c.expectOff == len(c.expect) {
+		c.expect, c.expectOff = c.expect[:0], 0
+		if e.kind == synthetic {
+			c.out = append(c.out, e.synth...)
+			return
+		}
+	}
+	c.expect = append(c.expect, e)
+}
+
+func (c *core) head() *expectation {
+	if !c.waiting() {
+		return nil
+	}
+	return &c.expect[c.expectOff]
+}
+
+// pop ends the first expectation and answers those behind it that are the node's to answer.
+func (c *core) pop() {
+	c.expectOff++
+	for c.waiting() && c.expect[c.expectOff].kind == synthetic {
+		c.out = append(c.out, c.expect[c.expectOff].synth...)
+		c.expectOff++
+	}
+	if !c.waiting() {
+		clear(c.expect) // drop the pointers
+		c.expect, c.expectOff = c.expect[:0], 0
+		if !c.redo && !c.retrying && !c.wanting {
+			c.dropOps()
+		}
+	}
+}
+
+// serverRead takes bytes from the server connection. An error means that they are not PostgreSQL's protocol.
+func (c *core) serverRead(p []byte) error {
+	if len(c.srvIn) > 0 {
+		c.srvIn = append(c.srvIn, p...)
+		p = c.srvIn
+	}
+	for len(p) > 0 {
+		if c.passing > 0 {
+			n := min(c.passing, len(p))
+			if !c.passHide {
+				c.out = append(c.out, p[:n]...)
+			}
+			c.passing -= n
+			p = p[n:]
+			if c.passing == 0 && c.popAfter {
+				c.popAfter = false
+				c.pop()
+			}
+			continue
+		}
+		if len(p) < pg.HeaderSize {
+			break
+		}
+		size := int(uint32(p[1])<<24|uint32(p[2])<<16|uint32(p[3])<<8|uint32(p[4])) + 1
+		if size < pg.HeaderSize || size > 1<<30+pg.HeaderSize {
+			return fmt.Errorf("frame of type %q with length %d", p[0], size-1)
+		}
+		switch p[0] {
+		case 'D', 'd', 'T', 't', 'V':
+			c.streamed(p[0])
+			c.passing = size
+			continue
+		}
+		if size > maxServerFrame {
+			return fmt.Errorf("frame of type %q with length %d", p[0], size-1)
+		}
+		if len(p) < size {
+			break
+		}
+		if err := c.serverFrame(p[0], p[:size]); err != nil {
+			return err
+		}
+		p = p[size:]
+		if c.srv == nil || c.broken {
+			break
+		}
+	}
+	c.srvIn = append(c.srvIn[:0], p...)
+	return nil
+}
+
+// streamed handles the header of a frame whose body nobody here needs to read.
+func (c *core) streamed(typ byte) {
+	h := c.head()
+	c.passHide = h == nil || h.quiet || c.redo
+	// The frame's last byte ends what was asked for; answers of the node's come behind it.
+	c.popAfter = typ == 'T' && h != nil && h.kind == 'D'
+}
+
+// serverFrame handles one whole frame.
+func (c *core) serverFrame(typ byte, frame []byte) error {
+	h := c.head()
+	body := frame[pg.HeaderSize:]
+	switch typ {
+	case 'S':
+		return c.parameterStatus(frame, body, h)
+	case 'N', 'A':
+		if h == nil || !h.quiet {
+			c.out = append(c.out, frame...)
+		}
+		return nil
+	case 'E':
+		return c.serverError(frame, body)
+	}
+	if h == nil {
+		return fmt.Errorf("frame of type %q that nobody asked for", typ)
+	}
+	quiet := h.quiet || c.redo
+	switch typ {
+	case 'Z':
+		return c.readyForQuery(body, h)
+	case 'C':
+		c.lastTag = append(c.lastTag[:0], pg.CommandTag(body)...)
+		if h.plan != nil && !h.quiet {
+			c.sessionDone(h.plan)
+		}
+		if !quiet {
+			c.out = append(c.out, frame...)
+		}
+		if h.kind == 'E' {
+			c.pop()
+		}
+		return nil
+	case 'G':
+		if quiet {
+			return fmt.Errorf("COPY that nobody asked for")
+		}
+		c.copyIn, c.copyExt = true, h.kind == 'E'
+		if c.copyExt && c.expectOff+1 < len(c.expect) && c.expect[c.expectOff+1].kind == 'S' {
+			// The server ignores a Sync while it takes COPY data; the client sends another behind it.
+			c.expect = append(c.expect[:c.expectOff+1], c.expect[c.expectOff+2:]...)
+		}
+		c.seg.retry = false
+	case 'W':
+		return fmt.Errorf("replication data")
+	}
+	switch {
+	case h.doubt:
+		c.out = pg.AppendError(c.out, notUnderstood())
+	case !quiet:
+		c.out = append(c.out, frame...)
+	}
+	switch {
+	case typ == '1' && h.kind == 'P', typ == '2' && h.kind == 'B', typ == '3' && h.kind == 'C', typ == 'n' && h.kind == 'D':
+		c.pop()
+	case (typ == 'I' || typ == 's') && h.kind == 'E':
+		c.pop()
+	case (typ == 'I' || typ == 'K' || typ == 'n') && h.kind == 'Q', typ == 'G', typ == 'H', typ == 'c':
+	default:
+		return fmt.Errorf("frame of type %q as the answer to %q", typ, h.kind)
+	}
+	return nil
+}
+
+// hiddenParams are reported by servers and mean nothing to a client that may be on another server with its next statement.
+func hiddenParam(name string) bool { return name == "in_hot_standby" }
+
+func (c *core) parameterStatus(frame, body []byte, h *expectation) error {
+	name, value, err := pg.DecodeParameterStatus(body)
+	if err != nil {
+		return err
+	}
+	c.srv.Params[name] = value
+	if hiddenParam(name) || h != nil && h.settings || c.clientParams[name] == value {
+		return nil
+	}
+	c.clientParams[name] = value
+	c.out = append(c.out, frame...)
+	return nil
+}
+
+// alignParams tells the client of parameters that differ on this server connection from what the client was told last.
+func (c *core) alignParams() {
+	for name, was := range c.clientParams {
+		if now, ok := c.srv.Params[name]; ok && now != was && !hiddenParam(name) && name != "server_version" {
+			c.clientParams[name] = now
+			c.out = pg.AppendParameterStatus(c.out, name, now)
+		}
+	}
+}
+
+func (c *core) readyForQuery(body []byte, h *expectation) error {
+	status, err := pg.DecodeReady(body)
+	if err != nil {
+		return err
+	}
+	if h.kind != 'Q' && h.kind != 'S' && h.kind != 'F' {
+		return fmt.Errorf("ReadyForQuery as the answer to %q", h.kind)
+	}
+	e := *h
+	c.statusChanged(status)
+	if e.settings {
+		c.pop()
+		if c.lastErr != nil {
+			err := asError(c.lastErr)
+			c.lastErr, c.broken = nil, true
+			c.failOff(err)
+			return nil
+		}
+		c.srv.Applied = c.settings.print
+		c.alignParams()
+		c.outMark = len(c.out)
+		c.emit()
+		return nil
+	}
+	if c.redo {
+		c.out = c.out[:c.outMark]
+		c.expectOff++
+		c.expect, c.expectOff = c.expect[:0], 0
+		return nil
+	}
+	if !e.quietZ {
+		if status == 'I' {
+			status = c.virtualStatus()
+		}
+		c.out = pg.AppendReady(c.out, status)
+	}
+	c.pop()
+	return nil
+}
+
+// failOff answers the request in hand with an error while its connection is about to be closed, outside any transaction.
+func (c *core) failOff(e *pg.Error) {
+	c.status, c.serverOpen = 'I', false
+	c.fail(e)
+}
+
+// serverError handles an ErrorResponse.
+func (c *core) serverError(frame, body []byte) error {
+	e, err := pg.DecodeError(body)
+	if err != nil {
+		return err
+	}
+	if e.Severity == "FATAL" || e.Severity == "PANIC" {
+		c.fatal = e // the connection ends; serverLost says what that means for the client
+		return errors.New(e.Message)
+	}
+	h := c.head()
+	if h == nil {
+		return fmt.Errorf("an error that nobody asked for: %s", e.Message)
+	}
+	c.copyIn = false
+	c.env.metrics.BackendError(c.srv.Backend.Name, e.Code)
+	switch {
+	case h.settings:
+		c.lastErr = e
+		return nil
+	case h.begin:
+		// The block could not be opened: this error is the answer, and what follows it is not.
+		c.out = append(c.out, frame...)
+		for i := c.expectOff + 1; i < len(c.expect); i++ {
+			c.expect[i].quiet = true
+			if c.expect[i].kind == synthetic {
+				c.expect[i].synth = nil
+			}
+		}
+		return nil
+	case e.Code == pg.CodeReadOnlyTransaction && c.seg.retry && !c.flushed && !c.need.write:
+		c.redo = true // it was no plain read after all: nothing took effect, so the primary may have it
+	}
+	if !h.quiet && !c.redo {
+		c.out = append(c.out, frame...)
+		if c.tx.open {
+			c.tx.failed = true
+		}
+	}
+	if h.kind == 'Q' || h.kind == 'F' {
+		return nil
+	}
+	// The server discards up to the Sync.
+	for c.waiting() && c.expect[c.expectOff].kind != 'S' {
+		if !c.redo {
+			c.dropped(&c.expect[c.expectOff])
+		}
+		c.expectOff++
+	}
+	if !c.waiting() || c.expect[c.expectOff].quietZ {
+		c.skip = true
+	}
+	if !c.waiting() {
+		c.expect, c.expectOff = c.expect[:0], 0
+		c.dropOps()
+	}
+	return nil
+}
+
+// dropped takes back what was noted when the message was sent: the server has not carried it out.
+func (c *core) dropped(e *expectation) {
+	if e.stmt == nil {
+		return
+	}
+	if e.stmt.name == "" {
+		c.srv.Unnamed = 0
+	} else {
+		c.srv.Prepared.Remove(e.stmt.server)
+	}
+	if !e.quiet {
+		c.stmts.remove(e.stmt)
+	}
+}
+
+// sessionDone follows what a statement that the server has carried out does to the session.
+func (c *core) sessionDone(plan *sqlkey.Plan) {
+	if plan.Tx != sqlkey.TxNone {
+		c.txStatementDone(plan)
+	}
+	switch plan.Session {
+	case sqlkey.SessSet:
+		inForce := c.srv.Applied == c.settings.print
+		if plan.Default {
+			c.settings = c.settings.without(plan.Setting)
+			if x, ok := c.base.get(plan.Setting); ok {
+				c.settings, inForce = c.settings.with(x), false
+			}
+		} else {
+			c.settings = c.settings.with(setting{plan.Setting, plan.Value, plan.SQL})
+		}
+		c.srv.Applied = stale
+		if inForce {
+			c.srv.Applied = c.settings.print
+		}
+	case sqlkey.SessReset:
+		c.settings = c.base
+		c.srv.Applied = stale
+		if plan.Setting == "DISCARD ALL" {
+			c.stmts.clear()
+			c.srv.Prepared.Clear()
+			c.srv.Unnamed, c.pinned = 0, ""
+		}
+	}
+}
+
+// stale marks a server connection whose settings are not known: they are set anew before it is used.
+const stale = "?"
+
+// serverLost tells that the server connection has broken, or that what came from it is not PostgreSQL's protocol.
+func (c *core) serverLost(err error) {
+	if c.fatal == nil {
+		c.env.metrics.BackendError(c.srv.Backend.Name, pg.CodeConnectionFailure)
+	} else {
+		c.env.metrics.BackendError(c.srv.Backend.Name, c.fatal.Code)
+	}
+	name := c.srv.Backend.Name
+	midFrame := c.passing > 0 && !c.passHide
+	settings := c.head() != nil && c.head().settings
+	retry := c.tried+1 < len(c.hops) && (settings || c.seg.retry && !c.flushed)
+	wasIn := c.onServer() || c.tx.inServer
+	synced := false
+	for i := c.expectOff; i < len(c.expect); i++ {
+		synced = synced || c.expect[i].kind == 'S'
+	}
+	pinned := c.pinned
+	c.expect, c.expectOff, c.toServer = c.expect[:0], 0, c.toServer[:0]
+	c.broken, c.status, c.serverOpen, c.copyIn = true, 'I', false, false
+	c.srvIn, c.passing = c.srvIn[:0], 0
+
+	if retry {
+		c.out = c.out[:c.outMark]
+		c.retrying = true
+		c.env.metrics.Failover(name)
+		return
+	}
+	if midFrame { // the client has half a row: there is no way to tell it anything but by ending
+		c.closing = true
+		c.tx = transaction{}
+		return
+	}
+	e := c.lostError(name, err, wasIn)
+	if pinned != "" {
+		c.terminate(e.WithDetail(e.Detail + " The session was tied to that connection: " + pinned + "."))
+		return
+	}
+	if c.tx.inServer || wasIn {
+		// The block is gone; the client learns it as it would of any failed one.
+		c.tx = transaction{open: true, failed: true, saved: c.tx.saved}
+		if c.committing() {
+			c.settings, c.tx = c.tx.saved, transaction{}
+		}
+	}
+	if c.kind == 'S' {
+		c.undo()
+		c.dropOps()
+		c.out = pg.AppendError(c.out, e)
+		if !synced {
+			c.skip = true
+			return
+		}
+		c.out = pg.AppendReady(c.out, c.virtualStatus())
+		return
+	}
+	c.out = pg.AppendError(c.out, e)
+	if c.tx.open {
+		c.tx.failed = true
+	}
+	c.out = pg.AppendReady(c.out, c.virtualStatus())
+}
+
+// committing reports whether the request in hand was to end its transaction block.
+func (c *core) committing() bool {
+	return c.plan != nil && (c.plan.Tx == sqlkey.TxCommit || c.plan.Tx == sqlkey.TxRollback)
+}
+
+// lostError says what the loss of a server connection means for the request in hand.
+func (c *core) lostError(backend string, err error, wasIn bool) *pg.Error {
+	detail := ""
+	if c.fatal != nil {
+		detail = "Its last words: " + c.fatal.Message + "."
+	} else if err != nil {
+		detail = "The connection ended with: " + err.Error() + "."
+	}
+	commit := c.plan != nil && c.plan.Tx == sqlkey.TxCommit
+	switch {
+	case !c.seg.read && (!wasIn || commit):
+		return pg.NewError(pg.CodeTransactionResolutionUnknown, "the connection to backend "+backend+" was lost while the statement ran: whether it took effect is unknown").
+			WithDetail(detail).WithHint("Look before you try again.")
+	case wasIn:
+		return pg.NewError(pg.CodeConnectionFailure, "the connection to backend "+backend+" was lost: the transaction was rolled back").
+			WithDetail(detail).WithHint("Start the transaction again.")
+	}
+	return pg.NewError(pg.CodeConnectionFailure, "the connection to backend "+backend+" was lost while the statement ran").
+		WithDetail(detail).WithHint("It was a read: it can be tried again.")
+}

@@ -1,0 +1,304 @@
+package wire_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
+
+	"rangefinder/fib"
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+	"rangefinder/wire"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.WithFarm(m)) }
+
+// rig is one router in front of real servers: two shards, each a primary with a replica, and a table app.orders that is
+// sharded over them by the hash of customer_id. Table notes is on shard_1 alone.
+type rig struct {
+	t      *testing.T
+	table  *rib.Table
+	handle *fib.Handle
+	server *wire.Server
+	pools  *pool.Pools
+	addr   string
+	counts *counts
+
+	mu    sync.Mutex
+	stamp uint64
+}
+
+// shards are started once: every rig stands in front of the same servers, in databases of its own.
+type shardServers struct{ primary, replica *pgtest.Server }
+
+var (
+	startShards sync.Once
+	allShards   []shardServers
+)
+
+func servers(t *testing.T) []shardServers {
+	startShards.Do(func() {
+		for range 2 {
+			p, err := pgtest.Shared(t).Primary(t.Context(), pgtest.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := pgtest.Shared(t).Replica(t.Context(), p, pgtest.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			allShards = append(allShards, shardServers{p, r})
+		}
+	})
+	if len(allShards) != 2 {
+		t.Fatal("the servers did not start in an earlier test")
+	}
+	return allShards
+}
+
+type counts struct {
+	mu       sync.Mutex
+	failover map[string]int
+	errors   map[string]int
+	refused  map[string]int
+}
+
+func (c *counts) Planned(bool, time.Duration) {}
+func (c *counts) Refused(code string)         { c.add(&c.refused, code) }
+func (c *counts) BackendError(b, code string) { c.add(&c.errors, b+" "+code) }
+func (c *counts) Failover(backend string)     { c.add(&c.failover, backend) }
+func (c *counts) add(m *map[string]int, k string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if *m == nil {
+		*m = make(map[string]int)
+	}
+	(*m)[k]++
+}
+
+type rigOptions struct {
+	poolSize   int
+	wait       time.Duration
+	maxClients int
+	maxFrame   int
+	shards     []shardServers // instead of the shared ones
+	backends   []rib.Backend  // more of them, announced as primaries that are up
+	replicaLag time.Duration
+}
+
+const (
+	testUser     = "app"
+	testPassword = "s3cret 'pass' \\ word"
+)
+
+func newRig(t *testing.T, o rigOptions) *rig {
+	t.Helper()
+	if o.shards == nil && o.backends == nil {
+		o.shards = servers(t)
+	}
+	if o.poolSize == 0 {
+		o.poolSize = 20
+	}
+	if o.wait == 0 {
+		o.wait = 5 * time.Second
+	}
+	if o.maxClients == 0 {
+		o.maxClients = 200
+	}
+	if o.maxFrame == 0 {
+		o.maxFrame = 16 << 20
+	}
+	r := &rig{t: t, table: rib.NewTable(rib.Member{Name: "n1", Region: "fra"}), handle: new(fib.Handle), counts: new(counts)}
+	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
+
+	own := &rib.Ownership{ClusterID: "test", Epoch: rib.Epoch{Index: 1}, Catalog: 1}
+	h := r.table.Health()
+	h.Distance("fra", time.Millisecond, time.Now())
+	var names []string
+	for i, s := range o.shards {
+		name := fmt.Sprintf("shard_%d", i+1)
+		names = append(names, name)
+		own.Shards = append(own.Shards, rib.Shard{Name: name, SystemID: s.primary.SystemID()})
+		r.announce(rib.Backend{Name: name + "-primary", Shard: name, Region: "far", Addr: s.primary.Addr(), SystemID: s.primary.SystemID()}, rib.Primary)
+		if s.replica != nil {
+			r.announce(rib.Backend{Name: name + "-replica", Shard: name, Region: "fra", Addr: s.replica.Addr(), SystemID: s.primary.SystemID()}, rib.Replica)
+		}
+	}
+	for i, b := range o.backends {
+		b.SystemID = uint64(1000 + i)
+		names = append(names, b.Shard)
+		own.Shards = append(own.Shards, rib.Shard{Name: b.Shard, SystemID: b.SystemID})
+		r.announce(b, rib.Primary)
+	}
+	own.Keyspaces = []rib.Keyspace{{
+		ID: 1, Name: "app.orders", Database: "app", Method: "hash", Types: []rib.Type{rib.TypeBigint},
+		Tables: []rib.KeyedTable{{Schema: "public", Name: "orders", Columns: []string{"customer_id"}}},
+		Ranges: rib.EvenRanges(names),
+	}}
+	h.Distance("far", 50*time.Millisecond, time.Now())
+	r.table.Owners().Set(own)
+
+	m := fib.NewMaintainer(r.table, r.handle, log)
+	m.Open()
+	t.Cleanup(func() { m.Close() })
+
+	r.pools = pool.New(pool.Config{
+		Size: o.poolSize, Wait: o.wait, Idle: time.Minute, ConnectTimeout: 5 * time.Second,
+		Dial:     new(net.Dialer).DialContext,
+		Password: func(string) (string, bool) { return testPassword, true },
+		Report: func(backend string, err error) {
+			log.Info("evidence", "backend", backend, "err", err)
+			h.Evidence(backend, true, err.Error())
+		},
+		Logger: log,
+	})
+	r.pools.Open()
+	verifier := pg.NewVerifier(testPassword)
+	r.server = wire.NewServer(wire.Config{
+		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools,
+		Databases: map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1"}, "other": {Shard: "shard_1"}},
+		Lookup: func(user, _ string) (pg.Verifier, error) {
+			if user != testUser {
+				return pg.Verifier{}, fmt.Errorf("no such user")
+			}
+			return verifier, nil
+		},
+		MaxClients: o.maxClients, MaxFrame: o.maxFrame, StartupTimeout: 3 * time.Second,
+		Metrics: r.counts, Logger: log,
+	})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.addr = ln.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- r.server.Serve(ln) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		r.server.Shutdown(ctx)
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		r.pools.Close()
+	})
+	pgtest.Eventually(t, 5*time.Second, func() error {
+		for _, name := range names {
+			s := r.handle.Load().Slot(name)
+			if s == nil || len(s.Candidates().Writes) == 0 {
+				return fmt.Errorf("%s has no primary yet", name)
+			}
+		}
+		return nil
+	})
+	if o.backends == nil {
+		r.schema(o.shards)
+	}
+	return r
+}
+
+func (r *rig) announce(b rib.Backend, role rib.Role) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stamp++
+	r.table.Health().Announce(rib.Announcement{Backend: b, Observer: "n1", Stamp: rib.Stamp{Seq: r.stamp}})
+	r.table.Health().Observe(rib.Route{Backend: b.Name, Observer: "n1", Stamp: rib.Stamp{Seq: r.stamp}, State: rib.Up, Role: role, Timeline: 1, Latency: time.Millisecond})
+}
+
+// schema makes the test's tables anew and waits until the replicas have them.
+func (r *rig) schema(shards []shardServers) {
+	r.t.Helper()
+	ctx := ctxOf(r.t)
+	for i, s := range shards {
+		err := s.primary.Exec(ctx,
+			"DROP DATABASE IF EXISTS app WITH (FORCE)",
+			"CREATE DATABASE app",
+			"DO $$ BEGIN CREATE ROLE app LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+		)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		sql := []string{
+			"CREATE TABLE orders (customer_id bigint NOT NULL, id bigint NOT NULL, item text, PRIMARY KEY (customer_id, id))",
+			"GRANT ALL ON orders TO app", "GRANT ALL ON SCHEMA public TO app",
+		}
+		if i == 0 {
+			sql = append(sql, "CREATE TABLE notes (id int PRIMARY KEY, body text)", "GRANT ALL ON notes TO app")
+		}
+		if err := s.primary.ExecIn(ctx, "app", sql...); err != nil {
+			r.t.Fatal(err)
+		}
+		if s.replica != nil {
+			if err := s.replica.CaughtUp(ctx); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+	}
+}
+
+func (r *rig) dsn() string { return r.dsnOf("app") }
+
+func (r *rig) dsnOf(database string) string {
+	host, port, _ := net.SplitHostPort(r.addr)
+	return fmt.Sprintf("host=%s port=%s user=%s password='%s' dbname=%s sslmode=disable", host, port, testUser, `s3cret \'pass\' \\ word`, database)
+}
+
+func (r *rig) connect(mode pgx.QueryExecMode) *pgx.Conn {
+	r.t.Helper()
+	cfg, err := pgx.ParseConfig(r.dsn())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cfg.DefaultQueryExecMode = mode
+	conn, err := pgx.ConnectConfig(ctxOf(r.t), cfg)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// keyOn returns a customer_id that belongs to the shard.
+func (r *rig) keyOn(shard string, from int64) int64 {
+	r.t.Helper()
+	m, err := rib.MethodByName("hash")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for k := from; ; k++ {
+		key, err := m.AppendKey(nil, rib.Value{Type: rib.TypeBigint, Int: k})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if o, ok := r.handle.Load().Lookup(1, key); ok && o.Slot.Shard() == shard {
+			return k
+		}
+	}
+}
+
+func ctxOf(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	if testing.Verbose() {
+		os.Stderr.Write(p)
+	}
+	return len(p), nil
+}

@@ -1,0 +1,302 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"rangefinder/fib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
+)
+
+// need is where a request must run.
+type need struct {
+	slot  *fib.Slot // nil: any shard will do
+	write bool      // on the primary
+}
+
+// route finds where one statement must run, from its plan and the arguments of this execution.
+func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
+	n := need{write: c.mustWrite(plan)}
+	if plan.Syntax {
+		return n, notUnderstood()
+	}
+	switch plan.Target {
+	case sqlkey.None:
+		return n, plan.Err
+	case sqlkey.Any:
+		return n, nil
+	case sqlkey.Unsharded:
+		n.slot = c.table.Slot(plan.Shard)
+		if n.slot == nil {
+			return n, unknownShard(plan.Shard)
+		}
+		return n, nil
+	}
+	if e := c.readable(); e != nil {
+		return n, e
+	}
+	for i := range plan.Keys {
+		key, err := plan.AppendKey(c.keyBuf[:0], i, args, c.clientUTF8())
+		if err != nil {
+			return n, asError(err)
+		}
+		c.keyBuf = key
+		owner, ok := c.table.Lookup(plan.Keyspace, key)
+		if !ok {
+			return n, pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("keyspace %s has no owner for %s", plan.KeyspaceName, plan.Keys[i].Text)).
+				WithHint("The keyspace may have been made a moment ago; try again.")
+		}
+		if n.slot == nil {
+			n.slot = owner.Slot
+			continue
+		}
+		if n.slot != owner.Slot && n.slot.Shard() != owner.Slot.Shard() {
+			return n, pg.NewError(pg.CodeFeatureNotSupported, "the statement's keys belong to different shards").
+				WithDetail(fmt.Sprintf("%s belongs to %s, %s to %s.", plan.Keys[0].Text, n.slot.Shard(), plan.Keys[i].Text, owner.Slot.Shard())).
+				WithHint("Send one statement for each shard.")
+		}
+	}
+	return n, nil
+}
+
+// mustWrite reports whether a statement must run on the primary.
+func (c *core) mustWrite(plan *sqlkey.Plan) bool {
+	if plan.Intent != sqlkey.Read {
+		return true
+	}
+	if c.tx.open && plan.Target != sqlkey.Any && (!c.tx.readOnly || c.tx.serializable) {
+		return true
+	}
+	if c.lastWrite.IsZero() {
+		return false
+	}
+	if c.env.now().Sub(c.lastWrite) < readYourWrites {
+		return true
+	}
+	c.lastWrite = time.Time{}
+	return false
+}
+
+// readable refuses to look for keys in text that PostgreSQL would read in another way than the parser does.
+func (c *core) readable() *pg.Error {
+	if c.clientParams["standard_conforming_strings"] == "off" {
+		return pg.NewError(pg.CodeFeatureNotSupported, "sharded tables need standard_conforming_strings = on").
+			WithHint("SET standard_conforming_strings = on.")
+	}
+	if enc := c.clientParams["client_encoding"]; unsafeEncodings[enc] {
+		return pg.NewError(pg.CodeFeatureNotSupported, "sharded tables cannot be used with client_encoding "+enc).
+			WithHint("SET client_encoding = 'UTF8'.")
+	}
+	return nil
+}
+
+func (c *core) clientUTF8() bool { return c.clientParams["client_encoding"] == "UTF8" }
+
+// merge joins what two statements of one request need. Both must run on one shard.
+func (n *need) merge(o need, plan *sqlkey.Plan) *pg.Error {
+	n.write = n.write || o.write
+	if o.slot == nil {
+		return nil
+	}
+	if n.slot == nil {
+		n.slot = o.slot
+		return nil
+	}
+	if n.slot.Shard() != o.slot.Shard() {
+		return pg.NewError(pg.CodeFeatureNotSupported, "statements sent before one Sync belong to different shards").
+			WithDetail(fmt.Sprintf("Everything up to a Sync is one transaction. It began on %s; %s belongs to %s.", n.slot.Shard(), describe(plan), o.slot.Shard())).
+			WithHint("Send a Sync between statements for different shards.")
+	}
+	return nil
+}
+
+// describe names what ties a statement to its shard.
+func describe(plan *sqlkey.Plan) string {
+	switch {
+	case len(plan.Keys) > 0 && plan.Keys[0].Text != "":
+		return "the key " + plan.Keys[0].Text
+	case len(plan.Tables) > 0:
+		return "table " + plan.Tables[0]
+	}
+	return "the next statement"
+}
+
+// dispatch sends the request in hand on its way: to the connection that the session holds, or to the closest backend.
+func (c *core) dispatch(n need) {
+	c.need, c.outMark, c.flushed, c.redo, c.tried = n, len(c.out), false, false, 0
+	if c.srv != nil {
+		if n.slot != nil && n.slot.Shard() != c.srvShard {
+			c.fail(c.elsewhere(n))
+			return
+		}
+		c.emit()
+		return
+	}
+	slot := n.slot
+	if slot == nil {
+		slot = c.anySlot(n.write)
+	}
+	if slot == nil {
+		c.fail(pg.NewError(pg.CodeCannotConnectNow, "no shard is known yet").
+			WithHint("The node has not heard of any backend that it may use; see /debug on its HTTP port."))
+		return
+	}
+	cand := slot.Candidates()
+	c.hops, c.first = cand.Reads, 0
+	if n.write {
+		c.hops = cand.Writes
+	} else if len(cand.Reads) > 0 {
+		c.first = cand.PickRead(c.env.random())
+	}
+	if len(c.hops) == 0 {
+		e := pg.NewError(pg.CodeCannotConnectNow, "shard "+slot.Shard()+" has no backend that can be used now").
+			WithHint("See why with: rangefinder route '…', or /debug/fib on the node's HTTP port.")
+		if n.write {
+			e = pg.NewError(pg.CodeCannotConnectNow, "shard "+slot.Shard()+" has no primary that takes writes now").
+				WithHint("Try again when one has been promoted; see why with: rangefinder route '…'.")
+		}
+		c.fail(e)
+		return
+	}
+	c.wanting, c.srvShard = true, slot.Shard()
+	c.setHop()
+}
+
+// elsewhere is the error for a statement whose shard is not the one that the session's connection belongs to.
+func (c *core) elsewhere(n need) *pg.Error {
+	what := "the statement"
+	if c.plan != nil {
+		what = describe(c.plan)
+	}
+	if c.pinned != "" && c.status == 'I' {
+		return pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("%s belongs to %s, but this session is tied to %s", what, n.slot.Shard(), c.srvShard)).
+			WithDetail("The session's state cannot be moved: " + c.pinned + ".").
+			WithHint("Use another connection for the other shard.")
+	}
+	return pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("%s belongs to %s, but this transaction is open on %s", what, n.slot.Shard(), c.srvShard)).
+		WithDetail("A transaction stays on the shard of its first statement that names one.").
+		WithHint("Use one transaction for each shard.")
+}
+
+// anySlot picks the shard for a statement that names none: the closest one.
+func (c *core) anySlot(write bool) *fib.Slot {
+	if rule := c.env.rule(c.db); rule.Shard != "" && write {
+		if s := c.table.Slot(rule.Shard); s != nil {
+			return s
+		}
+	}
+	var best *fib.Slot
+	var cost time.Duration
+	for _, s := range c.table.Slots() {
+		hops := s.Candidates().Reads
+		if write {
+			hops = s.Candidates().Writes
+		}
+		if len(hops) == 0 || best != nil && !hops[0].Healthy {
+			continue
+		}
+		if best == nil || hops[0].Cost < cost {
+			best, cost = s, hops[0].Cost
+		}
+	}
+	return best
+}
+
+// setHop points at the candidate whose turn it is: the first choice, then the others in their order.
+func (c *core) setHop() {
+	i := c.first
+	if c.tried > 0 {
+		i = c.tried - 1
+		if i >= c.first {
+			i++
+		}
+	}
+	c.hop = &c.hops[i]
+}
+
+// acquired takes the connection that the transport got for hop.
+func (c *core) acquired(conn *pool.Conn) {
+	c.wanting = false
+	c.srv, c.srvHop, c.status = conn, c.hop, 'I'
+	c.srvHop.Gauge.InFlight.Add(1)
+	conn.Unnamed = 0 // whatever the last borrower left there
+	if conn.Applied == c.settings.print {
+		c.emit()
+		return
+	}
+	sql := c.settings.print
+	if conn.Applied != "" {
+		sql = resetSettings + sql
+	}
+	// On its own, and waited for: a statement must never run under the settings of somebody else.
+	c.toServer = pg.AppendQuery(c.toServer, sql)
+	c.push(expectation{kind: 'Q', quiet: true, settings: true})
+}
+
+// refused tells that hop could not be had. The next candidate is tried if that may help.
+func (c *core) refused(err error) {
+	c.lastErr = err
+	var ce *pool.ConnectError
+	if errors.As(err, &ce) && ce.Elsewhere() && c.tried+1 < len(c.hops) {
+		c.tried++
+		c.setHop()
+		c.env.metrics.Failover(ce.Backend)
+		return
+	}
+	c.wanting = false
+	c.fail(c.refusal(err))
+}
+
+func (c *core) refusal(err error) *pg.Error {
+	var ee *pool.ExhaustedError
+	var ce *pool.ConnectError
+	var pe *pg.Error
+	switch {
+	case errors.As(err, &ee):
+		return pg.NewError(pg.CodeTooManyConnections, ee.Error()).
+			WithHint("Raise pool.size, or look for transactions that stay open: /debug shows each pool.")
+	case errors.As(err, &ce) && errors.As(ce.Err, &pe):
+		return pg.NewError(pe.Code, "backend "+ce.Backend+" refused the connection: "+pe.Message).WithDetail(pe.Detail).WithHint(pe.Hint)
+	case errors.As(err, &ce):
+		return pg.NewError(pg.CodeCannotConnectNow, "no backend of shard "+c.srvShard+" that could run this can be reached").
+			WithDetail(ce.Error()).
+			WithHint("Nothing was sent: the statement can be tried again.")
+	}
+	return pg.NewError(pg.CodeCannotConnectNow, err.Error())
+}
+
+// returned tells that the server connection was given back or closed.
+func (c *core) returned() {
+	if c.srvHop != nil {
+		c.srvHop.Gauge.InFlight.Add(-1)
+	}
+	c.srv, c.srvHop, c.broken, c.pinned, c.status = nil, nil, false, "", 'I'
+	c.serverOpen, c.copyIn, c.fatal = false, false, nil
+	c.srvIn, c.passing = c.srvIn[:0], 0
+	switch {
+	case c.redo:
+		n := c.need
+		n.write = true
+		c.dispatch(n)
+	case c.retrying:
+		c.retrying, c.wanting = false, true
+		c.tried++
+		c.setHop()
+	}
+}
+
+func unknownShard(name string) *pg.Error {
+	return pg.NewError(pg.CodeCannotConnectNow, "shard "+name+" is not known to this node").
+		WithHint("Check the `shard` key of [[databases]] and that a node lists a backend of that shard.")
+}
+
+func asError(err error) *pg.Error {
+	var e *pg.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return pg.NewError(pg.CodeInternalError, err.Error())
+}

@@ -1,0 +1,318 @@
+package wire
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	mrand "math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
+)
+
+// Metrics is told what sessions do. Its methods are called on the way of a statement: they must not block.
+type Metrics interface {
+	// Planned is called for each statement that was planned, with the time that took.
+	Planned(read bool, took time.Duration)
+	// Refused is called for each request that the node itself answered with an error.
+	Refused(sqlstate string)
+	// BackendError is called for each error that a backend answered with or was lost with.
+	BackendError(backend, sqlstate string)
+	// Failover is called when a statement goes to another backend because this one failed.
+	Failover(backend string)
+}
+
+// Config is what a Server needs.
+type Config struct {
+	FIB            *fib.Handle
+	Planner        *sqlkey.Planner
+	Pools          *pool.Pools
+	Databases      map[string]sqlkey.DatabaseRule                   // by the name that clients connect to
+	Lookup         func(user, database string) (pg.Verifier, error) // see pg.AcceptConfig
+	AuthMethod     string                                           // see pg.AcceptConfig
+	MaxClients     int                                              // sessions and handshakes at a time
+	MaxFrame       int                                              // bytes of one client message
+	StartupTimeout time.Duration                                    // for the whole handshake
+	Metrics        Metrics
+	Logger         *slog.Logger
+}
+
+// Server accepts client connections and runs their sessions.
+type Server struct {
+	// constant
+	cfg    Config
+	env    env
+	pools  *pool.Pools
+	log    *slog.Logger
+	accept pg.AcceptConfig
+
+	// atomic
+	draining atomic.Bool
+	catalog  atomic.Pointer[catalogOf]
+	accepted atomic.Uint64
+
+	// guarded by mu
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	conns     map[net.Conn]struct{} // all, from accept to close
+	sessions  map[uint32]*session   // by pid
+	fresh     map[pool.Identity]*fresh
+
+	ctx    context.Context // ends when sessions are to be ended by force
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+type catalogOf struct {
+	ownership *rib.Ownership
+	catalog   *sqlkey.Catalog
+}
+
+// NewServer returns a server that serves nothing yet.
+func NewServer(cfg Config) *Server {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{
+		cfg: cfg, pools: cfg.Pools, log: cfg.Logger,
+		listeners: make(map[net.Listener]struct{}), conns: make(map[net.Conn]struct{}),
+		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh),
+		ctx: ctx, cancel: cancel,
+	}
+	s.accept = pg.AcceptConfig{Lookup: cfg.Lookup, Method: cfg.AuthMethod, Timeout: cfg.StartupTimeout}
+	s.env = env{
+		fib: cfg.FIB, planner: cfg.Planner, catalog: s.catalogFor, metrics: cfg.Metrics,
+		rule: func(db string) sqlkey.DatabaseRule { return cfg.Databases[db] },
+		now:  time.Now, random: mrand.Uint32, maxFrame: cfg.MaxFrame,
+	}
+	return s
+}
+
+// catalogFor returns the planner's view of the ownership that t was compiled from.
+func (s *Server) catalogFor(t *fib.Table) *sqlkey.Catalog {
+	o := t.Ownership()
+	if c := s.catalog.Load(); c != nil && c.ownership == o {
+		return c.catalog
+	}
+	c := &catalogOf{o, sqlkey.NewCatalog(o, s.cfg.Databases)}
+	s.catalog.Store(c)
+	return c.catalog
+}
+
+// Catalog returns what plans stand on at present.
+func (s *Server) Catalog() *sqlkey.Catalog { return s.catalogFor(s.cfg.FIB.Load()) }
+
+// Serve accepts connections until ln is closed or the server shut down; then it returns nil.
+func (s *Server) Serve(ln net.Listener) error {
+	s.mu.Lock()
+	s.listeners[ln] = struct{}{}
+	s.mu.Unlock()
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() {
+				continue
+			}
+			s.log.Warn("accept failed", "err", err)
+			select { // out of file descriptors, most likely: let some close
+			case <-time.After(100 * time.Millisecond):
+			case <-s.ctx.Done():
+				return nil
+			}
+			continue
+		}
+		s.mu.Lock()
+		if s.draining.Load() {
+			s.mu.Unlock()
+			conn.Close()
+			return nil
+		}
+		full := len(s.conns) >= s.cfg.MaxClients
+		if !full {
+			s.conns[conn] = struct{}{}
+			s.done.Add(1)
+		}
+		s.mu.Unlock()
+		if full {
+			conn.SetWriteDeadline(time.Now().Add(time.Second))
+			conn.Write(pg.AppendError(nil, &pg.Error{Severity: "FATAL", Code: pg.CodeTooManyConnections, Message: "sorry, too many clients already", Hint: "Raise limits.clients."}))
+			conn.Close()
+			continue
+		}
+		s.accepted.Add(1)
+		go func() {
+			defer s.done.Done()
+			s.serve(conn)
+			conn.Close()
+			s.mu.Lock()
+			delete(s.conns, conn)
+			s.mu.Unlock()
+		}()
+	}
+}
+
+// serve runs one connection to its end. A panic ends this session and no other.
+func (s *Server) serve(conn net.Conn) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.Error("session panicked", "client", conn.RemoteAddr(), "panic", r, "stack", stack())
+		}
+	}()
+	client, err := pg.Accept(conn, &s.accept)
+	if err != nil {
+		s.log.Info("client refused", "client", conn.RemoteAddr(), "err", err)
+		return
+	}
+	if client.Startup.Kind == pg.KindCancel {
+		s.cancelRequest(client.Startup.PID, client.Startup.Secret)
+		return
+	}
+	ses, e := s.begin(client)
+	if e != nil {
+		e.Severity = "FATAL"
+		client.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+		client.Conn.Write(pg.AppendError(nil, e))
+		s.log.Info("client refused", "client", conn.RemoteAddr(), "user", client.User, "database", client.Database, "err", e)
+		return
+	}
+	defer func() {
+		s.mu.Lock()
+		delete(s.sessions, ses.pid)
+		s.mu.Unlock()
+	}()
+	ses.run(s.ctx)
+}
+
+// begin makes the session of an authenticated client and writes what a server says at the start of one.
+func (s *Server) begin(client *pg.Client) (*session, *pg.Error) {
+	if _, ok := s.cfg.Databases[client.Database]; !ok {
+		return nil, pg.NewError(pg.CodeInvalidCatalogName, `database "`+client.Database+`" does not exist`).
+			WithHint("Name it under [[databases]] in the node's configuration.")
+	}
+	id := pool.Identity{User: client.User, Database: client.Database}
+	f, e := s.freshFor(s.ctx, id)
+	if e != nil {
+		return nil, e
+	}
+	base, err := startupSettings(client.Startup.Params, f.params)
+	if err != nil {
+		return nil, asError(err)
+	}
+	c := newCore(&s.env, client.User, client.Database)
+	c.settings, c.base, c.freshPath = base, base, f.searchPath
+	for k, v := range f.params {
+		if !hiddenParam(k) {
+			c.clientParams[k] = v
+		}
+	}
+	for _, x := range base.list {
+		if name := canonicalParam(x.name); c.clientParams[name] != "" || name == "application_name" {
+			c.clientParams[name] = x.value
+		}
+	}
+	ses := &session{server: s, client: client.Conn, id: id, core: c}
+	s.register(ses)
+	for k, v := range c.clientParams {
+		c.out = pg.AppendParameterStatus(c.out, k, v)
+	}
+	c.out = pg.AppendBackendKeyData(c.out, ses.pid, ses.secret[:])
+	c.out = pg.AppendReady(c.out, 'I')
+	return ses, nil
+}
+
+// register gives the session a cancel key that no other session has.
+func (s *Server) register(ses *session) {
+	var b [8]byte
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		rand.Read(b[:])
+		ses.pid = binary.BigEndian.Uint32(b[:4]) >> 1 // clients take it for a positive int32
+		copy(ses.secret[:], b[4:])
+		if _, taken := s.sessions[ses.pid]; !taken && ses.pid != 0 {
+			s.sessions[ses.pid] = ses
+			return
+		}
+	}
+}
+
+func (s *Server) cancelRequest(pid uint32, secret []byte) {
+	s.mu.Lock()
+	ses := s.sessions[pid]
+	s.mu.Unlock()
+	if ses == nil || subtle.ConstantTimeCompare(ses.secret[:], secret) != 1 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
+	defer cancel()
+	ses.cancel(ctx)
+}
+
+// Stats is a server's state.
+type Stats struct {
+	Clients  int    `json:"clients"`  // connections, handshakes included
+	Sessions int    `json:"sessions"` // authenticated
+	Accepted uint64 `json:"accepted"` // since the start
+	Draining bool   `json:"draining"`
+}
+
+// Stats returns the server's state.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{Clients: len(s.conns), Sessions: len(s.sessions), Accepted: s.accepted.Load(), Draining: s.draining.Load()}
+}
+
+// Shutdown stops accepting, ends idle sessions, lets open transactions finish until ctx ends, and then closes what is left.
+// It returns ctx's error if sessions had to be cut off.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	s.mu.Lock()
+	for ln := range s.listeners {
+		ln.Close()
+	}
+	for _, ses := range s.sessions {
+		ses.client.SetReadDeadline(time.Now()) // wakes it; it goes if it is idle
+	}
+	s.mu.Unlock()
+
+	gone := make(chan struct{})
+	go func() {
+		s.done.Wait()
+		close(gone)
+	}()
+	var err error
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.mu.Lock()
+		for conn := range s.conns {
+			conn.Close()
+		}
+		for _, ses := range s.sessions {
+			ses.mu.Lock()
+			if ses.running != nil {
+				ses.running.Net.Close()
+			}
+			ses.mu.Unlock()
+		}
+		s.mu.Unlock()
+		s.cancel()
+		<-gone
+	}
+	s.cancel()
+	return err
+}

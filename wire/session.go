@@ -1,0 +1,249 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+)
+
+// session is the buffered transport of one core: one goroutine that reads and writes whole buffers on net.Conns. Like a
+// PostgreSQL backend it looks at one side at a time; core never has both sides wait for each other.
+type session struct {
+	// constant
+	server *Server
+	client net.Conn
+	id     pool.Identity
+	pid    uint32 // with secret, the key of a CancelRequest
+	secret [4]byte
+
+	// owned by the session's goroutine
+	core    *core
+	buf     []byte     // server bytes
+	writing chan error // a large write to the server that is under way
+
+	// atomic
+	idle atomic.Bool // waiting for the client, outside any transaction
+
+	// guarded by mu
+	mu      sync.Mutex
+	running *pool.Conn // what a CancelRequest would cancel
+}
+
+const (
+	serverBuffer = 16 << 10
+	// Below this a write to the server fits its socket buffers, and cannot block on the server's own writing.
+	inlineWrite = 32 << 10
+	// Answers are written to the client when this much is there, or when there is nothing left to read.
+	clientFlush = 64 << 10
+)
+
+var errDraining = &pg.Error{Code: pg.CodeAdminShutdown, Message: "terminating connection: the node is stopping", Hint: "Connect again: another node takes over."}
+
+func (s *session) run(ctx context.Context) {
+	defer s.dropServer()
+	for {
+		switch s.core.next() {
+		case readClient:
+			if s.flushServer() && s.flushClient() && !s.readClient() {
+				return
+			}
+		case readServer:
+			if s.flushServer() && s.flushClient() {
+				s.readServer()
+			}
+		case acquire:
+			conn, err := s.server.pools.Get(ctx, s.core.hop.Backend, s.id)
+			if err != nil {
+				s.core.refused(err)
+				continue
+			}
+			s.mu.Lock()
+			s.running = conn
+			s.mu.Unlock()
+			s.core.acquired(conn)
+		case releaseServer:
+			s.release(true)
+		case discardServer:
+			s.release(false)
+		case finish:
+			s.flushClient()
+			return
+		}
+	}
+}
+
+// release ends the loan of the server connection. A CancelRequest that is being delivered is waited for: it must not hit the
+// next borrower.
+func (s *session) release(clean bool) {
+	conn := s.core.srv
+	s.mu.Lock()
+	s.running = nil
+	s.mu.Unlock()
+	if !clean {
+		conn.Discard()
+	}
+	if err := s.joinWriter(); err != nil && clean {
+		clean = false
+		conn.Discard()
+	}
+	if clean {
+		conn.Release()
+	}
+	s.core.returned()
+}
+
+func (s *session) dropServer() {
+	if s.core.srv != nil {
+		s.core.redo, s.core.retrying = false, false
+		s.release(false)
+	}
+}
+
+// flushServer writes what is due to the server. It returns false if the core must be asked again.
+func (s *session) flushServer() bool {
+	c := s.core
+	if len(c.toServer) == 0 || c.srv == nil {
+		return true
+	}
+	if err := s.joinWriter(); err != nil {
+		c.serverLost(err)
+		return false
+	}
+	if len(c.toServer) <= inlineWrite || c.copyIn {
+		_, err := c.srv.Net.Write(c.toServer)
+		c.toServer = c.toServer[:0]
+		if cap(c.toServer) > clientFlush {
+			c.toServer = nil
+		}
+		if err != nil {
+			return s.lostOnWrite(err)
+		}
+		return true
+	}
+	// The server may have to write before it has read all of this: read meanwhile.
+	big, conn, done := c.toServer, c.srv.Net, make(chan error, 1)
+	c.toServer = nil
+	s.writing = done
+	go func() {
+		_, err := conn.Write(big)
+		done <- err
+	}()
+	return true
+}
+
+// lostOnWrite handles a failed write. The server may have said why before it closed: that is read first.
+func (s *session) lostOnWrite(err error) bool {
+	c := s.core
+	if s.buf == nil {
+		s.buf = make([]byte, serverBuffer)
+	}
+	c.srv.Net.SetReadDeadline(time.Now().Add(time.Second))
+	if n, _ := c.srv.Net.Read(s.buf); n > 0 {
+		if e := c.serverRead(s.buf[:n]); e != nil {
+			err = e
+		}
+	}
+	if c.srv != nil && !c.broken {
+		c.serverLost(err)
+	}
+	return false
+}
+
+func (s *session) joinWriter() error {
+	if s.writing == nil {
+		return nil
+	}
+	err := <-s.writing
+	s.writing = nil
+	return err
+}
+
+func (s *session) flushClient() bool {
+	c := s.core
+	if len(c.out) == 0 {
+		return true
+	}
+	_, err := s.client.Write(c.out)
+	c.written()
+	if cap(c.out) > 2*clientFlush {
+		c.out = nil
+	}
+	if err != nil { // nobody is there to hear the answers; the statement in flight still runs to its end
+		c.closing = true
+		c.inOff, c.in = 0, nil
+		s.client.Close()
+	}
+	return true
+}
+
+// readClient returns false if the session is over.
+func (s *session) readClient() bool {
+	c := s.core
+	for {
+		idle := c.idle()
+		s.idle.Store(idle)
+		if idle && s.server.draining.Load() {
+			c.terminate(errDraining)
+			return true
+		}
+		n, err := s.client.Read(c.clientSpace())
+		s.idle.Store(false)
+		c.clientRead(n)
+		switch {
+		case n > 0:
+			return true
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// Shutdown woke us: go if nothing is under way, else go on.
+			s.client.SetReadDeadline(time.Time{})
+		case err != nil:
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				s.server.log.Debug("client gone", "client", s.client.RemoteAddr(), "err", err)
+			}
+			c.closing = true
+			return true
+		}
+	}
+}
+
+func (s *session) readServer() {
+	c := s.core
+	if s.buf == nil {
+		s.buf = make([]byte, serverBuffer)
+	}
+	n, err := c.srv.Net.Read(s.buf)
+	if n > 0 {
+		if e := c.serverRead(s.buf[:n]); e != nil {
+			if c.fatal == nil {
+				s.server.log.Warn("backend broke the protocol", "backend", c.srv.Backend.Name, "err", e)
+			}
+			c.serverLost(e)
+			return
+		}
+	}
+	if err != nil && n == 0 {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("end of file")
+		}
+		c.serverLost(err)
+	}
+}
+
+// cancel cancels what runs for the client, if something does.
+func (s *session) cancel(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running == nil {
+		return
+	}
+	if err := s.running.Cancel(ctx); err != nil {
+		s.server.log.Warn("could not pass on a cancel request", "backend", s.running.Backend.Name, "err", err)
+	}
+}

@@ -1,0 +1,188 @@
+package wire
+
+import (
+	"strings"
+
+	"rangefinder/wire/pg"
+)
+
+// settings are the parameters that a session has set and that a server connection must have in force before it runs one of
+// the session's statements. They are immutable: a change makes a new value, so a transaction can keep the one it began with.
+type settings struct {
+	list  []setting
+	print string // the statements that bring a fresh connection here; also what tells two settings apart
+	path  string // the search_path, if it is among them
+	paths bool   // it is
+}
+
+// separator stands between statements that are sent as one string: on a line of its own, because a client's text may end in a
+// comment.
+const separator = "\n;"
+
+type setting struct {
+	name  string // lower case
+	value string // as far as it is known: what search_path is set to, and all startup parameters
+	sql   string
+}
+
+func (s settings) with(x setting) settings {
+	list := make([]setting, 0, len(s.list)+1)
+	for _, old := range s.list {
+		if old.name != x.name {
+			list = append(list, old)
+		}
+	}
+	return fromList(append(list, x)) // last: a later SET may depend on an earlier one (role, session authorization)
+}
+
+func (s settings) without(name string) settings {
+	list := make([]setting, 0, len(s.list))
+	for _, x := range s.list {
+		if x.name != name {
+			list = append(list, x)
+		}
+	}
+	return fromList(list)
+}
+
+func (s settings) get(name string) (setting, bool) {
+	for _, x := range s.list {
+		if x.name == name {
+			return x, true
+		}
+	}
+	return setting{}, false
+}
+
+func fromList(list []setting) settings {
+	s := settings{list: list}
+	var b strings.Builder
+	for _, x := range list {
+		b.WriteString(x.sql)
+		b.WriteString(separator)
+		if x.name == "search_path" {
+			s.path, s.paths = x.value, true
+		}
+	}
+	s.print = b.String()
+	return s
+}
+
+// resetSettings brings a server connection back to what its role and database start with.
+const resetSettings = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; "
+
+// startupSettings turns the parameters of a startup packet into settings, leaving out those that a fresh server connection
+// has anyway. Errors are *pg.Error.
+func startupSettings(params []pg.Param, fresh map[string]string) (settings, error) {
+	var s settings
+	add := func(name, value string) {
+		name = strings.ToLower(name)
+		if fresh[canonicalParam(name)] == value && value != "" {
+			return
+		}
+		// Not SET: it would take "a, b" for one name in a list such as search_path's.
+		s = s.with(setting{name, value, "SELECT pg_catalog.set_config(" + quoteLiteral(name) + ", " + quoteLiteral(value) + ", false)"})
+	}
+	for _, p := range params {
+		switch p.Key {
+		case "user", "database":
+		case "replication":
+			if p.Value != "" && p.Value != "false" && p.Value != "off" && p.Value != "no" && p.Value != "0" {
+				return s, pg.NewError(pg.CodeFeatureNotSupported, "replication connections do not go through the router").
+					WithHint("Connect to the backend itself.")
+			}
+		case "options":
+			opts, err := parseOptions(p.Value)
+			if err != nil {
+				return s, err
+			}
+			for _, o := range opts {
+				add(o.name, o.value)
+			}
+		default:
+			if !strings.HasPrefix(p.Key, "_pq_.") {
+				add(p.Key, p.Value)
+			}
+		}
+	}
+	return s, nil
+}
+
+// parseOptions reads the `-c name=value` and `--name=value` words of the startup parameter "options", with PostgreSQL's
+// backslash escapes.
+func parseOptions(s string) ([]setting, error) {
+	var words []string
+	var w strings.Builder
+	in, escaped := false, false
+	for _, r := range s {
+		switch {
+		case escaped:
+			w.WriteRune(r)
+			escaped = false
+		case r == '\\':
+			in, escaped = true, true
+		case r == ' ' || r == '\t' || r == '\n' || r == '\r':
+			if in {
+				words = append(words, w.String())
+				w.Reset()
+			}
+			in = false
+		default:
+			in = true
+			w.WriteRune(r)
+		}
+	}
+	if in {
+		words = append(words, w.String())
+	}
+	var out []setting
+	for i := 0; i < len(words); i++ {
+		word := words[i]
+		switch {
+		case word == "-c" && i+1 < len(words):
+			i++
+			word = words[i]
+		case strings.HasPrefix(word, "-c"):
+			word = word[2:]
+		case strings.HasPrefix(word, "--"):
+			word = word[2:]
+		default:
+			return nil, pg.NewError(pg.CodeInvalidParameterValue, "the startup parameter \"options\" holds "+quoteLiteral(word)+", which the router does not understand").
+				WithHint("Only -c name=value and --name=value are understood.")
+		}
+		name, value, ok := strings.Cut(word, "=")
+		if !ok || name == "" {
+			return nil, pg.NewError(pg.CodeInvalidParameterValue, "the startup parameter \"options\" holds "+quoteLiteral(word)+", which lacks a value")
+		}
+		out = append(out, setting{name: strings.ReplaceAll(name, "-", "_"), value: value})
+	}
+	return out, nil
+}
+
+// canonicalParam returns the name under which a server reports a parameter.
+func canonicalParam(lower string) string {
+	switch lower {
+	case "datestyle":
+		return "DateStyle"
+	case "timezone":
+		return "TimeZone"
+	case "intervalstyle":
+		return "IntervalStyle"
+	}
+	return lower
+}
+
+// quoteLiteral quotes a string for PostgreSQL whatever standard_conforming_strings says.
+func quoteLiteral(s string) string {
+	q := "'" + strings.ReplaceAll(s, "'", "''") + "'"
+	if strings.Contains(s, `\`) {
+		return " E" + strings.ReplaceAll(q, `\`, `\\`)
+	}
+	return q
+}
+
+// unsafeEncodings may hold the bytes of a quote or a backslash inside a character, so that text in them cannot be read
+// without PostgreSQL's conversion tables.
+var unsafeEncodings = map[string]bool{
+	"SJIS": true, "BIG5": true, "GBK": true, "UHC": true, "GB18030": true, "JOHAB": true, "SHIFT_JIS_2004": true,
+}

@@ -1,0 +1,183 @@
+package wire
+
+import (
+	"unsafe"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// query handles a simple Query.
+func (c *core) query(frame []byte) {
+	c.kind, c.frame, c.table = 'Q', frame, c.env.fib.Load()
+	c.stmts.unnamed = nil // as PostgreSQL does
+	body := frame[pg.HeaderSize : len(frame)-1]
+	// The text is the session's buffer: the planner copies it if it keeps it.
+	sql := unsafe.String(unsafe.SliceData(body), len(body))
+	plan := c.lookup(sql)
+	c.plan = plan
+
+	if plan.Statements == 0 && c.srv == nil {
+		c.out = append(c.out, emptyQuery...)
+		c.ready()
+		return
+	}
+	if e := c.refusedByState(plan); e != nil {
+		c.fail(e)
+		return
+	}
+	if plan.Tx != sqlkey.TxNone {
+		var done bool
+		if c.out, done = c.virtual(c.out, plan); done {
+			c.ready()
+			return
+		}
+	}
+	n, e := need{}, (*pg.Error)(nil)
+	if !plan.Syntax {
+		n, e = c.route(plan, nil)
+	}
+	if e != nil {
+		c.fail(e)
+		return
+	}
+	c.seg = segment{sync: true, read: plan.Intent == sqlkey.Read, opens: c.opens(plan), pin: pinReason(plan)}
+	c.dispatch(n)
+}
+
+var emptyQuery = []byte{'I', 0, 0, 0, 4}
+
+// lookup plans a statement's text as of now.
+func (c *core) lookup(sql string) *sqlkey.Plan {
+	start := c.env.now()
+	e := sqlkey.Env{Database: c.db, SearchPath: c.searchPath(), User: c.user}
+	plan := c.env.planner.Plan(c.env.catalog(c.table), &e, sql)
+	c.env.metrics.Planned(plan.Intent == sqlkey.Read, c.env.now().Sub(start))
+	return plan
+}
+
+// searchPath is the setting in force for the client.
+func (c *core) searchPath() string {
+	if c.settings.paths {
+		return c.settings.path
+	}
+	return c.freshPath
+}
+
+func notUnderstood() *pg.Error {
+	return pg.NewError(pg.CodeFeatureNotSupported, "the router does not understand this statement").
+		WithDetail("The server does, so it may be newer than the router's parser: where the statement belongs cannot be told.").
+		WithHint("Send it to the backend itself.")
+}
+
+// opens reports whether a statement makes the client's transaction block real: all but those that could run anywhere and
+// leave nothing behind.
+func (c *core) opens(plan *sqlkey.Plan) bool {
+	if !c.tx.open {
+		return false
+	}
+	harmless := plan.Target == sqlkey.Any && plan.Intent == sqlkey.Read && plan.Tx == sqlkey.TxNone
+	return !harmless && plan.Session != sqlkey.SessSet
+}
+
+func pinReason(plan *sqlkey.Plan) string {
+	if plan.Session != sqlkey.SessPin {
+		return ""
+	}
+	if plan.WhyWrite != "" {
+		return plan.WhyWrite
+	}
+	return "a statement left state behind on the server"
+}
+
+// refusedByState refuses what a failed transaction block must refuse.
+func (c *core) refusedByState(plan *sqlkey.Plan) *pg.Error {
+	if c.tx.open && c.tx.failed && plan.Tx != sqlkey.TxCommit && plan.Tx != sqlkey.TxRollback {
+		return pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block")
+	}
+	return nil
+}
+
+// ready tells the client that the node has answered its request.
+func (c *core) ready() {
+	status := c.virtualStatus()
+	if c.onServer() {
+		status = c.status
+	}
+	c.out = pg.AppendReady(c.out, status)
+}
+
+// fail answers the request in hand with an error of the node's own.
+func (c *core) fail(e *pg.Error) {
+	c.env.metrics.Refused(e.Code)
+	if c.kind == 'S' {
+		c.failExtended(e)
+		return
+	}
+	c.out = pg.AppendError(c.out, e)
+	if c.onServer() {
+		c.abortServer()
+		c.toServer = pg.AppendSync(c.toServer)
+		c.push(expectation{kind: 'S'})
+		return
+	}
+	if c.tx.open {
+		c.tx.failed = true
+	}
+	c.ready()
+}
+
+// refusedStatement is a name that no server knows. To describe it fails, and so brings the transaction into the state that the
+// client has been told of; the name is what the server's log shows.
+const refusedStatement = "refused by the router"
+
+// abortServer makes the server's transaction fail, as the client's has. The caller sends the Sync.
+func (c *core) abortServer() {
+	c.toServer = pg.AppendDescribe(c.toServer, 'S', refusedStatement)
+	c.push(expectation{kind: 'D', quiet: true})
+}
+
+// functionCall handles the FunctionCall message. It names no table, and what it does is unknown: it goes where unsharded
+// writes go.
+func (c *core) functionCall(frame []byte) {
+	c.kind, c.frame, c.table = 'F', frame, c.env.fib.Load()
+	c.plan = nil
+	if c.tx.open && c.tx.failed {
+		c.fail(pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block"))
+		return
+	}
+	c.seg = segment{sync: true, opens: c.tx.open}
+	c.dispatch(need{write: true})
+}
+
+// emit sends the request in hand to the server connection.
+func (c *core) emit() {
+	if c.seg.pin != "" {
+		c.pinned = c.seg.pin
+	}
+	if !c.seg.read {
+		c.tx.wrote = true
+	}
+	c.seg.retry = c.seg.read && c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
+	if c.seg.opens && c.tx.open {
+		c.toServer = pg.AppendQuery(c.toServer, c.tx.opening())
+		c.push(expectation{kind: 'Q', quiet: true, quietZ: true, begin: true})
+		c.tx.open, c.tx.inServer = false, true
+		c.srv.Unnamed = 0
+	}
+	if c.kind == 'S' {
+		c.emitSegment()
+		return
+	}
+	if c.plan != nil && c.plan.Syntax {
+		// For the server's own words on what is wrong with it. A newer server may understand it: it is parsed, and not run.
+		c.toServer = pg.AppendParse(c.toServer, "", c.plan.SQL, nil)
+		c.push(expectation{kind: 'P', doubt: true})
+		c.toServer = pg.AppendSync(c.toServer)
+		c.push(expectation{kind: 'S'})
+		return
+	}
+	c.toServer = append(c.toServer, c.frame...)
+	c.push(expectation{kind: c.kind, plan: c.plan})
+	c.srv.Unnamed = 0
+}

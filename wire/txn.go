@@ -1,0 +1,161 @@
+package wire
+
+import (
+	"strings"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// transaction is a client's transaction block as long as no server knows of it. BEGIN is answered by the node; the block is
+// opened on the shard of the first statement that names one. From then on the server's own status counts and open is false.
+type transaction struct {
+	open         bool
+	failed       bool
+	begin        string   // the client's own BEGIN
+	deferred     []string // SET LOCAL, SET TRANSACTION, SAVEPOINT: sent behind the BEGIN when the block opens
+	readOnly     bool
+	serializable bool
+	saved        settings // of before the block, for ROLLBACK
+	marks        []savepoint
+	inServer     bool // opened on a server: saved and marks still count
+	wrote        bool
+}
+
+// savepoint remembers the settings in force when it was set.
+type savepoint struct {
+	name     string
+	settings settings
+}
+
+// opening returns the statements that open the block on a server.
+func (t *transaction) opening() string {
+	if len(t.deferred) == 0 {
+		return t.begin
+	}
+	return t.begin + separator + strings.Join(t.deferred, separator)
+}
+
+// status is what ReadyForQuery tells the client while no server holds its transaction.
+func (c *core) virtualStatus() byte {
+	switch {
+	case c.tx.open && c.tx.failed:
+		return 'E'
+	case c.tx.open:
+		return 'T'
+	}
+	return 'I'
+}
+
+// onServer reports whether the client's transaction block is open on the server connection.
+func (c *core) onServer() bool { return c.srv != nil && (c.status == 'T' || c.status == 'E') }
+
+// virtual answers a transaction statement that no server needs to hear of. It returns the answer without ReadyForQuery, and
+// false if the statement must go to a server.
+func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
+	if c.onServer() || c.pinned != "" && !c.tx.open {
+		return dst, false
+	}
+	switch plan.Tx {
+	case sqlkey.TxBegin:
+		if c.tx.open {
+			dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeActiveTransaction, Message: "there is already a transaction in progress"})
+			return pg.AppendCommandComplete(dst, plan.Tag), true
+		}
+		c.tx = transaction{
+			open: true, begin: plan.SQL, readOnly: plan.TxReadOnly,
+			serializable: plan.Isolation == "serializable", saved: c.settings,
+		}
+		return pg.AppendCommandComplete(dst, plan.Tag), true
+	case sqlkey.TxCommit, sqlkey.TxRollback:
+		tag := "COMMIT"
+		if plan.Tx == sqlkey.TxRollback || c.tx.failed {
+			tag = "ROLLBACK"
+		}
+		if !c.tx.open {
+			dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeNoActiveTransaction, Message: "there is no transaction in progress"})
+			return pg.AppendCommandComplete(dst, tag), true
+		}
+		if tag == "ROLLBACK" {
+			c.settings = c.tx.saved
+		}
+		next := transaction{}
+		if plan.Chain {
+			next = transaction{open: true, begin: c.tx.begin, readOnly: c.tx.readOnly, serializable: c.tx.serializable, saved: c.settings}
+		}
+		c.tx = next
+		c.stmts.dropPortals()
+		return pg.AppendCommandComplete(dst, tag), true
+	case sqlkey.TxSet:
+		if c.tx.open && !c.tx.failed {
+			c.tx.deferred = append(c.tx.deferred, plan.SQL)
+			c.tx.serializable = c.tx.serializable && plan.Isolation == "" || plan.Isolation == "serializable"
+			c.tx.readOnly = (c.tx.readOnly || plan.TxReadOnly) && !plan.TxReadWrite
+			return pg.AppendCommandComplete(dst, plan.Tag), true
+		}
+	case sqlkey.TxSavepoint:
+		if c.tx.open && !c.tx.failed {
+			c.tx.deferred = append(c.tx.deferred, plan.SQL)
+			c.markSavepoint(plan.Savepoint)
+			return pg.AppendCommandComplete(dst, plan.Tag), true
+		}
+	}
+	return dst, false
+}
+
+func (c *core) markSavepoint(name string) {
+	c.tx.marks = append(c.tx.marks, savepoint{name, c.settings})
+}
+
+// txStatementDone follows what a transaction statement that a server has carried out does to the session's settings.
+func (c *core) txStatementDone(plan *sqlkey.Plan) {
+	switch plan.Tx {
+	case sqlkey.TxSavepoint:
+		c.markSavepoint(plan.Savepoint)
+	case sqlkey.TxRollbackTo:
+		if i := c.savepointIndex(plan.Savepoint); i >= 0 {
+			c.settings = c.tx.marks[i].settings
+			c.tx.marks = c.tx.marks[:i+1]
+			c.srv.Applied = c.settings.print
+		}
+	case sqlkey.TxRelease:
+		if i := c.savepointIndex(plan.Savepoint); i >= 0 {
+			c.tx.marks = c.tx.marks[:i]
+		}
+	}
+}
+
+func (c *core) savepointIndex(name string) int {
+	for i := len(c.tx.marks) - 1; i >= 0; i-- {
+		if c.tx.marks[i].name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// statusChanged follows the server's transaction status.
+func (c *core) statusChanged(now byte) {
+	was, wrote := c.status, c.tx.wrote
+	c.status = now
+	if now == 'I' {
+		c.serverOpen = false
+		c.stmts.dropPortals()
+		if was != 'I' || c.tx.inServer {
+			if string(c.lastTag) == "ROLLBACK" {
+				c.settings = c.tx.saved
+				c.srv.Applied = c.settings.print
+			}
+			c.tx = transaction{}
+		}
+		if wrote {
+			c.lastWrite = c.env.now()
+			c.tx.wrote = false
+		}
+		return
+	}
+	if was == 'I' && !c.tx.inServer {
+		// Opened by a statement that held more than a BEGIN.
+		c.tx = transaction{inServer: true, saved: c.settings, wrote: wrote}
+	}
+}
