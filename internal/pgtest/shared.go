@@ -89,11 +89,11 @@ func NewReplica(t testing.TB, of *Server, o Options) *Server {
 	return forTest(t, func(ctx context.Context) (*Server, error) { return farm.Replica(ctx, of, o) })
 }
 
-func forTest(t testing.TB, make func(context.Context) (*Server, error)) *Server {
+func forTest(t testing.TB, create func(context.Context) (*Server, error)) *Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	s, err := make(ctx)
+	s, err := create(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,80 @@
+# Rangefinder. `make` alone lists the targets below.
+
+# Arguments of `make demo`: DEMO_FLAGS=--once ends by itself.
+DEMO_FLAGS ?=
+# Time for each fuzz target of `make fuzz`.
+FUZZTIME ?= 20s
+# Further flags for go test, for example TESTFLAGS='-v -run Session'.
+TESTFLAGS ?=
+# Packages for test, race and check.
+PKGS ?= ./...
+
+GO ?= go
+# Tests start PostgreSQL servers and measure time: not more packages at once than two.
+TEST = $(GO) test -p 2
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race fuzz bench check demo postgres compiler clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: compiler ## build bin/rangefinder
+	$(GO) build -trimpath -o bin/rangefinder .
+
+test: compiler postgres ## run all tests (installs PostgreSQL if it is missing)
+	$(TEST) -timeout 10m $(TESTFLAGS) $(PKGS)
+
+race: compiler postgres ## run all tests under the race detector
+	$(TEST) -race -timeout 20m $(TESTFLAGS) $(PKGS)
+
+fuzz: compiler ## run every fuzz target for FUZZTIME (20s)
+	@set -e; \
+	for dir in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); do \
+		for target in $$($(GO) test -list '^Fuzz' $$dir | grep '^Fuzz'); do \
+			echo "$$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir; \
+		done; \
+	done
+
+bench: compiler postgres ## run the benchmarks, and pgbench through a node beside PostgreSQL alone
+	$(GO) test -run '^$$' -bench . -benchmem ./fib ./wire/sqlkey
+	$(GO) run ./bench
+
+check: compiler ## format, vet, staticcheck, revive, house rules; any output of the first two is a failure
+	@out="$$(gofmt -l .)"; if [ -n "$$out" ]; then echo "gofmt -w would change:"; echo "$$out"; exit 1; fi
+	@out="$$($(GO) tool goimports -local rangefinder -l .)"; if [ -n "$$out" ]; then echo "goimports -local rangefinder -w would change:"; echo "$$out"; exit 1; fi
+	$(GO) vet $(PKGS)
+	$(GO) tool staticcheck $(PKGS)
+	$(GO) tool revive -config .revive.toml -formatter friendly -set_exit_status $(PKGS)
+	$(GO) test -count=1 ./internal/house
+
+demo: build postgres ## three regions on this machine: see bytes go to the closest copy, and a replica die
+	bin/rangefinder demo $(DEMO_FLAGS)
+
+clean: ## remove what the other targets built
+	rm -rf bin
+	$(GO) clean -testcache
+
+# PostgreSQL's parser is C code, so a compiler is needed.
+compiler:
+	@command -v $(GO) >/dev/null || { echo "Go is missing: see https://go.dev/doc/install" >&2; exit 1; }
+	@command -v "$$($(GO) env CC)" >/dev/null || { echo "a C compiler is missing: apt-get install gcc libc6-dev" >&2; exit 1; }
+
+# A PostgreSQL server, found as internal/pgtest finds it. Nothing is installed if there is one.
+postgres:
+	@set -e; \
+	for initdb in /usr/lib/postgresql/*/bin/initdb "$$(command -v initdb || true)"; do \
+		if [ -x "$$initdb" ]; then exit 0; fi; \
+	done; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "PostgreSQL is missing, and this is no Debian: install its server package (initdb must be in PATH)" >&2; exit 1; \
+	fi; \
+	as=; \
+	if [ "$$(id -u)" != 0 ]; then \
+		command -v sudo >/dev/null || { echo "PostgreSQL is missing: as root, apt-get install postgresql" >&2; exit 1; }; \
+		as=sudo; \
+	fi; \
+	echo "PostgreSQL is missing: installing it with apt-get"; \
+	$$as apt-get -qq update; \
+	$$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends postgresql
