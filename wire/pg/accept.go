@@ -83,7 +83,7 @@ func Accept(conn net.Conn, cfg *AcceptConfig) (*Client, error) {
 	if timeout <= 0 {
 		timeout = DefaultAcceptTimeout
 	}
-	a := &acceptor{cfg: cfg, conn: conn}
+	a := &acceptor{cfg: cfg, raw: conn, conn: conn}
 	err := conn.SetDeadline(time.Now().Add(timeout))
 	if err == nil {
 		err = a.accept()
@@ -102,7 +102,8 @@ func Accept(conn net.Conn, cfg *AcceptConfig) (*Client, error) {
 // acceptor is one Accept under way. One goroutine owns it.
 type acceptor struct {
 	cfg    *AcceptConfig
-	conn   net.Conn
+	raw    net.Conn
+	conn   net.Conn // raw, or TLS over it
 	client Client
 	out    []byte // not sent yet
 	heard  bool   // a whole startup packet was read: there is somebody to tell an error
@@ -320,14 +321,24 @@ func fatal(err error) error {
 	return err
 }
 
-// refuse tells the client why, if there is anybody to tell, and closes the connection.
+// refuse tells the client why, if there is anybody to tell, and closes the connection: all of it within timeout.
 func (a *acceptor) refuse(err error, timeout time.Duration) {
-	defer a.conn.Close() //nolint:errcheck // nothing is left to be lost
+	// TLS gives its own farewell five seconds, whatever deadline is set: closing below it ends that.
+	hurry := time.AfterFunc(timeout, func() { _ = a.raw.Close() })
+	defer hurry.Stop()
+	if a.mute {
+		_ = a.raw.Close()
+		return
+	}
+	defer func() { _ = a.conn.Close() }()
 	var e *Error
-	if !errors.As(err, &e) && errors.Is(err, os.ErrDeadlineExceeded) && a.heard {
+	if !errors.As(err, &e) {
+		if !a.heard || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
 		e = NewError(CodeQueryCanceled, "canceling authentication due to timeout").Fatal()
 	}
-	if e == nil || a.mute || a.conn.SetDeadline(time.Now().Add(timeout)) != nil {
+	if a.conn.SetDeadline(time.Now().Add(timeout)) != nil {
 		return
 	}
 	if _, err := a.conn.Write(AppendError(nil, e)); err != nil || e.Code != CodeProtocolViolation {

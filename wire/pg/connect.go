@@ -2,7 +2,7 @@ package pg
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // the protocol's
+	"crypto/md5"
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
@@ -98,7 +98,7 @@ func Connect(ctx context.Context, conn net.Conn, cfg *ConnectConfig) (*Server, e
 		err = conn.SetDeadline(time.Time{})
 	}
 	if err != nil {
-		_ = c.conn.Close()
+		_ = conn.Close() // below TLS, whose farewell could wait for a peer that does not read
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
@@ -294,7 +294,7 @@ func (c *connector) sendPassword(password string) error {
 }
 
 func md5Hex(s string) string {
-	sum := md5.Sum([]byte(s)) //nolint:gosec // the protocol's
+	sum := md5.Sum([]byte(s))
 	return hex.EncodeToString(sum[:])
 }
 

@@ -2,6 +2,7 @@ package pg
 
 import (
 	"encoding/binary"
+	"fmt"
 )
 
 // HeaderSize is the size of a frame's header in bytes: the type and the length.
@@ -39,11 +40,11 @@ func Want(buf []byte) int {
 }
 
 func badLength(typ byte, length int64, limit int) *Error {
-	e := violation("invalid message length")
+	detail := fmt.Sprintf("A message of type %q is %d bytes long; at most %d are allowed.", typ, length+1, limit)
 	if length < 4 {
-		return e.WithDetail(Errorf("", "A message of type %q says that it is %d bytes long; the least is 4.", typ, length).Message)
+		detail = fmt.Sprintf("A message of type %q gives its length as %d; the least is 4.", typ, length)
 	}
-	return e.WithDetail(Errorf("", "A message of type %q is %d bytes long; at most %d are allowed.", typ, length+1, limit).Message)
+	return violation("invalid message length").WithDetail(detail)
 }
 
 // begin appends a header whose length finish fills in.
