@@ -2,17 +2,379 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"rangefinder/rib"
 )
 
-// PrimaryFunc opens a connection to a shard's primary in the keyspace's database. The check closes it.
+// PrimaryFunc opens a connection to a shard's primary, in the keyspace's database. The check closes it.
 type PrimaryFunc = func(ctx context.Context, shard string) (*pgx.Conn, error)
 
-// CheckKeyspace looks at every shard's primary for whatever would make the keyspace wrong, before it is created.
+// Obstacle is one thing that keeps a keyspace from being made.
+type Obstacle struct {
+	Shard   string `json:"shard"`
+	Table   string `json:"table,omitempty"`  // schema.name, as SQL writes it; empty: the shard as a whole
+	Column  string `json:"column,omitempty"` // empty: the table as a whole
+	Problem string `json:"problem"`          // with what to do about it
+	Rows    int64  `json:"rows,omitempty"`   // rows that lie on the wrong shard, or on none
+}
+
+// CheckError lists every obstacle that CheckKeyspace found, in the order of shards and tables.
+type CheckError struct {
+	Keyspace  string
+	Obstacles []Obstacle
+}
+
+// Error lists the obstacles, a line each; the same one on several shards is one line.
+func (e *CheckError) Error() string {
+	type problem struct{ table, text string }
+	var order []problem
+	shards := make(map[problem][]string)
+	for _, o := range e.Obstacles {
+		p := problem{o.Table, o.Problem}
+		if shards[p] == nil {
+			order = append(order, p)
+		}
+		shards[p] = append(shards[p], o.Shard)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "keyspace %s cannot be made:", e.Keyspace)
+	for _, p := range order {
+		fmt.Fprintf(&b, "\n- on %s", strings.Join(shards[p], ", "))
+		if p.table != "" {
+			fmt.Fprintf(&b, ", table %s", p.table)
+		}
+		fmt.Fprintf(&b, ": %s", p.text)
+	}
+	return b.String()
+}
+
+// checkAtOnce is how many shards are looked at together.
+const checkAtOnce = 8
+
+// CheckKeyspace looks at the primary of every shard of ks, before the keyspace is created, for whatever would make it wrong: tables or
+// columns that are missing or of another kind or type, and rows that lie on a shard that would not own them, which PostgreSQL itself
+// counts. The error is a *CheckError that lists everything found, or ctx's.
+//
+// It reads every row's key once. Rows that are written meanwhile are not seen.
 func CheckKeyspace(ctx context.Context, ks *rib.Keyspace, primary PrimaryFunc) error {
-	_, _, _ = ctx, ks, primary
+	method, err := rib.MethodByName(ks.Method)
+	if err != nil {
+		return err
+	}
+	c := &checker{ks: ks, method: method}
+	for i := range ks.Ranges {
+		if !slices.Contains(c.shards, ks.Ranges[i].Shard) {
+			c.shards = append(c.shards, ks.Ranges[i].Shard)
+		}
+	}
+	slices.Sort(c.shards)
+
+	found := make([][]Obstacle, len(c.shards))
+	room := make(chan struct{}, checkAtOnce)
+	var wg sync.WaitGroup
+	for i, shard := range c.shards {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			found[i] = c.shard(ctx, shard, primary)
+		})
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("check keyspace %s: %w", ks.Name, context.Cause(ctx))
+	}
+	if all := slices.Concat(found...); len(all) > 0 {
+		return &CheckError{Keyspace: ks.Name, Obstacles: all}
+	}
 	return nil
+}
+
+type checker struct {
+	ks     *rib.Keyspace
+	method rib.Method
+	shards []string // sorted
+}
+
+// shard returns the obstacles on one shard.
+func (c *checker) shard(ctx context.Context, shard string, primary PrimaryFunc) []Obstacle {
+	whole := func(format string, args ...any) []Obstacle {
+		return []Obstacle{{Shard: shard, Problem: fmt.Sprintf(format, args...)}}
+	}
+	conn, err := primary(ctx, shard)
+	if err != nil {
+		return whole("its primary cannot be asked: %v", err)
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		_ = conn.Close(closing)
+	}()
+	// One snapshot for all tables. Nothing but PostgreSQL's own operators and functions, and no row hidden by a policy: better an
+	// error than a count that is too low.
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return whole("its primary cannot be asked: %v", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it was read only
+	if _, err := tx.Exec(ctx, "SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off"); err != nil {
+		return whole("its primary cannot be asked: %v", err)
+	}
+	var recovering bool
+	var encoding string
+	if err := tx.QueryRow(ctx, "SELECT pg_is_in_recovery(), current_setting('server_encoding')").Scan(&recovering, &encoding); err != nil {
+		return whole("its primary cannot be asked: %v", err)
+	}
+	if recovering {
+		return whole("the server that answered is a replica: only the primary knows all rows")
+	}
+	var all []Obstacle
+	if encoding != "UTF8" && slices.Contains(c.ks.Types, rib.TypeText) {
+		all = append(all, whole("database %s is encoded in %s, and keys of type text need UTF8", c.ks.Database, encoding)...)
+	}
+	for i := range c.ks.Tables {
+		t := &c.ks.Tables[i]
+		// A query that fails must not end the transaction for the tables after it.
+		obstacles, err := c.inSavepoint(ctx, tx, shard, t)
+		all = append(all, obstacles...)
+		if err != nil {
+			all = append(all, Obstacle{Shard: shard, Table: tableName(t), Problem: fmt.Sprintf("it cannot be read: %v", err)})
+			if conn.IsClosed() {
+				break
+			}
+		}
+	}
+	return all
+}
+
+func (c *checker) inSavepoint(ctx context.Context, tx pgx.Tx, shard string, t *rib.KeyedTable) (all []Obstacle, err error) {
+	inner, err := tx.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err = c.table(ctx, inner, shard, t)
+	if undo := inner.Rollback(ctx); undo != nil && err == nil {
+		err = undo
+	}
+	return all, err
+}
+
+func tableName(t *rib.KeyedTable) string {
+	return rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name)
+}
+
+const relationSQL = `
+SELECT c.oid, c.relkind::text, c.relispartition, c.relpersistence::text,
+       coalesce((SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = c.oid LIMIT 1), '')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relname = $2`
+
+// table returns the obstacles of one table on one shard.
+func (c *checker) table(ctx context.Context, tx pgx.Tx, shard string, t *rib.KeyedTable) ([]Obstacle, error) {
+	var all []Obstacle
+	obstacle := func(column, format string, args ...any) {
+		all = append(all, Obstacle{Shard: shard, Table: tableName(t), Column: column, Problem: fmt.Sprintf(format, args...)})
+	}
+	var (
+		oid                       uint32
+		kind, persistence, parent string
+		partition                 bool
+	)
+	err := tx.QueryRow(ctx, relationSQL, t.Schema, t.Name).Scan(&oid, &kind, &partition, &persistence, &parent)
+	if errors.Is(err, pgx.ErrNoRows) {
+		obstacle("", "it does not exist: create it there first, alike on every shard")
+		return all, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case partition:
+		obstacle("", "it is a partition: name its parent %s instead", parent)
+		return all, nil
+	case kind == "r", kind == "p":
+	default:
+		obstacle("", "it is %s, not a table: only tables have keys", relationKind(kind))
+		return all, nil
+	}
+	if persistence == "u" {
+		obstacle("", "it is unlogged, so replicas have none of its rows: ALTER TABLE ... SET LOGGED")
+	}
+	wrong, err := c.columns(ctx, tx, oid, t)
+	if err != nil {
+		return all, err
+	}
+	for _, o := range wrong {
+		obstacle(o.Column, "%s", o.Problem)
+	}
+	if len(wrong) > 0 {
+		return all, nil // the rows cannot be counted by columns that are wrong
+	}
+	misplaced, err := c.rows(ctx, tx, shard, t)
+	if err != nil {
+		return all, err
+	}
+	return append(all, misplaced...), nil
+}
+
+func relationKind(kind string) string {
+	switch kind {
+	case "v":
+		return "a view"
+	case "m":
+		return "a materialized view"
+	case "f":
+		return "a foreign table"
+	case "S":
+		return "a sequence"
+	case "c":
+		return "a type"
+	case "i", "I":
+		return "an index"
+	}
+	return "a relation of kind " + kind
+}
+
+const columnsSQL = `
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, NULL), t.typtype::text,
+       coalesce(l.collisdeterministic, true), coalesce(l.collname, '')
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation
+WHERE a.attrelid = $1 AND a.attname = ANY($2) AND a.attnum > 0 AND NOT a.attisdropped`
+
+// columns compares a table's key columns with the keyspace's types.
+func (c *checker) columns(ctx context.Context, tx pgx.Tx, oid uint32, t *rib.KeyedTable) ([]Obstacle, error) {
+	type column struct {
+		shown, base, kind string
+		deterministic     bool
+		collation         string
+	}
+	have := make(map[string]column)
+	rows, err := tx.Query(ctx, columnsSQL, oid, t.Columns)
+	if err != nil {
+		return nil, err
+	}
+	var name string
+	var one column
+	_, err = pgx.ForEachRow(rows, []any{&name, &one.shown, &one.base, &one.kind, &one.deterministic, &one.collation}, func() error {
+		have[name] = one
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []Obstacle
+	for i, name := range t.Columns {
+		want := c.ks.Types[i]
+		col, ok := have[name]
+		problem := ""
+		switch declared, known := keyType(col.base); {
+		case !ok:
+			problem = fmt.Sprintf("there is no column %s", rib.QuoteIdent(name))
+		case col.kind == "d":
+			problem = fmt.Sprintf("column %s is of the domain %s, and a key's column must have a plain type", name, col.shown)
+		case !known:
+			problem = fmt.Sprintf("column %s is %s, which cannot be a key: bigint, int, text and uuid can", name, col.shown)
+		case declared != want:
+			problem = fmt.Sprintf("column %s is %s, keyspace says %s: use --type %s", name, col.shown, want, declared)
+		case !col.deterministic:
+			problem = fmt.Sprintf("column %s has the nondeterministic collation %s, under which different texts are equal and would have different places: give it a deterministic one", name, col.collation)
+		}
+		if problem != "" {
+			all = append(all, Obstacle{Column: name, Problem: problem})
+		}
+	}
+	return all, nil
+}
+
+// keyType returns the key type of a column type as format_type names it.
+func keyType(name string) (rib.Type, bool) {
+	switch name {
+	case "bigint":
+		return rib.TypeBigint, true
+	case "integer":
+		return rib.TypeInt, true
+	case "text", "character varying":
+		return rib.TypeText, true
+	case "uuid":
+		return rib.TypeUUID, true
+	}
+	return 0, false
+}
+
+// rows counts a table's rows by the shard that would own them.
+func (c *checker) rows(ctx context.Context, tx pgx.Tx, shard string, t *rib.KeyedTable) ([]Obstacle, error) {
+	rows, err := tx.Query(ctx, c.rowsSQL(shard, t))
+	if err != nil {
+		return nil, err
+	}
+	var owner int
+	var count, elsewhere int64
+	var to []string
+	var all []Obstacle
+	_, err = pgx.ForEachRow(rows, []any{&owner, &count}, func() error {
+		switch {
+		case owner < 0:
+			all = append(all, Obstacle{Shard: shard, Table: tableName(t), Rows: count, Problem: fmt.Sprintf(
+				"%s NULL in the key and so would belong to no shard: give them a key, or delete them", rowsHave(count))})
+		case c.shards[owner] != shard:
+			elsewhere += count
+			to = append(to, fmt.Sprintf("%d to %s", count, c.shards[owner]))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if elsewhere > 0 {
+		all = append(all, Obstacle{Shard: shard, Table: tableName(t), Rows: elsewhere, Problem: fmt.Sprintf(
+			"%d of its rows would belong to another shard (%s): move them there, or choose ranges that leave them here", elsewhere, strings.Join(to, ", "))})
+	}
+	return all, nil
+}
+
+func rowsHave(n int64) string {
+	if n == 1 {
+		return "1 row has"
+	}
+	return fmt.Sprintf("%d rows have", n)
+}
+
+// rowsSQL is the statement that counts the rows of each owner: the owner's index in shards, -1 for a row that has none. The shard's
+// own ranges are tested first: nearly all rows stop there.
+func (c *checker) rowsSQL(shard string, t *rib.KeyedTable) string {
+	columns := make([]string, len(t.Columns))
+	for i, name := range t.Columns {
+		columns[i] = rib.QuoteIdent(name)
+	}
+	conditions := make(map[string][]string)
+	for i := 0; i < len(c.ks.Ranges); {
+		r := &c.ks.Ranges[i]
+		next := i + 1
+		for next < len(c.ks.Ranges) && c.ks.Ranges[next].Shard == r.Shard {
+			next++ // neighbours of one owner are one condition
+		}
+		conditions[r.Shard] = append(conditions[r.Shard], c.method.Predicate(columns, c.ks.Types, r.From, c.ks.Ranges[next-1].To))
+		i = next
+	}
+	var b strings.Builder
+	b.WriteString("SELECT owner, count(*) FROM (SELECT CASE")
+	when := func(i int) {
+		fmt.Fprintf(&b, " WHEN %s THEN %d", strings.Join(conditions[c.shards[i]], " OR "), i)
+	}
+	own := slices.Index(c.shards, shard)
+	when(own)
+	for i := range c.shards {
+		if i != own {
+			when(i)
+		}
+	}
+	fmt.Fprintf(&b, " ELSE -1 END AS owner FROM %s) AS keyed GROUP BY owner ORDER BY owner", tableName(t))
+	return b.String()
 }
