@@ -1,6 +1,9 @@
 package sqlkey
 
 import (
+	"errors"
+	"fmt"
+
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
@@ -12,8 +15,147 @@ type Args interface {
 	Arg(i int) (val []byte, format int16, oid uint32, null, ok bool)
 }
 
-// AppendKey appends the key of p.Keys[i] to dst. clientUTF8 tells whether the session's client_encoding is UTF8. Errors are
-// *pg.Error: NULL, a type that cannot be compared safely, a value out of the key's range.
+// The types of parameters whose values mean the same to us as to the server.
+const (
+	oidInt8    = 20
+	oidInt2    = 21
+	oidInt4    = 23
+	oidText    = 25
+	oidUnknown = 705
+	oidVarchar = 1043
+	oidUUID    = 2950
+)
+
+// AppendKey appends the key of p.Keys[i] to dst. args may be nil for a key that is a constant. clientUTF8 tells whether the
+// session's client_encoding is UTF8. Errors are *pg.Error: NULL, a type that cannot be compared safely, a value out of the
+// key's range.
 func (p *Plan) AppendKey(dst rib.Key, i int, args Args, clientUTF8 bool) (rib.Key, error) {
-	return dst, pg.NewError(pg.CodeFeatureNotSupported, "not planned yet")
+	k := &p.Keys[i]
+	if k.nonASCII && !clientUTF8 {
+		return dst, k.encoding()
+	}
+	if k.Literal != nil {
+		return append(dst, k.Literal...), nil
+	}
+	if k.Parts == nil {
+		return p.appendPart(dst, k, args, clientUTF8)
+	}
+	start := len(dst)
+	for j := range k.Parts {
+		part := &k.Parts[j]
+		if part.Literal != nil {
+			dst = append(dst, part.Literal...)
+			continue
+		}
+		var err error
+		if dst, err = p.appendPart(dst, part, args, clientUTF8); err != nil {
+			return dst[:start], err
+		}
+	}
+	return dst, nil
+}
+
+func (p *Plan) appendPart(dst rib.Key, k *KeyRef, args Args, clientUTF8 bool) (rib.Key, error) {
+	if args == nil {
+		return dst, k.failed(pg.CodeUndefinedParameter, "there is no parameter $%d", k.Param)
+	}
+	val, format, oid, null, ok := args.Arg(k.Param)
+	switch {
+	case !ok:
+		return dst, k.failed(pg.CodeUndefinedParameter, "there is no parameter $%d", k.Param)
+	case null:
+		return dst, pg.Errorf(pg.CodeNullValueNotAllowed, "the sharding key is NULL: parameter $%d", k.Param).
+			WithDetail(fmt.Sprintf("%s: with NULL no row matches on any shard, and a row to insert belongs to none.", k.Text)).
+			WithHint("Give the parameter a value; rows whose key is NULL belong to no shard.")
+	case format != 0 && format != 1:
+		return dst, k.failed(pg.CodeProtocolViolation, "parameter $%d has format %d", k.Param, format)
+	}
+	typ, ok := k.reads(oid)
+	if !ok {
+		return dst, pg.Errorf(pg.CodeFeatureNotSupported, "parameter $%d of type OID %d cannot be routed by", k.Param, oid).
+			WithDetail(fmt.Sprintf("%s: the key column is of type %s.", k.Text, k.Type)).
+			WithHint("Send the parameter as " + k.Type.String() + ", or leave its type open.")
+	}
+	var v rib.Value
+	var err error
+	if format == 1 && oid != oidText && oid != oidVarchar {
+		v, err = rib.ParseBinary(typ, val)
+	} else { // a text's binary format is its bytes
+		v, err = rib.ParseText(typ, val)
+	}
+	if err == nil && familyOf(k.Type) == texts && !clientUTF8 && !ascii(val) {
+		return dst, k.encoding()
+	}
+	if err == nil && k.Type == rib.TypeInt && v.Int != int64(int32(v.Int)) {
+		err = fmt.Errorf("%w: %d does not fit type int", rib.ErrKeyRange, v.Int)
+	}
+	start := len(dst)
+	if err == nil {
+		v.Type = k.Type
+		dst, err = p.method.AppendKey(dst, v)
+	}
+	if err != nil {
+		return dst[:start], k.value(err, format)
+	}
+	return dst, nil
+}
+
+// reads tells as what a parameter of type oid is to be read so that the server compares the same value.
+func (k *KeyRef) reads(oid uint32) (rib.Type, bool) {
+	switch oid {
+	case 0, oidUnknown:
+		if k.cast != 0 {
+			return k.cast, true
+		}
+		return k.Type, true
+	case oidInt8:
+		return rib.TypeBigint, familyOf(k.Type) == integers
+	case oidInt4, oidInt2:
+		return rib.TypeInt, familyOf(k.Type) == integers
+	case oidUUID:
+		return rib.TypeUUID, k.Type == rib.TypeUUID
+	case oidText, oidVarchar:
+		// With a cast the server reads the text by the type's input function, as we do.
+		return orType(k.cast, k.Type), k.Type == rib.TypeText || k.cast != 0
+	}
+	return 0, false
+}
+
+func orType(a, b rib.Type) rib.Type {
+	if a != 0 {
+		return a
+	}
+	return b
+}
+
+func ascii(b []byte) bool {
+	for _, c := range b {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// value maps what rib says of a parameter's value.
+func (k *KeyRef) value(err error, format int16) error {
+	switch {
+	case errors.Is(err, rib.ErrKeyRange):
+		return k.failed(pg.CodeNumericValueOutOfRange, "%v", err)
+	case errors.Is(err, rib.ErrKeySyntax) && format == 1:
+		return k.failed(pg.CodeInvalidBinaryRepresentation, "%v", err)
+	case errors.Is(err, rib.ErrKeySyntax):
+		return k.failed(pg.CodeInvalidTextRepresentation, "%v", err)
+	}
+	return k.failed(pg.CodeFeatureNotSupported, "%v", err)
+}
+
+func (k *KeyRef) failed(code, format string, args ...any) error {
+	return pg.Errorf(code, format, args...).WithDetail("The statement's sharding key is " + k.Text + ".")
+}
+
+func (k *KeyRef) encoding() error {
+	return pg.NewError(pg.CodeFeatureNotSupported, "a sharding key beyond ASCII needs client_encoding UTF8").
+		WithDetail("The statement's sharding key is " + k.Text + ".").
+		WithHint("SET client_encoding = 'UTF8'.")
 }

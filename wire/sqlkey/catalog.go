@@ -1,6 +1,12 @@
 package sqlkey
 
-import "rangefinder/rib"
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"slices"
+
+	"rangefinder/rib"
+)
 
 // DatabaseRule is what the configuration says about one database.
 type DatabaseRule struct {
@@ -10,24 +16,136 @@ type DatabaseRule struct {
 // Env is what names in a statement depend on beside the catalog. It is part of a plan's identity.
 type Env struct {
 	Database   string
-	SearchPath string // the raw setting; "" is the default: "$user", public
+	SearchPath string // the raw setting; "" is the default: "$user", public. An empty path is `""`
 	User       string // the current role, as "$user" takes it
-	// Backslashes: standard_conforming_strings is off.
+	// Backslashes: standard_conforming_strings is off. Texts with a backslash are refused then.
 	Backslashes bool
-	// Encoding is client_encoding; "" and any spelling of UTF8 are UTF-8.
+	// Encoding is client_encoding; "" and any spelling of UTF8 are UTF-8. Texts beyond ASCII are refused in others.
 	Encoding string
 }
 
 // Catalog is what plans stand on: the tables that have keys, and where all others live. It is immutable.
 type Catalog struct {
-	ownership *rib.Ownership
+	id        [sha256.Size]byte // of everything below: plans made for an equal catalog are good for this one
+	databases map[string]*database
+	only      string // the one shard that the ledger knows; "" if there is none or several
 }
 
-// NewCatalog makes a catalog of the ledger's state and the configured databases. It keeps o, which must not change.
+// database is one database's part of the catalog.
+type database struct {
+	home   string // the shard of all tables that are in no keyspace; "" if it is not known
+	tables map[tableName]*table
+	byName map[string][]*table // unqualified
+	shards []string
+}
+
+type tableName struct{ schema, name string }
+
+// table is a table that has a key.
+type table struct {
+	tableName
+	columns  []string
+	keyspace *keyspace
+}
+
+type keyspace struct {
+	id     rib.KeyspaceID
+	name   string
+	types  []rib.Type
+	method rib.Method // nil: a method of a newer version
+}
+
+func (t *table) String() string { return qualified(t.schema, t.name) }
+
+// NewCatalog makes a catalog of the ledger's state and the configured databases, by name. Neither is kept.
 func NewCatalog(o *rib.Ownership, databases map[string]DatabaseRule) *Catalog {
-	return &Catalog{ownership: o}
+	c := &Catalog{databases: make(map[string]*database, len(databases))}
+	if len(o.Shards) == 1 {
+		c.only = o.Shards[0].Name
+	}
+	for name, rule := range databases {
+		c.database(name).home = rule.Shard
+	}
+	for i := range o.Keyspaces {
+		c.add(&o.Keyspaces[i])
+	}
+	for _, d := range c.databases {
+		if d.home == "" {
+			d.home = c.only
+		}
+		if d.home != "" {
+			d.shards = append(d.shards, d.home)
+		}
+		slices.Sort(d.shards)
+		d.shards = slices.Compact(d.shards)
+	}
+	c.id = identify(o, databases, c.only)
+	return c
+}
+
+// identify hashes what plans stand on: not the ranges, whose owners plans do not know.
+func identify(o *rib.Ownership, databases map[string]DatabaseRule, only string) [sha256.Size]byte {
+	type rule struct {
+		ID                     rib.KeyspaceID
+		Name, Database, Method string
+		Types                  []rib.Type
+		Tables                 []rib.KeyedTable
+	}
+	rules := make([]rule, len(o.Keyspaces))
+	for i := range o.Keyspaces {
+		k := &o.Keyspaces[i]
+		rules[i] = rule{k.ID, k.Name, k.Database, k.Method, k.Types, k.Tables}
+	}
+	// Maps are written in the order of their keys. A type that has no name yet cannot be written, nor planned for.
+	b, err := json.Marshal([]any{rules, databases, only})
+	if err != nil {
+		b = []byte(err.Error())
+	}
+	return sha256.Sum256(b)
+}
+
+func (c *Catalog) database(name string) *database {
+	d := c.databases[name]
+	if d == nil {
+		d = &database{tables: make(map[tableName]*table), byName: make(map[string][]*table)}
+		c.databases[name] = d
+	}
+	return d
+}
+
+func (c *Catalog) add(k *rib.Keyspace) {
+	d := c.database(k.Database)
+	ks := &keyspace{id: k.ID, name: k.Name, types: slices.Clone(k.Types)}
+	if m, err := rib.MethodByName(k.Method); err == nil {
+		ks.method = m
+	}
+	for _, t := range k.Tables {
+		kt := &table{tableName{t.Schema, t.Name}, slices.Clone(t.Columns), ks}
+		d.tables[kt.tableName] = kt
+		d.byName[t.Name] = append(d.byName[t.Name], kt)
+	}
+	for i := range k.Ranges {
+		d.shards = append(d.shards, k.Ranges[i].Shard)
+	}
+}
+
+// find returns the database, which may be one that neither the configuration nor the ledger names.
+func (c *Catalog) find(name string) *database {
+	if d := c.databases[name]; d != nil {
+		return d
+	}
+	d := &database{home: c.only}
+	if c.only != "" {
+		d.shards = []string{c.only}
+	}
+	return d
 }
 
 // Shards returns, sorted, the shards on which a database is known to exist: those of its keyspaces and the one that holds
-// its unsharded tables. Statements with the target Any run on one of them. It is empty if nothing is known.
-func (c *Catalog) Shards(database string) []string { return nil }
+// its other tables. Statements with the target Any run on one of them. It is empty if nothing is known. The slice must not
+// be changed.
+func (c *Catalog) Shards(database string) []string { return c.find(database).shards }
+
+// Home returns the shard that holds the tables of a database that are in no keyspace, "" if it is not known. The system
+// catalogs that a client asks for (Plan.Catalogs) are best read there.
+func (c *Catalog) Home(database string) string { return c.find(database).home }

@@ -10,8 +10,7 @@ type Target uint8
 
 // The targets.
 const (
-	// Any: it names no table, or only the system catalogs. Which shard answers does not matter, but a session should
-	// stay with one: object ids differ between shards, and psql looks one up with one statement to use it in the next.
+	// Any: it names no table, or only the system catalogs (see Plan.Catalogs). Any shard of Catalog.Shards will do.
 	Any Target = iota
 	// Unsharded: its tables are in no keyspace and live on Plan.Shard.
 	Unsharded
@@ -78,6 +77,10 @@ type Plan struct {
 	Keys         []KeyRef       // Keyed: at least one, none twice
 	Shard        string         // Unsharded
 
+	// Catalogs: the system catalogs are named. With the target Any they are best read where the session's last ones were,
+	// or on Catalog.Home: object ids differ between shards.
+	Catalogs bool
+
 	Intent   Intent
 	WhyWrite string // "" for Read; for people: "FOR UPDATE", "function nextval may be volatile"
 
@@ -93,9 +96,11 @@ type Plan struct {
 
 	Session SessionOp
 	// Setting is the parameter that SessSet or TxSet sets, in lower case, "" if none; for SessReset "RESET ALL" or
-	// "DISCARD ALL". SET SESSION CHARACTERISTICS is "session characteristics".
+	// "DISCARD ALL". SET SESSION CHARACTERISTICS is "session characteristics". With SessPin it is set if the search path or
+	// the role changes, as by set_config.
 	Setting string
-	// Value is Setting's new value as SHOW would give it back, unless Default says that it returns to its default.
+	// Value is Setting's new value as SHOW would give it back, unless Default says that it returns to its default. For
+	// search_path it is what Env.SearchPath takes.
 	Value   string
 	Default bool
 

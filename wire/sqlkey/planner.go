@@ -1,27 +1,178 @@
 package sqlkey
 
-import "rangefinder/wire/pg"
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unicode/utf8"
+	"unsafe"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"github.com/pganalyze/pg_query_go/v6/parser"
+
+	"rangefinder/wire/pg"
+)
 
 // PlannerConfig bounds a Planner. Zero fields take their defaults.
 type PlannerConfig struct {
-	MaxBytes     int64 // of cached plans with their texts, as accounted; default 64 MiB
-	MaxStatement int   // bytes of a statement that is parsed; longer ones are not planned; default 1 MiB
+	MaxBytes     int64 // of cached plans with their texts, as reckoned; default 64 MiB
+	MaxStatement int   // bytes of a text that is parsed; longer ones are not planned; default 1 MiB
 }
+
+// The defaults of PlannerConfig.
+const (
+	DefaultMaxBytes     = 64 << 20
+	DefaultMaxStatement = 1 << 20
+)
+
+// large is the length from which texts are parsed one at a time: a parse tree takes some hundred times its text.
+const large = 64 << 10
 
 // Planner makes plans and caches them. It is safe for concurrent use.
 type Planner struct {
-	config PlannerConfig
+	// constant
+	maxStatement int
+	cache        *cache
+	known        *builtins
+
+	// atomic
+	misses atomic.Uint64
+
+	// guarded by its own
+	parsing sync.Mutex // held while a large text is parsed
 }
 
 // NewPlanner makes a Planner with an empty cache.
-func NewPlanner(config PlannerConfig) *Planner { return &Planner{config: config} }
+func NewPlanner(config PlannerConfig) *Planner {
+	if config.MaxBytes <= 0 {
+		config.MaxBytes = DefaultMaxBytes
+	}
+	if config.MaxStatement <= 0 {
+		config.MaxStatement = DefaultMaxStatement
+	}
+	return &Planner{maxStatement: config.MaxStatement, cache: newCache(config.MaxBytes), known: loadBuiltins()}
+}
 
-// Plan returns the plan of a text. It never returns nil.
+// Plan returns the plan of a text. It never returns nil. A hit takes no lock and allocates nothing.
 func (p *Planner) Plan(c *Catalog, env *Env, sql string) *Plan {
-	return &Plan{SQL: sql, Target: None, Err: pg.NewError(pg.CodeFeatureNotSupported, "not planned yet")}
+	hash := p.cache.hash(sql)
+	if plan := p.cache.get(hash, &c.id, env, sql); plan != nil {
+		return plan
+	}
+	return p.miss(hash, c, env, sql)
 }
 
 // PlanBytes is Plan for a text in a buffer. It copies the text on a miss only; the buffer stays the caller's.
 func (p *Planner) PlanBytes(c *Catalog, env *Env, sql []byte) *Plan {
-	return p.Plan(c, env, string(sql))
+	text := unsafe.String(unsafe.SliceData(sql), len(sql)) // not kept beyond this call
+	hash := p.cache.hash(text)
+	if plan := p.cache.get(hash, &c.id, env, text); plan != nil {
+		return plan
+	}
+	return p.miss(hash, c, env, strings.Clone(text))
+}
+
+func (p *Planner) miss(hash uint64, c *Catalog, env *Env, sql string) *Plan {
+	p.misses.Add(1)
+	plan := p.compile(c.find(env.Database), env, sql)
+	plan.SQL = sql
+	return p.cache.put(hash, &c.id, env, sql, plan)
+}
+
+// Stats are a Planner's counters.
+type Stats struct {
+	Misses uint64 // texts that were planned because they were not in the cache, or not any more
+	Plans  int    // in the cache
+	Bytes  int64  // that they take, as reckoned
+}
+
+// Stats walks the cache: it is for a debug page, not for every statement.
+func (p *Planner) Stats() Stats {
+	plans, bytes := p.cache.stats()
+	return Stats{Misses: p.misses.Load(), Plans: plans, Bytes: bytes}
+}
+
+// compile makes the plan of a text that is not in the cache.
+func (p *Planner) compile(db *database, env *Env, sql string) *Plan {
+	c := &compiler{db: db, env: env, known: p.known}
+	path, ok := parsePath(env.SearchPath, env.User)
+	if !ok {
+		return c.unread(pg.NewError(pg.CodeInvalidParameterValue, "the search path cannot be read").WithDetail("search_path is " + clip(env.SearchPath) + "."))
+	}
+	c.path = &path
+	if e := p.unreadable(env, sql); e != nil {
+		return c.unread(e)
+	}
+	if len(sql) > large {
+		p.parsing.Lock()
+		defer p.parsing.Unlock()
+	}
+	if tooDeep(sql) {
+		return c.unread(tooComplex)
+	}
+	tree, err := pgquery.Parse(sql)
+	var syntax *parser.Error
+	switch {
+	case errors.As(err, &syntax):
+		return &Plan{Target: Any, Syntax: true, Statements: 1, Reason: "PostgreSQL's parser says: " + syntax.Message}
+	case err != nil: // the tree could not be handed over: too deep
+		return c.unread(tooComplex)
+	}
+	stmts := tree.GetStmts()
+	parts := make([]*Plan, 0, len(stmts))
+	for _, s := range stmts {
+		parts = append(parts, c.statement(s.GetStmt()))
+	}
+	switch len(parts) {
+	case 0:
+		return &Plan{Target: Any, Reason: "an empty query"}
+	case 1:
+		parts[0].Statements = 1
+		return parts[0]
+	}
+	return combine(parts, c.sharded())
+}
+
+var tooComplex = pg.NewError("54001", "the statement is too complex to be routed").
+	WithDetail(fmt.Sprintf("Its expressions or joins may be nested more than %d levels deep.", maxDepth)).
+	WithHint("Split it, or put lists in an array parameter.")
+
+// unreadable tells why a text must not be parsed, if it must not.
+func (p *Planner) unreadable(env *Env, sql string) *pg.Error {
+	switch {
+	case len(sql) > p.maxStatement:
+		return pg.Errorf(pg.CodeProgramLimitExceeded, "the statement of %d bytes is too long to be routed", len(sql)).
+			WithDetail(fmt.Sprintf("Statements up to %d bytes are read.", p.maxStatement)).
+			WithHint("Use parameters or COPY for large values.")
+	case strings.IndexByte(sql, 0) >= 0:
+		return pg.NewError(pg.CodeCharacterNotInRepertoire, "the statement holds a NUL byte")
+	case env.Backslashes && strings.IndexByte(sql, '\\') >= 0:
+		return pg.NewError(pg.CodeFeatureNotSupported, "the statement holds a backslash while standard_conforming_strings is off").
+			WithHint("SET standard_conforming_strings = on, or use E'...' strings with it.")
+	case isASCII(sql):
+		return nil
+	case !isUTF8(env.Encoding):
+		return pg.NewError(pg.CodeFeatureNotSupported, "statements beyond ASCII can be routed with client_encoding UTF8 only").
+			WithDetail("client_encoding is " + clip(env.Encoding) + ".").
+			WithHint("SET client_encoding = 'UTF8', or send such text as parameters.")
+	case !utf8.ValidString(sql):
+		return pg.NewError(pg.CodeCharacterNotInRepertoire, "invalid byte sequence for encoding \"UTF8\"")
+	}
+	return nil
+}
+
+func isUTF8(encoding string) bool {
+	return encoding == "" || isOneOf(strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(encoding)), "utf8", "unicode")
+}
+
+// unread is the plan of a text that was not parsed. Where there is nothing but one shard to go to, it goes there, on the
+// assumption that it may do anything.
+func (c *compiler) unread(e *pg.Error) *Plan {
+	if !c.sharded() && c.db.home != "" {
+		return &Plan{Statements: 1, Target: Unsharded, Shard: c.db.home, Intent: Write, WhyWrite: "not read", Session: SessPin,
+			Reason: "not read: " + e.Message}
+	}
+	return &Plan{Statements: 1, Target: None, Err: e, Intent: Write, WhyWrite: "not read", Reason: e.Message}
 }

@@ -1,0 +1,181 @@
+package sqlkey
+
+import (
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+// cache holds plans by text and environment, bounded by bytes. Readers take no lock and write nothing but a plan's own
+// mark, and that only when it is not set: a hit scales with the processors. It is a table of buckets; a full bucket, or a
+// full stripe of the byte budget, gives up the entries that were not used since the clock last came by.
+type cache struct {
+	// constant
+	seed    maphash.Seed
+	buckets []bucket
+	mask    uint64
+	stripes [stripeCount]stripe
+	budget  int64 // bytes, a stripe
+}
+
+const (
+	ways        = 8
+	stripeCount = 16 // a power of two
+	// bytesPerSlot is what a plan is reckoned to take when the number of slots is chosen.
+	bytesPerSlot = 1024
+)
+
+type bucket [ways]atomic.Pointer[entry]
+
+// stripe is the part of the cache that one writer at a time changes: the buckets whose number ends in its own.
+type stripe struct {
+	// guarded by mu
+	mu    sync.Mutex
+	bytes int64
+	hand  uint64 // the bucket that the clock looks at next
+	_     [32]byte
+}
+
+// entry is one plan and all that it stands on.
+type entry struct {
+	// constant
+	hash    uint64
+	sql     string
+	env     Env
+	catalog [32]byte
+	plan    *Plan
+	size    int64
+
+	used atomic.Bool
+}
+
+func newCache(maxBytes int64) *cache {
+	n := uint64(stripeCount)
+	for n*ways*bytesPerSlot < uint64(maxBytes) {
+		n *= 2
+	}
+	return &cache{seed: maphash.MakeSeed(), buckets: make([]bucket, n), mask: n - 1, budget: max(maxBytes, 1) / stripeCount}
+}
+
+// hash is of the text alone: one text is seldom planned in several environments.
+func (c *cache) hash(sql string) uint64 { return maphash.String(c.seed, sql) }
+
+func (c *cache) get(hash uint64, catalog *[32]byte, env *Env, sql string) *Plan {
+	b := &c.buckets[hash&c.mask]
+	for i := range b {
+		e := b[i].Load()
+		if e == nil || e.hash != hash || e.sql != sql || e.env != *env || e.catalog != *catalog {
+			continue
+		}
+		if !e.used.Load() {
+			e.used.Store(true)
+		}
+		return e.plan
+	}
+	return nil
+}
+
+// put adds a plan unless it alone would take an eighth of its stripe. The plan that is returned is the one in the cache: a
+// racing caller's, if that came first.
+func (c *cache) put(hash uint64, catalog *[32]byte, env *Env, sql string, plan *Plan) *Plan {
+	e := &entry{hash: hash, sql: sql, env: *env, catalog: *catalog, plan: plan}
+	e.size = e.bytes()
+	if e.size > c.budget/8 {
+		return plan
+	}
+	s := &c.stripes[hash&(stripeCount-1)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := c.get(hash, catalog, env, sql); p != nil {
+		return p
+	}
+	for turn := uint64(0); s.bytes+e.size > c.budget && turn <= 2*uint64(len(c.buckets))/stripeCount; turn++ {
+		b := &c.buckets[(s.hand*stripeCount+hash&(stripeCount-1))&c.mask]
+		s.hand++
+		for i := range b {
+			c.sweep(s, &b[i])
+		}
+	}
+	if s.bytes+e.size > c.budget {
+		return plan
+	}
+	c.slot(s, &c.buckets[hash&c.mask]).Store(e)
+	s.bytes += e.size
+	return plan
+}
+
+// slot finds room in a bucket: an empty slot, else one that was not used lately, else the first.
+func (c *cache) slot(s *stripe, b *bucket) *atomic.Pointer[entry] {
+	for i := range b {
+		if b[i].Load() == nil {
+			return &b[i]
+		}
+	}
+	for i := range b {
+		if c.sweep(s, &b[i]) {
+			return &b[i]
+		}
+	}
+	s.bytes -= b[0].Load().size
+	b[0].Store(nil)
+	return &b[0]
+}
+
+// sweep drops an entry that was not used since the last sweep.
+func (c *cache) sweep(s *stripe, slot *atomic.Pointer[entry]) bool {
+	e := slot.Load()
+	if e == nil {
+		return true
+	}
+	if e.used.Swap(false) {
+		return false
+	}
+	slot.Store(nil)
+	s.bytes -= e.size
+	return true
+}
+
+// bytes reckons what an entry takes.
+func (e *entry) bytes() int64 {
+	p := e.plan
+	n := int(unsafe.Sizeof(*e)) + int(unsafe.Sizeof(*p)) + len(e.sql)
+	n += len(e.env.Database) + len(e.env.SearchPath) + len(e.env.User) + len(e.env.Encoding)
+	n += len(p.WhyWrite) + len(p.Savepoint) + len(p.Setting) + len(p.Value) + len(p.Reason)
+	for i := range p.Keys {
+		n += p.Keys[i].bytes()
+	}
+	for _, t := range p.Tables {
+		n += int(unsafe.Sizeof(t)) + len(t)
+	}
+	if p.Err != nil {
+		n += int(unsafe.Sizeof(*p.Err)) + len(p.Err.Message) + len(p.Err.Detail) + len(p.Err.Hint)
+	}
+	return int64(n)
+}
+
+func (k *KeyRef) bytes() int {
+	n := int(unsafe.Sizeof(*k)) + len(k.Literal) + len(k.Text)
+	for i := range k.Parts {
+		n += k.Parts[i].bytes()
+	}
+	return n
+}
+
+// stats tells how many plans there are and what they take.
+func (c *cache) stats() (plans int, bytes int64) {
+	for i := range c.stripes {
+		s := &c.stripes[i]
+		s.mu.Lock()
+		bytes += s.bytes
+		s.mu.Unlock()
+	}
+	for i := range c.buckets {
+		for j := range c.buckets[i] {
+			if c.buckets[i][j].Load() != nil {
+				plans++
+			}
+		}
+	}
+	return plans, bytes
+}

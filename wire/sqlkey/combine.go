@@ -1,0 +1,85 @@
+package sqlkey
+
+import (
+	"fmt"
+
+	"rangefinder/wire/pg"
+)
+
+// combine makes one plan of the plans of several statements in one text: PostgreSQL runs them in one transaction, so they
+// must all go to one shard.
+func combine(parts []*Plan, sharded bool) *Plan {
+	p := &Plan{Statements: len(parts), Target: Any}
+	for i, q := range parts {
+		if q.Target == None {
+			p.Target, p.Reason = None, fmt.Sprintf("statement %d: %s", i+1, q.Reason)
+			p.Err, p.Tx = q.Err, TxNone
+			p.Tables, p.Keys = q.Tables, nil
+			p.Intent, p.WhyWrite = Write, "not routed"
+			return p
+		}
+		if q.Tx != TxNone {
+			p.MixedTx = p.MixedTx || q.Tx != TxSet
+		} else if q.Intent == Write && p.Intent == Read && q.Session == SessNone {
+			p.Intent, p.WhyWrite = Write, q.WhyWrite
+		}
+		if q.Session != SessNone {
+			p.Session, p.Intent = SessPin, Write // what the text leaves behind is not taken apart
+			if p.WhyWrite == "" {
+				p.WhyWrite = q.WhyWrite
+			}
+		}
+		if r := p.join(q); r != nil {
+			return p.refuse(r)
+		}
+		p.Tables = append(p.Tables, q.Tables...)
+		p.NumParams = max(p.NumParams, q.NumParams)
+		p.Catalogs = p.Catalogs || q.Catalogs
+		p.CopyIn, p.CopyOut = p.CopyIn || q.CopyIn, p.CopyOut || q.CopyOut
+	}
+	if p.MixedTx && p.Intent == Read {
+		p.Intent, p.WhyWrite = Write, "transaction statements among others"
+	}
+	if sharded {
+		if r := p.followPath(parts); r != nil {
+			return p.refuse(r)
+		}
+	}
+	if p.Target == Any && p.Reason == "" {
+		p.Reason = "no table is named"
+	}
+	return p
+}
+
+// join makes q's target p's too.
+func (p *Plan) join(q *Plan) *refusal {
+	conflict := &refusal{issue: issue{pg.CodeFeatureNotSupported, "its statements belong to different places", "Send them one by one."}}
+	switch {
+	case q.Target == Any:
+		return nil
+	case p.Target == Any:
+		p.Target, p.Shard, p.Reason = q.Target, q.Shard, q.Reason
+		p.Keyspace, p.KeyspaceName, p.Keys, p.method = q.Keyspace, q.KeyspaceName, q.Keys[:len(q.Keys):len(q.Keys)], q.method
+		return nil
+	case p.Target != q.Target || p.Shard != q.Shard || p.Keyspace != q.Keyspace:
+		return conflict
+	}
+	p.Keys = append(p.Keys, q.Keys...)
+	return nil
+}
+
+// followPath refuses a text that changes what unqualified names mean and names tables as well: its plan stands on the path
+// of before.
+func (p *Plan) followPath(parts []*Plan) *refusal {
+	changes := 0
+	for _, q := range parts {
+		if movesPath(q.Setting) || q.Session == SessReset {
+			changes++
+			p.Setting, p.Value, p.Default = q.Setting, q.Value, q.Default
+		}
+	}
+	if changes > 0 && (changes > 1 || len(p.Tables) > 0) {
+		return &refusal{issue: issue{pg.CodeFeatureNotSupported, "it changes the search path or the role together with other statements", "Send the SET as a statement of its own."}}
+	}
+	return nil
+}

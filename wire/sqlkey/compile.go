@@ -1,0 +1,317 @@
+package sqlkey
+
+import (
+	"reflect"
+	"strings"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"rangefinder/wire/pg"
+)
+
+// compiler plans the statements of one text.
+type compiler struct {
+	db    *database
+	env   *Env
+	path  *path
+	known *builtins
+}
+
+func (c *compiler) survey() *survey { return &survey{path: c.path, known: c.known} }
+
+func (c *compiler) analysis() *analysis {
+	return &analysis{db: c.db, env: c.env, path: c.path, known: c.known}
+}
+
+// sharded tells whether the database has any keyspace.
+func (c *compiler) sharded() bool { return len(c.db.tables) > 0 }
+
+// statement plans one statement.
+func (c *compiler) statement(n *pgquery.Node) *Plan {
+	switch {
+	case n.GetSelectStmt() != nil, n.GetInsertStmt() != nil, n.GetUpdateStmt() != nil, n.GetDeleteStmt() != nil, n.GetMergeStmt() != nil:
+		return c.query(n)
+	case n.GetExplainStmt() != nil:
+		return c.explain(n.GetExplainStmt())
+	case n.GetVariableShowStmt() != nil:
+		return &Plan{Target: Any, Reason: "SHOW needs no table"}
+	case n.GetVariableSetStmt() != nil:
+		return c.set(n.GetVariableSetStmt())
+	case n.GetTransactionStmt() != nil:
+		return c.transaction(n.GetTransactionStmt())
+	case n.GetConstraintsSetStmt() != nil: // its names are constraints, not tables
+		return &Plan{Target: Any, Intent: Write, WhyWrite: "SET CONSTRAINTS", Tx: TxSet, Tag: "SET CONSTRAINTS", Reason: "a transaction statement"}
+	case n.GetDiscardStmt() != nil:
+		return discard(n.GetDiscardStmt())
+	case n.GetDeclareCursorStmt() != nil:
+		return c.declare(n.GetDeclareCursorStmt())
+	case n.GetPrepareStmt() != nil:
+		return c.prepare(n.GetPrepareStmt())
+	case n.GetExecuteStmt() != nil, n.GetDeallocateStmt() != nil:
+		return c.session(n, SessPin)
+	case n.GetFetchStmt() != nil, n.GetClosePortalStmt() != nil:
+		return c.session(n, SessNone)
+	case n.GetLoadStmt() != nil:
+		return c.session(n, SessPin)
+	case n.GetCopyStmt() != nil:
+		return c.copy(n.GetCopyStmt())
+	case n.GetCreateTableAsStmt() != nil:
+		return c.createAs(n.GetCreateTableAsStmt())
+	case n.GetViewStmt() != nil:
+		return c.view(n.GetViewStmt())
+	}
+	return c.utility(n)
+}
+
+// query plans SELECT, INSERT, UPDATE, DELETE and MERGE.
+func (c *compiler) query(n *pgquery.Node) *Plan {
+	a, s := c.analysis(), c.survey()
+	s.take(n)
+	a.query(n, place{})
+	return c.route(n, a, s)
+}
+
+// route decides where a statement goes from what was found in it.
+func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
+	p := &Plan{Tables: a.tables, NumParams: s.params, Catalogs: a.catalogs}
+	if s.write != "" {
+		p.Intent, p.WhyWrite = Write, s.write
+	}
+	if s.pin != "" {
+		p.Session = SessPin
+	}
+	if len(s.configs) == 1 && movesPath(s.configs[0].name) {
+		p.Setting, p.Value = s.configs[0].name, s.configs[0].value
+	}
+	if c.sharded() {
+		if a.problem == nil && a.seen != countTables(m) {
+			a.refuse(nil, issuef("the statement names tables in a place where the router does not look"))
+		}
+		if s.opaque != nil {
+			a.refuse(nil, s.opaque)
+		}
+		if i := s.hiddenPath(); i != nil {
+			a.refuse(nil, i)
+		}
+	}
+	switch {
+	case a.problem != nil:
+		return p.refuse(a.problem)
+	case len(a.keyed) > 0 || len(a.rows) > 0:
+		return c.keyed(p, a)
+	case len(a.plain) > 0:
+		why := "no keyspace holds " + strings.Join(a.plain, ", ")
+		for _, name := range a.plain {
+			for _, t := range c.db.byName[strings.Trim(name, `"`)] {
+				why += "; " + t.String() + " is sharded, but its schema is not on the search path"
+			}
+		}
+		return c.home(p, why)
+	case s.home != "":
+		return c.home(p, "function "+s.home+" acts on what one shard alone has")
+	case !c.sharded() && c.db.home != "":
+		return c.home(p, "database "+quoteName(c.env.Database)+" has no keyspace")
+	case a.catalogs:
+		p.Reason = "only system catalogs are named"
+	default:
+		p.Reason = "no table is named"
+	}
+	return p
+}
+
+// home makes the shard of all that no keyspace names the target.
+func (c *compiler) home(p *Plan, why string) *Plan {
+	p.Target, p.Shard, p.Reason = Unsharded, c.db.home, why
+	if p.Shard == "" {
+		p.Target = None
+		name := quoteName(c.env.Database)
+		p.Err = pg.NewError(pg.CodeFeatureNotSupported, "no shard is known for what is in no keyspace of database "+name).
+			WithDetail(upperFirst(why) + ".").
+			WithHint("Set the key \"shard\" of [[databases]] " + name + " to the shard that holds it, or make a keyspace for its tables with \"rangefinder keyspace create\".")
+	}
+	return p
+}
+
+// explain routes EXPLAIN as the statement that it explains. Without ANALYZE nothing of it is executed.
+func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
+	p := c.statement(e.GetQuery())
+	analyze := false
+	for _, o := range e.GetOptions() {
+		if d := o.GetDefElem(); d.GetDefname() == "analyze" {
+			analyze = isTrue(d.GetArg())
+		}
+	}
+	if !analyze {
+		p.Session, p.Setting, p.Value = SessNone, "", ""
+	}
+	p.CopyIn, p.CopyOut = false, false
+	return p
+}
+
+// isTrue reads a DefElem's argument as defGetBoolean does; what it would refuse counts as true.
+func isTrue(n *pgquery.Node) bool {
+	switch {
+	case n == nil || n.GetNode() == nil:
+		return true
+	case n.GetInteger() != nil:
+		return n.GetInteger().GetIval() != 0
+	case n.GetBoolean() != nil:
+		return n.GetBoolean().GetBoolval()
+	}
+	return !isOneOf(strings.ToLower(n.GetString_().GetSval()), "false", "off", "0", "no")
+}
+
+func (c *compiler) declare(d *pgquery.DeclareCursorStmt) *Plan {
+	p := c.statement(d.GetQuery())
+	if p.Intent == Read {
+		p.Intent, p.WhyWrite = Write, "DECLARE CURSOR"
+	}
+	const withHold = 0x20 // CURSOR_OPT_HOLD
+	if d.GetOptions()&withHold != 0 {
+		p.Session = SessPin
+	}
+	return p
+}
+
+// prepare plans SQL's PREPARE. Its keys must be constants: which values EXECUTE gives would be known too late.
+func (c *compiler) prepare(s *pgquery.PrepareStmt) *Plan {
+	p := c.statement(s.GetQuery())
+	for _, k := range p.Keys {
+		if k.Literal == nil {
+			return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "PREPARE of a statement whose sharding key is a parameter",
+				"Use the protocol's prepared statements, as drivers do, instead of PREPARE and EXECUTE."}})
+		}
+	}
+	p.Intent, p.WhyWrite, p.Session, p.NumParams = Write, "PREPARE", SessPin, 0
+	return p
+}
+
+// session plans statements that concern only what is already on the session's server connection.
+func (c *compiler) session(n *pgquery.Node, op SessionOp) *Plan {
+	what := kindName(n)
+	return &Plan{Target: Any, Intent: Write, WhyWrite: what, Session: op, Reason: what + " concerns the session's own connection"}
+}
+
+func (c *compiler) copy(s *pgquery.CopyStmt) *Plan {
+	a, sv := c.analysis(), c.survey()
+	sv.take(s)
+	sv.writes("COPY")
+	if s.GetQuery() != nil {
+		a.query(s.GetQuery(), place{})
+	}
+	if s.GetRelation() != nil {
+		if t := a.relation(s.GetRelation()); t != nil {
+			a.refuse(t, &issue{pg.CodeFeatureNotSupported, "COPY of a sharded table is not routed yet",
+				"Copy on each shard, connected to its primary, or COPY (SELECT ... WHERE the key = a value) TO STDOUT."})
+		}
+	}
+	a.subqueries(place{}, s.GetWhereClause())
+	p := c.route(s, a, sv)
+	if s.GetFilename() == "" && !s.GetIsProgram() {
+		p.CopyIn, p.CopyOut = s.GetIsFrom(), !s.GetIsFrom()
+	}
+	return p
+}
+
+func (c *compiler) createAs(s *pgquery.CreateTableAsStmt) *Plan {
+	a, sv := c.analysis(), c.survey()
+	sv.take(s)
+	sv.write = "CREATE TABLE AS"
+	a.creates(s.GetInto().GetRel())
+	a.query(s.GetQuery(), place{})
+	return c.route(s, a, sv)
+}
+
+func (c *compiler) view(s *pgquery.ViewStmt) *Plan {
+	a, sv := c.analysis(), c.survey()
+	sv.take(s)
+	sv.write = "CREATE VIEW"
+	a.creates(s.GetView())
+	if isTemporary(s.GetView()) {
+		sv.pin = "a temporary view"
+	}
+	a.query(s.GetQuery(), place{})
+	if len(a.keyed) > 0 {
+		a.refuse(a.keyed[0].table, onEachShard("CREATE VIEW"))
+	}
+	return c.route(s, a, sv)
+}
+
+func isTemporary(rv *pgquery.RangeVar) bool {
+	return rv.GetRelpersistence() == "t" || rv.GetSchemaname() == "pg_temp"
+}
+
+// utility plans every other statement: it goes where the tables are that no keyspace holds, unless it names a sharded one.
+func (c *compiler) utility(n *pgquery.Node) *Plan {
+	a, sv := c.analysis(), c.survey()
+	what := kindName(n)
+	sv.take(n)
+	sv.write = what
+	var made *pgquery.RangeVar
+	switch {
+	case n.GetCreateStmt() != nil:
+		made = n.GetCreateStmt().GetRelation()
+	case n.GetCreateForeignTableStmt() != nil:
+		made = n.GetCreateForeignTableStmt().GetBaseStmt().GetRelation()
+	case n.GetCreateSeqStmt() != nil:
+		made = n.GetCreateSeqStmt().GetSequence()
+	case n.GetListenStmt() != nil, n.GetUnlistenStmt() != nil:
+		sv.pin = what
+	}
+	if made != nil {
+		a.creates(made)
+		if isTemporary(made) {
+			sv.pin = "a temporary table"
+		}
+	}
+	a.whole(n, nil, what, made)
+	a.named(n, what)
+	if len(a.plain) == 0 {
+		a.plain = append(a.plain, "what "+what+" acts on")
+	}
+	return c.route(n, a, sv)
+}
+
+// kindName is a statement's name as people write it: of TruncateStmt "TRUNCATE", of AlterTableStmt "ALTER TABLE".
+func kindName(n *pgquery.Node) string {
+	if n.GetNode() == nil {
+		return "a statement of an unknown kind"
+	}
+	name := reflect.TypeOf(n.GetNode()).Elem().Name()
+	switch name = strings.TrimSuffix(strings.TrimPrefix(name, "Node_"), "Stmt"); name {
+	case "Index":
+		return "CREATE INDEX"
+	case "Create":
+		return "CREATE TABLE"
+	case "CheckPoint", "Checkpoint":
+		return "CHECKPOINT"
+	case "Rule":
+		return "CREATE RULE"
+	case "Vacuum":
+		if !n.GetVacuumStmt().GetIsVacuumcmd() {
+			return "ANALYZE"
+		}
+	case "ClosePortal":
+		return "CLOSE"
+	case "Rename":
+		return "ALTER ... RENAME"
+	case "CreateTrig":
+		return "CREATE TRIGGER"
+	}
+	var b strings.Builder
+	for i, r := range name {
+		if i > 0 && 'A' <= r && r <= 'Z' {
+			b.WriteByte(' ')
+		}
+		b.WriteRune(r)
+	}
+	return strings.ToUpper(b.String())
+}
+
+func upperFirst(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}

@@ -1,0 +1,199 @@
+package sqlkey
+
+import (
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"rangefinder/wire/pg"
+)
+
+// row is what an INSERT gives for the key of one row.
+type row struct {
+	table *table
+	keys  []*binding
+}
+
+func (a *analysis) insert(s *pgquery.InsertStmt, at place) {
+	at = a.with(s.GetWithClause(), at)
+	t := a.relation(s.GetRelation())
+	target := &ref{alias: s.GetRelation().GetRelname(), table: t}
+	if al := s.GetRelation().GetAlias(); al != nil {
+		target.alias = al.GetAliasname()
+	}
+	values := s.GetSelectStmt().GetSelectStmt()
+	if values != nil {
+		a.selects(values, at)
+	} else if s.GetSelectStmt() != nil {
+		a.query(s.GetSelectStmt(), at)
+	}
+	if t != nil {
+		a.insertRows(t, s, values)
+	}
+	inside := place{&scope{parent: at.scope, refs: []*ref{target, {alias: "excluded"}}}, at.facts, at.ctes}
+	if c := s.GetOnConflictClause(); c != nil {
+		a.subqueries(inside, c.GetInfer().GetWhereClause(), c.GetWhereClause())
+		a.subqueries(inside, c.GetInfer().GetIndexElems()...)
+		a.subqueries(inside, c.GetTargetList()...)
+		a.refuseKeyChange(t, c.GetTargetList(), "ON CONFLICT DO UPDATE sets")
+	}
+	a.subqueries(inside, s.GetReturningList()...)
+}
+
+// insertRows finds the key of every row.
+func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.SelectStmt) {
+	name := quoteName(t.columns[0])
+	switch {
+	case values == nil:
+		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "DEFAULT VALUES gives no " + name, "Give the row's " + name + " as a constant or a parameter."})
+		return
+	case len(values.GetValuesLists()) == 0:
+		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "INSERT ... SELECT into a sharded table is not routed yet", "Select the rows first and insert them with VALUES."})
+		return
+	case len(s.GetCols()) == 0:
+		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "INSERT names no columns, so which value is " + name + " cannot be told",
+			"Name the columns: INSERT INTO " + t.String() + " (" + name + ", ...) VALUES (...)."})
+		return
+	}
+	at := make([]int, len(t.columns))
+	for i, column := range t.columns {
+		at[i] = -1
+		for j, n := range s.GetCols() {
+			if r := n.GetResTarget(); r.GetName() == column {
+				at[i] = j
+				if len(r.GetIndirection()) > 0 {
+					a.refuse(t, issuef("INSERT gives a part of %s only", quoteName(column)))
+					return
+				}
+			}
+		}
+		if at[i] < 0 {
+			a.refuse(t, &issue{pg.CodeFeatureNotSupported, "INSERT gives no " + quoteName(column), "Add " + quoteName(column) + " to the columns, with a constant or a parameter."})
+			return
+		}
+	}
+	for _, n := range values.GetValuesLists() {
+		items := n.GetList().GetItems()
+		r := row{t, make([]*binding, len(at))}
+		for i, j := range at {
+			if j >= len(items) {
+				a.refuse(t, issuef("a row has fewer values than there are columns"))
+				return
+			}
+			if r.keys[i] = a.insertValue(t, i, items[j]); r.keys[i] == nil {
+				return
+			}
+		}
+		a.rows = append(a.rows, r)
+	}
+}
+
+func (a *analysis) insertValue(t *table, i int, n *pgquery.Node) *binding {
+	name := quoteName(t.columns[i])
+	if n.GetSetToDefault() != nil {
+		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "INSERT leaves " + name + " to its DEFAULT, which the server alone knows", "Give " + name + " as a constant or a parameter."})
+		return nil
+	}
+	// The value is bound as in a comparison, and what is wrong with it is told of the row.
+	probe := &ref{table: t}
+	v := a.bind(column{probe, i}, n)
+	if v == nil {
+		p := probe.issue
+		if p.code == pg.CodeNullValueNotAllowed {
+			p = &issue{p.code, "the row's " + name + " is NULL: it belongs to no shard", "Give " + name + " a value."}
+		}
+		a.refuse(t, p)
+	}
+	return v
+}
+
+func (a *analysis) update(s *pgquery.UpdateStmt, at place) {
+	at = a.with(s.GetWithClause(), at)
+	t := a.relation(s.GetRelation())
+	inside := a.level(a.addRef(s.GetRelation(), t), s.GetFromClause(), s.GetWhereClause(), at)
+	a.subqueries(inside, s.GetTargetList()...)
+	a.subqueries(inside, s.GetReturningList()...)
+	a.refuseKeyChange(t, s.GetTargetList(), "UPDATE sets")
+}
+
+func (a *analysis) delete(s *pgquery.DeleteStmt, at place) {
+	at = a.with(s.GetWithClause(), at)
+	t := a.relation(s.GetRelation())
+	inside := a.level(a.addRef(s.GetRelation(), t), s.GetUsingClause(), s.GetWhereClause(), at)
+	a.subqueries(inside, s.GetReturningList()...)
+}
+
+// refuseKeyChange refuses assignments to key columns: the row might have to move to another shard.
+func (a *analysis) refuseKeyChange(t *table, assignments []*pgquery.Node, what string) {
+	if t == nil {
+		return
+	}
+	for _, n := range assignments {
+		for _, c := range t.columns {
+			if n.GetResTarget().GetName() == c {
+				a.refuse(t, &issue{pg.CodeFeatureNotSupported, what + " the sharding key " + quoteName(c) + ", which might move the row to another shard",
+					"Leave " + quoteName(c) + " out of SET; to move a row, DELETE it and INSERT it anew."})
+				return
+			}
+		}
+	}
+}
+
+func (a *analysis) merge(s *pgquery.MergeStmt, at place) {
+	a.whole(s, a.with(s.GetWithClause(), at).ctes, "MERGE", nil)
+}
+
+// whole takes a statement's tables from wherever they stand. It refuses sharded ones: what the statement does with them is
+// not followed. made, if it is not nil, is the name of a table that does not exist yet.
+func (a *analysis) whole(m proto.Message, c *ctes, what string, made *pgquery.RangeVar) {
+	walk(m, func(n any) bool {
+		switch n := n.(type) {
+		case *pgquery.WithClause: // seen already
+			return c == nil
+		case *pgquery.LockingClause:
+			return false
+		case *pgquery.RangeVar:
+			if n == made {
+				return false
+			}
+			if n.GetSchemaname() == "" && c.has(n.GetRelname()) {
+				a.seen++
+				return false
+			}
+			if t := a.relation(n); t != nil {
+				a.refuse(t, onEachShard(what))
+			}
+		}
+		return true
+	})
+}
+
+func onEachShard(what string) *issue {
+	return &issue{pg.CodeFeatureNotSupported, what + " on a sharded table is not routed yet", "Run it on each shard, connected to the shard's primary."}
+}
+
+// creates takes the name of a table that a statement makes.
+func (a *analysis) creates(rv *pgquery.RangeVar) {
+	a.seen++
+	schema, name := rv.GetSchemaname(), rv.GetRelname()
+	a.tables = append(a.tables, qualified(schema, name))
+	a.plain = append(a.plain, qualified(schema, name))
+	if rv.GetRelpersistence() == "t" || schema == "pg_temp" {
+		// Temporary tables come first on every search path.
+		if same := a.db.byName[name]; len(same) > 0 {
+			a.refuse(same[0], &issue{pg.CodeFeatureNotSupported, "a temporary " + quoteName(name) + " would hide the sharded table of that name", "Give it another name."})
+		}
+		return
+	}
+	t := a.db.tables[tableName{schema, name}]
+	if schema == "" {
+		for _, same := range a.db.byName[name] {
+			if a.path.has(same.schema) {
+				t = same
+				break
+			}
+		}
+	}
+	if t != nil {
+		a.refuse(t, onEachShard("creating"))
+	}
+}

@@ -1,0 +1,386 @@
+package sqlkey
+
+import (
+	"fmt"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"rangefinder/rib"
+)
+
+// The bounds on one statement's analysis: beyond them a statement is refused, so that a stranger's cannot cost too much.
+const (
+	maxKeyedRefs = 100
+	maxFacts     = 1000
+)
+
+// analysis collects what a statement's tables and keys are.
+//
+// The rule that it goes by: a statement may run on one shard alone if, for each reference to a sharded table, the rows with
+// other keys could not change the result. So every reference, on every query level, needs its own key: an equality that
+// holds for every row of that reference that can reach the level's result.
+type analysis struct {
+	db    *database
+	env   *Env
+	path  *path
+	known *builtins
+
+	seen     int      // references to tables that were visited, to be compared with those there are
+	keyed    []*ref   // to sharded tables
+	plain    []string // unsharded tables
+	tables   []string // all, in order
+	catalogs bool     // a system catalog is named
+	facts    int
+
+	rows    []row    // to insert into sharded tables
+	problem *refusal // the first thing that can never be routed
+}
+
+// refusal is a statement that cannot be routed, or a part of it.
+type refusal struct {
+	issue
+	table *table
+}
+
+func (a *analysis) refuse(t *table, i *issue) {
+	if a.problem == nil {
+		a.problem = &refusal{*i, t}
+	}
+}
+
+// relation resolves the name of a table and counts it. The result is nil for tables without a key.
+func (a *analysis) relation(rv *pgquery.RangeVar) *table {
+	a.seen++
+	t, kind := a.resolve(rv)
+	name := qualified(rv.GetSchemaname(), rv.GetRelname())
+	switch kind {
+	case keyedTable:
+		name = t.String()
+	case catalogTable:
+		a.catalogs = true
+	default:
+		a.plain = append(a.plain, name)
+	}
+	a.tables = append(a.tables, name)
+	if c := rv.GetCatalogname(); c != "" && c != a.env.Database {
+		a.refuse(t, issuef("table %s.%s is in another database", quoteName(c), name))
+	}
+	return t
+}
+
+type tableKind uint8
+
+const (
+	plainTable tableKind = iota
+	keyedTable
+	catalogTable
+)
+
+func (a *analysis) resolve(rv *pgquery.RangeVar) (*table, tableKind) {
+	schema, name := rv.GetSchemaname(), rv.GetRelname()
+	switch schema {
+	case "":
+	case "pg_catalog", "information_schema":
+		return nil, catalogTable
+	default:
+		if t := a.db.tables[tableName{schema, name}]; t != nil {
+			return t, keyedTable
+		}
+		return nil, plainTable
+	}
+	if a.path.builtinsFirst && a.known.relations[name] {
+		return nil, catalogTable
+	}
+	for _, s := range a.path.schemas {
+		if s == "pg_catalog" && a.known.relations[name] {
+			return nil, catalogTable
+		}
+		if t := a.db.tables[tableName{s, name}]; t != nil {
+			return t, keyedTable
+		}
+	}
+	return nil, plainTable
+}
+
+// addRef makes the reference of a table and, if it has a key, puts it among those that need one.
+func (a *analysis) addRef(rv *pgquery.RangeVar, t *table) *ref {
+	r := &ref{alias: rv.GetRelname(), table: t}
+	if al := rv.GetAlias(); al != nil {
+		r.alias, r.renames = al.GetAliasname(), len(al.GetColnames()) > 0
+	} else if t != nil {
+		r.schema = t.schema
+	}
+	if t != nil {
+		r.keys = make([]*binding, len(t.columns))
+		a.keyed = append(a.keyed, r)
+		if len(a.keyed) > maxKeyedRefs {
+			a.refuse(t, issuef("it names sharded tables more than %d times", maxKeyedRefs))
+		}
+	}
+	return r
+}
+
+// query analyses a statement that may stand inside another.
+func (a *analysis) query(n *pgquery.Node, at place) {
+	switch {
+	case n.GetSelectStmt() != nil:
+		a.selects(n.GetSelectStmt(), at)
+	case n.GetInsertStmt() != nil:
+		a.insert(n.GetInsertStmt(), at)
+	case n.GetUpdateStmt() != nil:
+		a.update(n.GetUpdateStmt(), at)
+	case n.GetDeleteStmt() != nil:
+		a.delete(n.GetDeleteStmt(), at)
+	case n.GetMergeStmt() != nil:
+		a.merge(n.GetMergeStmt(), at)
+	}
+	// Anything else leaves its tables unseen, which is refused.
+}
+
+func (a *analysis) with(w *pgquery.WithClause, at place) place {
+	if w == nil {
+		return at
+	}
+	c := &ctes{at.ctes, make(map[string]bool)}
+	inside := place{at.scope, at.facts, c}
+	if w.GetRecursive() {
+		for _, n := range w.GetCtes() {
+			c.names[n.GetCommonTableExpr().GetCtename()] = true
+		}
+	}
+	for _, n := range w.GetCtes() {
+		a.query(n.GetCommonTableExpr().GetCtequery(), inside)
+		c = &ctes{c, map[string]bool{n.GetCommonTableExpr().GetCtename(): true}}
+		inside.ctes = c
+	}
+	return inside
+}
+
+// selects analyses one query level. at.scope and at.facts are those of the level around it.
+func (a *analysis) selects(s *pgquery.SelectStmt, at place) {
+	at = a.with(s.GetWithClause(), at)
+	if into := s.GetIntoClause(); into != nil {
+		a.creates(into.GetRel())
+	}
+	if s.GetOp() != pgquery.SetOperation_SETOP_NONE {
+		a.selects(s.GetLarg(), at)
+		a.selects(s.GetRarg(), at)
+		a.subqueries(at, s.GetSortClause()...)
+		a.subqueries(at, s.GetLimitOffset(), s.GetLimitCount())
+		return
+	}
+	inside := a.level(nil, s.GetFromClause(), s.GetWhereClause(), at)
+	for _, list := range [][]*pgquery.Node{
+		s.GetDistinctClause(), s.GetTargetList(), s.GetGroupClause(), s.GetWindowClause(), s.GetValuesLists(), s.GetSortClause(),
+		{s.GetHavingClause(), s.GetLimitOffset(), s.GetLimitCount()},
+	} {
+		a.subqueries(inside, list...)
+	}
+}
+
+// level analyses a FROM and a WHERE clause: it finds the items and what holds of them, and gives every sharded table among
+// them its key if there is one. It returns the place of the level's other expressions.
+func (a *analysis) level(target *ref, from []*pgquery.Node, where *pgquery.Node, at place) place {
+	s := &scope{parent: at.scope, merged: make(map[string]*ref)}
+	b := &builder{analysis: a, scope: s, at: at}
+	var items []*item
+	if target != nil {
+		items = append(items, b.leaf(target))
+	}
+	for _, n := range from {
+		items = append(items, b.item(n))
+	}
+	s.refs = nil
+	for _, it := range items {
+		s.refs = append(s.refs, it.visible...)
+	}
+	list := a.conditions(where, s)
+	for _, it := range items {
+		list = append(list, it.holds()...)
+	}
+	inside := place{s, at.facts.with(list), at.ctes}
+	for _, it := range items {
+		b.bind(it, inside.facts)
+	}
+	a.subqueries(inside, where)
+	return inside
+}
+
+// subqueries analyses every query inside the expressions.
+func (a *analysis) subqueries(at place, exprs ...*pgquery.Node) {
+	for _, e := range exprs {
+		walk(e, func(n any) bool {
+			if s, ok := n.(*pgquery.SelectStmt); ok {
+				a.selects(s, at)
+				return false
+			}
+			return true
+		})
+	}
+}
+
+// conditions returns the equalities among the terms of a condition that must be true as a whole.
+func (a *analysis) conditions(n *pgquery.Node, s *scope) []fact {
+	if n == nil {
+		return nil
+	}
+	if b := n.GetBoolExpr(); b != nil && b.GetBoolop() == pgquery.BoolExprType_AND_EXPR {
+		var list []fact
+		for _, arg := range b.GetArgs() {
+			list = append(list, a.conditions(arg, s)...)
+		}
+		return list
+	}
+	e := n.GetAExpr()
+	if e == nil || e.GetKind() != pgquery.A_Expr_Kind_AEXPR_OP || operator(e.GetName()) != "=" || e.GetLexpr() == nil {
+		a.note(n, s)
+		return nil
+	}
+	l, r := e.GetLexpr(), e.GetRexpr()
+	if lr, rr := l.GetRowExpr().GetArgs(), r.GetRowExpr().GetArgs(); len(lr) > 0 && len(lr) == len(rr) {
+		var list []fact
+		for i := range lr {
+			list = append(list, a.equality(lr[i], rr[i], s)...)
+		}
+		return list
+	}
+	return a.equality(l, r, s)
+}
+
+// equality returns the fact that l = r states of a key column, if it does.
+func (a *analysis) equality(l, r *pgquery.Node, s *scope) []fact {
+	if a.facts++; a.facts > maxFacts {
+		return nil
+	}
+	lc, lok := s.column(l, a.env.Database)
+	rc, rok := s.column(r, a.env.Database)
+	switch {
+	case lok && rok:
+		if lc.typ() == rc.typ() {
+			return []fact{{a: lc, b: rc}}
+		}
+		return nil
+	case rok:
+		lc, r = rc, l
+	case !lok:
+		return nil
+	}
+	if v := a.bind(lc, r); v != nil {
+		return []fact{{a: lc, value: v}}
+	}
+	return nil
+}
+
+func (c column) typ() rib.Type { return c.ref.table.keyspace.types[c.i] }
+
+// bind makes the constant that a key column is compared with, or notes why it is none.
+func (a *analysis) bind(c column, n *pgquery.Node) *binding {
+	t := c.ref.table
+	name := quoteName(t.columns[c.i])
+	v, problem := evaluate(n, a.path)
+	var key KeyRef
+	if problem == nil {
+		key, problem = v.key(t.keyspace.types[c.i], t.keyspace.method)
+	}
+	if problem == nil {
+		key.column, key.Text = t.columns[c.i], name+" = "+v.String()
+		return &binding{key}
+	}
+	if c.ref.issue == nil {
+		i := *problem
+		switch {
+		case problem == errNotConstant:
+			i.reason = fmt.Sprintf("%s is compared with %s", name, problem.reason)
+		case v.null:
+			i.reason = fmt.Sprintf("%s = NULL is never true: no row matches on any shard", name)
+			i.hint = "Use a value that is not NULL; rows whose key is NULL belong to no shard."
+		default:
+			i.reason = fmt.Sprintf("%s = ...: %s", name, problem.reason)
+		}
+		c.ref.issue = &i
+	}
+	return nil
+}
+
+// note records, for every key column that a term mentions which is no equality, why the term gives no key.
+func (a *analysis) note(n *pgquery.Node, s *scope) {
+	what := describe(n)
+	walk(n, func(x any) bool {
+		switch x := x.(type) {
+		case *pgquery.SelectStmt:
+			return false
+		case *pgquery.Node:
+			if x.GetColumnRef() == nil {
+				return true
+			}
+			if c, ok := s.column(x, a.env.Database); ok && c.ref.issue == nil {
+				c.ref.issue = issuef("%s", fmt.Sprintf(what, quoteName(c.ref.table.columns[c.i])))
+			}
+		}
+		return true
+	})
+}
+
+// describe says why a term gives no key. %s is the column.
+func describe(n *pgquery.Node) string {
+	if b := n.GetBoolExpr(); b != nil {
+		if b.GetBoolop() == pgquery.BoolExprType_OR_EXPR {
+			return "%s is compared under OR, which may give several keys"
+		}
+		return "%s is compared under NOT, which gives no key"
+	}
+	if n.GetNullTest() != nil {
+		return "%s IS [NOT] NULL gives no key"
+	}
+	if n.GetSubLink() != nil {
+		return "%s is compared with a subquery"
+	}
+	e := n.GetAExpr()
+	switch e.GetKind() {
+	case pgquery.A_Expr_Kind_AEXPR_IN:
+		if operator(e.GetName()) == "<>" {
+			return "%s NOT IN (...) gives no key"
+		}
+		return "%s IN (...) may give several keys"
+	case pgquery.A_Expr_Kind_AEXPR_OP_ANY:
+		return "%s = ANY (...) may give several keys"
+	case pgquery.A_Expr_Kind_AEXPR_OP_ALL:
+		return "%s is compared with ALL (...), which gives no key"
+	case pgquery.A_Expr_Kind_AEXPR_BETWEEN, pgquery.A_Expr_Kind_AEXPR_NOT_BETWEEN,
+		pgquery.A_Expr_Kind_AEXPR_BETWEEN_SYM, pgquery.A_Expr_Kind_AEXPR_NOT_BETWEEN_SYM:
+		return "%s BETWEEN gives a range, not one key"
+	case pgquery.A_Expr_Kind_AEXPR_DISTINCT, pgquery.A_Expr_Kind_AEXPR_NOT_DISTINCT:
+		return "%s IS [NOT] DISTINCT FROM gives no key"
+	case pgquery.A_Expr_Kind_AEXPR_OP:
+		if op := operator(e.GetName()); op != "" && op != "=" {
+			return "%s is compared by " + escapePercent(op) + ", not by ="
+		}
+	}
+	return "%s is not compared by a plain ="
+}
+
+func escapePercent(op string) string {
+	out := ""
+	for _, r := range op {
+		if r == '%' {
+			out += "%"
+		}
+		out += string(r)
+	}
+	return out
+}
+
+// countTables counts the table references of a tree, so that none can have been missed.
+func countTables(m proto.Message) (n int) {
+	walk(m, func(x any) bool {
+		switch x.(type) {
+		case *pgquery.RangeVar:
+			n++
+		case *pgquery.LockingClause: // names of FROM items, not of tables
+			return false
+		}
+		return true
+	})
+	return n
+}

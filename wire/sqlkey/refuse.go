@@ -1,0 +1,161 @@
+package sqlkey
+
+import (
+	"fmt"
+	"strings"
+
+	"rangefinder/wire/pg"
+)
+
+// refuse makes the plan one that cannot be routed.
+func (p *Plan) refuse(r *refusal) *Plan {
+	p.Target, p.Keys, p.Shard, p.Reason = None, nil, "", r.reason
+	message := "the statement cannot be routed"
+	var detail string
+	if r.table != nil {
+		message += ": table " + r.table.String() + " is sharded"
+		detail = r.table.rule() + " "
+	}
+	switch r.code {
+	case pg.CodeNullValueNotAllowed:
+		message = "the sharding key is NULL"
+	case pg.CodeNumericValueOutOfRange:
+		message = "the sharding key is out of range"
+	case pg.CodeInvalidTextRepresentation:
+		message = "the sharding key is not of the key's type"
+	}
+	p.Err = pg.NewError(r.code, message).WithDetail(detail + upperFirst(r.reason) + ".").WithHint(r.hint)
+	return p
+}
+
+// rule says by what a table is sharded.
+func (t *table) rule() string {
+	columns := make([]string, len(t.columns))
+	for i, c := range t.columns {
+		columns[i] = quoteName(c) + " (" + t.keyspace.types[i].String() + ")"
+	}
+	return fmt.Sprintf("Table %s of keyspace %s is sharded by %s.", t, t.keyspace.name, strings.Join(columns, ", "))
+}
+
+// keyed makes the keys of all references to sharded tables the plan's, or refuses.
+func (c *compiler) keyed(p *Plan, a *analysis) *Plan {
+	first := a.firstTable()
+	if len(a.plain) > 0 {
+		return p.refuse(&refusal{issue{pg.CodeFeatureNotSupported,
+			"it names " + strings.Join(a.plain, ", ") + ", which no keyspace holds, together with a sharded table",
+			"Ask for the tables one by one, or make a keyspace that holds both."}, first})
+	}
+	ks := first.keyspace
+	if ks.method == nil {
+		return p.refuse(&refusal{issue{pg.CodeFeatureNotSupported, "its keyspace uses a sharding method that this version does not know", "Upgrade this node."}, first})
+	}
+	p.Keyspace, p.KeyspaceName, p.method = ks.id, ks.name, ks.method
+	add := newKeys(p)
+	for _, r := range a.rows {
+		if r.table.keyspace != ks {
+			return p.refuse(twoKeyspaces(first, r.table))
+		}
+		add.key(r.keys)
+	}
+	for _, r := range a.keyed {
+		if r.table.keyspace != ks {
+			return p.refuse(twoKeyspaces(first, r.table))
+		}
+		for i, v := range r.keys {
+			if v == nil {
+				return p.refuse(r.noKey(i))
+			}
+		}
+		add.key(r.keys)
+	}
+	p.Target = Keyed
+	texts := make([]string, 0, min(len(p.Keys), 5))
+	for i, k := range p.Keys {
+		if i == 4 && len(p.Keys) > 5 {
+			texts = append(texts, fmt.Sprintf("%d more", len(p.Keys)-i))
+			break
+		}
+		texts = append(texts, k.Text)
+	}
+	p.Reason = "keyspace " + ks.name + " by " + strings.Join(texts, "; ")
+	return p
+}
+
+func (a *analysis) firstTable() *table {
+	if len(a.rows) > 0 {
+		return a.rows[0].table
+	}
+	return a.keyed[0].table
+}
+
+func twoKeyspaces(a, b *table) *refusal {
+	return &refusal{issue{pg.CodeFeatureNotSupported, fmt.Sprintf("it names tables of two keyspaces, %s and %s", a.keyspace.name, b.keyspace.name),
+		"Ask for the tables one by one, or make one keyspace that holds both."}, a}
+}
+
+// noKey says why a reference has no value for key column i, and what to add.
+func (r *ref) noKey(i int) *refusal {
+	name := quoteName(r.table.columns[i])
+	n := &refusal{issue{pg.CodeFeatureNotSupported, "no condition says which " + name + " is meant", ""}, r.table}
+	switch {
+	case r.renames:
+		n.reason = "the alias " + quoteName(r.alias) + " renames its columns, so its key cannot be told"
+		n.hint = "Leave out the alias's list of columns."
+		return n
+	case r.issue != nil:
+		n.issue = *r.issue
+	case r.alias != r.table.name:
+		n.reason = "no condition says which " + quoteName(r.alias) + "." + name + " is meant"
+	}
+	if n.hint == "" {
+		n.hint = "Add \"" + quoteName(r.alias) + "." + name + " = value\" to WHERE, with a constant or a parameter."
+	}
+	return n
+}
+
+// keys collects a plan's keys, each once.
+type keys struct {
+	plan *Plan
+	seen map[string]bool
+}
+
+func newKeys(p *Plan) *keys { return &keys{p, make(map[string]bool)} }
+
+// key adds the key that has the columns' values.
+func (k *keys) key(columns []*binding) {
+	ref := columns[0].KeyRef
+	id := ref.identity()
+	if len(columns) > 1 {
+		ref = KeyRef{Type: ref.Type}
+		id = ""
+		var texts []string
+		constant := true
+		for _, c := range columns {
+			part := c.KeyRef
+			id += part.identity() + ";"
+			texts = append(texts, part.Text)
+			constant = constant && part.Literal != nil
+			ref.Literal = append(ref.Literal, part.Literal...)
+			ref.nonASCII = ref.nonASCII || part.nonASCII
+			ref.Parts = append(ref.Parts, part)
+		}
+		ref.Text = strings.Join(texts, ", ")
+		if constant {
+			ref.Parts = nil
+		} else {
+			ref.Literal = nil
+		}
+	}
+	if !k.seen[id] {
+		k.seen[id] = true
+		k.plan.Keys = append(k.plan.Keys, ref)
+	}
+}
+
+// identity is the same for keys that must be equal.
+func (r *KeyRef) identity() string {
+	if r.Param > 0 {
+		return fmt.Sprintf("$%d %d", r.Param, r.cast)
+	}
+	return "=" + string(r.Literal)
+}

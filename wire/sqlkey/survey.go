@@ -1,0 +1,162 @@
+package sqlkey
+
+import (
+	"strings"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"rangefinder/wire/pg"
+)
+
+// survey is what a whole statement holds, wherever it stands in it.
+type survey struct {
+	path  *path
+	known *builtins
+
+	write  string // why it is no plain read
+	pin    string // what it leaves in the server's session
+	home   string // the function that acts on something that one shard alone has
+	opaque *issue // what may read tables that no parser sees
+	params int    // the highest $n
+
+	configs []config // calls of set_config
+}
+
+// config is a call of set_config.
+type config struct {
+	name, value       string
+	nameKnown, known  bool // of literals
+	local, localKnown bool
+}
+
+func (s *survey) take(m proto.Message) { walk(m, s.visit) }
+
+func (s *survey) writes(why string) {
+	if s.write == "" {
+		s.write = why
+	}
+}
+
+func (s *survey) visit(n any) bool {
+	switch n := n.(type) {
+	case *pgquery.FuncCall:
+		s.function(n)
+	case *pgquery.ParamRef:
+		s.params = max(s.params, int(n.GetNumber()))
+	case *pgquery.LockingClause:
+		s.writes(lockName(n.GetStrength()))
+	case *pgquery.IntoClause:
+		s.writes("SELECT INTO")
+		if n.GetRel().GetRelpersistence() == "t" || n.GetRel().GetSchemaname() == "pg_temp" {
+			s.pin = "a temporary table"
+		}
+	case *pgquery.InsertStmt:
+		s.writes("INSERT")
+	case *pgquery.UpdateStmt:
+		s.writes("UPDATE")
+	case *pgquery.DeleteStmt:
+		s.writes("DELETE")
+	case *pgquery.MergeStmt:
+		s.writes("MERGE")
+	case *pgquery.RangeTableSample:
+		if m := n.GetMethod(); len(m) != 1 || !isOneOf(m[0].GetString_().GetSval(), "system", "bernoulli") {
+			s.writes("a TABLESAMPLE method that may be volatile")
+		}
+	}
+	return true
+}
+
+func lockName(l pgquery.LockClauseStrength) string {
+	switch l {
+	case pgquery.LockClauseStrength_LCS_FORKEYSHARE:
+		return "FOR KEY SHARE"
+	case pgquery.LockClauseStrength_LCS_FORSHARE:
+		return "FOR SHARE"
+	case pgquery.LockClauseStrength_LCS_FORNOKEYUPDATE:
+		return "FOR NO KEY UPDATE"
+	}
+	return "FOR UPDATE"
+}
+
+func (s *survey) function(f *pgquery.FuncCall) {
+	var names []string
+	for _, n := range f.GetFuncname() {
+		names = append(names, n.GetString_().GetSval())
+	}
+	if len(names) == 0 {
+		return
+	}
+	name := names[len(names)-1]
+	full := strings.Join(names, ".")
+	builtin := len(names) == 1 && s.path.builtinsFirst || len(names) == 2 && names[0] == "pg_catalog"
+	harmless, known := s.known.functions[name]
+	switch {
+	case !builtin || !known:
+		s.writes("function " + full + " may be volatile")
+		s.home = full
+	case !harmless:
+		s.writes("function " + full + " may be volatile")
+	}
+	// By name alone, for a function that cannot be told from PostgreSQL's own is better taken for it here.
+	if len(names) > 1 && !builtin {
+		return
+	}
+	if pinning[name] {
+		s.pin = "function " + name
+	}
+	if homeBound(name) {
+		s.home = full
+	}
+	if readsText(name, len(f.GetArgs())) && s.opaque == nil {
+		s.opaque = &issue{pg.CodeFeatureNotSupported, "function " + full + " may read tables that cannot be seen in the statement", "Run it on each shard, connected to the shard itself."}
+	}
+	if name == "set_config" {
+		s.setConfig(f.GetArgs())
+	}
+}
+
+func (s *survey) setConfig(args []*pgquery.Node) {
+	var c config
+	if len(args) == 3 {
+		if v, ok := args[0].GetAConst().GetVal().(*pgquery.A_Const_Sval); ok {
+			c.name, c.nameKnown = strings.ToLower(v.Sval.GetSval()), true
+		}
+		if v, ok := args[1].GetAConst().GetVal().(*pgquery.A_Const_Sval); ok {
+			c.value, c.known = v.Sval.GetSval(), true
+		}
+		if v, ok := args[2].GetAConst().GetVal().(*pgquery.A_Const_Boolval); ok {
+			c.local, c.localKnown = v.Boolval.GetBoolval(), true
+		}
+	}
+	s.configs = append(s.configs, c)
+	if !c.local {
+		s.pin = "function set_config"
+	}
+}
+
+// movesPath tells whether a parameter changes what unqualified names mean.
+func movesPath(setting string) bool {
+	return isOneOf(setting, "search_path", "role", "session_authorization")
+}
+
+// hiddenPath is the issue with calls of set_config after which it could not be told what unqualified names mean.
+func (s *survey) hiddenPath() *issue {
+	for _, c := range s.configs {
+		if c.nameKnown && !movesPath(c.name) || c.nameKnown && c.known && c.localKnown && !c.local && len(s.configs) == 1 {
+			continue
+		}
+		return &issue{pg.CodeFeatureNotSupported, "set_config may change the search path in a way that cannot be followed",
+			"Use SET or SET LOCAL as a statement of its own, or give set_config constants, one call a statement."}
+	}
+	return nil
+}
+
+func isOneOf(s string, list ...string) bool {
+	for _, x := range list {
+		if s == x {
+			return true
+		}
+	}
+	return false
+}

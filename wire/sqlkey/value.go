@@ -1,0 +1,297 @@
+package sqlkey
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+)
+
+// issue is why something cannot be routed.
+type issue struct {
+	code   string // SQLSTATE
+	reason string // a clause: "customer_id IN (...) may give several keys"
+	hint   string // "" for the caller's own
+}
+
+func issuef(format string, args ...any) *issue {
+	return &issue{code: pg.CodeFeatureNotSupported, reason: fmt.Sprintf(format, args...)}
+}
+
+// family groups the types between which a cast keeps the value.
+type family uint8
+
+const (
+	unknown family = iota // a string literal or a parameter without a type of its own
+	integers
+	texts
+	uuids
+)
+
+// constant is an expression whose value does not depend on any row: a literal or a parameter, cast or not.
+type constant struct {
+	family family
+	param  int      // > 0: a parameter
+	null   bool     //
+	number int64    // integers
+	str    string   // the others
+	cast   rib.Type // of a parameter: what it is cast to; 0 if it is not
+}
+
+// errNotConstant is returned for expressions that only the server can evaluate.
+var errNotConstant = &issue{code: pg.CodeFeatureNotSupported, reason: "an expression that only PostgreSQL can evaluate"}
+
+// evaluate reads a constant expression. It evaluates nothing that could fail or differ on the server: literals, signs, and
+// casts that keep the value.
+func evaluate(n *pgquery.Node, p *path) (constant, *issue) {
+	switch {
+	case n.GetAConst() != nil:
+		return literal(n.GetAConst())
+	case n.GetParamRef() != nil:
+		number := n.GetParamRef().GetNumber()
+		if number < 1 {
+			return constant{}, errNotConstant
+		}
+		return constant{param: int(number)}, nil
+	case n.GetTypeCast() != nil:
+		return castOf(n.GetTypeCast(), p)
+	case n.GetCollateClause() != nil:
+		return constant{}, issuef("COLLATE may change what is equal")
+	case n.GetAExpr() != nil:
+		return signed(n.GetAExpr(), p)
+	}
+	return constant{}, errNotConstant
+}
+
+func literal(c *pgquery.A_Const) (constant, *issue) {
+	if c.GetIsnull() {
+		return constant{null: true}, nil
+	}
+	switch v := c.GetVal().(type) {
+	case *pgquery.A_Const_Ival:
+		return constant{family: integers, number: int64(v.Ival.GetIval())}, nil
+	case *pgquery.A_Const_Fval:
+		s := v.Fval.GetFval()
+		number, err := strconv.ParseInt(s, 0, 64)
+		switch {
+		case err == nil:
+			return constant{family: integers, number: number}, nil
+		case errors.Is(err, strconv.ErrRange):
+			return constant{}, &issue{code: pg.CodeNumericValueOutOfRange, reason: clip(s) + " is beyond bigint"}
+		}
+		return constant{}, issuef("%s is of type numeric", clip(s))
+	case *pgquery.A_Const_Sval:
+		return constant{str: v.Sval.GetSval()}, nil
+	case *pgquery.A_Const_Boolval:
+		return constant{}, issuef("a boolean is no key")
+	}
+	return constant{}, issuef("a bit string is no key")
+}
+
+// signed is a sign before a constant integer that the parser has not folded, as in -42::bigint.
+func signed(e *pgquery.A_Expr, p *path) (constant, *issue) {
+	op := operator(e.GetName())
+	if e.GetKind() != pgquery.A_Expr_Kind_AEXPR_OP || e.GetLexpr() != nil || op != "-" && op != "+" {
+		return constant{}, errNotConstant
+	}
+	c, problem := evaluate(e.GetRexpr(), p)
+	if problem != nil {
+		return c, problem
+	}
+	if c.family != integers || c.param > 0 || c.null {
+		return c, errNotConstant
+	}
+	if op == "-" {
+		if c.number == math.MinInt64 {
+			return c, &issue{code: pg.CodeNumericValueOutOfRange, reason: "9223372036854775808 is beyond bigint"}
+		}
+		c.number = -c.number
+	}
+	return c, nil
+}
+
+// operator is the name of an operator of pg_catalog, "" of any other.
+func operator(names []*pgquery.Node) string {
+	switch len(names) {
+	case 1:
+		return names[0].GetString_().GetSval()
+	case 2:
+		if names[0].GetString_().GetSval() == "pg_catalog" {
+			return names[1].GetString_().GetSval()
+		}
+	}
+	return ""
+}
+
+// keyTypes are the types whose casts keep a key's value, by the names that the parser leaves.
+var keyTypes = map[string]struct {
+	family    family
+	low, high int64    // integers
+	as        rib.Type // how a parameter's text is read
+}{
+	"int2":     {integers, math.MinInt16, math.MaxInt16, rib.TypeInt},
+	"smallint": {integers, math.MinInt16, math.MaxInt16, rib.TypeInt},
+	"int4":     {integers, math.MinInt32, math.MaxInt32, rib.TypeInt},
+	"int8":     {integers, math.MinInt64, math.MaxInt64, rib.TypeBigint},
+	"text":     {texts, 0, 0, rib.TypeText},
+	"varchar":  {texts, 0, 0, rib.TypeText},
+	"uuid":     {uuids, 0, 0, rib.TypeUUID},
+}
+
+func castOf(cast *pgquery.TypeCast, p *path) (constant, *issue) {
+	c, problem := evaluate(cast.GetArg(), p)
+	if problem != nil {
+		return c, problem
+	}
+	name := typeName(cast.GetTypeName(), p)
+	t, ok := keyTypes[name]
+	if !ok {
+		return c, issuef("a cast to %s may change the value", name)
+	}
+	if c.null {
+		return c, nil
+	}
+	if c.family != unknown && c.family != t.family {
+		return c, issuef("a cast to %s may change the value", name)
+	}
+	if c.param > 0 {
+		if c.cast == 0 {
+			c.cast = t.as
+		}
+		c.family = t.family
+		return c, nil
+	}
+	if t.family == integers {
+		if c.family == unknown {
+			v, err := rib.ParseText(rib.TypeBigint, []byte(c.str))
+			if err != nil {
+				return c, parseIssue(err)
+			}
+			c.number = v.Int
+		}
+		if c.number < t.low || c.number > t.high {
+			return c, &issue{code: pg.CodeNumericValueOutOfRange, reason: fmt.Sprintf("%d is out of range for type %s", c.number, name)}
+		}
+	}
+	c.family = t.family
+	return c, nil
+}
+
+// typeName is a type's name if it is one of pg_catalog's, without modifier and dimensions; else something for people that
+// is no type's name.
+func typeName(t *pgquery.TypeName, p *path) string {
+	var names []string
+	for _, n := range t.GetNames() {
+		names = append(names, n.GetString_().GetSval())
+	}
+	if len(names) == 0 {
+		return "another type"
+	}
+	name := names[len(names)-1]
+	switch {
+	case len(t.GetTypmods()) > 0:
+		return name + "(...)"
+	case len(t.GetArrayBounds()) > 0:
+		return name + "[]"
+	case t.GetSetof() || t.GetPctType():
+		return strings.Join(names, ".") + "%TYPE"
+	case len(names) == 2 && names[0] == "pg_catalog":
+		return name
+	case len(names) > 1 || !p.builtinsFirst:
+		return strings.Join(names, ".") + " (not pg_catalog's)"
+	}
+	return name
+}
+
+// parseIssue maps rib's errors.
+func parseIssue(err error) *issue {
+	code := pg.CodeFeatureNotSupported
+	switch {
+	case errors.Is(err, rib.ErrKeyRange):
+		code = pg.CodeNumericValueOutOfRange
+	case errors.Is(err, rib.ErrKeySyntax):
+		code = pg.CodeInvalidTextRepresentation
+	}
+	return &issue{code: code, reason: err.Error()}
+}
+
+// key binds a column of type t to c: a KeyRef without its text. Equality must mean the same here and on the server, so only
+// values of the column's own family are taken.
+func (c constant) key(t rib.Type, m rib.Method) (KeyRef, *issue) {
+	ref := KeyRef{Type: t}
+	want := familyOf(t)
+	switch {
+	case c.null:
+		return ref, &issue{code: pg.CodeNullValueNotAllowed, reason: "NULL is no key"}
+	case c.family != unknown && c.family != want:
+		return ref, issuef("a value of another type is compared with a key of type %s", t)
+	case c.param > 0:
+		ref.Param, ref.cast = c.param, c.cast
+		return ref, nil
+	}
+	v := rib.Value{Type: t, Int: c.number}
+	var err error
+	switch {
+	case c.family != integers:
+		v, err = rib.ParseText(t, []byte(c.str))
+	case t == rib.TypeInt && c.number != int64(int32(c.number)):
+		err = fmt.Errorf("%w: %d does not fit type int", rib.ErrKeyRange, c.number)
+	}
+	if err == nil {
+		ref.Literal, err = m.AppendKey(nil, v)
+	}
+	if err != nil {
+		return ref, parseIssue(err)
+	}
+	ref.nonASCII = t == rib.TypeText && !isASCII(c.str)
+	return ref, nil
+}
+
+func familyOf(t rib.Type) family {
+	switch t {
+	case rib.TypeBigint, rib.TypeInt:
+		return integers
+	case rib.TypeText:
+		return texts
+	case rib.TypeUUID:
+		return uuids
+	}
+	return unknown
+}
+
+// String is the constant as a statement would hold it, short.
+func (c constant) String() string {
+	switch {
+	case c.null:
+		return "NULL"
+	case c.param > 0:
+		return "$" + strconv.Itoa(c.param)
+	case c.family == integers:
+		return strconv.FormatInt(c.number, 10)
+	}
+	return rib.QuoteLiteral(clip(c.str))
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// clip keeps a stranger's text from filling a message, whole characters only.
+func clip(s string) string {
+	const most = 60
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}
