@@ -1,0 +1,111 @@
+package probe
+
+import (
+	"io"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.WithFarm(m)) }
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// seen is a Sink that remembers everything, with times.
+type seen struct {
+	mu        sync.Mutex
+	announced []rib.Backend
+	routes    []sighting
+	recovered []string
+	changed   chan struct{} // capacity 1
+}
+
+type sighting struct {
+	rib.Route
+	at time.Time
+}
+
+func newSeen() *seen { return &seen{changed: make(chan struct{}, 1)} }
+
+func (s *seen) Announce(b rib.Backend) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.announced = append(s.announced, b)
+	s.ring()
+}
+
+func (s *seen) Observe(r rib.Route) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.routes = append(s.routes, sighting{r, time.Now()})
+	s.ring()
+}
+
+func (s *seen) Recovered(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recovered = append(s.recovered, name)
+	s.ring()
+}
+
+func (s *seen) ring() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// mark is where the next wait begins.
+func (s *seen) mark() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.routes)
+}
+
+// await waits for a sighting of the backend after mark that fits.
+func (s *seen) await(t *testing.T, mark int, backend, what string, fits func(rib.Route) bool) sighting {
+	t.Helper()
+	var found sighting
+	s.until(t, what, func() bool {
+		for _, r := range s.routes[min(mark, len(s.routes)):] {
+			if r.Backend == backend && fits(r.Route) {
+				found = r
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// until waits for a condition, which is called with mu held.
+func (s *seen) until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	limit := time.NewTimer(20 * time.Second)
+	defer limit.Stop()
+	for {
+		s.mu.Lock()
+		done := ok()
+		s.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-s.changed:
+		case <-limit.C:
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			t.Fatalf("not seen: %s; announced %+v, last routes %+v, recovered %v", what, s.announced, s.routes[max(0, len(s.routes)-3):], s.recovered)
+		}
+	}
+}
+
+func is(state rib.State) func(rib.Route) bool {
+	return func(r rib.Route) bool { return r.State == state }
+}

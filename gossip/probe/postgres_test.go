@@ -1,0 +1,151 @@
+package probe
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+)
+
+// TestRealServers follows a primary and its streaming replica through death, return and promotion.
+func TestRealServers(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	primary := pgtest.NewPrimary(t, pgtest.Options{Auth: "scram-sha-256"})
+	if err := primary.CreateUser(ctx, "prober", "pr0be", ""); err != nil { // no rights at all
+		t.Fatal(err)
+	}
+	replica := pgtest.NewReplica(t, primary, pgtest.Options{})
+
+	sink := newSeen()
+	p := New(Config{
+		Backends: []Target{
+			{Name: "p", Shard: "shard_1", Region: "fra", Addr: primary.Addr()},
+			{Name: "r", Shard: "shard_1", Region: "fra", Addr: replica.Addr()},
+		},
+		User: "prober", Password: "pr0be", Database: "postgres",
+		Interval: 200 * time.Millisecond, Sink: sink, Logger: quiet(), Recovered: sink.Recovered,
+	})
+	if err := p.Open(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Close() }()
+
+	got := sink.await(t, 0, "p", "the primary up", is(rib.Up))
+	if got.Role != rib.Primary || got.Timeline != 1 || got.Lag != 0 || got.Latency <= 0 || got.Latency > time.Second {
+		t.Errorf("primary: %+v", got.Route)
+	}
+	got = sink.await(t, 0, "r", "the replica up", is(rib.Up))
+	if got.Role != rib.Replica || got.Timeline != 1 {
+		t.Errorf("replica: %+v", got.Route)
+	}
+	sink.await(t, 0, "r", "the replica at the head", func(r rib.Route) bool { return r.Lag == 0 })
+	want := rib.Backend{Name: "r", Shard: "shard_1", Region: "fra", Addr: replica.Addr(), SystemID: primary.SystemID()}
+	sink.until(t, "the replica's system identifier", func() bool {
+		for _, b := range sink.announced {
+			if b == want {
+				return true
+			}
+		}
+		return false
+	})
+	if sink.announced[0].SystemID != 0 {
+		t.Errorf("first announcement %+v: want it before the server is reached", sink.announced[0])
+	}
+
+	// A replica that replays no more says how far it is behind: the age of the last commit that it has replayed.
+	if err := primary.Exec(ctx, "CREATE TABLE before ()"); err != nil {
+		t.Fatal(err)
+	}
+	if err := replica.CaughtUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := replica.Exec(ctx, "SELECT pg_wal_replay_pause()"); err != nil {
+		t.Fatal(err)
+	}
+	if err := primary.Exec(ctx, "CREATE TABLE t ()"); err != nil {
+		t.Fatal(err)
+	}
+	sink.await(t, sink.mark(), "r", "a lag", func(r rib.Route) bool { return r.Lag > 0 && r.Lag < time.Minute })
+	if err := replica.Exec(ctx, "SELECT pg_wal_replay_resume()"); err != nil {
+		t.Fatal(err)
+	}
+	sink.await(t, sink.mark(), "r", "no lag", func(r rib.Route) bool { return r.Lag == 0 })
+
+	// SIGKILL: the kernel closes the kept connection and refuses the next. Seen by a prober, too, that is not due for long.
+	slow := newSeen()
+	lazy := New(Config{
+		Backends: []Target{{Name: "p", Addr: primary.Addr()}},
+		User:     "prober", Password: "pr0be", Database: "postgres", Interval: time.Minute, Sink: slow, Logger: quiet(),
+	})
+	if err := lazy.Open(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lazy.Close() }()
+	slow.await(t, 0, "p", "the primary up", is(rib.Up))
+	mark, killed := sink.mark(), time.Now()
+	if err := primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	got = sink.await(t, mark, "p", "the primary down", is(rib.Down))
+	byEnd := slow.await(t, 0, "p", "the primary down", is(rib.Down))
+	t.Logf("SIGKILL seen after %v, and %v by a prober that was not due", got.at.Sub(killed), byEnd.at.Sub(killed))
+	if took := byEnd.at.Sub(killed); took > 5*time.Second { // on a busy machine; its next probe was a minute away
+		t.Errorf("SIGKILL seen after %v", took)
+	}
+	if got.Role != rib.Primary {
+		t.Errorf("a dead primary's last known role is %v", got.Role)
+	}
+
+	// Promotion: role and timeline change while the state does not.
+	mark = sink.mark()
+	if err := replica.Promote(ctx); err != nil {
+		t.Fatal(err)
+	}
+	got = sink.await(t, mark, "r", "the promoted replica", func(r rib.Route) bool { return r.Role == rib.Primary })
+	if got.State != rib.Up || got.Timeline != 2 || got.Lag != 0 {
+		t.Errorf("promoted: %+v", got.Route)
+	}
+
+	// The old primary returns: two good probes, and it still says that it is one, on the older timeline.
+	mark = sink.mark()
+	if err := primary.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	got = sink.await(t, mark, "p", "the old primary up", is(rib.Up))
+	if got.Role != rib.Primary || got.Timeline != 1 {
+		t.Errorf("returned: %+v", got.Route)
+	}
+
+	// SIGSTOP: nothing is closed or refused; it takes Fall probes that time out. Watched as a far backend would be.
+	far := newSeen()
+	q := New(Config{
+		User: "prober", Password: "pr0be", Database: "postgres",
+		Interval: 100 * time.Millisecond, Timeout: 200 * time.Millisecond, Sink: far, Logger: quiet(), Recovered: far.Recovered,
+	})
+	if err := q.Open(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = q.Close() }()
+	if err := primary.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Watch(Target{Name: "p", Addr: primary.Addr()}); err != nil {
+		t.Fatal(err)
+	}
+	sink.await(t, sink.mark(), "p", "the stopped primary down", is(rib.Down))
+	far.mu.Lock()
+	if len(far.recovered) != 0 {
+		t.Error("a stopped server recovered")
+	}
+	far.mu.Unlock()
+	if err := primary.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	far.until(t, "recovery", func() bool { return len(far.recovered) == 1 && far.recovered[0] == "p" })
+	if len(far.routes) != 0 || len(far.announced) != 0 {
+		t.Errorf("watching a far backend told the sink: %+v %+v", far.announced, far.routes)
+	}
+}

@@ -1,0 +1,222 @@
+package probe
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"rangefinder/rib"
+)
+
+// Target is one PostgreSQL server.
+type Target struct {
+	Name   string // of the backend
+	Shard  string
+	Region string
+	Addr   string // host:port
+}
+
+// Sink takes what is seen. Its methods are called from many goroutines and must not block for long.
+type Sink interface {
+	Announce(rib.Backend)
+	Observe(rib.Route) // Observer and Stamp are empty
+}
+
+// Config is what a Prober needs. Zero values of durations and counts mean the defaults.
+type Config struct {
+	Backends []Target // announced and observed from Open to Close
+
+	User     string
+	Password string      // never logged
+	Database string      // "": as the user
+	TLS      *tls.Config // nil: plain connections
+
+	Interval time.Duration // between probes, +- 10 %; default 1 s
+	Timeout  time.Duration // of one probe, connecting included; default 2 s
+	Fall     int           // failed probes in a row that make an Up backend Down; default 3. A refused connect counts at once
+	Rise     int           // good probes in a row that make a Down backend Up; default 2. The very first counts at once
+
+	Dial   func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
+	Sink   Sink
+	Logger *slog.Logger // nil: slog.Default
+
+	// Recovered is called when a backend that was given to Suspect or Watch has answered Rise new connections or probes in
+	// a row: the node's own evidence against it is over. May be nil.
+	Recovered func(backend string)
+}
+
+// Prober probes. All methods may be called from any goroutine.
+type Prober struct {
+	// constant
+	cfg    Config
+	log    *slog.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	open    bool
+	closed  bool
+	near    map[string]*worker // by backend
+	far     map[string]*worker // watched after own evidence
+	streams map[net.Conn]struct{}
+}
+
+// maxFar bounds the backends watched after own evidence: there are no more in a cluster.
+const maxFar = 4096
+
+// New makes a Prober and starts nothing.
+func New(cfg Config) *Prober {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	set(&cfg.Interval, time.Second)
+	set(&cfg.Timeout, 2*time.Second)
+	if cfg.Fall <= 0 {
+		cfg.Fall = 3
+	}
+	if cfg.Rise <= 0 {
+		cfg.Rise = 2
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	p := &Prober{
+		cfg:     cfg,
+		log:     cfg.Logger.With("part", "probe"),
+		near:    make(map[string]*worker),
+		far:     make(map[string]*worker),
+		streams: make(map[net.Conn]struct{}),
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// Open announces the backends and starts to probe them. It is an error if an address cannot be one.
+func (p *Prober) Open() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open || p.closed {
+		return fmt.Errorf("probe: Open: the prober is open or closed already")
+	}
+	var workers []*worker
+	for _, t := range p.cfg.Backends {
+		w, err := p.newWorker(t, true)
+		if err != nil {
+			return err
+		}
+		workers = append(workers, w)
+	}
+	p.open = true
+	for _, w := range workers {
+		p.near[w.target.Name] = w
+		p.cfg.Sink.Announce(w.backend())
+		p.wg.Go(w.run)
+	}
+	return nil
+}
+
+// Close stops all probes and waits for them.
+func (p *Prober) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.cancel()
+	conns := make([]net.Conn, 0, len(p.streams))
+	for c := range p.streams {
+		conns = append(conns, c)
+	}
+	p.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close() // a probe that hangs in a read or write ends here
+	}
+	p.wg.Wait()
+	return nil
+}
+
+// Suspect probes a backend now and over a new connection: somebody could not connect to it. It returns false if the
+// backend is not probed here; Watch it then. Recovered is called once it answers again.
+func (p *Prober) Suspect(backend string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.near[backend]
+	if w == nil {
+		w = p.far[backend]
+	}
+	if w == nil {
+		return false
+	}
+	w.suspect()
+	return true
+}
+
+// Watch probes a backend that is not near until it answers again, then calls Recovered and stops. What is seen goes to
+// nobody else. A backend that is probed already is suspected.
+func (p *Prober) Watch(t Target) error {
+	if p.Suspect(t.Name) {
+		return nil
+	}
+	w, err := p.newWorker(t, false)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.open || p.closed {
+		return fmt.Errorf("probe: Watch %s: the prober is not open", t.Name)
+	}
+	if len(p.far) >= maxFar {
+		return fmt.Errorf("probe: Watch %s: %d backends are watched already", t.Name, maxFar)
+	}
+	if p.far[t.Name] == nil {
+		p.far[t.Name] = w
+		p.wg.Go(func() {
+			w.run()
+			p.mu.Lock()
+			delete(p.far, t.Name)
+			p.mu.Unlock()
+		})
+	}
+	return nil
+}
+
+// dial is the configured one, ended by Close.
+func (p *Prober) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
+	c, err := p.cfg.Dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	t := &tracked{Conn: c, p: p}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		_ = c.Close()
+		return nil, net.ErrClosed
+	}
+	p.streams[t] = struct{}{}
+	return t, nil
+}
+
+// tracked is a connection that Close can close.
+type tracked struct {
+	net.Conn
+	p *Prober
+}
+
+func (t *tracked) Close() error {
+	t.p.mu.Lock()
+	delete(t.p.streams, t)
+	t.p.mu.Unlock()
+	return t.Conn.Close()
+}

@@ -1,0 +1,146 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rangefinder/rib"
+)
+
+// query asks all in one round trip. Columns: in recovery, timeline, lag in milliseconds (NULL: unknown), system
+// identifier. Qualified, so that no search_path of the probe's user matters.
+//
+// The timeline of a primary is that of the file it writes now: pg_control_checkpoint lags behind a promotion until the
+// next checkpoint, so it is only for a replica that has no receiver, or a user who may not see the receiver's.
+//
+// A replica is at the head if it has replayed all that it has received, as long as a receiver runs; without one that
+// proves nothing, and the age of the last replayed commit is the only (pessimistic) answer.
+const query = `SELECT r,
+ CASE WHEN r THEN coalesce(
+   (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver),
+   (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()))
+ ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
+ CASE WHEN NOT r THEN 0
+ WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn()
+   AND EXISTS (SELECT 1 FROM pg_catalog.pg_stat_wal_receiver) THEN 0
+ ELSE (extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint END,
+ (SELECT system_identifier FROM pg_catalog.pg_control_system())
+ FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) AS s`
+
+// answer is what a server says of itself.
+type answer struct {
+	role     rib.Role
+	timeline uint32
+	lag      time.Duration
+	systemID uint64
+}
+
+const maxAnswer = 64 << 10 // bytes of one message of a server
+
+// connConfig is for one target. Nothing comes from the environment that is not overridden here.
+func (p *Prober) connConfig(t Target) (*pgconn.Config, error) {
+	host, port, err := net.SplitHostPort(t.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("probe: backend %s: address: %w", t.Name, err)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 || host == "" {
+		return nil, fmt.Errorf("probe: backend %s: address %q: want host:port", t.Name, t.Addr)
+	}
+	c, err := pgconn.ParseConfig("host=127.0.0.1 user=x sslmode=disable target_session_attrs=any")
+	if err != nil {
+		return nil, fmt.Errorf("probe: %w", err)
+	}
+	c.Host, c.Port = host, uint16(n)
+	c.User, c.Password, c.Database = p.cfg.User, p.cfg.Password, p.cfg.Database
+	c.TLSConfig, c.Fallbacks = p.cfg.TLS, nil
+	c.RuntimeParams = map[string]string{"application_name": "rangefinder_probe"}
+	c.ConnectTimeout = p.cfg.Timeout
+	c.MaxProtocolMessageBodyLen = maxAnswer
+	c.DialFunc = p.dial
+	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // the dialer does it
+	return c, nil
+}
+
+// ask connects if need be and runs the query; took is the query's time alone.
+func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, err error) {
+	defer func() {
+		if r := recover(); r != nil { // the server's bytes are a stranger's
+			err = fmt.Errorf("probe: answer: %v", r)
+		}
+		if err != nil {
+			w.hangUp()
+		}
+	}()
+	if w.conn == nil || w.conn.IsClosed() {
+		w.hangUp()
+		conn, err := pgconn.ConnectConfig(ctx, w.config)
+		if err != nil {
+			return a, 0, err
+		}
+		w.conn = conn
+	}
+	began := time.Now()
+	results, err := w.conn.Exec(ctx, query).ReadAll()
+	took = time.Since(began)
+	if err != nil {
+		return a, took, err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 4 {
+		return a, took, errors.New("probe: the answer is not one row of four columns")
+	}
+	a, err = parse(results[0].Rows[0])
+	return a, took, err
+}
+
+func parse(row [][]byte) (a answer, err error) {
+	switch string(row[0]) {
+	case "t":
+		a.role = rib.Replica
+	case "f":
+		a.role = rib.Primary
+	default:
+		return a, fmt.Errorf("probe: pg_is_in_recovery() = %q", row[0])
+	}
+	if row[1] != nil {
+		tli, err := strconv.ParseInt(string(row[1]), 10, 32)
+		if err != nil || tli < 0 {
+			return a, fmt.Errorf("probe: timeline = %q", row[1])
+		}
+		a.timeline = uint32(tli)
+	}
+	a.lag = rib.LagUnknown
+	if row[2] != nil {
+		ms, err := strconv.ParseInt(string(row[2]), 10, 64)
+		if err != nil {
+			return a, fmt.Errorf("probe: lag = %q", row[2])
+		}
+		const longest = int64(1 << 40) // 35 years
+		a.lag = time.Duration(min(max(ms, 0), longest)) * time.Millisecond
+	}
+	id, err := strconv.ParseInt(string(row[3]), 10, 64)
+	if err != nil {
+		return a, fmt.Errorf("probe: system identifier = %q", row[3])
+	}
+	a.systemID = uint64(id)
+	return a, nil
+}
+
+// explain is an error for the log: without the connection string's parts that pgconn adds, and with the SQLSTATE.
+func explain(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Error()
+	}
+	return err.Error()
+}

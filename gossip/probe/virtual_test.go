@@ -1,0 +1,357 @@
+package probe
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"rangefinder/gossip/memnet"
+	"rangefinder/rib"
+)
+
+// server is a PostgreSQL in virtual time that answers the probe as told.
+type server struct {
+	host   *memnet.Host
+	ln     *memnet.Listener
+	answer atomic.Pointer[func(*pgproto3.Backend, net.Conn) bool] // to a query; false: close
+	login  atomic.Pointer[string]                                 // SQLSTATE that refuses every login; nil: all may
+}
+
+const port = 5432
+
+func row(columns ...string) func(*pgproto3.Backend, net.Conn) bool {
+	return func(b *pgproto3.Backend, _ net.Conn) bool {
+		d := &pgproto3.RowDescription{}
+		r := &pgproto3.DataRow{}
+		for _, c := range columns {
+			d.Fields = append(d.Fields, pgproto3.FieldDescription{Name: []byte("c"), DataTypeOID: 25, DataTypeSize: -1})
+			if c == "NULL" {
+				r.Values = append(r.Values, nil)
+			} else {
+				r.Values = append(r.Values, []byte(c))
+			}
+		}
+		b.Send(d)
+		b.Send(r)
+		b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
+		b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+		return b.Flush() == nil
+	}
+}
+
+func startServer(t *testing.T, n *memnet.Net) *server {
+	s := &server{host: n.Host("db", "fra")}
+	s.says(row("f", "1", "0", "77"))
+	s.start(t)
+	return s
+}
+
+func (s *server) says(f func(*pgproto3.Backend, net.Conn) bool) { s.answer.Store(&f) }
+
+func (s *server) start(t *testing.T) {
+	t.Helper()
+	ln, err := s.host.Listen(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ln = ln
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go s.serve(c)
+		}
+	}()
+}
+
+func (s *server) serve(c net.Conn) {
+	defer func() { _ = c.Close() }()
+	b := pgproto3.NewBackend(c, c)
+	if _, err := b.ReceiveStartupMessage(); err != nil {
+		return
+	}
+	if code := s.login.Load(); code != nil {
+		b.Send(&pgproto3.ErrorResponse{Severity: "FATAL", Code: *code, Message: "not now"})
+		_ = b.Flush()
+		return
+	}
+	b.Send(&pgproto3.AuthenticationOk{})
+	b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+	if b.Flush() != nil {
+		return
+	}
+	for {
+		m, err := b.Receive()
+		if err != nil {
+			return
+		}
+		if _, ok := m.(*pgproto3.Query); ok && !(*s.answer.Load())(b, c) {
+			return
+		}
+	}
+}
+
+// lab is one prober and one server, a millisecond apart, in a bubble.
+func lab(t *testing.T, f func(n *memnet.Net, s *server, p *Prober, sink *seen)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		n := memnet.New(1)
+		n.SetRTT(memnet.Everyone, memnet.Everyone, time.Millisecond)
+		s := startServer(t, n)
+		sink := newSeen()
+		p := New(Config{
+			Backends: []Target{{Name: "b", Shard: "shard_1", Region: "fra", Addr: s.host.Addr(port)}},
+			User:     "prober", Sink: sink, Logger: quiet(), Recovered: sink.Recovered,
+			Dial: n.Host("node", "fra").Dial,
+		})
+		if err := p.Open(); err != nil {
+			t.Fatal(err)
+		}
+		f(n, s, p, sink)
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		n.Close()
+	})
+}
+
+func between(t *testing.T, what string, got, least, most time.Duration) {
+	t.Helper()
+	if got < least || got > most {
+		t.Errorf("%s took %v, want %v to %v", what, got, least, most)
+	}
+}
+
+func TestFirstProbeCountsAtOnceThenOneASecond(t *testing.T) {
+	lab(t, func(_ *memnet.Net, _ *server, _ *Prober, sink *seen) {
+		start := time.Now()
+		first := sink.await(t, 0, "b", "up", is(rib.Up))
+		between(t, "the first", first.at.Sub(start), time.Millisecond, 10*time.Millisecond)
+		if first.Latency != time.Millisecond {
+			t.Errorf("latency %v, want the query's round trip, 1 ms", first.Latency)
+		}
+		<-time.After(10 * time.Second)
+		if n := sink.mark(); n < 10 || n > 12 {
+			t.Errorf("%d probes in 10 s", n)
+		}
+		for i, r := range sink.routes[1:] {
+			between(t, "an interval", r.at.Sub(sink.routes[i].at), 890*time.Millisecond, 1110*time.Millisecond)
+		}
+	})
+}
+
+func TestSilenceTakesFallAndReturnTakesRise(t *testing.T) {
+	lab(t, func(n *memnet.Net, _ *server, _ *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		start := time.Now()
+		n.Cut("node", "db")
+		down := sink.await(t, 0, "b", "down", is(rib.Down))
+		// Three probes of 2 s each, the first begun up to 1.1 s after the cut.
+		between(t, "down", down.at.Sub(start), 6*time.Second, 7200*time.Millisecond)
+		mark := sink.mark()
+		start = time.Now()
+		n.HealAll()
+		up := sink.await(t, mark, "b", "up again", is(rib.Up))
+		between(t, "up again", up.at.Sub(start), 900*time.Millisecond, 3300*time.Millisecond)
+		good := 0
+		for _, r := range sink.routes[mark:] {
+			if r.at.Before(start) {
+				continue
+			}
+			good++
+			if r.State == rib.Up {
+				break
+			}
+		}
+		if good != 2 {
+			t.Errorf("up after %d reports since the heal, want Rise, 2", good)
+		}
+	})
+}
+
+func TestDeathIsSeenAtOnce(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, _ *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		<-time.After(3500 * time.Millisecond) // in the middle between two probes
+		start := time.Now()
+		s.host.Close()
+		down := sink.await(t, 0, "b", "down", is(rib.Down))
+		between(t, "down", down.at.Sub(start), 0, 5*time.Millisecond)
+
+		mark := sink.mark()
+		s.start(t)
+		up := sink.await(t, mark, "b", "up", is(rib.Up))
+		between(t, "up", up.at.Sub(start), time.Second, 2300*time.Millisecond)
+	})
+}
+
+func TestServerThatRefusesLogins(t *testing.T) {
+	for _, test := range []struct {
+		code string
+		down bool
+	}{
+		{"57P03", true},  // it starts or stops: at once
+		{"53300", false}, // full: it works, for those who are in
+	} {
+		lab(t, func(_ *memnet.Net, s *server, p *Prober, sink *seen) {
+			sink.await(t, 0, "b", "up", is(rib.Up))
+			s.login.Store(&test.code)
+			mark := sink.mark()
+			if !p.Suspect("b") {
+				t.Fatal("b is not probed")
+			}
+			<-time.After(500 * time.Millisecond)
+			sink.mu.Lock()
+			defer sink.mu.Unlock()
+			down := len(sink.routes) > mark && sink.routes[len(sink.routes)-1].State == rib.Down
+			if down != test.down {
+				t.Errorf("%s: down %v, want %v", test.code, down, test.down)
+			}
+		})
+	}
+}
+
+func TestSuspectConnectsAnewAndClears(t *testing.T) {
+	lab(t, func(n *memnet.Net, _ *server, p *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		dials := n.Host("node", "fra").Traffic().Dials
+		if p.Suspect("nobody") {
+			t.Error("a backend nobody listed is probed")
+		}
+		start := time.Now()
+		p.Suspect("b")
+		sink.until(t, "recovered", func() bool { return len(sink.recovered) == 1 })
+		between(t, "recovery", time.Since(start), 800*time.Millisecond, 1200*time.Millisecond) // Rise: now, and a second later
+		if got := n.Host("node", "fra").Traffic().Dials - dials; got != 1 {
+			t.Errorf("%d new connections, want 1", got)
+		}
+	})
+}
+
+func TestKeptConnectionEndsButServerLives(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, _ *Prober, sink *seen) {
+		var queries atomic.Int32
+		s.says(func(b *pgproto3.Backend, c net.Conn) bool {
+			queries.Add(1)
+			row("t", "3", "250", "77")(b, c)
+			return false // closes after each answer
+		})
+		got := sink.await(t, 0, "b", "up", func(r rib.Route) bool { return r.Role == rib.Replica })
+		if got.Timeline != 3 || got.Lag != 250*time.Millisecond {
+			t.Errorf("%+v", got.Route)
+		}
+		queries.Store(0)
+		<-time.After(10 * time.Second)
+		if n := queries.Load(); n < 50 || n > 105 {
+			t.Errorf("%d probes in 10 s of a server that closes each connection: want at most one in 100 ms", n)
+		}
+		for _, r := range sink.routes {
+			if r.State != rib.Up {
+				t.Fatalf("it was called %v", r.State)
+			}
+		}
+	})
+}
+
+func TestGarbageIsAFailedProbe(t *testing.T) {
+	junk := func(s string) func(*pgproto3.Backend, net.Conn) bool {
+		return func(_ *pgproto3.Backend, c net.Conn) bool {
+			_, err := io.WriteString(c, s)
+			return err == nil
+		}
+	}
+	for name, says := range map[string]func(*pgproto3.Backend, net.Conn) bool{
+		"noise":            junk("\x00\xff\x13\x37 nonsense \x00\x00"),
+		"a gigabyte":       junk("D\x3f\xff\xff\xff"),
+		"negative length":  junk("D\xff\xff\xff\xff"),
+		"no columns":       row(),
+		"three columns":    row("t", "1", "0"),
+		"not a bool":       row("maybe", "1", "0", "77"),
+		"not a number":     row("t", "one", "0", "77"),
+		"null role":        row("NULL", "1", "0", "77"),
+		"no identifier":    row("t", "1", "0", "NULL"),
+		"http":             junk("HTTP/1.1 400 Bad Request\r\n\r\n"),
+		"negative columns": junk("T\x00\x00\x00\x06\xff\xff"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			lab(t, func(_ *memnet.Net, s *server, _ *Prober, sink *seen) {
+				sink.await(t, 0, "b", "up", is(rib.Up))
+				s.says(says)
+				sink.await(t, 0, "b", "down", is(rib.Down))
+				s.says(row("t", "1", "NULL", "77"))
+				got := sink.await(t, sink.mark(), "b", "up", is(rib.Up))
+				if got.Lag != rib.LagUnknown {
+					t.Errorf("lag %v, want unknown", got.Lag)
+				}
+			})
+		})
+	}
+}
+
+func TestCloseEndsAHangingProbe(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, p *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		s.says(func(*pgproto3.Backend, net.Conn) bool { return true }) // never an answer
+		<-time.After(1500 * time.Millisecond)
+		start := time.Now()
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		between(t, "Close", time.Since(start), 0, 200*time.Millisecond)
+		if err := p.Watch(Target{Name: "x", Addr: "10.0.0.1:1"}); err == nil {
+			t.Error("Watch after Close")
+		}
+	})
+}
+
+func TestPasswordIsNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		n := memnet.New(1)
+		s := startServer(t, n)
+		code := "28P01"
+		s.login.Store(&code)
+		sink := newSeen()
+		p := New(Config{
+			Backends: []Target{{Name: "b", Addr: s.host.Addr(port)}}, User: "prober", Password: "hunter2", Sink: sink,
+			Dial: n.Host("node", "fra").Dial, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		})
+		if err := p.Open(); err != nil {
+			t.Fatal(err)
+		}
+		sink.await(t, 0, "b", "down", is(rib.Down))
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		n.Close()
+	})
+	if strings.Contains(log.String(), "hunter2") {
+		t.Error("the password is in the log")
+	}
+	if !strings.Contains(log.String(), "28P01") {
+		t.Errorf("the log does not say why: %s", log.String())
+	}
+}
+
+func TestBadAddresses(t *testing.T) {
+	for _, addr := range []string{"", "db", "db:", ":5432", "db:0", "db:99999", "db:http"} {
+		p := New(Config{Backends: []Target{{Name: "b", Addr: addr}}, Sink: newSeen()})
+		if err := p.Open(); err == nil || !strings.Contains(err.Error(), "backend b") {
+			t.Errorf("%q: %v", addr, err)
+		}
+		if err := p.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	}
+}
