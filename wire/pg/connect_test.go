@@ -326,3 +326,38 @@ func TestConnectToAccept(t *testing.T) {
 		}
 	}
 }
+
+// TestConnectTLSAnswers: what a server may answer to a request for TLS, and what it may not put behind it in clear text.
+func TestConnectTLSAnswers(t *testing.T) {
+	ready := AppendReady(authRequest(authOK, ""), StatusIdle)
+	for name, c := range map[string]struct {
+		answer []byte
+		want   string
+	}{
+		"no":                         {[]byte{'N'}, "does not speak TLS"},
+		"an error":                   {AppendError(nil, NewError("0A000", "old")), "answered 'E'"},
+		"nothing":                    {nil, "unexpected EOF"},
+		"yes, and more in clear":     {append([]byte{'S'}, ready...), "TLS handshake"},
+		"no, and a session in clear": {append([]byte{'N'}, ready...), "does not speak TLS"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ours, theirs := pipe(t)
+			done := make(chan error, 1)
+			go func() {
+				_, err := Connect(t.Context(), ours, &ConnectConfig{User: "app", TLS: tlsAny(t)})
+				done <- err
+			}()
+			if s, err := ReadStartup(theirs); err != nil || s.Kind != KindSSL {
+				t.Fatalf("read %+v, %v", s, err)
+			}
+			go io.Copy(io.Discard, theirs) // a ClientHello, if there is one
+			theirs.Write(c.answer)         // refused after its first byte, mostly
+			if len(c.answer) == 0 {
+				theirs.Close()
+			}
+			if err := <-done; err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+}
