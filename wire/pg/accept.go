@@ -41,12 +41,12 @@ const (
 var ErrUnknownUser = errors.New("unknown user")
 
 // AcceptConfig says how clients are let in. It is not changed once in use, is shared by all connections, and must not be
-// copied after its first.
+// copied after its first use.
 type AcceptConfig struct {
 	// TLS is what an SSLRequest is answered with; nil: 'N', and the client decides whether to go on in clear text.
 	TLS *tls.Config
-	// Lookup finds a user's verifier. An error, or a zero Verifier, leads to an exchange that looks and takes like any
-	// other and fails as a wrong password does; the client is not told which it was.
+	// Lookup finds a user's verifier. An error, or a zero Verifier, leads to an exchange that looks like any other,
+	// takes as long, and fails as a wrong password does; the client is not told which it was.
 	Lookup func(user, database string) (Verifier, error)
 	// Method is MethodSCRAM or MethodPassword; "" is MethodSCRAM.
 	Method string

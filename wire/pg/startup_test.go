@@ -35,13 +35,7 @@ func TestDecodeStartup(t *testing.T) {
 		{"cancel, long key", AppendCancelRequest(nil, 1, bytes.Repeat([]byte{9}, 256)), Startup{Kind: KindCancel, PID: 1, Secret: bytes.Repeat([]byte{9}, 256)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.want.Kind != KindStartup {
-				c.want.Major, c.want.Minor = 0, 0
-			}
 			got, err := DecodeStartup(c.packet)
-			if c.want.Kind == KindCancel && got != nil {
-				c.want.Major, c.want.Minor = got.Major, got.Minor
-			}
 			if err != nil || !reflect.DeepEqual(*got, c.want) {
 				t.Fatalf("got %+v, %v; want %+v", got, err, c.want)
 			}
