@@ -191,8 +191,8 @@ func (c *checker) backends(cfg *Config) {
 		}
 	}
 	c.secret("probe", cfg.Probe.SecretRef)
-	if len(cfg.Backends) > 0 && cfg.Probe.User == "" {
-		c.fail("probe.user", "probe.user is missing: this node has backends to look at", "name a PostgreSQL user that may connect; it needs no right on any table")
+	if len(cfg.Backends)+len(cfg.Databases) > 0 && cfg.Probe.User == "" {
+		c.fail("probe.user", "probe.user is missing: who looks at the backends?", "name a PostgreSQL user that may connect; it needs no right on any table")
 	}
 	if cfg.Probe.Database == "" {
 		c.fail("probe.database", "probe.database is empty", "")

@@ -127,7 +127,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"backend", "region = \"fra\"\n[[backends]]\nname = \"fra-1\"\naddress = \"10.0.0.1\"",
 			"F:2:3: backend \"fra-1\" has no shard; say which shard it holds a copy of: shard = \"shard_1\"\n" +
 				"F:4:1: backends[0].address: \"10.0.0.1\" is not host:port; give host:port of a PostgreSQL server, for example 10.0.0.7:5432\n" +
-				"F: probe.user is missing: this node has backends to look at; name a PostgreSQL user that may connect; it needs no right on any table"},
+				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it needs no right on any table"},
 		{"numbers", "region = \"fra\"\n[pool]\nsize = 0\n[probe]\nfall = 0\ninterval = \"0s\"",
 			"F:6:1: probe.interval must be more than 0s\n" +
 				"F:5:1: probe.fall must be at least 1, not 0\n" +

@@ -2,16 +2,358 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rangefinder/cluster"
+	"rangefinder/fib"
+	"rangefinder/gossip"
+	"rangefinder/gossip/probe"
+	"rangefinder/internal/lab"
+	"rangefinder/node/port"
+	"rangefinder/rib"
+	"rangefinder/wire"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
 )
 
+// Options are what a node gets from the process around it. The zero value is the process's own.
 type Options struct {
 	Logger *slog.Logger
-	Getenv func(string) (string, bool)
+	Getenv func(string) (string, bool) // nil: os.LookupEnv
 }
-type Node struct{}
 
-func New(cfg Config, o Options) (*Node, error)     { return nil, nil }
-func (n *Node) Open(ctx context.Context) error     { return nil }
-func (n *Node) Close() error                       { return nil }
-func (n *Node) Failed() <-chan struct{}            { return nil }
+// phase is where a node stands in its life.
+type phase int32
+
+const (
+	phaseNew phase = iota
+	phaseStarting
+	phaseServing
+	phaseDraining
+)
+
+// Node is one running Rangefinder: what the configuration describes, from Open to Close.
+type Node struct {
+	// constant after New
+	cfg     Config
+	secrets Secrets
+	log     *slog.Logger
+	delays  lab.Rules // none outside demos and tests
+	dialer  *lab.Dialer
+	started time.Time
+	metrics *metrics
+
+	// constant once Open has returned; made in this order, closed in the opposite one
+	dir      *dataDir
+	httpLn   net.Listener
+	port     *port.Port
+	table    *rib.Table
+	fib      *fib.Handle
+	compiler *fib.Maintainer
+	ledger   *cluster.Ledger
+	speaker  *gossip.Speaker
+	prober   *probe.Prober
+	pools    *pool.Pools
+	planner  *sqlkey.Planner
+	server   *wire.Server
+	pgLn     net.Listener
+
+	// channels
+	pulls  chan pullFrom // capacity 1: somebody has a newer epoch
+	failed chan struct{} // closed when a listener ends by itself
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	// atomic
+	phase      atomic.Int32
+	waitsFor   atomic.Pointer[string] // while starting: what for
+	clusterID  atomic.Pointer[string]
+	speakerNow atomic.Pointer[gossip.Speaker] // as the ledger is opened before it
+
+	// guarded by mu
+	mu      sync.Mutex
+	state   State
+	closers []closer
+	closed  bool
+	failure error
+	shards  map[string]time.Time // shards that could not be recorded: when to try again
+	alarms  map[string]string    // by subject
+}
+
+// closer is one thing that Open started.
+type closer struct {
+	name string
+	stop func() error
+}
+
+// New checks a configuration and follows its secrets. It starts nothing and touches no disk.
+func New(cfg Config, o Options) (*Node, error) {
+	if problems := cfg.check(nil); len(problems) > 0 {
+		return nil, &ConfigError{Problems: problems}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Getenv == nil {
+		o.Getenv = os.LookupEnv
+	}
+	secrets, warnings, err := cfg.LoadSecrets(o.Getenv)
+	for _, w := range warnings {
+		o.Logger.Warn(w)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.checkExposure(secrets.ClusterKey); err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, secrets: secrets, log: o.Logger,
+		pulls: make(chan pullFrom, 1), failed: make(chan struct{}),
+		shards: map[string]time.Time{}, alarms: map[string]string{},
+	}
+	n.metrics = newMetrics(n.gauges)
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	for _, l := range cfg.Lab {
+		n.delays = append(n.delays, lab.Rule{Net: netip.MustParsePrefix(l.Net), RTT: l.RTT.Duration}) // checked above
+	}
+	n.dialer = &lab.Dialer{Rules: n.delays}
+	return n, nil
+}
+
+// Open starts the node and returns when it serves clients. A node that joins waits for its cluster as long as ctx lasts.
+// When Open fails, everything it started is stopped again.
+func (n *Node) Open(ctx context.Context) (err error) {
+	if !n.phase.CompareAndSwap(int32(phaseNew), int32(phaseStarting)) {
+		return errors.New("node: opened twice")
+	}
+	defer func() {
+		if err != nil {
+			n.stop()
+		}
+	}()
+	n.started = time.Now()
+	n.waits("starting")
+	n.warn()
+	for _, step := range []func(context.Context) error{
+		n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.startLoops, n.awaitOwnership, n.openServer,
+	} {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	n.phase.Store(int32(phaseServing))
+	n.log.Info("serving", "node", n.state.Node, "region", n.cfg.Region, "cluster", n.state.ClusterID,
+		"postgres", n.pgLn.Addr().String(), "cluster_port", n.port.Addr(), "debug", "http://"+n.httpLn.Addr().String()+"/debug")
+	return nil
+}
+
+// warn says loudly what must not be overlooked.
+func (n *Node) warn() {
+	if n.cfg.Insecure && n.secrets.ClusterKey == nil {
+		n.log.Warn("INSECURE: no cluster key; whoever reaches the cluster port can join the cluster", "bind", n.cfg.Bind)
+	}
+	for _, l := range n.cfg.Lab {
+		n.log.Warn("DELAY INJECTED: this is a laboratory, not production", "net", l.Net, "rtt", l.RTT.Duration)
+	}
+	if len(n.cfg.Databases) == 0 {
+		n.log.Warn("no [[databases]]: no client can connect")
+	}
+	if len(n.cfg.Users) == 0 {
+		n.log.Warn("no [[users]]: no client can log in")
+	}
+}
+
+// Failed is closed when a part of the node has ended by itself; Close then returns why.
+func (n *Node) Failed() <-chan struct{} { return n.failed }
+
+// fail records the first failure of a running node.
+func (n *Node) fail(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.failure == nil && !n.closed {
+		n.failure = err
+		n.log.Error("a part of this node has ended", "error", err)
+		close(n.failed)
+	}
+}
+
+// Close drains and stops the node: readyz turns 503, no new client is accepted, sessions finish their transaction within
+// drain_timeout, then the node leaves the cluster. It returns what went wrong on the way, or what made the node fail.
+func (n *Node) Close() error {
+	if n.phase.Swap(int32(phaseDraining)) == int32(phaseServing) {
+		n.log.Info("draining", "timeout", n.cfg.DrainTimeout.Duration, "sessions", n.server.Stats().Sessions)
+	}
+	return n.stop()
+}
+
+// stop closes what was opened, the latest first.
+func (n *Node) stop() error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		return nil
+	}
+	n.closed = true
+	closers, errs := n.closers, []error{n.failure}
+	n.mu.Unlock()
+	for i := len(closers) - 1; i >= 0; i-- {
+		if err := closers[i].stop(); err != nil {
+			n.log.Warn("while stopping", "part", closers[i].name, "error", err)
+			errs = append(errs, fmt.Errorf("%s: %w", closers[i].name, err))
+		}
+	}
+	n.cancel()
+	n.wg.Wait()
+	n.log.Info("stopped")
+	return errors.Join(errs...)
+}
+
+// opened notes how to stop what was just started.
+func (n *Node) opened(name string, stop func() error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closers = append(n.closers, closer{name, stop})
+}
+
+// waits says what a starting node waits for, on /readyz.
+func (n *Node) waits(why string) { n.waitsFor.Store(&why) }
+
+// openDir locks the data directory and counts this boot.
+func (n *Node) openDir(context.Context) error {
+	dir, err := openDataDir(n.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	n.dir = dir
+	n.opened("data directory", dir.Close)
+	state, found, err := dir.Load()
+	if err != nil {
+		return err
+	}
+	switch {
+	case !found && dir.HasLedger():
+		return &Failure{
+			Message: fmt.Sprintf("%s holds a ledger but no %s", dir.path, stateFile),
+			Hint:    "Restore the file, or empty the whole data_dir and start again with --join.",
+			Err:     ErrState,
+		}
+	case found && n.cfg.Name != "" && n.cfg.Name != state.Node:
+		return &Failure{
+			Message: fmt.Sprintf("this data_dir belongs to node %q, and the configuration names it %q", state.Node, n.cfg.Name),
+			Detail:  "The ledger knows its voters by name.",
+			Hint:    fmt.Sprintf("Set name = %q, or give node %q a data_dir of its own and --join.", state.Node, n.cfg.Name),
+		}
+	case found && state.Region != n.cfg.Region:
+		n.log.Warn("this node has moved to another region", "was", state.Region, "is", n.cfg.Region)
+	}
+	if !found {
+		state = State{Node: n.cfg.Name}
+		if state.Node == "" {
+			state.Node = newNodeName(n.cfg.Region)
+		}
+	}
+	state.Region = n.cfg.Region
+	state.Incarnation++
+	n.state = state
+	if found { // else there is nothing worth keeping before the cluster is known
+		n.clusterID.Store(&state.ClusterID)
+		return dir.Save(state)
+	}
+	return nil
+}
+
+// change edits the state and saves it.
+func (n *Node) change(edit func(*State)) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	next := n.state
+	edit(&next)
+	if err := n.dir.Save(next); err != nil {
+		return err
+	}
+	n.state = next
+	return nil
+}
+
+// openHTTP serves health checks from the first moment on; everything else says that the node is starting.
+func (n *Node) openHTTP(context.Context) error {
+	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg.httpBind(), strconv.Itoa(n.cfg.Ports.HTTP)))
+	if err != nil {
+		return portTaken("http", "ports.http", err)
+	}
+	n.httpLn = ln
+	a := &api{office: n, metrics: n.metrics.handler(), log: n.log, open: n.cfg.Insecure}
+	server := newHTTPServer(n.gate(a.handler()), n.log)
+	n.opened("HTTP", func() error { return shutdownHTTP(server) })
+	n.wg.Go(func() {
+		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			n.fail(fmt.Errorf("HTTP port: %w", err))
+		}
+	})
+	return nil
+}
+
+// shutdownHTTP gives calls in progress a second: they are answered from memory, but a profile may take half a minute.
+func shutdownHTTP(s *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		return s.Close()
+	}
+	return nil
+}
+
+// gate answers for a node whose parts are not all there yet.
+func (n *Node) gate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if phase(n.phase.Load()) != phaseStarting || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		fail(w, &apiError{Status: http.StatusServiceUnavailable, RetryAfter: time.Second, ErrorView: ErrorView{Error: "the node is starting: " + *n.waitsFor.Load()}})
+	})
+}
+
+// portTaken says which key to change.
+func portTaken(what, key string, err error) error {
+	return &Failure{Message: fmt.Sprintf("cannot listen on the %s port: %v", what, err), Hint: "Set another one by " + key + ", or another address by bind.", Err: err}
+}
+
+// openServer accepts Postgres clients.
+func (n *Node) openServer(context.Context) error {
+	n.server = n.buildServer()
+	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg.Bind, strconv.Itoa(n.cfg.Ports.Postgres)))
+	if err != nil {
+		return portTaken("Postgres", "ports.postgres", err)
+	}
+	n.pgLn = ln
+	n.opened("clients", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout.Duration)
+		defer cancel()
+		if err := n.server.Shutdown(ctx); err != nil {
+			n.log.Warn("drain_timeout is over: sessions were cut off", "error", err)
+		}
+		return nil
+	})
+	n.wg.Go(func() {
+		if err := n.server.Serve(ln); err != nil {
+			n.fail(fmt.Errorf("Postgres port: %w", err))
+		}
+	})
+	return nil
+}

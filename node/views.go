@@ -144,9 +144,9 @@ type PoolView struct {
 
 // SessionsView counts client sessions.
 type SessionsView struct {
-	Open   int64 `json:"open"`
-	Active int64 `json:"active"` // with a statement or transaction under way
-	Total  int64 `json:"total"`  // since the start
+	Open        int    `json:"open"`        // authenticated, now
+	Connections int    `json:"connections"` // now, those that still log in included
+	Total       uint64 `json:"total"`       // connections since the start
 }
 
 // RouteAnswer says where a statement would go and why: /debug/route and `rangefinder route`.

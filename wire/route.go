@@ -181,16 +181,22 @@ func (c *core) elsewhere(n need) *pg.Error {
 		WithHint("Use one transaction for each shard.")
 }
 
-// anySlot picks the shard for a statement that names none: the closest one.
+// anySlot picks the shard for a statement that names none.
 func (c *core) anySlot(write bool) *fib.Slot {
-	if rule := c.env.rule(c.db); rule.Shard != "" && write {
-		if s := c.table.Slot(rule.Shard); s != nil {
+	return AnySlot(c.table, c.env.rule(c.db), write)
+}
+
+// AnySlot picks the shard for a statement that names none: a write goes to the database's own shard, all else to the closest.
+// It is nil if no shard has a backend that could run it. Explanations use it too, so that they say what sessions do.
+func AnySlot(table *fib.Table, rule sqlkey.DatabaseRule, write bool) *fib.Slot {
+	if rule.Shard != "" && write {
+		if s := table.Slot(rule.Shard); s != nil {
 			return s
 		}
 	}
 	var best *fib.Slot
 	var cost time.Duration
-	for _, s := range c.table.Slots() {
+	for _, s := range table.Slots() {
 		hops := s.Candidates().Reads
 		if write {
 			hops = s.Candidates().Writes

@@ -1,0 +1,159 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"path/filepath"
+	"time"
+
+	"rangefinder/cluster"
+	"rangefinder/fib"
+	"rangefinder/gossip"
+	"rangefinder/gossip/probe"
+	"rangefinder/node/port"
+	"rangefinder/rib"
+	"rangefinder/wire"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
+)
+
+// This file makes the parts out of the configuration; what passes between them is in glue.go.
+
+// openTables makes the RIB, the FIB and the goroutine that compiles one into the other.
+func (n *Node) openTables(context.Context) error {
+	self := rib.Member{Name: n.state.Node, Region: n.cfg.Region, Addr: n.port.Addr(), Incarnation: n.state.Incarnation}
+	n.table = rib.NewTable(self)
+	n.fib = new(fib.Handle)
+	n.compiler = fib.NewMaintainer(n.table, n.fib, n.log.With("part", "fib"))
+	n.compiler.Open()
+	n.opened("FIB", func() error { n.compiler.Close(); return nil })
+	return nil
+}
+
+// openLedger opens this node's part of the ledger, and makes the cluster if this is its first node.
+func (n *Node) openLedger(context.Context) error {
+	ledger, err := cluster.New(cluster.Config{
+		Node: n.state.Node, Region: n.cfg.Region, Addr: n.port.Addr(), Dir: filepath.Join(n.dir.path, ledgerDir),
+		Stream: n.port.Raft(), Owners: n.table.Owners(), Logger: n.log.With("part", "ledger"),
+		OnApply: func(e rib.Epoch) {
+			if s := n.speakerNow.Load(); s != nil {
+				s.SetEpoch(e)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := ledger.Open(); err != nil {
+		return fmt.Errorf("open the ledger: %w", err)
+	}
+	n.ledger = ledger
+	n.opened("ledger", ledger.Close)
+	if n.state.Bootstrap {
+		// A crash between the two files leaves either no ledger, which is made now, or one that goes on by itself.
+		n.waits("making the cluster")
+		if !ledger.HasState() {
+			if err := ledger.Bootstrap(n.state.ClusterID); err != nil {
+				return fmt.Errorf("make the cluster: %w", err)
+			}
+		}
+		return n.change(func(s *State) { s.Bootstrap = false })
+	}
+	return ledger.Admit(n.state.ClusterID)
+}
+
+// openGossip makes the speaker. It joins nobody yet: see startLoops.
+func (n *Node) openGossip(context.Context) error {
+	n.speaker = gossip.New(gossip.Config{
+		Self:      rib.Member{Name: n.state.Node, Region: n.cfg.Region, Addr: n.port.Addr(), Incarnation: n.state.Incarnation},
+		ClusterID: n.state.ClusterID, Key: port.KeyFor(n.secrets.ClusterKey, port.PurposeGossip),
+		Transport: n.port.Gossip(), Health: n.table.Health(), Logger: n.log,
+		Seeds: n.seeds, OnEpoch: n.heardEpoch,
+		SetIncarnation: func(v uint32) {
+			if err := n.change(func(s *State) { s.Incarnation = v }); err != nil {
+				n.log.Error("cannot keep the incarnation on disk", "error", err)
+			}
+		},
+	})
+	if err := n.speaker.Open(); err != nil {
+		return err
+	}
+	n.opened("gossip", n.speaker.Close)
+	n.speakerNow.Store(n.speaker)
+	n.speaker.SetEpoch(n.ledger.Epoch())
+	return nil
+}
+
+// openProber begins to look at the backends of the configuration.
+func (n *Node) openProber(context.Context) error {
+	var targets []probe.Target
+	for _, b := range n.cfg.Backends {
+		region := b.Region
+		if region == "" {
+			region = n.cfg.Region
+		}
+		targets = append(targets, probe.Target{Name: b.Name, Shard: b.Shard, Region: region, Addr: b.Address})
+	}
+	n.prober = probe.New(probe.Config{
+		Backends: targets, User: n.cfg.Probe.User, Password: n.secrets.Probe.Reveal(), Database: n.cfg.Probe.Database,
+		Interval: n.cfg.Probe.Interval.Duration, Timeout: n.cfg.Probe.Timeout.Duration, Fall: n.cfg.Probe.Fall, Rise: n.cfg.Probe.Rise,
+		Dial: n.dialer.DialContext, Sink: n.speaker, Logger: n.log,
+		Recovered: func(backend string) {
+			n.log.Info("a backend that could not be reached from here answers again", "backend", backend)
+			n.table.Health().Evidence(backend, false, "")
+		},
+	})
+	if err := n.prober.Open(); err != nil {
+		return err
+	}
+	n.opened("probes", n.prober.Close)
+	return nil
+}
+
+// buildServer makes the pools and the server that uses them.
+func (n *Node) buildServer() *wire.Server {
+	n.pools = pool.New(pool.Config{
+		Size: n.cfg.Pool.Size, Wait: n.cfg.Pool.Wait.Duration, Idle: n.cfg.Pool.Idle.Duration, ConnectTimeout: connectTimeout,
+		Dial: n.dialer.DialContext, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
+		Password: func(user string) (string, bool) {
+			s, ok := n.secrets.Users[user]
+			return s.Reveal(), ok
+		},
+	})
+	n.pools.Open()
+	n.opened("pools", func() error { n.pools.Close(); return nil })
+	n.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
+	verifiers := make(map[string]pg.Verifier, len(n.secrets.Users))
+	for name, secret := range n.secrets.Users {
+		verifiers[name] = pg.NewVerifier(secret.Reveal())
+	}
+	clients := n.cfg.Limits.Clients
+	if clients == 0 {
+		clients = math.MaxInt
+	}
+	return wire.NewServer(wire.Config{
+		FIB: n.fib, Planner: n.planner, Pools: n.pools, Databases: n.databaseRules(),
+		Lookup: func(user, _ string) (pg.Verifier, error) {
+			v, ok := verifiers[user]
+			if !ok {
+				return v, pg.ErrUnknownUser
+			}
+			return v, nil
+		},
+		MaxClients: clients, MaxFrame: int(n.cfg.Limits.Frame.Bytes), StartupTimeout: n.cfg.Limits.StartupTimeout.Duration,
+		Metrics: n.metrics, Logger: n.log.With("part", "wire"),
+	})
+}
+
+// connectTimeout bounds a connection to a backend, with authentication. Beyond it another backend is the better answer.
+const connectTimeout = 3 * time.Second
+
+func (n *Node) databaseRules() map[string]sqlkey.DatabaseRule {
+	rules := make(map[string]sqlkey.DatabaseRule, len(n.cfg.Databases))
+	for _, d := range n.cfg.Databases {
+		rules[d.Name] = sqlkey.DatabaseRule{Shard: d.Shard}
+	}
+	return rules
+}

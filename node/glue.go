@@ -1,0 +1,220 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"rangefinder/gossip/probe"
+	"rangefinder/node/port"
+	"rangefinder/rib"
+)
+
+const (
+	pullTimeout   = 60 * time.Second // one pull of a whole table
+	maxPulls      = 16               // answered at once
+	reconcileTick = 500 * time.Millisecond
+	peersTick     = 5 * time.Second
+	accept        = 100 * time.Millisecond // pause after a failed accept
+)
+
+// pullFrom is a node that has a newer epoch than this one.
+type pullFrom struct {
+	member rib.Member
+	epoch  rib.Epoch
+}
+
+// startLoops starts what carries events from one part to another, and makes the first contact with the cluster.
+func (n *Node) startLoops(context.Context) error {
+	ctx, cancel := context.WithCancel(n.ctx)
+	var wg sync.WaitGroup
+	apiCalls := n.port.Listener(port.KindAPI)
+	pulls := n.port.Listener(port.KindPull)
+	forwarded := &api{office: leaderOnly{n}, log: n.log}
+	calls := newHTTPServer(forwarded.forwarded(), n.log)
+	calls.IdleTimeout = 10 * time.Second
+	wg.Go(n.joinGossip)
+	wg.Go(func() { n.pullLoop(ctx) })
+	wg.Go(func() { n.servePulls(ctx, pulls) })
+	wg.Go(func() { n.reconcileLoop(ctx) })
+	wg.Go(func() { n.peersLoop(ctx) })
+	wg.Go(func() {
+		if err := calls.Serve(apiCalls); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			n.fail(fmt.Errorf("forwarded calls: %w", err))
+		}
+	})
+	n.opened("loops", func() error {
+		cancel()
+		_ = pulls.Close()
+		err := shutdownHTTP(calls)
+		n.rememberPeers()
+		wg.Wait()
+		return err
+	})
+	return nil
+}
+
+// heardEpoch is called by gossip: somebody has a newer ownership table. The newest news wins; gossip repeats it until the
+// epoch is reached, so none has to be kept.
+func (n *Node) heardEpoch(from rib.Member, e rib.Epoch) {
+	for {
+		select {
+		case n.pulls <- pullFrom{from, e}:
+			return
+		default:
+		}
+		select {
+		case <-n.pulls:
+		default:
+		}
+	}
+}
+
+func (n *Node) pullLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-n.pulls:
+			if n.ledger.Epoch().Compare(p.epoch) >= 0 {
+				continue // Raft was faster
+			}
+			if err := n.pull(ctx, p.member.Addr); err != nil && ctx.Err() == nil {
+				n.log.Warn("cannot pull the ownership table; gossip will name somebody again", "from", p.member.Name, "error", err)
+			}
+		}
+	}
+}
+
+func (n *Node) pull(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
+	defer cancel()
+	conn, err := n.port.Dial(ctx, port.KindPull, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	applied, err := n.ledger.Pull(ctx, conn)
+	if applied {
+		n.log.Info("pulled the ownership table", "from", addr, "epoch", n.ledger.Epoch().String())
+	}
+	return err
+}
+
+// servePulls gives the table to nodes that follow.
+func (n *Node) servePulls(ctx context.Context, ln net.Listener) {
+	room := make(chan struct{}, maxPulls)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if !pause(ctx, accept) {
+				return
+			}
+			continue
+		}
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			conn.Close()
+			return
+		}
+		wg.Go(func() {
+			defer func() { <-room }()
+			defer conn.Close()
+			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			defer stop()
+			if err := n.ledger.ServePull(conn); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
+				n.log.Debug("a pull failed", "from", conn.RemoteAddr().String(), "error", err)
+			}
+		})
+	}
+}
+
+// pause waits, and reports false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// reconcileLoop tells the ledger who lives, and on the leader records the shards that have shown a primary.
+func (n *Node) reconcileLoop(ctx context.Context) {
+	tick := time.NewTicker(reconcileTick)
+	defer tick.Stop()
+	for {
+		n.ledger.Reconcile(n.speaker.Members())
+		if n.ledger.IsLeader() {
+			n.recordShards(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// peersLoop keeps the members on disk, for a restart when nobody of the join list lives any more.
+func (n *Node) peersLoop(ctx context.Context) {
+	for pause(ctx, peersTick) {
+		n.rememberPeers()
+	}
+}
+
+func (n *Node) rememberPeers() {
+	var peers []string
+	for _, m := range n.speaker.Members() {
+		if m.Name != n.state.Node && m.Addr != "" {
+			peers = append(peers, m.Addr)
+		}
+	}
+	slices.Sort(peers)
+	n.mu.Lock()
+	same := slices.Equal(peers, n.state.Peers)
+	n.mu.Unlock()
+	if len(peers) == 0 || same { // alone: the old ones are still the best guess
+		return
+	}
+	if err := n.change(func(s *State) { s.Peers = peers }); err != nil {
+		n.log.Warn("cannot keep the peers on disk", "error", err)
+	}
+}
+
+// reportBackend is called by the pools when a backend could not be connected to. That holds for this node at once; whether it
+// holds for all is for the observers to say. The probe decides when this node may use it again.
+func (n *Node) reportBackend(backend string, err error) {
+	if err == nil {
+		return
+	}
+	n.table.Health().Evidence(backend, true, err.Error())
+	if n.prober.Suspect(backend) {
+		return
+	}
+	for _, v := range n.table.Snapshot().Backends {
+		if v.Backend.Name != backend {
+			continue
+		}
+		b := v.Backend
+		if err := n.prober.Watch(probe.Target{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr}); err != nil {
+			// Nobody would ever say that it is back: then only the cluster's verdict counts.
+			n.log.Warn("a backend out of reach cannot be watched", "backend", backend, "error", err)
+			n.table.Health().Evidence(backend, false, "")
+		}
+	}
+}

@@ -1,0 +1,261 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"rangefinder/internal/lab"
+	"rangefinder/node/port"
+)
+
+const (
+	joinFirstWait  = 200 * time.Millisecond // between two rounds of asking; doubles
+	joinMaxWait    = 5 * time.Second
+	joinRounds     = 3               // after which a refusal by everybody is final
+	rejoinPatience = 3 * time.Second // a restart asks its join list for this long, only to notice a stranger's cluster
+)
+
+// openPort listens for other nodes and answers their hellos.
+func (n *Node) openPort(context.Context) error {
+	p, err := port.Listen(n.portConfig())
+	if err != nil {
+		return portTaken("cluster", "ports.cluster", err)
+	}
+	n.port = p
+	n.opened("cluster port", p.Close)
+	hellos := p.Listener(port.KindHello)
+	n.wg.Go(func() {
+		if err := p.ServeHello(hellos, n.answerHello); err != nil {
+			n.log.Warn("hellos are not answered any more", "error", err)
+		}
+	})
+	return nil
+}
+
+func (n *Node) answerHello(h port.Hello) port.HelloReply {
+	reply := port.AnswerHello(n.hello(), h)
+	if !reply.Accepted && !reply.Retry {
+		n.log.Warn("a node was not let in", "node", h.Name, "region", h.Region, "reason", reply.Reason)
+	}
+	return reply
+}
+
+// hello is how this node introduces itself.
+func (n *Node) hello() port.Hello {
+	h := port.Hello{Version: port.HelloVersion, Name: n.state.Node, Region: n.cfg.Region}
+	if id := n.clusterID.Load(); id != nil {
+		h.ClusterID = *id
+	}
+	return h
+}
+
+// join decides which cluster this node belongs to. The state on disk says it; else the nodes named by --join say it; else
+// this is the first node and makes one up. Only the first start of a node without --join ever does that.
+func (n *Node) join(ctx context.Context) error {
+	seeds := n.joinList()
+	switch {
+	case n.state.ClusterID != "":
+		return n.checkSeeds(ctx, seeds)
+	case len(n.cfg.Join) > 0 && len(seeds) == 0:
+		return &Failure{
+			Message: "join names this node alone",
+			Hint:    "Name another node of the cluster, or start the very first one without --join.",
+		}
+	case len(seeds) > 0:
+		id, err := n.learnCluster(ctx, seeds)
+		if err != nil {
+			return err
+		}
+		return n.settle(id, false)
+	}
+	id := newClusterID()
+	n.log.Info("first node of a new cluster", "cluster", id, "hint", "start the others with --join "+n.port.Addr())
+	return n.settle(id, true)
+}
+
+// settle writes the cluster's id to disk before anything is done in its name.
+func (n *Node) settle(id string, bootstrap bool) error {
+	err := n.change(func(s *State) { s.ClusterID, s.Bootstrap, s.Peers = id, bootstrap, n.joinList() })
+	if err == nil {
+		n.clusterID.Store(&id)
+	}
+	return err
+}
+
+// joinList is the configuration's list without this node: the same file may serve all nodes.
+func (n *Node) joinList() []string {
+	own := []string{n.port.Addr(), n.port.BoundAddr().String()}
+	return slices.DeleteFunc(slices.Clone(n.cfg.Join), func(addr string) bool { return slices.Contains(own, addr) })
+}
+
+// final reports whether asking again cannot help before somebody changes a configuration.
+func final(err error) bool {
+	var refused *port.RefusedError
+	if errors.As(err, &refused) {
+		return !refused.Reply.Retry
+	}
+	return errors.Is(err, port.ErrKeyMismatch) || errors.Is(err, port.ErrKeyNeeded) || errors.Is(err, port.ErrNotProtected)
+}
+
+// learnCluster asks until one of the seeds says which cluster this is. It gives up when all of them have refused three times.
+func (n *Node) learnCluster(ctx context.Context, seeds []string) (id string, err error) {
+	wait := joinFirstWait
+	for round := 1; ; round++ {
+		replies := n.askAll(ctx, seeds)
+		refusals := 0
+		for _, r := range replies {
+			if r.err == nil {
+				n.log.Info("joining", "cluster", r.reply.ClusterID, "by", r.reply.Name, "addr", r.addr)
+				return r.reply.ClusterID, nil
+			}
+			if final(r.err) {
+				refusals++
+			}
+		}
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		if refusals == len(replies) && round >= joinRounds {
+			return "", joinRefused(replies)
+		}
+		n.waits("joining: no answer yet from " + strings.Join(seeds, ", "))
+		n.log.Warn("cannot join yet, trying on", "round", round, "next_in", wait, "error", errors.Join(errorsOf(replies)...))
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, joinMaxWait)
+	}
+}
+
+// checkSeeds lets a restarted node notice that its join list leads into another cluster, or that its key is wrong there.
+// That nobody answers is no reason to stop: the node serves what it last knew.
+func (n *Node) checkSeeds(ctx context.Context, seeds []string) error {
+	if len(seeds) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, rejoinPatience)
+	defer cancel()
+	replies := n.askAll(ctx, seeds)
+	refusals := 0
+	for _, r := range replies {
+		var refused *port.RefusedError
+		switch {
+		case r.err == nil:
+			return nil
+		case errors.As(r.err, &refused) && refused.Reply.ClusterID != "" && refused.Reply.ClusterID != n.state.ClusterID, errors.Is(r.err, port.ErrKeyMismatch):
+			refusals++
+		default:
+			n.log.Warn("a node of the join list does not answer; starting with what was last known", "addr", r.addr, "error", r.err)
+		}
+	}
+	if refusals == len(replies) {
+		return joinRefused(replies)
+	}
+	return nil
+}
+
+func joinRefused(replies []helloResult) error {
+	f := &Failure{Message: "the cluster does not take this node in", Detail: errors.Join(errorsOf(replies)...).Error(), Err: replies[0].err}
+	switch err := replies[0].err; {
+	case errors.Is(err, port.ErrKeyMismatch), errors.Is(err, port.ErrKeyNeeded):
+		f.Message = "the cluster key does not match"
+		f.Hint = "Give every node the same key: cluster_key_file (or --cluster-key-file) must hold the same text on all of them."
+	case errors.Is(err, port.ErrNotProtected):
+		f.Message = "the other side has no cluster key, or is no Rangefinder"
+		f.Hint = "Name a cluster port (7946 by default) in --join, and give every node the same cluster key or none."
+	}
+	return f
+}
+
+type helloResult struct {
+	addr  string
+	reply port.HelloReply
+	err   error
+}
+
+func errorsOf(replies []helloResult) []error {
+	var errs []error
+	for _, r := range replies {
+		errs = append(errs, r.err)
+	}
+	return errs
+}
+
+// askAll says hello to all seeds at once.
+func (n *Node) askAll(ctx context.Context, seeds []string) []helloResult {
+	results := make([]helloResult, len(seeds))
+	var wg sync.WaitGroup
+	for i, addr := range seeds {
+		wg.Go(func() {
+			reply, err := n.port.Hello(ctx, addr, n.hello())
+			results[i] = helloResult{addr, reply, err}
+		})
+	}
+	wg.Wait()
+	return results
+}
+
+// portConfig is what the cluster port needs of the configuration.
+func (n *Node) portConfig() port.Config {
+	return port.Config{
+		Bind: n.cfg.Bind, Port: n.cfg.Ports.Cluster, Advertise: n.cfg.Advertise,
+		Key: n.secrets.ClusterKey, Node: n.state.Node, Logger: n.log.With("part", "port"),
+		Dial:       n.dialer.DialContext,
+		WrapPacket: func(pc net.PacketConn) net.PacketConn { return lab.WrapPacketConn(pc, n.delays) },
+	}
+}
+
+// awaitOwnership holds clients back until this node knows who owns which keys: before that it would take a sharded table
+// for an unsharded one, and a wrong route is worse than an error.
+func (n *Node) awaitOwnership(ctx context.Context) error {
+	known := func() bool { return n.fib.Load().Ownership().ClusterID == n.state.ClusterID }
+	if known() {
+		return nil
+	}
+	n.waits("waiting for the ledger: who owns which keys is not known yet")
+	poll, report := time.NewTicker(10*time.Millisecond), time.NewTicker(5*time.Second)
+	defer poll.Stop()
+	defer report.Stop()
+	for !known() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-report.C:
+			leader, _ := n.ledger.Leader()
+			n.log.Warn("still waiting for the ledger: who owns which keys is not known yet", "leader", orNone(leader), "members", len(n.speaker.Members()))
+		case <-poll.C:
+		}
+	}
+	return nil
+}
+
+// seeds are whom to ask for the cluster after a restart or a long separation.
+func (n *Node) seeds() []string {
+	n.mu.Lock()
+	peers := slices.Clone(n.state.Peers)
+	n.mu.Unlock()
+	all := append(n.joinList(), peers...)
+	slices.Sort(all)
+	return slices.DeleteFunc(slices.Compact(all), func(a string) bool { return a == n.port.Addr() })
+}
+
+// joinGossip makes the first contact. The speaker itself goes on trying the seeds when this fails.
+func (n *Node) joinGossip() {
+	seeds := n.seeds()
+	if len(seeds) == 0 {
+		return
+	}
+	if joined, err := n.speaker.Join(seeds); err != nil {
+		n.log.Warn("nobody of the cluster answers; serving what was last known, and trying on", "asked", fmt.Sprint(seeds), "error", err)
+	} else {
+		n.log.Info("joined", "answered", joined)
+	}
+}

@@ -1,0 +1,341 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/cluster"
+	"rangefinder/node/port"
+	"rangefinder/rib"
+)
+
+const (
+	shardRetry    = 5 * time.Second  // after a shard could not be recorded
+	leaderWait    = 5 * time.Second  // for a leader to be elected, within a call
+	primaryWait   = 5 * time.Second  // for a recorded shard's primary to appear in the FIB
+	shardTimeout  = 10 * time.Second // to ask a primary who it is
+	forwardedBody = 4 << 20          // bytes of a forwarded answer
+)
+
+// CreateKeyspace makes a keyspace on whichever node leads: here, or over the cluster port. The request id makes it safe to ask
+// the next leader when the first one is lost on the way.
+func (n *Node) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error) {
+	if r.RequestID == "" {
+		r.RequestID = randomHex(16)
+	}
+	deadline := time.Now().Add(leaderWait)
+	for {
+		view, err := n.createOnLeader(ctx, r)
+		var notLeader *cluster.NotLeaderError
+		var away *apiError
+		switch {
+		case err == nil:
+			return view, nil
+		case errors.As(err, &notLeader):
+		case errors.As(err, &away) && away.Status == http.StatusServiceUnavailable:
+		default:
+			return view, statusOf(err)
+		}
+		if time.Now().After(deadline) || !pause(ctx, 100*time.Millisecond) {
+			return view, statusOf(err)
+		}
+	}
+}
+
+func (n *Node) createOnLeader(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error) {
+	if n.ledger.IsLeader() {
+		return n.createHere(ctx, r)
+	}
+	name, addr := n.ledger.Leader()
+	if addr == "" || name == n.state.Node {
+		return KeyspaceView{}, &cluster.NotLeaderError{}
+	}
+	return n.forward(ctx, name, addr, r)
+}
+
+// forward asks another node over the cluster port, which is protected by the cluster key.
+func (n *Node) forward(ctx context.Context, name, addr string, r KeyspaceRequest) (view KeyspaceView, err error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return view, err
+	}
+	client := &http.Client{Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return n.port.Dial(ctx, port.KindAPI, addr) },
+		DisableKeepAlives: true,
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/api/v1/keyspaces", bytes.NewReader(body))
+	if err != nil {
+		return view, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return view, &apiError{Status: http.StatusServiceUnavailable, RetryAfter: retryLeader, ErrorView: ErrorView{
+			Error: fmt.Sprintf("the leader %s at %s cannot be asked: %v", name, addr, err),
+			Hint:  "Look with 'rangefinder keyspace list' before you repeat it.",
+		}}
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, forwardedBody))
+	if err != nil {
+		return view, fmt.Errorf("read the answer of the leader %s: %w", name, err)
+	}
+	if resp.StatusCode != http.StatusCreated {
+		failed := &apiError{Status: resp.StatusCode}
+		if err := json.Unmarshal(text, &failed.ErrorView); err != nil {
+			return view, fmt.Errorf("the leader %s answered %s and no JSON", name, resp.Status)
+		}
+		if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+			failed.RetryAfter = time.Duration(seconds) * time.Second
+		}
+		return view, failed
+	}
+	if err := json.Unmarshal(text, &view); err != nil {
+		return view, fmt.Errorf("read the answer of the leader %s: %w", name, err)
+	}
+	return view, nil
+}
+
+// leaderOnly is the node as other nodes may ask it: what is not for this node to do is refused, not forwarded on.
+type leaderOnly struct{ *Node }
+
+// CreateKeyspace makes a keyspace if this node leads.
+func (n leaderOnly) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error) {
+	view, err := n.createHere(ctx, r)
+	if err != nil {
+		return view, statusOf(err)
+	}
+	return view, nil
+}
+
+// createHere checks everything against the shards themselves and then asks the ledger.
+func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view KeyspaceView, err error) {
+	if !n.ledger.IsLeader() {
+		name, addr := n.ledger.Leader()
+		return view, &cluster.NotLeaderError{Leader: name, Addr: addr}
+	}
+	var databases []string
+	for _, d := range n.cfg.Databases {
+		databases = append(databases, d.Name)
+	}
+	spec, err := r.resolve(databases)
+	if err != nil {
+		return view, err
+	}
+	ks, err := spec.Keyspace()
+	if err != nil {
+		return view, err
+	}
+	if err := n.ensureShards(ctx, ks); err != nil {
+		return view, err
+	}
+	n.log.Info("checking a keyspace against the shards", "keyspace", ks.Name, "ranges", len(ks.Ranges))
+	err = cluster.CheckKeyspace(ctx, ks, func(ctx context.Context, shard string) (*pgx.Conn, error) {
+		return n.connectPrimary(ctx, shard, ks.Database)
+	})
+	var obstacles *cluster.CheckError
+	if errors.As(err, &obstacles) {
+		return view, checkFailure(obstacles)
+	}
+	if err != nil {
+		return view, err
+	}
+	made, err := n.ledger.CreateKeyspace(ctx, spec)
+	if err != nil {
+		return view, err
+	}
+	n.log.Info("keyspace made", "keyspace", made.Name, "id", made.ID, "epoch", n.ledger.Epoch().String())
+	return keyspaceView(made), nil
+}
+
+// checkFailure says what is wrong on the shards: rows in the wrong place are a conflict, all else is a request that cannot work.
+func checkFailure(e *cluster.CheckError) *apiError {
+	status, hint := http.StatusUnprocessableEntity, "Mend this on the shards and ask again; nothing was changed."
+	for _, o := range e.Obstacles {
+		if o.Rows > 0 {
+			status, hint = http.StatusConflict, "Nothing was changed. A row must lie on the shard that owns its key before the keyspace is made."
+		}
+	}
+	first, rest, _ := strings.Cut(e.Error(), "\n")
+	return &apiError{Status: status, ErrorView: ErrorView{Error: strings.TrimSuffix(first, ":"), Detail: rest, Hint: hint}}
+}
+
+// ensureShards makes sure that the ledger knows which servers the keyspace's shards are.
+func (n *Node) ensureShards(ctx context.Context, ks *rib.Keyspace) error {
+	var problems []string
+	seen := map[string]bool{}
+	for i := range ks.Ranges {
+		shard := ks.Ranges[i].Shard
+		if seen[shard] || n.table.Owners().Get().Shard(shard) != nil {
+			continue
+		}
+		seen[shard] = true
+		if err := n.recordShard(ctx, shard); err != nil {
+			var notLeader *cluster.NotLeaderError
+			if errors.As(err, &notLeader) {
+				return err
+			}
+			problems = append(problems, err.Error())
+		}
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	var known []string
+	for _, s := range n.fib.Load().Slots() {
+		known = append(known, s.Shard())
+	}
+	return &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
+		Error:  "not every shard is known with its primary",
+		Detail: strings.Join(problems, "\n"),
+		Hint:   "Shards that nodes have announced: " + orNone(strings.Join(known, ", ")) + ". 'rangefinder status' shows their backends.",
+	}}
+}
+
+// recordShards records every shard that has shown a primary and is not in the ledger yet. A shard that cannot be recorded is
+// tried again a little later.
+func (n *Node) recordShards(ctx context.Context) {
+	snapshot := n.table.Snapshot()
+	var missing []string
+	for _, b := range snapshot.Backends {
+		if snapshot.Ownership.Shard(b.Backend.Shard) == nil && b.Role == rib.Primary && !slices.Contains(missing, b.Backend.Shard) {
+			missing = append(missing, b.Backend.Shard)
+		}
+	}
+	for _, shard := range missing {
+		n.mu.Lock()
+		later := time.Now().Before(n.shards[shard])
+		n.mu.Unlock()
+		if later {
+			continue
+		}
+		err := n.recordShard(ctx, shard)
+		n.mu.Lock()
+		if err != nil {
+			n.shards[shard] = time.Now().Add(shardRetry)
+			n.alarms["shard "+shard] = err.Error()
+		} else {
+			delete(n.shards, shard)
+			delete(n.alarms, "shard "+shard)
+		}
+		n.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			n.log.Warn("a shard cannot be recorded yet", "shard", shard, "error", err)
+		}
+	}
+}
+
+// recordShard asks the one primary that observers have seen for its system identifier and records it. Gossip only says whom
+// to ask: what is recorded is the server's own word.
+func (n *Node) recordShard(ctx context.Context, shard string) error {
+	var primaries []rib.Backend
+	announced := false
+	for _, b := range n.table.Snapshot().Backends {
+		if b.Backend.Shard != shard {
+			continue
+		}
+		announced = true
+		if b.Role == rib.Primary && b.Verdict != rib.Down {
+			primaries = append(primaries, b.Backend)
+		}
+	}
+	switch {
+	case !announced:
+		return fmt.Errorf("shard %s: no node has announced a backend of it", shard)
+	case len(primaries) == 0:
+		return fmt.Errorf("shard %s: none of its backends is a primary that is up", shard)
+	}
+	ctx, cancel := context.WithTimeout(ctx, shardTimeout)
+	defer cancel()
+	var id uint64
+	for i, b := range primaries {
+		one, err := n.askSystemID(ctx, b.Addr)
+		if err != nil {
+			return fmt.Errorf("shard %s: ask backend %s: %w", shard, b.Name, err)
+		}
+		if i > 0 && one != id {
+			return fmt.Errorf("shard %s: backends %s and %s are primaries of different PostgreSQL clusters (system identifiers %d and %d): one of them does not belong to the shard",
+				shard, primaries[0].Name, b.Name, id, one)
+		}
+		id = one
+	}
+	if err := n.ledger.RecordShard(ctx, shard, id); err != nil {
+		return err
+	}
+	n.log.Info("shard recorded", "shard", shard, "system_id", strconv.FormatUint(id, 10), "primary", primaries[0].Name)
+	return nil
+}
+
+func (n *Node) askSystemID(ctx context.Context, addr string) (id uint64, err error) {
+	conn, err := n.connect(ctx, addr, n.cfg.Probe.Database)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var text string
+	var recovering bool
+	if err := conn.QueryRow(ctx, "SELECT system_identifier::text, pg_is_in_recovery() FROM pg_control_system()").Scan(&text, &recovering); err != nil {
+		return 0, err
+	}
+	if recovering {
+		return 0, errors.New("it is a replica now")
+	}
+	return strconv.ParseUint(text, 10, 64)
+}
+
+// connectPrimary connects to a shard's primary as the FIB has it: what is refused there is refused here.
+func (n *Node) connectPrimary(ctx context.Context, shard, database string) (*pgx.Conn, error) {
+	deadline := time.Now().Add(primaryWait)
+	for {
+		var why string
+		if slot := n.fib.Load().Slot(shard); slot == nil {
+			why = "no node has announced a backend of it"
+		} else if c := slot.Candidates(); len(c.Writes) > 0 {
+			return n.connect(ctx, c.Writes[0].Backend.Addr, database)
+		} else {
+			why = c.WritesReason
+		}
+		if time.Now().After(deadline) || !pause(ctx, 20*time.Millisecond) {
+			return nil, fmt.Errorf("no primary: %s", why)
+		}
+	}
+}
+
+// connect opens a connection as the admin user, or as the probe's where none is configured.
+func (n *Node) connect(ctx context.Context, addr, database string) (*pgx.Conn, error) {
+	// Nothing of this may come from the process's environment or home: PGSERVICE and the like are another program's business.
+	c, err := pgx.ParseConfig("host=127.0.0.1 port=1 user=x dbname=x sslmode=disable")
+	if err != nil {
+		return nil, err
+	}
+	host, number, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	p, err := strconv.ParseUint(number, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	user, secret := n.cfg.Admin.User, n.secrets.Admin
+	if user == "" {
+		user, secret = n.cfg.Probe.User, n.secrets.Probe
+	}
+	c.Host, c.Port, c.User, c.Password, c.Database = host, uint16(p), user, secret.Reveal(), database
+	c.DialFunc, c.ConnectTimeout = n.dialer.DialContext, shardTimeout
+	c.TLSConfig, c.Fallbacks = nil, nil
+	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // the dialer does it
+	c.RuntimeParams = map[string]string{"application_name": "rangefinder"}
+	return pgx.ConnectConfig(ctx, c)
+}

@@ -1,0 +1,167 @@
+package node
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics is what a node counts. It is told by sessions (it implements wire.Metrics) and asks the node when it is scraped.
+type metrics struct {
+	// constant
+	registry *prometheus.Registry
+	latency  prometheus.Histogram
+	reads    prometheus.Counter // resolved once: looking up a label takes a lock
+	writes   prometheus.Counter
+	refused  *prometheus.CounterVec
+	errors   *prometheus.CounterVec
+	failover prometheus.Counter
+}
+
+// gauges is what a scrape reads of a node that runs.
+type gauges struct {
+	Sessions, Members, Backends, Voters        int
+	Accepted                                   uint64
+	EpochGeneration                            uint32
+	EpochIndex, FIBVersion, Compiles, Failures uint64
+	GossipUnknown, GossipRefused, GossipHeard  uint64
+	Alarms                                     int
+	Ready, Leader                              bool
+	Pools                                      []PoolView
+	BackendUp                                  map[string]bool // by backend: whether this node would use it
+}
+
+// newMetrics makes a registry of its own, so that one process can run several nodes. read is called at each scrape.
+func newMetrics(read func() gauges) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "proxy_routing_latency_seconds", Help: "Time to find a statement's plan: what routing adds to it, without the backend's time.",
+			// From a plan found by its text (100 ns) to one parsed afresh (50 us) and a stall.
+			Buckets: []float64{100e-9, 250e-9, 500e-9, 1e-6, 2.5e-6, 5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 10e-3},
+		}),
+		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_refused_total", Help: "Requests that the node itself answered with an error."}, []string{"sqlstate"}),
+		errors:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "proxy_backend_errors_total", Help: "Errors that a backend answered with, could not be reached with, or was lost with."}, []string{"backend"}),
+		failover: prometheus.NewCounter(prometheus.CounterOpts{Name: "proxy_backend_failover_total", Help: "Statements that went to another backend because the first one failed."}),
+	}
+	statements := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_statements_total", Help: "Statements planned, by what they may do."}, []string{"intent"})
+	m.reads, m.writes = statements.WithLabelValues("read"), statements.WithLabelValues("write")
+	m.registry.MustRegister(m.latency, statements, m.refused, m.errors, m.failover, newNodeCollector(read),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}
+
+// Planned counts a statement and the time it took to find where it goes.
+func (m *metrics) Planned(read bool, took time.Duration) {
+	m.latency.Observe(took.Seconds())
+	if read {
+		m.reads.Inc()
+	} else {
+		m.writes.Inc()
+	}
+}
+
+// Refused counts a request that the node answered with an error of its own.
+func (m *metrics) Refused(sqlstate string) { m.refused.WithLabelValues(sqlstate).Inc() }
+
+// BackendError counts an error of a backend. Which error is in the log, not in a label: they are too many.
+func (m *metrics) BackendError(backend, _ string) { m.errors.WithLabelValues(backend).Inc() }
+
+// Failover counts a statement that went elsewhere because a backend failed.
+func (m *metrics) Failover(string) { m.failover.Inc() }
+
+// nodeCollector reads the node at each scrape, so nothing has to be kept up to date in between.
+type nodeCollector struct {
+	read  func() gauges
+	descs map[string]*prometheus.Desc
+}
+
+func newNodeCollector(read func() gauges) *nodeCollector {
+	c := &nodeCollector{read: read, descs: map[string]*prometheus.Desc{}}
+	for _, d := range []struct {
+		name, help string
+		labels     []string
+	}{
+		{"sessions", "Client sessions open now.", nil},
+		{"clients_accepted_total", "Client connections accepted since the start.", nil},
+		{"pool_connections", "Connections to a backend, by what they do.", []string{"backend", "state"}},
+		{"pool_waiting", "Statements that wait for a connection to a backend.", []string{"backend"}},
+		{"pool_limit", "Connections that a backend's pool may have.", []string{"backend"}},
+		{"members", "Live nodes of the cluster, this one included.", nil},
+		{"backends", "Backends that this node has heard of.", nil},
+		{"backend_usable", "1 if this node would use the backend now.", []string{"backend"}},
+		{"epoch_generation", "Recovery generation of the newest ownership known.", nil},
+		{"epoch_index", "Raft index of the newest ownership known.", nil},
+		{"fib_version", "Version of the table that statements are routed by.", nil},
+		{"fib_compiles_total", "Tables compiled.", nil},
+		{"fib_compile_failures_total", "Tables that could not be compiled; the last good one stayed.", nil},
+		{"gossip_heard_total", "Records heard that changed what this node believes.", nil},
+		{"gossip_unknown_records_total", "Gossip of an unknown kind or version, ignored.", nil},
+		{"gossip_refused_total", "Gossip packets and nodes with another key or cluster, refused.", nil},
+		{"alarms", "Things that a person should look at; see /debug.", nil},
+		{"ready", "1 if /readyz says so.", nil},
+		{"raft_leader", "1 on the leader.", nil},
+		{"raft_voters", "Voters of the ledger.", nil},
+	} {
+		c.descs[d.name] = prometheus.NewDesc("rangefinder_"+d.name, d.help, d.labels, nil)
+	}
+	return c
+}
+
+// Describe names what Collect sends.
+func (c *nodeCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		out <- d
+	}
+}
+
+// Collect reads the node once.
+func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
+	g := c.read()
+	send := func(kind prometheus.ValueType, name string, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(c.descs[name], kind, value, labels...)
+	}
+	gauge := func(name string, value float64, labels ...string) {
+		send(prometheus.GaugeValue, name, value, labels...)
+	}
+	counter := func(name string, value uint64) { send(prometheus.CounterValue, name, float64(value)) }
+	gauge("sessions", float64(g.Sessions))
+	counter("clients_accepted_total", g.Accepted)
+	for _, p := range g.Pools {
+		gauge("pool_connections", float64(p.InUse), p.Backend, "in_use")
+		gauge("pool_connections", float64(p.Idle), p.Backend, "idle")
+		gauge("pool_waiting", float64(p.Waiting), p.Backend)
+		gauge("pool_limit", float64(p.Limit), p.Backend)
+	}
+	gauge("members", float64(g.Members))
+	gauge("backends", float64(g.Backends))
+	for backend, up := range g.BackendUp {
+		gauge("backend_usable", truth(up), backend)
+	}
+	gauge("epoch_generation", float64(g.EpochGeneration))
+	gauge("epoch_index", float64(g.EpochIndex))
+	gauge("fib_version", float64(g.FIBVersion))
+	counter("fib_compiles_total", g.Compiles)
+	counter("fib_compile_failures_total", g.Failures)
+	counter("gossip_heard_total", g.GossipHeard)
+	counter("gossip_unknown_records_total", g.GossipUnknown)
+	counter("gossip_refused_total", g.GossipRefused)
+	gauge("alarms", float64(g.Alarms))
+	gauge("ready", truth(g.Ready))
+	gauge("raft_leader", truth(g.Leader))
+	gauge("raft_voters", float64(g.Voters))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

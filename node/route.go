@@ -1,0 +1,149 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+	"rangefinder/wire"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// textArgs are arguments as a person types them: all in text form, their types left open.
+type textArgs []string
+
+// Arg returns argument i, from 1.
+func (a textArgs) Arg(i int) (val []byte, format int16, oid uint32, null, ok bool) {
+	if i < 1 || i > len(a) {
+		return nil, 0, 0, false, false
+	}
+	return []byte(a[i-1]), 0, 0, false, true
+}
+
+// Route says where a statement would go, by the code that would send it there: the planner that sessions use, the table that
+// they look up, and the comparator that orders the candidates.
+func (n *Node) Route(_ context.Context, q RouteQuery) (RouteAnswer, error) {
+	if n.server == nil {
+		return RouteAnswer{}, &apiError{Status: 503, ErrorView: ErrorView{Error: "the node does not serve statements yet"}}
+	}
+	if q.Database == "" && len(n.cfg.Databases) > 0 {
+		q.Database = n.cfg.Databases[0].Name
+	}
+	if q.User == "" && len(n.cfg.Users) > 0 {
+		q.User = n.cfg.Users[0].Name
+	}
+	rule, known := n.databaseRules()[q.Database]
+	if !known {
+		return RouteAnswer{}, badRequest(fmt.Sprintf("database %.64q is not configured", q.Database), "See [[databases]] in the node's configuration.")
+	}
+	table := n.fib.Load()
+	plan := n.planner.Plan(n.server.Catalog(), &sqlkey.Env{Database: q.Database, User: q.User}, q.SQL)
+	return explainPlan(plan, table, q, rule, n.state.Node, n.cfg.Region), nil
+}
+
+// explainPlan puts a plan and a table together as a session does at its first statement.
+func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, rule sqlkey.DatabaseRule, node, region string) RouteAnswer {
+	write := plan.Intent == sqlkey.Write
+	a := RouteAnswer{
+		SQL: q.SQL, Database: q.Database, User: q.User, Node: node, Region: region,
+		Target: targetName(plan.Target), Intent: "read", WhyWrite: plan.WhyWrite, Keyspace: plan.KeyspaceName,
+		Tables: plan.Tables, Reason: plan.Reason, Candidates: []CandidateView{}, LeftOut: []CandidateView{},
+	}
+	if write {
+		a.Intent = "write"
+	}
+	for _, k := range plan.Keys {
+		a.Keys = append(a.Keys, k.Text)
+	}
+	var e fib.Explanation
+	switch plan.Target {
+	case sqlkey.None:
+		a.Error = statementError(plan.Err)
+		return a
+	case sqlkey.Unsharded:
+		e = table.ExplainShard(plan.Shard, write)
+	case sqlkey.Any:
+		slot := wire.AnySlot(table, rule, write)
+		if slot == nil {
+			a.Error = &StatementError{Code: pg.CodeCannotConnectNow, Message: "no shard is known yet", Hint: "See which backends nodes have announced: rangefinder status."}
+			return a
+		}
+		e = table.ExplainShard(slot.Shard(), write)
+	case sqlkey.Keyed:
+		keyspace := table.Ownership().Keyspace(plan.Keyspace)
+		if keyspace == nil {
+			a.Error = &StatementError{Code: pg.CodeCannotConnectNow, Message: "the routing table does not hold keyspace " + plan.KeyspaceName + " yet", Hint: "Ask again in a moment."}
+			return a
+		}
+		var failed *StatementError
+		if e, failed = explainKeys(plan, table, keyspace, q.Args, write); failed != nil {
+			a.Error = failed
+			return a
+		}
+	}
+	a.Shard, a.Range, a.Epoch = e.Shard, e.Range, e.Epoch
+	for _, v := range e.Backends {
+		c := CandidateView{Place: v.Order, Backend: v.Backend, Region: v.Region, Addr: v.Addr, Role: v.Role, CostMS: v.CostMS, Healthy: v.Healthy, Reason: v.Reason}
+		if v.Order > 0 {
+			a.Candidates = append(a.Candidates, c)
+		} else {
+			c.Reason = strings.TrimPrefix(c.Reason, "left out: ")
+			a.LeftOut = append(a.LeftOut, c)
+		}
+	}
+	if e.Problem != "" {
+		a.Reason = strings.TrimPrefix(a.Reason+"; "+e.Problem, "; ")
+	}
+	if len(a.Candidates) == 0 {
+		a.Error = &StatementError{Code: pg.CodeCannotConnectNow, Message: "shard " + e.Shard + " has no backend for this statement now", Detail: e.Problem}
+	}
+	return a
+}
+
+// explainKeys finds the one shard of all keys.
+func explainKeys(plan *sqlkey.Plan, table *fib.Table, keyspace *rib.Keyspace, args []string, write bool) (e fib.Explanation, failed *StatementError) {
+	for i := range plan.Keys {
+		key, err := plan.AppendKey(nil, i, textArgs(args), true)
+		if err != nil {
+			failed := statementError(err)
+			if len(args) < plan.NumParams {
+				failed.Hint = strings.TrimSpace(failed.Hint + fmt.Sprintf(" The statement has %d parameters and %d values were given: add --arg (or &arg=).", plan.NumParams, len(args)))
+			}
+			return e, failed
+		}
+		one := table.Explain(keyspace, key, write)
+		if i > 0 && one.Shard != e.Shard {
+			return e, &StatementError{
+				Code: pg.CodeFeatureNotSupported, Message: "the statement's keys belong to different shards",
+				Detail: fmt.Sprintf("%s belongs to %s, %s to %s.", plan.Keys[0].Text, e.Shard, plan.Keys[i].Text, one.Shard),
+				Hint:   "Send one statement for each shard.",
+			}
+		}
+		e = one
+	}
+	return e, nil
+}
+
+func statementError(err error) *StatementError {
+	var e *pg.Error
+	if !errors.As(err, &e) || e == nil {
+		return &StatementError{Code: pg.CodeInternalError, Message: fmt.Sprint(err)}
+	}
+	return &StatementError{Code: e.Code, Message: e.Message, Detail: e.Detail, Hint: e.Hint}
+}
+
+func targetName(t sqlkey.Target) string {
+	switch t {
+	case sqlkey.Any:
+		return "any shard"
+	case sqlkey.Unsharded:
+		return "unsharded"
+	case sqlkey.Keyed:
+		return "keyed"
+	}
+	return "none"
+}

@@ -1,0 +1,305 @@
+package node
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+
+	"rangefinder/cluster"
+	"rangefinder/rib"
+)
+
+// maxViewRanges bounds the ranges in a ClusterView: the page and /debug/cluster are for people.
+const maxViewRanges = 1000
+
+// NotReady lists why this node should get no traffic now.
+func (n *Node) NotReady() []string {
+	var why []string
+	switch phase(n.phase.Load()) {
+	case phaseNew, phaseStarting:
+		return []string{*n.waitsFor.Load()}
+	case phaseDraining:
+		why = append(why, "draining")
+	}
+	if n.table.Owners().Get().ClusterID == "" {
+		why = append(why, "who owns which keys is not known yet")
+	}
+	if n.fib.Load().Ownership().ClusterID == "" {
+		why = append(why, "no routing table has been compiled")
+	}
+	return why
+}
+
+// View is everything that this node believes, from one snapshot.
+func (n *Node) View() ClusterView {
+	s := n.table.Snapshot()
+	status := n.ledger.Status()
+	v := ClusterView{
+		ClusterID: n.state.ClusterID, Version: Version(), Epoch: s.Ownership.Epoch.String(), FIB: n.fib.Load().Version(),
+		Node:      n.nodeView(s.Self),
+		Members:   []MemberView{},
+		RTT:       rttViews(n),
+		Raft:      raftView(status),
+		Backends:  []BackendView{},
+		Keyspaces: n.Keyspaces(),
+		Shards:    []ShardView{},
+		Pools:     n.poolViews(),
+		Sessions:  n.sessionsView(),
+		Alarms:    orEmpty(n.alarmList(s, status)),
+	}
+	for _, m := range n.speaker.Members() {
+		v.Members = append(v.Members, MemberView{
+			Name: m.Name, Region: m.Region, Addr: m.Addr, Incarnation: m.Incarnation, Self: m.Name == s.Self.Name,
+			Leader: m.Name == status.Leader, Voter: slices.ContainsFunc(status.Voters, func(x cluster.Voter) bool { return x.Name == m.Name }),
+		})
+	}
+	for i := range s.Backends {
+		v.Backends = append(v.Backends, backendView(&s.Backends[i]))
+	}
+	slices.SortStableFunc(v.Backends, func(a, b BackendView) int { return cmp.Compare(a.Shard, b.Shard) })
+	for _, x := range s.Ownership.Shards {
+		v.Shards = append(v.Shards, ShardView{Name: x.Name, SystemID: strconv.FormatUint(x.SystemID, 10), Epoch: x.Epoch.String()})
+	}
+	for i := range s.Ownership.Keyspaces {
+		v.RangesTotal += len(s.Ownership.Keyspaces[i].Ranges)
+	}
+	v.Ranges = rangeViews(s.Ownership, "", maxViewRanges)
+	return v
+}
+
+func (n *Node) nodeView(self rib.Member) NodeView {
+	v := NodeView{
+		Name: self.Name, Region: self.Region, Incarnation: self.Incarnation, Started: n.started,
+		Cluster: n.port.Addr(), HTTP: n.httpLn.Addr().String(), NotReady: orEmpty(n.NotReady()), Lab: []string{},
+	}
+	if n.pgLn != nil {
+		v.Postgres = n.pgLn.Addr().String()
+	}
+	for _, l := range n.cfg.Lab {
+		v.Lab = append(v.Lab, l.Net+": "+l.RTT.String())
+	}
+	return v
+}
+
+// rttViews is what is known of the ways between regions: this node's own are those that it routes by.
+func rttViews(n *Node) []RTTView {
+	list := []RTTView{}
+	for from, row := range n.speaker.RTTs() {
+		for to, d := range row {
+			list = append(list, RTTView{From: from, To: to, MS: ms(d)})
+		}
+	}
+	slices.SortFunc(list, func(a, b RTTView) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To)) })
+	return list
+}
+
+func raftView(s cluster.Status) RaftView {
+	v := RaftView{Role: s.Role, Term: s.Term, Leader: s.Leader, LeaderAddr: s.LeaderAddr, Voters: []string{}, Applied: s.Applied, LastContactMS: ms(s.LastContact)}
+	for _, x := range s.Voters {
+		v.Voters = append(v.Voters, x.Name)
+	}
+	return v
+}
+
+func (n *Node) poolViews() []PoolView {
+	list := []PoolView{}
+	if n.pools == nil {
+		return list
+	}
+	for _, p := range n.pools.Stats() {
+		list = append(list, PoolView{Backend: p.Backend, InUse: p.InUse, Idle: p.Idle, Waiting: p.Waiting, Limit: p.Size})
+	}
+	slices.SortFunc(list, func(a, b PoolView) int { return cmp.Compare(a.Backend, b.Backend) })
+	return list
+}
+
+func (n *Node) sessionsView() SessionsView {
+	if n.server == nil {
+		return SessionsView{}
+	}
+	s := n.server.Stats()
+	return SessionsView{Open: s.Sessions, Connections: s.Clients, Total: s.Accepted}
+}
+
+// usable reports whether this node would send a statement to a backend while something better is there.
+func usable(b *rib.BackendView) bool {
+	return b.Verdict != rib.Down && b.Evidence == "" && b.Refused == ""
+}
+
+func backendView(b *rib.BackendView) BackendView {
+	v := BackendView{
+		Name: b.Backend.Name, Shard: b.Backend.Shard, Region: b.Backend.Region, Addr: b.Backend.Addr,
+		SystemID: strconv.FormatUint(b.Backend.SystemID, 10), Role: b.Role.String(), Timeline: b.Timeline,
+		ForAll: b.Verdict.String(), ForUs: rib.Down.String(), Reason: b.Reason, Evidence: b.Evidence, Refused: b.Refused,
+		LagMS: ms(b.Lag), LatencyMS: ms(b.Latency), InFlight: b.Gauge.InFlight.Load(), Routes: []RouteView{},
+	}
+	if usable(b) {
+		v.ForUs = rib.Up.String()
+	}
+	for _, r := range b.Routes {
+		v.Routes = append(v.Routes, RouteView{
+			Observer: r.Observer, State: r.State.String(), Role: r.Role.String(), Timeline: r.Timeline,
+			LatencyMS: ms(r.Latency), LagMS: ms(r.Lag), Load: r.Load.String(),
+			Stamp: strconv.FormatUint(uint64(r.Stamp.Incarnation), 10) + "." + strconv.FormatUint(r.Stamp.Seq, 10),
+		})
+	}
+	return v
+}
+
+// Keyspaces is the ownership that this node routes by.
+func (n *Node) Keyspaces() []KeyspaceView {
+	o := n.fib.Load().Ownership()
+	list := make([]KeyspaceView, 0, len(o.Keyspaces))
+	for i := range o.Keyspaces {
+		list = append(list, keyspaceView(&o.Keyspaces[i]))
+	}
+	return list
+}
+
+func keyspaceView(k *rib.Keyspace) KeyspaceView {
+	v := KeyspaceView{ID: uint32(k.ID), Name: k.Name, Database: k.Database, Method: k.Method, Ranges: len(k.Ranges)}
+	for _, t := range k.Types {
+		v.Types = append(v.Types, t.String())
+	}
+	for _, t := range k.Tables {
+		v.Tables = append(v.Tables, TableView{Schema: t.Schema, Name: t.Name, Columns: t.Columns})
+	}
+	return v
+}
+
+// Ranges is the ownership that this node routes by, of one keyspace or of all.
+func (n *Node) Ranges(keyspace string) (ranges []RangeView, epoch string, found bool) {
+	o := n.fib.Load().Ownership()
+	if keyspace != "" && o.KeyspaceByName(keyspace) == nil {
+		return nil, "", false
+	}
+	return rangeViews(o, keyspace, -1), o.Epoch.String(), true
+}
+
+// rangeViews writes ranges as their method does, at most limit of them; -1 is all.
+func rangeViews(o *rib.Ownership, keyspace string, limit int) []RangeView {
+	list := []RangeView{}
+	for i := range o.Keyspaces {
+		k := &o.Keyspaces[i]
+		method, err := rib.MethodByName(k.Method)
+		if err != nil || (keyspace != "" && k.Name != keyspace) {
+			continue
+		}
+		show := func(key rib.Key) string {
+			if len(key) == 0 {
+				return ""
+			}
+			return method.FormatKey(k.Types, key)
+		}
+		for j := range k.Ranges {
+			if len(list) == limit {
+				return list
+			}
+			r := &k.Ranges[j]
+			list = append(list, RangeView{Keyspace: k.Name, From: show(r.From), To: show(r.To), Shard: r.Shard, Epoch: r.Epoch.String()})
+		}
+	}
+	return list
+}
+
+// alarmList is what a person should look at now.
+func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
+	var list []string
+	if a := n.compiler.Alarm(); a != "" {
+		list = append(list, a)
+	}
+	if status.Leader == "" {
+		list = append(list, "no leader is known: keyspaces cannot be changed; statements are routed by what was last agreed")
+	}
+	if status.Stalled != "" {
+		list = append(list, status.Stalled)
+	}
+	n.mu.Lock()
+	for _, a := range n.alarms {
+		list = append(list, a)
+	}
+	n.mu.Unlock()
+	for _, slot := range n.fib.Load().Slots() {
+		if c := slot.Candidates(); c.SplitBrain || len(c.Writes) == 0 {
+			list = append(list, "shard "+slot.Shard()+" takes no writes: "+c.WritesReason)
+		}
+	}
+	for i := range s.Backends {
+		if b := &s.Backends[i]; b.Refused != "" && s.Ownership.Shard(b.Backend.Shard) != nil && b.Backend.SystemID != 0 {
+			list = append(list, "backend "+b.Backend.Name+" is refused: "+b.Refused)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// gauges is what /metrics shows of the node as it is now.
+func (n *Node) gauges() gauges {
+	if p := phase(n.phase.Load()); p != phaseServing && p != phaseDraining {
+		return gauges{}
+	}
+	s, status, heard := n.table.Snapshot(), n.ledger.Status(), n.speaker.Stats()
+	sessions, compiles := n.server.Stats(), n.compiler.Stats()
+	g := gauges{
+		Sessions: sessions.Sessions, Accepted: sessions.Accepted, Members: heard.Members, Backends: len(s.Backends), Voters: len(status.Voters),
+		EpochGeneration: s.Ownership.Epoch.Generation, EpochIndex: s.Ownership.Epoch.Index,
+		FIBVersion: n.fib.Load().Version(), Compiles: compiles.Compiles,
+		GossipUnknown: heard.Unknown, GossipRefused: heard.Refused, GossipHeard: heard.Heard,
+		Alarms: len(n.alarmList(s, status)), Ready: len(n.NotReady()) == 0, Leader: n.ledger.IsLeader(),
+		Pools: n.poolViews(), BackendUp: map[string]bool{},
+	}
+	for i := range s.Backends {
+		g.BackendUp[s.Backends[i].Backend.Name] = usable(&s.Backends[i])
+	}
+	return g
+}
+
+// RIB is the snapshot as it stands, for people who look for a fault.
+func (n *Node) RIB() any {
+	s := n.table.Snapshot()
+	type dump struct {
+		Version   uint64             `json:"version"`
+		Self      rib.Member         `json:"self"`
+		Members   []rib.Member       `json:"members"`
+		Distances map[string]float64 `json:"distances_ms"` // from here, after the filter
+		Backends  []BackendView      `json:"backends"`
+		Epoch     string             `json:"epoch"`
+		Gossip    any                `json:"gossip"`
+		Port      any                `json:"port"`
+		Ledger    any                `json:"ledger"`
+	}
+	d := dump{Version: s.Version, Self: s.Self, Members: s.Members, Distances: map[string]float64{}, Backends: []BackendView{},
+		Epoch: s.Ownership.Epoch.String(), Gossip: n.speaker.Stats(), Port: n.port.Stats(), Ledger: n.ledger.Status()}
+	for region, distance := range s.Distances {
+		d.Distances[region] = ms(distance)
+	}
+	for i := range s.Backends {
+		d.Backends = append(d.Backends, backendView(&s.Backends[i]))
+	}
+	return d
+}
+
+// FIB is the table that statements are routed by: for each shard, what reads and writes would try, and why.
+func (n *Node) FIB() any {
+	t := n.fib.Load()
+	type shard struct {
+		Shard  string `json:"shard"`
+		Reads  any    `json:"reads"`
+		Writes any    `json:"writes"`
+	}
+	type dump struct {
+		Version   uint64         `json:"version"`
+		Epoch     string         `json:"epoch"`
+		Alarm     string         `json:"alarm"`
+		Compiles  uint64         `json:"compiles"`
+		Flips     uint64         `json:"flips"`
+		Keyspaces []KeyspaceView `json:"keyspaces"`
+		Shards    []shard        `json:"shards"`
+	}
+	stats := n.compiler.Stats()
+	d := dump{Version: t.Version(), Epoch: t.Ownership().Epoch.String(), Alarm: n.compiler.Alarm(), Compiles: stats.Compiles, Flips: stats.Flips, Keyspaces: n.Keyspaces(), Shards: []shard{}}
+	for _, slot := range t.Slots() {
+		d.Shards = append(d.Shards, shard{slot.Shard(), t.ExplainShard(slot.Shard(), false), t.ExplainShard(slot.Shard(), true)})
+	}
+	return d
+}
