@@ -1,7 +1,6 @@
 package fib
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -10,9 +9,6 @@ import (
 
 	"rangefinder/rib"
 )
-
-// errPanicked stands for a panic of a compile that is not tried again.
-var errPanicked = errors.New("it panicked before")
 
 // Maintainer keeps a Handle's table up to date with a rib.Table. One goroutine does both flips and compiles, each on the
 // newest snapshot, so changes that arrive meanwhile coalesce.
@@ -26,10 +22,10 @@ type Maintainer struct {
 	done   chan struct{}
 
 	// owned by the goroutine (by Open before it runs)
-	table  *Table          // in the handle
-	failed *rib.Ownership  // what could not be compiled: not tried again until it changes
-	why    error           // of failed
-	split  map[string]bool // shards whose split brain has been logged
+	table *Table          // in the handle
+	tried *rib.Ownership  // was last compiled: what fails is not tried again until it changes
+	why   error           // how that ended
+	split map[string]bool // shards whose split brain has been logged
 
 	// atomic
 	alarm   atomic.Pointer[string]
@@ -105,7 +101,10 @@ func (m *Maintainer) run() {
 // update brings the table up to the newest snapshot, or leaves the last good one in place and raises the alarm.
 func (m *Maintainer) update() {
 	s := m.source.Snapshot()
-	err := m.attempt("compile the ranges", func() error { return m.ranges(s) })
+	if m.tried != s.Ownership {
+		m.tried, m.why = s.Ownership, m.attempt("compile the ranges", func() error { return m.ranges(s) })
+	}
+	err := m.why
 	// Health goes on even if the new ranges do not compile.
 	if e := m.attempt("choose candidates", func() error { return m.health(s) }); err == nil {
 		err = e
@@ -130,7 +129,9 @@ func (m *Maintainer) attempt(what string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("cannot %s: panic: %v", what, p)
-			m.logger.Error("panic in the routing table's maintenance", "doing", what, "panic", p, "stack", string(debug.Stack()))
+			if m.Alarm() == "" { // once, not with every change that follows
+				m.logger.Error("panic in the routing table's maintenance", "doing", what, "panic", p, "stack", string(debug.Stack()))
+			}
 		}
 	}()
 	if err := f(); err != nil {
@@ -139,21 +140,12 @@ func (m *Maintainer) attempt(what string, f func() error) (err error) {
 	return nil
 }
 
-// ranges makes a table of the snapshot's ownership if it is another than the present table's.
+// ranges makes a table of the snapshot's ownership.
 func (m *Maintainer) ranges(s *rib.Snapshot) error {
-	if m.table != nil && m.table.ownership == s.Ownership {
-		return nil
-	}
-	if m.failed == s.Ownership {
-		return m.why
-	}
-	m.failed, m.why = s.Ownership, errPanicked // unless build returns
 	t, err := m.build(s, m.table)
 	if err != nil {
-		m.why = fmt.Errorf("epoch %s: %w", s.Ownership.Epoch, err)
-		return m.why
+		return fmt.Errorf("epoch %s: %w", s.Ownership.Epoch, err)
 	}
-	m.failed, m.why = nil, nil
 	m.table = t
 	m.compile.Add(1)
 	return nil

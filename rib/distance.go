@@ -1,6 +1,7 @@
 package rib
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -39,13 +40,15 @@ func (d *distance) add(sample time.Duration, now time.Time) bool {
 		return true
 	}
 	d.average += distanceWeight * (float64(median) - d.average)
-	difference := time.Duration(d.average) - d.published
-	if difference.Abs() <= d.published/10+distanceMargin || now.Before(d.holdUntil) {
+	margin := float64(d.published)/10 + float64(distanceMargin)
+	if math.Abs(d.average-float64(d.published)) <= margin || now.Before(d.holdUntil) {
 		return false
 	}
-	// The average says that there was a shift, the median where to: publishing the average would stop half-way and then
-	// hold there.
-	d.average, d.published = float64(median), median
+	// After a real shift the average is still half-way, and would hold there. The median tells where to.
+	if math.Abs(float64(median)-d.average) > margin {
+		d.average = float64(median)
+	}
+	d.published = time.Duration(d.average)
 	if d.count >= distanceWindow { // the first few samples settle freely
 		d.holdUntil = now.Add(distanceHold)
 	}

@@ -60,11 +60,11 @@ func (k *Keyspace) validateTables(fail func(string, ...any) error) error {
 		if t.Schema == "" || t.Name == "" {
 			return fail("a table wants a schema and a name, not %q.%q", t.Schema, t.Name)
 		}
-		if id := [2]string{t.Schema, t.Name}; seen[id] {
+		id := [2]string{t.Schema, t.Name}
+		if seen[id] {
 			return fail("table %s.%s is listed twice", t.Schema, t.Name)
-		} else {
-			seen[id] = true
 		}
+		seen[id] = true
 		if len(t.Columns) != len(k.Types) {
 			return fail("table %s.%s has %d key columns, the key has %d", t.Schema, t.Name, len(t.Columns), len(k.Types))
 		}

@@ -137,11 +137,10 @@ func splitColumns(types []Type, s string) (parts [][]byte, err error) {
 					return nil, fmt.Errorf("%w %q: a quote is not closed", ErrBound, s)
 				}
 				if rest[i] == '\'' {
-					if i+1 < len(rest) && rest[i+1] == '\'' {
-						i++
-					} else {
+					if !strings.HasPrefix(rest[i+1:], "'") {
 						break
 					}
+					i++ // a quote that is doubled is one of the text
 				}
 				part = append(part, rest[i])
 			}

@@ -70,9 +70,9 @@ type Value struct {
 func ParseText(t Type, s []byte) (Value, error) {
 	switch t {
 	case TypeBigint:
-		return parseInt(t, s, math.MinInt64, math.MaxInt64)
+		return parseInt(t, s, math.MinInt64)
 	case TypeInt:
-		return parseInt(t, s, math.MinInt32, math.MaxInt32)
+		return parseInt(t, s, math.MinInt32)
 	case TypeText:
 		return textValue(s)
 	case TypeUUID:
@@ -128,8 +128,9 @@ func textValue(b []byte) (Value, error) {
 // isSpace is C's isspace in the C locale, which PostgreSQL's integer input skips.
 func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
 
-// parseInt is PostgreSQL 15's pg_strtoint32 and int8in: white space around, one sign, decimal digits.
-func parseInt(t Type, s []byte, low, high int64) (Value, error) {
+// parseInt is PostgreSQL 15's pg_strtoint32 and int8in: white space around, one sign, decimal digits. low is the type's
+// lowest number.
+func parseInt(t Type, s []byte, low int64) (Value, error) {
 	b := s
 	for len(b) > 0 && isSpace(b[0]) {
 		b = b[1:]
@@ -145,25 +146,23 @@ func parseInt(t Type, s []byte, low, high int64) (Value, error) {
 	if len(b) == 0 {
 		return Value{}, syntaxError(t, s)
 	}
-	// Accumulate below zero: the most negative number has no positive counterpart.
-	n, tooLarge := int64(0), false
+	// Accumulate below zero: the lowest number has no positive counterpart.
+	n := int64(0)
 	for _, c := range b {
 		d := c - '0'
 		if d > 9 {
 			return Value{}, syntaxError(t, s)
 		}
-		if n < (math.MinInt64+int64(d))/10 {
-			tooLarge = true // keep checking the digits: a syntax error is the better answer
-			continue
+		if n < (low+int64(d))/10 {
+			return Value{}, fmt.Errorf("%w: %q does not fit type %s", ErrKeyRange, clip(s), t)
 		}
 		n = n*10 - int64(d)
 	}
 	if !negative {
-		tooLarge = tooLarge || n == math.MinInt64
+		if n == low {
+			return Value{}, fmt.Errorf("%w: %q does not fit type %s", ErrKeyRange, clip(s), t)
+		}
 		n = -n
-	}
-	if tooLarge || n < low || n > high {
-		return Value{}, fmt.Errorf("%w: %q does not fit type %s", ErrKeyRange, clip(s), t)
 	}
 	return Value{Type: t, Int: n}, nil
 }

@@ -1,0 +1,10 @@
+package rib_test
+
+import (
+	"os"
+	"testing"
+
+	"rangefinder/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
