@@ -205,8 +205,8 @@ func up(name string) rib.Route {
 	return rib.Route{Backend: name, State: rib.Up, Role: rib.Replica, Timeline: 1, Latency: 730 * time.Microsecond, Lag: 17 * time.Millisecond}
 }
 
-// list announces a backend and says that it is up.
-func (n *node) list(name string) {
+// lists announces a backend and says that it is up.
+func (n *node) lists(name string) {
 	n.Announce(rib.Backend{Name: name, Shard: "shard_1", Region: n.self.Region, Addr: "10.9.9.9:5432", SystemID: 77})
 	n.Observe(up(name))
 }
@@ -226,7 +226,7 @@ func TestClusterConvergesAndFlipsReachEverybody(t *testing.T) {
 					w.form(nodes)
 					w.net.SetLoss(memnet.Everyone, memnet.Everyone, loss)
 					for _, n := range w.nodes {
-						n.list("b-" + n.self.Name)
+						n.lists("b-" + n.self.Name)
 					}
 					took := w.until(15*time.Second, "one table everywhere", func() bool { return agree(w.nodes, nodes) })
 
