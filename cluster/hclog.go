@@ -7,20 +7,56 @@ import (
 	"log"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
 
-// raftLogger hands what hashicorp/raft logs to slog, at the same levels; trace becomes debug.
+// raftLogger hands what hashicorp/raft logs to slog, at the same levels; trace becomes debug. It tells a complaint that repeats
+// only now and then: about a voter that is down, Raft complains several times a second for as long as it is.
 type raftLogger struct {
 	log  *slog.Logger
 	name string
 	args []any // by With, already in log
+	said *complaints
+}
+
+// complainEvery is how often one complaint is told.
+const complainEvery = 30 * time.Second
+
+// complaints remembers when what was told last.
+type complaints struct {
+	silent atomic.Bool // the ledger is closing: broken streams are no news
+
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// again reports whether a complaint was told a short while ago.
+func (c *complaints) again(complaint string) bool {
+	if c.silent.Load() {
+		return true
+	}
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if last, ok := c.last[complaint]; ok && now.Sub(last) < complainEvery {
+		return true
+	}
+	if len(c.last) >= 256 {
+		clear(c.last)
+	}
+	c.last[complaint] = now
+	return false
 }
 
 var _ hclog.Logger = (*raftLogger)(nil)
 
-func newRaftLogger(l *slog.Logger) *raftLogger { return &raftLogger{log: l, name: "raft"} }
+func newRaftLogger(l *slog.Logger) *raftLogger {
+	return &raftLogger{log: l, name: "raft", said: &complaints{last: make(map[string]time.Time)}}
+}
 
 func slogLevel(l hclog.Level) slog.Level {
 	switch {
@@ -47,6 +83,21 @@ func (r *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 			}
 		}
 	}
+	if to >= slog.LevelWarn {
+		about := ""
+		for i := 0; i+1 < len(args); i += 2 {
+			switch args[i] {
+			case "peer", "target", "server-id", "from", "id":
+				about = fmt.Sprint(args[i+1])
+			}
+		}
+		if r.said.again(msg + "\x00" + about) {
+			to = slog.LevelDebug
+			if !r.log.Enabled(context.Background(), to) {
+				return
+			}
+		}
+	}
 	r.log.Log(context.Background(), to, r.name+": "+msg, args...)
 }
 
@@ -67,7 +118,7 @@ func (r *raftLogger) IsError() bool { return r.enabled(slog.LevelError) }
 func (r *raftLogger) ImpliedArgs() []any { return r.args }
 
 func (r *raftLogger) With(args ...any) hclog.Logger {
-	return &raftLogger{log: r.log.With(args...), name: r.name, args: append(append([]any(nil), r.args...), args...)}
+	return &raftLogger{log: r.log.With(args...), name: r.name, args: append(append([]any(nil), r.args...), args...), said: r.said}
 }
 
 func (r *raftLogger) Name() string { return r.name }
@@ -75,7 +126,7 @@ func (r *raftLogger) Name() string { return r.name }
 func (r *raftLogger) Named(name string) hclog.Logger { return r.ResetNamed(r.name + "." + name) }
 
 func (r *raftLogger) ResetNamed(name string) hclog.Logger {
-	return &raftLogger{log: r.log, name: name, args: r.args}
+	return &raftLogger{log: r.log, name: name, args: r.args, said: r.said}
 }
 
 // SetLevel does nothing: the level is slog's.

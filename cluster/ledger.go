@@ -36,8 +36,8 @@ type Config struct {
 
 // Timeouts are for round trips between regions of up to about 300 ms. Zero means the default.
 type Timeouts struct {
-	Heartbeat time.Duration // a follower that hears nothing for so long (up to twice) asks for votes; default 2 s
-	Election  time.Duration // a candidate without an answer starts anew; default 2 s
+	Heartbeat time.Duration // a follower that hears nothing for so long (up to twice) asks for votes; default 1.5 s
+	Election  time.Duration // a candidate without an answer starts anew; default 1.5 s
 	Lease     time.Duration // a leader that reaches no majority for so long steps down; default 1 s
 	Commit    time.Duration // at most so long until followers learn that an entry is committed; default 100 ms
 	RPC       time.Duration // one exchange between voters, opening the stream included; default 5 s
@@ -50,8 +50,8 @@ func (t Timeouts) withDefaults() Timeouts {
 			*v = d
 		}
 	}
-	set(&t.Heartbeat, 2*time.Second)
-	set(&t.Election, max(2*time.Second, t.Heartbeat))
+	set(&t.Heartbeat, 1500*time.Millisecond)
+	set(&t.Election, t.Heartbeat)
 	set(&t.Lease, min(time.Second, t.Heartbeat))
 	set(&t.Commit, 100*time.Millisecond)
 	set(&t.RPC, 5*time.Second)
@@ -83,15 +83,16 @@ func DurableStores(dir string, log *slog.Logger) (*Stores, error) {
 // Ledger is one node's part of the agreement on who owns which range. Its methods are safe for concurrent use.
 type Ledger struct {
 	// constant
-	cfg    Config
-	log    *slog.Logger
-	fsm    *fsm
-	voters int
-	opened chan struct{} // closed by Open
-	done   chan struct{} // closed by Close
-	ready  chan struct{} // closed once a table with a cluster id is published
-	saves  chan struct{} // capacity 1: there is a newer table to keep
-	wg     sync.WaitGroup
+	cfg     Config
+	log     *slog.Logger
+	fsm     *fsm
+	raftLog *raftLogger
+	voters  int
+	opened  chan struct{} // closed by Open
+	done    chan struct{} // closed by Close
+	ready   chan struct{} // closed once a table with a cluster id is published
+	saves   chan struct{} // capacity 1: there is a newer table to keep
+	wg      sync.WaitGroup
 
 	// set by Open, constant then
 	raft      *raft.Raft
@@ -104,6 +105,7 @@ type Ledger struct {
 	stats     ledgerCounters
 
 	// guarded by the mutex above each
+	ending         sync.Once  // closes done
 	lifeMu         sync.Mutex // Open, Close, Bootstrap, Admit: one at a time
 	isOpen, closed bool
 
@@ -154,7 +156,7 @@ func New(cfg Config) (*Ledger, error) {
 		cfg.Stores = func(dir string) (*Stores, error) { return DurableStores(dir, cfg.Logger) }
 	}
 	l := &Ledger{
-		cfg: cfg, log: cfg.Logger, voters: cfg.Voters,
+		cfg: cfg, log: cfg.Logger, raftLog: newRaftLogger(cfg.Logger), voters: cfg.Voters,
 		opened: make(chan struct{}), done: make(chan struct{}), ready: make(chan struct{}), saves: make(chan struct{}, 1),
 		members: make(map[string]rib.Member),
 	}
@@ -181,7 +183,7 @@ func (l *Ledger) Open() error {
 	}
 	l.streams = newOwnedStreams(l.cfg.Stream)
 	l.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: l.streams, MaxPool: 3, Timeout: l.cfg.Timeouts.RPC, Logger: newRaftLogger(l.log),
+		Stream: l.streams, MaxPool: 3, Timeout: l.cfg.Timeouts.RPC, Logger: l.raftLog,
 		ServerAddressProvider: addresses{l},
 	})
 	r, err := raft.NewRaft(l.raftConfig(), l.fsm, stores.Log, stores.Stable, stores.Snapshots, l.transport)
@@ -235,7 +237,7 @@ func (l *Ledger) restore() error {
 func (l *Ledger) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(l.cfg.Node)
-	c.Logger = newRaftLogger(l.log)
+	c.Logger = l.raftLog
 	c.HeartbeatTimeout = l.cfg.Timeouts.Heartbeat
 	c.ElectionTimeout = l.cfg.Timeouts.Election
 	c.LeaderLeaseTimeout = l.cfg.Timeouts.Lease
@@ -249,13 +251,14 @@ func (l *Ledger) raftConfig() *raft.Config {
 
 // Close stops Raft and waits until everything has stopped. The table stays in Config.Owners.
 func (l *Ledger) Close() error {
+	l.ending.Do(func() { close(l.done) }) // first: it ends a Bootstrap that waits
 	l.lifeMu.Lock()
 	defer l.lifeMu.Unlock()
 	if l.closed {
 		return nil
 	}
 	l.closed = true
-	close(l.done)
+	l.raftLog.said.silent.Store(true)
 	if !l.isOpen {
 		return l.cfg.Stream.Close()
 	}
@@ -325,6 +328,8 @@ func (l *Ledger) Bootstrap(clusterID string) error {
 	select {
 	case <-l.ready:
 		return nil
+	case <-l.done:
+		return ErrNotOpen
 	case <-late.C:
 		return errors.New("the new cluster did not elect its only node in time; it goes on trying")
 	}

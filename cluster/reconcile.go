@@ -39,18 +39,17 @@ func (l *Ledger) Reconcile(members []rib.Member) {
 	defer l.reconcileMu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), reconcileTime)
 	defer cancel()
-	for range l.voters {
+	for ctx.Err() == nil && l.raft.State() == raft.Leader {
 		change := l.nextChange(members)
 		if change == nil {
 			return
 		}
 		if err := l.enrol(ctx, *change); err != nil {
-			if !errors.Is(err, raft.ErrNotLeader) && !errors.Is(err, raft.ErrRaftShutdown) {
-				l.log.Warn("cannot make a node a voter; trying again with the next change of members",
-					slog.String("node", change.Name), slog.String("addr", change.Addr), slog.Any("error", err))
-			}
-			return
+			l.log.Warn("cannot make a node a voter; the next Reconcile tries again",
+				slog.String("node", change.Name), slog.String("addr", change.Addr), slog.Any("error", err))
 		}
+		// Once for each member: one that cannot be reached must not keep the others out.
+		members = slices.DeleteFunc(slices.Clone(members), func(m rib.Member) bool { return m.Name == change.Name })
 	}
 }
 
@@ -99,6 +98,9 @@ func (l *Ledger) enrol(ctx context.Context, m rib.Member) error {
 			return err
 		}
 		conn.Close()
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	f := l.raft.AddVoter(raft.ServerID(m.Name), raft.ServerAddress(m.Addr), 0, l.cfg.Timeouts.Command)
 	if err := l.await(ctx, f); err != nil {

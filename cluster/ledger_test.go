@@ -1,0 +1,497 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"rangefinder/rib"
+)
+
+func TestThreeVotersAndAFollower(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c, d := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd"), w.add("d", "iad")
+		start := time.Now()
+		if err := a.ledger.Bootstrap("c1"); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("the first node led after %v: it has nobody to wait for", took)
+		}
+		w.form2(a, b, c, d)
+		w.shards(3)
+
+		ks, err := w.leader().ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1", "shard_2", "shard_3"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.knows("app.orders"); err != nil {
+			t.Error("the leader answered before it served:", err)
+		}
+		w.until("every voter knows it", func() error { return errors.Join(b.knows("app.orders"), c.knows("app.orders")) })
+		for _, n := range []*testNode{b, c} {
+			if got := n.ledger.Epoch(); got != ks.Ranges[0].Epoch {
+				t.Errorf("%s is at %v, the keyspace at %v", n.name, got, ks.Ranges[0].Epoch)
+			}
+		}
+
+		// The fourth follows by pulls, from a voter that is not the leader, and learns who leads.
+		if s := d.ledger.Status(); s.Role != "follows" || len(s.Voters) != 0 {
+			t.Errorf("the fourth: %+v", s)
+		}
+		if err := d.knows("app.orders"); err == nil {
+			t.Error("the fourth knows it before it pulled")
+		}
+		if applied, err := d.pull(b); err != nil || !applied {
+			t.Fatal(applied, err)
+		}
+		if err := d.knows("app.orders"); err != nil {
+			t.Error(err)
+		}
+		if name, addr := d.ledger.Leader(); name != "a" || addr != a.host.Addr(raftPort) {
+			t.Errorf("the fourth believes in %q at %q", name, addr)
+		}
+		if applied, err := d.pull(b); err != nil || applied {
+			t.Errorf("a second pull: %v, %v", applied, err)
+		}
+		var notLeader *NotLeaderError
+		if _, err := d.ledger.CreateKeyspace(w.ctx(), hashSpec("x", "x", "shard_1")); !errors.As(err, &notLeader) || notLeader.Leader != "a" {
+			t.Errorf("create on a follower: %v", err)
+		}
+		if _, err := b.ledger.CreateKeyspace(w.ctx(), hashSpec("x", "x", "shard_1")); !errors.As(err, &notLeader) || notLeader.Leader != "a" || notLeader.Addr != a.host.Addr(raftPort) {
+			t.Errorf("create on a voter: %v", err)
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if !slices.Equal(d.epochs, []rib.Epoch{ks.Ranges[0].Epoch}) {
+			t.Errorf("the follower was told of %v", d.epochs)
+		}
+	})
+}
+
+// form2 is form after Bootstrap.
+func (w *world) form2(nodes ...*testNode) {
+	w.t.Helper()
+	for _, n := range nodes[1:] {
+		if err := n.ledger.Admit("c1"); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.reconcile()
+	if got := len(nodes[0].ledger.Status().Voters); got != 3 {
+		w.t.Fatalf("%d voters after one Reconcile", got)
+	}
+}
+
+func TestLeaderDiesAndTheNextOneCreates(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd")
+		w.form(a, b, c)
+		w.shards(2)
+		if _, err := a.ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1", "shard_2")); err != nil {
+			t.Fatal(err)
+		}
+		a.kill()
+		died := time.Now()
+		next := w.leader()
+		t.Logf("a new leader after %v", time.Since(died))
+		ks, err := next.ledger.CreateKeyspace(w.ctx(), hashSpec("app.lines", "lines", "shard_1", "shard_2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(died); took > 20*time.Second {
+			t.Errorf("creating again took %v", took)
+		}
+		if ks.ID != 2 {
+			t.Errorf("id %d", ks.ID)
+		}
+		// The dead one comes back and catches up.
+		a.start()
+		w.reconcile()
+		w.until("the old leader catches up", func() error { return errors.Join(a.knows("app.orders"), a.knows("app.lines")) })
+	})
+}
+
+func TestMinorityCannotCommit(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd")
+		w.form(a, b, c)
+		w.shards(1)
+		w.net.Isolate("a")
+		before := a.ledger.Epoch()
+		start := time.Now()
+		spec := hashSpec("app.lost", "lost", "shard_1")
+		spec.RequestID = "once"
+		_, err := a.ledger.CreateKeyspace(w.ctx(), spec)
+		var unknown *OutcomeUnknownError
+		if !errors.As(err, &unknown) || unknown.RequestID != "once" || !strings.Contains(err.Error(), "list the keyspaces") {
+			t.Fatalf("the minority answered %v", err)
+		}
+		if took := time.Since(start); took > 11*time.Second {
+			t.Errorf("it took %v to say so", took)
+		}
+		if a.ledger.Epoch() != before {
+			t.Error("the minority's table changed")
+		}
+		next := w.leader(a)
+		if _, err := next.ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1")); err != nil {
+			t.Fatal(err)
+		}
+		var notLeader *NotLeaderError
+		w.until("the cut off leader steps down", func() error {
+			if _, err := a.ledger.CreateKeyspace(w.ctx(), spec); !errors.As(err, &notLeader) {
+				return errors.New("it still leads")
+			}
+			return nil
+		})
+		w.net.Rejoin("a")
+		w.until("it follows the majority", func() error { return a.knows("app.orders") })
+		// The lost command is gone with its term, and repeating it is safe.
+		if _, err := w.leader().ledger.CreateKeyspace(w.ctx(), spec); err != nil {
+			t.Fatal(err)
+		}
+		w.until("all know both", func() error {
+			return errors.Join(a.knows("app.lost"), b.knows("app.lost"), c.knows("app.lost"), c.knows("app.orders"))
+		})
+		if got := len(c.table.Owners().Get().Keyspaces); got != 2 {
+			t.Errorf("%d keyspaces", got)
+		}
+	})
+}
+
+func TestOfTwoCreatesOneWins(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd")
+		w.form(a, b, c)
+		w.shards(1)
+		errs := make(chan error, 2)
+		for _, name := range []string{"first", "second"} {
+			go func() {
+				_, err := a.ledger.CreateKeyspace(w.ctx(), hashSpec(name, "orders", "shard_1"))
+				errs <- err
+			}()
+		}
+		x, y := <-errs, <-errs
+		if x != nil {
+			x, y = y, x
+		}
+		if x != nil || !errors.Is(y, ErrTableTaken) {
+			t.Errorf("%v and %v", x, y)
+		}
+		w.until("all have one", func() error {
+			for _, n := range w.nodes {
+				if len(n.table.Owners().Get().Keyspaces) != 1 {
+					return errors.New(n.name)
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// TestAloneAfterRestart: voter and follower, started with everybody else gone, serve what they last knew, at once.
+func TestAloneAfterRestart(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c, d := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd"), w.add("d", "iad")
+		w.form(a, b, c, d)
+		w.shards(1)
+		if _, err := a.ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1")); err != nil {
+			t.Fatal(err)
+		}
+		w.until("b follows", func() error { return b.knows("app.orders") })
+		if _, err := d.pull(a); err != nil {
+			t.Fatal(err)
+		}
+		epoch := a.ledger.Epoch()
+		for _, n := range w.nodes {
+			n.kill()
+		}
+		for _, n := range []*testNode{b, d} {
+			n.start()
+			if err := n.knows("app.orders"); err != nil {
+				t.Error("after a start alone:", err)
+			}
+			if n.ledger.Epoch() != epoch || !n.ledger.HasState() || n.ledger.ClusterID() != "c1" {
+				t.Errorf("%s: epoch %v, cluster %q", n.name, n.ledger.Epoch(), n.ledger.ClusterID())
+			}
+			if err := n.ledger.Bootstrap("c2"); !errors.Is(err, ErrHasState) {
+				t.Errorf("%s bootstrapped a second cluster: %v", n.name, err)
+			}
+			if err := n.ledger.Admit("c2"); !errors.Is(err, ErrOtherCluster) {
+				t.Errorf("%s changed its cluster: %v", n.name, err)
+			}
+		}
+		var notLeader *NotLeaderError
+		if _, err := b.ledger.CreateKeyspace(w.ctx(), hashSpec("x", "x", "shard_1")); !errors.As(err, &notLeader) {
+			t.Errorf("one of three voters took a command: %v", err)
+		}
+		// With a second voter there is a majority again.
+		c.start()
+		if _, err := w.leader().ledger.CreateKeyspace(w.ctx(), hashSpec("app.lines", "lines", "shard_1")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestVotersMoveAddresses: all come back elsewhere at once; gossip knows where, and they find each other.
+func TestVotersMoveAddresses(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd")
+		w.form(a, b, c)
+		w.shards(1)
+		for _, n := range w.nodes {
+			n.stop()
+		}
+		for _, n := range w.nodes {
+			n.host = w.net.Host(n.name+" elsewhere", n.region)
+			n.start()
+		}
+		w.reconcile()
+		leader := w.leader()
+		w.until("the configuration has the new addresses", func() error {
+			w.reconcile()
+			for _, v := range leader.ledger.Status().Voters {
+				for _, n := range w.nodes {
+					if n.name == v.Name && v.Addr != n.host.Addr(raftPort) {
+						return errors.New(v.Name + " at " + v.Addr)
+					}
+				}
+			}
+			return nil
+		})
+		if _, err := leader.ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestUnreachableNodeIsNoVoter: a member that gossip sees and Raft cannot reach must not cost the ledger its majority.
+func TestUnreachableNodeIsNoVoter(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "iad")
+		if err := a.ledger.Bootstrap("c1"); err != nil {
+			t.Fatal(err)
+		}
+		w.net.Cut("a", "b")
+		start := time.Now()
+		a.ledger.Reconcile([]rib.Member{a.member(), b.member(), c.member()})
+		if took := time.Since(start); took > reconcileTime {
+			t.Errorf("Reconcile took %v", took)
+		}
+		s := a.ledger.Status()
+		if s.Role != "leader" || len(s.Voters) != 2 || s.Voters[1].Name != "c" { // b was to be first, for its region
+			t.Errorf("%+v", s)
+		}
+		w.shards(1) // still works
+		w.net.HealAll()
+		w.until("it is a voter when it can be reached", func() error {
+			w.reconcile()
+			if s := b.ledger.Status(); s.Role != "voter" {
+				return errors.New(s.Role)
+			}
+			return nil
+		})
+	})
+}
+
+// TestInterruptedBootstrap: the node died between Raft's bootstrap and the cluster's first command.
+func TestInterruptedBootstrap(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := w.add("a", "iad")
+		a.stop()
+		if err := writeMembership(a.dir, "c1"); err != nil {
+			t.Fatal(err)
+		}
+		a.start()
+		err := a.ledger.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{ID: "a", Address: raft.ServerAddress(a.host.Addr(raftPort))}}}).Error()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.stop()
+		a.start()
+		w.until("the cluster has its id", func() error {
+			if got := a.table.Owners().Get().ClusterID; got != "c1" {
+				return errors.New(got)
+			}
+			return nil
+		})
+	})
+}
+
+// TestOlderTableIsNotApplied: a voter that is ahead of the node it pulls from stays as it is, and so does a follower.
+func TestOlderTableIsNotApplied(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c, d := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd"), w.add("d", "iad")
+		w.form(a, b, c, d)
+		w.shards(1)
+		if _, err := d.pull(a); err != nil {
+			t.Fatal(err)
+		}
+		old := d.ledger.Epoch()
+		if _, err := a.ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1")); err != nil {
+			t.Fatal(err)
+		}
+		if applied, err := a.pull(d); err != nil || applied {
+			t.Errorf("the leader took an older table: %v, %v", applied, err)
+		}
+		if err := a.knows("app.orders"); err != nil {
+			t.Error(err)
+		}
+		if d.ledger.Epoch() != old {
+			t.Error("serving a pull changed a table")
+		}
+	})
+}
+
+func TestPullRefusesStrangers(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, z := w.add("a", "iad"), w.add("z", "iad")
+		for n, id := range map[*testNode]string{a: "c1", z: "c2"} {
+			if err := n.ledger.Bootstrap(id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.shards(1)
+		before := z.ledger.Epoch()
+		if _, err := z.pull(a); !errors.Is(err, ErrOtherCluster) || !strings.Contains(err.Error(), "c1") || !strings.Contains(err.Error(), "c2") {
+			t.Errorf("%v", err)
+		}
+		if z.ledger.Epoch() != before || a.ledger.Status().PullsRefused != 1 {
+			t.Error("the pull was not refused")
+		}
+	})
+}
+
+// TestPullIsBounded: a side that says nothing, noise, or less than it announced ends in an error in time.
+func TestPullIsBounded(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b := w.add("a", "iad"), w.add("b", "iad")
+		if err := a.ledger.Bootstrap("c1"); err != nil {
+			t.Fatal(err)
+		}
+		for name, c := range map[string]struct {
+			answer string
+			want   error
+		}{
+			"silence":    {"", context.DeadlineExceeded},
+			"noise":      {"HTTP/1.1 400 Bad Request\r\n\r\n", ErrPullVersion},
+			"empty head": {"RFP1\x00\x00", ErrCorrupt},
+			"huge head":  {"RFP1\xff\xff", ErrCorrupt},
+			"no json":    {"RFP1\x00\x01x", ErrCorrupt},
+			"huge table": {frame(`{"size":9999999999}`), ErrPullTooLarge},
+			"bad table":  {frame(`{"size":9}`) + "nonsense!", ErrCorrupt},
+			"less":       {frame(`{"size":268435456}`) + "RFO1", context.DeadlineExceeded},
+		} {
+			listener, err := a.host.Listen(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				conn.Write([]byte(c.answer))
+				conn.Read(make([]byte, 4096))
+				<-w.t.Context().Done()
+				conn.Close()
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			conn, err := b.host.Dial(ctx, "tcp", listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			if applied, err := b.ledger.Pull(ctx, conn); applied || !errors.Is(err, c.want) {
+				t.Errorf("%s: %v, %v", name, applied, err)
+			}
+			if took := time.Since(start); took > 6*time.Second {
+				t.Errorf("%s: took %v", name, took)
+			}
+			cancel()
+			conn.Close()
+			listener.Close()
+		}
+		// And the serving side, towards one that never asks.
+		conn, err := b.host.Dial(t.Context(), "tcp", a.host.Addr(pullPort))
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("an answer without a question")
+		}
+		if took := time.Since(start); took > pullPause+time.Second {
+			t.Errorf("a silent follower was kept for %v", took)
+		}
+		conn.Close()
+	})
+}
+
+func frame(head string) string {
+	return magicPull + string([]byte{byte(len(head) >> 8), byte(len(head))}) + head
+}
+
+// TestStalledNodeServesOn: a command of a newer version stops a node's ledger, not the node, and is not lost in a snapshot.
+func TestStalledNodeServesOn(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := w.add("a", "iad")
+		w.form(a)
+		w.shards(1)
+		epoch := a.ledger.Epoch()
+		if err := a.ledger.raft.Apply([]byte("\x02newer"), time.Second).Error(); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.ledger.RecordShard(w.ctx(), "shard_2", 101); err == nil || !strings.Contains(err.Error(), "upgrade") {
+			t.Errorf("a stalled ledger answered %v", err)
+		}
+		if s := a.ledger.Status(); !strings.Contains(s.Stalled, "newer version") || a.ledger.Epoch() != epoch {
+			t.Errorf("%+v", s)
+		}
+		if err := a.ledger.raft.Snapshot().Error(); err == nil {
+			t.Error("a snapshot was taken over the command that was not applied")
+		}
+	})
+}
+
+func TestPlanVoters(t *testing.T) {
+	member := func(name, region string) rib.Member {
+		return rib.Member{Name: name, Region: region, Addr: name + ":1"}
+	}
+	server := func(name string) raft.Server {
+		return raft.Server{ID: raft.ServerID(name), Address: raft.ServerAddress(name + ":1")}
+	}
+	known := map[string]rib.Member{"gone": member("gone", "fra")}
+	all := []rib.Member{member("a1", "iad"), member("a2", "iad"), member("b1", "fra"), member("c1", "syd")}
+	for _, m := range all {
+		known[m.Name] = m
+	}
+	for _, c := range []struct {
+		name    string
+		servers []raft.Server
+		members []rib.Member
+		want    string
+	}{
+		{"another region first", []raft.Server{server("a1")}, all, "b1"},
+		{"then the third region", []raft.Server{server("a1"), server("b1")}, all, "c1"},
+		{"a dead voter's region counts", []raft.Server{server("a1"), server("gone")}, all, "c1"},
+		{"the same region if there is no other", []raft.Server{server("a1")}, all[:2], "a2"},
+		{"three are enough", []raft.Server{server("a1"), server("b1"), server("c1")}, all, ""},
+		{"dead voters are not replaced", []raft.Server{server("a1"), server("b1"), server("gone")}, all, ""},
+		{"nobody new", []raft.Server{server("a1")}, all[:1], ""},
+		{"a voter that moved", []raft.Server{{ID: "a1", Address: "old:1"}, server("b1"), server("c1")}, all, "a1"},
+	} {
+		got := ""
+		if m := planVoters(c.servers, c.members, known, 3); m != nil {
+			got = m.Name
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
