@@ -221,8 +221,8 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 	}
 	e := *h
 	c.statusChanged(status)
-	if e.settings {
-		c.pop()
+	if e.settings { // it was all that was sent: the request itself comes now
+		c.expect, c.expectOff = c.expect[:0], 0
 		if c.lastErr != nil {
 			err := asError(c.lastErr)
 			c.lastErr, c.broken = nil, true

@@ -139,7 +139,7 @@ func (s *Server) Serve(ln net.Listener) error {
 			conn.Close()
 			return nil
 		}
-		full := len(s.conns) >= s.cfg.MaxClients
+		full := s.cfg.MaxClients > 0 && len(s.conns) >= s.cfg.MaxClients
 		if !full {
 			s.conns[conn] = struct{}{}
 			s.done.Add(1)

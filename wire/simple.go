@@ -1,7 +1,7 @@
 package wire
 
 import (
-	"unsafe"
+	"time"
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
@@ -11,10 +11,7 @@ import (
 func (c *core) query(frame []byte) {
 	c.kind, c.frame, c.table = 'Q', frame, c.env.fib.Load()
 	c.stmts.unnamed = nil // as PostgreSQL does
-	body := frame[pg.HeaderSize : len(frame)-1]
-	// The text is the session's buffer: the planner copies it if it keeps it.
-	sql := unsafe.String(unsafe.SliceData(body), len(body))
-	plan := c.lookup(sql)
+	plan := c.lookupBytes(frame[pg.HeaderSize : len(frame)-1])
 	c.plan = plan
 
 	if plan.Statements == 0 && c.srv == nil {
@@ -49,19 +46,23 @@ var emptyQuery = []byte{'I', 0, 0, 0, 4}
 
 // lookup plans a statement's text as of now.
 func (c *core) lookup(sql string) *sqlkey.Plan {
-	start := c.env.now()
-	e := sqlkey.Env{Database: c.db, SearchPath: c.searchPath(), User: c.user}
-	plan := c.env.planner.Plan(c.env.catalog(c.table), &e, sql)
-	c.env.metrics.Planned(plan.Intent == sqlkey.Read, c.env.now().Sub(start))
-	return plan
+	start, e := c.planning()
+	return c.planned(start, c.env.planner.Plan(c.env.catalog(c.table), &e, sql))
 }
 
-// searchPath is the setting in force for the client.
-func (c *core) searchPath() string {
-	if c.settings.paths {
-		return c.settings.path
-	}
-	return c.freshPath
+// lookupBytes is lookup for text in the session's buffer: the planner copies it if it keeps it.
+func (c *core) lookupBytes(sql []byte) *sqlkey.Plan {
+	start, e := c.planning()
+	return c.planned(start, c.env.planner.PlanBytes(c.env.catalog(c.table), &e, sql))
+}
+
+func (c *core) planning() (time.Time, sqlkey.Env) {
+	return c.env.now(), sqlkey.Env{Database: c.db, SearchPath: c.searchPath(), User: c.user}
+}
+
+func (c *core) planned(start time.Time, plan *sqlkey.Plan) *sqlkey.Plan {
+	c.env.metrics.Planned(plan.Intent == sqlkey.Read, c.env.now().Sub(start))
+	return plan
 }
 
 func notUnderstood() *pg.Error {
@@ -180,4 +181,12 @@ func (c *core) emit() {
 	c.toServer = append(c.toServer, c.frame...)
 	c.push(expectation{kind: c.kind, plan: c.plan})
 	c.srv.Unnamed = 0
+}
+
+// searchPath is the setting in force for the client.
+func (c *core) searchPath() string {
+	if c.settings.paths {
+		return c.settings.path
+	}
+	return c.freshPath
 }

@@ -1,0 +1,491 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
+)
+
+type noMetrics struct{}
+
+func (noMetrics) Planned(bool, time.Duration) {}
+func (noMetrics) Refused(string)              {}
+func (noMetrics) BackendError(_, _ string)    {}
+func (noMetrics) Failover(string)             {}
+
+// testEnv is two shards, each a primary and a closer replica, and table orders sharded by customer_id.
+func testEnv(t testing.TB) *env {
+	t.Helper()
+	table := rib.NewTable(rib.Member{Name: "n1", Region: "here"})
+	h := table.Health()
+	now := time.Unix(1000, 0)
+	h.Distance("here", time.Millisecond, now)
+	h.Distance("far", 50*time.Millisecond, now)
+	own := &rib.Ownership{Epoch: rib.Epoch{Index: 1}, Catalog: 1}
+	seq := uint64(0)
+	for i, shard := range []string{"shard_1", "shard_2"} {
+		own.Shards = append(own.Shards, rib.Shard{Name: shard, SystemID: uint64(i + 1)})
+		for _, b := range []struct {
+			region string
+			role   rib.Role
+		}{{"far", rib.Primary}, {"here", rib.Replica}} {
+			seq++
+			name := shard + "-" + b.region
+			h.Announce(rib.Announcement{Observer: "n1", Stamp: rib.Stamp{Seq: seq}, Backend: rib.Backend{Name: name, Shard: shard, Region: b.region, Addr: "127.0.0.1:1", SystemID: uint64(i + 1)}})
+			h.Observe(rib.Route{Backend: name, Observer: "n1", Stamp: rib.Stamp{Seq: seq}, State: rib.Up, Role: b.role, Timeline: 1})
+		}
+	}
+	own.Keyspaces = []rib.Keyspace{{
+		ID: 1, Name: "app.orders", Database: "app", Method: "hash", Types: []rib.Type{rib.TypeBigint},
+		Tables: []rib.KeyedTable{{Schema: "public", Name: "orders", Columns: []string{"customer_id"}}},
+		Ranges: rib.EvenRanges([]string{"shard_1", "shard_2"}),
+	}}
+	table.Owners().Set(own)
+	compiled, err := fib.Compile(table.Snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	handle := new(fib.Handle)
+	handle.Store(compiled)
+	rules := map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1"}}
+	catalog := sqlkey.NewCatalog(own, rules)
+	clock := now
+	return &env{
+		fib: handle, planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), metrics: noMetrics{},
+		catalog: func(*fib.Table) *sqlkey.Catalog { return catalog },
+		rule:    func(db string) sqlkey.DatabaseRule { return rules[db] },
+		now:     func() time.Time { clock = clock.Add(time.Millisecond); return clock },
+		random:  func() uint32 { return 1 }, maxFrame: 1 << 20,
+	}
+}
+
+// drive runs a core over a simulated world: client bytes in pieces as cut says, backends that answer as PostgreSQL would.
+type drive struct {
+	t      testing.TB
+	core   *core
+	client []byte
+	out    []byte
+	log    []string // what each backend was asked, in order
+	conns  map[string]*backend
+	cut    func(n int) int // how many of n bytes to hand over at once
+	steps  int
+	lose   func(b *backend, frame byte) bool
+}
+
+// backend is as much of a PostgreSQL server as a session can tell.
+type backend struct {
+	conn     *pool.Conn
+	in, out  []byte
+	tx       byte
+	skip     bool
+	prepared map[string]string
+	portal   string
+	copying  bool
+}
+
+func newDrive(t testing.TB, client []byte) *drive {
+	c := newCore(testEnv(t), "app", "app")
+	c.clientParams["client_encoding"] = "UTF8"
+	return &drive{t: t, core: c, client: client, conns: make(map[string]*backend), cut: func(n int) int { return n }}
+}
+
+func (d *drive) run() {
+	c := d.core
+	for {
+		if d.steps++; d.steps > 200_000 {
+			d.t.Fatal("the session does not come to an end")
+		}
+		switch c.next() {
+		case readClient:
+			d.flush()
+			if len(d.client) == 0 {
+				c.closing = true
+				continue
+			}
+			n := d.cut(len(d.client))
+			for n > 0 {
+				m := copy(c.clientSpace(), d.client[:n])
+				c.clientRead(m)
+				d.client, n = d.client[m:], n-m
+			}
+		case readServer:
+			d.flush()
+			b := d.conns[c.srv.Backend.Name]
+			if len(b.out) == 0 {
+				d.t.Fatalf("the session waits for %s, which has nothing to say; log %q", c.srv.Backend.Name, d.log)
+			}
+			n := d.cut(len(b.out))
+			p := b.out[:n]
+			b.out = b.out[n:]
+			if err := c.serverRead(p); err != nil {
+				c.serverLost(err)
+			}
+		case acquire:
+			name := c.hop.Backend.Name
+			b := d.conns[name]
+			if b == nil {
+				b = &backend{tx: 'I', prepared: make(map[string]string)}
+				b.conn = &pool.Conn{Backend: c.hop.Backend, Params: make(map[string]string)}
+				d.conns[name] = b
+			}
+			c.acquired(b.conn)
+		case releaseServer:
+			b := d.conns[c.srv.Backend.Name]
+			if b.tx != 'I' || len(b.in) > 0 || len(b.out) > 0 || len(c.toServer) > 0 {
+				d.t.Fatalf("%s is given back in status %c with %d and %d bytes under way", c.srv.Backend.Name, b.tx, len(b.in), len(b.out))
+			}
+			c.returned()
+		case discardServer:
+			delete(d.conns, c.srv.Backend.Name)
+			c.toServer = c.toServer[:0]
+			c.returned()
+		case finish:
+			d.flush()
+			return
+		}
+	}
+}
+
+func (d *drive) flush() {
+	c := d.core
+	d.out = append(d.out, c.out...)
+	c.written()
+	if c.srv == nil {
+		return
+	}
+	b := d.conns[c.srv.Backend.Name]
+	b.in = append(b.in, c.toServer...)
+	c.toServer = c.toServer[:0]
+	for {
+		typ, n, err := pg.Next(b.in, 1<<21)
+		if err != nil {
+			d.t.Fatalf("the session sent a broken frame: %v", err)
+		}
+		if n == 0 {
+			return
+		}
+		d.answer(b, typ, b.in[pg.HeaderSize:n])
+		b.in = b.in[n:]
+	}
+}
+
+func (d *drive) answer(b *backend, typ byte, body []byte) {
+	name := b.conn.Backend.Name
+	fail := func(code string) {
+		b.out = pg.AppendError(b.out, &pg.Error{Severity: "ERROR", Code: code, Message: "no"})
+		if b.tx == 'T' {
+			b.tx = 'E'
+		}
+	}
+	if b.skip && typ != 'S' {
+		return
+	}
+	switch typ {
+	case 'Q':
+		sql := string(body[:len(body)-1])
+		d.log = append(d.log, name+" "+sql)
+		for _, part := range strings.Split(sql, separator) {
+			if part = strings.TrimSpace(part); part != "" && !b.execute(part, fail) {
+				break
+			}
+		}
+		b.out = pg.AppendReady(b.out, b.tx)
+	case 'P':
+		m, err := pg.DecodeParse(body)
+		if err != nil {
+			d.t.Fatalf("broken Parse sent: %v", err)
+		}
+		d.log = append(d.log, name+" parse "+m.Name[:min(3, len(m.Name))]+" "+m.SQL)
+		if _, taken := b.prepared[m.Name]; taken && m.Name != "" {
+			d.t.Fatalf("%s is asked to prepare %s twice", name, m.Name)
+		}
+		b.prepared[m.Name] = m.SQL
+		b.out = append(b.out, parseComplete...)
+	case 'B':
+		var m pg.Bind
+		if err := m.Decode(body); err != nil {
+			d.t.Fatalf("broken Bind sent: %v", err)
+		}
+		sql, ok := b.prepared[string(m.Statement)]
+		if !ok {
+			d.t.Fatalf("%s is asked to bind %q, which it does not have", name, m.Statement)
+		}
+		b.portal = sql
+		b.out = append(b.out, bindComplete...)
+	case 'D':
+		if body[0] == 'S' {
+			if _, ok := b.prepared[string(body[1:len(body)-1])]; !ok {
+				fail("26000")
+				b.skip = true
+				return
+			}
+			b.out = append(b.out, describeNothing[:7]...)
+		}
+		b.out = append(b.out, 'T', 0, 0, 0, 6, 0, 0)
+	case 'E':
+		d.log = append(d.log, name+" execute "+b.portal)
+		if !b.execute(b.portal, fail) {
+			b.skip = true
+		}
+	case 'C':
+		delete(b.prepared, string(body[1:len(body)-1]))
+		b.out = append(b.out, closeComplete...)
+	case 'S':
+		b.skip = false
+		b.out = pg.AppendReady(b.out, b.tx)
+	case 'H', 'd', 'c', 'f':
+	case 'F':
+		b.out = pg.AppendReady(append(b.out, 'V', 0, 0, 0, 8, 0xff, 0xff, 0xff, 0xff), b.tx)
+	default:
+		d.t.Fatalf("%s is sent %q", name, typ)
+	}
+}
+
+func (b *backend) execute(sql string, fail func(string)) bool {
+	word, _, _ := strings.Cut(strings.ToUpper(sql), " ")
+	switch {
+	case b.tx == 'E' && word != "ROLLBACK" && word != "COMMIT":
+		fail("25P02")
+		return false
+	case strings.Contains(sql, "fail"):
+		fail("22012")
+		return false
+	case word == "BEGIN":
+		b.tx = 'T'
+	case word == "COMMIT" && b.tx == 'E':
+		b.tx, word = 'I', "ROLLBACK"
+	case word == "COMMIT", word == "ROLLBACK":
+		b.tx = 'I'
+	}
+	if word == "SELECT" || word == "UPDATE" || word == "INSERT" {
+		b.out = append(b.out, 'D', 0, 0, 0, 6, 0, 0)
+	}
+	b.out = pg.AppendCommandComplete(b.out, word)
+	return true
+}
+
+func query(sql string) []byte { return pg.AppendQuery(nil, sql) }
+
+// ext is one statement in the extended protocol, with its Sync.
+func ext(name, sql string) []byte {
+	b := pg.AppendParse(nil, name, sql, nil)
+	b = append(b, bindFrame("", name)...)
+	b = pg.AppendDescribe(b, 'P', "")
+	b = pg.AppendExecute(b, "", 0)
+	return pg.AppendSync(b)
+}
+
+func bindFrame(portal, statement string) []byte {
+	body := portal + "\x00" + statement + "\x00\x00\x00\x00\x00\x00\x00"
+	return append([]byte{'B', 0, 0, 0, byte(len(body) + 4)}, body...)
+}
+
+// types lists the frames' types, with the SQLSTATE of errors and the status of ReadyForQuery.
+func types(t testing.TB, out []byte) string {
+	t.Helper()
+	var s []string
+	for len(out) > 0 {
+		typ, n, err := pg.Next(out, 1<<20)
+		if err != nil || n == 0 {
+			t.Fatalf("the client is sent a broken frame: %v, %q left", err, out)
+		}
+		word := string(typ)
+		switch typ {
+		case 'E':
+			e, err := pg.DecodeError(out[pg.HeaderSize:n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			word += "(" + e.Code + ")"
+		case 'Z':
+			word += string(out[pg.HeaderSize])
+		}
+		s = append(s, word)
+		out = out[n:]
+	}
+	return strings.Join(s, " ")
+}
+
+// keyOf finds a customer_id on the shard.
+func keyOf(t testing.TB, e *env, shard string) int {
+	hash, _ := rib.MethodByName("hash")
+	for k := 1; ; k++ {
+		key, err := hash.AppendKey(nil, rib.Value{Type: rib.TypeBigint, Int: int64(k)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o, _ := e.fib.Load().Lookup(1, key); o.Slot.Shard() == shard {
+			return k
+		}
+	}
+}
+
+func TestCoreStories(t *testing.T) {
+	e := testEnv(t)
+	k1, k2 := keyOf(t, e, "shard_1"), keyOf(t, e, "shard_2")
+	read := func(k int) string { return fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k) }
+	write := func(k int) string { return fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", k) }
+	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	for _, c := range []struct {
+		name, want string
+		client     []byte
+		log        []string
+	}{
+		{"reads go to the replica of the key's shard", "D C ZI D C ZI", join(query(read(k1)), query(read(k2))),
+			[]string{"shard_1-here " + read(k1), "shard_2-here " + read(k2)}},
+		{"BEGIN is the node's until a key comes", "C ZT D C ZT C ZI", join(query("BEGIN"), query(write(k2)), query("COMMIT")),
+			[]string{"shard_2-far BEGIN", "shard_2-far " + write(k2), "shard_2-far COMMIT"}},
+		{"an empty transaction is nobody's business", "C ZT C ZI", join(query("BEGIN"), query("COMMIT")), nil},
+		{"the same in the extended protocol", "1 2 n C ZT 1 2 n C ZI", join(ext("", "BEGIN"), ext("", "ROLLBACK")), nil},
+		{"a whole transaction before one Sync", "1 2 n C 1 2 T D C 1 2 T C ZI", join(
+			noSync(ext("", "BEGIN")), noSync(ext("", write(k1))), ext("", "COMMIT")),
+			[]string{"shard_1-far BEGIN", "shard_1-far parse  " + write(k1), "shard_1-far execute " + write(k1), "shard_1-far parse  COMMIT", "shard_1-far execute COMMIT"}},
+		{"an error ends the segment and not the session", "1 2 T E(22012) ZI 1 2 T D C ZI",
+			join(ext("", "SELECT 'fail'"), ext("", "SELECT 1")), nil},
+		{"another shard's key fails the transaction on the server too", "C ZT D C ZT E(0A000) ZE E(25P02) ZE C ZI",
+			join(query("BEGIN"), query(write(k1)), query(read(k2)), query(read(k1)), query("COMMIT")), nil},
+		{"Parse and Describe with a Flush do not tie the Bind to their shard", "1 t T 2 D C ZI", join(
+			pg.AppendFlush(pg.AppendDescribe(pg.AppendParse(nil, "", read(k2), nil), 'S', "")),
+			pg.AppendSync(pg.AppendExecute(bindFrame("", ""), "", 0))), nil},
+		{"a Flush in the middle keeps the server", "1 2 D C 1 2 D C ZI", join(
+			pg.AppendFlush(pg.AppendExecute(append(pg.AppendParse(nil, "", write(k2), nil), bindFrame("", "")...), "", 0)),
+			pg.AppendSync(pg.AppendExecute(append(pg.AppendParse(nil, "", write(k2), nil), bindFrame("", "")...), "", 0))), nil},
+		{"two shards before one Sync", "E(0A000) ZI", join(noSync(ext("", write(k1))), ext("", write(k2))), nil},
+		{"messages after an error are discarded up to the Sync", "E(26000) ZI D C ZI", join(
+			bindFrame("", "missing"), pg.AppendFlush(nil), query("SELECT 1"), bindFrame("", "missing"), pg.AppendSync(nil), query("SELECT 1")), nil},
+		{"settings come before a segment", "C ZI 1 2 T D C ZI", join(query("SET work_mem = '1MB'"), ext("", write(k2))),
+			[]string{"shard_1-here SET work_mem = '1MB'", "shard_2-far SET work_mem = '1MB'\n;", "shard_2-far parse  " + write(k2), "shard_2-far execute " + write(k2)}},
+		{"a lone Sync", "ZI", pg.AppendSync(nil), nil},
+		{"an empty query", "I ZI", query(""), nil},
+		{"a string of statements is one request", "D C D C ZI", query("SELECT 1\n;SELECT 2"), nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDrive(t, c.client)
+			d.run()
+			if got := types(t, d.out); got != c.want {
+				t.Errorf("got  %s\nwant %s\nlog %q", got, c.want, d.log)
+			}
+			if c.log != nil && strings.Join(d.log, "\n") != strings.Join(c.log, "\n") {
+				t.Errorf("asked\n%s\nwant\n%s", strings.Join(d.log, "\n"), strings.Join(c.log, "\n"))
+			}
+		})
+	}
+}
+
+func noSync(b []byte) []byte { return b[:len(b)-pg.HeaderSize] }
+
+// However the bytes are cut on their way, the session does the same.
+func TestCoreSplits(t *testing.T) {
+	e := testEnv(t)
+	k1, k2 := keyOf(t, e, "shard_1"), keyOf(t, e, "shard_2")
+	statements := []string{
+		"BEGIN", "COMMIT", "ROLLBACK", "SELECT 1", "SELECT 'fail'", "SELECT * FROM orders", "SAVEPOINT a", "SET work_mem = '1MB'", "",
+		fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k1), fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", k1),
+		fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k2), fmt.Sprintf("UPDATE orders SET item = 'fail' WHERE customer_id = %d", k2),
+		"SELECT * FROM notes", "INSERT INTO notes VALUES (1)", "SET statement_timeout = 'fail'",
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		var client []byte
+		for range rapid.IntRange(1, 12).Draw(rt, "requests") {
+			sql := rapid.SampledFrom(statements).Draw(rt, "sql")
+			switch rapid.IntRange(0, 4).Draw(rt, "how") {
+			case 0, 1:
+				client = append(client, query(sql)...)
+			case 2:
+				client = append(client, ext("", sql)...)
+			case 3:
+				client = append(client, noSync(ext("", sql))...)
+			case 4:
+				name := rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "name")
+				client = append(pg.AppendClose(client, 'S', name), ext(name, sql)...)
+			}
+			if rapid.IntRange(0, 5).Draw(rt, "flush") == 0 {
+				client = pg.AppendFlush(client)
+			}
+		}
+		client = pg.AppendSync(client)
+		whole := newDrive(t, client)
+		whole.run()
+		want := types(t, whole.out)
+		cut := newDrive(t, client)
+		cut.cut = func(n int) int { return rapid.IntRange(1, n).Draw(rt, "bytes") }
+		cut.run()
+		if got := types(t, cut.out); got != want {
+			rt.Fatalf("cut into pieces: %s\nwhole:           %s\nlog %q", got, want, whole.log)
+		}
+		if strings.Join(whole.log, "\n") != strings.Join(cut.log, "\n") {
+			rt.Fatalf("cut into pieces the backends are asked other things:\n%q\n%q", cut.log, whole.log)
+		}
+	})
+}
+
+// A read is sent to the next backend if the first dies before anything reached the client; a write is not.
+func TestCoreLoss(t *testing.T) {
+	e := testEnv(t)
+	k := keyOf(t, e, "shard_1")
+	for _, c := range []struct{ sql, want string }{
+		{fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k), "D C ZI"},
+		{fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", k), "E(08007) ZI"},
+	} {
+		for name, client := range map[string][]byte{"simple": query(c.sql), "extended": ext("", c.sql)} {
+			t.Run(name+" "+c.sql, func(t *testing.T) {
+				d := newDrive(t, client)
+				lost := false
+				c2 := d.core
+				for !lost {
+					switch c2.next() {
+					case readClient:
+						n := copy(c2.clientSpace(), d.client)
+						c2.clientRead(n)
+						d.client = d.client[n:]
+					case acquire:
+						b := &backend{tx: 'I', prepared: make(map[string]string), conn: &pool.Conn{Backend: c2.hop.Backend, Params: map[string]string{}}}
+						d.conns[c2.hop.Backend.Name] = b
+						c2.acquired(b.conn)
+					case readServer:
+						c2.serverLost(errors.New("gone"))
+						lost = true
+					default:
+						t.Fatal("unexpected request")
+					}
+				}
+				d.run()
+				want := c.want
+				if name == "extended" {
+					want = strings.Replace(want, "D C", "1 2 T D C", 1)
+				}
+				if got := types(t, d.out); got != want {
+					t.Errorf("got %s, want %s; log %q", got, want, d.log)
+				}
+			})
+		}
+	}
+}
+
+// FuzzCore: whatever a client sends, the session neither panics nor hangs, and sends whole frames to both sides.
+func FuzzCore(f *testing.F) {
+	f.Add(query("SELECT 1"))
+	f.Add(ext("a", "SELECT item FROM orders WHERE customer_id = 1"))
+	f.Add(append(query("BEGIN"), ext("", "UPDATE orders SET item = 'x' WHERE customer_id = 2")...))
+	f.Add(append(pg.AppendClose(nil, 'S', "a"), pg.AppendFlush(nil)...))
+	f.Add([]byte{'F', 0, 0, 0, 14, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, client []byte) {
+		if len(client) > 1<<16 {
+			return
+		}
+		d := newDrive(t, client)
+		d.run()
+		types(t, d.out)
+	})
+}

@@ -1,0 +1,219 @@
+package wire_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+)
+
+// ownShards starts servers for a test that harms them.
+func ownShards(t *testing.T, n int) []shardServers {
+	t.Helper()
+	out := make([]shardServers, n)
+	for i := range out {
+		out[i].primary = pgtest.NewPrimary(t, pgtest.Options{})
+		out[i].replica = pgtest.NewReplica(t, out[i].primary, pgtest.Options{})
+	}
+	return out
+}
+
+// The closest replica dies under load: plain reads that have not answered yet go on elsewhere, so nobody sees an error.
+func TestClosestReplicaKilled(t *testing.T) {
+	shards := ownShards(t, 1)
+	r := newRig(t, rigOptions{shards: shards})
+	ctx := ctxOf(t)
+	load := r.connect(pgx.QueryExecModeExec)
+	for k := range 50 {
+		if _, err := load.Exec(ctx, "INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, $2)", k, fmt.Sprint(k)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := shards[0].replica.CaughtUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var reads, wrong, failed, after atomic.Int64
+	var killed atomic.Bool
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		conn := r.connect(pgx.QueryExecModeCacheStatement)
+		wg.Go(func() {
+			for k := 0; ; k = (k + 1) % 50 {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				var item string
+				dead := killed.Load()
+				err := conn.QueryRow(ctx, "SELECT item FROM orders WHERE customer_id = $1", k).Scan(&item)
+				switch {
+				case err != nil:
+					failed.Add(1)
+					t.Logf("read: %v", err)
+				case item != fmt.Sprint(k):
+					wrong.Add(1)
+				case dead:
+					after.Add(1)
+				default:
+					reads.Add(1)
+				}
+			}
+		})
+	}
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		if reads.Load() < 500 {
+			return errors.New("too few reads")
+		}
+		return nil
+	})
+	if err := shards[0].replica.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed.Store(true)
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		if after.Load() < 500 {
+			return errors.New("reads do not go on")
+		}
+		return nil
+	})
+	close(stop)
+	wg.Wait()
+	if wrong.Load() != 0 || failed.Load() != 0 {
+		t.Errorf("%d wrong answers, %d errors; %d reads before, %d after", wrong.Load(), failed.Load(), reads.Load(), after.Load())
+	}
+}
+
+// A write whose backend dies under it is answered by an error that says that its fate is unknown; it is never sent twice.
+func TestWriteLost(t *testing.T) {
+	shards := ownShards(t, 1)
+	r := newRig(t, rigOptions{shards: shards})
+	conn := r.connect(pgx.QueryExecModeExec)
+	done := make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(context.Background(), "INSERT INTO notes SELECT 1, pg_sleep(20)::text")
+		done <- err
+	}()
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		c, err := shards[0].primary.Conn(ctxOf(t))
+		if err != nil {
+			return err
+		}
+		defer c.Close(context.Background())
+		var n int
+		if err := c.QueryRow(ctxOf(t), "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO notes%' AND state = 'active'").Scan(&n); err != nil || n == 1 {
+			return err
+		}
+		return errors.New("the statement does not run yet")
+	})
+	if err := shards[0].primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	var pe *pgconn.PgError
+	if err := <-done; !errors.As(err, &pe) || pe.Code != "08007" || !strings.Contains(pe.Message, "unknown") {
+		t.Errorf("got %v", err)
+	}
+	// The session lives on, and reads find the replica.
+	pgtest.Eventually(t, 5*time.Second, func() error {
+		_, err := conn.Exec(ctxOf(t), "SELECT count(*) FROM notes")
+		return err
+	})
+	if pe := pgErr(t, conn, "INSERT INTO notes VALUES (1, 'x')"); pe.Code != "57P03" || pe.Hint == "" {
+		t.Errorf("a write without a primary: %s %s", pe.Code, pe.Message)
+	}
+}
+
+// A transaction whose backend dies is over, and its client is told so as of any failed transaction.
+func TestTransactionLost(t *testing.T) {
+	shards := ownShards(t, 1)
+	r := newRig(t, rigOptions{shards: shards})
+	conn := r.connect(pgx.QueryExecModeExec)
+	tx, err := conn.Begin(ctxOf(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'x')"); err != nil {
+		t.Fatal(err)
+	}
+	if err := shards[0].primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if pe := pgErr(t, conn, "INSERT INTO notes VALUES (2, 'x')"); pe.Code != "08006" || !strings.Contains(pe.Message, "rolled back") {
+		t.Errorf("%s %s", pe.Code, pe.Message)
+	}
+	if pe := pgErr(t, conn, "SELECT 1"); pe.Code != "25P02" {
+		t.Errorf("%s %s", pe.Code, pe.Message)
+	}
+	if tag, err := conn.Exec(ctxOf(t), "COMMIT"); err != nil || tag.String() != "ROLLBACK" {
+		t.Errorf("COMMIT: %v %v", tag, err)
+	}
+	if s := conn.PgConn().TxStatus(); s != 'I' {
+		t.Errorf("status %c", s)
+	}
+}
+
+// A read that turns out to write meets a replica's refusal; nothing took effect, so the primary gets it.
+func TestReadThatWrites(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	ctx := ctxOf(t)
+	admin, err := servers(t)[0].primary.ConnTo(ctx, "app", "postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	for _, sql := range []string{
+		"CREATE SEQUENCE s", "CREATE VIEW v AS SELECT nextval('s') AS n", "GRANT ALL ON s, v TO app",
+	} {
+		if _, err := admin.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := servers(t)[0].replica.CaughtUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range allModes {
+		t.Run(name, func(t *testing.T) {
+			var n int
+			if err := r.connect(mode).QueryRow(ctx, "SELECT n FROM v").Scan(&n); err != nil || n == 0 {
+				t.Errorf("%d %v", n, err)
+			}
+		})
+	}
+}
+
+// A server that answers with something else than PostgreSQL's protocol costs its client one error, and nobody else anything.
+func TestGarbageFromTheServer(t *testing.T) {
+	ready := []byte{'Z', 0, 0, 0, 5, 'I'}
+	for name, answer := range map[string]string{
+		"noise":             "\x00\x01\x02\x03\x04\x05\x06\x07",
+		"negative length":   "C\xff\xff\xff\xff",
+		"huge frame":        "C\x3f\xff\xff\xff",
+		"closed mid-answer": "",
+		"unasked ready":     "1\x00\x00\x00\x04Z\x00\x00\x00\x05I",
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := newGarbageServer(t, []byte(answer), ready)
+			r := newRig(t, rigOptions{backends: []rib.Backend{{Name: "b", Shard: "shard_1", Region: "fra", Addr: fake}}})
+			conn := r.connect(pgx.QueryExecModeSimpleProtocol)
+			var pe *pgconn.PgError
+			_, err := conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'x')")
+			if !errors.As(err, &pe) || pe.Code != "08007" {
+				t.Errorf("got %v", err)
+			}
+			if conn.IsClosed() {
+				t.Error("the client's connection was closed")
+			}
+		})
+	}
+}

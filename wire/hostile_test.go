@@ -1,0 +1,255 @@
+package wire_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/wire/pg"
+)
+
+// newGarbageServer accepts anybody, answers SHOW as a server does, and any other Query with answer; then it closes.
+func newGarbageServer(t *testing.T, answer, ready []byte) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { ln.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				if _, err := pg.ReadStartup(conn); err != nil {
+					return
+				}
+				hello := []byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}
+				hello = pg.AppendParameterStatus(hello, "client_encoding", "UTF8")
+				hello = pg.AppendParameterStatus(hello, "standard_conforming_strings", "on")
+				conn.Write(append(pg.AppendBackendKeyData(hello, 1, []byte{1, 2, 3, 4}), ready...))
+				buf := make([]byte, 0, 4096)
+				for {
+					n, err := conn.Read(buf[len(buf):cap(buf)])
+					if err != nil {
+						return
+					}
+					buf = buf[:len(buf)+n]
+					_, size, err := pg.Next(buf, 4096)
+					if err != nil || size == 0 {
+						continue
+					}
+					sql := string(buf[pg.HeaderSize : size-1])
+					buf = buf[:0]
+					if strings.HasPrefix(sql, "SHOW") {
+						conn.Write(append(pg.AppendCommandComplete([]byte{'D', 0, 0, 0, 16, 0, 1, 0, 0, 0, 6, 'p', 'u', 'b', 'l', 'i', 'c'}, "SHOW"), ready...))
+						continue
+					}
+					conn.Write(answer)
+					return
+				}
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func TestConnecting(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	for name, c := range map[string]struct{ from, to, code string }{
+		"wrong password":   {"password='s3cret \\'pass\\' \\\\ word'", "password=wrong", "28P01"},
+		"unknown user":     {"user=app", "user=nobody", "28P01"},
+		"unknown database": {"dbname=app", "dbname=missing", "3D000"},
+		"not on backends":  {"dbname=app", "dbname=other", "3D000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dsn := strings.Replace(r.dsn(), c.from, c.to, 1)
+			if dsn == r.dsn() {
+				t.Fatal("the case changes nothing")
+			}
+			_, err := pgconn.Connect(ctxOf(t), dsn)
+			var pe *pgconn.PgError
+			if !errors.As(err, &pe) || pe.Code != c.code {
+				t.Errorf("got %v", err)
+			}
+			if err != nil && strings.Contains(err.Error(), "s3cret") {
+				t.Error("the error shows the password")
+			}
+		})
+	}
+	if _, err := pgconn.Connect(ctxOf(t), r.dsn()+" replication=database"); err == nil || !strings.Contains(err.Error(), "0A000") {
+		t.Errorf("a replication connection: %v", err)
+	}
+	conn, err := pgconn.Connect(ctxOf(t), r.dsn()+" application_name=mine options='-c search_path=a,b -c work_mem=3MB'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	res, err := conn.Exec(ctxOf(t), "SELECT concat_ws(' ', current_setting('application_name'), current_setting('search_path'), current_setting('work_mem'))").ReadAll()
+	if err != nil || string(res[0].Rows[0][0]) != "mine a,b 3MB" {
+		t.Errorf("startup parameters: %v %v", res, err)
+	}
+}
+
+// What a stranger sends before and after it is known: bounded time, a clear last word, and everybody else goes on.
+func TestHostileBytes(t *testing.T) {
+	r := newRig(t, rigOptions{maxFrame: 1 << 20})
+	frame := func(typ byte, length uint32, body string) []byte {
+		b := binary.BigEndian.AppendUint32([]byte{typ}, length)
+		return append(b, body...)
+	}
+	for name, c := range map[string]struct {
+		login bool
+		send  []byte
+		want  string // in the last words; "" if there need be none
+	}{
+		"1 GiB startup":            {false, []byte{0x40, 0, 0, 0, 0, 3, 0, 0}, "invalid length of startup packet"},
+		"negative startup":         {false, []byte{0xff, 0xff, 0xff, 0xff, 0, 3, 0, 0}, "invalid length of startup packet"},
+		"http":                     {false, []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), ""},
+		"protocol 2":               {false, []byte{0, 0, 0, 8, 0, 2, 0, 0}, "unsupported frontend protocol"},
+		"silence":                  {false, nil, ""},
+		"huge frame":               {true, frame('Q', 1<<30, ""), "08P01"},
+		"negative length":          {true, frame('Q', 0xffffffff, ""), "08P01"},
+		"length 3":                 {true, frame('Q', 3, ""), "08P01"},
+		"unknown type":             {true, frame(0x01, 4, ""), "08P01"},
+		"query without a NUL":      {true, frame('Q', 8, "abcd"), "08P01"},
+		"bind with a bad count":    {true, append(frame('B', 12, "\x00\x00\x00\x00\x7f\xff\x00\x00"), frame('S', 4, "")...), "08P01"},
+		"parse without a NUL":      {true, append(frame('P', 8, "abcd"), frame('S', 4, "")...), "08P01"},
+		"execute of no portal":     {true, append(frame('E', 9, "\x00\x00\x00\x00\x00"), frame('S', 4, "")...), "34000"},
+		"bind of no statement":     {true, append(frame('B', 13, "\x00x\x00\x00\x00\x00\x00\x00\x00"), frame('S', 4, "")...), "26000"},
+		"sync with a body":         {true, frame('S', 5, "x"), "08P01"},
+		"password in mid-session":  {true, frame('p', 5, "\x00"), "08P01"},
+		"half a frame, then gone":  {true, frame('Q', 100, "SELECT"), ""},
+		"describe of a wrong kind": {true, append(frame('D', 6, "Q\x00"), frame('S', 4, "")...), "08P01"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var conn net.Conn
+			if c.login {
+				pc, err := pgconn.Connect(ctxOf(t), r.dsn())
+				if err != nil {
+					t.Fatal(err)
+				}
+				h, err := pc.Hijack()
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn = h.Conn
+			} else {
+				var err error
+				if conn, err = net.Dial("tcp", r.addr); err != nil {
+					t.Fatal(err)
+				}
+			}
+			defer conn.Close()
+			if _, err := conn.Write(c.send); err != nil {
+				t.Fatal(err)
+			}
+			if c.login { // those that end in a Sync leave the session open: our end of it closes
+				conn.(*net.TCPConn).CloseWrite()
+			}
+			conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			last, err := io.ReadAll(conn)
+			if err != nil && errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("still open: %v", err)
+			}
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() {
+				t.Fatal("the node keeps the connection open")
+			}
+			if !strings.Contains(string(last), c.want) {
+				t.Errorf("last words %q, want %q in them", last, c.want)
+			}
+		})
+	}
+	conn := r.connect(pgx.QueryExecModeExec)
+	if _, err := conn.Exec(ctxOf(t), "SELECT 1"); err != nil {
+		t.Errorf("another session: %v", err)
+	}
+	conn.Close(context.Background())
+	pgtest.Eventually(t, 5*time.Second, func() error {
+		if s := r.server.Stats(); s.Clients != 0 || s.Sessions != 0 {
+			return errors.New("connections are left over")
+		}
+		return nil
+	})
+	pgtest.Eventually(t, 5*time.Second, func() error {
+		for _, s := range r.pools.Stats() {
+			if s.InUse != 0 {
+				return errors.New("server connections are left in use")
+			}
+		}
+		return nil
+	})
+}
+
+func TestTooManyClients(t *testing.T) {
+	r := newRig(t, rigOptions{maxClients: 2})
+	a := r.connect(pgx.QueryExecModeExec)
+	r.connect(pgx.QueryExecModeExec)
+	_, err := pgconn.Connect(ctxOf(t), r.dsn())
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || pe.Code != "53300" {
+		t.Errorf("the third client: %v", err)
+	}
+	a.Close(ctxOf(t))
+	pgtest.Eventually(t, 5*time.Second, func() error {
+		conn, err := pgconn.Connect(ctxOf(t), r.dsn())
+		if err == nil {
+			conn.Close(ctxOf(t))
+		}
+		return err
+	})
+}
+
+// Shutdown lets an open transaction finish, and turns idle sessions away with a word.
+func TestShutdown(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	idle, busy := r.connect(pgx.QueryExecModeExec), r.connect(pgx.QueryExecModeExec)
+	tx, err := busy.Begin(ctxOf(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'x')"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		done <- r.server.Shutdown(ctx)
+	}()
+	pgtest.Eventually(t, 5*time.Second, func() error {
+		if _, err := net.DialTimeout("tcp", r.addr, time.Second); err == nil {
+			return errors.New("the node still takes connections")
+		}
+		return nil
+	})
+	if _, err := tx.Exec(ctxOf(t), "INSERT INTO notes VALUES (2, 'x')"); err != nil {
+		t.Errorf("in the open transaction: %v", err)
+	}
+	if err := tx.Commit(ctxOf(t)); err != nil {
+		t.Errorf("commit: %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	_, err = idle.Exec(ctxOf(t), "SELECT 1")
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || pe.Code != "57P01" {
+		t.Errorf("the idle session: %v", err)
+	}
+}
