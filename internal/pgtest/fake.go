@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/jackc/pgproto3/v2"
@@ -59,7 +58,7 @@ const fakeStep = 10 * time.Second
 
 // NewFake starts a fake server on a free port of 127.0.0.1. At the test's end it is closed, and the test fails if a script
 // did.
-func NewFake(t testing.TB, scripts ...Script) *Fake {
+func NewFake(t TB, scripts ...Script) *Fake {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

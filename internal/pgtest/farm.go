@@ -118,6 +118,20 @@ func (f *Farm) Close() error {
 	return errors.Join(errs...)
 }
 
+// immediateShutdown is what PostgreSQL takes as: end now, with all children. It ends its other programs, too.
+const immediateShutdown = syscall.SIGQUIT
+
+// Start starts another program beside the servers, as this process's user: it is killed when this process dies, and, if its
+// working folder is inside Dir, at the latest by Close. The caller waits for cmd.
+func (f *Farm) Start(cmd *exec.Cmd) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return ErrClosed
+	}
+	return f.start.start(cmd, nil, syscall.SIGKILL)
+}
+
 // lockFolder takes the lock that says that folder's owner lives. It is given back by closing the file, or by death.
 func lockFolder(folder string) (*os.File, error) {
 	file, err := os.OpenFile(filepath.Join(folder, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -192,7 +206,7 @@ func (f *Farm) run(ctx context.Context, dir string, env []string, program string
 	cmd.Dir = dir
 	cmd.Env = append(environment(), env...)
 	cmd.WaitDelay = 5 * time.Second
-	if err := f.start.start(cmd, f.cred); err != nil {
+	if err := f.start.start(cmd, f.cred, immediateShutdown); err != nil {
 		return fmt.Errorf("%s: %w", program, err)
 	}
 	if err := cmd.Wait(); err != nil {

@@ -3,13 +3,12 @@ package pgtest
 import (
 	"context"
 	"fmt"
-	"testing"
 	"time"
 )
 
 // Eventually calls condition at once and then every 10 ms until it returns nil. After timeout it fails the test with
 // condition's last error.
-func Eventually(t testing.TB, timeout time.Duration, condition func() error) {
+func Eventually(t TB, timeout time.Duration, condition func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()

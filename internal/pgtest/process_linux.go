@@ -33,10 +33,10 @@ func newStarter() *starter {
 	return s
 }
 
-// start starts cmd, which is shut down with this process: SIGQUIT is PostgreSQL's immediate shutdown, which takes its
-// children with it, and ends any other program.
-func (s *starter) start(cmd *exec.Cmd, cred *syscall.Credential) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGQUIT, Credential: cred}
+// start starts cmd, which gets the signal atDeath when this process ends. It has a session of its own, so that Ctrl-C at the
+// terminal reaches this process alone, which knows in which order to stop things.
+func (s *starter) start(cmd *exec.Cmd, cred *syscall.Credential, atDeath syscall.Signal) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: atDeath, Credential: cred}
 	result := make(chan error)
 	s.calls <- func() { result <- cmd.Start() }
 	return <-result

@@ -221,7 +221,7 @@ func (f *Farm) launch(cmd *exec.Cmd) error {
 	if f.closed {
 		return ErrClosed
 	}
-	return f.start.start(cmd, f.cred)
+	return f.start.start(cmd, f.cred, immediateShutdown)
 }
 
 // ready waits until the postmaster says in postmaster.pid, as it does for pg_ctl, that it takes connections.

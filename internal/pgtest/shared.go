@@ -6,9 +6,20 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"testing"
 	"time"
 )
+
+// TB is what the helpers here need of a *testing.T or *testing.B. The demo is part of the binary, and should not bring the
+// testing package into it.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Failed() bool
+	Logf(format string, args ...any)
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+}
 
 // shared is the one farm of a test binary. It is package-level state on purpose: TestMain, which makes and closes it, and
 // the tests that use it have nothing else in common. Nothing but tests uses it.
@@ -25,15 +36,15 @@ var shared struct {
 //	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 //
 // With goleak: goleak.VerifyTestMain(pgtest.WithFarm(m)).
-func Main(m *testing.M) int { return WithFarm(m).Run() }
+func Main(m interface{ Run() int }) int { return WithFarm(m).Run() }
 
 // Runner runs a package's tests and then closes the shared farm.
 type Runner struct {
-	m *testing.M
+	m interface{ Run() int }
 }
 
 // WithFarm wraps m for functions that take a TestMain's m by interface, such as goleak.VerifyTestMain.
-func WithFarm(m *testing.M) *Runner { return &Runner{m} }
+func WithFarm(m interface{ Run() int }) *Runner { return &Runner{m} }
 
 // Run runs the tests and closes the shared farm. If the process dies before, the kernel shuts the servers down and the next
 // Open removes their folder.
@@ -58,7 +69,7 @@ func (r *Runner) Run() (code int) {
 }
 
 // Shared returns the test binary's farm, opened by the first call. The package's TestMain must run Main.
-func Shared(t testing.TB) *Farm {
+func Shared(t TB) *Farm {
 	t.Helper()
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
@@ -76,20 +87,20 @@ func Shared(t testing.TB) *Farm {
 
 // NewPrimary makes a primary in the shared farm for one test, which fails if that does not work. The server is killed at
 // the test's end.
-func NewPrimary(t testing.TB, o Options) *Server {
+func NewPrimary(t TB, o Options) *Server {
 	t.Helper()
 	farm := Shared(t)
 	return forTest(t, func(ctx context.Context) (*Server, error) { return farm.Primary(ctx, o) })
 }
 
 // NewReplica makes a streaming replica in the shared farm for one test, as NewPrimary does.
-func NewReplica(t testing.TB, of *Server, o Options) *Server {
+func NewReplica(t TB, of *Server, o Options) *Server {
 	t.Helper()
 	farm := Shared(t)
 	return forTest(t, func(ctx context.Context) (*Server, error) { return farm.Replica(ctx, of, o) })
 }
 
-func forTest(t testing.TB, create func(context.Context) (*Server, error)) *Server {
+func forTest(t TB, create func(context.Context) (*Server, error)) *Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
