@@ -222,7 +222,7 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	}
 	c.stmts.setPortal(c.bind.Portal, portal{s.plan, false})
 	c.seg.server, c.seg.runs = true, true
-	c.seg.read = c.seg.read && s.plan.Intent == sqlkey.Read
+	c.seg.read = c.seg.read && repeatable(s.plan)
 	c.seg.opens = c.seg.opens || c.opens(s.plan)
 	if pin := pinReason(s.plan); pin != "" {
 		c.seg.pin = pin

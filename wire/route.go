@@ -64,7 +64,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 
 // mustWrite reports whether a statement must run on the primary.
 func (c *core) mustWrite(plan *sqlkey.Plan) bool {
-	if plan.Intent != sqlkey.Read {
+	if !repeatable(plan) {
 		return true
 	}
 	if c.tx.open && plan.Target != sqlkey.Any && (!c.tx.readOnly || c.tx.serializable) {

@@ -38,7 +38,7 @@ func (c *core) query(frame []byte) {
 		c.fail(e)
 		return
 	}
-	c.seg = segment{sync: true, read: plan.Intent == sqlkey.Read, opens: c.opens(plan), pin: pinReason(plan)}
+	c.seg = segment{sync: true, read: repeatable(plan), opens: c.opens(plan), pin: pinReason(plan)}
 	c.dispatch(n)
 }
 
@@ -79,6 +79,11 @@ func (c *core) opens(plan *sqlkey.Plan) bool {
 	}
 	harmless := plan.Target == sqlkey.Any && plan.Intent == sqlkey.Read && plan.Tx == sqlkey.TxNone
 	return !harmless && plan.Session != sqlkey.SessSet
+}
+
+// repeatable reports whether a statement changes nothing but, at most, the session's settings, so that any backend can run it.
+func repeatable(plan *sqlkey.Plan) bool {
+	return plan.Intent == sqlkey.Read || plan.Target == sqlkey.Any && (plan.Session == sqlkey.SessSet || plan.Session == sqlkey.SessReset)
 }
 
 func pinReason(plan *sqlkey.Plan) string {
@@ -163,7 +168,7 @@ func (c *core) emit() {
 	if c.seg.opens && c.tx.open {
 		c.toServer = pg.AppendQuery(c.toServer, c.tx.opening())
 		c.push(expectation{kind: 'Q', quiet: true, quietZ: true, begin: true})
-		c.tx.open, c.tx.inServer = false, true
+		c.tx.open, c.tx.inServer, c.tx.applied = false, true, c.srv.Applied
 		c.srv.Unnamed = 0
 	}
 	if c.kind == 'S' {

@@ -17,6 +17,7 @@ type transaction struct {
 	readOnly     bool
 	serializable bool
 	saved        settings // of before the block, for ROLLBACK
+	applied      string   // what was in force on the server when the block was opened there
 	marks        []savepoint
 	inServer     bool // opened on a server: saved and marks still count
 	wrote        bool
@@ -116,7 +117,7 @@ func (c *core) txStatementDone(plan *sqlkey.Plan) {
 		if i := c.savepointIndex(plan.Savepoint); i >= 0 {
 			c.settings = c.tx.marks[i].settings
 			c.tx.marks = c.tx.marks[:i+1]
-			c.srv.Applied = c.settings.print
+			c.srv.Applied = stale
 		}
 	case sqlkey.TxRelease:
 		if i := c.savepointIndex(plan.Savepoint); i >= 0 {
@@ -144,7 +145,7 @@ func (c *core) statusChanged(now byte) {
 		if was != 'I' || c.tx.inServer {
 			if string(c.lastTag) == "ROLLBACK" {
 				c.settings = c.tx.saved
-				c.srv.Applied = c.settings.print
+				c.srv.Applied = c.tx.applied
 			}
 			c.tx = transaction{}
 		}
@@ -156,6 +157,6 @@ func (c *core) statusChanged(now byte) {
 	}
 	if was == 'I' && !c.tx.inServer {
 		// Opened by a statement that held more than a BEGIN.
-		c.tx = transaction{inServer: true, saved: c.settings, wrote: wrote}
+		c.tx = transaction{inServer: true, saved: c.settings, applied: c.srv.Applied, wrote: wrote}
 	}
 }

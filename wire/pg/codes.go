@@ -63,6 +63,7 @@ const (
 	CodeTooManyConnections         = "53300"
 	CodeConfigurationLimitExceeded = "53400"
 	CodeProgramLimitExceeded       = "54000"
+	CodeStatementTooComplex        = "54001"
 
 	// Class 55, 57: operators and state.
 	CodeObjectNotInPrerequisiteState = "55000"

@@ -1,5 +1,7 @@
 package sqlkey
 
+import "slices"
+
 // column is a key column of one table reference.
 type column struct {
 	ref *ref
@@ -12,6 +14,44 @@ type fact struct {
 	a     column
 	b     column // if value is nil
 	value *binding
+	// within, if not nil, are the items on the side of an outer join that may be missing: the equality is that join's
+	// condition, and holds in the rows in which these items are there.
+	within []*ref
+}
+
+// holdsOf tells whether the equality holds in the rows in which r is there.
+func (f *fact) holdsOf(r *ref) bool { return f.within == nil || slices.Contains(f.within, r) }
+
+// guarded returns the facts for rows in which the items may be missing.
+func guarded(list []fact, within []*ref) []fact {
+	out := slices.Clone(list)
+	for i := range out {
+		if out[i].within == nil { // else it is about fewer items, which are there only if all of these are
+			out[i].within = within
+		}
+	}
+	return out
+}
+
+// unlock makes facts hold for all rows if others say that their items are there: "b.x = 1" in WHERE leaves no row without a
+// b, so that b's outer join is an inner one.
+func unlock(list []fact) {
+	present := make(map[*ref]bool)
+	for changed := true; changed; {
+		changed = false
+		for i := range list {
+			f := &list[i]
+			if f.within != nil && slices.ContainsFunc(f.within, func(r *ref) bool { return present[r] }) {
+				f.within = nil
+			}
+			if f.within == nil && !(present[f.a.ref] && (f.b.ref == nil || present[f.b.ref])) {
+				present[f.a.ref], changed = true, true
+				if f.b.ref != nil {
+					present[f.b.ref] = true
+				}
+			}
+		}
+	}
 }
 
 // binding is a constant that a column equals.
@@ -43,6 +83,9 @@ func (f *facts) value(c column) *binding {
 			for j := range at.list {
 				e := &at.list[j]
 				other := e.b
+				if !e.holdsOf(known[i].ref) {
+					continue // what is known to equal c is not NULL, but says nothing of these items
+				}
 				switch {
 				case e.a == known[i]:
 					if e.value != nil {

@@ -159,20 +159,30 @@ func (b *builder) side(it *item, name string) (column, bool) {
 	return r.key(name)
 }
 
-// holds are the facts that are true of every row that comes out of an item.
+// holds are the facts that are true of every row that comes out of an item, and of an outer join those that are true where
+// the side that may be missing is there.
 func (it *item) holds() []fact {
 	if it.left == nil {
 		return nil
 	}
+	l, r := it.left.holds(), it.right.holds()
 	switch it.kind {
 	case pgquery.JoinType_JOIN_INNER:
-		return append(append(it.left.holds(), it.right.holds()...), it.on...)
+		return slices.Concat(l, r, it.on)
 	case pgquery.JoinType_JOIN_LEFT:
-		return it.left.holds()
+		return append(l, guarded(slices.Concat(r, it.on), it.right.leaves())...)
 	case pgquery.JoinType_JOIN_RIGHT:
-		return it.right.holds()
+		return append(r, guarded(slices.Concat(l, it.on), it.left.leaves())...)
 	}
-	return nil
+	return append(guarded(l, it.left.leaves()), guarded(r, it.right.leaves())...)
+}
+
+// leaves are all items below.
+func (it *item) leaves() []*ref {
+	if it.left == nil {
+		return []*ref{it.ref}
+	}
+	return append(it.left.leaves(), it.right.leaves()...)
 }
 
 // bind gives the sharded tables below an item their keys and analyses the queries there. f is what holds of the rows that

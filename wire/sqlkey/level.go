@@ -199,6 +199,7 @@ func (a *analysis) level(target *ref, from []*pgquery.Node, where *pgquery.Node,
 	for _, it := range items {
 		list = append(list, it.holds()...)
 	}
+	unlock(list)
 	inside := place{s, at.facts.with(list), at.ctes}
 	for _, it := range items {
 		b.bind(it, inside.facts)
@@ -264,6 +265,7 @@ func (a *analysis) equality(l, r *pgquery.Node, s *scope) []fact {
 	case rok:
 		lc, r = rc, l
 	case !lok:
+		a.mention("%s is part of an expression, not compared by itself", s, l, r)
 		return nil
 	}
 	if v := a.bind(lc, r); v != nil {
@@ -290,8 +292,12 @@ func (a *analysis) bind(c column, n *pgquery.Node) *binding {
 	if c.ref.issue == nil {
 		i := *problem
 		switch {
+		case problem == errNotConstant && n.GetColumnRef() != nil:
+			i.reason = name + " is compared with a column of which no value is known"
+		case problem == errNotConstant && n.GetSubLink() != nil:
+			i.reason = name + " is compared with a subquery"
 		case problem == errNotConstant:
-			i.reason = fmt.Sprintf("%s is compared with %s", name, problem.reason)
+			i.reason = name + " is compared with an expression that only PostgreSQL can evaluate"
 		case v.null:
 			i.reason = fmt.Sprintf("%s = NULL is never true: no row matches on any shard", name)
 			i.hint = "Use a value that is not NULL; rows whose key is NULL belong to no shard."
@@ -305,8 +311,12 @@ func (a *analysis) bind(c column, n *pgquery.Node) *binding {
 
 // note records, for every key column that a term mentions which is no equality, why the term gives no key.
 func (a *analysis) note(n *pgquery.Node, s *scope) {
-	what := describe(n)
-	walk(n, func(x any) bool {
+	a.mention(describe(n), s, n)
+}
+
+// mention records what, in which %s is the column, for every key column in the expressions.
+func (a *analysis) mention(what string, s *scope, exprs ...*pgquery.Node) {
+	visit := func(x any) bool {
 		switch x := x.(type) {
 		case *pgquery.SelectStmt:
 			return false
@@ -319,7 +329,8 @@ func (a *analysis) note(n *pgquery.Node, s *scope) {
 			}
 		}
 		return true
-	})
+	}
+	walkList(exprs, visit)
 }
 
 // describe says why a term gives no key. %s is the column.

@@ -135,7 +135,7 @@ func (p *Planner) compile(db *database, env *Env, sql string) *Plan {
 	return combine(parts, c.sharded())
 }
 
-var tooComplex = pg.NewError("54001", "the statement is too complex to be routed").
+var tooComplex = pg.NewError(pg.CodeStatementTooComplex, "the statement is too complex to be routed").
 	WithDetail(fmt.Sprintf("Its expressions or joins may be nested more than %d levels deep.", maxDepth)).
 	WithHint("Split it, or put lists in an array parameter.")
 

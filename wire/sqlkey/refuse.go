@@ -10,11 +10,10 @@ import (
 // refuse makes the plan one that cannot be routed.
 func (p *Plan) refuse(r *refusal) *Plan {
 	p.Target, p.Keys, p.Shard, p.Reason = None, nil, "", r.reason
-	message := "the statement cannot be routed"
-	var detail string
+	message, detail := "the statement cannot be routed", upperFirst(r.reason)
 	if r.table != nil {
 		message += ": table " + r.table.String() + " is sharded"
-		detail = r.table.rule() + " "
+		detail = r.table.rule() + ": " + r.reason
 	}
 	switch r.code {
 	case pg.CodeNullValueNotAllowed:
@@ -24,7 +23,7 @@ func (p *Plan) refuse(r *refusal) *Plan {
 	case pg.CodeInvalidTextRepresentation:
 		message = "the sharding key is not of the key's type"
 	}
-	p.Err = pg.NewError(r.code, message).WithDetail(detail + upperFirst(r.reason) + ".").WithHint(r.hint)
+	p.Err = pg.NewError(r.code, message).WithDetail(detail + ".").WithHint(r.hint)
 	return p
 }
 
@@ -34,7 +33,7 @@ func (t *table) rule() string {
 	for i, c := range t.columns {
 		columns[i] = quoteName(c) + " (" + t.keyspace.types[i].String() + ")"
 	}
-	return fmt.Sprintf("Table %s of keyspace %s is sharded by %s.", t, t.keyspace.name, strings.Join(columns, ", "))
+	return fmt.Sprintf("Table %s of keyspace %s is sharded by %s", t, t.keyspace.name, strings.Join(columns, ", "))
 }
 
 // keyed makes the keys of all references to sharded tables the plan's, or refuses.
@@ -107,8 +106,12 @@ func (r *ref) noKey(i int) *refusal {
 	case r.alias != r.table.name:
 		n.reason = "no condition says which " + quoteName(r.alias) + "." + name + " is meant"
 	}
-	if n.hint == "" {
-		n.hint = "Add \"" + quoteName(r.alias) + "." + name + " = value\" to WHERE, with a constant or a parameter."
+	switch {
+	case n.hint != "":
+	case n.code == pg.CodeFeatureNotSupported:
+		n.hint = "Add " + quoteName(r.alias) + "." + name + " = ... to WHERE, with a constant or a parameter."
+	default:
+		n.hint = "Compare " + name + " with a value of type " + r.table.keyspace.types[i].String() + "."
 	}
 	return n
 }

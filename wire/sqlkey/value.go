@@ -45,7 +45,7 @@ type constant struct {
 }
 
 // errNotConstant is returned for expressions that only the server can evaluate.
-var errNotConstant = &issue{code: pg.CodeFeatureNotSupported, reason: "an expression that only PostgreSQL can evaluate"}
+var errNotConstant = &issue{code: pg.CodeFeatureNotSupported, reason: "only PostgreSQL can evaluate it"}
 
 // evaluate reads a constant expression. It evaluates nothing that could fail or differ on the server: literals, signs, and
 // casts that keep the value.

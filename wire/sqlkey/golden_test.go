@@ -1,0 +1,218 @@
+package sqlkey
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"rangefinder/rib"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the golden files should hold")
+
+// testCatalog is what the golden files stand on; testdata/README.md tells it to readers.
+func testCatalog(t testing.TB) *Catalog {
+	t.Helper()
+	keyspace := func(id rib.KeyspaceID, db, name, method string, types []rib.Type, tables ...rib.KeyedTable) rib.Keyspace {
+		ks := rib.Keyspace{ID: id, Name: name, Database: db, Method: method, Types: types, Tables: tables,
+			Ranges: []rib.Range{{Shard: "shard_1"}}}
+		if method == "hash" && len(types) == 1 {
+			ks.Ranges = rib.EvenRanges([]string{"shard_1", "shard_2", "shard_3"})
+		}
+		if err := ks.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		return ks
+	}
+	table := func(schema, name string, columns ...string) rib.KeyedTable {
+		return rib.KeyedTable{Schema: schema, Name: name, Columns: columns}
+	}
+	o := &rib.Ownership{
+		Catalog: 7,
+		Keyspaces: []rib.Keyspace{
+			keyspace(1, "app", "app.orders", "hash", []rib.Type{rib.TypeBigint},
+				table("app", "orders", "customer_id"), table("app", "items", "customer_id"), table("app", "notes", "cust"),
+				table("App", "Orders", "Customer Id")),
+			keyspace(2, "app", "app.users", "hash", []rib.Type{rib.TypeText}, table("app", "users", "name")),
+			keyspace(3, "app", "app.devices", "hash", []rib.Type{rib.TypeUUID}, table("app", "devices", "id")),
+			keyspace(4, "app", "app.days", "range", []rib.Type{rib.TypeInt}, table("app", "days", "day")),
+			keyspace(5, "app", "app.stock", "range", []rib.Type{rib.TypeBigint, rib.TypeText}, table("app", "stock", "tenant", "sku")),
+			keyspace(6, "app", "alt.orders", "hash", []rib.Type{rib.TypeBigint}, table("alt", "orders", "account")),
+			keyspace(7, "bare", "t", "hash", []rib.Type{rib.TypeBigint}, table("public", "t", "id")),
+		},
+		Shards: []rib.Shard{{Name: "shard_0"}, {Name: "shard_1"}, {Name: "shard_2"}, {Name: "shard_3"}},
+	}
+	return NewCatalog(o, map[string]DatabaseRule{"app": {Shard: "shard_0"}, "legacy": {Shard: "shard_9"}})
+}
+
+// TestGolden holds the planner against testdata/*.txt: a statement, "----", and its plan. Lines that begin with "@" set the
+// environment of what follows.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no golden files", err)
+	}
+	catalog, planner := testCatalog(t), NewPlanner(PlannerConfig{})
+	total := 0
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			env := Env{Database: "app", SearchPath: "app, public", User: "alice"}
+			var out bytes.Buffer
+			for _, block := range strings.Split(strings.TrimRight(string(text), "\n"), "\n\n") {
+				lines := strings.Split(block, "\n")
+				for len(lines) > 0 && (strings.HasPrefix(lines[0], "#") || strings.HasPrefix(lines[0], "@")) {
+					if strings.HasPrefix(lines[0], "@") {
+						setEnv(t, &env, lines[0])
+					}
+					fmt.Fprintln(&out, lines[0])
+					lines = lines[1:]
+				}
+				sql, want, ok := strings.Cut(strings.Join(lines, "\n"), "\n----")
+				if strings.TrimSpace(sql) == "" && !ok {
+					fmt.Fprintln(&out)
+					continue
+				}
+				want = strings.TrimPrefix(want, "\n")
+				e := env
+				plan := planner.Plan(catalog, &e, sql)
+				got := tell(plan)
+				if !*rewrite && got != want {
+					t.Errorf("%s\n got %s\nwant %s", sql, got, want)
+				}
+				if again := planner.compile(catalog.find(env.Database), &e, sql); true {
+					again.SQL = sql
+					if !reflect.DeepEqual(plan, again) {
+						t.Errorf("%s: planned twice, two plans:\n%+v\n%+v", sql, plan, again)
+					}
+				}
+				checkPlan(t, plan)
+				fmt.Fprintf(&out, "%s\n----\n%s\n\n", sql, got)
+				total++
+			}
+			if *rewrite {
+				if err := os.WriteFile(file, append(bytes.TrimRight(out.Bytes(), "\n"), '\n'), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+	if total < 300 {
+		t.Errorf("only %d statements", total)
+	}
+}
+
+func setEnv(t *testing.T, env *Env, line string) {
+	for _, f := range strings.Split(strings.TrimPrefix(line, "@"), ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(f), "=")
+		switch name {
+		case "database":
+			env.Database = value
+		case "path":
+			env.SearchPath = value
+		case "user":
+			env.User = value
+		case "encoding":
+			env.Encoding = value
+		case "backslashes":
+			env.Backslashes = value == "on"
+		default:
+			t.Fatalf("what is %q?", line)
+		}
+	}
+}
+
+// tell writes a plan for people, all of it that decides anything.
+func tell(p *Plan) string {
+	var b strings.Builder
+	switch p.Target {
+	case Any:
+		b.WriteString("any")
+	case Unsharded:
+		b.WriteString("unsharded " + p.Shard)
+	case Keyed:
+		b.WriteString("keyed " + p.KeyspaceName)
+		for i, k := range p.Keys {
+			b.WriteString([]string{": ", "; "}[min(i, 1)] + k.Text)
+		}
+	case None:
+		fmt.Fprintf(&b, "none %s %s\n  %s\n  hint: %s", p.Err.Code, p.Err.Message, p.Err.Detail, p.Err.Hint)
+		return b.String()
+	}
+	if p.Intent == Read {
+		b.WriteString("\n  read")
+	} else {
+		b.WriteString("\n  write: " + p.WhyWrite)
+	}
+	flag := func(on bool, format string, args ...any) {
+		if on {
+			fmt.Fprintf(&b, ", "+format, args...)
+		}
+	}
+	flag(p.Statements != 1, "%d statements", p.Statements)
+	flag(p.Syntax, "syntax error")
+	flag(p.Tx != TxNone, "tx %s", []string{"none", "begin", "commit", "rollback", "savepoint", "release", "rollback to", "set", "prepare"}[p.Tx])
+	flag(p.Tag != "", "tag %s", p.Tag)
+	flag(p.TxReadOnly, "read only")
+	flag(p.TxReadWrite, "read write")
+	flag(p.Isolation != "", "%s", p.Isolation)
+	flag(p.Chain, "chain")
+	flag(p.Savepoint != "", "savepoint %s", p.Savepoint)
+	flag(p.MixedTx, "mixed transactions")
+	flag(p.Session != SessNone, "session %s", []string{"none", "set", "reset", "pin"}[p.Session])
+	flag(p.Setting != "", "%s = %q", p.Setting, p.Value)
+	flag(p.Default, "default")
+	flag(p.NumParams > 0, "%d parameters", p.NumParams)
+	flag(p.Catalogs, "catalogs")
+	flag(p.CopyIn, "copy in")
+	flag(p.CopyOut, "copy out")
+	if p.Target != Keyed {
+		b.WriteString("\n  " + p.Reason)
+	}
+	return b.String()
+}
+
+// checkPlan holds what is true of every plan.
+func checkPlan(t testing.TB, p *Plan) {
+	t.Helper()
+	bad := func(what string) { t.Errorf("%s: %s: %+v", p.SQL, what, p) }
+	switch p.Target {
+	case None:
+		if p.Err == nil || p.Err.Code == "" || p.Err.Message == "" || p.Reason == "" {
+			bad("a refusal without its error or reason")
+		}
+	case Keyed:
+		if len(p.Keys) == 0 || p.Keyspace == 0 || p.method == nil {
+			bad("keyed without a key")
+		}
+	case Unsharded:
+		if p.Shard == "" {
+			bad("unsharded without a shard")
+		}
+	}
+	if p.Target != None && p.Err != nil {
+		bad("an error for a plan that can be routed")
+	}
+	if p.Target != Keyed && (len(p.Keys) > 0 && p.Target != None) {
+		bad("keys for another target")
+	}
+	if (p.Intent == Write) != (p.WhyWrite != "") && p.Target != None {
+		bad("a write without its reason, or a reason without a write")
+	}
+	for _, k := range p.Keys {
+		if (k.Literal != nil) == (k.Param > 0 || k.Parts != nil) || k.Text == "" {
+			bad("a key that is neither a constant nor a parameter, or both")
+		}
+		if k.Param > p.NumParams {
+			bad("a parameter beyond the last")
+		}
+	}
+}
