@@ -89,6 +89,15 @@ func (w *world) add(name, region string) *testNode {
 	return n
 }
 
+// addDurable starts a node that keeps everything on disk, as in production.
+func (w *world) addDurable(name, region string) *testNode {
+	w.t.Helper()
+	n := &testNode{w: w, name: name, region: region, host: w.net.Host(name, region), dir: w.t.TempDir()}
+	w.nodes = append(w.nodes, n)
+	n.start()
+	return n
+}
+
 func (n *testNode) start() {
 	t := n.w.t
 	t.Helper()
