@@ -33,10 +33,11 @@ type Catalog struct {
 
 // database is one database's part of the catalog.
 type database struct {
-	home   string // the shard of all tables that are in no keyspace; "" if it is not known
-	tables map[tableName]*table
-	byName map[string][]*table // unqualified
-	shards []string
+	home      string // the shard of all tables that are in no keyspace; "" if it is not known
+	homeKeyed bool   // it holds a part of some keyspace too
+	tables    map[tableName]*table
+	byName    map[string][]*table // unqualified
+	shards    []string
 }
 
 type tableName struct{ schema, name string }
@@ -74,6 +75,7 @@ func NewCatalog(o *rib.Ownership, databases map[string]DatabaseRule) *Catalog {
 			d.home = c.only
 		}
 		if d.home != "" {
+			d.homeKeyed = slices.Contains(d.shards, d.home)
 			d.shards = append(d.shards, d.home)
 		}
 		slices.Sort(d.shards)
@@ -146,6 +148,20 @@ func (c *Catalog) find(name string) *database {
 // be changed.
 func (c *Catalog) Shards(database string) []string { return c.find(database).shards }
 
-// Home returns the shard that holds the tables of a database that are in no keyspace, "" if it is not known. The system
-// catalogs that a client asks for (Plan.Catalogs) are best read there.
+// Home returns the shard that holds the tables of a database that are in no keyspace, "" if it is not known.
 func (c *Catalog) Home(database string) string { return c.find(database).home }
+
+// CatalogShard returns the shard where a database's system catalogs are best read (Plan.Catalogs): always the same one, as
+// object ids differ between shards and psql looks one up with one statement to use it in the next; and one that has the
+// sharded tables. "" if no shard is known.
+func (c *Catalog) CatalogShard(database string) string {
+	d := c.find(database)
+	if !d.homeKeyed {
+		for _, s := range d.shards {
+			if s != d.home {
+				return s
+			}
+		}
+	}
+	return d.home
+}

@@ -109,7 +109,7 @@ func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
 		}
 		return c.home(p, why)
 	case s.home != "":
-		return c.home(p, "function "+s.home+" acts on what one shard alone has")
+		return c.home(p, s.home+" concerns what one shard alone has")
 	case !c.sharded() && c.db.home != "":
 		return c.home(p, "database "+quoteName(c.env.Database)+" has no keyspace")
 	case a.catalogs:
@@ -268,9 +268,33 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	a.whole(n, nil, what, made)
 	a.named(n, what)
 	if len(a.plain) == 0 {
-		a.plain = append(a.plain, "what "+what+" acts on")
+		sv.home = what
 	}
 	return c.route(n, a, sv)
+}
+
+// kindNames are the kinds of statements whose node is called otherwise.
+var kindNames = map[string]string{
+	"AlterObjectSchema": "ALTER ... SET SCHEMA",
+	"AlterOwner":        "ALTER ... OWNER",
+	"AlterSeq":          "ALTER SEQUENCE",
+	"CheckPoint":        "CHECKPOINT",
+	"ClosePortal":       "CLOSE",
+	"CompositeType":     "CREATE TYPE",
+	"ConstraintsSet":    "SET CONSTRAINTS",
+	"Create":            "CREATE TABLE",
+	"CreateEnum":        "CREATE TYPE",
+	"CreateSeq":         "CREATE SEQUENCE",
+	"CreateStats":       "CREATE STATISTICS",
+	"CreateTrig":        "CREATE TRIGGER",
+	"Createdb":          "CREATE DATABASE",
+	"Dropdb":            "DROP DATABASE",
+	"GrantRole":         "GRANT",
+	"Index":             "CREATE INDEX",
+	"RefreshMatView":    "REFRESH MATERIALIZED VIEW",
+	"Rename":            "ALTER ... RENAME",
+	"Rule":              "CREATE RULE",
+	"SecLabel":          "SECURITY LABEL",
 }
 
 // kindName is a statement's name as people write it: of TruncateStmt "TRUNCATE", of AlterTableStmt "ALTER TABLE".
@@ -280,24 +304,13 @@ func kindName(n *pgquery.Node) string {
 	}
 	name := reflect.TypeOf(n.GetNode()).Elem().Name()
 	switch name = strings.TrimSuffix(strings.TrimPrefix(name, "Node_"), "Stmt"); name {
-	case "Index":
-		return "CREATE INDEX"
-	case "Create":
-		return "CREATE TABLE"
-	case "CheckPoint", "Checkpoint":
-		return "CHECKPOINT"
-	case "Rule":
-		return "CREATE RULE"
 	case "Vacuum":
 		if !n.GetVacuumStmt().GetIsVacuumcmd() {
 			return "ANALYZE"
 		}
-	case "ClosePortal":
-		return "CLOSE"
-	case "Rename":
-		return "ALTER ... RENAME"
-	case "CreateTrig":
-		return "CREATE TRIGGER"
+	}
+	if spelled := kindNames[name]; spelled != "" {
+		return spelled
 	}
 	var b strings.Builder
 	for i, r := range name {

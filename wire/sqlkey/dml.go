@@ -1,6 +1,8 @@
 package sqlkey
 
 import (
+	"strings"
+
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 
@@ -61,7 +63,7 @@ func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.S
 			if r := n.GetResTarget(); r.GetName() == column {
 				at[i] = j
 				if len(r.GetIndirection()) > 0 {
-					a.refuse(t, issuef("INSERT gives a part of %s only", quoteName(column)))
+					a.refuse(t, &issue{pg.CodeFeatureNotSupported, "INSERT gives a part of " + quoteName(column) + " only", "Give " + quoteName(column) + " as a whole."})
 					return
 				}
 			}
@@ -76,7 +78,7 @@ func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.S
 		r := row{t, make([]*binding, len(at))}
 		for i, j := range at {
 			if j >= len(items) {
-				a.refuse(t, issuef("a row has fewer values than there are columns"))
+				a.refuse(t, &issue{pg.CodeSyntaxError, "a row has fewer values than there are columns", "Give every row a value for each column."})
 				return
 			}
 			if r.keys[i] = a.insertValue(t, i, items[j]); r.keys[i] == nil {
@@ -97,11 +99,17 @@ func (a *analysis) insertValue(t *table, i int, n *pgquery.Node) *binding {
 	probe := &ref{table: t}
 	v := a.bind(column{probe, i}, n)
 	if v == nil {
-		p := probe.issue
-		if p.code == pg.CodeNullValueNotAllowed {
-			p = &issue{p.code, "the row's " + name + " is NULL: it belongs to no shard", "Give " + name + " a value."}
+		p := *probe.issue
+		switch {
+		case p.code == pg.CodeNullValueNotAllowed:
+			p.reason, p.hint = "the row's "+name+" is NULL, so it belongs to no shard", "Give "+name+" a value."
+		case n.GetAConst() == nil && n.GetTypeCast() == nil && n.GetAExpr() == nil || strings.HasPrefix(p.reason, name+" is compared"):
+			p.reason = name + " is given by an expression that only PostgreSQL can evaluate"
 		}
-		a.refuse(t, p)
+		if p.hint == "" {
+			p.hint = "Give " + name + " as a constant or a parameter of type " + t.keyspace.types[i].String() + "."
+		}
+		a.refuse(t, &p)
 	}
 	return v
 }
@@ -168,7 +176,7 @@ func (a *analysis) whole(m proto.Message, c *ctes, what string, made *pgquery.Ra
 }
 
 func onEachShard(what string) *issue {
-	return &issue{pg.CodeFeatureNotSupported, what + " on a sharded table is not routed yet", "Run it on each shard, connected to the shard's primary."}
+	return &issue{pg.CodeFeatureNotSupported, what + " is not routed yet", "Run it on each shard, connected to the shard's primary."}
 }
 
 // creates takes the name of a table that a statement makes.
@@ -194,6 +202,6 @@ func (a *analysis) creates(rv *pgquery.RangeVar) {
 		}
 	}
 	if t != nil {
-		a.refuse(t, onEachShard("creating"))
+		a.refuse(t, onEachShard("making one by that name"))
 	}
 }

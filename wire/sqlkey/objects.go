@@ -33,12 +33,12 @@ func (a *analysis) named(n *pgquery.Node, what string) {
 			a.schema(r.GetNewname(), what)
 		}
 		for _, t := range a.db.byName[r.GetNewname()] {
-			a.refuse(t, onEachShard(what+" to the name of a sharded table"))
+			a.refuse(t, onEachShard(what+" to its name"))
 		}
 	case n.GetAlterObjectSchemaStmt() != nil:
 		s := n.GetAlterObjectSchemaStmt()
 		if t := a.db.tables[tableName{s.GetNewschema(), s.GetRelation().GetRelname()}]; t != nil {
-			a.refuse(t, onEachShard(what+" to the name of a sharded table"))
+			a.refuse(t, onEachShard(what+" to its name"))
 		}
 	case n.GetGrantStmt() != nil:
 		g := n.GetGrantStmt()
@@ -88,7 +88,7 @@ func (a *analysis) schema(name, what string) {
 		}
 	}
 	if first != nil {
-		a.refuse(first, onEachShard(what+" of the schema"))
+		a.refuse(first, onEachShard(what+" of its schema"))
 	}
 }
 

@@ -77,8 +77,7 @@ type Plan struct {
 	Keys         []KeyRef       // Keyed: at least one, none twice
 	Shard        string         // Unsharded
 
-	// Catalogs: the system catalogs are named. With the target Any they are best read where the session's last ones were,
-	// or on Catalog.Home: object ids differ between shards.
+	// Catalogs: the system catalogs are named. With the target Any they are best read on Catalog.CatalogShard.
 	Catalogs bool
 
 	Intent   Intent

@@ -150,7 +150,8 @@ func (p *Planner) unreadable(env *Env, sql string) *pg.Error {
 		return pg.NewError(pg.CodeCharacterNotInRepertoire, "the statement holds a NUL byte")
 	case env.Backslashes && strings.IndexByte(sql, '\\') >= 0:
 		return pg.NewError(pg.CodeFeatureNotSupported, "the statement holds a backslash while standard_conforming_strings is off").
-			WithHint("SET standard_conforming_strings = on, or use E'...' strings with it.")
+			WithDetail("What it means cannot be told.").
+			WithHint("SET standard_conforming_strings = on.")
 	case isASCII(sql):
 		return nil
 	case !isUTF8(env.Encoding):

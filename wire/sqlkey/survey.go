@@ -16,7 +16,7 @@ type survey struct {
 
 	write  string // why it is no plain read
 	pin    string // what it leaves in the server's session
-	home   string // the function that acts on something that one shard alone has
+	home   string // what in it concerns something that one shard alone has
 	opaque *issue // what may read tables that no parser sees
 	params int    // the highest $n
 
@@ -94,7 +94,7 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	switch {
 	case !builtin || !known:
 		s.writes("function " + full + " may be volatile")
-		s.home = full
+		s.home = "function " + full + ", which is not PostgreSQL's own,"
 	case !harmless:
 		s.writes("function " + full + " may be volatile")
 	}
@@ -106,7 +106,7 @@ func (s *survey) function(f *pgquery.FuncCall) {
 		s.pin = "function " + name
 	}
 	if homeBound(name) {
-		s.home = full
+		s.home = "function " + full
 	}
 	if readsText(name, len(f.GetArgs())) && s.opaque == nil {
 		s.opaque = &issue{pg.CodeFeatureNotSupported, "function " + full + " may read tables that cannot be seen in the statement", "Run it on each shard, connected to the shard itself."}
