@@ -24,13 +24,14 @@ const (
 type class uint8
 
 const (
-	healthy class = iota
-	unseen        // nobody lives who watches it, and nothing speaks against it
-	spared        // down by verdict, but too many of the shard's replicas are
-	lagging       // up, but it would answer with the past
-	down          // by verdict
-	evident       // this node itself cannot reach it
-	refused       // it may not serve this shard at all
+	healthy  class = iota
+	unseen         // nobody lives who watches it, and nothing speaks against it
+	spared         // down by verdict, but too many of the shard's replicas are
+	lagging        // up, but it would answer with the past
+	down           // by verdict
+	evident        // this node itself cannot reach it
+	outdated       // a primary that another one was promoted after: what it holds may never have happened
+	refused        // it may not serve this shard at all
 )
 
 // input is all that the choice among one shard's backends depends on. It is immutable.
@@ -45,7 +46,8 @@ type ranked struct {
 	*rib.BackendView
 	class    class
 	cost     time.Duration
-	measured bool
+	measured bool   // the distance to its region is
+	latest   uint32 // timeline of the shard
 }
 
 // compare is the order in which a shard's backends are tried for reads.
@@ -66,12 +68,13 @@ func compare(a, b *ranked) int {
 // rank orders all backends of the shard, with what speaks for and against each.
 func (in *input) rank() []ranked {
 	all := make([]ranked, len(in.views))
+	latest := in.latest()
 	for i, v := range in.views {
 		distance, measured := in.distances[v.Backend.Region]
 		if !measured {
 			distance = unmeasured
 		}
-		all[i] = ranked{v, classOf(v), distance + penalty(v), measured}
+		all[i] = ranked{v, classOf(v, latest), distance + penalty(v), measured, latest}
 	}
 	slices.SortFunc(all, func(a, b ranked) int { return compare(&a, &b) })
 	if in.spare(all) {
@@ -80,20 +83,38 @@ func (in *input) rank() []ranked {
 	return all
 }
 
-func classOf(v *rib.BackendView) class {
+// latest is the timeline of the shard's last promotion, as far as a primary shows it.
+func (in *input) latest() (timeline uint32) {
+	for _, v := range in.views {
+		if v.Refused == "" && v.Role == rib.Primary {
+			timeline = max(timeline, v.Timeline)
+		}
+	}
+	return timeline
+}
+
+func classOf(v *rib.BackendView, latest uint32) class {
 	switch {
 	case v.Refused != "":
 		return refused
+	case v.Role == rib.Primary && v.Timeline < latest:
+		return outdated
 	case v.Evidence != "":
 		return evident
 	case v.Verdict == rib.Down:
 		return down
 	case v.Verdict != rib.Up:
 		return unseen
-	case v.Role != rib.Primary && (v.Lag == rib.LagUnknown || v.Lag > lagBound):
+	case v.Role != rib.Primary && (v.Lag == rib.LagUnknown || v.Lag > lagBound || strays(v, latest)):
 		return lagging
 	}
 	return healthy
+}
+
+// strays tells whether a replica is still on a timeline from before the last promotion: it follows a primary that is none
+// any more, and calls itself up to date.
+func strays(v *rib.BackendView, latest uint32) bool {
+	return v.Role == rib.Replica && v.Timeline != 0 && v.Timeline < latest
 }
 
 func penalty(v *rib.BackendView) time.Duration {
@@ -199,13 +220,14 @@ func (in *input) primary(all []ranked) (chosen *ranked, reason string, split boo
 
 // reasonOf is a hop's short reason: fixed texts, since lists are made with every flip. Explain writes the long ones.
 var reasonOf = [...]string{
-	healthy: "up",
-	unseen:  "no live observer, nothing speaks against it",
-	spared:  "observed down, but so are too many replicas of the shard",
-	lagging: "too far behind",
-	down:    "observed down",
-	evident: "this node cannot reach it",
-	refused: "refused",
+	healthy:  "up",
+	unseen:   "no live observer, nothing speaks against it",
+	spared:   "observed down, but so are too many replicas of the shard",
+	lagging:  "too far behind",
+	down:     "observed down",
+	evident:  "this node cannot reach it",
+	outdated: "a primary of the past",
+	refused:  "refused",
 }
 
 func (r *ranked) hop() NextHop {

@@ -97,6 +97,8 @@ func (in *input) explainRead(e *Explanation, all []ranked) {
 		switch {
 		case r.class > unseen:
 			v.Reason = "last resort: " + r.against()
+		case r.class > all[0].class:
+			v.Reason = "less sure: " + r.distance()
 		case v.Near && i > 0:
 			v.Reason = "as close, load decides: " + r.distance()
 		case i == 0:
@@ -129,12 +131,12 @@ func (in *input) explainWrite(e *Explanation, all []ranked) {
 		case r.class == refused:
 			v.Reason = "left out: " + r.against()
 		case r.Role != rib.Primary:
-			v.Reason = "left out: not a primary but " + r.Role.String()
+			v.Reason = "left out: a replica"
 			if r.Role == rib.RoleUnknown {
 				v.Reason = "left out: its role is not known"
 			}
-		case primary != nil:
-			v.Reason = fmt.Sprintf("left out: primary of timeline %d, but %s was promoted after it, to %d", r.Timeline, primary.Backend.Name, primary.Timeline)
+		case r.class == outdated:
+			v.Reason = "left out: " + r.against()
 		default:
 			v.Reason = fmt.Sprintf("left out: one of several primaries, on timeline %d", r.Timeline)
 		}
@@ -169,12 +171,17 @@ func (r *ranked) against() string {
 	case evident:
 		return "this node cannot reach it: " + r.Evidence
 	case down:
-		return "observed down: " + r.BackendView.Reason
+		return r.BackendView.Reason
 	case spared:
-		return "observed down, but so are too many replicas of the shard: " + r.BackendView.Reason
+		return r.BackendView.Reason + ", but they do of too many replicas of the shard"
+	case outdated:
+		return fmt.Sprintf("a primary of timeline %d, while the shard is on %d", r.Timeline, r.latest)
 	case lagging:
-		if r.Lag == rib.LagUnknown {
+		switch {
+		case r.Lag == rib.LagUnknown:
 			return "nobody knows how far it is behind"
+		case strays(r.BackendView, r.latest):
+			return fmt.Sprintf("still on timeline %d, while the shard is on %d", r.Timeline, r.latest)
 		}
 		return fmt.Sprintf("%.1f s behind, more than %.0f", r.Lag.Seconds(), lagBound.Seconds())
 	}

@@ -1,0 +1,193 @@
+package fib
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"rangefinder/rib"
+)
+
+// ranges makes ranges that begin at the starts, over three shards.
+func ranges(starts [][]byte) []rib.Range {
+	all := make([]rib.Range, len(starts)+1)
+	for i := range all {
+		all[i].Shard = fmt.Sprintf("shard_%d", i%3+1)
+		if i > 0 {
+			all[i].From = starts[i-1]
+			all[i-1].To = starts[i-1]
+		}
+	}
+	return all
+}
+
+// unique sorts and drops doubles and the empty key.
+func unique(starts [][]byte) [][]byte {
+	slices.SortFunc(starts, bytes.Compare)
+	starts = slices.CompactFunc(starts, bytes.Equal)
+	if len(starts) > 0 && len(starts[0]) == 0 {
+		starts = starts[1:]
+	}
+	return starts
+}
+
+// checkIndex asks the index and the reference for keys at, just below and just above starts, and for others.
+func checkIndex(t interface{ Fatalf(string, ...any) }, all []rib.Range, x *index, keys [][]byte) {
+	k := &rib.Keyspace{Ranges: all}
+	ask := func(key []byte) {
+		if got, want := x.find(key), k.Owner(key); got != want {
+			t.Fatalf("%d ranges, kind %d: key %x is in range %d, not %d", len(all), x.kind, key, want, got)
+		}
+	}
+	for _, key := range keys {
+		ask(key)
+	}
+	step := max(1, len(all)/300)
+	for i := 1; i < len(all); i += step {
+		from := all[i].From
+		ask(from)
+		ask(append(slices.Clone(from), 0))
+		ask(append(slices.Clone(from), 0xff))
+		ask(from[:len(from)-1])
+		if last := len(from) - 1; from[last] > 0 {
+			below := slices.Clone(from)
+			below[last]--
+			ask(below)
+			ask(append(below, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff))
+		}
+	}
+	ask(nil)
+	ask([]byte{0})
+	ask(bytes.Repeat([]byte{0xff}, 8))
+	ask(bytes.Repeat([]byte{0xff}, 30))
+}
+
+// For every kind of key and every number of ranges, the index finds the same owner as the keyspace itself.
+func TestIndexIsTheKeyspace(t *testing.T) {
+	sizes := []int{0, 1, 2, 3, 15, 16, 17, 63, 64, 65, 66, 100, 271, 272, 273, 289, 1000, 4623, 4624, 4625, 6000}
+	for _, s := range shapes {
+		rapid.Check(t, func(r *rapid.T) {
+			// The sequence is drawn from the seed: rapid itself prefers small and simple keys.
+			rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(r, "seed"), 1))
+			n := sizes[rnd.IntN(len(sizes))]
+			if rnd.IntN(2) == 0 {
+				n = rnd.IntN(n + 1)
+			}
+			var starts, keys [][]byte
+			for i := range n {
+				starts = append(starts, s.key(rnd, i, n))
+			}
+			all := ranges(unique(starts))
+			for i := range 200 {
+				keys = append(keys, s.key(rnd, i, 200))
+			}
+			checkIndex(r, all, newIndex(all), keys)
+		})
+	}
+}
+
+// shape is one way in which keys lie.
+type shape struct {
+	name string
+	key  func(r *rand.Rand, i, n int) []byte
+}
+
+func (s shape) String() string { return s.name }
+
+func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+var shapes = []shape{
+	{"even", func(_ *rand.Rand, i, n int) []byte { return number(uint64(i+1) * (^uint64(0)/uint64(n+1) + 1)) }},
+	{"hashes", func(r *rand.Rand, _, _ int) []byte { return number(r.Uint64()) }},
+	{"counter", func(_ *rand.Rand, i, _ int) []byte { return number(1<<63 + uint64(i)*1000) }},
+	{"dense", func(_ *rand.Rand, i, _ int) []byte { return number(1<<63 + uint64(i)) }},
+	{"skewed", func(r *rand.Rand, _, _ int) []byte { return number(r.Uint64() >> r.UintN(64)) }},
+	{"ends", func(r *rand.Rand, _, _ int) []byte { return number(r.Uint64N(50) - 25) }},
+	{"short", func(r *rand.Rand, _, _ int) []byte { return number(r.Uint64() >> 48 << 48)[:1+r.IntN(8)] }},
+	{"text", func(r *rand.Rand, _, _ int) []byte { return text(r, 1+r.IntN(20), 4) }},
+	{"text with ties", func(r *rand.Rand, _, _ int) []byte {
+		return append([]byte("customer/eu/00000000"), text(r, r.IntN(12), 2)...)
+	}},
+	{"two prefixes", func(r *rand.Rand, _, _ int) []byte {
+		return append([]byte([]string{"aaaaaaaaaaaa", "aaaabbbbbbbbbb"}[r.IntN(2)]), text(r, r.IntN(6), 26)...)
+	}},
+	{"zeros", func(r *rand.Rand, _, _ int) []byte { return make([]byte, r.IntN(40)) }},
+	{"two columns", func(r *rand.Rand, _, _ int) []byte { return append(number(r.Uint64N(10)), number(r.Uint64())...) }},
+}
+
+func text(r *rand.Rand, size, letters int) []byte {
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte('a' + r.IntN(letters))
+	}
+	return b
+}
+
+// The index that is meant for a shape is the one that is chosen.
+func TestIndexIsChosen(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 1))
+	for _, c := range []struct {
+		shape string
+		n     int
+		want  kind
+	}{
+		{"even", 64, few}, {"skewed", 64, few},
+		{"even", 65, even}, {"even", 100_000, even}, {"counter", 5000, even}, {"dense", 5000, even}, {"hashes", 10_000, even},
+		{"skewed", 5000, tree}, {"two prefixes", 5000, tree},
+	} {
+		for _, s := range shapes {
+			if s.name != c.shape {
+				continue
+			}
+			var starts [][]byte
+			for i := range c.n {
+				starts = append(starts, s.key(rnd, i, c.n))
+			}
+			all := ranges(unique(starts))
+			x := newIndex(all)
+			if x.kind != c.want {
+				t.Errorf("%d %s keys: index kind %d, not %d", c.n, s.name, x.kind, c.want)
+			}
+			checkIndex(t, all, x, nil)
+		}
+	}
+}
+
+func TestNotBefore(t *testing.T) {
+	numbers := []uint64{0, 1, 2, 1<<63 - 1, 1 << 63, 1<<63 + 1, ^uint64(0) - 1, ^uint64(0)}
+	for _, a := range numbers {
+		for _, b := range numbers {
+			if got := notBefore(a, b); got != 0 && got != 1 || (got == 1) != (a <= b) {
+				t.Errorf("notBefore(%d, %d) is %d", a, b, got)
+			}
+		}
+	}
+}
+
+// A million ranges, even and skewed, agree with the reference too.
+func TestIndexOfAMillion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds large tables")
+	}
+	rnd := rand.New(rand.NewPCG(2, 2))
+	for _, s := range shapes[:5] {
+		if s.name == "counter" || s.name == "dense" {
+			continue
+		}
+		starts := make([][]byte, 1_000_000)
+		for i := range starts {
+			starts[i] = s.key(rnd, i, len(starts))
+		}
+		all := ranges(unique(starts))
+		var keys [][]byte
+		for range 20_000 {
+			keys = append(keys, s.key(rnd, rnd.IntN(len(starts)), len(starts)))
+		}
+		checkIndex(t, all, newIndex(all), keys)
+	}
+}

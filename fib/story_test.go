@@ -1,0 +1,328 @@
+package fib_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the stories give now into testdata")
+
+// The stories in testdata are commands, a line of dashes, and what they print. They are told to a rib.Table; routes are
+// asked of a table compiled from it. The commands:
+//
+//	region R                              this node stands in R (first line of a story)
+//	node N R | gone N                     another node joins, or is lost
+//	distance R D [for T]                  this node measures the distance to R once a second, for T (default 10s)
+//	shard S ID                            the ledger records the shard with its system identifier
+//	own KEYSPACE METHOD TYPE FROM..TO=S … the ledger gives the ranges of a keyspace to shards
+//	backend B S R [id=N]                  this node announces a backend of shard S in region R (id: the shard's own)
+//	up B | down B  [by N] [primary|replica] [timeline=N] [lag=D]
+//	                                      an observer (default: all nodes) says so; what is not said stays
+//	evidence B [why]                      this node itself cannot reach B; without why: it can again
+//	wait D                                time passes, and tombstones with it
+//	flight B N                            N statements of this node are in flight on B
+//	route read|write SHARD                asks where a statement goes
+//	route read|write KEYSPACE KEY
+func TestStories(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			old, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := tell(t, string(old))
+			if *rewrite {
+				if err := os.WriteFile(file, []byte(told), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, got := strings.Split(string(old), "\n"), strings.Split(told, "\n")
+			for i := range max(len(want), len(got)) {
+				if i >= len(want) || i >= len(got) || want[i] != got[i] {
+					t.Fatalf("%s:%d: the story went otherwise; now it is told:\n%s", file, i+1, strings.Join(got[max(0, i-3):min(len(got), i+8)], "\n"))
+				}
+			}
+		})
+	}
+}
+
+// tell runs a story and gives it back with what it printed.
+func tell(t *testing.T, text string) string {
+	var out strings.Builder
+	var s *story
+	for _, chapter := range strings.Split(strings.TrimSpace(text), "\n\n") {
+		commands, _, asked := strings.Cut(chapter+"\n", "----\n")
+		commands = strings.TrimSuffix(commands, "\n") + "\n"
+		out.WriteString(commands)
+		var printed strings.Builder
+		for _, line := range strings.Split(commands, "\n") {
+			words := strings.Fields(line)
+			if len(words) == 0 || strings.HasPrefix(line, "#") {
+				continue
+			}
+			if words[0] == "region" {
+				s = newStory(t, words[1])
+				continue
+			}
+			if s == nil {
+				t.Fatal("a story begins with its region")
+			}
+			printed.WriteString(s.command(line, words))
+		}
+		if asked || printed.Len() > 0 {
+			out.WriteString("----\n" + printed.String())
+		}
+		out.WriteString("\n")
+	}
+	return strings.TrimSuffix(out.String(), "\n")
+}
+
+// story is the interpreter's state.
+type story struct {
+	t      *testing.T
+	table  *rib.Table
+	ledger rib.Ownership
+	routes map[[2]string]rib.Route // the last by backend and observer
+	seq    uint64
+	now    time.Time
+}
+
+func newStory(t *testing.T, region string) *story {
+	return &story{
+		t: t, table: rib.NewTable(rib.Member{Name: "me", Region: region}),
+		routes: map[[2]string]rib.Route{}, now: time.Unix(1_700_000_000, 0),
+	}
+}
+
+func (s *story) command(line string, words []string) string {
+	s.t.Helper()
+	h, args := s.table.Health(), words[1:]
+	s.seq++
+	stamp := rib.Stamp{Incarnation: 1, Seq: s.seq}
+	switch words[0] {
+	case "node":
+		h.MemberUp(rib.Member{Name: args[0], Region: args[1]})
+	case "gone":
+		h.MemberGone(args[0], s.now)
+	case "distance":
+		seconds := 10
+		if len(args) > 3 {
+			seconds = int(s.duration(args[3]) / time.Second)
+		}
+		for range seconds {
+			s.now = s.now.Add(time.Second)
+			h.Distance(args[0], s.duration(args[1]), s.now)
+		}
+	case "shard":
+		s.record(func(o *rib.Ownership) {
+			o.Shards = append(slices.Clone(o.Shards), rib.Shard{Name: args[0], SystemID: s.number(args[1])})
+		})
+	case "own":
+		s.own(args)
+	case "backend":
+		b := rib.Backend{Name: args[0], Shard: args[1], Region: args[2], Addr: args[0] + ":5432"}
+		if shard := s.ledger.Shard(b.Shard); shard != nil {
+			b.SystemID = shard.SystemID
+		}
+		if len(args) > 3 {
+			b.SystemID = s.number(strings.TrimPrefix(args[3], "id="))
+		}
+		h.Announce(rib.Announcement{Backend: b, Observer: "me", Stamp: stamp})
+	case "up", "down":
+		s.observe(words[0], args[0], args[1:])
+	case "evidence":
+		h.Evidence(args[0], len(args) > 1, strings.Join(args[1:], " "))
+	case "wait":
+		s.now = s.now.Add(s.duration(args[0]))
+		h.Expire(s.now)
+	case "flight":
+		for _, v := range s.table.Snapshot().Backends {
+			if v.Backend.Name == args[0] {
+				v.Gauge.InFlight.Store(int32(s.number(args[1])))
+			}
+		}
+	case "route":
+		return line + "\n" + s.route(args)
+	default:
+		s.t.Fatalf("unknown command %q", line)
+	}
+	return ""
+}
+
+func (s *story) duration(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func (s *story) number(text string) (n uint64) {
+	if _, err := fmt.Sscanf(text, "%d", &n); err != nil {
+		s.t.Fatalf("%q: %v", text, err)
+	}
+	return n
+}
+
+// record makes the ledger's next epoch.
+func (s *story) record(change func(*rib.Ownership)) {
+	next := s.ledger
+	change(&next)
+	next.Epoch.Index++
+	s.ledger = next
+	s.table.Owners().Set(&next)
+}
+
+func (s *story) own(args []string) {
+	typ, err := rib.ParseType(args[2])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m, err := rib.MethodByName(args[1])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.record(func(o *rib.Ownership) {
+		k := rib.Keyspace{ID: rib.KeyspaceID(len(o.Keyspaces) + 1), Name: args[0], Method: args[1], Types: []rib.Type{typ}}
+		o.Keyspaces = slices.Clone(o.Keyspaces)
+		if old := o.KeyspaceByName(k.Name); old != nil {
+			k.ID = old.ID
+			o.Keyspaces = slices.DeleteFunc(o.Keyspaces, func(x rib.Keyspace) bool { return x.ID == k.ID })
+		}
+		for _, r := range args[3:] {
+			interval, shard, _ := strings.Cut(r, "=")
+			from, to, err := rib.ParseInterval(m, k.Types, interval)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			k.Ranges = append(k.Ranges, rib.Range{From: from, To: to, Shard: shard, Epoch: rib.Epoch{Index: o.Epoch.Index + 1}})
+		}
+		o.Keyspaces = append(o.Keyspaces, k)
+	})
+}
+
+func (s *story) observe(state, backend string, words []string) {
+	var observers []string
+	for _, m := range s.table.Snapshot().Members {
+		observers = append(observers, m.Name)
+	}
+	change := func(*rib.Route) {}
+	for i := 0; i < len(words); i++ {
+		word, before := words[i], change
+		switch name, value, _ := strings.Cut(word, "="); name {
+		case "by":
+			i++
+			observers = []string{words[i]}
+		case "primary":
+			change = func(r *rib.Route) { before(r); r.Role = rib.Primary }
+		case "replica":
+			change = func(r *rib.Route) { before(r); r.Role = rib.Replica }
+		case "timeline":
+			change = func(r *rib.Route) { before(r); r.Timeline = uint32(s.number(value)) }
+		case "lag":
+			change = func(r *rib.Route) {
+				before(r)
+				if r.Lag = rib.LagUnknown; value != "unknown" {
+					r.Lag = s.duration(value)
+				}
+			}
+		default:
+			s.t.Fatalf("unknown word %q", word)
+		}
+	}
+	for _, o := range observers {
+		r := s.routes[[2]string{backend, o}]
+		r.Backend, r.Observer, r.Stamp = backend, o, rib.Stamp{Incarnation: 1, Seq: s.seq}
+		if r.State = rib.Down; state == "up" {
+			r.State = rib.Up
+		}
+		if r.Timeline == 0 {
+			r.Timeline = 1
+		}
+		change(&r)
+		s.routes[[2]string{backend, o}] = r
+		s.table.Health().Observe(r)
+	}
+}
+
+func (s *story) route(args []string) string {
+	t, err := fib.Compile(s.table.Snapshot())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	write := args[0] == "write"
+	var e fib.Explanation
+	var b strings.Builder
+	if len(args) > 2 {
+		k := t.Ownership().KeyspaceByName(args[1])
+		m, err := rib.MethodByName(k.Method)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		v, err := rib.ParseText(k.Types[0], []byte(args[2]))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		key, err := m.AppendKey(nil, v)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		e = t.Explain(k, key, write)
+		fmt.Fprintf(&b, "  key %s lies in [%s) of %s since epoch %s\n", e.Key, e.Range, e.Shard, e.Epoch)
+	} else {
+		e = t.ExplainShard(args[1], write)
+	}
+	var order []string
+	for _, v := range e.Backends {
+		place := "-"
+		if v.Order > 0 {
+			place = fmt.Sprint(v.Order)
+			order = append(order, v.Backend)
+		}
+		fmt.Fprintf(&b, "  %s  %s, %s in %s: %s\n", place, v.Backend, v.Role, v.Region, v.Reason)
+	}
+	if e.Problem != "" {
+		fmt.Fprintf(&b, "  problem: %s\n", e.Problem)
+	}
+	s.agrees(t, e, write, order)
+	return b.String()
+}
+
+// agrees fails if an explanation is not what the candidate lists do.
+func (s *story) agrees(t *fib.Table, e fib.Explanation, write bool, order []string) {
+	s.t.Helper()
+	slot := t.Slot(e.Shard)
+	if slot == nil {
+		return
+	}
+	c := slot.Candidates()
+	hops, near := c.Reads, c.ReadsNear
+	if write {
+		hops, near = c.Writes, len(c.Writes)
+	}
+	var names []string
+	for i, hop := range hops {
+		names = append(names, hop.Backend.Name)
+		v := e.Backends[i]
+		if v.Healthy != hop.Healthy || v.Near != (i < near) || v.CostMS != float64(hop.Cost.Microseconds())/1000 {
+			s.t.Errorf("explained %+v, routed %+v (%d near)", v, hop, near)
+		}
+	}
+	if !slices.Equal(names, order) {
+		s.t.Errorf("explained %v, routed %v", order, names)
+	}
+}
