@@ -188,6 +188,7 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 		s.mu.Unlock()
 		return
 	}
+	_, seen := s.records[key]
 	if !s.admit(key) {
 		s.mu.Unlock()
 		return
@@ -203,7 +204,7 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 	s.changed()
 	if out != nil {
 		msg := appendObservation(nil, o.backend, o.observer, &r)
-		out.add(s.tell(key.queueName(), msg, change == rib.Flip))
+		out.add(s.tell(key.queueName(), msg, change == rib.Flip && (seen || r.State == rib.Down)))
 	}
 }
 
@@ -315,8 +316,12 @@ func (s *Speaker) recount() {
 func (s *Speaker) hearEpoch(e epochNews, out *outgoing) {
 	s.mu.Lock()
 	newest := e.epoch.Compare(s.heard.epoch)
-	if e.epoch.Compare(s.epoch) > 0 && newest >= 0 {
+	if newest > 0 {
 		s.heard = e
+	}
+	// Whatever is newer than ours is worth asking for, also if it is not the newest that anybody ever claimed.
+	if e.epoch.Compare(s.epoch) > 0 {
+		s.news = e
 		select {
 		case s.epochs <- struct{}{}:
 		default:
@@ -337,7 +342,7 @@ func (s *Speaker) follow() {
 		case <-s.epochs:
 		}
 		s.mu.Lock()
-		e := s.heard
+		e := s.news
 		behind := e.epoch.Compare(s.epoch) > 0
 		p, ok := s.peers[e.author]
 		var from rib.Member

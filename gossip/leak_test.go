@@ -46,6 +46,7 @@ func TestCloseInRealTime(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Errorf("second Close: %v", err)
 		}
+		t.Logf("closed after %v", time.Since(start))
 		if took := time.Since(start); took > leaveTimeout+time.Second {
 			t.Errorf("Close took %v", took)
 		}

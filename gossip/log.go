@@ -39,9 +39,9 @@ var levels = []struct {
 var refusals = [][]byte{
 	[]byte("Decrypt packet failed"),
 	[]byte("unacceptable label"),
-	[]byte("failed to receive: "),
-	[]byte("is not encrypted"),
-	[]byte("failed to receive and remove the stream label"),
+	[]byte("no installed keys could decrypt"),
+	[]byte("remote state is not encrypted"),
+	[]byte("encryption is not configured"),
 }
 
 func (w *logWriter) Write(p []byte) (int, error) {

@@ -95,7 +95,8 @@ func (s *Speaker) Observe(r rib.Route) {
 	}
 	r.Stamp = s.stamp()
 	s.own.routes[r.Backend] = told{r, now}
-	out := s.tellRoute(r, urgent)
+	// A first good word is no flip: a cluster that starts would push all of them at once.
+	out := s.tellRoute(r, urgent && (ok || r.State == rib.Down))
 	s.mu.Unlock()
 	s.flush(out)
 }

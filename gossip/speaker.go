@@ -32,7 +32,7 @@ const (
 
 // Config is what a Speaker needs. Self, ClusterID, Transport and Health must be set.
 type Config struct {
-	Self      rib.Member // Addr is not used: memberlist advertises the transport's
+	Self      rib.Member // Addr is for Members alone: memberlist advertises the transport's
 	ClusterID string     // memberlist's label, and checked in every node's metadata; up to 255 bytes
 	Key       []byte     // 32 bytes that encrypt all packets and streams; nil: no encryption
 	Transport memberlist.NodeAwareTransport
@@ -63,7 +63,7 @@ type Speaker struct {
 	inbox   *inbox
 	done    chan struct{} // closed by Close
 	syncs   chan mismatch // capacity 1: a node whose sums differ
-	epochs  chan struct{} // capacity 1: heard is newer
+	epochs  chan struct{} // capacity 1: there are news
 	streams chan struct{} // a token for each stream we send on
 	wg      sync.WaitGroup
 
@@ -88,7 +88,8 @@ type Speaker struct {
 	backends map[string]struct{}
 	records  map[recordKey]struct{}
 	pending  map[recordKey]pending
-	heard    epochNews // the newest epoch that anyone has
+	heard    epochNews // the newest epoch that anyone has claimed: it is told on once
+	news     epochNews // the last one heard that was newer than this node's own
 	epoch    rib.Epoch // this node's own
 	matrix   map[id]row
 	own      own
@@ -233,11 +234,10 @@ func (s *Speaker) close(leave bool) error {
 		return nil
 	}
 	s.closed = true
-	alone := len(s.peers) == 0
 	s.mu.Unlock()
 	var err error
 	if list := s.list.Load(); list != nil {
-		if leave && !alone {
+		if leave {
 			if e := list.Leave(leaveTimeout); e != nil {
 				err = fmt.Errorf("gossip: leaving: %w", e)
 			}
