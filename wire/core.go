@@ -281,9 +281,7 @@ func (c *core) protocolViolation(err error) {
 	if !ok {
 		e = pg.NewError(pg.CodeProtocolViolation, err.Error())
 	}
-	fatal := *e
-	fatal.Severity = "FATAL"
-	c.out = pg.AppendError(c.out, &fatal)
+	c.out = pg.AppendError(c.out, e.Fatal())
 	c.closing, c.broken = true, true
 	c.inOff, c.in = 0, c.in[:0]
 	c.wanting = false
@@ -291,8 +289,7 @@ func (c *core) protocolViolation(err error) {
 
 // terminate ends an idle session in the server's name.
 func (c *core) terminate(e *pg.Error) {
-	e.Severity = "FATAL"
-	c.out = pg.AppendError(c.out, e)
+	c.out = pg.AppendError(c.out, e.Fatal())
 	c.closing = true
 }
 

@@ -181,9 +181,8 @@ func (s *Server) serve(conn net.Conn) {
 	}
 	ses, e := s.begin(client)
 	if e != nil {
-		e.Severity = "FATAL"
 		client.Conn.SetWriteDeadline(time.Now().Add(time.Second))
-		client.Conn.Write(pg.AppendError(nil, e))
+		client.Conn.Write(pg.AppendError(nil, e.Fatal()))
 		s.log.Info("client refused", "client", conn.RemoteAddr(), "user", client.User, "database", client.Database, "err", e)
 		return
 	}
