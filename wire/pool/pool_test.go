@@ -1,0 +1,257 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// backend is a server that lets everybody in and then says nothing.
+type backend struct {
+	ln    net.Listener
+	open  atomic.Int32
+	most  atomic.Int32
+	mu    sync.Mutex
+	conns []net.Conn
+	wg    sync.WaitGroup
+}
+
+func newBackend(t *testing.T) *backend {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &backend{ln: ln}
+	b.wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			b.mu.Lock()
+			b.conns = append(b.conns, conn)
+			b.mu.Unlock()
+			b.wg.Go(func() { b.serve(conn) })
+		}
+	})
+	t.Cleanup(func() { b.kill(); b.wg.Wait() })
+	return b
+}
+
+func (b *backend) serve(conn net.Conn) {
+	defer conn.Close()
+	if s, err := pg.ReadStartup(conn); err != nil || s.Kind != pg.KindStartup {
+		return
+	}
+	n := b.open.Add(1)
+	defer b.open.Add(-1)
+	for most := b.most.Load(); n > most && !b.most.CompareAndSwap(most, n); most = b.most.Load() {
+	}
+	hello := []byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}
+	conn.Write(pg.AppendReady(pg.AppendBackendKeyData(hello, 1, []byte{1, 2, 3, 4}), 'I'))
+	var one [1]byte
+	conn.Read(one[:])
+}
+
+// kill ends the listener and every connection, as the death of a server does.
+func (b *backend) kill() {
+	b.ln.Close()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.conns {
+		c.Close()
+	}
+}
+
+type rig struct {
+	*pool.Pools
+	b        *rib.Backend
+	reported atomic.Int32
+}
+
+func newRig(t *testing.T, be *backend, size int, wait time.Duration) *rig {
+	r := &rig{b: &rib.Backend{Name: "b", Shard: "s", Addr: be.ln.Addr().String()}}
+	r.Pools = pool.New(pool.Config{
+		Size: size, Wait: wait, ConnectTimeout: 5 * time.Second, Dial: new(net.Dialer).DialContext,
+		Password: func(string) (string, bool) { return "", false },
+		Report:   func(string, error) { r.reported.Add(1) },
+	})
+	r.Open()
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *rig) get(t *testing.T, user string) *pool.Conn {
+	t.Helper()
+	c, err := r.Get(t.Context(), r.b, pool.Identity{User: user, Database: "d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestReuseAndBound(t *testing.T) {
+	be := newBackend(t)
+	r := newRig(t, be, 2, 50*time.Millisecond)
+	a := r.get(t, "u")
+	a.Release()
+	if again := r.get(t, "u"); again != a {
+		t.Error("an idle connection was not used again")
+	}
+	b := r.get(t, "u")
+	_, err := r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"})
+	var ee *pool.ExhaustedError
+	if !errors.As(err, &ee) || ee.Size != 2 || ee.Backend != "b" {
+		t.Errorf("the third: %v", err)
+	}
+	// Another user's connection takes the place of an idle one: the bound is the backend's.
+	b.Release()
+	other := r.get(t, "v")
+	if other == b || other.Identity.User != "v" {
+		t.Error("a connection was lent to another user")
+	}
+	if n := be.most.Load(); n > 3 { // the closed one may still be on its way out
+		t.Errorf("%d connections at once", n)
+	}
+	a.Discard()
+	other.Discard()
+	if s := r.Stats(); len(s) != 1 || s[0].InUse != 0 || s[0].Idle != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Whoever waits longest is served first, whoever they are.
+func TestWaiters(t *testing.T) {
+	r := newRig(t, newBackend(t), 1, 10*time.Second)
+	held := r.get(t, "u")
+	got := make(chan int, 3)
+	waiting := func(n int) {
+		pgtest.Eventually(t, 5*time.Second, func() error {
+			if s := r.Stats(); s[0].Waiting != n {
+				return fmt.Errorf("%d wait, want %d", s[0].Waiting, n)
+			}
+			return nil
+		})
+	}
+	var wg sync.WaitGroup
+	for i, user := range []string{"u", "v", "u"} {
+		wg.Go(func() {
+			c, err := r.Get(context.Background(), r.b, pool.Identity{User: user, Database: "d"})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if c.Identity.User != user {
+				t.Errorf("%s got a connection of %s", user, c.Identity.User)
+			}
+			got <- i
+			c.Release()
+		})
+		waiting(i + 1)
+	}
+	held.Release()
+	wg.Wait()
+	for want := range 3 {
+		if i := <-got; i != want {
+			t.Errorf("waiter %d was served in place %d", i, want)
+		}
+	}
+	// A waiter who gives up leaves no trace.
+	held = r.get(t, "u")
+	ctx, cancel := context.WithCancel(context.Background())
+	wg.Go(func() {
+		if _, err := r.Get(ctx, r.b, pool.Identity{User: "u", Database: "d"}); !errors.Is(err, context.Canceled) {
+			t.Errorf("a cancelled wait: %v", err)
+		}
+	})
+	waiting(1)
+	cancel()
+	wg.Wait()
+	held.Release()
+	r.get(t, "u").Release()
+}
+
+// A connection that its backend has closed is never lent, and neither is one that has unread bytes.
+func TestDeadConnections(t *testing.T) {
+	be := newBackend(t)
+	r := newRig(t, be, 4, time.Second)
+	r.get(t, "u").Release()
+	be.kill()
+	pgtest.Eventually(t, 5*time.Second, func() error { // by checkout or by the reaper, whoever comes first
+		if c, err := r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"}); err == nil {
+			c.Release()
+			return errors.New("lent")
+		}
+		return nil
+	})
+	_, err := r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"})
+	var ce *pool.ConnectError
+	if !errors.As(err, &ce) || !ce.Elsewhere() || r.reported.Load() == 0 {
+		t.Errorf("connecting to a dead backend: %v, reported %d times", err, r.reported.Load())
+	}
+	if s := r.Stats(); s[0].InUse != 0 || s[0].Failures == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestClose(t *testing.T) {
+	r := newRig(t, newBackend(t), 1, 10*time.Second)
+	held := r.get(t, "u")
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Get(context.Background(), r.b, pool.Identity{User: "u", Database: "d"})
+		done <- err
+	}()
+	pgtest.Eventually(t, 5*time.Second, func() error {
+		if r.Stats()[0].Waiting != 1 {
+			return errors.New("nobody waits")
+		}
+		return nil
+	})
+	r.Close()
+	if err := <-done; !errors.Is(err, pool.ErrClosed) {
+		t.Errorf("who waited got %v", err)
+	}
+	held.Release()
+	if _, err := r.Get(t.Context(), r.b, pool.Identity{}); !errors.Is(err, pool.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestStatements(t *testing.T) {
+	var s pool.Statements
+	if s.Oldest() != "" || s.Has("a") {
+		t.Error("an empty set holds something")
+	}
+	for _, n := range []string{"a", "b", "c", "a"} {
+		s.Add(n)
+	}
+	if s.Len() != 3 || s.Oldest() != "b" {
+		t.Errorf("%d, oldest %s", s.Len(), s.Oldest())
+	}
+	s.Has("b")
+	s.Remove("c")
+	s.Remove("missing")
+	if s.Len() != 2 || s.Oldest() != "a" {
+		t.Errorf("%d, oldest %s", s.Len(), s.Oldest())
+	}
+	s.Clear()
+	if s.Len() != 0 || s.Has("a") {
+		t.Error("Clear left something")
+	}
+}
