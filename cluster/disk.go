@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"rangefinder/rib"
 )
@@ -15,6 +17,7 @@ import (
 const (
 	clusterFile = "cluster.json" // which cluster this directory belongs to; written before anything else of it
 	tableFile   = "ownership"    // the last table this node published, by EncodeOwnership
+	votersFile  = "voters.json"  // where the voters were last seen: a list of rib.Member
 )
 
 // membership is the content of clusterFile.
@@ -72,6 +75,46 @@ func readTable(dir string) (*rib.Ownership, error) {
 
 func writeTable(dir string, encoded []byte) error {
 	return writeFile(filepath.Join(dir, tableFile), encoded)
+}
+
+// readVoters returns the voters kept on disk, by name; empty if there are none.
+func readVoters(dir string) (map[string]rib.Member, error) {
+	b, err := os.ReadFile(filepath.Join(dir, votersFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []voterOnDisk
+	if err := json.Unmarshal(b, &list); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, votersFile), err)
+	}
+	voters := make(map[string]rib.Member, len(list))
+	for _, v := range list {
+		voters[v.Name] = rib.Member(v)
+	}
+	return voters, nil
+}
+
+// voterOnDisk is rib.Member with names that outlive Go's.
+type voterOnDisk struct {
+	Name        string `json:"name"`
+	Region      string `json:"region"`
+	Addr        string `json:"addr"`
+	Incarnation uint32 `json:"incarnation"`
+}
+
+func writeVoters(dir string, voters map[string]rib.Member) error {
+	list := make([]voterOnDisk, 0, len(voters))
+	for _, name := range slices.Sorted(maps.Keys(voters)) {
+		list = append(list, voterOnDisk(voters[name]))
+	}
+	b, err := json.MarshalIndent(list, "", "\t")
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, votersFile), append(b, '\n'))
 }
 
 // writeFile replaces a file whole or not at all, and returns when it will survive a loss of power.

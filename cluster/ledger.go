@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -119,10 +120,11 @@ type Ledger struct {
 	saveMu sync.Mutex // one writer of the file
 	saved  rib.Epoch
 
-	membersMu  sync.Mutex
-	members    map[string]rib.Member // as last told to Reconcile, by name; kept when a member goes
-	hintLeader string                // by the last pull
-	hintAddr   string
+	membersMu   sync.Mutex
+	members     map[string]rib.Member // as last told to Reconcile, by name; kept when a member goes
+	votersSaved map[string]rib.Member // of them, the voters as they are on disk
+	hintLeader  string                // by the last pull
+	hintAddr    string
 
 	reconcileMu sync.Mutex // held for the length of a Reconcile
 }
@@ -216,6 +218,10 @@ func (l *Ledger) restore() error {
 	if id != "" {
 		l.clusterID.Store(&id)
 	}
+	if l.votersSaved, err = readVoters(l.cfg.Dir); err != nil {
+		l.log.Warn("the voters' addresses kept on disk cannot be read; using those of Raft's configuration", slog.Any("error", err))
+	}
+	maps.Copy(l.members, l.votersSaved)
 	if o == nil || o.ClusterID == "" {
 		return nil
 	}
@@ -266,7 +272,7 @@ func (l *Ledger) Close() error {
 	err = errors.Join(err, l.transport.Close())
 	l.streams.closeAll()
 	l.wg.Wait()
-	return errors.Join(err, l.saveNow(), l.stores.Close())
+	return errors.Join(err, l.saveNow(), l.saveVoters(), l.stores.Close())
 }
 
 // HasState reports whether this node belongs to a cluster already: it must then not bootstrap one. It may be called before Open.
@@ -422,11 +428,15 @@ func (l *Ledger) publish(o *rib.Ownership) bool {
 	if l.cfg.OnApply != nil {
 		l.cfg.OnApply(o.Epoch)
 	}
+	l.wakeSaver()
+	return true
+}
+
+func (l *Ledger) wakeSaver() {
 	select {
 	case l.saves <- struct{}{}:
-	default: // one is pending, and it will see this table
+	default: // one is pending, and it will see what is new
 	}
-	return true
 }
 
 // save keeps the newest table on disk. A voter's table is in its Raft log too, but only a majority can tell how much of the
@@ -437,7 +447,7 @@ func (l *Ledger) save() {
 		case <-l.done:
 			return
 		case <-l.saves:
-			if err := l.saveNow(); err != nil {
+			if err := errors.Join(l.saveNow(), l.saveVoters()); err != nil {
 				l.stats.saveErrors.Add(1)
 				l.log.Error("cannot keep the ownership table on disk", slog.Any("error", err))
 			}

@@ -252,19 +252,18 @@ func TestVotersMoveAddresses(t *testing.T) {
 			n.start()
 		}
 		w.reconcile()
+		if _, err := w.leader().ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1")); err != nil {
+			t.Error(err)
+		}
+		// Once more, before gossip has said anything: each still knows where the others were last.
+		for _, n := range w.nodes {
+			n.stop()
+		}
+		for _, n := range w.nodes {
+			n.start()
+		}
 		leader := w.leader()
-		w.until("the configuration has the new addresses", func() error {
-			w.reconcile()
-			for _, v := range leader.ledger.Status().Voters {
-				for _, n := range w.nodes {
-					if n.name == v.Name && v.Addr != n.host.Addr(raftPort) {
-						return errors.New(v.Name + " at " + v.Addr)
-					}
-				}
-			}
-			return nil
-		})
-		if _, err := leader.ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1")); err != nil {
+		if _, err := leader.ledger.CreateKeyspace(w.ctx(), hashSpec("app.lines", "lines", "shard_1")); err != nil {
 			t.Error(err)
 		}
 	})
@@ -484,7 +483,7 @@ func TestPlanVoters(t *testing.T) {
 		{"three are enough", []raft.Server{server("a1"), server("b1"), server("c1")}, all, ""},
 		{"dead voters are not replaced", []raft.Server{server("a1"), server("b1"), server("gone")}, all, ""},
 		{"nobody new", []raft.Server{server("a1")}, all[:1], ""},
-		{"a voter that moved", []raft.Server{{ID: "a1", Address: "old:1"}, server("b1"), server("c1")}, all, "a1"},
+		{"a voter that moved stays", []raft.Server{{ID: "a1", Address: "old:1"}, server("b1"), server("c1")}, all, ""},
 	} {
 		got := ""
 		if m := planVoters(c.servers, c.members, known, 3); m != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -17,10 +18,9 @@ import (
 const reconcileTime = 10 * time.Second
 
 // Reconcile tells the ledger who lives. Call it on every node whenever the members change, and now and then; another call while
-// one is at work returns at once. Every node learns from it where the voters are now, so that they find each other even if all
-// came back at other addresses. The leader also makes voters of members, up to Config.Voters, from regions without a voter first,
-// and corrects the address of a voter that moved. It never removes a voter: a member that gossip believes dead may be counting
-// votes on the other side of a partition.
+// one is at work returns at once. Every node learns from it where the voters are now, and keeps that on disk, so that they find each
+// other even if all came back at other addresses. The leader also makes voters of members, up to Config.Voters, from regions without
+// a voter first. It never removes a voter: a member that gossip believes dead may be counting votes on the other side of a partition.
 func (l *Ledger) Reconcile(members []rib.Member) {
 	select {
 	case <-l.opened:
@@ -32,6 +32,9 @@ func (l *Ledger) Reconcile(members []rib.Member) {
 		l.members[m.Name] = m
 	}
 	l.membersMu.Unlock()
+	if l.votersMoved() {
+		l.wakeSaver()
+	}
 
 	if l.raft.State() != raft.Leader || l.fsm.current.Load().ClusterID == "" || !l.reconcileMu.TryLock() {
 		return
@@ -53,7 +56,7 @@ func (l *Ledger) Reconcile(members []rib.Member) {
 	}
 }
 
-// nextChange returns the member to add or to correct next; nil: all is well.
+// nextChange returns the member to make a voter next; nil: all is well.
 func (l *Ledger) nextChange(members []rib.Member) *rib.Member {
 	servers := l.raft.GetConfiguration().Configuration().Servers
 	l.membersMu.Lock()
@@ -61,20 +64,14 @@ func (l *Ledger) nextChange(members []rib.Member) *rib.Member {
 	return planVoters(servers, members, l.members, l.voters)
 }
 
-// planVoters decides on one change of the voters. members live now; known also holds those that lived before, for their regions.
+// planVoters decides whom to add. It leaves alone the address of a voter that moved: addresses (below) is where Raft asks, and changing
+// it in the configuration makes raft 1.8.0 read and write it at once from two goroutines. members live now; known also holds those that lived before, for their regions.
 func planVoters(servers []raft.Server, members []rib.Member, known map[string]rib.Member, want int) *rib.Member {
-	live := make(map[string]rib.Member, len(members))
-	for _, m := range members {
-		live[m.Name] = m
-	}
 	voters, regions := make(map[string]bool), make(map[string]int)
 	for _, s := range servers {
 		name := string(s.ID)
 		voters[name] = true
 		regions[known[name].Region]++
-		if m, ok := live[name]; ok && m.Addr != "" && m.Addr != string(s.Address) {
-			return &m
-		}
 	}
 	if len(voters) >= want {
 		return nil
@@ -89,16 +86,14 @@ func planVoters(servers []raft.Server, members []rib.Member, known map[string]ri
 	return &best
 }
 
-// enrol makes a node a voter or corrects its address. It first opens a Raft stream to it: a voter that cannot be reached
+// enrol makes a node a voter. It first opens a Raft stream to it: a voter that cannot be reached
 // would count for the majority and help nobody (with two voters it would stop the ledger).
 func (l *Ledger) enrol(ctx context.Context, m rib.Member) error {
-	if m.Name != l.cfg.Node {
-		conn, err := l.streams.Dial(raft.ServerAddress(m.Addr), l.cfg.Timeouts.RPC)
-		if err != nil {
-			return err
-		}
-		conn.Close()
+	conn, err := l.streams.Dial(raft.ServerAddress(m.Addr), l.cfg.Timeouts.RPC)
+	if err != nil {
+		return err
 	}
+	conn.Close()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -110,7 +105,45 @@ func (l *Ledger) enrol(ctx context.Context, m rib.Member) error {
 	return nil
 }
 
-// addresses tells Raft's transport where a voter is now: gossip knows it better than the log, which may be as old as the last change.
+// votersMoved reports whether the voters' addresses differ from those kept on disk.
+func (l *Ledger) votersMoved() bool {
+	servers := l.raft.GetConfiguration().Configuration().Servers
+	l.membersMu.Lock()
+	defer l.membersMu.Unlock()
+	for _, s := range servers {
+		if m, ok := l.members[string(s.ID)]; ok && l.votersSaved[m.Name] != m {
+			return true
+		}
+	}
+	return false
+}
+
+// saveVoters keeps on disk where the voters were last seen.
+func (l *Ledger) saveVoters() error {
+	servers := l.raft.GetConfiguration().Configuration().Servers
+	voters := make(map[string]rib.Member, len(servers))
+	l.membersMu.Lock()
+	for _, s := range servers {
+		if m, ok := l.members[string(s.ID)]; ok {
+			voters[m.Name] = m
+		}
+	}
+	same := maps.Equal(voters, l.votersSaved)
+	l.membersMu.Unlock()
+	if same {
+		return nil
+	}
+	if err := writeVoters(l.cfg.Dir, voters); err != nil {
+		return err
+	}
+	l.membersMu.Lock()
+	l.votersSaved = voters
+	l.membersMu.Unlock()
+	return nil
+}
+
+// addresses tells Raft's transport where a voter is now. Gossip knows it better than Raft's configuration, which says where the voter
+// was when it was added.
 type addresses struct{ l *Ledger }
 
 // ServerAddr implements raft.ServerAddressProvider.

@@ -37,7 +37,7 @@ type Status struct {
 // Voter is one server of the Raft configuration.
 type Voter struct {
 	Name   string `json:"name"`
-	Addr   string `json:"addr"`             // as the configuration has it
+	Addr   string `json:"addr"`             // where it was last seen
 	Region string `json:"region,omitempty"` // if this node has heard of it
 }
 
@@ -99,7 +99,11 @@ func (l *Ledger) Status() Status {
 	voter := false
 	for _, server := range l.raft.GetConfiguration().Configuration().Servers {
 		voter = voter || string(server.ID) == l.cfg.Node
-		s.Voters = append(s.Voters, Voter{Name: string(server.ID), Addr: string(server.Address), Region: l.members[string(server.ID)].Region})
+		v := Voter{Name: string(server.ID), Addr: string(server.Address)}
+		if m, ok := l.members[v.Name]; ok && m.Addr != "" {
+			v.Addr, v.Region = m.Addr, m.Region
+		}
+		s.Voters = append(s.Voters, v)
 	}
 	l.membersMu.Unlock()
 	switch state := l.raft.State(); {

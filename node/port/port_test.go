@@ -48,9 +48,7 @@ func TestStreamsByKind(t *testing.T) {
 		if _, err := io.ReadFull(served, buf); err != nil || string(buf) != "call" {
 			t.Errorf("%q, %v", buf, err)
 		}
-		if s := b.Stats(); s.Accepted != 2 || s.Streams != 2 || s.HalfOpen != 0 {
-			t.Errorf("%+v", s)
-		}
+		until(t, "two were accepted", func() bool { s := b.Stats(); return s.Accepted == 2 && s.Streams == 2 && s.HalfOpen == 0 })
 		served.Close()
 		c.Close()
 		until(t, "closed streams are forgotten", func() bool { return a.Stats().Streams == 1 && b.Stats().Streams == 0 })
