@@ -80,7 +80,6 @@ type drive struct {
 	conns  map[string]*backend
 	cut    func(n int) int // how many of n bytes to hand over at once
 	steps  int
-	lose   func(b *backend, frame byte) bool
 }
 
 // backend is as much of a PostgreSQL server as a session can tell.
@@ -91,7 +90,6 @@ type backend struct {
 	skip     bool
 	prepared map[string]string
 	portal   string
-	copying  bool
 }
 
 func newDrive(t testing.TB, client []byte) *drive {

@@ -94,7 +94,6 @@ type rigOptions struct {
 	maxFrame   int
 	shards     []shardServers // instead of the shared ones
 	backends   []rib.Backend  // more of them, announced as primaries that are up
-	replicaLag time.Duration
 }
 
 const (
