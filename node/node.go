@@ -343,6 +343,7 @@ func (n *Node) openServer(context.Context) error {
 	}
 	n.pgLn = ln
 	n.opened("clients", func() error {
+		_ = ln.Close() // also if Serve has not come to know it yet
 		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout.Duration)
 		defer cancel()
 		if err := n.server.Shutdown(ctx); err != nil {
