@@ -23,26 +23,28 @@ const (
 // membership is the content of clusterFile.
 type membership struct {
 	ClusterID string `json:"cluster_id"`
+	// Making: this node is to make the cluster and has not seen it made. It goes away once the cluster's first command is applied:
+	// a node that lost Raft's files later must never make the cluster a second time.
+	Making bool `json:"making,omitempty"`
 }
 
-// readMembership returns the cluster id on disk, empty if there is none.
-func readMembership(dir string) (string, error) {
+// readMembership returns what is on disk, the zero value if there is nothing.
+func readMembership(dir string) (m membership, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, clusterFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return m, nil
 	}
 	if err != nil {
-		return "", err
+		return m, err
 	}
-	var m membership
 	if err := json.Unmarshal(b, &m); err != nil || m.ClusterID == "" {
-		return "", fmt.Errorf("%s holds no cluster id: restore it, or empty the directory to join anew", filepath.Join(dir, clusterFile))
+		return m, fmt.Errorf("%s holds no cluster id: restore it, or empty the directory to join anew", filepath.Join(dir, clusterFile))
 	}
-	return m.ClusterID, nil
+	return m, nil
 }
 
-func writeMembership(dir, clusterID string) error {
-	b, err := json.Marshal(membership{ClusterID: clusterID})
+func writeMembership(dir string, m membership) error {
+	b, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}

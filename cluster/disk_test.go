@@ -96,8 +96,8 @@ func TestLateVoterGetsASnapshot(t *testing.T) {
 			return nil
 		})
 		w.until("it keeps which cluster it belongs to", func() error {
-			if id, err := readMembership(b.dir); err != nil || id != "c1" {
-				return errors.Join(err, errors.New(id))
+			if m, err := readMembership(b.dir); err != nil || m != (membership{ClusterID: "c1"}) {
+				return errors.Join(err, errors.New(m.ClusterID))
 			}
 			return nil
 		})
@@ -155,7 +155,7 @@ func TestDamagedFiles(t *testing.T) {
 		if err := open(); err == nil || !strings.Contains(err.Error(), clusterFile) {
 			t.Errorf("damaged membership: %v", err)
 		}
-		if err := writeMembership(a.dir, "c2"); err != nil {
+		if err := writeMembership(a.dir, membership{ClusterID: "c2"}); err != nil {
 			t.Fatal(err)
 		}
 		if err := open(); !errors.Is(err, ErrOtherCluster) {

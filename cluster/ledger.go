@@ -117,8 +117,9 @@ type Ledger struct {
 	encodedTable *rib.Ownership
 	encoded      []byte
 
-	saveMu sync.Mutex // one writer of the file
-	saved  rib.Epoch
+	saveMu sync.Mutex // one writer of the files
+	saved  rib.Epoch  // of the table on disk
+	making bool       // as on disk, see membership
 
 	membersMu   sync.Mutex
 	members     map[string]rib.Member // as last told to Reconcile, by name; kept when a member goes
@@ -197,6 +198,12 @@ func (l *Ledger) Open() error {
 	}
 	l.raft, l.stores = r, stores
 	l.isOpen = true
+	if l.making && l.saved == (rib.Epoch{}) {
+		// An earlier Bootstrap got this far and no further. It fails if Raft has state, which is as good.
+		if err := l.bootstrapRaft(); err != nil && !errors.Is(err, ErrHasState) {
+			l.log.Error("cannot go on making the cluster", slog.Any("error", err))
+		}
+	}
 	close(l.opened)
 	l.wg.Go(l.save)
 	l.wg.Go(l.watchLeadership)
@@ -205,10 +212,12 @@ func (l *Ledger) Open() error {
 
 // restore publishes the table kept on disk.
 func (l *Ledger) restore() error {
-	id, err := readMembership(l.cfg.Dir)
+	m, err := readMembership(l.cfg.Dir)
 	if err != nil {
 		return err
 	}
+	id := m.ClusterID
+	l.making = m.Making
 	o, err := readTable(l.cfg.Dir)
 	if err != nil {
 		// Raft or a peer will bring it back; without either, serving nothing is right.
@@ -230,7 +239,7 @@ func (l *Ledger) restore() error {
 			l.cfg.Dir, ErrOtherCluster, clusterFile, id, o.ClusterID)
 	}
 	if id == "" {
-		if err := writeMembership(l.cfg.Dir, o.ClusterID); err != nil {
+		if err := writeMembership(l.cfg.Dir, membership{ClusterID: o.ClusterID}); err != nil {
 			return err
 		}
 		l.clusterID.Store(&o.ClusterID)
@@ -316,15 +325,14 @@ func (l *Ledger) Bootstrap(clusterID string) error {
 	if l.HasState() {
 		return ErrHasState
 	}
-	if err := writeMembership(l.cfg.Dir, clusterID); err != nil {
+	if err := writeMembership(l.cfg.Dir, membership{ClusterID: clusterID, Making: true}); err != nil {
 		return err
 	}
+	l.saveMu.Lock()
+	l.making = true
+	l.saveMu.Unlock()
 	l.clusterID.Store(&clusterID)
-	servers := []raft.Server{{ID: raft.ServerID(l.cfg.Node), Address: l.transport.LocalAddr()}}
-	if err := l.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error(); err != nil {
-		if errors.Is(err, raft.ErrCantBootstrap) {
-			return ErrHasState
-		}
+	if err := l.bootstrapRaft(); err != nil {
 		return err
 	}
 	l.hurry()
@@ -339,6 +347,15 @@ func (l *Ledger) Bootstrap(clusterID string) error {
 	case <-late.C:
 		return errors.New("the new cluster did not elect its only node in time; it goes on trying")
 	}
+}
+
+func (l *Ledger) bootstrapRaft() error {
+	servers := []raft.Server{{ID: raft.ServerID(l.cfg.Node), Address: l.transport.LocalAddr()}}
+	err := l.raft.BootstrapCluster(raft.Configuration{Servers: servers}).Error()
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		return ErrHasState
+	}
+	return err
 }
 
 // hurry starts the election of a node that is its own majority: there is nobody to wait for.
@@ -372,7 +389,7 @@ func (l *Ledger) Admit(clusterID string) error {
 	default:
 		return fmt.Errorf("%w: this node belongs to cluster %s, not to %s", ErrOtherCluster, l.ClusterID(), clusterID)
 	}
-	if err := writeMembership(l.cfg.Dir, clusterID); err != nil {
+	if err := writeMembership(l.cfg.Dir, membership{ClusterID: clusterID}); err != nil {
 		return err
 	}
 	l.clusterID.Store(&clusterID)
@@ -463,11 +480,12 @@ func (l *Ledger) saveNow() error {
 	if o.ClusterID == "" || o.Epoch.Compare(l.saved) <= 0 {
 		return nil
 	}
-	if l.ClusterID() == "" { // a node that Raft brought in before anybody said hello
-		if err := writeMembership(l.cfg.Dir, o.ClusterID); err != nil {
+	if l.ClusterID() == "" || l.making { // Raft brought it in before anybody said hello, or the cluster is made
+		if err := writeMembership(l.cfg.Dir, membership{ClusterID: o.ClusterID}); err != nil {
 			return err
 		}
 		l.clusterID.CompareAndSwap(nil, &o.ClusterID)
+		l.making = false
 	}
 	b, err := l.encodedFor(o)
 	if err != nil {

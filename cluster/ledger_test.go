@@ -298,28 +298,49 @@ func TestUnreachableNodeIsNoVoter(t *testing.T) {
 	})
 }
 
-// TestInterruptedBootstrap: the node died between Raft's bootstrap and the cluster's first command.
+// TestInterruptedBootstrap: the node died somewhere on the way; the next start goes on with the same cluster. Once it is made, a node that
+// loses Raft's files does not make it again.
 func TestInterruptedBootstrap(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		a := w.add("a", "iad")
-		a.stop()
-		if err := writeMembership(a.dir, "c1"); err != nil {
-			t.Fatal(err)
-		}
-		a.start()
-		err := a.ledger.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{ID: "a", Address: raft.ServerAddress(a.host.Addr(raftPort))}}}).Error()
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.stop()
-		a.start()
-		w.until("the cluster has its id", func() error {
-			if got := a.table.Owners().Get().ClusterID; got != "c1" {
-				return errors.New(got)
+	for name, reached := range map[string]func(t *testing.T, a *testNode){
+		"before Raft's bootstrap": func(*testing.T, *testNode) {},
+		"before the first command": func(t *testing.T, a *testNode) {
+			servers := []raft.Server{{ID: "a", Address: raft.ServerAddress(a.host.Addr(raftPort))}}
+			if err := raft.BootstrapCluster(a.ledger.raftConfig(), a.disk.Log, a.disk.Stable, a.disk.Snapshots, a.ledger.transport,
+				raft.Configuration{Servers: servers}); err != nil {
+				t.Fatal(err)
 			}
-			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				a := w.add("a", "iad")
+				reached(t, a)
+				a.stop()
+				if err := writeMembership(a.dir, membership{ClusterID: "c1", Making: true}); err != nil {
+					t.Fatal(err)
+				}
+				a.start()
+				if !a.ledger.HasState() {
+					t.Error("a cluster half made is no state")
+				}
+				w.until("the cluster has its id, and is not made any more", func() error {
+					m, err := readMembership(a.dir)
+					if got := a.table.Owners().Get().ClusterID; got != "c1" || m.Making {
+						return errors.Join(err, errors.New(got))
+					}
+					return nil
+				})
+				a.stop()
+				log := raft.NewInmemStore()
+				a.disk.Log, a.disk.Stable = log, log
+				a.start()
+				<-time.After(time.Minute)
+				if s := a.ledger.Status(); s.Role != "follows" || s.Epoch.Index == 0 {
+					t.Errorf("after the loss of Raft's files: %+v", s)
+				}
+			})
 		})
-	})
+	}
 }
 
 // TestOlderTableIsNotApplied: a voter that is ahead of the node it pulls from stays as it is, and so does a follower.

@@ -103,6 +103,22 @@ func (n *testNode) get(t *testing.T, path string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
+// post sends JSON to the node's HTTP port.
+func (n *testNode) post(t *testing.T, path, body string) (status int, answer string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Post(n.url()+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
 func TestFirstNodeMakesAClusterAndARestartKeepsIt(t *testing.T) {
 	cfg := testConfig(t, "iad")
 	first := newNode(t, cfg, nil).open(t)

@@ -28,7 +28,6 @@ type env struct {
 	fib      *fib.Handle
 	planner  *sqlkey.Planner
 	catalog  func(*fib.Table) *sqlkey.Catalog
-	rule     func(database string) sqlkey.DatabaseRule
 	now      func() time.Time
 	random   func() uint32
 	maxFrame int

@@ -64,7 +64,6 @@ func testEnv(t testing.TB) *env {
 	return &env{
 		fib: handle, planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), metrics: noMetrics{},
 		catalog: func(*fib.Table) *sqlkey.Catalog { return catalog },
-		rule:    func(db string) sqlkey.DatabaseRule { return rules[db] },
 		now:     func() time.Time { clock = clock.Add(time.Millisecond); return clock },
 		random:  func() uint32 { return 1 }, maxFrame: 1 << 20,
 	}

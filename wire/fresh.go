@@ -35,13 +35,12 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity) (*fresh, *pg.Er
 	defer cancel()
 	c := newCore(&s.env, id.User, id.Database)
 	c.table = s.cfg.FIB.Load()
-	slot := c.anySlot(false)
+	slot := c.anySlot(need{catalogs: true})
 	if slot == nil {
 		if f != nil {
 			return f, nil
 		}
-		return nil, pg.NewError(pg.CodeCannotConnectNow, "no backend is known yet").
-			WithHint("See /debug on the node's HTTP port for what it has heard of.")
+		return nil, noShard(id.Database)
 	}
 	var last error
 	for _, hop := range slot.Candidates().Reads {

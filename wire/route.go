@@ -13,8 +13,9 @@ import (
 
 // need is where a request must run.
 type need struct {
-	slot  *fib.Slot // nil: any shard will do
-	write bool      // on the primary
+	slot     *fib.Slot // nil: any shard will do
+	write    bool      // on the primary
+	catalogs bool      // the system catalogs are read: best where all tables are
 }
 
 // route finds where one statement must run, from its plan and the arguments of this execution.
@@ -27,6 +28,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 	case sqlkey.None:
 		return n, plan.Err
 	case sqlkey.Any:
+		n.catalogs = plan.Catalogs
 		return n, nil
 	case sqlkey.Unsharded:
 		n.slot = c.table.Slot(plan.Shard)
@@ -34,9 +36,6 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 			return n, unknownShard(plan.Shard)
 		}
 		return n, nil
-	}
-	if e := c.readable(); e != nil {
-		return n, e
 	}
 	for i := range plan.Keys {
 		key, err := plan.AppendKey(c.keyBuf[:0], i, args, c.clientUTF8())
@@ -80,24 +79,11 @@ func (c *core) mustWrite(plan *sqlkey.Plan) bool {
 	return false
 }
 
-// readable refuses to look for keys in text that PostgreSQL would read in another way than the parser does.
-func (c *core) readable() *pg.Error {
-	if c.clientParams["standard_conforming_strings"] == "off" {
-		return pg.NewError(pg.CodeFeatureNotSupported, "sharded tables need standard_conforming_strings = on").
-			WithHint("SET standard_conforming_strings = on.")
-	}
-	if enc := c.clientParams["client_encoding"]; unsafeEncodings[enc] {
-		return pg.NewError(pg.CodeFeatureNotSupported, "sharded tables cannot be used with client_encoding "+enc).
-			WithHint("SET client_encoding = 'UTF8'.")
-	}
-	return nil
-}
-
 func (c *core) clientUTF8() bool { return c.clientParams["client_encoding"] == "UTF8" }
 
 // merge joins what two statements of one request need. Both must run on one shard.
 func (n *need) merge(o need, plan *sqlkey.Plan) *pg.Error {
-	n.write = n.write || o.write
+	n.write, n.catalogs = n.write || o.write, n.catalogs || o.catalogs
 	if o.slot == nil {
 		return nil
 	}
@@ -137,11 +123,10 @@ func (c *core) dispatch(n need) {
 	}
 	slot := n.slot
 	if slot == nil {
-		slot = c.anySlot(n.write)
+		slot = c.anySlot(n)
 	}
 	if slot == nil {
-		c.fail(pg.NewError(pg.CodeCannotConnectNow, "no shard is known yet").
-			WithHint("The node has not heard of any backend that it may use; see /debug on its HTTP port."))
+		c.fail(noShard(c.db))
 		return
 	}
 	cand := slot.Candidates()
@@ -181,24 +166,23 @@ func (c *core) elsewhere(n need) *pg.Error {
 		WithHint("Use one transaction for each shard.")
 }
 
-// anySlot picks the shard for a statement that names none.
-func (c *core) anySlot(write bool) *fib.Slot {
-	return AnySlot(c.table, c.env.rule(c.db), write)
-}
-
-// AnySlot picks the shard for a statement that names none: a write goes to the database's own shard, all else to the closest.
-// It is nil if no shard has a backend that could run it. Explanations use it too, so that they say what sessions do.
-func AnySlot(table *fib.Table, rule sqlkey.DatabaseRule, write bool) *fib.Slot {
-	if rule.Shard != "" && write {
-		if s := table.Slot(rule.Shard); s != nil {
+// anySlot picks the shard for a statement that names none: the closest one that has the database.
+func (c *core) anySlot(n need) *fib.Slot {
+	catalog := c.env.catalog(c.table)
+	if n.catalogs || n.write {
+		if s := c.table.Slot(catalog.CatalogShard(c.db)); s != nil {
 			return s
 		}
 	}
 	var best *fib.Slot
 	var cost time.Duration
-	for _, s := range table.Slots() {
+	for _, shard := range catalog.Shards(c.db) {
+		s := c.table.Slot(shard)
+		if s == nil {
+			continue
+		}
 		hops := s.Candidates().Reads
-		if write {
+		if n.write {
 			hops = s.Candidates().Writes
 		}
 		if len(hops) == 0 || best != nil && !hops[0].Healthy {
@@ -292,6 +276,11 @@ func (c *core) returned() {
 		c.tried++
 		c.setHop()
 	}
+}
+
+func noShard(database string) *pg.Error {
+	return pg.NewError(pg.CodeCannotConnectNow, "no shard is known to hold database "+database).
+		WithHint("Set the key \"shard\" of [[databases]], make a keyspace, or wait for the node to hear of backends: see /debug on its HTTP port.")
 }
 
 func unknownShard(name string) *pg.Error {

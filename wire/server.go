@@ -90,8 +90,7 @@ func NewServer(cfg Config) *Server {
 	s.accept = pg.AcceptConfig{Lookup: cfg.Lookup, Method: cfg.AuthMethod, Timeout: cfg.StartupTimeout}
 	s.env = env{
 		fib: cfg.FIB, planner: cfg.Planner, catalog: s.catalogFor, metrics: cfg.Metrics,
-		rule: func(db string) sqlkey.DatabaseRule { return cfg.Databases[db] },
-		now:  time.Now, random: mrand.Uint32, maxFrame: cfg.MaxFrame,
+		now: time.Now, random: mrand.Uint32, maxFrame: cfg.MaxFrame,
 	}
 	return s
 }

@@ -180,9 +180,3 @@ func quoteLiteral(s string) string {
 	}
 	return q
 }
-
-// unsafeEncodings may hold the bytes of a quote or a backslash inside a character, so that text in them cannot be read
-// without PostgreSQL's conversion tables.
-var unsafeEncodings = map[string]bool{
-	"SJIS": true, "BIG5": true, "GBK": true, "UHC": true, "GB18030": true, "JOHAB": true, "SHIFT_JIS_2004": true,
-}

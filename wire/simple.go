@@ -57,7 +57,10 @@ func (c *core) lookupBytes(sql []byte) *sqlkey.Plan {
 }
 
 func (c *core) planning() (time.Time, sqlkey.Env) {
-	return c.env.now(), sqlkey.Env{Database: c.db, SearchPath: c.searchPath(), User: c.user}
+	return c.env.now(), sqlkey.Env{
+		Database: c.db, SearchPath: c.searchPath(), User: c.user,
+		Backslashes: c.clientParams["standard_conforming_strings"] == "off", Encoding: c.clientParams["client_encoding"],
+	}
 }
 
 func (c *core) planned(start time.Time, plan *sqlkey.Plan) *sqlkey.Plan {

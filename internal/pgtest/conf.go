@@ -23,8 +23,10 @@ func defaults() map[string]string {
 		"max_replication_slots":        "20",
 		"max_worker_processes":         "16",
 		"wal_level":                    "logical",
-		"wal_keep_size":                "128MB",
-		"min_wal_size":                 "32MB",
+		"wal_init_zero":                "off", // less to write, and to remove
+		"wal_recycle":                  "off",
+		"wal_keep_size":                "64MB",
+		"min_wal_size":                 "8MB",
 		"hot_standby":                  "on",
 		"hot_standby_feedback":         "on",
 		"wal_receiver_status_interval": "1s",

@@ -69,7 +69,8 @@ type Server struct {
 // Primary makes and starts a primary, with a system identifier of its own.
 //
 // It runs initdb each time: with --no-sync that takes 0.3-0.4 s here, while copying a template (0.03 s) would give every
-// primary the same system identifier, which is what Rangefinder tells shards apart by; pg_resetwal cannot change it.
+// primary the same system identifier, which is what Rangefinder tells shards apart by; pg_resetwal cannot change it. WAL segments of 1 MB instead of 16 halve what
+// nine servers write, and what has to be removed in the end.
 func (f *Farm) Primary(ctx context.Context, o Options) (*Server, error) {
 	s := f.newServer(o, nil)
 	if err := f.register("primary", s); err != nil {
@@ -83,7 +84,7 @@ func (f *Farm) Primary(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	err := f.run(ctx, s.dir, nil, "initdb", "--pgdata", s.data(), "--username", superuser, "--pwfile", secret, "--no-sync",
-		"--no-instructions", "--encoding", "UTF8", "--locale", "C", "--auth", s.auth)
+		"--no-instructions", "--wal-segsize", "1", "--encoding", "UTF8", "--locale", "C", "--auth", s.auth)
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,10 @@ func (r *report) table(rows [][]string) {
 
 // millis writes a duration as people read them here.
 func millis(d time.Duration) string {
-	if d < 10*time.Millisecond {
+	switch {
+	case d < time.Millisecond:
+		return fmt.Sprintf("%.2f ms", d.Seconds()*1000)
+	case d < 10*time.Millisecond:
 		return fmt.Sprintf("%.1f ms", d.Seconds()*1000)
 	}
 	return fmt.Sprintf("%.0f ms", d.Seconds()*1000)
