@@ -36,17 +36,17 @@ func (n *Node) Route(_ context.Context, q RouteQuery) (RouteAnswer, error) {
 	if q.User == "" && len(n.cfg.Users) > 0 {
 		q.User = n.cfg.Users[0].Name
 	}
-	rule, known := n.databaseRules()[q.Database]
-	if !known {
+	if _, known := n.databaseRules()[q.Database]; !known {
 		return RouteAnswer{}, badRequest(fmt.Sprintf("database %.64q is not configured", q.Database), "See [[databases]] in the node's configuration.")
 	}
 	table := n.fib.Load()
-	plan := n.planner.Plan(n.server.Catalog(), &sqlkey.Env{Database: q.Database, User: q.User}, q.SQL)
-	return explainPlan(plan, table, q, rule, n.state.Node, n.cfg.Region), nil
+	catalog := n.server.Catalog()
+	plan := n.planner.Plan(catalog, &sqlkey.Env{Database: q.Database, User: q.User}, q.SQL)
+	return explainPlan(plan, table, q, catalog, n.state.Node, n.cfg.Region), nil
 }
 
 // explainPlan puts a plan and a table together as a session does at its first statement.
-func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, rule sqlkey.DatabaseRule, node, region string) RouteAnswer {
+func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sqlkey.Catalog, node, region string) RouteAnswer {
 	write := plan.Intent == sqlkey.Write
 	a := RouteAnswer{
 		SQL: q.SQL, Database: q.Database, User: q.User, Node: node, Region: region,
@@ -67,7 +67,7 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, rule sqlkey.
 	case sqlkey.Unsharded:
 		e = table.ExplainShard(plan.Shard, write)
 	case sqlkey.Any:
-		slot := wire.AnySlot(table, rule, write)
+		slot := wire.AnySlot(table, catalog, q.Database, plan.Catalogs, write)
 		if slot == nil {
 			a.Error = &StatementError{Code: pg.CodeCannotConnectNow, Message: "no shard is known yet", Hint: "See which backends nodes have announced: rangefinder status."}
 			return a

@@ -166,23 +166,29 @@ func (c *core) elsewhere(n need) *pg.Error {
 		WithHint("Use one transaction for each shard.")
 }
 
-// anySlot picks the shard for a statement that names none: the closest one that has the database.
+// anySlot picks the shard for a statement that names none.
 func (c *core) anySlot(n need) *fib.Slot {
-	catalog := c.env.catalog(c.table)
-	if n.catalogs || n.write {
-		if s := c.table.Slot(catalog.CatalogShard(c.db)); s != nil {
+	return AnySlot(c.table, c.env.catalog(c.table), c.db, n.catalogs, n.write)
+}
+
+// AnySlot picks the shard for a statement with the target Any: the closest one that has the database, or always the same one
+// for a write and for the catalogs (Plan.Catalogs). It is nil if no shard could run it. Explanations call it too, so that they
+// say what sessions do.
+func AnySlot(table *fib.Table, catalog *sqlkey.Catalog, database string, catalogs, write bool) *fib.Slot {
+	if catalogs || write {
+		if s := table.Slot(catalog.CatalogShard(database)); s != nil {
 			return s
 		}
 	}
 	var best *fib.Slot
 	var cost time.Duration
-	for _, shard := range catalog.Shards(c.db) {
-		s := c.table.Slot(shard)
+	for _, shard := range catalog.Shards(database) {
+		s := table.Slot(shard)
 		if s == nil {
 			continue
 		}
 		hops := s.Candidates().Reads
-		if n.write {
+		if write {
 			hops = s.Candidates().Writes
 		}
 		if len(hops) == 0 || best != nil && !hops[0].Healthy {
