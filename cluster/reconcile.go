@@ -65,7 +65,8 @@ func (l *Ledger) nextChange(members []rib.Member) *rib.Member {
 }
 
 // planVoters decides whom to add. It leaves alone the address of a voter that moved: addresses (below) is where Raft asks, and changing
-// it in the configuration makes raft 1.8.0 read and write it at once from two goroutines. members live now; known also holds those that lived before, for their regions.
+// it in the configuration makes raft 1.8.0 read and write it at once from two goroutines. members live now; known also holds those
+// that lived before, for their regions.
 func planVoters(servers []raft.Server, members []rib.Member, known map[string]rib.Member, want int) *rib.Member {
 	voters, regions := make(map[string]bool), make(map[string]int)
 	for _, s := range servers {
