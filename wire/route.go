@@ -176,7 +176,8 @@ func (c *core) anySlot(n need) *fib.Slot {
 // say what sessions do.
 func AnySlot(table *fib.Table, catalog *sqlkey.Catalog, database string, catalogs, write bool) *fib.Slot {
 	if catalogs || write {
-		if s := table.Slot(catalog.CatalogShard(database)); s != nil {
+		// Reads of the catalogs do without the usual shard when nothing of it is known, as after a restart all alone.
+		if s := table.Slot(catalog.CatalogShard(database)); s != nil && (write || len(s.Candidates().Reads) > 0) {
 			return s
 		}
 	}
