@@ -3,7 +3,6 @@ package fib
 import (
 	"bytes"
 	"encoding/binary"
-	"math/bits"
 	"sort"
 
 	"rangefinder/rib"
@@ -13,17 +12,21 @@ import (
 // starts that are at or before it (the first range's start, before all keys, is left out). Which structure counts them
 // is chosen when it is built:
 //
-//   - few: up to 64 starts, a binary search without branches;
-//   - radix: starts that are spread evenly, as hashes and counters are: a table by the leading bits says where to begin,
-//     and a fixed number of comparisons from there ends it;
-//   - tree: all others, a static B+-tree of 17-way nodes.
+//   - even: starts that are spread evenly, as hashes and counters are: a radix table by the leading bits says where to
+//     begin counting, and a fixed number of comparisons from there ends it;
+//   - tree: all others, a static B+-tree of 17-way nodes. Up to 16 starts it is one node, up to 272 it is two.
+//
+// Neither branches on a key's bits. Measured on an idle machine, a search among random keys costs 7 ns at 16 starts, 11 at
+// 64 and 16 at 1,000 with the tree, and 3, 3 and 3 with the radix table; a binary search 19, 27 and 47, and one written
+// without branches 17, 23 and 37, since each of its steps waits for the one before.
 //
 // Starts longer than eight bytes have their common prefix cut off first. Where eight bytes do not tell a key from a start,
 // the rest of the start decides, from one arena.
 type index struct {
 	// constant
 	ranges []rib.Range
-	slotOf []uint32 // by range: which of slots
+	narrow []uint8  // by range: which of slots. Four times as many fit into a cache line as of
+	wide   []uint32 // the same, used if there are more slots than a byte counts
 	shards []string // by slot
 	slots  []*Slot
 
@@ -39,28 +42,14 @@ type index struct {
 type kind uint8
 
 const (
-	few kind = iota
-	even
+	even kind = iota
 	tree
 )
 
-// fewStarts is the most that binary search is best for.
-const fewStarts = 64
-
 // newIndex builds the index of valid ranges. It has no slots yet.
 func newIndex(ranges []rib.Range) *index {
-	x := &index{ranges: ranges, slotOf: make([]uint32, len(ranges)), n: len(ranges) - 1}
-	numbers := map[string]uint32{}
-	for i := range ranges {
-		shard := ranges[i].Shard
-		number, ok := numbers[shard]
-		if !ok {
-			number = uint32(len(x.shards))
-			numbers[shard] = number
-			x.shards = append(x.shards, shard)
-		}
-		x.slotOf[i] = number
-	}
+	x := &index{ranges: ranges, n: len(ranges) - 1}
+	x.nameShards()
 	x.prefix = commonPrefix(ranges[1:])
 	x.starts = make([]uint64, x.n, x.n+nodeWidth)
 	for i := range x.starts {
@@ -70,16 +59,43 @@ func newIndex(ranges []rib.Range) *index {
 	for pad := x.starts[x.n:cap(x.starts)]; len(pad) > 0; pad = pad[1:] {
 		pad[0] = ^uint64(0)
 	}
-	switch {
-	case x.n <= fewStarts:
-		x.kind = few
-	case x.radix.build(x.starts):
-		x.kind = even
-	default:
+	if x.kind = even; !x.radix.build(x.starts) {
 		x.kind = tree
-		x.levels = newTree(x.starts[:x.n:cap(x.starts)])
+		x.levels = newTree(x.starts)
 	}
 	return x
+}
+
+// nameShards numbers the shards and notes each range's.
+func (x *index) nameShards() {
+	numbers := map[string]uint32{}
+	x.wide = make([]uint32, len(x.ranges))
+	for i := range x.ranges {
+		shard := x.ranges[i].Shard
+		number, ok := numbers[shard]
+		if !ok {
+			number = uint32(len(x.shards))
+			numbers[shard] = number
+			x.shards = append(x.shards, shard)
+		}
+		x.wide[i] = number
+	}
+	if len(x.shards) > 256 {
+		return
+	}
+	x.narrow = make([]uint8, len(x.wide))
+	for i, number := range x.wide {
+		x.narrow[i] = uint8(number)
+	}
+	x.wide = nil
+}
+
+// slotOf is the slot of a range.
+func (x *index) slotOf(i int) *Slot {
+	if x.narrow != nil {
+		return x.slots[x.narrow[i]]
+	}
+	return x.slots[x.wide[i]]
 }
 
 // withSlots is the index with its shards' slots filled in.
@@ -143,14 +159,10 @@ func (x *index) find(key []byte) int {
 
 // count is how many starts are at or before the number.
 func (x *index) count(number uint64) int {
-	switch x.kind {
-	case few:
-		return countFew(x.starts[:x.n], number)
-	case even:
+	if x.kind == even {
 		return x.radix.count(x.starts, number)
-	default:
-		return countTree(x.levels, x.starts[:x.n], number)
 	}
+	return countTree(x.levels, x.starts, number)
 }
 
 // breakTie decides among the starts whose number is the key's: those before end.
@@ -160,26 +172,6 @@ func (x *index) breakTie(number uint64, end int, key []byte) int {
 		begin = x.count(number - 1)
 	}
 	return begin + sort.Search(end-begin, func(i int) bool { return bytes.Compare(x.ties.rest(x, begin+i), key) > 0 })
-}
-
-// notBefore is 1 if a <= b, else 0. An if would be compiled to a branch that every second key mispredicts.
-func notBefore(a, b uint64) uint64 {
-	_, borrow := bits.Sub64(b, a, 0)
-	return 1 ^ borrow
-}
-
-// countFew is a binary search in which every step is made, whatever it finds.
-func countFew(starts []uint64, number uint64) int {
-	base, n := 0, len(starts)
-	if n == 0 {
-		return 0
-	}
-	for n > 1 {
-		half := n / 2
-		base += half & -int(notBefore(starts[base+half-1], number))
-		n -= half
-	}
-	return base + int(notBefore(starts[base], number))
 }
 
 // ties holds the starts whole, without the common prefix, one after another.

@@ -3,7 +3,7 @@ package fib
 import "math/bits"
 
 // maxRun is the most starts that one bucket of the radix table may hold: they are compared one by one.
-const maxRun = 8
+const maxRun = 12
 
 // radix says for the leading bits of a number where among the starts to begin counting.
 type radix struct {
@@ -16,9 +16,13 @@ type radix struct {
 // build fills the table; false if the starts are too uneven for it. starts has at least maxRun of padding behind it.
 func (r *radix) build(starts []uint64) bool {
 	n := len(starts)
+	if n == 0 {
+		return false
+	}
 	r.low, r.high = starts[0], starts[n-1]
-	// One to four buckets a start: many of them empty, but most starts alone in theirs.
-	r.shift = uint8(max(0, bits.Len64(r.high-r.low)-bits.Len(uint(n))-1))
+	// Half a bucket to two a start. More would save comparisons, but they come out of one cache line and a larger table
+	// would not.
+	r.shift = uint8(max(0, bits.Len64(r.high-r.low)-bits.Len(uint(n))))
 	r.first = make([]uint32, (r.high-r.low)>>r.shift+1)
 	run, bucket := 0, uint64(0)
 	for i, s := range starts {
@@ -48,9 +52,17 @@ func (r *radix) count(starts []uint64, number uint64) int {
 		return len(starts)
 	}
 	i := int(r.first[(number-r.low)>>r.shift])
-	count := uint64(i)
+	count := uint64(i + r.run)
 	for _, s := range starts[i : i+r.run : cap(starts)] {
-		count += notBefore(s, number)
+		count = lessIfAfter(count, s, number)
 	}
 	return int(count)
+}
+
+// lessIfAfter is sum-1 if start > number, else sum: two instructions, where an if would be compiled to a branch that every
+// second key mispredicts.
+func lessIfAfter(sum, start, number uint64) uint64 {
+	_, after := bits.Sub64(number, start, 0)
+	sum, _ = bits.Sub64(sum, 0, after)
+	return sum
 }

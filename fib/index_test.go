@@ -136,9 +136,8 @@ func TestIndexIsChosen(t *testing.T) {
 		n     int
 		want  kind
 	}{
-		{"even", 64, few}, {"skewed", 64, few},
-		{"even", 65, even}, {"even", 100_000, even}, {"counter", 5000, even}, {"dense", 5000, even}, {"hashes", 10_000, even},
-		{"skewed", 5000, tree}, {"two prefixes", 5000, tree},
+		{"even", 1, even}, {"even", 65, even}, {"even", 100_000, even}, {"counter", 5000, even}, {"dense", 5000, even}, {"hashes", 10_000, even}, {"even", 0, tree},
+		{"skewed", 64, tree}, {"skewed", 5000, tree}, {"two prefixes", 5000, tree},
 	} {
 		for _, s := range shapes {
 			if s.name != c.shape {
@@ -158,12 +157,36 @@ func TestIndexIsChosen(t *testing.T) {
 	}
 }
 
-func TestNotBefore(t *testing.T) {
+func TestLessIfAfter(t *testing.T) {
 	numbers := []uint64{0, 1, 2, 1<<63 - 1, 1 << 63, 1<<63 + 1, ^uint64(0) - 1, ^uint64(0)}
-	for _, a := range numbers {
-		for _, b := range numbers {
-			if got := notBefore(a, b); got != 0 && got != 1 || (got == 1) != (a <= b) {
-				t.Errorf("notBefore(%d, %d) is %d", a, b, got)
+	for _, start := range numbers {
+		for _, number := range numbers {
+			want := uint64(10)
+			if start > number {
+				want = 9
+			}
+			if got := lessIfAfter(10, start, number); got != want {
+				t.Errorf("lessIfAfter(10, %d, %d) is %d", start, number, got)
+			}
+		}
+	}
+}
+
+// More shards than a byte counts.
+func TestManyShards(t *testing.T) {
+	for _, shards := range []int{256, 257, 1000} {
+		var names []string
+		for i := range 2000 {
+			names = append(names, fmt.Sprintf("shard_%d", i%shards))
+		}
+		all := rib.EvenRanges(names)
+		x := newIndex(all).withSlots(func(shard string) *Slot { return &Slot{shard: shard} })
+		if (x.narrow == nil) != (shards > 256) {
+			t.Errorf("%d shards: narrow is %v", shards, x.narrow != nil)
+		}
+		for i := range all {
+			if got := x.slotOf(x.find(all[i].From)).Shard(); got != names[i] {
+				t.Fatalf("range %d is %s's, not %s's", i, got, names[i])
 			}
 		}
 	}

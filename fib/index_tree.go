@@ -1,7 +1,5 @@
 package fib
 
-import "math/bits"
-
 // nodeWidth is how many numbers one node of the tree holds: two cache lines.
 const nodeWidth = 16
 
@@ -44,8 +42,7 @@ func countTree(levels [][]uint64, starts []uint64, number uint64) int {
 	return node*nodeWidth + countNode((*[nodeWidth]uint64)(leaf), number)
 }
 
-// countNode counts without a branch: each comparison borrows 1 if the start is after the number, and the borrow is
-// subtracted, which is two instructions. Written out, since the compiler does not unroll, in four sums that do not wait
+// countNode counts without a branch. It is written out, since the compiler does not unroll, in four sums that do not wait
 // for each other.
 func countNode(n *[nodeWidth]uint64, number uint64) int {
 	a, b, c, d := uint64(nodeWidth), uint64(0), uint64(0), uint64(0)
@@ -66,11 +63,4 @@ func countNode(n *[nodeWidth]uint64, number uint64) int {
 	c = lessIfAfter(c, n[14], number)
 	d = lessIfAfter(d, n[15], number)
 	return int(a + b + c + d)
-}
-
-// lessIfAfter is sum-1 if start > number, else sum.
-func lessIfAfter(sum, start, number uint64) uint64 {
-	_, after := bits.Sub64(number, start, 0)
-	sum, _ = bits.Sub64(sum, 0, after)
-	return sum
 }

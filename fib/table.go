@@ -37,7 +37,7 @@ func (t *Table) Lookup(ks rib.KeyspaceID, key rib.Key) (Owner, bool) {
 		return Owner{}, false
 	}
 	i := x.find(key)
-	return Owner{x.slots[x.slotOf[i]], &x.ranges[i]}, true
+	return Owner{x.slotOf(i), &x.ranges[i]}, true
 }
 
 func (t *Table) index(ks rib.KeyspaceID) *index {
