@@ -248,3 +248,48 @@ func encodeFor(t *rapid.T, c *command) []byte {
 	}
 	return data
 }
+
+// bigState is a state with a keyspace of a million ranges.
+func bigState() *state {
+	s := newState()
+	s.generation, s.nextID = 1, 2
+	s.own = sampleOwnership(16, 1_000_000)
+	return s
+}
+
+func BenchmarkApplyAtAMillionRanges(b *testing.B) {
+	s := bigState()
+	spec := hashSpec("app.small", "small", "shard_1", "shard_2")
+	ks, _ := spec.Keyspace()
+	encoded, _ := encodeKeyspace(ks)
+	c := &command{Kind: kindKeyspace, Created: encoded}
+	data, _ := c.encode()
+	own := s.own
+	for b.Loop() {
+		s.own = own
+		if r := s.apply(100, c, data); r.err != nil {
+			b.Fatal(r.err)
+		}
+	}
+}
+
+func BenchmarkSnapshotAMillionRanges(b *testing.B) {
+	s := bigState()
+	for b.Loop() {
+		if _, err := s.copyForSnapshot().encode(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRestoreAMillionRanges(b *testing.B) {
+	encoded, err := bigState().encode()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := decodeState(encoded); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -438,3 +438,20 @@ func serveHello(t testing.TB, p *Port, self Hello) {
 		}
 	})
 }
+
+func BenchmarkDial(b *testing.B) {
+	for name, key := range map[string][]byte{"plain": nil, "key": testKey('k')} {
+		b.Run(name, func(b *testing.B) {
+			p := open(b, Config{Key: key})
+			echo(b, p, KindPull)
+			for b.Loop() {
+				c, err := p.Dial(b.Context(), KindPull, p.Addr())
+				if err != nil {
+					b.Fatal(err)
+				}
+				says(b, c, "x")
+				c.Close()
+			}
+		})
+	}
+}
