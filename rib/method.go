@@ -35,9 +35,9 @@ type Method interface {
 func MethodByName(name string) (Method, error) {
 	switch name {
 	case "hash":
-		return hashMethod{}, nil
+		return &hashMethod{}, nil
 	case "range":
-		return rangeMethod{}, nil
+		return &rangeMethod{}, nil
 	}
 	return nil, fmt.Errorf("%w %q: hash and range exist", ErrMethod, name)
 }
@@ -57,9 +57,9 @@ func QuoteLiteral(s string) string {
 // hashMethod spreads keys by PostgreSQL's hash: eight bytes a column.
 type hashMethod struct{}
 
-func (hashMethod) Name() string { return "hash" }
+func (*hashMethod) Name() string { return "hash" }
 
-func (hashMethod) AppendKey(dst Key, v Value) (Key, error) {
+func (*hashMethod) AppendKey(dst Key, v Value) (Key, error) {
 	var position uint64
 	switch v.Type {
 	case TypeBigint:
@@ -72,7 +72,11 @@ func (hashMethod) AppendKey(dst Key, v Value) (Key, error) {
 	case TypeText:
 		position = HashBytes(v.Bytes)
 	case TypeUUID:
-		position = HashBytes(v.UUID[:])
+		u, err := v.UUID()
+		if err != nil {
+			return dst, err
+		}
+		position = HashBytes(u[:])
 	default:
 		return dst, fmt.Errorf("%w %s", ErrKeyType, v.Type)
 	}
@@ -82,7 +86,7 @@ func (hashMethod) AppendKey(dst Key, v Value) (Key, error) {
 // signBit turns unsigned order into bigint's order, which is all that SQL has, and back.
 const signBit = 1 << 63
 
-func (hashMethod) Predicate(columns []string, types []Type, from, to Key) string {
+func (*hashMethod) Predicate(columns []string, types []Type, from, to Key) string {
 	hashed := make([]string, len(columns))
 	for i, c := range columns {
 		hashed[i] = "(" + hashFunction(types[i]) + "(" + c + ", 0) # '-9223372036854775808'::bigint)"
@@ -110,7 +114,7 @@ func hashFunction(t Type) string {
 	return "hashint8extended"
 }
 
-func (m hashMethod) ParseBound(types []Type, s string) (Key, error) {
+func (m *hashMethod) ParseBound(types []Type, s string) (Key, error) {
 	if s == "" {
 		return nil, nil
 	}
@@ -128,7 +132,7 @@ func (m hashMethod) ParseBound(types []Type, s string) (Key, error) {
 	return k, nil
 }
 
-func (m hashMethod) FormatKey(types []Type, k Key) string {
+func (m *hashMethod) FormatKey(types []Type, k Key) string {
 	if m.CheckBound(types, k) != nil {
 		return fmt.Sprintf("invalid(%x)", []byte(k))
 	}
@@ -142,7 +146,7 @@ func (m hashMethod) FormatKey(types []Type, k Key) string {
 	return b.String()
 }
 
-func (hashMethod) CheckBound(types []Type, k Key) error {
+func (*hashMethod) CheckBound(types []Type, k Key) error {
 	if len(k)%8 != 0 || len(k) > 8*len(types) {
 		return fmt.Errorf("%w %x: a position is 8 bytes for each of %d columns", ErrBound, []byte(k), len(types))
 	}

@@ -15,9 +15,9 @@ import (
 // with a NUL, which it cannot hold itself, so "a" sorts before "ab" also when another column follows.
 type rangeMethod struct{}
 
-func (rangeMethod) Name() string { return "range" }
+func (*rangeMethod) Name() string { return "range" }
 
-func (rangeMethod) AppendKey(dst Key, v Value) (Key, error) {
+func (*rangeMethod) AppendKey(dst Key, v Value) (Key, error) {
 	switch v.Type {
 	case TypeBigint, TypeInt:
 		if v.Type == TypeInt && v.Int != int64(int32(v.Int)) {
@@ -30,13 +30,17 @@ func (rangeMethod) AppendKey(dst Key, v Value) (Key, error) {
 		}
 		return append(append(dst, v.Bytes...), 0), nil
 	case TypeUUID:
-		return append(dst, v.UUID[:]...), nil
+		u, err := v.UUID()
+		if err != nil {
+			return dst, err
+		}
+		return append(dst, u[:]...), nil
 	}
 	return dst, fmt.Errorf("%w %s", ErrKeyType, v.Type)
 }
 
 // decode is AppendKey's inverse, for as many columns as k holds.
-func (rangeMethod) decode(types []Type, k Key) (values []Value, err error) {
+func (*rangeMethod) decode(types []Type, k Key) (values []Value, err error) {
 	for rest := k; len(rest) > 0; {
 		if len(values) == len(types) {
 			return nil, fmt.Errorf("%w %x: more than %d columns", ErrBound, []byte(k), len(types))
@@ -55,7 +59,7 @@ func (rangeMethod) decode(types []Type, k Key) (values []Value, err error) {
 			v.Bytes, size = rest[:end], end+1
 		case TypeUUID:
 			if size = 16; len(rest) >= size {
-				v.UUID = [16]byte(rest)
+				v.Bytes = rest[:size]
 			}
 		default:
 			return nil, fmt.Errorf("%w %s", ErrKeyType, v.Type)
@@ -68,12 +72,12 @@ func (rangeMethod) decode(types []Type, k Key) (values []Value, err error) {
 	return values, nil
 }
 
-func (m rangeMethod) CheckBound(types []Type, k Key) error {
+func (m *rangeMethod) CheckBound(types []Type, k Key) error {
 	_, err := m.decode(types, k)
 	return err
 }
 
-func (m rangeMethod) Predicate(columns []string, types []Type, from, to Key) string {
+func (m *rangeMethod) Predicate(columns []string, types []Type, from, to Key) string {
 	exprs := make([]string, len(columns))
 	for i, c := range columns {
 		exprs[i] = c
@@ -91,7 +95,7 @@ func (m rangeMethod) Predicate(columns []string, types []Type, from, to Key) str
 			case TypeText:
 				l = append(l, QuoteLiteral(string(v.Bytes))+"::text")
 			case TypeUUID:
-				l = append(l, "'"+formatUUID(v.UUID)+"'::uuid")
+				l = append(l, "'"+formatUUID(v.Bytes)+"'::uuid")
 			default:
 				l = append(l, "'"+strconv.FormatInt(v.Int, 10)+"'::bigint")
 			}
@@ -101,7 +105,7 @@ func (m rangeMethod) Predicate(columns []string, types []Type, from, to Key) str
 	return predicate(columns, exprs, literals(from), literals(to))
 }
 
-func (m rangeMethod) ParseBound(types []Type, s string) (Key, error) {
+func (m *rangeMethod) ParseBound(types []Type, s string) (Key, error) {
 	if s == "" {
 		return nil, nil
 	}
@@ -162,7 +166,7 @@ func splitColumns(types []Type, s string) (parts [][]byte, err error) {
 	}
 }
 
-func (m rangeMethod) FormatKey(types []Type, k Key) string {
+func (m *rangeMethod) FormatKey(types []Type, k Key) string {
 	values, err := m.decode(types, k)
 	if err != nil {
 		return fmt.Sprintf("invalid(%x)", []byte(k))
@@ -175,7 +179,7 @@ func (m rangeMethod) FormatKey(types []Type, k Key) string {
 				parts[i] = "'" + strings.ReplaceAll(parts[i], "'", "''") + "'"
 			}
 		case TypeUUID:
-			parts[i] = formatUUID(v.UUID)
+			parts[i] = formatUUID(v.Bytes)
 		default:
 			parts[i] = strconv.FormatInt(v.Int, 10)
 		}
@@ -194,7 +198,7 @@ func plain(s string) bool {
 	return s != ""
 }
 
-func formatUUID(u [16]byte) string {
-	h := hex.EncodeToString(u[:])
+func formatUUID(u []byte) string {
+	h := hex.EncodeToString(u)
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }

@@ -57,12 +57,20 @@ func (t *Type) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// Value is one column's value of a key. It is passed by value and never allocates; Bytes stays the caller's.
+// Value is one column's value of a key. It never allocates, Bytes stays the caller's, and it is no larger than what can be
+// passed in registers, since it is made for every statement.
 type Value struct {
 	Type  Type
-	Int   int64    // TypeBigint, TypeInt
-	Bytes []byte   // TypeText: UTF-8 without NUL
-	UUID  [16]byte // TypeUUID
+	Int   int64  // TypeBigint, TypeInt
+	Bytes []byte // TypeText: UTF-8 without NUL. TypeUUID: 16 bytes; or the text form, as ParseText leaves it (see UUID)
+}
+
+// UUID is the 16 bytes of a TypeUUID, in whichever form the value holds them. ErrKeySyntax: it holds none.
+func (v Value) UUID() ([16]byte, error) {
+	if len(v.Bytes) == 16 { // shorter than any text form
+		return [16]byte(v.Bytes), nil
+	}
+	return parseUUID(v.Bytes)
 }
 
 // ParseText reads a value as PostgreSQL's input function of that type does, so that what PostgreSQL takes for the same
@@ -76,7 +84,10 @@ func ParseText(t Type, s []byte) (Value, error) {
 	case TypeText:
 		return textValue(s)
 	case TypeUUID:
-		return parseUUID(s)
+		if _, err := parseUUID(s); err != nil {
+			return Value{}, err
+		}
+		return Value{Type: t, Bytes: s}, nil
 	}
 	return Value{}, fmt.Errorf("%w %s", ErrKeyType, t)
 }
@@ -107,7 +118,7 @@ func ParseBinary(t Type, b []byte) (Value, error) {
 		if len(b) != 16 {
 			return Value{}, fmt.Errorf("%w: %d bytes for type uuid in binary format; 16 are valid", ErrKeySyntax, len(b))
 		}
-		return Value{Type: t, UUID: [16]byte(b)}, nil
+		return Value{Type: t, Bytes: b}, nil
 	}
 	return Value{}, fmt.Errorf("%w %s", ErrKeyType, t)
 }
@@ -168,33 +179,33 @@ func parseInt(t Type, s []byte, low int64) (Value, error) {
 }
 
 // parseUUID is PostgreSQL's string_to_uuid: 32 hex digits in either case, a hyphen allowed after every fourth, braces.
-func parseUUID(s []byte) (Value, error) {
-	v, b := Value{Type: TypeUUID}, s
+func parseUUID(s []byte) (u [16]byte, err error) {
+	b := s
 	if len(b) > 0 && b[0] == '{' {
 		if b[len(b)-1] != '}' {
-			return Value{}, syntaxError(TypeUUID, s)
+			return u, syntaxError(TypeUUID, s)
 		}
 		b = b[1 : len(b)-1]
 	}
 	for i := range 16 {
 		if len(b) < 2 {
-			return Value{}, syntaxError(TypeUUID, s)
+			return u, syntaxError(TypeUUID, s)
 		}
 		high, ok1 := hexDigit(b[0])
 		low, ok2 := hexDigit(b[1])
 		if !ok1 || !ok2 {
-			return Value{}, syntaxError(TypeUUID, s)
+			return u, syntaxError(TypeUUID, s)
 		}
-		v.UUID[i] = high<<4 | low
+		u[i] = high<<4 | low
 		b = b[2:]
 		if len(b) > 0 && b[0] == '-' && i%2 == 1 && i < 15 {
 			b = b[1:]
 		}
 	}
 	if len(b) > 0 {
-		return Value{}, syntaxError(TypeUUID, s)
+		return u, syntaxError(TypeUUID, s)
 	}
-	return v, nil
+	return u, nil
 }
 
 func hexDigit(c byte) (byte, bool) {

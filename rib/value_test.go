@@ -71,8 +71,18 @@ func TestParseBinary(t *testing.T) {
 		}
 	}
 	v, err := rib.ParseBinary(rib.TypeUUID, []byte("0123456789abcdef"))
-	if err != nil || string(v.UUID[:]) != "0123456789abcdef" {
-		t.Errorf("a uuid is read as %x, %v", v.UUID, err)
+	if err != nil || string(v.Bytes) != "0123456789abcdef" {
+		t.Errorf("a uuid is read as %x, %v", v.Bytes, err)
+	}
+	v, err = rib.ParseText(rib.TypeUUID, []byte("{30313233-34353637-38396162-63646566}"))
+	check(t, err)
+	if u, err := v.UUID(); err != nil || string(u[:]) != "0123456789abcdef" {
+		t.Errorf("a uuid is read as %x, %v", u, err)
+	}
+	for _, name := range []string{"hash", "range"} {
+		if _, err := method(t, name).AppendKey(nil, rib.Value{Type: rib.TypeUUID, Bytes: []byte("short")}); !errors.Is(err, rib.ErrKeySyntax) {
+			t.Errorf("%s takes a uuid of 5 bytes: %v", name, err)
+		}
 	}
 }
 
