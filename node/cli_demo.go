@@ -9,7 +9,7 @@ import (
 
 type demoCmd struct {
 	Once bool   `help:"End after the last step; exit 0 only if every step showed what it should."`
-	Dir  string `placeholder:"DIR" help:"Where to make the temporary folder that everything is in; default: the system's place."`
+	Dir  string `placeholder:"DIR" help:"Where to make the temporary folder that everything is in; default: in memory if there is plenty, else the system's place."`
 }
 
 // Help is shown by `rangefinder demo --help`.

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"rangefinder/fib"
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
@@ -190,12 +191,31 @@ func (c *core) prepareHome(plan *sqlkey.Plan) {
 	case sqlkey.Unsharded:
 		c.seg.home = c.table.Slot(plan.Shard)
 	case sqlkey.Keyed:
-		for _, k := range c.table.Ownership().Keyspaces {
-			if k.ID == plan.Keyspace && len(k.Ranges) > 0 {
-				c.seg.home = c.table.Slot(k.Ranges[0].Shard)
-			}
+		c.seg.home = c.anyOf(plan.Keyspace)
+	}
+}
+
+// anyOf picks a shard of a keyspace that can be asked now. A statement must not fail because a shard is down that it will never
+// run on.
+func (c *core) anyOf(id rib.KeyspaceID) *fib.Slot {
+	var fallback *fib.Slot
+	keyspace := c.table.Ownership().Keyspace(id)
+	if keyspace == nil {
+		return nil
+	}
+	for i := range keyspace.Ranges {
+		s := c.table.Slot(keyspace.Ranges[i].Shard)
+		if s == nil {
+			continue
+		}
+		if reads := s.Candidates().Reads; len(reads) > 0 && reads[0].Healthy {
+			return s
+		}
+		if fallback == nil {
+			fallback = s
 		}
 	}
+	return fallback
 }
 
 func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
