@@ -93,7 +93,7 @@ func (c *cache) put(hash uint64, catalog *[32]byte, env *Env, sql string, plan *
 	for turn := uint64(0); s.bytes+e.size > c.budget && turn <= 2*uint64(len(c.buckets))/stripeCount; turn++ {
 		b := &c.buckets[(s.hand*stripeCount+hash&(stripeCount-1))&c.mask]
 		s.hand++
-		for i := range b {
+		for i := 0; i < ways && s.bytes+e.size > c.budget; i++ {
 			c.sweep(s, &b[i])
 		}
 	}
@@ -105,35 +105,34 @@ func (c *cache) put(hash uint64, catalog *[32]byte, env *Env, sql string, plan *
 	return plan
 }
 
-// slot finds room in a bucket: an empty slot, else one that was not used lately, else the first.
+// slot finds room in a bucket: an empty slot, else one that was not used lately, else any. Marks stay, as this is not the
+// clock: a full bucket alone makes no entry old.
 func (c *cache) slot(s *stripe, b *bucket) *atomic.Pointer[entry] {
 	for i := range b {
 		if b[i].Load() == nil {
 			return &b[i]
 		}
 	}
+	victim := &b[s.hand%ways]
 	for i := range b {
-		if c.sweep(s, &b[i]) {
-			return &b[i]
+		if !b[i].Load().used.Load() {
+			victim = &b[i]
+			break
 		}
 	}
-	s.bytes -= b[0].Load().size
-	b[0].Store(nil)
-	return &b[0]
+	s.bytes -= victim.Load().size
+	victim.Store(nil)
+	return victim
 }
 
 // sweep drops an entry that was not used since the last sweep.
-func (c *cache) sweep(s *stripe, slot *atomic.Pointer[entry]) bool {
+func (c *cache) sweep(s *stripe, slot *atomic.Pointer[entry]) {
 	e := slot.Load()
-	if e == nil {
-		return true
-	}
-	if e.used.Swap(false) {
-		return false
+	if e == nil || e.used.Swap(false) {
+		return
 	}
 	slot.Store(nil)
 	s.bytes -= e.size
-	return true
 }
 
 // bytes reckons what an entry takes.

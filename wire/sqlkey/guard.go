@@ -14,9 +14,32 @@ const (
 	shallow = maxDepth
 )
 
+// maxSigns bounds a run of plus and minus signs. The scanner takes such a run for one operator, finds that it cannot end in
+// a sign, and gives them back one by one, each time looking at the whole: a thousand take it minutes.
+const maxSigns = 64
+
+// manySigns tells whether a text holds a run of signs that would keep the scanner busy.
+func manySigns(sql string) bool {
+	run := 0
+	for i := range len(sql) {
+		switch {
+		case sql[i] == '+', sql[i] == '-' && (i == 0 || sql[i-1] != '-'):
+			if run++; run > maxSigns {
+				return true
+			}
+		default: // two minus signs begin a comment
+			run = 0
+		}
+	}
+	return false
+}
+
 // tooDeep tells whether a text's parse tree might be deeper than maxDepth. It needs the text's tokens only, which the
 // parser's own scanner finds without recursion. A text that cannot be scanned cannot be parsed either.
 func tooDeep(sql string) bool {
+	if manySigns(sql) {
+		return true
+	}
 	if len(sql) <= shallow {
 		return false
 	}

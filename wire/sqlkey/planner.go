@@ -136,7 +136,7 @@ func (p *Planner) compile(db *database, env *Env, sql string) *Plan {
 }
 
 var tooComplex = pg.NewError(pg.CodeStatementTooComplex, "the statement is too complex to be routed").
-	WithDetail(fmt.Sprintf("Its expressions or joins may be nested more than %d levels deep.", maxDepth)).
+	WithDetail(fmt.Sprintf("Its expressions or joins may be nested more than %d levels deep, or it has more than %d signs in a row.", maxDepth, maxSigns)).
 	WithHint("Split it, or put lists in an array parameter.")
 
 // unreadable tells why a text must not be parsed, if it must not.
