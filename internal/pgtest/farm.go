@@ -40,8 +40,9 @@ const (
 	farmFolder = "rangefinder-pg-"
 )
 
-// Open finds PostgreSQL and makes a folder for its servers inside dir ("" is the system's temporary folder). Folders and
-// servers left behind there by processes that died are removed. The error is ErrNotInstalled if there is no PostgreSQL.
+// Open finds PostgreSQL and makes a folder for its servers inside dir. "" is a place in memory if there is plenty of it, else
+// the system's temporary folder; the environment's TMPDIR overrides that. Folders and servers left behind there by processes
+// that died are removed. The error is ErrNotInstalled if there is no PostgreSQL.
 func Open(ctx context.Context, dir string) (*Farm, error) {
 	bin, err := BinDir()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -67,12 +68,15 @@ func serverUser() (*syscall.Credential, error) {
 	return nil, errors.New("PostgreSQL refuses to run as root, and this machine has neither a user postgres nor nobody")
 }
 
-// parentFolder returns the folder that a farm's own folder is made in. dir is the caller's wish, empty for the system's
-// temporary folder. As root the servers run as another user, who must be able to enter all the way down.
+// parentFolder returns the folder that a farm's own folder is made in. dir is the caller's wish, empty for a folder in memory
+// if there is plenty, else the system's temporary one. As root the servers run as another user, who must be able to enter all the way down.
 func parentFolder(dir string, cred *syscall.Credential) (string, error) {
 	candidates := []string{dir}
 	if dir == "" {
 		candidates = []string{os.TempDir(), "/tmp", "/var/tmp"}
+		if os.Getenv("TMPDIR") == "" && roomInMemory() {
+			candidates = append([]string{memoryFolder}, candidates...)
+		}
 	}
 	var last error
 	for _, c := range candidates {
@@ -86,6 +90,30 @@ func parentFolder(dir string, cred *syscall.Credential) (string, error) {
 		}
 	}
 	return "", last
+}
+
+// memoryFolder is where Linux offers a file system in memory. Nine servers are some 250 MB, all of it dirty pages: on a slow disk the
+// kernel's writing them back delays everybody's fsync (a Raft log's, say) by seconds, and their removal as well.
+const memoryFolder = "/dev/shm"
+
+// roomInMemory tells whether memoryFolder has so much room that servers may live there without anybody missing it.
+func roomInMemory() bool {
+	var fs syscall.Statfs_t
+	const tmpfs, gib = 0x01021994, 1 << 30
+	if syscall.Statfs(memoryFolder, &fs) != nil || fs.Type != tmpfs || fs.Bavail*uint64(fs.Bsize) < 4*gib {
+		return false
+	}
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(b), "MemAvailable:")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 {
+		return false
+	}
+	kib, err := strconv.ParseUint(fields[0], 10, 64)
+	return err == nil && kib<<10 >= 8*gib
 }
 
 // enterable returns an error naming the first folder on the way to dir that cred's user may not enter.

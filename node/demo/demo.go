@@ -20,7 +20,7 @@ type Options struct {
 	Once   bool      // end after the last step; false: stay until ctx ends
 	Binary string    // the rangefinder program that nodes run; "": this process's own
 	Out    io.Writer // the story; nil: standard output
-	Dir    string    // where the demo makes its temporary folder; "": the system's place
+	Dir    string    // where the demo makes its temporary folder; "": in memory if there is plenty, else the system's place
 }
 
 // demo is one running demonstration.

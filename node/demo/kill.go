@@ -42,7 +42,7 @@ func (d *demo) killUnderLoad(ctx context.Context) error {
 	r := d.routers[1]
 	victim := d.backend(shard, r.region)
 	next := d.backend(shard, home(shard)) // the closest of the others: iad
-	d.report.step("Kill the closest replica under load: %d clients read through %s, %s dies by SIGKILL", loadClients, r.region.name, victim.Name())
+	d.report.step("Kill the closest replica under load: %d clients read through %s, %s dies by SIGKILL", loadClients, r.region.name, victim.name)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -109,7 +109,7 @@ func (c *client) run(ctx context.Context, d *demo, r *router, conn *pgx.Conn, se
 			if err == nil {
 				c.answers = append(c.answers, answer{time.Now(), time.Since(begin), d.shardOf[key], s.by})
 				if s.value != d.notes[key] || s.by.shard != d.shardOf[key] {
-					c.wrong = append(c.wrong, fmt.Sprintf("customer %d: %q from %s, should be %q from %s", key, s.value, s.by.Name(), d.notes[key], shardName(d.shardOf[key])))
+					c.wrong = append(c.wrong, fmt.Sprintf("customer %d: %q from %s, should be %q from %s", key, s.value, s.by.name, d.notes[key], shardName(d.shardOf[key])))
 				}
 				break
 			}
@@ -141,7 +141,7 @@ func (d *demo) judge(clients []client, shard int, victim, next *backend, killed,
 			switch {
 			case a.shard != shard:
 				if a.by.region != victim.region {
-					others[a.by.Name()]++
+					others[a.by.name]++
 				}
 			case a.at.Before(killed):
 				before = append(before, a)
@@ -173,7 +173,7 @@ func (d *demo) judge(clients []client, shard int, victim, next *backend, killed,
 			home++
 		}
 	}
-	r.check(home == len(before), "before: %d of %d reads of %s came from %s, half of them within %s", home, len(before), shardName(shard), victim.Name(), millis(median(before)))
+	r.check(home == len(before), "before: %d of %d reads of %s came from %s, half of them within %s", home, len(before), shardName(shard), victim.name, millis(median(before)))
 
 	first := elsewhere[0].at.Sub(killed)
 	gap := longestGap(append(before[len(before)-1:], after...))
@@ -190,7 +190,7 @@ func (d *demo) judge(clients []client, shard int, victim, next *backend, killed,
 				there++
 			}
 		}
-		r.check(there == len(late), "after: %d of %d reads of %s come from %s, the next closest, half of them within %s", there, len(late), shardName(shard), next.Name(), millis(median(late)))
+		r.check(there == len(late), "after: %d of %d reads of %s come from %s, the next closest, half of them within %s", there, len(late), shardName(shard), next.name, millis(median(late)))
 	} else {
 		r.check(false, "no read of %s was answered %v after the kill", shardName(shard), failoverBound)
 	}
@@ -220,7 +220,7 @@ func (d *demo) bringBack(ctx context.Context) error {
 	const shard = 1
 	r := d.routers[1]
 	victim := d.backend(shard, r.region)
-	d.report.step("Start %s again", victim.Name())
+	d.report.step("Start %s again", victim.name)
 	if err := victim.Start(ctx); err != nil {
 		return err
 	}
@@ -233,13 +233,13 @@ func (d *demo) bringBack(ctx context.Context) error {
 	err = d.until(ctx, 60*time.Second, func() error {
 		s, err := d.ask(ctx, conn, readOrder, key)
 		if err == nil && s.by != victim {
-			err = fmt.Errorf("reads still come from %s", s.by.Name())
+			err = fmt.Errorf("reads still come from %s", s.by.name)
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	d.report.check(true, "reads of %s come from %s again, %.1f s after it took connections", shardName(shard), victim.Name(), time.Since(begin).Seconds())
+	d.report.check(true, "reads of %s come from %s again, %.1f s after it took connections", shardName(shard), victim.name, time.Since(begin).Seconds())
 	return nil
 }

@@ -109,7 +109,7 @@ func (d *demo) config(r *router) string {
 	f("\n[[users]]\nname = %q\npassword_file = %q", appUser, d.file("app.password"))
 	for shard := 1; shard <= shards; shard++ {
 		be := d.backend(shard, r.region)
-		f("\n[[backends]]\nname = %q\nshard = %q\naddress = %q", be.Name(), shardName(shard), be.Addr())
+		f("\n[[backends]]\nname = %q\nshard = %q\naddress = %q", be.name, shardName(shard), be.Addr())
 	}
 	for _, rule := range r.region.delays() {
 		f("\n[[lab]]\nnet = %q\nrtt = %q", rule.Net, rule.RTT)

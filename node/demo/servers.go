@@ -14,6 +14,7 @@ import (
 // backend is one PostgreSQL server of the demo.
 type backend struct {
 	*pgtest.Server
+	name   string // shard_1-iad
 	shard  int
 	region region
 }
@@ -52,7 +53,7 @@ func (d *demo) startServers(ctx context.Context) error {
 	add := func(s *pgtest.Server, shard int, r region) *backend {
 		mu.Lock()
 		defer mu.Unlock()
-		b := &backend{Server: s, shard: shard, region: r}
+		b := &backend{Server: s, name: s.Name(), shard: shard, region: r}
 		d.backends = append(d.backends, b)
 		d.byAddr[s.Addr()] = b
 		return b

@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -98,7 +97,7 @@ func (d *demo) showReads(ctx context.Context) error {
 				return err
 			}
 			slowest = max(slowest, best.took)
-			rows = append(rows, []string{r.region.name, q.text, a.Shard, best.by.Name(), best.by.role(), millis(best.took), millis(direct[r.region.number][q.shard])})
+			rows = append(rows, []string{r.region.name, q.text, a.Shard, best.by.name, best.by.role(), millis(best.took), millis(direct[r.region.number][q.shard])})
 			for _, bad := range []struct {
 				is   bool
 				what string
@@ -106,7 +105,7 @@ func (d *demo) showReads(ctx context.Context) error {
 				{best.value != q.want, fmt.Sprintf("the answer is %q, not %q", best.value, q.want)},
 				{best.by.shard != q.shard || a.Shard != shardName(q.shard), fmt.Sprintf("it belongs to %s; the node said %s", shardName(q.shard), a.Shard)},
 				{best.by.region != r.region, "it was served in " + best.by.region.name},
-				{a.Candidates[0].Addr != best.by.Addr(), fmt.Sprintf("the node named %s, %s served it", a.Candidates[0].Backend, best.by.Name())},
+				{a.Candidates[0].Addr != best.by.Addr(), fmt.Sprintf("the node named %s, %s served it", a.Candidates[0].Backend, best.by.name)},
 			} {
 				if bad.is {
 					wrong++
@@ -149,7 +148,7 @@ func (d *demo) best(ctx context.Context, conn *pgx.Conn, sql string, key int64) 
 			return s, err
 		}
 		if len(all) > 0 && (s.by != all[0].by || s.value != all[0].value) {
-			return s, fmt.Errorf("%q from %s, then %q from %s", all[0].value, all[0].by.Name(), s.value, s.by.Name())
+			return s, fmt.Errorf("%q from %s, then %q from %s", all[0].value, all[0].by.name, s.value, s.by.name)
 		}
 		all = append(all, s)
 	}
@@ -223,13 +222,13 @@ func (d *demo) showWrites(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		rows = append(rows, []string{r.region.name, fmt.Sprintf("order of customer %d", key), a.Shard, s.by.Name(), s.by.role(), millis(s.took), back.by.Name()})
+		rows = append(rows, []string{r.region.name, fmt.Sprintf("order of customer %d", key), a.Shard, s.by.name, s.by.role(), millis(s.took), back.by.name})
 		far := rtt(r.region, primary.region)
 		switch {
 		case s.by != primary:
-			bad("from %s: written by %s, the primary is %s", r.region.name, s.by.Name(), primary.Name())
+			bad("from %s: written by %s, the primary is %s", r.region.name, s.by.name, primary.name)
 		case a.Candidates[0].Addr != primary.Addr():
-			bad("from %s: the node said %s, the primary is %s", r.region.name, a.Candidates[0].Backend, primary.Name())
+			bad("from %s: the node said %s, the primary is %s", r.region.name, a.Candidates[0].Backend, primary.name)
 		case back.value != d.notes[key]:
 			bad("from %s: the session reads %q after it wrote %q", r.region.name, back.value, d.notes[key])
 		case s.took < far*9/10:
@@ -238,12 +237,5 @@ func (d *demo) showWrites(ctx context.Context) error {
 	}
 	d.report.table(rows)
 	d.report.check(wrong == 0, "every write was done by its shard's primary, took at least the way there and back, and its session reads it")
-
-	// And where a replica says no, the node must not have asked it.
-	replica := d.backend(1, regions[1])
-	err := replica.ExecIn(ctx, database, "UPDATE orders SET note = 'x'")
-	if err == nil {
-		return errors.New("a replica took a write")
-	}
 	return d.caughtUp(ctx)
 }
