@@ -26,9 +26,9 @@ import (
 // them apart, so that every node has a closest copy of every shard: the one in its own region.
 type world struct {
 	*testCluster
-	farm    *pgtest.Farm
-	copies  [3][3]*pgtest.Server // by shard, by region
-	scripts string               // folder
+	farm   *pgtest.Farm
+	copies [3][3]*pgtest.Server // by shard, by region
+	script string               // file of keyedReads
 }
 
 // worldRows is the number of rows of orders: customer_id 1 to worldRows, each with one row whose note can be checked.
@@ -38,7 +38,10 @@ func startWorld(t *testing.T) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	w := &world{testCluster: new(testCluster), farm: pgtest.Shared(t), scripts: t.TempDir()}
+	w := &world{testCluster: new(testCluster), farm: pgtest.Shared(t), script: filepath.Join(t.TempDir(), "reads.sql")}
+	if err := os.WriteFile(w.script, []byte(keyedReads), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	bind := func(region int) string { return fmt.Sprintf("127.0.%d.1", region+1) }
 	for shard := range testRegions {
 		p := pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", shard+1), Bind: bind(shard), Auth: "scram-sha-256"})
@@ -149,14 +152,9 @@ var failedLine = regexp.MustCompile(`(?m)^number of failed transactions: (\d+)`)
 // pgbench fails the test unless every transaction of every client went through.
 func (w *world) pgbench(t *testing.T, node *testNode, mode string, seconds int) {
 	t.Helper()
-	script := filepath.Join(w.scripts, "reads.sql")
-	if err := os.WriteFile(script, []byte(keyedReads), 0o600); err != nil {
-		t.Error(err)
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(seconds+30)*time.Second)
 	defer cancel()
-	out, err := w.tool(ctx, "pgbench", node, "-n", "-M", mode, "-c", "8", "-j", "2", "-T", fmt.Sprint(seconds), "-f", script, "app").CombinedOutput()
+	out, err := w.tool(ctx, "pgbench", node, "-n", "-M", mode, "-c", "8", "-j", "2", "-T", fmt.Sprint(seconds), "-f", w.script, "app").CombinedOutput()
 	m := failedLine.FindSubmatch(out)
 	if err != nil || bytes.Contains(out, []byte("aborted")) || m == nil || string(m[1]) != "0" {
 		t.Errorf("pgbench -M %s through %s: %v\n%s", mode, node.cfg.Name, err, out)

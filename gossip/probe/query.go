@@ -20,14 +20,15 @@ import (
 // next checkpoint, so it is only for a replica that has no receiver, or a user who may not see the receiver's.
 //
 // A replica is at the head if it has replayed all that it has received, as long as a receiver runs; without one that
-// proves nothing, and the age of the last replayed commit is the only (pessimistic) answer.
+// proves nothing, and the age of the last replayed commit is the only (pessimistic) answer. Received may be less than
+// replayed: a receiver begins at the start of a segment, of which a replica that was restarted has more on its own disk.
 const query = `SELECT r,
  CASE WHEN r THEN coalesce(
    (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver),
    (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()))
  ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
  CASE WHEN NOT r THEN 0
- WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn()
+ WHEN pg_catalog.pg_last_wal_receive_lsn() <= pg_catalog.pg_last_wal_replay_lsn()
    AND EXISTS (SELECT 1 FROM pg_catalog.pg_stat_wal_receiver) THEN 0
  ELSE (extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint END,
  (SELECT system_identifier FROM pg_catalog.pg_control_system())

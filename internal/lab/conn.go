@@ -268,3 +268,9 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.writeDeadline.set(t)
 	return nil
 }
+
+// Pending reports whether Read would return at once. Who keeps an idle connection asks, to see whether it was closed.
+func (c *conn) Pending() bool {
+	p, ok := c.in.first()
+	return ok && !time.Now().Before(p.due)
+}
