@@ -84,9 +84,17 @@ func TestEachWayTakesHalf(t *testing.T) {
 			t.Errorf("%q, %v after %v, want 50ms", buf[:n], err, time.Since(begin))
 		}
 		_, _ = there.Write([]byte("answer"))
+		pending := here.(interface{ Pending() bool }).Pending
+		synctest.Wait()
+		if pending() {
+			t.Error("an answer that is still on its way is pending")
+		}
 		n, err = here.Read(buf[:3]) // in two pieces
 		if string(buf[:n]) != "ans" || err != nil || time.Since(begin) != 100*time.Millisecond {
 			t.Errorf("%q, %v after %v, want 100ms", buf[:n], err, time.Since(begin))
+		}
+		if !pending() {
+			t.Error("the rest of the answer is not pending")
 		}
 		n, err = here.Read(buf)
 		if string(buf[:n]) != "wer" || err != nil || time.Since(begin) != 100*time.Millisecond {

@@ -19,8 +19,10 @@ var ErrNotInstalled = errors.New("PostgreSQL is not installed: no initdb in /usr
 
 // BinDir returns the folder of the newest PostgreSQL server's programs: of /usr/lib/postgresql/*/bin where Debian keeps
 // them, else where PATH finds initdb. The error is ErrNotInstalled.
-func BinDir() (string, error) {
-	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+func BinDir() (string, error) { return binDir("/usr/lib/postgresql/*/bin", exec.LookPath) }
+
+func binDir(pattern string, lookPath func(string) (string, error)) (string, error) {
+	dirs, _ := filepath.Glob(pattern)
 	version := func(dir string) int {
 		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir)))
 		return n
@@ -31,7 +33,7 @@ func BinDir() (string, error) {
 			return dir, nil
 		}
 	}
-	if path, err := exec.LookPath("initdb"); err == nil {
+	if path, err := lookPath("initdb"); err == nil {
 		if path, err = filepath.EvalSymlinks(path); err == nil && complete(filepath.Dir(path)) {
 			return filepath.Dir(path), nil
 		}
