@@ -28,9 +28,10 @@ type Maintainer struct {
 	split map[string]bool // shards whose split brain has been logged
 
 	// atomic
-	alarm   atomic.Pointer[string]
-	compile atomic.Uint64
-	flips   atomic.Uint64
+	alarm    atomic.Pointer[string]
+	compile  atomic.Uint64
+	failures atomic.Uint64
+	flips    atomic.Uint64
 
 	// guarded by once
 	open, close sync.Once
@@ -78,12 +79,13 @@ func (m *Maintainer) Alarm() string {
 // MaintainerStats counts what a Maintainer did.
 type MaintainerStats struct {
 	Compiles uint64 // tables made from a new ownership
+	Failures uint64 // times that a table could not be made or brought up to date, and the last good one stayed
 	Flips    uint64 // candidate lists swapped
 }
 
 // Stats is safe to call at any time.
 func (m *Maintainer) Stats() MaintainerStats {
-	return MaintainerStats{Compiles: m.compile.Load(), Flips: m.flips.Load()}
+	return MaintainerStats{Compiles: m.compile.Load(), Failures: m.failures.Load(), Flips: m.flips.Load()}
 }
 
 func (m *Maintainer) run() {
@@ -120,6 +122,7 @@ func (m *Maintainer) update() {
 	now := err.Error()
 	m.alarm.Store(&now)
 	if now != before {
+		m.failures.Add(1)
 		m.logger.Error("the routing table is not up to date: the last good one stays", "error", err)
 	}
 }

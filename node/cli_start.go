@@ -92,6 +92,9 @@ func (c *startCmd) Run(e *env) error {
 		return err
 	}
 	if err := n.Open(e.ctx); err != nil {
+		if e.ctx.Err() != nil {
+			return nil // asked to stop before it was ready: Open has stopped everything again
+		}
 		return err
 	}
 	select {

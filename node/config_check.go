@@ -301,15 +301,3 @@ func (cfg *Config) httpBind() string {
 	}
 	return "127.0.0.1"
 }
-
-// advertised is the cluster address that other nodes dial; port is the one the listener got.
-func (cfg *Config) advertised(port int) string {
-	host := cfg.Advertise
-	if host == "" {
-		host = cfg.Bind
-	}
-	if _, _, err := net.SplitHostPort(host); err == nil {
-		return host
-	}
-	return net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(port))
-}

@@ -77,6 +77,7 @@ type Node struct {
 
 	// atomic
 	phase      atomic.Int32
+	whole      atomic.Bool            // every part is there: Open got to its end
 	waitsFor   atomic.Pointer[string] // while starting: what for
 	clusterID  atomic.Pointer[string]
 	speakerNow atomic.Pointer[gossip.Speaker] // as the ledger is opened before it
@@ -156,6 +157,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	n.whole.Store(true)
 	n.phase.Store(int32(phaseServing))
 	n.log.Info("serving", "node", n.state.Node, "region", n.cfg.Region, "cluster", n.state.ClusterID,
 		"postgres", n.pgLn.Addr().String(), "cluster_port", n.port.Addr(), "debug", "http://"+n.httpLn.Addr().String()+"/debug")
@@ -302,7 +304,7 @@ func (n *Node) openHTTP(context.Context) error {
 	n.opened("HTTP", func() error { return shutdownHTTP(server) })
 	n.wg.Go(func() {
 		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			n.fail(fmt.Errorf("HTTP port: %w", err))
+			n.fail(fmt.Errorf("the HTTP port: %w", err))
 		}
 	})
 	return nil
@@ -321,7 +323,7 @@ func shutdownHTTP(s *http.Server) error {
 // gate answers for a node whose parts are not all there yet.
 func (n *Node) gate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if phase(n.phase.Load()) != phaseStarting || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+		if n.whole.Load() || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -353,7 +355,7 @@ func (n *Node) openServer(context.Context) error {
 	})
 	n.wg.Go(func() {
 		if err := n.server.Serve(ln); err != nil {
-			n.fail(fmt.Errorf("Postgres port: %w", err))
+			n.fail(fmt.Errorf("the Postgres port: %w", err))
 		}
 	})
 	return nil

@@ -15,11 +15,11 @@ const maxViewRanges = 1000
 // NotReady lists why this node should get no traffic now.
 func (n *Node) NotReady() []string {
 	var why []string
-	switch phase(n.phase.Load()) {
-	case phaseNew, phaseStarting:
-		return []string{*n.waitsFor.Load()}
-	case phaseDraining:
+	if phase(n.phase.Load()) == phaseDraining {
 		why = append(why, "draining")
+	}
+	if !n.whole.Load() {
+		return append(why, *n.waitsFor.Load())
 	}
 	if n.table.Owners().Get().ClusterID == "" {
 		why = append(why, "who owns which keys is not known yet")
@@ -235,7 +235,7 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 
 // gauges is what /metrics shows of the node as it is now.
 func (n *Node) gauges() gauges {
-	if p := phase(n.phase.Load()); p != phaseServing && p != phaseDraining {
+	if !n.whole.Load() {
 		return gauges{}
 	}
 	s, status, heard := n.table.Snapshot(), n.ledger.Status(), n.speaker.Stats()
@@ -243,7 +243,7 @@ func (n *Node) gauges() gauges {
 	g := gauges{
 		Sessions: sessions.Sessions, Accepted: sessions.Accepted, Members: heard.Members, Backends: len(s.Backends), Voters: len(status.Voters),
 		EpochGeneration: s.Ownership.Epoch.Generation, EpochIndex: s.Ownership.Epoch.Index,
-		FIBVersion: n.fib.Load().Version(), Compiles: compiles.Compiles,
+		FIBVersion: n.fib.Load().Version(), Compiles: compiles.Compiles, Failures: compiles.Failures,
 		GossipUnknown: heard.Unknown, GossipRefused: heard.Refused, GossipHeard: heard.Heard,
 		Alarms: len(n.alarmList(s, status)), Ready: len(n.NotReady()) == 0, Leader: n.ledger.IsLeader(),
 		Pools: n.poolViews(), BackendUp: map[string]bool{},
