@@ -2,9 +2,18 @@
 // bound to, whether a replica may run it, and what it does to the session or the transaction. What cannot be routed is
 // refused with its reason and a hint: a wrong route is worse than an error.
 //
-// Statements are read by PostgreSQL's own parser (pg_query_go). Plans are cached by exact text, and a hit costs neither a
+// Statements are read by PostgreSQL's own parser (pg_query_go), because nothing else reads SQL as PostgreSQL does. It is C:
+// a text is bounded in length and depth before it gets there. Plans are cached by exact text, and a hit costs neither a
 // lock nor an allocation. A plan stands on a Catalog (which tables have keys) and an Env (whose names mean what), and on
 // nothing else: it knows no shard that owns a key, no backend and no connection, so it outlives every change of these.
+//
+// # When a key is a key
+//
+// A statement may run on one shard alone if, for each reference to a sharded table, rows with other keys could not change
+// the result. So every reference on every query level needs an equality of its key with a constant or a parameter that
+// holds for all rows of it that can reach that level's result: in WHERE, in the condition of an inner join, in that of an
+// outer join for the side that may be missing, directly or by way of other key columns (a.k = b.k). The tests hold this
+// promise against a real server: each generated statement gives on its shard what it gives on all rows together.
 //
 // # What it cannot know
 //

@@ -3,6 +3,7 @@ package sqlkey
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,12 +37,13 @@ type Planner struct {
 	maxStatement int
 	cache        *cache
 	known        *builtins
+	slots        chan struct{} // one for each text that may be parsed at a time: the parser is C, and holds a thread
 
 	// atomic
 	misses atomic.Uint64
 
-	// guarded by its own
-	parsing sync.Mutex // held while a large text is parsed
+	// its own guard
+	large sync.Mutex // held while a large text is parsed
 }
 
 // NewPlanner makes a Planner with an empty cache.
@@ -52,7 +54,12 @@ func NewPlanner(config PlannerConfig) *Planner {
 	if config.MaxStatement <= 0 {
 		config.MaxStatement = DefaultMaxStatement
 	}
-	return &Planner{maxStatement: config.MaxStatement, cache: newCache(config.MaxBytes), known: loadBuiltins()}
+	return &Planner{
+		maxStatement: config.MaxStatement,
+		cache:        newCache(config.MaxBytes),
+		known:        loadBuiltins(),
+		slots:        make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+	}
 }
 
 // Plan returns the plan of a text. It never returns nil. A hit takes no lock and allocates nothing.
@@ -105,19 +112,12 @@ func (p *Planner) compile(db *database, env *Env, sql string) *Plan {
 	if e := p.unreadable(env, sql); e != nil {
 		return c.unread(e)
 	}
-	if len(sql) > large {
-		p.parsing.Lock()
-		defer p.parsing.Unlock()
-	}
-	if tooDeep(sql) {
-		return c.unread(tooComplex)
-	}
-	tree, err := pgquery.Parse(sql)
+	tree, err := p.parse(sql)
 	var syntax *parser.Error
 	switch {
 	case errors.As(err, &syntax):
 		return &Plan{Target: Any, Syntax: true, Statements: 1, Reason: "PostgreSQL's parser says: " + syntax.Message}
-	case err != nil: // the tree could not be handed over: too deep
+	case err != nil: // errTooDeep, or the tree was too deep to be handed over
 		return c.unread(tooComplex)
 	}
 	stmts := tree.GetStmts()
@@ -133,6 +133,22 @@ func (p *Planner) compile(db *database, env *Env, sql string) *Plan {
 		return parts[0]
 	}
 	return combine(parts, c.sharded())
+}
+
+var errTooDeep = errors.New("the parse tree may be too deep")
+
+// parse runs PostgreSQL's parser, on texts that it can stand.
+func (p *Planner) parse(sql string) (*pgquery.ParseResult, error) {
+	if len(sql) > large {
+		p.large.Lock()
+		defer p.large.Unlock()
+	}
+	p.slots <- struct{}{}
+	defer func() { <-p.slots }()
+	if tooDeep(sql) {
+		return nil, errTooDeep
+	}
+	return pgquery.Parse(sql)
 }
 
 var tooComplex = pg.NewError(pg.CodeStatementTooComplex, "the statement is too complex to be routed").
