@@ -312,6 +312,9 @@ func TestSettingsFollowTheSession(t *testing.T) {
 	}
 	exec(a, "BEGIN")
 	exec(a, "SET LOCAL statement_timeout = '13s'")
+	if v := show(a, "statement_timeout"); v != "13s" {
+		t.Errorf("SET LOCAL in a block that is open nowhere yet: %s", v)
+	}
 	exec(a, "INSERT INTO notes VALUES (1, 'x')")
 	if v := show(a, "statement_timeout"); v != "13s" {
 		t.Errorf("SET LOCAL before the block was open: %s", v)
@@ -327,6 +330,11 @@ func TestSettingsFollowTheSession(t *testing.T) {
 	if v := show(b, "lock_timeout"); v != "0" {
 		t.Errorf("a's setting shows in b: %s", v)
 	}
+	exec(a, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	if v := show(a, "transaction_isolation") + ", read only " + show(a, "transaction_read_only"); v != "repeatable read, read only on" {
+		t.Errorf("a block that is open nowhere yet is %s", v)
+	}
+	exec(a, "COMMIT")
 	exec(a, "RESET statement_timeout")
 	if v := show(a, "statement_timeout"); v != "0" {
 		t.Errorf("after RESET: %s", v)

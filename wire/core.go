@@ -97,6 +97,7 @@ type core struct {
 	srvShard   string
 	pinned     string // why the connection is kept to the session's end; "" if it is not
 	status     byte   // of the last ReadyForQuery
+	scratch    bool   // a block is open there for one statement only; the client's own is still open nowhere
 	expect     []expectation
 	expectOff  int
 	serverOpen bool // extended messages were sent and no Sync yet

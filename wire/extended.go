@@ -24,6 +24,8 @@ type op struct {
 type segment struct {
 	sync   bool // it ends in a Sync, not in a Flush
 	read   bool // plain reads only
+	wrote  bool // something in it may write
+	sets   bool // something in it changes the session's settings
 	opens  bool // it opens the client's transaction block on the server
 	pin    string
 	retry  bool      // may be sent to another backend if this one dies before anything reached the client
@@ -241,12 +243,7 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 		return n, e
 	}
 	c.stmts.setPortal(c.bind.Portal, portal{s.plan, false})
-	c.seg.server, c.seg.runs = true, true
-	c.seg.read = c.seg.read && repeatable(s.plan)
-	c.seg.opens = c.seg.opens || c.opens(s.plan)
-	if pin := pinReason(s.plan); pin != "" {
-		c.seg.pin = pin
-	}
+	c.account(s.plan)
 	return n, nil
 }
 

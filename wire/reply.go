@@ -376,7 +376,7 @@ func (c *core) serverLost(err error) {
 	midFrame := c.passing > 0 && !c.passHide
 	settings := c.head() != nil && c.head().settings
 	retry := c.tried+1 < len(c.hops) && (settings || c.seg.retry && !c.flushed)
-	wasIn := c.onServer() || c.tx.inServer
+	wasIn := c.onServer() && !c.scratch || c.tx.inServer
 	synced := false
 	for i := c.expectOff; i < len(c.expect); i++ {
 		synced = synced || c.expect[i].kind == 'S'
@@ -409,6 +409,9 @@ func (c *core) serverLost(err error) {
 			c.settings, c.tx = c.tx.saved, transaction{}
 		}
 	}
+	if c.tx.open {
+		c.tx.failed = true
+	}
 	if c.kind == 'S' {
 		c.undo()
 		c.dropOps()
@@ -421,9 +424,6 @@ func (c *core) serverLost(err error) {
 		return
 	}
 	c.out = pg.AppendError(c.out, e)
-	if c.tx.open {
-		c.tx.failed = true
-	}
 	c.out = pg.AppendReady(c.out, c.virtualStatus())
 }
 

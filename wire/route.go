@@ -66,7 +66,7 @@ func (c *core) mustWrite(plan *sqlkey.Plan) bool {
 	if !repeatable(plan) {
 		return true
 	}
-	if c.tx.open && plan.Target != sqlkey.Any && (!c.tx.readOnly || c.tx.serializable) {
+	if c.tx.open && (c.tx.serializable || !c.tx.readOnly && plan.Target != sqlkey.Any) { // a standby cannot be serializable
 		return true
 	}
 	if c.lastWrite.IsZero() {
@@ -271,7 +271,7 @@ func (c *core) returned() {
 		c.srvHop.Gauge.InFlight.Add(-1)
 	}
 	c.srv, c.srvHop, c.broken, c.pinned, c.status = nil, nil, false, "", 'I'
-	c.serverOpen, c.copyIn, c.fatal = false, false, nil
+	c.serverOpen, c.copyIn, c.scratch, c.fatal = false, false, false, nil
 	c.srvIn, c.passing = c.srvIn[:0], 0
 	switch {
 	case c.redo:

@@ -38,7 +38,8 @@ func (c *core) query(frame []byte) {
 		c.fail(e)
 		return
 	}
-	c.seg = segment{sync: true, read: repeatable(plan), opens: c.opens(plan), pin: pinReason(plan)}
+	c.seg = segment{sync: true, read: true}
+	c.account(plan)
 	c.dispatch(n)
 }
 
@@ -58,7 +59,7 @@ func (c *core) lookupBytes(sql []byte) *sqlkey.Plan {
 
 func (c *core) planning() (time.Time, sqlkey.Env) {
 	return c.env.now(), sqlkey.Env{
-		Database: c.db, SearchPath: c.searchPath(), User: c.user,
+		Database: c.db, SearchPath: c.searchPath(), User: c.role(),
 		Backslashes: c.clientParams["standard_conforming_strings"] == "off", Encoding: c.clientParams["client_encoding"],
 	}
 }
@@ -87,6 +88,18 @@ func (c *core) opens(plan *sqlkey.Plan) bool {
 // repeatable reports whether a statement changes nothing but, at most, the session's settings, so that any backend can run it.
 func repeatable(plan *sqlkey.Plan) bool {
 	return plan.Intent == sqlkey.Read || plan.Target == sqlkey.Any && (plan.Session == sqlkey.SessSet || plan.Session == sqlkey.SessReset)
+}
+
+// account adds a statement that will run to what is known of the request.
+func (c *core) account(plan *sqlkey.Plan) {
+	c.seg.server, c.seg.runs = true, true
+	c.seg.read = c.seg.read && repeatable(plan)
+	c.seg.wrote = c.seg.wrote || !repeatable(plan) && plan.Tx == sqlkey.TxNone
+	c.seg.sets = c.seg.sets || plan.Session != sqlkey.SessNone
+	c.seg.opens = c.seg.opens || c.opens(plan)
+	if pin := pinReason(plan); pin != "" {
+		c.seg.pin = pin
+	}
 }
 
 func pinReason(plan *sqlkey.Plan) string {
@@ -155,7 +168,7 @@ func (c *core) functionCall(frame []byte) {
 		c.fail(pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block"))
 		return
 	}
-	c.seg = segment{sync: true, opens: c.tx.open}
+	c.seg = segment{sync: true, wrote: true, opens: c.tx.open}
 	c.dispatch(need{write: true})
 }
 
@@ -164,7 +177,7 @@ func (c *core) emit() {
 	if c.seg.pin != "" {
 		c.pinned = c.seg.pin
 	}
-	if !c.seg.read {
+	if c.seg.wrote {
 		c.tx.wrote = true
 	}
 	c.seg.retry = c.seg.read && c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
@@ -173,6 +186,17 @@ func (c *core) emit() {
 		c.push(expectation{kind: 'Q', quiet: true, quietZ: true, begin: true})
 		c.tx.open, c.tx.inServer, c.tx.applied = false, true, c.srv.Applied
 		c.srv.Unnamed = 0
+	}
+	c.scratch = c.tx.open && c.seg.runs && !c.seg.sets && (!c.tx.plain || len(c.tx.deferred) > 0)
+	if c.scratch {
+		// The statement leaves nothing behind, but it may look at what the block was begun with (SHOW does).
+		c.toServer = pg.AppendQuery(c.toServer, c.tx.opening())
+		c.push(expectation{kind: 'Q', quiet: true, quietZ: true, begin: true})
+		c.srv.Unnamed, c.seg.retry = 0, false
+		defer func() {
+			c.toServer = pg.AppendQuery(c.toServer, "ROLLBACK")
+			c.push(expectation{kind: 'Q', quiet: true, quietZ: true})
+		}()
 	}
 	if c.kind == 'S' {
 		c.emitSegment()
@@ -191,10 +215,23 @@ func (c *core) emit() {
 	c.srv.Unnamed = 0
 }
 
-// searchPath is the setting in force for the client.
+// searchPath is the setting in force for the client, as sqlkey.Env takes it.
 func (c *core) searchPath() string {
-	if c.settings.paths {
-		return c.settings.path
+	switch {
+	case !c.settings.paths:
+		return c.freshPath
+	case c.settings.path == "":
+		return `""`
 	}
-	return c.freshPath
+	return c.settings.path
+}
+
+// role is whom "$user" in a search_path means.
+func (c *core) role() string {
+	for _, name := range [...]string{"role", "session_authorization"} {
+		if x, ok := c.settings.get(name); ok && x.value != "none" && x.value != "" {
+			return x.value
+		}
+	}
+	return c.user
 }

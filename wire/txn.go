@@ -16,6 +16,7 @@ type transaction struct {
 	deferred     []string // SET LOCAL, SET TRANSACTION, SAVEPOINT: sent behind the BEGIN when the block opens
 	readOnly     bool
 	serializable bool
+	plain        bool     // begin asks for nothing special
 	saved        settings // of before the block, for ROLLBACK
 	applied      string   // what was in force on the server when the block was opened there
 	marks        []savepoint
@@ -66,6 +67,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		c.tx = transaction{
 			open: true, begin: plan.SQL, readOnly: plan.TxReadOnly,
 			serializable: plan.Isolation == "serializable", saved: c.settings,
+			plain: plan.Isolation == "" && !plan.TxReadOnly && !plan.TxReadWrite,
 		}
 		return pg.AppendCommandComplete(dst, plan.Tag), true
 	case sqlkey.TxCommit, sqlkey.TxRollback:
@@ -82,7 +84,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		}
 		next := transaction{}
 		if plan.Chain {
-			next = transaction{open: true, begin: c.tx.begin, readOnly: c.tx.readOnly, serializable: c.tx.serializable, saved: c.settings}
+			next = transaction{open: true, begin: c.tx.begin, readOnly: c.tx.readOnly, serializable: c.tx.serializable, plain: c.tx.plain, saved: c.settings}
 		}
 		c.tx = next
 		c.stmts.dropPortals()
@@ -139,6 +141,10 @@ func (c *core) savepointIndex(name string) int {
 func (c *core) statusChanged(now byte) {
 	was, wrote := c.status, c.tx.wrote
 	c.status = now
+	if c.scratch {
+		c.scratch = now != 'I'
+		return
+	}
 	if now == 'I' {
 		c.serverOpen = false
 		c.stmts.dropPortals()
