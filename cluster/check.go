@@ -281,6 +281,9 @@ func (c *checker) columns(ctx context.Context, tx pgx.Tx, oid uint32, t *rib.Key
 			problem = fmt.Sprintf("column %s is of the domain %s, and a key's column must have a plain type", name, col.shown)
 		case !known:
 			problem = fmt.Sprintf("column %s is %s, which cannot be a key: bigint, int, text and uuid can", name, col.shown)
+		case strings.HasPrefix(col.shown, "character varying("):
+			// A text with blanks past the length is stored without them: the row would lie where the longer text belongs.
+			problem = fmt.Sprintf("column %s is %s, which cuts trailing blanks off a key that is too long: make it varchar or text (ALTER COLUMN ... TYPE varchar rewrites nothing)", name, col.shown)
 		case declared != want:
 			problem = fmt.Sprintf("column %s is %s, keyspace says %s: use --type %s", name, col.shown, want, declared)
 		case !col.deterministic:

@@ -97,7 +97,7 @@ func TestCheckKeyspace(t *testing.T) {
 
 	t.Run("good tables", func(t *testing.T) {
 		f.everywhere(t,
-			"CREATE TABLE good (id bigint, name varchar(40), u uuid, n int)",
+			"CREATE TABLE good (id bigint, name varchar, u uuid, n int)",
 			`CREATE SCHEMA "Odd ""one"`, `CREATE TABLE "Odd ""one"."T;--" ("Key ""x" text)`,
 			"CREATE TABLE parted (id bigint) PARTITION BY HASH (id)",
 			"CREATE TABLE parted_0 PARTITION OF parted FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
@@ -116,7 +116,8 @@ func TestCheckKeyspace(t *testing.T) {
 	})
 
 	t.Run("every obstacle is listed", func(t *testing.T) {
-		f.everywhere(t, "CREATE TABLE wrong (id int, flag boolean)")
+		f.everywhere(t, "CREATE TABLE wrong (id int, flag boolean)", "CREATE TABLE cut (name varchar(40))")
+		obstacles(t, f.check(t, keyedSpec("hash", []string{"text"}, "cut", "name")), "column name is character varying(40), which cuts trailing blanks")
 		f.exec(t, "shard_1", "CREATE TABLE half (id bigint)")
 		s := keyedSpec("range", []string{"bigint"}, "wrong", "id")
 		s.Tables = append(s.Tables, TableSpec{"public", "wrong_not", []string{"id"}}, TableSpec{"public", "half", []string{"id"}})
