@@ -286,3 +286,29 @@ func TestBeyondLoopbackNeedsAKey(t *testing.T) {
 		t.Errorf("loopback: %v", err)
 	}
 }
+
+// TestExamplesLoad holds the files that README.md tells people to start: as they are, and with their delays uncommented.
+func TestExamplesLoad(t *testing.T) {
+	files, err := filepath.Glob("../examples/*.toml")
+	if err != nil || len(files) != 3 {
+		t.Fatalf("examples: %v, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		region := strings.TrimSuffix(filepath.Base(file), ".toml")
+		cfg, err := Load(file, nil)
+		if err != nil || cfg.Region != region || len(cfg.Backends) != 3 || len(cfg.Lab) != 0 {
+			t.Errorf("%s: region %q, %d backends, %d delays: %v", file, cfg.Region, len(cfg.Backends), len(cfg.Lab), err)
+		}
+		if err := cfg.checkExposure(nil); err != nil {
+			t.Errorf("%s cannot be started as README.md says: %v", file, err)
+		}
+		uncommented := strings.NewReplacer("\n# [[lab]]", "\n[[lab]]", "\n# net", "\nnet", "\n# rtt", "\nrtt").Replace(string(text))
+		if cfg, err = Load(writeConfig(t, uncommented), nil); err != nil || len(cfg.Lab) != 2 {
+			t.Errorf("%s with its delays: %d of them, %v", file, len(cfg.Lab), err)
+		}
+	}
+}

@@ -5,9 +5,9 @@ import (
 	_ "embed" // debug.html
 	"fmt"
 	"html/template"
+	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -21,7 +21,7 @@ type debugPage struct {
 	Uptime   string
 	Regions  []string
 	Query    RouteQuery
-	Args     string
+	ArgBoxes []string // the arguments given, and an empty box for one more
 	Answer   *RouteAnswer
 	RouteErr string
 	Fragment bool // only the part that refreshes itself
@@ -43,7 +43,10 @@ func (a *api) page(w http.ResponseWriter, r *http.Request) {
 	p.Query = RouteQuery{Database: r.URL.Query().Get("database"), User: r.URL.Query().Get("user")}
 	if r.URL.Query().Has("sql") && !p.Fragment {
 		q, err := routeQuery(r)
-		p.Query, p.Args = q, strings.Join(q.Args, ", ")
+		for len(q.Args) > 0 && q.Args[len(q.Args)-1] == "" { // boxes left empty
+			q.Args = q.Args[:len(q.Args)-1]
+		}
+		p.Query = q
 		if err == nil {
 			var answer RouteAnswer
 			if answer, err = a.office.Route(r.Context(), q); err == nil {
@@ -54,7 +57,8 @@ func (a *api) page(w http.ResponseWriter, r *http.Request) {
 			p.RouteErr = err.Error()
 		}
 	}
-	t, err := template.New("debug").Funcs(template.FuncMap{"ms": showMS, "rtt": p.rtt, "inc": func(i int) int { return i + 1 }}).Parse(debugHTML)
+	p.ArgBoxes = append(slices.Clone(p.Query.Args), "")
+	t, err := template.New("debug").Funcs(template.FuncMap{"ms": showMS, "rtt": p.rtt, "inc": func(i int) int { return i + 1 }, "host": hostOf, "port": portOf}).Parse(debugHTML)
 	var body bytes.Buffer
 	if err == nil {
 		name := "page"
@@ -96,3 +100,6 @@ func showMS(v float64) string {
 	}
 	return fmt.Sprintf("%.0f", v)
 }
+
+func hostOf(addr string) string { host, _, _ := net.SplitHostPort(addr); return host }
+func portOf(addr string) string { _, port, _ := net.SplitHostPort(addr); return port }

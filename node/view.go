@@ -221,7 +221,7 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 	n.mu.Unlock()
 	for _, slot := range n.fib.Load().Slots() {
 		if c := slot.Candidates(); c.SplitBrain || len(c.Writes) == 0 {
-			list = append(list, "shard "+slot.Shard()+" takes no writes: "+c.WritesReason)
+			list = append(list, "no writes: "+c.WritesReason)
 		}
 	}
 	for i := range s.Backends {
