@@ -29,6 +29,7 @@ type demo struct {
 	dir    string // configurations, secrets, logs; inside the farm's folder
 	report *report
 	farm   *pgtest.Farm
+	net    network
 
 	appPassword  string
 	nodePassword string
@@ -60,8 +61,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if d.binary, err = filepath.Abs(d.binary); err != nil {
 		return err
 	}
-	if d.farm, err = pgtest.Open(ctx, o.Dir); err != nil {
+	if d.net, err = claimNetwork(); err != nil {
 		return err
+	}
+	if d.farm, err = pgtest.Open(ctx, o.Dir); err != nil {
+		return errors.Join(err, d.net.close())
 	}
 	defer func() {
 		if closeErr := d.close(); err == nil {
@@ -105,14 +109,14 @@ func (d *demo) invite() {
 	passfile := d.file("pgpass")
 	var lines strings.Builder
 	for _, r := range d.routers {
-		fmt.Fprintf(&lines, "%s:%d:*:%s:%s\n", r.region.node(), r.ports.postgres, appUser, d.appPassword)
+		fmt.Fprintf(&lines, "%s:%d:*:%s:%s\n", r.host, r.ports.postgres, appUser, d.appPassword)
 	}
 	if err := os.WriteFile(passfile, []byte(lines.String()), 0o600); err != nil {
 		d.report.say("cannot write %s: %v", passfile, err)
 	}
 	d.report.say("The cluster runs on. A client in each region would say:")
 	for _, r := range d.routers {
-		d.report.say("  %s   PGPASSFILE=%s psql -h %s -p %d -U %s %s", r.region.name, passfile, r.region.node(), r.ports.postgres, appUser, database)
+		d.report.say("  %s   PGPASSFILE=%s psql -h %s -p %d -U %s %s", r.region.name, passfile, r.host, r.ports.postgres, appUser, database)
 	}
 	d.report.say("for example: SELECT * FROM orders WHERE customer_id = 42;")
 	for _, r := range d.routers {
@@ -139,7 +143,7 @@ func (d *demo) close() error {
 			<-r.exited
 		}
 	}
-	return d.farm.Close()
+	return errors.Join(d.farm.Close(), d.net.close())
 }
 
 // logs is the end of each node's log, for a demo that went wrong.

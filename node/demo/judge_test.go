@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -99,8 +100,40 @@ func TestDelaysAreSymmetric(t *testing.T) {
 				t.Errorf("%s-%s: %v, back %v", a.name, b.name, rtt(a, b), rtt(b, a))
 			}
 		}
-		if len(a.delays()) != len(regions)-1 {
-			t.Errorf("%s: %v", a.name, a.delays())
+		rules := network{slot: 7}.delays(a)
+		for _, b := range regions {
+			addr := netip.MustParseAddr(network{slot: 7}.server(b, 2))
+			if got := rules.RTT(addr); got != rtt(a, b) {
+				t.Errorf("%s to %s (%s): %v", a.name, b.name, addr, got)
+			}
 		}
+	}
+}
+
+// Two demos on one machine get addresses of their own; one that has ended gives its back.
+func TestNetworksAreExclusive(t *testing.T) {
+	a, err := claimNetwork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := claimNetwork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.slot == b.slot || a.node(regions[0]) == b.node(regions[0]) {
+		t.Errorf("both got %s", a.node(regions[0]))
+	}
+	if err := a.close(); err != nil {
+		t.Error(err)
+	}
+	c, err := claimNetwork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.slot > a.slot {
+		t.Errorf("the part that was given back, %d, was not used: got %d", a.slot, c.slot)
+	}
+	if err := errors.Join(b.close(), c.close()); err != nil {
+		t.Error(err)
 	}
 }

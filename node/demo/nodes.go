@@ -23,6 +23,7 @@ import (
 // router is one node of the cluster: a process of its own.
 type router struct {
 	region  region
+	host    string
 	ports   ports
 	log     string // path
 	process *os.Process
@@ -31,7 +32,7 @@ type router struct {
 
 type ports struct{ postgres, cluster, http int }
 
-func (r *router) addr(port int) string { return fmt.Sprintf("%s:%d", r.region.node(), port) }
+func (r *router) addr(port int) string { return fmt.Sprintf("%s:%d", r.host, port) }
 
 func (r *router) url(path string) string { return "http://" + r.addr(r.ports.http) + path }
 
@@ -66,11 +67,12 @@ func (d *demo) startNodes(ctx context.Context) error {
 		}
 	}
 	for _, region := range regions {
-		p, err := choosePorts(region.node())
+		host := d.net.node(region)
+		p, err := choosePorts(host)
 		if err != nil {
 			return err
 		}
-		r := &router{region: region, ports: p, log: d.file(region.name + ".log")}
+		r := &router{region: region, host: host, ports: p, log: d.file(region.name + ".log")}
 		d.routers = append(d.routers, r)
 		if err := os.WriteFile(d.file(region.name+".toml"), []byte(d.config(r)), 0o600); err != nil {
 			return err
@@ -99,7 +101,7 @@ func (d *demo) config(r *router) string {
 	f := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	f("region = %q", r.region.name)
 	f("name = %q", r.region.name+"-1")
-	f("bind = %q", r.region.node())
+	f("bind = %q", r.host)
 	f("data_dir = %q", d.file(r.region.name+".data"))
 	f("cluster_key_file = %q", d.file("cluster.key"))
 	f("drain_timeout = \"2s\"")
@@ -111,7 +113,7 @@ func (d *demo) config(r *router) string {
 		be := d.backend(shard, r.region)
 		f("\n[[backends]]\nname = %q\nshard = %q\naddress = %q", be.name, shardName(shard), be.Addr())
 	}
-	for _, rule := range r.region.delays() {
+	for _, rule := range d.net.delays(r.region) {
 		f("\n[[lab]]\nnet = %q\nrtt = %q", rule.Net, rule.RTT)
 	}
 	return b.String()

@@ -84,7 +84,7 @@ func (d *demo) startServers(ctx context.Context) error {
 func (d *demo) startShard(ctx context.Context, shard int, add func(*pgtest.Server, int, region) *backend) error {
 	options := func(r region) pgtest.Options {
 		return pgtest.Options{
-			Name: shardName(shard) + "-" + r.name, Bind: r.server(shard), Port: portIfFree(r.server(shard), 5432),
+			Name: shardName(shard) + "-" + r.name, Bind: d.net.server(r, shard), Port: portIfFree(d.net.server(r, shard), 5432),
 			Auth: "scram-sha-256", Params: map[string]string{"max_connections": "200"},
 		}
 	}

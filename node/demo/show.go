@@ -180,7 +180,7 @@ func (d *demo) direct(ctx context.Context, from region, b *backend, customer int
 	if err != nil {
 		return 0, err
 	}
-	config.DialFunc = (&lab.Dialer{Rules: from.delays()}).DialContext
+	config.DialFunc = (&lab.Dialer{Rules: d.net.delays(from)}).DialContext
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return 0, err
