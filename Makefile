@@ -41,9 +41,10 @@ bench: compiler postgres ## run the benchmarks, and pgbench through a node besid
 	$(GO) test -run '^$$' -bench . -benchmem ./fib ./wire/sqlkey
 	$(GO) run ./bench
 
-check: compiler ## format, vet, staticcheck, revive, house rules; any output of the first two is a failure
+check: compiler ## format, go.mod, vet, staticcheck, revive, house rules; any output of the first two is a failure
 	@out="$$(gofmt -l .)"; if [ -n "$$out" ]; then echo "gofmt -w would change:"; echo "$$out"; exit 1; fi
 	@out="$$($(GO) tool goimports -local rangefinder -l .)"; if [ -n "$$out" ]; then echo "goimports -local rangefinder -w would change:"; echo "$$out"; exit 1; fi
+	$(GO) mod tidy -diff
 	$(GO) vet $(PKGS)
 	$(GO) tool staticcheck $(PKGS)
 	$(GO) tool revive -config .revive.toml -formatter friendly -set_exit_status $(PKGS)

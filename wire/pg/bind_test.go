@@ -62,8 +62,8 @@ func TestBindFormats(t *testing.T) {
 }
 
 func TestBindRefuses(t *testing.T) {
-	param := func(length uint32, bytes ...byte) []byte { // one parameter of that length
-		return append(binary.BigEndian.AppendUint32([]byte{0, 0, 0, 0, 0, 1}, length), bytes...)
+	param := func(length uint32, value ...byte) []byte { // one parameter of that length
+		return append(binary.BigEndian.AppendUint32([]byte{0, 0, 0, 0, 0, 1}, length), value...)
 	}
 	for _, c := range []struct {
 		name, message string

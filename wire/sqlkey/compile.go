@@ -303,11 +303,9 @@ func kindName(n *pgquery.Node) string {
 		return "a statement of an unknown kind"
 	}
 	name := reflect.TypeOf(n.GetNode()).Elem().Name()
-	switch name = strings.TrimSuffix(strings.TrimPrefix(name, "Node_"), "Stmt"); name {
-	case "Vacuum":
-		if !n.GetVacuumStmt().GetIsVacuumcmd() {
-			return "ANALYZE"
-		}
+	name = strings.TrimSuffix(strings.TrimPrefix(name, "Node_"), "Stmt")
+	if name == "Vacuum" && !n.GetVacuumStmt().GetIsVacuumcmd() {
+		return "ANALYZE"
 	}
 	if spelled := kindNames[name]; spelled != "" {
 		return spelled

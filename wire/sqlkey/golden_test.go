@@ -152,28 +152,28 @@ func tell(p *Plan) string {
 	} else {
 		b.WriteString("\n  write: " + p.WhyWrite)
 	}
-	flag := func(on bool, format string, args ...any) {
+	note := func(on bool, format string, args ...any) {
 		if on {
 			fmt.Fprintf(&b, ", "+format, args...)
 		}
 	}
-	flag(p.Statements != 1, "%d statements", p.Statements)
-	flag(p.Syntax, "syntax error")
-	flag(p.Tx != TxNone, "tx %s", []string{"none", "begin", "commit", "rollback", "savepoint", "release", "rollback to", "set", "prepare"}[p.Tx])
-	flag(p.Tag != "", "tag %s", p.Tag)
-	flag(p.TxReadOnly, "read only")
-	flag(p.TxReadWrite, "read write")
-	flag(p.Isolation != "", "%s", p.Isolation)
-	flag(p.Chain, "chain")
-	flag(p.Savepoint != "", "savepoint %s", p.Savepoint)
-	flag(p.MixedTx, "mixed transactions")
-	flag(p.Session != SessNone, "session %s", []string{"none", "set", "reset", "pin"}[p.Session])
-	flag(p.Setting != "", "%s = %q", p.Setting, p.Value)
-	flag(p.Default, "default")
-	flag(p.NumParams > 0, "%d parameters", p.NumParams)
-	flag(p.Catalogs, "catalogs")
-	flag(p.CopyIn, "copy in")
-	flag(p.CopyOut, "copy out")
+	note(p.Statements != 1, "%d statements", p.Statements)
+	note(p.Syntax, "syntax error")
+	note(p.Tx != TxNone, "tx %s", []string{"none", "begin", "commit", "rollback", "savepoint", "release", "rollback to", "set", "prepare"}[p.Tx])
+	note(p.Tag != "", "tag %s", p.Tag)
+	note(p.TxReadOnly, "read only")
+	note(p.TxReadWrite, "read write")
+	note(p.Isolation != "", "%s", p.Isolation)
+	note(p.Chain, "chain")
+	note(p.Savepoint != "", "savepoint %s", p.Savepoint)
+	note(p.MixedTx, "mixed transactions")
+	note(p.Session != SessNone, "session %s", []string{"none", "set", "reset", "pin"}[p.Session])
+	note(p.Setting != "", "%s = %q", p.Setting, p.Value)
+	note(p.Default, "default")
+	note(p.NumParams > 0, "%d parameters", p.NumParams)
+	note(p.Catalogs, "catalogs")
+	note(p.CopyIn, "copy in")
+	note(p.CopyOut, "copy out")
 	if p.Target != Keyed {
 		b.WriteString("\n  " + p.Reason)
 	}
