@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -172,7 +171,7 @@ func (n *testNode) admin(args ...string) (code int, stdout, stderr string) {
 }
 
 func TestClusterOnRealPostgreSQL(t *testing.T) {
-	c := startCluster(t)
+	c, outer := startCluster(t), t // nodes that are started in a step live on after it
 
 	t.Run("three nodes are one cluster with three voters", func(t *testing.T) {
 		pgtest.Eventually(t, 30*time.Second, func() error {
@@ -261,6 +260,11 @@ func TestClusterOnRealPostgreSQL(t *testing.T) {
 		code, out, errs := c.nodes[1].admin("route", "--arg", "1500", "SELECT * FROM accounts WHERE id = $1")
 		if code != 0 || !strings.Contains(out, "shard     shard_2") || !strings.Contains(out, "fra-db") {
 			t.Errorf("exit %d\n%s%s", code, out, errs)
+		}
+		for sql, want := range map[string]string{"SELECT 1": "target    any shard", "SELECT * FROM settings": "target    unsharded"} {
+			if code, out, errs := c.nodes[1].admin("route", sql); code != 0 || !strings.Contains(out, want) || !strings.Contains(out, "\n1    ") {
+				t.Errorf("%s: exit %d\n%s%s", sql, code, out, errs)
+			}
 		}
 		code, _, errs = c.nodes[1].admin("route", "SELECT * FROM accounts")
 		if code != 1 || !strings.Contains(errs, "0A000") {
@@ -365,7 +369,7 @@ func TestClusterOnRealPostgreSQL(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.nodes[0].settled(t, 2, 3) // what shard_3's primary is outlives the node that announced it
-		again := newNode(t, old.cfg, clusterEnv()).open(t)
+		again := newNode(outer, old.cfg, clusterEnv()).open(t)
 		c.nodes[2] = again
 		if again.state.ClusterID != id || again.state.Incarnation != old.state.Incarnation+1 {
 			t.Errorf("cluster %q incarnation %d, want %q and %d", again.state.ClusterID, again.state.Incarnation, id, old.state.Incarnation+1)
@@ -376,6 +380,42 @@ func TestClusterOnRealPostgreSQL(t *testing.T) {
 		var balance int
 		if err := again.connect(t).QueryRow(t.Context(), "SELECT balance FROM accounts WHERE id = 2500").Scan(&balance); err != nil || balance != 250 {
 			t.Errorf("account 2500 = %d, %v", balance, err)
+		}
+	})
+
+	t.Run("when the leader goes another one leads", func(t *testing.T) {
+		var others []*testNode
+		leader := -1
+		pgtest.Eventually(t, 20*time.Second, func() error {
+			for i, n := range c.nodes {
+				if n.ledger.IsLeader() {
+					leader = i
+					return nil
+				}
+			}
+			return errors.New("nobody leads")
+		})
+		for i, n := range c.nodes {
+			if i != leader {
+				others = append(others, n)
+			}
+		}
+		gone := c.nodes[leader]
+		if err := gone.Close(); err != nil {
+			t.Fatal(err)
+		}
+		pgtest.Eventually(t, 40*time.Second, func() error {
+			code, out, errs := others[0].admin("keyspace", "create", "app.misplaced", "--key", "k", "--type", "text", "--shards", "shard_1")
+			if code != 0 && !strings.Contains(errs, "app.misplaced already") {
+				return fmt.Errorf("exit %d: %s%s", code, out, errs)
+			}
+			return nil
+		})
+		others[1].sees(t, "app.misplaced")
+		c.nodes[leader] = newNode(outer, gone.cfg, clusterEnv()).open(t)
+		c.nodes[leader].sees(t, "app.misplaced")
+		for _, n := range c.nodes {
+			n.settled(t, 3, 3)
 		}
 	})
 
@@ -406,8 +446,5 @@ func TestClusterOnRealPostgreSQL(t *testing.T) {
 				t.Errorf("a secret is in the log of %s", n.cfg.Name)
 			}
 		}
-	}
-	if testing.Verbose() && os.Getenv("SHOW_LOG") != "" {
-		t.Log(c.nodes[0].log)
 	}
 }

@@ -312,3 +312,23 @@ func TestExamplesLoad(t *testing.T) {
 		}
 	}
 }
+
+// FuzzConfig: whatever stands in the file, there is a configuration or a list of problems, and positions lie in the file.
+func FuzzConfig(f *testing.F) {
+	f.Add(goodConfig)
+	f.Add("[[users]]\nname.x = {a = [1, {b = 2}]}\n'' = 1\n[a.b.\"c\"]")
+	f.Add("ports = {postgres = 1}\n[ports]\nhttp = 2")
+	f.Fuzz(func(t *testing.T, text string) {
+		cfg := Defaults()
+		o, problems := decode([]byte(text), &cfg)
+		if len(problems) == 0 {
+			problems = cfg.check(o.at)
+		}
+		lines := strings.Count(text, "\n") + 1
+		for _, p := range problems {
+			if p.Message == "" || p.Line < 0 || p.Line > lines {
+				t.Errorf("problem %+v in a file of %d lines", p, lines)
+			}
+		}
+	})
+}

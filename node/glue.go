@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	pullTimeout   = 60 * time.Second // one pull of a whole table
-	maxPulls      = 16               // answered at once
-	reconcileTick = 500 * time.Millisecond
-	peersTick     = 5 * time.Second
-	accept        = 100 * time.Millisecond // pause after a failed accept
+	pullTimeout = 60 * time.Second // one pull of a whole table
+	maxPulls    = 16               // answered at once
+	leaderTick  = 500 * time.Millisecond
+	peersTick   = 5 * time.Second
+	acceptPause = 100 * time.Millisecond // after a failed accept
 )
 
 // pullFrom is a node that has a newer epoch than this one.
@@ -39,10 +39,12 @@ func (n *Node) startLoops(context.Context) error {
 	forwarded := &api{office: leaderOnly{n}, log: n.log}
 	calls := newHTTPServer(forwarded.forwarded(), n.log)
 	calls.IdleTimeout = 10 * time.Second
-	wg.Go(n.joinGossip)
+	// These two may be held up by a node that does not answer; they end when gossip, ledger and port are closed under them.
+	n.wg.Go(n.joinGossip)
+	n.wg.Go(func() { n.reconcileLoop(ctx) })
 	wg.Go(func() { n.pullLoop(ctx) })
 	wg.Go(func() { n.servePulls(ctx, pulls) })
-	wg.Go(func() { n.reconcileLoop(ctx) })
+	wg.Go(func() { n.recordLoop(ctx) })
 	wg.Go(func() { n.peersLoop(ctx) })
 	wg.Go(func() {
 		if err := calls.Serve(apiCalls); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
@@ -118,7 +120,7 @@ func (n *Node) servePulls(ctx context.Context, ln net.Listener) {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			if !pause(ctx, accept) {
+			if !pause(ctx, acceptPause) {
 				return
 			}
 			continue
@@ -153,20 +155,27 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// reconcileLoop tells the ledger who lives, and on the leader records the shards that have shown a primary.
+// reconcileLoop tells the ledger who lives: it makes voters of them where it leads, and finds the voters where it does not.
 func (n *Node) reconcileLoop(ctx context.Context) {
-	tick := time.NewTicker(reconcileTick)
-	defer tick.Stop()
 	for {
 		n.ledger.Reconcile(n.speaker.Members())
+		if !pause(ctx, leaderTick) {
+			return
+		}
+	}
+}
+
+// recordLoop records, on the leader, the shards that have shown a primary.
+func (n *Node) recordLoop(ctx context.Context) {
+	for pause(ctx, leaderTick) {
 		if n.ledger.IsLeader() {
 			n.recordShards(ctx)
+			continue
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+		n.mu.Lock() // now somebody else's worry
+		clear(n.shards)
+		clear(n.alarms)
+		n.mu.Unlock()
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -214,27 +215,34 @@ func (n *Node) recordShards(ctx context.Context) {
 			missing = append(missing, b.Backend.Shard)
 		}
 	}
+	var wg sync.WaitGroup
 	for _, shard := range missing {
 		n.mu.Lock()
 		later := time.Now().Before(n.shards[shard])
 		n.mu.Unlock()
-		if later {
-			continue
-		}
-		err := n.recordShard(ctx, shard)
-		n.mu.Lock()
-		if err != nil {
-			n.shards[shard] = time.Now().Add(shardRetry)
-			n.alarms["shard "+shard] = err.Error()
-		} else {
-			delete(n.shards, shard)
-			delete(n.alarms, "shard "+shard)
-		}
-		n.mu.Unlock()
-		if err != nil && ctx.Err() == nil {
-			n.log.Warn("a shard cannot be recorded yet", "shard", shard, "error", err)
+		if !later {
+			wg.Go(func() { n.tryRecord(ctx, shard) }) // one that does not answer must not hold up the others
 		}
 	}
+	wg.Wait()
+}
+
+// tryRecord records a shard, or notes that it could not: as an alarm, and when to try again.
+func (n *Node) tryRecord(ctx context.Context, shard string) {
+	err := n.recordShard(ctx, shard)
+	if ctx.Err() != nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err == nil {
+		delete(n.shards, shard)
+		delete(n.alarms, "shard "+shard)
+		return
+	}
+	n.shards[shard] = time.Now().Add(shardRetry)
+	n.alarms["shard "+shard] = err.Error()
+	n.log.Warn("a shard cannot be recorded yet", "shard", shard, "error", err)
 }
 
 // recordShard asks the one primary that observers have seen for its system identifier and records it. Gossip only says whom
