@@ -355,3 +355,29 @@ func TestBadAddresses(t *testing.T) {
 		}
 	}
 }
+
+// TestLagAfterAnIdleHour: a replica caught in the middle of replaying knows only the age of the last commit before. It is not an
+// hour behind because nobody wrote for an hour.
+func TestLagAfterAnIdleHour(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, _ *Prober, sink *seen) {
+		s.says(row("t", "1", "0", "77"))
+		sink.await(t, 0, "b", "at the head", func(r rib.Route) bool { return r.Role == rib.Replica && r.Lag == 0 })
+		<-time.After(5 * time.Second)
+		for _, says := range []string{"3600000", "NULL"} {
+			mark := sink.mark()
+			s.says(row("t", "1", says, "77"))
+			got := sink.await(t, mark, "b", "a lag", func(r rib.Route) bool { return r.Lag != 0 })
+			between(t, "the lag", got.Lag, 500*time.Millisecond, 3*time.Second)
+			<-time.After(20 * time.Second) // it does not catch up
+			between(t, "the lag then", sink.routes[sink.mark()-1].Lag, 18*time.Second, 24*time.Second)
+			mark = sink.mark()
+			s.says(row("t", "1", "0", "77"))
+			sink.await(t, mark, "b", "at the head again", func(r rib.Route) bool { return r.Lag == 0 })
+			<-time.After(2 * time.Second)
+		}
+		// One that was never seen at the head is as far behind as it says.
+		mark := sink.mark()
+		s.says(row("t", "2", "3600000", "77"))
+		sink.await(t, mark, "b", "an hour", func(r rib.Route) bool { return r.Lag == time.Hour })
+	})
+}

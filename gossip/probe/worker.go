@@ -38,7 +38,8 @@ type worker struct {
 	latency  time.Duration
 	last     answer // of the last good probe
 	systemID uint64
-	evidence bool // Recovered is due
+	headAt   time.Time // when it was last known to have replayed all that it had received; zero: never
+	evidence bool      // Recovered is due
 	cleared  int  // good probes in a row since then
 	failure  string
 }
@@ -189,12 +190,29 @@ func (w *worker) answered(a answer, took time.Duration) {
 	if w.last.role != a.role && w.last.role != rib.RoleUnknown {
 		w.prober.log.Info("backend changed its role", "backend", w.target.Name, "from", roleName(w.last.role), "to", roleName(a.role), "timeline", a.timeline)
 	}
+	a.lag = w.sinceHead(a, time.Now().Add(-took))
 	w.last = a
 	if a.systemID != w.systemID {
 		w.systemID = a.systemID
 		w.prober.cfg.Sink.Announce(w.backend())
 	}
 	w.observe()
+}
+
+// sinceHead is a replica's lag. While something is being replayed the server only knows the age of the last commit, which after
+// an idle hour is an hour: but a replica cannot be further behind than it has been away from the head.
+func (w *worker) sinceHead(a answer, asked time.Time) time.Duration {
+	switch {
+	case a.role != rib.Replica || a.timeline != w.last.timeline:
+		w.headAt = time.Time{}
+	case w.headAt.IsZero():
+	case a.lag == rib.LagUnknown, a.lag > time.Since(w.headAt):
+		return time.Since(w.headAt)
+	}
+	if a.role == rib.Replica && a.lag == 0 {
+		w.headAt = asked
+	}
+	return a.lag
 }
 
 func (w *worker) failed(err error) {
