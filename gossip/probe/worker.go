@@ -40,7 +40,7 @@ type worker struct {
 	systemID uint64
 	headAt   time.Time // when it was last known to have replayed all that it had received; zero: never
 	evidence bool      // Recovered is due
-	cleared  int  // good probes in a row since then
+	cleared  int       // good probes in a row since then
 	failure  string
 }
 
