@@ -50,13 +50,14 @@ type core struct {
 	// bytes
 	in       []byte // from the client, from inOff on not consumed yet
 	inOff    int
-	out      []byte // for the client
-	toServer []byte // for the server connection
-	srvIn    []byte // from the server, the start of a frame that is not whole yet
-	passing  int    // bytes still to come of a server frame that is passed on unseen
-	passHide bool   // or not even passed on
-	popAfter bool   // it ends what the first expectation waits for
-	copyLeft int    // bytes still to come of a client's CopyData frame that is passed on unseen
+	out      []byte   // for the client
+	toServer []byte   // for the server connection
+	srvIn    []byte   // from the server, the start of a frame that is not whole yet
+	held     *buffers // that in, out, toServer and batch began as; nil while they are the core's own
+	passing  int      // bytes still to come of a server frame that is passed on unseen
+	passHide bool     // or not even passed on
+	popAfter bool     // it ends what the first expectation waits for
+	copyLeft int      // bytes still to come of a client's CopyData frame that is passed on unseen
 
 	// the client's view
 	settings     settings
@@ -102,6 +103,7 @@ type core struct {
 	expectOff  int
 	serverOpen bool // extended messages were sent and no Sync yet
 	copyIn     bool
+	copied     bool // the request in hand is or was a COPY FROM
 	copyExt    bool
 	broken     bool // close the connection instead of giving it back
 	fatal      *pg.Error
@@ -299,4 +301,12 @@ func (c *core) written() {
 		c.flushed = true
 	}
 	c.out, c.outMark = c.out[:0], 0
+}
+
+// sent tells that all of toServer has left for the server.
+func (c *core) sent() {
+	c.toServer = c.toServer[:0]
+	if cap(c.toServer) > clientFlush {
+		c.toServer = nil
+	}
 }

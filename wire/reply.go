@@ -157,7 +157,7 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		if quiet {
 			return fmt.Errorf("COPY that nobody asked for")
 		}
-		c.copyIn, c.copyExt = true, h.kind == 'E'
+		c.copyIn, c.copied, c.copyExt = true, true, h.kind == 'E'
 		if c.copyExt && c.expectOff+1 < len(c.expect) && c.expect[c.expectOff+1].kind == 'S' {
 			// The server ignores a Sync while it takes COPY data; the client sends another behind it.
 			c.expect = append(c.expect[:c.expectOff+1], c.expect[c.expectOff+2:]...)

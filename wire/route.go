@@ -112,7 +112,7 @@ func describe(plan *sqlkey.Plan) string {
 
 // dispatch sends the request in hand on its way: to the connection that the session holds, or to the closest backend.
 func (c *core) dispatch(n need) {
-	c.need, c.outMark, c.flushed, c.redo, c.tried = n, len(c.out), false, false, 0
+	c.need, c.outMark, c.flushed, c.redo, c.tried, c.copied = n, len(c.out), false, false, 0, false
 	if c.srv != nil {
 		if n.slot != nil && n.slot.Shard() != c.srvShard {
 			c.fail(c.elsewhere(n))

@@ -61,6 +61,10 @@ type Server struct {
 	catalog  atomic.Pointer[catalogOf]
 	accepted atomic.Uint64
 
+	// safe for concurrent use
+	buffers sync.Pool // of *buffers
+	reads   sync.Pool // of *[]byte, for server bytes
+
 	// guarded by mu
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -87,6 +91,8 @@ func NewServer(cfg Config) *Server {
 		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh),
 		ctx: ctx, cancel: cancel,
 	}
+	s.buffers.New = func() any { return new(buffers) }
+	s.reads.New = func() any { b := make([]byte, serverBuffer); return &b }
 	s.accept = pg.AcceptConfig{Lookup: cfg.Lookup, Method: cfg.AuthMethod, Timeout: cfg.StartupTimeout}
 	s.env = env{
 		fib: cfg.FIB, planner: cfg.Planner, catalog: s.catalogFor, metrics: cfg.Metrics,
@@ -190,7 +196,9 @@ func (s *Server) serve(conn net.Conn) {
 		delete(s.sessions, ses.pid)
 		s.mu.Unlock()
 	}()
-	ses.run(s.ctx)
+	if !ses.runRaw(s.ctx) {
+		ses.run(s.ctx)
+	}
 }
 
 // begin makes the session of an authenticated client and writes what a server says at the start of one.

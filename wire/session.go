@@ -28,6 +28,7 @@ type session struct {
 	core    *core
 	buf     []byte     // server bytes
 	writing chan error // a large write to the server that is under way
+	raw     rawState   // of the raw transport
 
 	// atomic
 	idle atomic.Bool // waiting for the client, outside any transaction
@@ -45,6 +46,9 @@ const (
 	clientFlush = 64 << 10
 )
 
+// errEOF is how a server connection ends that is just closed.
+var errEOF = errors.New("end of file")
+
 var errDraining = &pg.Error{Code: pg.CodeAdminShutdown, Message: "terminating connection: the node is stopping", Hint: "Connect again: another node takes over."}
 
 func (s *session) run(ctx context.Context) {
@@ -60,15 +64,7 @@ func (s *session) run(ctx context.Context) {
 				s.readServer()
 			}
 		case acquire:
-			conn, err := s.server.pools.Get(ctx, s.core.hop.Backend, s.id)
-			if err != nil {
-				s.core.refused(err)
-				continue
-			}
-			s.mu.Lock()
-			s.running = conn
-			s.mu.Unlock()
-			s.core.acquired(conn)
+			s.acquire(ctx)
 		case releaseServer:
 			s.release(true)
 		case discardServer:
@@ -78,6 +74,19 @@ func (s *session) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// acquire gets the connection that the core wants, or tells it why there is none.
+func (s *session) acquire(ctx context.Context) {
+	conn, err := s.server.pools.Get(ctx, s.core.hop.Backend, s.id)
+	if err != nil {
+		s.core.refused(err)
+		return
+	}
+	s.mu.Lock()
+	s.running = conn
+	s.mu.Unlock()
+	s.core.acquired(conn)
 }
 
 // release ends the loan of the server connection. A CancelRequest that is being delivered is waited for: it must not hit the
@@ -119,24 +128,26 @@ func (s *session) flushServer() bool {
 	}
 	if len(c.toServer) <= inlineWrite || c.copyIn {
 		_, err := c.srv.Net.Write(c.toServer)
-		c.toServer = c.toServer[:0]
-		if cap(c.toServer) > clientFlush {
-			c.toServer = nil
-		}
+		c.sent()
 		if err != nil {
 			return s.lostOnWrite(err)
 		}
 		return true
 	}
 	// The server may have to write before it has read all of this: read meanwhile.
-	big, conn, done := c.toServer, c.srv.Net, make(chan error, 1)
-	c.toServer = nil
+	s.writeLater(c.toServer)
+	return true
+}
+
+// writeLater writes p, the end of toServer, in the background. The buffer goes with it.
+func (s *session) writeLater(p []byte) {
+	conn, done := s.core.srv.Net, make(chan error, 1)
+	s.core.toServer = nil
 	s.writing = done
 	go func() {
-		_, err := conn.Write(big)
+		_, err := conn.Write(p)
 		done <- err
 	}()
-	return true
 }
 
 // lostOnWrite handles a failed write. The server may have said why before it closed: that is read first.
@@ -176,12 +187,18 @@ func (s *session) flushClient() bool {
 	if cap(c.out) > 2*clientFlush {
 		c.out = nil
 	}
-	if err != nil { // nobody is there to hear the answers; the statement in flight still runs to its end
-		c.closing = true
-		c.inOff, c.in = 0, nil
-		s.client.Close()
+	if err != nil {
+		s.clientGone()
 	}
 	return true
+}
+
+// clientGone: nobody is there to hear the answers. The statement in flight still runs to its end.
+func (s *session) clientGone() {
+	c := s.core
+	c.closing = true
+	c.inOff, c.in = 0, nil
+	s.client.Close()
 }
 
 // readClient returns false if the session is over.
@@ -221,19 +238,24 @@ func (s *session) readServer() {
 	n, err := c.srv.Net.Read(s.buf)
 	if n > 0 {
 		if e := c.serverRead(s.buf[:n]); e != nil {
-			if c.fatal == nil {
-				s.server.log.Warn("backend broke the protocol", "backend", c.srv.Backend.Name, "err", e)
-			}
-			c.serverLost(e)
+			s.brokeProtocol(e)
 			return
 		}
 	}
 	if err != nil && n == 0 {
 		if errors.Is(err, io.EOF) {
-			err = errors.New("end of file")
+			err = errEOF
 		}
 		c.serverLost(err)
 	}
+}
+
+// brokeProtocol ends a server connection on which a FATAL error came, or what is not PostgreSQL's protocol.
+func (s *session) brokeProtocol(err error) {
+	if s.core.fatal == nil {
+		s.server.log.Warn("backend broke the protocol", "backend", s.core.srv.Backend.Name, "err", err)
+	}
+	s.core.serverLost(err)
 }
 
 // cancel cancels what runs for the client, if something does.

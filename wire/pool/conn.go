@@ -53,6 +53,9 @@ func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn
 	return c
 }
 
+// Raw is the connection as a plain socket; nil if it is none.
+func (c *Conn) Raw() syscall.RawConn { return c.raw }
+
 func (c *Conn) peek(fd uintptr) bool {
 	var b [1]byte
 	c.peekN, _, c.peekErr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)

@@ -1,0 +1,273 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// The raw transport drives a core straight on the sockets: a query costs two writes, two reads, and one read that finds
+// nothing. One goroutine lives inside the RawConn.Read callback of the client's socket from login to end; for each request it enters the
+// callback of the server's socket inside that.
+//
+// Go's poller tells of a socket's readiness once (edge-triggered), and forgets what it has told when RawConn.Read is entered.
+// Inside one RawConn.Read nothing is forgotten. Hence the shape of it:
+//
+//   - the client's callback never returns true before the session ends: what arrives while a statement runs is not missed;
+//   - a request is written inside the server's callback: its answer cannot come before the poller listens for it, so the
+//     next thing to do is to wait, not to read.
+//
+// Everywhere else a read must find nothing before the wait, even after one that did not fill its buffer: the end of the
+// stream may have come with those bytes, and would not be told of again.
+
+// rawState is the raw transport's part of a session. It is owned by the session's goroutine.
+type rawState struct {
+	client   syscall.RawConn
+	drive    func(fd uintptr) bool // driveClient and driveServer, as values made once
+	driveSrv func(fd uintptr) bool
+	clientFD int
+	asked    bool // a request has just been written to the server: there is nothing to read yet
+	over     bool
+	ctx      context.Context
+}
+
+// runRaw runs the session on the client's socket. It returns false, having done nothing, if the client is no plain socket.
+func (s *session) runRaw(ctx context.Context) bool {
+	sc, ok := s.client.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	client, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	defer s.dropServer()
+	r := &s.raw
+	r.client, r.ctx = client, ctx
+	r.drive, r.driveSrv = s.driveClient, s.driveServer
+	for {
+		err := client.Read(r.drive)
+		switch {
+		case r.over:
+			return true
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// Shutdown woke us. What to do about it is decided where the session next waits for its client.
+			s.client.SetReadDeadline(time.Time{})
+		default: // closed by Shutdown
+			return true
+		}
+	}
+}
+
+// driveClient goes on with the session until it has to wait for its client (false) or is over (true).
+func (s *session) driveClient(fd uintptr) bool {
+	c, r := s.core, &s.raw
+	r.clientFD = int(fd)
+	for {
+		switch c.next() {
+		case readClient:
+			if s.flushServer() && s.flushRaw() && !s.readRaw() {
+				return false
+			}
+		case readServer:
+			s.serverRaw()
+		case acquire:
+			s.acquire(r.ctx)
+		case releaseServer:
+			s.release(true)
+		case discardServer:
+			s.release(false)
+		case finish:
+			s.flushRaw()
+			r.over = true
+			return true
+		}
+	}
+}
+
+// readRaw reads what the client has sent. It returns false if there is nothing yet: wait.
+func (s *session) readRaw() bool {
+	c, r := s.core, &s.raw
+	if s.server.draining.Load() && c.idle() {
+		c.terminate(errDraining)
+		return true
+	}
+	c.unpark(&s.server.buffers)
+	space := c.clientSpace()
+	n, err := retry(func() (int, error) { return syscall.Read(r.clientFD, space) })
+	switch {
+	case n > 0:
+		c.clientRead(n)
+	case err == syscall.EAGAIN:
+		c.park(&s.server.buffers)
+		return false
+	default: // end of file, or the client is gone
+		c.closing = true
+	}
+	return true
+}
+
+// serverRaw exchanges bytes with the server until the core wants something else.
+func (s *session) serverRaw() {
+	c, r := s.core, &s.raw
+	conn := c.srv
+	raw := conn.Raw()
+	if raw == nil {
+		if s.flushServer() && s.flushRaw() {
+			s.readServer()
+		}
+		return
+	}
+	buf := s.server.reads.Get().(*[]byte)
+	s.buf = *buf
+	// After a request its answer is all there is to wait for. In a COPY the server may have said something before that.
+	r.asked = len(c.toServer) > 0 && !c.copied
+	err := raw.Read(r.driveSrv)
+	s.buf = nil
+	s.server.reads.Put(buf)
+	if err != nil && c.srv == conn && !c.broken {
+		c.serverLost(err)
+	}
+}
+
+// driveServer returns true when the core wants something else than to read the server, false to wait for it.
+func (s *session) driveServer(fd uintptr) bool {
+	c, r := s.core, &s.raw
+	for {
+		if c.next() != readServer {
+			return true
+		}
+		if len(c.toServer) > 0 && !s.writeServerRaw(int(fd)) {
+			return true
+		}
+		s.flushRaw()
+		if r.asked {
+			r.asked = false
+			return false
+		}
+		n, err := retry(func() (int, error) { return syscall.Read(int(fd), s.buf) })
+		switch {
+		case n > 0:
+			if e := c.serverRead(s.buf[:n]); e != nil {
+				s.brokeProtocol(e)
+				return true
+			}
+		case err == syscall.EAGAIN:
+			return false
+		case err == nil:
+			c.serverLost(errEOF)
+			return true
+		default:
+			c.serverLost(err)
+			return true
+		}
+	}
+}
+
+// writeServerRaw writes what is due to the server. What its socket does not take at once is written in the background,
+// while this goroutine reads: the server may have to write before it has read all of it. False: the connection is lost.
+func (s *session) writeServerRaw(fd int) bool {
+	c := s.core
+	if err := s.joinWriter(); err != nil {
+		return s.lostOnWrite(err)
+	}
+	n, err := retry(func() (int, error) { return syscall.Write(fd, c.toServer) })
+	switch {
+	case err == nil && n == len(c.toServer):
+		c.sent()
+		return true
+	case err != nil && err != syscall.EAGAIN:
+		c.toServer = c.toServer[:0]
+		return s.lostOnWrite(err)
+	}
+	s.writeLater(c.toServer[max(n, 0):])
+	return true
+}
+
+// flushRaw writes what is due to the client, however long the client takes to read it. It always returns true: a client
+// that is gone ends the session at the core's next step.
+func (s *session) flushRaw() bool {
+	c, r := s.core, &s.raw
+	if len(c.out) == 0 {
+		return true
+	}
+	rest := c.out
+	n, err := retry(func() (int, error) { return syscall.Write(r.clientFD, rest) })
+	if n > 0 {
+		rest = rest[n:]
+	}
+	if err == syscall.EAGAIN || err == nil && len(rest) > 0 {
+		var last error
+		err = r.client.Write(func(fd uintptr) bool {
+			for len(rest) > 0 {
+				n, e := retry(func() (int, error) { return syscall.Write(int(fd), rest) })
+				if e == syscall.EAGAIN {
+					return false
+				}
+				if last = e; e != nil {
+					return true
+				}
+				rest = rest[n:]
+			}
+			return true
+		})
+		if err == nil {
+			err = last
+		}
+	}
+	c.written()
+	if err != nil {
+		s.clientGone()
+	}
+	return true
+}
+
+// retry repeats a system call that a signal interrupted.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
+// buffers are what a session needs while bytes are in hand. A session that waits for its client holds none.
+type buffers struct{ in, out, toServer, batch []byte }
+
+// largestKept bounds a buffer that is kept for the next session.
+const largestKept = 64 << 10
+
+// park gives the buffers back, if nothing is in them.
+func (c *core) park(pool *sync.Pool) {
+	if c.held == nil || len(c.in) > c.inOff || len(c.out)+len(c.toServer)+len(c.batch) > 0 {
+		return
+	}
+	b := c.held
+	for _, x := range [...]struct {
+		kept *[]byte
+		used []byte
+	}{{&b.in, c.in}, {&b.out, c.out}, {&b.toServer, c.toServer}, {&b.batch, c.batch}} {
+		*x.kept = x.used[:0]
+		if cap(x.used) > largestKept {
+			*x.kept = nil
+		}
+	}
+	c.in, c.inOff, c.out, c.toServer, c.batch, c.held = nil, 0, nil, nil, nil, nil
+	pool.Put(b)
+}
+
+// unpark gets buffers for what is about to come.
+func (c *core) unpark(pool *sync.Pool) {
+	if c.held != nil {
+		return
+	}
+	b := pool.Get().(*buffers)
+	// What the core has of its own by now (a greeting, for one) stays.
+	c.in, c.out = append(b.in[:0], c.in[c.inOff:]...), append(b.out[:0], c.out...)
+	c.toServer, c.batch = append(b.toServer[:0], c.toServer...), append(b.batch[:0], c.batch...)
+	c.inOff, c.held = 0, b
+}
