@@ -78,7 +78,7 @@ func literal(c *pgquery.A_Const) (constant, *issue) {
 		return constant{family: integers, number: int64(v.Ival.GetIval())}, nil
 	case *pgquery.A_Const_Fval:
 		s := v.Fval.GetFval()
-		number, err := strconv.ParseInt(s, 0, 64)
+		number, err := parseInteger(s)
 		switch {
 		case err == nil:
 			return constant{family: integers, number: number}, nil
@@ -92,6 +92,14 @@ func literal(c *pgquery.A_Const) (constant, *issue) {
 		return constant{}, issuef("a boolean is no key")
 	}
 	return constant{}, issuef("a bit string is no key")
+}
+
+// parseInteger reads an integer as PostgreSQL writes one: to Go 017 would be octal.
+func parseInteger(s string) (int64, error) {
+	if digits := strings.TrimLeft(s, "+-"); len(digits) > 1 && digits[0] == '0' && (digits[1] == '_' || '0' <= digits[1] && digits[1] <= '9') {
+		return strconv.ParseInt(strings.ReplaceAll(s, "_", ""), 10, 64)
+	}
+	return strconv.ParseInt(s, 0, 64)
 }
 
 // signed is a sign before a constant integer that the parser has not folded, as in -42::bigint.
