@@ -125,6 +125,7 @@ type Ledger struct {
 	votersSaved map[string]rib.Member // of them, the voters as they are on disk
 	hintLeader  string                // by the last pull
 	hintAddr    string
+	hintVoters  []Voter
 
 	reconcileMu sync.Mutex // held for the length of a Reconcile
 }

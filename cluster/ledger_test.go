@@ -400,3 +400,52 @@ func TestPlanVoters(t *testing.T) {
 		}
 	}
 }
+
+// TestAFollowerLearnsOfTheNextLeader: what it heard last is worth nothing once that leader is dead, and no other follower's old
+// hearsay may come before a voter's word.
+func TestAFollowerLearnsOfTheNextLeader(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd")
+		w.form(a, b, c)
+		w.shards(1)
+		d, e := w.add("d", "iad"), w.add("e", "fra")
+		for _, n := range []*testNode{d, e} {
+			if err := n.ledger.Admit("c1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.reconcile()
+		must := func(n, from *testNode) {
+			if _, err := n.pull(from); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(d, a)
+		must(e, d) // hearsay is better than nothing
+		for _, n := range []*testNode{d, e} {
+			if name, _ := n.ledger.Leader(); name != "a" || !n.ledger.Follows() || len(n.ledger.Voters()) != 3 {
+				t.Errorf("%s follows %v and knows leader %q, voters %v", n.name, n.ledger.Follows(), name, n.ledger.Voters())
+			}
+		}
+		if got := d.ledger.Status(); got.Role != "follows" || len(got.Voters) != 3 || got.Voters[0].Region == "" {
+			t.Errorf("%+v", got)
+		}
+		a.kill()
+		next := w.leader()
+		other := b
+		if next == b {
+			other = c
+		}
+		w.until("the other voter follows", func() error {
+			if name, _ := other.ledger.Leader(); name != next.name {
+				return errors.New(name)
+			}
+			return nil
+		})
+		must(d, other)
+		must(d, e) // who has the old word
+		if name, addr := d.ledger.Leader(); name != next.name || addr != next.host.Addr(raftPort) {
+			t.Errorf("the leader is %s, and the follower says %s at %s", next.name, name, addr)
+		}
+	})
+}

@@ -35,7 +35,12 @@ type pullAnswer struct {
 	Refused    string    `json:"refused,omitempty"` // why there is no answer
 	Leader     string    `json:"leader,omitempty"`  // as known there
 	LeaderAddr string    `json:"leader_addr,omitempty"`
+	Votes      bool      `json:"votes,omitempty"`  // whoever answers is a voter: it knows the leader at first hand
+	Voters     []Voter   `json:"voters,omitempty"` // as known there
 }
+
+// maxHintVoters bounds the voters in an answer: it must fit into a head.
+const maxHintVoters = 7
 
 // ServePull answers one pull. The caller closes the stream. It takes bounded time whatever the other side does.
 func (l *Ledger) ServePull(conn net.Conn) error {
@@ -49,6 +54,7 @@ func (l *Ledger) ServePull(conn net.Conn) error {
 	o := l.cfg.Owners.Get()
 	a := pullAnswer{ClusterID: l.ClusterID(), Epoch: o.Epoch}
 	a.Leader, a.LeaderAddr = l.Leader()
+	a.Votes, a.Voters = l.voterHints()
 	var table []byte
 	switch {
 	case q.ClusterID != "" && a.ClusterID != "" && q.ClusterID != a.ClusterID:
@@ -142,9 +148,7 @@ func (l *Ledger) pull(ctx context.Context, conn net.Conn) (*rib.Ownership, error
 	case a.Size < 0 || a.Size > maxEncoded:
 		return nil, fmt.Errorf("%w: %d bytes", ErrPullTooLarge, a.Size)
 	}
-	l.membersMu.Lock()
-	l.hintLeader, l.hintAddr = a.Leader, a.LeaderAddr
-	l.membersMu.Unlock()
+	l.hear(&a)
 	if a.Size == 0 {
 		return nil, nil
 	}
@@ -181,6 +185,28 @@ func (l *Ledger) pull(ctx context.Context, conn net.Conn) (*rib.Ownership, error
 		}
 	}
 	return o, nil
+}
+
+// hear keeps what an answer says of the leader and the voters. A voter knows it at first hand; what others have heard may be older
+// than what this node has, and only serves to begin with.
+func (l *Ledger) hear(a *pullAnswer) {
+	l.membersMu.Lock()
+	defer l.membersMu.Unlock()
+	if a.Votes || l.hintLeader == "" {
+		l.hintLeader, l.hintAddr = a.Leader, a.LeaderAddr
+	}
+	if len(a.Voters) > 0 && (a.Votes || len(l.hintVoters) == 0) {
+		l.hintVoters = a.Voters[:min(len(a.Voters), maxHintVoters)]
+	}
+}
+
+// voterHints is what an answer says of the voters, and whether this node is one.
+func (l *Ledger) voterHints() (votes bool, voters []Voter) {
+	voters = l.Voters()
+	for i := range voters {
+		votes = votes || voters[i].Name == l.cfg.Node && !l.Follows()
+	}
+	return votes, voters[:min(len(voters), maxHintVoters)]
 }
 
 func writeHead(w io.Writer, v any) error {

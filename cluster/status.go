@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -63,6 +64,41 @@ func (l *Ledger) Leader() (name, addr string) {
 	return name, addr
 }
 
+// Follows reports whether this node has no part in Raft: it then knows the leader and the voters by pulls alone.
+func (l *Ledger) Follows() bool {
+	select {
+	case <-l.opened:
+		return len(l.raft.GetConfiguration().Configuration().Servers) == 0
+	default:
+		return true
+	}
+}
+
+// Voters returns the voters with where they were last seen; on a node that follows, as the last pull told.
+func (l *Ledger) Voters() []Voter {
+	var servers []raft.Server
+	select {
+	case <-l.opened:
+		servers = l.raft.GetConfiguration().Configuration().Servers
+	default:
+	}
+	l.membersMu.Lock()
+	defer l.membersMu.Unlock()
+	voters := slices.Clone(l.hintVoters)
+	if len(servers) > 0 {
+		voters = nil
+		for _, server := range servers {
+			voters = append(voters, Voter{Name: string(server.ID), Addr: string(server.Address)})
+		}
+	}
+	for i, v := range voters {
+		if m, ok := l.members[v.Name]; ok && m.Addr != "" {
+			voters[i].Addr, voters[i].Region = m.Addr, m.Region
+		}
+	}
+	return voters
+}
+
 // IsLeader reports whether this node leads, as far as it knows.
 func (l *Ledger) IsLeader() bool {
 	select {
@@ -95,17 +131,8 @@ func (l *Ledger) Status() Status {
 	}
 	s.Leader, s.LeaderAddr = l.Leader()
 	s.Term, s.LogIndex, s.Applied = l.raft.CurrentTerm(), l.raft.LastIndex(), l.raft.AppliedIndex()
-	l.membersMu.Lock()
-	voter := false
-	for _, server := range l.raft.GetConfiguration().Configuration().Servers {
-		voter = voter || string(server.ID) == l.cfg.Node
-		v := Voter{Name: string(server.ID), Addr: string(server.Address)}
-		if m, ok := l.members[v.Name]; ok && m.Addr != "" {
-			v.Addr, v.Region = m.Addr, m.Region
-		}
-		s.Voters = append(s.Voters, v)
-	}
-	l.membersMu.Unlock()
+	s.Voters = l.Voters()
+	voter := !l.Follows() && slices.ContainsFunc(s.Voters, func(v Voter) bool { return v.Name == l.cfg.Node })
 	switch state := l.raft.State(); {
 	case state == raft.Shutdown:
 		return s

@@ -45,6 +45,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.pullLoop(ctx) })
 	wg.Go(func() { n.servePulls(ctx, pulls) })
 	wg.Go(func() { n.recordLoop(ctx) })
+	wg.Go(func() { n.hintLoop(ctx) })
 	wg.Go(func() { n.peersLoop(ctx) })
 	wg.Go(func() {
 		if err := calls.Serve(apiCalls); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {

@@ -24,7 +24,7 @@ import (
 
 const (
 	shardRetry    = 5 * time.Second  // after a shard could not be recorded
-	leaderWait    = 5 * time.Second  // for a leader to be elected, within a call
+	leaderWait    = 10 * time.Second // for a leader to be elected, within a call: longer than an election takes
 	primaryWait   = 5 * time.Second  // for a recorded shard's primary to appear in the FIB
 	shardTimeout  = 10 * time.Second // to ask a primary who it is
 	forwardedBody = 4 << 20          // bytes of a forwarded answer
@@ -36,21 +36,24 @@ func (n *Node) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceV
 	if r.RequestID == "" {
 		r.RequestID = randomHex(16)
 	}
-	deadline := time.Now().Add(leaderWait)
+	var deadline time.Time
 	for {
 		view, err := n.createOnLeader(ctx, r)
-		var notLeader *cluster.NotLeaderError
-		var away *apiError
-		switch {
-		case err == nil:
+		if err == nil {
 			return view, nil
-		case errors.As(err, &notLeader):
-		case errors.As(err, &away) && away.Status == http.StatusServiceUnavailable:
-		default:
-			return view, statusOf(err)
+		}
+		failed := statusOf(err)
+		if failed.Status != http.StatusServiceUnavailable && failed.Status != http.StatusGatewayTimeout {
+			return view, failed
+		}
+		if deadline.IsZero() { // from now on: looking at the shards may have taken long
+			deadline = time.Now().Add(leaderWait)
 		}
 		if time.Now().After(deadline) || !pause(ctx, 100*time.Millisecond) {
-			return view, statusOf(err)
+			return view, failed
+		}
+		if n.ledger.Follows() {
+			n.askLeader(ctx)
 		}
 	}
 }
@@ -66,8 +69,12 @@ func (n *Node) createOnLeader(ctx context.Context, r KeyspaceRequest) (KeyspaceV
 	return n.forward(ctx, name, addr, r)
 }
 
-// forward asks another node over the cluster port, which is protected by the cluster key.
+// forward asks another node over the cluster port, which is protected by the cluster key. A leader may take long over its answer;
+// it is given up when another one leads.
 func (n *Node) forward(ctx context.Context, name, addr string, r KeyspaceRequest) (view KeyspaceView, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go n.watchLeader(ctx, name, cancel)
 	body, err := json.Marshal(r)
 	if err != nil {
 		return view, err
@@ -83,6 +90,9 @@ func (n *Node) forward(ctx context.Context, name, addr string, r KeyspaceRequest
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := client.Do(req)
 	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
 		return view, &apiError{Status: http.StatusServiceUnavailable, RetryAfter: retryLeader, ErrorView: ErrorView{
 			Error: fmt.Sprintf("the leader %s at %s cannot be asked: %v", name, addr, err),
 			Hint:  "Look with 'rangefinder keyspace list' before you repeat it.",
