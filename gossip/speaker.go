@@ -172,6 +172,7 @@ func (s *Speaker) Open() error {
 	}
 	s.opened = true
 	s.mu.Unlock()
+	s.recall()
 	list, err := memberlist.Create(cfg)
 	if err != nil {
 		return fmt.Errorf("gossip: starting memberlist: %w", err)
@@ -181,6 +182,18 @@ func (s *Speaker) Open() error {
 		s.wg.Go(f)
 	}
 	return nil
+}
+
+// recall learns the names of what the table holds already, from before a restart: peers speak of it by hashes.
+func (s *Speaker) recall() {
+	s.recount()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	announcements, _ := s.cfg.Health.Newer(nil)
+	for i := range announcements {
+		s.learn(announcements[i].Backend.Name)
+		s.learn(announcements[i].Observer)
+	}
 }
 
 func (s *Speaker) memberlistConfig() (*memberlist.Config, error) {

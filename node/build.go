@@ -25,6 +25,7 @@ import (
 func (n *Node) openTables(context.Context) error {
 	self := rib.Member{Name: n.state.Node, Region: n.cfg.Region, Addr: n.port.Addr(), Incarnation: n.state.Incarnation}
 	n.table = rib.NewTable(self)
+	n.recallBeliefs()
 	n.fib = new(fib.Handle)
 	n.compiler = fib.NewMaintainer(n.table, n.fib, n.log.With("part", "fib"))
 	n.compiler.Open()

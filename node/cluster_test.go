@@ -428,7 +428,12 @@ func TestClusterOnRealPostgreSQL(t *testing.T) {
 		}
 		cfg := alone.cfg
 		n := newNode(t, cfg, clusterEnv()).open(t)
-		n.settled(t, 1, 1)
+		n.settled(t, 1, 3) // the servers beside the other nodes too
+		for _, id := range []int{907, 1907, 2907} {
+			if tag, err := n.connect(t).Exec(t.Context(), "INSERT INTO accounts (id, balance) VALUES ($1, 1)", id); err != nil || tag.RowsAffected() != 1 {
+				t.Errorf("account %d: %v, %v", id, tag, err)
+			}
+		}
 		var balance int
 		if err := n.connect(t).QueryRow(t.Context(), "SELECT balance FROM accounts WHERE id = 1500").Scan(&balance); err != nil || balance != 150 {
 			code, out, errs := n.admin("route", "SELECT balance FROM accounts WHERE id = 1500")

@@ -40,12 +40,16 @@ func (n *Node) startLoops(context.Context) error {
 	calls := newHTTPServer(forwarded.forwarded(), n.log)
 	calls.IdleTimeout = 10 * time.Second
 	// These two may be held up by a node that does not answer; they end when gossip, ledger and port are closed under them.
-	n.wg.Go(n.joinGossip)
+	n.wg.Go(func() {
+		defer close(n.contacted)
+		n.joinGossip()
+	})
 	n.wg.Go(func() { n.reconcileLoop(ctx) })
 	wg.Go(func() { n.pullLoop(ctx) })
 	wg.Go(func() { n.servePulls(ctx, pulls) })
 	wg.Go(func() { n.recordLoop(ctx) })
 	wg.Go(func() { n.hintLoop(ctx) })
+	wg.Go(func() { n.beliefsLoop(ctx) })
 	wg.Go(func() { n.peersLoop(ctx) })
 	wg.Go(func() {
 		if err := calls.Serve(apiCalls); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {

@@ -69,11 +69,12 @@ type Node struct {
 	pgLn     net.Listener
 
 	// channels
-	pulls  chan pullFrom // capacity 1: somebody has a newer epoch
-	failed chan struct{} // closed when a listener ends by itself
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	pulls     chan pullFrom // capacity 1: somebody has a newer epoch
+	failed    chan struct{} // closed when a listener ends by itself
+	contacted chan struct{} // closed after the first try to reach the cluster
+	ctx       context.Context
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
 
 	// atomic
 	phase      atomic.Int32
@@ -121,7 +122,7 @@ func New(cfg Config, o Options) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, secrets: secrets, log: o.Logger,
-		pulls: make(chan pullFrom, 1), failed: make(chan struct{}),
+		pulls: make(chan pullFrom, 1), failed: make(chan struct{}), contacted: make(chan struct{}),
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}
 	n.metrics = newMetrics(n.gauges)
@@ -148,7 +149,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.waits("starting")
 	n.warn()
 	for _, step := range []func(context.Context) error{
-		n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.startLoops, n.awaitOwnership, n.openServer,
+		n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.startLoops, n.awaitOwnership, n.awaitBeliefs, n.openServer,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -1,0 +1,67 @@
+package rib_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"rangefinder/rib"
+)
+
+// TestRestartRemembersOthersBackends: what other nodes announced survives a restart, until they say something else.
+func TestRestartRemembersOthersBackends(t *testing.T) {
+	before := newWorld(t)
+	before.announce("n2", 3, 11)
+	before.observe("n2", rib.Route{State: rib.Up, Role: rib.Primary, Timeline: 2, Stamp: rib.Stamp{Incarnation: 3}})
+	before.Health().MemberGone("n2", epoch0)
+	before.Health().Expire(epoch0.Add(2 * time.Minute)) // its routes are forgotten, not its servers
+	known := before.Health().Known()
+	if len(known) != 1 || known[0].Announcement.Observer != "n2" || known[0].Role != rib.Primary || known[0].Timeline != 2 {
+		t.Fatalf("%+v", known)
+	}
+
+	restarted := func() *world {
+		w := &world{t: t, Table: rib.NewTable(rib.Member{Name: "n1", Region: "fra", Incarnation: 2}), seq: 100}
+		w.Owners().Set(before.Owners().Get())
+		w.Health().Recall(known)
+		return w
+	}
+	w := restarted()
+	if v := w.view(); v.Role != rib.Primary || v.Timeline != 2 || v.Verdict != rib.StateUnknown || v.Refused != "" || v.Backend.SystemID != 11 {
+		t.Errorf("recalled: %+v", v)
+	}
+	if again := w.Health().Known(); !slices.Equal(again, known) {
+		t.Errorf("known again: %+v", again)
+	}
+	// Alone for long: nothing is forgotten.
+	w.Health().Expire(epoch0)
+	w.Health().Expire(epoch0.Add(time.Hour))
+	if v := w.view(); v.Role != rib.Primary {
+		t.Errorf("after an hour: %+v", v)
+	}
+
+	// The author is there and says otherwise.
+	w.Health().MemberUp(rib.Member{Name: "n2", Region: "fra", Incarnation: 3})
+	w.observe("n2", rib.Route{State: rib.Up, Role: rib.Replica, Timeline: 3, Stamp: rib.Stamp{Incarnation: 3}})
+	if v := w.view(); v.Role != rib.Replica || v.Verdict != rib.Up {
+		t.Errorf("heard: %+v", v)
+	}
+
+	// The author came back and lists it no more.
+	w = restarted()
+	w.Health().MemberUp(rib.Member{Name: "n2", Region: "fra", Incarnation: 4})
+	w.Health().Expire(epoch0)
+	w.Health().Expire(epoch0.Add(61 * time.Second))
+	if list := w.Snapshot().Backends; len(list) != 0 {
+		t.Errorf("still there: %+v", list)
+	}
+
+	// This node's own word comes from its configuration alone.
+	own := known[0]
+	own.Announcement.Observer = "n1"
+	w = &world{t: t, Table: rib.NewTable(rib.Member{Name: "n1", Incarnation: 2})}
+	w.Health().Recall([]rib.Known{own})
+	if list := w.Snapshot().Backends; len(list) != 0 {
+		t.Errorf("own: %+v", list)
+	}
+}
