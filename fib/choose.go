@@ -177,8 +177,20 @@ func (in *input) choose() *Candidates {
 		hop := primary.hop()
 		hop.Reason = "primary"
 		c.Writes = []NextHop{hop}
+		c.Past = past(all, primary)
 	}
 	return c
+}
+
+// past says which backend that is up still calls itself primary, of a time before the chosen one's.
+func past(all []ranked, primary *ranked) string {
+	for i := range all {
+		if r := &all[i]; r.class == outdated && r.Verdict == rib.Up && r.Evidence == "" {
+			return fmt.Sprintf("backend %s still calls itself the primary of shard %s, on timeline %d, though %s was promoted after it, on timeline %d: stop it, or make it a replica",
+				r.Backend.Name, r.Backend.Shard, r.Timeline, primary.Backend.Name, primary.Timeline)
+		}
+	}
+	return ""
 }
 
 // near tells whether load alone should decide between two.

@@ -22,10 +22,11 @@ type Maintainer struct {
 	done   chan struct{}
 
 	// owned by the goroutine (by Open before it runs)
-	table *Table          // in the handle
-	tried *rib.Ownership  // was last compiled: what fails is not tried again until it changes
-	why   error           // how that ended
-	split map[string]bool // shards whose split brain has been logged
+	table *Table            // in the handle
+	tried *rib.Ownership    // was last compiled: what fails is not tried again until it changes
+	why   error             // how that ended
+	split map[string]bool   // shards whose split brain has been logged
+	past  map[string]string // by shard: the last Candidates.Past
 
 	// atomic
 	alarm    atomic.Pointer[string]
@@ -46,7 +47,7 @@ func NewMaintainer(t *rib.Table, h *Handle, logger *slog.Logger) *Maintainer {
 	return &Maintainer{
 		source: t, handle: h, logger: logger, build: build,
 		stop: make(chan struct{}), done: make(chan struct{}),
-		split: map[string]bool{},
+		split: map[string]bool{}, past: map[string]string{},
 	}
 }
 
@@ -169,6 +170,10 @@ func (m *Maintainer) health(s *rib.Snapshot) error {
 			m.logger.Error("split brain", "shard", slot.shard, "reason", c.WritesReason)
 		}
 		m.split[slot.shard] = c.SplitBrain
+		if c.Past != "" && m.past[slot.shard] != c.Past {
+			m.logger.Error("two primaries", "shard", slot.shard, "reason", c.Past)
+		}
+		m.past[slot.shard] = c.Past
 	}
 	m.handle.Store(m.table)
 	return nil

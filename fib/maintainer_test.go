@@ -59,10 +59,13 @@ func (s *source) backend(name, shard string) {
 }
 
 func (s *source) observe(backend string, state rib.State, role rib.Role) {
+	s.tell(rib.Route{Backend: backend, State: state, Role: role, Timeline: 1})
+}
+
+func (s *source) tell(r rib.Route) {
 	s.seq++
-	s.Health().Observe(rib.Route{
-		Backend: backend, Observer: "me", Stamp: rib.Stamp{Incarnation: 1, Seq: s.seq}, State: state, Role: role, Timeline: 1,
-	})
+	r.Observer, r.Stamp = "me", rib.Stamp{Incarnation: 1, Seq: s.seq}
+	s.Health().Observe(r)
 }
 
 // maintain opens a Maintainer and closes it at the end, when no goroutine may be left.
@@ -273,6 +276,29 @@ func TestSplitBrainIsLogged(t *testing.T) {
 	}
 	if log.count("level=ERROR msg=\"split brain\" shard=shard_1") != 1 {
 		t.Error("nobody shouted")
+	}
+}
+
+// An old primary that is still up gets nothing, and somebody has to hear of it: once, not with every flip.
+func TestPrimaryOfThePastIsLogged(t *testing.T) {
+	s := newSource(4)
+	_, h, log := maintain(t, s, nil)
+	s.tell(rib.Route{Backend: "shard_1_b", State: rib.Up, Role: rib.Primary, Timeline: 2})
+	settled(t, s, h)
+	want := "backend shard_1_a still calls itself the primary of shard shard_1, on timeline 1, though shard_1_b was promoted after it, on timeline 2"
+	if c := h.Load().Slot("shard_1").Candidates(); c.SplitBrain || len(c.Writes) != 1 || !strings.HasPrefix(c.Past, want) {
+		t.Errorf("%+v", c)
+	}
+	s.observe("shard_2_b", rib.Down, rib.Replica)
+	settled(t, s, h)
+	if log.count("two primaries") != 1 {
+		t.Error("nobody shouted, or too often")
+	}
+	// A dead one is what a failover leaves behind.
+	s.tell(rib.Route{Backend: "shard_1_a", State: rib.Down, Role: rib.Primary, Timeline: 1})
+	settled(t, s, h)
+	if c := h.Load().Slot("shard_1").Candidates(); c.Past != "" {
+		t.Errorf("%+v", c)
 	}
 }
 

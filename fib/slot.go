@@ -35,6 +35,9 @@ type Candidates struct {
 	WritesReason string
 	// SplitBrain: two backends call themselves primary of one timeline, so that neither gets writes. An operator must act.
 	SplitBrain bool
+	// Past names a backend that is up and still calls itself the primary, though another one was promoted after it; "": none.
+	// It gets nothing. An operator should stop it: whoever reaches it directly writes what will be lost.
+	Past string
 }
 
 // NextHop is one way to a backend.
@@ -68,7 +71,7 @@ func (c *Candidates) PickRead(rnd uint32) int {
 
 // equal tells whether two lists would route alike and say the same of it.
 func (c *Candidates) equal(o *Candidates) bool {
-	return c.ReadsNear == o.ReadsNear && c.WritesReason == o.WritesReason && c.SplitBrain == o.SplitBrain &&
+	return c.ReadsNear == o.ReadsNear && c.WritesReason == o.WritesReason && c.SplitBrain == o.SplitBrain && c.Past == o.Past &&
 		sameHops(c.Reads, o.Reads) && sameHops(c.Writes, o.Writes)
 }
 
