@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"rangefinder/cluster"
 	"rangefinder/internal/lab"
 	"rangefinder/node/port"
 )
@@ -40,10 +41,33 @@ func (n *Node) openPort(context.Context) error {
 
 func (n *Node) answerHello(h port.Hello) port.HelloReply {
 	reply := port.AnswerHello(n.hello(), h)
+	if reply.Accepted && h.ClusterID == "" {
+		n.refuseTakenName(h.Name, &reply)
+	}
 	if !reply.Accepted && !reply.Retry {
 		n.log.Warn("a node was not let in", "node", h.Name, "region", h.Region, "reason", reply.Reason)
 	}
 	return reply
+}
+
+// refuseTakenName turns away a newcomer under the name of somebody who is known here. Under a voter's name it would vote with an
+// empty log, and what the ledger had agreed on could be lost.
+func (n *Node) refuseTakenName(name string, reply *port.HelloReply) {
+	if !n.whole.Load() {
+		reply.Accepted, reply.Retry, reply.Reason = false, true, "this node is starting itself"
+		return
+	}
+	if slices.ContainsFunc(n.ledger.Voters(), func(v cluster.Voter) bool { return v.Name == name }) {
+		reply.Accepted = false
+		reply.Reason = fmt.Sprintf("the voter %q of this cluster's ledger has a data_dir, and this node comes with an empty one: start it with the old data_dir, or under another name", name)
+		return
+	}
+	for _, m := range n.speaker.Members() {
+		if m.Name == name {
+			reply.Accepted = false
+			reply.Reason = fmt.Sprintf("a node named %q lives at %s: every node needs a name of its own", name, m.Addr)
+		}
+	}
 }
 
 // hello is how this node introduces itself.

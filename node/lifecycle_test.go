@@ -289,6 +289,25 @@ func TestStrangersAndWrongKeysAreRefused(t *testing.T) {
 			t.Errorf("open = %v", err)
 		}
 	})
+	t.Run("the name of a voter that is away, without its data", func(t *testing.T) {
+		cfg := keyed("fra", addr)
+		fra := newNode(t, cfg, key("a")).open(t)
+		pgtest.Eventually(t, 20*time.Second, func() error {
+			if got := home.ledger.Voters(); len(got) != 2 {
+				return fmt.Errorf("voters %v", got)
+			}
+			return nil
+		})
+		if err := fra.Close(); err != nil {
+			t.Fatal(err)
+		}
+		cfg.DataDir = filepath.Join(t.TempDir(), "data")
+		err := newNode(t, cfg, key("a")).Open(t.Context())
+		var f *Failure
+		if !errors.As(err, &f) || !strings.Contains(f.Detail, "start it with the old data_dir, or under another name") {
+			t.Errorf("open = %v", err)
+		}
+	})
 	for _, secret := range []string{strings.Repeat("a", 64), strings.Repeat("b", 64)} {
 		if strings.Contains(home.log.String(), secret) {
 			t.Error("the cluster key is in the log")
