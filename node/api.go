@@ -112,7 +112,9 @@ func (a *api) v1(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/ranges", a.ranges)
 	for _, path := range []string{"/api/v1/keyspaces", "/api/v1/ranges"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			fail(w, &apiError{Status: http.StatusMethodNotAllowed, ErrorView: ErrorView{Error: r.Method + " is not possible here"}})
+			fail(w, &apiError{Status: http.StatusMethodNotAllowed, ErrorView: ErrorView{
+				Error: r.Method + " is not possible here", Hint: "GET lists; POST makes a keyspace at /api/v1/keyspaces.",
+			}})
 		})
 	}
 }
@@ -215,7 +217,7 @@ func routeQuery(r *http.Request) (RouteQuery, error) {
 	case strings.TrimSpace(q.SQL) == "":
 		return q, badRequest("the sql parameter is missing", "For example /debug/route?sql=select+1")
 	case len(q.SQL) > maxSQL:
-		return q, badRequest(fmt.Sprintf("the statement is longer than %d bytes", maxSQL), "")
+		return q, badRequest(fmt.Sprintf("the statement is longer than %d bytes", maxSQL), "Longer ones are routed alike; ask with a shorter one.")
 	}
 	return q, nil
 }
@@ -235,16 +237,22 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 	var wrongType *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &tooLarge):
-		return &apiError{Status: http.StatusRequestEntityTooLarge, ErrorView: ErrorView{Error: fmt.Sprintf("the body is larger than %d bytes", maxBody)}}
+		return &apiError{Status: http.StatusRequestEntityTooLarge, ErrorView: ErrorView{
+			Error: fmt.Sprintf("the body is larger than %d bytes", maxBody), Hint: "Name fewer ranges in one request.",
+		}}
+	case errors.As(err, &wrongType) && wrongType.Field == "":
+		return badRequest("the body is "+wrongType.Value+", not a JSON object", fieldsHint)
 	case errors.As(err, &wrongType):
-		return badRequest(fmt.Sprintf("field %s must be %s, not %s", strings.TrimPrefix(wrongType.Field, "KeyspaceSpec."), wrongType.Type, wrongType.Value), "")
+		return badRequest(fmt.Sprintf("field %s must be %s, not %s", strings.TrimPrefix(wrongType.Field, "KeyspaceSpec."), wrongType.Type, wrongType.Value), fieldsHint)
 	case strings.HasPrefix(err.Error(), "json: unknown field "):
-		return badRequest("unknown field "+strings.TrimPrefix(err.Error(), "json: unknown field "), "The fields are in README.md, section \"The admin API\".")
+		return badRequest("unknown field "+strings.TrimPrefix(err.Error(), "json: unknown field "), fieldsHint)
 	case errors.Is(err, io.EOF):
 		return badRequest("the body is empty", "Send one JSON object.")
 	}
-	return badRequest("the body is not JSON: "+err.Error(), "")
+	return badRequest("the body is not JSON: "+err.Error(), fieldsHint)
 }
+
+const fieldsHint = "The fields are in README.md, section \"The admin API\"."
 
 // fail writes an error as its status and body. An error that has neither is a 500: it says what happened and nothing else.
 func fail(w http.ResponseWriter, err error) {

@@ -25,9 +25,11 @@ func statusOf(err error) *apiError {
 	switch {
 	case errors.As(err, &rejected):
 		e.Status = http.StatusUnprocessableEntity
+		e.Hint = "Nothing was changed. Mend the request and repeat it; 'rangefinder keyspace create --help' has examples."
 		for _, conflict := range []error{cluster.ErrNameTaken, cluster.ErrTableTaken, cluster.ErrShardConflict, cluster.ErrRequestReused} {
 			if errors.Is(err, conflict) {
 				e.Status = http.StatusConflict
+				e.Hint = "Nothing was changed. 'rangefinder keyspace list' shows what there is."
 			}
 		}
 	case errors.As(err, &notLeader), errors.Is(err, cluster.ErrNoCluster), errors.Is(err, cluster.ErrNotOpen):
@@ -35,6 +37,7 @@ func statusOf(err error) *apiError {
 		e.Hint = "Nothing was changed. Ask again in a moment; 'rangefinder status' shows whether a leader is known."
 	case errors.Is(err, cluster.ErrTooBusy):
 		e.Status, e.RetryAfter = http.StatusServiceUnavailable, time.Second
+		e.Hint = "Nothing was changed. Ask again in a moment."
 	case errors.As(err, &unknown):
 		e.Status = http.StatusGatewayTimeout
 		e.Hint = "Look with 'rangefinder keyspace list' before you repeat it."

@@ -200,6 +200,9 @@ func TestLedgersWordsBecomeStatuses(t *testing.T) {
 		if (c.want == 503) != (got.RetryAfter > 0) {
 			t.Errorf("%v: Retry-After %v", c.err, got.RetryAfter)
 		}
+		if (got.Hint == "") != (c.want == 500) {
+			t.Errorf("%v: hint %q", c.err, got.Hint)
+		}
 	}
 }
 
