@@ -20,6 +20,7 @@ type Config struct {
 	Log            Log       `toml:"log"`
 	Probe          Probe     `toml:"probe" comment:"How this node looks at the backends near it."`
 	Admin          Admin     `toml:"admin" comment:"Who looks at the shards when a keyspace is made. No user: the probe's."`
+	TLS            TLS       `toml:"tls" comment:"TLS towards Postgres clients. The files are read again when they change, at most once a second."`
 	Pool           Pool      `toml:"pool" comment:"Connections to each backend."`
 	Limits         Limits    `toml:"limits" comment:"Bounds on what clients may ask for."`
 	Databases      []Listing `toml:"databases" comment:"Databases that clients may name."`
@@ -78,6 +79,15 @@ type Admin struct {
 	SecretRef
 }
 
+// TLS is how Postgres clients may encrypt.
+type TLS struct {
+	CertFile     string `toml:"cert_file" comment:"PEM file of the certificate that clients are shown, intermediate ones behind it. Empty: no TLS for clients."`
+	KeyFile      string `toml:"key_file" comment:"PEM file of its private key."`
+	ClientCAFile string `toml:"client_ca_file" comment:"PEM file of authorities: clients must then show a certificate signed by one of them, besides their password. Needs require. Empty: no certificates are asked for."`
+	MinVersion   string `toml:"min_version" comment:"Oldest version of TLS to agree to: 1.2 or 1.3."`
+	Require      bool   `toml:"require" comment:"true: clients without TLS are refused, but for cancel requests, which most clients can only send in clear text."`
+}
+
 // Pool bounds the connections to each backend.
 type Pool struct {
 	Size int      `toml:"size" comment:"Connections to one backend, over all users and databases."`
@@ -107,6 +117,7 @@ func Defaults() Config {
 		Ports:        Ports{Postgres: 6432, Cluster: 7946, HTTP: 8080},
 		Log:          Log{Level: "info", Format: "text"},
 		Probe:        Probe{Database: "postgres", Interval: Duration{time.Second}, Timeout: Duration{time.Second}, Fall: 3, Rise: 2},
+		TLS:          TLS{MinVersion: "1.2"},
 		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}},
 		Limits:       Limits{Clients: 10000, StartupTimeout: Duration{10 * time.Second}, Frame: Size{64 << 20}},
 	}

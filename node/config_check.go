@@ -85,6 +85,7 @@ func (cfg *Config) check(at map[string]position) []Problem {
 	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", cfg.Log.Format, "text", "json")
 	c.clients(cfg)
+	c.tls(cfg)
 	c.backends(cfg)
 	c.numbers(cfg)
 	for i, lab := range cfg.Lab {

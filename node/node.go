@@ -52,6 +52,7 @@ type Node struct {
 	dialer  *lab.Dialer
 	started time.Time
 	metrics *metrics
+	tls     *clientTLS // nil: clients have none
 
 	// constant once Open has returned; made in this order, closed in the opposite one
 	dir      *dataDir
@@ -120,8 +121,12 @@ func New(cfg Config, o Options) (*Node, error) {
 	if err := cfg.checkExposure(secrets.ClusterKey); err != nil {
 		return nil, err
 	}
+	clientTLS, err := newClientTLS(cfg.TLS, o.Logger, time.Now)
+	if err != nil {
+		return nil, err
+	}
 	n := &Node{
-		cfg: cfg, secrets: secrets, log: o.Logger,
+		tls: clientTLS, cfg: cfg, secrets: secrets, log: o.Logger,
 		pulls: make(chan pullFrom, 1), failed: make(chan struct{}), contacted: make(chan struct{}),
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}
@@ -169,6 +174,9 @@ func (n *Node) Open(ctx context.Context) (err error) {
 func (n *Node) warn() {
 	if n.cfg.Insecure && n.secrets.ClusterKey == nil {
 		n.log.Warn("INSECURE: no cluster key; whoever reaches the cluster port can join the cluster", "bind", n.cfg.Bind)
+	}
+	if n.tls == nil && n.cfg.exposed() != "" {
+		n.log.Warn("no [tls]: what clients ask and are answered goes over the network in clear text", "bind", n.cfg.Bind)
 	}
 	for _, l := range n.cfg.Lab {
 		n.log.Warn("DELAY INJECTED: this is a laboratory, not production", "net", l.Net, "rtt", l.RTT.Duration)

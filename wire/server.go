@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"log/slog"
@@ -43,6 +44,8 @@ type Config struct {
 	MaxClients     int                                              // sessions and handshakes at a time
 	MaxFrame       int                                              // bytes of one client message
 	StartupTimeout time.Duration                                    // for the whole handshake
+	TLS            func() *tls.Config                               // see pg.AcceptConfig
+	RequireTLS     bool                                             // see pg.AcceptConfig
 	Metrics        Metrics
 	Logger         *slog.Logger
 }
@@ -93,7 +96,7 @@ func NewServer(cfg Config) *Server {
 	}
 	s.buffers.New = func() any { return new(buffers) }
 	s.reads.New = func() any { b := make([]byte, serverBuffer); return &b }
-	s.accept = pg.AcceptConfig{Lookup: cfg.Lookup, Method: cfg.AuthMethod, Timeout: cfg.StartupTimeout}
+	s.accept = pg.AcceptConfig{Lookup: cfg.Lookup, Method: cfg.AuthMethod, Timeout: cfg.StartupTimeout, TLS: cfg.TLS, RequireTLS: cfg.RequireTLS}
 	s.env = env{
 		fib: cfg.FIB, planner: cfg.Planner, catalog: s.catalogFor, metrics: cfg.Metrics,
 		now: time.Now, random: mrand.Uint32, maxFrame: cfg.MaxFrame,
@@ -192,6 +195,7 @@ func (s *Server) serve(conn net.Conn) {
 		return
 	}
 	defer func() {
+		client.Conn.Close() // over TLS with a farewell, by which the client knows that nothing was cut off
 		s.mu.Lock()
 		delete(s.sessions, ses.pid)
 		s.mu.Unlock()

@@ -50,6 +50,14 @@ func (s *Server) configure() error {
 	if s.upstream != nil {
 		params["primary_conninfo"] = s.upstream.conninfo(s.name)
 	}
+	if s.tls.Cert != nil {
+		params["ssl"] = "on"
+		for name, content := range map[string][]byte{"server.crt": s.tls.Cert, "server.key": s.tls.Key} {
+			if err := s.write(name, string(content)); err != nil {
+				return err
+			}
+		}
+	}
 	maps.Copy(params, s.params)
 	var b strings.Builder
 	escape := strings.NewReplacer(`\`, `\\`, "'", "''")

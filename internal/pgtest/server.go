@@ -39,6 +39,7 @@ type Options struct {
 	Port     int               // 0: a free one
 	Auth     string            // of all clients: trust, password, md5, scram-sha-256; "": trust
 	Password string            // the superuser's (user postgres); "": a random one. A replica has its primary's
+	TLS      KeyPair           // what it shows clients that ask for TLS; zero: it speaks none
 	Params   map[string]string // settings, over the farm's own (and, for a replica, over its primary's)
 	Logger   *slog.Logger      // starts, kills and the like; nil: silence
 }
@@ -54,6 +55,7 @@ type Server struct {
 	auth     string
 	password string // superuser's
 	params   map[string]string
+	tls      KeyPair
 	upstream *Server // a replica's primary, as it was made
 	systemID uint64
 	log      *slog.Logger
@@ -120,6 +122,7 @@ func (f *Farm) newServer(o Options, of *Server) *Server {
 		auth:     cmp.Or(o.Auth, "trust"),
 		password: cmp.Or(o.Password, rand.Text()),
 		params:   map[string]string{},
+		tls:      o.TLS,
 		upstream: of,
 		log:      o.Logger,
 		users:    map[string]string{},

@@ -43,8 +43,13 @@ var ErrUnknownUser = errors.New("unknown user")
 // AcceptConfig says how clients are let in. It is not changed once in use, is shared by all connections, and must not be
 // copied after its first use.
 type AcceptConfig struct {
-	// TLS is what an SSLRequest is answered with; nil: 'N', and the client decides whether to go on in clear text.
-	TLS *tls.Config
+	// TLS is asked for the configuration of each handshake; nil, or if it returns nil: an SSLRequest is answered with 'N',
+	// and the client decides whether to go on in clear text. What it returns is not changed afterwards and has one
+	// certificate, to which SCRAM-SHA-256-PLUS binds the password's proof. NextProtos should be ALPN.
+	TLS func() *tls.Config
+	// RequireTLS refuses sessions in clear text. A cancel request may still come in clear text: most clients know no
+	// other way.
+	RequireTLS bool
 	// Lookup finds a user's verifier. An error, or a zero Verifier, leads to an exchange that looks like any other,
 	// takes as long, and fails as a wrong password does; the client is not told which it was.
 	Lookup func(user, database string) (Verifier, error)
@@ -105,9 +110,10 @@ type acceptor struct {
 	raw    net.Conn
 	conn   net.Conn // raw, or TLS over it
 	client Client
-	out    []byte // not sent yet
-	heard  bool   // a whole startup packet was read: there is somebody to tell an error
-	mute   bool   // in the middle of a TLS handshake: nothing can be told
+	out    []byte      // not sent yet
+	heard  bool        // a whole startup packet was read: there is somebody to tell an error
+	mute   bool        // in the middle of a TLS handshake: nothing can be told
+	tls    *tls.Config // of the handshake that was done; nil: clear text
 }
 
 func (a *acceptor) accept() error {
@@ -118,6 +124,10 @@ func (a *acceptor) accept() error {
 	a.client.Startup = s
 	if s.Kind == KindCancel {
 		return nil
+	}
+	if a.cfg.RequireTLS && a.tls == nil {
+		return NewError(CodeInvalidAuthorization, "the connection is not encrypted, and this server requires TLS").
+			WithHint("Connect with sslmode=require, or better with verify-full.").Fatal()
 	}
 	user, _ := s.Param("user")
 	if user == "" {
@@ -138,6 +148,14 @@ func (a *acceptor) startup() (*Startup, error) {
 	var askedSSL, askedGSS bool
 	for {
 		packet, extra, err := readStartup(a.conn, minStartup+1)
+		var direct *directTLS
+		if errors.As(err, &direct) && !a.heard && a.serverTLS() != nil {
+			a.heard, askedSSL = true, true
+			if err := a.startDirectTLS(direct.head); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -169,25 +187,6 @@ func (a *acceptor) startup() (*Startup, error) {
 			return s, nil
 		}
 	}
-}
-
-func (a *acceptor) answerSSL() error {
-	if a.cfg.TLS == nil {
-		_, err := a.conn.Write([]byte{'N'})
-		return err
-	}
-	a.mute = true
-	if _, err := a.conn.Write([]byte{'S'}); err != nil {
-		return err
-	}
-	// Nothing was read beyond the request: bytes that were slipped in behind it in clear text are the handshake's to
-	// refuse, and can never be taken for the client's (CVE-2021-23214).
-	t := tls.Server(a.conn, a.cfg.TLS)
-	if err := t.Handshake(); err != nil {
-		return fmt.Errorf("TLS handshake: %w", err)
-	}
-	a.conn, a.mute = t, false
-	return nil
 }
 
 // negotiate agrees on the protocol's minor version and declines every option.

@@ -404,7 +404,7 @@ func TestAcceptTimesOut(t *testing.T) {
 	})
 	t.Run("no TLS handshake", func(t *testing.T) {
 		server, _ := certificate(t)
-		conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Timeout: short, TLS: server})
+		conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Timeout: short, TLS: always(server)})
 		send(t, conn, AppendSSLRequest(nil))
 		if b, err := io.ReadAll(conn); string(b) != "S" || err != nil {
 			t.Fatalf("told %q, %v: nothing may follow the S in clear text", b, err)

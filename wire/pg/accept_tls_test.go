@@ -12,7 +12,7 @@ import (
 
 func TestAcceptTLS(t *testing.T) {
 	server, client := certificate(t)
-	cfg := &AcceptConfig{Lookup: users, TLS: server}
+	cfg := &AcceptConfig{Lookup: users, TLS: always(server)}
 	t.Run("asked for GSSAPI first", func(t *testing.T) {
 		conn, done := acceptOne(t, cfg)
 		send(t, conn, startupPacket(1234, 5680, ""))
@@ -82,7 +82,7 @@ func TestAcceptTLS(t *testing.T) {
 // up, though TLS would wait five seconds to say goodbye.
 func TestAcceptIsNotHeldUp(t *testing.T) {
 	server, client := certificate(t)
-	conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Timeout: 100 * time.Millisecond, TLS: server})
+	conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Timeout: 100 * time.Millisecond, TLS: always(server)})
 	send(t, conn, AppendSSLRequest(nil))
 	if _, err := io.CopyN(io.Discard, conn, 1); err != nil {
 		t.Fatal(err)

@@ -90,7 +90,7 @@ func TestPsql(t *testing.T) {
 	}
 	for _, method := range []string{MethodSCRAM, MethodPassword} {
 		plain := answering(t, &AcceptConfig{Lookup: users, Method: method, Timeout: pgTimeout})
-		secure := answering(t, &AcceptConfig{Lookup: users, Method: method, Timeout: pgTimeout, TLS: server})
+		secure := answering(t, &AcceptConfig{Lookup: users, Method: method, Timeout: pgTimeout, TLS: always(server)})
 		for _, c := range []struct {
 			name, addr, options, password string
 			want                          string
@@ -152,7 +152,7 @@ func TestPgx(t *testing.T) {
 		})
 	}
 	t.Run("TLS", func(t *testing.T) {
-		addr := answering(t, &AcceptConfig{Lookup: users, Timeout: pgTimeout, TLS: server})
+		addr := answering(t, &AcceptConfig{Lookup: users, Timeout: pgTimeout, TLS: always(server)})
 		cfg, err := pgconn.ParseConfig("postgres://app:secret@" + addr + "/shop?sslmode=require")
 		if err != nil {
 			t.Fatal(err)

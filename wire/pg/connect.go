@@ -76,7 +76,7 @@ type Server struct {
 }
 
 // Connect logs in over a fresh connection and returns once the backend is ready for a query. It does trust, cleartext,
-// MD5 and SCRAM-SHA-256 authentication. ctx bounds all of it and should have a deadline.
+// MD5 and SCRAM-SHA-256 authentication, over TLS with channel binding where the backend offers it. ctx bounds all of it and should have a deadline.
 //
 // An ErrorResponse comes back as its *Error, alone or wrapped; other errors are ErrNoPassword, ErrNoTLS,
 // ErrAuthentication, ctx's or the connection's. conn is closed on every error.
@@ -122,7 +122,8 @@ type connector struct {
 	server Server
 	buf    []byte // buf[pos:] was read and not consumed
 	pos    int
-	total  int // bytes read
+	total  int                  // bytes read
+	peer   *tls.ConnectionState // nil: clear text
 
 	authenticated bool
 	conv          *scram.ClientConversation // once SASL has begun
@@ -165,27 +166,38 @@ func (c *connector) connect() error {
 }
 
 func (c *connector) startTLS() error {
-	if _, err := c.conn.Write(AppendSSLRequest(nil)); err != nil {
+	t, err := requestTLS(c.conn, c.cfg.TLS)
+	if err != nil {
 		return err
+	}
+	c.conn = t
+	state := t.ConnectionState()
+	c.peer = &state
+	return nil
+}
+
+// requestTLS asks a server for TLS and does the handshake.
+func requestTLS(conn net.Conn, cfg *tls.Config) (*tls.Conn, error) {
+	if _, err := conn.Write(AppendSSLRequest(nil)); err != nil {
+		return nil, err
 	}
 	// One byte and no more: what comes behind it in clear text is not the server's word (CVE-2021-23222).
 	var answer [1]byte
-	if _, err := io.ReadFull(c.conn, answer[:]); err != nil {
-		return unexpected(err)
+	if _, err := io.ReadFull(conn, answer[:]); err != nil {
+		return nil, unexpected(err)
 	}
 	switch answer[0] {
 	case 'S':
 	case 'N':
-		return ErrNoTLS
+		return nil, ErrNoTLS
 	default:
-		return fmt.Errorf("%w: it answered %q to a request for TLS", ErrNoTLS, answer[0])
+		return nil, fmt.Errorf("%w: it answered %q to a request for TLS", ErrNoTLS, answer[0])
 	}
-	t := tls.Client(c.conn, c.cfg.TLS)
+	t := tls.Client(conn, cfg)
 	if err := t.Handshake(); err != nil {
-		return fmt.Errorf("TLS handshake: %w", err)
+		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
-	c.conn = t
-	return nil
+	return t, nil
 }
 
 // next reads one message. Its body is valid until the next call.
@@ -302,7 +314,10 @@ func (c *connector) saslStart(mechanisms []byte) error {
 	if c.conv != nil {
 		return errOrder
 	}
-	if !slices.Contains(strings.Split(string(mechanisms), "\x00"), scramMechanism) {
+	offered := strings.Split(string(mechanisms), "\x00")
+	binding, bound := clientBinding(c.peer)
+	plus := bound && slices.Contains(offered, scramPlus)
+	if !plus && !slices.Contains(offered, scramMechanism) {
 		return fmt.Errorf("%w: it does not offer SCRAM-SHA-256", ErrAuthentication)
 	}
 	if c.cfg.Password == "" {
@@ -313,12 +328,22 @@ func (c *connector) saslStart(mechanisms []byte) error {
 	if err != nil {
 		return err
 	}
-	c.conv = client.WithMinIterations(1).NewConversation() // PostgreSQL 16 lets the user choose, from 1
+	client.WithMinIterations(1) // PostgreSQL 16 lets the user choose, from 1
+	mechanism := scramMechanism
+	switch {
+	case plus:
+		mechanism = scramPlus
+		c.conv = client.NewConversationWithChannelBinding(binding)
+	case bound: // a server that did offer it will notice that somebody took the offer away
+		c.conv = client.NewConversationAdvertisingChannelBinding()
+	default:
+		c.conv = client.NewConversation()
+	}
 	first, err := step(c.conv.Step, "")
 	if err != nil {
 		return err
 	}
-	return c.send(&pgproto3.SASLInitialResponse{AuthMechanism: scramMechanism, Data: []byte(first)})
+	return c.send(&pgproto3.SASLInitialResponse{AuthMechanism: mechanism, Data: []byte(first)})
 }
 
 func (c *connector) saslContinue(challenge string) error {

@@ -305,7 +305,7 @@ func TestConnectToAccept(t *testing.T) {
 				if encrypted {
 					cfg.TLS = client
 				}
-				conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Method: method, TLS: server})
+				conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Method: method, TLS: always(server)})
 				results := make(chan accepted, 1)
 				served := make(chan struct{})
 				go func() {

@@ -62,7 +62,7 @@ func FuzzAccept(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, flags, piece byte) {
 		cfg := &AcceptConfig{Lookup: users, MockSecret: []byte("k")}
 		if flags&withTLS != 0 {
-			cfg.TLS = server
+			cfg.TLS = always(server)
 		}
 		if flags&inClear != 0 {
 			cfg.Method = MethodPassword

@@ -74,3 +74,6 @@ func pipe(t testing.TB) (a, b net.Conn) {
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
 }
+
+// always is a configuration that does not change, as AcceptConfig takes it.
+func always(cfg *tls.Config) func() *tls.Config { return func() *tls.Config { return cfg } }

@@ -2,6 +2,7 @@ package pg
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -9,29 +10,34 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// scram asks the client to prove that it knows v's password, by SCRAM-SHA-256 without channel binding. The user's name
-// inside the exchange is ignored, as PostgreSQL does: the startup packet's counts.
+// scram asks the client to prove that it knows v's password, by SCRAM-SHA-256; over TLS with channel binding if the client
+// knows how to. The user's name inside the exchange is ignored, as PostgreSQL does: the startup packet's counts.
 func (a *acceptor) scram(v *Verifier) (bool, error) {
 	server, err := scram.SHA256.NewServer(func(string) (scram.StoredCredentials, error) { return v.credentials(), nil })
 	if err != nil {
 		return false, err
 	}
 	conv := server.NewConversation()
+	mechanisms := []string{scramMechanism}
+	if cb, ok := serverBinding(a.tls); ok {
+		conv = server.NewConversationWithChannelBinding(cb)
+		mechanisms = []string{scramPlus, scramMechanism}
+	}
 
-	a.auth(&pgproto3.AuthenticationSASL{AuthMechanisms: []string{scramMechanism}})
+	a.auth(&pgproto3.AuthenticationSASL{AuthMechanisms: mechanisms})
 	body, err := a.answer()
 	if err != nil {
 		return false, err
 	}
-	first, err := a.initialResponse(body)
+	mechanism, first, err := a.initialResponse(body, mechanisms)
 	if err != nil {
+		return false, err
+	}
+	if err := checkBindingFlag(mechanism, string(first), len(mechanisms) > 1); err != nil {
 		return false, err
 	}
 	challenge, err := step(conv.Step, string(first))
 	if err != nil {
-		if strings.HasPrefix(string(first), "p=") {
-			return false, violation(malformedSCRAM).WithDetail("The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.").Fatal()
-		}
 		return false, violation(malformedSCRAM).Fatal()
 	}
 	if conv.AuthzID() != "" {
@@ -44,6 +50,9 @@ func (a *acceptor) scram(v *Verifier) (bool, error) {
 		return false, err
 	}
 	final, err := step(conv.Step, string(body))
+	if final == scram.ErrChannelBindingsDontMatch {
+		return false, NewError(CodeInvalidAuthorization, "SCRAM channel binding check failed").Fatal()
+	}
 	if err != nil && final != scram.ErrInvalidProof {
 		return false, violation(malformedSCRAM).Fatal()
 	}
@@ -54,24 +63,26 @@ func (a *acceptor) scram(v *Verifier) (bool, error) {
 	return true, nil
 }
 
-// initialResponse is the client's first SCRAM message, out of the body of its SASLInitialResponse. A client may leave it
-// out there and send it when asked with an empty challenge.
-func (a *acceptor) initialResponse(body []byte) ([]byte, error) {
+// initialResponse is the mechanism and the client's first SCRAM message, out of the body of its SASLInitialResponse. A client
+// may leave the message out there and send it when asked with an empty challenge.
+func (a *acceptor) initialResponse(body []byte, offered []string) (mechanism string, first []byte, err error) {
 	r := reader{rest: body}
-	mechanism := r.cstring()
+	mechanism = string(r.cstring())
 	length := int32(r.uint32())
-	if length == -1 && r.end() == nil && string(mechanism) == scramMechanism {
+	known := slices.Contains(offered, mechanism)
+	if length == -1 && r.end() == nil && known {
 		a.auth(&pgproto3.AuthenticationSASLContinue{})
-		return a.answer()
+		first, err = a.answer()
+		return mechanism, first, err
 	}
-	data := r.take(int64(length))
+	first = r.take(int64(length))
 	if err := r.end(); err != nil {
-		return nil, fatal(err)
+		return "", nil, fatal(err)
 	}
-	if string(mechanism) != scramMechanism {
-		return nil, violation("client selected an invalid SASL authentication mechanism").Fatal()
+	if !known {
+		return "", nil, violation("client selected an invalid SASL authentication mechanism").Fatal()
 	}
-	return data, nil
+	return mechanism, first, nil
 }
 
 // step runs one step of a SCRAM conversation over a stranger's text. What the library says of that text is not passed

@@ -80,6 +80,9 @@ func readStartup(r io.Reader, first int) (packet []byte, extra bool, err error) 
 	if err != nil {
 		return nil, false, err
 	}
+	if head[0] == tlsHandshake {
+		return nil, false, &directTLS{head: head[:n], err: badStartupLength()}
+	}
 	length := binary.BigEndian.Uint32(head[:])
 	if length < minStartup || length > MaxStartup {
 		return nil, false, badStartupLength()

@@ -1,0 +1,87 @@
+package node
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"rangefinder/wire/pg"
+)
+
+// clientTLS is TLS towards Postgres clients, as the files of [tls] have it at present.
+type clientTLS struct{ *watched[*tls.Config] }
+
+// newClientTLS reads the files; nil if no certificate is configured.
+func newClientTLS(cfg TLS, log *slog.Logger, now func() time.Time) (*clientTLS, error) {
+	if cfg.CertFile == "" {
+		return nil, nil
+	}
+	files := []string{cfg.CertFile, cfg.KeyFile}
+	if cfg.ClientCAFile != "" {
+		files = append(files, cfg.ClientCAFile)
+	}
+	w, err := watch("the certificate for clients", files, log, now, func() (*tls.Config, error) { return loadClientTLS(cfg, log, now()) })
+	if err != nil {
+		return nil, &Failure{
+			Message: fmt.Sprintf("TLS for clients: %v", err),
+			Hint:    "Look at cert_file, key_file and client_ca_file under [tls]; without them clients are served in clear text.",
+			Err:     err,
+		}
+	}
+	return &clientTLS{w}, nil
+}
+
+// serverConfig is the getter that pg.AcceptConfig takes; nil without TLS.
+func (c *clientTLS) serverConfig() func() *tls.Config {
+	if c == nil {
+		return nil
+	}
+	return c.Get
+}
+
+func loadClientTLS(cfg TLS, log *slog.Logger, now time.Time) (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(cfg.KeyFile); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 {
+		log.Warn(fmt.Sprintf("%s can be read by every user of this machine: chmod 600 %[1]s", cfg.KeyFile))
+	}
+	if now.After(cert.Leaf.NotAfter) || now.Before(cert.Leaf.NotBefore) {
+		log.Warn("the certificate for clients is not valid now: whoever verifies it stays away", "file", cfg.CertFile,
+			"not_before", cert.Leaf.NotBefore, "not_after", cert.Leaf.NotAfter)
+	}
+	out := &tls.Config{
+		Certificates: []tls.Certificate{cert},
+		MinVersion:   tls.VersionTLS12,
+		NextProtos:   []string{pg.ALPN},
+		// As PostgreSQL does: sessions are long, and a ticket would outlive a certificate that was taken back.
+		SessionTicketsDisabled: true,
+	}
+	if cfg.MinVersion == "1.3" {
+		out.MinVersion = tls.VersionTLS13
+	}
+	if cfg.ClientCAFile != "" {
+		if out.ClientCAs, err = loadRoots(cfg.ClientCAFile); err != nil {
+			return nil, err
+		}
+		out.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return out, nil
+}
+
+// loadRoots reads a file of certificates that are trusted.
+func loadRoots(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", file)
+	}
+	return pool, nil
+}
