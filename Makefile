@@ -14,7 +14,7 @@ GO ?= go
 TEST = $(GO) test -p 2
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race fuzz bench check demo postgres compiler clean
+.PHONY: help build test race fuzz bench check demo postgres peers compiler clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,24 @@ fuzz: compiler ## run every fuzz target for FUZZTIME (20s)
 bench: compiler postgres ## run the benchmarks, and pgbench through a node beside PostgreSQL alone
 	$(GO) test -run '^$$' -bench . -benchmem ./fib ./wire/sqlkey
 	$(GO) run ./bench
+
+# What `go run ./bench compare` compares with. What cannot be had is left out of its tables, with a line that says so.
+peers: postgres ## install PgBouncer, HAProxy and Pgpool for go run ./bench compare, if they are missing
+	@set -e; missing=; \
+	for pair in pgbouncer:pgbouncer haproxy:haproxy pgpool:pgpool2; do \
+		program=$${pair%:*}; \
+		if ! command -v $$program >/dev/null && [ ! -x /usr/sbin/$$program ]; then missing="$$missing $${pair#*:}"; fi; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then echo "install by hand:$$missing" >&2; exit 1; fi; \
+	as=; \
+	if [ "$$(id -u)" != 0 ]; then \
+		command -v sudo >/dev/null || { echo "as root, apt-get install$$missing" >&2; exit 1; }; \
+		as=sudo; \
+	fi; \
+	echo "installing with apt-get:$$missing (Debian starts them as services: the comparison does not need those)"; \
+	$$as apt-get -qq update; \
+	$$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends$$missing
 
 check: compiler ## format, go.mod, vet, staticcheck, revive, house rules; any output of the first two is a failure
 	@out="$$(gofmt -l .)"; if [ -n "$$out" ]; then echo "gofmt -w would change:"; echo "$$out"; exit 1; fi

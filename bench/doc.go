@@ -1,6 +1,10 @@
 // Command bench compares the router with what it stands beside, in one run and in alternation, and prints ratios: absolute
 // times of a shared machine prove nothing.
 //
-// It starts what it measures (PostgreSQL, a node of this repository as a process of its own) on free ports of loopback, and
-// stops it again. Benchmarks of single functions are `go test -bench` in their packages.
+// It starts what it measures (PostgreSQL, a node of this repository as a process of its own, and for compare Debian's
+// PgBouncer, HAProxy and Pgpool) on free ports of loopback, in one temporary folder, and stops it again. Benchmarks of single
+// functions are `go test -bench` in their packages.
+//
+// It measures processes from outside: what the kernel says they used, and what pgbench says it waited. It knows nothing of
+// how the node works; but for the one loop that times the routing of a statement, which calls the packages a session calls.
 package main

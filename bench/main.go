@@ -2,116 +2,153 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
-
-	"rangefinder/internal/pgtest"
 )
 
-const usage = `bench compares a node with direct connections to PostgreSQL.
+const usage = `bench compares a node with what it stands beside.
 
-  go run ./bench [flags]
+  go run ./bench [flags]          a node and PostgreSQL alone, with pgbench: a minute
+  go run ./bench compare [flags]  a node, PgBouncer, HAProxy, Pgpool and PostgreSQL alone: throughput, latency, CPU, memory
 
-It starts one PostgreSQL server with pgbench's tables and one node in front of it, with a keyspace over
-pgbench_accounts so that every statement is routed by its key, and runs pgbench -S against both in alternation.
+It starts everything itself, on free ports of loopback and in a temporary folder, and runs the same load against each in
+alternation. The node routes every statement by its key over two shards, and every answer is checked.
 
 `
 
-// row is one line of the result.
-type row struct {
-	Mode     string  `json:"mode"`
-	Clients  int     `json:"clients"`
-	Direct   float64 `json:"direct_tps"`
-	Node     float64 `json:"node_tps"`
-	VsDirect float64 `json:"tps_vs_direct"` // median of the rounds' ratios
+// options are what the flags say.
+type options struct {
+	rounds  int
+	seconds int // of one run of pgbench
+	modes   []string
+	clients []int
+	parts   []string
+	quick   bool
+	json    bool
+	profile string // folder for CPU profiles of the node; "" is none
+	out     io.Writer
 }
 
+// The parts of a comparison.
+var (
+	allModes = []string{"simple", "extended", "prepared"}
+	allParts = []string{"rows", "large", "connect", "idle", "routing"}
+)
+
 func main() {
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), usage)
-		flag.PrintDefaults()
+	args, compared := os.Args[1:], false
+	if len(args) > 0 && args[0] == "compare" {
+		args, compared = args[1:], true
 	}
-	rounds := flag.Int("rounds", 5, "rounds a mode; the medians are printed")
-	seconds := flag.Int("seconds", 2, "seconds a run")
-	clients := flag.Int("clients", 8, "pgbench clients")
-	scale := flag.Int("scale", 5, "pgbench scale factor")
-	asJSON := flag.Bool("json", false, "print one JSON object as the last line")
-	flag.Parse()
-	if flag.NArg() > 0 || *rounds < 1 || *seconds < 1 || *clients < 1 || *scale < 1 {
-		flag.Usage()
+	o, err := parse(args, compared, os.Stderr)
+	if err != nil {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *rounds, *seconds, *clients, *scale, *asJSON); err != nil {
+	run := short
+	if compared {
+		run = compare
+	}
+	err = run(ctx, o)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, rounds, seconds, clients, scale int, asJSON bool) error {
-	farm, err := pgtest.Open(ctx, "")
-	if err != nil {
-		return err
+// parse reads the flags, and says on stderr what is wrong with them.
+func parse(args []string, compared bool, stderr io.Writer) (*options, error) {
+	o := &options{out: os.Stdout}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprint(f.Output(), usage)
+		f.PrintDefaults()
 	}
-	defer farm.Close()
-	fmt.Println("starting PostgreSQL and a node")
-	s, err := newScenario(ctx, farm, scale)
-	if err != nil {
-		return err
+	f.IntVar(&o.rounds, "rounds", 5, "rounds; the medians are printed")
+	f.IntVar(&o.seconds, "seconds", 2, "seconds that pgbench runs, logins included")
+	f.BoolVar(&o.json, "json", false, "print one JSON object as the last line")
+	clients, modes, parts := "8", strings.Join(allModes, ","), strings.Join(allParts, ",")
+	if compared {
+		clients = "1,8,16,64"
+		f.BoolVar(&o.quick, "quick", false, "simple protocol at 16 clients, without Pgpool, and a glance at the rest: under 50 s")
+		f.StringVar(&parts, "parts", parts, "what to measure")
+		f.StringVar(&o.profile, "profile", "", "folder to write a CPU profile of the node to, for each mode under the most clients")
 	}
-	defer s.close()
-	rss, err := s.node.rss()
-	if err != nil {
-		return err
+	f.StringVar(&clients, "clients", clients, "pgbench clients")
+	f.StringVar(&modes, "modes", modes, "query modes of pgbench")
+	if err := f.Parse(args); err != nil {
+		return nil, err
 	}
-	fmt.Printf("node at rest: %.1f MiB resident\n\n", float64(rss)/(1<<20))
+	err := o.check(f, clients, modes, parts)
+	if err != nil {
+		fmt.Fprintf(f.Output(), "bench: %v\n\n", err)
+		f.Usage()
+	}
+	return o, err
+}
 
-	fmt.Printf("pgbench -S, %d clients, %d rounds of %d s, alternating\n", clients, rounds, seconds)
-	fmt.Printf("%-10s %12s %12s %16s\n", "mode", "direct tps", "node tps", "node / direct")
-	var rows []row
-	for _, mode := range []string{"simple", "extended", "prepared"} {
-		var direct, node, ratio []float64
-		for i := range rounds {
-			// Who goes first changes from round to round: the second finds warmer caches.
-			order := []endpoint{s.direct, s.routed}
-			if i%2 == 1 {
-				order = []endpoint{s.routed, s.direct}
-			}
-			var tps [2]float64
-			for j, e := range order {
-				v, err := s.pgbench(ctx, e, mode, clients, seconds)
-				if err != nil {
-					return fmt.Errorf("pgbench -M %s against %s: %w", mode, e.name, err)
-				}
-				tps[j] = v
-			}
-			if i%2 == 1 {
-				tps[0], tps[1] = tps[1], tps[0]
-			}
-			direct, node, ratio = append(direct, tps[0]), append(node, tps[1]), append(ratio, tps[1]/tps[0])
-		}
-		r := row{Mode: mode, Clients: clients, Direct: median(direct), Node: median(node), VsDirect: median(ratio)}
-		rows = append(rows, r)
-		fmt.Printf("%-10s %12.0f %12.0f %16.2f\n", r.Mode, r.Direct, r.Node, r.VsDirect)
+func (o *options) check(f *flag.FlagSet, clients, modes, parts string) error {
+	if f.NArg() > 0 {
+		return fmt.Errorf("unknown argument %q", f.Arg(0))
 	}
-	if asJSON {
-		return json.NewEncoder(os.Stdout).Encode(map[string]any{"rows": rows, "idle_rss_mib": float64(rss) / (1 << 20), "at": time.Now().UTC().Format(time.RFC3339)})
+	if o.rounds < 1 || o.seconds < 1 {
+		return fmt.Errorf("-rounds and -seconds want at least 1")
+	}
+	for s := range strings.SplitSeq(clients, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > maxClients {
+			return fmt.Errorf("-clients wants numbers from 1 to %d, not %q", maxClients, s)
+		}
+		o.clients = append(o.clients, n)
+	}
+	o.modes, o.parts = strings.Split(modes, ","), strings.Split(parts, ",")
+	for _, m := range o.modes {
+		if !slices.Contains(allModes, m) {
+			return fmt.Errorf("-modes wants some of %s, not %q", strings.Join(allModes, ","), m)
+		}
+	}
+	for _, p := range o.parts {
+		if !slices.Contains(allParts, p) {
+			return fmt.Errorf("-parts wants some of %s, not %q", strings.Join(allParts, ","), p)
+		}
+	}
+	if o.quick {
+		o.rounds, o.modes, o.clients = 3, []string{"simple"}, []int{16}
 	}
 	return nil
 }
 
+func (o *options) printf(format string, args ...any) { fmt.Fprintf(o.out, format, args...) }
+
+func (o *options) wants(part string) bool { return slices.Contains(o.parts, part) }
+
 func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
 	v = slices.Sorted(slices.Values(v))
 	if n := len(v); n%2 == 0 {
 		return (v[n/2-1] + v[n/2]) / 2
 	}
 	return v[len(v)/2]
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -1,222 +1,153 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
-	"strings"
+	"sync"
 	"syscall"
-	"time"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
 )
 
 const (
 	benchUser     = "bench"
 	benchPassword = "bench"
 	benchDatabase = "bench"
+
+	tableRows   = 200_000 // of pgbench_accounts, and of big
+	maxClients  = 64
+	idleClients = 5000
 )
 
-// endpoint is where pgbench connects to.
-type endpoint struct {
-	name string
-	addr string
-}
+// script is pgbench's -S, and looks at the answer. A row that is missing fails the \gset, a wrong one the division.
+var script = fmt.Sprintf(`\set aid random(1, %d)
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid \gset
+\if :abalance <> %s
+SELECT 1/0 AS the_answer_was_wrong
+\endif
+`, tableRows, balance(":aid"))
 
-// scenario is one PostgreSQL server and one node in front of it.
+// balance is what a row holds: nobody guesses it who has not read the right one.
+func balance(aid string) string { return aid + " * 7919 % 999983" }
+
+// scenario is a whole table on one PostgreSQL server, the same rows shared out between two others, and the targets.
+//
+// The node has the two shards behind it, everything else the one server: each statement is the same work for PostgreSQL either
+// way, on the same processors, and servers that nobody asks cost nothing.
 type scenario struct {
-	farm   *pgtest.Farm
-	dir    string
-	node   *process
-	direct endpoint
-	routed endpoint
+	farm     *pgtest.Farm
+	whole    *pgtest.Server
+	halves   [2]*pgtest.Server
+	uid, gid uint32 // who owns the servers, and runs the peers
+	secret   string // what PostgreSQL stores of the password
+	script   string // file
+	targets  []*target
 }
 
-func newScenario(ctx context.Context, farm *pgtest.Farm, scale int) (s *scenario, err error) {
-	s = &scenario{farm: farm}
-	if s.dir, err = os.MkdirTemp("", "rangefinder-bench-"); err != nil {
+// newScenario starts the servers and makes the rows. Targets are added by the caller.
+func newScenario(ctx context.Context) (s *scenario, err error) {
+	if err := raiseFiles(); err != nil {
+		return nil, fmt.Errorf("raise the limit of open files: %w", err)
+	}
+	farm, err := pgtest.Open(ctx, "")
+	if err != nil {
 		return nil, err
 	}
+	s = &scenario{farm: farm}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	pg, err := farm.Primary(ctx, pgtest.Options{Params: map[string]string{"shared_buffers": "256MB", "max_connections": "200"}})
+	even := rib.EvenRanges([]string{"shard_1", "shard_2"})
+	hash, err := rib.MethodByName("hash")
 	if err != nil {
 		return nil, err
 	}
-	s.direct = endpoint{"PostgreSQL", pg.Addr()}
-	if err = pg.CreateUser(ctx, benchUser, benchPassword, ""); err != nil {
+	var wg sync.WaitGroup
+	var errs [3]error
+	wg.Go(func() { s.whole, errs[2] = s.server(ctx, "whole", "true") })
+	for i, r := range even {
+		rows := hash.Predicate([]string{"aid"}, []rib.Type{rib.TypeInt}, r.From, r.To)
+		wg.Go(func() { s.halves[i], errs[i] = s.server(ctx, r.Shard, rows) })
+	}
+	wg.Wait()
+	if err = errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	if err = pg.Exec(ctx, "CREATE DATABASE "+benchDatabase+" OWNER "+benchUser); err != nil {
+	info, err := os.Stat(filepath.Dir(s.whole.LogFile()))
+	if err != nil {
 		return nil, err
 	}
-	if out, e := s.command(ctx, s.direct, "-i", "-q", "-s", strconv.Itoa(scale)).CombinedOutput(); e != nil {
-		return nil, fmt.Errorf("pgbench -i: %w: %s", e, out)
+	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != uint32(os.Geteuid()) {
+		s.uid, s.gid = owner.Uid, owner.Gid
 	}
-	if err = s.startNode(ctx, pg.Addr()); err != nil {
+	conn, err := s.whole.Conn(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	defer conn.Close(ctx)
+	if err = conn.QueryRow(ctx, "SELECT rolpassword FROM pg_authid WHERE rolname = $1", benchUser).Scan(&s.secret); err != nil {
+		return nil, err
+	}
+	s.script = filepath.Join(farm.Dir(), "script.sql")
+	return s, os.WriteFile(s.script, []byte(script), 0o600)
 }
 
-// startNode builds the router and starts it the way an operator would.
-func (s *scenario) startNode(ctx context.Context, backend string) error {
-	binary := filepath.Join(s.dir, "rangefinder")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "rangefinder").CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w: %s", err, out)
-	}
-	ports, err := freePorts(3)
+// server starts one server with those rows of pgbench_accounts for which the condition holds, and all of big.
+func (s *scenario) server(ctx context.Context, name, rows string) (*pgtest.Server, error) {
+	pg, err := s.farm.Primary(ctx, pgtest.Options{Name: name, Params: map[string]string{"shared_buffers": "256MB", "max_connections": "300", "autovacuum": "off"}})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	config := fmt.Sprintf(`region = "here"
-data_dir = %q
-[ports]
-postgres = %d
-cluster = %d
-http = %d
-[log]
-level = "warn"
-[probe]
-user = %q
-password_env = "BENCH_PASSWORD"
-[[databases]]
-name = %q
-shard = "shard_1"
-[[users]]
-name = %q
-password_env = "BENCH_PASSWORD"
-[[backends]]
-name = "shard_1-here"
-shard = "shard_1"
-address = %q
-[pool]
-size = 64
-`, filepath.Join(s.dir, "data"), ports[0], ports[1], ports[2], benchUser, benchDatabase, benchUser, backend)
-	file := filepath.Join(s.dir, "node.toml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return err
+	if err := pg.CreateUser(ctx, benchUser, benchPassword, ""); err != nil {
+		return nil, err
 	}
-	env := append(os.Environ(), "BENCH_PASSWORD="+benchPassword, fmt.Sprintf("RANGEFINDER_ADMIN=http://127.0.0.1:%d", ports[2]))
-	cmd := exec.Command(binary, "start", "--config", file)
-	cmd.Env, cmd.Stderr = env, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return err
+	if err := pg.Exec(ctx, "CREATE DATABASE "+benchDatabase+" OWNER "+benchUser); err != nil {
+		return nil, err
 	}
-	s.node = &process{cmd: cmd}
-	s.routed = endpoint{"the node", fmt.Sprintf("127.0.0.1:%d", ports[0])}
-
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	ready := fmt.Sprintf("http://127.0.0.1:%d/readyz", ports[2])
-	if err := pgtest.Wait(ctx, 50*time.Millisecond, func() error { return get(ctx, ready) }); err != nil {
-		return fmt.Errorf("the node does not become ready: %w", err)
-	}
-	return pgtest.Wait(ctx, 200*time.Millisecond, func() error {
-		keyspace := exec.CommandContext(ctx, binary, "keyspace", "create", benchDatabase+".pgbench_accounts",
-			"--key", "aid", "--type", "int", "--method", "hash", "--shards", "shard_1")
-		keyspace.Env = env
-		if out, err := keyspace.CombinedOutput(); err != nil {
-			return fmt.Errorf("keyspace create: %w: %s", err, out)
-		}
-		return nil
-	})
+	return pg, pg.ExecIn(ctx, benchDatabase, fmt.Sprintf(`
+		SET ROLE %s;
+		CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84));
+		INSERT INTO pgbench_accounts SELECT aid, 1, %s, '' FROM generate_series(1, %d) AS aid WHERE %s;
+		CREATE TABLE big AS SELECT aid, 1 AS bid, %s AS abalance, ''::char(84) AS filler FROM generate_series(1, %d) AS aid`,
+		benchUser, balance("aid::bigint"), tableRows, rows, balance("aid::bigint"), tableRows),
+		"VACUUM ANALYZE")
 }
 
 func (s *scenario) close() {
-	if s.node != nil {
-		s.node.stop()
-	}
-	os.RemoveAll(s.dir)
-}
-
-func (s *scenario) command(ctx context.Context, e endpoint, args ...string) *exec.Cmd {
-	host, port, _ := net.SplitHostPort(e.addr)
-	cmd := exec.CommandContext(ctx, filepath.Join(s.farm.Bin(), "pgbench"), append(args, "-h", host, "-p", port, "-U", benchUser, benchDatabase)...)
-	cmd.Env = append(os.Environ(), "PGPASSWORD="+benchPassword)
-	return cmd
-}
-
-var tpsLine = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
-
-// pgbench runs the select-only script and returns transactions a second. A failed or aborted transaction is an error.
-func (s *scenario) pgbench(ctx context.Context, e endpoint, mode string, clients, seconds int) (float64, error) {
-	out, err := s.command(ctx, e, "-n", "-S", "-M", mode, "-c", strconv.Itoa(clients), "-j", "2", "-T", strconv.Itoa(seconds)).CombinedOutput()
-	if err != nil {
-		return 0, fmt.Errorf("%w: %s", err, out)
-	}
-	if bytes.Contains(out, []byte("aborted")) || !bytes.Contains(out, []byte("number of failed transactions: 0")) {
-		return 0, fmt.Errorf("transactions failed: %s", out)
-	}
-	m := tpsLine.FindSubmatch(out)
-	if m == nil {
-		return 0, fmt.Errorf("no tps line in: %s", out)
-	}
-	return strconv.ParseFloat(string(m[1]), 64)
-}
-
-// process is a node that runs as a process of its own.
-type process struct{ cmd *exec.Cmd }
-
-// rss returns the resident memory in bytes.
-func (p *process) rss() (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
-			kib, err := strconv.ParseInt(f[1], 10, 64)
-			return kib << 10, err
+	for _, t := range s.targets {
+		if t.process != nil {
+			t.process.stop(t.signal)
 		}
 	}
-	return 0, errors.New("no VmRSS in /proc")
+	if err := s.farm.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
 }
 
-func (p *process) stop() {
-	p.cmd.Process.Signal(syscall.SIGTERM)
-	timer := time.AfterFunc(20*time.Second, func() { p.cmd.Process.Kill() })
-	p.cmd.Wait()
-	timer.Stop()
+// folder makes a folder for a target, which the peers' user may write.
+func (s *scenario) folder(name string) (string, error) {
+	dir := filepath.Join(s.farm.Dir(), name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	return dir, nil
 }
 
-func freePorts(n int) ([]int, error) {
-	var out []int
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+// give hands a folder and what is in it to the peers' user.
+func (s *scenario) give(dir string) error {
+	if s.uid == 0 {
+		return nil
+	}
+	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 		if err != nil {
-			return nil, err
+			return err
 		}
-		defer ln.Close() // all at the end: no port twice
-		out = append(out, ln.Addr().(*net.TCPAddr).Port)
-	}
-	return out, nil
-}
-
-func get(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, resp.Status)
-	}
-	return nil
+		return os.Chown(path, int(s.uid), int(s.gid))
+	})
 }

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"syscall"
+)
+
+// peer makes a target of a program that needs a few files and its arguments. Files are named relative to its folder.
+func (s *scenario) peer(t *target, files map[string]string, argv ...string) (*target, error) {
+	dir, err := s.folder(t.name)
+	if err != nil {
+		return nil, err
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.give(dir); err != nil {
+		return nil, err
+	}
+	t.start = func(ctx context.Context) (*process, error) {
+		p, err := launch(s.farm, dir, s.uid, s.gid, nil, argv...)
+		if err != nil {
+			return nil, err
+		}
+		if err := p.listening(ctx, t.addr); err != nil {
+			p.stop(t.signal)
+			return nil, err
+		}
+		return p, nil
+	}
+	return t, nil
+}
+
+var bouncerVersion = regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`)
+
+// pgbouncer pools by transaction. It gets the verifier of the password, not the password, so that it need not derive one from
+// the other at each login; nor does the node. Neither logs connections.
+func (s *scenario) pgbouncer(context.Context) (*target, error) {
+	program, err := installed("pgbouncer")
+	if err != nil {
+		return nil, err
+	}
+	out, err := exec.Command(program, "--version").Output()
+	m := bouncerVersion.FindSubmatch(out)
+	if err != nil || m == nil {
+		return nil, fmt.Errorf("pgbouncer --version: %w: %q", err, out)
+	}
+	major, _ := strconv.Atoi(string(m[1]))
+	minor, _ := strconv.Atoi(string(m[2]))
+	ports, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{name: pgbouncer, addr: loopback(ports[0]), signal: syscall.SIGTERM}
+	t.idle = t.addr
+	config := fmt.Sprintf(`[databases]
+%s = host=127.0.0.1 port=%d
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = users.txt
+pool_mode = transaction
+default_pool_size = %d
+max_client_conn = %d
+log_connections = 0
+log_disconnections = 0
+ignore_startup_parameters = extra_float_digits
+`, benchDatabase, s.whole.Port(), ports[0], poolSize, idleClients+1000)
+	if t.prepared = major > 1 || minor >= 21; t.prepared {
+		config += "max_prepared_statements = 200\n"
+	}
+	users := fmt.Sprintf("%q %q\n", benchUser, s.secret)
+	return s.peer(t, map[string]string{"pgbouncer.ini": config, "users.txt": users}, program, "pgbouncer.ini")
+}
+
+// haproxy relays bytes and pools nothing. As each of its clients has a PostgreSQL process of its own, idle ones get a
+// listener that takes logins and does nothing.
+func (s *scenario) haproxy(ctx context.Context) (*target, error) {
+	program, err := installed("haproxy")
+	if err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	sink, err := greeter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{name: haproxy, addr: loopback(ports[0]), idle: loopback(ports[1]), prepared: true, signal: syscall.SIGTERM}
+	return s.peer(t, map[string]string{"haproxy.cfg": fmt.Sprintf(`global
+  maxconn %d
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 10m
+  timeout server 10m
+listen postgres
+  bind %s
+  server postgres %s
+listen idle
+  bind %s
+  server idle %s
+`, idleClients+1000, t.addr, s.whole.Addr(), t.idle, sink)}, program, "-db", "-f", "haproxy.cfg")
+}
+
+// pgpool has a process for each client, and pools by session.
+func (s *scenario) pgpool(context.Context) (*target, error) {
+	program, err := installed("pgpool")
+	if err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{name: pgpool, addr: loopback(ports[0]), prepared: true, signal: syscall.SIGINT}
+	return s.peer(t, map[string]string{"pcp.conf": "", "pool_hba.conf": "", "pgpool.conf": fmt.Sprintf(`
+backend_clustering_mode = 'raw'
+listen_addresses = '127.0.0.1'
+port = %d
+socket_dir = '.'
+pcp_listen_addresses = '127.0.0.1'
+pcp_port = %d
+pcp_socket_dir = '.'
+backend_hostname0 = '127.0.0.1'
+backend_port0 = %d
+backend_weight0 = 1
+enable_pool_hba = off
+num_init_children = %d
+max_pool = 1
+child_max_connections = 0
+pid_file_name = 'pgpool.pid'
+logdir = '.'
+health_check_period = 0
+sr_check_period = 0
+`, ports[0], ports[1], s.whole.Port(), maxClients+8)},
+		program, "-n", "-f", "pgpool.conf", "-F", "pcp.conf", "-a", "pool_hba.conf")
+}
+
+// greeter logs everybody in who says anything, and then waits for them to leave.
+func greeter(ctx context.Context) (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	context.AfterFunc(ctx, func() { ln.Close() })
+	// AuthenticationOk, BackendKeyData, ReadyForQuery.
+	const welcome = "R\x00\x00\x00\x08\x00\x00\x00\x00" + "K\x00\x00\x00\x0c\x00\x00\x00\x01\x00\x00\x00\x02" + "Z\x00\x00\x00\x05I"
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				if _, err := c.Read(make([]byte, 1024)); err == nil {
+					io.WriteString(c, welcome)
+					io.Copy(io.Discard, c)
+				}
+			}()
+		}
+	}()
+	return ln.Addr().String(), nil
+}
