@@ -26,13 +26,17 @@ const (
 	oidUUID    = 2950
 )
 
-// AppendKey appends the key of p.Keys[i] to dst. args may be nil for a key that is a constant. clientUTF8 tells whether the
+// AppendKey appends the key of p.Keys[i] to dst. args may be nil for a key that is a constant, and are the Constants that
+// PlanQuery filled for a plan that it returned. clientUTF8 tells whether the
 // session's client_encoding is UTF8. Errors are *pg.Error: NULL, a type that cannot be compared safely, a value out of the
 // key's range.
 func (p *Plan) AppendKey(dst rib.Key, i int, args Args, clientUTF8 bool) (rib.Key, error) {
+	if p.shared {
+		return p.appendShared(dst, i, args, clientUTF8)
+	}
 	k := &p.Keys[i]
 	if k.nonASCII && !clientUTF8 {
-		return dst, k.encoding()
+		return dst, encodingError(k.Text)
 	}
 	if k.Literal != nil {
 		return append(dst, k.Literal...), nil
@@ -84,7 +88,7 @@ func (p *Plan) appendPart(dst rib.Key, k *KeyRef, args Args, clientUTF8 bool) (r
 		v, err = rib.ParseText(typ, val)
 	}
 	if err == nil && familyOf(k.Type) == texts && !clientUTF8 && !ascii(val) {
-		return dst, k.encoding()
+		return dst, encodingError(k.Text)
 	}
 	if err == nil && k.Type == rib.TypeInt && v.Int != int64(int32(v.Int)) {
 		err = fmt.Errorf("%w: %d does not fit type int", rib.ErrKeyRange, v.Int)
@@ -154,8 +158,8 @@ func (k *KeyRef) failed(code, format string, args ...any) error {
 	return pg.Errorf(code, format, args...).WithDetail("The statement's sharding key is " + k.Text + ".")
 }
 
-func (k *KeyRef) encoding() error {
+func encodingError(condition string) error {
 	return pg.NewError(pg.CodeFeatureNotSupported, "a sharding key beyond ASCII needs client_encoding UTF8").
-		WithDetail("The statement's sharding key is " + k.Text + ".").
+		WithDetail("The statement's sharding key is " + condition + ".").
 		WithHint("SET client_encoding = 'UTF8'.")
 }

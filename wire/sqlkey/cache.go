@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// cache holds plans by text and environment, bounded by bytes. Readers take no lock and write nothing but a plan's own
+// cache holds plans by text, or by normal form, and environment, bounded by bytes. Readers take no lock and write nothing but a plan's own
 // mark, and that only when it is not set: a hit scales with the processors. It is a table of buckets; a full bucket, or a
 // full stripe of the byte budget, gives up the entries that were not used since the clock last came by.
 type cache struct {
@@ -41,7 +41,8 @@ type stripe struct {
 type entry struct {
 	// constant
 	hash    uint64
-	sql     string
+	sql     string // or, if normal, what texts have in common that share the plan
+	normal  bool
 	env     Env
 	catalog [32]byte
 	plan    *Plan
@@ -58,14 +59,14 @@ func newCache(maxBytes int64) *cache {
 	return &cache{seed: maphash.MakeSeed(), buckets: make([]bucket, n), mask: n - 1, budget: max(maxBytes, 1) / stripeCount}
 }
 
-// hash is of the text alone: one text is seldom planned in several environments.
+// hash is of the text, or the normal form, alone: one text is seldom planned in several environments.
 func (c *cache) hash(sql string) uint64 { return maphash.String(c.seed, sql) }
 
-func (c *cache) get(hash uint64, catalog *[32]byte, env *Env, sql string) *Plan {
+func (c *cache) get(hash uint64, normal bool, catalog *[32]byte, env *Env, sql string) *Plan {
 	b := &c.buckets[hash&c.mask]
 	for i := range b {
 		e := b[i].Load()
-		if e == nil || e.hash != hash || e.sql != sql || e.env != *env || e.catalog != *catalog {
+		if e == nil || e.hash != hash || e.normal != normal || e.sql != sql || e.env != *env || e.catalog != *catalog {
 			continue
 		}
 		if !e.used.Load() {
@@ -78,8 +79,8 @@ func (c *cache) get(hash uint64, catalog *[32]byte, env *Env, sql string) *Plan 
 
 // put adds a plan unless it alone would take an eighth of its stripe. The plan that is returned is the one in the cache: a
 // racing caller's, if that came first.
-func (c *cache) put(hash uint64, catalog *[32]byte, env *Env, sql string, plan *Plan) *Plan {
-	e := &entry{hash: hash, sql: sql, env: *env, catalog: *catalog, plan: plan}
+func (c *cache) put(hash uint64, normal bool, catalog *[32]byte, env *Env, sql string, plan *Plan) *Plan {
+	e := &entry{hash: hash, sql: sql, normal: normal, env: *env, catalog: *catalog, plan: plan}
 	e.size = e.bytes()
 	if e.size > c.budget/8 {
 		return plan
@@ -87,7 +88,7 @@ func (c *cache) put(hash uint64, catalog *[32]byte, env *Env, sql string, plan *
 	s := &c.stripes[hash&(stripeCount-1)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := c.get(hash, catalog, env, sql); p != nil {
+	if p := c.get(hash, normal, catalog, env, sql); p != nil {
 		return p
 	}
 	for turn := uint64(0); s.bytes+e.size > c.budget && turn <= 2*uint64(len(c.buckets))/stripeCount; turn++ {
@@ -144,6 +145,7 @@ func (e *entry) bytes() int64 {
 	for i := range p.Keys {
 		n += p.Keys[i].bytes()
 	}
+	n += len(p.bound) * int(unsafe.Sizeof(bound{}))
 	for _, t := range p.Tables {
 		n += int(unsafe.Sizeof(t)) + len(t)
 	}
@@ -155,6 +157,9 @@ func (e *entry) bytes() int64 {
 
 func (k *KeyRef) bytes() int {
 	n := int(unsafe.Sizeof(*k)) + len(k.Literal) + len(k.Text)
+	if k.origin != nil {
+		n += int(unsafe.Sizeof(*k.origin)) + len(k.origin.steps)*int(unsafe.Sizeof(k.origin)+unsafe.Sizeof(keyType{}))
+	}
 	for i := range k.Parts {
 		n += k.Parts[i].bytes()
 	}

@@ -74,13 +74,14 @@ func (c *compiler) query(n *pgquery.Node) *Plan {
 
 // route decides where a statement goes from what was found in it.
 func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
-	p := &Plan{Tables: a.tables, NumParams: s.params, Catalogs: a.catalogs}
+	p := &Plan{Tables: a.tables, NumParams: s.params, Catalogs: a.catalogs, bound: a.bound}
 	if s.write != "" {
 		p.Intent, p.WhyWrite = Write, s.write
 	}
 	if s.pin != "" {
 		p.Session = SessPin
 	}
+	p.fixed = len(s.configs) > 0
 	if len(s.configs) == 1 && movesPath(s.configs[0].name) {
 		p.Setting, p.Value = s.configs[0].name, s.configs[0].value
 	}

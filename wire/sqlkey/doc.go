@@ -3,8 +3,9 @@
 // refused with its reason and a hint: a wrong route is worse than an error.
 //
 // Statements are read by PostgreSQL's own parser (pg_query_go), because nothing else reads SQL as PostgreSQL does. It is C:
-// a text is bounded in length and depth before it gets there. Plans are cached by exact text, and a hit costs neither a
-// lock nor an allocation. A plan stands on a Catalog (which tables have keys) and an Env (whose names mean what), and on
+// a text is bounded in length and depth before it gets there. Plans are cached by exact text, those of Query messages, which
+// hold their values as constants, by normal form: the text with its constants replaced by their classes. A hit costs neither
+// a lock nor an allocation. A plan stands on a Catalog (which tables have keys) and an Env (whose names mean what), and on
 // nothing else: it knows no shard that owns a key, no backend and no connection, so it outlives every change of these.
 //
 // # When a key is a key

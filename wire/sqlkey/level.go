@@ -33,6 +33,7 @@ type analysis struct {
 	catalogs bool     // a system catalog is named
 	facts    int
 
+	bound   []bound  // constants of a text that shares its plan, as they were compared with key columns
 	rows    []row    // to insert into sharded tables
 	problem *refusal // the first thing that can never be routed
 }
@@ -286,6 +287,9 @@ func (a *analysis) bind(c column, n *pgquery.Node) *binding {
 		key, problem = v.key(t.keyspace.types[c.i], t.keyspace.method)
 	}
 	if problem == nil {
+		if v.origin != nil {
+			a.bound = append(a.bound, bound{v.origin, key.Type})
+		}
 		key.column, key.Text = t.columns[c.i], name+" = "+v.String()
 		return &binding{key}
 	}

@@ -60,6 +60,8 @@ const (
 
 // Plan is what is known of a statement before its parameters are. Plans are shared and must not be changed.
 type Plan struct {
+	// SQL is the text; "" if texts that differ in their constants share the plan (see Planner.PlanQuery). Such a plan is never
+	// one of a statement that concerns the session or the transaction, nor a refusal.
 	SQL        string
 	Statements int // 0: an empty query
 	Target     Target
@@ -74,7 +76,7 @@ type Plan struct {
 
 	Keyspace     rib.KeyspaceID // Keyed
 	KeyspaceName string         // Keyed
-	Keys         []KeyRef       // Keyed: at least one, none twice
+	Keys         []KeyRef       // Keyed: at least one; none twice, unless constants of a shared plan happen to be equal
 	Shard        string         // Unsharded
 
 	// Catalogs: the system catalogs are named. With the target Any they are best read on Catalog.CatalogShard.
@@ -110,22 +112,27 @@ type Plan struct {
 	CopyOut   bool     // COPY TO STDOUT
 
 	method rib.Method
+	fixed  bool    // constants decide more of it than its keys
+	shared bool    // by texts that differ in their constants
+	bound  []bound // shared: the constants that key columns are compared with
 }
 
 // KeyRef is one value that the sharding key must have.
 type KeyRef struct {
-	// Literal is the key if the statement holds it as a constant; else the value comes from a parameter.
+	// Literal is the key if the statement holds it as a constant; else the value comes from a parameter, or, in a shared
+	// plan, from the Constants.
 	Literal rib.Key
-	// Param is the parameter's number, from 1; 0 if Literal is set or the key has several columns (see Parts).
+	// Param is the parameter's number, from 1; 0 if there is none or the key has several columns (see Parts).
 	Param int
 	// Type is the type of the key's (first) column.
 	Type rib.Type
-	// Text is the condition, for messages: "customer_id = 42".
+	// Text is the condition, for messages: "customer_id = 42"; in a shared plan "customer_id = ..." (see Plan.KeyText).
 	Text string
 	// Parts are the columns of a key that has several and is not all constant, in the keyspace's order.
 	Parts []KeyRef
 
 	column   string   // the key column
 	cast     rib.Type // the parameter is cast to this type: a text parameter is parsed as it
+	origin   *origin  // of a shared plan: the constant that the key is made of
 	nonASCII bool     // Literal was made from text beyond ASCII: it depends on client_encoding
 }

@@ -37,13 +37,15 @@ type Planner struct {
 	maxStatement int
 	cache        *cache
 	known        *builtins
+	byText       *Plan         // in the cache under a normal form: its texts are planned each by itself
 	slots        chan struct{} // one for each text that may be parsed at a time: the parser is C, and holds a thread
 
 	// atomic
 	misses atomic.Uint64
 
-	// its own guard
-	large sync.Mutex // held while a large text is parsed
+	// their own guard
+	normals sync.Pool  // of *normal
+	large   sync.Mutex // held while a large text is parsed
 }
 
 // NewPlanner makes a Planner with an empty cache.
@@ -58,34 +60,89 @@ func NewPlanner(config PlannerConfig) *Planner {
 		maxStatement: config.MaxStatement,
 		cache:        newCache(config.MaxBytes),
 		known:        loadBuiltins(),
+		byText:       &Plan{Reason: "planned by its text"},
 		slots:        make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		normals:      sync.Pool{New: func() any { return newNormal() }},
 	}
 }
 
 // Plan returns the plan of a text. It never returns nil. A hit takes no lock and allocates nothing.
 func (p *Planner) Plan(c *Catalog, env *Env, sql string) *Plan {
 	hash := p.cache.hash(sql)
-	if plan := p.cache.get(hash, &c.id, env, sql); plan != nil {
+	if plan := p.cache.get(hash, false, &c.id, env, sql); plan != nil {
 		return plan
 	}
-	return p.miss(hash, c, env, sql)
+	p.misses.Add(1)
+	return p.keep(hash, c, env, sql, p.compile(c.find(env.Database), env, sql))
+}
+
+// keep puts a text's own plan into the cache. hash is the text's.
+func (p *Planner) keep(hash uint64, c *Catalog, env *Env, sql string, plan *Plan) *Plan {
+	plan.SQL = sql
+	return p.cache.put(hash, false, &c.id, env, sql, plan)
 }
 
 // PlanBytes is Plan for a text in a buffer. It copies the text on a miss only; the buffer stays the caller's.
 func (p *Planner) PlanBytes(c *Catalog, env *Env, sql []byte) *Plan {
 	text := unsafe.String(unsafe.SliceData(sql), len(sql)) // not kept beyond this call
-	hash := p.cache.hash(text)
-	if plan := p.cache.get(hash, &c.id, env, text); plan != nil {
+	if plan := p.cache.get(p.cache.hash(text), false, &c.id, env, text); plan != nil {
 		return plan
 	}
-	return p.miss(hash, c, env, strings.Clone(text))
+	return p.Plan(c, env, strings.Clone(text))
 }
 
-func (p *Planner) miss(hash uint64, c *Catalog, env *Env, sql string) *Plan {
+// PlanQuery is PlanBytes for the text of a Query message, which holds its values as constants: texts that differ in nothing
+// else may share a plan, whose keys AppendKey makes of k. k must not be nil; what it held before is gone. A hit takes no
+// lock and allocates nothing.
+func (p *Planner) PlanQuery(c *Catalog, env *Env, sql []byte, k *Constants) *Plan {
+	k.plan = nil
+	if len(sql) <= p.maxStatement {
+		n := p.normals.Get().(*normal)
+		plan := p.planNormal(c, env, unsafe.String(unsafe.SliceData(sql), len(sql)), n, k)
+		p.normals.Put(n)
+		if plan != nil {
+			return plan
+		}
+	}
+	return p.PlanBytes(c, env, sql)
+}
+
+// planNormal plans by the normal form. It returns nil if the text is to be planned by itself.
+func (p *Planner) planNormal(c *Catalog, env *Env, sql string, n *normal, k *Constants) *Plan {
+	if !n.of(sql, env) || len(n.constants) == 0 {
+		return nil
+	}
+	form := unsafe.String(unsafe.SliceData(n.text), len(n.text)) // not kept beyond this call
+	hash := p.cache.hash(form)
+	plan := p.cache.get(hash, true, &c.id, env, form)
+	if plan == nil {
+		return p.missNormal(hash, c, env, sql, n, k)
+	}
+	if plan == p.byText || !k.take(plan, n, sql) {
+		return nil
+	}
+	return plan
+}
+
+// missNormal plans a text whose normal form is not in the cache. hash is the normal form's.
+func (p *Planner) missNormal(hash uint64, c *Catalog, env *Env, sql string, n *normal, k *Constants) *Plan {
+	ownHash := p.cache.hash(sql)
+	if plan := p.cache.get(ownHash, false, &c.id, env, sql); plan != nil {
+		return plan
+	}
 	p.misses.Add(1)
-	plan := p.compile(c.find(env.Database), env, sql)
-	plan.SQL = sql
-	return p.cache.put(hash, &c.id, env, sql, plan)
+	sql = strings.Clone(sql)
+	own, shared, lasting := p.compileNormal(c.find(env.Database), env, sql, n)
+	if shared == nil && lasting {
+		shared = p.byText
+	}
+	if shared != nil {
+		shared = p.cache.put(hash, true, &c.id, env, string(n.text), shared)
+	}
+	if shared != nil && shared != p.byText && k.take(shared, n, sql) {
+		return shared
+	}
+	return p.keep(ownHash, c, env, sql, own)
 }
 
 // Stats are a Planner's counters.
@@ -103,23 +160,48 @@ func (p *Planner) Stats() Stats {
 
 // compile makes the plan of a text that is not in the cache.
 func (p *Planner) compile(db *database, env *Env, sql string) *Plan {
+	c, tree, plan := p.read(db, env, sql)
+	if plan == nil {
+		plan = c.plan(tree)
+	}
+	return plan
+}
+
+// compileNormal makes a text's own plan and the one that it shares with all texts of its normal form: see compiler.share.
+func (p *Planner) compileNormal(db *database, env *Env, sql string, n *normal) (own, shared *Plan, lasting bool) {
+	c, tree, own := p.read(db, env, sql)
+	if own != nil { // that it cannot be read may be due to a constant
+		return own, nil, false
+	}
+	own = c.plan(tree)
+	shared, lasting = c.share(tree, sql, n, own)
+	return own, shared, lasting
+}
+
+// read parses a text. The plan is not nil if there is no tree to be planned.
+func (p *Planner) read(db *database, env *Env, sql string) (*compiler, *pgquery.ParseResult, *Plan) {
 	c := &compiler{db: db, env: env, known: p.known}
 	path, ok := parsePath(env.SearchPath, env.User)
 	if !ok {
-		return c.unread(pg.NewError(pg.CodeInvalidParameterValue, "the search path cannot be read").WithDetail("search_path is " + clip(env.SearchPath) + "."))
+		return c, nil, c.unread(pg.NewError(pg.CodeInvalidParameterValue, "the search path cannot be read").WithDetail("search_path is " + clip(env.SearchPath) + "."))
 	}
 	c.path = &path
 	if e := p.unreadable(env, sql); e != nil {
-		return c.unread(e)
+		return c, nil, c.unread(e)
 	}
 	tree, err := p.parse(sql)
 	var syntax *parser.Error
 	switch {
 	case errors.As(err, &syntax):
-		return &Plan{Target: Any, Syntax: true, Statements: 1, Reason: "PostgreSQL's parser says: " + syntax.Message}
+		return c, nil, &Plan{Target: Any, Syntax: true, Statements: 1, Reason: "PostgreSQL's parser says: " + syntax.Message}
 	case err != nil: // errTooDeep, or the tree was too deep to be handed over
-		return c.unread(tooComplex)
+		return c, nil, c.unread(tooComplex)
 	}
+	return c, tree, nil
+}
+
+// plan plans the statements of a text.
+func (c *compiler) plan(tree *pgquery.ParseResult) *Plan {
 	stmts := tree.GetStmts()
 	parts := make([]*Plan, 0, len(stmts))
 	for _, s := range stmts {

@@ -157,6 +157,9 @@ func (k *keys) key(columns []*binding) {
 
 // identity is the same for keys that must be equal.
 func (r *KeyRef) identity() string {
+	if r.origin != nil {
+		return fmt.Sprintf("#%d %d", r.origin.place, len(r.origin.steps))
+	}
 	if r.Param > 0 {
 		return fmt.Sprintf("$%d %d", r.Param, r.cast)
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 
@@ -42,6 +43,39 @@ type constant struct {
 	number int64    // integers
 	str    string   // the others
 	cast   rib.Type // of a parameter: what it is cast to; 0 if it is not
+	origin *origin  // in a shared plan: where the value will come from
+}
+
+// origin tells how a key is made of a constant of each text that shares a plan.
+type origin struct {
+	place int     // among the text's constants
+	value int     // among those that are compared with key columns, see Plan.bound
+	steps []*step // what becomes of it
+}
+
+// then returns s with one more step.
+func (s *origin) then(st *step) *origin {
+	return &origin{place: s.place, steps: append(s.steps[:len(s.steps):len(s.steps)], st)}
+}
+
+// bound is such a constant where it is compared with a key column, or inserted into one. If it could not be a key, the text's
+// plan would be another one.
+type bound struct {
+	origin *origin
+	typ    rib.Type // of the column
+}
+
+// step is a minus sign or a cast.
+type step struct {
+	cast *keyType // nil: a minus sign
+}
+
+// apply takes the step with a value.
+func (st *step) apply(c constant) (constant, *issue) {
+	if st.cast != nil {
+		return c.castTo(st.cast)
+	}
+	return c.negated()
 }
 
 // errNotConstant is returned for expressions that only the server can evaluate.
@@ -55,7 +89,10 @@ func evaluate(n *pgquery.Node, p *path) (constant, *issue) {
 		return literal(n.GetAConst())
 	case n.GetParamRef() != nil:
 		number := n.GetParamRef().GetNumber()
-		if number < 1 {
+		if number < 0 {
+			return blanked(number)
+		}
+		if number == 0 {
 			return constant{}, errNotConstant
 		}
 		return constant{param: int(number)}, nil
@@ -116,11 +153,21 @@ func signed(e *pgquery.A_Expr, p *path) (constant, *issue) {
 		return c, errNotConstant
 	}
 	if op == "-" {
-		if c.number == math.MinInt64 {
-			return c, &issue{code: pg.CodeNumericValueOutOfRange, reason: "9223372036854775808 is beyond bigint"}
-		}
-		c.number = -c.number
+		return c.negated()
 	}
+	return c, nil
+}
+
+// negated is an integer with a minus before it.
+func (c constant) negated() (constant, *issue) {
+	if c.origin != nil {
+		c.origin = c.origin.then(&step{})
+		return c, nil
+	}
+	if c.number == math.MinInt64 {
+		return c, &issue{code: pg.CodeNumericValueOutOfRange, reason: "9223372036854775808 is beyond bigint"}
+	}
+	c.number = -c.number
 	return c, nil
 }
 
@@ -137,19 +184,29 @@ func operator(names []*pgquery.Node) string {
 	return ""
 }
 
-// keyTypes are the types whose casts keep a key's value, by the names that the parser leaves.
-var keyTypes = map[string]struct {
+// keyType is a type whose casts keep a key's value.
+type keyType struct {
+	name      string
 	family    family
 	low, high int64    // integers
 	as        rib.Type // how a parameter's text is read
-}{
-	"int2":     {integers, math.MinInt16, math.MaxInt16, rib.TypeInt},
-	"smallint": {integers, math.MinInt16, math.MaxInt16, rib.TypeInt},
-	"int4":     {integers, math.MinInt32, math.MaxInt32, rib.TypeInt},
-	"int8":     {integers, math.MinInt64, math.MaxInt64, rib.TypeBigint},
-	"text":     {texts, 0, 0, rib.TypeText},
-	"varchar":  {texts, 0, 0, rib.TypeText},
-	"uuid":     {uuids, 0, 0, rib.TypeUUID},
+}
+
+// keyTypeOf finds a keyType by the name that the parser leaves.
+func keyTypeOf(name string) *keyType {
+	switch name {
+	case "int2", "smallint":
+		return &keyType{name, integers, math.MinInt16, math.MaxInt16, rib.TypeInt}
+	case "int4":
+		return &keyType{name, integers, math.MinInt32, math.MaxInt32, rib.TypeInt}
+	case "int8":
+		return &keyType{name, integers, math.MinInt64, math.MaxInt64, rib.TypeBigint}
+	case "text", "varchar":
+		return &keyType{name, texts, 0, 0, rib.TypeText}
+	case "uuid":
+		return &keyType{name, uuids, 0, 0, rib.TypeUUID}
+	}
+	return nil
 }
 
 func castOf(cast *pgquery.TypeCast, p *path) (constant, *issue) {
@@ -158,15 +215,19 @@ func castOf(cast *pgquery.TypeCast, p *path) (constant, *issue) {
 		return c, problem
 	}
 	name := typeName(cast.GetTypeName(), p)
-	t, ok := keyTypes[name]
-	if !ok {
+	t := keyTypeOf(name)
+	if t == nil {
 		return c, issuef("a cast to %s may change the value", name)
 	}
+	return c.castTo(t)
+}
+
+func (c constant) castTo(t *keyType) (constant, *issue) {
 	if c.null {
 		return c, nil
 	}
 	if c.family != unknown && c.family != t.family {
-		return c, issuef("a cast to %s may change the value", name)
+		return c, issuef("a cast to %s may change the value", t.name)
 	}
 	if c.param > 0 {
 		if c.cast == 0 {
@@ -175,16 +236,20 @@ func castOf(cast *pgquery.TypeCast, p *path) (constant, *issue) {
 		c.family = t.family
 		return c, nil
 	}
+	if c.origin != nil {
+		c.origin, c.family = c.origin.then(&step{t}), t.family
+		return c, nil
+	}
 	if t.family == integers {
 		if c.family == unknown {
-			v, err := rib.ParseText(rib.TypeBigint, []byte(c.str))
+			v, err := rib.ParseText(rib.TypeBigint, bytesOf(c.str))
 			if err != nil {
 				return c, parseIssue(err)
 			}
 			c.number = v.Int
 		}
 		if c.number < t.low || c.number > t.high {
-			return c, &issue{code: pg.CodeNumericValueOutOfRange, reason: fmt.Sprintf("%d is out of range for type %s", c.number, name)}
+			return c, &issue{code: pg.CodeNumericValueOutOfRange, reason: fmt.Sprintf("%d is out of range for type %s", c.number, t.name)}
 		}
 	}
 	c.family = t.family
@@ -232,34 +297,45 @@ func parseIssue(err error) *issue {
 // key binds a column of type t to c: a KeyRef without its text. Equality must mean the same here and on the server, so only
 // values of the column's own family are taken.
 func (c constant) key(t rib.Type, m rib.Method) (KeyRef, *issue) {
-	ref := KeyRef{Type: t}
-	want := familyOf(t)
+	ref := KeyRef{Type: t, cast: c.cast, origin: c.origin}
 	switch {
 	case c.null:
 		return ref, &issue{code: pg.CodeNullValueNotAllowed, reason: "NULL is no key"}
-	case c.family != unknown && c.family != want:
+	case c.family != unknown && c.family != familyOf(t):
 		return ref, issuef("a value of another type is compared with a key of type %s", t)
 	case c.param > 0:
-		ref.Param, ref.cast = c.param, c.cast
+		ref.Param = c.param
+		return ref, nil
+	case c.origin != nil:
 		return ref, nil
 	}
-	v := rib.Value{Type: t, Int: c.number}
-	var err error
-	switch {
-	case c.family != integers:
-		v, err = rib.ParseText(t, []byte(c.str))
-	case t == rib.TypeInt && c.number != int64(int32(c.number)):
-		err = fmt.Errorf("%w: %d does not fit type int", rib.ErrKeyRange, c.number)
-	}
+	v, err := c.value(t)
 	if err == nil {
 		ref.Literal, err = m.AppendKey(nil, v)
 	}
 	if err != nil {
 		return ref, parseIssue(err)
 	}
-	ref.nonASCII = t == rib.TypeText && !isASCII(c.str)
+	ref.nonASCII = c.beyondASCII(t)
 	return ref, nil
 }
+
+// value is a literal's value as a key of type t. It refers to c.str.
+func (c constant) value(t rib.Type) (rib.Value, error) {
+	switch {
+	case c.family != integers:
+		return rib.ParseText(t, bytesOf(c.str))
+	case t == rib.TypeInt && c.number != int64(int32(c.number)):
+		return rib.Value{}, fmt.Errorf("%w: %d does not fit type int", rib.ErrKeyRange, c.number)
+	}
+	return rib.Value{Type: t, Int: c.number}, nil
+}
+
+// beyondASCII tells whether the key's bytes depend on the client's encoding.
+func (c constant) beyondASCII(t rib.Type) bool { return t == rib.TypeText && !isASCII(c.str) }
+
+// bytesOf is s without a copy: it must not be written to.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 func familyOf(t rib.Type) family {
 	switch t {
@@ -278,6 +354,8 @@ func (c constant) String() string {
 	switch {
 	case c.null:
 		return "NULL"
+	case c.origin != nil:
+		return "..."
 	case c.param > 0:
 		return "$" + strconv.Itoa(c.param)
 	case c.family == integers:
