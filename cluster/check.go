@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/rib"
 )
@@ -112,112 +112,160 @@ func (c *checker) shard(ctx context.Context, shard string, primary PrimaryFunc) 
 	if err != nil {
 		return whole("its primary cannot be asked: %v", err)
 	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
-	// One snapshot for all tables. Nothing but PostgreSQL's own operators and functions, and no row hidden by a policy: better an
-	// error than a count that is too low.
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	defer hangUp(ctx, conn)
+	// The shard may be far away, so few round trips. One snapshot for all tables. Nothing but PostgreSQL's own operators and functions,
+	// and no row hidden by a policy: better an error than a count that is too low.
+	results, err := conn.PgConn().Exec(ctx, beginSQL).ReadAll()
 	if err != nil {
 		return whole("its primary cannot be asked: %v", err)
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // it was read only
-	if _, err := tx.Exec(ctx, "SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off"); err != nil {
+	row, err := oneRow(results, 2)
+	if err != nil {
 		return whole("its primary cannot be asked: %v", err)
 	}
-	var recovering bool
-	var encoding string
-	if err := tx.QueryRow(ctx, "SELECT pg_is_in_recovery(), current_setting('server_encoding')").Scan(&recovering, &encoding); err != nil {
-		return whole("its primary cannot be asked: %v", err)
-	}
-	if recovering {
+	if row[0] != "f" {
 		return whole("the server that answered is a replica: only the primary knows all rows")
 	}
 	var all []Obstacle
-	if encoding != "UTF8" && slices.Contains(c.ks.Types, rib.TypeText) {
+	if encoding := row[1]; encoding != "UTF8" && slices.Contains(c.ks.Types, rib.TypeText) {
 		all = append(all, whole("database %s is encoded in %s, and keys of type text need UTF8", c.ks.Database, encoding)...)
 	}
 	for i := range c.ks.Tables {
 		t := &c.ks.Tables[i]
-		// A query that fails must not end the transaction for the tables after it.
-		obstacles, err := c.inSavepoint(ctx, tx, shard, t)
+		obstacles, err := c.table(ctx, conn, shard, t)
 		all = append(all, obstacles...)
-		if err != nil {
-			all = append(all, Obstacle{Shard: shard, Table: tableName(t), Problem: fmt.Sprintf("it cannot be read: %v", err)})
-			if conn.IsClosed() {
-				break
-			}
+		if err == nil {
+			continue
+		}
+		all = append(all, Obstacle{Shard: shard, Table: tableName(t), Problem: fmt.Sprintf("it cannot be read: %v", err)})
+		// A query that failed must not end the transaction for the tables after it.
+		if _, err := conn.PgConn().Exec(ctx, "ROLLBACK TO "+savepoint).ReadAll(); err != nil {
+			break
 		}
 	}
 	return all
 }
 
-func (c *checker) inSavepoint(ctx context.Context, tx pgx.Tx, shard string, t *rib.KeyedTable) (all []Obstacle, err error) {
-	inner, err := tx.Begin(ctx)
-	if err != nil {
-		return nil, err
+const (
+	savepoint = "before_table"
+	beginSQL  = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off; " +
+		"SELECT pg_is_in_recovery(), current_setting('server_encoding'); SAVEPOINT " + savepoint
+)
+
+// oneRow finds the one row among the results of several statements.
+func oneRow(results []*pgconn.Result, columns int) (row []string, err error) {
+	for _, r := range results {
+		for _, values := range r.Rows {
+			for _, v := range values {
+				row = append(row, string(v))
+			}
+		}
 	}
-	all, err = c.table(ctx, inner, shard, t)
-	if undo := inner.Rollback(ctx); undo != nil && err == nil {
-		err = undo
+	if len(row) != columns {
+		return nil, fmt.Errorf("an answer of %d values instead of %d", len(row), columns)
 	}
-	return all, err
+	return row, nil
+}
+
+// hangUp says goodbye and does not wait for the answer, which takes a round trip.
+func hangUp(ctx context.Context, conn *pgx.Conn) {
+	if ctx.Err() == nil {
+		if hijacked, err := conn.PgConn().Hijack(); err == nil {
+			_ = hijacked.Conn.SetDeadline(time.Now().Add(time.Second))
+			_, _ = hijacked.Conn.Write([]byte{'X', 0, 0, 0, 4})
+			_ = hijacked.Conn.Close()
+			return
+		}
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	_ = conn.Close(closing)
 }
 
 func tableName(t *rib.KeyedTable) string {
 	return rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name)
 }
 
+// relationSQL has a row for each key column that there is, and one if there is none.
 const relationSQL = `
-SELECT c.oid, c.relkind::text, c.relispartition, c.relpersistence::text,
-       coalesce((SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = c.oid LIMIT 1), '')
+SELECT c.relkind::text, c.relispartition, c.relpersistence::text,
+       coalesce((SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = c.oid LIMIT 1), ''),
+       coalesce(a.attname::text, ''), coalesce(format_type(a.atttypid, a.atttypmod), ''), coalesce(format_type(a.atttypid, NULL), ''),
+       coalesce(t.typtype::text, ''), coalesce(l.collisdeterministic, true), coalesce(l.collname::text, '')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relname = $2`
+     LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY($3::name[]) AND a.attnum > 0 AND NOT a.attisdropped
+     LEFT JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation
+WHERE n.nspname = $1::name AND c.relname = $2::name`
+
+// relation is what PostgreSQL says of a table, and of those of its columns that are asked for.
+type relation struct {
+	kind, persistence, parent string
+	partition                 bool
+	columns                   map[string]column
+}
+
+type column struct {
+	shown, base, kind string
+	deterministic     bool
+	collation         string
+}
+
+// look reads a relation in one round trip; nil if there is none of that name.
+func look(ctx context.Context, conn *pgx.Conn, t *rib.KeyedTable) (*relation, error) {
+	rows, err := conn.Query(ctx, relationSQL, pgx.QueryExecModeExec, t.Schema, t.Name, t.Columns)
+	if err != nil {
+		return nil, err
+	}
+	var r relation
+	var name string
+	var one column
+	_, err = pgx.ForEachRow(rows, []any{
+		&r.kind, &r.partition, &r.persistence, &r.parent, &name, &one.shown, &one.base, &one.kind, &one.deterministic, &one.collation,
+	}, func() error {
+		if r.columns == nil {
+			r.columns = make(map[string]column)
+		}
+		r.columns[name] = one
+		return nil
+	})
+	if err != nil || r.columns == nil {
+		return nil, err
+	}
+	return &r, nil
+}
 
 // table returns the obstacles of one table on one shard.
-func (c *checker) table(ctx context.Context, tx pgx.Tx, shard string, t *rib.KeyedTable) ([]Obstacle, error) {
+func (c *checker) table(ctx context.Context, conn *pgx.Conn, shard string, t *rib.KeyedTable) ([]Obstacle, error) {
 	var all []Obstacle
 	obstacle := func(column, format string, args ...any) {
 		all = append(all, Obstacle{Shard: shard, Table: tableName(t), Column: column, Problem: fmt.Sprintf(format, args...)})
 	}
-	var (
-		oid                       uint32
-		kind, persistence, parent string
-		partition                 bool
-	)
-	err := tx.QueryRow(ctx, relationSQL, t.Schema, t.Name).Scan(&oid, &kind, &partition, &persistence, &parent)
-	if errors.Is(err, pgx.ErrNoRows) {
+	r, err := look(ctx, conn, t)
+	switch {
+	case err != nil:
+		return nil, err
+	case r == nil:
 		obstacle("", "it does not exist: create it there first, alike on every shard")
 		return all, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case partition:
-		obstacle("", "it is a partition: name its parent %s instead", parent)
+	case r.partition:
+		obstacle("", "it is a partition: name its parent %s instead", r.parent)
 		return all, nil
-	case kind == "r", kind == "p":
+	case r.kind == "r", r.kind == "p":
 	default:
-		obstacle("", "it is %s, not a table: only tables have keys", relationKind(kind))
+		obstacle("", "it is %s, not a table: only tables have keys", relationKind(r.kind))
 		return all, nil
 	}
-	if persistence == "u" {
+	if r.persistence == "u" {
 		obstacle("", "it is unlogged, so replicas have none of its rows: ALTER TABLE ... SET LOGGED")
 	}
-	wrong, err := c.columns(ctx, tx, oid, t)
-	if err != nil {
-		return all, err
-	}
+	wrong := c.columns(r, t)
 	for _, o := range wrong {
 		obstacle(o.Column, "%s", o.Problem)
 	}
 	if len(wrong) > 0 {
 		return all, nil // the rows cannot be counted by columns that are wrong
 	}
-	misplaced, err := c.rows(ctx, tx, shard, t)
+	misplaced, err := c.rows(ctx, conn, shard, t)
 	if err != nil {
 		return all, err
 	}
@@ -242,37 +290,11 @@ func relationKind(kind string) string {
 	return "a relation of kind " + kind
 }
 
-const columnsSQL = `
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, NULL), t.typtype::text,
-       coalesce(l.collisdeterministic, true), coalesce(l.collname, '')
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation
-WHERE a.attrelid = $1 AND a.attname = ANY($2) AND a.attnum > 0 AND NOT a.attisdropped`
-
 // columns compares a table's key columns with the keyspace's types.
-func (c *checker) columns(ctx context.Context, tx pgx.Tx, oid uint32, t *rib.KeyedTable) ([]Obstacle, error) {
-	type column struct {
-		shown, base, kind string
-		deterministic     bool
-		collation         string
-	}
-	have := make(map[string]column)
-	rows, err := tx.Query(ctx, columnsSQL, oid, t.Columns)
-	if err != nil {
-		return nil, err
-	}
-	var name string
-	var one column
-	_, err = pgx.ForEachRow(rows, []any{&name, &one.shown, &one.base, &one.kind, &one.deterministic, &one.collation}, func() error {
-		have[name] = one
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	var all []Obstacle
+func (c *checker) columns(r *relation, t *rib.KeyedTable) (all []Obstacle) {
 	for i, name := range t.Columns {
 		want := c.ks.Types[i]
-		col, ok := have[name]
+		col, ok := r.columns[name]
 		problem := ""
 		switch declared, known := keyType(col.base); {
 		case !ok:
@@ -293,7 +315,7 @@ func (c *checker) columns(ctx context.Context, tx pgx.Tx, oid uint32, t *rib.Key
 			all = append(all, Obstacle{Column: name, Problem: problem})
 		}
 	}
-	return all, nil
+	return all
 }
 
 // keyType returns the key type of a column type as format_type names it.
@@ -312,8 +334,8 @@ func keyType(name string) (rib.Type, bool) {
 }
 
 // rows counts a table's rows by the shard that would own them.
-func (c *checker) rows(ctx context.Context, tx pgx.Tx, shard string, t *rib.KeyedTable) ([]Obstacle, error) {
-	rows, err := tx.Query(ctx, c.rowsSQL(shard, t))
+func (c *checker) rows(ctx context.Context, conn *pgx.Conn, shard string, t *rib.KeyedTable) ([]Obstacle, error) {
+	rows, err := conn.Query(ctx, c.rowsSQL(shard, t), pgx.QueryExecModeExec)
 	if err != nil {
 		return nil, err
 	}
