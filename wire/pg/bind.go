@@ -23,6 +23,7 @@ type Bind struct {
 	body    []byte
 	rest    []byte   // what follows the statement's name in body
 	formats []byte   // parameter format codes as sent: none, one for all, or one each
+	results []byte   // result format codes, likewise
 	offsets []uint32 // where in body each parameter's length stands
 }
 
@@ -66,7 +67,7 @@ func (b *Bind) decode(body []byte) error {
 		}
 	}
 	b.offsets = offsets
-	r.take(2 * int64(r.uint16())) // result formats
+	b.results = r.take(2 * int64(r.uint16()))
 	return r.end()
 }
 
@@ -91,6 +92,12 @@ func (b *Bind) Param(i int) (val []byte, format int16, null bool) {
 	at += 4
 	return b.body[at : at+length : at+length], format, false
 }
+
+// NumResults is the number of result format codes: 0 is text for all columns, 1 is for all of them alike.
+func (b *Bind) NumResults() int { return len(b.results) / 2 }
+
+// Result is the result format code with that 0-based index, which must be below NumResults.
+func (b *Bind) Result(i int) int16 { return int16(binary.BigEndian.Uint16(b.results[2*i:])) }
 
 // AppendBindRenamed appends b as a whole Bind frame under another statement's name, which must not hold a NUL. Every
 // other byte is as it came.

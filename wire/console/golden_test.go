@@ -1,0 +1,126 @@
+package console
+
+import (
+	flags "flag" // the package has a flag of its own
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"rangefinder/wire/pg"
+)
+
+var rewrite = flags.Bool("rewrite", false, "write what the golden file should hold")
+
+// testSnapshot is a node at noon: two databases, one of them paused; a client that waits, one that works, one that is pinned.
+func testSnapshot() *Snapshot {
+	at := time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) time.Time { return at.Add(-d) }
+	return &Snapshot{
+		At: at, Version: "1.2.3", Users: []string{"ops", "app"},
+		Databases: []Database{
+			{Name: "other", Paused: true},
+			{Name: "app", Shard: "shard_1", Totals: Totals{Transactions: 7, Queries: 9, Received: 1234, Sent: 56789, Wait: 1500 * time.Microsecond}},
+		},
+		Clients: []Client{
+			{ID: 12, User: "app", Database: "app", State: Active, Addr: "[::1]:50002", Local: "[::1]:6432", Connected: ago(time.Hour), Requested: ago(time.Second), Server: 3, Backend: "shard_1-fra", TLS: "TLS 1.3/TLS_AES_128_GCM_SHA256"},
+			{ID: 11, User: "app", Database: "app", State: Idle, Addr: "10.0.0.7:50001", Local: "10.0.0.1:6432", Connected: ago(2 * time.Hour), Requested: ago(time.Minute)},
+			{ID: 13, User: "app", Database: "app", State: Active, Addr: "10.0.0.7:50003", Local: "10.0.0.1:6432", Connected: ago(time.Minute), Requested: ago(time.Second), Server: 4, Backend: "shard_2-fra", Pinned: "temporary table"},
+			{ID: 14, User: "report", Database: "other", State: Waiting, Addr: "10.0.0.8:50004", Local: "10.0.0.1:6432", Connected: ago(time.Minute), Requested: ago(2500 * time.Millisecond)},
+			{ID: 15, User: "report", Database: "other", State: Waiting, Addr: "10.0.0.8:50005", Local: "10.0.0.1:6432", Connected: ago(time.Minute), Requested: ago(time.Millisecond)},
+			{ID: 16, User: "ops", Database: "rangefinder", State: Active, Addr: "127.0.0.1:50006", Local: "127.0.0.1:6432", Connected: ago(time.Second), Requested: ago(time.Second)},
+		},
+		Servers: []Server{
+			{ID: 4, User: "app", Database: "app", Backend: "shard_2-fra", Shard: "shard_2", CloseNeeded: true, Addr: "10.1.0.2:5432", Local: "10.0.0.1:40004", Connected: ago(time.Minute), PID: 4242, Client: 13},
+			{ID: 3, User: "app", Database: "app", Backend: "shard_1-fra", Shard: "shard_1", Addr: "10.1.0.1:5432", Local: "10.0.0.1:40003", Connected: ago(time.Hour), PID: 4241, Client: 12},
+			{ID: 5, User: "app", Database: "app", Backend: "shard_1-fra", Shard: "shard_1", Idle: true, Addr: "10.1.0.1:5432", Local: "10.0.0.1:40005", Connected: ago(time.Hour), PID: 4243},
+		},
+		Logins:   []Login{{User: "report", Database: "other", Count: 1}},
+		Settings: []Setting{{"region", "fra", ""}, {"pool.size", "50", "20"}},
+	}
+}
+
+// TestGolden holds the console against testdata/console.txt: a command, "----", and the answer.
+func TestGolden(t *testing.T) {
+	const file = "testdata/console.txt"
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, block := range strings.Split(strings.TrimRight(string(old), "\n"), "\n\n") {
+		for strings.HasPrefix(block, "#") {
+			comment, rest, _ := strings.Cut(block, "\n")
+			out.WriteString(comment + "\n")
+			block = rest
+		}
+		command, _, _ := strings.Cut(block, "\n----")
+		out.WriteString(command + "\n----\n" + answer(command) + "\n")
+	}
+	got := strings.TrimRight(out.String(), "\n") + "\n"
+	if *rewrite {
+		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if got != string(old) {
+		t.Errorf("%s is not what it should be; see what go test ./wire/console -rewrite changes:\n%s", file, got)
+	}
+}
+
+func answer(input string) string {
+	commands, e := Parse(input)
+	if e != nil {
+		return fmt.Sprintf("%s %s\nHINT: %s\n", e.Code, e.Message, e.Hint)
+	}
+	var b strings.Builder
+	for _, c := range commands {
+		if c.Verb != "SHOW" {
+			fmt.Fprintf(&b, "%s %q\n", c.Verb, c.Database)
+			continue
+		}
+		t := Show(c, testSnapshot())
+		names := make([]string, len(t.Columns))
+		for i, col := range t.Columns {
+			names[i] = col.Name
+		}
+		b.WriteString(strings.Join(names, "|") + "\n")
+		for _, row := range t.Rows {
+			b.WriteString(strings.Join(row, "|") + "\n")
+		}
+	}
+	if len(commands) == 0 {
+		b.WriteString("nothing\n")
+	}
+	return b.String()
+}
+
+func TestEveryRowFitsItsColumns(t *testing.T) {
+	for _, v := range views() {
+		for _, row := range v.rows(testSnapshot()) {
+			if len(row) != len(v.columns) {
+				t.Errorf("SHOW %s: %d values for %d columns: %v", v.name, len(row), len(v.columns), row)
+			}
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"SHOW POOLS", `pause "a""b";`, "/* x */ -- y\n;;show", "RECONNECT \xff", `"`, "/*"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		commands, e := Parse(s)
+		if e != nil && (e.Code != pg.CodeSyntaxError && e.Code != pg.CodeProgramLimitExceeded || !utf8.ValidString(e.Message) || len(e.Message) > 600) {
+			t.Fatalf("%q: %v", s, e)
+		}
+		for _, c := range commands {
+			if c.Verb == "SHOW" && view(c.View) == nil {
+				t.Fatalf("%q: %+v", s, c)
+			}
+		}
+	})
+}

@@ -1,0 +1,196 @@
+package console
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"rangefinder/wire/pg"
+)
+
+// Command is one command.
+type Command struct {
+	Verb     string // "SHOW", "PAUSE", "RESUME" or "RECONNECT"; it is the command's tag too
+	View     string // of SHOW: what, in capitals
+	Database string // of the others: which; "" is all
+}
+
+// maxCommands bounds the commands of one Query: the answers are made in memory.
+const maxCommands = 16
+
+// Parse reads the commands of a text, separated by semicolons. Letters count alike, and comments are skipped; a text without a
+// command has none.
+func Parse(text string) ([]Command, *pg.Error) {
+	statements, err := split(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(statements) > maxCommands {
+		return nil, pg.Errorf(pg.CodeProgramLimitExceeded, "more than %d commands at once", maxCommands).WithHint("Send them one by one.")
+	}
+	commands := make([]Command, 0, len(statements))
+	for _, s := range statements {
+		c, err := command(s)
+		if err != nil {
+			return nil, err
+		}
+		commands = append(commands, c)
+	}
+	return commands, nil
+}
+
+func command(words []token) (Command, *pg.Error) {
+	verb := words[0].keyword()
+	switch verb {
+	case "SHOW":
+		what := "HELP"
+		if len(words) > 1 {
+			what = words[1].keyword()
+		}
+		if len(words) > 2 || view(what) == nil {
+			return Command{}, unknown(words)
+		}
+		return Command{Verb: verb, View: what}, nil
+	case "PAUSE", "RESUME", "RECONNECT":
+		switch {
+		case len(words) == 1:
+			return Command{Verb: verb}, nil
+		case len(words) == 2 && words[1].name:
+			return Command{Verb: verb, Database: words[1].text}, nil
+		}
+	}
+	return Command{}, unknown(words)
+}
+
+// unknown is the error for what is no command.
+func unknown(words []token) *pg.Error {
+	shown := make([]string, 0, 4)
+	for i, w := range words {
+		if i == 3 {
+			shown = append(shown, "…")
+			break
+		}
+		shown = append(shown, w.text)
+	}
+	return pg.Errorf(pg.CodeSyntaxError, "the console has no command %q", clip(strings.Join(shown, " "))).WithHint(available())
+}
+
+// available names every command.
+func available() string {
+	list := make([]string, 0, 12)
+	for _, v := range views() {
+		list = append(list, v.name)
+	}
+	return "Commands are SHOW " + strings.Join(list, ", SHOW ") + `, PAUSE [database], RESUME [database], RECONNECT [database]; a database's name may stand in double quotes.`
+}
+
+// clip makes what a stranger has sent fit to be shown.
+func clip(s string) string {
+	const most = 60
+	if len(s) > most {
+		s = s[:most]
+		for !utf8.RuneStart(s[len(s)-1]) && len(s) > most-utf8.UTFMax {
+			s = s[:len(s)-1]
+		}
+		s += "…"
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
+// token is a word, a quoted name, or a sign.
+type token struct {
+	text   string
+	name   bool // a word or a quoted name
+	quoted bool
+}
+
+// keyword is the token in capitals, "" if it cannot be a keyword.
+func (t token) keyword() string {
+	if !t.name || t.quoted {
+		return ""
+	}
+	return strings.ToUpper(t.text)
+}
+
+// split cuts a text into statements, and these into tokens.
+func split(text string) ([][]token, *pg.Error) {
+	var list [][]token
+	var words []token
+	for {
+		t, rest, err := next(text)
+		if err != nil {
+			return nil, err
+		}
+		if (t.text == ";" && !t.name || t == token{}) && len(words) > 0 {
+			list, words = append(list, words), nil
+		}
+		if (t == token{}) {
+			return list, nil
+		}
+		if t.name || t.text != ";" {
+			words = append(words, t)
+		}
+		text = rest
+	}
+}
+
+// next cuts the first token off. At the end of the text it is the zero token.
+func next(s string) (t token, rest string, err *pg.Error) {
+	for {
+		s = strings.TrimLeft(s, " \t\r\n\f\v")
+		var ok bool
+		switch {
+		case strings.HasPrefix(s, "--"):
+			_, s, _ = strings.Cut(s, "\n")
+			continue
+		case strings.HasPrefix(s, "/*"):
+			comment := s
+			if _, s, ok = strings.Cut(s[2:], "*/"); !ok {
+				return token{}, "", unterminated("/* comment", comment)
+			}
+			continue
+		}
+		break
+	}
+	switch {
+	case s == "":
+		return token{}, "", nil
+	case s[0] == '"':
+		return quotedName(s)
+	}
+	n := 0
+	for n < len(s) && wordByte(s[n]) {
+		n++
+	}
+	if n > 0 {
+		return token{text: s[:n], name: true}, s[n:], nil
+	}
+	return token{text: s[:1]}, s[1:], nil
+}
+
+func quotedName(s string) (t token, rest string, err *pg.Error) {
+	var name strings.Builder
+	for rest = s[1:]; ; {
+		part, after, ok := strings.Cut(rest, `"`)
+		if !ok {
+			return token{}, "", unterminated("quoted identifier", s)
+		}
+		name.WriteString(part)
+		if !strings.HasPrefix(after, `"`) {
+			if name.Len() == 0 {
+				return token{}, "", pg.NewError(pg.CodeSyntaxError, "zero-length delimited identifier")
+			}
+			return token{text: name.String(), name: true, quoted: true}, after, nil
+		}
+		name.WriteByte('"')
+		rest = after[1:]
+	}
+}
+
+func unterminated(what, s string) *pg.Error {
+	return pg.NewError(pg.CodeSyntaxError, fmt.Sprintf("unterminated %s at or near %q", what, clip(s)))
+}
+
+func wordByte(b byte) bool {
+	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b == '_' || b == '$' || b == '.' || b >= 0x80
+}

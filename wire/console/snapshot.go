@@ -1,0 +1,91 @@
+package console
+
+import "time"
+
+// Name is the database that stands for the console.
+const Name = "rangefinder"
+
+// Snapshot is the state of one node at one moment. Lists are in no order.
+type Snapshot struct {
+	At        time.Time
+	Version   string
+	Databases []Database
+	Users     []string // who may log in to the node
+	Clients   []Client
+	Servers   []Server
+	Logins    []Login
+	Settings  []Setting
+}
+
+// State is what a client does.
+type State string
+
+// The states, in PgBouncer's words.
+const (
+	Idle    State = "idle"    // nothing of it is under way
+	Active  State = "active"  // it has a server connection
+	Waiting State = "waiting" // it needs one and has none yet
+)
+
+// Client is one client connection.
+type Client struct {
+	ID        uint32 // as in its cancel key
+	User      string
+	Database  string
+	State     State
+	Addr      string // host:port
+	Local     string // host:port that it connected to
+	Connected time.Time
+	Requested time.Time // its last statement; before the first one, when it connected
+	Server    uint64    // ID of the server connection that it has; 0: none
+	Backend   string    // of that connection
+	Pinned    string    // why it keeps that connection until it ends; "" if it does not
+	TLS       string    // version and cipher, "" without TLS
+}
+
+// Server is one server connection.
+type Server struct {
+	ID          uint64
+	User        string
+	Database    string
+	Backend     string
+	Shard       string
+	Idle        bool // in its pool
+	CloseNeeded bool // it is closed when it comes back
+	Addr        string
+	Local       string
+	Connected   time.Time
+	PID         uint32 // as its server says
+	Client      uint32 // ID of the client that has it; 0: none
+}
+
+// Login is a number of server connections that are being made.
+type Login struct {
+	User     string
+	Database string
+	Count    int
+}
+
+// Database is one that clients may name.
+type Database struct {
+	Name   string
+	Shard  string // of tables without a keyspace; "": such tables cannot be used
+	Paused bool
+	Totals Totals
+}
+
+// Totals are what was counted for a database since the node started.
+type Totals struct {
+	Transactions uint64        // that servers have ended
+	Queries      uint64        // requests that servers have answered
+	Received     uint64        // bytes from clients
+	Sent         uint64        // bytes to clients
+	Wait         time.Duration // that clients have waited for server connections
+}
+
+// Setting is one key of the configuration.
+type Setting struct {
+	Key     string
+	Value   string
+	Default string
+}
