@@ -13,14 +13,16 @@ import (
 // Conn is one server connection, lent to one session at a time.
 type Conn struct {
 	// constant
-	Backend  *rib.Backend
-	Identity Identity
-	Net      net.Conn
-	PID      uint32 // with Secret, the key of a CancelRequest
-	Secret   []byte
-	home     *backendPool
-	raw      syscall.RawConn
-	peekFn   func(fd uintptr) bool
+	ID        uint64 // unique among the connections of these pools; never 0
+	Backend   *rib.Backend
+	Identity  Identity
+	Net       net.Conn
+	PID       uint32 // with Secret, the key of a CancelRequest
+	Secret    []byte
+	home      *backendPool
+	raw       syscall.RawConn
+	peekFn    func(fd uintptr) bool
+	connected time.Time
 
 	// owned by the borrower; by the pool between two borrowers
 	Params   map[string]string // what the server last reported (ParameterStatus)
@@ -31,6 +33,9 @@ type Conn struct {
 	peekN   int
 	peekErr error
 	since   time.Time // when it became idle
+
+	// guarded by home.mu
+	worn bool // to be closed when it comes back: see Pools.Reconnect
 }
 
 // Identity is whom a server connection is authenticated as, and for which database.
@@ -41,8 +46,8 @@ type Identity struct {
 
 func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn {
 	c := &Conn{
-		Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
-		home: home, Params: s.Params,
+		ID: home.ids.Add(1), Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
+		home: home, Params: s.Params, connected: time.Now(),
 	}
 	if sc, ok := s.Conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -86,7 +91,13 @@ func (c *Conn) Release() { c.home.release(c) }
 // Discard closes the connection: its state is unknown, or was somebody's own.
 func (c *Conn) Discard() {
 	c.Net.Close()
-	c.home.forget()
+	c.home.forget(c)
+}
+
+// bye closes the connection and says so: it is in order, and not needed any more.
+func (c *Conn) bye() {
+	c.Net.Write(pg.AppendTerminate(nil))
+	c.Discard()
 }
 
 // Cancel asks the backend to cancel the statement that runs on c. It returns when the backend has taken the request, so that

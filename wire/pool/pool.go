@@ -70,6 +70,7 @@ func (e *ConnectError) Elsewhere() bool {
 // Pools holds one pool for each backend that was ever asked for.
 type Pools struct {
 	cfg Config
+	ids atomic.Uint64 // given to connections
 
 	mu     sync.RWMutex
 	byName map[string]*backendPool
@@ -163,7 +164,10 @@ func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 	if bp != nil { // the backend moved to another address
 		go bp.close()
 	}
-	bp = &backendPool{cfg: &p.cfg, addr: b.Addr, name: b.Name, idle: make(map[Identity][]*Conn)}
+	bp = &backendPool{
+		cfg: &p.cfg, addr: b.Addr, name: b.Name, ids: &p.ids, idle: make(map[Identity][]*Conn),
+		conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
+	}
 	p.byName[b.Name] = bp
 	return bp, nil
 }
@@ -198,18 +202,23 @@ type backendPool struct {
 	cfg  *Config
 	name string
 	addr string
+	ids  *atomic.Uint64
 
 	// atomic
 	connects atomic.Uint64
 	failures atomic.Uint64
 
 	// guarded by mu
-	mu      sync.Mutex
-	idle    map[Identity][]*Conn // last in, first out
-	idleN   int
-	total   int       // idle, lent out and being connected
-	waiters list.List // of *waiter, first come first served
-	closed  bool
+	mu       sync.Mutex
+	idle     map[Identity][]*Conn // last in, first out
+	idleN    int
+	total    int       // idle, lent out and being connected
+	waiters  list.List // of *waiter, first come first served
+	closed   bool
+	conns    map[*Conn]struct{} // idle and lent out
+	logins   map[Identity]int   // being connected
+	waited   map[string]time.Duration
+	renewals uint64 // calls of Reconnect
 }
 
 // waiter waits for a connection of its identity, or (a nil Conn) for leave to make one.
@@ -239,6 +248,7 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity) (*C
 			return bp.connect(ctx, b, id)
 		}
 		if victim := bp.popAnyIdle(); victim != nil { // somebody else's: its place is what we need
+			delete(bp.conns, victim)
 			bp.mu.Unlock()
 			victim.Net.Close()
 			return bp.connect(ctx, b, id)
@@ -247,7 +257,12 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity) (*C
 		el := bp.waiters.PushBack(w)
 		bp.mu.Unlock()
 
+		since := time.Now()
 		c, err := bp.wait(ctx, w, el)
+		took := time.Since(since)
+		bp.mu.Lock()
+		bp.waited[id.Database] += took
+		bp.mu.Unlock()
 		if err != nil {
 			return nil, err
 		}
@@ -290,10 +305,12 @@ func (bp *backendPool) wait(ctx context.Context, w *waiter, el *list.Element) (*
 
 // connect makes a connection whose place is already counted in total.
 func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
+	since, renewals := time.Now(), bp.began(id)
 	c, err := bp.dial(ctx, b, id)
+	bp.ended(id, c, renewals, time.Since(since))
 	if err != nil {
 		bp.failures.Add(1)
-		bp.forget()
+		bp.forget(nil)
 		ce := &ConnectError{Backend: bp.name, Addr: bp.addr, Err: err}
 		// A client that went away says nothing of the backend.
 		if ctx.Err() == nil && ce.Elsewhere() && bp.cfg.Report != nil {
@@ -329,9 +346,9 @@ func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*
 
 func (bp *backendPool) release(c *Conn) {
 	bp.mu.Lock()
-	if bp.closed {
+	if bp.closed || c.worn {
 		bp.mu.Unlock()
-		c.Discard()
+		c.bye()
 		return
 	}
 	if el := bp.waiters.Front(); el != nil {
@@ -343,6 +360,7 @@ func (bp *backendPool) release(c *Conn) {
 			return
 		}
 		w.grant <- nil
+		delete(bp.conns, c)
 		bp.mu.Unlock()
 		c.Net.Close()
 		return
@@ -353,10 +371,11 @@ func (bp *backendPool) release(c *Conn) {
 	bp.mu.Unlock()
 }
 
-// forget gives up the place of a connection that is gone, to who waits longest.
-func (bp *backendPool) forget() {
+// forget gives up the place of a connection that is gone (or, if c is nil, never came to be), to who waits longest.
+func (bp *backendPool) forget(c *Conn) {
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
+	delete(bp.conns, c)
 	if el := bp.waiters.Front(); el != nil && !bp.closed {
 		bp.waiters.Remove(el).(*waiter).grant <- nil
 		return
@@ -427,7 +446,6 @@ func (bp *backendPool) close() {
 	}
 	bp.mu.Unlock()
 	for _, c := range gone {
-		c.Net.Write(pg.AppendTerminate(nil))
-		c.Discard()
+		c.bye()
 	}
 }

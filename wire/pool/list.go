@@ -1,0 +1,101 @@
+package pool
+
+import "time"
+
+// Server is one server connection's state.
+type Server struct {
+	ID          uint64
+	Identity    Identity
+	Backend     string
+	Shard       string
+	Idle        bool
+	CloseNeeded bool // it is closed when it comes back
+	Addr        string
+	Local       string
+	Connected   time.Time
+	PID         uint32
+}
+
+// Servers returns every server connection, in no order, and how many more are being made for whom.
+func (p *Pools) Servers() (list []Server, logins map[Identity]int) {
+	logins = make(map[Identity]int)
+	for _, bp := range p.all() {
+		bp.mu.Lock()
+		idle := make(map[*Conn]bool, bp.idleN)
+		for _, l := range bp.idle {
+			for _, c := range l {
+				idle[c] = true
+			}
+		}
+		for c := range bp.conns {
+			list = append(list, Server{
+				ID: c.ID, Identity: c.Identity, Backend: bp.name, Shard: c.Backend.Shard, Idle: idle[c], CloseNeeded: c.worn,
+				Addr: bp.addr, Local: c.Net.LocalAddr().String(), Connected: c.connected, PID: c.PID,
+			})
+		}
+		for id, n := range bp.logins {
+			logins[id] += n
+		}
+		bp.mu.Unlock()
+	}
+	return list, logins
+}
+
+// Waited returns how long sessions have waited for server connections to a database, all in all.
+func (p *Pools) Waited(database string) (total time.Duration) {
+	for _, bp := range p.all() {
+		bp.mu.Lock()
+		total += bp.waited[database]
+		bp.mu.Unlock()
+	}
+	return total
+}
+
+// Reconnect closes the idle connections to a database, and those that are lent out or being made when they come back. It
+// returns how many are closed now.
+func (p *Pools) Reconnect(database string) int {
+	closed := 0
+	for _, bp := range p.all() {
+		var gone []*Conn
+		bp.mu.Lock()
+		bp.renewals++
+		for id, l := range bp.idle {
+			if id.Database == database {
+				gone = append(gone, l...)
+				delete(bp.idle, id)
+			}
+		}
+		bp.idleN -= len(gone)
+		for c := range bp.conns {
+			c.worn = c.worn || c.Identity.Database == database
+		}
+		bp.mu.Unlock()
+		closed += len(gone)
+		for _, c := range gone {
+			c.bye()
+		}
+	}
+	return closed
+}
+
+// began counts a connection that is being made. It returns what ended takes.
+func (bp *backendPool) began(id Identity) (renewals uint64) {
+	bp.mu.Lock()
+	defer bp.mu.Unlock()
+	bp.logins[id]++
+	return bp.renewals
+}
+
+// ended notes what became of it: c, or nothing. Whatever was to be renewed since it began may be this one too.
+func (bp *backendPool) ended(id Identity, c *Conn, renewals uint64, took time.Duration) {
+	bp.mu.Lock()
+	defer bp.mu.Unlock()
+	if bp.logins[id]--; bp.logins[id] == 0 {
+		delete(bp.logins, id)
+	}
+	bp.waited[id.Database] += took
+	if c != nil {
+		bp.conns[c] = struct{}{}
+		c.worn = renewals != bp.renewals
+	}
+}
