@@ -55,7 +55,8 @@ func (s *Speaker) announce(b rib.Backend, gone bool) {
 	}
 	a := rib.Announcement{Backend: b, Observer: s.cfg.Self.Name, Stamp: s.stamp(), Gone: gone}
 	s.own.announcements[b.Name] = a
-	out := s.tellAnnouncement(a)
+	// Another server under the old name must not be taken for the old one for longer than it takes to say so.
+	out := s.tellAnnouncement(a, ok && old.Backend.SystemID != 0 && old.Backend.SystemID != b.SystemID)
 	s.mu.Unlock()
 	s.flush(out)
 }
@@ -163,7 +164,7 @@ func (s *Speaker) tellRoute(r rib.Route, urgent bool) outgoing {
 	return s.tell(key.queueName(), appendObservation(nil, key.backend, key.observer, &r), urgent)
 }
 
-func (s *Speaker) tellAnnouncement(a rib.Announcement) outgoing {
+func (s *Speaker) tellAnnouncement(a rib.Announcement, urgent bool) outgoing {
 	s.cfg.Health.Announce(a)
 	s.count.told.Add(1)
 	s.learn(a.Backend.Name)
@@ -171,7 +172,7 @@ func (s *Speaker) tellAnnouncement(a rib.Announcement) outgoing {
 	key := recordKey{kindAnnouncement, idOf(a.Backend.Name), s.self}
 	s.records[key] = struct{}{}
 	s.changed()
-	return s.tell(key.queueName(), appendAnnouncement(nil, &a), false)
+	return s.tell(key.queueName(), appendAnnouncement(nil, &a), urgent)
 }
 
 // jump steps over a higher stamp of this node's own name: an earlier life of this node whose counter was lost. It is
@@ -204,7 +205,7 @@ func (s *Speaker) reincarnate(next uint32) {
 	for name, a := range s.own.announcements {
 		a.Stamp = s.stamp()
 		s.own.announcements[name] = a
-		s.tellAnnouncement(a)
+		s.tellAnnouncement(a, false)
 	}
 	for name, t := range s.own.routes {
 		t.route.Stamp = s.stamp()

@@ -227,8 +227,12 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 		}
 	}
 	for i := range s.Backends {
-		if b := &s.Backends[i]; b.Refused != "" && s.Ownership.Shard(b.Backend.Shard) != nil && b.Backend.SystemID != 0 {
+		b := &s.Backends[i]
+		if b.Refused != "" && s.Ownership.Shard(b.Backend.Shard) != nil && b.Backend.SystemID != 0 {
 			list = append(list, "backend "+b.Backend.Name+" is refused: "+b.Refused)
+		}
+		if b.Conflict != "" {
+			list = append(list, "backend "+b.Backend.Name+": "+b.Conflict+"; names of backends are unique in the cluster")
 		}
 	}
 	slices.Sort(list)

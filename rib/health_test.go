@@ -139,6 +139,9 @@ func TestConflictingAnnouncements(t *testing.T) {
 	w.want(rib.Up, "1 of 1 observers say up") // n0 is no member: n1's word alone counts
 	w.Health().MemberUp(rib.Member{Name: "n0"})
 	w.want(rib.Up, "1 of 1 observers say up; n0 and n1 announce it differently, n0's word counts")
+	if v := w.view(); v.Conflict != "n0 and n1 announce it differently, n0's word counts" {
+		t.Errorf("conflict %q", v.Conflict)
+	}
 	if v := w.view(); v.Backend.Shard != "shard_9" || v.Refused != "shard shard_9 is not recorded yet" {
 		t.Errorf("shard %s, refused %q", v.Backend.Shard, v.Refused)
 	}

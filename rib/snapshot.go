@@ -31,6 +31,7 @@ type BackendView struct {
 	Load     LoadClass     // the highest
 	Reason   string        // of the verdict: "2 of 3 observers say down"
 	Evidence string        // this node's own, against the backend: why; "" is none
+	Conflict string        // who announces it differently than whom, so that one configuration is wrong; "" is nobody
 	Refused  string        // why it may not serve its shard, whatever its health; "" is nothing
 	Gauge    *Gauge
 }

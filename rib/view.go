@@ -70,6 +70,7 @@ func (h *Health) view(name string, b *backend) (v BackendView, ok bool) {
 	}
 	if conflict != "" {
 		v.Reason += "; " + conflict
+		v.Conflict = conflict
 	}
 	return v, true
 }
