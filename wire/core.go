@@ -78,6 +78,7 @@ type core struct {
 	ops      []op
 	bind     pg.Bind
 	keyBuf   rib.Key
+	values   sqlkey.Constants // of the Query in hand
 	seg      segment
 	skip     bool // discard extended messages up to the next Sync: one of them failed
 	need     need

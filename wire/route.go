@@ -45,7 +45,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		c.keyBuf = key
 		owner, ok := c.table.Lookup(plan.Keyspace, key)
 		if !ok {
-			return n, pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("keyspace %s has no owner for %s", plan.KeyspaceName, plan.Keys[i].Text)).
+			return n, pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("keyspace %s has no owner for %s", plan.KeyspaceName, plan.KeyText(i, args))).
 				WithHint("The keyspace may have been made a moment ago; try again.")
 		}
 		if n.slot == nil {
@@ -54,7 +54,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		}
 		if n.slot != owner.Slot && n.slot.Shard() != owner.Slot.Shard() {
 			return n, pg.NewError(pg.CodeFeatureNotSupported, "the statement's keys belong to different shards").
-				WithDetail(fmt.Sprintf("%s belongs to %s, %s to %s.", plan.Keys[0].Text, n.slot.Shard(), plan.Keys[i].Text, owner.Slot.Shard())).
+				WithDetail(fmt.Sprintf("%s belongs to %s, %s to %s.", plan.KeyText(0, args), n.slot.Shard(), plan.KeyText(i, args), owner.Slot.Shard())).
 				WithHint("Send one statement for each shard.")
 		}
 	}
@@ -93,17 +93,17 @@ func (n *need) merge(o need, plan *sqlkey.Plan) *pg.Error {
 	}
 	if n.slot.Shard() != o.slot.Shard() {
 		return pg.NewError(pg.CodeFeatureNotSupported, "statements sent before one Sync belong to different shards").
-			WithDetail(fmt.Sprintf("Everything up to a Sync is one transaction. It began on %s; %s belongs to %s.", n.slot.Shard(), describe(plan), o.slot.Shard())).
+			WithDetail(fmt.Sprintf("Everything up to a Sync is one transaction. It began on %s; %s belongs to %s.", n.slot.Shard(), describe(plan, nil), o.slot.Shard())).
 			WithHint("Send a Sync between statements for different shards.")
 	}
 	return nil
 }
 
-// describe names what ties a statement to its shard.
-func describe(plan *sqlkey.Plan) string {
+// describe names what ties a statement to its shard. args are those of its keys.
+func describe(plan *sqlkey.Plan, args sqlkey.Args) string {
 	switch {
 	case len(plan.Keys) > 0 && plan.Keys[0].Text != "":
-		return "the key " + plan.Keys[0].Text
+		return "the key " + plan.KeyText(0, args)
 	case len(plan.Tables) > 0:
 		return "table " + plan.Tables[0]
 	}
@@ -154,7 +154,7 @@ func (c *core) dispatch(n need) {
 func (c *core) elsewhere(n need) *pg.Error {
 	what := "the statement"
 	if c.plan != nil {
-		what = describe(c.plan)
+		what = describe(c.plan, &c.values)
 	}
 	if c.pinned != "" && c.status == 'I' {
 		return pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("%s belongs to %s, but this session is tied to %s", what, n.slot.Shard(), c.srvShard)).

@@ -32,7 +32,7 @@ func (c *core) query(frame []byte) {
 	}
 	n, e := need{}, (*pg.Error)(nil)
 	if !plan.Syntax {
-		n, e = c.route(plan, nil)
+		n, e = c.route(plan, &c.values)
 	}
 	if e != nil {
 		c.fail(e)
@@ -51,10 +51,11 @@ func (c *core) lookup(sql string) *sqlkey.Plan {
 	return c.planned(start, c.env.planner.Plan(c.env.catalog(c.table), &e, sql))
 }
 
-// lookupBytes is lookup for text in the session's buffer: the planner copies it if it keeps it.
+// lookupBytes is lookup for a Query's text in the session's buffer: the planner copies it if it keeps it. The plan's keys are
+// made of c.values.
 func (c *core) lookupBytes(sql []byte) *sqlkey.Plan {
 	start, e := c.planning()
-	return c.planned(start, c.env.planner.PlanBytes(c.env.catalog(c.table), &e, sql))
+	return c.planned(start, c.env.planner.PlanQuery(c.env.catalog(c.table), &e, sql, &c.values))
 }
 
 func (c *core) planning() (time.Time, sqlkey.Env) {
