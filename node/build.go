@@ -100,7 +100,7 @@ func (n *Node) openProber(context.Context) error {
 	n.prober = probe.New(probe.Config{
 		Backends: targets, User: n.cfg.Probe.User, Password: n.secrets.Probe.Reveal(), Database: n.cfg.Probe.Database,
 		Interval: n.cfg.Probe.Interval.Duration, Timeout: n.cfg.Probe.Timeout.Duration, Fall: n.cfg.Probe.Fall, Rise: n.cfg.Probe.Rise,
-		Dial: n.dialer.DialContext, Sink: n.speaker, Logger: n.log,
+		Dial: n.dialer.DialContext, TLS: n.backend.config, Sink: n.speaker, Logger: n.log,
 		Recovered: func(backend string) {
 			n.log.Info("a backend that could not be reached from here answers again", "backend", backend)
 			n.table.Health().Evidence(backend, false, "")
@@ -117,7 +117,7 @@ func (n *Node) openProber(context.Context) error {
 func (n *Node) buildServer() *wire.Server {
 	n.pools = pool.New(pool.Config{
 		Size: n.cfg.Pool.Size, Wait: n.cfg.Pool.Wait.Duration, Idle: n.cfg.Pool.Idle.Duration, ConnectTimeout: connectTimeout,
-		Dial: n.dialer.DialContext, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
+		Dial: n.dialer.DialContext, TLS: n.backend.config, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
 		Password: func(user string) (string, bool) {
 			s, ok := n.secrets.Users[user]
 			return s.Reveal(), ok

@@ -5,28 +5,29 @@ import "time"
 // Config is one node's configuration file. The same file serves every node but for region and backends. The comment tags
 // are the documentation of each key (its unit, and what zero means); `rangefinder config` prints them.
 type Config struct {
-	Region         string    `toml:"region" comment:"The datacenter this node stands in: letters, digits, '-', '_' and '.'. Required."`
-	Name           string    `toml:"name" comment:"This node's name, unique in the cluster. Empty: the region and 4 random hex digits, kept in data_dir."`
-	Bind           string    `toml:"bind" comment:"IP address that the Postgres and cluster ports listen on. Anything but loopback needs a cluster key."`
-	Advertise      string    `toml:"advertise" comment:"Address, or address:port, by which other nodes reach the cluster port. Empty: bind."`
-	HTTPBind       string    `toml:"http_bind" comment:"IP address of the HTTP port: loopback, unless insecure. Empty: bind if that is loopback, else 127.0.0.1."`
-	DataDir        string    `toml:"data_dir" comment:"Directory of this node's state and ledger; one process at a time."`
-	Join           []string  `toml:"join" comment:"Cluster ports (host:port) of nodes to join. Empty: the first start makes a new cluster; a restart never does."`
-	ClusterKeyFile string    `toml:"cluster_key_file" comment:"File that holds the cluster key: 32 bytes as base64 or hex, see 'rangefinder key'. Empty: see cluster_key_env."`
-	ClusterKeyEnv  string    `toml:"cluster_key_env" comment:"Environment variable that holds the cluster key. Both empty: no key, loopback only."`
-	Insecure       bool      `toml:"insecure" comment:"true: listen beyond loopback even without a cluster key, and let http_bind be any address. Anyone who reaches the ports can then join the cluster."`
-	DrainTimeout   Duration  `toml:"drain_timeout" comment:"On SIGTERM, how long sessions may take to finish their transaction. 0s: they are closed at once."`
-	Ports          Ports     `toml:"ports" comment:"TCP ports. 0: any free port, written to the log (for tests)."`
-	Log            Log       `toml:"log"`
-	Probe          Probe     `toml:"probe" comment:"How this node looks at the backends near it."`
-	Admin          Admin     `toml:"admin" comment:"Who looks at the shards when a keyspace is made. No user: the probe's."`
-	TLS            TLS       `toml:"tls" comment:"TLS towards Postgres clients. The files are read again when they change, at most once a second."`
-	Pool           Pool      `toml:"pool" comment:"Connections to each backend."`
-	Limits         Limits    `toml:"limits" comment:"Bounds on what clients may ask for."`
-	Databases      []Listing `toml:"databases" comment:"Databases that clients may name."`
-	Users          []User    `toml:"users" comment:"Users that clients may log in as; the same name and password are used on the backends."`
-	Backends       []Backend `toml:"backends" comment:"The PostgreSQL servers near this node. Other nodes hear of them by gossip."`
-	Lab            []Lab     `toml:"lab" comment:"Demos and tests only: delay added to all that this node dials or sends into a network."`
+	Region         string     `toml:"region" comment:"The datacenter this node stands in: letters, digits, '-', '_' and '.'. Required."`
+	Name           string     `toml:"name" comment:"This node's name, unique in the cluster. Empty: the region and 4 random hex digits, kept in data_dir."`
+	Bind           string     `toml:"bind" comment:"IP address that the Postgres and cluster ports listen on. Anything but loopback needs a cluster key."`
+	Advertise      string     `toml:"advertise" comment:"Address, or address:port, by which other nodes reach the cluster port. Empty: bind."`
+	HTTPBind       string     `toml:"http_bind" comment:"IP address of the HTTP port: loopback, unless insecure. Empty: bind if that is loopback, else 127.0.0.1."`
+	DataDir        string     `toml:"data_dir" comment:"Directory of this node's state and ledger; one process at a time."`
+	Join           []string   `toml:"join" comment:"Cluster ports (host:port) of nodes to join. Empty: the first start makes a new cluster; a restart never does."`
+	ClusterKeyFile string     `toml:"cluster_key_file" comment:"File that holds the cluster key: 32 bytes as base64 or hex, see 'rangefinder key'. Empty: see cluster_key_env."`
+	ClusterKeyEnv  string     `toml:"cluster_key_env" comment:"Environment variable that holds the cluster key. Both empty: no key, loopback only."`
+	Insecure       bool       `toml:"insecure" comment:"true: listen beyond loopback even without a cluster key, and let http_bind be any address. Anyone who reaches the ports can then join the cluster."`
+	DrainTimeout   Duration   `toml:"drain_timeout" comment:"On SIGTERM, how long sessions may take to finish their transaction. 0s: they are closed at once."`
+	Ports          Ports      `toml:"ports" comment:"TCP ports. 0: any free port, written to the log (for tests)."`
+	Log            Log        `toml:"log"`
+	Probe          Probe      `toml:"probe" comment:"How this node looks at the backends near it."`
+	Admin          Admin      `toml:"admin" comment:"Who looks at the shards when a keyspace is made. No user: the probe's."`
+	TLS            TLS        `toml:"tls" comment:"TLS towards Postgres clients. The files are read again when they change, at most once a second."`
+	BackendTLS     BackendTLS `toml:"backend_tls" comment:"TLS towards all backends: statements, cancel requests, probes and checks alike."`
+	Pool           Pool       `toml:"pool" comment:"Connections to each backend."`
+	Limits         Limits     `toml:"limits" comment:"Bounds on what clients may ask for."`
+	Databases      []Listing  `toml:"databases" comment:"Databases that clients may name."`
+	Users          []User     `toml:"users" comment:"Users that clients may log in as; the same name and password are used on the backends."`
+	Backends       []Backend  `toml:"backends" comment:"The PostgreSQL servers near this node. Other nodes hear of them by gossip."`
+	Lab            []Lab      `toml:"lab" comment:"Demos and tests only: delay added to all that this node dials or sends into a network."`
 }
 
 // Ports are the three listeners' ports.
@@ -88,6 +89,12 @@ type TLS struct {
 	Require      bool   `toml:"require" comment:"true: clients without TLS are refused, but for cancel requests, which most clients can only send in clear text."`
 }
 
+// BackendTLS is how the node encrypts towards PostgreSQL.
+type BackendTLS struct {
+	Mode   string `toml:"mode" comment:"disable: clear text. require: TLS, whoever answers. verify-ca: with a certificate signed by ca_file. verify-full: and made out to the host of the backend's address."`
+	CAFile string `toml:"ca_file" comment:"PEM file of the authorities that verify-ca and verify-full trust, read again when it changes. Empty: the operating system's."`
+}
+
 // Pool bounds the connections to each backend.
 type Pool struct {
 	Size int      `toml:"size" comment:"Connections to one backend, over all users and databases."`
@@ -118,6 +125,7 @@ func Defaults() Config {
 		Log:          Log{Level: "info", Format: "text"},
 		Probe:        Probe{Database: "postgres", Interval: Duration{time.Second}, Timeout: Duration{time.Second}, Fall: 3, Rise: 2},
 		TLS:          TLS{MinVersion: "1.2"},
+		BackendTLS:   BackendTLS{Mode: "disable"},
 		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}},
 		Limits:       Limits{Clients: 10000, StartupTimeout: Duration{10 * time.Second}, Frame: Size{64 << 20}},
 	}

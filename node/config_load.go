@@ -62,7 +62,7 @@ func readConfig(file string) ([]byte, error) {
 // relativeTo makes the file's relative paths relative to its directory.
 func (cfg *Config) relativeTo(dir string) {
 	paths := []*string{&cfg.DataDir, &cfg.ClusterKeyFile, &cfg.Probe.PasswordFile, &cfg.Admin.PasswordFile,
-		&cfg.TLS.CertFile, &cfg.TLS.KeyFile, &cfg.TLS.ClientCAFile}
+		&cfg.TLS.CertFile, &cfg.TLS.KeyFile, &cfg.TLS.ClientCAFile, &cfg.BackendTLS.CAFile}
 	for i := range cfg.Users {
 		paths = append(paths, &cfg.Users[i].PasswordFile)
 	}

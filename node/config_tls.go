@@ -15,4 +15,9 @@ func (c *checker) tls(cfg *Config) {
 	if t.ClientCAFile != "" && !t.Require {
 		c.fail("tls.client_ca_file", "tls.client_ca_file is of no use while clients may do without TLS", "add require = true")
 	}
+	b := cfg.BackendTLS
+	c.oneOf("backend_tls.mode", b.Mode, "disable", "require", "verify-ca", "verify-full")
+	if b.CAFile != "" && (b.Mode == "disable" || b.Mode == "require") {
+		c.fail("backend_tls.ca_file", "backend_tls.ca_file is given, and mode "+b.Mode+" looks at no certificate", `set mode = "verify-full", or "verify-ca"`)
+	}
 }

@@ -352,7 +352,7 @@ func (n *Node) connect(ctx context.Context, addr, database string) (*pgx.Conn, e
 	}
 	c.Host, c.Port, c.User, c.Password, c.Database = host, uint16(p), user, secret.Reveal(), database
 	c.DialFunc, c.ConnectTimeout = n.dialer.DialContext, shardTimeout
-	c.TLSConfig, c.Fallbacks = nil, nil
+	c.TLSConfig, c.Fallbacks = n.backend.config(addr), nil
 	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // the dialer does it
 	c.RuntimeParams = map[string]string{"application_name": "rangefinder"}
 	return pgx.ConnectConfig(ctx, c)

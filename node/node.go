@@ -53,6 +53,7 @@ type Node struct {
 	started time.Time
 	metrics *metrics
 	tls     *clientTLS // nil: clients have none
+	backend *backendTLS
 
 	// constant once Open has returned; made in this order, closed in the opposite one
 	dir      *dataDir
@@ -125,8 +126,12 @@ func New(cfg Config, o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	backendTLS, err := newBackendTLS(cfg.BackendTLS, o.Logger, time.Now)
+	if err != nil {
+		return nil, err
+	}
 	n := &Node{
-		tls: clientTLS, cfg: cfg, secrets: secrets, log: o.Logger,
+		tls: clientTLS, backend: backendTLS, cfg: cfg, secrets: secrets, log: o.Logger,
 		pulls: make(chan pullFrom, 1), failed: make(chan struct{}), contacted: make(chan struct{}),
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}

@@ -213,6 +213,8 @@ func TestTLSMistakesAreNamed(t *testing.T) {
 		{"[tls]\ncert_file = \"c\"", "F:2:2: tls.cert_file is given without tls.key_file; give both, or neither for no TLS"},
 		{"[tls]\nrequire = true", "F:3:1: tls.require needs a certificate; give tls.cert_file and tls.key_file"},
 		{"[tls]\ncert_file = \"c\"\nkey_file = \"k\"\nclient_ca_file = \"a\"", "F:5:1: tls.client_ca_file is of no use while clients may do without TLS; add require = true"},
+		{"[backend_tls]\nmode = \"prefer\"", `F:3:1: backend_tls.mode: "prefer" is unknown; use one of disable, require, verify-ca, verify-full`},
+		{"[backend_tls]\nmode = \"require\"\nca_file = \"a\"", `F:4:1: backend_tls.ca_file is given, and mode require looks at no certificate; set mode = "verify-full", or "verify-ca"`},
 		{"[tls]\nmin_version = \"1.1\"", `F:3:1: tls.min_version: "1.1" is unknown; use one of 1.2, 1.3`},
 	} {
 		file := writeConfig(t, "region = \"fra\"\n"+c.file)

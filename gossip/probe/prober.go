@@ -31,9 +31,9 @@ type Config struct {
 	Backends []Target // announced and observed from Open to Close
 
 	User     string
-	Password string      // never logged
-	Database string      // "": as the user
-	TLS      *tls.Config // nil: plain connections
+	Password string                        // never logged
+	Database string                        // "": as the user
+	TLS      func(addr string) *tls.Config // of each new connection to that backend; nil, or if it returns nil: clear text
 
 	Interval time.Duration // between probes, +- 10 %; default 1 s
 	Timeout  time.Duration // of one probe, connecting included; default 2 s

@@ -60,7 +60,7 @@ func (p *Prober) connConfig(t Target) (*pgconn.Config, error) {
 	}
 	c.Host, c.Port = host, uint16(n)
 	c.User, c.Password, c.Database = p.cfg.User, p.cfg.Password, p.cfg.Database
-	c.TLSConfig, c.Fallbacks = p.cfg.TLS, nil
+	c.TLSConfig, c.Fallbacks = nil, nil // see ask
 	c.RuntimeParams = map[string]string{"application_name": "rangefinder_probe"}
 	c.ConnectTimeout = p.cfg.Timeout
 	c.MaxProtocolMessageBodyLen = maxAnswer
@@ -81,7 +81,11 @@ func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, err err
 	}()
 	if w.conn == nil || w.conn.IsClosed() {
 		w.hangUp()
-		conn, err := pgconn.ConnectConfig(ctx, w.config)
+		config := w.config.Copy() // a connection keeps its own, and what is trusted may change
+		if w.prober.cfg.TLS != nil {
+			config.TLSConfig = w.prober.cfg.TLS(w.target.Addr)
+		}
+		conn, err := pgconn.ConnectConfig(ctx, config)
 		if err != nil {
 			return a, 0, err
 		}

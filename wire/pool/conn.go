@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"syscall"
 	"time"
@@ -20,7 +21,9 @@ type Conn struct {
 	PID       uint32 // with Secret, the key of a CancelRequest
 	Secret    []byte
 	home      *backendPool
-	raw       syscall.RawConn
+	raw       syscall.RawConn // nil: no plain socket
+	below     net.Conn        // Net, or what is below TLS
+	socket    syscall.RawConn // below as a socket; nil: it is none
 	peekFn    func(fd uintptr) bool
 	connected time.Time
 
@@ -49,10 +52,17 @@ func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn
 		ID: home.ids.Add(1), Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
 		home: home, Params: s.Params, connected: time.Now(),
 	}
-	if sc, ok := s.Conn.(syscall.Conn); ok {
+	c.below = c.Net
+	t, encrypted := c.Net.(*tls.Conn)
+	if encrypted {
+		c.below = t.NetConn()
+	}
+	if sc, ok := c.below.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw = raw
-			c.peekFn = c.peek
+			c.socket, c.peekFn = raw, c.peek
+			if !encrypted {
+				c.raw = raw
+			}
 		}
 	}
 	return c
@@ -71,15 +81,16 @@ func (c *Conn) peek(fd uintptr) bool {
 type pending interface{ Pending() bool }
 
 // quiet reports whether nothing waits to be read. An idle server connection has nothing to say: bytes or an end of file mean
-// that the backend closed it, is about to, or that the last borrower left an answer behind.
+// that the backend closed it, is about to, or that the last borrower left an answer behind. Over TLS that is so too: session
+// tickets came before the login's answers, and PostgreSQL says nothing else by itself.
 func (c *Conn) quiet() bool {
-	if c.raw == nil {
-		if p, ok := c.Net.(pending); ok {
+	if c.socket == nil {
+		if p, ok := c.below.(pending); ok {
 			return !p.Pending()
 		}
 		return true
 	}
-	if err := c.raw.Read(c.peekFn); err != nil {
+	if err := c.socket.Read(c.peekFn); err != nil {
 		return false
 	}
 	return c.peekErr == syscall.EAGAIN
@@ -108,18 +119,7 @@ func (c *Conn) Cancel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	deadline, ok := ctx.Deadline()
-	if ok {
-		nc.SetDeadline(deadline)
-	}
-	if _, err := nc.Write(pg.AppendCancelRequest(nil, c.PID, c.Secret)); err != nil {
-		return err
-	}
-	// The server closes without a word once the signal has been sent.
-	var b [1]byte
-	nc.Read(b[:])
-	return nil
+	return pg.Cancel(ctx, nc, cfg.tls(c.Backend.Addr), c.PID, c.Secret)
 }
 
 // Statements is the set of prepared statements that a server connection holds under names of ours, oldest use first out.

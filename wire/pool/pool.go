@@ -3,6 +3,7 @@ package pool
 import (
 	"container/list"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,9 +26,17 @@ type Config struct {
 	Idle           time.Duration // an idle connection is closed after this; 0: never
 	ConnectTimeout time.Duration // to connect and authenticate
 	Dial           Dialer
+	TLS            func(addr string) *tls.Config // of connections and cancel requests to that backend; nil, or if it returns nil: clear text
 	Password       func(user string) (password string, ok bool)
 	Report         func(backend string, err error) // a backend could not be reached: this node's own evidence
 	Logger         *slog.Logger
+}
+
+func (c *Config) tls(addr string) *tls.Config {
+	if c.TLS == nil {
+		return nil
+	}
+	return c.TLS(addr)
 }
 
 // ErrClosed is returned once the pools are closed.
@@ -336,7 +345,7 @@ func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*
 	if err != nil {
 		return nil, err
 	}
-	s, err := pg.Connect(ctx, nc, &pg.ConnectConfig{User: id.User, Password: password, Database: id.Database})
+	s, err := pg.Connect(ctx, nc, &pg.ConnectConfig{User: id.User, Password: password, Database: id.Database, TLS: bp.cfg.tls(b.Addr)})
 	if err != nil {
 		nc.Close()
 		return nil, err

@@ -18,7 +18,7 @@ import (
 	"rangefinder/wire/pool"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.WithFarm(m)) }
 
 // backend is a server that lets everybody in and then says nothing.
 type backend struct {
