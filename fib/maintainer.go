@@ -115,8 +115,8 @@ func (m *Maintainer) update() {
 	before := m.Alarm()
 	if err == nil {
 		if before != "" {
+			m.logger.Info("the routing table is up to date again") // before the alarm ends: who waits for that reads the log
 			m.alarm.Store(nil)
-			m.logger.Info("the routing table is up to date again")
 		}
 		return
 	}
