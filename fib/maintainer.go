@@ -115,17 +115,17 @@ func (m *Maintainer) update() {
 	before := m.Alarm()
 	if err == nil {
 		if before != "" {
-			m.logger.Info("the routing table is up to date again") // before the alarm ends: who waits for that reads the log
+			m.logger.Info("the routing table is up to date again")
 			m.alarm.Store(nil)
 		}
 		return
 	}
 	now := err.Error()
-	m.alarm.Store(&now)
-	if now != before {
+	if now != before { // the log tells first: who sees the alarm finds the reason there
 		m.failures.Add(1)
 		m.logger.Error("the routing table is not up to date: the last good one stays", "error", err)
 	}
+	m.alarm.Store(&now)
 }
 
 // attempt turns a panic into an error: a table that cannot be made must not take down the one that routes.
