@@ -302,7 +302,10 @@ func (n *Node) change(edit func(*State)) error {
 	if err := n.dir.Save(next); err != nil {
 		return err
 	}
-	n.state = next
+	if n.state.ClusterID != next.ClusterID { // while Open runs; then it is read without the lock, as the name is
+		n.state.ClusterID = next.ClusterID
+	}
+	n.state.Incarnation, n.state.Bootstrap, n.state.Peers = next.Incarnation, next.Bootstrap, next.Peers
 	return nil
 }
 
