@@ -3,6 +3,7 @@ package probe
 import (
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -66,6 +67,13 @@ func (s *seen) mark() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.routes)
+}
+
+// all is what was seen so far.
+func (s *seen) all() []sighting {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.routes)
 }
 
 // await waits for a sighting of the backend after mark that fits.

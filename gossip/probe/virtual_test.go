@@ -145,8 +145,9 @@ func TestFirstProbeCountsAtOnceThenOneASecond(t *testing.T) {
 		if n := sink.mark(); n < 10 || n > 12 {
 			t.Errorf("%d probes in 10 s", n)
 		}
-		for i, r := range sink.routes[1:] {
-			between(t, "an interval", r.at.Sub(sink.routes[i].at), 890*time.Millisecond, 1110*time.Millisecond)
+		routes := sink.all()
+		for i, r := range routes[1:] {
+			between(t, "an interval", r.at.Sub(routes[i].at), 890*time.Millisecond, 1110*time.Millisecond)
 		}
 	})
 }
@@ -165,7 +166,7 @@ func TestSilenceTakesFallAndReturnTakesRise(t *testing.T) {
 		up := sink.await(t, mark, "b", "up again", is(rib.Up))
 		between(t, "up again", up.at.Sub(start), 900*time.Millisecond, 3300*time.Millisecond)
 		good := 0
-		for _, r := range sink.routes[mark:] {
+		for _, r := range sink.all()[mark:] {
 			if r.at.Before(start) {
 				continue
 			}
@@ -256,7 +257,7 @@ func TestKeptConnectionEndsButServerLives(t *testing.T) {
 		if n := queries.Load(); n < 50 || n > 105 {
 			t.Errorf("%d probes in 10 s of a server that closes each connection: want at most one in 100 ms", n)
 		}
-		for _, r := range sink.routes {
+		for _, r := range sink.all() {
 			if r.State != rib.Up {
 				t.Fatalf("it was called %v", r.State)
 			}
@@ -369,7 +370,7 @@ func TestLagAfterAnIdleHour(t *testing.T) {
 			got := sink.await(t, mark, "b", "a lag", func(r rib.Route) bool { return r.Lag != 0 })
 			between(t, "the lag", got.Lag, 500*time.Millisecond, 3*time.Second)
 			<-time.After(20 * time.Second) // it does not catch up
-			between(t, "the lag then", sink.routes[sink.mark()-1].Lag, 18*time.Second, 24*time.Second)
+			between(t, "the lag then", sink.all()[sink.mark()-1].Lag, 18*time.Second, 24*time.Second)
 			mark = sink.mark()
 			s.says(row("t", "1", "0", "77"))
 			sink.await(t, mark, "b", "at the head again", func(r rib.Route) bool { return r.Lag == 0 })
