@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -216,4 +217,27 @@ func TestGarbageFromTheServer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A backend that takes connections and says nothing costs a new client some of its time to log in, not the login.
+func TestLoginPastASilentBackend(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts: the kernel does, and nothing ever comes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	r := newRig(t, rigOptions{})
+	for i, s := range servers(t) { // as close as the replica, and before it by name
+		shard := fmt.Sprintf("shard_%d", i+1)
+		r.announce(rib.Backend{Name: shard + "-a-silent", Shard: shard, Region: "fra", Addr: silent.Addr().String(), SystemID: s.primary.SystemID()}, rib.Replica)
+	}
+	pgtest.Eventually(t, 5*time.Second, func() error {
+		for _, hop := range r.handle.Load().Slot("shard_1").Candidates().Reads {
+			if hop.Backend.Name == "shard_1-a-silent" {
+				return nil
+			}
+		}
+		return errors.New("the silent backend is not known yet")
+	})
+	r.connect(pgx.QueryExecModeExec)
 }

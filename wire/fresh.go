@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 )
@@ -31,8 +32,6 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity) (*fresh, *pg.Er
 	if f != nil && time.Since(f.at) < keepFresh {
 		return f, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.StartupTimeout)
-	defer cancel()
 	c := newCore(&s.env, id.User, id.Database)
 	c.table = s.cfg.FIB.Load()
 	slot := c.anySlot(need{catalogs: true})
@@ -43,16 +42,15 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity) (*fresh, *pg.Er
 		return nil, noShard(id.Database)
 	}
 	var last error
-	for _, hop := range slot.Candidates().Reads {
-		conn, err := s.pools.Get(ctx, hop.Backend, id)
-		if err == nil {
-			f, err = s.askFresh(ctx, conn)
-		}
+	hops := slot.Candidates().Reads
+	for i := range hops {
+		// A backend that does not answer at all must leave time for the others.
+		now, err := s.askFresh(ctx, s.cfg.StartupTimeout/time.Duration(len(hops)), hops[i].Backend, id)
 		if err == nil {
 			s.mu.Lock()
-			s.fresh[id] = f
+			s.fresh[id] = now
 			s.mu.Unlock()
-			return f, nil
+			return now, nil
 		}
 		last = err
 		var ce *pool.ConnectError
@@ -70,8 +68,14 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity) (*fresh, *pg.Er
 	return nil, pg.NewError(pg.CodeCannotConnectNow, "no backend can be reached").WithDetail(fmt.Sprint(last))
 }
 
-// askFresh asks a server connection for what it began with, and gives it back.
-func (s *Server) askFresh(ctx context.Context, conn *pool.Conn) (*fresh, error) {
+// askFresh asks one backend.
+func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backend, id pool.Identity) (*fresh, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	conn, err := s.pools.Get(ctx, b, id)
+	if err != nil {
+		return nil, err
+	}
 	deadline, _ := ctx.Deadline()
 	conn.Net.SetDeadline(deadline)
 	value, err := showSearchPath(conn)
