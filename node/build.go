@@ -143,6 +143,7 @@ func (n *Node) buildServer() *wire.Server {
 			}
 			return v, nil
 		},
+		Node: n.state.Node, ForwardCancel: n.forwardCancel,
 		MaxClients: clients, MaxFrame: int(n.cfg.Limits.Frame.Bytes), StartupTimeout: n.cfg.Limits.StartupTimeout.Duration,
 		TLS: n.tls.serverConfig(), RequireTLS: n.cfg.TLS.Require,
 		Metrics: n.metrics, Logger: n.log.With("part", "wire"),

@@ -72,6 +72,7 @@ type Node struct {
 
 	// channels
 	pulls     chan pullFrom // capacity 1: somebody has a newer epoch
+	cancels   chan struct{} // capacity maxCancels: cancel requests that are being passed on
 	failed    chan struct{} // closed when a listener ends by itself
 	contacted chan struct{} // closed after the first try to reach the cluster
 	ctx       context.Context
@@ -132,7 +133,7 @@ func New(cfg Config, o Options) (*Node, error) {
 	}
 	n := &Node{
 		tls: clientTLS, backend: backendTLS, cfg: cfg, secrets: secrets, log: o.Logger,
-		pulls: make(chan pullFrom, 1), failed: make(chan struct{}), contacted: make(chan struct{}),
+		pulls: make(chan pullFrom, 1), cancels: make(chan struct{}, maxCancels), failed: make(chan struct{}), contacted: make(chan struct{}),
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}
 	n.metrics = newMetrics(n.gauges)
@@ -356,6 +357,7 @@ func portTaken(what, key string, err error) error {
 // openServer accepts Postgres clients.
 func (n *Node) openServer(context.Context) error {
 	n.server = n.buildServer()
+	n.serveCancels()
 	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg.Bind, strconv.Itoa(n.cfg.Ports.Postgres)))
 	if err != nil {
 		return portTaken("Postgres", "ports.postgres", err)

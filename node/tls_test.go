@@ -159,6 +159,21 @@ func TestClientsOverTLS(t *testing.T) {
 			t.Errorf("the open session: %v", err)
 		}
 	})
+	t.Run("drain", func(t *testing.T) {
+		idle, err := pgconn.Connect(t.Context(), "postgres://app:"+appPassword+"@"+n.pgLn.Addr().String()+"/app?sslmode=require")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer idle.Close(context.Background())
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, err = idle.Exec(t.Context(), "SELECT 1").ReadAll()
+		var pe *pgconn.PgError
+		if !errors.As(err, &pe) || pe.Code != pg.CodeAdminShutdown {
+			t.Errorf("the idle session was told %v", err)
+		}
+	})
 	if strings.Contains(n.log.String(), appPassword) {
 		t.Error("the log holds a password")
 	}

@@ -2,10 +2,7 @@ package wire
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"log/slog"
 	mrand "math/rand/v2"
@@ -38,14 +35,16 @@ type Config struct {
 	FIB            *fib.Handle
 	Planner        *sqlkey.Planner
 	Pools          *pool.Pools
-	Databases      map[string]sqlkey.DatabaseRule                   // by the name that clients connect to
-	Lookup         func(user, database string) (pg.Verifier, error) // see pg.AcceptConfig
-	AuthMethod     string                                           // see pg.AcceptConfig
-	MaxClients     int                                              // sessions and handshakes at a time
-	MaxFrame       int                                              // bytes of one client message
-	StartupTimeout time.Duration                                    // for the whole handshake
-	TLS            func() *tls.Config                               // see pg.AcceptConfig
-	RequireTLS     bool                                             // see pg.AcceptConfig
+	Databases      map[string]sqlkey.DatabaseRule                       // by the name that clients connect to
+	Lookup         func(user, database string) (pg.Verifier, error)     // see pg.AcceptConfig
+	AuthMethod     string                                               // see pg.AcceptConfig
+	Node           string                                               // this node's name: cancel keys tell whose they are
+	ForwardCancel  func(ctx context.Context, pid uint32, secret []byte) // a cancel request that is for no session here; nil: dropped
+	MaxClients     int                                                  // sessions and handshakes at a time
+	MaxFrame       int                                                  // bytes of one client message
+	StartupTimeout time.Duration                                        // for the whole handshake
+	TLS            func() *tls.Config                                   // see pg.AcceptConfig
+	RequireTLS     bool                                                 // see pg.AcceptConfig
 	Metrics        Metrics
 	Logger         *slog.Logger
 }
@@ -96,7 +95,7 @@ func NewServer(cfg Config) *Server {
 	}
 	s.buffers.New = func() any { return new(buffers) }
 	s.reads.New = func() any { b := make([]byte, serverBuffer); return &b }
-	s.accept = pg.AcceptConfig{Lookup: cfg.Lookup, Method: cfg.AuthMethod, Timeout: cfg.StartupTimeout, TLS: cfg.TLS, RequireTLS: cfg.RequireTLS}
+	s.accept = pg.AcceptConfig{Lookup: cfg.Lookup, Method: cfg.AuthMethod, Timeout: cfg.StartupTimeout, TLS: cfg.TLS, RequireTLS: cfg.RequireTLS, MaxMinor: newestMinor}
 	s.env = env{
 		fib: cfg.FIB, planner: cfg.Planner, catalog: s.catalogFor, metrics: cfg.Metrics,
 		now: time.Now, random: mrand.Uint32, maxFrame: cfg.MaxFrame,
@@ -233,41 +232,15 @@ func (s *Server) begin(client *pg.Client) (*session, *pg.Error) {
 		}
 	}
 	ses := &session{server: s, client: client.Conn, id: id, core: c}
-	s.register(ses)
+	if !s.register(ses, client.Minor) {
+		return nil, pg.NewError(pg.CodeTooManyConnections, "sorry, too many clients already")
+	}
 	for k, v := range c.clientParams {
 		c.out = pg.AppendParameterStatus(c.out, k, v)
 	}
-	c.out = pg.AppendBackendKeyData(c.out, ses.pid, ses.secret[:])
+	c.out = pg.AppendBackendKeyData(c.out, ses.pid, ses.secret)
 	c.out = pg.AppendReady(c.out, 'I')
 	return ses, nil
-}
-
-// register gives the session a cancel key that no other session has.
-func (s *Server) register(ses *session) {
-	var b [8]byte
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		rand.Read(b[:])
-		ses.pid = binary.BigEndian.Uint32(b[:4]) >> 1 // clients take it for a positive int32
-		copy(ses.secret[:], b[4:])
-		if _, taken := s.sessions[ses.pid]; !taken && ses.pid != 0 {
-			s.sessions[ses.pid] = ses
-			return
-		}
-	}
-}
-
-func (s *Server) cancelRequest(pid uint32, secret []byte) {
-	s.mu.Lock()
-	ses := s.sessions[pid]
-	s.mu.Unlock()
-	if ses == nil || subtle.ConstantTimeCompare(ses.secret[:], secret) != 1 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
-	defer cancel()
-	ses.cancel(ctx)
 }
 
 // Stats is a server's state.

@@ -22,7 +22,7 @@ type session struct {
 	client net.Conn
 	id     pool.Identity
 	pid    uint32 // with secret, the key of a CancelRequest
-	secret [4]byte
+	secret []byte
 
 	// owned by the session's goroutine
 	core    *core

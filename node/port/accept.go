@@ -137,7 +137,7 @@ func (p *Port) deliver(s *stream, kind Kind, deadline time.Time) error {
 	p.mu.Unlock()
 	if l == nil {
 		switch kind {
-		case KindGossip, KindRaft, KindPull, KindAPI, KindHello:
+		case KindGossip, KindRaft, KindPull, KindAPI, KindHello, KindCancel:
 			p.stats.nobodyListens.Add(1)
 		default:
 			p.stats.unknownKinds.Add(1)

@@ -23,6 +23,7 @@ const (
 	KindPull   Kind = 'P' // the ownership table, for followers
 	KindAPI    Kind = 'A' // HTTP calls forwarded to another node
 	KindHello  Kind = 'H' // a joiner's first question
+	KindCancel Kind = 'C' // a client's cancel request, for a session of the node that is dialed
 )
 
 // String returns the kind's name for people.
@@ -38,6 +39,8 @@ func (k Kind) String() string {
 		return "api"
 	case KindHello:
 		return "hello"
+	case KindCancel:
+		return "cancel"
 	}
 	return fmt.Sprintf("kind 0x%02x", byte(k))
 }
