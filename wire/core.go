@@ -266,7 +266,9 @@ func (c *core) copyFrame(typ byte, frame []byte) {
 		c.passToServer(frame)
 		c.copyIn = false
 		if c.copyExt {
-			// A Sync that went before the data was ignored by the server: the client sends another one.
+			// A Sync that went before the data was ignored by the server: the client sends another one. Without a Flush the
+			// server would keep its answer until that comes.
+			c.toServer = pg.AppendFlush(c.toServer)
 			c.serverOpen = true
 			c.seg = segment{}
 		}
