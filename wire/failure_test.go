@@ -49,6 +49,9 @@ func TestClosestReplicaKilled(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		conn := r.connect(pgx.QueryExecModeCacheStatement)
+		if _, err := conn.Exec(ctx, "SET work_mem = '5MB'"); err != nil { // so the next backend has something to be told first
+			t.Fatal(err)
+		}
 		wg.Go(func() {
 			for k := 0; ; k = (k + 1) % 50 {
 				select {

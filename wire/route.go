@@ -216,7 +216,7 @@ func (c *core) setHop() {
 
 // acquired takes the connection that the transport got for hop.
 func (c *core) acquired(conn *pool.Conn) {
-	c.wanting = false
+	c.wanting, c.lastErr = false, nil
 	c.srv, c.srvHop, c.status = conn, c.hop, 'I'
 	c.srvHop.Gauge.InFlight.Add(1)
 	conn.Unnamed = 0 // whatever the last borrower left there
