@@ -61,6 +61,8 @@ type core struct {
 
 	// the client's view
 	settings     settings
+	unsynced     settings          // what an error before the next Sync returns to, outside a transaction block
+	unsyncedIn   string            // and what was in force on the server then
 	base         settings          // what the session began with: RESET and DISCARD ALL come back here
 	freshPath    string            // the search_path of a fresh server connection
 	clientParams map[string]string // ParameterStatus as the client knows it
@@ -80,6 +82,7 @@ type core struct {
 	keyBuf   rib.Key
 	values   sqlkey.Constants // of the Query in hand
 	seg      segment
+	changes  int  // of the registry, before the message that is being sent; see op
 	skip     bool // discard extended messages up to the next Sync: one of them failed
 	need     need
 	hops     []fib.NextHop
@@ -107,8 +110,9 @@ type core struct {
 	copied     bool // the request in hand is or was a COPY FROM
 	copyExt    bool
 	broken     bool // close the connection instead of giving it back
+	worn       bool // the same, once it is idle: what is prepared there is out of date
 	fatal      *pg.Error
-	lastTag    []byte
+	lastTag    []byte // of the last command; an error's is ROLLBACK
 }
 
 func newCore(e *env, user, db string) *core {
@@ -125,7 +129,7 @@ func (c *core) next() request {
 			return acquire
 		case c.closing:
 			if c.srv != nil {
-				if c.idleServer() && c.pinned == "" {
+				if c.idleServer() && c.pinned == "" && !c.worn {
 					return releaseServer
 				}
 				return discardServer
@@ -134,6 +138,9 @@ func (c *core) next() request {
 		case c.waiting() && !c.copyIn:
 			return readServer
 		case c.srv != nil && c.idleServer() && c.pinned == "":
+			if c.worn {
+				return discardServer
+			}
 			return releaseServer
 		}
 		if !c.consume() {
@@ -200,6 +207,10 @@ func (c *core) consume() bool {
 	if n == 0 {
 		return false
 	}
+	if (typ == 'Q' || typ == 'F') && len(c.ops) > 0 && !c.skip && !c.copyIn {
+		c.endSegment(false) // what came before it without a Sync runs before it
+		return true
+	}
 	c.inOff += n
 	c.clientFrame(typ, buf[:n])
 	if c.inOff == len(c.in) && !c.wanting {
@@ -231,7 +242,7 @@ func (c *core) clientFrame(typ byte, frame []byte) {
 			return
 		}
 		if len(c.ops) >= maxOps || len(c.batch)+len(frame) > 2*c.env.maxFrame {
-			c.ops, c.batch = c.ops[:0], c.batch[:0]
+			c.kind, c.seg = 'S', segment{}
 			c.failExtended(pg.NewError(pg.CodeProgramLimitExceeded, "too many messages before a Sync").
 				WithHint("Send a Sync or Flush more often."))
 			return

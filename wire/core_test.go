@@ -358,7 +358,7 @@ func TestCoreStories(t *testing.T) {
 		{"a Flush in the middle keeps the server", "1 2 D C 1 2 D C ZI", join(
 			pg.AppendFlush(pg.AppendExecute(append(pg.AppendParse(nil, "", write(k2), nil), bindFrame("", "")...), "", 0)),
 			pg.AppendSync(pg.AppendExecute(append(pg.AppendParse(nil, "", write(k2), nil), bindFrame("", "")...), "", 0))), nil},
-		{"two shards before one Sync", "E(0A000) ZI", join(noSync(ext("", write(k1))), ext("", write(k2))), nil},
+		{"two shards before one Sync", "1 2 T D C 1 E(0A000) ZI", join(noSync(ext("", write(k1))), ext("", write(k2))), nil},
 		{"messages after an error are discarded up to the Sync", "E(26000) ZI D C ZI", join(
 			bindFrame("", "missing"), pg.AppendFlush(nil), query("SELECT 1"), bindFrame("", "missing"), pg.AppendSync(nil), query("SELECT 1")), nil},
 		{"settings come before a segment", "C ZI 1 2 T D C ZI", join(query("SET work_mem = '1MB'"), ext("", write(k2))),

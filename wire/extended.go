@@ -18,6 +18,8 @@ type op struct {
 	plan       *sqlkey.Plan
 	answer     []byte // if the node answers it: the answer
 	virtual    bool
+	changes    int       // how many changes of the registry came before it in the segment
+	fail       *pg.Error // the node refuses it, once what comes before it has run
 }
 
 // segment is what is known of the messages up to a Sync or Flush once they are planned; of a simple Query likewise.
@@ -29,13 +31,16 @@ type segment struct {
 	opens  bool // it opens the client's transaction block on the server
 	pin    string
 	retry  bool      // may be sent to another backend if this one dies before anything reached the client
+	again  bool      // may be sent again if an error proves that nothing of it has run
 	server bool      // something in it must go to a server
 	runs   bool      // something in it is executed or bound, not just prepared
+	keeps  bool      // a portal that it binds may be executed by a later segment
+	bound  bool      // it has bound a portal that it has not run to its end yet
 	home   *fib.Slot // where its statements can be prepared
 	undo   []change
 }
 
-// change is a Parse or Close that the client's registry has in it already; it is undone if the server never carries it out.
+// change is a Parse or Close that the client's registry has in it already; it is undone if an error comes before it.
 type change struct {
 	stmt    *statement
 	removed bool
@@ -57,31 +62,52 @@ func (c *core) endSegment(sync bool) {
 	c.seg = segment{sync: sync, read: true}
 	var n need
 	for i := range c.ops {
+		before := c.seg
+		c.ops[i].changes = len(c.seg.undo)
 		o, e := c.planOp(&c.ops[i])
 		if e == nil {
 			e = n.merge(o, c.ops[i].plan)
 		}
 		if e != nil {
-			c.failExtended(e)
-			return
+			c.undoFrom(c.ops[i].changes)
+			before.undo = c.seg.undo
+			c.seg, c.ops = before, c.ops[:i+1]
+			if !c.seg.server {
+				c.answerOps(c.ops[:i])
+				c.failExtended(e)
+				return
+			}
+			c.ops[i].fail = e // what comes before it runs, and is rolled back as PostgreSQL does
+			break
 		}
 	}
 	if !c.seg.server {
-		for i := range c.ops {
-			c.out = append(c.out, c.ops[i].answer...)
-		}
+		c.answerOps(c.ops)
 		if sync {
 			c.emptySegment(true)
 		}
 		return
 	}
-	if !c.seg.runs {
+	switch {
+	case !c.seg.runs:
 		n.write = false // preparing and describing changes nothing
+	case c.tx.open && (c.seg.keeps || c.seg.bound || !sync):
+		// What it leaves behind lives in the client's transaction: that must be open where the portal is.
+		c.seg.opens, n.write = true, n.write || !c.tx.readOnly
+	case !sync && c.srv == nil:
+		n.write = true // what comes before the Sync runs on the same server, and may write
 	}
 	if n.slot == nil && c.srv == nil {
 		n.slot = c.seg.home
 	}
 	c.dispatch(n)
+}
+
+// answerOps gives the client the answers to messages that the node answers.
+func (c *core) answerOps(ops []op) {
+	for i := range ops {
+		c.out = append(c.out, ops[i].answer...)
+	}
 }
 
 func (c *core) dropOps() { c.ops, c.batch = c.ops[:0], c.batch[:0] }
@@ -115,8 +141,8 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 	case 'D', 'C':
 		return c.planNamed(o, body)
 	}
-	name, _, ok := strings.Cut(string(body), "\x00") // Execute
-	if !ok {
+	name, rows, ok := strings.Cut(string(body), "\x00") // Execute
+	if !ok || len(rows) != 4 {
 		return need{}, pg.NewError(pg.CodeProtocolViolation, "invalid Execute message")
 	}
 	p, known := c.stmts.portal([]byte(name))
@@ -133,6 +159,11 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 		return need{}, pg.NewError(pg.CodeInvalidCursorName, fmt.Sprintf("portal %q does not exist", name))
 	}
 	c.seg.server, c.seg.runs = true, true
+	if rows == "\x00\x00\x00\x00" {
+		c.seg.bound = false
+	} else {
+		c.seg.keeps = true
+	}
 	return need{}, nil
 }
 
@@ -158,28 +189,14 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 	}
 	c.stmts.nextID++
 	o.stmt = &statement{name: m.Name, sql: m.SQL, oids: m.OIDs, plan: plan, id: c.stmts.nextID}
-	if m.Name != "" {
-		o.stmt.server = serverName(m.SQL, m.OIDs)
-	}
 	c.stmts.put(o.stmt)
 	c.seg.undo = append(c.seg.undo, change{stmt: o.stmt})
-	if c.nodeAnswers(plan) {
+	if c.answersTx(plan) || plan.Deallocate {
 		o.virtual, o.answer = true, parseComplete
 		return need{}, nil
 	}
 	c.prepareHome(plan)
 	return need{}, nil
-}
-
-// nodeAnswers reports whether the statement is one that the node answers as things stand: then no server needs to prepare it.
-func (c *core) nodeAnswers(plan *sqlkey.Plan) bool {
-	switch plan.Tx {
-	case sqlkey.TxBegin, sqlkey.TxCommit, sqlkey.TxRollback:
-		return true
-	case sqlkey.TxSet, sqlkey.TxSavepoint:
-		return c.tx.open && !c.tx.failed
-	}
-	return false
 }
 
 // prepareHome notes where a statement can be prepared: any shard that has its tables, if nothing else in the segment says where
@@ -233,7 +250,7 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	if e := c.refusedByState(s.plan); e != nil {
 		return need{}, e
 	}
-	if c.nodeAnswers(s.plan) && !c.onServer() && (c.pinned == "" || c.tx.open) && !c.seg.runs {
+	if c.deallocates(s.plan) || c.answersTx(s.plan) && !c.seg.runs {
 		o.virtual, o.answer = true, bindComplete
 		c.stmts.setPortal(c.bind.Portal, portal{s.plan, true})
 		return need{}, nil
@@ -243,6 +260,7 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 		return n, e
 	}
 	c.stmts.setPortal(c.bind.Portal, portal{s.plan, false})
+	c.seg.bound, c.seg.keeps = true, c.seg.keeps || len(c.bind.Portal) > 0
 	c.account(s.plan)
 	return n, nil
 }
@@ -272,8 +290,7 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 	if o.typ == 'C' { // the statement stays on the servers, for whoever prepares the same text
 		o.virtual, o.answer = true, closeComplete
 		if s != nil {
-			c.stmts.remove(s)
-			c.seg.undo = append(c.seg.undo, change{stmt: s, removed: true})
+			c.forget(s)
 		}
 		return need{}, nil
 	}
@@ -281,7 +298,7 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 		return need{}, unknownStatement(name)
 	}
 	o.stmt, o.plan = s, s.plan
-	if s.plan.Tx == sqlkey.TxBegin || s.plan.Tx == sqlkey.TxCommit || s.plan.Tx == sqlkey.TxRollback {
+	if s.plan.Tx != sqlkey.TxNone || s.plan.Deallocate {
 		o.virtual, o.answer = true, describeNothing
 		return need{}, nil
 	}
@@ -328,7 +345,12 @@ func (c *core) emitSegment() {
 	for i := range c.ops {
 		o := &c.ops[i]
 		frame := c.batch[o.start:o.end]
-		if o.virtual {
+		c.changes = o.changes
+		switch {
+		case o.fail != nil:
+			c.refuse(o.fail)
+			continue
+		case o.virtual:
 			c.push(expectation{kind: synthetic, synth: o.answer})
 			continue
 		}
@@ -337,21 +359,21 @@ func (c *core) emitSegment() {
 			c.emitParse(o.stmt, false)
 			continue
 		case 'B':
-			c.emitPrepared(o.stmt)
-			if o.stmt.name != "" {
+			name := c.emitPrepared(o.stmt)
+			if name != "" {
 				if err := c.bind.Decode(frame[pg.HeaderSize:]); err == nil { // it was decoded before
-					c.toServer = pg.AppendBindRenamed(c.toServer, &c.bind, o.stmt.server)
+					c.toServer = pg.AppendBindRenamed(c.toServer, &c.bind, name)
 				}
 			} else {
 				c.toServer = append(c.toServer, frame...)
 			}
-			c.push(expectation{kind: 'B'})
+			c.push(expectation{kind: 'B', stmt: o.stmt, server: name})
 			continue
 		case 'D':
 			if o.stmt != nil {
-				c.emitPrepared(o.stmt)
-				c.toServer = pg.AppendDescribe(c.toServer, 'S', o.stmt.server)
-				c.push(expectation{kind: 'D'})
+				name := c.emitPrepared(o.stmt)
+				c.toServer = pg.AppendDescribe(c.toServer, 'S', name)
+				c.push(expectation{kind: 'D', stmt: o.stmt, server: name})
 				continue
 			}
 		}
@@ -375,38 +397,38 @@ func (c *core) emitSegment() {
 // emitParse prepares s on the server connection, or answers for it if it is prepared there already. Hidden: the client has
 // its ParseComplete.
 func (c *core) emitParse(s *statement, hidden bool) {
-	if s.name == "" {
+	name := c.serverName(s)
+	switch {
+	case name == "":
 		c.srv.Unnamed = s.id
-		c.toServer = pg.AppendParse(c.toServer, "", s.sql, s.oids)
-		c.push(expectation{kind: 'P', quiet: hidden, stmt: s})
-		return
-	}
-	if c.srv.Prepared.Has(s.server) {
+	case c.srv.Prepared.Has(name):
 		c.push(expectation{kind: synthetic, synth: parseComplete})
 		return
+	default:
+		if c.srv.Prepared.Len() >= maxServerStatements {
+			oldest := c.srv.Prepared.Oldest()
+			c.srv.Prepared.Remove(oldest)
+			c.toServer = pg.AppendClose(c.toServer, 'S', oldest)
+			c.push(expectation{kind: 'C', quiet: true, closed: oldest})
+		}
+		c.srv.Prepared.Add(name)
 	}
-	if c.srv.Prepared.Len() >= maxServerStatements {
-		oldest := c.srv.Prepared.Oldest()
-		c.srv.Prepared.Remove(oldest)
-		c.toServer = pg.AppendClose(c.toServer, 'S', oldest)
-		c.push(expectation{kind: 'C', quiet: true})
-	}
-	c.srv.Prepared.Add(s.server)
-	c.toServer = pg.AppendParse(c.toServer, s.server, s.sql, s.oids)
-	c.push(expectation{kind: 'P', quiet: hidden, stmt: s})
+	c.toServer = pg.AppendParse(c.toServer, name, s.sql, s.oids)
+	c.push(expectation{kind: 'P', quiet: hidden, stmt: s, server: name})
 }
 
-// emitPrepared makes sure that s is prepared on the server connection.
-func (c *core) emitPrepared(s *statement) {
-	if s.name == "" && c.srv.Unnamed == s.id || s.name != "" && c.srv.Prepared.Has(s.server) {
-		return
+// emitPrepared makes sure that s is prepared on the server connection, and returns its name there.
+func (c *core) emitPrepared(s *statement) string {
+	name := c.serverName(s)
+	if name == "" && c.srv.Unnamed != s.id || name != "" && !c.srv.Prepared.Has(name) {
+		c.emitParse(s, true)
 	}
-	c.emitParse(s, true)
+	return name
 }
 
 // failExtended answers the segment in hand with an error of the node's own. Nothing of it was sent.
 func (c *core) failExtended(e *pg.Error) {
-	c.undo()
+	c.undoFrom(0)
 	c.out = pg.AppendError(c.out, e)
 	sync := c.seg.sync
 	c.dropOps()
@@ -430,9 +452,9 @@ func (c *core) failExtended(e *pg.Error) {
 	}
 }
 
-// undo takes back what the segment in hand has changed in the client's registry.
-func (c *core) undo() {
-	for i := len(c.seg.undo) - 1; i >= 0; i-- {
+// undoFrom takes back what the segment in hand has changed in the client's registry, from the n-th change on.
+func (c *core) undoFrom(n int) {
+	for i := len(c.seg.undo) - 1; i >= n; i-- {
 		ch := c.seg.undo[i]
 		if ch.removed {
 			c.stmts.put(ch.stmt)
@@ -440,5 +462,5 @@ func (c *core) undo() {
 			c.stmts.remove(ch.stmt)
 		}
 	}
-	c.seg.undo = nil
+	c.seg.undo = c.seg.undo[:min(n, len(c.seg.undo))]
 }

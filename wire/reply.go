@@ -1,8 +1,11 @@
 package wire
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
@@ -17,8 +20,12 @@ type expectation struct {
 	settings bool // the session's settings are being brought into force
 	doubt    bool // the router could not read the text: if the server can, it must not run
 	stmt     *statement
+	server   string // stmt's name on the server
+	closed   string // the name of a statement that is closed to make room
 	plan     *sqlkey.Plan
 	synth    []byte
+	changes  int       // see op
+	fail     *pg.Error // the node's error, for which the server is made to raise one
 }
 
 const synthetic = 0
@@ -27,6 +34,7 @@ const synthetic = 0
 const maxServerFrame = 16 << 20
 
 func (c *core) push(e expectation) {
+	e.changes = c.changes
 	if c.expectOff == len(c.expect) {
 		c.expect, c.expectOff = c.expect[:0], 0
 		if e.kind == synthetic {
@@ -146,6 +154,10 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		if h.plan != nil && !h.quiet {
 			c.sessionDone(h.plan)
 		}
+		if string(c.lastTag) == "DEALLOCATE ALL" { // among other statements: see deallocate
+			c.srv.Prepared.Clear()
+			c.stmts.clearNamed()
+		}
 		if !quiet {
 			c.out = append(c.out, frame...)
 		}
@@ -229,7 +241,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 			c.failOff(err)
 			return nil
 		}
-		c.srv.Applied = c.settings.print
+		c.srv.Applied = c.wanted().print
 		c.alignParams()
 		c.outMark = len(c.out)
 		c.emit()
@@ -237,7 +249,6 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 	}
 	if c.redo {
 		c.out = c.out[:c.outMark]
-		c.expectOff++
 		c.expect, c.expectOff = c.expect[:0], 0
 		return nil
 	}
@@ -272,8 +283,14 @@ func (c *core) serverError(frame, body []byte) error {
 		return fmt.Errorf("an error that nobody asked for: %s", e.Message)
 	}
 	c.copyIn = false
-	c.env.metrics.BackendError(c.srv.Backend.Name, e.Code)
+	c.lastTag = append(c.lastTag[:0], "ROLLBACK"...)
+	if h.fail == nil {
+		c.env.metrics.BackendError(c.srv.Backend.Name, e.Code)
+	}
 	switch {
+	case h.fail != nil && !h.quiet:
+		c.env.metrics.Refused(h.fail.Code)
+		frame = pg.AppendError(nil, h.fail)
 	case h.settings:
 		c.lastErr = e
 		return nil
@@ -289,6 +306,16 @@ func (c *core) serverError(frame, body []byte) error {
 		return nil
 	case e.Code == pg.CodeReadOnlyTransaction && c.seg.retry && !c.flushed && !c.need.write:
 		c.redo = true // it was no plain read after all: nothing took effect, so the primary may have it
+	case h.server != "" && h.kind != 'P' && outdated(e.Code) && !c.answered('P', h.server):
+		// It was prepared on this connection before its tables were changed.
+		c.worn = true
+		c.redo = c.seg.again && !c.flushed && !c.answered('E', "") && (h.kind == 'D' || c.parsedHere(h.stmt))
+	}
+	if h.server != "" {
+		frame = renamed(frame, h.server, h.stmt.name)
+	}
+	if c.status == 'I' && c.settings.print != c.unsynced.print {
+		c.settings, c.srv.Applied = c.unsynced, stale // it was one transaction
 	}
 	if !h.quiet && !c.redo {
 		c.out = append(c.out, frame...)
@@ -300,11 +327,19 @@ func (c *core) serverError(frame, body []byte) error {
 		return nil
 	}
 	// The server discards up to the Sync.
+	if !c.redo {
+		c.undoFrom(h.changes)
+	}
 	for c.waiting() && c.expect[c.expectOff].kind != 'S' {
-		if !c.redo {
-			c.dropped(&c.expect[c.expectOff])
-		}
+		c.dropped(&c.expect[c.expectOff])
 		c.expectOff++
+	}
+	if c.redo {
+		if !c.waiting() {
+			c.toServer = pg.AppendSync(c.toServer)
+			c.push(expectation{kind: 'S', quiet: true})
+		}
+		return nil
 	}
 	if !c.waiting() || c.expect[c.expectOff].quietZ {
 		c.skip = true
@@ -316,25 +351,62 @@ func (c *core) serverError(frame, body []byte) error {
 	return nil
 }
 
-// dropped takes back what was noted when the message was sent: the server has not carried it out.
+// dropped takes back what was noted of the connection when the message was sent: the server has not carried it out.
 func (c *core) dropped(e *expectation) {
-	if e.stmt == nil {
-		return
-	}
-	if e.stmt.name == "" {
+	switch {
+	case e.closed != "":
+		c.srv.Prepared.Add(e.closed)
+	case e.kind != 'P' || e.stmt == nil:
+	case e.server == "":
 		c.srv.Unnamed = 0
-	} else {
-		c.srv.Prepared.Remove(e.stmt.server)
+	default:
+		c.srv.Prepared.Remove(e.server)
 	}
-	if !e.quiet {
-		c.stmts.remove(e.stmt)
+}
+
+// outdated reports whether an error may mean that a statement was prepared before its tables were changed: its result has
+// other columns now, or it does not fit the tables any more.
+func outdated(code string) bool {
+	return code == pg.CodeFeatureNotSupported || strings.HasPrefix(code, "42")
+}
+
+// answered reports whether the segment in hand has had an answer to a message of that kind, about that statement.
+func (c *core) answered(kind byte, server string) bool {
+	for i := range c.expectOff {
+		if c.expect[i].kind == kind && c.expect[i].server == server {
+			return true
+		}
 	}
+	return false
+}
+
+// parsedHere reports whether the segment in hand has the statement's Parse: then its client has not been told its columns yet.
+func (c *core) parsedHere(s *statement) bool {
+	for _, ch := range c.seg.undo {
+		if ch.stmt == s && !ch.removed {
+			return true
+		}
+	}
+	return false
+}
+
+// renamed returns an error's frame with the statement's name on the server replaced by the client's.
+func renamed(frame []byte, server, client string) []byte {
+	if !bytes.Contains(frame, []byte(server)) {
+		return frame
+	}
+	out := bytes.ReplaceAll(frame, []byte(server), []byte(client))
+	binary.BigEndian.PutUint32(out[1:], uint32(len(out)-1))
+	return out
 }
 
 // sessionDone follows what a statement that the server has carried out does to the session.
 func (c *core) sessionDone(plan *sqlkey.Plan) {
-	if plan.Tx != sqlkey.TxNone {
+	switch {
+	case plan.Tx != sqlkey.TxNone:
 		c.txStatementDone(plan)
+	case plan.MixedTx && string(c.lastTag) == "COMMIT":
+		c.txEnded(false)
 	}
 	switch plan.Session {
 	case sqlkey.SessSet:
@@ -350,6 +422,9 @@ func (c *core) sessionDone(plan *sqlkey.Plan) {
 		c.srv.Applied = stale
 		if inForce {
 			c.srv.Applied = c.settings.print
+		}
+		if c.tx.open { // no server holds the block yet
+			c.tx.deferred = append(c.tx.deferred, plan.SQL)
 		}
 	case sqlkey.SessReset:
 		c.settings = c.base
@@ -382,6 +457,9 @@ func (c *core) serverLost(err error) {
 		synced = synced || c.expect[i].kind == 'S'
 	}
 	pinned := c.pinned
+	if c.status == 'I' {
+		c.settings = c.unsynced
+	}
 	c.expect, c.expectOff, c.toServer = c.expect[:0], 0, c.toServer[:0]
 	c.broken, c.status, c.serverOpen, c.copyIn = true, 'I', false, false
 	c.srvIn, c.passing = c.srvIn[:0], 0
@@ -413,7 +491,7 @@ func (c *core) serverLost(err error) {
 		c.tx.failed = true
 	}
 	if c.kind == 'S' {
-		c.undo()
+		c.undoFrom(0)
 		c.dropOps()
 		c.out = pg.AppendError(c.out, e)
 		if !synced {

@@ -166,7 +166,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	verifier := pg.NewVerifier(testPassword)
 	r.server = wire.NewServer(wire.Config{
 		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools,
-		Databases: map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1"}, "other": {Shard: "shard_1"}},
+		Databases: map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1"}, "other": {Shard: "shard_1"}, "plain": {Shard: "shard_1"}},
 		Lookup: func(user, _ string) (pg.Verifier, error) {
 			if user != testUser {
 				return pg.Verifier{}, fmt.Errorf("no such user")

@@ -21,8 +21,11 @@ type need struct {
 // route finds where one statement must run, from its plan and the arguments of this execution.
 func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 	n := need{write: c.mustWrite(plan)}
-	if plan.Syntax {
+	switch {
+	case plan.Syntax:
 		return n, notUnderstood()
+	case plan.Deallocate && c.pinned == "": // the session has none, and nothing on a server either
+		return n, unknownStatement([]byte(plan.Statement))
 	}
 	switch plan.Target {
 	case sqlkey.None:
@@ -66,7 +69,7 @@ func (c *core) mustWrite(plan *sqlkey.Plan) bool {
 	if !repeatable(plan) {
 		return true
 	}
-	if c.tx.open && (c.tx.serializable || !c.tx.readOnly && plan.Target != sqlkey.Any) { // a standby cannot be serializable
+	if plan.OfPrimary || c.tx.open && (c.tx.serializable || c.tx.readWrite || !c.tx.readOnly && plan.Target != sqlkey.Any) { // a standby cannot be serializable
 		return true
 	}
 	if c.lastWrite.IsZero() {
@@ -220,17 +223,25 @@ func (c *core) acquired(conn *pool.Conn) {
 	c.srv, c.srvHop, c.status = conn, c.hop, 'I'
 	c.srvHop.Gauge.InFlight.Add(1)
 	conn.Unnamed = 0 // whatever the last borrower left there
-	if conn.Applied == c.settings.print {
+	sql := c.wanted().print
+	if conn.Applied == sql {
 		c.emit()
 		return
 	}
-	sql := c.settings.print
 	if conn.Applied != "" {
 		sql = resetSettings + sql
 	}
 	// On its own, and waited for: a statement must never run under the settings of somebody else.
 	c.toServer = pg.AppendQuery(c.toServer, sql)
 	c.push(expectation{kind: 'Q', quiet: true, settings: true})
+}
+
+// wanted is what must be in force before the request in hand is sent. A block that it opens begins with what was set before it.
+func (c *core) wanted() *settings {
+	if c.seg.opens && c.tx.open {
+		return &c.tx.saved
+	}
+	return &c.settings
 }
 
 // refused tells that hop could not be had. The next candidate is tried if that may help.
@@ -272,11 +283,13 @@ func (c *core) returned() {
 	}
 	c.srv, c.srvHop, c.broken, c.pinned, c.status = nil, nil, false, "", 'I'
 	c.serverOpen, c.copyIn, c.scratch, c.fatal = false, false, false, nil
+	renew := c.worn
+	c.worn = false
 	c.srvIn, c.passing = c.srvIn[:0], 0
 	switch {
 	case c.redo:
 		n := c.need
-		n.write = true
+		n.write = n.write || !renew
 		c.dispatch(n)
 	case c.retrying:
 		c.retrying, c.wanting = false, true

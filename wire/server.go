@@ -226,6 +226,9 @@ func (s *Server) begin(client *pg.Client) (*session, *pg.Error) {
 			c.clientParams[k] = v
 		}
 	}
+	if _, ok := f.params["in_hot_standby"]; ok { // writes find a primary, whatever backend was asked
+		c.clientParams["in_hot_standby"] = "off"
+	}
 	for _, x := range base.list {
 		if name := canonicalParam(x.name); c.clientParams[name] != "" || name == "application_name" {
 			c.clientParams[name] = x.value

@@ -13,6 +13,9 @@ type settings struct {
 	print string // the statements that bring a fresh connection here; also what tells two settings apart
 	path  string // the search_path, if it is among them
 	paths bool   // it is
+	// parsing is those among them that decide what a statement means when it is prepared: two sessions that differ in them
+	// cannot share a prepared statement.
+	parsing string
 }
 
 // separator stands between statements that are sent as one string: on a line of its own, because a client's text may end in a
@@ -56,16 +59,32 @@ func (s settings) get(name string) (setting, bool) {
 
 func fromList(list []setting) settings {
 	s := settings{list: list}
-	var b strings.Builder
+	var b, parsing strings.Builder
 	for _, x := range list {
+		if decidesMeaning(x.name) {
+			parsing.WriteString(x.sql)
+			parsing.WriteString(separator)
+		}
 		b.WriteString(x.sql)
 		b.WriteString(separator)
 		if x.name == "search_path" {
 			s.path, s.paths = x.value, true
 		}
 	}
-	s.print = b.String()
+	s.print, s.parsing = b.String(), parsing.String()
 	return s
+}
+
+// decidesMeaning reports whether a setting may change how PostgreSQL reads a statement's text: what its names refer to, and
+// what the constants in it are.
+func decidesMeaning(name string) bool {
+	switch name {
+	case "search_path", "role", "session_authorization", "datestyle", "intervalstyle", "timezone", "timezone_abbreviations",
+		"client_encoding", "standard_conforming_strings", "backslash_quote", "transform_null_equals", "array_nulls", "xmloption",
+		"lc_monetary", "lc_numeric", "lc_time", "default_text_search_config":
+		return true
+	}
+	return false
 }
 
 // resetSettings brings a server connection back to what its role and database start with.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"time"
 
 	"rangefinder/wire/pg"
@@ -23,7 +24,7 @@ func (c *core) query(frame []byte) {
 		c.fail(e)
 		return
 	}
-	if plan.Tx != sqlkey.TxNone {
+	if plan.Tx != sqlkey.TxNone || plan.Deallocate {
 		var done bool
 		if c.out, done = c.virtual(c.out, plan); done {
 			c.ready()
@@ -83,7 +84,7 @@ func (c *core) opens(plan *sqlkey.Plan) bool {
 		return false
 	}
 	harmless := plan.Target == sqlkey.Any && plan.Intent == sqlkey.Read && plan.Tx == sqlkey.TxNone
-	return !harmless && plan.Session != sqlkey.SessSet
+	return !harmless && (plan.Session != sqlkey.SessSet || len(c.tx.deferred) >= maxDeferred)
 }
 
 // repeatable reports whether a statement changes nothing but, at most, the session's settings, so that any backend can run it.
@@ -115,10 +116,16 @@ func pinReason(plan *sqlkey.Plan) string {
 
 // refusedByState refuses what a failed transaction block must refuse.
 func (c *core) refusedByState(plan *sqlkey.Plan) *pg.Error {
-	if c.tx.open && c.tx.failed && plan.Tx != sqlkey.TxCommit && plan.Tx != sqlkey.TxRollback {
-		return pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block")
+	if !c.tx.open || !c.tx.failed || plan.Tx == sqlkey.TxCommit || plan.Tx == sqlkey.TxRollback {
+		return nil
 	}
-	return nil
+	if plan.Tx == sqlkey.TxRollbackTo {
+		if c.savepointIndex(plan.Savepoint) >= 0 {
+			return nil
+		}
+		return pg.NewError(pg.CodeInvalidSavepoint, fmt.Sprintf("savepoint %q does not exist", plan.Savepoint))
+	}
+	return pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block")
 }
 
 // ready tells the client that the node has answered its request.
@@ -154,10 +161,16 @@ func (c *core) fail(e *pg.Error) {
 // client has been told of; the name is what the server's log shows.
 const refusedStatement = "refused by the router"
 
+// refuse has the node's error reach the client in its turn: behind the answers to what came before it.
+func (c *core) refuse(e *pg.Error) {
+	c.toServer = pg.AppendDescribe(c.toServer, 'S', refusedStatement)
+	c.push(expectation{kind: 'D', fail: e})
+}
+
 // abortServer makes the server's transaction fail, as the client's has. The caller sends the Sync.
 func (c *core) abortServer() {
 	c.toServer = pg.AppendDescribe(c.toServer, 'S', refusedStatement)
-	c.push(expectation{kind: 'D', quiet: true})
+	c.push(expectation{kind: 'D', quiet: true, fail: &pg.Error{}})
 }
 
 // functionCall handles the FunctionCall message. It names no table, and what it does is unknown: it goes where unsharded
@@ -181,11 +194,16 @@ func (c *core) emit() {
 	if c.seg.wrote {
 		c.tx.wrote = true
 	}
+	if c.status == 'I' && !c.serverOpen {
+		c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
+	}
+	c.seg.again = c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
 	c.seg.retry = c.seg.read && c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
 	if c.seg.opens && c.tx.open {
 		c.toServer = pg.AppendQuery(c.toServer, c.tx.opening())
 		c.push(expectation{kind: 'Q', quiet: true, quietZ: true, begin: true})
 		c.tx.open, c.tx.inServer, c.tx.applied = false, true, c.srv.Applied
+		c.srv.Applied = c.settings.print // what the block has set is set again in it
 		c.srv.Unnamed = 0
 	}
 	c.scratch = c.tx.open && c.seg.runs && !c.seg.sets && (!c.tx.plain || len(c.tx.deferred) > 0)
@@ -193,7 +211,7 @@ func (c *core) emit() {
 		// The statement leaves nothing behind, but it may look at what the block was begun with (SHOW does).
 		c.toServer = pg.AppendQuery(c.toServer, c.tx.opening())
 		c.push(expectation{kind: 'Q', quiet: true, quietZ: true, begin: true})
-		c.srv.Unnamed, c.seg.retry = 0, false
+		c.srv.Unnamed, c.seg.retry, c.seg.again = 0, false, false
 		defer func() {
 			c.toServer = pg.AppendQuery(c.toServer, "ROLLBACK")
 			c.push(expectation{kind: 'Q', quiet: true, quietZ: true})

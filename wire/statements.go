@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"strconv"
 
+	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -14,7 +16,8 @@ type statement struct {
 	sql    string
 	oids   []uint32
 	plan   *sqlkey.Plan
-	server string // its name on server connections: the same for all sessions that prepare the same text
+	server string // its name on server connections: the same for all sessions that prepare the same text under the same settings
+	under  string // what server was made under; see core.parsing
 	id     uint64 // tells unnamed statements apart
 }
 
@@ -24,8 +27,9 @@ type portal struct {
 	virtual bool // answered by the node: no server knows it
 }
 
-// serverName names a statement on server connections by what it is. 128 bits of SHA-256: two texts never share a name.
-func serverName(sql string, oids []uint32) string {
+// serverName names a statement on server connections by what it is. 128 bits of SHA-256: two texts never share a name. under
+// tells what else its meaning depends on.
+func serverName(sql string, oids []uint32, under string) string {
 	h := sha256.New()
 	var b [4]byte
 	for _, o := range oids {
@@ -34,9 +38,63 @@ func serverName(sql string, oids []uint32) string {
 	}
 	binary.BigEndian.PutUint32(b[:], uint32(len(oids)))
 	h.Write(b[:])
+	binary.BigEndian.PutUint32(b[:], uint32(len(under)))
+	h.Write(b[:])
+	h.Write([]byte(under))
 	h.Write([]byte(sql))
 	var sum [sha256.Size]byte
 	return "rf_" + hex.EncodeToString(h.Sum(sum[:0])[:16])
+}
+
+// serverName returns the statement's name on the session's server connection, as things stand.
+func (c *core) serverName(s *statement) string {
+	if s.name == "" {
+		return ""
+	}
+	under := c.settings.parsing
+	if c.tx.locals != "" || c.pinned != "" {
+		under += "\x00" + c.tx.locals
+		if c.pinned != "" { // what its settings are is not known: nothing is shared
+			under += "\x00" + strconv.FormatUint(s.id, 10)
+		}
+	}
+	if s.server == "" || s.under != under {
+		s.server, s.under = serverName(s.sql, s.oids, under), under
+	}
+	return s.server
+}
+
+// deallocate answers SQL's DEALLOCATE of statements that the client has prepared by the protocol: servers know them under other
+// names. It returns false if a server must hear of it: statements prepared by SQL's PREPARE live there alone.
+func (c *core) deallocate(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
+	if !c.deallocates(plan) {
+		return dst, false
+	}
+	if plan.Statement == "" {
+		for _, s := range c.stmts.named {
+			c.forget(s)
+		}
+		return pg.AppendCommandComplete(dst, "DEALLOCATE ALL"), true
+	}
+	c.forget(c.stmts.named[plan.Statement])
+	return pg.AppendCommandComplete(dst, "DEALLOCATE"), true
+}
+
+// deallocates reports whether deallocate would answer the statement.
+func (c *core) deallocates(plan *sqlkey.Plan) bool {
+	switch {
+	case !plan.Deallocate || c.onServer() && c.status == 'E':
+		return false
+	case plan.Statement == "":
+		return c.pinned == ""
+	}
+	return c.stmts.named[plan.Statement] != nil
+}
+
+// forget removes a statement as the client has asked, until an error before that takes it back.
+func (c *core) forget(s *statement) {
+	c.stmts.remove(s)
+	c.seg.undo = append(c.seg.undo, change{stmt: s, removed: true})
 }
 
 // The bounds on what one session and one server connection may keep prepared.
@@ -90,8 +148,11 @@ func (r *registry) remove(s *statement) {
 	r.bytes -= len(s.sql)
 }
 
+func (r *registry) clearNamed() { r.named, r.bytes = nil, 0 }
+
 func (r *registry) clear() {
-	r.named, r.unnamed, r.bytes = nil, nil, 0
+	r.clearNamed()
+	r.unnamed = nil
 	r.dropPortals()
 }
 

@@ -13,8 +13,9 @@ type transaction struct {
 	open         bool
 	failed       bool
 	begin        string   // the client's own BEGIN
-	deferred     []string // SET LOCAL, SET TRANSACTION, SAVEPOINT: sent behind the BEGIN when the block opens
+	deferred     []string // SET, SET TRANSACTION, SAVEPOINT: sent behind the BEGIN when the block opens
 	readOnly     bool
+	readWrite    bool
 	serializable bool
 	plain        bool     // begin asks for nothing special
 	saved        settings // of before the block, for ROLLBACK
@@ -22,12 +23,18 @@ type transaction struct {
 	marks        []savepoint
 	inServer     bool // opened on a server: saved and marks still count
 	wrote        bool
+	locals       string // the block's SET LOCAL: what a statement means may depend on it
 }
 
-// savepoint remembers the settings in force when it was set.
+// maxDeferred bounds what is kept for when a block is opened.
+const maxDeferred = 1000
+
+// savepoint remembers what was in force when it was set.
 type savepoint struct {
 	name     string
 	settings settings
+	deferred int // the length of transaction.deferred with it
+	readOnly bool
 }
 
 // opening returns the statements that open the block on a server.
@@ -55,6 +62,9 @@ func (c *core) onServer() bool { return c.srv != nil && (c.status == 'T' || c.st
 // virtual answers a transaction statement that no server needs to hear of. It returns the answer without ReadyForQuery, and
 // false if the statement must go to a server.
 func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
+	if plan.Deallocate {
+		return c.deallocate(dst, plan)
+	}
 	if c.onServer() || c.pinned != "" && !c.tx.open {
 		return dst, false
 	}
@@ -66,7 +76,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		}
 		c.tx = transaction{
 			open: true, begin: plan.SQL, readOnly: plan.TxReadOnly,
-			serializable: plan.Isolation == "serializable", saved: c.settings,
+			readWrite: plan.TxReadWrite, serializable: plan.Isolation == "serializable", saved: c.settings,
 			plain: plan.Isolation == "" && !plan.TxReadOnly && !plan.TxReadWrite,
 		}
 		return pg.AppendCommandComplete(dst, plan.Tag), true
@@ -74,6 +84,9 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		tag := "COMMIT"
 		if plan.Tx == sqlkey.TxRollback || c.tx.failed {
 			tag = "ROLLBACK"
+		}
+		if !c.tx.open && plan.Chain {
+			return dst, false // an error, which the server raises
 		}
 		if !c.tx.open {
 			dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeNoActiveTransaction, Message: "there is no transaction in progress"})
@@ -84,30 +97,69 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		}
 		next := transaction{}
 		if plan.Chain {
-			next = transaction{open: true, begin: c.tx.begin, readOnly: c.tx.readOnly, serializable: c.tx.serializable, plain: c.tx.plain, saved: c.settings}
+			next = transaction{open: true, begin: c.tx.begin, readOnly: c.tx.readOnly, readWrite: c.tx.readWrite, serializable: c.tx.serializable, plain: c.tx.plain, saved: c.settings}
 		}
 		c.tx = next
 		c.stmts.dropPortals()
 		return pg.AppendCommandComplete(dst, tag), true
 	case sqlkey.TxSet:
-		if c.tx.open && !c.tx.failed {
+		if c.tx.open && !c.tx.failed && len(c.tx.deferred) < maxDeferred {
 			c.tx.deferred = append(c.tx.deferred, plan.SQL)
+			c.tx.locals += plan.SQL + separator
 			c.tx.serializable = c.tx.serializable && plan.Isolation == "" || plan.Isolation == "serializable"
 			c.tx.readOnly = (c.tx.readOnly || plan.TxReadOnly) && !plan.TxReadWrite
+			c.tx.readWrite = c.tx.readWrite && !plan.TxReadOnly || plan.TxReadWrite
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
 	case sqlkey.TxSavepoint:
-		if c.tx.open && !c.tx.failed {
+		if c.tx.open && !c.tx.failed && len(c.tx.deferred) < maxDeferred {
 			c.tx.deferred = append(c.tx.deferred, plan.SQL)
 			c.markSavepoint(plan.Savepoint)
+			return pg.AppendCommandComplete(dst, plan.Tag), true
+		}
+	case sqlkey.TxRollbackTo:
+		if i := c.savepointIndex(plan.Savepoint); i >= 0 && c.tx.open {
+			m := &c.tx.marks[i]
+			c.settings, c.tx.readOnly, c.tx.failed = m.settings, m.readOnly, false
+			c.tx.deferred, c.tx.marks = c.tx.deferred[:m.deferred], c.tx.marks[:i+1]
+			return pg.AppendCommandComplete(dst, plan.Tag), true
+		}
+	case sqlkey.TxRelease:
+		if i := c.savepointIndex(plan.Savepoint); i >= 0 && c.tx.open && !c.tx.failed && len(c.tx.deferred) < maxDeferred {
+			if at := c.tx.marks[i].deferred; at == len(c.tx.deferred) { // nothing has been set since
+				c.tx.deferred = c.tx.deferred[:at-1]
+			} else {
+				c.tx.deferred = append(c.tx.deferred, plan.SQL)
+			}
+			c.tx.marks = c.tx.marks[:i]
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
 	}
 	return dst, false
 }
 
+// answersTx reports whether virtual would answer the statement as things stand.
+func (c *core) answersTx(plan *sqlkey.Plan) bool {
+	if c.onServer() || c.pinned != "" && !c.tx.open {
+		return false
+	}
+	switch plan.Tx {
+	case sqlkey.TxBegin:
+		return true
+	case sqlkey.TxCommit, sqlkey.TxRollback:
+		return c.tx.open || !plan.Chain
+	case sqlkey.TxSet, sqlkey.TxSavepoint:
+		return c.tx.open && !c.tx.failed && len(c.tx.deferred) < maxDeferred
+	case sqlkey.TxRollbackTo:
+		return c.tx.open && c.savepointIndex(plan.Savepoint) >= 0
+	case sqlkey.TxRelease:
+		return c.tx.open && !c.tx.failed && len(c.tx.deferred) < maxDeferred && c.savepointIndex(plan.Savepoint) >= 0
+	}
+	return false
+}
+
 func (c *core) markSavepoint(name string) {
-	c.tx.marks = append(c.tx.marks, savepoint{name, c.settings})
+	c.tx.marks = append(c.tx.marks, savepoint{name, c.settings, len(c.tx.deferred), c.tx.readOnly})
 }
 
 // txStatementDone follows what a transaction statement that a server has carried out does to the session's settings.
@@ -125,6 +177,27 @@ func (c *core) txStatementDone(plan *sqlkey.Plan) {
 		if i := c.savepointIndex(plan.Savepoint); i >= 0 {
 			c.tx.marks = c.tx.marks[:i]
 		}
+	case sqlkey.TxSet:
+		c.tx.locals += plan.SQL + separator
+	case sqlkey.TxCommit, sqlkey.TxRollback:
+		c.txEnded(plan.Chain)
+	}
+}
+
+// txEnded follows a COMMIT or ROLLBACK that a server has carried out.
+func (c *core) txEnded(chain bool) {
+	switch {
+	case string(c.lastTag) != "ROLLBACK":
+		if c.tx.wrote {
+			c.lastWrite = c.env.now()
+		}
+	case c.tx.inServer:
+		c.settings, c.srv.Applied = c.tx.saved, c.tx.applied
+	}
+	c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
+	c.tx = transaction{}
+	if chain {
+		c.tx = transaction{inServer: true, saved: c.settings, applied: c.srv.Applied}
 	}
 }
 
@@ -139,16 +212,18 @@ func (c *core) savepointIndex(name string) int {
 
 // statusChanged follows the server's transaction status.
 func (c *core) statusChanged(now byte) {
-	was, wrote := c.status, c.tx.wrote
+	was, wrote := c.status, c.tx.wrote // of "I" a server says also that a COMMIT has failed: see lastTag
 	c.status = now
 	if c.scratch {
-		c.scratch = now != 'I'
+		if c.scratch = now != 'I'; !c.scratch {
+			c.stmts.dropPortals()
+		}
 		return
 	}
 	if now == 'I' {
 		c.serverOpen = false
 		c.stmts.dropPortals()
-		if was != 'I' || c.tx.inServer {
+		if c.tx.inServer {
 			if string(c.lastTag) == "ROLLBACK" {
 				c.settings = c.tx.saved
 				c.srv.Applied = c.tx.applied
@@ -163,6 +238,6 @@ func (c *core) statusChanged(now byte) {
 	}
 	if was == 'I' && !c.tx.inServer {
 		// Opened by a statement that held more than a BEGIN.
-		c.tx = transaction{inServer: true, saved: c.settings, applied: c.srv.Applied, wrote: wrote}
+		c.tx = transaction{inServer: true, saved: c.unsynced, applied: c.unsyncedIn, wrote: wrote}
 	}
 }

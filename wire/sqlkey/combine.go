@@ -35,6 +35,7 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		p.Tables = append(p.Tables, q.Tables...)
 		p.fixed, p.bound = p.fixed || q.fixed, append(p.bound, q.bound...)
 		p.NumParams = max(p.NumParams, q.NumParams)
+		p.OfPrimary = p.OfPrimary || q.OfPrimary
 		p.Catalogs = p.Catalogs || q.Catalogs
 		p.CopyIn, p.CopyOut = p.CopyIn || q.CopyIn, p.CopyOut || q.CopyOut
 	}

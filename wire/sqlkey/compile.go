@@ -35,7 +35,9 @@ func (c *compiler) statement(n *pgquery.Node) *Plan {
 	case n.GetExplainStmt() != nil:
 		return c.explain(n.GetExplainStmt())
 	case n.GetVariableShowStmt() != nil:
-		return &Plan{Target: Any, Reason: "SHOW needs no table"}
+		name := strings.ToLower(n.GetVariableShowStmt().GetName())
+		// By these drivers and libpq (target_session_attrs) find out whether they may write.
+		return &Plan{Target: Any, Reason: "SHOW needs no table", OfPrimary: name == "transaction_read_only" || name == "in_hot_standby"}
 	case n.GetVariableSetStmt() != nil:
 		return c.set(n.GetVariableSetStmt())
 	case n.GetTransactionStmt() != nil:
@@ -48,8 +50,12 @@ func (c *compiler) statement(n *pgquery.Node) *Plan {
 		return c.declare(n.GetDeclareCursorStmt())
 	case n.GetPrepareStmt() != nil:
 		return c.prepare(n.GetPrepareStmt())
-	case n.GetExecuteStmt() != nil, n.GetDeallocateStmt() != nil:
+	case n.GetExecuteStmt() != nil:
 		return c.session(n, SessPin)
+	case n.GetDeallocateStmt() != nil:
+		p := c.session(n, SessPin)
+		p.Deallocate, p.Statement = true, n.GetDeallocateStmt().GetName()
+		return p
 	case n.GetFetchStmt() != nil, n.GetClosePortalStmt() != nil:
 		return c.session(n, SessNone)
 	case n.GetLoadStmt() != nil:

@@ -82,6 +82,9 @@ type Plan struct {
 	// Catalogs: the system catalogs are named. With the target Any they are best read on Catalog.CatalogShard.
 	Catalogs bool
 
+	// OfPrimary: a plain read whose answer must be a primary's, for it tells the client what it may do here.
+	OfPrimary bool
+
 	Intent   Intent
 	WhyWrite string // "" for Read; for people: "FOR UPDATE", "function nextval may be volatile"
 
@@ -96,6 +99,9 @@ type Plan struct {
 	MixedTx     bool   // several statements in one text, transaction statements among them
 
 	Session SessionOp
+	// Deallocate: DEALLOCATE of the prepared statement named Statement, of all if that is "".
+	Deallocate bool
+	Statement  string
 	// Setting is the parameter that SessSet or TxSet sets, in lower case, "" if none; for SessReset "RESET ALL" or
 	// "DISCARD ALL". SET SESSION CHARACTERISTICS is "session characteristics". With SessPin it is set if the search path or
 	// the role changes, as by set_config.

@@ -1,0 +1,228 @@
+package wire_test
+
+import (
+	"fmt"
+	"strings"
+)
+
+// stories are sessions that the router must not be noticed in. customer is a key of shard_1.
+func stories(customer int64) []story {
+	key := fmt.Sprint(customer)
+	return slicesOf(
+		simpleStories(key), extendedStories(key), portalStories(key), transactionStories(key), settingStories(key),
+		copyStories(key), namedStories(key), oddStories(key),
+	)
+}
+
+func slicesOf(lists ...[]story) (all []story) {
+	for _, l := range lists {
+		all = append(all, l...)
+	}
+	return all
+}
+
+func simpleStories(key string) []story {
+	return []story{
+		{name: "queries", steps: each("SELECT 1, NULL, 'x'", "SELECT item FROM orders WHERE customer_id = "+key+" ORDER BY id", "SELECT body FROM notes ORDER BY id", "", ";", " -- nothing\n")},
+		{name: "errors", steps: each("SELECT 1/0", "SELEC 1", "SELECT * FROM missing", "SELECT missing FROM notes", "INSERT INTO notes VALUES (1, 'twice')", "SELECT 'x", "SELECT 1")},
+		{name: "several statements", steps: each("SELECT 1; SELECT 2", "SELECT 1; SELECT 1/0; SELECT 2", "INSERT INTO notes VALUES (100, 'x'); SELECT 1/0", "SELECT count(*) FROM notes", "SELECT 1;;SELECT 2;", ";;")},
+		{name: "writes", steps: each("INSERT INTO notes VALUES (101, 'a') RETURNING id", "UPDATE notes SET body = 'b' WHERE id = 101", "DELETE FROM notes WHERE id > 100", "DELETE FROM notes WHERE id = 9999",
+			"INSERT INTO orders (customer_id, id) VALUES ("+key+", 100)", "UPDATE orders SET item = 'b' WHERE customer_id = "+key)},
+		{name: "notices", steps: each("DO $$ BEGIN RAISE NOTICE 'one'; RAISE WARNING 'two'; END $$", "DROP TABLE IF EXISTS missing", "COMMIT", "ROLLBACK")},
+		{name: "pipelined queries", steps: []step{{msg(simple("SELECT 1"), simple("SELECT 1/0"), simple("BEGIN"), simple("SELECT body FROM notes WHERE id = 1"), simple("COMMIT"), simple("SELECT 3")), "ZZZZZZ"}}},
+		{name: "large rows", steps: []step{{simple("SELECT repeat('x', 8000000), 1"), "Z"}, {msg(extended("SELECT length($1)", strings.Repeat("y", 8_000_000)), syncs()), "Z"}}},
+		{name: "many rows", steps: each("SELECT i, repeat('z', 100) FROM generate_series(1, 20000) i")},
+		{name: "explain", steps: each("EXPLAIN (COSTS OFF) SELECT * FROM notes WHERE id = 1", "VALUES (1), (2)", "TABLE notes")},
+	}
+}
+
+func extendedStories(key string) []story {
+	one := extended("SELECT $1::int + 1", "41")
+	bad := extended("SELECT 1/$1::int", "0")
+	return []story{
+		{name: "one statement", steps: []step{{msg(one, syncs()), "Z"}, {msg(extended("SELECT item FROM orders WHERE customer_id = $1 AND id < 3 ORDER BY id", key), syncs()), "Z"}}},
+		{name: "empty query", steps: []step{{msg(extended(""), syncs()), "Z"}, {msg(extended("-- c"), syncs()), "Z"}, {msg(parse("e", ""), describe('S', "e"), syncs()), "Z"}, {msg(bind("", "e"), run("", 0), syncs()), "Z"}}},
+		{name: "nothing but syncs", steps: []step{{msg(syncs(), syncs(), flush(), syncs()), "ZZZ"}}},
+		{name: "pipeline", steps: []step{{msg(one, one, syncs(), one, syncs(), syncs(), one, one, one, syncs()), "ZZZZ"}}},
+		{name: "pipeline with errors", steps: []step{{msg(one, bad, one, syncs(), one, syncs(), bad, syncs(), one, syncs()), "ZZZZ"}}},
+		{name: "pipeline is one transaction", steps: append([]step{
+			{msg(extended("INSERT INTO notes VALUES (200, 'x')"), bad, syncs()), "Z"},
+			{msg(extended("INSERT INTO notes VALUES (201, 'x')"), one, syncs()), "Z"},
+		}, each("SELECT id FROM notes WHERE id >= 200")...)},
+		{name: "flush", steps: []step{
+			{msg(one, flush()), "C"}, {msg(one, flush()), "C"}, {syncs(), "Z"},
+			{msg(parse("f", "SELECT $1::text"), flush()), "1"}, {msg(describe('S', "f"), flush()), "T"},
+			{msg(bind("", "f", "v"), flush()), "2"}, {msg(run("", 0), flush()), "C"}, {syncs(), "Z"},
+		}},
+		{name: "flush, then a write", steps: []step{
+			{msg(extended("SELECT body FROM notes WHERE id = 1"), flush()), "C"}, {msg(extended("INSERT INTO notes VALUES (300, 'x')"), flush()), "C"}, {syncs(), "Z"},
+			{simple("SELECT count(*) FROM notes"), "Z"},
+		}},
+		{name: "error after flush", steps: []step{{msg(one, flush()), "C"}, {msg(bad, flush(), one, flush()), "E"}, {msg(one, syncs()), "Z"}, {msg(one, syncs()), "Z"}}},
+		{name: "parse errors", steps: []step{
+			{msg(parse("a", "SELEC"), bind("", "a"), run("", 0), syncs()), "Z"}, {msg(parse("a", "SELECT * FROM missing"), syncs()), "Z"},
+			{msg(parse("a", "SELECT 1; SELECT 2"), syncs()), "Z"}, {msg(parse("a", "SELECT 1"), syncs()), "Z"}, {msg(parse("a", "SELECT 2"), syncs()), "Z"},
+			{msg(bind("", "a"), run("", 0), syncs()), "Z"},
+		}},
+		{name: "bind errors", steps: []step{
+			{msg(parse("b", "SELECT $1::int, $2::int"), syncs()), "Z"}, {msg(bind("", "b", "1"), syncs()), "Z"}, {msg(bind("", "b", "1", "2", "3"), run("", 0), syncs()), "Z"},
+			{msg(bind("", "b", "1", "no"), syncs()), "Z"}, {msg(bind("", "missing"), syncs()), "Z"}, {msg(bind("", "b", "1", "NULL"), run("", 0), syncs()), "Z"},
+			{msg(parse("k", "SELECT item FROM orders WHERE customer_id = $1 AND id = $2::int"), bind("", "k", key, "no"), syncs()), "Z"}, {msg(bind("", "k", key, "2"), run("", 0), syncs()), "Z"},
+		}},
+		{name: "unknown names", steps: []step{
+			{msg(describe('S', "missing"), syncs()), "Z"}, {msg(describe('P', "missing"), syncs()), "Z"}, {msg(run("missing", 0), syncs()), "Z"}, {msg(describe('S', ""), syncs()), "Z"},
+			{msg(closing('S', "missing"), closing('P', "missing"), syncs()), "Z"}, {msg(bind("", ""), syncs()), "Z"}, {msg(run("", 0), syncs()), "Z"},
+		}},
+		{name: "query between", steps: []step{{msg(parse("", "SELECT 1"), bind("", ""), run("", 0), simple("SELECT 2"), syncs()), "ZZ"}, {msg(parse("q", "SELECT 3"), simple("SELECT 4"), syncs()), "ZZ"}, {msg(bind("", "q"), run("", 0), syncs()), "Z"}}},
+		{name: "query after an error", steps: []step{{msg(bad, simple("SELECT 2"), syncs(), simple("SELECT 3")), "ZZ"}}},
+		{name: "a query forgets the unnamed statement", steps: []step{{msg(parse("", "SELECT 1"), syncs(), simple("SELECT 2"), bind("", ""), syncs()), "ZZZ"}}},
+	}
+}
+
+func portalStories(key string) []story {
+	rows := "SELECT item FROM orders WHERE customer_id = " + key + " ORDER BY id"
+	part := func(sql string) []step {
+		return []step{
+			{simple("BEGIN"), "Z"},
+			{msg(parse("", sql), bind("p", ""), describe('P', "p"), run("p", 2), syncs()), "Z"},
+			{msg(run("p", 2), flush()), "s"}, {msg(run("p", 3), syncs()), "Z"},
+			{msg(describe('P', "p"), run("p", 0), run("p", 0), syncs()), "Z"}, {msg(closing('P', "p"), syncs()), "Z"}, {msg(run("p", 0), syncs()), "Z"},
+			{simple("ROLLBACK"), "Z"},
+		}
+	}
+	return []story{
+		{name: "row limit", steps: []step{{msg(parse("", rows), bind("", ""), run("", 2), run("", 3), syncs()), "Z"}, {msg(run("", 1), syncs()), "Z"}}},
+		{name: "portal in a transaction", steps: part(rows)},
+		{name: "portal of a plain table", steps: part("SELECT body FROM notes ORDER BY id")},
+		{name: "portal without a table", steps: part("SELECT generate_series(1, 20)")},
+		{name: "portal of the catalog", steps: part("SELECT oid FROM pg_type WHERE oid < 30 ORDER BY oid")},
+		{name: "portal in a block with an isolation level", steps: append(each("BEGIN ISOLATION LEVEL REPEATABLE READ"), part("SELECT generate_series(1, 20)")[1:]...)},
+		{name: "portal in a read-only block", steps: append(each("BEGIN READ ONLY"), part(rows)[1:]...)},
+		{name: "portal bound first", steps: []step{
+			{msg(extended("BEGIN"), syncs()), "Z"}, {msg(parse("", "SELECT 5"), bind("", ""), syncs()), "Z"}, {msg(describe('P', ""), syncs()), "Z"}, {msg(run("", 0), syncs()), "Z"}, {msg(extended("COMMIT"), syncs()), "Z"},
+		}},
+		{name: "portal bound twice", steps: []step{{simple("BEGIN"), "Z"}, {msg(parse("", "SELECT 5"), bind("p", ""), syncs()), "Z"}, {msg(bind("p", ""), syncs()), "Z"}, {simple("COMMIT"), "Z"}}},
+		{name: "portals at once", steps: []step{{simple("BEGIN"), "Z"}, {msg(parse("a", "SELECT generate_series(1, 3)"), parse("b", rows), bind("x", "a"), bind("y", "b"), run("x", 1), run("y", 1), run("x", 1), run("y", 1), syncs()), "Z"},
+			{msg(run("y", 1), run("x", 1), syncs()), "Z"}, {simple("COMMIT"), "Z"}, {msg(run("x", 1), syncs()), "Z"}}},
+		{name: "cursor", steps: each("BEGIN", "DECLARE c CURSOR FOR "+rows, "FETCH 2 FROM c", "MOVE 3 IN c", "FETCH ALL FROM c", "CLOSE c", "FETCH c", "ROLLBACK")},
+		{name: "cursor without a table", steps: each("BEGIN", "DECLARE c CURSOR FOR SELECT generate_series(1, 5)", "FETCH 2 FROM c", "CLOSE c", "COMMIT", "FETCH c")},
+		{name: "cursor outside a transaction", steps: each("DECLARE c CURSOR FOR SELECT 1", "DECLARE h CURSOR WITH HOLD FOR SELECT generate_series(1, 5)", "FETCH 2 FROM h", "CLOSE h")},
+	}
+}
+
+func transactionStories(key string) []story {
+	insert := "INSERT INTO orders (customer_id, id) VALUES (" + key + ", 500)"
+	count := "SELECT count(*) FROM orders WHERE customer_id = " + key
+	both := func(name string, sql ...string) []story {
+		return []story{{name: name, steps: each(sql...)}, {name: name + ", extended", steps: eachExtended(sql...)}}
+	}
+	return slicesOf(
+		both("commit", "BEGIN", insert, "COMMIT", count),
+		both("rollback", "START TRANSACTION ISOLATION LEVEL SERIALIZABLE", insert, "ABORT", count),
+		both("empty block", "BEGIN", "COMMIT", "BEGIN WORK", "END", "START TRANSACTION", "ROLLBACK"),
+		both("variants", "BEGIN TRANSACTION READ WRITE, ISOLATION LEVEL READ COMMITTED", "SHOW transaction_isolation", "SELECT 1", "END TRANSACTION", "BEGIN READ ONLY", "SHOW transaction_read_only", insert, "COMMIT",
+			"BEGIN ISOLATION LEVEL REPEATABLE READ", "SHOW transaction_isolation", count, "COMMIT AND NO CHAIN", "BEGIN READ WRITE", "SELECT 1", count, "COMMIT"),
+		both("failed block", "BEGIN", insert, "SELECT 1/0", count, "SELECT 1", "COMMIT", count),
+		both("failed at once", "BEGIN", "SELECT 1/0", "SELECT 1", insert, "COMMIT", count),
+		both("syntax error in a block", "BEGIN", "SELEC", "SELECT 1", "ROLLBACK", "BEGIN", insert, "SELEC", "END", count),
+		both("begin twice", "BEGIN", "BEGIN", insert, "BEGIN", "COMMIT", "COMMIT"),
+		both("savepoints", "BEGIN", "SAVEPOINT a", insert, "SAVEPOINT b", insert, "ROLLBACK TO b", count, "RELEASE a", "COMMIT", count),
+		both("savepoints before anything", "BEGIN", "SAVEPOINT a", "SELECT 1/0", "ROLLBACK TO SAVEPOINT a", insert, "COMMIT", count),
+		both("savepoints and nothing else", "BEGIN", "SAVEPOINT a", "SELECT 1", "RELEASE a", "SAVEPOINT b", "ROLLBACK TO b", "ROLLBACK TO a", "SELECT 1", "ROLLBACK TO b", "SELECT 1", "COMMIT"),
+		both("savepoints that are not there", "SAVEPOINT x", "RELEASE x", "ROLLBACK TO x", "BEGIN", "RELEASE x", "ROLLBACK TO x", "COMMIT"),
+		both("chain", "BEGIN ISOLATION LEVEL SERIALIZABLE", insert, "COMMIT AND CHAIN", "SHOW transaction_isolation", count, "ROLLBACK AND CHAIN", "SELECT 1", "COMMIT"),
+		both("chain outside a block", "COMMIT AND CHAIN", "ROLLBACK AND CHAIN", "SELECT 1"),
+		both("chain of nothing", "BEGIN READ ONLY", "COMMIT AND CHAIN", "SHOW transaction_read_only", insert, "ROLLBACK"),
+		both("settings and chain", "BEGIN", "SET work_mem = '5MB'", insert, "ROLLBACK AND CHAIN", "SHOW work_mem", "COMMIT", "SHOW work_mem",
+			"BEGIN", "SET work_mem = '6MB'", count, "COMMIT AND CHAIN", "SET work_mem = '7MB'", count, "ROLLBACK", "SHOW work_mem"),
+		both("set transaction", "BEGIN", "SET TRANSACTION READ ONLY", "SHOW transaction_read_only", insert, "ROLLBACK", "BEGIN", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", count, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "COMMIT"),
+		both("outside a block", "SET LOCAL work_mem = '5MB'", "SET TRANSACTION READ ONLY", "SET CONSTRAINTS ALL DEFERRED", "SHOW work_mem"),
+		[]story{
+			{name: "block in one text", steps: each("BEGIN; "+insert+"; COMMIT", count, "BEGIN; "+insert+"; SELECT 1/0; COMMIT", "SELECT 1", "ROLLBACK", "BEGIN; "+insert, "ROLLBACK", count, insert+"; COMMIT; SELECT 1/0", "SELECT 1; BEGIN", "COMMIT", "COMMIT; SELECT 1")},
+			{name: "block in a pipeline", steps: []step{
+				{msg(extended("BEGIN"), extended(insert), extended("COMMIT"), syncs()), "Z"}, {msg(extended("BEGIN"), extended(insert), extended("SELECT 1"), syncs()), "Z"}, {simple("ROLLBACK"), "Z"},
+				{msg(extended(insert), extended("BEGIN"), extended("SELECT 1"), syncs()), "Z"}, {simple("COMMIT"), "Z"},
+				{msg(extended("BEGIN"), syncs(), extended(insert), syncs(), extended("COMMIT"), syncs()), "ZZZ"}, {simple(count), "Z"},
+				{msg(extended("BEGIN"), extended("SELECT 1/0"), extended("COMMIT"), syncs()), "Z"}, {simple("ROLLBACK"), "Z"},
+			}},
+			{name: "failed pipeline", steps: append([]step{{msg(extended("SET work_mem = '5MB'"), extended("SELECT 1/0"), syncs()), "Z"}}, each("SHOW work_mem", "INSERT INTO notes VALUES (600, current_setting('work_mem'))", "SELECT body FROM notes WHERE id = 600")...)},
+			{name: "pipeline that begins and sets", steps: append([]step{{msg(extended("BEGIN"), extended(insert), extended("SET work_mem = '5MB'"), syncs()), "Z"}}, each("SHOW work_mem", "ROLLBACK", "SHOW work_mem", "INSERT INTO notes VALUES (600, current_setting('work_mem'))", "SELECT body FROM notes WHERE id = 600")...)},
+			{name: "commit that fails", steps: each("BEGIN", "SET work_mem = '5MB'", "INSERT INTO notes VALUES (601, 'x')", "CREATE TEMP TABLE d (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)", "INSERT INTO d VALUES (1), (1)", "COMMIT", "SHOW work_mem", "SELECT count(*) FROM notes")},
+		},
+	)
+}
+
+func settingStories(string) []story {
+	return []story{
+		{name: "set and reset", steps: each("SET work_mem = '5MB'", "SHOW work_mem", "SET work_mem TO DEFAULT", "SHOW work_mem", "SET TIME ZONE 'UTC'", "SHOW TimeZone", "SET TIME ZONE 'Asia/Tokyo'", "SELECT '2020-01-01 00:00Z'::timestamptz", "RESET ALL", "SHOW work_mem", "SET datestyle = 'German'", "SELECT '2020-01-02'::date", "DISCARD ALL", "SHOW datestyle")},
+		{name: "set errors", steps: each("SET work_mem = 'x'", "SET missing = 1", "SHOW transaction_read_only", "SET a.b = 'c'", "SHOW a.b", "SHOW missing", "RESET missing", "SET ROLE missing")},
+		{name: "reported parameters", steps: each("SET client_encoding = 'LATIN1'", "SET application_name = 'me'", "SET standard_conforming_strings = off", "RESET ALL", "BEGIN", "UPDATE notes SET body = 'x'", "SET application_name = 'you'", "ROLLBACK", "SHOW application_name")},
+		{name: "settings in a block", steps: each("BEGIN", "SET work_mem = '5MB'", "SHOW work_mem", "ROLLBACK", "SHOW work_mem", "BEGIN", "SET work_mem = '5MB'", "SAVEPOINT a", "SET work_mem = '6MB'", "ROLLBACK TO a", "SHOW work_mem", "COMMIT", "SHOW work_mem")},
+		{name: "local settings", steps: each("BEGIN", "SET LOCAL work_mem = '5MB'", "SHOW work_mem", "SELECT count(*) FROM notes", "SHOW work_mem", "COMMIT", "SHOW work_mem")},
+		{name: "set_config", steps: each("SELECT set_config('work_mem', '5MB', false)", "SHOW work_mem", "BEGIN", "SELECT set_config('work_mem', '6MB', true)", "SHOW work_mem", "COMMIT", "SHOW work_mem")},
+		{name: "discard", steps: each("DISCARD PLANS", "DISCARD SEQUENCES", "DISCARD TEMP", "BEGIN", "DISCARD ALL", "ROLLBACK")},
+		{name: "temporary tables", steps: each("CREATE TEMP TABLE tt (a int)", "INSERT INTO tt VALUES (1)", "SELECT * FROM tt", "DISCARD ALL", "SELECT * FROM tt")},
+		{name: "notifications", steps: []step{{simple("LISTEN x"), "Z"}, {simple("NOTIFY x, 'hello'"), "AZ"}, {simple("UNLISTEN x"), "Z"}, {simple("NOTIFY x, 'hello'"), "Z"}}},
+	}
+}
+
+func copyStories(key string) []story {
+	in := "COPY notes FROM STDIN"
+	return []story{
+		{name: "copy in", steps: []step{{simple(in), "G"}, {msg(copyData("400\tx\n40"), copyData("1\ty\n"), copyDone()), "Z"}, {simple("SELECT * FROM notes WHERE id >= 400"), "Z"}}},
+		{name: "copy in at once", steps: []step{{msg(simple(in), copyData("400\tx\n"), copyDone(), simple("SELECT 1")), "ZZ"}}},
+		{name: "copy fails", steps: []step{{simple(in), "G"}, {msg(copyData("400\tx\n"), copyFail("changed my mind")), "Z"}, {simple("SELECT count(*) FROM notes"), "Z"}}},
+		{name: "copy of bad rows", steps: []step{{simple(in), "G"}, {msg(copyData("1\tx\n"), copyDone()), "Z"}, {simple(in), "G"}, {msg(copyData("no\tx\n"), copyDone()), "Z"}, {simple("SELECT 1"), "Z"}}},
+		{name: "copy out", steps: each("COPY notes TO STDOUT", "COPY (SELECT item FROM orders WHERE customer_id = "+key+" ORDER BY id) TO STDOUT", "COPY (SELECT 1/0) TO STDOUT", "COPY missing TO STDOUT")},
+		{name: "copy among others", steps: []step{{simple("SELECT 1; COPY notes FROM STDIN; SELECT 2"), "G"}, {msg(copyData("400\tx\n"), copyDone()), "Z"}}},
+		{name: "copy twice in one text", steps: []step{{simple("COPY notes FROM STDIN; COPY notes FROM STDIN"), "G"}, {msg(copyData("400\tx\n"), copyDone()), "G"}, {msg(copyData("401\tx\n"), copyDone()), "Z"}}},
+		{name: "copy in a transaction", steps: []step{{simple("BEGIN"), "Z"}, {simple(in), "G"}, {msg(copyData("400\tx\n"), copyDone()), "Z"}, {simple(in), "G"}, {msg(copyData("400\tx\n"), copyDone()), "Z"}, {simple("SELECT 1"), "Z"}, {simple("COMMIT"), "Z"}}},
+		{name: "copy in, extended", steps: []step{{msg(extended(in), syncs()), "G"}, {msg(copyData("400\tx\n"), copyDone(), syncs()), "Z"}, {msg(extended("SELECT count(*) FROM notes"), syncs()), "Z"}}},
+		{name: "copy in, extended, flushed", steps: []step{{msg(extended(in), flush()), "G"}, {msg(copyData("400\tx\n"), copyDone(), syncs()), "Z"}, {msg(extended("SELECT count(*) FROM notes"), syncs()), "Z"}}},
+		{name: "copy fails, extended", steps: []step{{msg(extended(in), syncs()), "G"}, {msg(copyFail("no"), syncs()), "Z"}, {msg(extended("SELECT count(*) FROM notes"), syncs()), "Z"}}},
+		{name: "copy of bad rows, extended", steps: []step{{msg(extended(in), syncs()), "G"}, {msg(copyData("no\tx\n"), copyDone(), syncs()), "Z"}, {msg(extended("SELECT 1"), syncs()), "Z"}}},
+		{name: "copy out, extended", steps: []step{{msg(extended("COPY notes TO STDOUT"), syncs()), "Z"}, {msg(extended("COPY (SELECT 1/0) TO STDOUT"), syncs()), "Z"}}},
+		{name: "copy with other messages", steps: []step{{simple(in), "G"}, {msg(copyData("400\tx\n"), flush(), syncs(), copyData("401\tx\n"), copyDone()), "Z"}}},
+	}
+}
+
+func namedStories(key string) []story {
+	item := "SELECT item FROM orders WHERE customer_id = $1 AND id = $2"
+	return []story{
+		{name: "named statements", steps: []step{
+			{msg(parse("a", item), describe('S', "a"), syncs()), "Z"}, {msg(bind("", "a", key, "1"), run("", 0), syncs()), "Z"}, {msg(bind("", "a", key, "2"), describe('P', ""), run("", 0), syncs()), "Z"},
+			{msg(closing('S', "a"), syncs()), "Z"}, {msg(bind("", "a", key, "2"), run("", 0), syncs()), "Z"}, {msg(parse("a", "SELECT 1"), bind("", "a"), run("", 0), syncs()), "Z"},
+		}},
+		{name: "a failed pipeline prepares nothing", steps: []step{
+			{msg(parse("x", "SELECT 1"), syncs()), "Z"},
+			{msg(parse("a", "SELEC"), parse("b", "SELECT 1"), closing('S', "x"), syncs()), "Z"}, {msg(parse("b", "SELECT 2"), bind("", "b"), run("", 0), bind("", "x"), run("", 0), syncs()), "Z"},
+			{msg(parse("c", "SELECT 3"), extended("SELECT 1/0"), parse("d", "SELECT 3"), syncs()), "Z"}, {msg(bind("", "c"), run("", 0), syncs()), "Z"}, {msg(bind("", "d"), run("", 0), syncs()), "Z"},
+		}},
+		{name: "deallocate", steps: []step{{msg(parse("a", "SELECT 1"), syncs()), "Z"}, {simple("DEALLOCATE a"), "Z"}, {msg(bind("", "a"), syncs()), "Z"}, {msg(parse("a", "SELECT 2"), parse("b", "SELECT 2"), syncs()), "Z"}, {simple("DEALLOCATE ALL"), "Z"}, {msg(bind("", "a"), syncs()), "Z"}, {msg(bind("", "b"), syncs()), "Z"}, {simple("DEALLOCATE missing"), "Z"}}},
+		{name: "discard all forgets statements", steps: []step{{msg(parse("a", "SELECT 1"), syncs()), "Z"}, {simple("DISCARD ALL"), "Z"}, {msg(bind("", "a"), syncs()), "Z"}, {msg(parse("a", "SELECT 1"), bind("", "a"), run("", 0), syncs()), "Z"}}},
+		{name: "prepare and execute", steps: each("PREPARE s AS SELECT body FROM notes WHERE id = $1", "EXECUTE s(1)", "EXECUTE s(2)", "PREPARE s AS SELECT 1", "DEALLOCATE s", "EXECUTE s(1)")},
+		{name: "statements after a change of table", steps: []step{
+			{simple("CREATE TABLE IF NOT EXISTS changing (a int)"), "Z"}, {simple("TRUNCATE changing; INSERT INTO changing VALUES (1)"), "Z"},
+			{msg(parse("a", "SELECT * FROM changing"), bind("", "a"), run("", 0), syncs()), "Z"}, {simple("ALTER TABLE changing ADD COLUMN b int DEFAULT 2"), "Z"},
+			{msg(bind("", "a"), run("", 0), syncs()), "Z"}, {msg(closing('S', "a"), parse("a", "SELECT * FROM changing"), describe('S', "a"), bind("", "a"), run("", 0), syncs()), "Z"},
+			{simple("DROP TABLE changing"), "Z"}, {msg(bind("", "a"), run("", 0), syncs()), "Z"},
+		}},
+		{name: "statements of another setting", steps: []step{
+			{msg(parse("a", "SELECT '01/02/2020'::date"), bind("", "a"), run("", 0), syncs()), "Z"}, {simple("SET datestyle = 'ISO, DMY'"), "Z"},
+			{msg(parse("b", "SELECT '01/02/2020'::date"), bind("", "b"), run("", 0), syncs()), "Z"},
+		}},
+		{name: "a block that fails keeps its statements", steps: []step{{simple("BEGIN"), "Z"}, {msg(parse("a", item), syncs()), "Z"}, {simple("SELECT 1/0"), "Z"}, {simple("ROLLBACK"), "Z"}, {msg(bind("", "a", key, "1"), run("", 0), syncs()), "Z"}}},
+	}
+}
+
+func oddStories(string) []story {
+	return []story{
+		{name: "function call", steps: []step{{callFunction(1317, "hello"), "Z"}, {callFunction(999999), "Z"}, {simple("BEGIN"), "Z"}, {callFunction(1317, "hello"), "Z"}, {simple("COMMIT"), "Z"}}},
+		{name: "stray copy messages", steps: []step{{msg(copyData("x"), copyDone(), copyFail("x"), simple("SELECT 1")), "Z"}}},
+		{name: "unknown message", steps: []step{{message('y', nil), "Z"}}},
+		{name: "terminate", steps: []step{{msg(simple("SELECT 1"), message('X', nil)), "ZZ"}}},
+		{name: "an encoding's text", steps: each("SELECT 'äöü€'", "SELECT U&'\\00e4'", "SELECT E'\\x41'", "SELECT chr(0)")},
+		{name: "locks", steps: each("BEGIN", "LOCK TABLE notes", "COMMIT", "LOCK TABLE notes")},
+		{name: "statement timeout", steps: each("SET statement_timeout = '20ms'", "SELECT pg_sleep(5)", "RESET statement_timeout", "SELECT 1")},
+	}
+}
