@@ -6,12 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"net/http"
-	"os"
-	"path/filepath"
-	"strconv"
+	"slices"
 	"time"
 )
 
@@ -110,14 +106,15 @@ func (c *comparison) start(ctx context.Context) error {
 	if _, err := s.add(ctx, s.direct(), nil); err != nil {
 		return err
 	}
-	for _, make := range []func(context.Context) (*target, error){s.node, s.pgbouncer, s.haproxy, s.pgpool} {
-		t, err := make(ctx)
-		if errors.Is(err, errMissing) {
-			c.printf("left out, %v (on Debian: make peers)\n", err)
+	makers := map[string]func(context.Context) (*target, error){rangefinder: s.node, pgbouncer: s.pgbouncer, haproxy: s.haproxy, pgpool: s.pgpool}
+	for _, name := range allPeers {
+		if !slices.Contains(c.targets, name) {
+			c.printf("left out: %s\n", name)
 			continue
 		}
-		if t != nil && t.name == pgpool && c.quick {
-			c.printf("left out for time: %s\n", t.name)
+		t, err := makers[name](ctx)
+		if errors.Is(err, errMissing) {
+			c.printf("left out, %v (on Debian: make peers)\n", err)
 			continue
 		}
 		if _, err = s.add(ctx, t, err); err != nil {
@@ -146,8 +143,8 @@ func (c *comparison) rows(ctx context.Context) error {
 				return err
 			}
 		}
-		if c.profile != "" {
-			if err := c.profiled(ctx, mode, c.clients[len(c.clients)-1]); err != nil {
+		if c.profile != "" && c.s.target(rangefinder) != nil {
+			if err := c.profiled(ctx, mode, mode, c.clients[len(c.clients)-1], false); err != nil {
 				return err
 			}
 		}
@@ -175,7 +172,7 @@ func (c *comparison) row(ctx context.Context, mode string, clients int) error {
 			samples[t.name] = append(samples[t.name], r)
 		}
 	}
-	c.printf("\n%-10s %3s %-12s %10s %11s %10s %16s %10s %10s\n", "mode", "", "target", "tps", "tps/direct", "CPU us", "CPU/"+cmp.Or(base, "(nothing)"), "p50 added", "p99 added")
+	c.printf("\n%-10s %3s %-12s %10s %11s %10s %16s %10s %10s %7s\n", "mode", "", "target", "tps", "tps/direct", "CPU us", "CPU/"+cmp.Or(base, "(nothing)"), "p50 added", "p99 added", "others")
 	for _, t := range targets {
 		v := samples[t.name]
 		vs := func(other string, f func(a, b sample) float64) float64 {
@@ -196,53 +193,14 @@ func (c *comparison) row(ctx context.Context, mode string, clients int) error {
 			r.VsPgBouncer = round(vs(base, func(a, b sample) float64 { return a.cpu / b.cpu }))
 		}
 		c.result.Rows = append(c.result.Rows, r)
-		c.printf("%-10s %3d %-12s %10.0f %11.2f %10.1f %16s %10.0f %10.0f\n", mode, clients, t.name, median(of(v, tps)), r.VsDirect, r.CPU, ratio(r.VsPgBouncer, 1), r.P50, r.P99)
+		c.printf("%-10s %3d %-12s %10.0f %11.2f %10.1f %16s %10.0f %10.0f %6.0f%%\n", mode, clients, t.name, median(of(v, tps)), r.VsDirect, r.CPU, ratio(r.VsPgBouncer, 1), r.P50, r.P99, 100*median(of(v, othersOf)))
 	}
 	return nil
 }
 
-// profiled runs the load once more, unmeasured, while the node profiles itself.
-func (c *comparison) profiled(ctx context.Context, mode string, clients int) error {
-	if err := os.MkdirAll(c.profile, 0o755); err != nil {
-		return err
-	}
-	const seconds = 5
-	node := c.s.target(rangefinder)
-	done := make(chan error, 1)
-	name := filepath.Join(c.profile, fmt.Sprintf("%s-%d.pprof", mode, clients))
-	go func() { done <- save(ctx, node.admin+"/debug/pprof/profile?seconds="+strconv.Itoa(seconds-1), name) }()
-	_, err := c.s.pgbench(ctx, node, mode, clients, seconds, false)
-	if err := errors.Join(err, <-done); err != nil {
-		return err
-	}
-	c.printf("profile: %s\n", name)
-	return nil
-}
-
-// save writes what a URL answers to a file.
-func save(ctx context.Context, url, name string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, resp.Status)
-	}
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, resp.Body)
-	return errors.Join(err, f.Close())
-}
-
-func tps(s sample) float64   { return s.tps }
-func cpuOf(s sample) float64 { return s.cpu }
+func tps(s sample) float64      { return s.tps }
+func cpuOf(s sample) float64    { return s.cpu }
+func othersOf(s sample) float64 { return s.others }
 
 func of(samples []sample, f func(sample) float64) []float64 {
 	out := make([]float64, len(samples))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -19,6 +20,7 @@ type sample struct {
 	tps      float64
 	cpu      float64 // microseconds of the target's processes for each query
 	p50, p99 float64 // microseconds
+	others   float64 // the part of the machine that anything else took meanwhile
 }
 
 // pgbench runs the script and looks at the middle of the run: from when every client is logged in until shortly before the
@@ -69,11 +71,17 @@ func (s *scenario) window(ctx context.Context, t *target, mode string, clients, 
 	}
 	pids := t.pids()
 	interrupted := pause(ctx, warm)
-	from, cpuFrom := time.Now(), cpu(pids)
+	ours := tree(os.Getpid())
+	busyFrom, err := busy()
+	if err != nil {
+		interrupted = err
+	}
+	oursFrom, from, cpuFrom := cpu(ours), time.Now(), cpu(pids)
 	if interrupted == nil {
 		interrupted = pause(ctx, time.Until(begin.Add(time.Duration(seconds)*time.Second-150*time.Millisecond)))
 	}
-	to, cpuTo := time.Now(), cpu(pids)
+	to, cpuTo, oursTo := time.Now(), cpu(pids), cpu(ours)
+	busyTo, _ := busy()
 	err = cmd.Wait()
 	if interrupted != nil {
 		return sample{}, interrupted
@@ -90,11 +98,13 @@ func (s *scenario) window(ctx context.Context, t *target, mode string, clients, 
 	}
 	slices.Sort(took)
 	n := float64(len(took))
+	processors := float64(runtime.NumCPU()) * to.Sub(from).Seconds()
 	return sample{
-		tps: n / to.Sub(from).Seconds(),
-		cpu: float64((cpuTo - cpuFrom).Microseconds()) / n,
-		p50: float64(took[len(took)/2]),
-		p99: float64(took[len(took)*99/100]),
+		others: max(0, (busyTo-busyFrom-oursTo+oursFrom).Seconds()/processors),
+		tps:    n / to.Sub(from).Seconds(),
+		cpu:    float64((cpuTo - cpuFrom).Microseconds()) / n,
+		p50:    float64(took[len(took)/2]),
+		p99:    float64(took[len(took)*99/100]),
 	}, nil
 }
 

@@ -31,15 +31,17 @@ type options struct {
 	modes   []string
 	clients []int
 	parts   []string
+	targets []string // beside direct
 	quick   bool
 	json    bool
-	profile string // folder for CPU profiles of the node; "" is none
+	profile string // folder for profiles of the node; "" is none
 	out     io.Writer
 }
 
-// The parts of a comparison.
+// What a comparison consists of.
 var (
 	allModes = []string{"simple", "extended", "prepared"}
+	allPeers = []string{rangefinder, pgbouncer, haproxy, pgpool}
 	allParts = []string{"rows", "large", "connect", "idle", "routing"}
 )
 
@@ -77,19 +79,20 @@ func parse(args []string, compared bool, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "rounds; the medians are printed")
 	f.IntVar(&o.seconds, "seconds", 2, "seconds that pgbench runs, logins included")
 	f.BoolVar(&o.json, "json", false, "print one JSON object as the last line")
-	clients, modes, parts := "8", strings.Join(allModes, ","), strings.Join(allParts, ",")
+	clients, modes, parts, targets := "8", strings.Join(allModes, ","), strings.Join(allParts, ","), strings.Join(allPeers, ",")
 	if compared {
 		clients = "1,8,16,64"
 		f.BoolVar(&o.quick, "quick", false, "simple protocol at 16 clients, without Pgpool, and a glance at the rest: under 50 s")
 		f.StringVar(&parts, "parts", parts, "what to measure")
-		f.StringVar(&o.profile, "profile", "", "folder to write a CPU profile of the node to, for each mode under the most clients")
+		f.StringVar(&targets, "targets", targets, "what to compare with PostgreSQL alone")
+		f.StringVar(&o.profile, "profile", "", "folder for profiles of the node: CPU for each mode under the most clients and for logins, memory with idle clients")
 	}
 	f.StringVar(&clients, "clients", clients, "pgbench clients")
 	f.StringVar(&modes, "modes", modes, "query modes of pgbench")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
-	err := o.check(f, clients, modes, parts)
+	err := o.check(f, clients, modes, parts, targets)
 	if err != nil {
 		fmt.Fprintf(f.Output(), "bench: %v\n\n", err)
 		f.Usage()
@@ -97,7 +100,7 @@ func parse(args []string, compared bool, stderr io.Writer) (*options, error) {
 	return o, err
 }
 
-func (o *options) check(f *flag.FlagSet, clients, modes, parts string) error {
+func (o *options) check(f *flag.FlagSet, clients, modes, parts, targets string) error {
 	if f.NArg() > 0 {
 		return fmt.Errorf("unknown argument %q", f.Arg(0))
 	}
@@ -111,19 +114,21 @@ func (o *options) check(f *flag.FlagSet, clients, modes, parts string) error {
 		}
 		o.clients = append(o.clients, n)
 	}
-	o.modes, o.parts = strings.Split(modes, ","), strings.Split(parts, ",")
-	for _, m := range o.modes {
-		if !slices.Contains(allModes, m) {
-			return fmt.Errorf("-modes wants some of %s, not %q", strings.Join(allModes, ","), m)
-		}
-	}
-	for _, p := range o.parts {
-		if !slices.Contains(allParts, p) {
-			return fmt.Errorf("-parts wants some of %s, not %q", strings.Join(allParts, ","), p)
+	for _, list := range []struct {
+		flag, value string
+		into        *[]string
+		known       []string
+	}{{"modes", modes, &o.modes, allModes}, {"parts", parts, &o.parts, allParts}, {"targets", targets, &o.targets, allPeers}} {
+		*list.into = strings.Split(list.value, ",")
+		for _, v := range *list.into {
+			if !slices.Contains(list.known, v) {
+				return fmt.Errorf("-%s wants some of %s, not %q", list.flag, strings.Join(list.known, ","), v)
+			}
 		}
 	}
 	if o.quick {
 		o.rounds, o.modes, o.clients = 3, []string{"simple"}, []int{16}
+		o.targets = slices.DeleteFunc(o.targets, func(t string) bool { return t == pgpool })
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -81,6 +82,9 @@ func (c *comparison) connect(ctx context.Context) error {
 		c.printf("%-12s %10.0f %10.1f %16s\n", t.name, median(of(v, tps)), median(of(v, cpuOf)), ratio(median(ratios), 1))
 		c.result.Connect = append(c.result.Connect, connectRow{t.name, round(median(ratios))})
 	}
+	if c.profile != "" && c.s.target(rangefinder) != nil {
+		return c.profiled(ctx, "connect", "simple", 8, true)
+	}
 	return nil
 }
 
@@ -130,5 +134,9 @@ func (c *comparison) idleOf(ctx context.Context, t *target) (float64, error) {
 		return 0, err
 	}
 	after, err := t.process.rss()
+	if err == nil && c.profile != "" && t.name == rangefinder {
+		// The second has runtime.MemStats, with the stacks that the first leaves out.
+		err = errors.Join(c.saveProfile(ctx, "idle-heap.pprof", t, "heap"), c.saveProfile(ctx, "idle-heap.txt", t, "heap?debug=1"))
+	}
 	return float64(after-before) / 1024 / idleClients, err
 }

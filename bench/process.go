@@ -87,7 +87,9 @@ func (p *process) listening(ctx context.Context, addr string) error {
 }
 
 // tree returns the pids of the process and of all that descend from it.
-func (p *process) tree() []int {
+func (p *process) tree() []int { return tree(p.cmd.Process.Pid) }
+
+func tree(root int) []int {
 	parents := map[int]int{}
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
@@ -104,7 +106,7 @@ func (p *process) tree() []int {
 			parents[pid], _ = strconv.Atoi(f[1])
 		}
 	}
-	pids := []int{p.cmd.Process.Pid}
+	pids := []int{root}
 	for i := 0; i < len(pids); i++ {
 		for pid, parent := range parents {
 			if parent == pids[i] {
@@ -128,6 +130,28 @@ func cpu(pids []int) time.Duration {
 		}
 	}
 	return sum
+}
+
+// busy returns what all processors together have worked since the machine started, for whomever.
+func busy() (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	// "cpu user nice system idle iowait irq softirq steal guest guest_nice", in hundredths of a second; guests are in user.
+	f := strings.Fields(strings.SplitN(string(b), "\n", 2)[0])
+	if len(f) < 9 || f[0] != "cpu" {
+		return 0, fmt.Errorf("/proc/stat begins with %q", f)
+	}
+	var sum time.Duration
+	for _, i := range []int{1, 2, 3, 6, 7, 8} {
+		n, err := strconv.ParseInt(f[i], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(n) * 10 * time.Millisecond
+	}
+	return sum, nil
 }
 
 // rss returns the resident memory of the process and its descendants, in bytes.
