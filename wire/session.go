@@ -198,7 +198,9 @@ func (s *session) clientGone() {
 	c := s.core
 	c.closing = true
 	c.inOff, c.in = 0, nil
-	s.client.Close()
+	if s.raw.client == nil { // inside the callback of a RawConn, Close would wait for that callback to end
+		s.client.Close()
+	}
 }
 
 // readClient returns false if the session is over.
