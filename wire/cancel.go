@@ -42,27 +42,30 @@ func CancelNodeOf(pid uint32) uint32 { return pid >> sessionBits & (1<<nodeBits 
 
 // register gives the session a cancel key that no other session has. It returns false if there are too many.
 func (s *Server) register(ses *session, minor uint16) bool {
-	size := secretBytes
-	if minor >= newestMinor {
-		size = longSecret
-	}
-	ses.secret = make([]byte, size)
-	_, _ = rand.Read(ses.secret) // never fails
-	node := CancelNode(s.cfg.Node) << sessionBits
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.sessions) >= maxSessions {
+	if len(s.sessions)+len(s.operators) >= maxSessions {
 		return false
 	}
-	for {
+	ses.pid, ses.secret = s.newKey(minor)
+	s.sessions[ses.pid] = ses
+	return true
+}
+
+// newKey makes a cancel key that is not in use. The caller holds mu.
+func (s *Server) newKey(minor uint16) (pid uint32, secret []byte) {
+	secret = make([]byte, secretBytes)
+	if minor >= newestMinor {
+		secret = make([]byte, longSecret)
+	}
+	_, _ = rand.Read(secret) // never fails
+	node := CancelNode(s.cfg.Node) << sessionBits
+	for pid == 0 || s.sessions[pid] != nil || s.operators[pid] != nil {
 		var b [4]byte
 		_, _ = rand.Read(b[:]) // never fails
-		ses.pid = node | binary.BigEndian.Uint32(b[:])>>(32-sessionBits)
-		if _, taken := s.sessions[ses.pid]; !taken && ses.pid != 0 {
-			s.sessions[ses.pid] = ses
-			return true
-		}
+		pid = node | binary.BigEndian.Uint32(b[:])>>(32-sessionBits)
 	}
+	return pid, secret
 }
 
 // cancelRequest does what a client's CancelRequest asks for, here or at the node that the key names. Nobody is told whether
@@ -79,8 +82,12 @@ func (s *Server) cancelRequest(pid uint32, secret []byte) {
 // the backend has taken the request, and false if there is no such session.
 func (s *Server) Cancel(ctx context.Context, pid uint32, secret []byte) bool {
 	s.mu.Lock()
-	ses := s.sessions[pid]
+	ses, o := s.sessions[pid], s.operators[pid]
 	s.mu.Unlock()
+	if o != nil && subtle.ConstantTimeCompare(o.secret, secret) == 1 {
+		o.giveUp()
+		return true
+	}
 	if ses == nil || subtle.ConstantTimeCompare(ses.secret, secret) != 1 {
 		return false
 	}

@@ -47,6 +47,8 @@ type core struct {
 	user string
 	db   string
 
+	tally tally // atomic
+
 	// bytes
 	in       []byte // from the client, from inOff on not consumed yet
 	inOff    int
@@ -176,7 +178,10 @@ func (c *core) clientSpace() []byte {
 	return c.in[len(c.in):cap(c.in)]
 }
 
-func (c *core) clientRead(n int) { c.in = c.in[:len(c.in)+n] }
+func (c *core) clientRead(n int) {
+	c.in = c.in[:len(c.in)+n]
+	c.tally.received.Add(uint64(n))
+}
 
 // consume handles the next client frame, or what there is of one that is passed on unseen. It returns false if more bytes
 // are needed.
@@ -311,6 +316,7 @@ func (c *core) terminate(e *pg.Error) {
 
 // written tells that all of out has left for the client.
 func (c *core) written() {
+	c.tally.sent.Add(uint64(len(c.out)))
 	if len(c.out) > c.outMark {
 		c.flushed = true
 	}

@@ -252,6 +252,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		c.expect, c.expectOff = c.expect[:0], 0
 		return nil
 	}
+	c.tally.answered(status, !e.quietZ)
 	if !e.quietZ {
 		if status == 'I' {
 			status = c.virtualStatus()
@@ -432,7 +433,8 @@ func (c *core) sessionDone(plan *sqlkey.Plan) {
 		if plan.Setting == "DISCARD ALL" {
 			c.stmts.clear()
 			c.srv.Prepared.Clear()
-			c.srv.Unnamed, c.pinned = 0, ""
+			c.srv.Unnamed = 0
+			c.keep("")
 		}
 	}
 }

@@ -175,6 +175,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		},
 		MaxClients: o.maxClients, MaxFrame: o.maxFrame, StartupTimeout: 3 * time.Second,
 		Metrics: r.counts, Logger: log,
+		Console: wire.ConsoleConfig{Users: []string{testUser}, Version: "test", Known: []string{testUser}},
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -246,7 +246,6 @@ func (c *core) wanted() *settings {
 
 // refused tells that hop could not be had. The next candidate is tried if that may help.
 func (c *core) refused(err error) {
-	c.lastErr = err
 	var ce *pool.ConnectError
 	if errors.As(err, &ce) && ce.Elsewhere() && c.tried+1 < len(c.hops) {
 		c.tried++
@@ -272,6 +271,8 @@ func (c *core) refusal(err error) *pg.Error {
 		return pg.NewError(pg.CodeCannotConnectNow, "no backend of shard "+c.srvShard+" that could run this can be reached").
 			WithDetail(ce.Error()).
 			WithHint("Nothing was sent: the statement can be tried again.")
+	case errors.As(err, &pe):
+		return pe
 	}
 	return pg.NewError(pg.CodeCannotConnectNow, err.Error())
 }
@@ -281,7 +282,8 @@ func (c *core) returned() {
 	if c.srvHop != nil {
 		c.srvHop.Gauge.InFlight.Add(-1)
 	}
-	c.srv, c.srvHop, c.broken, c.pinned, c.status = nil, nil, false, "", 'I'
+	c.srv, c.srvHop, c.broken, c.status = nil, nil, false, 'I'
+	c.keep("")
 	c.serverOpen, c.copyIn, c.scratch, c.fatal = false, false, false, nil
 	renew := c.worn
 	c.worn = false

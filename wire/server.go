@@ -13,6 +13,7 @@ import (
 
 	"rangefinder/fib"
 	"rangefinder/rib"
+	"rangefinder/wire/console"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
@@ -47,6 +48,7 @@ type Config struct {
 	RequireTLS     bool                                                 // see pg.AcceptConfig
 	Metrics        Metrics
 	Logger         *slog.Logger
+	Console        ConsoleConfig
 }
 
 // Server accepts client connections and runs their sessions.
@@ -57,6 +59,8 @@ type Server struct {
 	pools  *pool.Pools
 	log    *slog.Logger
 	accept pg.AcceptConfig
+	gates  map[string]*gate // by database
+	queue  *pool.Conn       // stands for the connection that a session waits for
 
 	// atomic
 	draining atomic.Bool
@@ -73,10 +77,14 @@ type Server struct {
 	conns     map[net.Conn]struct{} // all, from accept to close
 	sessions  map[uint32]*session   // by pid
 	fresh     map[pool.Identity]*fresh
+	operators map[uint32]*operator       // by pid
+	ended     map[string]*console.Totals // of sessions that are over, by database
 
-	ctx    context.Context // ends when sessions are to be ended by force
-	cancel context.CancelFunc
-	done   sync.WaitGroup
+	ctx      context.Context // ends when sessions are to be ended by force
+	cancel   context.CancelFunc
+	stopping context.Context // ends when the server begins to shut down
+	stop     context.CancelFunc
+	done     sync.WaitGroup
 }
 
 type catalogOf struct {
@@ -91,7 +99,12 @@ func NewServer(cfg Config) *Server {
 		cfg: cfg, pools: cfg.Pools, log: cfg.Logger,
 		listeners: make(map[net.Listener]struct{}), conns: make(map[net.Conn]struct{}),
 		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh),
-		ctx: ctx, cancel: cancel,
+		ctx: ctx, cancel: cancel, gates: make(map[string]*gate), queue: new(pool.Conn),
+		operators: make(map[uint32]*operator), ended: make(map[string]*console.Totals),
+	}
+	s.stopping, s.stop = context.WithCancel(ctx)
+	for name := range cfg.Databases {
+		s.gates[name], s.ended[name] = new(gate), new(console.Totals)
 	}
 	s.buffers.New = func() any { return new(buffers) }
 	s.reads.New = func() any { b := make([]byte, serverBuffer); return &b }
@@ -186,22 +199,32 @@ func (s *Server) serve(conn net.Conn) {
 		s.cancelRequest(client.Startup.PID, client.Startup.Secret)
 		return
 	}
+	if client.Database == console.Name {
+		s.serveConsole(client)
+		return
+	}
 	ses, e := s.begin(client)
 	if e != nil {
-		client.Conn.SetWriteDeadline(time.Now().Add(time.Second))
-		client.Conn.Write(pg.AppendError(nil, e.Fatal()))
-		s.log.Info("client refused", "client", conn.RemoteAddr(), "user", client.User, "database", client.Database, "err", e)
+		s.refuse(client, e)
 		return
 	}
 	defer func() {
 		client.Conn.Close() // over TLS with a farewell, by which the client knows that nothing was cut off
 		s.mu.Lock()
 		delete(s.sessions, ses.pid)
+		ses.core.tally.addTo(s.ended[ses.id.Database])
 		s.mu.Unlock()
 	}()
 	if !ses.runRaw(s.ctx) {
 		ses.run(s.ctx)
 	}
+}
+
+// refuse tells an authenticated client why it cannot go on.
+func (s *Server) refuse(client *pg.Client, e *pg.Error) {
+	client.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+	client.Conn.Write(pg.AppendError(nil, e.Fatal()))
+	s.log.Info("client refused", "client", client.Conn.RemoteAddr(), "user", client.User, "database", client.Database, "err", e)
 }
 
 // begin makes the session of an authenticated client and writes what a server says at the start of one.
@@ -211,7 +234,12 @@ func (s *Server) begin(client *pg.Client) (*session, *pg.Error) {
 			WithHint("Name it under [[databases]] in the node's configuration.")
 	}
 	id := pool.Identity{User: client.User, Database: client.Database}
+	g := s.gates[client.Database]
+	if err := s.pass(s.ctx, g, client.Conn); err != nil {
+		return nil, asError(err)
+	}
 	f, e := s.freshFor(s.ctx, id)
+	g.leave()
 	if e != nil {
 		return nil, e
 	}
@@ -234,7 +262,7 @@ func (s *Server) begin(client *pg.Client) (*session, *pg.Error) {
 			c.clientParams[name] = x.value
 		}
 	}
-	ses := &session{server: s, client: client.Conn, id: id, core: c}
+	ses := &session{server: s, client: client.Conn, id: id, core: c, gate: g, connected: time.Now()}
 	if !s.register(ses, client.Minor) {
 		return nil, pg.NewError(pg.CodeTooManyConnections, "sorry, too many clients already")
 	}
@@ -265,6 +293,7 @@ func (s *Server) Stats() Stats {
 // It returns ctx's error if sessions had to be cut off.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
+	s.stop()
 	s.mu.Lock()
 	for ln := range s.listeners {
 		ln.Close()

@@ -23,6 +23,9 @@ type session struct {
 	id     pool.Identity
 	pid    uint32 // with secret, the key of a CancelRequest
 	secret []byte
+	gate   *gate
+
+	connected time.Time
 
 	// owned by the session's goroutine
 	core    *core
@@ -31,11 +34,13 @@ type session struct {
 	raw     rawState   // of the raw transport
 
 	// atomic
-	idle atomic.Bool // waiting for the client, outside any transaction
+	idle atomic.Bool               // waiting for the client, outside any transaction
+	has  atomic.Pointer[pool.Conn] // the server connection; the server's queue while there is none yet
 
 	// guarded by mu
 	mu      sync.Mutex
-	running *pool.Conn // what a CancelRequest would cancel
+	running *pool.Conn              // what a CancelRequest would cancel
+	held    context.CancelCauseFunc // or this: the wait for RESUME
 }
 
 const (
@@ -78,11 +83,19 @@ func (s *session) run(ctx context.Context) {
 
 // acquire gets the connection that the core wants, or tells it why there is none.
 func (s *session) acquire(ctx context.Context) {
+	s.has.Store(s.server.queue)
+	if !s.pass(ctx) {
+		s.has.Store(nil)
+		return
+	}
 	conn, err := s.server.pools.Get(ctx, s.core.hop.Backend, s.id)
 	if err != nil {
+		s.has.Store(nil)
+		s.gate.leave()
 		s.core.refused(err)
 		return
 	}
+	s.has.Store(conn)
 	s.mu.Lock()
 	s.running = conn
 	s.mu.Unlock()
@@ -96,6 +109,7 @@ func (s *session) release(clean bool) {
 	s.mu.Lock()
 	s.running = nil
 	s.mu.Unlock()
+	s.has.Store(nil)
 	if !clean {
 		conn.Discard()
 	}
@@ -106,6 +120,7 @@ func (s *session) release(clean bool) {
 	if clean {
 		conn.Release()
 	}
+	s.gate.leave()
 	s.core.returned()
 }
 
@@ -264,6 +279,9 @@ func (s *session) brokeProtocol(err error) {
 func (s *session) cancel(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.held != nil {
+		s.held(errHeldCanceled)
+	}
 	if s.running == nil {
 		return
 	}

@@ -60,7 +60,9 @@ func (c *core) lookupBytes(sql []byte) *sqlkey.Plan {
 }
 
 func (c *core) planning() (time.Time, sqlkey.Env) {
-	return c.env.now(), sqlkey.Env{
+	now := c.env.now()
+	c.tally.asked.Store(now.UnixNano())
+	return now, sqlkey.Env{
 		Database: c.db, SearchPath: c.searchPath(), User: c.role(),
 		Backslashes: c.clientParams["standard_conforming_strings"] == "off", Encoding: c.clientParams["client_encoding"],
 	}
@@ -189,7 +191,7 @@ func (c *core) functionCall(frame []byte) {
 // emit sends the request in hand to the server connection.
 func (c *core) emit() {
 	if c.seg.pin != "" {
-		c.pinned = c.seg.pin
+		c.keep(c.seg.pin)
 	}
 	if c.seg.wrote {
 		c.tx.wrote = true

@@ -74,7 +74,7 @@ func TestGolden(t *testing.T) {
 func answer(input string) string {
 	commands, e := Parse(input)
 	if e != nil {
-		return fmt.Sprintf("%s %s\nHINT: %s\n", e.Code, e.Message, e.Hint)
+		return strings.TrimRight(fmt.Sprintf("%s %s\n%s", e.Code, e.Message, e.Hint), "\n") + "\n"
 	}
 	var b strings.Builder
 	for _, c := range commands {

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package wire
+
+func peerClosed(fd int) bool { return streamEnded(fd) }

@@ -1,0 +1,60 @@
+package wire
+
+import (
+	"sync/atomic"
+	"time"
+
+	"rangefinder/wire/console"
+)
+
+// tally is what is counted of a session, and what others may know of it. The session's goroutine writes it, alone; so nothing
+// here is contended.
+type tally struct {
+	// atomic
+	transactions atomic.Uint64 // that servers have ended
+	queries      atomic.Uint64 // ReadyForQuery messages passed on
+	received     atomic.Uint64 // bytes from the client
+	sent         atomic.Uint64 // bytes to the client
+	asked        atomic.Int64  // when its last statement was planned, in Unix nanoseconds; 0: none yet
+	pin          atomic.Pointer[string]
+}
+
+// answered counts an answer of the server, by the transaction status it ended with.
+func (t *tally) answered(status byte, passedOn bool) {
+	if passedOn {
+		t.queries.Add(1)
+	}
+	if status == 'I' {
+		t.transactions.Add(1)
+	}
+}
+
+// addTo adds what was counted to a database's totals.
+func (t *tally) addTo(d *console.Totals) {
+	d.Transactions += t.transactions.Load()
+	d.Queries += t.queries.Load()
+	d.Received += t.received.Load()
+	d.Sent += t.sent.Load()
+}
+
+// lastAsked is when the last statement was planned; before the first one it is connected.
+func (t *tally) lastAsked(connected time.Time) time.Time {
+	if ns := t.asked.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return connected
+}
+
+// keep ties the session to its server connection, for a reason; "" unties it.
+func (c *core) keep(reason string) {
+	if c.pinned == reason {
+		return
+	}
+	c.pinned = reason
+	if reason == "" {
+		c.tally.pin.Store(nil)
+		return
+	}
+	why := reason // the parameter itself would be allocated at every call
+	c.tally.pin.Store(&why)
+}
