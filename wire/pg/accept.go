@@ -325,7 +325,8 @@ func (a *acceptor) refuse(err error, timeout time.Duration) {
 	// TLS gives its own farewell five seconds, whatever deadline is set: closing below it ends that.
 	hurry := time.AfterFunc(timeout, func() { _ = a.raw.Close() })
 	defer hurry.Stop()
-	if a.mute {
+	if a.mute { // TLS has said why, if it could
+		linger(a.raw, timeout)
 		_ = a.raw.Close()
 		return
 	}
@@ -343,12 +344,16 @@ func (a *acceptor) refuse(err error, timeout time.Duration) {
 	if _, err := a.conn.Write(AppendError(nil, e)); err != nil || e.Code != CodeProtocolViolation {
 		return
 	}
-	// Who broke the protocol has probably sent more than was read. Closed at once, TCP would answer that with a reset,
-	// and the client might never see the message: so drain a little, for a moment.
-	if c, ok := a.conn.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
+	linger(a.conn, timeout)
+}
+
+// linger ends the output of a connection that is to be closed. Who broke the protocol has probably sent more than was read.
+// Closed at once, TCP would answer that with a reset, and the client might never see the message: so drain a little, for a moment.
+func linger(conn net.Conn, timeout time.Duration) {
+	if c, ok := conn.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
 		return
 	}
-	if a.conn.SetReadDeadline(time.Now().Add(min(timeout, lingerTimeout))) == nil {
-		_, _ = io.CopyN(io.Discard, a.conn, lingerBytes)
+	if conn.SetReadDeadline(time.Now().Add(min(timeout, lingerTimeout))) == nil {
+		_, _ = io.CopyN(io.Discard, conn, lingerBytes)
 	}
 }
