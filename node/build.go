@@ -146,7 +146,7 @@ func (n *Node) buildServer() *wire.Server {
 		Node: n.state.Node, ForwardCancel: n.forwardCancel,
 		MaxClients: clients, MaxFrame: int(n.cfg.Limits.Frame.Bytes), StartupTimeout: n.cfg.Limits.StartupTimeout.Duration,
 		TLS: n.tls.serverConfig(), RequireTLS: n.cfg.TLS.Require,
-		Metrics: n.metrics, Logger: n.log.With("part", "wire"),
+		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Console: n.consoleConfig(),
 	})
 }
 

@@ -24,6 +24,7 @@ type Config struct {
 	BackendTLS     BackendTLS `toml:"backend_tls" comment:"TLS towards all backends: statements, cancel requests, probes and checks alike."`
 	Pool           Pool       `toml:"pool" comment:"Connections to each backend."`
 	Limits         Limits     `toml:"limits" comment:"Bounds on what clients may ask for."`
+	Console        Console    `toml:"console" comment:"The admin database: psql with the database rangefinder."`
 	Databases      []Listing  `toml:"databases" comment:"Databases that clients may name."`
 	Users          []User     `toml:"users" comment:"Users that clients may log in as; the same name and password are used on the backends."`
 	Backends       []Backend  `toml:"backends" comment:"The PostgreSQL servers near this node. Other nodes hear of them by gossip."`
@@ -100,6 +101,11 @@ type Pool struct {
 	Size int      `toml:"size" comment:"Connections to one backend, over all users and databases."`
 	Wait Duration `toml:"wait" comment:"How long a statement waits for a free connection before it fails. 0s: it does not wait."`
 	Idle Duration `toml:"idle" comment:"A connection unused for this long is closed. 0s: never."`
+}
+
+// Console says who may use the admin database.
+type Console struct {
+	Users []string `toml:"users" comment:"Names from [[users]] that may look at this node, and pause databases on it. Empty: nobody."`
 }
 
 // Limits bounds what clients may ask for.

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"rangefinder/wire/console"
 )
 
 // Problem is one mistake in a configuration, and how to mend it.
@@ -151,6 +153,9 @@ func (c *checker) clients(cfg *Config) {
 			c.fail(key+".name", fmt.Sprintf("database %q is listed twice", d.Name), "")
 		}
 		databases[d.Name] = true
+		if d.Name == console.Name {
+			c.fail(key+".name", fmt.Sprintf("database %q is the console", d.Name), "clients cannot reach a database of that name through a node")
+		}
 		if d.Shard != "" {
 			c.name(key+".shard", d.Shard)
 		}
@@ -165,6 +170,11 @@ func (c *checker) clients(cfg *Config) {
 		c.secret(key, u.SecretRef)
 		if !u.given() {
 			c.fail(key+".password_env", fmt.Sprintf("user %q has no password", u.Name), "add password_env or password_file")
+		}
+	}
+	for i, name := range cfg.Console.Users {
+		if !users[name] {
+			c.fail(fmt.Sprintf("console.users[%d]", i), fmt.Sprintf("console.users: nobody can log in as %q", name), "list the user under [[users]] too")
 		}
 	}
 }

@@ -1,0 +1,66 @@
+package node
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"rangefinder/wire"
+	"rangefinder/wire/console"
+)
+
+// consoleConfig is what the console knows of the node as a whole.
+func (n *Node) consoleConfig() wire.ConsoleConfig {
+	c := wire.ConsoleConfig{Users: n.cfg.Console.Users, Version: Version(), Settings: func() []console.Setting { return settingsOf(&n.cfg) }}
+	for _, u := range n.cfg.Users {
+		c.Known = append(c.Known, u.Name)
+	}
+	return c
+}
+
+// settingsOf lists every key of a configuration as the file would write it, with its default. Secrets are not in it: the
+// configuration only says where they are.
+func settingsOf(cfg *Config) []console.Setting {
+	defaults := Defaults()
+	return appendSettings(nil, "", reflect.ValueOf(*cfg), reflect.ValueOf(defaults))
+}
+
+// appendSettings appends what stands below path. def may be the zero Value: in lists nothing has a default.
+func appendSettings(list []console.Setting, path string, v, def reflect.Value) []console.Setting {
+	if isText(v.Type()) || v.Kind() != reflect.Struct && (v.Kind() != reflect.Slice || v.Type().Elem().Kind() != reflect.Struct) {
+		s := console.Setting{Key: path, Value: settingText(v)}
+		if def.IsValid() {
+			s.Default = settingText(def)
+		}
+		return append(list, s)
+	}
+	if v.Kind() == reflect.Slice {
+		for i := range v.Len() {
+			list = appendSettings(list, path+"["+strconv.Itoa(i)+"]", v.Index(i), reflect.Value{})
+		}
+		return list
+	}
+	for _, key := range keysOf(v.Type()) {
+		field, _ := fieldByKey(v.Type(), key)
+		below := reflect.Value{}
+		if def.IsValid() {
+			below = def.FieldByIndex(field.Index)
+		}
+		list = appendSettings(list, join(path, key), v.FieldByIndex(field.Index), below)
+	}
+	return list
+}
+
+func settingText(v reflect.Value) string {
+	switch x := v.Interface().(type) {
+	case encoding.TextMarshaler:
+		if b, err := x.MarshalText(); err == nil {
+			return string(b)
+		}
+	case []string:
+		return strings.Join(x, ", ")
+	}
+	return fmt.Sprint(v.Interface())
+}
