@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
 
@@ -251,5 +254,136 @@ func TestShutdown(t *testing.T) {
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) || pe.Code != "57P01" {
 		t.Errorf("the idle session: %v", err)
+	}
+}
+
+// A statement that runs on is cut off when the time to drain is over, and so is a client that does not read its answer.
+func TestShutdownCutsOff(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	running := r.connect(pgx.QueryExecModeExec)
+	done := make(chan error, 1)
+	go func() {
+		_, err := running.Exec(context.Background(), "SELECT pg_sleep(60)")
+		done <- err
+	}()
+	deaf, err := pgconn.Connect(ctxOf(t), r.dsn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := deaf.Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Conn.Close()
+	if _, err := conn.Conn.Write(pg.AppendQuery(nil, "SELECT repeat('x', 1000) FROM generate_series(1, 1000000)")); err != nil {
+		t.Fatal(err)
+	}
+	r.busy(t, 2)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if err := r.server.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("Shutdown took %s", took)
+	}
+	if err := <-done; err == nil {
+		t.Error("the statement has ended well")
+	}
+	if s := r.server.Stats(); s.Sessions != 0 || s.Clients != 0 {
+		t.Errorf("left over: %+v", s)
+	}
+}
+
+// A client that dies while its answer is being written leaves nothing behind.
+func TestClientDiesInItsAnswer(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	for range 3 {
+		pc, err := pgconn.Connect(ctxOf(t), r.dsn())
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := pc.Hijack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Conn.Write(pg.AppendQuery(nil, "SELECT repeat('x', 1000) FROM generate_series(1, 1000000)")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.CopyN(io.Discard, h.Conn, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		h.Conn.(*net.TCPConn).SetLinger(0)
+		h.Conn.Close()
+	}
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		if s := r.server.Stats(); s.Sessions != 0 || s.Clients != 0 {
+			return errors.New("sessions are left over")
+		}
+		for _, s := range r.pools.Stats() {
+			if s.InUse != 0 {
+				return errors.New("server connections are left in use")
+			}
+		}
+		return nil
+	})
+}
+
+// A server connection that is reset while its session does nothing is found out by the next write.
+func TestServerResetsAnIdleTransaction(t *testing.T) {
+	var server atomic.Pointer[net.TCPConn]
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shard := servers(t)[0]
+	var wg sync.WaitGroup
+	wg.Go(func() { // passes bytes on to the real server
+		for {
+			near, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", shard.primary.Addr())
+			if err != nil {
+				near.Close()
+				continue
+			}
+			server.Store(near.(*net.TCPConn))
+			wg.Go(func() { io.Copy(far, near); far.Close() })
+			wg.Go(func() { io.Copy(near, far); near.Close() })
+		}
+	})
+	t.Cleanup(func() { ln.Close(); wg.Wait() }) // after the rig's own: its pool holds connections
+	r := newRig(t, rigOptions{})
+	b := rib.Backend{Name: "shard_1-primary", Shard: "shard_1", Region: "far", Addr: ln.Addr().String(), SystemID: shard.primary.SystemID()}
+	r.announce(b, rib.Primary)
+	pgtest.Eventually(t, 5*time.Second, func() error {
+		if hops := r.handle.Load().Slot("shard_1").Candidates().Writes; len(hops) != 1 || hops[0].Backend.Addr != b.Addr {
+			return errors.New("the new address is not known yet")
+		}
+		return nil
+	})
+	conn := r.connect(pgx.QueryExecModeExec)
+	tx, err := conn.Begin(ctxOf(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'x')"); err != nil {
+		t.Fatal(err)
+	}
+	server.Load().SetLinger(0)
+	server.Load().Close()
+	for range 2 { // the first write may still go into the void, the second cannot
+		if pe := pgErr(t, conn, "INSERT INTO notes VALUES (2, 'x')"); pe.Code != "08006" && pe.Code != "25P02" {
+			t.Errorf("%s %s", pe.Code, pe.Message)
+		}
+	}
+	if _, err := conn.Exec(ctxOf(t), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (3, 'x')"); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // The raw transport drives a core straight on the sockets: a query costs two writes, two reads, and one read that finds
@@ -19,6 +18,9 @@ import (
 //   - the client's callback never returns true before the session ends: what arrives while a statement runs is not missed;
 //   - a request is written inside the server's callback: its answer cannot come before the poller listens for it, so the
 //     next thing to do is to wait, not to read.
+//
+// Nothing in a callback may use the same connection by its own methods in the same direction, or close it: they would wait for
+// the callback to end.
 //
 // Everywhere else a read must find nothing before the wait, even after one that did not fill its buffer: the end of the
 // stream may have come with those bytes, and would not be told of again.
@@ -54,8 +56,10 @@ func (s *session) runRaw(ctx context.Context) bool {
 		case r.over:
 			return true
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Shutdown woke us. What to do about it is decided where the session next waits for its client.
-			s.client.SetReadDeadline(time.Time{})
+			// Shutdown woke us: to end at once, or to end where the session next waits for its client.
+			if !s.goesOn() {
+				return true
+			}
 		default: // closed by Shutdown
 			return true
 		}
@@ -172,7 +176,7 @@ func (s *session) driveServer(fd uintptr) bool {
 func (s *session) writeServerRaw(fd int) bool {
 	c := s.core
 	if err := s.joinWriter(); err != nil {
-		return s.lostOnWrite(err)
+		return s.lostRaw(fd, err)
 	}
 	n, err := retry(func() (int, error) { return syscall.Write(fd, c.toServer) })
 	switch {
@@ -181,10 +185,24 @@ func (s *session) writeServerRaw(fd int) bool {
 		return true
 	case err != nil && err != syscall.EAGAIN:
 		c.toServer = c.toServer[:0]
-		return s.lostOnWrite(err)
+		return s.lostRaw(fd, err)
 	}
 	s.writeLater(c.toServer[max(n, 0):])
 	return true
+}
+
+// lostRaw handles a failed write, as lostOnWrite does. It must not wait: this is the callback of that very socket.
+func (s *session) lostRaw(fd int, err error) bool {
+	c := s.core
+	if n, _ := retry(func() (int, error) { return syscall.Read(fd, s.buf) }); n > 0 {
+		if e := c.serverRead(s.buf[:n]); e != nil {
+			err = e
+		}
+	}
+	if !c.broken {
+		c.serverLost(err)
+	}
+	return false
 }
 
 // flushRaw writes what is due to the client, however long the client takes to read it. It always returns true: a client

@@ -454,7 +454,7 @@ func (c *core) serverLost(err error) {
 	settings := c.head() != nil && c.head().settings
 	retry := c.tried+1 < len(c.hops) && (settings || c.seg.retry && !c.flushed)
 	wasIn := c.onServer() && !c.scratch || c.tx.inServer
-	synced := false
+	synced := settings && c.seg.sync // the request itself has not been sent yet
 	for i := c.expectOff; i < len(c.expect); i++ {
 		synced = synced || c.expect[i].kind == 'S'
 	}

@@ -302,3 +302,18 @@ func (w testWriter) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// busy waits until n server connections are lent out.
+func (r *rig) busy(t *testing.T, n int) {
+	t.Helper()
+	pgtest.Eventually(t, 5*time.Second, func() error {
+		used := 0
+		for _, s := range r.pools.Stats() {
+			used += s.InUse
+		}
+		if used != n {
+			return fmt.Errorf("%d server connections in use, want %d", used, n)
+		}
+		return nil
+	})
+}

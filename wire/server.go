@@ -313,21 +313,42 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-gone:
 	case <-ctx.Done():
 		err = ctx.Err()
-		s.mu.Lock()
-		for conn := range s.conns {
-			conn.Close()
+		s.cutOff()
+		select {
+		case <-gone:
+		case <-time.After(lastWait):
+			s.log.Error("sessions did not end when they were cut off", "sessions", s.Stats().Sessions)
 		}
-		for _, ses := range s.sessions {
-			ses.mu.Lock()
-			if ses.running != nil {
-				ses.running.Net.Close()
-			}
-			ses.mu.Unlock()
-		}
-		s.mu.Unlock()
-		s.cancel()
-		<-gone
 	}
 	s.cancel()
 	return err
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// lastWait is for sessions that have been cut off: nothing that they do may take that long.
+const lastWait = 5 * time.Second
+
+// cutOff ends all sessions, wherever they are. A session lives in a callback of its sockets, and Close would wait for that
+// callback: so the sockets get a deadline that has passed, which wakes whoever waits for one.
+func (s *Server) cutOff() {
+	s.cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	alive := make(map[net.Conn]bool, len(s.sessions))
+	for _, ses := range s.sessions {
+		alive[ses.client] = true
+		ses.client.SetDeadline(longAgo)
+		ses.mu.Lock()
+		if ses.running != nil {
+			ses.running.Net.SetDeadline(longAgo)
+		}
+		ses.mu.Unlock()
+	}
+	for conn := range s.conns {
+		if !alive[conn] { // a handshake, or below TLS
+			conn.Close()
+		}
+	}
 }

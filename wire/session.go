@@ -99,6 +99,9 @@ func (s *session) acquire(ctx context.Context) {
 	s.mu.Lock()
 	s.running = conn
 	s.mu.Unlock()
+	if ctx.Err() != nil { // cut off meanwhile, by somebody who did not see this connection
+		conn.Net.SetDeadline(longAgo)
+	}
 	s.core.acquired(conn)
 }
 
@@ -236,7 +239,10 @@ func (s *session) readClient() bool {
 			return true
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			// Shutdown woke us: go if nothing is under way, else go on.
-			s.client.SetReadDeadline(time.Time{})
+			if !s.goesOn() {
+				c.closing = true
+				return true
+			}
 		case err != nil:
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				s.server.log.Debug("client gone", "client", s.client.RemoteAddr(), "err", err)
@@ -245,6 +251,12 @@ func (s *session) readClient() bool {
 			return true
 		}
 	}
+}
+
+// goesOn takes back the deadline that woke the session, unless the session is to end at once.
+func (s *session) goesOn() bool {
+	s.client.SetReadDeadline(time.Time{})
+	return s.server.ctx.Err() == nil // asked last: whoever ends it sets the deadline after that
 }
 
 func (s *session) readServer() {
