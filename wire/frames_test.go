@@ -1,0 +1,128 @@
+package wire_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/wire/pg"
+)
+
+// readFrames reads up to the next ReadyForQuery and returns the frames' types, without notices and parameters.
+func readFrames(conn net.Conn) (string, error) {
+	var types []byte
+	var head [pg.HeaderSize]byte
+	for {
+		if _, err := io.ReadFull(conn, head[:]); err != nil {
+			return string(types), err
+		}
+		n := int(head[1])<<24 | int(head[2])<<16 | int(head[3])<<8 | int(head[4])
+		if _, err := io.CopyN(io.Discard, conn, int64(n-4)); err != nil {
+			return string(types), err
+		}
+		if head[0] != 'S' && head[0] != 'N' {
+			types = append(types, head[0])
+		}
+		if head[0] == 'Z' {
+			return string(types), nil
+		}
+	}
+}
+
+// Whatever happens to the replica that is read from, each request has exactly one answer: its frames, or an error.
+func TestEveryRequestHasOneAnswer(t *testing.T) {
+	shards := ownShards(t, 1)
+	r := newRig(t, rigOptions{shards: shards})
+	load, err := pgconn.Connect(ctxOf(t), r.dsn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load.Exec(ctxOf(t), "INSERT INTO orders (customer_id, id) VALUES (1, 1)").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	load.Close(ctxOf(t))
+	if err := shards[0].replica.CaughtUp(ctxOf(t)); err != nil {
+		t.Fatal(err)
+	}
+	prepared := pg.AppendParse(nil, "s", "SELECT id FROM orders WHERE customer_id = $1", nil)
+	var bind []byte
+	body := "\x00s\x00\x00\x00\x00\x01\x00\x00\x00\x011\x00\x00"
+	bind = append(bind, 'B', 0, 0, 0, byte(len(body)+4))
+	bind = append(bind, body...)
+	execute := pg.AppendSync(pg.AppendExecute(pg.AppendDescribe(bind, 'P', ""), "", 0))
+
+	var answers, failed atomic.Int64
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for i := range 8 {
+		pc, err := pgconn.Connect(ctxOf(t), r.dsn()+fmt.Sprintf(" application_name=client%d", i)) // so that settings are replayed
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := pc.Hijack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			defer h.Conn.Close()
+			ask := func(request []byte) string {
+				h.Conn.SetDeadline(time.Now().Add(20 * time.Second))
+				if _, err := h.Conn.Write(request); err != nil {
+					return err.Error()
+				}
+				types, err := readFrames(h.Conn)
+				if err != nil {
+					return types + " " + err.Error()
+				}
+				return types
+			}
+			if got := ask(pg.AppendSync(bytes.Clone(prepared))); got != "1Z" {
+				t.Errorf("Parse is answered by %q", got)
+				return
+			}
+			for !stop.Load() {
+				switch got := ask(execute); got {
+				case "2TDCZ":
+					answers.Add(1)
+				case "EZ":
+					failed.Add(1)
+				default:
+					t.Errorf("a request is answered by %q", got)
+					return
+				}
+			}
+		})
+	}
+	for round := range 6 {
+		from := answers.Load()
+		pgtest.Eventually(t, 20*time.Second, func() error {
+			if answers.Load()-from < 300 {
+				return errors.New("no answers")
+			}
+			return nil
+		})
+		if round%2 == 0 {
+			err = shards[0].replica.Kill()
+		} else {
+			err = shards[0].replica.Start(ctxOf(t))
+			r.table.Health().Evidence("shard_1-replica", false, "")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	if failed.Load() != 0 {
+		t.Errorf("%d of %d reads failed, although the primary was there", failed.Load(), answers.Load())
+	}
+}
