@@ -17,23 +17,32 @@ import (
 	"rangefinder/wire/pg"
 )
 
-// readFrames reads up to the next ReadyForQuery and returns the frames' types, without notices and parameters.
-func readFrames(conn net.Conn) (string, error) {
+// readFrames reads up to the next ReadyForQuery and returns the frames' types, without notices and parameters, and the error
+// among them.
+func readFrames(conn net.Conn) (string, *pg.Error, error) {
 	var types []byte
+	var failure *pg.Error
 	var head [pg.HeaderSize]byte
 	for {
 		if _, err := io.ReadFull(conn, head[:]); err != nil {
-			return string(types), err
+			return string(types), failure, err
 		}
 		n := int(head[1])<<24 | int(head[2])<<16 | int(head[3])<<8 | int(head[4])
-		if _, err := io.CopyN(io.Discard, conn, int64(n-4)); err != nil {
-			return string(types), err
+		body := make([]byte, n-4)
+		if _, err := io.ReadFull(conn, body); err != nil {
+			return string(types), failure, err
+		}
+		if head[0] == 'E' {
+			var err error
+			if failure, err = pg.DecodeError(body); err != nil {
+				return string(types), failure, err
+			}
 		}
 		if head[0] != 'S' && head[0] != 'N' {
 			types = append(types, head[0])
 		}
 		if head[0] == 'Z' {
-			return string(types), nil
+			return string(types), failure, nil
 		}
 	}
 }
@@ -79,9 +88,12 @@ func TestEveryRequestHasOneAnswer(t *testing.T) {
 				if _, err := h.Conn.Write(request); err != nil {
 					return err.Error()
 				}
-				types, err := readFrames(h.Conn)
+				types, failure, err := readFrames(h.Conn)
 				if err != nil {
 					return types + " " + err.Error()
+				}
+				if failure != nil {
+					t.Logf("%s: %s (%s)", failure.Code, failure.Message, failure.Detail)
 				}
 				return types
 			}

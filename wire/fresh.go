@@ -52,11 +52,7 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity) (*fresh, *pg.Er
 			s.mu.Unlock()
 			return now, nil
 		}
-		last = err
-		var ce *pool.ConnectError
-		if errors.As(err, &ce) && !ce.Elsewhere() {
-			break
-		}
+		last = err // also a refusal: a replica that is behind may lack the role or the database that another copy has
 	}
 	if f != nil {
 		return f, nil

@@ -247,7 +247,8 @@ func (c *core) wanted() *settings {
 // refused tells that hop could not be had. The next candidate is tried if that may help.
 func (c *core) refused(err error) {
 	var ce *pool.ConnectError
-	if errors.As(err, &ce) && ce.Elsewhere() && c.tried+1 < len(c.hops) {
+	// A replica that is behind may lack the role or the database that another copy has.
+	if errors.As(err, &ce) && (ce.Elsewhere() || !c.need.write) && c.tried+1 < len(c.hops) {
 		c.tried++
 		c.setHop()
 		c.env.metrics.Failover(ce.Backend)
