@@ -9,7 +9,7 @@ import (
 
 // cache holds plans by text, or by normal form, and environment, bounded by bytes. Readers take no lock and write nothing but a plan's own
 // mark, and that only when it is not set: a hit scales with the processors. It is a table of buckets; a full bucket, or a
-// full stripe of the byte budget, gives up the entries that were not used since the clock last came by.
+// full stripe of the byte budget, gives up entries that were not used since the clock came by.
 type cache struct {
 	// constant
 	seed    maphash.Seed
@@ -21,9 +21,11 @@ type cache struct {
 
 const (
 	ways        = 8
+	maxChances  = 2
 	stripeCount = 16 // a power of two
-	// bytesPerSlot is what a plan is reckoned to take when the number of slots is chosen.
-	bytesPerSlot = 1024
+	// bytesPerSlot chooses the number of slots. It is about half of what a plan takes, so that few buckets are ever full: a
+	// full one gives up a plan for want of a slot, however useful.
+	bytesPerSlot = 512
 )
 
 type bucket [ways]atomic.Pointer[entry]
@@ -33,7 +35,7 @@ type stripe struct {
 	// guarded by mu
 	mu    sync.Mutex
 	bytes int64
-	hand  uint64 // the bucket that the clock looks at next
+	hand  uint64 // the slot that the clock looks at next, counted through the stripe's buckets
 	_     [32]byte
 }
 
@@ -48,7 +50,9 @@ type entry struct {
 	plan    *Plan
 	size    int64
 
-	used atomic.Bool
+	// chances is how often the clock still passes over it. With two, one that is used at least once a round always has one
+	// left, and a full bucket can tell it from those that are not used.
+	chances atomic.Int32
 }
 
 func newCache(maxBytes int64) *cache {
@@ -69,8 +73,8 @@ func (c *cache) get(hash uint64, normal bool, catalog *[32]byte, env *Env, sql s
 		if e == nil || e.hash != hash || e.normal != normal || e.sql != sql || e.env != *env || e.catalog != *catalog {
 			continue
 		}
-		if !e.used.Load() {
-			e.used.Store(true)
+		if e.chances.Load() != maxChances {
+			e.chances.Store(maxChances)
 		}
 		return e.plan
 	}
@@ -91,12 +95,10 @@ func (c *cache) put(hash uint64, normal bool, catalog *[32]byte, env *Env, sql s
 	if p := c.get(hash, normal, catalog, env, sql); p != nil {
 		return p
 	}
-	for turn := uint64(0); s.bytes+e.size > c.budget && turn <= 2*uint64(len(c.buckets))/stripeCount; turn++ {
-		b := &c.buckets[(s.hand*stripeCount+hash&(stripeCount-1))&c.mask]
+	for turn := uint64(0); s.bytes+e.size > c.budget && turn < (maxChances+1)*ways*uint64(len(c.buckets))/stripeCount; turn++ {
+		b := &c.buckets[(s.hand/ways*stripeCount+hash&(stripeCount-1))&c.mask]
+		c.sweep(s, &b[s.hand%ways])
 		s.hand++
-		for i := 0; i < ways && s.bytes+e.size > c.budget; i++ {
-			c.sweep(s, &b[i])
-		}
 	}
 	if s.bytes+e.size > c.budget {
 		return plan
@@ -116,7 +118,7 @@ func (c *cache) slot(s *stripe, b *bucket) *atomic.Pointer[entry] {
 	}
 	victim := &b[s.hand%ways]
 	for i := range b {
-		if !b[i].Load().used.Load() {
+		if b[i].Load().chances.Load() == 0 {
 			victim = &b[i]
 			break
 		}
@@ -126,10 +128,14 @@ func (c *cache) slot(s *stripe, b *bucket) *atomic.Pointer[entry] {
 	return victim
 }
 
-// sweep drops an entry that was not used since the last sweep.
+// sweep drops an entry that was not used for two rounds of the clock.
 func (c *cache) sweep(s *stripe, slot *atomic.Pointer[entry]) {
 	e := slot.Load()
-	if e == nil || e.used.Swap(false) {
+	if e == nil {
+		return
+	}
+	if left := e.chances.Load(); left > 0 { // a hit that comes between counts as not yet there
+		e.chances.Store(left - 1)
 		return
 	}
 	slot.Store(nil)

@@ -36,6 +36,7 @@ func TestNormalForm(t *testing.T) {
 		{"select .5", ""},
 		{"select x.5", ""},
 		{"select 1..2", ""},
+		{"select 1..x", ""},
 		{"select 1.2.3", ""},
 		{"select 1.2..3", ""},
 		{"select 1e", ""},

@@ -231,7 +231,8 @@ func TestWhatConstantsDecideIsNotShared(t *testing.T) {
 func TestSharedHitAllocatesNothing(t *testing.T) {
 	c, p := testCatalog(t), NewPlanner(PlannerConfig{})
 	for _, sql := range []string{
-		point, "select * from orders where customer_id = -42::bigint and x = 1.5", "select * from orders where customer_id = '42'::int8",
+		point, "select * from orders where customer_id = -42", "select * from orders where customer_id = - - 42 and x = -1.5",
+		"select * from orders where customer_id = -9223372036854775807", "select * from orders where customer_id = -42::bigint and x = 1.5", "select * from orders where customer_id = '42'::int8",
 		"select * from users where name = 'O''Brien'", "select * from devices where id = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
 		"insert into stock (tenant, sku, n) values (1, 'a', 5), (2, 'b', 6)",
 	} {
