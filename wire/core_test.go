@@ -78,6 +78,7 @@ type drive struct {
 	log    []string // what each backend was asked, in order
 	conns  map[string]*backend
 	cut    func(n int) int // how many of n bytes to hand over at once
+	then   func() []byte   // what the client sends once all before is answered; nil: it leaves
 	steps  int
 }
 
@@ -106,6 +107,10 @@ func (d *drive) run() {
 		switch c.next() {
 		case readClient:
 			d.flush()
+			if len(d.client) == 0 && d.then != nil {
+				d.client, d.then = d.then(), nil
+				continue
+			}
 			if len(d.client) == 0 {
 				c.closing = true
 				continue
@@ -485,4 +490,27 @@ func FuzzCore(f *testing.F) {
 		d.run()
 		types(t, d.out)
 	})
+}
+
+// A session's reads stay on the primary for a second after its write, counted from the write's end, and no longer.
+func TestCoreReadsAfterWrite(t *testing.T) {
+	e := testEnv(t)
+	k := keyOf(t, e, "shard_1")
+	read := query(fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k))
+	for _, c := range []struct {
+		after time.Duration
+		want  string
+	}{{900 * time.Millisecond, "shard_1-far"}, {1100 * time.Millisecond, "shard_1-here"}} {
+		d := newDrive(t, query(fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", k)))
+		now := time.Unix(5000, 0)
+		d.core.env.now = func() time.Time { return now }
+		d.then = func() []byte {
+			now, d.log = now.Add(c.after), nil
+			return read
+		}
+		d.run()
+		if len(d.log) != 1 || !strings.HasPrefix(d.log[0], c.want+" ") {
+			t.Errorf("%s after the write: %q, want %s", c.after, d.log, c.want)
+		}
+	}
 }

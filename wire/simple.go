@@ -118,7 +118,9 @@ func pinReason(plan *sqlkey.Plan) string {
 
 // refusedByState refuses what a failed transaction block must refuse.
 func (c *core) refusedByState(plan *sqlkey.Plan) *pg.Error {
-	if !c.tx.open || !c.tx.failed || plan.Tx == sqlkey.TxCommit || plan.Tx == sqlkey.TxRollback {
+	ends := plan.Tx == sqlkey.TxCommit || plan.Tx == sqlkey.TxRollback
+	onServer := c.onServer() && c.status == 'E' && plan.Tx != sqlkey.TxRollbackTo // which the server knows more of
+	if ends || !onServer && (!c.tx.open || !c.tx.failed) {
 		return nil
 	}
 	if plan.Tx == sqlkey.TxRollbackTo {
