@@ -60,6 +60,7 @@ type core struct {
 	passHide bool     // or not even passed on
 	popAfter bool     // it ends what the first expectation waits for
 	copyLeft int      // bytes still to come of a client's CopyData frame that is passed on unseen
+	copyDrop bool     // or not even passed on: the COPY has failed
 
 	// the client's view
 	settings     settings
@@ -94,6 +95,7 @@ type core struct {
 	hop      *fib.NextHop
 	lastErr  error
 	outMark  int  // length of out when the request was dispatched
+	silent   bool // nothing has come from the server since the request was sent
 	flushed  bool // bytes of the answer have left for the client
 	redo     bool // the replica cannot do it: run it again on the primary once its answer is read
 	retrying bool // the backend died: run it again on the next candidate
@@ -111,6 +113,7 @@ type core struct {
 	copyIn     bool
 	copied     bool // the request in hand is or was a COPY FROM
 	copyExt    bool
+	looseSync  bool // a Sync was sent behind the COPY: the server ignores it while it takes data, but may have failed before
 	broken     bool // close the connection instead of giving it back
 	worn       bool // the same, once it is idle: what is prepared there is out of date
 	fatal      *pg.Error
@@ -131,7 +134,7 @@ func (c *core) next() request {
 			return acquire
 		case c.closing:
 			if c.srv != nil {
-				if c.idleServer() && c.pinned == "" && !c.worn {
+				if c.idleServer() && c.pinned == "" && !c.worn && len(c.toServer)+len(c.srvIn) == 0 {
 					return releaseServer
 				}
 				return discardServer
@@ -140,7 +143,7 @@ func (c *core) next() request {
 		case c.waiting() && !c.copyIn:
 			return readServer
 		case c.srv != nil && c.idleServer() && c.pinned == "":
-			if c.worn {
+			if c.worn || len(c.toServer) > 0 || len(c.srvIn) > 0 { // something is still on its way there, or from there
 				return discardServer
 			}
 			return releaseServer
@@ -156,7 +159,7 @@ func (c *core) waiting() bool { return c.expectOff < len(c.expect) }
 
 // idleServer reports whether nothing of the session lives on the server connection: no transaction, no answer due.
 func (c *core) idleServer() bool {
-	return !c.waiting() && c.status == 'I' && !c.serverOpen && !c.copyIn
+	return !c.waiting() && c.status == 'I' && !c.serverOpen && !c.copyIn && (c.copyLeft == 0 || c.copyDrop)
 }
 
 // idle reports whether the session could end here without loss.
@@ -192,15 +195,17 @@ func (c *core) consume() bool {
 		if n == 0 {
 			return false
 		}
-		c.passToServer(buf[:n])
+		if !c.copyDrop {
+			c.passToServer(buf[:n])
+		}
 		c.copyLeft -= n
 		c.inOff += n
 		return c.copyLeft == 0
 	}
-	if c.copyIn && len(buf) >= pg.HeaderSize && buf[0] == 'd' {
+	if len(buf) >= pg.HeaderSize && buf[0] == 'd' {
 		length := int(uint32(buf[1])<<24|uint32(buf[2])<<16|uint32(buf[3])<<8|uint32(buf[4])) + 1
 		if length >= pg.HeaderSize && length <= 1<<30+pg.HeaderSize {
-			c.copyLeft = length
+			c.copyLeft, c.copyDrop = length, !c.copyIn
 			return true
 		}
 	}
@@ -313,6 +318,10 @@ func (c *core) terminate(e *pg.Error) {
 	c.out = pg.AppendError(c.out, e.Fatal())
 	c.closing = true
 }
+
+// holds reports whether the client's bytes wait for the server's: once the client has seen any of an answer, the request cannot
+// go to another backend any more if this one dies.
+func (c *core) holds() bool { return c.silent && c.seg.retry && c.waiting() }
 
 // written tells that all of out has left for the client.
 func (c *core) written() {

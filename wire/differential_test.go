@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -150,6 +151,9 @@ func tell(t *testing.T, addr, database string, steps []step) []string {
 	return words
 }
 
+// temporary is the schema of a connection's temporary objects.
+var temporary = regexp.MustCompile(`pg_temp_\d+`)
+
 // inWords renders a frame as far as the two must be alike: where in its source a server raised an error is its own business.
 func inWords(typ byte, body []byte) string {
 	switch {
@@ -159,6 +163,7 @@ func inWords(typ byte, body []byte) string {
 			return err.Error()
 		}
 		e.File, e.Line, e.Routine = "", "", ""
+		e.Where = temporary.ReplaceAllString(e.Where, "pg_temp")
 		return fmt.Sprintf("%c %s %s %q detail %q hint %q at %q where %q %s", typ, e.Severity, e.Code, e.Message, e.Detail, e.Hint, e.Position, e.Where, e.Constraint)
 	case typ == 'A': // the sender's process
 		return fmt.Sprintf("A %q", body[4:])

@@ -56,7 +56,7 @@ func (s *session) runRaw(ctx context.Context) bool {
 		case r.over:
 			return true
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Shutdown woke us: to end at once, or to end where the session next waits for its client.
+			// The ear woke us, or Shutdown: to end at once, or to end where the session next waits for its client.
 			if !s.goesOn() {
 				return true
 			}
@@ -99,6 +99,9 @@ func (s *session) readRaw() bool {
 		c.terminate(errDraining)
 		return true
 	}
+	if s.hear() {
+		return true
+	}
 	c.unpark(&s.server.buffers)
 	space := c.clientSpace()
 	n, err := retry(func() (int, error) { return syscall.Read(r.clientFD, space) })
@@ -106,6 +109,7 @@ func (s *session) readRaw() bool {
 	case n > 0:
 		c.clientRead(n)
 	case err == syscall.EAGAIN:
+		s.listen()
 		c.park(&s.server.buffers)
 		return false
 	default: // end of file, or the client is gone
@@ -119,7 +123,7 @@ func (s *session) serverRaw() {
 	c, r := s.core, &s.raw
 	conn := c.srv
 	raw := conn.Raw()
-	if raw == nil {
+	if raw == nil || s.ear != nil {
 		if s.flushServer() && s.flushRaw() {
 			s.readServer()
 		}
@@ -209,7 +213,7 @@ func (s *session) lostRaw(fd int, err error) bool {
 // that is gone ends the session at the core's next step.
 func (s *session) flushRaw() bool {
 	c, r := s.core, &s.raw
-	if len(c.out) == 0 {
+	if len(c.out) == 0 || c.holds() {
 		return true
 	}
 	rest := c.out

@@ -70,6 +70,7 @@ func (c *core) pop() {
 
 // serverRead takes bytes from the server connection. An error means that they are not PostgreSQL's protocol.
 func (c *core) serverRead(p []byte) error {
+	c.silent = false
 	if len(c.srvIn) > 0 {
 		c.srvIn = append(c.srvIn, p...)
 		p = c.srvIn
@@ -142,6 +143,11 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 	case 'E':
 		return c.serverError(frame, body)
 	}
+	if h == nil && typ == 'Z' && c.looseSync {
+		c.looseSync, c.skip = false, false
+		c.push(expectation{kind: 'S'})
+		h = c.head()
+	}
 	if h == nil {
 		return fmt.Errorf("frame of type %q that nobody asked for", typ)
 	}
@@ -162,6 +168,7 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 			c.out = append(c.out, frame...)
 		}
 		if h.kind == 'E' {
+			c.looseSync = false
 			c.pop()
 		}
 		return nil
@@ -173,6 +180,7 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		if c.copyExt && c.expectOff+1 < len(c.expect) && c.expect[c.expectOff+1].kind == 'S' {
 			// The server ignores a Sync while it takes COPY data; the client sends another behind it.
 			c.expect = append(c.expect[:c.expectOff+1], c.expect[c.expectOff+2:]...)
+			c.looseSync = true
 		}
 		c.seg.retry = false
 	case 'W':
@@ -282,6 +290,10 @@ func (c *core) serverError(frame, body []byte) error {
 	h := c.head()
 	if h == nil {
 		return fmt.Errorf("an error that nobody asked for: %s", e.Message)
+	}
+	if c.copyIn && c.copyExt {
+		c.serverOpen = true // it discards what comes before a Sync
+		c.worn = c.looseSync
 	}
 	c.copyIn = false
 	c.lastTag = append(c.lastTag[:0], "ROLLBACK"...)
@@ -441,94 +453,3 @@ func (c *core) sessionDone(plan *sqlkey.Plan) {
 
 // stale marks a server connection whose settings are not known: they are set anew before it is used.
 const stale = "?"
-
-// serverLost tells that the server connection has broken, or that what came from it is not PostgreSQL's protocol.
-func (c *core) serverLost(err error) {
-	if c.fatal == nil {
-		c.env.metrics.BackendError(c.srv.Backend.Name, pg.CodeConnectionFailure)
-	} else {
-		c.env.metrics.BackendError(c.srv.Backend.Name, c.fatal.Code)
-	}
-	name := c.srv.Backend.Name
-	midFrame := c.passing > 0 && !c.passHide
-	settings := c.head() != nil && c.head().settings
-	retry := c.tried+1 < len(c.hops) && (settings || c.seg.retry && !c.flushed)
-	wasIn := c.onServer() && !c.scratch || c.tx.inServer
-	synced := settings && c.seg.sync // the request itself has not been sent yet
-	for i := c.expectOff; i < len(c.expect); i++ {
-		synced = synced || c.expect[i].kind == 'S'
-	}
-	pinned := c.pinned
-	if c.status == 'I' {
-		c.settings = c.unsynced
-	}
-	c.expect, c.expectOff, c.toServer = c.expect[:0], 0, c.toServer[:0]
-	c.broken, c.status, c.serverOpen, c.copyIn = true, 'I', false, false
-	c.srvIn, c.passing = c.srvIn[:0], 0
-
-	if retry {
-		c.out = c.out[:c.outMark]
-		c.retrying = true
-		c.env.metrics.Failover(name)
-		return
-	}
-	if midFrame { // the client has half a row: there is no way to tell it anything but by ending
-		c.closing = true
-		c.tx = transaction{}
-		return
-	}
-	e := c.lostError(name, err, wasIn)
-	if pinned != "" {
-		c.terminate(e.WithDetail(e.Detail + " The session was tied to that connection: " + pinned + "."))
-		return
-	}
-	if c.tx.inServer || wasIn {
-		// The block is gone; the client learns it as it would of any failed one.
-		c.tx = transaction{open: true, failed: true, saved: c.tx.saved}
-		if c.committing() {
-			c.settings, c.tx = c.tx.saved, transaction{}
-		}
-	}
-	if c.tx.open {
-		c.tx.failed = true
-	}
-	if c.kind == 'S' {
-		c.undoFrom(0)
-		c.dropOps()
-		c.out = pg.AppendError(c.out, e)
-		if !synced {
-			c.skip = true
-			return
-		}
-		c.out = pg.AppendReady(c.out, c.virtualStatus())
-		return
-	}
-	c.out = pg.AppendError(c.out, e)
-	c.out = pg.AppendReady(c.out, c.virtualStatus())
-}
-
-// committing reports whether the request in hand was to end its transaction block.
-func (c *core) committing() bool {
-	return c.plan != nil && (c.plan.Tx == sqlkey.TxCommit || c.plan.Tx == sqlkey.TxRollback)
-}
-
-// lostError says what the loss of a server connection means for the request in hand.
-func (c *core) lostError(backend string, err error, wasIn bool) *pg.Error {
-	detail := ""
-	if c.fatal != nil {
-		detail = "Its last words: " + c.fatal.Message + "."
-	} else if err != nil {
-		detail = "The connection ended with: " + err.Error() + "."
-	}
-	commit := c.plan != nil && c.plan.Tx == sqlkey.TxCommit
-	switch {
-	case !c.seg.read && (!wasIn || commit):
-		return pg.NewError(pg.CodeTransactionResolutionUnknown, "the connection to backend "+backend+" was lost while the statement ran: whether it took effect is unknown").
-			WithDetail(detail).WithHint("Look before you try again.")
-	case wasIn:
-		return pg.NewError(pg.CodeConnectionFailure, "the connection to backend "+backend+" was lost: the transaction was rolled back").
-			WithDetail(detail).WithHint("Start the transaction again.")
-	}
-	return pg.NewError(pg.CodeConnectionFailure, "the connection to backend "+backend+" was lost while the statement ran").
-		WithDetail(detail).WithHint("It was a read: it can be tried again.")
-}

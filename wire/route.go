@@ -287,7 +287,8 @@ func (c *core) returned() {
 	c.keep("")
 	c.serverOpen, c.copyIn, c.scratch, c.fatal = false, false, false, nil
 	renew := c.worn
-	c.worn = false
+	c.worn, c.looseSync = false, false
+	c.toServer = c.toServer[:0]
 	c.srvIn, c.passing = c.srvIn[:0], 0
 	switch {
 	case c.redo:

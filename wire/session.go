@@ -31,6 +31,7 @@ type session struct {
 	core    *core
 	buf     []byte     // server bytes
 	writing chan error // a large write to the server that is under way
+	ear     *ear       // nil: nobody listens to the server while the session waits for its client
 	raw     rawState   // of the raw transport
 
 	// atomic
@@ -113,8 +114,13 @@ func (s *session) release(clean bool) {
 	s.running = nil
 	s.mu.Unlock()
 	s.has.Store(nil)
+	clean = clean && s.ear == nil
 	if !clean {
 		conn.Discard()
+		if s.ear != nil {
+			<-s.ear.said
+			s.stopListening()
+		}
 	}
 	if err := s.joinWriter(); err != nil && clean {
 		clean = false
@@ -144,7 +150,10 @@ func (s *session) flushServer() bool {
 		c.serverLost(err)
 		return false
 	}
-	if len(c.toServer) <= inlineWrite || c.copyIn {
+	if c.copyIn {
+		return s.writeCopy()
+	}
+	if len(c.toServer) <= inlineWrite {
 		_, err := c.srv.Net.Write(c.toServer)
 		c.sent()
 		if err != nil {
@@ -171,12 +180,9 @@ func (s *session) writeLater(p []byte) {
 // lostOnWrite handles a failed write. The server may have said why before it closed: that is read first.
 func (s *session) lostOnWrite(err error) bool {
 	c := s.core
-	if s.buf == nil {
-		s.buf = make([]byte, serverBuffer)
-	}
 	c.srv.Net.SetReadDeadline(time.Now().Add(time.Second))
-	if n, _ := c.srv.Net.Read(s.buf); n > 0 {
-		if e := c.serverRead(s.buf[:n]); e != nil {
+	if p, _ := s.readOrHear(); len(p) > 0 {
+		if e := c.serverRead(p); e != nil {
 			err = e
 		}
 	}
@@ -197,7 +203,7 @@ func (s *session) joinWriter() error {
 
 func (s *session) flushClient() bool {
 	c := s.core
-	if len(c.out) == 0 {
+	if len(c.out) == 0 || c.holds() {
 		return true
 	}
 	_, err := s.client.Write(c.out)
@@ -231,6 +237,10 @@ func (s *session) readClient() bool {
 			c.terminate(errDraining)
 			return true
 		}
+		if s.hear() {
+			return true
+		}
+		s.listen()
 		n, err := s.client.Read(c.clientSpace())
 		s.idle.Store(false)
 		c.clientRead(n)
@@ -238,7 +248,7 @@ func (s *session) readClient() bool {
 		case n > 0:
 			return true
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Shutdown woke us: go if nothing is under way, else go on.
+			// The ear woke us, or Shutdown: go if nothing is under way, else go on.
 			if !s.goesOn() {
 				c.closing = true
 				return true
@@ -260,23 +270,7 @@ func (s *session) goesOn() bool {
 }
 
 func (s *session) readServer() {
-	c := s.core
-	if s.buf == nil {
-		s.buf = make([]byte, serverBuffer)
-	}
-	n, err := c.srv.Net.Read(s.buf)
-	if n > 0 {
-		if e := c.serverRead(s.buf[:n]); e != nil {
-			s.brokeProtocol(e)
-			return
-		}
-	}
-	if err != nil && n == 0 {
-		if errors.Is(err, io.EOF) {
-			err = errEOF
-		}
-		c.serverLost(err)
-	}
+	s.fromServer(s.readOrHear())
 }
 
 // brokeProtocol ends a server connection on which a FATAL error came, or what is not PostgreSQL's protocol.

@@ -201,6 +201,7 @@ func (c *core) emit() {
 	if c.status == 'I' && !c.serverOpen {
 		c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
 	}
+	c.silent = true
 	c.seg.again = c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
 	c.seg.retry = c.seg.read && c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
 	if c.seg.opens && c.tx.open {

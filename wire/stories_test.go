@@ -162,7 +162,7 @@ func settingStories(string) []story {
 		{name: "set_config", steps: each("SELECT set_config('work_mem', '5MB', false)", "SHOW work_mem", "BEGIN", "SELECT set_config('work_mem', '6MB', true)", "SHOW work_mem", "COMMIT", "SHOW work_mem")},
 		{name: "discard", steps: each("DISCARD PLANS", "DISCARD SEQUENCES", "DISCARD TEMP", "BEGIN", "DISCARD ALL", "ROLLBACK")},
 		{name: "temporary tables", steps: each("CREATE TEMP TABLE tt (a int)", "INSERT INTO tt VALUES (1)", "SELECT * FROM tt", "DISCARD ALL", "SELECT * FROM tt")},
-		{name: "notifications", steps: []step{{simple("LISTEN x"), "Z"}, {simple("NOTIFY x, 'hello'"), "AZ"}, {simple("UNLISTEN x"), "Z"}, {simple("NOTIFY x, 'hello'"), "Z"}}},
+		{name: "notifications", steps: []step{{simple("LISTEN x"), "Z"}, {simple("NOTIFY x, 'hello'"), "AZ"}, {simple("SELECT pg_notify('x', 'later')"), "AZ"}, {simple("UNLISTEN x"), "Z"}, {simple("NOTIFY x, 'hello'"), "Z"}}},
 	}
 }
 
@@ -173,6 +173,17 @@ func copyStories(key string) []story {
 		{name: "copy in at once", steps: []step{{msg(simple(in), copyData("400\tx\n"), copyDone(), simple("SELECT 1")), "ZZ"}}},
 		{name: "copy fails", steps: []step{{simple(in), "G"}, {msg(copyData("400\tx\n"), copyFail("changed my mind")), "Z"}, {simple("SELECT count(*) FROM notes"), "Z"}}},
 		{name: "copy of bad rows", steps: []step{{simple(in), "G"}, {msg(copyData("1\tx\n"), copyDone()), "Z"}, {simple(in), "G"}, {msg(copyData("no\tx\n"), copyDone()), "Z"}, {simple("SELECT 1"), "Z"}}},
+		{name: "copy is told of an error at once", steps: []step{{simple(in), "G"}, {copyData("no\tx\n" + strings.Repeat("1000\tx\n", 20_000)), "EZ"}, {msg(copyData("2\n"), copyDone(), simple("SELECT 1")), "Z"}}},
+		{name: "copy is told of an error at once, in a transaction", steps: []step{{simple("BEGIN"), "Z"}, {simple(in), "G"}, {msg(copyData("no\tx\n"), copyData(strings.Repeat("1000\tx\n", 20_000))), "EZ"}, {msg(copyDone(), simple("SELECT 1"), simple("ROLLBACK")), "ZZ"}}},
+		{name: "copy is told of an error at once, extended", steps: []step{{msg(extended(in), syncs()), "G"}, {copyData("no\tx\n" + strings.Repeat("1000\tx\n", 20_000)), "E"}, {msg(copyData("2\n"), copyDone(), syncs(), simple("SELECT 1")), "ZZ"}}},
+		{name: "copy with many notices", steps: []step{
+			{simple("CREATE OR REPLACE FUNCTION pg_temp.tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE '%', repeat('x', 1000); RETURN NEW; END $$; CREATE TEMP TABLE told (a int); CREATE TRIGGER t BEFORE INSERT ON told FOR EACH ROW EXECUTE FUNCTION pg_temp.tell()"), "Z"},
+			{simple("COPY told FROM STDIN"), "G"}, {msg(copyData(strings.Repeat("1234567\n", 20_000)), copyDone()), "Z"},
+		}},
+		{name: "copy fails before its data", steps: []step{
+			{simple("CREATE OR REPLACE FUNCTION pg_temp.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$; CREATE TEMP TABLE told (a int); CREATE TRIGGER t BEFORE INSERT ON told EXECUTE FUNCTION pg_temp.no()"), "Z"},
+			{simple("COPY told FROM STDIN"), "GEZ"}, {msg(extended("COPY told FROM STDIN"), syncs()), "GEZ"}, {simple("SELECT 1"), "Z"},
+		}},
 		{name: "copy out", steps: each("COPY notes TO STDOUT", "COPY (SELECT item FROM orders WHERE customer_id = "+key+" ORDER BY id) TO STDOUT", "COPY (SELECT 1/0) TO STDOUT", "COPY missing TO STDOUT")},
 		{name: "copy among others", steps: []step{{simple("SELECT 1; COPY notes FROM STDIN; SELECT 2"), "G"}, {msg(copyData("400\tx\n"), copyDone()), "Z"}}},
 		{name: "copy twice in one text", steps: []step{{simple("COPY notes FROM STDIN; COPY notes FROM STDIN"), "G"}, {msg(copyData("400\tx\n"), copyDone()), "G"}, {msg(copyData("401\tx\n"), copyDone()), "Z"}}},
