@@ -13,7 +13,7 @@ func (c *core) serverLost(err error) {
 		c.env.metrics.BackendError(c.srv.Backend.Name, c.fatal.Code)
 	}
 	name := c.srv.Backend.Name
-	idle := !c.waiting() && !c.copyIn && len(c.toServer) == 0
+	idle := !c.waiting() && !c.copyIn && !c.serverOpen && len(c.toServer) == 0
 	midFrame := c.passing > 0 && !c.passHide
 	settings := c.head() != nil && c.head().settings
 	retry := c.tried+1 < len(c.hops) && (settings || c.seg.retry && !c.flushed)
@@ -23,14 +23,14 @@ func (c *core) serverLost(err error) {
 		synced = synced || c.expect[i].kind == 'S'
 	}
 	pinned := c.pinned
-	if c.status == 'I' {
+	if c.status == 'I' && !idle && !settings {
 		c.settings = c.unsynced
 	}
 	c.expect, c.expectOff, c.toServer = c.expect[:0], 0, c.toServer[:0]
 	c.broken, c.status, c.serverOpen, c.copyIn = true, 'I', false, false
 	c.srvIn, c.passing = c.srvIn[:0], 0
 
-	if retry {
+	if retry && !idle {
 		c.out = c.out[:c.outMark]
 		c.retrying = true
 		c.env.metrics.Failover(name)
@@ -47,6 +47,14 @@ func (c *core) serverLost(err error) {
 	}
 	if pinned != "" {
 		c.terminate(e.WithDetail(e.Detail + " The session was tied to that connection: " + pinned + "."))
+		return
+	}
+	if idle { // the client waits for nothing: it learns of its transaction when it next asks something
+		if wasIn {
+			e = pg.NewError(pg.CodeConnectionFailure, "the connection to backend "+name+" was lost: the transaction was rolled back").
+				WithDetail(e.Detail).WithHint("Start the transaction again.")
+			c.tx = transaction{open: true, failed: true, saved: c.tx.saved, lost: e}
+		}
 		return
 	}
 	if c.tx.inServer || wasIn {

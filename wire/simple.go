@@ -118,6 +118,13 @@ func pinReason(plan *sqlkey.Plan) string {
 
 // refusedByState refuses what a failed transaction block must refuse.
 func (c *core) refusedByState(plan *sqlkey.Plan) *pg.Error {
+	if e := c.tx.lost; e != nil && plan.Tx != sqlkey.TxRollback {
+		c.tx.lost = nil
+		if plan.Tx == sqlkey.TxCommit {
+			c.settings, c.tx = c.tx.saved, transaction{}
+		}
+		return e
+	}
 	ends := plan.Tx == sqlkey.TxCommit || plan.Tx == sqlkey.TxRollback
 	onServer := c.onServer() && c.status == 'E' && plan.Tx != sqlkey.TxRollbackTo // which the server knows more of
 	if ends || !onServer && (!c.tx.open || !c.tx.failed) {

@@ -23,7 +23,8 @@ type transaction struct {
 	marks        []savepoint
 	inServer     bool // opened on a server: saved and marks still count
 	wrote        bool
-	locals       string // the block's SET LOCAL: what a statement means may depend on it
+	lost         *pg.Error // why the block has failed, as long as the client has not been told
+	locals       string    // the block's SET LOCAL: what a statement means may depend on it
 }
 
 // maxDeferred bounds what is kept for when a block is opened.
