@@ -307,8 +307,18 @@ func (c *core) serverError(frame, body []byte) error {
 	case h.settings:
 		c.lastErr = e
 		return nil
+	case h.begin && h.kind != 'Q':
+		c.tx.unopened = true
+		c.out = append(c.out, frame...)
+		if c.kind != 'S' { // the Query is discarded as well, and has no Sync of its own
+			c.expectOff = len(c.expect)
+			c.toServer = pg.AppendSync(c.toServer)
+			c.push(expectation{kind: 'S'})
+			return nil
+		}
 	case h.begin:
 		// The block could not be opened: this error is the answer, and what follows it is not.
+		c.tx.failed = c.tx.open
 		c.out = append(c.out, frame...)
 		for i := c.expectOff + 1; i < len(c.expect); i++ {
 			c.expect[i].quiet = true

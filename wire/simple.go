@@ -212,8 +212,7 @@ func (c *core) emit() {
 	c.seg.again = c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
 	c.seg.retry = c.seg.read && c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
 	if c.seg.opens && c.tx.open {
-		c.toServer = pg.AppendQuery(c.toServer, c.tx.opening())
-		c.push(expectation{kind: 'Q', quiet: true, quietZ: true, begin: true})
+		c.openBlock()
 		c.tx.open, c.tx.inServer, c.tx.applied = false, true, c.srv.Applied
 		c.srv.Applied = c.settings.print // what the block has set is set again in it
 		c.srv.Unnamed = 0

@@ -22,6 +22,7 @@ type transaction struct {
 	applied      string   // what was in force on the server when the block was opened there
 	marks        []savepoint
 	inServer     bool // opened on a server: saved and marks still count
+	unopened     bool // the server has refused to open it: to the client, who was told that it is open, it has failed
 	wrote        bool
 	lost         *pg.Error // why the block has failed, as long as the client has not been told
 	locals       string    // the block's SET LOCAL: what a statement means may depend on it
@@ -36,6 +37,25 @@ type savepoint struct {
 	settings settings
 	deferred int // the length of transaction.deferred with it
 	readOnly bool
+}
+
+// bindUnnamed binds the unnamed statement, without arguments, to the unnamed portal.
+var bindUnnamed = []byte{'B', 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0}
+
+// openBlock sends what opens the client's block on the server connection. It does so in the extended protocol and without a
+// Sync: if one of the statements fails, the server discards what comes behind them, the request in hand above all.
+func (c *core) openBlock() {
+	c.changes = 0
+	for i := -1; i < len(c.tx.deferred); i++ {
+		sql := c.tx.begin
+		if i >= 0 {
+			sql = c.tx.deferred[i]
+		}
+		c.toServer = pg.AppendExecute(append(pg.AppendParse(c.toServer, "", sql, nil), bindUnnamed...), "", 0)
+		for _, kind := range [...]byte{'P', 'B', 'E'} {
+			c.push(expectation{kind: kind, quiet: true, begin: true})
+		}
+	}
 }
 
 // opening returns the statements that open the block on a server.
@@ -229,7 +249,7 @@ func (c *core) statusChanged(now byte) {
 				c.settings = c.tx.saved
 				c.srv.Applied = c.tx.applied
 			}
-			c.tx = transaction{}
+			c.tx = transaction{open: c.tx.unopened, failed: c.tx.unopened, saved: c.tx.saved}
 		}
 		if wrote {
 			c.lastWrite = c.env.now()
