@@ -175,7 +175,7 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 	if m.Name != "" && c.stmts.find([]byte(m.Name)) != nil {
 		return need{}, pg.NewError(pg.CodeDuplicateStatement, fmt.Sprintf("prepared statement %q already exists", m.Name))
 	}
-	if m.Name != "" && (len(c.stmts.named) >= maxStatements || c.stmts.bytes+len(m.SQL) > maxStatementBytes) {
+	if m.Name != "" && (len(c.stmts.named) >= maxStatements || c.stmts.bytes+len(m.Name)+len(m.SQL)+4*len(m.OIDs) > maxStatementBytes) {
 		return need{}, pg.NewError(pg.CodeProgramLimitExceeded, "too many prepared statements in one session").
 			WithHint("Close statements that are not used any more.")
 	}
@@ -252,14 +252,18 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	}
 	if c.deallocates(s.plan) || c.answersTx(s.plan) && !c.seg.runs {
 		o.virtual, o.answer = true, bindComplete
-		c.stmts.setPortal(c.bind.Portal, portal{s.plan, true})
+		if !c.stmts.setPortal(c.bind.Portal, portal{s.plan, true}) {
+			return need{}, tooManyPortals()
+		}
 		return need{}, nil
 	}
 	n, e := c.route(s.plan, &bindArgs{&c.bind, s.oids})
 	if e != nil {
 		return n, e
 	}
-	c.stmts.setPortal(c.bind.Portal, portal{s.plan, false})
+	if !c.stmts.setPortal(c.bind.Portal, portal{s.plan, false}) {
+		return n, tooManyPortals()
+	}
 	c.seg.bound, c.seg.keeps = true, c.seg.keeps || len(c.bind.Portal) > 0
 	c.account(s.plan)
 	return n, nil
@@ -304,6 +308,11 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 	}
 	c.prepareHome(s.plan)
 	return need{}, nil
+}
+
+func tooManyPortals() *pg.Error {
+	return pg.NewError(pg.CodeProgramLimitExceeded, "too many portals in one transaction").
+		WithHint("Portals end with their transaction: use the unnamed portal, or end the transaction more often.")
 }
 
 func unknownStatement(name []byte) *pg.Error {

@@ -110,6 +110,7 @@ func (s *session) readRaw() bool {
 		c.clientRead(n)
 	case err == syscall.EAGAIN:
 		s.listen()
+		c.shrink()
 		c.park(&s.server.buffers)
 		return false
 	default: // end of file, or the client is gone
@@ -262,6 +263,25 @@ type buffers struct{ in, out, toServer, batch []byte }
 
 // largestKept bounds a buffer that is kept for the next session.
 const largestKept = 64 << 10
+
+// shrink drops large buffers that nothing is in.
+func (c *core) shrink() {
+	if len(c.in) > c.inOff || len(c.ops) > 0 {
+		return
+	}
+	if cap(c.in) > largestKept {
+		c.in, c.inOff, c.frame = nil, 0, nil
+	}
+	if cap(c.batch) > largestKept {
+		c.batch = nil
+	}
+	if cap(c.ops) > 1000 {
+		c.ops = nil
+	}
+	if cap(c.expect) > 1000 && !c.waiting() {
+		c.expect, c.expectOff = nil, 0
+	}
+}
 
 // park gives the buffers back, if nothing is in them.
 func (c *core) park(pool *sync.Pool) {

@@ -24,6 +24,10 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 	switch {
 	case plan.Syntax:
 		return n, notUnderstood()
+	case plan.Session == sqlkey.SessSet && !plan.Default && c.settings.full(plan.SQL):
+		return n, pg.NewError(pg.CodeProgramLimitExceeded, "too many parameters are set in one session").
+			WithDetail(fmt.Sprintf("At most %d of them, in %d bytes, are kept.", maxSettings, maxSettingBytes)).
+			WithHint("RESET those that are not used any more.")
 	case plan.Deallocate && c.pinned == "": // the session has none, and nothing on a server either
 		return n, unknownStatement([]byte(plan.Statement))
 	}

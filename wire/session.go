@@ -241,6 +241,7 @@ func (s *session) readClient() bool {
 			return true
 		}
 		s.listen()
+		c.shrink()
 		n, err := s.client.Read(c.clientSpace())
 		s.idle.Store(false)
 		c.clientRead(n)

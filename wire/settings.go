@@ -57,6 +57,17 @@ func (s settings) get(name string) (setting, bool) {
 	return setting{}, false
 }
 
+// The bounds on what one session may have set, for it is replayed wherever the session goes.
+const (
+	maxSettings     = 1000
+	maxSettingBytes = 1 << 20
+)
+
+// full reports whether one more statement would be too much.
+func (s settings) full(sql string) bool {
+	return len(s.list) >= maxSettings || len(s.print)+len(sql) > maxSettingBytes
+}
+
 func fromList(list []setting) settings {
 	s := settings{list: list}
 	var b, parsing strings.Builder

@@ -100,7 +100,9 @@ func (c *core) forget(s *statement) {
 // The bounds on what one session and one server connection may keep prepared.
 const (
 	maxStatements       = 10_000
-	maxStatementBytes   = 64 << 20 // text of all statements of a session
+	maxStatementBytes   = 64 << 20 // texts and names of all statements of a session
+	maxPortals          = 10_000
+	maxPortalBytes      = 1 << 20 // names of all portals of a session
 	maxServerStatements = 1_000
 )
 
@@ -110,8 +112,12 @@ type registry struct {
 	unnamed *statement
 	bytes   int
 	portals map[string]portal
+	names   int // bytes of the portals' names
 	nextID  uint64
 }
+
+// size is what a statement counts for in registry.bytes.
+func (s *statement) size() int { return len(s.name) + len(s.sql) + 4*len(s.oids) }
 
 func (r *registry) find(name []byte) *statement {
 	if len(name) == 0 {
@@ -129,10 +135,10 @@ func (r *registry) put(s *statement) {
 		r.named = make(map[string]*statement)
 	}
 	if old := r.named[s.name]; old != nil {
-		r.bytes -= len(old.sql)
+		r.bytes -= old.size()
 	}
 	r.named[s.name] = s
-	r.bytes += len(s.sql)
+	r.bytes += s.size()
 }
 
 // remove forgets s, unless its name means another statement by now.
@@ -145,7 +151,7 @@ func (r *registry) remove(s *statement) {
 		return
 	}
 	delete(r.named, s.name)
-	r.bytes -= len(s.sql)
+	r.bytes -= s.size()
 }
 
 func (r *registry) clearNamed() { r.named, r.bytes = nil, 0 }
@@ -161,14 +167,26 @@ func (r *registry) portal(name []byte) (portal, bool) {
 	return p, ok
 }
 
-func (r *registry) setPortal(name []byte, p portal) {
+// setPortal returns false if there are too many.
+func (r *registry) setPortal(name []byte, p portal) bool {
 	if r.portals == nil {
 		r.portals = make(map[string]portal)
 	}
-	if old, ok := r.portals[string(name)]; ok && old == p {
-		return // the usual case, without making a string of the name
+	old, ok := r.portals[string(name)]
+	if ok && old == p {
+		return true // the usual case, without making a string of the name
+	}
+	if !ok {
+		if len(r.portals) >= maxPortals || r.names+len(name) > maxPortalBytes {
+			return false
+		}
+		r.names += len(name)
 	}
 	r.portals[string(name)] = p
+	return true
 }
 
-func (r *registry) dropPortals() { clear(r.portals) }
+func (r *registry) dropPortals() {
+	clear(r.portals)
+	r.names = 0
+}

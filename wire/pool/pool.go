@@ -361,6 +361,11 @@ func (bp *backendPool) release(c *Conn) {
 		return
 	}
 	if el := bp.waiters.Front(); el != nil {
+		if !c.quiet() { // its backend has closed it meanwhile: the place is what the waiter gets
+			bp.mu.Unlock()
+			c.Discard()
+			return
+		}
 		// First come, first served: whoever waits longest gets the place, if need be by a new connection in it.
 		w := bp.waiters.Remove(el).(*waiter)
 		if w.id == c.Identity {

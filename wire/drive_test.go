@@ -1,0 +1,217 @@
+package wire
+
+import (
+	"strings"
+	"testing"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+)
+
+// drive runs a core over a simulated world: client bytes in pieces as cut says, backends that answer as PostgreSQL would.
+type drive struct {
+	t      testing.TB
+	core   *core
+	client []byte
+	out    []byte
+	log    []string // what each backend was asked, in order
+	conns  map[string]*backend
+	cut    func(n int) int // how many of n bytes to hand over at once
+	then   func() []byte   // what the client sends once all before is answered; nil: it leaves
+	steps  int
+}
+
+// backend is as much of a PostgreSQL server as a session can tell.
+type backend struct {
+	conn     *pool.Conn
+	in, out  []byte
+	tx       byte
+	skip     bool
+	prepared map[string]string
+	portal   string
+}
+
+func newDrive(t testing.TB, client []byte) *drive {
+	c := newCore(testEnv(t), "app", "app")
+	c.clientParams["client_encoding"] = "UTF8"
+	return &drive{t: t, core: c, client: client, conns: make(map[string]*backend), cut: func(n int) int { return n }}
+}
+
+func (d *drive) run() {
+	c := d.core
+	for {
+		if d.steps++; d.steps > 200_000 {
+			d.t.Fatal("the session does not come to an end")
+		}
+		switch c.next() {
+		case readClient:
+			d.flush()
+			if len(d.client) == 0 && d.then != nil {
+				d.client, d.then = d.then(), nil
+				continue
+			}
+			if len(d.client) == 0 {
+				c.closing = true
+				continue
+			}
+			n := d.cut(len(d.client))
+			for n > 0 {
+				m := copy(c.clientSpace(), d.client[:n])
+				c.clientRead(m)
+				d.client, n = d.client[m:], n-m
+			}
+		case readServer:
+			d.flush()
+			b := d.conns[c.srv.Backend.Name]
+			if len(b.out) == 0 {
+				d.t.Fatalf("the session waits for %s, which has nothing to say; log %q", c.srv.Backend.Name, d.log)
+			}
+			n := d.cut(len(b.out))
+			p := b.out[:n]
+			b.out = b.out[n:]
+			if err := c.serverRead(p); err != nil {
+				c.serverLost(err)
+			}
+		case acquire:
+			name := c.hop.Backend.Name
+			b := d.conns[name]
+			if b == nil {
+				b = &backend{tx: 'I', prepared: make(map[string]string)}
+				b.conn = &pool.Conn{Backend: c.hop.Backend, Params: make(map[string]string)}
+				d.conns[name] = b
+			}
+			c.acquired(b.conn)
+		case releaseServer:
+			b := d.conns[c.srv.Backend.Name]
+			if b.tx != 'I' || len(b.in) > 0 || len(b.out) > 0 || len(c.toServer) > 0 {
+				d.t.Fatalf("%s is given back in status %c with %d and %d bytes under way", c.srv.Backend.Name, b.tx, len(b.in), len(b.out))
+			}
+			c.returned()
+		case discardServer:
+			delete(d.conns, c.srv.Backend.Name)
+			c.toServer = c.toServer[:0]
+			c.returned()
+		case finish:
+			d.flush()
+			return
+		}
+	}
+}
+
+func (d *drive) flush() {
+	c := d.core
+	d.out = append(d.out, c.out...)
+	c.written()
+	if c.srv == nil {
+		return
+	}
+	b := d.conns[c.srv.Backend.Name]
+	b.in = append(b.in, c.toServer...)
+	c.toServer = c.toServer[:0]
+	for {
+		typ, n, err := pg.Next(b.in, 1<<21)
+		if err != nil {
+			d.t.Fatalf("the session sent a broken frame: %v", err)
+		}
+		if n == 0 {
+			return
+		}
+		d.answer(b, typ, b.in[pg.HeaderSize:n])
+		b.in = b.in[n:]
+	}
+}
+
+func (d *drive) answer(b *backend, typ byte, body []byte) {
+	name := b.conn.Backend.Name
+	fail := func(code string) {
+		b.out = pg.AppendError(b.out, &pg.Error{Severity: "ERROR", Code: code, Message: "no"})
+		if b.tx == 'T' {
+			b.tx = 'E'
+		}
+	}
+	if b.skip && typ != 'S' {
+		return
+	}
+	switch typ {
+	case 'Q':
+		sql := string(body[:len(body)-1])
+		d.log = append(d.log, name+" "+sql)
+		for _, part := range strings.Split(sql, separator) {
+			if part = strings.TrimSpace(part); part != "" && !b.execute(part, fail) {
+				break
+			}
+		}
+		b.out = pg.AppendReady(b.out, b.tx)
+	case 'P':
+		m, err := pg.DecodeParse(body)
+		if err != nil {
+			d.t.Fatalf("broken Parse sent: %v", err)
+		}
+		d.log = append(d.log, name+" parse "+m.Name[:min(3, len(m.Name))]+" "+m.SQL)
+		if _, taken := b.prepared[m.Name]; taken && m.Name != "" {
+			d.t.Fatalf("%s is asked to prepare %s twice", name, m.Name)
+		}
+		b.prepared[m.Name] = m.SQL
+		b.out = append(b.out, parseComplete...)
+	case 'B':
+		var m pg.Bind
+		if err := m.Decode(body); err != nil {
+			d.t.Fatalf("broken Bind sent: %v", err)
+		}
+		sql, ok := b.prepared[string(m.Statement)]
+		if !ok {
+			d.t.Fatalf("%s is asked to bind %q, which it does not have", name, m.Statement)
+		}
+		b.portal = sql
+		b.out = append(b.out, bindComplete...)
+	case 'D':
+		if body[0] == 'S' {
+			if _, ok := b.prepared[string(body[1:len(body)-1])]; !ok {
+				fail("26000")
+				b.skip = true
+				return
+			}
+			b.out = append(b.out, describeNothing[:7]...)
+		}
+		b.out = append(b.out, 'T', 0, 0, 0, 6, 0, 0)
+	case 'E':
+		d.log = append(d.log, name+" execute "+b.portal)
+		if !b.execute(b.portal, fail) {
+			b.skip = true
+		}
+	case 'C':
+		delete(b.prepared, string(body[1:len(body)-1]))
+		b.out = append(b.out, closeComplete...)
+	case 'S':
+		b.skip = false
+		b.out = pg.AppendReady(b.out, b.tx)
+	case 'H', 'd', 'c', 'f':
+	case 'F':
+		b.out = pg.AppendReady(append(b.out, 'V', 0, 0, 0, 8, 0xff, 0xff, 0xff, 0xff), b.tx)
+	default:
+		d.t.Fatalf("%s is sent %q", name, typ)
+	}
+}
+
+func (b *backend) execute(sql string, fail func(string)) bool {
+	word, _, _ := strings.Cut(strings.ToUpper(sql), " ")
+	switch {
+	case b.tx == 'E' && word != "ROLLBACK" && word != "COMMIT":
+		fail("25P02")
+		return false
+	case strings.Contains(sql, "fail"):
+		fail("22012")
+		return false
+	case word == "BEGIN":
+		b.tx = 'T'
+	case word == "COMMIT" && b.tx == 'E':
+		b.tx, word = 'I', "ROLLBACK"
+	case word == "COMMIT", word == "ROLLBACK":
+		b.tx = 'I'
+	}
+	if word == "SELECT" || word == "UPDATE" || word == "INSERT" {
+		b.out = append(b.out, 'D', 0, 0, 0, 6, 0, 0)
+	}
+	b.out = pg.AppendCommandComplete(b.out, word)
+	return true
+}
