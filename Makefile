@@ -13,8 +13,21 @@ GO ?= go
 # Tests start PostgreSQL servers and measure time: not more packages at once than two.
 TEST = $(GO) test -p 2
 
+# The end of a recipe: installs the Debian packages that the shell variable missing names, quietly if there are none.
+INSTALL = \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then echo "missing, and this is no Debian; install what these packages hold:$$missing" >&2; exit 1; fi; \
+	as=; \
+	if [ "$$(id -u)" != 0 ]; then \
+		command -v sudo >/dev/null || { echo "missing: as root, apt-get install$$missing" >&2; exit 1; }; \
+		as=sudo; \
+	fi; \
+	echo "installing with apt-get:$$missing"; \
+	$$as apt-get -qq update; \
+	$$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends$$missing
+
 .DEFAULT_GOAL := help
-.PHONY: help build test race fuzz bench check demo postgres peers compiler clean
+.PHONY: help build test race fuzz bench check demo postgres peers drivers compiler clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,10 +35,10 @@ help: ## list the targets
 build: compiler ## build bin/rangefinder
 	$(GO) build -trimpath -o bin/rangefinder .
 
-test: compiler postgres ## run all tests (installs PostgreSQL if it is missing)
+test: compiler postgres drivers ## run all tests (installs PostgreSQL and its clients if they are missing)
 	$(TEST) -timeout 10m $(TESTFLAGS) $(PKGS)
 
-race: compiler postgres ## run all tests under the race detector
+race: compiler postgres drivers ## run all tests under the race detector
 	$(TEST) -race -timeout 20m $(TESTFLAGS) $(PKGS)
 
 fuzz: compiler ## run every fuzz target for FUZZTIME (20s)
@@ -48,16 +61,13 @@ peers: postgres ## install PgBouncer, HAProxy and Pgpool for go run ./bench comp
 		program=$${pair%:*}; \
 		if ! command -v $$program >/dev/null && [ ! -x /usr/sbin/$$program ]; then missing="$$missing $${pair#*:}"; fi; \
 	done; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if ! command -v apt-get >/dev/null; then echo "install by hand:$$missing" >&2; exit 1; fi; \
-	as=; \
-	if [ "$$(id -u)" != 0 ]; then \
-		command -v sudo >/dev/null || { echo "as root, apt-get install$$missing" >&2; exit 1; }; \
-		as=sudo; \
-	fi; \
-	echo "installing with apt-get:$$missing (Debian starts them as services: the comparison does not need those)"; \
-	$$as apt-get -qq update; \
-	$$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends$$missing
+	$(INSTALL)
+
+# The clients that internal/drivers runs. Debian's Python packages work with Debian's Python alone.
+drivers: postgres ## install the Postgres clients that the tests run, if they are missing
+	@set -e; missing=; \
+	/usr/bin/python3 -c 'import psycopg' 2>/dev/null || missing="$$missing python3-psycopg"; \
+	$(INSTALL)
 
 check: compiler ## format, go.mod, vet, staticcheck, revive, house rules; any output of the first two is a failure
 	@out="$$(gofmt -l .)"; if [ -n "$$out" ]; then echo "gofmt -w would change:"; echo "$$out"; exit 1; fi
@@ -86,14 +96,5 @@ postgres:
 	for initdb in /usr/lib/postgresql/*/bin/initdb "$$(command -v initdb || true)"; do \
 		if [ -x "$$initdb" ]; then exit 0; fi; \
 	done; \
-	if ! command -v apt-get >/dev/null; then \
-		echo "PostgreSQL is missing, and this is no Debian: install its server package (initdb must be in PATH)" >&2; exit 1; \
-	fi; \
-	as=; \
-	if [ "$$(id -u)" != 0 ]; then \
-		command -v sudo >/dev/null || { echo "PostgreSQL is missing: as root, apt-get install postgresql" >&2; exit 1; }; \
-		as=sudo; \
-	fi; \
-	echo "PostgreSQL is missing: installing it with apt-get"; \
-	$$as apt-get -qq update; \
-	$$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends postgresql
+	missing=" postgresql"; \
+	$(INSTALL)
