@@ -156,7 +156,7 @@ const connectTimeout = 3 * time.Second
 func (n *Node) databaseRules() map[string]sqlkey.DatabaseRule {
 	rules := make(map[string]sqlkey.DatabaseRule, len(n.cfg.Databases))
 	for _, d := range n.cfg.Databases {
-		rules[d.Name] = sqlkey.DatabaseRule{Shard: d.Shard}
+		rules[d.Name] = sqlkey.DatabaseRule{Shard: d.Shard, OwnConnections: d.PoolMode == poolSession}
 	}
 	return rules
 }

@@ -44,10 +44,17 @@ type Log struct {
 	Format string `toml:"format" comment:"text or json, one record a line on standard error."`
 }
 
+// The values of Listing.PoolMode.
+const (
+	poolTransaction = "transaction"
+	poolSession     = "session"
+)
+
 // Listing is a database that clients may name when they connect.
 type Listing struct {
-	Name  string `toml:"name" comment:"As clients and shards name it."`
-	Shard string `toml:"shard" comment:"Where tables that no keyspace names live. Empty: such tables cannot be used."`
+	Name     string `toml:"name" comment:"As clients and shards name it."`
+	Shard    string `toml:"shard" comment:"Where tables that no keyspace names live. Empty: such tables cannot be used."`
+	PoolMode string `toml:"pool_mode" comment:"transaction: server connections are shared from one transaction to the next. session: a client keeps its connection, to a primary, from the first use to its end; on one shard only. Empty: transaction."`
 }
 
 // User is somebody who may log in.

@@ -159,6 +159,9 @@ func (c *checker) clients(cfg *Config) {
 		if d.Shard != "" {
 			c.name(key+".shard", d.Shard)
 		}
+		if d.PoolMode != "" {
+			c.oneOf(key+".pool_mode", d.PoolMode, poolTransaction, poolSession)
+		}
 	}
 	users := map[string]bool{}
 	for i, u := range cfg.Users {

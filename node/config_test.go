@@ -132,6 +132,8 @@ func TestMistakesAreNamed(t *testing.T) {
 			"F:6:1: probe.interval must be more than 0s\n" +
 				"F:5:1: probe.fall must be at least 1, not 0\n" +
 				"F:3:1: pool.size must be at least 1, not 0"},
+		{"pool mode", "region = \"fra\"\n[[databases]]\nname = \"app\"\npool_mode = \"statement\"",
+			`F:4:1: databases[0].pool_mode: "statement" is not one of transaction, session`},
 		{"lab", "region = \"fra\"\n[[lab]]\nnet = \"127.0.2\"\nrtt = \"1h\"",
 			"F:3:1: lab[0].net: \"127.0.2\" is not a network; write one as 127.0.2.0/24\n" +
 				"F:4:1: lab[0].rtt must be more than 0s and at most 10s"},

@@ -320,7 +320,7 @@ func (s *Server) Snapshot() *console.Snapshot {
 	for name, g := range s.gates {
 		t := totals[name]
 		t.Wait = s.pools.Waited(name) + time.Duration(g.held.Load())
-		v.Databases = append(v.Databases, console.Database{Name: name, Shard: s.cfg.Databases[name].Shard, Paused: g.pause.Load() != nil, Totals: *t})
+		v.Databases = append(v.Databases, console.Database{Name: name, Shard: s.cfg.Databases[name].Shard, Paused: g.pause.Load() != nil, OwnConnections: s.cfg.Databases[name].OwnConnections, Totals: *t})
 	}
 	list, logins := s.pools.Servers()
 	for _, x := range list {

@@ -20,6 +20,7 @@ const (
 	acquire                      // get a connection to hop() and call acquired or refused
 	releaseServer                // give the server connection back to its pool and call returned
 	discardServer                // close the server connection and call returned
+	washServer                   // take away all that the session has left there, give it back or close it, and call returned
 	finish                       // write what is due to the client and end
 )
 
@@ -43,9 +44,10 @@ const maxOps = 200_000
 // core is one client's session as a state machine. It does no I/O and starts no goroutine; one goroutine drives it.
 type core struct {
 	// constant
-	env  *env
-	user string
-	db   string
+	env     *env
+	user    string
+	db      string
+	ownConn bool // pool_mode = "session"
 
 	tally tally // atomic
 
@@ -104,9 +106,11 @@ type core struct {
 	srv        *pool.Conn
 	srvHop     *fib.NextHop
 	srvShard   string
-	pinned     string // why the connection is kept to the session's end; "" if it is not
-	status     byte   // of the last ReadyForQuery
-	scratch    bool   // a block is open there for one statement only; the client's own is still open nowhere
+	pinned     string // why the connection is kept; "" if it is not
+	remains    sqlkey.Remains
+	doubt      bool // some of that may be gone
+	status     byte // of the last ReadyForQuery
+	scratch    bool // a block is open there for one statement only; the client's own is still open nowhere
 	expect     []expectation
 	expectOff  int
 	serverOpen bool // extended messages were sent and no Sync yet
@@ -134,10 +138,13 @@ func (c *core) next() request {
 			return acquire
 		case c.closing:
 			if c.srv != nil {
-				if c.idleServer() && c.pinned == "" && !c.worn && len(c.toServer)+len(c.srvIn) == 0 {
-					return releaseServer
+				switch {
+				case !c.washable():
+					return discardServer
+				case c.pinned != "":
+					return washServer
 				}
-				return discardServer
+				return releaseServer
 			}
 			return finish
 		case c.waiting() && !c.copyIn:
@@ -147,6 +154,9 @@ func (c *core) next() request {
 				return discardServer
 			}
 			return releaseServer
+		case c.doubts():
+			c.askRemains()
+			return readServer
 		}
 		if !c.consume() {
 			return readClient

@@ -114,7 +114,7 @@ func tell(t *testing.T, addr, database string, steps []step) []string {
 	slices.Sort(words)
 	var buf []byte
 	for i, s := range steps {
-		conn.SetDeadline(time.Now().Add(3 * time.Second))
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
 		sent := make(chan error, 1)
 		go func() {
 			_, err := conn.Write(s.send)

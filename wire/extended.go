@@ -24,19 +24,21 @@ type op struct {
 
 // segment is what is known of the messages up to a Sync or Flush once they are planned; of a simple Query likewise.
 type segment struct {
-	sync   bool // it ends in a Sync, not in a Flush
-	read   bool // plain reads only
-	wrote  bool // something in it may write
-	sets   bool // something in it changes the session's settings
-	opens  bool // it opens the client's transaction block on the server
-	pin    string
-	retry  bool      // may be sent to another backend if this one dies before anything reached the client
-	again  bool      // may be sent again if an error proves that nothing of it has run
-	server bool      // something in it must go to a server
-	runs   bool      // something in it is executed or bound, not just prepared
-	keeps  bool      // a portal that it binds may be executed by a later segment
-	bound  bool      // it has bound a portal that it has not run to its end yet
-	home   *fib.Slot // where its statements can be prepared
+	sync   bool           // it ends in a Sync, not in a Flush
+	read   bool           // plain reads only
+	wrote  bool           // something in it may write
+	sets   bool           // something in it changes the session's settings
+	opens  bool           // it opens the client's transaction block on the server
+	pin    string         // why something in it needs the connection to be kept
+	remain sqlkey.Remains // what may remain of it on the server
+	frees  bool           // something in it may take that away
+	retry  bool           // may be sent to another backend if this one dies before anything reached the client
+	again  bool           // may be sent again if an error proves that nothing of it has run
+	server bool           // something in it must go to a server
+	runs   bool           // something in it is executed or bound, not just prepared
+	keeps  bool           // a portal that it binds may be executed by a later segment
+	bound  bool           // it has bound a portal that it has not run to its end yet
+	home   *fib.Slot      // where its statements can be prepared
 	undo   []change
 }
 

@@ -74,11 +74,16 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 	}
 	deadline, _ := ctx.Deadline()
 	conn.Net.SetDeadline(deadline)
-	value, err := showSearchPath(conn)
+	sql := "SHOW search_path"
+	if conn.Applied != "" {
+		sql = resetSettings + sql
+	}
+	value, err := ask(conn, sql)
 	if err != nil {
 		conn.Discard()
 		return nil, err
 	}
+	conn.Applied = ""
 	conn.Net.SetDeadline(time.Time{})
 	f := &fresh{params: make(map[string]string, len(conn.Params)), searchPath: value, at: time.Now()}
 	for k, v := range conn.Params {
@@ -88,12 +93,8 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 	return f, nil
 }
 
-// showSearchPath resets a connection's settings and returns its search_path.
-func showSearchPath(conn *pool.Conn) (string, error) {
-	sql := "SHOW search_path"
-	if conn.Applied != "" {
-		sql = resetSettings + sql
-	}
+// ask runs a text of ours on a connection and returns the first value of its last row.
+func ask(conn *pool.Conn, sql string) (string, error) {
 	if _, err := conn.Net.Write(pg.AppendQuery(nil, sql)); err != nil {
 		return "", err
 	}
@@ -137,7 +138,6 @@ func showSearchPath(conn *pool.Conn) (string, error) {
 				}
 				return "", e
 			case 'Z':
-				conn.Applied = ""
 				return value, nil
 			}
 			buf = buf[n:]

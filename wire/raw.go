@@ -84,6 +84,8 @@ func (s *session) driveClient(fd uintptr) bool {
 			s.release(true)
 		case discardServer:
 			s.release(false)
+		case washServer:
+			s.wash()
 		case finish:
 			s.flushRaw()
 			r.over = true

@@ -18,6 +18,7 @@ type expectation struct {
 	quietZ   bool // so does the ReadyForQuery
 	begin    bool // the client's transaction block is being opened
 	settings bool // the session's settings are being brought into force
+	remains  bool // the router's own question: what remains of the session on the server
 	doubt    bool // the router could not read the text: if the server can, it must not run
 	stmt     *statement
 	server   string // stmt's name on the server
@@ -98,9 +99,10 @@ func (c *core) serverRead(p []byte) error {
 		}
 		switch p[0] {
 		case 'D', 'd', 'T', 't', 'V':
-			c.streamed(p[0])
-			c.passing = size
-			continue
+			if c.streamed(p[0]) {
+				c.passing = size
+				continue
+			}
 		}
 		if size > maxServerFrame {
 			return fmt.Errorf("frame of type %q with length %d", p[0], size-1)
@@ -120,12 +122,16 @@ func (c *core) serverRead(p []byte) error {
 	return nil
 }
 
-// streamed handles the header of a frame whose body nobody here needs to read.
-func (c *core) streamed(typ byte) {
+// streamed handles the header of a frame whose body nobody here needs to read. It returns false if somebody does.
+func (c *core) streamed(typ byte) bool {
 	h := c.head()
+	if h != nil && h.remains && typ == 'D' {
+		return false
+	}
 	c.passHide = h == nil || h.quiet || c.redo
 	// The frame's last byte ends what was asked for; answers of the node's come behind it.
 	c.popAfter = typ == 'T' && h != nil && h.kind == 'D'
+	return true
 }
 
 // serverFrame handles one whole frame.
@@ -155,8 +161,11 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 	switch typ {
 	case 'Z':
 		return c.readyForQuery(body, h)
+	case 'D':
+		return c.remainsRow(body)
 	case 'C':
 		c.lastTag = append(c.lastTag[:0], pg.CommandTag(body)...)
+		c.doubt = c.doubt || c.pinned != "" && string(c.lastTag) == "ROLLBACK"
 		if h.plan != nil && !h.quiet {
 			c.sessionDone(h.plan)
 		}
@@ -260,7 +269,14 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		c.expect, c.expectOff = c.expect[:0], 0
 		return nil
 	}
+	if e.remains {
+		c.pop()
+		return nil
+	}
 	c.tally.answered(status, !e.quietZ)
+	if c.ownConn && c.need.slot != nil && c.pinned == "" {
+		c.pin(sqlkey.RemainUnknown, pinOfMode)
+	}
 	if !e.quietZ {
 		if status == 'I' {
 			status = c.virtualStatus()
@@ -296,6 +312,7 @@ func (c *core) serverError(frame, body []byte) error {
 		c.worn = c.looseSync
 	}
 	c.copyIn = false
+	c.doubt = c.pinned != "" // what was to remain may be undone
 	c.lastTag = append(c.lastTag[:0], "ROLLBACK"...)
 	if h.fail == nil {
 		c.env.metrics.BackendError(c.srv.Backend.Name, e.Code)
@@ -456,7 +473,7 @@ func (c *core) sessionDone(plan *sqlkey.Plan) {
 			c.stmts.clear()
 			c.srv.Prepared.Clear()
 			c.srv.Unnamed = 0
-			c.keep("")
+			c.unpin()
 		}
 	}
 }

@@ -92,6 +92,7 @@ type rigOptions struct {
 	wait       time.Duration
 	maxClients int
 	maxFrame   int
+	own        bool           // pool_mode = "session"
 	shards     []shardServers // instead of the shared ones
 	backends   []rib.Backend  // more of them, announced as primaries that are up
 }
@@ -166,7 +167,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	verifier := pg.NewVerifier(testPassword)
 	r.server = wire.NewServer(wire.Config{
 		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools,
-		Databases: map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1"}, "other": {Shard: "shard_1"}, "plain": {Shard: "shard_1"}},
+		Databases: map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1", OwnConnections: o.own}, "other": {Shard: "shard_1"}, "plain": {Shard: "shard_1"}},
 		Lookup: func(user, _ string) (pg.Verifier, error) {
 			if user != testUser {
 				return pg.Verifier{}, fmt.Errorf("no such user")

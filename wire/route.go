@@ -119,6 +119,7 @@ func describe(plan *sqlkey.Plan, args sqlkey.Args) string {
 
 // dispatch sends the request in hand on its way: to the connection that the session holds, or to the closest backend.
 func (c *core) dispatch(n need) {
+	n.write = n.write || c.ownConn && n.slot != nil // whatever comes later must be able to run there
 	c.need, c.outMark, c.flushed, c.redo, c.tried, c.copied = n, len(c.out), false, false, 0, false
 	if c.srv != nil {
 		if n.slot != nil && n.slot.Shard() != c.srvShard {
@@ -288,7 +289,7 @@ func (c *core) returned() {
 		c.srvHop.Gauge.InFlight.Add(-1)
 	}
 	c.srv, c.srvHop, c.broken, c.status = nil, nil, false, 'I'
-	c.keep("")
+	c.unpin()
 	c.serverOpen, c.copyIn, c.scratch, c.fatal = false, false, false, nil
 	renew := c.worn
 	c.worn, c.looseSync = false, false

@@ -249,6 +249,7 @@ func (s *Server) begin(client *pg.Client) (*session, *pg.Error) {
 	}
 	c := newCore(&s.env, client.User, client.Database)
 	c.settings, c.base, c.freshPath = base, base, f.searchPath
+	c.ownConn = s.cfg.Databases[client.Database].OwnConnections
 	for k, v := range f.params {
 		if !hiddenParam(k) {
 			c.clientParams[k] = v

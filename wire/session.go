@@ -75,11 +75,34 @@ func (s *session) run(ctx context.Context) {
 			s.release(true)
 		case discardServer:
 			s.release(false)
+		case washServer:
+			s.wash()
 		case finish:
 			s.flushClient()
 			return
 		}
 	}
+}
+
+// wash cleans the connection of a session that ends, and gives it back.
+func (s *session) wash() {
+	conn := s.core.srv
+	s.mu.Lock()
+	s.running = nil // a CancelRequest comes too late
+	s.mu.Unlock()
+	err := s.joinWriter()
+	if s.ear != nil {
+		conn.Net.SetReadDeadline(longAgo)
+		h := <-s.ear.said
+		s.stopListening()
+		if !errors.Is(h.err, os.ErrDeadlineExceeded) {
+			err = errors.New("it has said something, or is gone") // what, nobody has looked at
+		}
+	}
+	if err == nil {
+		err = wash(conn)
+	}
+	s.release(err == nil)
 }
 
 // acquire gets the connection that the core wants, or tells it why there is none.

@@ -101,19 +101,10 @@ func (c *core) account(plan *sqlkey.Plan) {
 	c.seg.wrote = c.seg.wrote || !repeatable(plan) && plan.Tx == sqlkey.TxNone
 	c.seg.sets = c.seg.sets || plan.Session != sqlkey.SessNone
 	c.seg.opens = c.seg.opens || c.opens(plan)
-	if pin := pinReason(plan); pin != "" {
-		c.seg.pin = pin
+	if plan.Session == sqlkey.SessPin {
+		c.seg.pin, c.seg.remain = plan.WhyPin, c.seg.remain|plan.Remains
 	}
-}
-
-func pinReason(plan *sqlkey.Plan) string {
-	if plan.Session != sqlkey.SessPin {
-		return ""
-	}
-	if plan.WhyWrite != "" {
-		return plan.WhyWrite
-	}
-	return "a statement left state behind on the server"
+	c.seg.frees = c.seg.frees || plan.Frees
 }
 
 // refusedByState refuses what a failed transaction block must refuse.
@@ -200,8 +191,9 @@ func (c *core) functionCall(frame []byte) {
 // emit sends the request in hand to the server connection.
 func (c *core) emit() {
 	if c.seg.pin != "" {
-		c.keep(c.seg.pin)
+		c.pin(c.seg.remain, c.seg.pin)
 	}
+	c.doubt = c.doubt || c.seg.frees && c.pinned != ""
 	if c.seg.wrote {
 		c.tx.wrote = true
 	}

@@ -44,17 +44,3 @@ func (t *tally) lastAsked(connected time.Time) time.Time {
 	}
 	return connected
 }
-
-// keep ties the session to its server connection, for a reason; "" unties it.
-func (c *core) keep(reason string) {
-	if c.pinned == reason {
-		return
-	}
-	c.pinned = reason
-	if reason == "" {
-		c.tally.pin.Store(nil)
-		return
-	}
-	why := reason // the parameter itself would be allocated at every call
-	c.tally.pin.Store(&why)
-}

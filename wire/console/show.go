@@ -28,8 +28,22 @@ type viewDef struct {
 	rows    func(*Snapshot) [][]string
 }
 
-// poolMode is how server connections are shared: the only mode there is.
-const poolMode = "transaction"
+// poolMode is how server connections to a database are shared.
+func (s *Snapshot) poolMode(database string) string {
+	for i := range s.Databases {
+		if s.Databases[i].Name == database {
+			return s.Databases[i].poolMode()
+		}
+	}
+	return "transaction"
+}
+
+func (d *Database) poolMode() string {
+	if d.OwnConnections {
+		return "session"
+	}
+	return "transaction"
+}
 
 func text(names ...string) []Column {
 	list := make([]Column, len(names))
@@ -137,7 +151,7 @@ func pools(s *Snapshot) [][]string {
 	for k, p := range all {
 		sec, us := seconds(p.longest)
 		rows = append(rows, []string{k.database, k.user, strconv.Itoa(p.active), strconv.Itoa(p.waiting),
-			strconv.Itoa(p.svActive), strconv.Itoa(p.svIdle), strconv.Itoa(p.login), sec, us, poolMode})
+			strconv.Itoa(p.svActive), strconv.Itoa(p.svIdle), strconv.Itoa(p.login), sec, us, s.poolMode(k.database)})
 	}
 	return sorted(rows)
 }
@@ -205,7 +219,7 @@ func databases(s *Snapshot) [][]string {
 	}
 	rows := make([][]string, 0, len(s.Databases))
 	for _, d := range s.Databases {
-		rows = append(rows, []string{d.Name, d.Name, d.Shard, poolMode, strconv.Itoa(servers[d.Name]), strconv.Itoa(clients[d.Name]), flag(d.Paused)})
+		rows = append(rows, []string{d.Name, d.Name, d.Shard, d.poolMode(), strconv.Itoa(servers[d.Name]), strconv.Itoa(clients[d.Name]), flag(d.Paused)})
 	}
 	return sorted(rows)
 }

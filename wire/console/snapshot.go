@@ -68,10 +68,11 @@ type Login struct {
 
 // Database is one that clients may name.
 type Database struct {
-	Name   string
-	Shard  string // of tables without a keyspace; "": such tables cannot be used
-	Paused bool
-	Totals Totals
+	Name           string
+	Shard          string // of tables without a keyspace; "": such tables cannot be used
+	Paused         bool
+	OwnConnections bool // sessions keep their server connections: pool_mode session
+	Totals         Totals
 }
 
 // Totals are what was counted for a database since the node started.

@@ -49,11 +49,10 @@ var loadBuiltins = sync.OnceValue(func() *builtins {
 })
 
 // pinning are the functions that leave something behind in the server's session.
-var pinning = map[string]bool{
-	"pg_advisory_lock": true, "pg_advisory_lock_shared": true,
-	"pg_try_advisory_lock": true, "pg_try_advisory_lock_shared": true,
-	"pg_advisory_unlock": true, "pg_advisory_unlock_shared": true, "pg_advisory_unlock_all": true,
-	"setseed": true, "pg_replication_origin_session_setup": true, "pg_replication_origin_session_reset": true,
+var pinning = map[string]Remains{
+	"pg_advisory_lock": RemainLocks, "pg_advisory_lock_shared": RemainLocks,
+	"pg_try_advisory_lock": RemainLocks, "pg_try_advisory_lock_shared": RemainLocks,
+	"setseed": RemainForever, "pg_replication_origin_session_setup": RemainForever,
 }
 
 // homeBound tells whether a function of pg_catalog acts on something that one shard alone has: a sequence, a lock, a large

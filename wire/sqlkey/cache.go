@@ -147,7 +147,7 @@ func (e *entry) bytes() int64 {
 	p := e.plan
 	n := int(unsafe.Sizeof(*e)) + int(unsafe.Sizeof(*p)) + len(e.sql)
 	n += len(e.env.Database) + len(e.env.SearchPath) + len(e.env.User) + len(e.env.Encoding)
-	n += len(p.WhyWrite) + len(p.Savepoint) + len(p.Setting) + len(p.Value) + len(p.Reason)
+	n += len(p.WhyWrite) + len(p.WhyPin) + len(p.Savepoint) + len(p.Setting) + len(p.Value) + len(p.Reason)
 	for i := range p.Keys {
 		n += p.Keys[i].bytes()
 	}

@@ -11,6 +11,9 @@ import (
 // DatabaseRule is what the configuration says about one database.
 type DatabaseRule struct {
 	Shard string // the shard that holds the tables of no keyspace; "" if none is configured
+	// OwnConnections: a session keeps its server connection from the first use to its end (pool_mode = "session"). Plans do
+	// not depend on it.
+	OwnConnections bool `json:"-"`
 }
 
 // Env is what names in a statement depend on beside the catalog. It is part of a plan's identity.

@@ -24,11 +24,17 @@ func combine(parts []*Plan, sharded bool) *Plan {
 			p.Intent, p.WhyWrite = Write, q.WhyWrite
 		}
 		if q.Session != SessNone {
-			p.Session, p.Intent = SessPin, Write // what the text leaves behind is not taken apart
+			p.Intent = Write
 			if p.WhyWrite == "" {
 				p.WhyWrite = q.WhyWrite
 			}
+			if q.Session == SessPin {
+				p.leaves(q.Remains, q.WhyPin)
+			} else { // what the text leaves behind is not taken apart
+				p.leaves(RemainUnknown, q.WhyWrite)
+			}
 		}
+		p.Frees = p.Frees || q.Frees
 		if r := p.join(q); r != nil {
 			return p.refuse(r)
 		}

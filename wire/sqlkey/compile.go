@@ -51,15 +51,19 @@ func (c *compiler) statement(n *pgquery.Node) *Plan {
 	case n.GetPrepareStmt() != nil:
 		return c.prepare(n.GetPrepareStmt())
 	case n.GetExecuteStmt() != nil:
-		return c.session(n, SessPin)
+		return c.session(n, RemainPrepared)
 	case n.GetDeallocateStmt() != nil:
-		p := c.session(n, SessPin)
-		p.Deallocate, p.Statement = true, n.GetDeallocateStmt().GetName()
+		p := c.session(n, RemainPrepared)
+		p.Deallocate, p.Statement, p.Frees = true, n.GetDeallocateStmt().GetName(), true
 		return p
-	case n.GetFetchStmt() != nil, n.GetClosePortalStmt() != nil:
-		return c.session(n, SessNone)
+	case n.GetFetchStmt() != nil:
+		return c.session(n, 0)
+	case n.GetClosePortalStmt() != nil:
+		p := c.session(n, 0)
+		p.Frees = true
+		return p
 	case n.GetLoadStmt() != nil:
-		return c.session(n, SessPin)
+		return c.session(n, RemainForever)
 	case n.GetCopyStmt() != nil:
 		return c.copy(n.GetCopyStmt())
 	case n.GetCreateTableAsStmt() != nil:
@@ -84,9 +88,8 @@ func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
 	if s.write != "" {
 		p.Intent, p.WhyWrite = Write, s.write
 	}
-	if s.pin != "" {
-		p.Session = SessPin
-	}
+	p.leaves(s.pin, s.why)
+	p.Frees = s.frees
 	p.fixed = len(s.configs) > 0
 	if len(s.configs) == 1 && movesPath(s.configs[0].name) {
 		p.Setting, p.Value = s.configs[0].name, s.configs[0].value
@@ -150,7 +153,7 @@ func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
 		}
 	}
 	if !analyze {
-		p.Session, p.Setting, p.Value = SessNone, "", ""
+		p.Session, p.Remains, p.WhyPin, p.Frees, p.Setting, p.Value = SessNone, 0, "", false, "", ""
 	}
 	p.CopyIn, p.CopyOut = false, false
 	return p
@@ -176,7 +179,7 @@ func (c *compiler) declare(d *pgquery.DeclareCursorStmt) *Plan {
 	}
 	const withHold = 0x20 // CURSOR_OPT_HOLD
 	if d.GetOptions()&withHold != 0 {
-		p.Session = SessPin
+		p.leaves(RemainCursors, "a cursor WITH HOLD")
 	}
 	return p
 }
@@ -190,14 +193,28 @@ func (c *compiler) prepare(s *pgquery.PrepareStmt) *Plan {
 				"Use the protocol's prepared statements, as drivers do, instead of PREPARE and EXECUTE."}})
 		}
 	}
-	p.Intent, p.WhyWrite, p.Session, p.NumParams = Write, "PREPARE", SessPin, 0
+	p.Intent, p.WhyWrite, p.NumParams = Write, "PREPARE", 0
+	p.leaves(RemainPrepared, "PREPARE")
 	return p
 }
 
 // session plans statements that concern only what is already on the session's server connection.
-func (c *compiler) session(n *pgquery.Node, op SessionOp) *Plan {
+func (c *compiler) session(n *pgquery.Node, left Remains) *Plan {
 	what := kindName(n)
-	return &Plan{Target: Any, Intent: Write, WhyWrite: what, Session: op, Reason: what + " concerns the session's own connection"}
+	p := &Plan{Target: Any, Intent: Write, WhyWrite: what, Reason: what + " concerns the session's own connection"}
+	p.leaves(left, what)
+	return p
+}
+
+// leaves notes what the statement may leave in the server's session.
+func (p *Plan) leaves(what Remains, why string) {
+	if what == 0 {
+		return
+	}
+	p.Session, p.Remains = SessPin, p.Remains|what
+	if p.WhyPin == "" {
+		p.WhyPin = why
+	}
 }
 
 func (c *compiler) copy(s *pgquery.CopyStmt) *Plan {
@@ -236,7 +253,7 @@ func (c *compiler) view(s *pgquery.ViewStmt) *Plan {
 	sv.write = "CREATE VIEW"
 	a.creates(s.GetView())
 	if isTemporary(s.GetView()) {
-		sv.pin = "a temporary view"
+		sv.remains(RemainTemp, "a temporary view")
 	}
 	a.query(s.GetQuery(), place{})
 	if len(a.keyed) > 0 {
@@ -264,12 +281,14 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	case n.GetCreateSeqStmt() != nil:
 		made = n.GetCreateSeqStmt().GetSequence()
 	case n.GetListenStmt() != nil, n.GetUnlistenStmt() != nil:
-		sv.pin = what
+		sv.remains(RemainUnknown, what)
+	case n.GetDropStmt() != nil:
+		sv.frees = true
 	}
 	if made != nil {
 		a.creates(made)
 		if isTemporary(made) {
-			sv.pin = "a temporary table"
+			sv.temporary(n.GetCreateStmt().GetOncommit())
 		}
 	}
 	a.whole(n, nil, what, made)

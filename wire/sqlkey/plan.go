@@ -58,6 +58,19 @@ const (
 	SessPin             // state that cannot be replayed: from here on the session must keep its server connection
 )
 
+// Remains is a set of things that a statement may leave in the server's session.
+type Remains uint8
+
+// What may remain. For all but the last two the server can be asked.
+const (
+	RemainLocks    Remains = 1 << iota // advisory locks of the session
+	RemainTemp                         // temporary tables and other temporary objects
+	RemainCursors                      // cursors WITH HOLD
+	RemainPrepared                     // statements of SQL's PREPARE
+	RemainUnknown                      // something else that DISCARD ALL takes away
+	RemainForever                      // what not even DISCARD ALL takes away
+)
+
 // Plan is what is known of a statement before its parameters are. Plans are shared and must not be changed.
 type Plan struct {
 	// SQL is the text; "" if texts that differ in their constants share the plan (see Planner.PlanQuery). Such a plan is never
@@ -99,6 +112,10 @@ type Plan struct {
 	MixedTx     bool   // several statements in one text, transaction statements among them
 
 	Session SessionOp
+	Remains Remains // SessPin: what keeps the connection; never 0 then
+	WhyPin  string  // SessPin: for people: "a temporary table"
+	// Frees: it may take away something that remains of an earlier statement, or undo it.
+	Frees bool
 	// Deallocate: DEALLOCATE of the prepared statement named Statement, of all if that is "".
 	Deallocate bool
 	Statement  string

@@ -271,7 +271,7 @@ func isUTF8(encoding string) bool {
 func (c *compiler) unread(e *pg.Error) *Plan {
 	if !c.sharded() && c.db.home != "" {
 		return &Plan{Statements: 1, Target: Unsharded, Shard: c.db.home, Intent: Write, WhyWrite: "not read", Session: SessPin,
-			Reason: "not read: " + e.Message}
+			Remains: RemainForever, WhyPin: "a statement that was not read", Reason: "not read: " + e.Message}
 	}
 	return &Plan{Statements: 1, Target: None, Err: e, Intent: Write, WhyWrite: "not read", Reason: e.Message}
 }

@@ -112,5 +112,6 @@ func discard(s *pgquery.DiscardStmt) *Plan {
 	if s.GetTarget() == pgquery.DiscardMode_DISCARD_ALL {
 		p.Session, p.Setting, p.Default = SessReset, "DISCARD ALL", true
 	}
+	p.Frees = true
 	return p
 }

@@ -14,11 +14,13 @@ type survey struct {
 	path  *path
 	known *builtins
 
-	write  string // why it is no plain read
-	pin    string // what it leaves in the server's session
-	home   string // what in it concerns something that one shard alone has
-	opaque *issue // what may read tables that no parser sees
-	params int    // the highest $n
+	write  string  // why it is no plain read
+	pin    Remains // what it leaves in the server's session
+	why    string  // the same for people
+	frees  bool    // it may take away what others have left there
+	home   string  // what in it concerns something that one shard alone has
+	opaque *issue  // what may read tables that no parser sees
+	params int     // the highest $n
 
 	configs []config // calls of set_config
 }
@@ -38,6 +40,20 @@ func (s *survey) writes(why string) {
 	}
 }
 
+func (s *survey) remains(what Remains, why string) {
+	s.pin |= what
+	if s.why == "" {
+		s.why = why
+	}
+}
+
+// temporary notes a temporary table. One that goes with its transaction needs its connection no longer than that does.
+func (s *survey) temporary(onCommit pgquery.OnCommitAction) {
+	if onCommit != pgquery.OnCommitAction_ONCOMMIT_DROP {
+		s.remains(RemainTemp, "a temporary table")
+	}
+}
+
 func (s *survey) visit(n any) bool {
 	switch n := n.(type) {
 	case *pgquery.FuncCall:
@@ -49,7 +65,11 @@ func (s *survey) visit(n any) bool {
 	case *pgquery.IntoClause:
 		s.writes("SELECT INTO")
 		if n.GetRel().GetRelpersistence() == "t" || n.GetRel().GetSchemaname() == "pg_temp" {
-			s.pin = "a temporary table"
+			s.temporary(n.GetOnCommit())
+		}
+	case *pgquery.String:
+		if n.GetSval() == "pg_temp" { // the schema: of a function, say
+			s.remains(RemainTemp, "a temporary object")
 		}
 	case *pgquery.InsertStmt:
 		s.writes("INSERT")
@@ -102,9 +122,10 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	if len(names) > 1 && !builtin {
 		return
 	}
-	if pinning[name] {
-		s.pin = "function " + name
+	if left := pinning[name]; left != 0 {
+		s.remains(left, "function "+name)
 	}
+	s.frees = s.frees || strings.HasPrefix(name, "pg_advisory_unlock")
 	if homeBound(name) {
 		s.home = "function " + full
 	}
@@ -131,7 +152,7 @@ func (s *survey) setConfig(args []*pgquery.Node) {
 	}
 	s.configs = append(s.configs, c)
 	if !c.local {
-		s.pin = "function set_config"
+		s.remains(RemainUnknown, "function set_config")
 	}
 }
 
