@@ -18,7 +18,7 @@ func Compile(s *rib.Snapshot) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.flip(s)
+	t.flip(s, nil)
 	return t, nil
 }
 
@@ -121,9 +121,10 @@ func (t *Table) withShards(s *rib.Snapshot) *Table {
 	return n
 }
 
-// flip brings the candidates up to the snapshot. Only lists that changed are swapped; it returns their slots. The ranges
-// are not touched: the snapshot's ownership is not read.
-func (t *Table) flip(s *rib.Snapshot) (changed []*Slot) {
+// flip brings the candidates up to the snapshot. Only lists that changed are swapped; it returns how many. The ranges are not
+// touched: the snapshot's ownership is not read. Each new list is given to before, if that is not nil, before anybody can see
+// it: what there is to say of a list is said by then.
+func (t *Table) flip(s *rib.Snapshot, before func(shard string, c *Candidates)) (changed int) {
 	views := make(map[string][]*rib.BackendView, len(t.slots))
 	for i := range s.Backends {
 		v := &s.Backends[i]
@@ -134,8 +135,11 @@ func (t *Table) flip(s *rib.Snapshot) (changed []*Slot) {
 		c, old := in.choose(), x.candidates.Load()
 		x.input.Store(in)
 		if old == nil || !old.equal(c) {
+			if before != nil {
+				before(x.shard, c)
+			}
 			x.candidates.Store(c)
-			changed = append(changed, x)
+			changed++
 		}
 	}
 	t.version.Store(s.Version)

@@ -163,18 +163,21 @@ func (m *Maintainer) health(s *rib.Snapshot) error {
 	if !m.table.knows(s) {
 		m.table = m.table.withShards(s)
 	}
-	for _, slot := range m.table.flip(s) {
-		m.flips.Add(1)
-		c := slot.Candidates()
-		if c.SplitBrain && !m.split[slot.shard] {
-			m.logger.Error("split brain", "shard", slot.shard, "reason", c.WritesReason)
-		}
-		m.split[slot.shard] = c.SplitBrain
-		if c.Past != "" && m.past[slot.shard] != c.Past {
-			m.logger.Error("two primaries", "shard", slot.shard, "reason", c.Past)
-		}
-		m.past[slot.shard] = c.Past
-	}
+	m.table.flip(s, m.swaps)
 	m.handle.Store(m.table)
 	return nil
+}
+
+// swaps counts a list that is about to be swapped in, and logs what an operator must hear of it. The log tells first: who
+// sees the list finds the reason there.
+func (m *Maintainer) swaps(shard string, c *Candidates) {
+	m.flips.Add(1)
+	if c.SplitBrain && !m.split[shard] {
+		m.logger.Error("split brain", "shard", shard, "reason", c.WritesReason)
+	}
+	m.split[shard] = c.SplitBrain
+	if c.Past != "" && m.past[shard] != c.Past {
+		m.logger.Error("two primaries", "shard", shard, "reason", c.Past)
+	}
+	m.past[shard] = c.Past
 }

@@ -89,14 +89,25 @@ func maintain(t *testing.T, s *source, change func(*Maintainer)) (*Maintainer, *
 
 // journal is a log that a test may read meanwhile.
 type journal struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu    sync.Mutex
+	b     bytes.Buffer
+	first func(line string) // is called with each line before it is there; nil: nothing is
 }
 
 func (j *journal) Write(p []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.first != nil {
+		j.first(string(p))
+	}
 	return j.b.Write(p)
+}
+
+// before calls f with each line before it is there.
+func (j *journal) before(f func(line string)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.first = f
 }
 
 func (j *journal) count(text string) int {
@@ -269,6 +280,11 @@ func TestMaintainerClosedBeforeOpen(t *testing.T) {
 func TestSplitBrainIsLogged(t *testing.T) {
 	s := newSource(4)
 	_, h, log := maintain(t, s, nil)
+	log.before(func(line string) {
+		if strings.Contains(line, "split brain") && h.Load().Slot("shard_1").Candidates().SplitBrain {
+			t.Error("the split brain shows before the log tells of it")
+		}
+	})
 	s.observe("shard_1_b", rib.Up, rib.Primary)
 	settled(t, s, h)
 	if c := h.Load().Slot("shard_1").Candidates(); !c.SplitBrain || len(c.Writes) != 0 || !strings.Contains(c.WritesReason, "TWO PRIMARIES of shard shard_1 on timeline 1: shard_1_a and shard_1_b") {
@@ -283,6 +299,11 @@ func TestSplitBrainIsLogged(t *testing.T) {
 func TestPrimaryOfThePastIsLogged(t *testing.T) {
 	s := newSource(4)
 	_, h, log := maintain(t, s, nil)
+	log.before(func(line string) {
+		if strings.Contains(line, "two primaries") && h.Load().Slot("shard_1").Candidates().Past != "" {
+			t.Error("the primary of the past shows before the log tells of it")
+		}
+	})
 	s.tell(rib.Route{Backend: "shard_1_b", State: rib.Up, Role: rib.Primary, Timeline: 2})
 	settled(t, s, h)
 	want := "backend shard_1_a still calls itself the primary of shard shard_1, on timeline 1, though shard_1_b was promoted after it, on timeline 2"

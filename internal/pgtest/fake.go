@@ -92,8 +92,8 @@ func (f *Fake) Connections() int {
 	return f.count
 }
 
-// Close closes the listener and every connection, waits for the scripts, and returns what went wrong in them. A step that
-// Close cut off did not go wrong.
+// Close closes the listener and every connection, waits for the scripts, and returns what went wrong in them. A step whose
+// connection ended while Close went on did not go wrong.
 func (f *Fake) Close() error {
 	f.mu.Lock()
 	select {
@@ -162,13 +162,18 @@ func (f *Fake) serve(conn net.Conn) {
 	if n >= 0 {
 		failed = f.play(c, n)
 	}
-	_ = conn.Close()
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	delete(f.conns, conn)
-	if failed != nil && !f.closed() {
+	if failed != nil && (!f.closed() || !ended(failed)) {
 		f.errs = append(f.errs, failed)
 	}
+	f.mu.Unlock()
+	_ = conn.Close() // after the verdict: whoever sees the end of the connection finds it
+}
+
+// ended tells whether a step failed because its connection was at its end, on either side.
+func ended(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 func (f *Fake) play(c *FakeConn, n int) error {

@@ -114,6 +114,46 @@ func TestFakeTellsWhatWentWrong(t *testing.T) {
 	}
 }
 
+// A client that has seen the end of its connection finds the verdict, however soon it asks.
+func TestFakeTellsBeforeItEnds(t *testing.T) {
+	for i := range 100 {
+		f := pgtest.NewFake(&recorder{TB: t}, pgtest.Script{pgtest.Login(), func(*pgtest.FakeConn) error { return errors.New("wrong") }})
+		if _, err := readAll(t, f); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err == nil {
+			t.Fatalf("connection %d: the fake says that all was well", i+1)
+		}
+	}
+}
+
+// Close forgives a step that it cuts off, and no other.
+func TestFakeIsClosed(t *testing.T) {
+	for want, step := range map[string]pgtest.Step{
+		"": pgtest.ExpectType(&pgproto3.Sync{}),
+		"connection 1, step 2: wrong": func(c *pgtest.FakeConn) error {
+			<-c.Done
+			return errors.New("wrong")
+		},
+	} {
+		there := make(chan struct{})
+		f := pgtest.NewFake(&recorder{TB: t}, pgtest.Script{pgtest.Signal(there), step})
+		conn, err := net.Dial("tcp", f.Addr())
+		must(t, err)
+		_, err = conn.Write([]byte("H\x00\x00\x00\x04H\x00\x00")) // a script begins with the first 8 bytes
+		must(t, err)
+		<-there
+		got := ""
+		if err := f.Close(); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("the fake says %q, want %q", got, want)
+		}
+		must(t, conn.Close())
+	}
+}
+
 // recorder is a test whose errors are expected.
 type recorder struct{ testing.TB }
 
