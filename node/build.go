@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"math"
 	"path/filepath"
 	"time"
 
@@ -130,10 +129,6 @@ func (n *Node) buildServer() *wire.Server {
 	for name, secret := range n.secrets.Users {
 		verifiers[name] = pg.NewVerifier(secret.Reveal())
 	}
-	clients := n.cfg.Limits.Clients
-	if clients == 0 {
-		clients = math.MaxInt
-	}
 	return wire.NewServer(wire.Config{
 		FIB: n.fib, Planner: n.planner, Pools: n.pools, Databases: n.databaseRules(),
 		Lookup: func(user, _ string) (pg.Verifier, error) {
@@ -144,7 +139,7 @@ func (n *Node) buildServer() *wire.Server {
 			return v, nil
 		},
 		Node: n.state.Node, ForwardCancel: n.forwardCancel,
-		MaxClients: clients, MaxFrame: int(n.cfg.Limits.Frame.Bytes), StartupTimeout: n.cfg.Limits.StartupTimeout.Duration,
+		Limits: n.cfg.clientLimits(), MaxFrame: int(n.cfg.Limits.Frame.Bytes), StartupTimeout: n.cfg.Limits.StartupTimeout.Duration,
 		TLS: n.tls.serverConfig(), RequireTLS: n.cfg.TLS.Require,
 		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Console: n.consoleConfig(),
 	})

@@ -55,12 +55,15 @@ type Listing struct {
 	Name     string `toml:"name" comment:"As clients and shards name it."`
 	Shard    string `toml:"shard" comment:"Where tables that no keyspace names live. Empty: such tables cannot be used."`
 	PoolMode string `toml:"pool_mode" comment:"transaction: server connections are shared from one transaction to the next. session: a client keeps its connection, to a primary, from the first use to its end; on one shard only. Empty: transaction."`
+
+	MaxClients *int `toml:"max_clients" comment:"Sessions of this database at once on this node. 0: no limit of its own. Not given: limits.database_clients."`
 }
 
 // User is somebody who may log in.
 type User struct {
 	Name string `toml:"name"`
 	SecretRef
+	MaxClients *int `toml:"max_clients" comment:"Sessions of this user at once on this node. 0: no limit of its own. Not given: limits.user_clients."`
 }
 
 // Backend is one PostgreSQL server near this node.
@@ -117,9 +120,13 @@ type Console struct {
 
 // Limits bounds what clients may ask for.
 type Limits struct {
-	Clients        int      `toml:"clients" comment:"Client connections at once. 0: no limit but the operating system's."`
-	StartupTimeout Duration `toml:"startup_timeout" comment:"Time from the first byte to a finished login."`
-	Frame          Size     `toml:"frame" comment:"Largest message a client may send, up to PostgreSQL's own limit of 1GiB."`
+	Clients         int      `toml:"clients" comment:"Clients logged in at once on this node; 5 more may use the console. 0: no limit but the operating system's."`
+	UserClients     int      `toml:"user_clients" comment:"Sessions of one user at once on this node. 0: no limit."`
+	DatabaseClients int      `toml:"database_clients" comment:"Sessions of one database at once on this node. 0: no limit."`
+	Handshakes      int      `toml:"handshakes" comment:"Connections at once that have not logged in yet, apart from clients. Beyond it the oldest of them is closed. 0: no limit."`
+	Logins          int      `toml:"logins" comment:"Logins a second from one address (IPv6: from one /64 network), and ten times that at once. 0: no limit."`
+	StartupTimeout  Duration `toml:"startup_timeout" comment:"Time from the first byte to a finished login."`
+	Frame           Size     `toml:"frame" comment:"Largest message a client may send, up to PostgreSQL's own limit of 1GiB."`
 }
 
 // Lab is a delay injected for demos and tests.
@@ -140,6 +147,6 @@ func Defaults() Config {
 		TLS:          TLS{MinVersion: "1.2"},
 		BackendTLS:   BackendTLS{Mode: "disable"},
 		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}},
-		Limits:       Limits{Clients: 10000, StartupTimeout: Duration{10 * time.Second}, Frame: Size{64 << 20}},
+		Limits:       Limits{Clients: 10000, Handshakes: 1000, StartupTimeout: Duration{10 * time.Second}, Frame: Size{64 << 20}},
 	}
 }

@@ -234,6 +234,20 @@ func (c *checker) numbers(cfg *Config) {
 	atLeast("probe.rise", cfg.Probe.Rise, 1)
 	atLeast("pool.size", cfg.Pool.Size, 1)
 	atLeast("limits.clients", cfg.Limits.Clients, 0)
+	atLeast("limits.user_clients", cfg.Limits.UserClients, 0)
+	atLeast("limits.database_clients", cfg.Limits.DatabaseClients, 0)
+	atLeast("limits.handshakes", cfg.Limits.Handshakes, 0)
+	atLeast("limits.logins", cfg.Limits.Logins, 0)
+	for i, u := range cfg.Users {
+		if u.MaxClients != nil {
+			atLeast(fmt.Sprintf("users[%d].max_clients", i), *u.MaxClients, 0)
+		}
+	}
+	for i, d := range cfg.Databases {
+		if d.MaxClients != nil {
+			atLeast(fmt.Sprintf("databases[%d].max_clients", i), *d.MaxClients, 0)
+		}
+	}
 	positive("limits.startup_timeout", cfg.Limits.StartupTimeout)
 	if f := cfg.Limits.Frame.Bytes; f < 1<<10 || f > 1<<30 {
 		c.fail("limits.frame", fmt.Sprintf("limits.frame must be between 1KiB and 1GiB, not %s", cfg.Limits.Frame), "")

@@ -92,7 +92,7 @@ func (o *outline) keyValue(table reflect.Type, path string, node *unstable.Node)
 			o.unknown(holder, join(path, key), key, pos)
 			return
 		}
-		path, holder = join(path, key), field.Type
+		path, holder = join(path, key), held(field.Type)
 		if _, twice := o.at[path]; twice && it.IsLast() {
 			o.add(path, pos, fmt.Sprintf("%s is set twice", path), "keep one of them")
 			return
@@ -224,6 +224,14 @@ func keysOf(t reflect.Type) []string {
 		}
 	}
 	return keys
+}
+
+// held is the type that a key's value has; a pointer marks a key that may be left out without a default.
+func held(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
 }
 
 // isText reports whether values of t are written as strings with a unit.

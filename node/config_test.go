@@ -134,6 +134,16 @@ func TestMistakesAreNamed(t *testing.T) {
 				"F:3:1: pool.size must be at least 1, not 0"},
 		{"pool mode", "region = \"fra\"\n[[databases]]\nname = \"app\"\npool_mode = \"statement\"",
 			`F:4:1: databases[0].pool_mode: "statement" is not one of transaction, session`},
+		{"limits", goodConfig + "[limits]\nclients = -1\nuser_clients = -1\ndatabase_clients = -1\nhandshakes = -1\nlogins = -1\n[[users]]\nname = \"x\"\npassword_env = \"X\"\nmax_clients = -1\n[[databases]]\nname = \"y\"\nmax_clients = \"many\"",
+			"F:33:15: databases[1].max_clients must be a whole number, not a string"},
+		{"negative limits", goodConfig + "[limits]\nclients = -1\nuser_clients = -1\ndatabase_clients = -1\nhandshakes = -1\nlogins = -1\n[[users]]\nname = \"x\"\npassword_env = \"X\"\nmax_clients = -1\n[[databases]]\nname = \"y\"\nmax_clients = -1",
+			"F:22:1: limits.clients must be at least 0, not -1\n" +
+				"F:23:1: limits.user_clients must be at least 0, not -1\n" +
+				"F:24:1: limits.database_clients must be at least 0, not -1\n" +
+				"F:25:1: limits.handshakes must be at least 0, not -1\n" +
+				"F:26:1: limits.logins must be at least 0, not -1\n" +
+				"F:30:1: users[1].max_clients must be at least 0, not -1\n" +
+				"F:33:1: databases[1].max_clients must be at least 0, not -1"},
 		{"lab", "region = \"fra\"\n[[lab]]\nnet = \"127.0.2\"\nrtt = \"1h\"",
 			"F:3:1: lab[0].net: \"127.0.2\" is not a network; write one as 127.0.2.0/24\n" +
 				"F:4:1: lab[0].rtt must be more than 0s and at most 10s"},
@@ -169,10 +179,10 @@ func TestEveryKeyIsDescribed(t *testing.T) {
 			if f.Tag.Get("comment") == "" && !self[here] {
 				missing = append(missing, here)
 			}
-			if want := isText(f.Type) || f.Type.Kind() == reflect.Int; want && here != "lab.rtt" && here != "limits.frame" && f.Tag.Get("comment") == "" {
+			if want := isText(held(f.Type)) || held(f.Type).Kind() == reflect.Int; want && here != "lab.rtt" && here != "limits.frame" && f.Tag.Get("comment") == "" {
 				missing = append(missing, here+" (unit and zero)")
 			}
-			inner := f.Type
+			inner := held(f.Type)
 			if inner.Kind() == reflect.Slice {
 				inner = inner.Elem()
 			}

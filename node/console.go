@@ -54,6 +54,12 @@ func appendSettings(list []console.Setting, path string, v, def reflect.Value) [
 }
 
 func settingText(v reflect.Value) string {
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			return ""
+		}
+		v = v.Elem()
+	}
 	switch x := v.Interface().(type) {
 	case encoding.TextMarshaler:
 		if b, err := x.MarshalText(); err == nil {

@@ -7,6 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"rangefinder/wire"
 )
 
 // metrics is what a node counts. It is told by sessions (it implements wire.Metrics) and asks the node when it is scraped.
@@ -19,6 +21,7 @@ type metrics struct {
 	refused  *prometheus.CounterVec
 	errors   *prometheus.CounterVec
 	failover prometheus.Counter
+	limited  *prometheus.CounterVec
 }
 
 // gauges is what a scrape reads of a node that runs.
@@ -47,9 +50,13 @@ func newMetrics(read func() gauges) *metrics {
 		errors:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "proxy_backend_errors_total", Help: "Errors that a backend answered with, could not be reached with, or was lost with."}, []string{"backend"}),
 		failover: prometheus.NewCounter(prometheus.CounterOpts{Name: "proxy_backend_failover_total", Help: "Statements that went to another backend because the first one failed."}),
 	}
+	m.limited = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_limited_total", Help: "Clients and statements that met a limit, by which one."}, []string{"limit"})
+	for _, kind := range wire.Refusals() {
+		m.limited.WithLabelValues(string(kind)) // shown from the start, as 0
+	}
 	statements := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_statements_total", Help: "Statements planned, by what they may do."}, []string{"intent"})
 	m.reads, m.writes = statements.WithLabelValues("read"), statements.WithLabelValues("write")
-	m.registry.MustRegister(m.latency, statements, m.refused, m.errors, m.failover, newNodeCollector(read),
+	m.registry.MustRegister(m.latency, statements, m.refused, m.errors, m.failover, m.limited, newNodeCollector(read),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -76,6 +83,9 @@ func (m *metrics) BackendError(backend, _ string) { m.errors.WithLabelValues(bac
 
 // Failover counts a statement that went elsewhere because a backend failed.
 func (m *metrics) Failover(string) { m.failover.Inc() }
+
+// Limited counts a client or statement that met a limit.
+func (m *metrics) Limited(kind wire.Refusal) { m.limited.WithLabelValues(string(kind)).Inc() }
 
 // nodeCollector reads the node at each scrape, so nothing has to be kept up to date in between.
 type nodeCollector struct {

@@ -48,11 +48,20 @@ type operator struct {
 	cancel context.CancelFunc // ends what it waits for; nil if it does not
 }
 
-// serveConsole runs one client's console to its end.
-func (s *Server) serveConsole(client *pg.Client) {
+// serveConsole runs one client's console to its end. conn is the connection as it was accepted.
+func (s *Server) serveConsole(conn net.Conn, client *pg.Client) {
 	if !slices.Contains(s.cfg.Console.Users, client.User) {
 		s.refuse(client, pg.Errorf(pg.CodeInsufficientPrivilege, "user %q may not use the console", client.User).
 			WithHint("List the user under [console] users in the node's configuration."))
+		return
+	}
+	if e := s.seats.takeOperator(s.limits.Load()); e != nil {
+		s.refusedBy(RefusedClients)
+		s.refuse(client, e)
+		return
+	}
+	defer s.seats.leaveOperator()
+	if !s.loggedIn(conn) {
 		return
 	}
 	o := &operator{server: s, client: client, connected: time.Now()}

@@ -23,6 +23,7 @@ func (noMetrics) Planned(bool, time.Duration) {}
 func (noMetrics) Refused(string)              {}
 func (noMetrics) BackendError(_, _ string)    {}
 func (noMetrics) Failover(string)             {}
+func (noMetrics) Limited(Refusal)             {}
 
 // testEnv is two shards, each a primary and a closer replica, and table orders sharded by customer_id.
 func testEnv(t testing.TB) *env {

@@ -17,6 +17,7 @@ import (
 
 	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
+	"rangefinder/wire"
 	"rangefinder/wire/pg"
 )
 
@@ -200,7 +201,7 @@ func TestHostileBytes(t *testing.T) {
 }
 
 func TestTooManyClients(t *testing.T) {
-	r := newRig(t, rigOptions{maxClients: 2})
+	r := newRig(t, rigOptions{limits: wire.Limits{Clients: 2}})
 	a := r.connect(pgx.QueryExecModeExec)
 	r.connect(pgx.QueryExecModeExec)
 	_, err := pgconn.Connect(ctxOf(t), r.dsn())

@@ -72,12 +72,22 @@ type counts struct {
 	failover map[string]int
 	errors   map[string]int
 	refused  map[string]int
+	limited  map[string]int
 }
 
 func (c *counts) Planned(bool, time.Duration) {}
 func (c *counts) Refused(code string)         { c.add(&c.refused, code) }
 func (c *counts) BackendError(b, code string) { c.add(&c.errors, b+" "+code) }
 func (c *counts) Failover(backend string)     { c.add(&c.failover, backend) }
+func (c *counts) Limited(kind wire.Refusal)   { c.add(&c.limited, string(kind)) }
+
+// limits is how often a limit was met.
+func (c *counts) limits(kind wire.Refusal) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.limited[string(kind)]
+}
+
 func (c *counts) add(m *map[string]int, k string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,13 +98,14 @@ func (c *counts) add(m *map[string]int, k string) {
 }
 
 type rigOptions struct {
-	poolSize   int
-	wait       time.Duration
-	maxClients int
-	maxFrame   int
-	own        bool           // pool_mode = "session"
-	shards     []shardServers // instead of the shared ones
-	backends   []rib.Backend  // more of them, announced as primaries that are up
+	own      bool // pool_mode = "session"
+	poolSize int
+	wait     time.Duration
+	limits   wire.Limits // nothing: 200 clients
+	maxFrame int
+	startup  time.Duration
+	shards   []shardServers // instead of the shared ones
+	backends []rib.Backend  // more of them, announced as primaries that are up
 }
 
 const (
@@ -113,8 +124,11 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	if o.wait == 0 {
 		o.wait = 5 * time.Second
 	}
-	if o.maxClients == 0 {
-		o.maxClients = 200
+	if o.limits.Clients == 0 {
+		o.limits.Clients = 200
+	}
+	if o.startup == 0 {
+		o.startup = 3 * time.Second
 	}
 	if o.maxFrame == 0 {
 		o.maxFrame = 16 << 20
@@ -174,7 +188,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 			}
 			return verifier, nil
 		},
-		MaxClients: o.maxClients, MaxFrame: o.maxFrame, StartupTimeout: 3 * time.Second,
+		Limits: o.limits, MaxFrame: o.maxFrame, StartupTimeout: o.startup,
 		Metrics: r.counts, Logger: log,
 		Console: wire.ConsoleConfig{Users: []string{testUser}, Version: "test", Known: []string{testUser}},
 	})

@@ -1,12 +1,14 @@
 package wire
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
 	mrand "math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +31,8 @@ type Metrics interface {
 	BackendError(backend, sqlstate string)
 	// Failover is called when a statement goes to another backend because this one failed.
 	Failover(backend string)
+	// Limited is called when a client meets one of the limits.
+	Limited(kind Refusal)
 }
 
 // Config is what a Server needs.
@@ -41,7 +45,7 @@ type Config struct {
 	AuthMethod     string                                               // see pg.AcceptConfig
 	Node           string                                               // this node's name: cancel keys tell whose they are
 	ForwardCancel  func(ctx context.Context, pid uint32, secret []byte) // a cancel request that is for no session here; nil: dropped
-	MaxClients     int                                                  // sessions and handshakes at a time
+	Limits         Limits                                               // to begin with: see Server.SetLimits
 	MaxFrame       int                                                  // bytes of one client message
 	StartupTimeout time.Duration                                        // for the whole handshake
 	TLS            func() *tls.Config                                   // see pg.AcceptConfig
@@ -63,6 +67,7 @@ type Server struct {
 	queue  *pool.Conn       // stands for the connection that a session waits for
 
 	// atomic
+	limits   atomic.Pointer[Limits]
 	draining atomic.Bool
 	catalog  atomic.Pointer[catalogOf]
 	accepted atomic.Uint64
@@ -70,15 +75,18 @@ type Server struct {
 	// safe for concurrent use
 	buffers sync.Pool // of *buffers
 	reads   sync.Pool // of *[]byte, for server bytes
+	seats   seats
+	logins  logins
 
 	// guarded by mu
-	mu        sync.Mutex
-	listeners map[net.Listener]struct{}
-	conns     map[net.Conn]struct{} // all, from accept to close
-	sessions  map[uint32]*session   // by pid
-	fresh     map[pool.Identity]*fresh
-	operators map[uint32]*operator       // by pid
-	ended     map[string]*console.Totals // of sessions that are over, by database
+	mu         sync.Mutex
+	listeners  map[net.Listener]struct{}
+	conns      map[net.Conn]*list.Element // all, from accept to close; of handshakes: nil once logged in
+	handshakes list.List                  // of net.Conn, the oldest first
+	sessions   map[uint32]*session        // by pid
+	fresh      map[pool.Identity]*fresh
+	operators  map[uint32]*operator       // by pid
+	ended      map[string]*console.Totals // of sessions that are over, by database
 
 	ctx      context.Context // ends when sessions are to be ended by force
 	cancel   context.CancelFunc
@@ -97,18 +105,20 @@ func NewServer(cfg Config) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		cfg: cfg, pools: cfg.Pools, log: cfg.Logger,
-		listeners: make(map[net.Listener]struct{}), conns: make(map[net.Conn]struct{}),
+		listeners: make(map[net.Listener]struct{}), conns: make(map[net.Conn]*list.Element),
 		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh),
 		ctx: ctx, cancel: cancel, gates: make(map[string]*gate), queue: new(pool.Conn),
 		operators: make(map[uint32]*operator), ended: make(map[string]*console.Totals),
 	}
+	s.seats.users, s.seats.databases, s.logins.byAddr = make(map[string]int), make(map[string]int), make(map[netip.Addr]*list.Element)
+	s.SetLimits(cfg.Limits)
 	s.stopping, s.stop = context.WithCancel(ctx)
 	for name := range cfg.Databases {
 		s.gates[name], s.ended[name] = new(gate), new(console.Totals)
 	}
 	s.buffers.New = func() any { return new(buffers) }
 	s.reads.New = func() any { b := make([]byte, serverBuffer); return &b }
-	s.accept = pg.AcceptConfig{Lookup: cfg.Lookup, Method: cfg.AuthMethod, Timeout: cfg.StartupTimeout, TLS: cfg.TLS, RequireTLS: cfg.RequireTLS, MaxMinor: newestMinor}
+	s.accept = pg.AcceptConfig{Lookup: cfg.Lookup, Method: cfg.AuthMethod, Timeout: cfg.StartupTimeout, TLS: cfg.TLS, RequireTLS: cfg.RequireTLS, MaxMinor: newestMinor, Login: s.mayLogIn, Admit: s.mayTry}
 	s.env = env{
 		fib: cfg.FIB, planner: cfg.Planner, catalog: s.catalogFor, metrics: cfg.Metrics,
 		now: time.Now, random: mrand.Uint32, maxFrame: cfg.MaxFrame,
@@ -159,26 +169,19 @@ func (s *Server) Serve(ln net.Listener) error {
 			conn.Close()
 			return nil
 		}
-		full := s.cfg.MaxClients > 0 && len(s.conns) >= s.cfg.MaxClients
-		if !full {
-			s.conns[conn] = struct{}{}
-			s.done.Add(1)
-		}
+		evicted := s.knocks(conn)
+		s.done.Add(1)
 		s.mu.Unlock()
-		if full {
-			conn.SetWriteDeadline(time.Now().Add(time.Second))
-			conn.Write(pg.AppendError(nil, &pg.Error{Severity: "FATAL", Code: pg.CodeTooManyConnections, Message: "sorry, too many clients already", Hint: "Raise limits.clients."}))
-			conn.Close()
-			continue
+		for _, old := range evicted {
+			s.refusedBy(RefusedHandshake)
+			old.Close()
 		}
 		s.accepted.Add(1)
 		go func() {
 			defer s.done.Done()
 			s.serve(conn)
 			conn.Close()
-			s.mu.Lock()
-			delete(s.conns, conn)
-			s.mu.Unlock()
+			s.goes(conn)
 		}()
 	}
 }
@@ -192,7 +195,11 @@ func (s *Server) serve(conn net.Conn) {
 	}()
 	client, err := pg.Accept(conn, &s.accept)
 	if err != nil {
-		s.log.Info("client refused", "client", conn.RemoteAddr(), "err", err)
+		level := slog.LevelInfo
+		if quietly(err) {
+			level = slog.LevelDebug
+		}
+		s.log.Log(s.ctx, level, "client refused", "client", conn.RemoteAddr(), "err", err)
 		return
 	}
 	if client.Startup.Kind == pg.KindCancel {
@@ -200,11 +207,22 @@ func (s *Server) serve(conn net.Conn) {
 		return
 	}
 	if client.Database == console.Name {
-		s.serveConsole(client)
+		s.serveConsole(conn, client)
+		return
+	}
+	if kind, e := s.seats.take(s.limits.Load(), client.User, client.Database); e != nil {
+		s.refusedBy(kind)
+		s.refuse(client, e)
+		return
+	}
+	leave := sync.OnceFunc(func() { s.seats.leave(client.User, client.Database) })
+	defer leave()
+	if !s.loggedIn(conn) {
 		return
 	}
 	ses, e := s.begin(client)
 	if e != nil {
+		leave() // first: it may try again as soon as it hears of it
 		s.refuse(client, e)
 		return
 	}

@@ -50,6 +50,12 @@ type AcceptConfig struct {
 	// RequireTLS refuses sessions in clear text. A cancel request may still come in clear text: most clients know no
 	// other way.
 	RequireTLS bool
+	// Login is asked once for each connection that wants a session or encryption, before anything costly is done for it; nil:
+	// all may. An error refuses it: an *Error is told to the client in answer to its startup packet, over TLS if it asks for
+	// that (a cancel request goes through nevertheless); after any other one the connection is closed without a word.
+	Login func(remote net.Addr) error
+	// Admit is asked before a client has to prove who it says it is; nil: all may. An error refuses it.
+	Admit func(user, database string) error
 	// Lookup finds a user's verifier. An error, or a zero Verifier, leads to an exchange that looks like any other,
 	// takes as long, and fails as a wrong password does; the client is not told which it was.
 	Lookup func(user, database string) (Verifier, error)
@@ -114,6 +120,8 @@ type acceptor struct {
 	heard  bool        // a whole startup packet was read: there is somebody to tell an error
 	mute   bool        // in the middle of a TLS handshake: nothing can be told
 	tls    *tls.Config // of the handshake that was done; nil: clear text
+	asked  bool        // AcceptConfig.Login was
+	turned *Error      // what it answered
 }
 
 func (a *acceptor) accept() error {
@@ -124,6 +132,9 @@ func (a *acceptor) accept() error {
 	a.client.Startup = s
 	if s.Kind == KindCancel {
 		return nil
+	}
+	if a.turned != nil {
+		return a.turned.Fatal()
 	}
 	if a.cfg.RequireTLS && a.tls == nil {
 		return NewError(CodeInvalidAuthorization, "the connection is not encrypted, and this server requires TLS").
@@ -138,6 +149,11 @@ func (a *acceptor) accept() error {
 		database = user
 	}
 	a.client.User, a.client.Database = user, database
+	if a.cfg.Admit != nil {
+		if err := a.cfg.Admit(user, database); err != nil {
+			return fatal(err)
+		}
+	}
 	a.negotiate(s)
 	return a.authenticate()
 }
@@ -151,6 +167,9 @@ func (a *acceptor) startup() (*Startup, error) {
 		var direct *directTLS
 		if errors.As(err, &direct) && !a.heard && a.serverTLS() != nil {
 			a.heard, askedSSL = true, true
+			if err := a.knock(); err != nil {
+				return nil, err
+			}
 			if err := a.startDirectTLS(direct.head); err != nil {
 				return nil, err
 			}
@@ -163,6 +182,11 @@ func (a *acceptor) startup() (*Startup, error) {
 		s, err := DecodeStartup(packet)
 		if err != nil {
 			return nil, err
+		}
+		if s.Kind != KindCancel {
+			if err := a.knock(); err != nil {
+				return nil, err
+			}
 		}
 		switch {
 		case s.Kind == KindSSL && !askedSSL:
@@ -187,6 +211,19 @@ func (a *acceptor) startup() (*Startup, error) {
 			return s, nil
 		}
 	}
+}
+
+// knock asks whether the client may log in now.
+func (a *acceptor) knock() error {
+	if a.asked || a.cfg.Login == nil {
+		return nil
+	}
+	a.asked = true
+	err := a.cfg.Login(a.raw.RemoteAddr())
+	if errors.As(err, &a.turned) {
+		return nil
+	}
+	return err
 }
 
 // negotiate agrees on the protocol's minor version and declines every option.
