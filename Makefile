@@ -63,11 +63,18 @@ peers: postgres ## install PgBouncer, HAProxy and Pgpool for go run ./bench comp
 	done; \
 	$(INSTALL)
 
-# The clients that internal/drivers runs. Debian's Python packages work with Debian's Python alone.
+# The clients that internal/drivers runs. Debian's Python packages work with Debian's Python alone. npm's go into bin/drivers, at the
+# versions of the lock file.
 drivers: postgres ## install the Postgres clients that the tests run, if they are missing
 	@set -e; missing=; \
 	/usr/bin/python3 -c 'import psycopg' 2>/dev/null || missing="$$missing python3-psycopg"; \
+	command -v node >/dev/null && command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	$(INSTALL)
+	@set -e; cd internal/drivers/testdata/node; to=$(CURDIR)/bin/drivers; \
+	if cmp -s package-lock.json $$to/package-lock.json && [ -e $$to/node_modules/.package-lock.json ]; then exit 0; fi; \
+	echo "installing npm packages into bin/drivers"; \
+	rm -rf $$to; mkdir -p $$to; cp package.json package-lock.json $$to; \
+	npm ci --prefix $$to --ignore-scripts --no-audit --no-fund --silent
 
 check: compiler ## format, go.mod, vet, staticcheck, revive, house rules; any output of the first two is a failure
 	@out="$$(gofmt -l .)"; if [ -n "$$out" ]; then echo "gofmt -w would change:"; echo "$$out"; exit 1; fi

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +23,10 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.WithFarm(m)) }
+
+// direct leaves the nodes out: the drivers speak to shard_1 itself. So one sees whether it is the driver that behaves in some way,
+// or the router. The steps in which the router refuses something fail then.
+var direct = flag.Bool("direct", false, "let the drivers speak to PostgreSQL itself")
 
 const (
 	database = "app"
@@ -59,10 +64,12 @@ func startCluster(t *testing.T) *cluster {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	c, farm, dir := new(cluster), pgtest.Shared(t), t.TempDir()
+	ca := pgtest.NewAuthority(t)
+	pair := ca.Issue(t, time.Time{}, "localhost", "127.0.0.1")
 	var wg sync.WaitGroup
 	var errs [3]error
 	for i := range c.shards {
-		c.shards[i] = pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1), Auth: "scram-sha-256"})
+		c.shards[i] = pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1), Auth: "scram-sha-256", TLS: pair})
 		wg.Go(func() {
 			s := c.shards[i]
 			errs[i] = errors.Join(s.CreateUser(ctx, user, password, ""), s.Exec(ctx, "CREATE DATABASE app OWNER app"), s.ExecIn(ctx, database, schema))
@@ -74,8 +81,6 @@ func startCluster(t *testing.T) *cluster {
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}
-	ca := pgtest.NewAuthority(t)
-	pair := ca.Issue(t, time.Time{}, "localhost", "127.0.0.1")
 	file := func(name string, content []byte) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, content, 0o600); err != nil {
@@ -84,6 +89,10 @@ func startCluster(t *testing.T) *cluster {
 		return path
 	}
 	c.root, c.wrong = file("root.crt", ca.PEM), file("wrong.crt", pgtest.NewAuthority(t).PEM)
+	if *direct {
+		c.nodes = [2]*node{{postgres: c.shards[0].Addr()}, {postgres: c.shards[0].Addr()}}
+		return c
+	}
 	cert, key := file("node.crt", pair.Cert), file("node.key", pair.Key)
 	join := ""
 	for i, region := range []string{"iad", "fra"} {

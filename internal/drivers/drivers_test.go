@@ -57,7 +57,9 @@ func TestDrivers(t *testing.T) {
 		a := &account{cluster: c, name: name, base: base}
 		t.Run(name, func(t *testing.T) {
 			test(t, a)
-			c.inPlace(t, a)
+			if !*direct {
+				c.inPlace(t, a)
+			}
 		})
 	}
 	run("pgx", testPgx)
@@ -110,11 +112,15 @@ func (a *account) env(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	modules, err := filepath.Abs(filepath.Join("testdata", nodeModules))
+	if err != nil {
+		t.Fatal(err)
+	}
 	return []string{
+		"NODE_PATH=" + modules,
 		"PGHOST=" + host, "PGPORT=" + port, "PGUSER=" + user, "PGPASSWORD=" + password, "PGDATABASE=" + database,
 		"PGSSLMODE=verify-full", "PGSSLROOTCERT=" + a.root, "PGAPPNAME=" + a.name, "PSQLRC=/dev/null", "LC_ALL=C.UTF-8",
 		"WRONG_ROOT=" + a.wrong, "BALANCER_PORT=" + a.balance(t), fmt.Sprint("BASE=", a.base), "NAME=" + a.name,
-		"WORK=" + t.TempDir(),
 	}
 }
 
@@ -198,6 +204,9 @@ func (c *cluster) quiet(t *testing.T) {
 	}
 }
 
+// nodeModules is where make drivers puts npm's packages, seen from testdata.
+const nodeModules = "../../../bin/drivers/node_modules"
+
 func programs(t *testing.T) []program {
 	t.Helper()
 	file := func(name string) string {
@@ -212,7 +221,20 @@ func programs(t *testing.T) []program {
 	imports := func(module string) func() error {
 		return func() error { return exec.Command(python, "-c", "import "+module).Run() }
 	}
+	// The versions in the lock file, and no others that somebody may have installed.
+	requires := func(packages ...string) func() error {
+		return func() error {
+			for _, p := range packages {
+				if _, err := os.Stat(filepath.Join(file(nodeModules), p)); err != nil {
+					return err
+				}
+			}
+			return exec.Command("node", "--version").Run()
+		}
+	}
 	return []program{
 		{name: "psycopg", command: []string{python, file("psycopg3.py")}, needs: imports("psycopg")},
+		{name: "node_postgres", command: []string{"node", file("node/pg.js")}, needs: requires("pg", "pg-copy-streams", "pg-cursor")},
+		{name: "postgres_js", command: []string{"node", file("node/postgresjs.js")}, needs: requires("postgres"), lacks: []string{"binary results"}},
 	}
 }
