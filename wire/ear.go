@@ -108,7 +108,7 @@ func (s *session) writeCopy() bool {
 		var n int
 		var err error
 		if e := raw.Write(func(fd uintptr) bool {
-			n, err = retry(func() (int, error) { return syscall.Write(int(fd), c.toServer) })
+			n, err = writeSocket(int(fd), c.toServer)
 			return true
 		}); e != nil {
 			err = e

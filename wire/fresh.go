@@ -68,7 +68,7 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity) (*fresh, *pg.Er
 func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backend, id pool.Identity) (*fresh, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	conn, err := s.pools.Get(ctx, b, id)
+	conn, err := s.pools.Get(ctx, b, id, false)
 	if err != nil {
 		return nil, err
 	}

@@ -106,7 +106,7 @@ func (s *session) readRaw() bool {
 	}
 	c.unpark(&s.server.buffers)
 	space := c.clientSpace()
-	n, err := retry(func() (int, error) { return syscall.Read(r.clientFD, space) })
+	n, err := readSocket(r.clientFD, space)
 	switch {
 	case n > 0:
 		c.clientRead(n)
@@ -159,7 +159,7 @@ func (s *session) driveServer(fd uintptr) bool {
 			r.asked = false
 			return false
 		}
-		n, err := retry(func() (int, error) { return syscall.Read(int(fd), s.buf) })
+		n, err := readSocket(int(fd), s.buf)
 		switch {
 		case n > 0:
 			if e := c.serverRead(s.buf[:n]); e != nil {
@@ -185,7 +185,7 @@ func (s *session) writeServerRaw(fd int) bool {
 	if err := s.joinWriter(); err != nil {
 		return s.lostRaw(fd, err)
 	}
-	n, err := retry(func() (int, error) { return syscall.Write(fd, c.toServer) })
+	n, err := writeSocket(fd, c.toServer)
 	switch {
 	case err == nil && n == len(c.toServer):
 		c.sent()
@@ -201,7 +201,7 @@ func (s *session) writeServerRaw(fd int) bool {
 // lostRaw handles a failed write, as lostOnWrite does. It must not wait: this is the callback of that very socket.
 func (s *session) lostRaw(fd int, err error) bool {
 	c := s.core
-	if n, _ := retry(func() (int, error) { return syscall.Read(fd, s.buf) }); n > 0 {
+	if n, _ := readSocket(fd, s.buf); n > 0 {
 		if e := c.serverRead(s.buf[:n]); e != nil {
 			err = e
 		}
@@ -220,7 +220,7 @@ func (s *session) flushRaw() bool {
 		return true
 	}
 	rest := c.out
-	n, err := retry(func() (int, error) { return syscall.Write(r.clientFD, rest) })
+	n, err := writeSocket(r.clientFD, rest)
 	if n > 0 {
 		rest = rest[n:]
 	}
@@ -228,7 +228,7 @@ func (s *session) flushRaw() bool {
 		var last error
 		err = r.client.Write(func(fd uintptr) bool {
 			for len(rest) > 0 {
-				n, e := retry(func() (int, error) { return syscall.Write(int(fd), rest) })
+				n, e := writeSocket(int(fd), rest)
 				if e == syscall.EAGAIN {
 					return false
 				}
@@ -248,16 +248,6 @@ func (s *session) flushRaw() bool {
 		s.clientGone()
 	}
 	return true
-}
-
-// retry repeats a system call that a signal interrupted.
-func retry(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		if err != syscall.EINTR {
-			return n, err
-		}
-	}
 }
 
 // buffers are what a session needs while bytes are in hand. A session that waits for its client holds none.

@@ -112,7 +112,7 @@ func (s *session) acquire(ctx context.Context) {
 		s.has.Store(nil)
 		return
 	}
-	conn, err := s.server.pools.Get(ctx, s.core.hop.Backend, s.id)
+	conn, err := s.server.pools.Get(ctx, s.core.hop.Backend, s.id, s.core.need.write)
 	if err != nil {
 		s.has.Store(nil)
 		s.gate.leave()

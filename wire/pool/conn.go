@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +26,12 @@ type Conn struct {
 	below     net.Conn        // Net, or what is below TLS
 	socket    syscall.RawConn // below as a socket; nil: it is none
 	peekFn    func(fd uintptr) bool
+	watched   bool  // gone tells of its end
+	fd        int32 // if it is watched
 	connected time.Time
+
+	// atomic
+	gone atomic.Bool // its backend has closed it
 
 	// owned by the borrower; by the pool between two borrowers
 	Params   map[string]string // what the server last reported (ParameterStatus)
@@ -65,6 +71,7 @@ func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn
 			}
 		}
 	}
+	c.watched = home.watch.add(c)
 	return c
 }
 
@@ -96,13 +103,27 @@ func (c *Conn) quiet() bool {
 	return c.peekErr == syscall.EAGAIN
 }
 
+// usable reports whether the backend has not closed the connection, as far as is known without asking; with sure, the kernel is
+// asked: the end may have come a moment ago.
+func (c *Conn) usable(sure bool) bool {
+	if c.watched && !sure {
+		return !c.gone.Load()
+	}
+	return c.quiet()
+}
+
 // Release gives the connection back. It must be idle: outside a transaction, every answer read.
 func (c *Conn) Release() { c.home.release(c) }
 
 // Discard closes the connection: its state is unknown, or was somebody's own.
 func (c *Conn) Discard() {
-	c.Net.Close()
+	c.close()
 	c.home.forget(c)
+}
+
+func (c *Conn) close() {
+	c.home.watch.remove(c)
+	c.Net.Close()
 }
 
 // bye closes the connection and says so: it is in order, and not needed any more.

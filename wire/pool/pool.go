@@ -85,8 +85,9 @@ type Pools struct {
 	byName map[string]*backendPool
 	closed bool
 
-	stop chan struct{}
-	done sync.WaitGroup
+	watch *watch // made by Open; nil: none
+	stop  chan struct{}
+	done  sync.WaitGroup
 }
 
 // New returns pools without connections.
@@ -99,6 +100,7 @@ func New(cfg Config) *Pools {
 
 // Open starts the goroutine that closes connections which are idle for too long or were closed by their backend.
 func (p *Pools) Open() {
+	p.watch = openWatch()
 	p.done.Go(func() {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
@@ -127,6 +129,7 @@ func (p *Pools) Close() {
 	p.mu.Unlock()
 	close(p.stop)
 	p.done.Wait()
+	p.watch.close()
 	for _, bp := range p.all() {
 		bp.close()
 	}
@@ -142,13 +145,14 @@ func (p *Pools) all() []*backendPool {
 	return out
 }
 
-// Get lends a connection to b for id. Errors: *ConnectError, *ExhaustedError, ErrClosed, or ctx's.
-func (p *Pools) Get(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
+// Get lends a connection to b for id. With sure, the kernel is asked whether the backend has closed an idle one: for a write,
+// which cannot be sent again. Errors: *ConnectError, *ExhaustedError, ErrClosed, or ctx's.
+func (p *Pools) Get(ctx context.Context, b *rib.Backend, id Identity, sure bool) (*Conn, error) {
 	bp, err := p.of(b)
 	if err != nil {
 		return nil, err
 	}
-	return bp.get(ctx, b, id)
+	return bp.get(ctx, b, id, sure)
 }
 
 func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
@@ -174,7 +178,7 @@ func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 		go bp.close()
 	}
 	bp = &backendPool{
-		cfg: &p.cfg, addr: b.Addr, name: b.Name, ids: &p.ids, idle: make(map[Identity][]*Conn),
+		cfg: &p.cfg, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, idle: make(map[Identity][]*Conn),
 		conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
 	}
 	p.byName[b.Name] = bp
@@ -208,10 +212,11 @@ func (p *Pools) Stats() []Stat {
 
 type backendPool struct {
 	// constant
-	cfg  *Config
-	name string
-	addr string
-	ids  *atomic.Uint64
+	cfg   *Config
+	name  string
+	addr  string
+	ids   *atomic.Uint64
+	watch *watch
 
 	// atomic
 	connects atomic.Uint64
@@ -236,7 +241,7 @@ type waiter struct {
 	grant chan *Conn // capacity 1
 }
 
-func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
+func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sure bool) (*Conn, error) {
 	for {
 		bp.mu.Lock()
 		if bp.closed {
@@ -245,7 +250,7 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity) (*C
 		}
 		if c := bp.popIdle(id); c != nil {
 			bp.mu.Unlock()
-			if c.quiet() {
+			if c.usable(sure) {
 				return c, nil
 			}
 			c.Discard()
@@ -259,7 +264,7 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity) (*C
 		if victim := bp.popAnyIdle(); victim != nil { // somebody else's: its place is what we need
 			delete(bp.conns, victim)
 			bp.mu.Unlock()
-			victim.Net.Close()
+			victim.close()
 			return bp.connect(ctx, b, id)
 		}
 		w := &waiter{id: id, grant: make(chan *Conn, 1)}
@@ -361,7 +366,7 @@ func (bp *backendPool) release(c *Conn) {
 		return
 	}
 	if el := bp.waiters.Front(); el != nil {
-		if !c.quiet() { // its backend has closed it meanwhile: the place is what the waiter gets
+		if !c.usable(false) { // its backend has closed it meanwhile: the place is what the waiter gets
 			bp.mu.Unlock()
 			c.Discard()
 			return
@@ -376,7 +381,7 @@ func (bp *backendPool) release(c *Conn) {
 		w.grant <- nil
 		delete(bp.conns, c)
 		bp.mu.Unlock()
-		c.Net.Close()
+		c.close()
 		return
 	}
 	c.since = time.Now()

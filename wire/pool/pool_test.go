@@ -99,7 +99,7 @@ func newRig(t *testing.T, be *backend, size int, wait time.Duration) *rig {
 
 func (r *rig) get(t *testing.T, user string) *pool.Conn {
 	t.Helper()
-	c, err := r.Get(t.Context(), r.b, pool.Identity{User: user, Database: "d"})
+	c, err := r.Get(t.Context(), r.b, pool.Identity{User: user, Database: "d"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestReuseAndBound(t *testing.T) {
 		t.Error("an idle connection was not used again")
 	}
 	b := r.get(t, "u")
-	_, err := r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"})
+	_, err := r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"}, false)
 	var ee *pool.ExhaustedError
 	if !errors.As(err, &ee) || ee.Size != 2 || ee.Backend != "b" {
 		t.Errorf("the third: %v", err)
@@ -154,7 +154,7 @@ func TestWaiters(t *testing.T) {
 	var wg sync.WaitGroup
 	for i, user := range []string{"u", "v", "u"} {
 		wg.Go(func() {
-			c, err := r.Get(context.Background(), r.b, pool.Identity{User: user, Database: "d"})
+			c, err := r.Get(context.Background(), r.b, pool.Identity{User: user, Database: "d"}, false)
 			if err != nil {
 				t.Error(err)
 				return
@@ -178,7 +178,7 @@ func TestWaiters(t *testing.T) {
 	held = r.get(t, "u")
 	ctx, cancel := context.WithCancel(context.Background())
 	wg.Go(func() {
-		if _, err := r.Get(ctx, r.b, pool.Identity{User: "u", Database: "d"}); !errors.Is(err, context.Canceled) {
+		if _, err := r.Get(ctx, r.b, pool.Identity{User: "u", Database: "d"}, false); !errors.Is(err, context.Canceled) {
 			t.Errorf("a cancelled wait: %v", err)
 		}
 	})
@@ -196,13 +196,13 @@ func TestDeadConnections(t *testing.T) {
 	r.get(t, "u").Release()
 	be.kill()
 	pgtest.Eventually(t, 5*time.Second, func() error { // by checkout or by the reaper, whoever comes first
-		if c, err := r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"}); err == nil {
+		if c, err := r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"}, false); err == nil {
 			c.Release()
 			return errors.New("lent")
 		}
 		return nil
 	})
-	_, err := r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"})
+	_, err := r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"}, false)
 	var ce *pool.ConnectError
 	if !errors.As(err, &ce) || !ce.Elsewhere() || r.reported.Load() == 0 {
 		t.Errorf("connecting to a dead backend: %v, reported %d times", err, r.reported.Load())
@@ -217,7 +217,7 @@ func TestClose(t *testing.T) {
 	held := r.get(t, "u")
 	done := make(chan error, 1)
 	go func() {
-		_, err := r.Get(context.Background(), r.b, pool.Identity{User: "u", Database: "d"})
+		_, err := r.Get(context.Background(), r.b, pool.Identity{User: "u", Database: "d"}, false)
 		done <- err
 	}()
 	pgtest.Eventually(t, 5*time.Second, func() error {
@@ -231,7 +231,7 @@ func TestClose(t *testing.T) {
 		t.Errorf("who waited got %v", err)
 	}
 	held.Release()
-	if _, err := r.Get(t.Context(), r.b, pool.Identity{}); !errors.Is(err, pool.ErrClosed) {
+	if _, err := r.Get(t.Context(), r.b, pool.Identity{}, false); !errors.Is(err, pool.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }

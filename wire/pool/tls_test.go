@@ -69,7 +69,7 @@ func tlsPools(t *testing.T, s *pgtest.Server, dial pool.Dialer, roots *x509.Cert
 
 func (r *rig) lend(t *testing.T) *pool.Conn {
 	t.Helper()
-	c, err := r.Get(t.Context(), r.b, pool.Identity{User: "postgres", Database: "postgres"})
+	c, err := r.Get(t.Context(), r.b, pool.Identity{User: "postgres", Database: "postgres"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestTLSToPostgres(t *testing.T) {
 	})
 	t.Run("another authority", func(t *testing.T) {
 		r := tlsPools(t, s, new(net.Dialer).DialContext, pgtest.NewAuthority(t).Pool())
-		_, err := r.Get(t.Context(), r.b, pool.Identity{User: "postgres", Database: "postgres"})
+		_, err := r.Get(t.Context(), r.b, pool.Identity{User: "postgres", Database: "postgres"}, false)
 		var ce *pool.ConnectError
 		var ve *tls.CertificateVerificationError
 		if !errors.As(err, &ce) || !errors.As(err, &ve) || !ce.Elsewhere() || r.reported.Load() != 1 {
@@ -194,7 +194,7 @@ func TestTLSToPostgres(t *testing.T) {
 func TestTLSRefusedByTheServer(t *testing.T) {
 	s := pgtest.NewPrimary(t, pgtest.Options{})
 	r := tlsPools(t, s, new(net.Dialer).DialContext, nil)
-	_, err := r.Get(t.Context(), r.b, pool.Identity{User: "postgres", Database: "postgres"})
+	_, err := r.Get(t.Context(), r.b, pool.Identity{User: "postgres", Database: "postgres"}, false)
 	if !errors.Is(err, pg.ErrNoTLS) {
 		t.Errorf("error %v: it must never go on in clear text", err)
 	}
