@@ -117,30 +117,17 @@ func (n *Node) buildServer() *wire.Server {
 	n.pools = pool.New(pool.Config{
 		Size: n.cfg.Pool.Size, Wait: n.cfg.Pool.Wait.Duration, Idle: n.cfg.Pool.Idle.Duration, ConnectTimeout: connectTimeout,
 		Dial: n.dialer.DialContext, TLS: n.backend.config, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
-		Password: func(user string) (string, bool) {
-			s, ok := n.secrets.Users[user]
-			return s.Reveal(), ok
-		},
+		Credential: func(id pool.Identity) pg.Credential { return n.guard.Credential(id.User, id.Database) },
 	})
 	n.pools.Open()
 	n.opened("pools", func() error { n.pools.Close(); return nil })
 	n.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
-	verifiers := make(map[string]pg.Verifier, len(n.secrets.Users))
-	for name, secret := range n.secrets.Users {
-		verifiers[name] = pg.NewVerifier(secret.Reveal())
-	}
 	return wire.NewServer(wire.Config{
 		FIB: n.fib, Planner: n.planner, Pools: n.pools, Databases: n.databaseRules(),
-		Lookup: func(user, _ string) (pg.Verifier, error) {
-			v, ok := verifiers[user]
-			if !ok {
-				return v, pg.ErrUnknownUser
-			}
-			return v, nil
-		},
-		Node: n.state.Node, ForwardCancel: n.forwardCancel,
+		Guard: n.guard,
+		Node:  n.state.Node, ForwardCancel: n.forwardCancel,
 		Limits: n.cfg.clientLimits(), MaxFrame: int(n.cfg.Limits.Frame.Bytes), StartupTimeout: n.cfg.Limits.StartupTimeout.Duration,
-		TLS: n.tls.serverConfig(), RequireTLS: n.cfg.TLS.Require,
+		TLS: n.tls.serverConfig(func() bool { return len(n.guard.Policy().Rules) > 0 }), RequireTLS: n.cfg.TLS.Require,
 		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Console: n.consoleConfig(),
 	})
 }

@@ -25,6 +25,7 @@ type Config struct {
 	Pool           Pool       `toml:"pool" comment:"Connections to each backend."`
 	Limits         Limits     `toml:"limits" comment:"Bounds on what clients may ask for."`
 	Console        Console    `toml:"console" comment:"The admin database: psql with the database rangefinder."`
+	HBA            []HBA      `toml:"hba" comment:"Who may come in how, the console included, as in pg_hba.conf: the first rule that matches counts, and whom none matches is refused. No rule: scram-sha-256 for everybody."`
 	Databases      []Listing  `toml:"databases" comment:"Databases that clients may name."`
 	Users          []User     `toml:"users" comment:"Users that clients may log in as; the same name and password are used on the backends."`
 	Backends       []Backend  `toml:"backends" comment:"The PostgreSQL servers near this node. Other nodes hear of them by gossip."`
@@ -66,6 +67,15 @@ type User struct {
 	MaxClients *int `toml:"max_clients" comment:"Sessions of this user at once on this node. 0: no limit of its own. Not given: limits.user_clients."`
 }
 
+// HBA is one rule of who may come in how.
+type HBA struct {
+	Connection string   `toml:"connection" comment:"any, hostssl (TLS alone) or hostnossl (clear text alone). Empty: any."`
+	Databases  []string `toml:"databases" comment:"Databases that the client may have named; rangefinder is the console. Empty, or all: every one."`
+	Users      []string `toml:"users" comment:"Users that the client may have named. Empty, or all: every one."`
+	Address    string   `toml:"address" comment:"The client's network, for example 10.0.0.0/8, or its address. Empty, or all: any."`
+	Method     string   `toml:"method" comment:"trust, password (in clear text: over TLS or loopback), md5, scram-sha-256, cert (a certificate from tls.client_ca_file whose common name is the user) or reject."`
+}
+
 // Backend is one PostgreSQL server near this node.
 type Backend struct {
 	Name    string `toml:"name" comment:"Unique in the cluster."`
@@ -95,7 +105,7 @@ type Admin struct {
 type TLS struct {
 	CertFile     string `toml:"cert_file" comment:"PEM file of the certificate that clients are shown, intermediate ones behind it. Empty: no TLS for clients."`
 	KeyFile      string `toml:"key_file" comment:"PEM file of its private key."`
-	ClientCAFile string `toml:"client_ca_file" comment:"PEM file of authorities: clients must then show a certificate signed by one of them, besides their password. Needs require. Empty: no certificates are asked for."`
+	ClientCAFile string `toml:"client_ca_file" comment:"PEM file of authorities: clients must then show a certificate signed by one of them, besides their password. Needs require. With [[hba]] rules they may show one, and rules with the method cert insist. Empty: no certificates are asked for."`
 	MinVersion   string `toml:"min_version" comment:"Oldest version of TLS to agree to: 1.2 or 1.3."`
 	Require      bool   `toml:"require" comment:"true: clients without TLS are refused, but for cancel requests, which most clients can only send in clear text."`
 }

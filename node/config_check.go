@@ -88,6 +88,7 @@ func (cfg *Config) check(at map[string]position) []Problem {
 	c.oneOf("log.format", cfg.Log.Format, "text", "json")
 	c.clients(cfg)
 	c.tls(cfg)
+	c.hba(cfg)
 	c.backends(cfg)
 	c.numbers(cfg)
 	for i, lab := range cfg.Lab {
@@ -176,7 +177,7 @@ func (c *checker) clients(cfg *Config) {
 		}
 	}
 	for i, name := range cfg.Console.Users {
-		if !users[name] {
+		if !users[name] && len(cfg.HBA) == 0 { // rules may let in by other means than a password
 			c.fail(fmt.Sprintf("console.users[%d]", i), fmt.Sprintf("console.users: nobody can log in as %q", name), "list the user under [[users]] too")
 		}
 	}

@@ -12,7 +12,7 @@ func (c *checker) tls(cfg *Config) {
 	case t.CertFile == "" && t.Require:
 		c.fail("tls.require", "tls.require needs a certificate", "give tls.cert_file and tls.key_file")
 	}
-	if t.ClientCAFile != "" && !t.Require {
+	if t.ClientCAFile != "" && !t.Require && len(cfg.HBA) == 0 {
 		c.fail("tls.client_ca_file", "tls.client_ca_file is of no use while clients may do without TLS", "add require = true")
 	}
 	b := cfg.BackendTLS

@@ -22,6 +22,7 @@ import (
 	"rangefinder/node/port"
 	"rangefinder/rib"
 	"rangefinder/wire"
+	"rangefinder/wire/auth"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
 )
@@ -54,6 +55,7 @@ type Node struct {
 	metrics *metrics
 	tls     *clientTLS // nil: clients have none
 	backend *backendTLS
+	guard   *auth.Guard // its policy is what a reload replaces
 
 	// constant once Open has returned; made in this order, closed in the opposite one
 	dir      *dataDir
@@ -136,6 +138,7 @@ func New(cfg Config, o Options) (*Node, error) {
 		pulls: make(chan pullFrom, 1), cancels: make(chan struct{}, maxCancels), failed: make(chan struct{}), contacted: make(chan struct{}),
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}
+	n.guard = auth.NewGuard(newPolicy(&cfg, secrets))
 	n.metrics = newMetrics(n.gauges)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	for _, l := range cfg.Lab {
@@ -184,13 +187,14 @@ func (n *Node) warn() {
 	if n.tls == nil && n.cfg.exposed() != "" {
 		n.log.Warn("no [tls]: what clients ask and are answered goes over the network in clear text", "bind", n.cfg.Bind)
 	}
+	n.warnPolicy(n.guard.Policy())
 	for _, l := range n.cfg.Lab {
 		n.log.Warn("DELAY INJECTED: this is a laboratory, not production", "net", l.Net, "rtt", l.RTT.Duration)
 	}
 	if len(n.cfg.Databases) == 0 {
 		n.log.Warn("no [[databases]]: no client can connect")
 	}
-	if len(n.cfg.Users) == 0 {
+	if len(n.cfg.Users)+len(n.cfg.HBA) == 0 {
 		n.log.Warn("no [[users]]: no client can log in")
 	}
 }

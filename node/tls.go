@@ -12,7 +12,11 @@ import (
 )
 
 // clientTLS is TLS towards Postgres clients, as the files of [tls] have it at present.
-type clientTLS struct{ *watched[*tls.Config] }
+type clientTLS struct{ *watched[handshakes] }
+
+// handshakes are the two ways of a handshake: without a certificate of the client's if it has none, and not without. They are the
+// same where no client_ca_file is configured.
+type handshakes struct{ asking, insisting *tls.Config }
 
 // newClientTLS reads the files; nil if no certificate is configured.
 func newClientTLS(cfg TLS, log *slog.Logger, now func() time.Time) (*clientTLS, error) {
@@ -23,7 +27,7 @@ func newClientTLS(cfg TLS, log *slog.Logger, now func() time.Time) (*clientTLS, 
 	if cfg.ClientCAFile != "" {
 		files = append(files, cfg.ClientCAFile)
 	}
-	w, err := watch("the certificate for clients", files, log, now, func() (*tls.Config, error) { return loadClientTLS(cfg, log, now()) })
+	w, err := watch("the certificate for clients", files, log, now, func() (handshakes, error) { return loadClientTLS(cfg, log, now()) })
 	if err != nil {
 		return nil, &Failure{
 			Message: fmt.Sprintf("TLS for clients: %v", err),
@@ -34,18 +38,24 @@ func newClientTLS(cfg TLS, log *slog.Logger, now func() time.Time) (*clientTLS, 
 	return &clientTLS{w}, nil
 }
 
-// serverConfig is the getter that pg.AcceptConfig takes; nil without TLS.
-func (c *clientTLS) serverConfig() func() *tls.Config {
+// serverConfig is the getter that pg.AcceptConfig takes; nil without TLS. Where there are rules, they say who must have a
+// certificate: the handshake comes before it is known which one matches.
+func (c *clientTLS) serverConfig(rules func() bool) func() *tls.Config {
 	if c == nil {
 		return nil
 	}
-	return c.Get
+	return func() *tls.Config {
+		if rules() {
+			return c.Get().asking
+		}
+		return c.Get().insisting
+	}
 }
 
-func loadClientTLS(cfg TLS, log *slog.Logger, now time.Time) (*tls.Config, error) {
+func loadClientTLS(cfg TLS, log *slog.Logger, now time.Time) (handshakes, error) {
 	cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
 	if err != nil {
-		return nil, err
+		return handshakes{}, err
 	}
 	if info, err := os.Stat(cfg.KeyFile); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 {
 		log.Warn(fmt.Sprintf("%s can be read by every user of this machine: chmod 600 %[1]s", cfg.KeyFile))
@@ -64,13 +74,15 @@ func loadClientTLS(cfg TLS, log *slog.Logger, now time.Time) (*tls.Config, error
 	if cfg.MinVersion == "1.3" {
 		out.MinVersion = tls.VersionTLS13
 	}
-	if cfg.ClientCAFile != "" {
-		if out.ClientCAs, err = loadRoots(cfg.ClientCAFile); err != nil {
-			return nil, err
-		}
-		out.ClientAuth = tls.RequireAndVerifyClientCert
+	if cfg.ClientCAFile == "" {
+		return handshakes{out, out}, nil
 	}
-	return out, nil
+	if out.ClientCAs, err = loadRoots(cfg.ClientCAFile); err != nil {
+		return handshakes{}, err
+	}
+	insisting := out.Clone()
+	out.ClientAuth, insisting.ClientAuth = tls.VerifyClientCertIfGiven, tls.RequireAndVerifyClientCert
+	return handshakes{out, insisting}, nil
 }
 
 // loadRoots reads a file of certificates that are trusted.

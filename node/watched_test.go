@@ -56,12 +56,12 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	}
 	shown := func(when string, want pgtest.KeyPair) {
 		t.Helper()
-		if got := c.Get().Certificates[0].Leaf; !got.Equal(want.TLS(t).Leaf) {
+		if got := c.Get().asking.Certificates[0].Leaf; !got.Equal(want.TLS(t).Leaf) {
 			t.Errorf("%s: the certificate is %s", when, got.Subject)
 		}
 	}
 	shown("at first", first)
-	held := c.Get()
+	held := c.Get().asking
 
 	replaceFile(t, cfg.CertFile, second.Cert)
 	shown("within a second", first)
@@ -147,7 +147,7 @@ func TestCertificatesAtTheStart(t *testing.T) {
 		}
 		log := new(logBuffer)
 		c, err := newClientTLS(cfg, slog.New(slog.NewTextHandler(log, nil)), time.Now)
-		if err != nil || c.Get().MinVersion != tls.VersionTLS12 {
+		if err != nil || c.Get().insisting.MinVersion != tls.VersionTLS12 {
 			t.Fatal(err)
 		}
 		for _, want := range []string{"not valid now", "chmod 600"} {
@@ -156,7 +156,7 @@ func TestCertificatesAtTheStart(t *testing.T) {
 			}
 		}
 	})
-	if c, err := newClientTLS(TLS{}, slog.Default(), time.Now); err != nil || c.serverConfig() != nil {
+	if c, err := newClientTLS(TLS{}, slog.Default(), time.Now); err != nil || c.serverConfig(nil) != nil {
 		t.Errorf("without a certificate: %v, %v", c, err)
 	}
 }

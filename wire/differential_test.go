@@ -102,7 +102,7 @@ func tell(t *testing.T, addr, database string, steps []step) []string {
 	}
 	defer nc.Close()
 	nc.SetDeadline(time.Now().Add(10 * time.Second))
-	server, err := pg.Connect(ctxOf(t), nc, &pg.ConnectConfig{User: testUser, Password: testPassword, Database: database})
+	server, err := pg.Connect(ctxOf(t), nc, &pg.ConnectConfig{User: testUser, Credential: pg.Password(testPassword), Database: database})
 	if err != nil {
 		t.Fatal(err)
 	}

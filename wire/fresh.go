@@ -57,6 +57,9 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity) (*fresh, *pg.Er
 	if f != nil {
 		return f, nil
 	}
+	if e := loginRefused(last); e != nil {
+		return nil, e
+	}
 	var pe *pg.Error
 	if errors.As(last, &pe) {
 		return nil, pe

@@ -17,6 +17,7 @@ import (
 	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 	"rangefinder/wire"
+	"rangefinder/wire/auth"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
@@ -167,10 +168,13 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	m.Open()
 	t.Cleanup(func() { m.Close() })
 
+	guard := auth.NewGuard(&auth.Policy{Users: map[string]auth.User{
+		testUser: {Shadow: pg.NewShadow(testUser, testPassword), Credential: pg.Password(testPassword)},
+	}})
 	r.pools = pool.New(pool.Config{
 		Size: o.poolSize, Wait: o.wait, Idle: time.Minute, ConnectTimeout: 5 * time.Second,
-		Dial:     new(net.Dialer).DialContext,
-		Password: func(string) (string, bool) { return testPassword, true },
+		Dial:       new(net.Dialer).DialContext,
+		Credential: func(id pool.Identity) pg.Credential { return guard.Credential(id.User, id.Database) },
 		Report: func(backend string, err error) {
 			log.Info("evidence", "backend", backend, "err", err)
 			h.Evidence(backend, true, err.Error())
@@ -178,17 +182,11 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		Logger: log,
 	})
 	r.pools.Open()
-	verifier := pg.NewVerifier(testPassword)
 	r.server = wire.NewServer(wire.Config{
 		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools,
 		Databases: map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1", OwnConnections: o.own}, "other": {Shard: "shard_1"}, "plain": {Shard: "shard_1"}},
-		Lookup: func(user, _ string) (pg.Verifier, error) {
-			if user != testUser {
-				return pg.Verifier{}, fmt.Errorf("no such user")
-			}
-			return verifier, nil
-		},
-		Limits: o.limits, MaxFrame: o.maxFrame, StartupTimeout: o.startup,
+		Guard:     guard,
+		Limits:    o.limits, MaxFrame: o.maxFrame, StartupTimeout: o.startup,
 		Metrics: r.counts, Logger: log,
 		Console: wire.ConsoleConfig{Users: []string{testUser}, Version: "test", Known: []string{testUser}},
 	})

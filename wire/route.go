@@ -264,6 +264,9 @@ func (c *core) refused(err error) {
 }
 
 func (c *core) refusal(err error) *pg.Error {
+	if e := loginRefused(err); e != nil {
+		return e
+	}
 	var ee *pool.ExhaustedError
 	var ce *pool.ConnectError
 	var pe *pg.Error

@@ -15,6 +15,7 @@ import (
 
 	"rangefinder/fib"
 	"rangefinder/rib"
+	"rangefinder/wire/auth"
 	"rangefinder/wire/console"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
@@ -41,8 +42,7 @@ type Config struct {
 	Planner        *sqlkey.Planner
 	Pools          *pool.Pools
 	Databases      map[string]sqlkey.DatabaseRule                       // by the name that clients connect to
-	Lookup         func(user, database string) (pg.Verifier, error)     // see pg.AcceptConfig
-	AuthMethod     string                                               // see pg.AcceptConfig
+	Guard          *auth.Guard                                          // who may come in
 	Node           string                                               // this node's name: cancel keys tell whose they are
 	ForwardCancel  func(ctx context.Context, pid uint32, secret []byte) // a cancel request that is for no session here; nil: dropped
 	Limits         Limits                                               // to begin with: see Server.SetLimits
@@ -118,7 +118,7 @@ func NewServer(cfg Config) *Server {
 	}
 	s.buffers.New = func() any { return new(buffers) }
 	s.reads.New = func() any { b := make([]byte, serverBuffer); return &b }
-	s.accept = pg.AcceptConfig{Lookup: cfg.Lookup, Method: cfg.AuthMethod, Timeout: cfg.StartupTimeout, TLS: cfg.TLS, RequireTLS: cfg.RequireTLS, MaxMinor: newestMinor, Login: s.mayLogIn, Admit: s.mayTry}
+	s.accept = pg.AcceptConfig{Rule: cfg.Guard.Rule, Lookup: cfg.Guard.Lookup, Timeout: cfg.StartupTimeout, TLS: cfg.TLS, RequireTLS: cfg.RequireTLS, MaxMinor: newestMinor, Login: s.mayLogIn, Admit: s.mayTry}
 	s.env = env{
 		fib: cfg.FIB, planner: cfg.Planner, catalog: s.catalogFor, metrics: cfg.Metrics,
 		now: time.Now, random: mrand.Uint32, maxFrame: cfg.MaxFrame,

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -51,6 +52,21 @@ func NewAuthority(t TB) *Authority {
 // Issue makes a certificate for the hosts, names or IP addresses, that ends at notAfter (zero: in an hour).
 func (a *Authority) Issue(t TB, notAfter time.Time, hosts ...string) KeyPair {
 	t.Helper()
+	return a.issue(t, pkix.Name{CommonName: "test " + rand.Text()[:6]}, notAfter, hosts)
+}
+
+// IssueTo makes a certificate for a client, with that common name, or several of them. It ends in an hour.
+func (a *Authority) IssueTo(t TB, commonNames ...string) KeyPair {
+	t.Helper()
+	var subject pkix.Name
+	for _, cn := range commonNames {
+		subject.ExtraNames = append(subject.ExtraNames, pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: cn})
+	}
+	return a.issue(t, subject, time.Time{}, nil)
+}
+
+func (a *Authority) issue(t TB, subject pkix.Name, notAfter time.Time, hosts []string) KeyPair {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +79,7 @@ func (a *Authority) Issue(t TB, notAfter time.Time, hosts ...string) KeyPair {
 		notAfter = time.Now().Add(time.Hour)
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "test " + rand.Text()[:6]},
+		SerialNumber: serial, Subject: subject,
 		NotBefore: notAfter.Add(-2 * time.Hour), NotAfter: notAfter, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}

@@ -67,7 +67,11 @@ func (s *Server) configure() error {
 	if err := s.write("postgresql.conf", b.String()); err != nil {
 		return err
 	}
-	return s.write("pg_hba.conf", fmt.Sprintf("host all all all %s\nhost replication all all %[1]s\n", s.auth))
+	rules := []string{"host replication all all " + s.auth, "host all " + superuser + " all " + s.auth}
+	if rules = append(rules, s.hba...); len(s.hba) == 0 {
+		rules = append(rules, "host all all all "+s.auth)
+	}
+	return s.write("pg_hba.conf", strings.Join(rules, "\n")+"\n")
 }
 
 // write writes one file of the data folder.

@@ -38,6 +38,7 @@ type Options struct {
 	Bind     string            // the address it listens on; "": 127.0.0.1
 	Port     int               // 0: a free one
 	Auth     string            // of all clients: trust, password, md5, scram-sha-256; "": trust
+	HBA      []string          // pg_hba.conf's rules for all but the superuser and replicas; empty: one by Auth. A replica has its primary's
 	Password string            // the superuser's (user postgres); "": a random one. A replica has its primary's
 	TLS      KeyPair           // what it shows clients that ask for TLS; zero: it speaks none
 	Params   map[string]string // settings, over the farm's own (and, for a replica, over its primary's)
@@ -53,6 +54,7 @@ type Server struct {
 	bind     string
 	port     int
 	auth     string
+	hba      []string
 	password string // superuser's
 	params   map[string]string
 	tls      KeyPair
@@ -120,6 +122,7 @@ func (f *Farm) newServer(o Options, of *Server) *Server {
 		bind:     cmp.Or(o.Bind, "127.0.0.1"),
 		port:     o.Port,
 		auth:     cmp.Or(o.Auth, "trust"),
+		hba:      o.HBA,
 		password: cmp.Or(o.Password, rand.Text()),
 		params:   map[string]string{},
 		tls:      o.TLS,
@@ -132,6 +135,9 @@ func (f *Farm) newServer(o Options, of *Server) *Server {
 		maps.Copy(s.params, of.params)
 		if o.Auth == "" {
 			s.auth = of.auth
+		}
+		if o.HBA == nil {
+			s.hba = of.hba
 		}
 		of.mu.Lock()
 		maps.Copy(s.users, of.users)

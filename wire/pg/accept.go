@@ -1,13 +1,14 @@
 package pg
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -16,10 +17,13 @@ import (
 	"github.com/jackc/pgproto3/v2"
 )
 
-// The methods by which a client may be asked for its password.
+// The methods by which a client may be let in, as pg_hba.conf names them.
 const (
+	MethodTrust    = "trust"    // whoever says so
+	MethodPassword = "password" // in clear text: only over TLS or loopback
+	MethodMD5      = "md5"      // or SCRAM-SHA-256, if that is what is kept of the password, as in PostgreSQL
 	MethodSCRAM    = "scram-sha-256"
-	MethodPassword = "password" // in clear text: for clients that know nothing else, and only over TLS or loopback
+	MethodCert     = "cert" // a client certificate, verified by TLS, with the user's name as its common name
 )
 
 const (
@@ -40,6 +44,9 @@ const (
 // the log.
 var ErrUnknownUser = errors.New("unknown user")
 
+// ErrWrongPassword is what Accept's error wraps if the client has not shown that it knows the password of a user who has one.
+var ErrWrongPassword = errors.New("wrong password")
+
 // AcceptConfig says how clients are let in. It is not changed once in use, is shared by all connections, and must not be
 // copied after its first use.
 type AcceptConfig struct {
@@ -56,11 +63,14 @@ type AcceptConfig struct {
 	Login func(remote net.Addr) error
 	// Admit is asked before a client has to prove who it says it is; nil: all may. An error refuses it.
 	Admit func(user, database string) error
-	// Lookup finds a user's verifier. An error, or a zero Verifier, leads to an exchange that looks like any other,
-	// takes as long, and fails as a wrong password does; the client is not told which it was.
-	Lookup func(user, database string) (Verifier, error)
-	// Method is MethodSCRAM or MethodPassword; "" is MethodSCRAM.
-	Method string
+	// Rule says how a client must prove who it is: one of the Methods, or an error that it is told. nil: MethodSCRAM for
+	// everybody.
+	Rule func(*Peer) (method string, refusal *Error)
+	// Lookup finds what is kept of a user's password, for the methods that ask for one. An error, or a zero Shadow, leads to an
+	// exchange that looks like any other, takes as long, and fails as a wrong password does; the client is not told which it was.
+	// With an error the Shadow says only what the exchange is to look like: of its kind, or of a verifier. An *Error is told to
+	// the client. ctx ends with the time for the whole of Accept.
+	Lookup func(context.Context, *Peer) (Shadow, error)
 	// Timeout bounds the whole of Accept; 0 is DefaultAcceptTimeout.
 	Timeout time.Duration
 	// MaxMinor is the newest minor version of protocol 3 to agree to: 0, or 2 where BackendKeyData may be long.
@@ -73,6 +83,14 @@ type AcceptConfig struct {
 	mock     []byte // set by mockOnce
 }
 
+// Peer is somebody who wants to be let in.
+type Peer struct {
+	User     string
+	Database string               // as Client has it
+	Addr     netip.Addr           // without zone, and IPv4 as IPv4; the zero Addr if the connection has none
+	TLS      *tls.ConnectionState // nil: clear text
+}
+
 // Client is an authenticated client, or one that asks to cancel: then Startup.Kind is KindCancel, nothing was
 // authenticated and nothing is to be answered.
 type Client struct {
@@ -81,6 +99,9 @@ type Client struct {
 	Minor    uint16   // of protocol 3, as agreed
 	User     string
 	Database string // as the client asked; the user's name if it did not
+	// Shown is what the login has shown of the client's password: good for backends that keep the same of it. Zero with
+	// MethodTrust and MethodCert.
+	Shown Credential
 }
 
 // Accept takes a fresh connection through TLS, startup and authentication, until AuthenticationOk. ParameterStatus,
@@ -95,9 +116,12 @@ func Accept(conn net.Conn, cfg *AcceptConfig) (*Client, error) {
 		timeout = DefaultAcceptTimeout
 	}
 	a := &acceptor{cfg: cfg, raw: conn, conn: conn}
-	err := conn.SetDeadline(time.Now().Add(timeout))
+	deadline := time.Now().Add(timeout)
+	err := conn.SetDeadline(deadline)
 	if err == nil {
-		err = a.accept()
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		err = a.accept(ctx)
+		cancel()
 	}
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})
@@ -124,7 +148,7 @@ type acceptor struct {
 	turned *Error      // what it answered
 }
 
-func (a *acceptor) accept() error {
+func (a *acceptor) accept(ctx context.Context) error {
 	s, err := a.startup()
 	if err != nil {
 		return err
@@ -155,7 +179,7 @@ func (a *acceptor) accept() error {
 		}
 	}
 	a.negotiate(s)
-	return a.authenticate()
+	return a.authenticate(ctx)
 }
 
 // startup answers requests for encryption until the packet comes that says what the client wants. Each may be asked for
@@ -253,37 +277,31 @@ func (a *acceptor) negotiate(s *Startup) {
 	a.out = finish(a.out, start)
 }
 
-func (a *acceptor) authenticate() error {
-	// The mock is made for everybody, so that a user who exists does not take another time.
-	mock := mockVerifier(a.cfg.mockSecret(), a.client.User)
-	v, cause := Verifier{}, ErrUnknownUser
-	if a.cfg.Lookup != nil {
-		v, cause = a.cfg.Lookup(a.client.User, a.client.Database)
+func (a *acceptor) authenticate(ctx context.Context) error {
+	p := &Peer{User: a.client.User, Database: a.client.Database, Addr: peerAddr(a.raw)}
+	if t, ok := a.conn.(*tls.Conn); ok {
+		state := t.ConnectionState()
+		p.TLS = &state
 	}
-	if cause == nil && v.iterations == 0 {
-		cause = errors.New("user has no password")
+	method := MethodSCRAM
+	if a.cfg.Rule != nil {
+		var refusal *Error
+		if method, refusal = a.cfg.Rule(p); refusal != nil {
+			return refusal.Fatal()
+		}
 	}
-	if cause != nil {
-		v = mock
-	}
-	var ok bool
 	var err error
-	switch a.cfg.Method {
-	case "", MethodSCRAM:
-		ok, err = a.scram(&v)
-	case MethodPassword:
-		ok, err = a.password(&v)
+	switch method {
+	case MethodTrust:
+	case MethodCert:
+		err = checkCertificate(p)
+	case MethodPassword, MethodMD5, MethodSCRAM:
+		err = a.byPassword(ctx, method, p)
 	default:
-		return NewError(CodeInternalError, "unknown authentication method in the configuration").Fatal()
+		err = NewError(CodeInternalError, "unknown authentication method in the configuration").Fatal()
 	}
 	if err != nil {
 		return err
-	}
-	if !ok || cause != nil {
-		if cause == nil {
-			cause = errors.New("wrong password")
-		}
-		return fmt.Errorf("%w: %w", Errorf(CodeInvalidPassword, "password authentication failed for user \"%s\"", a.client.User).Fatal(), cause)
 	}
 	a.auth(&pgproto3.AuthenticationOk{})
 	return a.flush()
@@ -298,20 +316,6 @@ func (c *AcceptConfig) mockSecret() []byte {
 		}
 	})
 	return c.mock
-}
-
-func (a *acceptor) password(v *Verifier) (bool, error) {
-	a.auth(&pgproto3.AuthenticationCleartextPassword{})
-	body, err := a.answer()
-	if err != nil {
-		return false, err
-	}
-	r := reader{rest: body}
-	password := r.cstring()
-	if err := r.end(); err != nil {
-		return false, violation("invalid password packet size").Fatal()
-	}
-	return v.Check(string(password)), nil
 }
 
 // auth puts an authentication message into the output.

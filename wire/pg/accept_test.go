@@ -2,6 +2,7 @@ package pg
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,14 +19,22 @@ import (
 const pgTimeout = 20 * time.Second
 
 // users admits app with the password secret to any database.
-func users(user, _ string) (Verifier, error) {
-	if user != "app" {
-		return Verifier{}, ErrUnknownUser
+func users(_ context.Context, p *Peer) (Shadow, error) {
+	if p.User != "app" {
+		return Shadow{}, ErrUnknownUser
 	}
-	return appVerifier, nil
+	return appShadow, nil
 }
 
-var appVerifier = NewVerifier("secret")
+var appShadow = NewShadow("app", "secret")
+
+// by is one rule for everybody; "" is none.
+func by(method string) func(*Peer) (string, *Error) {
+	if method == "" {
+		return nil
+	}
+	return func(*Peer) (string, *Error) { return method, nil }
+}
 
 type accepted struct {
 	client *Client
@@ -99,7 +108,7 @@ func sasl(mechanism, text string) []byte {
 var appStartup = AppendStartup(nil, []Param{{"user", "app"}, {"database", "d"}, {"application_name", "x"}})
 
 func TestAcceptPassword(t *testing.T) {
-	conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Method: MethodPassword})
+	conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Rule: by(MethodPassword)})
 	send(t, conn, appStartup)
 	if typ, b := receive(t, conn); typ != 'R' || !bytes.Equal(b, []byte{0, 0, 0, 3}) {
 		t.Fatalf("received %q %x", typ, b)
@@ -160,7 +169,7 @@ var refusals = []struct {
 func TestAcceptRefuses(t *testing.T) {
 	for _, c := range refusals {
 		t.Run(c.name, func(t *testing.T) {
-			conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Method: c.method})
+			conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Rule: by(c.method)})
 			for i, b := range c.send {
 				send(t, conn, b)
 				if i < len(c.send)-1 {
@@ -322,15 +331,15 @@ func TestAcceptSCRAM(t *testing.T) {
 
 // TestAcceptDoomed: whoever Lookup does not vouch for stays out, even if the password fits.
 func TestAcceptDoomed(t *testing.T) {
-	for name, lookup := range map[string]func(string, string) (Verifier, error){
-		"verifier with an error": func(string, string) (Verifier, error) { return appVerifier, errors.New("locked") },
-		"zero verifier":          func(string, string) (Verifier, error) { return Verifier{}, nil },
+	for name, lookup := range map[string]func(context.Context, *Peer) (Shadow, error){
+		"verifier with an error": func(context.Context, *Peer) (Shadow, error) { return appShadow, errors.New("locked") },
+		"zero verifier":          func(context.Context, *Peer) (Shadow, error) { return Shadow{}, nil },
 		"nobody asked":           nil,
 	} {
 		for _, method := range []string{MethodSCRAM, MethodPassword} {
 			t.Run(name+", "+method, func(t *testing.T) {
-				conn, done := acceptOne(t, &AcceptConfig{Lookup: lookup, Method: method})
-				_, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Password: "secret"})
+				conn, done := acceptOne(t, &AcceptConfig{Lookup: lookup, Rule: by(method)})
+				_, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Credential: Password("secret")})
 				wantCode(t, err, "28P01")
 				wantCode(t, (<-done).err, "28P01")
 			})
@@ -353,7 +362,7 @@ func TestAcceptNegotiates(t *testing.T) {
 		max  uint16
 		want uint32
 	}{{0, 3 << 16}, {2, 3<<16 | 2}} {
-		conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Method: MethodPassword, MaxMinor: c.max})
+		conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Rule: by(MethodPassword), MaxMinor: c.max})
 		send(t, conn, packet)
 		typ, b := receive(t, conn)
 		want := append(binary.BigEndian.AppendUint32(nil, c.want), "\x00\x00\x00\x01_pq_.grease\x00"...)

@@ -21,7 +21,7 @@ func TestAcceptTLS(t *testing.T) {
 			t.Fatalf("answer %q, %v", answer, err)
 		}
 		go serveReady(done, t)
-		s, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Password: "secret", TLS: client})
+		s, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Credential: Password("secret"), TLS: client})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,7 +32,7 @@ func TestAcceptTLS(t *testing.T) {
 	t.Run("clear text is still taken", func(t *testing.T) {
 		conn, done := acceptOne(t, cfg)
 		go serveReady(done, t)
-		if _, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Password: "secret"}); err != nil {
+		if _, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Credential: Password("secret")}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -57,7 +57,7 @@ func TestAcceptTLS(t *testing.T) {
 	})
 	t.Run("errors arrive encrypted", func(t *testing.T) {
 		conn, done := acceptOne(t, cfg)
-		_, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Password: "wrong", TLS: client})
+		_, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Credential: Password("wrong"), TLS: client})
 		wantCode(t, err, "28P01")
 		wantCode(t, (<-done).err, "28P01")
 	})

@@ -1,6 +1,7 @@
 package pg
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -17,9 +18,9 @@ func TestAcceptTurnsAway(t *testing.T) {
 	asked := 0
 	says := func(err error) *AcceptConfig {
 		asked = 0
-		return &AcceptConfig{TLS: always(server), Login: func(net.Addr) error { asked++; return err }, Lookup: func(string, string) (Verifier, error) {
+		return &AcceptConfig{TLS: always(server), Login: func(net.Addr) error { asked++; return err }, Lookup: func(context.Context, *Peer) (Shadow, error) {
 			t.Error("its password was looked up")
-			return Verifier{}, ErrUnknownUser
+			return Shadow{}, ErrUnknownUser
 		}}
 	}
 	toldFull := func(t *testing.T, err error) {
@@ -37,7 +38,7 @@ func TestAcceptTurnsAway(t *testing.T) {
 	})
 	t.Run("TLS", func(t *testing.T) {
 		conn, done := acceptOne(t, says(full))
-		_, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Password: "secret", TLS: client})
+		_, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Credential: Password("secret"), TLS: client})
 		toldFull(t, err)
 		toldFull(t, (<-done).err)
 		if asked != 1 {
@@ -49,7 +50,7 @@ func TestAcceptTurnsAway(t *testing.T) {
 		mine := client.Clone()
 		mine.NextProtos = []string{ALPN}
 		c := tls.Client(conn, mine)
-		_, err := Connect(t.Context(), c, &ConnectConfig{User: "app", Password: "secret"})
+		_, err := Connect(t.Context(), c, &ConnectConfig{User: "app", Credential: Password("secret")})
 		toldFull(t, err)
 		toldFull(t, (<-done).err)
 	})

@@ -68,7 +68,7 @@ func TestConnectIsBoundToPostgres(t *testing.T) {
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}
-	careless := &ConnectConfig{User: "postgres", Password: s.Password(), TLS: &tls.Config{InsecureSkipVerify: true}}
+	careless := &ConnectConfig{User: "postgres", Credential: Password(s.Password()), TLS: &tls.Config{InsecureSkipVerify: true}}
 	if _, err := Connect(ctx, dial(), careless); err != nil {
 		t.Fatal(err)
 	}

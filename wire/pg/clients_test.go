@@ -89,8 +89,8 @@ func TestPsql(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, method := range []string{MethodSCRAM, MethodPassword} {
-		plain := answering(t, &AcceptConfig{Lookup: users, Method: method, Timeout: pgTimeout})
-		secure := answering(t, &AcceptConfig{Lookup: users, Method: method, Timeout: pgTimeout, TLS: always(server)})
+		plain := answering(t, &AcceptConfig{Lookup: users, Rule: by(method), Timeout: pgTimeout})
+		secure := answering(t, &AcceptConfig{Lookup: users, Rule: by(method), Timeout: pgTimeout, TLS: always(server)})
 		for _, c := range []struct {
 			name, addr, options, password string
 			want                          string

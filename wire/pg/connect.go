@@ -2,9 +2,7 @@ package pg
 
 import (
 	"context"
-	"crypto/md5"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +14,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgproto3/v2"
-	"github.com/xdg-go/scram"
 )
 
 const (
@@ -38,6 +35,12 @@ const (
 var (
 	// ErrNoPassword says that the backend asks for a password and ConnectConfig has none.
 	ErrNoPassword = errors.New("the server asks for a password and none is configured")
+	// ErrWrongKind says that the backend asks for what the Credential cannot give: the password itself, for instance, of which
+	// only SCRAM keys are known.
+	ErrWrongKind = errors.New("the server asks for another proof of the password than is known here")
+	// ErrOtherVerifier says that the backend keeps another SCRAM verifier than the one that the keys belong to. Nothing was shown to
+	// it.
+	ErrOtherVerifier = errors.New("the server keeps another SCRAM verifier than the one that the user logged in with")
 	// ErrNoTLS says that the backend refuses TLS and ConnectConfig demands it.
 	ErrNoTLS = errors.New("the server does not speak TLS")
 	// ErrAuthentication says that the backend asks for an authentication that Connect does not do, or does it wrongly.
@@ -48,11 +51,11 @@ var (
 
 // ConnectConfig says how to log in to a backend. It is not changed once in use and may be shared.
 type ConnectConfig struct {
-	User     string
-	Password string
-	Database string      // "" is the user's name
-	Params   []Param     // further startup parameters, such as application_name
-	TLS      *tls.Config // nil: clear text. Set, the backend must speak it
+	User       string
+	Credential Credential
+	Database   string      // "" is the user's name
+	Params     []Param     // further startup parameters, such as application_name
+	TLS        *tls.Config // nil: clear text. Set, the backend must speak it
 }
 
 // String tells user and database, and never the password.
@@ -78,8 +81,8 @@ type Server struct {
 // Connect logs in over a fresh connection and returns once the backend is ready for a query. It does trust, cleartext,
 // MD5 and SCRAM-SHA-256 authentication, over TLS with channel binding where the backend offers it. ctx bounds all of it and should have a deadline.
 //
-// An ErrorResponse comes back as its *Error, alone or wrapped; other errors are ErrNoPassword, ErrNoTLS,
-// ErrAuthentication, ctx's or the connection's. conn is closed on every error.
+// An ErrorResponse comes back as its *Error, alone or wrapped; other errors are ErrNoPassword, ErrWrongKind,
+// ErrOtherVerifier, ErrNoTLS, ErrAuthentication, ctx's or the connection's. conn is closed on every error.
 func Connect(ctx context.Context, conn net.Conn, cfg *ConnectConfig) (*Server, error) {
 	done := make(chan struct{})
 	if deadline, ok := ctx.Deadline(); ok {
@@ -126,8 +129,7 @@ type connector struct {
 	peer   *tls.ConnectionState // nil: clear text
 
 	authenticated bool
-	conv          *scram.ClientConversation // once SASL has begun
-	proved        bool                      // we have sent our proof: the server's is next
+	conv          *scramClient // once SASL has begun
 }
 
 func (c *connector) connect() error {
@@ -266,7 +268,7 @@ func (c *connector) authenticate(body []byte) error {
 	if r.err != nil {
 		return r.err
 	}
-	if c.conv != nil && kind != authSASLContinue && kind != authSASLFinal && (kind != authOK || !c.conv.Valid()) {
+	if c.conv != nil && kind != authSASLContinue && kind != authSASLFinal && (kind != authOK || !c.conv.valid) {
 		// In particular: a server that says OK in the middle has not shown that it knows the password.
 		return fmt.Errorf("%w: it broke off SCRAM-SHA-256", ErrAuthentication)
 	}
@@ -275,39 +277,41 @@ func (c *connector) authenticate(body []byte) error {
 		c.authenticated = true
 		return nil
 	case authCleartext:
-		return c.sendPassword(c.cfg.Password)
+		if c.cfg.Credential.Set() && !c.cfg.Credential.IsPassword() {
+			return ErrWrongKind
+		}
+		return c.sendPassword(c.cfg.Credential.password)
 	case authMD5:
 		salt := r.take(4)
 		if err := r.end(); err != nil {
 			return err
 		}
-		return c.sendPassword("md5" + md5Hex(md5Hex(c.cfg.Password+c.cfg.User)+string(salt)))
+		hash := c.cfg.Credential.md5
+		switch {
+		case c.cfg.Credential.IsPassword():
+			hash = md5Hex(c.cfg.Credential.password + c.cfg.User)
+		case c.cfg.Credential.keys != nil:
+			return ErrWrongKind
+		}
+		return c.sendPassword(md5Answer(hash, salt))
 	case authSASL:
 		return c.saslStart(data)
 	case authSASLContinue:
 		return c.saslContinue(string(data))
 	case authSASLFinal:
-		if !c.proved || c.conv.Done() {
+		if c.conv == nil || c.conv.signature == nil || c.conv.valid {
 			return errOrder
 		}
-		if _, err := step(c.conv.Step, string(data)); err != nil || !c.conv.Valid() {
-			return fmt.Errorf("%w: it did not prove that it knows the password", ErrAuthentication)
-		}
-		return nil
+		return c.conv.finish(string(data))
 	}
 	return fmt.Errorf("%w: it asks for method %d, and only trust, password, md5 and SCRAM-SHA-256 are known", ErrAuthentication, kind)
 }
 
 func (c *connector) sendPassword(password string) error {
-	if c.cfg.Password == "" {
+	if !c.cfg.Credential.Set() {
 		return ErrNoPassword
 	}
 	return c.send(&pgproto3.PasswordMessage{Password: password})
-}
-
-func md5Hex(s string) string {
-	sum := md5.Sum([]byte(s))
-	return hex.EncodeToString(sum[:])
 }
 
 func (c *connector) saslStart(mechanisms []byte) error {
@@ -317,47 +321,30 @@ func (c *connector) saslStart(mechanisms []byte) error {
 	offered := strings.Split(string(mechanisms), "\x00")
 	binding, bound := clientBinding(c.peer)
 	plus := bound && slices.Contains(offered, scramPlus)
-	if !plus && !slices.Contains(offered, scramMechanism) {
-		return fmt.Errorf("%w: it does not offer SCRAM-SHA-256", ErrAuthentication)
-	}
-	if c.cfg.Password == "" {
-		return ErrNoPassword
-	}
-	// No user's name inside: PostgreSQL takes the startup packet's.
-	client, err := scram.SHA256.NewClientUnprepped("", saslprep(c.cfg.Password), "")
-	if err != nil {
-		return err
-	}
-	client.WithMinIterations(1) // PostgreSQL 16 lets the user choose, from 1
-	mechanism := scramMechanism
 	switch {
-	case plus:
+	case !plus && !slices.Contains(offered, scramMechanism):
+		return fmt.Errorf("%w: it does not offer SCRAM-SHA-256", ErrAuthentication)
+	case !c.cfg.Credential.Set():
+		return ErrNoPassword
+	case c.cfg.Credential.md5 != "":
+		return ErrWrongKind
+	}
+	c.conv = newScramClient(c.cfg.Credential, binding, plus)
+	mechanism := scramMechanism
+	if plus {
 		mechanism = scramPlus
-		c.conv = client.NewConversationWithChannelBinding(binding)
-	case bound: // a server that did offer it will notice that somebody took the offer away
-		c.conv = client.NewConversationAdvertisingChannelBinding()
-	default:
-		c.conv = client.NewConversation()
 	}
-	first, err := step(c.conv.Step, "")
-	if err != nil {
-		return err
-	}
-	return c.send(&pgproto3.SASLInitialResponse{AuthMechanism: mechanism, Data: []byte(first)})
+	return c.send(&pgproto3.SASLInitialResponse{AuthMechanism: mechanism, Data: []byte(c.conv.first())})
 }
 
 func (c *connector) saslContinue(challenge string) error {
-	if c.conv == nil || c.proved {
+	if c.conv == nil || c.conv.signature != nil {
 		return errOrder
 	}
-	if n, ok := iterations(challenge); !ok || n < 1 || n > maxIterations {
-		return fmt.Errorf("%w: it asks for %d SCRAM iterations, and 1 to %d are allowed", ErrAuthentication, n, maxIterations)
-	}
-	answer, err := step(c.conv.Step, challenge)
+	answer, err := c.conv.answer(challenge)
 	if err != nil {
-		return fmt.Errorf("%w: %s", ErrAuthentication, malformedSCRAM)
+		return err
 	}
-	c.proved = true
 	return c.send(&pgproto3.SASLResponse{Data: []byte(answer)})
 }
 

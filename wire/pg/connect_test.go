@@ -23,7 +23,7 @@ func TestConnectPostgreSQL(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), pgTimeout)
 			defer cancel()
 			server := pgtest.NewPrimary(t, pgtest.Options{Auth: auth, Password: "pass wörd"})
-			cfg := &ConnectConfig{User: "postgres", Password: "pass wörd", Params: []Param{{"application_name", "rf"}, {"datestyle", "German"}}}
+			cfg := &ConnectConfig{User: "postgres", Credential: Password("pass wörd"), Params: []Param{{"application_name", "rf"}, {"datestyle", "German"}}}
 			dial := func(cfg *ConnectConfig) (*Server, error) {
 				conn, err := net.Dial("tcp", server.Addr())
 				if err != nil {
@@ -47,21 +47,21 @@ func TestConnectPostgreSQL(t *testing.T) {
 			}
 			cancelOne(t, server.Addr(), s)
 
-			_, err = dial(&ConnectConfig{User: "postgres", Password: "pass wörd", Database: "nowhere"})
+			_, err = dial(&ConnectConfig{User: "postgres", Credential: Password("pass wörd"), Database: "nowhere"})
 			if e := wantCode(t, err, "3D000"); e.Severity != "FATAL" || !strings.Contains(e.Message, "nowhere") {
 				t.Fatalf("error %v", e)
 			}
 			if auth == "trust" {
 				return
 			}
-			_, err = dial(&ConnectConfig{User: "postgres", Password: "wrong"})
+			_, err = dial(&ConnectConfig{User: "postgres", Credential: Password("wrong")})
 			wantCode(t, err, "28P01")
-			_, err = dial(&ConnectConfig{User: "nobody", Password: "wrong"})
+			_, err = dial(&ConnectConfig{User: "nobody", Credential: Password("wrong")})
 			wantCode(t, err, "28P01")
 			if _, err = dial(&ConnectConfig{User: "postgres"}); !errors.Is(err, ErrNoPassword) {
 				t.Fatalf("without a password: %v", err)
 			}
-			_, err = dial(&ConnectConfig{User: "postgres", Password: "pass wörd", TLS: tlsAny(t)})
+			_, err = dial(&ConnectConfig{User: "postgres", Credential: Password("pass wörd"), TLS: tlsAny(t)})
 			if !errors.Is(err, ErrNoTLS) {
 				t.Fatalf("TLS with a server that has none: %v", err)
 			}
@@ -192,7 +192,7 @@ func TestConnectRefuses(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), pgTimeout)
 			defer cancel()
 			conn := script(t, c.answer)
-			_, err := Connect(ctx, conn, &ConnectConfig{User: "app", Password: "secret"})
+			_, err := Connect(ctx, conn, &ConnectConfig{User: "app", Credential: Password("secret")})
 			if c.want != nil && !errors.Is(err, c.want) {
 				t.Fatalf("error %v, want %v", err, c.want)
 			}
@@ -217,7 +217,7 @@ func TestConnectServerMustProve(t *testing.T) {
 			ours, theirs := pipe(t)
 			done := make(chan error, 1)
 			go func() {
-				_, err := Connect(t.Context(), ours, &ConnectConfig{User: "app", Password: "secret"})
+				_, err := Connect(t.Context(), ours, &ConnectConfig{User: "app", Credential: Password("secret")})
 				done <- err
 			}()
 			if _, err := ReadStartup(theirs); err != nil {
@@ -301,11 +301,11 @@ func TestConnectToAccept(t *testing.T) {
 	for _, method := range []string{"", MethodSCRAM, MethodPassword} {
 		for _, encrypted := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, TLS %v", method, encrypted), func(t *testing.T) {
-				cfg := &ConnectConfig{User: "app", Password: "secret", Database: "d", Params: []Param{{"_pq_.x", "1"}, {"application_name", "n"}}}
+				cfg := &ConnectConfig{User: "app", Credential: Password("secret"), Database: "d", Params: []Param{{"_pq_.x", "1"}, {"application_name", "n"}}}
 				if encrypted {
 					cfg.TLS = client
 				}
-				conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Method: method, TLS: always(server)})
+				conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Rule: by(method), TLS: always(server)})
 				results := make(chan accepted, 1)
 				served := make(chan struct{})
 				go func() {

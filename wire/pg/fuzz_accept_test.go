@@ -60,12 +60,13 @@ func FuzzAccept(f *testing.F) {
 
 	server, _ := certificate(f)
 	f.Fuzz(func(t *testing.T, in []byte, flags, piece byte) {
+		inClearText := false
 		cfg := &AcceptConfig{Lookup: users, MockSecret: []byte("k")}
 		if flags&withTLS != 0 {
 			cfg.TLS = always(server)
 		}
 		if flags&inClear != 0 {
-			cfg.Method = MethodPassword
+			cfg.Rule, inClearText = by(MethodPassword), true
 		}
 		if flags&newest != 0 {
 			cfg.MaxMinor = 2
@@ -90,7 +91,7 @@ func FuzzAccept(f *testing.F) {
 			}
 		default:
 			sent := in[:read]
-			if c.User != "app" || cfg.Method != MethodPassword || !bytes.HasSuffix(sent, []byte("secret\x00")) {
+			if c.User != "app" || !inClearText || !bytes.HasSuffix(sent, []byte("secret\x00")) {
 				t.Fatalf("let in as %q after %q", c.User, sent)
 			}
 			rest, _ := io.ReadAll(s)

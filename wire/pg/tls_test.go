@@ -39,7 +39,7 @@ func TestDirectTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		go serveReady(done, t)
-		s, err := Connect(t.Context(), c, &ConnectConfig{User: "app", Password: "secret"})
+		s, err := Connect(t.Context(), c, &ConnectConfig{User: "app", Credential: Password("secret")})
 		if err != nil || s.PID != 5 {
 			t.Fatalf("got %+v, %v", s, err)
 		}
@@ -110,7 +110,7 @@ func TestRequireTLS(t *testing.T) {
 	t.Run("TLS", func(t *testing.T) {
 		conn, done := acceptOne(t, cfg)
 		go serveReady(done, t)
-		if _, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Password: "secret", TLS: client}); err != nil {
+		if _, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Credential: Password("secret"), TLS: client}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -225,7 +225,7 @@ func TestConnectIsBound(t *testing.T) {
 					serveReady(results, t)
 				}
 			}()
-			_, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Password: "secret", TLS: careless})
+			_, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Credential: Password("secret"), TLS: careless})
 			if honest {
 				if err != nil {
 					t.Fatal(err)
@@ -276,7 +276,7 @@ func TestNoBindingForEd25519(t *testing.T) {
 	}
 	conn, done := acceptOne(t, &AcceptConfig{Lookup: users, TLS: always(server)})
 	go serveReady(done, t)
-	if _, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Password: "secret", TLS: &tls.Config{InsecureSkipVerify: true}}); err != nil {
+	if _, err := Connect(t.Context(), conn, &ConnectConfig{User: "app", Credential: Password("secret"), TLS: &tls.Config{InsecureSkipVerify: true}}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -287,7 +287,7 @@ func TestClientsDemandBinding(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), pgTimeout)
 	defer cancel()
 	bound := answering(t, &AcceptConfig{Lookup: users, Timeout: pgTimeout, TLS: always(server)})
-	unbound := answering(t, &AcceptConfig{Lookup: users, Timeout: pgTimeout, TLS: always(server), Method: MethodPassword})
+	unbound := answering(t, &AcceptConfig{Lookup: users, Timeout: pgTimeout, TLS: always(server), Rule: by(MethodPassword)})
 	for addr, want := range map[string]string{bound: "app@shop 3.0 *tls.Conn\n", unbound: "channel binding required"} {
 		host, port, err := net.SplitHostPort(addr)
 		if err != nil {

@@ -43,8 +43,7 @@ type Verifier struct {
 func NewVerifier(password string) Verifier {
 	salt := make([]byte, scramSaltSize)
 	_, _ = rand.Read(salt) // never fails
-	v := Verifier{iterations: scramIterations, salt: string(salt)}
-	v.storedKey, v.serverKey = v.derive(password)
+	v, _ := Verifier{iterations: scramIterations, salt: string(salt)}.derive(password)
 	return v
 }
 
@@ -82,23 +81,32 @@ func decodeKey(dst *[sha256.Size]byte, s string) bool {
 
 // Check tells whether v was made of that password. It takes about a millisecond, whatever the answer.
 func (v Verifier) Check(password string) bool {
-	if v.iterations == 0 {
-		return false
-	}
-	stored, _ := v.derive(password)
-	return subtle.ConstantTimeCompare(stored[:], v.storedKey[:]) == 1
+	_, ok := v.clientKey(password)
+	return ok
 }
 
-func (v Verifier) derive(password string) (stored, server [sha256.Size]byte) {
+// clientKey is Check, with the key that shows to other servers with the same verifier that one knows the password.
+func (v Verifier) clientKey(password string) (client [sha256.Size]byte, ok bool) {
+	if v.iterations == 0 {
+		return client, false
+	}
+	made, client := v.derive(password)
+	return client, subtle.ConstantTimeCompare(made.storedKey[:], v.storedKey[:]) == 1
+}
+
+// derive makes the verifier of a password with v's salt and iterations, and the client's key.
+func (v Verifier) derive(password string) (made Verifier, client [sha256.Size]byte) {
+	made = Verifier{iterations: v.iterations, salt: v.salt}
 	salted, err := pbkdf2.Key(sha256.New, saslprep(password), []byte(v.salt), v.iterations, sha256.Size)
 	if err != nil {
 		// Only a FIPS build refuses (a salt or key too short for its rules): keys nobody can know admit nobody.
-		_, _ = rand.Read(stored[:])
-		return stored, server
+		_, _ = rand.Read(made.storedKey[:])
+		return made, client
 	}
-	stored = sha256.Sum256(mac(salted, "Client Key"))
-	copy(server[:], mac(salted, "Server Key"))
-	return stored, server
+	copy(client[:], mac(salted, "Client Key"))
+	made.storedKey = sha256.Sum256(client[:])
+	copy(made.serverKey[:], mac(salted, "Server Key"))
+	return made, client
 }
 
 func mac(key []byte, text string) []byte {

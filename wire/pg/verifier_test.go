@@ -34,8 +34,8 @@ func TestParseVerifier(t *testing.T) {
 	if err != nil || !v.Check("pencil") || v.Check("pen") {
 		t.Fatalf("RFC 7677's verifier: %v", err)
 	}
-	if _, key := v.derive("pencil"); base64.StdEncoding.EncodeToString(key[:]) != server {
-		t.Fatalf("the server key is %x", key)
+	if made, _ := v.derive("pencil"); base64.StdEncoding.EncodeToString(made.serverKey[:]) != server {
+		t.Fatalf("the server key is %x", made.serverKey)
 	}
 	short := base64.StdEncoding.EncodeToString(make([]byte, 31))
 	for _, bad := range []string{
@@ -57,7 +57,7 @@ func TestParseVerifier(t *testing.T) {
 
 func TestSecretsAreNotPrinted(t *testing.T) {
 	v := NewVerifier("hunter2")
-	cfg := ConnectConfig{User: "app", Password: "hunter2", Database: "d"}
+	cfg := ConnectConfig{User: "app", Credential: Password("hunter2"), Database: "d"}
 	var b bytes.Buffer
 	log := slog.New(slog.NewJSONHandler(&b, nil))
 	log.Info("x", "v", v, "pv", &v, "cfg", cfg, "pcfg", &cfg)

@@ -26,8 +26,8 @@ type Config struct {
 	Idle           time.Duration // an idle connection is closed after this; 0: never
 	ConnectTimeout time.Duration // to connect and authenticate
 	Dial           Dialer
-	TLS            func(addr string) *tls.Config // of connections and cancel requests to that backend; nil, or if it returns nil: clear text
-	Password       func(user string) (password string, ok bool)
+	TLS            func(addr string) *tls.Config   // of connections and cancel requests to that backend; nil, or if it returns nil: clear text
+	Credential     func(Identity) pg.Credential    // what a backend is shown; zero: nothing, which is enough for one that trusts this node
 	Report         func(backend string, err error) // a backend could not be reached: this node's own evidence
 	Logger         *slog.Logger
 }
@@ -55,9 +55,11 @@ func (e *ExhaustedError) Error() string {
 
 // ConnectError says that a backend could not be connected to. Err is a *pg.Error if it answered, with its own words.
 type ConnectError struct {
-	Backend string
-	Addr    string
-	Err     error
+	Backend  string
+	Shard    string
+	Addr     string
+	Identity Identity
+	Err      error
 }
 
 func (e *ConnectError) Error() string {
@@ -67,11 +69,20 @@ func (e *ConnectError) Error() string {
 // Unwrap returns what the connect failed with.
 func (e *ConnectError) Unwrap() error { return e.Err }
 
+// Login reports whether the backend was there and did not take what the user was proved to be with, or asked for more.
+func (e *ConnectError) Login() bool {
+	var pe *pg.Error
+	if errors.As(e.Err, &pe) {
+		return pe.Code == pg.CodeInvalidPassword
+	}
+	return errors.Is(e.Err, pg.ErrNoPassword) || errors.Is(e.Err, pg.ErrWrongKind) || errors.Is(e.Err, pg.ErrOtherVerifier)
+}
+
 // Elsewhere reports whether another backend of the shard may well do better: this one is out of reach, starting, stopping or full.
 func (e *ConnectError) Elsewhere() bool {
 	var pe *pg.Error
 	if !errors.As(e.Err, &pe) {
-		return true
+		return !e.Login()
 	}
 	return pe.Code == pg.CodeCannotConnectNow || pe.Code == pg.CodeAdminShutdown || pe.Code == pg.CodeCrashShutdown || pe.Code == pg.CodeTooManyConnections
 }
@@ -325,7 +336,7 @@ func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity)
 	if err != nil {
 		bp.failures.Add(1)
 		bp.forget(nil)
-		ce := &ConnectError{Backend: bp.name, Addr: bp.addr, Err: err}
+		ce := &ConnectError{Backend: bp.name, Shard: b.Shard, Addr: bp.addr, Identity: id, Err: err}
 		// A client that went away says nothing of the backend.
 		if ctx.Err() == nil && ce.Elsewhere() && bp.cfg.Report != nil {
 			var pe *pg.Error
@@ -345,12 +356,11 @@ func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*
 		ctx, cancel = context.WithTimeout(ctx, bp.cfg.ConnectTimeout)
 		defer cancel()
 	}
-	password, _ := bp.cfg.Password(id.User)
 	nc, err := bp.cfg.Dial(ctx, "tcp", b.Addr)
 	if err != nil {
 		return nil, err
 	}
-	s, err := pg.Connect(ctx, nc, &pg.ConnectConfig{User: id.User, Password: password, Database: id.Database, TLS: bp.cfg.tls(b.Addr)})
+	s, err := pg.Connect(ctx, nc, &pg.ConnectConfig{User: id.User, Credential: bp.cfg.Credential(id), Database: id.Database, TLS: bp.cfg.tls(b.Addr)})
 	if err != nil {
 		nc.Close()
 		return nil, err

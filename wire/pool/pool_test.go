@@ -89,8 +89,8 @@ func newRig(t *testing.T, be *backend, size int, wait time.Duration) *rig {
 	r := &rig{b: &rib.Backend{Name: "b", Shard: "s", Addr: be.ln.Addr().String()}}
 	r.Pools = pool.New(pool.Config{
 		Size: size, Wait: wait, ConnectTimeout: 5 * time.Second, Dial: new(net.Dialer).DialContext,
-		Password: func(string) (string, bool) { return "", false },
-		Report:   func(string, error) { r.reported.Add(1) },
+		Credential: func(pool.Identity) pg.Credential { return pg.Credential{} },
+		Report:     func(string, error) { r.reported.Add(1) },
 	})
 	r.Open()
 	t.Cleanup(r.Close)

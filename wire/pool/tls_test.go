@@ -59,8 +59,8 @@ func tlsPools(t *testing.T, s *pgtest.Server, dial pool.Dialer, roots *x509.Cert
 			}
 			return &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
 		},
-		Password: func(string) (string, bool) { return s.Password(), true },
-		Report:   func(string, error) { r.reported.Add(1) },
+		Credential: func(pool.Identity) pg.Credential { return pg.Password(s.Password()) },
+		Report:     func(string, error) { r.reported.Add(1) },
 	})
 	r.Open()
 	t.Cleanup(r.Close)

@@ -1,0 +1,32 @@
+package node
+
+import (
+	"fmt"
+
+	"rangefinder/wire/auth"
+	"rangefinder/wire/pg"
+)
+
+// newPolicy makes what a checked configuration says about who may come in. It takes about a millisecond for each password.
+func newPolicy(cfg *Config, secrets Secrets) *auth.Policy {
+	p := &auth.Policy{Users: make(map[string]auth.User, len(secrets.Users))}
+	for _, h := range cfg.HBA {
+		if r, err := h.rule(); err == nil { // checked before
+			p.Rules = append(p.Rules, r)
+		}
+	}
+	for name, secret := range secrets.Users {
+		p.Users[name] = auth.User{Shadow: pg.NewShadow(name, secret.Reveal()), Credential: pg.Password(secret.Reveal())}
+	}
+	return p
+}
+
+// warnPolicy says loudly whom the rules let in without asking for anything.
+func (n *Node) warnPolicy(p *auth.Policy) {
+	for i := range p.Rules {
+		if p.Rules[i].Open() {
+			h := n.cfg.HBA[i]
+			n.log.Warn(fmt.Sprintf("hba[%d] trusts whoever connects from beyond this machine", i), "databases", h.Databases, "users", h.Users, "address", h.Address)
+		}
+	}
+}
