@@ -2,12 +2,45 @@ package node
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"rangefinder/internal/pgtest"
 )
+
+// A shard whose primary is gone takes no writes: that is the first thing that a person should be told.
+func TestADeadPrimaryIsAnAlarm(t *testing.T) {
+	s := pgtest.NewPrimary(t, pgtest.Options{Name: "shard_1", Auth: "scram-sha-256"})
+	if err := s.CreateUser(t.Context(), "probe", probePassword, ""); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t, "fra")
+	cfg.Probe.User, cfg.Probe.PasswordEnv = "probe", "PROBE_PASSWORD"
+	cfg.Backends = []Backend{{Name: "fra-db", Shard: "shard_1", Address: s.Addr()}}
+	n := newNode(t, cfg, clusterEnv()).open(t)
+	n.settled(t, 1, 1)
+	alarms := func(want ...string) {
+		t.Helper()
+		pgtest.Eventually(t, 30*time.Second, func() error {
+			if got := n.View().Alarms; !slices.Equal(got, want) {
+				return fmt.Errorf("alarms %q, want %q", got, want)
+			}
+			return nil
+		})
+	}
+	alarms()
+	if err := s.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	alarms("writes to shard_1 fail: the primary fra-db looks dead: observed down")
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	alarms()
+}
 
 func TestAlarmsAreLoggedOnce(t *testing.T) {
 	n := newNode(t, testConfig(t, "fra"), nil).open(t)

@@ -222,6 +222,8 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 	for _, slot := range n.fib.Load().Slots() {
 		if c := slot.Candidates(); c.SplitBrain || len(c.Writes) == 0 {
 			list = append(list, "no writes: "+c.WritesReason)
+		} else if c.WritesReason != "" {
+			list = append(list, "writes to "+slot.Shard()+" fail: "+c.WritesReason)
 		} else if c.Past != "" {
 			list = append(list, c.Past)
 		}
