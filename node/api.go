@@ -38,6 +38,8 @@ type backOffice interface {
 	FIB() any
 	// Route explains where a statement would go. A statement that cannot be routed is no error: the answer says why.
 	Route(ctx context.Context, q RouteQuery) (RouteAnswer, error)
+	// Reload reads the configuration again; by says who asked. A *ConfigError names every mistake: then nothing has changed.
+	Reload(by string) (ReloadAnswer, error)
 	// CreateKeyspace validates and makes a keyspace, on whichever node leads. Errors are *apiError or mapped by statusOf.
 	CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error)
 }
@@ -76,6 +78,7 @@ type api struct {
 func (a *api) handler() http.Handler {
 	mux := http.NewServeMux()
 	a.v1(mux)
+	mux.HandleFunc("POST /api/v1/reload", a.reload) // of this node alone: no other node may ask for it
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.Handle("GET /metrics", a.metrics)
@@ -166,6 +169,21 @@ func (a *api) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	text(w, http.StatusOK, "ready\n")
+}
+
+// reload takes no argument: a body is an empty object.
+func (a *api) reload(w http.ResponseWriter, r *http.Request) {
+	var none struct{}
+	if err := readJSON(w, r, &none); err != nil {
+		fail(w, err)
+		return
+	}
+	answer, err := a.office.Reload("HTTP")
+	if err != nil {
+		fail(w, reloadRefused(err))
+		return
+	}
+	reply(w, http.StatusOK, answer)
 }
 
 func (a *api) ranges(w http.ResponseWriter, r *http.Request) {
@@ -273,7 +291,7 @@ func fail(w http.ResponseWriter, err error) {
 func notFound(w http.ResponseWriter, r *http.Request) {
 	fail(w, &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{
 		Error: fmt.Sprintf("there is nothing at %.100q", r.URL.Path),
-		Hint:  "See /debug, /debug/cluster, /debug/rib, /debug/fib, /debug/route?sql=, /debug/pprof, /metrics, /healthz, /readyz, /api/v1/keyspaces, /api/v1/ranges.",
+		Hint:  "See /debug, /debug/cluster, /debug/rib, /debug/fib, /debug/route?sql=, /debug/pprof, /metrics, /healthz, /readyz, /api/v1/keyspaces, /api/v1/ranges, /api/v1/reload.",
 	}})
 }
 

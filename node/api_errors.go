@@ -11,6 +11,32 @@ import (
 // retryLeader is how soon a caller should ask again when no leader is known: an election takes about that long.
 const retryLeader = 2 * time.Second
 
+// reloadRefused says why a reload has changed nothing.
+func reloadRefused(err error) *apiError {
+	var wrong *ConfigError
+	if errors.As(err, &wrong) {
+		e := &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
+			Error: wrong.summary(), Detail: wrong.Error(), Hint: "Mend the file and reload again; 'rangefinder config -c FILE' checks it beforehand.",
+		}}
+		for _, p := range wrong.Problems {
+			e.Problems = append(e.Problems, ProblemView{File: wrong.File, Line: p.Line, Column: p.Column, Key: p.Key, Message: p.Message, Hint: p.Hint})
+		}
+		return e
+	}
+	e := &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{Error: err.Error()}}
+	var failure *Failure
+	if errors.As(err, &failure) {
+		e.Detail, e.Hint = failure.Detail, failure.Hint
+	}
+	switch {
+	case errors.Is(err, errReloadTooEarly):
+		e.Status, e.RetryAfter = http.StatusServiceUnavailable, time.Second
+	case errors.Is(err, errReloadTooLate), errors.Is(err, errNoReload):
+		e.Status = http.StatusConflict
+	}
+	return e
+}
+
 // statusOf is the one place where errors of the ledger become answers of the API.
 func statusOf(err error) *apiError {
 	var already *apiError

@@ -23,13 +23,20 @@ type fakeOffice struct {
 	asked    []RouteQuery
 	created  []KeyspaceRequest
 	err      error
+
+	reloaded    ReloadAnswer
+	reloadError error
 }
 
 func (f *fakeOffice) View() ClusterView         { return f.view }
 func (f *fakeOffice) Keyspaces() []KeyspaceView { return f.view.Keyspaces }
-func (f *fakeOffice) NotReady() []string        { return f.notReady }
-func (f *fakeOffice) RIB() any                  { return map[string]string{"table": "rib"} }
-func (f *fakeOffice) FIB() any                  { return map[string]string{"table": "fib"} }
+func (f *fakeOffice) Reload(string) (ReloadAnswer, error) {
+	return f.reloaded, f.reloadError
+}
+
+func (f *fakeOffice) NotReady() []string { return f.notReady }
+func (f *fakeOffice) RIB() any           { return map[string]string{"table": "rib"} }
+func (f *fakeOffice) FIB() any           { return map[string]string{"table": "fib"} }
 func (f *fakeOffice) Ranges(keyspace string) ([]RangeView, string, bool) {
 	var list []RangeView
 	for _, r := range f.view.Ranges {

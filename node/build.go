@@ -22,7 +22,7 @@ import (
 
 // openTables makes the RIB, the FIB and the goroutine that compiles one into the other.
 func (n *Node) openTables(context.Context) error {
-	self := rib.Member{Name: n.state.Node, Region: n.cfg.Region, Addr: n.port.Addr(), Incarnation: n.state.Incarnation}
+	self := rib.Member{Name: n.state.Node, Region: n.cfg().Region, Addr: n.port.Addr(), Incarnation: n.state.Incarnation}
 	n.table = rib.NewTable(self)
 	n.recallBeliefs()
 	n.fib = new(fib.Handle)
@@ -35,7 +35,7 @@ func (n *Node) openTables(context.Context) error {
 // openLedger opens this node's part of the ledger, and makes the cluster if this is its first node.
 func (n *Node) openLedger(context.Context) error {
 	ledger, err := cluster.New(cluster.Config{
-		Node: n.state.Node, Region: n.cfg.Region, Addr: n.port.Addr(), Dir: filepath.Join(n.dir.path, ledgerDir),
+		Node: n.state.Node, Region: n.cfg().Region, Addr: n.port.Addr(), Dir: filepath.Join(n.dir.path, ledgerDir),
 		Stream: n.port.Raft(), Owners: n.table.Owners(), Logger: n.log.With("part", "ledger"),
 		OnApply: func(e rib.Epoch) {
 			if s := n.speakerNow.Load(); s != nil {
@@ -67,8 +67,8 @@ func (n *Node) openLedger(context.Context) error {
 // openGossip makes the speaker. It joins nobody yet: see startLoops.
 func (n *Node) openGossip(context.Context) error {
 	n.speaker = gossip.New(gossip.Config{
-		Self:      rib.Member{Name: n.state.Node, Region: n.cfg.Region, Addr: n.port.Addr(), Incarnation: n.state.Incarnation},
-		ClusterID: n.state.ClusterID, Key: port.KeyFor(n.secrets.ClusterKey, port.PurposeGossip),
+		Self:      rib.Member{Name: n.state.Node, Region: n.cfg().Region, Addr: n.port.Addr(), Incarnation: n.state.Incarnation},
+		ClusterID: n.state.ClusterID, Key: port.KeyFor(n.setup.Load().secrets.ClusterKey, port.PurposeGossip),
 		Transport: n.port.Gossip(), Health: n.table.Health(), Logger: n.log,
 		Seeds: n.seeds, OnEpoch: n.heardEpoch,
 		SetIncarnation: func(v uint32) {
@@ -88,18 +88,9 @@ func (n *Node) openGossip(context.Context) error {
 
 // openProber begins to look at the backends of the configuration.
 func (n *Node) openProber(context.Context) error {
-	var targets []probe.Target
-	for _, b := range n.cfg.Backends {
-		region := b.Region
-		if region == "" {
-			region = n.cfg.Region
-		}
-		targets = append(targets, probe.Target{Name: b.Name, Shard: b.Shard, Region: region, Addr: b.Address})
-	}
 	n.prober = probe.New(probe.Config{
-		Backends: targets, User: n.cfg.Probe.User, Password: n.secrets.Probe.Reveal(), Database: n.cfg.Probe.Database,
-		Interval: n.cfg.Probe.Interval.Duration, Timeout: n.cfg.Probe.Timeout.Duration, Fall: n.cfg.Probe.Fall, Rise: n.cfg.Probe.Rise,
-		Dial: n.dialer.DialContext, TLS: n.backend.config, Sink: n.speaker, Logger: n.log,
+		Settings: n.setup.Load().probes(),
+		Dial:     n.dialer.DialContext, TLS: n.backendTLS, Sink: n.speaker, Logger: n.log,
 		Recovered: func(backend string) {
 			n.log.Info("a backend that could not be reached from here answers again", "backend", backend)
 			n.table.Health().Evidence(backend, false, "")
@@ -115,30 +106,18 @@ func (n *Node) openProber(context.Context) error {
 // buildServer makes the pools and the server that uses them.
 func (n *Node) buildServer() *wire.Server {
 	n.pools = pool.New(pool.Config{
-		Size: n.cfg.Pool.Size, Wait: n.cfg.Pool.Wait.Duration, Idle: n.cfg.Pool.Idle.Duration, ConnectTimeout: connectTimeout,
-		Dial: n.dialer.DialContext, TLS: n.backend.config, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
+		Limits: n.setup.Load().poolLimits(), ConnectTimeout: connectTimeout,
+		Dial: n.dialer.DialContext, TLS: n.backendTLS, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
 		Credential: func(id pool.Identity) pg.Credential { return n.guard.Credential(id.User, id.Database) },
 	})
 	n.pools.Open()
 	n.opened("pools", func() error { n.pools.Close(); return nil })
 	n.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
 	return wire.NewServer(wire.Config{
-		FIB: n.fib, Planner: n.planner, Pools: n.pools, Databases: n.databaseRules(),
-		Guard: n.guard,
-		Node:  n.state.Node, ForwardCancel: n.forwardCancel,
-		Limits: n.cfg.clientLimits(), MaxFrame: int(n.cfg.Limits.Frame.Bytes), StartupTimeout: n.cfg.Limits.StartupTimeout.Duration,
-		TLS: n.tls.serverConfig(func() bool { return len(n.guard.Policy().Rules) > 0 }), RequireTLS: n.cfg.TLS.Require,
-		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Console: n.consoleConfig(),
+		FIB: n.fib, Planner: n.planner, Pools: n.pools, Guard: n.guard, Node: n.state.Node, ForwardCancel: n.forwardCancel,
+		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Live: n.serverLive(n.setup.Load()),
 	})
 }
 
 // connectTimeout bounds a connection to a backend, with authentication. Beyond it another backend is the better answer.
 const connectTimeout = 3 * time.Second
-
-func (n *Node) databaseRules() map[string]sqlkey.DatabaseRule {
-	rules := make(map[string]sqlkey.DatabaseRule, len(n.cfg.Databases))
-	for _, d := range n.cfg.Databases {
-		rules[d.Name] = sqlkey.DatabaseRule{Shard: d.Shard, OwnConnections: d.PoolMode == poolSession}
-	}
-	return rules
-}

@@ -3,7 +3,10 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 
 	"rangefinder/node/port"
 )
@@ -86,29 +89,45 @@ func (c *startCmd) Run(e *env) error {
 	if c.PrintConfig {
 		return cfg.Print(e.stdout)
 	}
-	log := newLogger(cfg.Log, e)
-	n, err := New(cfg, Options{Logger: log, Getenv: e.getenv})
+	level := new(slog.LevelVar)
+	level.Set(levelOf(cfg.Log))
+	log := newLogger(cfg.Log, level, e)
+	n, err := New(cfg, Options{
+		Logger: log, Level: level, Getenv: e.getenv,
+		Load: func() (Config, error) { return Read(c.Config, c.apply) },
+	})
 	if err != nil {
 		return err
 	}
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP) // from now on it ends the process no more
+	defer signal.Stop(reload)
 	if err := n.Open(e.ctx); err != nil {
 		if e.ctx.Err() != nil {
 			return nil // asked to stop before it was ready: Open has stopped everything again
 		}
 		return err
 	}
-	select {
-	case <-e.ctx.Done():
-		log.Info("asked to stop; a second signal ends the process at once", "drain_timeout", cfg.DrainTimeout.Duration)
-	case <-n.Failed():
+	for {
+		select {
+		case <-reload:
+			_, _ = n.Reload("SIGHUP") // it has logged what came of it
+			continue
+		case <-e.ctx.Done():
+			log.Info("asked to stop; a second signal ends the process at once", "drain_timeout", n.cfg().DrainTimeout.Duration)
+		case <-n.Failed():
+		}
+		return n.Close()
 	}
-	return n.Close()
+}
+
+func levelOf(l Log) (level slog.Level) {
+	_ = level.UnmarshalText([]byte(l.Level)) // checked when the configuration was
+	return level
 }
 
 // newLogger writes one record a line to standard error.
-func newLogger(l Log, e *env) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(l.Level)) // checked when the configuration was
+func newLogger(l Log, level *slog.LevelVar, e *env) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if l.Format == "json" {
 		return slog.New(slog.NewJSONHandler(e.stderr, options))

@@ -3,7 +3,8 @@ package node
 import "time"
 
 // Config is one node's configuration file. The same file serves every node but for region and backends. The comment tags
-// are the documentation of each key (its unit, and what zero means); `rangefinder config` prints them.
+// are the documentation of each key (its unit, and what zero means); `rangefinder config` prints them. The tag live:"yes" says
+// that a reload changes the key, or all keys of the table: see reload.go. What has no such tag needs a restart.
 type Config struct {
 	Region         string     `toml:"region" comment:"The datacenter this node stands in: letters, digits, '-', '_' and '.'. Required."`
 	Name           string     `toml:"name" comment:"This node's name, unique in the cluster. Empty: the region and 4 random hex digits, kept in data_dir."`
@@ -15,21 +16,29 @@ type Config struct {
 	ClusterKeyFile string     `toml:"cluster_key_file" comment:"File that holds the cluster key: 32 bytes as base64 or hex, see 'rangefinder key'. Empty: see cluster_key_env."`
 	ClusterKeyEnv  string     `toml:"cluster_key_env" comment:"Environment variable that holds the cluster key. Both empty: no key, loopback only."`
 	Insecure       bool       `toml:"insecure" comment:"true: listen beyond loopback even without a cluster key, and let http_bind be any address. Anyone who reaches the ports can then join the cluster."`
-	DrainTimeout   Duration   `toml:"drain_timeout" comment:"On SIGTERM, how long sessions may take to finish their transaction. 0s: they are closed at once."`
+	DrainTimeout   Duration   `toml:"drain_timeout" live:"yes" comment:"On SIGTERM, how long sessions may take to finish their transaction. 0s: they are closed at once."`
 	Ports          Ports      `toml:"ports" comment:"TCP ports. 0: any free port, written to the log (for tests)."`
 	Log            Log        `toml:"log"`
-	Probe          Probe      `toml:"probe" comment:"How this node looks at the backends near it."`
-	Admin          Admin      `toml:"admin" comment:"Who looks at the shards when a keyspace is made. No user: the probe's."`
-	TLS            TLS        `toml:"tls" comment:"TLS towards Postgres clients. The files are read again when they change, at most once a second."`
-	BackendTLS     BackendTLS `toml:"backend_tls" comment:"TLS towards all backends: statements, cancel requests, probes and checks alike."`
-	Pool           Pool       `toml:"pool" comment:"Connections to each backend."`
-	Limits         Limits     `toml:"limits" comment:"Bounds on what clients may ask for."`
-	Console        Console    `toml:"console" comment:"The admin database: psql with the database rangefinder."`
-	HBA            []HBA      `toml:"hba" comment:"Who may come in how, the console included, as in pg_hba.conf: the first rule that matches counts, and whom none matches is refused. No rule: scram-sha-256 for everybody."`
-	Databases      []Listing  `toml:"databases" comment:"Databases that clients may name."`
-	Users          []User     `toml:"users" comment:"Users that clients may log in as; the same name and password are used on the backends."`
-	Backends       []Backend  `toml:"backends" comment:"The PostgreSQL servers near this node. Other nodes hear of them by gossip."`
+	Probe          Probe      `toml:"probe" live:"yes" comment:"How this node looks at the backends near it."`
+	Admin          Admin      `toml:"admin" live:"yes" comment:"Who looks at the shards when a keyspace is made. No user: the probe's."`
+	TLS            TLS        `toml:"tls" live:"yes" comment:"TLS towards Postgres clients. The files are read again when they change, at most once a second."`
+	BackendTLS     BackendTLS `toml:"backend_tls" live:"yes" comment:"TLS towards all backends: statements, cancel requests, probes and checks alike."`
+	Pool           Pool       `toml:"pool" live:"yes" comment:"Connections to each backend."`
+	Limits         Limits     `toml:"limits" live:"yes" comment:"Bounds on what clients may ask for."`
+	Console        Console    `toml:"console" live:"yes" comment:"The admin database: psql with the database rangefinder."`
+	HBA            []HBA      `toml:"hba" live:"yes" comment:"Who may come in how, the console included, as in pg_hba.conf: the first rule that matches counts, and whom none matches is refused. No rule: scram-sha-256 for everybody."`
+	Databases      []Listing  `toml:"databases" live:"yes" comment:"Databases that clients may name."`
+	Users          []User     `toml:"users" live:"yes" comment:"Users that clients may log in as; the same name and password are used on the backends."`
+	Backends       []Backend  `toml:"backends" live:"yes" comment:"The PostgreSQL servers near this node. Other nodes hear of them by gossip."`
 	Lab            []Lab      `toml:"lab" comment:"Demos and tests only: delay added to all that this node dials or sends into a network."`
+
+	from source
+}
+
+// source is where a configuration was read: for errors that are found later.
+type source struct {
+	file string              // "" if there is none
+	at   map[string]position // of its keys
 }
 
 // Ports are the three listeners' ports.
@@ -41,7 +50,7 @@ type Ports struct {
 
 // Log says what is logged, and how.
 type Log struct {
-	Level  string `toml:"level" comment:"debug, info, warn or error."`
+	Level  string `toml:"level" live:"yes" comment:"debug, info, warn or error."`
 	Format string `toml:"format" comment:"text or json, one record a line on standard error."`
 }
 

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,6 +49,14 @@ func (e *ConfigError) Error() string {
 	return b.String()
 }
 
+// summary is one line about all of them, after a reload.
+func (e *ConfigError) summary() string {
+	if len(e.Problems) == 1 {
+		return "the configuration has a mistake, and nothing has changed"
+	}
+	return fmt.Sprintf("the configuration has %d mistakes, and nothing has changed", len(e.Problems))
+}
+
 // checker collects what is wrong with a decoded configuration; it never stops at the first problem.
 type checker struct {
 	at       map[string]position
@@ -61,6 +71,21 @@ func (c *checker) fail(key, message, hint string) {
 		pos = c.at[k]
 	}
 	c.problems = append(c.problems, Problem{Key: key, Line: pos.line, Column: pos.column, Message: message, Hint: hint})
+}
+
+// failed reports whether something is wrong with a table already.
+func (c *checker) failed(table string) bool {
+	return slices.ContainsFunc(c.problems, func(p Problem) bool { return strings.HasPrefix(p.Key, table+".") })
+}
+
+// failure takes over an error that says more than a sentence.
+func (c *checker) failure(key string, err error) {
+	hint := ""
+	var f *Failure
+	if errors.As(err, &f) {
+		hint = f.Hint
+	}
+	c.fail(key, err.Error(), hint)
 }
 
 // check validates a whole configuration. at says where the file's keys stand, nil if there is no file.

@@ -17,11 +17,22 @@ import (
 // maxConfig bounds the configuration file, in bytes.
 const maxConfig = 4 << 20
 
-// Load reads a configuration file over the defaults, lets override set flags over it, and checks the whole. file may be ""
-// (defaults and flags alone). Relative paths in the file are relative to the file. A *ConfigError holds every mistake.
+// Load is Read, and checks the whole. A *ConfigError holds every mistake.
 func Load(file string, override func(*Config)) (Config, error) {
+	cfg, err := Read(file, override)
+	if err != nil {
+		return cfg, err
+	}
+	if problems := cfg.check(cfg.from.at); len(problems) > 0 {
+		return cfg, &ConfigError{File: file, Problems: problems}
+	}
+	return cfg, nil
+}
+
+// Read reads a configuration file over the defaults and lets override set flags over it. file may be "" (defaults and flags
+// alone). Relative paths in the file are relative to the file. Keys have the right types then, and are not checked beyond.
+func Read(file string, override func(*Config)) (Config, error) {
 	cfg := Defaults()
-	var at map[string]position
 	if file != "" {
 		doc, err := readConfig(file)
 		if err != nil {
@@ -31,14 +42,11 @@ func Load(file string, override func(*Config)) (Config, error) {
 		if len(problems) > 0 {
 			return cfg, &ConfigError{File: file, Problems: problems}
 		}
-		at = o.at
+		cfg.from = source{file, o.at}
 		cfg.relativeTo(filepath.Dir(file))
 	}
 	if override != nil {
 		override(&cfg)
-	}
-	if problems := cfg.check(at); len(problems) > 0 {
-		return cfg, &ConfigError{File: file, Problems: problems}
 	}
 	return cfg, nil
 }
@@ -93,32 +101,46 @@ func (cfg *Config) LoadSecrets(getenv func(string) (string, bool)) (s Secrets, w
 	if getenv == nil {
 		getenv = os.LookupEnv
 	}
-	var problems []Problem
-	read := func(key, env, file string) Secret {
+	c := &checker{at: cfg.from.at}
+	s, warnings = cfg.readSecrets(getenv, c)
+	if len(c.problems) > 0 {
+		err = &ConfigError{File: cfg.from.file, Problems: c.problems}
+	}
+	return s, warnings, err
+}
+
+// readSecrets does that, and tells c what is missing.
+func (cfg *Config) readSecrets(getenv func(string) (string, bool), c *checker) (s Secrets, warnings []string) {
+	read := func(prefix, name, env, file string) Secret {
+		if env != "" && file != "" { // check says so
+			return Secret{}
+		}
 		secret, warning, err := readSecret(env, file, getenv)
 		if warning != "" {
 			warnings = append(warnings, warning)
 		}
 		if err != nil {
-			problems = append(problems, Problem{Key: key, Message: key + ": " + err.Error()})
+			key := prefix + "_file"
+			if env != "" {
+				key = prefix + "_env"
+			}
+			c.fail(key, name+": "+err.Error(), "")
 		}
 		return secret
 	}
-	if key := read("cluster_key", cfg.ClusterKeyEnv, cfg.ClusterKeyFile); key.Set() {
+	if key := read("cluster_key", "cluster_key", cfg.ClusterKeyEnv, cfg.ClusterKeyFile); key.Set() {
+		var err error
 		if s.ClusterKey, err = port.ParseKey(key.Reveal()); err != nil {
-			problems = append(problems, Problem{Key: "cluster_key", Message: "cluster_key: " + err.Error()})
+			c.fail("cluster_key_file", "cluster_key: "+err.Error(), "")
 		}
 	}
 	s.Users = make(map[string]Secret, len(cfg.Users))
 	for i, u := range cfg.Users {
-		s.Users[u.Name] = read(fmt.Sprintf("users[%d] (%s)", i, u.Name), u.PasswordEnv, u.PasswordFile)
+		s.Users[u.Name] = read(fmt.Sprintf("users[%d].password", i), fmt.Sprintf("users[%d] (%s)", i, u.Name), u.PasswordEnv, u.PasswordFile)
 	}
-	s.Probe = read("probe", cfg.Probe.PasswordEnv, cfg.Probe.PasswordFile)
-	s.Admin = read("admin", cfg.Admin.PasswordEnv, cfg.Admin.PasswordFile)
-	if len(problems) > 0 {
-		return s, warnings, &ConfigError{Problems: problems}
-	}
-	return s, warnings, nil
+	s.Probe = read("probe.password", "probe", cfg.Probe.PasswordEnv, cfg.Probe.PasswordFile)
+	s.Admin = read("admin.password", "admin", cfg.Admin.PasswordEnv, cfg.Admin.PasswordFile)
+	return s, warnings
 }
 
 // ErrNoKey is the refusal to listen beyond loopback without a cluster key.

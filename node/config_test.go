@@ -265,14 +265,15 @@ func TestSecretsAreFollowedAndNeverPrinted(t *testing.T) {
 }
 
 func TestMissingSecretsAreNamedTogether(t *testing.T) {
-	cfg, err := Load(writeConfig(t, goodConfig), func(c *Config) { c.ClusterKeyFile = "/nonexistent/key" })
+	file := writeConfig(t, goodConfig)
+	cfg, err := Load(file, func(c *Config) { c.ClusterKeyFile = "/nonexistent/key" })
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, _, err = cfg.LoadSecrets(func(string) (string, bool) { return "", false })
-	want := "cluster_key: open /nonexistent/key: no such file or directory\n" +
-		"users[0] (app): environment variable APP_PASSWORD is not set\n" +
-		"probe: environment variable PROBE_PASSWORD is not set"
+	want := file + ": cluster_key: open /nonexistent/key: no such file or directory\n" +
+		file + ":10:1: users[0] (app): environment variable APP_PASSWORD is not set\n" +
+		file + ":19:1: probe: environment variable PROBE_PASSWORD is not set"
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

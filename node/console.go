@@ -9,28 +9,49 @@ import (
 
 	"rangefinder/wire"
 	"rangefinder/wire/console"
+	"rangefinder/wire/pg"
 )
 
 // consoleConfig is what the console knows of the node as a whole.
-func (n *Node) consoleConfig() wire.ConsoleConfig {
-	c := wire.ConsoleConfig{Users: n.cfg.Console.Users, Version: Version(), Settings: func() []console.Setting { return settingsOf(&n.cfg) }}
-	for _, u := range n.cfg.Users {
+func (n *Node) consoleConfig(cfg *Config) wire.ConsoleConfig {
+	c := wire.ConsoleConfig{Users: cfg.Console.Users, Version: Version(), Settings: func() []console.Setting { return settingsOf(cfg) }}
+	for _, u := range cfg.Users {
 		c.Known = append(c.Known, u.Name)
 	}
+	c.Reload = func(by string) ([]console.Change, *pg.Error) {
+		answer, err := n.Reload("console user " + by)
+		if err != nil {
+			return nil, reloadError(err)
+		}
+		var list []console.Change
+		for _, x := range answer.Changed {
+			list = append(list, console.Change{Key: x.Key, Was: x.Was, Now: x.Now})
+		}
+		for _, x := range answer.Restart {
+			list = append(list, console.Change{Key: x.Key, Was: x.Was, Now: x.Now, Restart: true})
+		}
+		return list, nil
+	}
 	return c
+}
+
+// reloadError is why a RELOAD has changed nothing.
+func reloadError(err error) *pg.Error {
+	v := reloadRefused(err).ErrorView
+	return pg.NewError(pg.CodeConfigFileError, v.Error).WithDetail(v.Detail).WithHint(v.Hint)
 }
 
 // settingsOf lists every key of a configuration as the file would write it, with its default. Secrets are not in it: the
 // configuration only says where they are.
 func settingsOf(cfg *Config) []console.Setting {
 	defaults := Defaults()
-	return appendSettings(nil, "", reflect.ValueOf(*cfg), reflect.ValueOf(defaults))
+	return appendSettings(nil, "", false, reflect.ValueOf(*cfg), reflect.ValueOf(defaults))
 }
 
 // appendSettings appends what stands below path. def may be the zero Value: in lists nothing has a default.
-func appendSettings(list []console.Setting, path string, v, def reflect.Value) []console.Setting {
+func appendSettings(list []console.Setting, path string, live bool, v, def reflect.Value) []console.Setting {
 	if isText(v.Type()) || v.Kind() != reflect.Struct && (v.Kind() != reflect.Slice || v.Type().Elem().Kind() != reflect.Struct) {
-		s := console.Setting{Key: path, Value: settingText(v)}
+		s := console.Setting{Key: path, Value: settingText(v), Changeable: live}
 		if def.IsValid() {
 			s.Default = settingText(def)
 		}
@@ -38,7 +59,7 @@ func appendSettings(list []console.Setting, path string, v, def reflect.Value) [
 	}
 	if v.Kind() == reflect.Slice {
 		for i := range v.Len() {
-			list = appendSettings(list, path+"["+strconv.Itoa(i)+"]", v.Index(i), reflect.Value{})
+			list = appendSettings(list, path+"["+strconv.Itoa(i)+"]", live, v.Index(i), reflect.Value{})
 		}
 		return list
 	}
@@ -48,7 +69,7 @@ func appendSettings(list []console.Setting, path string, v, def reflect.Value) [
 		if def.IsValid() {
 			below = def.FieldByIndex(field.Index)
 		}
-		list = appendSettings(list, join(path, key), v.FieldByIndex(field.Index), below)
+		list = appendSettings(list, join(path, key), live || isLive(field), v.FieldByIndex(field.Index), below)
 	}
 	return list
 }

@@ -71,11 +71,12 @@ func testConsolePsql(t *testing.T, n *testNode, app *pgx.Conn) {
 		{"SHOW STATS;", []string{"app|1|1|"}, false},
 		{"SHOW DATABASES;", []string{"app|app|shard_1|transaction|1|1|0"}, false},
 		{"SHOW USERS;", []string{"app|1|1", "ops|0|1"}, false},
-		{"SHOW CONFIG;", []string{"region|iad||no", "pool.size|7|20|no", "pool.wait|5s|5s|no", "databases[0].shard|shard_1||no", "users[0].password_env|APP_PASSWORD||no", "console.users|ops||no", "limits.frame|64MiB|64MiB|no"}, false},
+		{"SHOW CONFIG;", []string{"region|iad||no", "pool.size|7|20|yes", "pool.wait|5s|5s|yes", "databases[0].shard|shard_1||yes", "users[0].password_env|APP_PASSWORD||yes", "console.users|ops||yes", "log.level|info|info|yes", "log.format|text|text|no"}, false},
 		{"SHOW VERSION;", []string{"Rangefinder devel"}, false},
 		{"SHOW HELP;", []string{"PAUSE [database]|"}, false},
 		{"PAUSE app;\nSHOW DATABASES;\nRESUME app;\nRECONNECT;", []string{"PAUSE", "app|app|shard_1|transaction|0|1|1", "RESUME", "RECONNECT"}, false},
-		{"RELOAD;", []string{`ERROR:  the console has no command "RELOAD"`, "HINT:  Commands are SHOW POOLS"}, true},
+		{"RELOAD now;", []string{`ERROR:  the console has no command "RELOAD now"`, "HINT:  Commands are SHOW POOLS"}, true},
+		{"RELOAD;", []string{"ERROR:  there is nothing to reload"}, true},
 		{"\\d", []string{"ERROR:  the console has no command"}, true},
 		{"PAUSE nowhere;", []string{`ERROR:  there is no database "nowhere"`, "HINT:  Databases are app."}, true},
 	} {
@@ -166,9 +167,9 @@ func testConsoleHostile(t *testing.T, n *testNode) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		var answer [4096]byte
-		k, _ := h.Conn.Read(answer[:])
+		k, err := h.Conn.Read(answer[:])
 		if !bytes.Contains(answer[:k], []byte("C"+c.want+"\x00")) {
-			t.Errorf("%s: %q", c.name, answer[:k])
+			t.Errorf("%s: %q, %v", c.name, answer[:k], err)
 		}
 		h.Conn.Close()
 	}

@@ -72,7 +72,7 @@ func (n *Node) refuseTakenName(name string, reply *port.HelloReply) {
 
 // hello is how this node introduces itself.
 func (n *Node) hello() port.Hello {
-	h := port.Hello{Version: port.HelloVersion, Name: n.state.Node, Region: n.cfg.Region}
+	h := port.Hello{Version: port.HelloVersion, Name: n.state.Node, Region: n.cfg().Region}
 	if id := n.clusterID.Load(); id != nil {
 		h.ClusterID = *id
 	}
@@ -86,7 +86,7 @@ func (n *Node) join(ctx context.Context) error {
 	switch {
 	case n.state.ClusterID != "":
 		return n.checkSeeds(ctx, seeds)
-	case len(n.cfg.Join) > 0 && len(seeds) == 0:
+	case len(n.cfg().Join) > 0 && len(seeds) == 0:
 		return &Failure{
 			Message: "join names this node alone",
 			Hint:    "Name another node of the cluster, or start the very first one without --join.",
@@ -115,7 +115,7 @@ func (n *Node) settle(id string, bootstrap bool) error {
 // joinList is the configuration's list without this node: the same file may serve all nodes.
 func (n *Node) joinList() []string {
 	own := []string{n.port.Addr(), n.port.BoundAddr().String()}
-	return slices.DeleteFunc(slices.Clone(n.cfg.Join), func(addr string) bool { return slices.Contains(own, addr) })
+	return slices.DeleteFunc(slices.Clone(n.cfg().Join), func(addr string) bool { return slices.Contains(own, addr) })
 }
 
 // final reports whether asking again cannot help before somebody changes a configuration.
@@ -230,8 +230,8 @@ func (n *Node) askAll(ctx context.Context, seeds []string) []helloResult {
 // portConfig is what the cluster port needs of the configuration.
 func (n *Node) portConfig() port.Config {
 	return port.Config{
-		Bind: n.cfg.Bind, Port: n.cfg.Ports.Cluster, Advertise: n.cfg.Advertise,
-		Key: n.secrets.ClusterKey, Node: n.state.Node, Logger: n.log.With("part", "port"),
+		Bind: n.cfg().Bind, Port: n.cfg().Ports.Cluster, Advertise: n.cfg().Advertise,
+		Key: n.setup.Load().secrets.ClusterKey, Node: n.state.Node, Logger: n.log.With("part", "port"),
 		Dial:       n.dialer.DialContext,
 		WrapPacket: func(pc net.PacketConn) net.PacketConn { return lab.WrapPacketConn(pc, n.delays) },
 	}

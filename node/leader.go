@@ -138,7 +138,7 @@ func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view Keyspace
 		return view, &cluster.NotLeaderError{Leader: name, Addr: addr}
 	}
 	var databases []string
-	for _, d := range n.cfg.Databases {
+	for _, d := range n.cfg().Databases {
 		databases = append(databases, d.Name)
 	}
 	spec, err := r.resolve(databases)
@@ -297,7 +297,7 @@ func (n *Node) recordShard(ctx context.Context, shard string) error {
 }
 
 func (n *Node) askSystemID(ctx context.Context, addr string) (id uint64, err error) {
-	conn, err := n.connect(ctx, addr, n.cfg.Probe.Database)
+	conn, err := n.connect(ctx, addr, n.cfg().Probe.Database)
 	if err != nil {
 		return 0, err
 	}
@@ -346,13 +346,14 @@ func (n *Node) connect(ctx context.Context, addr, database string) (*pgx.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	user, secret := n.cfg.Admin.User, n.secrets.Admin
+	s := n.setup.Load()
+	user, secret := s.cfg.Admin.User, s.secrets.Admin
 	if user == "" {
-		user, secret = n.cfg.Probe.User, n.secrets.Probe
+		user, secret = s.cfg.Probe.User, s.secrets.Probe
 	}
 	c.Host, c.Port, c.User, c.Password, c.Database = host, uint16(p), user, secret.Reveal(), database
 	c.DialFunc, c.ConnectTimeout = n.dialer.DialContext, shardTimeout
-	c.TLSConfig, c.Fallbacks = n.backend.config(addr), nil
+	c.TLSConfig, c.Fallbacks = n.backendTLS(addr), nil
 	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // the dialer does it
 	c.RuntimeParams = map[string]string{"application_name": "rangefinder"}
 	return pgx.ConnectConfig(ctx, c)

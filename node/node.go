@@ -30,7 +30,9 @@ import (
 // Options are what a node gets from the process around it. The zero value is the process's own.
 type Options struct {
 	Logger *slog.Logger
+	Level  *slog.LevelVar              // of the Logger, for a reload to change; nil: it cannot be changed
 	Getenv func(string) (string, bool) // nil: os.LookupEnv
+	Load   func() (Config, error)      // reads the configuration again, as Read does; nil: there is nothing to reload
 }
 
 // phase is where a node stands in its life.
@@ -46,15 +48,13 @@ const (
 // Node is one running Rangefinder: what the configuration describes, from Open to Close.
 type Node struct {
 	// constant after New
-	cfg     Config
-	secrets Secrets
 	log     *slog.Logger
+	level   *slog.LevelVar
+	options Options
 	delays  lab.Rules // none outside demos and tests
 	dialer  *lab.Dialer
 	started time.Time
 	metrics *metrics
-	tls     *clientTLS // nil: clients have none
-	backend *backendTLS
 	guard   *auth.Guard // its policy is what a reload replaces
 
 	// constant once Open has returned; made in this order, closed in the opposite one
@@ -82,11 +82,14 @@ type Node struct {
 	wg        sync.WaitGroup
 
 	// atomic
+	setup      atomic.Pointer[setup] // what is in force: see reload.go
 	phase      atomic.Int32
 	whole      atomic.Bool            // every part is there: Open got to its end
 	waitsFor   atomic.Pointer[string] // while starting: what for
 	clusterID  atomic.Pointer[string]
 	speakerNow atomic.Pointer[gossip.Speaker] // as the ledger is opened before it
+
+	reloading sync.Mutex // held by the one reload at a time
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -106,39 +109,26 @@ type closer struct {
 
 // New checks a configuration and follows its secrets. It starts nothing and touches no disk.
 func New(cfg Config, o Options) (*Node, error) {
-	if problems := cfg.check(nil); len(problems) > 0 {
-		return nil, &ConfigError{Problems: problems}
-	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Level == nil {
+		o.Level = new(slog.LevelVar)
 	}
 	if o.Getenv == nil {
 		o.Getenv = os.LookupEnv
 	}
-	secrets, warnings, err := cfg.LoadSecrets(o.Getenv)
-	for _, w := range warnings {
-		o.Logger.Warn(w)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := cfg.checkExposure(secrets.ClusterKey); err != nil {
-		return nil, err
-	}
-	clientTLS, err := newClientTLS(cfg.TLS, o.Logger, time.Now)
-	if err != nil {
-		return nil, err
-	}
-	backendTLS, err := newBackendTLS(cfg.BackendTLS, o.Logger, time.Now)
+	first, err := newSetup(cfg, o, nil)
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{
-		tls: clientTLS, backend: backendTLS, cfg: cfg, secrets: secrets, log: o.Logger,
+		log: o.Logger, level: o.Level, options: o,
 		pulls: make(chan pullFrom, 1), cancels: make(chan struct{}, maxCancels), failed: make(chan struct{}), contacted: make(chan struct{}),
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}
-	n.guard = auth.NewGuard(newPolicy(&cfg, secrets))
+	n.setup.Store(first)
+	n.guard = auth.NewGuard(first.policy)
 	n.metrics = newMetrics(n.gauges)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	for _, l := range cfg.Lab {
@@ -174,27 +164,27 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	}
 	n.whole.Store(true)
 	n.phase.Store(int32(phaseServing))
-	n.log.Info("serving", "node", n.state.Node, "region", n.cfg.Region, "cluster", n.state.ClusterID,
+	n.log.Info("serving", "node", n.state.Node, "region", n.cfg().Region, "cluster", n.state.ClusterID,
 		"postgres", n.pgLn.Addr().String(), "cluster_port", n.port.Addr(), "debug", "http://"+n.httpLn.Addr().String()+"/debug")
 	return nil
 }
 
 // warn says loudly what must not be overlooked.
 func (n *Node) warn() {
-	if n.cfg.Insecure && n.secrets.ClusterKey == nil {
-		n.log.Warn("INSECURE: no cluster key; whoever reaches the cluster port can join the cluster", "bind", n.cfg.Bind)
+	if n.cfg().Insecure && n.setup.Load().secrets.ClusterKey == nil {
+		n.log.Warn("INSECURE: no cluster key; whoever reaches the cluster port can join the cluster", "bind", n.cfg().Bind)
 	}
-	if n.tls == nil && n.cfg.exposed() != "" {
-		n.log.Warn("no [tls]: what clients ask and are answered goes over the network in clear text", "bind", n.cfg.Bind)
+	if n.setup.Load().tls == nil && n.cfg().exposed() != "" {
+		n.log.Warn("no [tls]: what clients ask and are answered goes over the network in clear text", "bind", n.cfg().Bind)
 	}
-	n.warnPolicy(n.guard.Policy())
-	for _, l := range n.cfg.Lab {
+	n.warnPolicy(n.setup.Load())
+	for _, l := range n.cfg().Lab {
 		n.log.Warn("DELAY INJECTED: this is a laboratory, not production", "net", l.Net, "rtt", l.RTT.Duration)
 	}
-	if len(n.cfg.Databases) == 0 {
+	if len(n.cfg().Databases) == 0 {
 		n.log.Warn("no [[databases]]: no client can connect")
 	}
-	if len(n.cfg.Users)+len(n.cfg.HBA) == 0 {
+	if len(n.cfg().Users)+len(n.cfg().HBA) == 0 {
 		n.log.Warn("no [[users]]: no client can log in")
 	}
 }
@@ -217,7 +207,7 @@ func (n *Node) fail(err error) {
 // drain_timeout, then the node leaves the cluster. It returns what went wrong on the way, or what made the node fail.
 func (n *Node) Close() error {
 	if n.phase.Swap(int32(phaseDraining)) == int32(phaseServing) {
-		n.log.Info("draining", "timeout", n.cfg.DrainTimeout.Duration, "sessions", n.server.Stats().Sessions)
+		n.log.Info("draining", "timeout", n.cfg().DrainTimeout.Duration, "sessions", n.server.Stats().Sessions)
 	}
 	return n.stop()
 }
@@ -256,7 +246,7 @@ func (n *Node) waits(why string) { n.waitsFor.Store(&why) }
 
 // openDir locks the data directory and counts this boot.
 func (n *Node) openDir(context.Context) error {
-	dir, err := openDataDir(n.cfg.DataDir)
+	dir, err := openDataDir(n.cfg().DataDir)
 	if err != nil {
 		return err
 	}
@@ -273,22 +263,22 @@ func (n *Node) openDir(context.Context) error {
 			Hint:    "Restore the file, or empty the whole data_dir and start again with --join.",
 			Err:     ErrState,
 		}
-	case found && n.cfg.Name != "" && n.cfg.Name != state.Node:
+	case found && n.cfg().Name != "" && n.cfg().Name != state.Node:
 		return &Failure{
-			Message: fmt.Sprintf("this data_dir belongs to node %q, and the configuration names it %q", state.Node, n.cfg.Name),
+			Message: fmt.Sprintf("this data_dir belongs to node %q, and the configuration names it %q", state.Node, n.cfg().Name),
 			Detail:  "The ledger knows its voters by name.",
-			Hint:    fmt.Sprintf("Set name = %q, or give node %q a data_dir of its own and --join.", state.Node, n.cfg.Name),
+			Hint:    fmt.Sprintf("Set name = %q, or give node %q a data_dir of its own and --join.", state.Node, n.cfg().Name),
 		}
-	case found && state.Region != n.cfg.Region:
-		n.log.Warn("this node has moved to another region", "was", state.Region, "is", n.cfg.Region)
+	case found && state.Region != n.cfg().Region:
+		n.log.Warn("this node has moved to another region", "was", state.Region, "is", n.cfg().Region)
 	}
 	if !found {
-		state = State{Node: n.cfg.Name}
+		state = State{Node: n.cfg().Name}
 		if state.Node == "" {
-			state.Node = newNodeName(n.cfg.Region)
+			state.Node = newNodeName(n.cfg().Region)
 		}
 	}
-	state.Region = n.cfg.Region
+	state.Region = n.cfg().Region
 	state.Incarnation++
 	n.state = state
 	if found { // else there is nothing worth keeping before the cluster is known
@@ -316,12 +306,12 @@ func (n *Node) change(edit func(*State)) error {
 
 // openHTTP serves health checks from the first moment on; everything else says that the node is starting.
 func (n *Node) openHTTP(context.Context) error {
-	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg.httpBind(), strconv.Itoa(n.cfg.Ports.HTTP)))
+	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg().httpBind(), strconv.Itoa(n.cfg().Ports.HTTP)))
 	if err != nil {
 		return portTaken("http", "ports.http", err)
 	}
 	n.httpLn = ln
-	a := &api{office: n, metrics: n.metrics.handler(), log: n.log, open: n.cfg.Insecure}
+	a := &api{office: n, metrics: n.metrics.handler(), log: n.log, open: n.cfg().Insecure}
 	server := newHTTPServer(n.gate(a.handler()), n.log)
 	n.opened("HTTP", func() error { return shutdownHTTP(server) })
 	n.wg.Go(func() {
@@ -362,14 +352,14 @@ func portTaken(what, key string, err error) error {
 func (n *Node) openServer(context.Context) error {
 	n.server = n.buildServer()
 	n.serveCancels()
-	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg.Bind, strconv.Itoa(n.cfg.Ports.Postgres)))
+	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg().Bind, strconv.Itoa(n.cfg().Ports.Postgres)))
 	if err != nil {
 		return portTaken("Postgres", "ports.postgres", err)
 	}
 	n.pgLn = ln
 	n.opened("clients", func() error {
 		_ = ln.Close() // also if Serve has not come to know it yet
-		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout.Duration)
+		ctx, cancel := context.WithTimeout(context.Background(), n.cfg().DrainTimeout.Duration)
 		defer cancel()
 		if err := n.server.Shutdown(ctx); err != nil {
 			n.log.Warn("drain_timeout is over: sessions were cut off", "error", err)

@@ -7,8 +7,9 @@ import (
 	"rangefinder/wire/pg"
 )
 
-// newPolicy makes what a checked configuration says about who may come in. It takes about a millisecond for each password.
-func newPolicy(cfg *Config, secrets Secrets) *auth.Policy {
+// newPolicy makes what a checked configuration says about who may come in. It takes about a millisecond for each password that is
+// not what it was in old; old may be nil.
+func newPolicy(cfg *Config, secrets Secrets, old *setup) *auth.Policy {
 	p := &auth.Policy{Users: make(map[string]auth.User, len(secrets.Users))}
 	for _, h := range cfg.HBA {
 		if r, err := h.rule(); err == nil { // checked before
@@ -16,16 +17,20 @@ func newPolicy(cfg *Config, secrets Secrets) *auth.Policy {
 		}
 	}
 	for name, secret := range secrets.Users {
+		if old != nil && old.secrets.Users[name] == secret {
+			p.Users[name] = old.policy.Users[name] // its salt is what clients have seen
+			continue
+		}
 		p.Users[name] = auth.User{Shadow: pg.NewShadow(name, secret.Reveal()), Credential: pg.Password(secret.Reveal())}
 	}
 	return p
 }
 
 // warnPolicy says loudly whom the rules let in without asking for anything.
-func (n *Node) warnPolicy(p *auth.Policy) {
-	for i := range p.Rules {
-		if p.Rules[i].Open() {
-			h := n.cfg.HBA[i]
+func (n *Node) warnPolicy(s *setup) {
+	for i := range s.policy.Rules {
+		if s.policy.Rules[i].Open() {
+			h := s.cfg.HBA[i]
 			n.log.Warn(fmt.Sprintf("hba[%d] trusts whoever connects from beyond this machine", i), "databases", h.Databases, "users", h.Users, "address", h.Address)
 		}
 	}

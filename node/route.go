@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"rangefinder/fib"
@@ -30,19 +31,19 @@ func (n *Node) Route(_ context.Context, q RouteQuery) (RouteAnswer, error) {
 	if n.server == nil {
 		return RouteAnswer{}, &apiError{Status: 503, ErrorView: ErrorView{Error: "the node does not serve statements yet"}}
 	}
-	if q.Database == "" && len(n.cfg.Databases) > 0 {
-		q.Database = n.cfg.Databases[0].Name
+	if q.Database == "" && len(n.cfg().Databases) > 0 {
+		q.Database = n.cfg().Databases[0].Name
 	}
-	if q.User == "" && len(n.cfg.Users) > 0 {
-		q.User = n.cfg.Users[0].Name
+	if q.User == "" && len(n.cfg().Users) > 0 {
+		q.User = n.cfg().Users[0].Name
 	}
-	if _, known := n.databaseRules()[q.Database]; !known {
+	if !slices.ContainsFunc(n.cfg().Databases, func(d Listing) bool { return d.Name == q.Database }) {
 		return RouteAnswer{}, badRequest(fmt.Sprintf("database %.64q is not configured", q.Database), "See [[databases]] in the node's configuration.")
 	}
 	table := n.fib.Load()
 	catalog := n.server.Catalog()
 	plan := n.planner.Plan(catalog, &sqlkey.Env{Database: q.Database, User: q.User}, q.SQL)
-	return explainPlan(plan, table, q, catalog, n.state.Node, n.cfg.Region), nil
+	return explainPlan(plan, table, q, catalog, n.state.Node, n.cfg().Region), nil
 }
 
 // explainPlan puts a plan and a table together as a session does at its first statement.

@@ -75,7 +75,7 @@ func (n *Node) nodeView(self rib.Member) NodeView {
 	if n.pgLn != nil {
 		v.Postgres = n.pgLn.Addr().String()
 	}
-	for _, l := range n.cfg.Lab {
+	for _, l := range n.cfg().Lab {
 		v.Lab = append(v.Lab, l.Net+": "+l.RTT.String())
 	}
 	return v

@@ -196,6 +196,18 @@ type ErrorView struct {
 	Error  string `json:"error"`
 	Detail string `json:"detail,omitempty"`
 	Hint   string `json:"hint,omitempty"`
+
+	Problems []ProblemView `json:"problems,omitempty"` // every mistake of a configuration that was not taken
+}
+
+// ProblemView is one mistake in a configuration file.
+type ProblemView struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`   // from 1; 0 if the key is not in the file
+	Column  int    `json:"column"` // likewise
+	Key     string `json:"key"`
+	Message string `json:"message"`
+	Hint    string `json:"hint"`
 }
 
 // ms turns a duration into the milliseconds of a view; -1 stays "unknown".

@@ -22,6 +22,7 @@ type ConsoleConfig struct {
 	Version  string   // of the node
 	Known    []string // users who may log in to the node
 	Settings func() []console.Setting
+	Reload   func(by string) ([]console.Change, *pg.Error) // nil: RELOAD is not possible
 }
 
 // consoleFrame bounds a message to the console, in bytes.
@@ -49,13 +50,13 @@ type operator struct {
 }
 
 // serveConsole runs one client's console to its end. conn is the connection as it was accepted.
-func (s *Server) serveConsole(conn net.Conn, client *pg.Client) {
-	if !slices.Contains(s.cfg.Console.Users, client.User) {
+func (s *Server) serveConsole(conn net.Conn, client *pg.Client, l *live) {
+	if !slices.Contains(l.Console.Users, client.User) {
 		s.refuse(client, pg.Errorf(pg.CodeInsufficientPrivilege, "user %q may not use the console", client.User).
 			WithHint("List the user under [console] users in the node's configuration."))
 		return
 	}
-	if e := s.seats.takeOperator(s.limits.Load()); e != nil {
+	if e := s.seats.takeOperator(&l.Limits); e != nil {
 		s.refusedBy(RefusedClients)
 		s.refuse(client, e)
 		return
@@ -198,6 +199,9 @@ func (o *operator) do(c console.Command) (console.Table, *pg.Error) {
 		return console.Show(c, s.Snapshot()), nil
 	}
 	s.log.Info("console", "command", c.Verb, "database", c.Database, "user", o.client.User, "client", o.client.Conn.RemoteAddr())
+	if c.Verb == "RELOAD" {
+		return s.reload(o.client.User)
+	}
 	names, e := s.named(c.Database)
 	if e != nil {
 		return console.Table{}, e
@@ -215,17 +219,23 @@ func (o *operator) do(c console.Command) (console.Table, *pg.Error) {
 	return console.Table{}, e
 }
 
+// reload has the configuration read again. It does not wait for anybody, so it cannot be canceled.
+func (s *Server) reload(by string) (console.Table, *pg.Error) {
+	again := s.live.Load().Console.Reload
+	if again == nil {
+		return console.Table{}, pg.NewError(pg.CodeFeatureNotSupported, "this node cannot reload its configuration")
+	}
+	changes, e := again(by)
+	return console.Reloaded(changes), e
+}
+
 // named are the databases that a command is meant for; "" is all.
 func (s *Server) named(database string) ([]string, *pg.Error) {
-	all := make([]string, 0, len(s.gates))
-	for name := range s.gates {
-		all = append(all, name)
-	}
-	slices.Sort(all)
+	all := slices.Sorted(maps.Keys(s.live.Load().Databases))
 	if database == "" {
 		return all, nil
 	}
-	if s.gates[database] == nil {
+	if !slices.Contains(all, database) {
 		return nil, pg.Errorf(pg.CodeInvalidCatalogName, "there is no database %q", database).WithHint("Databases are " + strings.Join(all, ", ") + ".")
 	}
 	return []string{database}, nil
@@ -236,7 +246,7 @@ func (s *Server) named(database string) ([]string, *pg.Error) {
 func (s *Server) pause(ctx context.Context, databases []string, one bool, client net.Conn) *pg.Error {
 	begun := make(map[string]*pause)
 	for _, name := range databases {
-		if p := s.gates[name].close(); p != nil {
+		if p := s.gateOf(name).close(); p != nil {
 			begun[name] = p
 		} else if one {
 			return pg.Errorf(pg.CodeObjectNotInPrerequisiteState, "database %q is paused already", name)
@@ -246,9 +256,9 @@ func (s *Server) pause(ctx context.Context, databases []string, one bool, client
 		return pg.NewError(pg.CodeObjectNotInPrerequisiteState, "all databases are paused already")
 	}
 	for name, p := range begun {
-		if e := s.emptied(ctx, s.gates[name], p, client); e != nil {
+		if e := s.emptied(ctx, s.gateOf(name), p, client); e != nil {
 			for again, q := range begun {
-				s.gates[again].open(q)
+				s.gateOf(again).open(q)
 			}
 			return e
 		}
@@ -284,7 +294,7 @@ func (s *Server) emptied(ctx context.Context, g *gate, p *pause, client net.Conn
 func (s *Server) resume(databases []string) *pg.Error {
 	resumed := false
 	for _, name := range databases {
-		resumed = s.gates[name].open(nil) || resumed
+		resumed = s.gateOf(name).open(nil) || resumed
 	}
 	switch {
 	case resumed:
@@ -297,20 +307,20 @@ func (s *Server) resume(databases []string) *pg.Error {
 
 // Snapshot is what the console shows now.
 func (s *Server) Snapshot() *console.Snapshot {
-	v := &console.Snapshot{At: time.Now(), Version: s.cfg.Console.Version, Users: s.cfg.Console.Known}
-	if s.cfg.Console.Settings != nil {
-		v.Settings = s.cfg.Console.Settings()
+	l := s.live.Load()
+	v := &console.Snapshot{At: time.Now(), Version: l.Console.Version, Users: l.Console.Known}
+	if l.Console.Settings != nil {
+		v.Settings = l.Console.Settings()
 	}
-	totals := make(map[string]*console.Totals, len(s.gates))
-	for name := range s.gates {
-		totals[name] = new(console.Totals)
-	}
+	totals := make(map[string]*console.Totals)
 	holders := make(map[uint64]uint32)
 
 	// A session that ends meanwhile is counted as a session, and not among those that have ended.
 	s.mu.Lock()
+	gates := maps.Clone(s.gates)
 	for name, ended := range s.ended {
-		*totals[name] = *ended
+		t := *ended
+		totals[name] = &t
 	}
 	sessions := slices.Collect(maps.Values(s.sessions))
 	operators := slices.Collect(maps.Values(s.operators))
@@ -326,10 +336,14 @@ func (s *Server) Snapshot() *console.Snapshot {
 	for _, o := range operators {
 		v.Clients = append(v.Clients, o.view())
 	}
-	for name, g := range s.gates {
+	for name, g := range gates {
+		if _, ok := l.Databases[name]; !ok && !slices.ContainsFunc(sessions, func(s *session) bool { return s.id.Database == name }) {
+			continue // removed, and nobody is left on it
+		}
 		t := totals[name]
 		t.Wait = s.pools.Waited(name) + time.Duration(g.held.Load())
-		v.Databases = append(v.Databases, console.Database{Name: name, Shard: s.cfg.Databases[name].Shard, Paused: g.pause.Load() != nil, OwnConnections: s.cfg.Databases[name].OwnConnections, Totals: *t})
+		rule := l.rules[name]
+		v.Databases = append(v.Databases, console.Database{Name: name, Shard: rule.Shard, Paused: g.pause.Load() != nil, OwnConnections: rule.OwnConnections, Totals: *t})
 	}
 	list, logins := s.pools.Servers()
 	for _, x := range list {

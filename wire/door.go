@@ -16,7 +16,7 @@ import (
 // knocks notes a new connection, and returns those that have to go for it. The caller holds mu.
 func (s *Server) knocks(conn net.Conn) (evicted []net.Conn) {
 	s.conns[conn] = s.handshakes.PushBack(conn)
-	for most := s.limits.Load().Handshakes; most > 0 && s.handshakes.Len() > most; {
+	for most := s.live.Load().Limits.Handshakes; most > 0 && s.handshakes.Len() > most; {
 		old := s.handshakes.Remove(s.handshakes.Front()).(net.Conn)
 		delete(s.conns, old)
 		evicted = append(evicted, old)
@@ -48,7 +48,7 @@ func (s *Server) goes(conn net.Conn) {
 
 // mayLogIn is pg.AcceptConfig.Login.
 func (s *Server) mayLogIn(remote net.Addr) error {
-	err := s.logins.allow(remote, s.limits.Load().Logins, time.Now())
+	err := s.logins.allow(remote, s.live.Load().Limits.Logins, time.Now())
 	if err != nil {
 		s.refusedBy(RefusedLogin)
 	}
@@ -61,7 +61,7 @@ func (s *Server) mayTry(_, database string) error {
 	if database == console.Name {
 		return nil
 	}
-	if e := s.seats.full(s.limits.Load(), 0); e != nil {
+	if e := s.seats.full(&s.live.Load().Limits, 0); e != nil {
 		s.refusedBy(RefusedClients)
 		return e
 	}

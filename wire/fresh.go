@@ -25,14 +25,14 @@ const keepFresh = time.Minute
 
 // freshFor returns what id finds on a new connection, from a backend. So a client that no backend would take learns it when
 // it connects, in the backend's words.
-func (s *Server) freshFor(ctx context.Context, id pool.Identity) (*fresh, *pg.Error) {
+func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fresh, *pg.Error) {
 	s.mu.Lock()
 	f := s.fresh[id]
 	s.mu.Unlock()
 	if f != nil && time.Since(f.at) < keepFresh {
 		return f, nil
 	}
-	c := newCore(&s.env, id.User, id.Database)
+	c := newCore(&l.env, id.User, id.Database)
 	c.table = s.cfg.FIB.Load()
 	slot := c.anySlot(need{catalogs: true})
 	if slot == nil {
@@ -45,7 +45,7 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity) (*fresh, *pg.Er
 	hops := slot.Candidates().Reads
 	for i := range hops {
 		// A backend that does not answer at all must leave time for the others.
-		now, err := s.askFresh(ctx, s.cfg.StartupTimeout/time.Duration(len(hops)), hops[i].Backend, id)
+		now, err := s.askFresh(ctx, l.StartupTimeout/time.Duration(len(hops)), hops[i].Backend, id)
 		if err == nil {
 			s.mu.Lock()
 			s.fresh[id] = now

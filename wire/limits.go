@@ -7,7 +7,7 @@ import (
 	"rangefinder/wire/pg"
 )
 
-// Limits bounds what clients may do. A value is not changed once it is in use: SetLimits puts another one in its place. Zero is
+// Limits bounds what clients may do. It is not changed once it is in use: see Live. Zero is
 // always: no limit.
 type Limits struct {
 	Clients    int            // logged in at a time
@@ -39,9 +39,6 @@ func Refusals() []Refusal {
 // operatorReserve is how many clients of the console are let in beyond Limits.Clients: when a node is full, somebody must be able
 // to look.
 const operatorReserve = 5
-
-// SetLimits puts other limits in force. Who is there already stays, also beyond them.
-func (s *Server) SetLimits(l Limits) { s.limits.Store(&l) }
 
 // refusedBy counts a refusal.
 func (s *Server) refusedBy(kind Refusal) { s.cfg.Metrics.Limited(kind) }

@@ -85,12 +85,12 @@ func TestClientLimits(t *testing.T) {
 			})
 			r.refused(t, "app")
 			// Other limits are in force at once, and end no session.
-			r.server.SetLimits(wire.Limits{Clients: 1})
+			r.setLimits(wire.Limits{Clients: 1})
 			r.refused(t, "app")
 			if n := r.server.Stats().Sessions; n != 2 {
 				t.Errorf("%d sessions are left", n)
 			}
-			r.server.SetLimits(wire.Limits{})
+			r.setLimits(wire.Limits{})
 			if _, err := r.login(t, "app"); err != nil {
 				t.Error(err)
 			}
@@ -236,7 +236,7 @@ func TestLoginRate(t *testing.T) {
 			return fmt.Errorf("it runs on")
 		}
 	})
-	r.server.SetLimits(wire.Limits{})
+	r.setLimits(wire.Limits{})
 	if _, err := r.login(t, "app"); err != nil {
 		t.Error(err)
 	}

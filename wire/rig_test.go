@@ -32,6 +32,7 @@ type rig struct {
 	table  *rib.Table
 	handle *fib.Handle
 	server *wire.Server
+	live   wire.Live // what the server began with
 	pools  *pool.Pools
 	addr   string
 	counts *counts
@@ -172,7 +173,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		testUser: {Shadow: pg.NewShadow(testUser, testPassword), Credential: pg.Password(testPassword)},
 	}})
 	r.pools = pool.New(pool.Config{
-		Size: o.poolSize, Wait: o.wait, Idle: time.Minute, ConnectTimeout: 5 * time.Second,
+		Limits: pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute}, ConnectTimeout: 5 * time.Second,
 		Dial:       new(net.Dialer).DialContext,
 		Credential: func(id pool.Identity) pg.Credential { return guard.Credential(id.User, id.Database) },
 		Report: func(backend string, err error) {
@@ -182,13 +183,13 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		Logger: log,
 	})
 	r.pools.Open()
-	r.server = wire.NewServer(wire.Config{
-		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools,
+	r.live = wire.Live{
 		Databases: map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1", OwnConnections: o.own}, "other": {Shard: "shard_1"}, "plain": {Shard: "shard_1"}},
-		Guard:     guard,
 		Limits:    o.limits, MaxFrame: o.maxFrame, StartupTimeout: o.startup,
-		Metrics: r.counts, Logger: log,
 		Console: wire.ConsoleConfig{Users: []string{testUser}, Version: "test", Known: []string{testUser}},
+	}
+	r.server = wire.NewServer(wire.Config{
+		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools, Guard: guard, Metrics: r.counts, Logger: log, Live: r.live,
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -329,4 +330,10 @@ func (r *rig) busy(t *testing.T, n int) {
 		}
 		return nil
 	})
+}
+
+// setLimits reloads with other limits.
+func (r *rig) setLimits(l wire.Limits) {
+	r.live.Limits = l
+	r.server.Reload(r.live)
 }

@@ -3,10 +3,9 @@ package wire
 import (
 	"container/list"
 	"context"
-	"crypto/tls"
+	"crypto/rand"
 	"errors"
 	"log/slog"
-	mrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -38,36 +37,28 @@ type Metrics interface {
 
 // Config is what a Server needs.
 type Config struct {
-	FIB            *fib.Handle
-	Planner        *sqlkey.Planner
-	Pools          *pool.Pools
-	Databases      map[string]sqlkey.DatabaseRule                       // by the name that clients connect to
-	Guard          *auth.Guard                                          // who may come in
-	Node           string                                               // this node's name: cancel keys tell whose they are
-	ForwardCancel  func(ctx context.Context, pid uint32, secret []byte) // a cancel request that is for no session here; nil: dropped
-	Limits         Limits                                               // to begin with: see Server.SetLimits
-	MaxFrame       int                                                  // bytes of one client message
-	StartupTimeout time.Duration                                        // for the whole handshake
-	TLS            func() *tls.Config                                   // see pg.AcceptConfig
-	RequireTLS     bool                                                 // see pg.AcceptConfig
-	Metrics        Metrics
-	Logger         *slog.Logger
-	Console        ConsoleConfig
+	FIB           *fib.Handle
+	Planner       *sqlkey.Planner
+	Pools         *pool.Pools
+	Guard         *auth.Guard                                          // who may come in
+	Node          string                                               // this node's name: cancel keys tell whose they are
+	ForwardCancel func(ctx context.Context, pid uint32, secret []byte) // a cancel request that is for no session here; nil: dropped
+	Metrics       Metrics
+	Logger        *slog.Logger
+	Live          Live // until the first Reload
 }
 
 // Server accepts client connections and runs their sessions.
 type Server struct {
 	// constant
-	cfg    Config
-	env    env
-	pools  *pool.Pools
-	log    *slog.Logger
-	accept pg.AcceptConfig
-	gates  map[string]*gate // by database
-	queue  *pool.Conn       // stands for the connection that a session waits for
+	cfg   Config
+	pools *pool.Pools
+	log   *slog.Logger
+	mock  []byte     // see pg.AcceptConfig.MockSecret: the same after a reload
+	queue *pool.Conn // stands for the connection that a session waits for
 
 	// atomic
-	limits   atomic.Pointer[Limits]
+	live     atomic.Pointer[live]
 	draining atomic.Bool
 	catalog  atomic.Pointer[catalogOf]
 	accepted atomic.Uint64
@@ -84,9 +75,10 @@ type Server struct {
 	conns      map[net.Conn]*list.Element // all, from accept to close; of handshakes: nil once logged in
 	handshakes list.List                  // of net.Conn, the oldest first
 	sessions   map[uint32]*session        // by pid
+	gates      map[string]*gate           // by database, also of those that a reload has removed
 	fresh      map[pool.Identity]*fresh
 	operators  map[uint32]*operator       // by pid
-	ended      map[string]*console.Totals // of sessions that are over, by database
+	ended      map[string]*console.Totals // of sessions that are over, by database; of the same ones as gates
 
 	ctx      context.Context // ends when sessions are to be ended by force
 	cancel   context.CancelFunc
@@ -97,6 +89,7 @@ type Server struct {
 
 type catalogOf struct {
 	ownership *rib.Ownership
+	live      *live
 	catalog   *sqlkey.Catalog
 }
 
@@ -108,31 +101,24 @@ func NewServer(cfg Config) *Server {
 		listeners: make(map[net.Listener]struct{}), conns: make(map[net.Conn]*list.Element),
 		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh),
 		ctx: ctx, cancel: cancel, gates: make(map[string]*gate), queue: new(pool.Conn),
-		operators: make(map[uint32]*operator), ended: make(map[string]*console.Totals),
+		operators: make(map[uint32]*operator), ended: make(map[string]*console.Totals), mock: make([]byte, 32),
 	}
 	s.seats.users, s.seats.databases, s.logins.byAddr = make(map[string]int), make(map[string]int), make(map[netip.Addr]*list.Element)
-	s.SetLimits(cfg.Limits)
+	_, _ = rand.Read(s.mock) // never fails
 	s.stopping, s.stop = context.WithCancel(ctx)
-	for name := range cfg.Databases {
-		s.gates[name], s.ended[name] = new(gate), new(console.Totals)
-	}
 	s.buffers.New = func() any { return new(buffers) }
 	s.reads.New = func() any { b := make([]byte, serverBuffer); return &b }
-	s.accept = pg.AcceptConfig{Rule: cfg.Guard.Rule, Lookup: cfg.Guard.Lookup, Timeout: cfg.StartupTimeout, TLS: cfg.TLS, RequireTLS: cfg.RequireTLS, MaxMinor: newestMinor, Login: s.mayLogIn, Admit: s.mayTry}
-	s.env = env{
-		fib: cfg.FIB, planner: cfg.Planner, catalog: s.catalogFor, metrics: cfg.Metrics,
-		now: time.Now, random: mrand.Uint32, maxFrame: cfg.MaxFrame,
-	}
+	s.Reload(cfg.Live)
 	return s
 }
 
 // catalogFor returns the planner's view of the ownership that t was compiled from.
 func (s *Server) catalogFor(t *fib.Table) *sqlkey.Catalog {
-	o := t.Ownership()
-	if c := s.catalog.Load(); c != nil && c.ownership == o {
+	o, l := t.Ownership(), s.live.Load()
+	if c := s.catalog.Load(); c != nil && c.ownership == o && c.live == l {
 		return c.catalog
 	}
-	c := &catalogOf{o, sqlkey.NewCatalog(o, s.cfg.Databases)}
+	c := &catalogOf{o, l, sqlkey.NewCatalog(o, l.rules)}
 	s.catalog.Store(c)
 	return c.catalog
 }
@@ -193,7 +179,8 @@ func (s *Server) serve(conn net.Conn) {
 			s.log.Error("session panicked", "client", conn.RemoteAddr(), "panic", r, "stack", stack())
 		}
 	}()
-	client, err := pg.Accept(conn, &s.accept)
+	l := s.live.Load() // for the whole of this login
+	client, err := pg.Accept(conn, &l.accept)
 	if err != nil {
 		level := slog.LevelInfo
 		if quietly(err) {
@@ -207,10 +194,10 @@ func (s *Server) serve(conn net.Conn) {
 		return
 	}
 	if client.Database == console.Name {
-		s.serveConsole(conn, client)
+		s.serveConsole(conn, client, l)
 		return
 	}
-	if kind, e := s.seats.take(s.limits.Load(), client.User, client.Database); e != nil {
+	if kind, e := s.seats.take(&l.Limits, client.User, client.Database); e != nil {
 		s.refusedBy(kind)
 		s.refuse(client, e)
 		return
@@ -220,7 +207,7 @@ func (s *Server) serve(conn net.Conn) {
 	if !s.loggedIn(conn) {
 		return
 	}
-	ses, e := s.begin(client)
+	ses, e := s.begin(client, l)
 	if e != nil {
 		leave() // first: it may try again as soon as it hears of it
 		s.refuse(client, e)
@@ -246,17 +233,17 @@ func (s *Server) refuse(client *pg.Client, e *pg.Error) {
 }
 
 // begin makes the session of an authenticated client and writes what a server says at the start of one.
-func (s *Server) begin(client *pg.Client) (*session, *pg.Error) {
-	if _, ok := s.cfg.Databases[client.Database]; !ok {
+func (s *Server) begin(client *pg.Client, l *live) (*session, *pg.Error) {
+	if _, ok := l.Databases[client.Database]; !ok {
 		return nil, pg.NewError(pg.CodeInvalidCatalogName, `database "`+client.Database+`" does not exist`).
 			WithHint("Name it under [[databases]] in the node's configuration.")
 	}
 	id := pool.Identity{User: client.User, Database: client.Database}
-	g := s.gates[client.Database]
+	g := s.gateOf(client.Database)
 	if err := s.pass(s.ctx, g, client.Conn); err != nil {
 		return nil, asError(err)
 	}
-	f, e := s.freshFor(s.ctx, id)
+	f, e := s.freshFor(s.ctx, id, l)
 	g.leave()
 	if e != nil {
 		return nil, e
@@ -265,9 +252,9 @@ func (s *Server) begin(client *pg.Client) (*session, *pg.Error) {
 	if err != nil {
 		return nil, asError(err)
 	}
-	c := newCore(&s.env, client.User, client.Database)
+	c := newCore(&l.env, client.User, client.Database)
 	c.settings, c.base, c.freshPath = base, base, f.searchPath
-	c.ownConn = s.cfg.Databases[client.Database].OwnConnections
+	c.ownConn = l.Databases[client.Database].OwnConnections
 	for k, v := range f.params {
 		if !hiddenParam(k) {
 			c.clientParams[k] = v

@@ -23,6 +23,7 @@ type seen struct {
 	mu        sync.Mutex
 	announced []rib.Backend
 	routes    []sighting
+	withdrawn []string
 	recovered []string
 	changed   chan struct{} // capacity 1
 }
@@ -45,6 +46,13 @@ func (s *seen) Observe(r rib.Route) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.routes = append(s.routes, sighting{r, time.Now()})
+	s.ring()
+}
+
+func (s *seen) Withdraw(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.withdrawn = append(s.withdrawn, name)
 	s.ring()
 }
 

@@ -21,12 +21,14 @@ func TestRealServers(t *testing.T) {
 
 	sink := newSeen()
 	p := New(Config{
-		Backends: []Target{
-			{Name: "p", Shard: "shard_1", Region: "fra", Addr: primary.Addr()},
-			{Name: "r", Shard: "shard_1", Region: "fra", Addr: replica.Addr()},
+		Settings: Settings{
+			Backends: []Target{
+				{Name: "p", Shard: "shard_1", Region: "fra", Addr: primary.Addr()},
+				{Name: "r", Shard: "shard_1", Region: "fra", Addr: replica.Addr()},
+			},
+			User: "prober", Password: "pr0be", Database: "postgres", Interval: 200 * time.Millisecond,
 		},
-		User: "prober", Password: "pr0be", Database: "postgres",
-		Interval: 200 * time.Millisecond, Sink: sink, Logger: quiet(), Recovered: sink.Recovered,
+		Sink: sink, Logger: quiet(), Recovered: sink.Recovered,
 	})
 	if err := p.Open(); err != nil {
 		t.Fatal(err)
@@ -77,8 +79,11 @@ func TestRealServers(t *testing.T) {
 	// SIGKILL: the kernel closes the kept connection and refuses the next. Seen by a prober, too, that is not due for long.
 	slow := newSeen()
 	lazy := New(Config{
-		Backends: []Target{{Name: "p", Addr: primary.Addr()}},
-		User:     "prober", Password: "pr0be", Database: "postgres", Interval: time.Minute, Sink: slow, Logger: quiet(),
+		Settings: Settings{
+			Backends: []Target{{Name: "p", Addr: primary.Addr()}},
+			User:     "prober", Password: "pr0be", Database: "postgres", Interval: time.Minute,
+		},
+		Sink: slow, Logger: quiet(),
 	})
 	if err := lazy.Open(); err != nil {
 		t.Fatal(err)
@@ -122,8 +127,10 @@ func TestRealServers(t *testing.T) {
 	// SIGSTOP: nothing is closed or refused; it takes Fall probes that time out. Watched as a far backend would be.
 	far := newSeen()
 	q := New(Config{
-		User: "prober", Password: "pr0be", Database: "postgres",
-		Interval: 100 * time.Millisecond, Timeout: 200 * time.Millisecond, Sink: far, Logger: quiet(), Recovered: far.Recovered,
+		Settings: Settings{
+			User: "prober", Password: "pr0be", Database: "postgres", Interval: 100 * time.Millisecond, Timeout: 200 * time.Millisecond,
+		},
+		Sink: far, Logger: quiet(), Recovered: far.Recovered,
 	})
 	if err := q.Open(); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rangefinder/rib"
@@ -23,23 +24,46 @@ type Target struct {
 // Sink takes what is seen. Its methods are called from many goroutines and must not block for long.
 type Sink interface {
 	Announce(rib.Backend)
-	Observe(rib.Route) // Observer and Stamp are empty
+	Observe(rib.Route)    // Observer and Stamp are empty
+	Withdraw(name string) // this node does not look at that backend any more
 }
 
-// Config is what a Prober needs. Zero values of durations and counts mean the defaults.
-type Config struct {
-	Backends []Target // announced and observed from Open to Close
+// Settings are the part of the configuration that Reload replaces. Zero values of durations and counts mean the defaults.
+type Settings struct {
+	Backends []Target // announced and observed
 
 	User     string
-	Password string                        // never logged
-	Database string                        // "": as the user
-	TLS      func(addr string) *tls.Config // of each new connection to that backend; nil, or if it returns nil: clear text
+	Password string // never logged
+	Database string // "": as the user
 
 	Interval time.Duration // between probes, +- 10 %; default 1 s
 	Timeout  time.Duration // of one probe, connecting included; default 2 s
 	Fall     int           // failed probes in a row that make an Up backend Down; default 3. A refused connect counts at once
 	Rise     int           // good probes in a row that make a Down backend Up; default 2. The very first counts at once
+}
 
+func (s Settings) withDefaults() *Settings {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	set(&s.Interval, time.Second)
+	set(&s.Timeout, 2*time.Second)
+	if s.Fall <= 0 {
+		s.Fall = 3
+	}
+	if s.Rise <= 0 {
+		s.Rise = 2
+	}
+	return &s
+}
+
+// Config is what a Prober needs.
+type Config struct {
+	Settings // until the first Reload
+
+	TLS    func(addr string) *tls.Config                                     // of each new connection to that backend; nil, or if it returns nil: clear text
 	Dial   func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
 	Sink   Sink
 	Logger *slog.Logger // nil: slog.Default
@@ -58,6 +82,10 @@ type Prober struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	// atomic
+	settings atomic.Pointer[Settings]
+
+	// guarded by mu
 	mu      sync.Mutex
 	open    bool
 	closed  bool
@@ -71,19 +99,6 @@ const maxFar = 4096
 
 // New makes a Prober and starts nothing.
 func New(cfg Config) *Prober {
-	set := func(d *time.Duration, v time.Duration) {
-		if *d <= 0 {
-			*d = v
-		}
-	}
-	set(&cfg.Interval, time.Second)
-	set(&cfg.Timeout, 2*time.Second)
-	if cfg.Fall <= 0 {
-		cfg.Fall = 3
-	}
-	if cfg.Rise <= 0 {
-		cfg.Rise = 2
-	}
 	if cfg.Dial == nil {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
@@ -97,6 +112,7 @@ func New(cfg Config) *Prober {
 		far:     make(map[string]*worker),
 		streams: make(map[net.Conn]struct{}),
 	}
+	p.settings.Store(cfg.Settings.withDefaults())
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }

@@ -44,8 +44,8 @@ type answer struct {
 
 const maxAnswer = 64 << 10 // bytes of one message of a server
 
-// connConfig is for one target. Nothing comes from the environment that is not overridden here.
-func (p *Prober) connConfig(t Target) (*pgconn.Config, error) {
+// connConfig is for one connection. Nothing comes from the environment that is not overridden here.
+func (p *Prober) connConfig(t Target, s *Settings) (*pgconn.Config, error) {
 	host, port, err := net.SplitHostPort(t.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("probe: backend %s: address: %w", t.Name, err)
@@ -59,10 +59,10 @@ func (p *Prober) connConfig(t Target) (*pgconn.Config, error) {
 		return nil, fmt.Errorf("probe: %w", err)
 	}
 	c.Host, c.Port = host, uint16(n)
-	c.User, c.Password, c.Database = p.cfg.User, p.cfg.Password, p.cfg.Database
+	c.User, c.Password, c.Database = s.User, s.Password, s.Database
 	c.TLSConfig, c.Fallbacks = nil, nil // see ask
 	c.RuntimeParams = map[string]string{"application_name": "rangefinder_probe"}
-	c.ConnectTimeout = p.cfg.Timeout
+	c.ConnectTimeout = s.Timeout
 	c.MaxProtocolMessageBodyLen = maxAnswer
 	c.DialFunc = p.dial
 	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // the dialer does it
@@ -81,7 +81,10 @@ func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, err err
 	}()
 	if w.conn == nil || w.conn.IsClosed() {
 		w.hangUp()
-		config := w.config.Copy() // a connection keeps its own, and what is trusted may change
+		config, err := w.prober.connConfig(w.target, w.prober.settings.Load())
+		if err != nil {
+			return a, 0, err
+		}
 		if w.prober.cfg.TLS != nil {
 			config.TLSConfig = w.prober.cfg.TLS(w.target.Addr)
 		}

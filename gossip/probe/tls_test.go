@@ -30,15 +30,17 @@ func TestTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sink := newSeen()
 			p := New(Config{
-				Backends: []Target{{Name: "p", Shard: "shard_1", Region: "fra", Addr: s.Addr()}},
-				User:     "prober", Password: "pr0be", Database: "postgres",
+				Settings: Settings{
+					Backends: []Target{{Name: "p", Shard: "shard_1", Region: "fra", Addr: s.Addr()}},
+					User:     "prober", Password: "pr0be", Database: "postgres", Interval: 50 * time.Millisecond, Fall: 2,
+				},
 				TLS: func(addr string) *tls.Config {
 					if addr != s.Addr() {
 						t.Errorf("asked for %s", addr)
 					}
 					return &tls.Config{RootCAs: c.roots, ServerName: "127.0.0.1"}
 				},
-				Interval: 50 * time.Millisecond, Fall: 2, Sink: sink, Logger: quiet(),
+				Sink: sink, Logger: quiet(),
 			})
 			if err := p.Open(); err != nil {
 				t.Fatal(err)

@@ -111,8 +111,8 @@ func lab(t *testing.T, f func(n *memnet.Net, s *server, p *Prober, sink *seen)) 
 		s := startServer(t, n)
 		sink := newSeen()
 		p := New(Config{
-			Backends: []Target{{Name: "b", Shard: "shard_1", Region: "fra", Addr: s.host.Addr(port)}},
-			User:     "prober", Sink: sink, Logger: quiet(), Recovered: sink.Recovered,
+			Settings: Settings{Backends: []Target{{Name: "b", Shard: "shard_1", Region: "fra", Addr: s.host.Addr(port)}}, User: "prober"},
+			Sink:     sink, Logger: quiet(), Recovered: sink.Recovered,
 			Dial: n.Host("node", "fra").Dial,
 		})
 		if err := p.Open(); err != nil {
@@ -325,7 +325,7 @@ func TestPasswordIsNotLogged(t *testing.T) {
 		s.login.Store(&code)
 		sink := newSeen()
 		p := New(Config{
-			Backends: []Target{{Name: "b", Addr: s.host.Addr(port)}}, User: "prober", Password: "hunter2", Sink: sink,
+			Settings: Settings{Backends: []Target{{Name: "b", Addr: s.host.Addr(port)}}, User: "prober", Password: "hunter2"}, Sink: sink,
 			Dial: n.Host("node", "fra").Dial, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		})
 		if err := p.Open(); err != nil {
@@ -347,7 +347,7 @@ func TestPasswordIsNotLogged(t *testing.T) {
 
 func TestBadAddresses(t *testing.T) {
 	for _, addr := range []string{"", "db", "db:", ":5432", "db:0", "db:99999", "db:http"} {
-		p := New(Config{Backends: []Target{{Name: "b", Addr: addr}}, Sink: newSeen()})
+		p := New(Config{Settings: Settings{Backends: []Target{{Name: "b", Addr: addr}}}, Sink: newSeen()})
 		if err := p.Open(); err == nil || !strings.Contains(err.Error(), "backend b") {
 			t.Errorf("%q: %v", addr, err)
 		}

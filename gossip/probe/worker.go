@@ -24,11 +24,14 @@ type worker struct {
 	prober *Prober
 	target Target
 	near   bool // tells the sink
-	config *pgconn.Config
+	ctx    context.Context
+	stop   context.CancelFunc
+	done   chan struct{} // closed when run has ended
 	wake   chan struct{} // capacity 1
 
 	// atomic
 	suspected atomic.Bool // since the last good probe over a new connection began
+	stale     atomic.Bool // the kept connection was made with what is not configured any more
 
 	// owned by run
 	conn     *pgconn.PgConn
@@ -38,6 +41,7 @@ type worker struct {
 	latency  time.Duration
 	last     answer // of the last good probe
 	systemID uint64
+	untold   bool      // the sink has another idea of what this backend is, and keeps it until the first probe
 	headAt   time.Time // when it was last known to have replayed all that it had received; zero: never
 	evidence bool      // Recovered is due
 	cleared  int       // good probes in a row since then
@@ -45,11 +49,11 @@ type worker struct {
 }
 
 func (p *Prober) newWorker(t Target, near bool) (*worker, error) {
-	config, err := p.connConfig(t)
-	if err != nil {
+	if _, err := p.connConfig(t, p.settings.Load()); err != nil {
 		return nil, err
 	}
-	w := &worker{prober: p, target: t, near: near, config: config, wake: make(chan struct{}, 1), evidence: !near}
+	w := &worker{prober: p, target: t, near: near, done: make(chan struct{}), wake: make(chan struct{}, 1), evidence: !near}
+	w.ctx, w.stop = context.WithCancel(p.ctx)
 	return w, nil
 }
 
@@ -63,23 +67,38 @@ func (w *worker) backend() rib.Backend {
 // suspect asks for a probe now, over a new connection: the kept one may outlive the ability to connect.
 func (w *worker) suspect() {
 	w.suspected.Store(true)
+	w.hurry()
+}
+
+// renew asks for a probe over a new connection too, and suspects nobody.
+func (w *worker) renew() {
+	w.stale.Store(true)
+	w.hurry()
+}
+
+func (w *worker) hurry() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
 }
 
-// run probes until the prober closes or, far away, until the backend is back.
+// run probes until it is stopped or, far away, until the backend is back.
 func (w *worker) run() {
+	defer close(w.done)
+	defer w.stop()
 	defer w.hangUp()
 	for {
 		began := time.Now()
+		if w.stale.Swap(false) {
+			w.hangUp()
+		}
 		if w.suspected.Swap(false) {
 			w.evidence, w.cleared = true, 0
 			w.hangUp()
 		}
 		w.probe()
-		if w.evidence && w.cleared >= w.prober.cfg.Rise {
+		if w.evidence && w.cleared >= w.prober.settings.Load().Rise {
 			w.evidence = false
 			if f := w.prober.cfg.Recovered; f != nil {
 				f(w.target.Name)
@@ -94,11 +113,11 @@ func (w *worker) run() {
 	}
 }
 
-// rest waits for the next probe's time, a suspicion, or the end of the connection; false: the prober closes.
+// rest waits for the next probe's time, a suspicion, or the end of the connection; false: it is stopped.
 func (w *worker) rest(began time.Time) bool {
-	interval := w.prober.cfg.Interval
+	interval := w.prober.settings.Load().Interval
 	interval += time.Duration((rand.Float64() - 0.5) * 0.2 * float64(interval))
-	ctx, cancel := context.WithDeadline(w.prober.ctx, began.Add(interval))
+	ctx, cancel := context.WithDeadline(w.ctx, began.Add(interval))
 	defer cancel()
 	ended := make(chan struct{})
 	if w.conn != nil {
@@ -128,9 +147,9 @@ func (w *worker) rest(began time.Time) bool {
 	defer pause.Stop()
 	select {
 	case <-pause.C:
-	case <-w.prober.ctx.Done():
+	case <-w.ctx.Done():
 	}
-	return w.prober.ctx.Err() == nil
+	return w.ctx.Err() == nil
 }
 
 // hangUp ends the kept connection. One that pgconn has given up itself is still busy for a while with cancelling what
@@ -149,16 +168,16 @@ func (w *worker) hangUp() {
 
 // probe asks once and works the answer into the state.
 func (w *worker) probe() {
-	ctx, cancel := context.WithTimeout(w.prober.ctx, w.prober.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(w.ctx, w.prober.settings.Load().Timeout)
 	defer cancel()
 	kept := w.conn != nil
 	a, took, err := w.ask(ctx)
-	if err != nil && kept && w.prober.ctx.Err() == nil && ctx.Err() == nil {
+	if err != nil && kept && w.ctx.Err() == nil && ctx.Err() == nil {
 		// The kept connection may have ended for reasons of its own (an idle timeout, a restart that is over): what counts
 		// is whether a new one works.
 		a, took, err = w.ask(ctx)
 	}
-	if w.prober.ctx.Err() != nil {
+	if w.ctx.Err() != nil {
 		return // closing
 	}
 	if err != nil {
@@ -178,7 +197,7 @@ func (w *worker) answered(a answer, took time.Duration) {
 	}
 	w.latency += time.Duration(latencyWeight * float64(took-w.latency))
 	before := w.state
-	if before != rib.Down || w.good >= w.prober.cfg.Rise {
+	if before != rib.Down || w.good >= w.prober.settings.Load().Rise {
 		w.state = rib.Up
 	}
 	if !w.near {
@@ -192,8 +211,8 @@ func (w *worker) answered(a answer, took time.Duration) {
 	}
 	a.lag = w.sinceHead(a, time.Now().Add(-took))
 	w.last = a
-	if a.systemID != w.systemID {
-		w.systemID = a.systemID
+	if a.systemID != w.systemID || w.untold {
+		w.systemID, w.untold = a.systemID, false
 		w.prober.cfg.Sink.Announce(w.backend())
 	}
 	w.observe()
@@ -219,6 +238,10 @@ func (w *worker) failed(err error) {
 	w.hangUp()
 	w.good = 0
 	w.cleared = 0
+	if w.untold {
+		w.untold = false
+		w.prober.cfg.Sink.Announce(w.backend())
+	}
 	verdict := judge(err)
 	if verdict == neutral {
 		w.note(err)
@@ -226,7 +249,7 @@ func (w *worker) failed(err error) {
 	}
 	w.bad++
 	before := w.state
-	if verdict == definite || w.bad >= w.prober.cfg.Fall {
+	if verdict == definite || w.bad >= w.prober.settings.Load().Fall {
 		w.state = rib.Down
 	}
 	w.note(err)

@@ -38,7 +38,7 @@ func testSnapshot() *Snapshot {
 			{ID: 5, User: "app", Database: "app", Backend: "shard_1-fra", Shard: "shard_1", Idle: true, Addr: "10.1.0.1:5432", Local: "10.0.0.1:40005", Connected: ago(time.Hour), PID: 4243},
 		},
 		Logins:   []Login{{User: "report", Database: "other", Count: 1}},
-		Settings: []Setting{{"region", "fra", ""}, {"pool.size", "50", "20"}},
+		Settings: []Setting{{"region", "fra", "", false}, {"pool.size", "50", "20", true}},
 	}
 }
 

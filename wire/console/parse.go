@@ -10,7 +10,7 @@ import (
 
 // Command is one command.
 type Command struct {
-	Verb     string // "SHOW", "PAUSE", "RESUME" or "RECONNECT"; it is the command's tag too
+	Verb     string // "SHOW", "PAUSE", "RESUME", "RECONNECT" or "RELOAD"; it is the command's tag too
 	View     string // of SHOW: what, in capitals
 	Database string // of the others: which; "" is all
 }
@@ -51,6 +51,10 @@ func command(words []token) (Command, *pg.Error) {
 			return Command{}, unknown(words)
 		}
 		return Command{Verb: verb, View: what}, nil
+	case "RELOAD":
+		if len(words) == 1 {
+			return Command{Verb: verb}, nil
+		}
 	case "PAUSE", "RESUME", "RECONNECT":
 		switch {
 		case len(words) == 1:
@@ -81,7 +85,7 @@ func available() string {
 	for _, v := range views() {
 		list = append(list, v.name)
 	}
-	return "Commands are SHOW " + strings.Join(list, ", SHOW ") + `, PAUSE [database], RESUME [database], RECONNECT [database]; a database's name may stand in double quotes.`
+	return "Commands are SHOW " + strings.Join(list, ", SHOW ") + `, PAUSE [database], RESUME [database], RECONNECT [database], RELOAD; a database's name may stand in double quotes.`
 }
 
 // clip makes what a stranger has sent fit to be shown.

@@ -98,7 +98,23 @@ func (c Command) Columns() []Column {
 	if v := view(c.View); c.Verb == "SHOW" && v != nil {
 		return v.columns
 	}
+	if c.Verb == "RELOAD" {
+		return text("key", "was", "now", "in_force")
+	}
 	return nil
+}
+
+// Reloaded is the answer to a RELOAD.
+func Reloaded(changes []Change) Table {
+	t := Table{Columns: Command{Verb: "RELOAD"}.Columns()}
+	for _, c := range changes {
+		when := "now"
+		if c.Restart {
+			when = "after a restart"
+		}
+		t.Rows = append(t.Rows, []string{c.Key, c.Was, c.Now, when})
+	}
+	return t
 }
 
 // Show makes the answer to a SHOW.
@@ -243,7 +259,11 @@ func users(s *Snapshot) [][]string {
 func config(s *Snapshot) [][]string {
 	rows := make([][]string, 0, len(s.Settings))
 	for _, x := range s.Settings {
-		rows = append(rows, []string{x.Key, x.Value, x.Default, "no"})
+		changeable := "no"
+		if x.Changeable {
+			changeable = "yes"
+		}
+		rows = append(rows, []string{x.Key, x.Value, x.Default, changeable})
 	}
 	return rows
 }
@@ -257,6 +277,7 @@ func help() [][]string {
 		[]string{"PAUSE [database]", "hold new statements, wait for those under way, close the server connections; on this node"},
 		[]string{"RESUME [database]", "let held statements go on"},
 		[]string{"RECONNECT [database]", "close each server connection once it is free"},
+		[]string{"RELOAD", "read the configuration again; any mistake in it, and nothing changes"},
 	)
 }
 

@@ -84,9 +84,19 @@ type Totals struct {
 	Wait         time.Duration // that clients have waited for server connections
 }
 
+// Change is one key of the configuration that a RELOAD has found changed.
+type Change struct {
+	Key     string
+	Was     string
+	Now     string
+	Restart bool // it stays as it was until the node is started again
+}
+
 // Setting is one key of the configuration.
 type Setting struct {
 	Key     string
 	Value   string
 	Default string
+	// Changeable: RELOAD puts another value in force; else the node has to be started again.
+	Changeable bool
 }

@@ -73,9 +73,10 @@ const (
 	CodeCannotConnectNow             = "57P03"
 	CodeIdleSessionTimeout           = "57P05"
 
-	// Class 58, XX: trouble.
-	CodeSystemError   = "58000"
-	CodeInternalError = "XX000"
+	// Class 58, F0, XX: trouble.
+	CodeSystemError     = "58000"
+	CodeConfigFileError = "F0000"
+	CodeInternalError   = "XX000"
 
 	// Class RF: ours.
 	CodeRangeFenced = "RF001" // a shard's fence refused a write to a range that is moving or has moved

@@ -56,26 +56,30 @@ func (p *Pools) Waited(database string) (total time.Duration) {
 func (p *Pools) Reconnect(database string) int {
 	closed := 0
 	for _, bp := range p.all() {
-		var gone []*Conn
-		bp.mu.Lock()
-		bp.renewals++
-		for id, l := range bp.idle {
-			if id.Database == database {
-				gone = append(gone, l...)
-				delete(bp.idle, id)
-			}
-		}
-		bp.idleN -= len(gone)
-		for c := range bp.conns {
-			c.worn = c.worn || c.Identity.Database == database
-		}
-		bp.mu.Unlock()
-		closed += len(gone)
-		for _, c := range gone {
-			c.bye()
-		}
+		closed += bp.renew(func(id Identity) bool { return id.Database == database })
 	}
 	return closed
+}
+
+func (bp *backendPool) renew(whose func(Identity) bool) (closed int) {
+	var gone []*Conn
+	bp.mu.Lock()
+	bp.renewals++
+	for id, l := range bp.idle {
+		if whose(id) {
+			gone = append(gone, l...)
+			delete(bp.idle, id)
+		}
+	}
+	bp.idleN -= len(gone)
+	for c := range bp.conns {
+		c.worn = c.worn || whose(c.Identity)
+	}
+	bp.mu.Unlock()
+	for _, c := range gone {
+		c.bye()
+	}
+	return len(gone)
 }
 
 // began counts a connection that is being made. It returns what ended takes.

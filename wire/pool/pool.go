@@ -19,11 +19,9 @@ import (
 // Dialer connects to a backend.
 type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// Config holds the bounds of every pool of a node.
+// Config is what the pools of a node need.
 type Config struct {
-	Size           int           // server connections to one backend, all users and databases together
-	Wait           time.Duration // how long a session waits for one of them
-	Idle           time.Duration // an idle connection is closed after this; 0: never
+	Limits         Limits        // until the first SetLimits
 	ConnectTimeout time.Duration // to connect and authenticate
 	Dial           Dialer
 	TLS            func(addr string) *tls.Config   // of connections and cancel requests to that backend; nil, or if it returns nil: clear text
@@ -89,9 +87,14 @@ func (e *ConnectError) Elsewhere() bool {
 
 // Pools holds one pool for each backend that was ever asked for.
 type Pools struct {
+	// constant
 	cfg Config
-	ids atomic.Uint64 // given to connections
 
+	// atomic
+	ids    atomic.Uint64 // given to connections
+	limits atomic.Pointer[Limits]
+
+	// guarded by mu
 	mu     sync.RWMutex
 	byName map[string]*backendPool
 	closed bool
@@ -106,7 +109,9 @@ func New(cfg Config) *Pools {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Pools{cfg: cfg, byName: make(map[string]*backendPool), stop: make(chan struct{})}
+	p := &Pools{cfg: cfg, byName: make(map[string]*backendPool), stop: make(chan struct{})}
+	p.limits.Store(&cfg.Limits)
+	return p
 }
 
 // Open starts the goroutine that closes connections which are idle for too long or were closed by their backend.
@@ -159,12 +164,26 @@ func (p *Pools) all() []*backendPool {
 // Get lends a connection to b for id. With sure, the kernel is asked whether the backend has closed an idle one: for a write,
 // which cannot be sent again. Errors: *ConnectError, *ExhaustedError, ErrClosed, or ctx's.
 func (p *Pools) Get(ctx context.Context, b *rib.Backend, id Identity, sure bool) (*Conn, error) {
-	bp, err := p.of(b)
-	if err != nil {
-		return nil, err
+	for {
+		bp, err := p.of(b)
+		if err != nil {
+			return nil, err
+		}
+		c, err := bp.get(ctx, b, id, sure)
+		if err != ErrClosed {
+			return c, err
+		}
+		// These pools are closed, or only that one: it was forgotten meanwhile, or its backend is at another address now.
+		p.mu.RLock()
+		now, closed := p.byName[b.Name], p.closed
+		p.mu.RUnlock()
+		if !closed && now != nil && now.addr != b.Addr {
+			return nil, &ConnectError{Backend: b.Name, Addr: b.Addr, Err: errMoved}
+		}
 	}
-	return bp.get(ctx, b, id, sure)
 }
+
+var errMoved = errors.New("it has moved to another address")
 
 func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 	p.mu.RLock()
@@ -189,7 +208,7 @@ func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 		go bp.close()
 	}
 	bp = &backendPool{
-		cfg: &p.cfg, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, idle: make(map[Identity][]*Conn),
+		cfg: &p.cfg, limits: &p.limits, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, idle: make(map[Identity][]*Conn),
 		conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
 	}
 	p.byName[b.Name] = bp
@@ -213,7 +232,7 @@ func (p *Pools) Stats() []Stat {
 	for _, bp := range p.all() {
 		bp.mu.Lock()
 		out = append(out, Stat{
-			Backend: bp.name, InUse: bp.total - bp.idleN, Idle: bp.idleN, Waiting: bp.waiters.Len(), Size: p.cfg.Size,
+			Backend: bp.name, InUse: bp.total - bp.idleN, Idle: bp.idleN, Waiting: bp.waiters.Len(), Size: p.limits.Load().Size,
 			Connects: bp.connects.Load(), Failures: bp.failures.Load(),
 		})
 		bp.mu.Unlock()
@@ -230,6 +249,7 @@ type backendPool struct {
 	watch *watch
 
 	// atomic
+	limits   *atomic.Pointer[Limits] // of all pools
 	connects atomic.Uint64
 	failures atomic.Uint64
 
@@ -267,7 +287,7 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sur
 			c.Discard()
 			continue
 		}
-		if bp.total < bp.cfg.Size {
+		if bp.total < bp.limits.Load().Size {
 			bp.total++
 			bp.mu.Unlock()
 			return bp.connect(ctx, b, id)
@@ -299,7 +319,8 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sur
 }
 
 func (bp *backendPool) wait(ctx context.Context, w *waiter, el *list.Element) (*Conn, error) {
-	timer := time.NewTimer(bp.cfg.Wait)
+	limits := bp.limits.Load()
+	timer := time.NewTimer(limits.Wait)
 	defer timer.Stop()
 	var err error
 	select {
@@ -309,7 +330,7 @@ func (bp *backendPool) wait(ctx context.Context, w *waiter, el *list.Element) (*
 		}
 		return c, nil
 	case <-timer.C:
-		err = &ExhaustedError{Backend: bp.name, Size: bp.cfg.Size, Wait: bp.cfg.Wait}
+		err = &ExhaustedError{Backend: bp.name, Size: limits.Size, Wait: limits.Wait}
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -370,7 +391,7 @@ func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*
 
 func (bp *backendPool) release(c *Conn) {
 	bp.mu.Lock()
-	if bp.closed || c.worn {
+	if bp.closed || c.worn || bp.total > bp.limits.Load().Size {
 		bp.mu.Unlock()
 		c.bye()
 		return
@@ -405,11 +426,8 @@ func (bp *backendPool) forget(c *Conn) {
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
 	delete(bp.conns, c)
-	if el := bp.waiters.Front(); el != nil && !bp.closed {
-		bp.waiters.Remove(el).(*waiter).grant <- nil
-		return
-	}
 	bp.total--
+	bp.fill()
 }
 
 func (bp *backendPool) popIdle(id Identity) *Conn {
@@ -437,12 +455,13 @@ func (bp *backendPool) popAnyIdle() *Conn {
 
 // reap closes what was idle for too long and what its backend has closed.
 func (bp *backendPool) reap(now time.Time) {
+	longest := bp.limits.Load().Idle
 	bp.mu.Lock()
 	var gone []*Conn
 	for id, l := range bp.idle {
 		kept := l[:0]
 		for _, c := range l {
-			if (bp.cfg.Idle > 0 && now.Sub(c.since) > bp.cfg.Idle) || !c.quiet() {
+			if (longest > 0 && now.Sub(c.since) > longest) || !c.quiet() {
 				gone = append(gone, c)
 			} else {
 				kept = append(kept, c)

@@ -88,7 +88,7 @@ type rig struct {
 func newRig(t *testing.T, be *backend, size int, wait time.Duration) *rig {
 	r := &rig{b: &rib.Backend{Name: "b", Shard: "s", Addr: be.ln.Addr().String()}}
 	r.Pools = pool.New(pool.Config{
-		Size: size, Wait: wait, ConnectTimeout: 5 * time.Second, Dial: new(net.Dialer).DialContext,
+		Limits: pool.Limits{Size: size, Wait: wait}, ConnectTimeout: 5 * time.Second, Dial: new(net.Dialer).DialContext,
 		Credential: func(pool.Identity) pg.Credential { return pg.Credential{} },
 		Report:     func(string, error) { r.reported.Add(1) },
 	})

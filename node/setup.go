@@ -1,0 +1,94 @@
+package node
+
+import (
+	"crypto/tls"
+	"time"
+
+	"rangefinder/gossip/probe"
+	"rangefinder/wire"
+	"rangefinder/wire/auth"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
+)
+
+// setup is one configuration, and what is made of it before any part of the node hears of it: files read, keys derived. It is
+// immutable. A reload makes another one, or fails and changes nothing.
+type setup struct {
+	cfg     Config
+	secrets Secrets
+	tls     *clientTLS // nil: clients have none
+	backend *backendTLS
+	policy  *auth.Policy
+}
+
+// cfg is the configuration in force. Whoever looks at several keys that belong together holds on to one.
+func (n *Node) cfg() *Config { return &n.setup.Load().cfg }
+
+// newSetup checks a configuration and makes a setup of it. Every mistake is in the error, a *ConfigError but for the refusal to
+// listen without a cluster key. old is what is in force; nil at the start.
+func newSetup(cfg Config, o Options, old *setup) (*setup, error) {
+	s := &setup{cfg: cfg}
+	c := &checker{at: cfg.from.at, problems: cfg.check(cfg.from.at)}
+	var warnings []string
+	s.secrets, warnings = cfg.readSecrets(o.Getenv, c)
+	for _, w := range warnings {
+		o.Logger.Warn(w)
+	}
+	var err error
+	if !c.failed("tls") {
+		if s.tls, err = newClientTLS(cfg.TLS, o.Logger, time.Now); err != nil {
+			c.failure("tls.cert_file", err)
+		}
+	}
+	if !c.failed("backend_tls") {
+		if s.backend, err = newBackendTLS(cfg.BackendTLS, o.Logger, time.Now); err != nil {
+			c.failure("backend_tls.ca_file", err)
+		}
+	}
+	if len(c.problems) > 0 {
+		return nil, &ConfigError{File: cfg.from.file, Problems: c.problems}
+	}
+	if err := cfg.checkExposure(s.secrets.ClusterKey); err != nil {
+		return nil, err
+	}
+	s.policy = newPolicy(&cfg, s.secrets, old)
+	return s, nil
+}
+
+// serverLive is what the Postgres port takes of a setup.
+func (n *Node) serverLive(s *setup) wire.Live {
+	rules := make(map[string]sqlkey.DatabaseRule, len(s.cfg.Databases))
+	for _, d := range s.cfg.Databases {
+		rules[d.Name] = sqlkey.DatabaseRule{Shard: d.Shard, OwnConnections: d.PoolMode == poolSession}
+	}
+	return wire.Live{
+		Databases: rules,
+		Limits:    s.cfg.clientLimits(), MaxFrame: int(s.cfg.Limits.Frame.Bytes), StartupTimeout: s.cfg.Limits.StartupTimeout.Duration,
+		TLS: s.tls.serverConfig(func() bool { return len(s.policy.Rules) > 0 }), RequireTLS: s.cfg.TLS.Require, Console: n.consoleConfig(&s.cfg),
+	}
+}
+
+// poolLimits is what the pools take of a setup.
+func (s *setup) poolLimits() pool.Limits {
+	return pool.Limits{Size: s.cfg.Pool.Size, Wait: s.cfg.Pool.Wait.Duration, Idle: s.cfg.Pool.Idle.Duration}
+}
+
+// probes is what the prober takes of a setup.
+func (s *setup) probes() probe.Settings {
+	p := s.cfg.Probe
+	out := probe.Settings{
+		User: p.User, Password: s.secrets.Probe.Reveal(), Database: p.Database,
+		Interval: p.Interval.Duration, Timeout: p.Timeout.Duration, Fall: p.Fall, Rise: p.Rise,
+	}
+	for _, b := range s.cfg.Backends {
+		region := b.Region
+		if region == "" {
+			region = s.cfg.Region
+		}
+		out.Backends = append(out.Backends, probe.Target{Name: b.Name, Shard: b.Shard, Region: region, Addr: b.Address})
+	}
+	return out
+}
+
+// backendTLS is for one new connection to the backend at addr; nil: clear text.
+func (n *Node) backendTLS(addr string) *tls.Config { return n.setup.Load().backend.config(addr) }

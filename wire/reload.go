@@ -1,0 +1,68 @@
+package wire
+
+import (
+	"crypto/tls"
+	"maps"
+	mrand "math/rand/v2"
+	"time"
+
+	"rangefinder/wire/console"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// Live is the part of a server's configuration that Reload replaces while it serves; the Guard has a part of its own. It is not changed once it is handed over.
+type Live struct {
+	Databases      map[string]sqlkey.DatabaseRule // by the name that clients connect to
+	Limits         Limits                         // who is there already stays, also beyond them
+	MaxFrame       int                            // bytes of one message, of clients that log in from now on
+	StartupTimeout time.Duration                  // for the whole handshake
+	TLS            func() *tls.Config             // see pg.AcceptConfig
+	RequireTLS     bool                           // see pg.AcceptConfig
+	Console        ConsoleConfig
+}
+
+// live is a Live, and what the server makes of it. It is immutable. Logins and whatever takes several looks hold on to one.
+type live struct {
+	Live
+	accept pg.AcceptConfig
+	env    env
+	rules  map[string]sqlkey.DatabaseRule // Databases, and the removed ones: sessions may still be on them
+}
+
+// Reload puts another configuration in force: for every login from now on, and for statements as far as databases are
+// concerned. Sessions go on, also those of users and databases that are not there any more.
+func (s *Server) Reload(next Live) {
+	l := &live{Live: next, rules: make(map[string]sqlkey.DatabaseRule)}
+	l.accept = pg.AcceptConfig{
+		Rule: s.cfg.Guard.Rule, Lookup: s.cfg.Guard.Lookup, Timeout: next.StartupTimeout, TLS: next.TLS, RequireTLS: next.RequireTLS,
+		MaxMinor: newestMinor, MockSecret: s.mock, Login: s.mayLogIn, Admit: s.mayTry,
+	}
+	l.env = env{
+		fib: s.cfg.FIB, planner: s.cfg.Planner, catalog: s.catalogFor, metrics: s.cfg.Metrics,
+		now: time.Now, random: mrand.Uint32, maxFrame: next.MaxFrame,
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.live.Load(); old != nil {
+		l.rules = maps.Clone(old.rules)
+	}
+	maps.Copy(l.rules, next.Databases)
+	for name := range l.rules {
+		if s.gates[name] == nil {
+			s.gates[name], s.ended[name] = new(gate), new(console.Totals)
+		}
+		if _, ok := l.Databases[name]; !ok {
+			s.gates[name].open(nil) // nobody could RESUME it any more
+		}
+	}
+	s.live.Store(l)
+	clear(s.fresh) // whom backends let in may have changed with a password
+}
+
+// gateOf returns the gate of a database that is configured, or was.
+func (s *Server) gateOf(name string) *gate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gates[name]
+}
