@@ -77,30 +77,32 @@ type core struct {
 	lastWrite    time.Time
 
 	// the request in hand
-	table    *fib.Table
-	kind     byte // 'Q', 'F', or 'S' for a segment of the extended protocol
-	frame    []byte
-	plan     *sqlkey.Plan
-	batch    []byte
-	ops      []op
-	bind     pg.Bind
-	keyBuf   rib.Key
-	values   sqlkey.Constants // of the Query in hand
-	seg      segment
-	changes  int  // of the registry, before the message that is being sent; see op
-	skip     bool // discard extended messages up to the next Sync: one of them failed
-	need     need
-	hops     []fib.NextHop
-	first    int
-	tried    int
-	wanting  bool
-	hop      *fib.NextHop
-	lastErr  error
-	outMark  int  // length of out when the request was dispatched
-	silent   bool // nothing has come from the server since the request was sent
-	flushed  bool // bytes of the answer have left for the client
-	redo     bool // the replica cannot do it: run it again on the primary once its answer is read
-	retrying bool // the backend died: run it again on the next candidate
+	table     *fib.Table
+	kind      byte // 'Q', 'F', or 'S' for a segment of the extended protocol
+	frame     []byte
+	plan      *sqlkey.Plan
+	batch     []byte
+	ops       []op
+	bind      pg.Bind
+	keyBuf    rib.Key
+	values    sqlkey.Constants // of the Query in hand
+	uses      []use            // what its text names
+	completed int              // how many of its statements the server has carried out, if it names any
+	seg       segment
+	changes   int  // of the registry, before the message that is being sent; see op
+	skip      bool // discard extended messages up to the next Sync: one of them failed
+	need      need
+	hops      []fib.NextHop
+	first     int
+	tried     int
+	wanting   bool
+	hop       *fib.NextHop
+	lastErr   error
+	outMark   int  // length of out when the request was dispatched
+	silent    bool // nothing has come from the server since the request was sent
+	flushed   bool // bytes of the answer have left for the client
+	redo      bool // the replica cannot do it: run it again on the primary once its answer is read
+	retrying  bool // the backend died: run it again on the next candidate
 
 	// the server connection
 	srv        *pool.Conn
@@ -330,8 +332,8 @@ func (c *core) terminate(e *pg.Error) {
 }
 
 // holds reports whether the client's bytes wait for the server's: once the client has seen any of an answer, the request cannot
-// go to another backend any more if this one dies.
-func (c *core) holds() bool { return c.silent && c.seg.retry && c.waiting() }
+// go to another backend any more if this one dies. Nor must it see the answer of a request that is about to run again.
+func (c *core) holds() bool { return c.redo || c.silent && c.seg.retry && c.waiting() }
 
 // written tells that all of out has left for the client.
 func (c *core) written() {

@@ -101,7 +101,7 @@ func tell(t *testing.T, addr, database string, steps []step) []string {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(10 * time.Second))
+	nc.SetDeadline(time.Now().Add(20 * time.Second))
 	server, err := pg.Connect(ctxOf(t), nc, &pg.ConnectConfig{User: testUser, Credential: pg.Password(testPassword), Database: database})
 	if err != nil {
 		t.Fatal(err)
@@ -190,13 +190,17 @@ func withoutTables(body []byte) []byte {
 
 func sideBySide(a, b []string) string {
 	var s strings.Builder
-	for i := range max(len(a), len(b)) {
+	first := 0
+	for first < min(len(a), len(b)) && a[first] == b[first] {
+		first++
+	}
+	for i := max(0, first-10); i < max(len(a), len(b)); i++ {
 		left, right := "(nothing)", "(nothing)"
 		if i < len(a) {
-			left = a[i]
+			left = a[i][:min(len(a[i]), 300)]
 		}
 		if i < len(b) {
-			right = b[i]
+			right = b[i][:min(len(b[i]), 300)]
 		}
 		if left == right {
 			fmt.Fprintf(&s, "  %s\n", left)

@@ -16,6 +16,7 @@ type op struct {
 	start, end int
 	stmt       *statement // Parse, Bind, Describe and Close of a statement
 	plan       *sqlkey.Plan
+	use        *use   // Bind and Execute of PREPARE and EXECUTE, Describe of EXECUTE
 	answer     []byte // if the node answers it: the answer
 	virtual    bool
 	changes    int       // how many changes of the registry came before it in the segment
@@ -160,6 +161,11 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 	if !known && c.srv == nil {
 		return need{}, pg.NewError(pg.CodeInvalidCursorName, fmt.Sprintf("portal %q does not exist", name))
 	}
+	if p.use != nil {
+		if e := c.executeNames(o, p.use); e != nil {
+			return need{}, e
+		}
+	}
 	c.seg.server, c.seg.runs = true, true
 	if rows == "\x00\x00\x00\x00" {
 		c.seg.bound = false
@@ -175,11 +181,11 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 		return need{}, asError(err)
 	}
 	if m.Name != "" && c.stmts.find([]byte(m.Name)) != nil {
-		return need{}, pg.NewError(pg.CodeDuplicateStatement, fmt.Sprintf("prepared statement %q already exists", m.Name))
+		return need{}, duplicateStatement(m.Name)
 	}
-	if m.Name != "" && (len(c.stmts.named) >= maxStatements || c.stmts.bytes+len(m.Name)+len(m.SQL)+4*len(m.OIDs) > maxStatementBytes) {
-		return need{}, pg.NewError(pg.CodeProgramLimitExceeded, "too many prepared statements in one session").
-			WithHint("Close statements that are not used any more.")
+	s := &statement{name: m.Name, sql: m.SQL, oids: m.OIDs}
+	if m.Name != "" && c.stmts.full(s) {
+		return need{}, tooManyStatements()
 	}
 	plan := c.lookup(m.SQL)
 	o.plan = plan
@@ -190,10 +196,10 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 		return need{}, plan.Err
 	}
 	c.stmts.nextID++
-	o.stmt = &statement{name: m.Name, sql: m.SQL, oids: m.OIDs, plan: plan, id: c.stmts.nextID}
-	c.stmts.put(o.stmt)
-	c.seg.undo = append(c.seg.undo, change{stmt: o.stmt})
-	if c.answersTx(plan) || plan.Deallocate {
+	s.plan, s.id = plan, c.stmts.nextID
+	o.stmt = s
+	c.addStatement(s)
+	if c.answersTx(plan) || len(plan.Names) > 0 && plan.Statements == 1 {
 		o.virtual, o.answer = true, parseComplete
 		return need{}, nil
 	}
@@ -254,16 +260,19 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	}
 	if c.deallocates(s.plan) || c.answersTx(s.plan) && !c.seg.runs {
 		o.virtual, o.answer = true, bindComplete
-		if !c.stmts.setPortal(c.bind.Portal, portal{s.plan, true}) {
+		if !c.stmts.setPortal(c.bind.Portal, portal{plan: s.plan, virtual: true}) {
 			return need{}, tooManyPortals()
 		}
 		return need{}, nil
+	}
+	if len(s.plan.Names) > 0 {
+		return c.bindNames(o, s)
 	}
 	n, e := c.route(s.plan, &bindArgs{&c.bind, s.oids})
 	if e != nil {
 		return n, e
 	}
-	if !c.stmts.setPortal(c.bind.Portal, portal{s.plan, false}) {
+	if !c.stmts.setPortal(c.bind.Portal, portal{plan: s.plan}) {
 		return n, tooManyPortals()
 	}
 	c.seg.bound, c.seg.keeps = true, c.seg.keeps || len(c.bind.Portal) > 0
@@ -278,7 +287,8 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 	}
 	name := body[1 : len(body)-1]
 	if body[0] == 'P' {
-		if p, ok := c.stmts.portal(name); ok && p.virtual {
+		p, ok := c.stmts.portal(name)
+		if ok && p.virtual {
 			o.virtual, o.answer = true, noData
 			if o.typ == 'C' {
 				o.answer = closeComplete
@@ -290,6 +300,9 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 			return need{}, nil
 		}
 		c.seg.server, c.seg.runs = true, true
+		if o.typ == 'D' {
+			o.use = p.use
+		}
 		return need{}, nil
 	}
 	s := c.stmts.find(name)
@@ -304,7 +317,14 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 		return need{}, unknownStatement(name)
 	}
 	o.stmt, o.plan = s, s.plan
-	if s.plan.Tx != sqlkey.TxNone || s.plan.Deallocate {
+	if len(s.plan.Names) > 0 && s.plan.Names[0].Op == sqlkey.NameExecute {
+		if inner := c.stmts.named[s.plan.Names[0].Name]; inner != nil {
+			o.use = &use{NameUse: &s.plan.Names[0], stmt: inner, outer: s}
+			c.prepareHome(inner.plan)
+			return need{}, nil
+		}
+	}
+	if s.plan.Tx != sqlkey.TxNone || len(s.plan.Names) > 0 {
 		o.virtual, o.answer = true, describeNothing
 		return need{}, nil
 	}
@@ -370,6 +390,14 @@ func (c *core) emitSegment() {
 			c.emitParse(o.stmt, false)
 			continue
 		case 'B':
+			if o.use != nil {
+				c.emitOuter(o.use)
+				if err := c.bind.Decode(frame[pg.HeaderSize:]); err == nil { // it was decoded before
+					c.toServer = pg.AppendBindRenamed(c.toServer, &c.bind, "")
+				}
+				c.push(expectation{kind: 'B', stmt: o.stmt, use: o.use})
+				continue
+			}
 			name := c.emitPrepared(o.stmt)
 			if name != "" {
 				if err := c.bind.Decode(frame[pg.HeaderSize:]); err == nil { // it was decoded before
@@ -380,7 +408,18 @@ func (c *core) emitSegment() {
 			}
 			c.push(expectation{kind: 'B', stmt: o.stmt, server: name})
 			continue
+		case 'E':
+			if o.use != nil {
+				c.emitUse(o, frame)
+				continue
+			}
 		case 'D':
+			if o.use != nil && o.stmt != nil {
+				c.emitOuter(o.use)
+				c.toServer = pg.AppendDescribe(c.toServer, 'S', "")
+				c.push(expectation{kind: 'D', stmt: o.stmt, use: o.use})
+				continue
+			}
 			if o.stmt != nil {
 				name := c.emitPrepared(o.stmt)
 				c.toServer = pg.AppendDescribe(c.toServer, 'S', name)
@@ -389,7 +428,7 @@ func (c *core) emitSegment() {
 			}
 		}
 		c.toServer = append(c.toServer, frame...)
-		c.push(expectation{kind: o.typ, plan: o.plan})
+		c.push(expectation{kind: o.typ, plan: o.plan, use: o.use})
 	}
 	switch {
 	case c.seg.sync:
@@ -416,16 +455,30 @@ func (c *core) emitParse(s *statement, hidden bool) {
 		c.push(expectation{kind: synthetic, synth: parseComplete})
 		return
 	default:
-		if c.srv.Prepared.Len() >= maxServerStatements {
-			oldest := c.srv.Prepared.Oldest()
-			c.srv.Prepared.Remove(oldest)
-			c.toServer = pg.AppendClose(c.toServer, 'S', oldest)
-			c.push(expectation{kind: 'C', quiet: true, closed: oldest})
-		}
+		c.makeRoom(1)
 		c.srv.Prepared.Add(name)
 	}
+	if s.tail != "" {
+		c.emitPrepare(s, name)
+		return
+	}
 	c.toServer = pg.AppendParse(c.toServer, name, s.sql, s.oids)
-	c.push(expectation{kind: 'P', quiet: hidden, stmt: s, server: name})
+	c.push(expectation{kind: 'P', quiet: hidden, stmt: s, server: name, makes: name})
+}
+
+// makeRoom closes statements of the server connection, those first that were not used for longest, so that n more can be
+// prepared.
+func (c *core) makeRoom(n int) {
+	for c.srv.Prepared.Len() > 0 && c.srv.Prepared.Len()+n > maxServerStatements {
+		c.unprepare(c.srv.Prepared.Oldest())
+	}
+}
+
+// unprepare closes a statement of the server connection.
+func (c *core) unprepare(name string) {
+	c.srv.Prepared.Remove(name)
+	c.toServer = pg.AppendClose(c.toServer, 'S', name)
+	c.push(expectation{kind: 'C', quiet: true, closed: name})
 }
 
 // emitPrepared makes sure that s is prepared on the server connection, and returns its name there.

@@ -78,6 +78,7 @@ func (c *core) serverLost(err error) {
 		c.out = pg.AppendReady(c.out, c.virtualStatus())
 		return
 	}
+	c.undoNames()
 	c.out = pg.AppendError(c.out, e)
 	c.out = pg.AppendReady(c.out, c.virtualStatus())
 }

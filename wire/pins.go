@@ -17,14 +17,13 @@ import (
 const pinOfMode = `pool_mode = "session"`
 
 // askable is what the server can be asked for.
-const askable = sqlkey.RemainLocks | sqlkey.RemainTemp | sqlkey.RemainCursors | sqlkey.RemainPrepared
+const askable = sqlkey.RemainLocks | sqlkey.RemainTemp | sqlkey.RemainCursors
 
 // remainsQuery has one row of one number: the bits of what remains. It depends on neither search_path nor operators of the
 // client's. All that is in a schema depends on it.
 const remainsQuery = `SELECT (CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) THEN 1 ELSE 0 END)
  OPERATOR(pg_catalog.+) (CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) 2615::pg_catalog.oid AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) THEN 2 ELSE 0 END)
- OPERATOR(pg_catalog.+) (CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 4 ELSE 0 END)
- OPERATOR(pg_catalog.+) (CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) THEN 8 ELSE 0 END)`
+ OPERATOR(pg_catalog.+) (CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) THEN 4 ELSE 0 END)`
 
 // pin ties the session to its server connection.
 func (c *core) pin(what sqlkey.Remains, why string) {
@@ -100,10 +99,8 @@ func remainsName(what sqlkey.Remains) string {
 		return "a temporary table"
 	case what&sqlkey.RemainLocks != 0:
 		return "an advisory lock"
-	case what&sqlkey.RemainCursors != 0:
-		return "a cursor WITH HOLD"
 	}
-	return "PREPARE"
+	return "a cursor WITH HOLD"
 }
 
 // washable reports whether the connection of a session that ends can be cleaned for others.

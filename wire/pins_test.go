@@ -112,7 +112,7 @@ const leftovers = `SELECT concat_ws(' ',
 	(SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
 	(SELECT count(*) FROM pg_cursors WHERE is_holdable),
 	(SELECT count(*) FROM pg_listening_channels()),
-	(SELECT count(*) FROM pg_prepared_statements WHERE from_sql),
+	(SELECT count(*) FROM pg_prepared_statements WHERE from_sql AND name !~ '^rf_'), -- ours are anybody's
 	(SELECT coalesce(string_agg(name || '=' || setting, ',' ORDER BY name), 'none') FROM pg_settings WHERE source = 'session' AND name <> 'application_name'),
 	current_user, session_user, current_setting('role'), current_setting('search_path'), current_setting('app.mine', true))`
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"rangefinder/wire/pg"
@@ -22,7 +23,10 @@ type expectation struct {
 	doubt    bool // the router could not read the text: if the server can, it must not run
 	stmt     *statement
 	server   string // stmt's name on the server
-	closed   string // the name of a statement that is closed to make room
+	makes    string // the name of a statement that the server has once this is answered
+	closed   string // the name of a statement that it has no more then
+	use      *use   // what the text of a PREPARE or EXECUTE names
+	names    bool   // a Query that names prepared statements: see core.uses
 	plan     *sqlkey.Plan
 	synth    []byte
 	changes  int       // see op
@@ -171,7 +175,12 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		}
 		if string(c.lastTag) == "DEALLOCATE ALL" { // among other statements: see deallocate
 			c.srv.Prepared.Clear()
-			c.stmts.clearNamed()
+			if !h.names {
+				c.stmts.clearNamed()
+			}
+		}
+		if h.names {
+			c.nameDone()
 		}
 		if !quiet {
 			c.out = append(c.out, frame...)
@@ -327,10 +336,8 @@ func (c *core) serverError(frame, body []byte) error {
 	case h.begin && h.kind != 'Q':
 		c.tx.unopened = true
 		c.out = append(c.out, frame...)
-		if c.kind != 'S' { // the Query is discarded as well, and has no Sync of its own
-			c.expectOff = len(c.expect)
-			c.toServer = pg.AppendSync(c.toServer)
-			c.push(expectation{kind: 'S'})
+		if c.kind != 'S' {
+			c.discarded()
 			return nil
 		}
 	case h.begin:
@@ -346,24 +353,47 @@ func (c *core) serverError(frame, body []byte) error {
 		return nil
 	case e.Code == pg.CodeReadOnlyTransaction && c.seg.retry && !c.flushed && !c.need.write:
 		c.redo = true // it was no plain read after all: nothing took effect, so the primary may have it
-	case h.server != "" && h.kind != 'P' && outdated(e.Code) && !c.answered('P', h.server):
+	case h.names && outdated(e) && c.heldBefore(c.uses):
+		c.worn = true
+		c.redo = c.seg.again && !c.flushed && c.plan.Statements == 1
+	case h.use != nil && outdated(e) && c.heldBefore([]use{*h.use}):
+		c.worn = true
+		c.redo = c.seg.again && !c.flushed && !c.answered('E', "") && (h.kind == 'D' || c.parsedHere(h.use.outer))
+	case h.server != "" && h.makes == "" && outdated(e) && !c.answered('P', h.server):
 		// It was prepared on this connection before its tables were changed.
 		c.worn = true
 		c.redo = c.seg.again && !c.flushed && !c.answered('E', "") && (h.kind == 'D' || c.parsedHere(h.stmt))
 	}
-	if h.server != "" {
+	switch {
+	case h.server != "":
 		frame = renamed(frame, h.server, h.stmt.name)
+		if at, err := strconv.Atoi(e.Position); err == nil && h.stmt.tail != "" {
+			e.Message = strings.ReplaceAll(e.Message, h.server, h.stmt.name)
+			frame = pg.AppendError(nil, e.WithPosition(at-h.stmt.shift(h.server)))
+		}
+	case h.use != nil:
+		frame = pg.AppendError(nil, c.inClientNames(e, h.use.outer.sql, []use{*h.use}, 0))
+	case h.names:
+		frame = pg.AppendError(nil, c.inClientNames(e, c.plan.SQL, c.uses, c.completed))
+		if !c.redo {
+			c.undoNames()
+		}
 	}
 	if c.status == 'I' && c.settings.print != c.unsynced.print {
 		c.settings, c.srv.Applied = c.unsynced, stale // it was one transaction
 	}
-	if !h.quiet && !c.redo {
+	if (!h.quiet || h.stmt != nil) && !c.redo { // what is prepared unasked is asked for by what comes behind it
 		c.out = append(c.out, frame...)
 		if c.tx.open {
 			c.tx.failed = true
 		}
 	}
 	if h.kind == 'Q' || h.kind == 'F' {
+		return nil
+	}
+	if c.kind != 'S' && h.stmt != nil {
+		c.undoFrom(0)
+		c.discarded()
 		return nil
 	}
 	// The server discards up to the Sync.
@@ -396,18 +426,44 @@ func (c *core) dropped(e *expectation) {
 	switch {
 	case e.closed != "":
 		c.srv.Prepared.Add(e.closed)
-	case e.kind != 'P' || e.stmt == nil:
-	case e.server == "":
+	case e.makes != "":
+		c.srv.Prepared.Remove(e.makes)
+	case e.kind == 'P' && e.stmt != nil:
 		c.srv.Unnamed = 0
-	default:
-		c.srv.Prepared.Remove(e.server)
 	}
+}
+
+// discarded follows an error before the Query or FunctionCall in hand, which the server discards as well. It has no Sync of its
+// own.
+func (c *core) discarded() {
+	for c.waiting() {
+		c.dropped(&c.expect[c.expectOff])
+		c.expectOff++
+	}
+	c.toServer = pg.AppendSync(c.toServer)
+	c.push(expectation{kind: 'S'})
 }
 
 // outdated reports whether an error may mean that a statement was prepared before its tables were changed: its result has
 // other columns now, or it does not fit the tables any more.
-func outdated(code string) bool {
-	return code == pg.CodeFeatureNotSupported || strings.HasPrefix(code, "42")
+func outdated(e *pg.Error) bool {
+	switch {
+	case e.Code == pg.CodeFeatureNotSupported:
+		return e.Routine == "RevalidateCachedQuery"
+	case e.Code == pg.CodeInsufficientPrivilege || e.Where != "": // where a function failed
+		return false
+	}
+	return strings.HasPrefix(e.Code, "42")
+}
+
+// heldBefore reports whether the server connection has held one of these statements since before the request.
+func (c *core) heldBefore(uses []use) bool {
+	for i := range uses {
+		if u := &uses[i]; u.stmt != nil && u.Op == sqlkey.NameExecute && !c.answered('P', u.server) {
+			return true
+		}
+	}
+	return false
 }
 
 // answered reports whether the segment in hand has had an answer to a message of that kind, about that statement.

@@ -28,7 +28,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		return n, pg.NewError(pg.CodeProgramLimitExceeded, "too many parameters are set in one session").
 			WithDetail(fmt.Sprintf("At most %d of them, in %d bytes, are kept.", maxSettings, maxSettingBytes)).
 			WithHint("RESET those that are not used any more.")
-	case plan.Deallocate && c.pinned == "": // the session has none, and nothing on a server either
+	case plan.Deallocate && c.pinned == "" && c.stmts.named[plan.Statement] == nil: // nor is it on a server
 		return n, unknownStatement([]byte(plan.Statement))
 	}
 	switch plan.Target {

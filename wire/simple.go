@@ -12,6 +12,7 @@ import (
 func (c *core) query(frame []byte) {
 	c.kind, c.frame, c.table = 'Q', frame, c.env.fib.Load()
 	c.stmts.unnamed = nil // as PostgreSQL does
+	c.seg, c.uses, c.completed = segment{sync: true, read: true}, c.uses[:0], 0
 	plan := c.lookupBytes(frame[pg.HeaderSize : len(frame)-1])
 	c.plan = plan
 
@@ -27,9 +28,14 @@ func (c *core) query(frame []byte) {
 	if plan.Tx != sqlkey.TxNone || plan.Deallocate {
 		var done bool
 		if c.out, done = c.virtual(c.out, plan); done {
+			c.seg.undo = nil
 			c.ready()
 			return
 		}
+	}
+	if len(plan.Names) > 0 && !plan.Deallocate {
+		c.queryNames(plan)
+		return
 	}
 	n, e := need{}, (*pg.Error)(nil)
 	if !plan.Syntax {
@@ -39,7 +45,6 @@ func (c *core) query(frame []byte) {
 		c.fail(e)
 		return
 	}
-	c.seg = segment{sync: true, read: true}
 	c.account(plan)
 	c.dispatch(n)
 }
@@ -146,6 +151,7 @@ func (c *core) fail(e *pg.Error) {
 		c.failExtended(e)
 		return
 	}
+	c.undoFrom(0)
 	c.out = pg.AppendError(c.out, e)
 	if c.onServer() {
 		c.abortServer()
@@ -179,7 +185,7 @@ func (c *core) abortServer() {
 // writes go.
 func (c *core) functionCall(frame []byte) {
 	c.kind, c.frame, c.table = 'F', frame, c.env.fib.Load()
-	c.plan = nil
+	c.plan, c.seg, c.uses = nil, segment{}, c.uses[:0]
 	if c.tx.open && c.tx.failed {
 		c.fail(pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block"))
 		return
@@ -230,6 +236,10 @@ func (c *core) emit() {
 		c.push(expectation{kind: 'P', doubt: true})
 		c.toServer = pg.AppendSync(c.toServer)
 		c.push(expectation{kind: 'S'})
+		return
+	}
+	if len(c.uses) > 0 {
+		c.emitNames()
 		return
 	}
 	c.toServer = append(c.toServer, c.frame...)

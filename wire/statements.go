@@ -14,17 +14,23 @@ import (
 type statement struct {
 	name   string // the client's; "" for the unnamed statement
 	sql    string
+	tail   string // of SQL's PREPARE: what follows the name there, sql at its end; "" if it came by a Parse
+	width  int    // of the name as PREPARE had it, in characters
 	oids   []uint32
 	plan   *sqlkey.Plan
 	server string // its name on server connections: the same for all sessions that prepare the same text under the same settings
 	under  string // what server was made under; see core.parsing
 	id     uint64 // tells unnamed statements apart
+
+	// What EXECUTE of it is, for the text whose plan is outer and its own plan inner; see useExecute.
+	outer, inner, joined *sqlkey.Plan
 }
 
 // portal is a bound statement. Portals live as long as the transaction they were made in.
 type portal struct {
 	plan    *sqlkey.Plan
 	virtual bool // answered by the node: no server knows it
+	use     *use // of PREPARE and EXECUTE
 }
 
 // serverName names a statement on server connections by what it is. 128 bits of SHA-256: two texts never share a name. under
@@ -59,13 +65,18 @@ func (c *core) serverName(s *statement) string {
 		}
 	}
 	if s.server == "" || s.under != under {
-		s.server, s.under = serverName(s.sql, s.oids, under), under
+		if s.tail != "" { // by the client's name too: so no other statement of the session has the same
+			s.server = serverName("PREPARE\x00"+s.name+"\x00"+s.tail, nil, under)
+		} else {
+			s.server = serverName(s.sql, s.oids, under)
+		}
+		s.under = under
 	}
 	return s.server
 }
 
-// deallocate answers SQL's DEALLOCATE of statements that the client has prepared by the protocol: servers know them under other
-// names. It returns false if a server must hear of it: statements prepared by SQL's PREPARE live there alone.
+// deallocate answers SQL's DEALLOCATE: what a session has prepared stays on the servers, for whoever prepares the same. It
+// returns false if the session has no such statement, but may be tied to a connection that has.
 func (c *core) deallocate(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 	if !c.deallocates(plan) {
 		return dst, false
@@ -117,7 +128,12 @@ type registry struct {
 }
 
 // size is what a statement counts for in registry.bytes.
-func (s *statement) size() int { return len(s.name) + len(s.sql) + 4*len(s.oids) }
+func (s *statement) size() int { return len(s.name) + max(len(s.sql), len(s.tail)) + 4*len(s.oids) }
+
+// full reports whether s would be too much.
+func (r *registry) full(s *statement) bool {
+	return len(r.named) >= maxStatements || r.bytes+s.size() > maxStatementBytes
+}
 
 func (r *registry) find(name []byte) *statement {
 	if len(name) == 0 {

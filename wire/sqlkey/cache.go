@@ -155,6 +155,13 @@ func (e *entry) bytes() int64 {
 	for _, t := range p.Tables {
 		n += int(unsafe.Sizeof(t)) + len(t)
 	}
+	for i := range p.Names {
+		u := &p.Names[i]
+		n += int(unsafe.Sizeof(*u)) + len(u.Name) + len(u.Tail) + 4*len(u.Types)
+		for j := range u.Args {
+			n += int(unsafe.Sizeof(u.Args[j])) + len(u.Args[j].Text)
+		}
+	}
 	if p.Err != nil {
 		n += int(unsafe.Sizeof(*p.Err)) + len(p.Err.Message) + len(p.Err.Detail) + len(p.Err.Hint)
 	}

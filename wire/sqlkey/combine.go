@@ -38,6 +38,10 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		if r := p.join(q); r != nil {
 			return p.refuse(r)
 		}
+		for _, u := range q.Names {
+			u.Statement = i
+			p.Names = append(p.Names, u)
+		}
 		p.Tables = append(p.Tables, q.Tables...)
 		p.fixed, p.bound = p.fixed || q.fixed, append(p.bound, q.bound...)
 		p.NumParams = max(p.NumParams, q.NumParams)
@@ -86,7 +90,7 @@ func (p *Plan) followPath(parts []*Plan) *refusal {
 			p.Setting, p.Value, p.Default = q.Setting, q.Value, q.Default
 		}
 	}
-	if changes > 0 && (changes > 1 || len(p.Tables) > 0) {
+	if changes > 0 && (changes > 1 || len(p.Tables) > 0 || len(p.Names) > 0) {
 		return &refusal{issue: issue{pg.CodeFeatureNotSupported, "it changes the search path or the role together with other statements", "Send the SET as a statement of its own."}}
 	}
 	return nil

@@ -51,11 +51,9 @@ func (c *compiler) statement(n *pgquery.Node) *Plan {
 	case n.GetPrepareStmt() != nil:
 		return c.prepare(n.GetPrepareStmt())
 	case n.GetExecuteStmt() != nil:
-		return c.session(n, RemainPrepared)
+		return c.execute(n.GetExecuteStmt())
 	case n.GetDeallocateStmt() != nil:
-		p := c.session(n, RemainPrepared)
-		p.Deallocate, p.Statement, p.Frees = true, n.GetDeallocateStmt().GetName(), true
-		return p
+		return c.deallocate(n.GetDeallocateStmt())
 	case n.GetFetchStmt() != nil:
 		return c.session(n, 0)
 	case n.GetClosePortalStmt() != nil:
@@ -154,6 +152,9 @@ func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
 	}
 	if !analyze {
 		p.Session, p.Remains, p.WhyPin, p.Frees, p.Setting, p.Value = SessNone, 0, "", false, "", ""
+		for i := range p.Names {
+			p.Names[i].Explained = true
+		}
 	}
 	p.CopyIn, p.CopyOut = false, false
 	return p
@@ -181,20 +182,6 @@ func (c *compiler) declare(d *pgquery.DeclareCursorStmt) *Plan {
 	if d.GetOptions()&withHold != 0 {
 		p.leaves(RemainCursors, "a cursor WITH HOLD")
 	}
-	return p
-}
-
-// prepare plans SQL's PREPARE. Its keys must be constants: which values EXECUTE gives would be known too late.
-func (c *compiler) prepare(s *pgquery.PrepareStmt) *Plan {
-	p := c.statement(s.GetQuery())
-	for _, k := range p.Keys {
-		if k.Literal == nil {
-			return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "PREPARE of a statement whose sharding key is a parameter",
-				"Use the protocol's prepared statements, as drivers do, instead of PREPARE and EXECUTE."}})
-		}
-	}
-	p.Intent, p.WhyWrite, p.NumParams = Write, "PREPARE", 0
-	p.leaves(RemainPrepared, "PREPARE")
 	return p
 }
 
@@ -243,8 +230,18 @@ func (c *compiler) createAs(s *pgquery.CreateTableAsStmt) *Plan {
 	sv.take(s)
 	sv.write = "CREATE TABLE AS"
 	a.creates(s.GetInto().GetRel())
-	a.query(s.GetQuery(), place{})
-	return c.route(s, a, sv)
+	e := s.GetQuery().GetExecuteStmt()
+	if e == nil {
+		a.query(s.GetQuery(), place{})
+		return c.route(s, a, sv)
+	}
+	a.subqueries(place{}, e.GetParams()...)
+	p := c.route(s, a, sv)
+	p.Names, p.NumParams = c.execute(e).Names, 0
+	for i := range p.Names {
+		p.Names[i].Creates = true
+	}
+	return p
 }
 
 func (c *compiler) view(s *pgquery.ViewStmt) *Plan {

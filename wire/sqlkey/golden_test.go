@@ -172,12 +172,32 @@ func tell(p *Plan) string {
 	note(p.Default, "default")
 	note(p.NumParams > 0, "%d parameters", p.NumParams)
 	note(p.Catalogs, "catalogs")
+	for i := range p.Names {
+		u := &p.Names[i]
+		note(true, "%s %s", []string{"prepares", "executes", "deallocates"}[u.Op], orAll(p.SQL[u.Start:u.End]))
+		for _, a := range u.Args {
+			note(a.issue != nil, "an argument that is no constant")
+			note(a.Null, "NULL")
+			note(a.issue == nil && !a.Null, "%q", a.Text)
+		}
+		note(u.Op == NamePrepare, "%q with types %v", u.Inner, u.Types)
+		note(u.Home != "", "at %s if anywhere", u.Home)
+		note(u.Explained, "explained")
+		note(u.Creates, "makes a table")
+	}
 	note(p.CopyIn, "copy in")
 	note(p.CopyOut, "copy out")
 	if p.Target != Keyed {
 		b.WriteString("\n  " + p.Reason)
 	}
 	return b.String()
+}
+
+func orAll(name string) string {
+	if name == "" {
+		return "ALL"
+	}
+	return name
 }
 
 // checkPlan holds what is true of every plan.

@@ -66,7 +66,6 @@ const (
 	RemainLocks    Remains = 1 << iota // advisory locks of the session
 	RemainTemp                         // temporary tables and other temporary objects
 	RemainCursors                      // cursors WITH HOLD
-	RemainPrepared                     // statements of SQL's PREPARE
 	RemainUnknown                      // something else that DISCARD ALL takes away
 	RemainForever                      // what not even DISCARD ALL takes away
 )
@@ -119,6 +118,9 @@ type Plan struct {
 	// Deallocate: DEALLOCATE of the prepared statement named Statement, of all if that is "".
 	Deallocate bool
 	Statement  string
+	// Names are the places where the text names prepared statements of the session, in their order. What they stand for
+	// decides where the text may run (see Plan.Executing); the plan by itself knows of their arguments alone.
+	Names []NameUse
 	// Setting is the parameter that SessSet or TxSet sets, in lower case, "" if none; for SessReset "RESET ALL" or
 	// "DISCARD ALL". SET SESSION CHARACTERISTICS is "session characteristics". With SessPin it is set if the search path or
 	// the role changes, as by set_config.

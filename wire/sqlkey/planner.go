@@ -163,6 +163,7 @@ func (p *Planner) compile(db *database, env *Env, sql string) *Plan {
 	c, tree, plan := p.read(db, env, sql)
 	if plan == nil {
 		plan = c.plan(tree)
+		plan.place(tree, sql)
 	}
 	return plan
 }
@@ -174,6 +175,7 @@ func (p *Planner) compileNormal(db *database, env *Env, sql string, n *normal) (
 		return own, nil, false
 	}
 	own = c.plan(tree)
+	own.place(tree, sql)
 	shared, lasting = c.share(tree, sql, n, own)
 	return own, shared, lasting
 }
