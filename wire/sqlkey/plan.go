@@ -63,11 +63,11 @@ type Remains uint8
 
 // What may remain. For all but the last two the server can be asked.
 const (
-	RemainLocks    Remains = 1 << iota // advisory locks of the session
-	RemainTemp                         // temporary tables and other temporary objects
-	RemainCursors                      // cursors WITH HOLD
-	RemainUnknown                      // something else that DISCARD ALL takes away
-	RemainForever                      // what not even DISCARD ALL takes away
+	RemainLocks   Remains = 1 << iota // advisory locks of the session
+	RemainTemp                        // temporary tables and other temporary objects
+	RemainCursors                     // cursors WITH HOLD
+	RemainUnknown                     // something else that DISCARD ALL takes away
+	RemainForever                     // what not even DISCARD ALL takes away
 )
 
 // Plan is what is known of a statement before its parameters are. Plans are shared and must not be changed.
