@@ -69,6 +69,8 @@ drivers: postgres ## install the Postgres clients that the tests run, if they ar
 	@set -e; missing=; \
 	/usr/bin/python3 -c 'import psycopg' 2>/dev/null || missing="$$missing python3-psycopg"; \
 	command -v node >/dev/null && command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	command -v javac >/dev/null || missing="$$missing default-jdk-headless"; \
+	[ -e /usr/share/java/postgresql.jar ] || missing="$$missing libpostgresql-jdbc-java"; \
 	$(INSTALL)
 	@set -e; cd internal/drivers/testdata/node; to=$(CURDIR)/bin/drivers; \
 	if cmp -s package-lock.json $$to/package-lock.json && [ -e $$to/node_modules/.package-lock.json ]; then exit 0; fi; \

@@ -204,6 +204,9 @@ func (c *cluster) quiet(t *testing.T) {
 	}
 }
 
+// jdbcJar is where Debian has the driver.
+const jdbcJar = "/usr/share/java/postgresql.jar"
+
 // nodeModules is where make drivers puts npm's packages, seen from testdata.
 const nodeModules = "../../../bin/drivers/node_modules"
 
@@ -232,9 +235,16 @@ func programs(t *testing.T) []program {
 			return exec.Command("node", "--version").Run()
 		}
 	}
+	java := func() error {
+		if _, err := os.Stat(jdbcJar); err != nil {
+			return err
+		}
+		return exec.Command("javac", "-version").Run() // a runtime alone cannot run a source file
+	}
 	return []program{
 		{name: "psycopg", command: []string{python, file("psycopg3.py")}, needs: imports("psycopg")},
 		{name: "node_postgres", command: []string{"node", file("node/pg.js")}, needs: requires("pg", "pg-copy-streams", "pg-cursor")},
 		{name: "postgres_js", command: []string{"node", file("node/postgresjs.js")}, needs: requires("postgres"), lacks: []string{"binary results"}},
+		{name: "jdbc", command: []string{"java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", jdbcJar, file("Jdbc.java")}, needs: java},
 	}
 }
