@@ -68,6 +68,7 @@ peers: postgres ## install PgBouncer, HAProxy and Pgpool for go run ./bench comp
 drivers: postgres ## install the Postgres clients that the tests run, if they are missing
 	@set -e; missing=; \
 	/usr/bin/python3 -c 'import psycopg' 2>/dev/null || missing="$$missing python3-psycopg"; \
+	/usr/bin/python3 -c 'import psycopg2, sqlalchemy' 2>/dev/null || missing="$$missing python3-psycopg2 python3-sqlalchemy"; \
 	command -v node >/dev/null && command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	command -v javac >/dev/null || missing="$$missing default-jdk-headless"; \
 	[ -e /usr/share/java/postgresql.jar ] || missing="$$missing libpostgresql-jdbc-java"; \

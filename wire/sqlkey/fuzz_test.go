@@ -100,3 +100,37 @@ func TestEveryTableOfTheCorpusIsSeen(t *testing.T) {
 		t.Errorf("only %d statements checked", checked)
 	}
 }
+
+// FuzzShorten: a text is the same to PostgreSQL with other words in the places of its long strings.
+func FuzzShorten(f *testing.F) {
+	long := strings.Repeat("x", minShortened)
+	for _, sql := range corpus(f) {
+		f.Add(sql)
+		f.Add(strings.ReplaceAll(sql, "'", "'"+long))
+	}
+	f.Fuzz(func(t *testing.T, sql string) {
+		short, ok := shorten(sql, "'other'")
+		if !ok || unreadable(appEnv, sql) != nil || tooDeep(sql) {
+			return
+		}
+		before, err := pgquery.Parse(sql)
+		after, err2 := pgquery.Parse(short)
+		if (err == nil) != (err2 == nil) {
+			t.Fatalf("%q: %v\n%q: %v", sql, err, short, err2)
+		}
+		if err != nil {
+			return
+		}
+		// The trees differ in constants and places alone.
+		kinds := func(tree *pgquery.ParseResult) (all []string) {
+			walk(tree, func(n any) bool {
+				all = append(all, reflect.TypeOf(n).String())
+				return true
+			})
+			return all
+		}
+		if a, b := kinds(before), kinds(after); !reflect.DeepEqual(a, b) {
+			t.Errorf("%q and %q have other trees:\n%v\n%v", sql, short, a, b)
+		}
+	})
+}

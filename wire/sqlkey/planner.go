@@ -19,7 +19,7 @@ import (
 // PlannerConfig bounds a Planner. Zero fields take their defaults.
 type PlannerConfig struct {
 	MaxBytes     int64 // of cached plans with their texts, as reckoned; default 64 MiB
-	MaxStatement int   // bytes of a text that is parsed; longer ones are not planned; default 1 MiB
+	MaxStatement int   // bytes of a text that is parsed, long strings in it not counted; longer ones are not planned; default 1 MiB
 }
 
 // The defaults of PlannerConfig.
@@ -160,6 +160,9 @@ func (p *Planner) Stats() Stats {
 
 // compile makes the plan of a text that is not in the cache.
 func (p *Planner) compile(db *database, env *Env, sql string) *Plan {
+	if len(sql) > p.maxStatement {
+		return p.compileLong(db, env, sql)
+	}
 	c, tree, plan := p.read(db, env, sql)
 	if plan == nil {
 		plan = c.plan(tree)
@@ -188,7 +191,7 @@ func (p *Planner) read(db *database, env *Env, sql string) (*compiler, *pgquery.
 		return c, nil, c.unread(pg.NewError(pg.CodeInvalidParameterValue, "the search path cannot be read").WithDetail("search_path is " + clip(env.SearchPath) + "."))
 	}
 	c.path = &path
-	if e := p.unreadable(env, sql); e != nil {
+	if e := unreadable(env, sql); e != nil {
 		return c, nil, c.unread(e)
 	}
 	tree, err := p.parse(sql)
@@ -239,13 +242,9 @@ var tooComplex = pg.NewError(pg.CodeStatementTooComplex, "the statement is too c
 	WithDetail(fmt.Sprintf("Its expressions or joins may be nested more than %d levels deep, or it has more than %d signs in a row.", maxDepth, maxSigns)).
 	WithHint("Split it, or put lists in an array parameter.")
 
-// unreadable tells why a text must not be parsed, if it must not.
-func (p *Planner) unreadable(env *Env, sql string) *pg.Error {
+// unreadable tells why a text of whatever length must not be parsed, if it must not.
+func unreadable(env *Env, sql string) *pg.Error {
 	switch {
-	case len(sql) > p.maxStatement:
-		return pg.Errorf(pg.CodeProgramLimitExceeded, "the statement of %d bytes is too long to be routed", len(sql)).
-			WithDetail(fmt.Sprintf("Statements up to %d bytes are read.", p.maxStatement)).
-			WithHint("Use parameters or COPY for large values.")
 	case strings.IndexByte(sql, 0) >= 0:
 		return pg.NewError(pg.CodeCharacterNotInRepertoire, "the statement holds a NUL byte")
 	case env.Backslashes && strings.IndexByte(sql, '\\') >= 0:

@@ -196,7 +196,7 @@ func TestWideStatements(t *testing.T) {
 
 func TestLongStatements(t *testing.T) {
 	c, p := testCatalog(t), NewPlanner(PlannerConfig{MaxStatement: 1000})
-	long := "insert into x values ('" + strings.Repeat("x", 1000) + "')"
+	long := "insert into x values (" + strings.Repeat("1, ", 500) + "1)"
 	plan := p.Plan(c, appEnv, long)
 	if plan.Target != None || plan.Err.Code != pg.CodeProgramLimitExceeded || plan.Err.Hint == "" {
 		t.Errorf("with a keyspace: %s", tell(plan))
@@ -210,6 +210,51 @@ func TestLongStatements(t *testing.T) {
 	}
 	if plan := p.Plan(c, appEnv, "select '\xff'"); plan.Target != None || plan.Err.Code != pg.CodeCharacterNotInRepertoire {
 		t.Errorf("not UTF-8: %s", tell(plan))
+	}
+}
+
+// A text that is too long for its long strings alone is planned as if they were short, unless they decide something.
+func TestLongStrings(t *testing.T) {
+	c, p := testCatalog(t), NewPlanner(PlannerConfig{MaxStatement: 1000})
+	long := strings.Repeat("it''s 1, ", 300)
+	for _, x := range []struct {
+		sql    string
+		target Target
+		key    string
+	}{
+		{"insert into app.orders (customer_id, x) values (42, '" + long + "')", Keyed, "customer_id = 42"},
+		{"insert into app.orders (x, customer_id) values (E'\\' " + long + "\\\\', 42)", Keyed, "customer_id = 42"},
+		{"update app.orders set x = '\\x" + strings.Repeat("00ff", 400) + "'::bytea, y = e'" + long + "' where customer_id = 42 -- it's", Keyed, "customer_id = 42"},
+		{"select * from app.orders where customer_id = 42 and x in ('" + long + "', '" + long + "') /* it's */", Keyed, "customer_id = 42"},
+		{"select * from app.orders where customer_id = $1 and x = '" + long + "'", Keyed, "customer_id = $1"},
+		{"select * from app.users where name = 'bob' and x = '" + long + "'", Keyed, "name = 'bob'"},
+		{`select "it's" from app.users where name = 'bob' and x = '` + long + "'", Keyed, "name = 'bob'"},
+		{"insert into elsewhere values ('" + long + "')", Unsharded, ""},
+		{"select '" + long + "'", Any, ""},
+		{"select '" + long + "' from app.orders", None, ""}, // no key
+		{"select * from app.users where name = '" + long + "'", None, ""},
+		{"select * from app.users where name = 'bob' || '" + long + "'", None, ""},
+		{"insert into app.users (name) values (E'" + long + "')", None, ""},
+		{"select set_config('search_path', '" + long + "', false)", None, ""},
+		{"do '" + long + " delete from orders'", None, ""},
+		{"set search_path = '" + long + "'", None, ""},
+		{"select * from app.orders where customer_id = 42 and x = $$" + long + "$$", None, ""},
+		{"select * from app.orders where customer_id = 42 and x = U&'" + long + "'", None, ""},
+		{"select * from app.orders where customer_id = 42 and x = E'\\'\n'" + long + "'", None, ""}, // one string
+		{"select * from app.orders where customer_id = 42 and x = '" + long, None, ""},
+	} {
+		plan := p.Plan(c, appEnv, x.sql)
+		key := ""
+		if len(plan.Keys) > 0 {
+			key = plan.Keys[0].Text
+		}
+		if plan.Target != x.target || key != x.key || plan.SQL != x.sql {
+			t.Errorf("%.200s:\n%.600s", x.sql, tell(plan))
+		}
+		var values Constants
+		if other := p.PlanQuery(c, appEnv, []byte(x.sql), &values); other.Target != x.target {
+			t.Errorf("as a query: %.200s:\n%.600s", x.sql, tell(other))
+		}
 	}
 }
 

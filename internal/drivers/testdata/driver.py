@@ -50,3 +50,13 @@ def until(condition, seconds=20):
 def awkward(i):
     """A text with whatever COPY's text format has to escape; None now and then."""
     return None if i % 10 == 9 else f"{i}\ttab \\ back\\nslash \\. \r return \n line 'quote' \"double\", é 東 \U0001f600"
+
+
+def copy_text(i):
+    """The row of awkward(i) in COPY's text format."""
+    text = awkward(i)
+    if text is None:
+        return f"{i}\t\\N\n"
+    for char, escaped in (("\\", "\\\\"), ("\t", "\\t"), ("\r", "\\r"), ("\n", "\\n")):
+        text = text.replace(char, escaped)
+    return f"{i}\t{text}\n"
