@@ -20,6 +20,7 @@ const (
 	acquire                      // get a connection to hop() and call acquired or refused
 	releaseServer                // give the server connection back to its pool and call returned
 	discardServer                // close the server connection and call returned
+	subscribe                    // bring what the hub listens to in line with lis and call subscribed
 	washServer                   // take away all that the session has left there, give it back or close it, and call returned
 	finish                       // write what is due to the client and end
 )
@@ -47,7 +48,8 @@ type core struct {
 	env     *env
 	user    string
 	db      string
-	ownConn bool // pool_mode = "session"
+	ownConn bool   // pool_mode = "session"
+	pid     uint32 // of its cancel key
 
 	tally tally // atomic
 
@@ -73,6 +75,7 @@ type core struct {
 	clientParams map[string]string // ParameterStatus as the client knows it
 	stmts        registry
 	tx           transaction
+	lis          *channels // nil: nothing was ever listened to
 	closing      bool
 	lastWrite    time.Time
 
@@ -122,6 +125,7 @@ type core struct {
 	looseSync  bool // a Sync was sent behind the COPY: the server ignores it while it takes data, but may have failed before
 	broken     bool // close the connection instead of giving it back
 	worn       bool // the same, once it is idle: what is prepared there is out of date
+	notified   bool // the transaction has sent notifications
 	fatal      *pg.Error
 	lastTag    []byte // of the last command; an error's is ROLLBACK
 }
@@ -138,6 +142,8 @@ func (c *core) next() request {
 			return discardServer
 		case c.wanting:
 			return acquire
+		case c.subscribes() && !c.closing:
+			return subscribe
 		case c.closing:
 			if c.srv != nil {
 				switch {

@@ -81,6 +81,13 @@ func (d *drive) run() {
 				d.conns[name] = b
 			}
 			c.acquired(b.conn)
+		case subscribe:
+			if c.lis.barrier != "" {
+				c.barrierPassed()
+				continue
+			}
+			c.lis.loose = false
+			c.subscribed(nil, nil)
 		case releaseServer:
 			b := d.conns[c.srv.Backend.Name]
 			if b.tx != 'I' || len(b.in) > 0 || len(b.out) > 0 || len(c.toServer) > 0 {

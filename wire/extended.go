@@ -25,22 +25,23 @@ type op struct {
 
 // segment is what is known of the messages up to a Sync or Flush once they are planned; of a simple Query likewise.
 type segment struct {
-	sync   bool           // it ends in a Sync, not in a Flush
-	read   bool           // plain reads only
-	wrote  bool           // something in it may write
-	sets   bool           // something in it changes the session's settings
-	opens  bool           // it opens the client's transaction block on the server
-	pin    string         // why something in it needs the connection to be kept
-	remain sqlkey.Remains // what may remain of it on the server
-	frees  bool           // something in it may take that away
-	retry  bool           // may be sent to another backend if this one dies before anything reached the client
-	again  bool           // may be sent again if an error proves that nothing of it has run
-	server bool           // something in it must go to a server
-	runs   bool           // something in it is executed or bound, not just prepared
-	keeps  bool           // a portal that it binds may be executed by a later segment
-	bound  bool           // it has bound a portal that it has not run to its end yet
-	home   *fib.Slot      // where its statements can be prepared
-	undo   []change
+	sync     bool           // it ends in a Sync, not in a Flush
+	read     bool           // plain reads only
+	wrote    bool           // something in it may write
+	sets     bool           // something in it changes the session's settings
+	opens    bool           // it opens the client's transaction block on the server
+	pin      string         // why something in it needs the connection to be kept
+	remain   sqlkey.Remains // what may remain of it on the server
+	frees    bool           // something in it may take that away
+	notifies int            // statements in it that send notifications
+	retry    bool           // may be sent to another backend if this one dies before anything reached the client
+	again    bool           // may be sent again if an error proves that nothing of it has run
+	server   bool           // something in it must go to a server
+	runs     bool           // something in it is executed or bound, not just prepared
+	keeps    bool           // a portal that it binds may be executed by a later segment
+	bound    bool           // it has bound a portal that it has not run to its end yet
+	home     *fib.Slot      // where its statements can be prepared
+	undo     []change
 }
 
 // change is a Parse or Close that the client's registry has in it already; it is undone if an error comes before it.
@@ -52,7 +53,7 @@ type change struct {
 // endSegment handles a Sync or a Flush: what came since the last one is planned as a whole and sent to one server.
 func (c *core) endSegment(sync bool) {
 	defer func() {
-		if !c.wanting && !c.waiting() {
+		if !c.wanting && !c.waiting() && !c.awaitsChannels() {
 			c.dropOps()
 		}
 	}()
@@ -63,6 +64,9 @@ func (c *core) endSegment(sync bool) {
 	}
 	c.kind, c.table, c.plan = 'S', c.env.fib.Load(), nil
 	c.seg = segment{sync: sync, read: true}
+	if c.lis != nil {
+		c.lis.mark = len(c.lis.pending)
+	}
 	var n need
 	for i := range c.ops {
 		before := c.seg
@@ -84,6 +88,15 @@ func (c *core) endSegment(sync bool) {
 			break
 		}
 	}
+	if c.awaitsChannels() { // first
+		c.lis.deferred, c.lis.sync = n, sync
+		return
+	}
+	c.sendSegment(n, sync)
+}
+
+// sendSegment sends the planned segment on its way, or answers it.
+func (c *core) sendSegment(n need, sync bool) {
 	if !c.seg.server {
 		c.answerOps(c.ops)
 		if sync {
@@ -150,6 +163,13 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 	}
 	p, known := c.stmts.portal([]byte(name))
 	o.plan = p.plan
+	if known && p.virtual && p.plan.Listen != sqlkey.ListenNone {
+		if e := c.listen(p.plan); e != nil {
+			return need{}, e
+		}
+		o.virtual, o.answer = true, pg.AppendCommandComplete(nil, p.plan.Tag)
+		return need{}, nil
+	}
 	if known && p.virtual {
 		var done bool
 		if o.answer, done = c.virtual(nil, p.plan); done {
@@ -195,11 +215,14 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 	if plan.Target == sqlkey.None {
 		return need{}, plan.Err
 	}
+	if plan.Listen == sqlkey.ListenSeveral {
+		return need{}, pg.NewError(pg.CodeSyntaxError, "cannot insert multiple commands into a prepared statement")
+	}
 	c.stmts.nextID++
 	s.plan, s.id = plan, c.stmts.nextID
 	o.stmt = s
 	c.addStatement(s)
-	if c.answersTx(plan) || len(plan.Names) > 0 && plan.Statements == 1 {
+	if c.answersTx(plan) || plan.Listen != sqlkey.ListenNone || len(plan.Names) > 0 && plan.Statements == 1 {
 		o.virtual, o.answer = true, parseComplete
 		return need{}, nil
 	}
@@ -258,7 +281,7 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	if e := c.refusedByState(s.plan); e != nil {
 		return need{}, e
 	}
-	if c.deallocates(s.plan) || c.answersTx(s.plan) && !c.seg.runs {
+	if c.deallocates(s.plan) || s.plan.Listen != sqlkey.ListenNone || c.answersTx(s.plan) && !c.seg.runs {
 		o.virtual, o.answer = true, bindComplete
 		if !c.stmts.setPortal(c.bind.Portal, portal{plan: s.plan, virtual: true}) {
 			return need{}, tooManyPortals()
@@ -324,7 +347,7 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 			return need{}, nil
 		}
 	}
-	if s.plan.Tx != sqlkey.TxNone || len(s.plan.Names) > 0 {
+	if s.plan.Tx != sqlkey.TxNone || s.plan.Listen != sqlkey.ListenNone || len(s.plan.Names) > 0 {
 		o.virtual, o.answer = true, describeNothing
 		return need{}, nil
 	}
@@ -493,6 +516,7 @@ func (c *core) emitPrepared(s *statement) string {
 // failExtended answers the segment in hand with an error of the node's own. Nothing of it was sent.
 func (c *core) failExtended(e *pg.Error) {
 	c.undoFrom(0)
+	c.undoChannels()
 	c.out = pg.AppendError(c.out, e)
 	sync := c.seg.sync
 	c.dropOps()

@@ -23,6 +23,9 @@ func (c *core) serverLost(err error) {
 		synced = synced || c.expect[i].kind == 'S'
 	}
 	pinned := c.pinned
+	if wasIn || !idle {
+		c.failChannels()
+	}
 	if c.status == 'I' && !idle && !settings {
 		c.settings = c.unsynced
 	}
@@ -75,12 +78,12 @@ func (c *core) serverLost(err error) {
 			c.skip = true
 			return
 		}
-		c.out = pg.AppendReady(c.out, c.virtualStatus())
+		c.ready()
 		return
 	}
 	c.undoNames()
 	c.out = pg.AppendError(c.out, e)
-	c.out = pg.AppendReady(c.out, c.virtualStatus())
+	c.ready()
 }
 
 // committing reports whether the request in hand was to end its transaction block.

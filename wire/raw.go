@@ -84,6 +84,8 @@ func (s *session) driveClient(fd uintptr) bool {
 			s.release(true)
 		case discardServer:
 			s.release(false)
+		case subscribe:
+			s.subscribe(r.ctx)
 		case washServer:
 			s.wash()
 		case finish:
@@ -101,7 +103,7 @@ func (s *session) readRaw() bool {
 		c.terminate(errDraining)
 		return true
 	}
-	if s.hear() {
+	if s.hear() || s.notified() {
 		return true
 	}
 	c.unpark(&s.server.buffers)

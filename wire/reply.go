@@ -282,15 +282,28 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		c.pop()
 		return nil
 	}
+	notified := c.notified && status == 'I'
+	if notified {
+		if c.notified = false; string(c.lastTag) == "ROLLBACK" {
+			c.srv.NotNotified(c.pid)
+			notified = false
+		}
+	}
 	c.tally.answered(status, !e.quietZ)
 	if c.ownConn && c.need.slot != nil && c.pinned == "" {
 		c.pin(sqlkey.RemainUnknown, pinOfMode)
 	}
 	if !e.quietZ {
 		if status == 'I' {
-			status = c.virtualStatus()
+			if status = c.virtualStatus(); status == 'I' {
+				c.endChannels()
+			}
 		}
-		c.out = pg.AppendReady(c.out, status)
+		if notified && status == 'I' && c.lis != nil && len(c.lis.heard) > 0 {
+			c.lis.barrier = c.srvShard // what it has sent itself it is told before, as PostgreSQL does
+		} else {
+			c.out = pg.AppendReady(c.out, status)
+		}
 	}
 	c.pop()
 	return nil
@@ -322,6 +335,7 @@ func (c *core) serverError(frame, body []byte) error {
 	}
 	c.copyIn = false
 	c.doubt = c.pinned != "" // what was to remain may be undone
+	c.failChannels()
 	c.lastTag = append(c.lastTag[:0], "ROLLBACK"...)
 	if h.fail == nil {
 		c.env.metrics.BackendError(c.srv.Backend.Name, e.Code)
@@ -530,6 +544,7 @@ func (c *core) sessionDone(plan *sqlkey.Plan) {
 			c.srv.Prepared.Clear()
 			c.srv.Unnamed = 0
 			c.unpin()
+			c.dropChannels()
 		}
 	}
 }

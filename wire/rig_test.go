@@ -101,6 +101,7 @@ func (c *counts) add(m *map[string]int, k string) {
 
 type rigOptions struct {
 	own      bool // pool_mode = "session"
+	buffered bool // clients are no plain sockets, as with TLS
 	poolSize int
 	wait     time.Duration
 	limits   wire.Limits // nothing: 200 clients
@@ -196,6 +197,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		t.Fatal(err)
 	}
 	r.addr = ln.Addr().String()
+	if o.buffered {
+		ln = noSockets{ln}
+	}
 	served := make(chan error, 1)
 	go func() { served <- r.server.Serve(ln) }()
 	t.Cleanup(func() {
@@ -336,4 +340,15 @@ func (r *rig) busy(t *testing.T, n int) {
 func (r *rig) setLimits(l wire.Limits) {
 	r.live.Limits = l
 	r.server.Reload(r.live)
+}
+
+// noSockets hides that what it accepts are sockets.
+type noSockets struct{ net.Listener }
+
+func (l noSockets) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return struct{ net.Conn }{conn}, nil
 }

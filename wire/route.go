@@ -38,6 +38,9 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		n.catalogs = plan.Catalogs
 		return n, nil
 	case sqlkey.Unsharded:
+		if plan.AnyHome && c.onServer() {
+			return n, nil
+		}
 		n.slot = c.table.Slot(plan.Shard)
 		if n.slot == nil {
 			return n, unknownShard(plan.Shard)

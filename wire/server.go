@@ -78,6 +78,7 @@ type Server struct {
 	gates      map[string]*gate           // by database, also of those that a reload has removed
 	fresh      map[pool.Identity]*fresh
 	operators  map[uint32]*operator       // by pid
+	hubs       map[string]*hub            // by database
 	ended      map[string]*console.Totals // of sessions that are over, by database; of the same ones as gates
 
 	ctx      context.Context // ends when sessions are to be ended by force
@@ -85,6 +86,7 @@ type Server struct {
 	stopping context.Context // ends when the server begins to shut down
 	stop     context.CancelFunc
 	done     sync.WaitGroup
+	helpers  sync.WaitGroup // of hubs
 }
 
 type catalogOf struct {
@@ -101,7 +103,7 @@ func NewServer(cfg Config) *Server {
 		listeners: make(map[net.Listener]struct{}), conns: make(map[net.Conn]*list.Element),
 		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh),
 		ctx: ctx, cancel: cancel, gates: make(map[string]*gate), queue: new(pool.Conn),
-		operators: make(map[uint32]*operator), ended: make(map[string]*console.Totals), mock: make([]byte, 32),
+		operators: make(map[uint32]*operator), hubs: make(map[string]*hub), ended: make(map[string]*console.Totals), mock: make([]byte, 32),
 	}
 	s.seats.users, s.seats.databases, s.logins.byAddr = make(map[string]int), make(map[string]int), make(map[netip.Addr]*list.Element)
 	_, _ = rand.Read(s.mock) // never fails
@@ -214,6 +216,7 @@ func (s *Server) serve(conn net.Conn) {
 		return
 	}
 	defer func() {
+		ses.unsubscribe()
 		client.Conn.Close() // over TLS with a farewell, by which the client knows that nothing was cut off
 		s.mu.Lock()
 		delete(s.sessions, ses.pid)
@@ -272,6 +275,7 @@ func (s *Server) begin(client *pg.Client, l *live) (*session, *pg.Error) {
 	if !s.register(ses, client.Minor) {
 		return nil, pg.NewError(pg.CodeTooManyConnections, "sorry, too many clients already")
 	}
+	c.pid = ses.pid
 	for k, v := range c.clientParams {
 		c.out = pg.AppendParameterStatus(c.out, k, v)
 	}
@@ -327,6 +331,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.cancel()
+	s.helpers.Wait()
 	return err
 }
 

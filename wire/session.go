@@ -33,6 +33,7 @@ type session struct {
 	writing chan error // a large write to the server that is under way
 	ear     *ear       // nil: nobody listens to the server while the session waits for its client
 	raw     rawState   // of the raw transport
+	inbox   *inbox     // nil: it has never listened
 
 	// atomic
 	idle atomic.Bool               // waiting for the client, outside any transaction
@@ -75,6 +76,8 @@ func (s *session) run(ctx context.Context) {
 			s.release(true)
 		case discardServer:
 			s.release(false)
+		case subscribe:
+			s.subscribe(ctx)
 		case washServer:
 			s.wash()
 		case finish:
@@ -260,7 +263,7 @@ func (s *session) readClient() bool {
 			c.terminate(errDraining)
 			return true
 		}
-		if s.hear() {
+		if s.hear() || s.notified() {
 			return true
 		}
 		s.listen()

@@ -25,6 +25,10 @@ func (c *core) query(frame []byte) {
 		c.fail(e)
 		return
 	}
+	if plan.Listen != sqlkey.ListenNone {
+		c.listenQuery(plan)
+		return
+	}
 	if plan.Tx != sqlkey.TxNone || plan.Deallocate {
 		var done bool
 		if c.out, done = c.virtual(c.out, plan); done {
@@ -110,6 +114,9 @@ func (c *core) account(plan *sqlkey.Plan) {
 		c.seg.pin, c.seg.remain = plan.WhyPin, c.seg.remain|plan.Remains
 	}
 	c.seg.frees = c.seg.frees || plan.Frees
+	if plan.Notifies {
+		c.seg.notifies++
+	}
 }
 
 // refusedByState refuses what a failed transaction block must refuse.
@@ -141,12 +148,16 @@ func (c *core) ready() {
 	if c.onServer() {
 		status = c.status
 	}
+	if status == 'I' {
+		c.endChannels()
+	}
 	c.out = pg.AppendReady(c.out, status)
 }
 
 // fail answers the request in hand with an error of the node's own.
 func (c *core) fail(e *pg.Error) {
 	c.env.metrics.Refused(e.Code)
+	c.failChannels()
 	if c.kind == 'S' {
 		c.failExtended(e)
 		return
@@ -202,6 +213,9 @@ func (c *core) emit() {
 	c.doubt = c.doubt || c.seg.frees && c.pinned != ""
 	if c.seg.wrote {
 		c.tx.wrote = true
+	}
+	if c.seg.notifies > 0 {
+		c.notifies()
 	}
 	if c.status == 'I' && !c.serverOpen {
 		c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied

@@ -37,6 +37,7 @@ type savepoint struct {
 	settings settings
 	deferred int // the length of transaction.deferred with it
 	readOnly bool
+	channels int // see core.channelMark
 }
 
 // bindUnnamed binds the unnamed statement, without arguments, to the unnamed portal.
@@ -115,7 +116,9 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		}
 		if tag == "ROLLBACK" {
 			c.settings = c.tx.saved
+			c.failChannels()
 		}
+		c.endChannels()
 		next := transaction{}
 		if plan.Chain {
 			next = transaction{open: true, begin: c.tx.begin, readOnly: c.tx.readOnly, readWrite: c.tx.readWrite, serializable: c.tx.serializable, plain: c.tx.plain, saved: c.settings}
@@ -142,6 +145,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		if i := c.savepointIndex(plan.Savepoint); i >= 0 && c.tx.open {
 			m := &c.tx.marks[i]
 			c.settings, c.tx.readOnly, c.tx.failed = m.settings, m.readOnly, false
+			c.backToMark(m.channels)
 			c.tx.deferred, c.tx.marks = c.tx.deferred[:m.deferred], c.tx.marks[:i+1]
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
@@ -180,7 +184,7 @@ func (c *core) answersTx(plan *sqlkey.Plan) bool {
 }
 
 func (c *core) markSavepoint(name string) {
-	c.tx.marks = append(c.tx.marks, savepoint{name, c.settings, len(c.tx.deferred), c.tx.readOnly})
+	c.tx.marks = append(c.tx.marks, savepoint{name, c.settings, len(c.tx.deferred), c.tx.readOnly, c.channelMark()})
 }
 
 // txStatementDone follows what a transaction statement that a server has carried out does to the session's settings.
@@ -191,6 +195,7 @@ func (c *core) txStatementDone(plan *sqlkey.Plan) {
 	case sqlkey.TxRollbackTo:
 		if i := c.savepointIndex(plan.Savepoint); i >= 0 {
 			c.settings = c.tx.marks[i].settings
+			c.backToMark(c.tx.marks[i].channels)
 			c.tx.marks = c.tx.marks[:i+1]
 			c.srv.Applied = stale
 		}
@@ -215,6 +220,10 @@ func (c *core) txEnded(chain bool) {
 	case c.tx.inServer:
 		c.settings, c.srv.Applied = c.tx.saved, c.tx.applied
 	}
+	if string(c.lastTag) == "ROLLBACK" {
+		c.failChannels()
+	}
+	c.endChannels()
 	c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
 	c.tx = transaction{}
 	if chain {
@@ -248,6 +257,7 @@ func (c *core) statusChanged(now byte) {
 			if string(c.lastTag) == "ROLLBACK" {
 				c.settings = c.tx.saved
 				c.srv.Applied = c.tx.applied
+				c.failChannels()
 			}
 			c.tx = transaction{open: c.tx.unopened, failed: c.tx.unopened, saved: c.tx.saved}
 		}

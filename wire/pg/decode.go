@@ -206,3 +206,13 @@ func (r *reader) end() error {
 	}
 	return nil
 }
+
+// DecodeNotification decodes the body of a NotificationResponse.
+func DecodeNotification(body []byte) (pid uint32, channel, payload string, err error) {
+	if len(body) < 4 {
+		return 0, "", "", violation("invalid NotificationResponse")
+	}
+	r := reader{rest: body[4:]}
+	channel, payload = string(r.cstring()), string(r.cstring())
+	return binary.BigEndian.Uint32(body), channel, payload, r.end()
+}

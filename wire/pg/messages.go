@@ -87,6 +87,13 @@ func AppendBackendKeyData(dst []byte, pid uint32, secret []byte) []byte {
 	return finish(append(dst, secret...), start)
 }
 
+// AppendNotification appends a NotificationResponse frame.
+func AppendNotification(dst []byte, pid uint32, channel, payload string) []byte {
+	dst, start := begin(dst, TypeNotification)
+	dst = binary.BigEndian.AppendUint32(dst, pid)
+	return finish(cstring(cstring(dst, channel), payload), start)
+}
+
 // AppendNoData appends a NoData frame.
 func AppendNoData(dst []byte) []byte { return empty(dst, TypeNoData) }
 

@@ -39,6 +39,8 @@ type Conn struct {
 	Unnamed  uint64            // identity of the unnamed statement that the server holds; 0: none of ours
 	Prepared Statements        // by server-side name
 
+	notified notified // its own guard
+
 	peekN   int
 	peekErr error
 	since   time.Time // when it became idle

@@ -147,7 +147,7 @@ func (e *entry) bytes() int64 {
 	p := e.plan
 	n := int(unsafe.Sizeof(*e)) + int(unsafe.Sizeof(*p)) + len(e.sql)
 	n += len(e.env.Database) + len(e.env.SearchPath) + len(e.env.User) + len(e.env.Encoding)
-	n += len(p.WhyWrite) + len(p.WhyPin) + len(p.Savepoint) + len(p.Setting) + len(p.Value) + len(p.Reason)
+	n += len(p.WhyWrite) + len(p.WhyPin) + len(p.Savepoint) + len(p.Setting) + len(p.Value) + len(p.Reason) + len(p.Channel) + len(p.Payload)
 	for i := range p.Keys {
 		n += p.Keys[i].bytes()
 	}
@@ -161,6 +161,9 @@ func (e *entry) bytes() int64 {
 		for j := range u.Args {
 			n += int(unsafe.Sizeof(u.Args[j])) + len(u.Args[j].Text)
 		}
+	}
+	for _, part := range p.Parts {
+		n += int(unsafe.Sizeof(*part)) + len(part.WhyWrite) + len(part.WhyPin) + len(part.Setting) + len(part.Value) + len(part.Reason) + len(part.Channel)
 	}
 	if p.Err != nil {
 		n += int(unsafe.Sizeof(*p.Err)) + len(p.Err.Message) + len(p.Err.Detail) + len(p.Err.Hint)

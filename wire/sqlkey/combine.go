@@ -23,6 +23,10 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		} else if q.Intent == Write && p.Intent == Read && q.Session == SessNone {
 			p.Intent, p.WhyWrite = Write, q.WhyWrite
 		}
+		p.Notifies = p.Notifies || q.Notifies
+		if q.Listen != ListenNone {
+			p.Listen = ListenSeveral
+		}
 		if q.Session != SessNone {
 			p.Intent = Write
 			if p.WhyWrite == "" {
@@ -48,6 +52,14 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		p.OfPrimary = p.OfPrimary || q.OfPrimary
 		p.Catalogs = p.Catalogs || q.Catalogs
 		p.CopyIn, p.CopyOut = p.CopyIn || q.CopyIn, p.CopyOut || q.CopyOut
+	}
+	if p.Listen != ListenNone {
+		for _, q := range parts {
+			if q.Listen == ListenNone {
+				return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "LISTEN or UNLISTEN among other statements", "Send them one by one."}})
+			}
+		}
+		p.Parts = parts
 	}
 	if p.MixedTx && p.Intent == Read {
 		p.Intent, p.WhyWrite = Write, "transaction statements among others"

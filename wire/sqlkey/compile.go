@@ -60,6 +60,14 @@ func (c *compiler) statement(n *pgquery.Node) *Plan {
 		p := c.session(n, 0)
 		p.Frees = true
 		return p
+	case n.GetListenStmt() != nil:
+		return &Plan{Target: Any, Reason: listenReason, Listen: Listen, Channel: n.GetListenStmt().GetConditionname(), Tag: "LISTEN"}
+	case n.GetUnlistenStmt() != nil:
+		p := &Plan{Target: Any, Reason: listenReason, Listen: Unlisten, Channel: n.GetUnlistenStmt().GetConditionname(), Tag: "UNLISTEN"}
+		if p.Channel == "" {
+			p.Listen = UnlistenAll
+		}
+		return p
 	case n.GetLoadStmt() != nil:
 		return c.session(n, RemainForever)
 	case n.GetCopyStmt() != nil:
@@ -71,6 +79,9 @@ func (c *compiler) statement(n *pgquery.Node) *Plan {
 	}
 	return c.utility(n)
 }
+
+// listenReason is why LISTEN has no shard of its own.
+const listenReason = "the node listens to all shards of the database, for all its sessions"
 
 // query plans SELECT, INSERT, UPDATE, DELETE and MERGE.
 func (c *compiler) query(n *pgquery.Node) *Plan {
@@ -87,10 +98,14 @@ func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
 		p.Intent, p.WhyWrite = Write, s.write
 	}
 	p.leaves(s.pin, s.why)
-	p.Frees = s.frees
+	p.Frees, p.Notifies, p.Channel, p.Payload = s.frees, s.notifies, s.channel, s.payload
 	p.fixed = len(s.configs) > 0
 	if len(s.configs) == 1 && movesPath(s.configs[0].name) {
 		p.Setting, p.Value = s.configs[0].name, s.configs[0].value
+	}
+	if s.channels && a.problem == nil {
+		a.problem = &refusal{issue: issue{pg.CodeFeatureNotSupported, "function pg_listening_channels knows the server connection's channels, which the node listens to for all sessions",
+			"Keep a list of the channels in the application."}}
 	}
 	if c.sharded() {
 		if a.problem == nil && a.seen != countTables(m) {
@@ -116,6 +131,9 @@ func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
 			}
 		}
 		return c.home(p, why)
+	case s.home != "" && !s.homeTied:
+		p.AnyHome = true
+		return c.home(p, s.home+" is heard from every shard")
 	case s.home != "":
 		return c.home(p, s.home+" concerns what one shard alone has")
 	case !c.sharded() && c.db.home != "":
@@ -277,8 +295,8 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 		made = n.GetCreateForeignTableStmt().GetBaseStmt().GetRelation()
 	case n.GetCreateSeqStmt() != nil:
 		made = n.GetCreateSeqStmt().GetSequence()
-	case n.GetListenStmt() != nil, n.GetUnlistenStmt() != nil:
-		sv.remains(RemainUnknown, what)
+	case n.GetNotifyStmt() != nil:
+		sv.notifies, sv.channel, sv.payload = true, n.GetNotifyStmt().GetConditionname(), n.GetNotifyStmt().GetPayload()
 	case n.GetDropStmt() != nil:
 		sv.frees = true
 	}
@@ -291,7 +309,7 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	a.whole(n, nil, what, made)
 	a.named(n, what)
 	if len(a.plain) == 0 {
-		sv.home = what
+		sv.home, sv.homeTied = what, sv.homeTied || n.GetNotifyStmt() == nil
 	}
 	return c.route(n, a, sv)
 }

@@ -58,6 +58,18 @@ const (
 	SessPin             // state that cannot be replayed: from here on the session must keep its server connection
 )
 
+// ListenOp is what a statement does to the channels that a session listens to. The node itself carries it out.
+type ListenOp uint8
+
+// The operations on channels.
+const (
+	ListenNone    ListenOp = iota
+	Listen                 // LISTEN Plan.Channel
+	Unlisten               // UNLISTEN Plan.Channel
+	UnlistenAll            // UNLISTEN *
+	ListenSeveral          // those of Plan.Parts, nothing else
+)
+
 // Remains is a set of things that a statement may leave in the server's session.
 type Remains uint8
 
@@ -115,6 +127,16 @@ type Plan struct {
 	WhyPin  string  // SessPin: for people: "a temporary table"
 	// Frees: it may take away something that remains of an earlier statement, or undo it.
 	Frees bool
+	// Listen is what it does to the channels; such a statement needs no server.
+	Listen  ListenOp
+	Channel string // Listen, Unlisten; and NOTIFY's
+	Payload string // NOTIFY's
+	// Notifies: it may send notifications itself. If that is all that binds it to Shard, any shard of the database will do, for
+	// all are listened to: then AnyHome is set.
+	Notifies bool
+	AnyHome  bool
+	// Parts are the plans of several statements in one text, if some of them concern the session or the transaction.
+	Parts []*Plan
 	// Deallocate: DEALLOCATE of the prepared statement named Statement, of all if that is "".
 	Deallocate bool
 	Statement  string

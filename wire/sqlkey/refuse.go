@@ -9,7 +9,7 @@ import (
 
 // refuse makes the plan one that cannot be routed.
 func (p *Plan) refuse(r *refusal) *Plan {
-	p.Target, p.Keys, p.Shard, p.Reason = None, nil, "", r.reason
+	p.Target, p.Keys, p.Shard, p.Reason, p.Listen = None, nil, "", r.reason, ListenNone
 	message, detail := "the statement cannot be routed", upperFirst(r.reason)
 	if r.table != nil {
 		message += ": table " + r.table.String() + " is sharded"

@@ -14,13 +14,18 @@ type survey struct {
 	path  *path
 	known *builtins
 
-	write  string  // why it is no plain read
-	pin    Remains // what it leaves in the server's session
-	why    string  // the same for people
-	frees  bool    // it may take away what others have left there
-	home   string  // what in it concerns something that one shard alone has
-	opaque *issue  // what may read tables that no parser sees
-	params int     // the highest $n
+	write    string  // why it is no plain read
+	pin      Remains // what it leaves in the server's session
+	why      string  // the same for people
+	frees    bool    // it may take away what others have left there
+	home     string  // what in it concerns something that one shard alone has
+	homeTied bool    // and not just a notification
+	notifies bool
+	channel  string // that NOTIFY names
+	payload  string
+	channels bool   // it asks which channels the session listens to
+	opaque   *issue // what may read tables that no parser sees
+	params   int    // the highest $n
 
 	configs []config // calls of set_config
 }
@@ -114,7 +119,7 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	switch {
 	case !builtin || !known:
 		s.writes("function " + full + " may be volatile")
-		s.home = "function " + full + ", which is not PostgreSQL's own,"
+		s.home, s.homeTied = "function "+full+", which is not PostgreSQL's own,", true
 	case !harmless:
 		s.writes("function " + full + " may be volatile")
 	}
@@ -128,7 +133,10 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	s.frees = s.frees || strings.HasPrefix(name, "pg_advisory_unlock")
 	if homeBound(name) {
 		s.home = "function " + full
+		s.homeTied = s.homeTied || name != "pg_notify"
 	}
+	s.notifies = s.notifies || name == "pg_notify"
+	s.channels = s.channels || name == "pg_listening_channels"
 	if readsText(name, len(f.GetArgs())) && s.opaque == nil {
 		s.opaque = &issue{pg.CodeFeatureNotSupported, "function " + full + " may read tables that cannot be seen in the statement", "Run it on each shard, connected to the shard itself."}
 	}
