@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -40,7 +39,7 @@ func (r *rig) command(conn *pgx.Conn, command string) {
 // until waits for a state of the server.
 func (r *rig) until(what string, ok func(*console.Snapshot) bool) {
 	r.t.Helper()
-	pgtest.Eventually(r.t, 10*time.Second, func() error {
+	pgtest.Eventually(r.t, patience, func() error {
 		if s := r.server.Snapshot(); !ok(s) {
 			return fmt.Errorf("never %s: clients %+v, servers %+v, databases %+v", what, s.Clients, s.Servers, s.Databases)
 		}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -53,7 +55,7 @@ func TestAnswersAreThoseOfPostgreSQL(t *testing.T) {
 			}
 			defer admin.Close(context.Background())
 			key := r.keyOn("shard_1", 1)
-			if _, err := admin.Exec(ctxOf(t), "SET lock_timeout = '2s'"); err != nil {
+			if _, err := admin.Exec(ctxOf(t), "SET lock_timeout = '30s'"); err != nil {
 				t.Fatal(err)
 			}
 			for _, s := range stories(key) {
@@ -101,7 +103,7 @@ func tell(t *testing.T, addr, database string, steps []step) []string {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	nc.SetDeadline(time.Now().Add(patience))
 	server, err := pg.Connect(ctxOf(t), nc, &pg.ConnectConfig{User: testUser, Credential: pg.Password(testPassword), Database: database})
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +116,7 @@ func tell(t *testing.T, addr, database string, steps []step) []string {
 	slices.Sort(words)
 	var buf []byte
 	for i, s := range steps {
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		conn.SetDeadline(time.Now().Add(patience))
 		sent := make(chan error, 1)
 		go func() {
 			_, err := conn.Write(s.send)
@@ -131,11 +133,17 @@ func tell(t *testing.T, addr, database string, steps []step) []string {
 					buf = slices.Grow(buf, max(64<<10, len(buf)))
 				}
 				m, err := conn.Read(buf[len(buf):cap(buf)])
-				if buf = buf[:len(buf)+m]; err != nil {
+				buf = buf[:len(buf)+m]
+				switch {
+				case errors.Is(err, os.ErrDeadlineExceeded):
+					t.Fatalf("%s has said nothing for %s while %q was awaited in step %d; its last words: %q", addr, patience, until, i+1, words[max(0, len(words)-3):])
+				case err != nil:
 					words = append(words, fmt.Sprintf("nothing more while %q is awaited", until))
 					<-sent
 					return words
 				}
+				// A long answer may take its time, however busy the machine is; silence may not.
+				conn.SetDeadline(time.Now().Add(patience))
 				continue
 			}
 			words = append(words, inWords(typ, buf[pg.HeaderSize:n]))
@@ -164,6 +172,9 @@ func inWords(typ byte, body []byte) string {
 		}
 		e.File, e.Line, e.Routine = "", "", ""
 		e.Where = temporary.ReplaceAllString(e.Where, "pg_temp")
+		if len(e.Message) > 300 {
+			e.Message = fmt.Sprintf("%d bytes, %x", len(e.Message), sha256.Sum256([]byte(e.Message)))
+		}
 		return fmt.Sprintf("%c %s %s %q detail %q hint %q at %q where %q %s", typ, e.Severity, e.Code, e.Message, e.Detail, e.Hint, e.Position, e.Where, e.Constraint)
 	case typ == 'A': // the sender's process
 		return fmt.Sprintf("A %q", body[4:])
@@ -188,27 +199,33 @@ func withoutTables(body []byte) []byte {
 	return out
 }
 
+// sideBySide shows where two transcripts differ, and a few lines before.
 func sideBySide(a, b []string) string {
+	const most, before = 40, 5
 	var s strings.Builder
-	first := 0
-	for first < min(len(a), len(b)) && a[first] == b[first] {
-		first++
-	}
-	for i := max(0, first-10); i < max(len(a), len(b)); i++ {
+	shown, differ := 0, 0
+	for i := range max(len(a), len(b)) {
 		left, right := "(nothing)", "(nothing)"
 		if i < len(a) {
-			left = a[i][:min(len(a[i]), 300)]
+			left = a[i]
 		}
 		if i < len(b) {
-			right = b[i][:min(len(b[i]), 300)]
+			right = b[i]
 		}
 		if left == right {
-			fmt.Fprintf(&s, "  %s\n", left)
 			continue
 		}
-		fmt.Fprintf(&s, "- %s\n+ %s\n", left, right)
+		if differ++; differ > most {
+			continue
+		}
+		end := min(i, len(a))
+		for _, same := range a[min(max(shown, i-before), end):end] {
+			fmt.Fprintf(&s, "  %.300s\n", same)
+		}
+		fmt.Fprintf(&s, "- %.300s\n+ %.300s\n", left, right)
+		shown = i + 1
 	}
-	return s.String()
+	return s.String() + fmt.Sprintf("%d of %d and %d lines differ", differ, len(a), len(b))
 }
 
 // The messages that stories are made of.

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -76,7 +75,7 @@ func TestClosestReplicaKilled(t *testing.T) {
 			}
 		})
 	}
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if reads.Load() < 500 {
 			return errors.New("too few reads")
 		}
@@ -86,7 +85,7 @@ func TestClosestReplicaKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	killed.Store(true)
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if after.Load() < 500 {
 			return errors.New("reads do not go on")
 		}
@@ -109,7 +108,7 @@ func TestWriteLost(t *testing.T) {
 		_, err := conn.Exec(context.Background(), "INSERT INTO notes SELECT 1, pg_sleep(20)::text")
 		done <- err
 	}()
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		c, err := shards[0].primary.Conn(ctxOf(t))
 		if err != nil {
 			return err
@@ -129,7 +128,7 @@ func TestWriteLost(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	// The session lives on, and reads find the replica.
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		_, err := conn.Exec(ctxOf(t), "SELECT count(*) FROM notes")
 		return err
 	})
@@ -234,7 +233,7 @@ func TestLoginPastASilentBackend(t *testing.T) {
 		shard := fmt.Sprintf("shard_%d", i+1)
 		r.announce(rib.Backend{Name: shard + "-a-silent", Shard: shard, Region: "fra", Addr: silent.Addr().String(), SystemID: s.primary.SystemID()}, rib.Replica)
 	}
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		for _, hop := range r.handle.Load().Slot("shard_1").Candidates().Reads {
 			if hop.Backend.Name == "shard_1-a-silent" {
 				return nil

@@ -84,7 +84,7 @@ func TestEveryRequestHasOneAnswer(t *testing.T) {
 		wg.Go(func() {
 			defer h.Conn.Close()
 			ask := func(request []byte) string {
-				h.Conn.SetDeadline(time.Now().Add(20 * time.Second))
+				h.Conn.SetDeadline(time.Now().Add(patience))
 				if _, err := h.Conn.Write(request); err != nil {
 					return err.Error()
 				}
@@ -116,7 +116,7 @@ func TestEveryRequestHasOneAnswer(t *testing.T) {
 	}
 	for round := range 6 {
 		from := answers.Load()
-		pgtest.Eventually(t, 20*time.Second, func() error {
+		pgtest.Eventually(t, patience, func() error {
 			if answers.Load()-from < 300 {
 				return errors.New("no answers")
 			}

@@ -111,7 +111,7 @@ func TestConnecting(t *testing.T) {
 
 // What a stranger sends before and after it is known: bounded time, a clear last word, and everybody else goes on.
 func TestHostileBytes(t *testing.T) {
-	r := newRig(t, rigOptions{maxFrame: 1 << 20})
+	r := newRig(t, rigOptions{maxFrame: 1 << 20, startup: 5 * time.Second})
 	frame := func(typ byte, length uint32, body string) []byte {
 		b := binary.BigEndian.AppendUint32([]byte{typ}, length)
 		return append(b, body...)
@@ -165,7 +165,7 @@ func TestHostileBytes(t *testing.T) {
 			if c.login { // those that end in a Sync leave the session open: our end of it closes
 				conn.(*net.TCPConn).CloseWrite()
 			}
-			conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			conn.SetReadDeadline(time.Now().Add(patience))
 			last, err := io.ReadAll(conn)
 			if err != nil && errors.Is(err, context.DeadlineExceeded) {
 				t.Fatalf("still open: %v", err)
@@ -184,13 +184,13 @@ func TestHostileBytes(t *testing.T) {
 		t.Errorf("another session: %v", err)
 	}
 	conn.Close(context.Background())
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if s := r.server.Stats(); s.Clients != 0 || s.Sessions != 0 {
 			return errors.New("connections are left over")
 		}
 		return nil
 	})
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		for _, s := range r.pools.Stats() {
 			if s.InUse != 0 {
 				return errors.New("server connections are left in use")
@@ -210,7 +210,7 @@ func TestTooManyClients(t *testing.T) {
 		t.Errorf("the third client: %v", err)
 	}
 	a.Close(ctxOf(t))
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		conn, err := pgconn.Connect(ctxOf(t), r.dsn())
 		if err == nil {
 			conn.Close(ctxOf(t))
@@ -232,11 +232,11 @@ func TestShutdown(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		done <- r.server.Shutdown(ctx)
 	}()
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if _, err := net.DialTimeout("tcp", r.addr, time.Second); err == nil {
 			return errors.New("the node still takes connections")
 		}
@@ -318,7 +318,7 @@ func TestClientDiesInItsAnswer(t *testing.T) {
 		h.Conn.(*net.TCPConn).SetLinger(0)
 		h.Conn.Close()
 	}
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if s := r.server.Stats(); s.Sessions != 0 || s.Clients != 0 {
 			return errors.New("sessions are left over")
 		}
@@ -360,7 +360,7 @@ func TestServerResetsAnIdleTransaction(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	b := rib.Backend{Name: "shard_1-primary", Shard: "shard_1", Region: "far", Addr: ln.Addr().String(), SystemID: shard.primary.SystemID()}
 	r.announce(b, rib.Primary)
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if hops := r.handle.Load().Slot("shard_1").Candidates().Writes; len(hops) != 1 || hops[0].Backend.Addr != b.Addr {
 			return errors.New("the new address is not known yet")
 		}

@@ -79,7 +79,7 @@ func TestClientLimits(t *testing.T) {
 				t.Errorf("%d refusals counted, want 2", n)
 			}
 			first.Close(ctxOf(t))
-			pgtest.Eventually(t, 5*time.Second, func() error {
+			pgtest.Eventually(t, patience, func() error {
 				_, err := r.login(t, "app")
 				return err
 			})
@@ -125,7 +125,7 @@ func TestOperatorsReserve(t *testing.T) {
 	}
 	r.refused(t, "rangefinder")
 	consoles[0].Close(ctxOf(t))
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		_, err := r.login(t, "rangefinder")
 		return err
 	})
@@ -170,7 +170,7 @@ func TestHalfOpenConnections(t *testing.T) {
 	if n := r.counts.limits(wire.RefusedHandshake); n < 18*bound {
 		t.Errorf("%d connections had to go", n)
 	}
-	open[0].SetReadDeadline(time.Now().Add(5 * time.Second))
+	open[0].SetReadDeadline(time.Now().Add(patience))
 	var b [1]byte
 	if _, err := open[0].Read(b[:]); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the oldest is still there: %v", err)
@@ -221,7 +221,7 @@ func TestLoginRate(t *testing.T) {
 	if n := r.counts.limits(wire.RefusedLogin); n < refusals {
 		t.Errorf("%d refusals counted, want at least %d", n, refusals)
 	}
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if err := conn.CancelRequest(ctxOf(t)); err != nil {
 			return err
 		}

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -93,7 +92,7 @@ func TestPauseWaitsAndHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	running(t, "the held statement", held)
-	pgtest.Eventually(t, 5*time.Second, func() error { // they were told to go; PostgreSQL takes its moment
+	pgtest.Eventually(t, patience, func() error { // they were told to go; PostgreSQL takes its moment
 		if n := r.connections(); n != 0 {
 			return fmt.Errorf("%d connections are left", n)
 		}
@@ -322,7 +321,7 @@ func TestPauseUnderLoad(t *testing.T) {
 			t.Errorf("in a PAUSE %d clients are active", n)
 		}
 		r.command(admin, "RESUME app")
-		pgtest.Eventually(t, 10*time.Second, func() error {
+		pgtest.Eventually(t, patience, func() error {
 			if answers.Load() < from+20 {
 				return errors.New("nobody goes on")
 			}

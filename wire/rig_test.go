@@ -99,14 +99,17 @@ func (c *counts) add(m *map[string]int, k string) {
 	(*m)[k]++
 }
 
+// patience is how long tests wait for what must come: on a quiet machine it comes at once, and on a busy one it comes.
+const patience = 30 * time.Second
+
 type rigOptions struct {
 	own      bool // pool_mode = "session"
 	buffered bool // clients are no plain sockets, as with TLS
 	poolSize int
-	wait     time.Duration
-	limits   wire.Limits // nothing: 200 clients
+	wait     time.Duration // 0: patience
+	limits   wire.Limits   // nothing: 200 clients
 	maxFrame int
-	startup  time.Duration
+	startup  time.Duration  // 0: patience
 	shards   []shardServers // instead of the shared ones
 	backends []rib.Backend  // more of them, announced as primaries that are up
 }
@@ -125,13 +128,13 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		o.poolSize = 20
 	}
 	if o.wait == 0 {
-		o.wait = 5 * time.Second
+		o.wait = patience
+	}
+	if o.startup == 0 {
+		o.startup = patience
 	}
 	if o.limits.Clients == 0 {
 		o.limits.Clients = 200
-	}
-	if o.startup == 0 {
-		o.startup = 3 * time.Second
 	}
 	if o.maxFrame == 0 {
 		o.maxFrame = 16 << 20
@@ -174,7 +177,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		testUser: {Shadow: pg.NewShadow(testUser, testPassword), Credential: pg.Password(testPassword)},
 	}})
 	r.pools = pool.New(pool.Config{
-		Limits: pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute}, ConnectTimeout: 5 * time.Second,
+		Limits: pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute}, ConnectTimeout: patience,
 		Dial:       new(net.Dialer).DialContext,
 		Credential: func(id pool.Identity) pg.Credential { return guard.Credential(id.User, id.Database) },
 		Report: func(backend string, err error) {
@@ -203,7 +206,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	served := make(chan error, 1)
 	go func() { served <- r.server.Serve(ln) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		r.server.Shutdown(ctx)
 		if err := <-served; err != nil {
@@ -211,7 +214,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		}
 		r.pools.Close()
 	})
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		for _, name := range names {
 			s := r.handle.Load().Slot(name)
 			if s == nil || len(s.Candidates().Writes) == 0 {
@@ -307,7 +310,7 @@ func (r *rig) keyOn(shard string, from int64) int64 {
 
 func ctxOf(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -324,7 +327,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 // busy waits until n server connections are lent out.
 func (r *rig) busy(t *testing.T, n int) {
 	t.Helper()
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		used := 0
 		for _, s := range r.pools.Stats() {
 			used += s.InUse

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -31,7 +30,7 @@ func TestClientVanishesInTheMiddleOfRows(t *testing.T) {
 		}
 		socket.SetLinger(0) // a reset, as after a crash
 		socket.Close()
-		pgtest.Eventually(t, 20*time.Second, func() error {
+		pgtest.Eventually(t, patience, func() error {
 			s := r.server.Snapshot()
 			for _, c := range s.Clients {
 				if c.ID == hijacked.PID {
