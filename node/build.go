@@ -108,7 +108,7 @@ func (n *Node) buildServer() *wire.Server {
 	n.pools = pool.New(pool.Config{
 		Limits: n.setup.Load().poolLimits(), ConnectTimeout: connectTimeout,
 		Dial: n.dialer.DialContext, TLS: n.backendTLS, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
-		Credential: func(id pool.Identity) pg.Credential { return n.guard.Credential(id.User, id.Database) },
+		Credential: n.credential, Refused: func(ctx context.Context, id pool.Identity) { n.guard.Refused(ctx, id.User, id.Database) },
 	})
 	n.pools.Open()
 	n.opened("pools", func() error { n.pools.Close(); return nil })
@@ -117,6 +117,14 @@ func (n *Node) buildServer() *wire.Server {
 		FIB: n.fib, Planner: n.planner, Pools: n.pools, Guard: n.guard, Node: n.state.Node, ForwardCancel: n.forwardCancel,
 		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Live: n.serverLive(n.setup.Load()),
 	})
+}
+
+// credential is what a backend is shown.
+func (n *Node) credential(id pool.Identity) pg.Credential {
+	if id.Own {
+		return n.guard.Asking()
+	}
+	return n.guard.Credential(id.User, id.Database)
 }
 
 // connectTimeout bounds a connection to a backend, with authentication. Beyond it another backend is the better answer.

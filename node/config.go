@@ -27,6 +27,7 @@ type Config struct {
 	Limits         Limits     `toml:"limits" live:"yes" comment:"Bounds on what clients may ask for."`
 	Console        Console    `toml:"console" live:"yes" comment:"The admin database: psql with the database rangefinder."`
 	HBA            []HBA      `toml:"hba" live:"yes" comment:"Who may come in how, the console included, as in pg_hba.conf: the first rule that matches counts, and whom none matches is refused. No rule: scram-sha-256 for everybody."`
+	Auth           Auth       `toml:"auth" live:"yes" comment:"Users that are not under [[users]]: a backend is asked what it keeps of their password."`
 	Databases      []Listing  `toml:"databases" live:"yes" comment:"Databases that clients may name."`
 	Users          []User     `toml:"users" live:"yes" comment:"Users that clients may log in as; the same name and password are used on the backends."`
 	Backends       []Backend  `toml:"backends" live:"yes" comment:"The PostgreSQL servers near this node. Other nodes hear of them by gossip."`
@@ -73,7 +74,9 @@ type Listing struct {
 type User struct {
 	Name string `toml:"name"`
 	SecretRef
-	MaxClients *int `toml:"max_clients" comment:"Sessions of this user at once on this node. 0: no limit of its own. Not given: limits.user_clients."`
+	VerifierEnv  string `toml:"verifier_env" comment:"Instead of the password: name of the environment variable that holds what PostgreSQL keeps of it (rolpassword in pg_authid, alike on every shard). Backends are then met with what the user's login shows. Empty: see verifier_file."`
+	VerifierFile string `toml:"verifier_file" comment:"File that holds it. Empty: see verifier_env."`
+	MaxClients   *int   `toml:"max_clients" comment:"Sessions of this user at once on this node. 0: no limit of its own. Not given: limits.user_clients."`
 }
 
 // HBA is one rule of who may come in how.
@@ -83,6 +86,16 @@ type HBA struct {
 	Users      []string `toml:"users" comment:"Users that the client may have named. Empty, or all: every one."`
 	Address    string   `toml:"address" comment:"The client's network, for example 10.0.0.0/8, or its address. Empty, or all: any."`
 	Method     string   `toml:"method" comment:"trust, password (in clear text: over TLS or loopback), md5, scram-sha-256, cert (a certificate from tls.client_ca_file whose common name is the user) or reject."`
+}
+
+// Auth is how users are found that the configuration does not list.
+type Auth struct {
+	User string `toml:"user" comment:"PostgreSQL user that runs the query. Empty: only users under [[users]] can log in by a password."`
+	SecretRef
+	Query    string   `toml:"query" comment:"$1 is the user's name; it gives one row, of the name and the stored password (a SCRAM-SHA-256 verifier or an MD5 hash), or none. The default needs a superuser; a function of his, SECURITY DEFINER, does for anybody."`
+	Database string   `toml:"database" comment:"Where it runs, on the closest backend of that database's shards. Empty: in the database that the client names."`
+	Lifetime Duration `toml:"lifetime" comment:"How long an answer holds; a login that fails makes it be asked for again after one second."`
+	Timeout  Duration `toml:"timeout" comment:"How long a login waits for the answer."`
 }
 
 // Backend is one PostgreSQL server near this node.
@@ -154,6 +167,9 @@ type Lab struct {
 	RTT Duration `toml:"rtt" comment:"Round trip added: half of it on the way there, half on the way back."`
 }
 
+// defaultAuthQuery finds users as PostgreSQL itself would let them in.
+const defaultAuthQuery = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
+
 // Defaults is the configuration before any file or flag.
 func Defaults() Config {
 	return Config{
@@ -162,6 +178,7 @@ func Defaults() Config {
 		DrainTimeout: Duration{10 * time.Second},
 		Ports:        Ports{Postgres: 6432, Cluster: 7946, HTTP: 8080},
 		Log:          Log{Level: "info", Format: "text"},
+		Auth:         Auth{Query: defaultAuthQuery, Lifetime: Duration{30 * time.Second}, Timeout: Duration{3 * time.Second}},
 		Probe:        Probe{Database: "postgres", Interval: Duration{time.Second}, Timeout: Duration{time.Second}, Fall: 3, Rise: 2},
 		TLS:          TLS{MinVersion: "1.2"},
 		BackendTLS:   BackendTLS{Mode: "disable"},

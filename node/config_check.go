@@ -114,6 +114,7 @@ func (cfg *Config) check(at map[string]position) []Problem {
 	c.clients(cfg)
 	c.tls(cfg)
 	c.hba(cfg)
+	c.auth(cfg)
 	c.backends(cfg)
 	c.numbers(cfg)
 	for i, lab := range cfg.Lab {
@@ -197,12 +198,18 @@ func (c *checker) clients(cfg *Config) {
 		}
 		users[u.Name] = true
 		c.secret(key, u.SecretRef)
-		if !u.given() {
+		verifier := u.VerifierEnv != "" || u.VerifierFile != ""
+		switch {
+		case !u.given() && !verifier:
 			c.fail(key+".password_env", fmt.Sprintf("user %q has no password", u.Name), "add password_env or password_file")
+		case u.given() && verifier:
+			c.fail(key+".verifier_file", fmt.Sprintf("user %q has a password and a verifier", u.Name), "keep one of them")
+		case u.VerifierEnv != "" && u.VerifierFile != "":
+			c.fail(key+".verifier_file", key+": verifier_env and verifier_file are both given", "keep one of them")
 		}
 	}
 	for i, name := range cfg.Console.Users {
-		if !users[name] && len(cfg.HBA) == 0 { // rules may let in by other means than a password
+		if !users[name] && len(cfg.HBA) == 0 && cfg.Auth.User == "" { // rules may let in by other means, backends may know him
 			c.fail(fmt.Sprintf("console.users[%d]", i), fmt.Sprintf("console.users: nobody can log in as %q", name), "list the user under [[users]] too")
 		}
 	}

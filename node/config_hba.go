@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"rangefinder/wire/auth"
 	"rangefinder/wire/pg"
@@ -35,5 +36,30 @@ func (c *checker) hba(cfg *Config) {
 		case r.Connection == auth.Encrypted && cfg.TLS.CertFile == "":
 			c.fail(key+".connection", key+".connection: hostssl matches nobody without TLS", "give tls.cert_file and tls.key_file")
 		}
+	}
+}
+
+// auth checks how users are found that are not listed.
+func (c *checker) auth(cfg *Config) {
+	a := cfg.Auth
+	c.secret("auth", a.SecretRef)
+	if a.User == "" {
+		if a.given() || a.Database != "" || a.Query != defaultAuthQuery {
+			c.fail("auth.user", "auth.user is missing: who asks the backends?", "name a PostgreSQL user that may run auth.query")
+		}
+		return
+	}
+	c.pgName("auth.user", a.User)
+	if a.Database != "" {
+		c.pgName("auth.database", a.Database)
+	}
+	if !strings.Contains(a.Query, "$1") {
+		c.fail("auth.query", "auth.query does not ask about anybody", "write $1 where the user's name belongs")
+	}
+	if a.Lifetime.Duration <= 0 {
+		c.fail("auth.lifetime", "auth.lifetime must be more than 0s", "")
+	}
+	if a.Timeout.Duration <= 0 {
+		c.fail("auth.timeout", "auth.timeout must be more than 0s", "")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"rangefinder/node/port"
+	"rangefinder/wire/pg"
 )
 
 // maxConfig bounds the configuration file, in bytes.
@@ -69,10 +70,10 @@ func readConfig(file string) ([]byte, error) {
 
 // relativeTo makes the file's relative paths relative to its directory.
 func (cfg *Config) relativeTo(dir string) {
-	paths := []*string{&cfg.DataDir, &cfg.ClusterKeyFile, &cfg.Probe.PasswordFile, &cfg.Admin.PasswordFile,
+	paths := []*string{&cfg.DataDir, &cfg.ClusterKeyFile, &cfg.Probe.PasswordFile, &cfg.Admin.PasswordFile, &cfg.Auth.PasswordFile,
 		&cfg.TLS.CertFile, &cfg.TLS.KeyFile, &cfg.TLS.ClientCAFile, &cfg.BackendTLS.CAFile}
 	for i := range cfg.Users {
-		paths = append(paths, &cfg.Users[i].PasswordFile)
+		paths = append(paths, &cfg.Users[i].PasswordFile, &cfg.Users[i].VerifierFile)
 	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
@@ -84,9 +85,11 @@ func (cfg *Config) relativeTo(dir string) {
 // Secrets are what the configuration only refers to.
 type Secrets struct {
 	ClusterKey []byte            // 32 bytes, nil if none is configured
-	Users      map[string]Secret // by user name
+	Users      map[string]Secret // passwords, by user name
+	Verifiers  map[string]Secret // of users without one: what pg.ParseShadow takes
 	Probe      Secret
 	Admin      Secret
+	Auth       Secret
 }
 
 // Format keeps keys and passwords out of whatever prints the whole struct, whichever verb it uses.
@@ -135,10 +138,21 @@ func (cfg *Config) readSecrets(getenv func(string) (string, bool), c *checker) (
 		}
 	}
 	s.Users = make(map[string]Secret, len(cfg.Users))
+	s.Verifiers = make(map[string]Secret)
 	for i, u := range cfg.Users {
-		s.Users[u.Name] = read(fmt.Sprintf("users[%d].password", i), fmt.Sprintf("users[%d] (%s)", i, u.Name), u.PasswordEnv, u.PasswordFile)
+		key, name := fmt.Sprintf("users[%d]", i), fmt.Sprintf("users[%d] (%s)", i, u.Name)
+		if u.VerifierEnv == "" && u.VerifierFile == "" {
+			s.Users[u.Name] = read(key+".password", name, u.PasswordEnv, u.PasswordFile)
+			continue
+		}
+		verifier := read(key+".verifier", name, u.VerifierEnv, u.VerifierFile)
+		if _, err := pg.ParseShadow(verifier.Reveal()); err != nil && verifier.Set() {
+			c.fail(key+".verifier_file", name+": "+err.Error(), "take rolpassword from pg_authid, as it stands")
+		}
+		s.Verifiers[u.Name] = verifier
 	}
 	s.Probe = read("probe.password", "probe", cfg.Probe.PasswordEnv, cfg.Probe.PasswordFile)
+	s.Auth = read("auth.password", "auth", cfg.Auth.PasswordEnv, cfg.Auth.PasswordFile)
 	s.Admin = read("admin.password", "admin", cfg.Admin.PasswordEnv, cfg.Admin.PasswordFile)
 	return s, warnings
 }

@@ -128,7 +128,9 @@ func New(cfg Config, o Options) (*Node, error) {
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}
 	n.setup.Store(first)
-	n.guard = auth.NewGuard(first.policy)
+	n.guard = auth.NewGuard(first.policy, func(ctx context.Context, q *auth.Query, database, user string) (string, bool, error) {
+		return n.server.AskStored(ctx, q, database, user) // there since before anybody could ask
+	})
 	n.metrics = newMetrics(n.gauges)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	for _, l := range cfg.Lab {
@@ -184,7 +186,7 @@ func (n *Node) warn() {
 	if len(n.cfg().Databases) == 0 {
 		n.log.Warn("no [[databases]]: no client can connect")
 	}
-	if len(n.cfg().Users)+len(n.cfg().HBA) == 0 {
+	if len(n.cfg().Users)+len(n.cfg().HBA) == 0 && n.cfg().Auth.User == "" {
 		n.log.Warn("no [[users]]: no client can log in")
 	}
 }

@@ -227,6 +227,10 @@ func diffSecrets(old, next *setup) (list []ConfigChange) {
 	for _, u := range next.cfg.Users {
 		add("users["+u.Name+"].password", old.secrets.Users[u.Name], next.secrets.Users[u.Name])
 	}
+	for _, u := range next.cfg.Users {
+		add("users["+u.Name+"].verifier", old.secrets.Verifiers[u.Name], next.secrets.Verifiers[u.Name])
+	}
+	add("auth.password", old.secrets.Auth, next.secrets.Auth)
 	add("probe.password", old.secrets.Probe, next.secrets.Probe)
 	add("admin.password", old.secrets.Admin, next.secrets.Admin)
 	return list

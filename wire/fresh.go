@@ -97,11 +97,31 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 }
 
 // ask runs a text of ours on a connection and returns the first value of its last row.
-func ask(conn *pool.Conn, sql string) (string, error) {
+func ask(conn *pool.Conn, sql string) (value string, err error) {
 	if _, err := conn.Net.Write(pg.AppendQuery(nil, sql)); err != nil {
 		return "", err
 	}
-	value := ""
+	err = readAnswer(conn, 1<<20, func(typ byte, body []byte) error {
+		switch typ {
+		case pg.TypeDataRow: // one column: its count, its length, its text
+			if len(body) > 6 {
+				value = string(body[6:])
+			}
+		case pg.TypeErrorResponse:
+			e, err := pg.DecodeError(body)
+			if err != nil {
+				return err
+			}
+			return e
+		}
+		return nil
+	})
+	return value, err
+}
+
+// readAnswer hands on what a server says up to its ReadyForQuery, in messages of up to most bytes, until handle returns an error.
+// Bodies are valid until handle returns.
+func readAnswer(conn *pool.Conn, most int, handle func(typ byte, body []byte) error) error {
 	var buf []byte
 	for {
 		if len(buf) == cap(buf) {
@@ -111,37 +131,31 @@ func ask(conn *pool.Conn, sql string) (string, error) {
 		}
 		n, err := conn.Net.Read(buf[len(buf):cap(buf)])
 		if n == 0 && err != nil {
-			return "", err
+			return err
 		}
 		buf = buf[:len(buf)+n]
 		for {
-			typ, n, err := pg.Next(buf, 1<<20)
+			typ, n, err := pg.Next(buf, most)
 			if err != nil {
-				return "", err
+				return err
 			}
 			if n == 0 {
 				break
 			}
 			body := buf[pg.HeaderSize:n]
 			switch typ {
-			case 'S':
+			case pg.TypeReadyForQuery:
+				return nil
+			case pg.TypeParameterStatus:
 				name, v, err := pg.DecodeParameterStatus(body)
 				if err != nil {
-					return "", err
+					return err
 				}
 				conn.Params[name] = v
-			case 'D': // one column: its count, its length, its text
-				if len(body) > 6 {
-					value = string(body[6:])
+			default:
+				if err := handle(typ, body); err != nil {
+					return err
 				}
-			case 'E':
-				e, err := pg.DecodeError(body)
-				if err != nil {
-					return "", err
-				}
-				return "", e
-			case 'Z':
-				return value, nil
 			}
 			buf = buf[n:]
 		}

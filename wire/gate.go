@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,18 @@ func (g *gate) enter() *pause {
 		g.leave()
 	}
 	return p
+}
+
+// enterWithin lets in what is asked for a client that is not known yet, as long as ctx lasts.
+func (g *gate) enterWithin(ctx context.Context) error {
+	for p := g.enter(); p != nil; p = g.enter() {
+		select {
+		case <-p.over:
+		case <-ctx.Done():
+			return fmt.Errorf("the database is paused: %w", ctx.Err())
+		}
+	}
+	return nil
 }
 
 // leave is called when the server connection is back in its pool, or closed.

@@ -35,7 +35,7 @@ type live struct {
 func (s *Server) Reload(next Live) {
 	l := &live{Live: next, rules: make(map[string]sqlkey.DatabaseRule)}
 	l.accept = pg.AcceptConfig{
-		Rule: s.cfg.Guard.Rule, Lookup: s.cfg.Guard.Lookup, Timeout: next.StartupTimeout, TLS: next.TLS, RequireTLS: next.RequireTLS,
+		Rule: s.cfg.Guard.Rule, Lookup: s.cfg.Guard.Lookup, Wrong: s.cfg.Guard.Wrong, Timeout: next.StartupTimeout, TLS: next.TLS, RequireTLS: next.RequireTLS,
 		MaxMinor: newestMinor, MockSecret: s.mock, Login: s.mayLogIn, Admit: s.mayTry,
 	}
 	l.env = env{

@@ -175,7 +175,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 
 	guard := auth.NewGuard(&auth.Policy{Users: map[string]auth.User{
 		testUser: {Shadow: pg.NewShadow(testUser, testPassword), Credential: pg.Password(testPassword)},
-	}})
+	}}, nil)
 	r.pools = pool.New(pool.Config{
 		Limits: pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute}, ConnectTimeout: patience,
 		Dial:       new(net.Dialer).DialContext,

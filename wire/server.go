@@ -195,6 +195,7 @@ func (s *Server) serve(conn net.Conn) {
 		s.cancelRequest(client.Startup.PID, client.Startup.Secret)
 		return
 	}
+	s.cfg.Guard.Admitted(client.User, client.Database, client.Shown)
 	if client.Database == console.Name {
 		s.serveConsole(conn, client, l)
 		return

@@ -71,6 +71,8 @@ type AcceptConfig struct {
 	// With an error the Shadow says only what the exchange is to look like: of its kind, or of a verifier. An *Error is told to
 	// the client. ctx ends with the time for the whole of Accept.
 	Lookup func(context.Context, *Peer) (Shadow, error)
+	// Wrong is told whose password did not fit, or who is unknown; nil: nobody is. It must not take long.
+	Wrong func(*Peer)
 	// Timeout bounds the whole of Accept; 0 is DefaultAcceptTimeout.
 	Timeout time.Duration
 	// MaxMinor is the newest minor version of protocol 3 to agree to: 0, or 2 where BackendKeyData may be long.

@@ -99,6 +99,18 @@ func (b *Bind) NumResults() int { return len(b.results) / 2 }
 // Result is the result format code with that 0-based index, which must be below NumResults.
 func (b *Bind) Result(i int) int16 { return int16(binary.BigEndian.Uint16(b.results[2*i:])) }
 
+// AppendBindText appends a Bind frame of the unnamed statement and portal: parameters and results in text form.
+func AppendBindText(dst []byte, params ...string) []byte {
+	dst, start := begin(dst, TypeBind)
+	dst = append(dst, 0, 0, 0, 0)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(params)))
+	for _, p := range params {
+		dst = binary.BigEndian.AppendUint32(dst, uint32(len(p)))
+		dst = append(dst, p...)
+	}
+	return finish(append(dst, 0, 0), start)
+}
+
 // AppendBindRenamed appends b as a whole Bind frame under another statement's name, which must not hold a NUL. Every
 // other byte is as it came.
 func AppendBindRenamed(dst []byte, b *Bind, statement string) []byte {

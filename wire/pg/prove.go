@@ -39,6 +39,9 @@ func (a *acceptor) byPassword(ctx context.Context, method string, p *Peer) error
 	}
 	if cause != nil {
 		like := s
+		if like.scram.iterations > 0 { // which the client is told
+			mock.iterations = like.scram.iterations
+		}
 		s = Shadow{scram: mock}
 		if like.md5 != "" { // of nobody
 			s.md5 = hex.EncodeToString(mock.storedKey[:md5.Size])
@@ -70,6 +73,9 @@ func (a *acceptor) byPassword(ctx context.Context, method string, p *Peer) error
 	if !ok || cause != nil {
 		if cause == nil {
 			cause = ErrWrongPassword
+		}
+		if a.cfg.Wrong != nil {
+			a.cfg.Wrong(p)
 		}
 		return fmt.Errorf("%w: %w", Errorf(CodeInvalidPassword, "password authentication failed for user \"%s\"", p.User).Fatal(), cause)
 	}

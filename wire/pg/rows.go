@@ -46,6 +46,25 @@ func AppendDataRow(dst []byte, values [][]byte) []byte {
 	return finish(dst, start)
 }
 
+// DecodeDataRow is the values of a DataRow's body, which they alias; nil is NULL.
+func DecodeDataRow(body []byte) ([][]byte, error) {
+	r := reader{rest: body}
+	count := int(r.uint16())
+	if 4*count > len(r.rest) { // before room is made for what a count merely claims
+		r.fail("insufficient data left in message")
+		return nil, r.err
+	}
+	values := make([][]byte, 0, count)
+	for range count {
+		var v []byte
+		if n := int32(r.uint32()); n != -1 {
+			v = r.take(int64(n)) // any other negative length is refused
+		}
+		values = append(values, v)
+	}
+	return values, r.end()
+}
+
 // AppendNoParameters appends a ParameterDescription frame of a statement without parameters.
 func AppendNoParameters(dst []byte) []byte {
 	return append(dst, TypeParameterDescription, 0, 0, 0, 6, 0, 0)

@@ -53,6 +53,7 @@ type Conn struct {
 type Identity struct {
 	User     string
 	Database string
+	Own      bool // the node's own, never lent to a client: what it is authenticated with is no client's
 }
 
 func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn {

@@ -26,6 +26,7 @@ type Config struct {
 	Dial           Dialer
 	TLS            func(addr string) *tls.Config   // of connections and cancel requests to that backend; nil, or if it returns nil: clear text
 	Credential     func(Identity) pg.Credential    // what a backend is shown; zero: nothing, which is enough for one that trusts this node
+	Refused        func(context.Context, Identity) // a backend did not take what it was shown, or asked for more; nil: nobody is told
 	Report         func(backend string, err error) // a backend could not be reached: this node's own evidence
 	Logger         *slog.Logger
 }
@@ -358,6 +359,9 @@ func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity)
 		bp.failures.Add(1)
 		bp.forget(nil)
 		ce := &ConnectError{Backend: bp.name, Shard: b.Shard, Addr: bp.addr, Identity: id, Err: err}
+		if ce.Login() && !id.Own && bp.cfg.Refused != nil {
+			bp.cfg.Refused(ctx, id)
+		}
 		// A client that went away says nothing of the backend.
 		if ctx.Err() == nil && ce.Elsewhere() && bp.cfg.Report != nil {
 			var pe *pg.Error
