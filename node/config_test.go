@@ -133,7 +133,8 @@ func TestMistakesAreNamed(t *testing.T) {
 				"F:5:1: probe.fall must be at least 1, not 0\n" +
 				"F:3:1: pool.size must be at least 1, not 0"},
 		{"pool mode", "region = \"fra\"\n[[databases]]\nname = \"app\"\npool_mode = \"statement\"",
-			`F:4:1: databases[0].pool_mode: "statement" is not one of transaction, session`},
+			"F:4:1: databases[0].pool_mode: \"statement\" is unknown; use one of transaction, session\n" +
+				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it needs no right on any table"},
 		{"limits", goodConfig + "[limits]\nclients = -1\nuser_clients = -1\ndatabase_clients = -1\nhandshakes = -1\nlogins = -1\n[[users]]\nname = \"x\"\npassword_env = \"X\"\nmax_clients = -1\n[[databases]]\nname = \"y\"\nmax_clients = \"many\"",
 			"F:33:15: databases[1].max_clients must be a whole number, not a string"},
 		{"negative limits", goodConfig + "[limits]\nclients = -1\nuser_clients = -1\ndatabase_clients = -1\nhandshakes = -1\nlogins = -1\n[[users]]\nname = \"x\"\npassword_env = \"X\"\nmax_clients = -1\n[[databases]]\nname = \"y\"\nmax_clients = -1",
