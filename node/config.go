@@ -67,6 +67,10 @@ type Listing struct {
 	Shard    string `toml:"shard" comment:"Where tables that no keyspace names live. Empty: such tables cannot be used."`
 	PoolMode string `toml:"pool_mode" comment:"transaction: server connections are shared from one transaction to the next. session: a client keeps its connection, to a primary, from the first use to its end; on one shard only. Empty: transaction."`
 
+	StatementTimeout         *Duration `toml:"statement_timeout" comment:"Instead of limits.statement_timeout. 0s: none. Not given: as there."`
+	IdleTimeout              *Duration `toml:"idle_timeout" comment:"Instead of limits.idle_timeout. 0s: none. Not given: as there."`
+	IdleInTransactionTimeout *Duration `toml:"idle_in_transaction_timeout" comment:"Instead of limits.idle_in_transaction_timeout. 0s: none. Not given: as there."`
+
 	MaxClients *int `toml:"max_clients" comment:"Sessions of this database at once on this node. 0: no limit of its own. Not given: limits.database_clients."`
 }
 
@@ -152,13 +156,16 @@ type Console struct {
 
 // Limits bounds what clients may ask for.
 type Limits struct {
-	Clients         int      `toml:"clients" comment:"Clients logged in at once on this node; 5 more may use the console. 0: no limit but the operating system's."`
-	UserClients     int      `toml:"user_clients" comment:"Sessions of one user at once on this node. 0: no limit."`
-	DatabaseClients int      `toml:"database_clients" comment:"Sessions of one database at once on this node. 0: no limit."`
-	Handshakes      int      `toml:"handshakes" comment:"Connections at once that have not logged in yet, apart from clients. Beyond it the oldest of them is closed. 0: no limit."`
-	Logins          int      `toml:"logins" comment:"Logins a second from one address (IPv6: from one /64 network), and ten times that at once. 0: no limit."`
-	StartupTimeout  Duration `toml:"startup_timeout" comment:"Time from the first byte to a finished login."`
-	Frame           Size     `toml:"frame" comment:"Largest message a client may send, up to PostgreSQL's own limit of 1GiB."`
+	Clients                  int      `toml:"clients" comment:"Clients logged in at once on this node; 5 more may use the console. 0: no limit but the operating system's."`
+	UserClients              int      `toml:"user_clients" comment:"Sessions of one user at once on this node. 0: no limit."`
+	DatabaseClients          int      `toml:"database_clients" comment:"Sessions of one database at once on this node. 0: no limit."`
+	Handshakes               int      `toml:"handshakes" comment:"Connections at once that have not logged in yet, apart from clients. Beyond it the oldest of them is closed. 0: no limit."`
+	Logins                   int      `toml:"logins" comment:"Logins a second from one address (IPv6: from one /64 network), and ten times that at once. 0: no limit."`
+	StatementTimeout         Duration `toml:"statement_timeout" comment:"A Query message, or what is sent up to a Sync, is canceled when it has run for this long on a backend. Strikes up to a tenth late, by 20ms at least and 1s at most. 0s: never."`
+	IdleTimeout              Duration `toml:"idle_timeout" comment:"A client that has sent nothing for this long outside a transaction is disconnected (57P05). As late as statement_timeout. 0s: never."`
+	IdleInTransactionTimeout Duration `toml:"idle_in_transaction_timeout" comment:"The same in a transaction, which is rolled back (25P03). 0s: never."`
+	StartupTimeout           Duration `toml:"startup_timeout" comment:"Time from the first byte to a finished login."`
+	Frame                    Size     `toml:"frame" comment:"Largest message a client may send, up to PostgreSQL's own limit of 1GiB."`
 }
 
 // Lab is a delay injected for demos and tests.

@@ -1,13 +1,21 @@
 package node
 
-import "rangefinder/wire"
+import (
+	"time"
+
+	"rangefinder/wire"
+)
 
 // clientLimits is the part of the configuration that bounds clients.
 func (cfg *Config) clientLimits() wire.Limits {
 	l := wire.Limits{
 		Clients: cfg.Limits.Clients, User: cfg.Limits.UserClients, Database: cfg.Limits.DatabaseClients,
 		Handshakes: cfg.Limits.Handshakes, Logins: cfg.Limits.Logins,
-		Users: map[string]int{}, Databases: map[string]int{},
+		Users: map[string]int{}, Databases: map[string]int{}, DatabaseTimeouts: map[string]wire.Timeouts{},
+		Timeouts: wire.Timeouts{
+			Statement: cfg.Limits.StatementTimeout.Duration, Idle: cfg.Limits.IdleTimeout.Duration,
+			IdleInTransaction: cfg.Limits.IdleInTransactionTimeout.Duration,
+		},
 	}
 	for _, u := range cfg.Users {
 		if u.MaxClients != nil {
@@ -15,6 +23,16 @@ func (cfg *Config) clientLimits() wire.Limits {
 		}
 	}
 	for _, d := range cfg.Databases {
+		t := l.Timeouts
+		for _, x := range []struct {
+			own *Duration
+			to  *time.Duration
+		}{{d.StatementTimeout, &t.Statement}, {d.IdleTimeout, &t.Idle}, {d.IdleInTransactionTimeout, &t.IdleInTransaction}} {
+			if x.own != nil {
+				*x.to = x.own.Duration
+			}
+		}
+		l.DatabaseTimeouts[d.Name] = t
 		if d.MaxClients != nil {
 			l.Databases[d.Name] = *d.MaxClients
 		}

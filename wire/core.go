@@ -202,6 +202,9 @@ func (c *core) clientSpace() []byte {
 func (c *core) clientRead(n int) {
 	c.in = c.in[:len(c.in)+n]
 	c.tally.received.Add(uint64(n))
+	if n > 0 {
+		c.tally.wake()
+	}
 }
 
 // consume handles the next client frame, or what there is of one that is passed on unseen. It returns false if more bytes

@@ -24,8 +24,9 @@ func (c *core) listens() bool {
 	return c.srv != nil && !c.broken && (c.copyIn || c.looseSync || c.pinned != "")
 }
 
-// listen begins to listen, if there may be something to hear.
+// listen is called before the session waits for its client. It begins to listen, if there may be something to hear.
 func (s *session) listen() {
+	s.core.rest()
 	if s.ear != nil || !s.core.listens() {
 		return
 	}

@@ -17,6 +17,9 @@ type Limits struct {
 	Databases  map[string]int // of these databases instead
 	Handshakes int            // connections that have not logged in yet: beyond it the oldest one is closed
 	Logins     int            // a second from one address
+
+	Timeouts         Timeouts            // of all sessions
+	DatabaseTimeouts map[string]Timeouts // of these databases' instead
 }
 
 // Refusal is a kind of limit that a client has met.
@@ -29,11 +32,15 @@ const (
 	RefusedDatabase  Refusal = "database"
 	RefusedHandshake Refusal = "handshakes" // closed, for a newer one to have its place
 	RefusedLogin     Refusal = "logins"
+
+	RefusedStatement Refusal = "statement_timeout"
+	RefusedIdle      Refusal = "idle_timeout"
+	RefusedInBlock   Refusal = "idle_in_transaction_timeout"
 )
 
 // Refusals are all kinds.
 func Refusals() []Refusal {
-	return []Refusal{RefusedClients, RefusedUser, RefusedDatabase, RefusedHandshake, RefusedLogin}
+	return []Refusal{RefusedClients, RefusedUser, RefusedDatabase, RefusedHandshake, RefusedLogin, RefusedStatement, RefusedIdle, RefusedInBlock}
 }
 
 // operatorReserve is how many clients of the console are let in beyond Limits.Clients: when a node is full, somebody must be able

@@ -56,7 +56,7 @@ func (s *session) runRaw(ctx context.Context) bool {
 		case r.over:
 			return true
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			// The ear woke us, or Shutdown: to end at once, or to end where the session next waits for its client.
+			// The ear woke us, or the sweeper, or Shutdown: to end at once, or to end where the session next waits for its client.
 			if !s.goesOn() {
 				return true
 			}
@@ -113,6 +113,9 @@ func (s *session) readRaw() bool {
 	case n > 0:
 		c.clientRead(n)
 	case err == syscall.EAGAIN:
+		if s.expire() {
+			return true
+		}
 		s.listen()
 		c.shrink()
 		c.park(&s.server.buffers)
@@ -184,6 +187,7 @@ func (s *session) driveServer(fd uintptr) bool {
 // while this goroutine reads: the server may have to write before it has read all of it. False: the connection is lost.
 func (s *session) writeServerRaw(fd int) bool {
 	c := s.core
+	s.heed()
 	if err := s.joinWriter(); err != nil {
 		return s.lostRaw(fd, err)
 	}

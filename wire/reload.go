@@ -57,6 +57,10 @@ func (s *Server) Reload(next Live) {
 		}
 	}
 	s.live.Store(l)
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
 	clear(s.fresh) // whom backends let in may have changed with a password
 }
 

@@ -110,6 +110,7 @@ type rigOptions struct {
 	limits   wire.Limits   // nothing: 200 clients
 	maxFrame int
 	startup  time.Duration  // 0: patience
+	dial     pool.Dialer    // nil: a plain one
 	shards   []shardServers // instead of the shared ones
 	backends []rib.Backend  // more of them, announced as primaries that are up
 }
@@ -135,6 +136,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	}
 	if o.limits.Clients == 0 {
 		o.limits.Clients = 200
+	}
+	if o.dial == nil {
+		o.dial = new(net.Dialer).DialContext
 	}
 	if o.maxFrame == 0 {
 		o.maxFrame = 16 << 20
@@ -178,7 +182,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	}}, nil)
 	r.pools = pool.New(pool.Config{
 		Limits: pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute}, ConnectTimeout: patience,
-		Dial:       new(net.Dialer).DialContext,
+		Dial:       o.dial,
 		Credential: func(id pool.Identity) pg.Credential { return guard.Credential(id.User, id.Database) },
 		Report: func(backend string, err error) {
 			log.Info("evidence", "backend", backend, "err", err)

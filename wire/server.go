@@ -68,6 +68,9 @@ type Server struct {
 	reads   sync.Pool // of *[]byte, for server bytes
 	seats   seats
 	logins  logins
+	sweeper sync.Once
+	changed chan struct{} // capacity 1: other limits are in force
+	cutters chan struct{} // capacity maxCutters: statements that are being canceled
 
 	// guarded by mu
 	mu         sync.Mutex
@@ -86,7 +89,7 @@ type Server struct {
 	stopping context.Context // ends when the server begins to shut down
 	stop     context.CancelFunc
 	done     sync.WaitGroup
-	helpers  sync.WaitGroup // of hubs
+	helpers  sync.WaitGroup // goroutines that are no session
 }
 
 type catalogOf struct {
@@ -107,6 +110,7 @@ func NewServer(cfg Config) *Server {
 	}
 	s.seats.users, s.seats.databases, s.logins.byAddr = make(map[string]int), make(map[string]int), make(map[netip.Addr]*list.Element)
 	_, _ = rand.Read(s.mock) // never fails
+	s.changed, s.cutters = make(chan struct{}, 1), make(chan struct{}, maxCutters)
 	s.stopping, s.stop = context.WithCancel(ctx)
 	s.buffers.New = func() any { return new(buffers) }
 	s.reads.New = func() any { b := make([]byte, serverBuffer); return &b }
@@ -133,6 +137,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
 	s.listeners[ln] = struct{}{}
 	s.mu.Unlock()
+	s.sweeper.Do(func() { s.helpers.Go(s.sweepLoop) })
 	for {
 		conn, err := ln.Accept()
 		if err != nil {

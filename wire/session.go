@@ -36,8 +36,12 @@ type session struct {
 	inbox   *inbox     // nil: it has never listened
 
 	// atomic
-	idle atomic.Bool               // waiting for the client, outside any transaction
-	has  atomic.Pointer[pool.Conn] // the server connection; the server's queue while there is none yet
+	has     atomic.Pointer[pool.Conn] // the server connection; the server's queue while there is none yet
+	expired atomic.Uint64             // the turn in which the session has waited for its client for too long
+	cutting atomic.Bool               // a statement that has run too long is being canceled: the next one must not be sent yet
+
+	// owned by the sweeper
+	seen sighting
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -172,6 +176,7 @@ func (s *session) flushServer() bool {
 	if len(c.toServer) == 0 || c.srv == nil {
 		return true
 	}
+	s.heed()
 	if err := s.joinWriter(); err != nil {
 		c.serverLost(err)
 		return false
@@ -257,9 +262,7 @@ func (s *session) clientGone() {
 func (s *session) readClient() bool {
 	c := s.core
 	for {
-		idle := c.idle()
-		s.idle.Store(idle)
-		if idle && s.server.draining.Load() {
+		if c.idle() && s.server.draining.Load() {
 			c.terminate(errDraining)
 			return true
 		}
@@ -269,15 +272,17 @@ func (s *session) readClient() bool {
 		s.listen()
 		c.shrink()
 		n, err := s.client.Read(c.clientSpace())
-		s.idle.Store(false)
 		c.clientRead(n)
 		switch {
 		case n > 0:
 			return true
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			// The ear woke us, or Shutdown: go if nothing is under way, else go on.
+			// The ear woke us, or the sweeper, or Shutdown: go if nothing is under way, else go on.
 			if !s.goesOn() {
 				c.closing = true
+				return true
+			}
+			if s.expire() {
 				return true
 			}
 		case err != nil:

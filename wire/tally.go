@@ -17,6 +17,34 @@ type tally struct {
 	sent         atomic.Uint64 // bytes to the client
 	asked        atomic.Int64  // when its last statement was planned, in Unix nanoseconds; 0: none yet
 	pin          atomic.Pointer[string]
+	turn         atomic.Uint64 // what the session does, in the bits of doing; the others change with every request and every wait
+}
+
+// doing is what a session does, as far as timeouts care.
+type doing uint64
+
+const (
+	busy     doing = iota // it has something to do, or waits for COPY data
+	idle                  // it waits for its client, outside any transaction
+	inBlock               // it waits for its client, in a transaction: also one that no server knows of yet
+	allDoing doing = 3
+)
+
+// wake notes that the client has sent something.
+func (t *tally) wake() {
+	if v := t.turn.Load(); doing(v)&allDoing != busy {
+		t.turn.Store(v&^uint64(allDoing) + uint64(allDoing) + 1)
+	}
+}
+
+// anew notes that the session begins only now with what it has to do.
+func (t *tally) anew() { t.turn.Store(t.turn.Load() + uint64(allDoing) + 1) }
+
+// rest notes that the session waits for its client. A session that still does has not begun to wait anew.
+func (t *tally) rest(d doing) {
+	if v := t.turn.Load(); doing(v)&allDoing != d {
+		t.turn.Store(v&^uint64(allDoing) + uint64(allDoing) + 1 + uint64(d))
+	}
 }
 
 // answered counts an answer of the server, by the transaction status it ended with.

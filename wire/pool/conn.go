@@ -3,6 +3,8 @@ package pool
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -136,15 +138,25 @@ func (c *Conn) bye() {
 }
 
 // Cancel asks the backend to cancel the statement that runs on c. It returns when the backend has taken the request, so that
-// a caller who keeps c until then cannot hit the next borrower's statement.
+// a caller who keeps c until then cannot hit the next borrower's statement. An
+// ErrUnheard means that the request may still arrive, at any time: then c has no next borrower.
 func (c *Conn) Cancel(ctx context.Context) error {
 	cfg := c.home.cfg
 	nc, err := cfg.Dial(ctx, "tcp", c.Backend.Addr)
 	if err != nil {
 		return err
 	}
-	return pg.Cancel(ctx, nc, cfg.tls(c.Backend.Addr), c.PID, c.Secret)
+	if err = pg.Cancel(ctx, nc, cfg.tls(c.Backend.Addr), c.PID, c.Secret); err != nil {
+		c.home.mu.Lock()
+		c.worn = true
+		c.home.mu.Unlock()
+		return fmt.Errorf("%w: %w", ErrUnheard, err)
+	}
+	return nil
 }
+
+// ErrUnheard is that a backend has been sent a cancel request, and not said that it has it.
+var ErrUnheard = errors.New("pool: no answer to a cancel request")
 
 // Statements is the set of prepared statements that a server connection holds under names of ours, oldest use first out.
 type Statements struct {

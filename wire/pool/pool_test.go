@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -256,5 +257,42 @@ func TestStatements(t *testing.T) {
 	s.Clear()
 	if s.Len() != 0 || s.Has("a") {
 		t.Error("Clear left something")
+	}
+}
+
+// A cancel request that may still be on its way must find nobody else's statement.
+func TestUnheardCancel(t *testing.T) {
+	be := newBackend(t)
+	var deaf atomic.Bool
+	r := &rig{b: &rib.Backend{Name: "b", Shard: "s", Addr: be.ln.Addr().String()}}
+	var other net.Conn
+	r.Pools = pool.New(pool.Config{
+		Limits: pool.Limits{Size: 1, Wait: time.Second}, ConnectTimeout: 5 * time.Second,
+		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if deaf.Load() { // taken by nobody
+				var near net.Conn
+				near, other = net.Pipe()
+				go io.Copy(io.Discard, other)
+				return near, nil
+			}
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		},
+		Credential: func(pool.Identity) pg.Credential { return pg.Credential{} },
+	})
+	t.Cleanup(r.Close)
+	c := r.get(t, "u")
+	deaf.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := c.Cancel(ctx); !errors.Is(err, pool.ErrUnheard) {
+		t.Errorf("got %v", err)
+	}
+	deaf.Store(false)
+	other.Close()
+	c.Release()
+	if again := r.get(t, "u"); again == c {
+		t.Error("it was lent again")
+	} else {
+		again.Release()
 	}
 }

@@ -1,0 +1,219 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+)
+
+// Timeouts bound how long a session may do what it does. No timer runs for a statement: sessions note in an atomic what they do, and
+// one goroutine looks at all of them, at least twenty times in the shortest timeout and twice a second. So a timeout strikes up to a
+// tenth of itself late, by 20 ms at least and by a second at most.
+type Timeouts struct {
+	Statement         time.Duration // of a Query, or of all up to a Sync, on a backend; without the wait for a connection; 0: none
+	Idle              time.Duration // of a client outside a transaction; 0: none
+	IdleInTransaction time.Duration // of a client in one; 0: none
+}
+
+const (
+	sweepShort = 10 * time.Millisecond
+	sweepLong  = 500 * time.Millisecond
+	sweepParts = 20
+
+	// maxCutters bounds the cancel requests under way at a time: that many statements may overrun at one stroke.
+	maxCutters = 16
+	// strikeAgain is when a timeout strikes again if the session has not noticed the first time: a cancel request may have come
+	// before its statement, or not at all.
+	strikeAgain = 5 * time.Second
+)
+
+// shortest is the shortest of the timeouts; 0 if there is none.
+func (t Timeouts) shortest() (least time.Duration) {
+	for _, d := range [...]time.Duration{t.Statement, t.Idle, t.IdleInTransaction} {
+		if d > 0 && (least == 0 || d < least) {
+			least = d
+		}
+	}
+	return least
+}
+
+// sweepEvery is how often sessions must be looked at; 0: there is nothing to look for.
+func (l *Limits) sweepEvery() time.Duration {
+	least := l.Timeouts.shortest()
+	for _, t := range l.DatabaseTimeouts {
+		if d := t.shortest(); d > 0 && (least == 0 || d < least) {
+			least = d
+		}
+	}
+	if least == 0 {
+		return 0
+	}
+	return min(max(least/sweepParts, sweepShort), sweepLong)
+}
+
+func (l *Limits) timeouts(database string) Timeouts {
+	if t, ok := l.DatabaseTimeouts[database]; ok {
+		return t
+	}
+	return l.Timeouts
+}
+
+// sweepLoop looks at the sessions until the server has ended them.
+func (s *Server) sweepLoop() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var list []*session
+	for {
+		timer.Stop()
+		if every := s.live.Load().Limits.sweepEvery(); every > 0 {
+			timer.Reset(every)
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.changed:
+		case <-timer.C:
+			list = s.sweep(list[:0])
+			clear(list)
+		}
+	}
+}
+
+// sweep looks at every session once. It returns the list it was given, for the next time.
+func (s *Server) sweep(list []*session) []*session {
+	s.mu.Lock()
+	for _, ses := range s.sessions {
+		list = append(list, ses)
+	}
+	s.mu.Unlock()
+	now, l := time.Now(), &s.live.Load().Limits
+	for _, ses := range list {
+		ses.look(now, l.timeouts(ses.id.Database))
+	}
+	return list
+}
+
+// moment tells what a session does from what it does next: as long as it is the same, the same statement runs, or the same wait
+// for the client goes on.
+type moment struct {
+	turn    uint64
+	queries uint64
+	conn    *pool.Conn
+}
+
+func (s *session) moment() moment {
+	return moment{s.core.tally.turn.Load(), s.core.tally.queries.Load(), s.has.Load()}
+}
+
+// sighting is what the sweeper remembers of a session.
+type sighting struct {
+	moment
+	since time.Time
+	again time.Time // not before this
+}
+
+// look finds out whether a session has done for too long what it does.
+func (s *session) look(now time.Time, t Timeouts) {
+	at := s.moment()
+	if at != s.seen.moment {
+		s.seen = sighting{moment: at, since: now}
+		return
+	}
+	var limit time.Duration
+	switch doing(at.turn) & allDoing {
+	case busy:
+		if at.conn != nil && at.conn != s.server.queue {
+			limit = t.Statement
+		}
+	case idle:
+		limit = t.Idle
+	case inBlock:
+		limit = t.IdleInTransaction
+	}
+	if limit == 0 || now.Sub(s.seen.since) < limit || now.Before(s.seen.again) {
+		return
+	}
+	if doing(at.turn)&allDoing != busy {
+		s.seen.again = now.Add(strikeAgain)
+		s.expired.Store(at.turn)
+		s.client.SetReadDeadline(longAgo) // wakes it; it lifts the deadline, and goes if it still waits: see expire
+		return
+	}
+	select {
+	case s.server.cutters <- struct{}{}:
+		s.seen.again = now.Add(strikeAgain)
+		s.server.helpers.Go(func() {
+			defer func() { <-s.server.cutters }()
+			s.cut(at)
+		})
+	default: // next time
+	}
+}
+
+// cut cancels the statement that runs in that moment, and no other one. The session says that its next statement begins before it
+// looks at cutting, and here it is the other way round: so one of them sees the other. As with a client's cancel request, mu keeps
+// the connection from its next borrower until the backend has taken the request.
+func (s *session) cut(at moment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cutting.Store(true)
+	defer s.cutting.Store(false)
+	if s.running == nil || s.moment() != at {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.server.ctx, cancelTimeout)
+	defer cancel()
+	if err := s.running.Cancel(ctx); err != nil {
+		s.server.log.Warn("could not cancel a statement that runs for too long", "backend", s.running.Backend.Name, "user", s.id.User, "database", s.id.Database, "err", err)
+		if errors.Is(err, pool.ErrUnheard) { // then nothing else may run there, the session's next statement neither
+			s.running.Net.SetDeadline(longAgo)
+		}
+		return
+	}
+	s.server.refusedBy(RefusedStatement)
+}
+
+// heed waits until a cancel request that was meant for an earlier statement has been delivered. It is called before anything is sent
+// to the server.
+func (s *session) heed() {
+	if s.cutting.Load() {
+		s.mu.Lock() // for as long as the request is under way
+		s.mu.Unlock()
+		s.core.tally.anew()
+	}
+}
+
+// expire ends the session if it has waited for its client for too long. It is called when the client has sent nothing.
+func (s *session) expire() bool {
+	v := s.expired.Load()
+	if v == 0 || v != s.core.tally.turn.Load() {
+		return false
+	}
+	t := s.server.live.Load().Limits.timeouts(s.id.Database)
+	if doing(v)&allDoing == idle {
+		s.server.refusedBy(RefusedIdle)
+		s.core.terminate(pg.NewError(pg.CodeIdleSessionTimeout, "terminating connection due to idle-session timeout").
+			WithDetail("The client has sent nothing for " + t.Idle.String() + ".").
+			WithHint("Have the client close connections that it does not use, or raise idle_timeout in [limits] or [[databases]]."))
+		return true
+	}
+	s.server.refusedBy(RefusedInBlock)
+	s.core.terminate(pg.NewError(pg.CodeIdleInTransactionSessionTimeout, "terminating connection due to idle-in-transaction timeout").
+		WithDetail("The client has sent nothing for " + t.IdleInTransaction.String() + ": the transaction is rolled back.").
+		WithHint("End transactions before doing something else, or raise idle_in_transaction_timeout in [limits] or [[databases]]."))
+	return true
+}
+
+// rest notes that the session waits for its client. COPY data that it waits for is part of a statement.
+func (c *core) rest() {
+	switch {
+	case c.copyIn:
+	case c.tx.open || c.srv != nil && (c.status != 'I' || c.serverOpen):
+		c.tally.rest(inBlock)
+	default:
+		c.tally.rest(idle)
+	}
+}
