@@ -42,7 +42,7 @@ func newMetrics(read func() gauges) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "proxy_routing_latency_seconds", Help: "Time to find a statement's plan: what routing adds to it, without the backend's time.",
+			Name: "proxy_routing_latency_seconds", Help: "Time to find where a request goes: what routing adds to it, without the backend's time.",
 			// From a plan found by its text (100 ns) to one parsed afresh (50 us) and a stall.
 			Buckets: []float64{100e-9, 250e-9, 500e-9, 1e-6, 2.5e-6, 5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 10e-3},
 		}),
@@ -54,7 +54,7 @@ func newMetrics(read func() gauges) *metrics {
 	for _, kind := range wire.Refusals() {
 		m.limited.WithLabelValues(string(kind)) // shown from the start, as 0
 	}
-	statements := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_statements_total", Help: "Statements planned, by what they may do."}, []string{"intent"})
+	statements := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_statements_total", Help: "Statements sent to backends, by what they may do."}, []string{"intent"})
 	m.reads, m.writes = statements.WithLabelValues("read"), statements.WithLabelValues("write")
 	m.registry.MustRegister(m.latency, statements, m.refused, m.errors, m.failover, m.limited, newNodeCollector(read),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -65,13 +65,14 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
-// Planned counts a statement and the time it took to find where it goes.
-func (m *metrics) Planned(read bool, took time.Duration) {
+// Routed counts a request's statements and the time it took to find where it goes.
+func (m *metrics) Routed(reads, writes int, took time.Duration) {
 	m.latency.Observe(took.Seconds())
-	if read {
-		m.reads.Inc()
-	} else {
-		m.writes.Inc()
+	if reads > 0 {
+		m.reads.Add(float64(reads))
+	}
+	if writes > 0 {
+		m.writes.Add(float64(writes))
 	}
 }
 

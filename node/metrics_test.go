@@ -12,8 +12,8 @@ func TestMetricsHaveTheirNames(t *testing.T) {
 		return gauges{Sessions: 3, Members: 2, EpochIndex: 7, Failures: 1, GossipUnknown: 5, Ready: true,
 			Pools: []PoolView{{Backend: "b1", InUse: 4, Idle: 2, Waiting: 1, Limit: 20}}, BackendUp: map[string]bool{"b1": true, "b2": false}}
 	})
-	m.Planned(true, 300*time.Nanosecond)
-	m.Planned(false, 40*time.Microsecond)
+	m.Routed(1, 0, 300*time.Nanosecond)
+	m.Routed(0, 1, 40*time.Microsecond)
 	m.BackendError("b1", "08006")
 	m.Failover("b1")
 	m.Refused("0A000")
@@ -47,7 +47,7 @@ func TestMetricsHaveTheirNames(t *testing.T) {
 // TestCountingAllocatesNothing: what is counted on a statement's way must cost it nothing that the collector of garbage sees.
 func TestCountingAllocatesNothing(t *testing.T) {
 	m := newMetrics(func() gauges { return gauges{} })
-	if n := testing.AllocsPerRun(1000, func() { m.Planned(true, time.Microsecond) }); n != 0 {
-		t.Errorf("Planned allocates %v times", n)
+	if n := testing.AllocsPerRun(1000, func() { m.Routed(1, 0, time.Microsecond) }); n != 0 {
+		t.Errorf("Routed allocates %v times", n)
 	}
 }

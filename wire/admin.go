@@ -362,7 +362,7 @@ func (s *Server) Snapshot() *console.Snapshot {
 func (s *session) view() console.Client {
 	c := console.Client{
 		ID: s.pid, User: s.id.User, Database: s.id.Database, State: console.Idle, Addr: s.client.RemoteAddr().String(), Local: s.client.LocalAddr().String(),
-		Connected: s.connected, Requested: s.core.tally.lastAsked(s.connected), TLS: tlsName(s.client),
+		Connected: s.connected, Requested: s.core.tally.lastAsked(s.connected, s.server.made), TLS: tlsName(s.client),
 	}
 	if why := s.core.tally.pin.Load(); why != nil {
 		c.Pinned = *why

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
@@ -348,6 +349,6 @@ func (c *core) notifies() {
 	}
 	c.notified = true
 	for range c.seg.notifies {
-		c.srv.Notifies(c.pid, channel, payload, c.onServer(), c.env.now())
+		c.srv.Notifies(c.pid, channel, payload, c.onServer(), time.Now())
 	}
 }

@@ -30,7 +30,7 @@ type env struct {
 	fib      *fib.Handle
 	planner  *sqlkey.Planner
 	catalog  func(*fib.Table) *sqlkey.Catalog
-	now      func() time.Time
+	now      func() time.Duration // since the server was made; never 0
 	random   func() uint32
 	maxFrame int
 	metrics  Metrics
@@ -67,19 +67,23 @@ type core struct {
 	copyDrop bool     // or not even passed on: the COPY has failed
 
 	// the client's view
-	settings     settings
-	unsynced     settings          // what an error before the next Sync returns to, outside a transaction block
-	unsyncedIn   string            // and what was in force on the server then
-	base         settings          // what the session began with: RESET and DISCARD ALL come back here
-	freshPath    string            // the search_path of a fresh server connection
-	clientParams map[string]string // ParameterStatus as the client knows it
-	stmts        registry
-	tx           transaction
-	lis          *channels // nil: nothing was ever listened to
-	closing      bool
-	lastWrite    time.Time
+	settings   settings
+	unsynced   settings // what an error before the next Sync returns to, outside a transaction block
+	unsyncedIn string   // and what was in force on the server then
+	base       settings // what the session began with: RESET and DISCARD ALL come back here
+	freshPath  string   // the search_path of a fresh server connection
+	params     params   // as the client knows them
+	stmts      registry
+	catalog    *sqlkey.Catalog // what its texts are planned with
+	under      sqlkey.Env      // and under
+	era        uint64          // grows when these two change
+	tx         transaction
+	lis        *channels // nil: nothing was ever listened to
+	closing    bool
+	lastWrite  time.Duration // env.now of it; 0: none that reads still have to follow
 
 	// the request in hand
+	came      time.Duration // env.now of it
 	table     *fib.Table
 	kind      byte // 'Q', 'F', or 'S' for a segment of the extended protocol
 	frame     []byte
@@ -87,6 +91,7 @@ type core struct {
 	batch     []byte
 	ops       []op
 	bind      pg.Bind
+	args      bindArgs
 	keyBuf    rib.Key
 	values    sqlkey.Constants // of the Query in hand
 	uses      []use            // what its text names
@@ -131,7 +136,7 @@ type core struct {
 }
 
 func newCore(e *env, user, db string) *core {
-	return &core{env: e, user: user, db: db, status: 'I', clientParams: make(map[string]string)}
+	return &core{env: e, user: user, db: db, status: 'I'}
 }
 
 // next says what the transport must do next.

@@ -33,7 +33,7 @@ type backend struct {
 
 func newDrive(t testing.TB, client []byte) *drive {
 	c := newCore(testEnv(t), "app", "app")
-	c.clientParams["client_encoding"] = "UTF8"
+	c.params.set("client_encoding", "UTF8")
 	return &drive{t: t, core: c, client: client, conns: make(map[string]*backend), cut: func(n int) int { return n }}
 }
 
@@ -150,10 +150,11 @@ func (d *drive) answer(b *backend, typ byte, body []byte) {
 		}
 		b.out = pg.AppendReady(b.out, b.tx)
 	case 'P':
-		m, err := pg.DecodeParse(body)
+		v, err := pg.DecodeParseView(body)
 		if err != nil {
 			d.t.Fatalf("broken Parse sent: %v", err)
 		}
+		m := v.Copy()
 		d.log = append(d.log, name+" parse "+m.Name[:min(3, len(m.Name))]+" "+m.SQL)
 		if _, taken := b.prepared[m.Name]; taken && m.Name != "" {
 			d.t.Fatalf("%s is asked to prepare %s twice", name, m.Name)

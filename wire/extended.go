@@ -40,7 +40,9 @@ type segment struct {
 	runs     bool           // something in it is executed or bound, not just prepared
 	keeps    bool           // a portal that it binds may be executed by a later segment
 	bound    bool           // it has bound a portal that it has not run to its end yet
-	home     *fib.Slot      // where its statements can be prepared
+	home     *sqlkey.Plan   // what tells where its statements can be prepared
+	reads    int            // statements that are run, by what they may do
+	writes   int
 	undo     []change
 }
 
@@ -64,6 +66,7 @@ func (c *core) endSegment(sync bool) {
 	}
 	c.kind, c.table, c.plan = 'S', c.env.fib.Load(), nil
 	c.seg = segment{sync: sync, read: true}
+	c.begins()
 	if c.lis != nil {
 		c.lis.mark = len(c.lis.pending)
 	}
@@ -106,16 +109,17 @@ func (c *core) sendSegment(n need, sync bool) {
 	}
 	switch {
 	case !c.seg.runs:
-		n.write = false // preparing and describing changes nothing
+		n.write = c.follows() // preparing and describing changes nothing
 	case c.tx.open && (c.seg.keeps || c.seg.bound || !sync):
 		// What it leaves behind lives in the client's transaction: that must be open where the portal is.
 		c.seg.opens, n.write = true, n.write || !c.tx.readOnly
 	case !sync && c.srv == nil:
 		n.write = true // what comes before the Sync runs on the same server, and may write
 	}
-	if n.slot == nil && c.srv == nil {
-		n.slot = c.seg.home
+	if n.slot == nil && c.srv == nil && c.seg.home != nil {
+		n.slot = c.homeOf(c.seg.home)
 	}
+	c.routed()
 	c.dispatch(n)
 }
 
@@ -196,10 +200,16 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 }
 
 func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
-	m, err := pg.DecodeParse(body)
+	v, err := pg.DecodeParseView(body)
 	if err != nil {
 		return need{}, asError(err)
 	}
+	if s := c.stmts.unnamed; s != nil && len(v.Name) == 0 && s.is(&v) { // as many drivers do: the same again
+		o.stmt = s
+		c.replan(s)
+		return c.parsed(o)
+	}
+	m := v.Copy()
 	if m.Name != "" && c.stmts.find([]byte(m.Name)) != nil {
 		return need{}, duplicateStatement(m.Name)
 	}
@@ -207,7 +217,15 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 	if m.Name != "" && c.stmts.full(s) {
 		return need{}, tooManyStatements()
 	}
-	plan := c.lookup(m.SQL)
+	c.replan(s)
+	c.stmts.nextID++
+	s.id, o.stmt = c.stmts.nextID, s
+	return c.parsed(o)
+}
+
+// parsed puts the statement of a Parse into the registry, unless it must not be prepared.
+func (c *core) parsed(o *op) (need, *pg.Error) {
+	plan := o.stmt.plan
 	o.plan = plan
 	if e := c.refusedByState(plan); e != nil {
 		return need{}, e
@@ -218,10 +236,7 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 	if plan.Listen == sqlkey.ListenSeveral {
 		return need{}, pg.NewError(pg.CodeSyntaxError, "cannot insert multiple commands into a prepared statement")
 	}
-	c.stmts.nextID++
-	s.plan, s.id = plan, c.stmts.nextID
-	o.stmt = s
-	c.addStatement(s)
+	c.addStatement(o.stmt)
 	if c.answersTx(plan) || plan.Listen != sqlkey.ListenNone || len(plan.Names) > 0 && plan.Statements == 1 {
 		o.virtual, o.answer = true, parseComplete
 		return need{}, nil
@@ -234,15 +249,17 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 // to go.
 func (c *core) prepareHome(plan *sqlkey.Plan) {
 	c.seg.server = true
-	if c.seg.home != nil {
-		return
+	if c.seg.home == nil && (plan.Target == sqlkey.Unsharded || plan.Target == sqlkey.Keyed) {
+		c.seg.home = plan
 	}
-	switch plan.Target {
-	case sqlkey.Unsharded:
-		c.seg.home = c.table.Slot(plan.Shard)
-	case sqlkey.Keyed:
-		c.seg.home = c.anyOf(plan.Keyspace)
+}
+
+// homeOf picks a shard that has the tables of a plan.
+func (c *core) homeOf(plan *sqlkey.Plan) *fib.Slot {
+	if plan.Target == sqlkey.Unsharded {
+		return c.table.Slot(plan.Shard)
 	}
+	return c.anyOf(plan.Keyspace)
 }
 
 // anyOf picks a shard of a keyspace that can be asked now. A statement must not fail because a shard is down that it will never
@@ -276,7 +293,7 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	if s == nil {
 		return need{}, unknownStatement(c.bind.Statement)
 	}
-	s.plan = c.lookup(s.sql) // ownership or search_path may have changed since
+	c.replan(s)
 	o.stmt, o.plan, c.plan = s, s.plan, s.plan
 	if e := c.refusedByState(s.plan); e != nil {
 		return need{}, e
@@ -291,7 +308,7 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	if len(s.plan.Names) > 0 {
 		return c.bindNames(o, s)
 	}
-	n, e := c.route(s.plan, &bindArgs{&c.bind, s.oids})
+	n, e := c.route(s.plan, c.argsOf(s))
 	if e != nil {
 		return n, e
 	}
@@ -371,6 +388,12 @@ func unknownStatement(name []byte) *pg.Error {
 type bindArgs struct {
 	bind *pg.Bind
 	oids []uint32
+}
+
+// argsOf are those of the Bind in hand.
+func (c *core) argsOf(s *statement) *bindArgs {
+	c.args = bindArgs{&c.bind, s.oids} // a field: nothing is allocated
+	return &c.args
 }
 
 // Arg returns the i-th argument, counted from 1.

@@ -91,6 +91,9 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 	f := &fresh{params: make(map[string]string, len(conn.Params)), searchPath: value, at: time.Now()}
 	for k, v := range conn.Params {
 		f.params[k] = v
+		if hiddenParam(k) { // writes find a primary, whatever backend was asked
+			f.params[k] = "off"
+		}
 	}
 	conn.Release()
 	return f, nil

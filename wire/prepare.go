@@ -91,9 +91,10 @@ func (c *core) queryNames(plan *sqlkey.Plan) {
 		return
 	}
 	c.account(done)
-	if n.slot == nil && c.srv == nil {
-		n.slot = c.seg.home
+	if n.slot == nil && c.srv == nil && c.seg.home != nil {
+		n.slot = c.homeOf(c.seg.home)
 	}
+	c.routed()
 	c.dispatch(n)
 }
 
@@ -104,7 +105,8 @@ func (c *core) usePrepare(u *use, plan *sqlkey.Plan) *pg.Error {
 		c.prepareHome(u.stmt.plan)
 		return nil
 	}
-	s := &statement{name: u.Name, sql: u.Inner, tail: u.Tail, width: utf8.RuneCountInString(plan.SQL[u.Start:u.End]), oids: u.Types, plan: c.lookup(u.Inner)}
+	s := &statement{name: u.Name, sql: u.Inner, tail: u.Tail, width: utf8.RuneCountInString(plan.SQL[u.Start:u.End]), oids: u.Types}
+	c.replan(s)
 	if c.stmts.full(s) {
 		return tooManyStatements()
 	}
@@ -132,7 +134,7 @@ func (c *core) useExecute(u *use, outer *sqlkey.Plan) (need, *sqlkey.Plan, *pg.E
 		return need{}, outer, nil
 	}
 	u.stmt = s
-	s.plan = c.lookup(s.sql)
+	c.replan(s)
 	switch {
 	case s.plan.Tx != sqlkey.TxNone || s.plan.Session == sqlkey.SessSet || s.plan.Session == sqlkey.SessReset || len(s.plan.Names) > 0 || s.plan.Syntax:
 		return need{}, outer, pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("EXECUTE of the prepared statement %q cannot be routed", u.Name)).
@@ -301,6 +303,7 @@ func (c *core) bindNames(o *op, outer *statement) (need, *pg.Error) {
 	done := outer.plan
 	switch u.Op {
 	case sqlkey.NamePrepare:
+		n.write = c.follows()
 		e = c.usePrepare(u, outer.plan)
 	case sqlkey.NameExecute:
 		var m need

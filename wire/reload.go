@@ -40,7 +40,7 @@ func (s *Server) Reload(next Live) {
 	}
 	l.env = env{
 		fib: s.cfg.FIB, planner: s.cfg.Planner, catalog: s.catalogFor, metrics: s.cfg.Metrics,
-		now: time.Now, random: mrand.Uint32, maxFrame: next.MaxFrame,
+		now: func() time.Duration { return time.Since(s.made) + 1 }, random: mrand.Uint32, maxFrame: next.MaxFrame,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -231,19 +231,19 @@ func (c *core) parameterStatus(frame, body []byte, h *expectation) error {
 		return err
 	}
 	c.srv.Params[name] = value
-	if hiddenParam(name) || h != nil && h.settings || c.clientParams[name] == value {
+	if hiddenParam(name) || h != nil && h.settings || c.params.get(name) == value {
 		return nil
 	}
-	c.clientParams[name] = value
+	c.params.set(name, value)
 	c.out = append(c.out, frame...)
 	return nil
 }
 
 // alignParams tells the client of parameters that differ on this server connection from what the client was told last.
 func (c *core) alignParams() {
-	for name, was := range c.clientParams {
+	for name, was := range c.params.all() {
 		if now, ok := c.srv.Params[name]; ok && now != was && !hiddenParam(name) && name != "server_version" {
-			c.clientParams[name] = now
+			c.params.set(name, now)
 			c.out = pg.AppendParameterStatus(c.out, name, now)
 		}
 	}

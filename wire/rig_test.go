@@ -77,11 +77,11 @@ type counts struct {
 	limited  map[string]int
 }
 
-func (c *counts) Planned(bool, time.Duration) {}
-func (c *counts) Refused(code string)         { c.add(&c.refused, code) }
-func (c *counts) BackendError(b, code string) { c.add(&c.errors, b+" "+code) }
-func (c *counts) Failover(backend string)     { c.add(&c.failover, backend) }
-func (c *counts) Limited(kind wire.Refusal)   { c.add(&c.limited, string(kind)) }
+func (c *counts) Routed(int, int, time.Duration) {}
+func (c *counts) Refused(code string)            { c.add(&c.refused, code) }
+func (c *counts) BackendError(b, code string)    { c.add(&c.errors, b+" "+code) }
+func (c *counts) Failover(backend string)        { c.add(&c.failover, backend) }
+func (c *counts) Limited(kind wire.Refusal)      { c.add(&c.limited, string(kind)) }
 
 // limits is how often a limit was met.
 func (c *counts) limits(kind wire.Refusal) int {

@@ -79,17 +79,23 @@ func (c *core) mustWrite(plan *sqlkey.Plan) bool {
 	if plan.OfPrimary || c.tx.open && (c.tx.serializable || c.tx.readWrite || !c.tx.readOnly && plan.Target != sqlkey.Any) { // a standby cannot be serializable
 		return true
 	}
-	if c.lastWrite.IsZero() {
+	return c.follows()
+}
+
+// follows reports whether the session has written so lately that a replica may not have it yet. What is only prepared needs the
+// tables that were made, too.
+func (c *core) follows() bool {
+	if c.lastWrite == 0 {
 		return false
 	}
-	if c.env.now().Sub(c.lastWrite) < readYourWrites {
+	if c.env.now()-c.lastWrite < readYourWrites {
 		return true
 	}
-	c.lastWrite = time.Time{}
+	c.lastWrite = 0
 	return false
 }
 
-func (c *core) clientUTF8() bool { return c.clientParams["client_encoding"] == "UTF8" }
+func (c *core) clientUTF8() bool { return c.params.encoding == "UTF8" }
 
 // merge joins what two statements of one request need. Both must run on one shard.
 func (n *need) merge(o need, plan *sqlkey.Plan) *pg.Error {

@@ -23,8 +23,9 @@ import (
 
 // Metrics is told what sessions do. Its methods are called on the way of a statement: they must not block.
 type Metrics interface {
-	// Planned is called for each statement that was planned, with the time that took.
-	Planned(read bool, took time.Duration)
+	// Routed is called for each request that is sent to a backend, with how many reads and other statements are run by it and
+	// the time it took to find out where it goes.
+	Routed(reads, writes int, took time.Duration)
 	// Refused is called for each request that the node itself answered with an error.
 	Refused(sqlstate string)
 	// BackendError is called for each error that a backend answered with or was lost with.
@@ -55,6 +56,7 @@ type Server struct {
 	pools *pool.Pools
 	log   *slog.Logger
 	mock  []byte     // see pg.AcceptConfig.MockSecret: the same after a reload
+	made  time.Time  // env.now was 0 then
 	queue *pool.Conn // stands for the connection that a session waits for
 
 	// atomic
@@ -102,7 +104,7 @@ type catalogOf struct {
 func NewServer(cfg Config) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
-		cfg: cfg, pools: cfg.Pools, log: cfg.Logger,
+		cfg: cfg, pools: cfg.Pools, log: cfg.Logger, made: time.Now(),
 		listeners: make(map[net.Listener]struct{}), conns: make(map[net.Conn]*list.Element),
 		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh),
 		ctx: ctx, cancel: cancel, gates: make(map[string]*gate), queue: new(pool.Conn),
@@ -264,17 +266,10 @@ func (s *Server) begin(client *pg.Client, l *live) (*session, *pg.Error) {
 	c := newCore(&l.env, client.User, client.Database)
 	c.settings, c.base, c.freshPath = base, base, f.searchPath
 	c.ownConn = l.Databases[client.Database].OwnConnections
-	for k, v := range f.params {
-		if !hiddenParam(k) {
-			c.clientParams[k] = v
-		}
-	}
-	if _, ok := f.params["in_hot_standby"]; ok { // writes find a primary, whatever backend was asked
-		c.clientParams["in_hot_standby"] = "off"
-	}
+	c.params = newParams(f.params)
 	for _, x := range base.list {
-		if name := canonicalParam(x.name); c.clientParams[name] != "" || name == "application_name" {
-			c.clientParams[name] = x.value
+		if name := canonicalParam(x.name); c.params.get(name) != "" || name == "application_name" {
+			c.params.set(name, x.value)
 		}
 	}
 	ses := &session{server: s, client: client.Conn, id: id, core: c, gate: g, connected: time.Now()}
@@ -282,7 +277,7 @@ func (s *Server) begin(client *pg.Client, l *live) (*session, *pg.Error) {
 		return nil, pg.NewError(pg.CodeTooManyConnections, "sorry, too many clients already")
 	}
 	c.pid = ses.pid
-	for k, v := range c.clientParams {
+	for k, v := range c.params.all() {
 		c.out = pg.AppendParameterStatus(c.out, k, v)
 	}
 	c.out = pg.AppendBackendKeyData(c.out, ses.pid, ses.secret)

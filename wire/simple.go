@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"time"
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
@@ -13,6 +12,7 @@ func (c *core) query(frame []byte) {
 	c.kind, c.frame, c.table = 'Q', frame, c.env.fib.Load()
 	c.stmts.unnamed = nil // as PostgreSQL does
 	c.seg, c.uses, c.completed = segment{sync: true, read: true}, c.uses[:0], 0
+	c.begins()
 	plan := c.lookupBytes(frame[pg.HeaderSize : len(frame)-1])
 	c.plan = plan
 
@@ -50,36 +50,48 @@ func (c *core) query(frame []byte) {
 		return
 	}
 	c.account(plan)
+	c.routed()
 	c.dispatch(n)
 }
 
 var emptyQuery = []byte{'I', 0, 0, 0, 4}
 
-// lookup plans a statement's text as of now.
-func (c *core) lookup(sql string) *sqlkey.Plan {
-	start, e := c.planning()
-	return c.planned(start, c.env.planner.Plan(c.env.catalog(c.table), &e, sql))
+// begins notes when a request has come.
+func (c *core) begins() {
+	c.came = c.env.now()
+	c.tally.asked.Store(int64(c.came))
 }
 
-// lookupBytes is lookup for a Query's text in the session's buffer: the planner copies it if it keeps it. The plan's keys are
+// routed tells that the request in hand is about to be sent.
+func (c *core) routed() {
+	c.env.metrics.Routed(c.seg.reads, c.seg.writes, c.env.now()-c.came)
+}
+
+// lookupBytes plans a Query's text, which is in the session's buffer: the planner copies it if it keeps it. The plan's keys are
 // made of c.values.
 func (c *core) lookupBytes(sql []byte) *sqlkey.Plan {
-	start, e := c.planning()
-	return c.planned(start, c.env.planner.PlanQuery(c.env.catalog(c.table), &e, sql, &c.values))
+	c.look()
+	return c.env.planner.PlanQuery(c.catalog, &c.under, sql, &c.values)
 }
 
-func (c *core) planning() (time.Time, sqlkey.Env) {
-	now := c.env.now()
-	c.tally.asked.Store(now.UnixNano())
-	return now, sqlkey.Env{
-		Database: c.db, SearchPath: c.searchPath(), User: c.role(),
-		Backslashes: c.clientParams["standard_conforming_strings"] == "off", Encoding: c.clientParams["client_encoding"],
+// replan plans a statement if it is new, or if what its plan stands on has changed: who owns what, or the search_path.
+func (c *core) replan(s *statement) {
+	if c.look(); s.era != c.era {
+		s.plan, s.era = c.env.planner.Plan(c.catalog, &c.under, s.sql), c.era
 	}
 }
 
-func (c *core) planned(start time.Time, plan *sqlkey.Plan) *sqlkey.Plan {
-	c.env.metrics.Planned(plan.Intent == sqlkey.Read, c.env.now().Sub(start))
-	return plan
+// look brings what plans stand on up to date. As long as nothing has changed it is the same era.
+func (c *core) look() {
+	catalog := c.env.catalog(c.table)
+	under := sqlkey.Env{
+		Database: c.db, SearchPath: c.searchPath(), User: c.role(),
+		Backslashes: c.params.backslashes, Encoding: c.params.encoding,
+	}
+	if catalog != c.catalog || under != c.under {
+		c.catalog, c.under = catalog, under
+		c.era++
+	}
 }
 
 func notUnderstood() *pg.Error {
@@ -106,6 +118,11 @@ func repeatable(plan *sqlkey.Plan) bool {
 // account adds a statement that will run to what is known of the request.
 func (c *core) account(plan *sqlkey.Plan) {
 	c.seg.server, c.seg.runs = true, true
+	if plan.Intent == sqlkey.Read {
+		c.seg.reads++
+	} else {
+		c.seg.writes++
+	}
 	c.seg.read = c.seg.read && repeatable(plan)
 	c.seg.wrote = c.seg.wrote || !repeatable(plan) && plan.Tx == sqlkey.TxNone
 	c.seg.sets = c.seg.sets || plan.Session != sqlkey.SessNone

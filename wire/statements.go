@@ -18,12 +18,26 @@ type statement struct {
 	width  int    // of the name as PREPARE had it, in characters
 	oids   []uint32
 	plan   *sqlkey.Plan
+	era    uint64 // of plan; see core.era
 	server string // its name on server connections: the same for all sessions that prepare the same text under the same settings
 	under  string // what server was made under; see core.parsing
 	id     uint64 // tells unnamed statements apart
 
 	// What EXECUTE of it is, for the text whose plan is outer and its own plan inner; see useExecute.
 	outer, inner, joined *sqlkey.Plan
+}
+
+// is reports whether a Parse asks for the statement as it is.
+func (s *statement) is(v *pg.ParseView) bool {
+	if s.sql != string(v.SQL) || len(s.oids) != v.NumOIDs() {
+		return false
+	}
+	for i, oid := range s.oids {
+		if oid != v.OID(i) {
+			return false
+		}
+	}
+	return true
 }
 
 // portal is a bound statement. Portals live as long as the transaction they were made in.
@@ -122,8 +136,9 @@ type registry struct {
 	named   map[string]*statement
 	unnamed *statement
 	bytes   int
-	portals map[string]portal
-	names   int // bytes of the portals' names
+	portals map[string]portal // but for the unnamed one
+	portal0 portal            // the unnamed one; without a plan there is none
+	names   int               // bytes of the portals' names
 	nextID  uint64
 }
 
@@ -179,18 +194,25 @@ func (r *registry) clear() {
 }
 
 func (r *registry) portal(name []byte) (portal, bool) {
+	if len(name) == 0 {
+		return r.portal0, r.portal0.plan != nil
+	}
 	p, ok := r.portals[string(name)]
 	return p, ok
 }
 
 // setPortal returns false if there are too many.
 func (r *registry) setPortal(name []byte, p portal) bool {
+	if len(name) == 0 {
+		r.portal0 = p
+		return true
+	}
 	if r.portals == nil {
 		r.portals = make(map[string]portal)
 	}
 	old, ok := r.portals[string(name)]
 	if ok && old == p {
-		return true // the usual case, without making a string of the name
+		return true // without making a string of the name
 	}
 	if !ok {
 		if len(r.portals) >= maxPortals || r.names+len(name) > maxPortalBytes {
@@ -204,5 +226,5 @@ func (r *registry) setPortal(name []byte, p portal) bool {
 
 func (r *registry) dropPortals() {
 	clear(r.portals)
-	r.names = 0
+	r.portal0, r.names = portal{}, 0
 }

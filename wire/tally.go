@@ -15,7 +15,7 @@ type tally struct {
 	queries      atomic.Uint64 // ReadyForQuery messages passed on
 	received     atomic.Uint64 // bytes from the client
 	sent         atomic.Uint64 // bytes to the client
-	asked        atomic.Int64  // when its last statement was planned, in Unix nanoseconds; 0: none yet
+	asked        atomic.Int64  // when its last statement was planned, in nanoseconds of env.now; 0: none yet
 	pin          atomic.Pointer[string]
 	turn         atomic.Uint64 // what the session does, in the bits of doing; the others change with every request and every wait
 }
@@ -65,10 +65,11 @@ func (t *tally) addTo(d *console.Totals) {
 	d.Sent += t.sent.Load()
 }
 
-// lastAsked is when the last statement was planned; before the first one it is connected.
-func (t *tally) lastAsked(connected time.Time) time.Time {
+// lastAsked is when the last statement was planned; before the first one it is connected. made is when
+// env.now was 0.
+func (t *tally) lastAsked(connected, made time.Time) time.Time {
 	if ns := t.asked.Load(); ns != 0 {
-		return time.Unix(0, ns)
+		return made.Add(time.Duration(ns))
 	}
 	return connected
 }

@@ -137,10 +137,11 @@ func (s *Session) extended(typ byte, body []byte) *pg.Error {
 }
 
 func (s *Session) parse(body []byte) *pg.Error {
-	m, err := pg.DecodeParse(body)
+	v, err := pg.DecodeParseView(body)
 	if err != nil {
 		return asError(err)
 	}
+	m := v.Copy()
 	if len(m.OIDs) > 0 {
 		return noParameters()
 	}

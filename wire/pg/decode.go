@@ -12,22 +12,6 @@ type Parse struct {
 	OIDs []uint32 // the parameter types the client gave; 0 leaves a type to PostgreSQL
 }
 
-// DecodeParse decodes the body of a Parse message into texts of its own.
-func DecodeParse(body []byte) (Parse, error) {
-	v, err := DecodeParseView(body)
-	if err != nil {
-		return Parse{}, err
-	}
-	p := Parse{Name: string(v.Name), SQL: string(v.SQL)}
-	if n := v.NumOIDs(); n > 0 {
-		p.OIDs = make([]uint32, n)
-		for i := range p.OIDs {
-			p.OIDs[i] = v.OID(i)
-		}
-	}
-	return p, nil
-}
-
 // ParseView is a Parse message that was checked but not copied: it aliases the body it was decoded from.
 type ParseView struct {
 	Name []byte
@@ -41,6 +25,18 @@ func DecodeParseView(body []byte) (ParseView, error) {
 	v := ParseView{Name: r.cstring(), SQL: r.cstring()}
 	v.oids = r.take(4 * int64(r.uint16()))
 	return v, r.end()
+}
+
+// Copy returns the message with memory of its own.
+func (v *ParseView) Copy() Parse {
+	p := Parse{Name: string(v.Name), SQL: string(v.SQL)}
+	if n := v.NumOIDs(); n > 0 {
+		p.OIDs = make([]uint32, n)
+		for i := range p.OIDs {
+			p.OIDs[i] = v.OID(i)
+		}
+	}
+	return p
 }
 
 // NumOIDs is the number of parameter types the client gave.

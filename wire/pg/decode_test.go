@@ -55,9 +55,9 @@ func TestDecode(t *testing.T) {
 		got  func() (any, error)
 		want any
 	}{
-		"Parse": {func() (any, error) { return DecodeParse(body(AppendParse(nil, "n", "select $1", []uint32{20, 0}))) },
+		"Parse": {func() (any, error) { return decodeParse(body(AppendParse(nil, "n", "select $1", []uint32{20, 0}))) },
 			Parse{"n", "select $1", []uint32{20, 0}}},
-		"Parse without types": {func() (any, error) { return DecodeParse(body(AppendParse(nil, "", "", nil))) }, Parse{}},
+		"Parse without types": {func() (any, error) { return decodeParse(body(AppendParse(nil, "", "", nil))) }, Parse{}},
 		"Describe":            {func() (any, error) { return DecodeDescribe(body(AppendDescribe(nil, 'S', "s"))) }, Describe{'S', []byte("s")}},
 		"Close":               {func() (any, error) { return DecodeClose(body(AppendClose(nil, 'P', ""))) }, Close{'P', []byte{}}},
 		"Execute":             {func() (any, error) { return DecodeExecute(body(AppendExecute(nil, "p", 5))) }, Execute{[]byte("p"), 5}},
@@ -75,7 +75,7 @@ func TestDecode(t *testing.T) {
 		"CommandTag, unended": {func() (any, error) { return CommandTag([]byte("UPDATE 1")), nil }, []byte("UPDATE 1")},
 		"CommandTag, nothing": {func() (any, error) { return CommandTag(nil), nil }, []byte(nil)},
 		"Parse of 65535 types": {func() (any, error) {
-			p, err := DecodeParse(body(AppendParse(nil, "", "", make([]uint32, 65535))))
+			p, err := decodeParse(body(AppendParse(nil, "", "", make([]uint32, 65535))))
 			return len(p.OIDs), err
 		}, 65535},
 	} {
@@ -89,7 +89,7 @@ func TestDecode(t *testing.T) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	parse := func(b []byte) error { _, err := DecodeParse(b); return err }
+	parse := func(b []byte) error { _, err := decodeParse(b); return err }
 	describe := func(b []byte) error { _, err := DecodeDescribe(b); return err }
 	closing := func(b []byte) error { _, err := DecodeClose(b); return err }
 	execute := func(b []byte) error { _, err := DecodeExecute(b); return err }
@@ -146,7 +146,7 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%s encoded again:\n%x, was\n%x", what, body(frame), b)
 			}
 		}
-		if p, err := DecodeParse(b); err == nil {
+		if p, err := decodeParse(b); err == nil {
 			same("Parse", AppendParse(nil, p.Name, p.SQL, p.OIDs))
 		} else {
 			wantCode(t, err, "08P01")
@@ -188,4 +188,12 @@ func BenchmarkDecodeParseView(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func decodeParse(body []byte) (Parse, error) {
+	v, err := DecodeParseView(body)
+	if err != nil {
+		return Parse{}, err
+	}
+	return v.Copy(), nil
 }
