@@ -68,6 +68,24 @@ func TestTheDeadAndTheGoneStopCounting(t *testing.T) {
 	})
 }
 
+// When a whole cluster is stopped at once, there may be nobody left to hear the last goodbye: that is no error.
+func TestGoodbyeThatNobodyHears(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		defer w.close()
+		w.form(3)
+		errs := make(chan error, len(w.nodes))
+		for _, n := range w.nodes {
+			go func() { errs <- n.Close() }()
+		}
+		for range w.nodes {
+			if err := <-errs; err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		}
+	})
+}
+
 func TestWithdrawnBackendGoesEverywhere(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		w := newWorld(t, 4)

@@ -251,11 +251,12 @@ func (s *Speaker) close(leave bool) error {
 	var err error
 	if list := s.list.Load(); list != nil {
 		if leave {
+			// Nobody may be left to hear it, as when a whole cluster is stopped at once. The others, if any, find out by themselves.
 			if e := list.Leave(leaveTimeout); e != nil {
-				err = fmt.Errorf("gossip: leaving: %w", e)
+				s.log.Info("nobody confirms that this node leaves", "error", e)
 			}
 		}
-		if e := list.Shutdown(); e != nil && err == nil {
+		if e := list.Shutdown(); e != nil {
 			err = fmt.Errorf("gossip: stopping memberlist: %w", e)
 		}
 	}
