@@ -40,6 +40,9 @@ type backOffice interface {
 	Route(ctx context.Context, q RouteQuery) (RouteAnswer, error)
 	// Reload reads the configuration again; by says who asked. A *ConfigError names every mistake: then nothing has changed.
 	Reload(by string) (ReloadAnswer, error)
+	// CheckUsers compares what the shards keep of one user's password, or with "" of all; CopyUser makes them alike.
+	CheckUsers(ctx context.Context, name string) (UsersView, error)
+	CopyUser(ctx context.Context, c UserCopy) (UsersView, error)
 	// CreateKeyspace validates and makes a keyspace, on whichever node leads. Errors are *apiError or mapped by statusOf.
 	CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error)
 }
@@ -79,6 +82,8 @@ func (a *api) handler() http.Handler {
 	mux := http.NewServeMux()
 	a.v1(mux)
 	mux.HandleFunc("POST /api/v1/reload", a.reload) // of this node alone: no other node may ask for it
+	mux.HandleFunc("GET /api/v1/users", a.checkUsers)
+	mux.HandleFunc("POST /api/v1/users/copy", a.copyUser)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.Handle("GET /metrics", a.metrics)
@@ -169,6 +174,29 @@ func (a *api) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	text(w, http.StatusOK, "ready\n")
+}
+
+func (a *api) checkUsers(w http.ResponseWriter, r *http.Request) {
+	v, err := a.office.CheckUsers(r.Context(), r.URL.Query().Get("name"))
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	reply(w, http.StatusOK, v)
+}
+
+func (a *api) copyUser(w http.ResponseWriter, r *http.Request) {
+	var c UserCopy
+	if err := readJSON(w, r, &c); err != nil {
+		fail(w, err)
+		return
+	}
+	v, err := a.office.CopyUser(r.Context(), c)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	reply(w, http.StatusOK, v)
 }
 
 // reload takes no argument: a body is an empty object.
@@ -291,7 +319,7 @@ func fail(w http.ResponseWriter, err error) {
 func notFound(w http.ResponseWriter, r *http.Request) {
 	fail(w, &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{
 		Error: fmt.Sprintf("there is nothing at %.100q", r.URL.Path),
-		Hint:  "See /debug, /debug/cluster, /debug/rib, /debug/fib, /debug/route?sql=, /debug/pprof, /metrics, /healthz, /readyz, /api/v1/keyspaces, /api/v1/ranges, /api/v1/reload.",
+		Hint:  "See /debug, /debug/cluster, /debug/rib, /debug/fib, /debug/route?sql=, /debug/pprof, /metrics, /healthz, /readyz, /api/v1/keyspaces, /api/v1/ranges, /api/v1/users, /api/v1/reload.",
 	}})
 }
 

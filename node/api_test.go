@@ -34,6 +34,14 @@ func (f *fakeOffice) Reload(string) (ReloadAnswer, error) {
 	return f.reloaded, f.reloadError
 }
 
+func (f *fakeOffice) CheckUsers(_ context.Context, name string) (UsersView, error) {
+	return UsersView{Users: []UserView{{Name: name}}}, f.err
+}
+
+func (f *fakeOffice) CopyUser(_ context.Context, c UserCopy) (UsersView, error) {
+	return UsersView{Users: []UserView{{Name: c.Name + " from " + c.From}}}, f.err
+}
+
 func (f *fakeOffice) NotReady() []string { return f.notReady }
 func (f *fakeOffice) RIB() any           { return map[string]string{"table": "rib"} }
 func (f *fakeOffice) FIB() any           { return map[string]string{"table": "fib"} }

@@ -30,7 +30,7 @@ func newAuthRig(t *testing.T, hba []string, edit func(*Config)) *authRig {
 	r := new(authRig)
 	cfg := testConfig(t, "fra")
 	for i := range r.shards {
-		s := pgtest.NewPrimary(t, pgtest.Options{Auth: "scram-sha-256", HBA: hba})
+		s := pgtest.NewPrimary(t, pgtest.Options{Auth: "scram-sha-256", HBA: hba, Params: map[string]string{"log_statement": "all", "log_min_duration_statement": "0"}})
 		r.shards[i] = s
 		if err := errors.Join(
 			s.CreateUser(t.Context(), "probe", probePassword, ""), s.CreateUser(t.Context(), "authn", authPassword, ""),
@@ -258,6 +258,79 @@ func TestVerifierInsteadOfPassword(t *testing.T) {
 	if strings.Contains(r.log.String(), "SCRAM-SHA-256$") {
 		t.Error("the log holds a verifier")
 	}
+}
+
+// TestUserCopy: what one shard keeps of a password is shown to differ, copied to the others, and opens them at once, to sessions that
+// are there already too.
+func TestUserCopy(t *testing.T) {
+	r := newAuthRig(t, nil, func(*Config) {})
+	r.onAll(t, "CREATE ROLE ann LOGIN PASSWORD 'secret'") // two verifiers of one password
+	if err := r.shards[0].Exec(t.Context(), "CREATE ROLE alone LOGIN PASSWORD 'x'", "CREATE ROLE \"o'hara\" LOGIN PASSWORD 'x'"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.shards[1].Exec(t.Context(), "CREATE ROLE \"o'hara\" LOGIN"); err != nil {
+		t.Fatal(err)
+	}
+	check := func(want string, exit int, args ...string) {
+		t.Helper()
+		code, out, errs := r.admin(append([]string{"user"}, args...)...)
+		if code != exit || !strings.Contains(strings.Join(strings.Fields(out+errs), " "), want) {
+			t.Errorf("%v: exit %d, want %d and %q\n%s%s", args, code, exit, want, out, errs)
+		}
+	}
+	check("ann no shard_1: SCRAM-SHA-256 verifier A, shard_2: SCRAM-SHA-256 verifier B", 1, "check", "ann")
+	check("alone no shard_1: SCRAM-SHA-256 verifier A, shard_2: no such role", 0, "check")
+	check("o'hara no shard_1: SCRAM-SHA-256 verifier A, shard_2: no password", 0, "check")
+	check("nobody no shard_1: no such role, shard_2: no such role", 1, "check", "nobody")
+
+	_, err := r.login(t, "ann", "secret") // a login goes to the closest shard's verifier, and then to the shard of the catalogs
+	if err != nil {
+		wantRefusal(t, err, "28P01", "keeps another password for user \"ann\"", "rangefinder user copy ann")
+	}
+	before := r.stored(t, 0, "ann")
+	check("ann yes shard_1: SCRAM-SHA-256 verifier A, shard_2: SCRAM-SHA-256 verifier A", 0, "copy", "ann", "--from", "shard_1")
+	check("ann yes", 0, "check", "ann")
+	if a, b := r.stored(t, 0, "ann"), r.stored(t, 1, "ann"); a != before || b != before {
+		t.Error("the shards keep something else than shard_1 did")
+	}
+	log, err := os.ReadFile(r.shards[1].LogFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{before, before[len(before)-20:], "ALTER ROLE \"ann\""} {
+		if strings.Contains(string(log), part) || strings.Contains(r.log.String(), part) {
+			t.Errorf("%q is in a log", part)
+		}
+	}
+	var conn *pgx.Conn
+	pgtest.Eventually(t, 10*time.Second, func() (err error) {
+		conn, err = r.login(t, "ann", "secret")
+		return err
+	})
+	reaches(t, conn, "ann")
+
+	// The same again with a session that is there: shard_2 changes, is named, and is mended without another login.
+	if err := r.shards[1].Exec(t.Context(), "ALTER ROLE ann PASSWORD 'secret'", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'ann'"); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		_, err := conn.Exec(t.Context(), "SELECT * FROM t WHERE id = 1007")
+		var pe *pgconn.PgError
+		if !errors.As(err, &pe) || !strings.HasPrefix(pe.Message, "shard_2 keeps another password") {
+			return fmt.Errorf("still %v", err)
+		}
+		return nil
+	})
+	check("ann yes", 0, "copy", "ann", "--from", "shard_1")
+	reaches(t, conn, "ann")
+
+	check("o'hara yes", 0, "copy", "o'hara", "--from", "shard_1")
+	check("Nothing was changed", 1, "copy", "alone", "--from", "shard_2")
+	check("shard_2: no such role: make it first", 1, "copy", "alone", "--from", "shard_1")
+	check("Shards are shard_1, shard_2", 1, "copy", "ann", "--from", "shard_9")
+	r.onAll(t, "ALTER ROLE admin NOSUPERUSER")
+	check("name one under [admin]", 1, "copy", "ann", "--from", "shard_1")
+	check("could not be asked: permission denied for table pg_authid", 1, "check", "ann")
 }
 
 // annVerifier is RFC 7677's example, of the password pencil.

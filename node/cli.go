@@ -27,6 +27,7 @@ type cli struct {
 	Route    routeCmd    `cmd:"" help:"Explain where a statement would go, and why. Nothing is run."`
 	Keyspace keyspaceCmd `cmd:"" help:"Make and list keyspaces: which tables are sharded, and by which key."`
 	Range    rangeCmd    `cmd:"" help:"List ranges of keys and the shards that own them."`
+	User     userCmd     `cmd:"" help:"Compare and copy what the shards keep of users' passwords."`
 	Reload   reloadCmd   `cmd:"" help:"Have a node read its configuration again, without a restart."`
 	Key      keyCmd      `cmd:"" help:"Print a new cluster key."`
 	Config   configCmd   `cmd:"" help:"Check a configuration and print it as it takes effect, every key described."`
