@@ -40,6 +40,10 @@ type Config struct {
 	Logger    *slog.Logger    // nil: slog.Default
 	Seeds     func() []string // host:port to try when nodes are out of reach; may be nil
 
+	// Resume is what an earlier speaker of this node has said; this one goes on from there, and Self.Incarnation is not looked at.
+	// nil: this one begins.
+	Resume *Word
+
 	// OnEpoch is called when the cluster has a newer ownership epoch than SetEpoch was last given; from is a node that
 	// holds it. Calls come one at a time from a goroutine that may be kept, and again as long as the epoch is not reached.
 	// May be nil.
@@ -147,7 +151,10 @@ func New(cfg Config) *Speaker {
 			rtt:           make(map[string]*smoothed),
 		},
 	}
-	s.meta = appendMeta(nil, &cfg.Self, s.cluster)
+	if cfg.Resume != nil {
+		s.resume(cfg.Resume)
+	}
+	s.meta = appendMeta(nil, &s.cfg.Self, s.cluster)
 	s.queue = &memberlist.TransmitLimitedQueue{
 		RetransmitMult: 6,
 		NumNodes:       func() int { return int(s.live.Load()) + 1 },
@@ -180,6 +187,9 @@ func (s *Speaker) Open() error {
 	s.list.Store(list)
 	for _, f := range []func(){s.hear, s.follow, s.reconcile, s.measure, s.rejoin} {
 		s.wg.Go(f)
+	}
+	if w := s.cfg.Resume; w != nil && len(w.Members) > 0 {
+		s.wg.Go(func() { s.missing(w.Members) })
 	}
 	return nil
 }

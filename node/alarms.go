@@ -12,7 +12,7 @@ const alarmsTick = time.Second
 func (n *Node) alarmsLoop(ctx context.Context) {
 	var said []string
 	for pause(ctx, alarmsTick) {
-		now := n.alarmList(n.table.Snapshot(), n.ledger.Status())
+		now := n.alarmList(n.table.Snapshot(), n.ledger().Status())
 		for _, alarm := range now {
 			if !slices.Contains(said, alarm) {
 				n.log.Warn("alarm", "alarm", alarm)

@@ -31,7 +31,7 @@ func reloadRefused(err error) *apiError {
 	switch {
 	case errors.Is(err, errReloadTooEarly):
 		e.Status, e.RetryAfter = http.StatusServiceUnavailable, time.Second
-	case errors.Is(err, errReloadTooLate), errors.Is(err, errNoReload):
+	case errors.Is(err, errReloadTooLate), errors.Is(err, errReloadTakeover), errors.Is(err, errNoReload):
 		e.Status = http.StatusConflict
 	}
 	return e

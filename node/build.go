@@ -22,7 +22,10 @@ import (
 
 // openTables makes the RIB, the FIB and the goroutine that compiles one into the other.
 func (n *Node) openTables(context.Context) error {
-	self := rib.Member{Name: n.state.Node, Region: n.cfg().Region, Addr: n.port.Addr(), Incarnation: n.state.Incarnation}
+	self := rib.Member{Name: n.state.Node, Region: n.cfg().Region, Addr: n.port().Addr(), Incarnation: n.state.Incarnation}
+	if n.word != nil {
+		self.Incarnation = n.word.Incarnation
+	}
 	n.table = rib.NewTable(self)
 	n.recallBeliefs()
 	n.fib = new(fib.Handle)
@@ -35,10 +38,10 @@ func (n *Node) openTables(context.Context) error {
 // openLedger opens this node's part of the ledger, and makes the cluster if this is its first node.
 func (n *Node) openLedger(context.Context) error {
 	ledger, err := cluster.New(cluster.Config{
-		Node: n.state.Node, Region: n.cfg().Region, Addr: n.port.Addr(), Dir: filepath.Join(n.dir.path, ledgerDir),
-		Stream: n.port.Raft(), Owners: n.table.Owners(), Logger: n.log.With("part", "ledger"),
+		Node: n.state.Node, Region: n.cfg().Region, Addr: n.port().Addr(), Dir: filepath.Join(n.dir.path, ledgerDir),
+		Stream: n.port().Raft(), Owners: n.table.Owners(), Logger: n.log.With("part", "ledger"),
 		OnApply: func(e rib.Epoch) {
-			if s := n.speakerNow.Load(); s != nil {
+			if s := n.speaker(); s != nil {
 				s.SetEpoch(e)
 			}
 		},
@@ -49,7 +52,7 @@ func (n *Node) openLedger(context.Context) error {
 	if err := ledger.Open(); err != nil {
 		return fmt.Errorf("open the ledger: %w", err)
 	}
-	n.ledger = ledger
+	n.parts.ledger.Store(ledger)
 	n.opened("ledger", ledger.Close)
 	if n.state.Bootstrap {
 		// A crash between the two files leaves either no ledger, which is made now, or one that goes on by itself.
@@ -66,10 +69,11 @@ func (n *Node) openLedger(context.Context) error {
 
 // openGossip makes the speaker. It joins nobody yet: see startLoops.
 func (n *Node) openGossip(context.Context) error {
-	n.speaker = gossip.New(gossip.Config{
-		Self:      rib.Member{Name: n.state.Node, Region: n.cfg().Region, Addr: n.port.Addr(), Incarnation: n.state.Incarnation},
+	speaker := gossip.New(gossip.Config{
+		Self:      rib.Member{Name: n.state.Node, Region: n.cfg().Region, Addr: n.port().Addr(), Incarnation: n.state.Incarnation},
+		Resume:    n.word,
 		ClusterID: n.state.ClusterID, Key: port.KeyFor(n.setup.Load().secrets.ClusterKey, port.PurposeGossip),
-		Transport: n.port.Gossip(), Health: n.table.Health(), Logger: n.log,
+		Transport: n.port().Gossip(), Health: n.table.Health(), Logger: n.log,
 		Seeds: n.seeds, OnEpoch: n.heardEpoch,
 		SetIncarnation: func(v uint32) {
 			if err := n.change(func(s *State) { s.Incarnation = v }); err != nil {
@@ -77,31 +81,60 @@ func (n *Node) openGossip(context.Context) error {
 			}
 		},
 	})
-	if err := n.speaker.Open(); err != nil {
+	if err := speaker.Open(); err != nil {
 		return err
 	}
-	n.opened("gossip", n.speaker.Close)
-	n.speakerNow.Store(n.speaker)
-	n.speaker.SetEpoch(n.ledger.Epoch())
+	n.opened("gossip", speaker.Close)
+	n.parts.speaker.Store(speaker)
+	speaker.SetEpoch(n.ledger().Epoch())
 	return nil
 }
 
 // openProber begins to look at the backends of the configuration.
 func (n *Node) openProber(context.Context) error {
-	n.prober = probe.New(probe.Config{
-		Settings: n.setup.Load().probes(),
-		Dial:     n.dialer.DialContext, TLS: n.backendTLS, Sink: n.speaker, Logger: n.log,
+	settings := n.setup.Load().probes()
+	n.goOn(&settings)
+	prober := probe.New(probe.Config{
+		Settings: settings,
+		Dial:     n.dialer.DialContext, TLS: n.backendTLS, Sink: sink{n}, Logger: n.log,
 		Recovered: func(backend string) {
 			n.log.Info("a backend that could not be reached from here answers again", "backend", backend)
 			n.table.Health().Evidence(backend, false, "")
 		},
 	})
-	if err := n.prober.Open(); err != nil {
+	if err := prober.Open(); err != nil {
 		return err
 	}
-	n.opened("probes", n.prober.Close)
+	n.parts.prober.Store(prober)
+	n.opened("probes", prober.Close)
 	return nil
 }
+
+// goOn has the probes begin with what the process before this one has found, and takes back what it has said of backends that are
+// not configured any more.
+func (n *Node) goOn(s *probe.Settings) {
+	if n.word == nil {
+		return
+	}
+	for _, a := range n.word.Announcements {
+		here := false
+		for i := range s.Backends {
+			if s.Backends[i].Name == a.Backend.Name {
+				s.Backends[i].SystemID, here = a.Backend.SystemID, true
+			}
+		}
+		if !here && !a.Gone {
+			n.speaker().Withdraw(a.Backend.Name)
+		}
+	}
+}
+
+// sink takes the probes' word to the speaker, which is another one after somebody has failed to take over.
+type sink struct{ n *Node }
+
+func (s sink) Announce(b rib.Backend) { s.n.speaker().Announce(b) }
+func (s sink) Observe(r rib.Route)    { s.n.speaker().Observe(r) }
+func (s sink) Withdraw(name string)   { s.n.speaker().Withdraw(name) }
 
 // buildServer makes the pools and the server that uses them.
 func (n *Node) buildServer() *wire.Server {

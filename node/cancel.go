@@ -27,7 +27,10 @@ const (
 // forwardCancel passes a cancel request on to the node that its key names. It returns when that node has done what can be done, or
 // ctx ends. A key of a node that nobody knows is dropped without a word.
 func (n *Node) forwardCancel(ctx context.Context, pid uint32, secret []byte) {
-	targets := cancelTargets(n.speaker.Members(), n.state.Node, pid)
+	if wire.CancelNodeOf(pid) == wire.CancelNode(n.state.Node) && n.before.cancel(ctx, pid, secret) {
+		return
+	}
+	targets := cancelTargets(n.speaker().Members(), n.state.Node, pid)
 	if len(targets) == 0 {
 		return
 	}
@@ -61,7 +64,7 @@ func cancelTargets(members []rib.Member, self string, pid uint32) []rib.Member {
 }
 
 func (n *Node) sendCancelTo(ctx context.Context, addr string, pid uint32, secret []byte) error {
-	conn, err := n.port.Dial(ctx, port.KindCancel, addr)
+	conn, err := n.port().Dial(ctx, port.KindCancel, addr)
 	if err != nil {
 		return err
 	}
@@ -79,7 +82,7 @@ func (n *Node) sendCancelTo(ctx context.Context, addr string, pid uint32, secret
 
 // serveCancels takes the cancel requests that other nodes pass on, until sessions have ended.
 func (n *Node) serveCancels() {
-	ln := n.port.Listener(port.KindCancel)
+	ln := n.port().Listener(port.KindCancel)
 	ctx, cancel := context.WithCancel(n.ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -115,7 +118,9 @@ func (n *Node) takeCancel(ctx context.Context, conn net.Conn) {
 		n.log.Debug("a cancel request of another node cannot be read", "from", conn.RemoteAddr().String(), "error", err)
 		return
 	}
-	n.server.Cancel(ctx, pid, secret) // never passed on again
+	if !n.server.Cancel(ctx, pid, secret) {
+		n.before.cancel(ctx, pid, secret)
+	} // and to no other node again
 	_, _ = conn.Write([]byte{cancelVersion})
 }
 

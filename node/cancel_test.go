@@ -93,7 +93,7 @@ func TestCancelThroughAnyNode(t *testing.T) {
 		cfg.TLS.Require = true
 	}
 	first, _ := startBeside(t, pgtest.Options{}, key)
-	cfg := testConfig(t, "iad", first.port.Addr())
+	cfg := testConfig(t, "iad", first.port().Addr())
 	cfg.Databases, cfg.Users, cfg.Probe = first.cfg.Databases, first.cfg.Users, first.cfg.Probe
 	key(&cfg)
 	second := newNode(t, cfg, clusterEnv()).open(t)
@@ -142,7 +142,7 @@ func TestCancelThroughAnyNode(t *testing.T) {
 		}
 	})
 	t.Run("noise on the cluster port", func(t *testing.T) {
-		conn, err := first.port.Dial(t.Context(), port.KindCancel, second.port.Addr())
+		conn, err := first.port().Dial(t.Context(), port.KindCancel, second.port().Addr())
 		if err != nil {
 			t.Fatal(err)
 		}

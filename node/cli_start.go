@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -65,6 +66,7 @@ func set[T any](to *T, flag *T) {
 
 type startCmd struct {
 	configFlags
+	Takeover    bool `help:"Take over from the process that runs with this data_dir, without refusing a client or ending a session. If none runs, start as usual."`
 	PrintConfig bool `help:"Print the effective configuration and exit."`
 }
 
@@ -93,7 +95,7 @@ func (c *startCmd) Run(e *env) error {
 	level.Set(levelOf(cfg.Log))
 	log := newLogger(cfg.Log, level, e)
 	n, err := New(cfg, Options{
-		Logger: log, Level: level, Getenv: e.getenv,
+		Logger: log, Level: level, Getenv: e.getenv, Takeover: c.Takeover,
 		Load: func() (Config, error) { return Read(c.Config, c.apply) },
 	})
 	if err != nil {
@@ -108,17 +110,34 @@ func (c *startCmd) Run(e *env) error {
 		}
 		return err
 	}
+	e.notify(fmt.Sprintf("READY=1\nMAINPID=%d", os.Getpid()))
 	for {
 		select {
 		case <-reload:
 			_, _ = n.Reload("SIGHUP") // it has logged what came of it
 			continue
 		case <-e.ctx.Done():
+			e.notify("STOPPING=1")
 			log.Info("asked to stop; a second signal ends the process at once", "drain_timeout", n.cfg().DrainTimeout.Duration)
 		case <-n.Failed():
+		case <-n.Retired():
 		}
 		return n.Close()
 	}
+}
+
+// notify tells systemd how this process does, if it was started by systemd and wants to know (Type=notify).
+func (e *env) notify(state string) {
+	path, _ := e.getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	conn, err := net.Dial("unixgram", path) // '@' at its beginning: an abstract one
+	if err != nil {
+		return // nobody can be told
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte(state))
 }
 
 func levelOf(l Log) (level slog.Level) {

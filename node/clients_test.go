@@ -82,7 +82,7 @@ func startWorld(t *testing.T) *world {
 		}
 		n := newNode(t, cfg, clusterEnv()).open(t)
 		w.nodes = append(w.nodes, n)
-		join = []string{w.nodes[0].port.Addr()}
+		join = []string{w.nodes[0].port().Addr()}
 	}
 	for _, n := range w.nodes {
 		n.settled(t, 3, 3)

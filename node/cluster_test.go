@@ -72,7 +72,7 @@ func startCluster(t *testing.T) *testCluster {
 		cfg.Backends = []Backend{{Name: region + "-db", Shard: fmt.Sprintf("shard_%d", i+1), Address: c.servers[i].Addr()}}
 		n := newNode(t, cfg, clusterEnv()).open(t)
 		c.nodes = append(c.nodes, n)
-		join = []string{c.nodes[0].port.Addr()}
+		join = []string{c.nodes[0].port().Addr()}
 	}
 	for _, n := range c.nodes {
 		n.settled(t, 3, 3)
@@ -84,7 +84,7 @@ func startCluster(t *testing.T) *testCluster {
 func (n *testNode) settled(t *testing.T, members, shards int) {
 	t.Helper()
 	pgtest.Eventually(t, 30*time.Second, func() error {
-		if got := len(n.speaker.Members()); got != members {
+		if got := len(n.speaker().Members()); got != members {
 			return fmt.Errorf("%s sees %d members, want %d", n.cfg.Name, got, members)
 		}
 		writable := 0
@@ -119,7 +119,7 @@ func (n *testNode) connect(t *testing.T) *pgx.Conn {
 func (c *testCluster) follower(t *testing.T) *testNode {
 	t.Helper()
 	for _, n := range c.nodes {
-		if !n.ledger.IsLeader() {
+		if !n.ledger().IsLeader() {
 			return n
 		}
 	}
@@ -290,7 +290,7 @@ func TestClusterOnRealPostgreSQL(t *testing.T) {
 
 	t.Run("keyspaces that cannot work are refused with what to mend", func(t *testing.T) {
 		n := c.follower(t)
-		epoch := c.nodes[0].ledger.Epoch()
+		epoch := c.nodes[0].ledger().Epoch()
 		if err := c.servers[0].ExecIn(t.Context(), "app", "INSERT INTO misplaced SELECT 'key ' || i FROM generate_series(1, 90) i; CREATE TABLE only_here (id bigint PRIMARY KEY)"); err != nil {
 			t.Fatal(err)
 		}
@@ -338,7 +338,7 @@ func TestClusterOnRealPostgreSQL(t *testing.T) {
 				}
 			}
 		}
-		if now := c.nodes[0].ledger.Epoch(); now != epoch {
+		if now := c.nodes[0].ledger().Epoch(); now != epoch {
 			t.Errorf("a refusal changed the ledger: epoch %v, was %v", now, epoch)
 		}
 	})
@@ -388,7 +388,7 @@ func TestClusterOnRealPostgreSQL(t *testing.T) {
 		leader := -1
 		pgtest.Eventually(t, 20*time.Second, func() error {
 			for i, n := range c.nodes {
-				if n.ledger.IsLeader() {
+				if n.ledger().IsLeader() {
 					leader = i
 					return nil
 				}

@@ -17,6 +17,7 @@ type Config struct {
 	ClusterKeyEnv  string     `toml:"cluster_key_env" comment:"Environment variable that holds the cluster key. Both empty: no key, loopback only."`
 	Insecure       bool       `toml:"insecure" comment:"true: listen beyond loopback even without a cluster key, and let http_bind be any address. Anyone who reaches the ports can then join the cluster."`
 	DrainTimeout   Duration   `toml:"drain_timeout" live:"yes" comment:"On SIGTERM, how long sessions may take to finish their transaction. 0s: they are closed at once."`
+	TakeoverWait   Duration   `toml:"takeover_timeout" live:"yes" comment:"After another process has taken over by --takeover, how long idle sessions of this one may stay; then it drains as on SIGTERM. 0s: not at all."`
 	Ports          Ports      `toml:"ports" comment:"TCP ports. 0: any free port, written to the log (for tests)."`
 	Log            Log        `toml:"log"`
 	Probe          Probe      `toml:"probe" live:"yes" comment:"How this node looks at the backends near it."`
@@ -183,6 +184,7 @@ func Defaults() Config {
 		Bind:         "127.0.0.1",
 		DataDir:      "/var/lib/rangefinder",
 		DrainTimeout: Duration{10 * time.Second},
+		TakeoverWait: Duration{10 * time.Minute},
 		Ports:        Ports{Postgres: 6432, Cluster: 7946, HTTP: 8080},
 		Log:          Log{Level: "info", Format: "text"},
 		Auth:         Auth{Query: defaultAuthQuery, Lifetime: Duration{30 * time.Second}, Timeout: Duration{3 * time.Second}},

@@ -34,15 +34,15 @@ type pullFrom struct {
 func (n *Node) startLoops(context.Context) error {
 	ctx, cancel := context.WithCancel(n.ctx)
 	var wg sync.WaitGroup
-	apiCalls := n.port.Listener(port.KindAPI)
-	pulls := n.port.Listener(port.KindPull)
+	apiCalls := n.port().Listener(port.KindAPI)
+	pulls := n.port().Listener(port.KindPull)
 	forwarded := &api{office: leaderOnly{n}, log: n.log}
 	calls := newHTTPServer(forwarded.forwarded(), n.log)
 	calls.IdleTimeout = 10 * time.Second
 	// These two may be held up by a node that does not answer; they end when gossip, ledger and port are closed under them.
 	n.wg.Go(func() {
-		defer close(n.contacted)
 		n.joinGossip()
+		n.contactedOnce.Do(func() { close(n.contacted) })
 	})
 	n.wg.Go(func() { n.reconcileLoop(ctx) })
 	wg.Go(func() { n.pullLoop(ctx) })
@@ -90,7 +90,7 @@ func (n *Node) pullLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case p := <-n.pulls:
-			if n.ledger.Epoch().Compare(p.epoch) >= 0 {
+			if n.ledger().Epoch().Compare(p.epoch) >= 0 {
 				continue // Raft was faster
 			}
 			if err := n.pull(ctx, p.member.Addr); err != nil && ctx.Err() == nil {
@@ -103,14 +103,14 @@ func (n *Node) pullLoop(ctx context.Context) {
 func (n *Node) pull(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
-	conn, err := n.port.Dial(ctx, port.KindPull, addr)
+	conn, err := n.port().Dial(ctx, port.KindPull, addr)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	applied, err := n.ledger.Pull(ctx, conn)
+	applied, err := n.ledger().Pull(ctx, conn)
 	if applied {
-		n.log.Info("pulled the ownership table", "from", addr, "epoch", n.ledger.Epoch().String())
+		n.log.Info("pulled the ownership table", "from", addr, "epoch", n.ledger().Epoch().String())
 	}
 	return err
 }
@@ -142,7 +142,7 @@ func (n *Node) servePulls(ctx context.Context, ln net.Listener) {
 			defer conn.Close()
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
 			defer stop()
-			if err := n.ledger.ServePull(conn); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
+			if err := n.ledger().ServePull(conn); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
 				n.log.Debug("a pull failed", "from", conn.RemoteAddr().String(), "error", err)
 			}
 		})
@@ -164,7 +164,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // reconcileLoop tells the ledger who lives: it makes voters of them where it leads, and finds the voters where it does not.
 func (n *Node) reconcileLoop(ctx context.Context) {
 	for {
-		n.ledger.Reconcile(n.speaker.Members())
+		n.ledger().Reconcile(n.speaker().Members())
 		if !pause(ctx, leaderTick) {
 			return
 		}
@@ -174,7 +174,7 @@ func (n *Node) reconcileLoop(ctx context.Context) {
 // recordLoop records, on the leader, the shards that have shown a primary.
 func (n *Node) recordLoop(ctx context.Context) {
 	for pause(ctx, leaderTick) {
-		if n.ledger.IsLeader() {
+		if n.ledger().IsLeader() {
 			n.recordShards(ctx)
 			continue
 		}
@@ -194,7 +194,7 @@ func (n *Node) peersLoop(ctx context.Context) {
 
 func (n *Node) rememberPeers() {
 	var peers []string
-	for _, m := range n.speaker.Members() {
+	for _, m := range n.speaker().Members() {
 		if m.Name != n.state.Node && m.Addr != "" {
 			peers = append(peers, m.Addr)
 		}
@@ -218,7 +218,7 @@ func (n *Node) reportBackend(backend string, err error) {
 		return
 	}
 	n.table.Health().Evidence(backend, true, err.Error())
-	if n.prober.Suspect(backend) {
+	if n.prober().Suspect(backend) {
 		return
 	}
 	for _, v := range n.table.Snapshot().Backends {
@@ -226,7 +226,7 @@ func (n *Node) reportBackend(backend string, err error) {
 			continue
 		}
 		b := v.Backend
-		if err := n.prober.Watch(probe.Target{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr}); err != nil {
+		if err := n.prober().Watch(probe.Target{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr}); err != nil {
 			// Nobody would ever say that it is back: then only the cluster's verdict counts.
 			n.log.Warn("a backend out of reach cannot be watched", "backend", backend, "error", err)
 			n.table.Health().Evidence(backend, false, "")

@@ -22,20 +22,20 @@ const (
 // hintLoop asks the voters who leads whenever the leader that this node knows of is none, or is gone.
 func (n *Node) hintLoop(ctx context.Context) {
 	for pause(ctx, hintTick) {
-		if n.ledger.Follows() && !n.leaderLives() {
+		if n.ledger().Follows() && !n.leaderLives() {
 			n.askLeader(ctx)
 		}
 	}
 }
 
 func (n *Node) leaderLives() bool {
-	name, _ := n.ledger.Leader()
-	return slices.ContainsFunc(n.speaker.Members(), func(m rib.Member) bool { return m.Name == name })
+	name, _ := n.ledger().Leader()
+	return slices.ContainsFunc(n.speaker().Members(), func(m rib.Member) bool { return m.Name == name })
 }
 
 // askLeader pulls from one member after another until one names a leader that lives: voters first, who know it at first hand.
 func (n *Node) askLeader(ctx context.Context) {
-	for _, m := range whomToAsk(n.speaker.Members(), n.ledger.Voters(), n.state.Node) {
+	for _, m := range whomToAsk(n.speaker().Members(), n.ledger().Voters(), n.state.Node) {
 		ask, cancel := context.WithTimeout(ctx, hintTimeout)
 		err := n.pull(ask, m.Addr)
 		cancel()
@@ -67,10 +67,10 @@ func whomToAsk(members []rib.Member, voters []cluster.Voter, self string) []rib.
 // watchLeader cancels a call to a leader that leads no more: it may hang and never answer.
 func (n *Node) watchLeader(ctx context.Context, asked string, cancel context.CancelCauseFunc) {
 	for pause(ctx, hintTick) {
-		if n.ledger.Follows() {
+		if n.ledger().Follows() {
 			n.askLeader(ctx)
 		}
-		if name, _ := n.ledger.Leader(); name != "" && name != asked {
+		if name, _ := n.ledger().Leader(); name != "" && name != asked {
 			cancel(fmt.Errorf("it leads no more: %s does", name))
 			return
 		}

@@ -28,7 +28,7 @@ func (n *Node) openPort(context.Context) error {
 	if err != nil {
 		return portTaken("cluster", "ports.cluster", err)
 	}
-	n.port = p
+	n.parts.port.Store(p)
 	n.opened("cluster port", p.Close)
 	hellos := p.Listener(port.KindHello)
 	n.wg.Go(func() {
@@ -57,12 +57,12 @@ func (n *Node) refuseTakenName(name string, reply *port.HelloReply) {
 		reply.Accepted, reply.Retry, reply.Reason = false, true, "this node is starting itself"
 		return
 	}
-	if slices.ContainsFunc(n.ledger.Voters(), func(v cluster.Voter) bool { return v.Name == name }) {
+	if slices.ContainsFunc(n.ledger().Voters(), func(v cluster.Voter) bool { return v.Name == name }) {
 		reply.Accepted = false
 		reply.Reason = fmt.Sprintf("the voter %q of this cluster's ledger has a data_dir, and this node comes with an empty one: start it with the old data_dir, or under another name", name)
 		return
 	}
-	for _, m := range n.speaker.Members() {
+	for _, m := range n.speaker().Members() {
 		if m.Name == name {
 			reply.Accepted = false
 			reply.Reason = fmt.Sprintf("a node named %q lives at %s: every node needs a name of its own", name, m.Addr)
@@ -99,7 +99,7 @@ func (n *Node) join(ctx context.Context) error {
 		return n.settle(id, false)
 	}
 	id := newClusterID()
-	n.log.Info("first node of a new cluster", "cluster", id, "hint", "start the others with --join "+n.port.Addr())
+	n.log.Info("first node of a new cluster", "cluster", id, "hint", "start the others with --join "+n.port().Addr())
 	return n.settle(id, true)
 }
 
@@ -114,7 +114,7 @@ func (n *Node) settle(id string, bootstrap bool) error {
 
 // joinList is the configuration's list without this node: the same file may serve all nodes.
 func (n *Node) joinList() []string {
-	own := []string{n.port.Addr(), n.port.BoundAddr().String()}
+	own := []string{n.port().Addr(), n.port().BoundAddr().String()}
 	return slices.DeleteFunc(slices.Clone(n.cfg().Join), func(addr string) bool { return slices.Contains(own, addr) })
 }
 
@@ -219,7 +219,7 @@ func (n *Node) askAll(ctx context.Context, seeds []string) []helloResult {
 	var wg sync.WaitGroup
 	for i, addr := range seeds {
 		wg.Go(func() {
-			reply, err := n.port.Hello(ctx, addr, n.hello())
+			reply, err := n.port().Hello(ctx, addr, n.hello())
 			results[i] = helloResult{addr, reply, err}
 		})
 	}
@@ -232,7 +232,8 @@ func (n *Node) portConfig() port.Config {
 	return port.Config{
 		Bind: n.cfg().Bind, Port: n.cfg().Ports.Cluster, Advertise: n.cfg().Advertise,
 		Key: n.setup.Load().secrets.ClusterKey, Node: n.state.Node, Logger: n.log.With("part", "port"),
-		Dial:       n.dialer.DialContext,
+		Dial: n.dialer.DialContext,
+		TCP:  n.sockets.cluster, UDP: n.sockets.packets,
 		WrapPacket: func(pc net.PacketConn) net.PacketConn { return lab.WrapPacketConn(pc, n.delays) },
 	}
 }
@@ -253,8 +254,8 @@ func (n *Node) awaitOwnership(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-report.C:
-			leader, _ := n.ledger.Leader()
-			n.log.Warn("still waiting for the ledger: who owns which keys is not known yet", "leader", orNone(leader), "members", len(n.speaker.Members()))
+			leader, _ := n.ledger().Leader()
+			n.log.Warn("still waiting for the ledger: who owns which keys is not known yet", "leader", orNone(leader), "members", len(n.speaker().Members()))
 		case <-poll.C:
 		}
 	}
@@ -268,7 +269,7 @@ func (n *Node) seeds() []string {
 	n.mu.Unlock()
 	all := append(n.joinList(), peers...)
 	slices.Sort(all)
-	return slices.DeleteFunc(slices.Compact(all), func(a string) bool { return a == n.port.Addr() })
+	return slices.DeleteFunc(slices.Compact(all), func(a string) bool { return a == n.port().Addr() })
 }
 
 // joinGossip makes the first contact. The speaker itself goes on trying the seeds when this fails.
@@ -277,7 +278,7 @@ func (n *Node) joinGossip() {
 	if len(seeds) == 0 {
 		return
 	}
-	if joined, err := n.speaker.Join(seeds); err != nil {
+	if joined, err := n.speaker().Join(seeds); err != nil {
 		n.log.Warn("nobody of the cluster answers; serving what was last known, and trying on", "asked", fmt.Sprint(seeds), "error", err)
 	} else {
 		n.log.Info("joined", "answered", joined)

@@ -52,17 +52,17 @@ func (n *Node) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceV
 		if time.Now().After(deadline) || !pause(ctx, 100*time.Millisecond) {
 			return view, failed
 		}
-		if n.ledger.Follows() {
+		if n.ledger().Follows() {
 			n.askLeader(ctx)
 		}
 	}
 }
 
 func (n *Node) createOnLeader(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error) {
-	if n.ledger.IsLeader() {
+	if n.ledger().IsLeader() {
 		return n.createHere(ctx, r)
 	}
-	name, addr := n.ledger.Leader()
+	name, addr := n.ledger().Leader()
 	if addr == "" || name == n.state.Node {
 		return KeyspaceView{}, &cluster.NotLeaderError{}
 	}
@@ -80,7 +80,9 @@ func (n *Node) forward(ctx context.Context, name, addr string, r KeyspaceRequest
 		return view, err
 	}
 	client := &http.Client{Transport: &http.Transport{
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return n.port.Dial(ctx, port.KindAPI, addr) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return n.port().Dial(ctx, port.KindAPI, addr)
+		},
 		DisableKeepAlives: true,
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/api/v1/keyspaces", bytes.NewReader(body))
@@ -133,8 +135,8 @@ func (n leaderOnly) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (Keys
 
 // createHere checks everything against the shards themselves and then asks the ledger.
 func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view KeyspaceView, err error) {
-	if !n.ledger.IsLeader() {
-		name, addr := n.ledger.Leader()
+	if !n.ledger().IsLeader() {
+		name, addr := n.ledger().Leader()
 		return view, &cluster.NotLeaderError{Leader: name, Addr: addr}
 	}
 	var databases []string
@@ -163,11 +165,11 @@ func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view Keyspace
 	if err != nil {
 		return view, err
 	}
-	made, err := n.ledger.CreateKeyspace(ctx, spec)
+	made, err := n.ledger().CreateKeyspace(ctx, spec)
 	if err != nil {
 		return view, err
 	}
-	n.log.Info("keyspace made", "keyspace", made.Name, "id", made.ID, "epoch", n.ledger.Epoch().String())
+	n.log.Info("keyspace made", "keyspace", made.Name, "id", made.ID, "epoch", n.ledger().Epoch().String())
 	return keyspaceView(made), nil
 }
 
@@ -289,7 +291,7 @@ func (n *Node) recordShard(ctx context.Context, shard string) error {
 		}
 		id = one
 	}
-	if err := n.ledger.RecordShard(ctx, shard, id); err != nil {
+	if err := n.ledger().RecordShard(ctx, shard, id); err != nil {
 		return err
 	}
 	n.log.Info("shard recorded", "shard", shard, "system_id", strconv.FormatUint(id, 10), "primary", primaries[0].Name)

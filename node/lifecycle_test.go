@@ -56,11 +56,15 @@ type testNode struct {
 // newNode makes a node; env holds its secrets.
 func newNode(t *testing.T, cfg Config, env map[string]string) *testNode {
 	t.Helper()
+	return newNodeWith(t, cfg, Options{Getenv: func(k string) (string, bool) { v, ok := env[k]; return v, ok }})
+}
+
+// newNodeWith makes a node with options; the log is its own.
+func newNodeWith(t *testing.T, cfg Config, o Options) *testNode {
+	t.Helper()
 	log := new(logBuffer)
-	n, err := New(cfg, Options{
-		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Getenv: func(k string) (string, bool) { v, ok := env[k]; return v, ok },
-	})
+	o.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	n, err := New(cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +138,7 @@ func TestFirstNodeMakesAClusterAndARestartKeepsIt(t *testing.T) {
 			t.Errorf("%s = %d %.200s", path, status, body)
 		}
 	}
-	epoch := first.ledger.Epoch()
+	epoch := first.ledger().Epoch()
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -142,8 +146,8 @@ func TestFirstNodeMakesAClusterAndARestartKeepsIt(t *testing.T) {
 		t.Errorf("a second close: %v", err)
 	}
 	again := newNode(t, cfg, nil).open(t)
-	if again.state.ClusterID != id || again.ledger.ClusterID() != id || again.ledger.Epoch().Compare(epoch) < 0 {
-		t.Errorf("after a restart: cluster %q and epoch %v, want %q and at least %v", again.state.ClusterID, again.ledger.Epoch(), id, epoch)
+	if again.state.ClusterID != id || again.ledger().ClusterID() != id || again.ledger().Epoch().Compare(epoch) < 0 {
+		t.Errorf("after a restart: cluster %q and epoch %v, want %q and at least %v", again.state.ClusterID, again.ledger().Epoch(), id, epoch)
 	}
 	if again.state.Incarnation != 2 {
 		t.Errorf("incarnation = %d, want 2", again.state.Incarnation)
@@ -207,7 +211,7 @@ func TestTwoNodesCannotShareADirectory(t *testing.T) {
 func TestJoinWaitsAndSaysSo(t *testing.T) {
 	// The port of a node that is closed again is free for the node that comes later.
 	probe := newNode(t, testConfig(t, "tmp"), nil).open(t)
-	addr := probe.port.Addr()
+	addr := probe.port().Addr()
 	if err := probe.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +256,7 @@ func TestStrangersAndWrongKeysAreRefused(t *testing.T) {
 		return cfg
 	}
 	home := newNode(t, keyed("iad"), key("a")).open(t)
-	addr := home.port.Addr()
+	addr := home.port().Addr()
 
 	t.Run("another key", func(t *testing.T) {
 		err := newNode(t, keyed("fra", addr), key("b")).Open(t.Context())
@@ -293,7 +297,7 @@ func TestStrangersAndWrongKeysAreRefused(t *testing.T) {
 		cfg := keyed("fra", addr)
 		fra := newNode(t, cfg, key("a")).open(t)
 		pgtest.Eventually(t, 20*time.Second, func() error {
-			if got := home.ledger.Voters(); len(got) != 2 {
+			if got := home.ledger().Voters(); len(got) != 2 {
 				return fmt.Errorf("voters %v", got)
 			}
 			return nil
@@ -313,14 +317,14 @@ func TestStrangersAndWrongKeysAreRefused(t *testing.T) {
 			t.Error("the cluster key is in the log")
 		}
 	}
-	if len(home.speaker.Members()) != 1 {
-		t.Errorf("members = %v, want this node alone", home.speaker.Members())
+	if len(home.speaker().Members()) != 1 {
+		t.Errorf("members = %v, want this node alone", home.speaker().Members())
 	}
 }
 
 func TestPortTakenNamesTheKey(t *testing.T) {
 	first := newNode(t, testConfig(t, "iad"), nil).open(t)
-	cfg := testConfig(t, "fra", first.port.Addr())
+	cfg := testConfig(t, "fra", first.port().Addr())
 	if _, err := fmt.Sscanf(first.pgLn.Addr().String(), "127.0.0.1:%d", &cfg.Ports.Postgres); err != nil {
 		t.Fatal(err)
 	}

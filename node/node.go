@@ -29,10 +29,11 @@ import (
 
 // Options are what a node gets from the process around it. The zero value is the process's own.
 type Options struct {
-	Logger *slog.Logger
-	Level  *slog.LevelVar              // of the Logger, for a reload to change; nil: it cannot be changed
-	Getenv func(string) (string, bool) // nil: os.LookupEnv
-	Load   func() (Config, error)      // reads the configuration again, as Read does; nil: there is nothing to reload
+	Logger   *slog.Logger
+	Level    *slog.LevelVar              // of the Logger, for a reload to change; nil: it cannot be changed
+	Getenv   func(string) (string, bool) // nil: os.LookupEnv
+	Takeover bool                        // ask the process that runs with the same data_dir for its sockets
+	Load     func() (Config, error)      // reads the configuration again, as Read does; nil: there is nothing to reload
 }
 
 // phase is where a node stands in its life.
@@ -43,6 +44,7 @@ const (
 	phaseStarting
 	phaseServing
 	phaseDraining
+	phaseHanded // another process has taken over: only sessions are left
 )
 
 // Node is one running Rangefinder: what the configuration describes, from Open to Close.
@@ -58,38 +60,41 @@ type Node struct {
 	guard   *auth.Guard // its policy is what a reload replaces
 
 	// constant once Open has returned; made in this order, closed in the opposite one
-	dir      *dataDir
-	httpLn   net.Listener
-	port     *port.Port
-	table    *rib.Table
-	fib      *fib.Handle
-	compiler *fib.Maintainer
-	ledger   *cluster.Ledger
-	speaker  *gossip.Speaker
-	prober   *probe.Prober
-	pools    *pool.Pools
-	planner  *sqlkey.Planner
-	server   *wire.Server
-	pgLn     net.Listener
+	dir       *dataDir
+	httpLn    net.Listener
+	table     *rib.Table
+	fib       *fib.Handle
+	compiler  *fib.Maintainer
+	pools     *pool.Pools
+	planner   *sqlkey.Planner
+	server    *wire.Server
+	pgLn      net.Listener
+	sockets   sockets      // from the process before this one; nil: opened here
+	word      *gossip.Word // what has been said in this node's name before; nil: nothing
+	before    *predecessor // nil: there is none
+	serveHTTP func()
 
 	// channels
 	pulls     chan pullFrom // capacity 1: somebody has a newer epoch
 	cancels   chan struct{} // capacity maxCancels: cancel requests that are being passed on
 	failed    chan struct{} // closed when a listener ends by itself
+	retired   chan struct{} // closed when another process has taken over and no session is left, or takeover_timeout is over
 	contacted chan struct{} // closed after the first try to reach the cluster
 	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 
 	// atomic
-	setup      atomic.Pointer[setup] // what is in force: see reload.go
-	phase      atomic.Int32
-	whole      atomic.Bool            // every part is there: Open got to its end
-	waitsFor   atomic.Pointer[string] // while starting: what for
-	clusterID  atomic.Pointer[string]
-	speakerNow atomic.Pointer[gossip.Speaker] // as the ledger is opened before it
+	parts     parts
+	setup     atomic.Pointer[setup] // what is in force: see reload.go
+	phase     atomic.Int32
+	handing   atomic.Bool            // another process is taking over
+	whole     atomic.Bool            // every part is there: Open got to its end
+	waitsFor  atomic.Pointer[string] // while starting: what for
+	clusterID atomic.Pointer[string]
 
-	reloading sync.Mutex // held by the one reload at a time
+	reloading     sync.Mutex // held by the one reload, or the handover
+	contactedOnce sync.Once
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -101,10 +106,25 @@ type Node struct {
 	alarms  map[string]string    // by subject
 }
 
+// parts are what a process gives up to the one that takes over from it, and makes anew if that one fails.
+type parts struct {
+	port    atomic.Pointer[port.Port]
+	ledger  atomic.Pointer[cluster.Ledger]
+	speaker atomic.Pointer[gossip.Speaker]
+	prober  atomic.Pointer[probe.Prober]
+}
+
+// port, ledger, speaker and prober are nil before Open has come to them. While another process takes over, and after that, they
+// are closed: then they say what was last known, and do nothing more.
+func (n *Node) port() *port.Port         { return n.parts.port.Load() }
+func (n *Node) ledger() *cluster.Ledger  { return n.parts.ledger.Load() }
+func (n *Node) speaker() *gossip.Speaker { return n.parts.speaker.Load() }
+func (n *Node) prober() *probe.Prober    { return n.parts.prober.Load() }
+
 // closer is one thing that Open started.
 type closer struct {
-	name string
-	stop func() error
+	name string       // no two alike
+	stop func() error // nil: it is stopped
 }
 
 // New checks a configuration and follows its secrets. It starts nothing and touches no disk.
@@ -124,7 +144,7 @@ func New(cfg Config, o Options) (*Node, error) {
 	}
 	n := &Node{
 		log: o.Logger, level: o.Level, options: o,
-		pulls: make(chan pullFrom, 1), cancels: make(chan struct{}, maxCancels), failed: make(chan struct{}), contacted: make(chan struct{}),
+		pulls: make(chan pullFrom, 1), cancels: make(chan struct{}, maxCancels), failed: make(chan struct{}), retired: make(chan struct{}), contacted: make(chan struct{}),
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}
 	n.setup.Store(first)
@@ -155,7 +175,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.waits("starting")
 	n.warn()
 	for _, step := range []func(context.Context) error{
-		n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.startLoops, n.awaitOwnership, n.awaitBeliefs, n.openServer,
+		n.takeOver, n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.startLoops, n.awaitOwnership, n.awaitBeliefs, n.openServer, n.openHandover,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -167,7 +187,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.whole.Store(true)
 	n.phase.Store(int32(phaseServing))
 	n.log.Info("serving", "node", n.state.Node, "region", n.cfg().Region, "cluster", n.state.ClusterID,
-		"postgres", n.pgLn.Addr().String(), "cluster_port", n.port.Addr(), "debug", "http://"+n.httpLn.Addr().String()+"/debug")
+		"postgres", n.pgLn.Addr().String(), "cluster_port", n.port().Addr(), "debug", "http://"+n.httpLn.Addr().String()+"/debug")
 	return nil
 }
 
@@ -222,12 +242,16 @@ func (n *Node) stop() error {
 		return nil
 	}
 	n.closed = true
-	closers, errs := n.closers, []error{n.failure}
+	errs := []error{n.failure}
+	names := make([]string, len(n.closers))
+	for i, c := range n.closers {
+		names[len(names)-1-i] = c.name
+	}
 	n.mu.Unlock()
-	for i := len(closers) - 1; i >= 0; i-- {
-		if err := closers[i].stop(); err != nil {
-			n.log.Warn("while stopping", "part", closers[i].name, "error", err)
-			errs = append(errs, fmt.Errorf("%s: %w", closers[i].name, err))
+	for _, name := range names {
+		if err := n.giveUp(name); err != nil {
+			n.log.Warn("while stopping", "part", name, "error", err)
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 		}
 	}
 	n.cancel()
@@ -236,11 +260,33 @@ func (n *Node) stop() error {
 	return errors.Join(errs...)
 }
 
-// opened notes how to stop what was just started.
+// opened notes how to stop what was just started. What is started again takes its old place.
 func (n *Node) opened(name string, stop func() error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for i := range n.closers {
+		if n.closers[i].name == name && n.closers[i].stop == nil {
+			n.closers[i].stop = stop
+			return
+		}
+	}
 	n.closers = append(n.closers, closer{name, stop})
+}
+
+// giveUp stops one part; of one that is stopped already it does nothing.
+func (n *Node) giveUp(name string) error {
+	n.mu.Lock()
+	var stop func() error
+	for i := range n.closers {
+		if n.closers[i].name == name {
+			stop, n.closers[i].stop = n.closers[i].stop, nil
+		}
+	}
+	n.mu.Unlock()
+	if stop == nil {
+		return nil
+	}
+	return stop()
 }
 
 // waits says what a starting node waits for, on /readyz.
@@ -308,19 +354,30 @@ func (n *Node) change(edit func(*State)) error {
 
 // openHTTP serves health checks from the first moment on; everything else says that the node is starting.
 func (n *Node) openHTTP(context.Context) error {
-	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg().httpBind(), strconv.Itoa(n.cfg().Ports.HTTP)))
+	ln, err := n.sockets.http, error(nil)
+	if ln == nil {
+		ln, err = net.Listen("tcp", net.JoinHostPort(n.cfg().httpBind(), strconv.Itoa(n.cfg().Ports.HTTP)))
+	}
 	if err != nil {
 		return portTaken("http", "ports.http", err)
 	}
 	n.httpLn = ln
 	a := &api{office: n, metrics: n.metrics.handler(), log: n.log, open: n.cfg().Insecure}
 	server := newHTTPServer(n.gate(a.handler()), n.log)
-	n.opened("HTTP", func() error { return shutdownHTTP(server) })
-	n.wg.Go(func() {
-		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			n.fail(fmt.Errorf("the HTTP port: %w", err))
-		}
+	n.opened("HTTP", func() error {
+		_ = ln.Close() // also if nobody serves it yet
+		return shutdownHTTP(server)
 	})
+	n.serveHTTP = func() {
+		n.wg.Go(func() {
+			if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+				n.fail(fmt.Errorf("the HTTP port: %w", err))
+			}
+		})
+	}
+	if n.before == nil { // else the process before this one answers until this one is ready
+		n.serveHTTP()
+	}
 	return nil
 }
 
@@ -354,11 +411,18 @@ func portTaken(what, key string, err error) error {
 func (n *Node) openServer(context.Context) error {
 	n.server = n.buildServer()
 	n.serveCancels()
-	ln, err := net.Listen("tcp", net.JoinHostPort(n.cfg().Bind, strconv.Itoa(n.cfg().Ports.Postgres)))
+	ln, err := n.sockets.postgres, error(nil)
+	if ln == nil {
+		ln, err = net.Listen("tcp", net.JoinHostPort(n.cfg().Bind, strconv.Itoa(n.cfg().Ports.Postgres)))
+	}
 	if err != nil {
 		return portTaken("Postgres", "ports.postgres", err)
 	}
 	n.pgLn = ln
+	if err := n.relieve(); err != nil {
+		_ = ln.Close()
+		return err
+	}
 	n.opened("clients", func() error {
 		_ = ln.Close() // also if Serve has not come to know it yet
 		ctx, cancel := context.WithTimeout(context.Background(), n.cfg().DrainTimeout.Duration)

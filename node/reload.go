@@ -25,6 +25,7 @@ type ConfigChange struct {
 var (
 	errNoReload       = errors.New("there is nothing to reload: this node was started without a file")
 	errReloadTooEarly = &Failure{Message: "the node is starting: the configuration cannot be reloaded yet", Hint: "Ask again when /readyz says that it is ready."}
+	errReloadTakeover = &Failure{Message: "another process is taking over: the configuration cannot be reloaded now", Hint: "It reads the file itself."}
 	errReloadTooLate  = &Failure{Message: "the node is stopping: nothing is reloaded any more"}
 )
 
@@ -40,7 +41,7 @@ func (n *Node) hand(old, next *setup) {
 	if !reflect.DeepEqual(old.cfg.HBA, next.cfg.HBA) {
 		n.warnPolicy(next)
 	}
-	if err := n.prober.Reload(next.probes()); err != nil {
+	if err := n.prober().Reload(next.probes()); err != nil {
 		n.log.Error("the probes go on as before", "error", err) // stopping
 	}
 	for _, b := range old.cfg.Backends {
@@ -50,13 +51,16 @@ func (n *Node) hand(old, next *setup) {
 	}
 	if old.cfg.BackendTLS != next.cfg.BackendTLS {
 		n.pools.Renew()
-		n.prober.Renew()
+		n.prober().Renew()
 	}
 }
 
 // Reload reads the configuration again. If anything in it is wrong, nothing changes, and a *ConfigError names every mistake.
 // by says who asked, for the log.
 func (n *Node) Reload(by string) (ReloadAnswer, error) {
+	if n.handing.Load() { // for minutes, perhaps
+		return ReloadAnswer{}, errReloadTakeover
+	}
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
 	answer, err := n.reload()
@@ -79,7 +83,7 @@ func (n *Node) reload() (answer ReloadAnswer, err error) {
 	switch {
 	case n.options.Load == nil:
 		return answer, errNoReload
-	case phase(n.phase.Load()) == phaseDraining:
+	case phase(n.phase.Load()) == phaseDraining, phase(n.phase.Load()) == phaseHanded:
 		return answer, errReloadTooLate
 	case !n.whole.Load():
 		return answer, errReloadTooEarly

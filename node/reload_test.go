@@ -71,8 +71,8 @@ shard = "shard_1"
 address = "ADDRESS"
 `
 
-// startFile is a node in front of a primary; its replica is not configured yet.
-func startFile(t *testing.T) *fileNode {
+// newFile is the file, and the primary that it names.
+func newFile(t *testing.T) *fileNode {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -90,6 +90,13 @@ func startFile(t *testing.T) *fileNode {
 	f.write(t, "probe.password", probePassword)
 	f.write(t, "late.password", "late-secret")
 	f.change(t)
+	return f
+}
+
+// startFile is a node that was started from newFile.
+func startFile(t *testing.T) *fileNode {
+	t.Helper()
+	f := newFile(t)
 	load := func() (Config, error) { return Read(f.file, nil) }
 	cfg, err := load()
 	if err != nil {
@@ -430,7 +437,7 @@ func testReloadCommand(t *testing.T, f *fileNode) {
 func TestReloadBackends(t *testing.T) {
 	f := startFile(t)
 	replica := pgtest.NewReplica(t, f.primary, pgtest.Options{Name: "replica"})
-	cfg := testConfig(t, "iad", f.port.Addr())
+	cfg := testConfig(t, "iad", f.port().Addr())
 	cfg.Name = "iad-2"
 	peer := newNode(t, cfg, nil).open(t)
 	knows := func(n *testNode, want map[string]string) {

@@ -72,7 +72,23 @@ func openDataDir(path string) (*dataDir, error) {
 }
 
 // Close gives the directory up.
-func (d *dataDir) Close() error { return d.lock.Close() }
+func (d *dataDir) Close() error {
+	if d.lock == nil {
+		return nil
+	}
+	err := d.lock.Close()
+	d.lock = nil
+	return err
+}
+
+// Reopen locks the directory again after a Close. It is ErrLocked as long as somebody else has it.
+func (d *dataDir) Reopen() error {
+	again, err := openDataDir(d.path)
+	if err == nil {
+		d.lock = again.lock
+	}
+	return err
+}
 
 // Load reads the state. found is false before the first start; whatever is there but cannot be read is ErrState.
 func (d *dataDir) Load() (s State, found bool, err error) {

@@ -15,8 +15,11 @@ const maxViewRanges = 1000
 // NotReady lists why this node should get no traffic now.
 func (n *Node) NotReady() []string {
 	var why []string
-	if phase(n.phase.Load()) == phaseDraining {
+	switch phase(n.phase.Load()) {
+	case phaseDraining:
 		why = append(why, "draining")
+	case phaseHanded:
+		why = append(why, "another process has taken over")
 	}
 	if !n.whole.Load() {
 		return append(why, *n.waitsFor.Load())
@@ -33,7 +36,7 @@ func (n *Node) NotReady() []string {
 // View is everything that this node believes, from one snapshot.
 func (n *Node) View() ClusterView {
 	s := n.table.Snapshot()
-	status := n.ledger.Status()
+	status := n.ledger().Status()
 	v := ClusterView{
 		ClusterID: n.state.ClusterID, Version: Version(), Epoch: s.Ownership.Epoch.String(), FIB: n.fib.Load().Version(),
 		Node:      n.nodeView(s.Self),
@@ -47,7 +50,7 @@ func (n *Node) View() ClusterView {
 		Sessions:  n.sessionsView(),
 		Alarms:    orEmpty(n.alarmList(s, status)),
 	}
-	for _, m := range n.speaker.Members() {
+	for _, m := range n.speaker().Members() {
 		v.Members = append(v.Members, MemberView{
 			Name: m.Name, Region: m.Region, Addr: m.Addr, Incarnation: m.Incarnation, Self: m.Name == s.Self.Name,
 			Leader: m.Name == status.Leader, Voter: slices.ContainsFunc(status.Voters, func(x cluster.Voter) bool { return x.Name == m.Name }),
@@ -70,7 +73,7 @@ func (n *Node) View() ClusterView {
 func (n *Node) nodeView(self rib.Member) NodeView {
 	v := NodeView{
 		Name: self.Name, Region: self.Region, Incarnation: self.Incarnation, Started: n.started,
-		Cluster: n.port.Addr(), HTTP: n.httpLn.Addr().String(), NotReady: orEmpty(n.NotReady()), Lab: []string{},
+		Cluster: n.port().Addr(), HTTP: n.httpLn.Addr().String(), NotReady: orEmpty(n.NotReady()), Lab: []string{},
 	}
 	if n.pgLn != nil {
 		v.Postgres = n.pgLn.Addr().String()
@@ -84,7 +87,7 @@ func (n *Node) nodeView(self rib.Member) NodeView {
 // rttViews is what is known of the ways between regions: this node's own are those that it routes by.
 func rttViews(n *Node) []RTTView {
 	list := []RTTView{}
-	for from, row := range n.speaker.RTTs() {
+	for from, row := range n.speaker().RTTs() {
 		for to, d := range row {
 			list = append(list, RTTView{From: from, To: to, MS: ms(d)})
 		}
@@ -246,14 +249,14 @@ func (n *Node) gauges() gauges {
 	if !n.whole.Load() {
 		return gauges{}
 	}
-	s, status, heard := n.table.Snapshot(), n.ledger.Status(), n.speaker.Stats()
+	s, status, heard := n.table.Snapshot(), n.ledger().Status(), n.speaker().Stats()
 	sessions, compiles := n.server.Stats(), n.compiler.Stats()
 	g := gauges{
 		Sessions: sessions.Sessions, Accepted: sessions.Accepted, Members: heard.Members, Backends: len(s.Backends), Voters: len(status.Voters),
 		EpochGeneration: s.Ownership.Epoch.Generation, EpochIndex: s.Ownership.Epoch.Index,
 		FIBVersion: n.fib.Load().Version(), Compiles: compiles.Compiles, Failures: compiles.Failures,
 		GossipUnknown: heard.Unknown, GossipRefused: heard.Refused, GossipHeard: heard.Heard,
-		Alarms: len(n.alarmList(s, status)), Ready: len(n.NotReady()) == 0, Leader: n.ledger.IsLeader(),
+		Alarms: len(n.alarmList(s, status)), Ready: len(n.NotReady()) == 0, Leader: n.ledger().IsLeader(),
 		Pools: n.poolViews(), BackendUp: map[string]bool{},
 	}
 	for i := range s.Backends {
@@ -277,7 +280,7 @@ func (n *Node) RIB() any {
 		Ledger    any                `json:"ledger"`
 	}
 	d := dump{Version: s.Version, Self: s.Self, Members: s.Members, Distances: map[string]float64{}, Backends: []BackendView{},
-		Epoch: s.Ownership.Epoch.String(), Gossip: n.speaker.Stats(), Port: n.port.Stats(), Ledger: n.ledger.Status()}
+		Epoch: s.Ownership.Epoch.String(), Gossip: n.speaker().Stats(), Port: n.port().Stats(), Ledger: n.ledger().Status()}
 	for region, distance := range s.Distances {
 		d.Distances[region] = ms(distance)
 	}

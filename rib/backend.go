@@ -2,6 +2,8 @@ package rib
 
 import (
 	"cmp"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -121,3 +123,21 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // MarshalText makes a LoadClass its name in JSON.
 func (l LoadClass) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText is MarshalText's inverse.
+func (r *Role) UnmarshalText(b []byte) error { return byNameOf(roleNames[:], b, (*uint8)(r)) }
+
+// UnmarshalText is MarshalText's inverse.
+func (s *State) UnmarshalText(b []byte) error { return byNameOf(stateNames[:], b, (*uint8)(s)) }
+
+// UnmarshalText is MarshalText's inverse.
+func (l *LoadClass) UnmarshalText(b []byte) error { return byNameOf(loadNames[:], b, (*uint8)(l)) }
+
+func byNameOf(names []string, b []byte, v *uint8) error {
+	i := slices.Index(names, string(b))
+	if i < 0 {
+		return fmt.Errorf("rib: %.20q is none of %v", b, names)
+	}
+	*v = uint8(i)
+	return nil
+}

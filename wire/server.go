@@ -90,7 +90,8 @@ type Server struct {
 	cancel   context.CancelFunc
 	stopping context.Context // ends when the server begins to shut down
 	stop     context.CancelFunc
-	done     sync.WaitGroup
+	done     sync.WaitGroup // of connections
+	serving  sync.WaitGroup // calls of Serve
 	helpers  sync.WaitGroup // goroutines that are no session
 }
 
@@ -138,7 +139,9 @@ func (s *Server) Catalog() *sqlkey.Catalog { return s.catalogFor(s.cfg.FIB.Load(
 func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
 	s.listeners[ln] = struct{}{}
+	s.serving.Add(1)
 	s.mu.Unlock()
+	defer s.serving.Done()
 	s.sweeper.Do(func() { s.helpers.Go(s.sweepLoop) })
 	for {
 		conn, err := ln.Accept()
@@ -334,6 +337,22 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.cancel()
 	s.helpers.Wait()
 	return err
+}
+
+// Wait returns when the last connection has ended, or with ctx's error. Nothing may be accepted any more.
+func (s *Server) Wait(ctx context.Context) error {
+	gone := make(chan struct{})
+	go func() {
+		s.serving.Wait()
+		s.done.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // longAgo is a deadline that has passed.

@@ -19,6 +19,8 @@ type Target struct {
 	Shard  string
 	Region string
 	Addr   string // host:port
+	// SystemID is what is known of it from before; 0: nothing yet. What the first probe finds counts more.
+	SystemID uint64
 }
 
 // Sink takes what is seen. Its methods are called from many goroutines and must not block for long.

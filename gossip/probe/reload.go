@@ -24,7 +24,7 @@ func (p *Prober) Reload(s Settings) error {
 	var ended []*worker
 	for name, w := range p.near {
 		switch t, ok := wanted[name]; {
-		case !ok || t != w.target:
+		case !ok || !t.same(w.target):
 			w.stop()
 			ended = append(ended, w)
 		case anew:
@@ -74,6 +74,12 @@ func (p *Prober) Reload(s Settings) error {
 		p.wg.Go(w.run)
 	}
 	return nil
+}
+
+// same tells whether two targets are one server, whatever is known of it.
+func (t Target) same(o Target) bool {
+	t.SystemID, o.SystemID = 0, 0
+	return t == o
 }
 
 // Renew makes every worker connect anew: what TLS says has changed.

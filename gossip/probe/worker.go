@@ -52,7 +52,7 @@ func (p *Prober) newWorker(t Target, near bool) (*worker, error) {
 	if _, err := p.connConfig(t, p.settings.Load()); err != nil {
 		return nil, err
 	}
-	w := &worker{prober: p, target: t, near: near, done: make(chan struct{}), wake: make(chan struct{}, 1), evidence: !near}
+	w := &worker{prober: p, target: t, near: near, done: make(chan struct{}), wake: make(chan struct{}, 1), evidence: !near, systemID: t.SystemID}
 	w.ctx, w.stop = context.WithCancel(p.ctx)
 	return w, nil
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -54,6 +55,10 @@ type Config struct {
 	Node      string // this node's name, put in its certificate for whoever reads logs
 	Logger    *slog.Logger
 
+	// TCP and UDP are sockets that are open already, of one address; nil: Listen opens them.
+	TCP net.Listener
+	UDP net.PacketConn
+
 	// Dial opens TCP connections; nil: the net package. WrapPacket may replace the UDP socket by one that behaves otherwise
 	// (adds a delay, say); closing what it returns must close what it was given. Both are for laboratories.
 	Dial       func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -95,6 +100,7 @@ type Port struct {
 	addr      string // advertise as the configuration spells it, host:port
 	tcp       net.Listener
 	udp       net.PacketConn
+	sockets   [2]filer // tcp and udp as the kernel's sockets
 	gossip    *gossipTransport
 	ctx       context.Context // ends with Close; its Done channel is done
 	done      <-chan struct{}
@@ -139,9 +145,14 @@ func Listen(cfg Config) (*Port, error) {
 		p.id = id
 	}
 	var err error
-	if p.tcp, p.udp, err = bindBoth(cfg.Bind, cfg.Port); err != nil {
-		return nil, err
+	p.tcp, p.udp = cfg.TCP, cfg.UDP
+	if p.tcp == nil || p.udp == nil {
+		if p.tcp, p.udp, err = bindBoth(cfg.Bind, cfg.Port); err != nil {
+			return nil, err
+		}
 	}
+	p.sockets[0], _ = p.tcp.(filer)
+	p.sockets[1], _ = p.udp.(filer)
 	if cfg.WrapPacket != nil {
 		p.udp = cfg.WrapPacket(p.udp)
 	}
@@ -227,6 +238,24 @@ func (p *Port) Addr() string { return p.addr }
 
 // BoundAddr returns the address that the TCP socket is bound to.
 func (p *Port) BoundAddr() net.Addr { return p.tcp.Addr() }
+
+// filer is a socket that can be given away.
+type filer interface{ File() (*os.File, error) }
+
+// Files returns both sockets once more, for another process or another Port: they stay open when this one is closed.
+func (p *Port) Files() (tcp, udp *os.File, err error) {
+	if p.sockets[0] == nil || p.sockets[1] == nil {
+		return nil, nil, errors.New("the cluster port is not made of sockets")
+	}
+	if tcp, err = p.sockets[0].File(); err != nil {
+		return nil, nil, err
+	}
+	if udp, err = p.sockets[1].File(); err != nil {
+		_ = tcp.Close()
+		return nil, nil, err
+	}
+	return tcp, udp, nil
+}
 
 // Protected reports whether the port has a cluster key.
 func (p *Port) Protected() bool { return p.id != nil }
