@@ -1,8 +1,8 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
-	"strings"
 
 	"rangefinder/fib"
 	"rangefinder/rib"
@@ -65,7 +65,7 @@ func (c *core) endSegment(sync bool) {
 		return
 	}
 	c.kind, c.table, c.plan = 'S', c.env.fib.Load(), nil
-	c.seg = segment{sync: sync, read: true}
+	c.seg = segment{sync: sync, read: true, undo: c.seg.undo[:0]}
 	c.begins()
 	if c.lis != nil {
 		c.lis.mark = len(c.lis.pending)
@@ -161,11 +161,11 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 	case 'D', 'C':
 		return c.planNamed(o, body)
 	}
-	name, rows, ok := strings.Cut(string(body), "\x00") // Execute
+	name, rows, ok := bytes.Cut(body, []byte{0}) // Execute
 	if !ok || len(rows) != 4 {
 		return need{}, pg.NewError(pg.CodeProtocolViolation, "invalid Execute message")
 	}
-	p, known := c.stmts.portal([]byte(name))
+	p, known := c.stmts.portal(name)
 	o.plan = p.plan
 	if known && p.virtual && p.plan.Listen != sqlkey.ListenNone {
 		if e := c.listen(p.plan); e != nil {
@@ -191,7 +191,7 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 		}
 	}
 	c.seg.server, c.seg.runs = true, true
-	if rows == "\x00\x00\x00\x00" {
+	if string(rows) == "\x00\x00\x00\x00" {
 		c.seg.bound = false
 	} else {
 		c.seg.keeps = true

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -225,35 +226,34 @@ func (s *session) flushRaw() bool {
 	if len(c.out) == 0 || c.holds() {
 		return true
 	}
-	rest := c.out
-	n, err := writeSocket(r.clientFD, rest)
-	if n > 0 {
-		rest = rest[n:]
-	}
-	if err == syscall.EAGAIN || err == nil && len(rest) > 0 {
-		var last error
-		err = r.client.Write(func(fd uintptr) bool {
-			for len(rest) > 0 {
-				n, e := writeSocket(int(fd), rest)
-				if e == syscall.EAGAIN {
-					return false
-				}
-				if last = e; e != nil {
-					return true
-				}
-				rest = rest[n:]
-			}
-			return true
-		})
-		if err == nil {
-			err = last
-		}
+	n, err := writeSocket(r.clientFD, c.out)
+	if err == syscall.EAGAIN || err == nil && n < len(c.out) {
+		err = s.writeRest(c.out[max(n, 0):])
 	}
 	c.written()
 	if err != nil {
 		s.clientGone()
 	}
 	return true
+}
+
+// writeRest writes what the client's socket did not take at once. It waits for the client.
+func (s *session) writeRest(rest []byte) error {
+	var last error
+	err := s.raw.client.Write(func(fd uintptr) bool {
+		for len(rest) > 0 {
+			n, e := writeSocket(int(fd), rest)
+			if e == syscall.EAGAIN {
+				return false
+			}
+			if last = e; e != nil {
+				return true
+			}
+			rest = rest[n:]
+		}
+		return true
+	})
+	return cmp.Or(err, last)
 }
 
 // buffers are what a session needs while bytes are in hand. A session that waits for its client holds none.

@@ -11,7 +11,7 @@ import (
 func (c *core) query(frame []byte) {
 	c.kind, c.frame, c.table = 'Q', frame, c.env.fib.Load()
 	c.stmts.unnamed = nil // as PostgreSQL does
-	c.seg, c.uses, c.completed = segment{sync: true, read: true}, c.uses[:0], 0
+	c.seg, c.uses, c.completed = segment{sync: true, read: true, undo: c.seg.undo[:0]}, c.uses[:0], 0
 	c.begins()
 	plan := c.lookupBytes(frame[pg.HeaderSize : len(frame)-1])
 	c.plan = plan

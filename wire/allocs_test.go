@@ -1,0 +1,75 @@
+package wire
+
+import (
+	"fmt"
+	"testing"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+)
+
+// A statement's way allocates nothing in the session, however it is sent.
+func TestCoreAllocatesNothing(t *testing.T) {
+	const (
+		parsed = "1\x00\x00\x00\x04"
+		bound  = "2\x00\x00\x00\x04"
+		row    = "T\x00\x00\x00\x1d\x00\x01item\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x19\xff\xff\xff\xff\xff\xff\x00\x00" + "D\x00\x00\x00\x0b\x00\x01\x00\x00\x00\x01x" + "C\x00\x00\x00\x0dSELECT 1\x00"
+		ready  = "Z\x00\x00\x00\x05I"
+	)
+	e := testEnv(t)
+	sql := fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", keyOf(t, e, "shard_1"))
+	run := pg.AppendSync(pg.AppendExecute(pg.AppendDescribe(nil, 'P', ""), "", 0))
+	for name, c := range map[string]struct {
+		first, firstAnswer []byte
+		then, answer       []byte
+	}{
+		"simple":   {then: query(sql), answer: []byte(row + ready)},
+		"extended": {then: ext("", sql), answer: []byte(parsed + bound + row + ready)},
+		"prepared": {first: pg.AppendSync(pg.AppendParse(nil, "p", sql, nil)), firstAnswer: []byte(parsed + ready), then: append(bindFrame("", "p"), run...), answer: []byte(bound + row + ready)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			core := newCore(e, "app", "app")
+			core.params.set("client_encoding", "UTF8")
+			conn := &pool.Conn{Params: make(map[string]string)}
+			answered := 0
+			once := func(request, answer []byte) {
+				for {
+					switch core.next() {
+					case readClient:
+						core.written()
+						if len(request) == 0 {
+							return
+						}
+						n := copy(core.clientSpace(), request)
+						core.clientRead(n)
+						request = request[n:]
+					case acquire:
+						conn.Backend = core.hop.Backend
+						core.acquired(conn)
+					case readServer:
+						core.sent()
+						answered++
+						if err := core.serverRead(answer); err != nil {
+							t.Fatal(err)
+						}
+					case releaseServer:
+						core.returned()
+					default:
+						t.Fatal("the session asks for something else")
+					}
+				}
+			}
+			if c.first != nil {
+				once(c.first, c.firstAnswer)
+			}
+			once(c.then, c.answer)
+			before := answered
+			if n := testing.AllocsPerRun(100, func() { once(c.then, c.answer) }); n != 0 {
+				t.Errorf("%v allocations a request", n)
+			}
+			if answered != before+101 {
+				t.Errorf("%d of 101 requests reached the server", answered-before)
+			}
+		})
+	}
+}
