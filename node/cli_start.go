@@ -1,11 +1,13 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -111,6 +113,9 @@ func (c *startCmd) Run(e *env) error {
 		return err
 	}
 	e.notify(fmt.Sprintf("READY=1\nMAINPID=%d", os.Getpid()))
+	steer, stop := context.WithCancel(context.Background())
+	defer stop()
+	go steerProcessors(steer, runtime.GOMAXPROCS(0))
 	for {
 		select {
 		case <-reload:
