@@ -25,12 +25,16 @@ type authRig struct {
 	shards [2]*pgtest.Server
 }
 
-func newAuthRig(t *testing.T, hba []string, edit func(*Config)) *authRig {
+func newAuthRig(t *testing.T, hba []string, edit func(*Config), ca ...*pgtest.Authority) *authRig {
 	t.Helper()
 	r := new(authRig)
 	cfg := testConfig(t, "fra")
 	for i := range r.shards {
-		s := pgtest.NewPrimary(t, pgtest.Options{Auth: "scram-sha-256", HBA: hba, Params: map[string]string{"log_statement": "all", "log_min_duration_statement": "0"}})
+		var pair pgtest.KeyPair
+		for _, a := range ca {
+			pair = a.Issue(t, time.Time{}, "127.0.0.1")
+		}
+		s := pgtest.NewPrimary(t, pgtest.Options{Auth: "scram-sha-256", HBA: hba, TLS: pair, Params: map[string]string{"log_statement": "all", "log_min_duration_statement": "0"}})
 		r.shards[i] = s
 		if err := errors.Join(
 			s.CreateUser(t.Context(), "probe", probePassword, ""), s.CreateUser(t.Context(), "authn", authPassword, ""),
@@ -257,6 +261,40 @@ func TestVerifierInsteadOfPassword(t *testing.T) {
 	}
 	if strings.Contains(r.log.String(), "SCRAM-SHA-256$") {
 		t.Error("the log holds a verifier")
+	}
+}
+
+// TestPassthroughOverTLS: TLS and channel binding on both sides; and what the node itself is to backends is nobody's who comes in by
+// trust.
+func TestPassthroughOverTLS(t *testing.T) {
+	ca := pgtest.NewAuthority(t)
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root.crt")
+	replaceFile(t, root, ca.PEM)
+	pair := writePair(t, dir, ca.Issue(t, time.Time{}, "node.test"))
+	r := newAuthRig(t, nil, func(cfg *Config) {
+		cfg.TLS, cfg.TLS.ClientCAFile = pair, root
+		cfg.BackendTLS = BackendTLS{Mode: "verify-full", CAFile: root}
+		cfg.HBA = []HBA{
+			{Users: []string{"authn"}, Address: "127.0.0.1", Method: "trust"},
+			{Connection: "hostssl", Users: []string{"certy"}, Method: "cert"},
+			{Connection: "hostssl", Method: "scram-sha-256"},
+		}
+	}, ca)
+	r.alike(t, "ann", "secret")
+	r.alike(t, "certy", "secret")
+	for _, options := range []string{"channel_binding=require", "channel_binding=disable"} {
+		if out, err := r.psql(t, "user=ann password=secret sslmode=verify-full host=node.test sslrootcert="+root+" "+options, "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"); err != nil || out != "ann|t\n" {
+			t.Errorf("%s: %v\n%s", options, err, out)
+		}
+	}
+	out, err := r.psql(t, "user=authn sslmode=disable", "SELECT 1")
+	if err == nil || !strings.Contains(out, `asks user "authn" for a password, and this node knows none`) {
+		t.Errorf("by trust as the user who asks the backends: %v\n%s", err, out)
+	}
+	out, err = r.psql(t, "user=certy"+certOptions(t, ca.IssueTo(t, "certy")), "SELECT 1")
+	if err == nil || !strings.Contains(out, `asks user "certy" for a password, and this node knows none`) || !strings.Contains(out, "HINT:  Give the user a password under [[users]]") {
+		t.Errorf("by certificate, without a password anywhere: %v\n%s", err, out)
 	}
 }
 

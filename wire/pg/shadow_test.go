@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/xdg-go/scram"
 
@@ -56,6 +58,7 @@ func TestParseShadow(t *testing.T) {
 
 // TestStored goes through what may be kept of a password and how it may be asked for: who gets in, and what a login shows.
 func TestStored(t *testing.T) {
+	server, client := certificate(t)
 	for _, c := range []struct {
 		kept, method string
 		in           bool
@@ -78,8 +81,8 @@ func TestStored(t *testing.T) {
 			}
 			return shadow, nil
 		}
-		login := func(user, password string) (accepted, error) {
-			conn, done := acceptOne(t, &AcceptConfig{Lookup: lookup, Rule: by(c.method)})
+		login := func(user, password string, secure *tls.Config) (accepted, error) {
+			conn, done := acceptOne(t, &AcceptConfig{Lookup: lookup, Rule: by(c.method), TLS: always(server)})
 			results := make(chan accepted, 1)
 			go func() {
 				got := <-done
@@ -88,11 +91,11 @@ func TestStored(t *testing.T) {
 					got.client.Conn.Write(AppendReady(nil, StatusIdle)) // the client's end tells
 				}
 			}()
-			_, err := Connect(t.Context(), conn, &ConnectConfig{User: user, Credential: Password(password)})
+			_, err := Connect(t.Context(), conn, &ConnectConfig{User: user, Credential: Password(password), TLS: secure})
 			return <-results, err
 		}
 		t.Run(c.kept+" by "+c.method, func(t *testing.T) {
-			got, err := login("app", "secret")
+			got, err := login("app", "secret", nil)
 			if !c.in {
 				wantCode(t, err, "28P01")
 				wantCode(t, got.err, "28P01")
@@ -105,15 +108,23 @@ func TestStored(t *testing.T) {
 			if shown.String() != c.shown || !shadow.Admits(shown) {
 				t.Errorf("shown %v", shown)
 			}
+			if got, err = login("app", "secret", client); err != nil || got.err != nil { // bound to the connection
+				t.Fatal(err, got.err)
+			}
+			if again := got.client.Shown; again.String() != c.shown || !shadow.Admits(again) {
+				t.Errorf("shown over TLS %v", again)
+			} else if shown.keys != nil && *again.keys != *shown.keys {
+				t.Error("the same password shows other keys over TLS")
+			}
 			if other := shadowOf(t, c.kept); c.kept == "password" && other.Admits(shown) && shown.keys != nil {
 				t.Error("keys of one verifier pass for another's")
 			}
-			got, err = login("app", "Secret")
+			got, err = login("app", "Secret", nil)
 			wantCode(t, err, "28P01")
 			if !errors.Is(got.err, ErrWrongPassword) {
 				t.Errorf("a wrong password: %v", got.err)
 			}
-			got, err = login("eve", "secret")
+			got, err = login("eve", "secret", nil)
 			wantCode(t, err, "28P01")
 			if !errors.Is(got.err, ErrUnknownUser) {
 				t.Errorf("an unknown user: %v", got.err)
@@ -155,7 +166,8 @@ func TestUnknownLooksKnown(t *testing.T) {
 // TestCredentialsWithPostgreSQL: what a login has shown is as good as the password for a server that keeps the same of it, and nothing
 // is shown to one that does not.
 func TestCredentialsWithPostgreSQL(t *testing.T) {
-	s := pgtest.NewPrimary(t, pgtest.Options{Auth: "trust", HBA: []string{
+	ca := pgtest.NewAuthority(t)
+	s := pgtest.NewPrimary(t, pgtest.Options{Auth: "trust", TLS: ca.Issue(t, time.Time{}, "127.0.0.1"), HBA: []string{
 		"host all scram all scram-sha-256", "host all hashed all md5", "host all clear all password", "host all other all scram-sha-256",
 	}})
 	v := shadowOf(t, "verifier")
@@ -191,23 +203,41 @@ func TestCredentialsWithPostgreSQL(t *testing.T) {
 		{"clear", md5.Hashed(), ErrWrongKind, ""},
 		{"clear", keys, ErrWrongKind, ""},
 	} {
-		conn, err := net.Dial("tcp", s.Addr())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		server, err := Connect(t.Context(), conn, &ConnectConfig{User: c.user, Database: "postgres", Credential: c.credential})
-		switch {
-		case c.code != "":
-			wantCode(t, err, c.code)
-		case !errors.Is(err, c.want):
-			t.Errorf("%s with %v: %v, want %v", c.user, c.credential, err, c.want)
-		case c.want == nil:
-			if got := ask(t, server.Conn, "select current_user"); got != c.user {
-				t.Errorf("logged in as %q", got)
+		for _, secure := range []*tls.Config{nil, {RootCAs: ca.Pool(), ServerName: "127.0.0.1"}} {
+			conn, err := net.Dial("tcp", s.Addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			server, err := Connect(t.Context(), conn, &ConnectConfig{User: c.user, Database: "postgres", Credential: c.credential, TLS: secure})
+			switch {
+			case c.code != "":
+				wantCode(t, err, c.code)
+			case !errors.Is(err, c.want):
+				t.Errorf("%s with %v: %v, want %v", c.user, c.credential, err, c.want)
+			case c.want == nil:
+				if got := ask(t, server.Conn, "select current_user"); got != c.user {
+					t.Errorf("logged in as %q", got)
+				}
 			}
 		}
 	}
+}
+
+// FuzzDataRow: whatever a row says of itself, it is read within its bounds, and one that is read is written as it came.
+func FuzzDataRow(f *testing.F) {
+	f.Add(AppendDataRow(nil, [][]byte{[]byte("app"), nil, {}})[HeaderSize:])
+	f.Add([]byte{0xff, 0xff})
+	f.Add([]byte{0, 1, 0xff, 0xff, 0xff, 0xfe})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		values, err := DecodeDataRow(body)
+		if err != nil {
+			return
+		}
+		if got := AppendDataRow(nil, values)[HeaderSize:]; !bytes.Equal(got, body) {
+			t.Fatalf("%x was read as %x", body, got)
+		}
+	})
 }
 
 func TestCredentialsAreNotPrinted(t *testing.T) {
