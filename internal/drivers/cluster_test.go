@@ -44,6 +44,7 @@ GRANT ALL ON ALL TABLES IN SCHEMA public TO app`
 
 // cluster is two nodes, each in a region of its own beside the primary of one of two shards. Clients must use TLS.
 type cluster struct {
+	bin    string // folder of PostgreSQL's programs
 	shards [2]*pgtest.Server
 	nodes  [2]*node
 	root   string // file of the authority that signed the nodes' certificate
@@ -63,7 +64,8 @@ func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	c, farm, dir := new(cluster), pgtest.Shared(t), t.TempDir()
+	farm, dir := pgtest.Shared(t), t.TempDir()
+	c := &cluster{bin: farm.Bin()}
 	ca := pgtest.NewAuthority(t)
 	pair := ca.Issue(t, time.Time{}, "localhost", "127.0.0.1")
 	var wg sync.WaitGroup

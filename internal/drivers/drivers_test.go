@@ -51,22 +51,27 @@ const keysEach = 1_000_000
 
 func TestDrivers(t *testing.T) {
 	c := startCluster(t)
-	base := 0
-	run := func(name string, test func(*testing.T, *account)) {
-		base += keysEach
-		a := &account{cluster: c, name: name, base: base}
-		t.Run(name, func(t *testing.T) {
-			test(t, a)
-			if !*direct {
-				c.inPlace(t, a)
-			}
-		})
-	}
-	run("pgx", testPgx)
-	run("pq", testPq)
-	for _, p := range programs(t) {
-		run(p.name, p.run)
-	}
+	t.Run("all", func(t *testing.T) { // which ends when all have ended
+		base := 0
+		run := func(name string, test func(*testing.T, *account)) {
+			base += keysEach
+			a := &account{cluster: c, name: name, base: base}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				test(t, a)
+				if !*direct {
+					c.inPlace(t, a)
+				}
+			})
+		}
+		for _, p := range programs(t) { // Java takes longest to begin
+			run(p.name, p.run)
+		}
+		run("pgx", testPgx)
+		run("pq", testPq)
+		run("psql", testPsql)
+		run("pgbench", testPgbench)
+	})
 	c.quiet(t)
 }
 

@@ -392,7 +392,7 @@ func (d pqDriver) errors(t *testing.T) {
 	if e := of("42703", "SELECT nothing FROM one WHERE n = $1", 1); e.Position != "8" {
 		t.Errorf("%+v", e)
 	}
-	if e := of("0A000", "UPDATE orders SET note = 'all'"); !strings.Contains(e.Hint, "customer_id") {
+	if e := of("0A000", "UPDATE orders SET note = 'all' WHERE id = 0"); !strings.Contains(e.Hint, "customer_id") {
 		t.Errorf("%+v", e)
 	}
 	d.must(t, db, 0, "DROP TABLE IF EXISTS not_there")

@@ -409,7 +409,7 @@ public class Jdbc {
             same(List.of(m.getSQLState(), m.getMessage(), m.getPosition()), List.of("42601", "syntax error at or near \"SELCT\"", 1));
             m = ((PSQLException) error(() -> query(c, "SELECT nothing FROM one WHERE n = ?", 1))).getServerErrorMessage();
             same(List.of(m.getSQLState(), m.getPosition()), List.of("42703", 8));
-            m = ((PSQLException) error(() -> update(c, "UPDATE orders SET note = 'all'"))).getServerErrorMessage();
+            m = ((PSQLException) error(() -> update(c, "UPDATE orders SET note = 'all' WHERE id = 0"))).getServerErrorMessage();
             same(m.getSQLState(), "0A000");
             same(m.getHint().contains("customer_id"), true);
             try (Statement s = c.createStatement()) {

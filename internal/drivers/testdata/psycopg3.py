@@ -243,7 +243,7 @@ def _():
         same((e.sqlstate, e.diag.message_primary, e.diag.statement_position), ("42601", 'syntax error at or near "SELCT"', "1"))
         e = error("SELECT nothing FROM one")
         same((e.sqlstate, e.diag.statement_position), ("42703", "8"))
-        e = error("UPDATE orders SET note = 'all'")
+        e = error("UPDATE orders SET note = 'all' WHERE id = 0")
         same(e.sqlstate, "0A000")
         assert "customer_id" in e.diag.message_hint, e.diag.message_hint
         notices = []

@@ -204,7 +204,7 @@ step('errors', () =>
     assert.deepEqual([e.code, e.message, e.position], ['42601', 'syntax error at or near "SELCT"', '1'])
     e = await d.error(client.query('SELECT nothing FROM one WHERE n = $1', [1]))
     assert.deepEqual([e.code, e.position], ['42703', '8'])
-    e = await d.error(client.query("UPDATE orders SET note = 'all'"))
+    e = await d.error(client.query("UPDATE orders SET note = 'all' WHERE id = 0"))
     assert.equal(e.code, '0A000')
     assert.match(e.hint, /customer_id/)
     e = await d.error(client.query('SELECT note FROM orders WHERE customer_id = $1', ['not a number']))

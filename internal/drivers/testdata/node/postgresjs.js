@@ -186,7 +186,7 @@ step('errors', async () => {
     assert.deepEqual([e.code, e.message, e.position], ['42601', 'syntax error at or near "SELCT"', '1'])
     e = await d.error(sql`SELECT nothing FROM one WHERE n = ${1}`)
     assert.deepEqual([e.code, e.position], ['42703', '8'])
-    e = await d.error(sql`UPDATE orders SET note = 'all'`)
+    e = await d.error(sql`UPDATE orders SET note = 'all' WHERE id = 0`)
     assert.equal(e.code, '0A000')
     assert.match(e.hint, /customer_id/)
     await sql`DROP TABLE IF EXISTS not_there`
