@@ -270,6 +270,64 @@ func TestTransactions(t *testing.T) {
 	}
 }
 
+// Drivers set several parameters in one query when they have connected. That must not tie the session to a server connection.
+func TestSettingsInOneQuery(t *testing.T) {
+	r := newRig(t, rigOptions{poolSize: 1})
+	ctx := ctxOf(t)
+	a, b := r.connect(pgx.QueryExecModeSimpleProtocol), r.connect(pgx.QueryExecModeSimpleProtocol)
+	here, there := r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)
+	const what = "current_setting('statement_timeout') || ' ' || current_setting('lock_timeout') || ' ' || current_setting('search_path')"
+	on := func(conn *pgx.Conn, want string) {
+		t.Helper()
+		for _, key := range []int64{here, there} {
+			var got string
+			if err := conn.QueryRow(ctx, "SELECT "+what+" FROM (SELECT count(*) FROM public.orders WHERE customer_id = $1) x", key).Scan(&got); err != nil || got != want {
+				t.Errorf("%q (%v), want %q", got, err, want)
+			}
+		}
+	}
+	exec := func(conn *pgx.Conn, sql string) {
+		t.Helper()
+		if _, err := conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	fails := func(sql string) {
+		t.Helper()
+		if _, err := a.PgConn().Exec(ctx, sql).ReadAll(); err == nil {
+			t.Errorf("%s went through", sql)
+		}
+	}
+	var path string
+	if err := a.QueryRow(ctx, "SHOW search_path").Scan(&path); err != nil {
+		t.Fatal(err)
+	}
+	exec(a, "SET statement_timeout = '11s'; SHOW work_mem; /* a comment */ SET lock_timeout = '7s' -- another\n; SET search_path = app")
+	for range 2 {
+		on(a, "11s 7s app")
+		on(b, "0 0 "+path)
+	}
+	fails("SET statement_timeout = '12s'; SET lock_timeout = 'never'; SET search_path = public") // all or none
+	on(a, "11s 7s app")
+	exec(a, "RESET lock_timeout; SET statement_timeout = '13s'")
+	on(a, "13s 0 app")
+	exec(a, "BEGIN") // of which no server hears yet
+	exec(a, "SET statement_timeout = '14s'; SET lock_timeout = '8s'")
+	var got string
+	if err := a.QueryRow(ctx, "SELECT "+what+" FROM (SELECT count(*) FROM public.orders WHERE customer_id = $1) x", there).Scan(&got); err != nil || got != "14s 8s app" {
+		t.Errorf("in a block: %q, %v", got, err)
+	}
+	exec(a, "SET statement_timeout = '15s'; SET lock_timeout = '9s'")
+	exec(a, "ROLLBACK")
+	on(a, "13s 0 app")
+	exec(a, "BEGIN")
+	fails("SET statement_timeout = '14s'; SET lock_timeout = 'never'")
+	fails("SELECT 1")
+	exec(a, "ROLLBACK")
+	on(a, "13s 0 app")
+	on(b, "0 0 "+path)
+}
+
 // With one server connection for all, nothing of one session shows in another.
 func TestSettingsFollowTheSession(t *testing.T) {
 	r := newRig(t, rigOptions{poolSize: 1})

@@ -28,6 +28,7 @@ type expectation struct {
 	use      *use   // what the text of a PREPARE or EXECUTE names
 	names    bool   // a Query that names prepared statements: see core.uses
 	plan     *sqlkey.Plan
+	parts    int // of plan, those carried out
 	synth    []byte
 	changes  int       // see op
 	fail     *pg.Error // the node's error, for which the server is made to raise one
@@ -171,7 +172,7 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		c.lastTag = append(c.lastTag[:0], pg.CommandTag(body)...)
 		c.doubt = c.doubt || c.pinned != "" && string(c.lastTag) == "ROLLBACK"
 		if h.plan != nil && !h.quiet {
-			c.sessionDone(h.plan)
+			c.sessionDone(h)
 		}
 		if string(c.lastTag) == "DEALLOCATE ALL" { // among other statements: see deallocate
 			c.srv.Prepared.Clear()
@@ -511,7 +512,8 @@ func renamed(frame []byte, server, client string) []byte {
 }
 
 // sessionDone follows what a statement that the server has carried out does to the session.
-func (c *core) sessionDone(plan *sqlkey.Plan) {
+func (c *core) sessionDone(h *expectation) {
+	plan := h.plan
 	switch {
 	case plan.Tx != sqlkey.TxNone:
 		c.txStatementDone(plan)
@@ -520,21 +522,14 @@ func (c *core) sessionDone(plan *sqlkey.Plan) {
 	}
 	switch plan.Session {
 	case sqlkey.SessSet:
-		inForce := c.srv.Applied == c.settings.print
-		if plan.Default {
-			c.settings = c.settings.without(plan.Setting)
-			if x, ok := c.base.get(plan.Setting); ok {
-				c.settings, inForce = c.settings.with(x), false
+		switch {
+		case plan.Parts == nil:
+			c.set(plan)
+		case h.parts < len(plan.Parts):
+			if part := plan.Parts[h.parts]; part.Session == sqlkey.SessSet {
+				c.set(part)
 			}
-		} else {
-			c.settings = c.settings.with(setting{plan.Setting, plan.Value, plan.SQL})
-		}
-		c.srv.Applied = stale
-		if inForce {
-			c.srv.Applied = c.settings.print
-		}
-		if c.tx.open { // no server holds the block yet
-			c.tx.deferred = append(c.tx.deferred, plan.SQL)
+			h.parts++
 		}
 	case sqlkey.SessReset:
 		c.settings = c.base
@@ -546,6 +541,26 @@ func (c *core) sessionDone(plan *sqlkey.Plan) {
 			c.unpin()
 			c.dropChannels()
 		}
+	}
+}
+
+// set follows a SET or RESET of one parameter.
+func (c *core) set(plan *sqlkey.Plan) {
+	inForce := c.srv.Applied == c.settings.print
+	if plan.Default {
+		c.settings = c.settings.without(plan.Setting)
+		if x, ok := c.base.get(plan.Setting); ok {
+			c.settings, inForce = c.settings.with(x), false
+		}
+	} else {
+		c.settings = c.settings.with(setting{plan.Setting, plan.Value, plan.SQL})
+	}
+	c.srv.Applied = stale
+	if inForce {
+		c.srv.Applied = c.settings.print
+	}
+	if c.tx.open { // no server holds the block yet
+		c.tx.deferred = append(c.tx.deferred, plan.SQL)
 	}
 }
 

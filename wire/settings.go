@@ -63,9 +63,9 @@ const (
 	maxSettingBytes = 1 << 20
 )
 
-// full reports whether one more statement would be too much.
-func (s settings) full(sql string) bool {
-	return len(s.list) >= maxSettings || len(s.print)+len(sql) > maxSettingBytes
+// full reports whether a text of n statements more would be too much.
+func (s settings) full(sql string, n int) bool {
+	return len(s.list)+n > maxSettings || len(s.print)+len(sql) > maxSettingBytes
 }
 
 func fromList(list []setting) settings {

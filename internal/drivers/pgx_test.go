@@ -440,8 +440,7 @@ func (d pgxDriver) settings(t *testing.T) {
 	conn, other := d.connectTo(t, d.nodes[0].postgres, "statement_timeout=12345"), d.connect(t)
 	d.want(t, conn, []string{"12345ms"}, "SHOW statement_timeout")
 	d.must(t, conn, "CREATE SCHEMA pgx_schema CREATE TABLE mine (v text)")
-	d.must(t, conn, "SET search_path = pgx_schema, public")
-	d.must(t, conn, "SET TIME ZONE 'Asia/Tokyo'")
+	d.must(t, conn, "SET search_path = pgx_schema, public; SET TIME ZONE 'Asia/Tokyo'")
 	d.must(t, conn, "INSERT INTO mine VALUES ('seen')")
 	const settings = "SELECT current_setting('search_path') || ' ' || current_setting('TimeZone') FROM orders WHERE customer_id = $1"
 	for k := d.base + 2; k < d.base+12; k++ {

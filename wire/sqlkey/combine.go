@@ -9,6 +9,13 @@ import (
 // combine makes one plan of the plans of several statements in one text: PostgreSQL runs them in one transaction, so they
 // must all go to one shard.
 func combine(parts []*Plan, sharded bool) *Plan {
+	if onlySets(parts) {
+		p := &Plan{Statements: len(parts), Target: Any, Intent: Write, WhyWrite: "SET", Reason: "session statements", Session: SessSet, Parts: parts}
+		for _, q := range parts {
+			p.Catalogs, p.OfPrimary = p.Catalogs || q.Catalogs, p.OfPrimary || q.OfPrimary
+		}
+		return p
+	}
 	p := &Plan{Statements: len(parts), Target: Any}
 	for i, q := range parts {
 		if q.Target == None {
@@ -73,6 +80,23 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		p.Reason = "no table is named"
 	}
 	return p
+}
+
+// maxParts bounds the statements of a text that is taken apart.
+const maxParts = 100
+
+// onlySets tells whether a text sets parameters, as drivers do when they have connected, and at most reads some or what
+// depends on no table.
+func onlySets(parts []*Plan) bool {
+	sets := false
+	for _, q := range parts {
+		reads := q.Session == SessNone && q.Listen == ListenNone && q.Intent == Read && q.Target == Any && len(q.Tables)+len(q.Names) == 0
+		if q.Tx != TxNone || q.Session != SessSet && !reads {
+			return false
+		}
+		sets = sets || q.Session == SessSet
+	}
+	return sets && len(parts) <= maxParts
 }
 
 // join makes q's target p's too.

@@ -170,6 +170,9 @@ func tell(p *Plan) string {
 	note(p.Session != SessNone, "session %s", []string{"none", "set", "reset", "pin"}[p.Session])
 	note(p.Setting != "", "%s = %q", p.Setting, p.Value)
 	note(p.Default, "default")
+	for _, part := range p.Parts {
+		note(part.Session == SessSet, "%s = %q by %q", part.Setting, part.Value, part.SQL)
+	}
 	note(p.NumParams > 0, "%d parameters", p.NumParams)
 	note(p.Catalogs, "catalogs")
 	for i := range p.Names {

@@ -135,7 +135,8 @@ type Plan struct {
 	// all are listened to: then AnyHome is set.
 	Notifies bool
 	AnyHome  bool
-	// Parts are the plans of several statements in one text, if some of them concern the session or the transaction.
+	// Parts are the plans of several statements in one text if it is ListenSeveral, and if it is SessSet: then some are, and the
+	// others read what depends on no table.
 	Parts []*Plan
 	// Deallocate: DEALLOCATE of the prepared statement named Statement, of all if that is "".
 	Deallocate bool

@@ -183,8 +183,16 @@ func (c *compiler) deallocate(s *pgquery.DeallocateStmt) *Plan {
 	}
 }
 
-// place finds where the names of p's text stand. If one cannot be found the text is taken for one that leaves state behind.
+// place finds where in its text p's parts stand, and the names. If one cannot be found the text is taken for one that leaves state behind.
 func (p *Plan) place(tree *pgquery.ParseResult, sql string) {
+	for i, part := range p.Parts {
+		from := int(tree.GetStmts()[i].GetStmtLocation())
+		to := from + int(tree.GetStmts()[i].GetStmtLen())
+		if to == from {
+			to = len(sql)
+		}
+		part.SQL = strings.TrimSpace(sql[from:to])
+	}
 	if len(p.Names) == 0 || p.Target == None {
 		p.Names = nil
 		return

@@ -157,6 +157,40 @@ def _():
         same(notes(conn, BASE + 2), [f"note {BASE + 2}"])
 
 
+@step("a prepared statement")
+def _():
+    raw = MAIN.raw_connection()
+    with raw.cursor() as cur:  # psycopg2 has no other way
+        cur.execute("PREPARE by_key (bigint) AS SELECT note FROM orders WHERE customer_id = $1")
+        raw.commit()
+        for i in range(200):
+            k = BASE + 2 + i % 38
+            cur.execute("EXECUTE by_key (%s)", (k,))
+            same(cur.fetchall(), [(f"note {k}",)])
+            raw.commit()
+        cur.execute("DEALLOCATE by_key")
+        raw.commit()
+    raw.close()
+
+
+@step("many prepared statements")
+def _():
+    raw = MAIN.raw_connection()
+    with raw.cursor() as cur:
+        for i in range(30):
+            cur.execute(f"PREPARE s{i} AS SELECT note || ' {i}' FROM orders WHERE customer_id = $1")
+            raw.commit()
+        for turn in range(3):
+            for i in range(30):
+                k = BASE + 2 + (i + turn) % 38
+                cur.execute(f"EXECUTE s{i} (%s)", (k,))
+                same(cur.fetchall(), [(f"note {k} {i}",)])
+                raw.rollback()
+        cur.execute("DEALLOCATE ALL")
+        raw.commit()
+    raw.close()
+
+
 @step("batches")
 def _():
     with orm.Session(MAIN) as session:
