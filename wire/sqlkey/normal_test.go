@@ -210,16 +210,20 @@ func replaced(r *rand.Rand, sql string, n *normal) string {
 }
 
 // checkTrees holds the promise that shared plans stand on: if the constants can be taken out of the tree of one text, they
-// can be taken out of that of another with the same normal form, and what remains is the same.
-func checkTrees(t testing.TB, a, b string) {
+// can be taken out of those of others with the same normal form, and what remains is the same.
+func checkTrees(t testing.TB, sql string, others ...string) {
 	t.Helper()
-	ta, ok := withoutConstants(t, a)
+	want, ok := withoutConstants(t, sql)
 	if !ok {
 		return
 	}
-	tb, ok := withoutConstants(t, b)
-	if !ok || !proto.Equal(ta, tb) {
-		t.Errorf("of one normal form, but of different trees:\n%q\n%q", a, b)
+	for _, other := range others {
+		if other == sql {
+			continue
+		}
+		if got, ok := withoutConstants(t, other); !ok || !proto.Equal(want, got) {
+			t.Errorf("of one normal form, but of different trees:\n%q\n%q", sql, other)
+		}
 	}
 }
 
