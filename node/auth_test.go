@@ -208,6 +208,25 @@ func TestLookedUpUsers(t *testing.T) {
 		if !strings.Contains(r.log.String(), "permission denied for table pg_authid") {
 			t.Error("the log does not say why")
 		}
+		if alarms := strings.Join(r.View().Alarms, "\n"); !strings.Contains(alarms, "users who are not listed cannot log in: backend db-") {
+			t.Errorf("alarms: %s", alarms)
+		}
+		for _, s := range r.shards {
+			if err := s.ExecIn(t.Context(), "app", "GRANT SELECT ON pg_authid TO authn"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err = r.login(t, "somebody", "x")
+		wantRefusal(t, err, "28P01", `password authentication failed for user "somebody"`, "")
+		if alarms := r.View().Alarms; len(alarms) != 0 {
+			t.Errorf("alarms: %s", alarms)
+		}
+		_, metrics := r.get(t, "/metrics")
+		for _, want := range []string{`rangefinder_user_lookups_total{outcome="found"} `, `rangefinder_user_lookups_total{outcome="unknown"} `, `rangefinder_user_lookups_total{outcome="failed"} 1`} {
+			if !strings.Contains(metrics, "\n"+want) {
+				t.Errorf("no %q in the metrics", want)
+			}
+		}
 	})
 	for _, secret := range []string{"SCRAM-SHA-256$", "in-clear", "md5-secret", authPassword, r.stored(t, 0, "old")} {
 		if strings.Contains(r.log.String(), secret) {

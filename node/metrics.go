@@ -22,6 +22,7 @@ type metrics struct {
 	errors   *prometheus.CounterVec
 	failover prometheus.Counter
 	limited  *prometheus.CounterVec
+	lookups  *prometheus.CounterVec
 }
 
 // gauges is what a scrape reads of a node that runs.
@@ -54,9 +55,13 @@ func newMetrics(read func() gauges) *metrics {
 	for _, kind := range wire.Refusals() {
 		m.limited.WithLabelValues(string(kind)) // shown from the start, as 0
 	}
+	m.lookups = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_user_lookups_total", Help: "Questions to backends about users who are not listed, by what came of them."}, []string{"outcome"})
+	for _, outcome := range []string{lookupFound, lookupUnknown, lookupFailed} {
+		m.lookups.WithLabelValues(outcome) // shown from the start, as 0
+	}
 	statements := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_statements_total", Help: "Statements sent to backends, by what they may do."}, []string{"intent"})
 	m.reads, m.writes = statements.WithLabelValues("read"), statements.WithLabelValues("write")
-	m.registry.MustRegister(m.latency, statements, m.refused, m.errors, m.failover, m.limited, newNodeCollector(read),
+	m.registry.MustRegister(m.latency, statements, m.refused, m.errors, m.failover, m.limited, m.lookups, newNodeCollector(read),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -87,6 +92,16 @@ func (m *metrics) Failover(string) { m.failover.Inc() }
 
 // Limited counts a client or statement that met a limit.
 func (m *metrics) Limited(kind wire.Refusal) { m.limited.WithLabelValues(string(kind)).Inc() }
+
+// What comes of a question about a user.
+const (
+	lookupFound   = "found"
+	lookupUnknown = "unknown"
+	lookupFailed  = "failed"
+)
+
+// LookedUp counts a question about a user.
+func (m *metrics) LookedUp(outcome string) { m.lookups.WithLabelValues(outcome).Inc() }
 
 // nodeCollector reads the node at each scrape, so nothing has to be kept up to date in between.
 type nodeCollector struct {

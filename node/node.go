@@ -148,9 +148,7 @@ func New(cfg Config, o Options) (*Node, error) {
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}
 	n.setup.Store(first)
-	n.guard = auth.NewGuard(first.policy, func(ctx context.Context, q *auth.Query, database, user string) (string, bool, error) {
-		return n.server.AskStored(ctx, q, database, user) // there since before anybody could ask
-	})
+	n.guard = auth.NewGuard(first.policy, n.askStored)
 	n.metrics = newMetrics(n.gauges)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	for _, l := range cfg.Lab {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 
 	"rangefinder/wire/auth"
@@ -48,4 +49,42 @@ func (n *Node) warnPolicy(s *setup) {
 			n.log.Warn(fmt.Sprintf("hba[%d] trusts whoever connects from beyond this machine", i), "databases", h.Databases, "users", h.Users, "address", h.Address)
 		}
 	}
+}
+
+// setPolicy puts a policy in force. What went wrong with the old one is over.
+func (n *Node) setPolicy(p *auth.Policy) {
+	n.guard.Set(p)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.alarms, lookupAlarm)
+}
+
+// lookupAlarm is the subject of the alarm that users cannot be looked up.
+const lookupAlarm = "auth"
+
+// askStored asks a backend what it keeps of a user's password. That nobody can be asked is an alarm, until somebody can.
+func (n *Node) askStored(ctx context.Context, q *auth.Query, database, user string) (stored string, found bool, err error) {
+	stored, found, err = n.server.AskStored(ctx, q, database, user) // the server is there since before anybody could ask
+	outcome := lookupUnknown
+	switch {
+	case err != nil:
+		outcome = lookupFailed
+	case found:
+		outcome = lookupFound
+	}
+	n.metrics.LookedUp(outcome)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, alarmed := n.alarms[lookupAlarm]
+	switch {
+	case err != nil && !alarmed:
+		n.log.Warn("users cannot be looked up", "error", err)
+		fallthrough
+	case err != nil:
+		n.alarms[lookupAlarm] = "users who are not listed cannot log in: " + err.Error()
+	case alarmed:
+		delete(n.alarms, lookupAlarm)
+		n.log.Info("users can be looked up again")
+	}
+	return stored, found, err
 }
