@@ -100,6 +100,9 @@ func (n *Node) openProber(context.Context) error {
 		Recovered: func(backend string) {
 			n.log.Info("a backend that could not be reached from here answers again", "backend", backend)
 			n.table.Health().Evidence(backend, false, "")
+			if n.whole.Load() {
+				n.pools.Reachable(backend)
+			}
 		},
 	})
 	if err := prober.Open(); err != nil {
@@ -139,7 +142,7 @@ func (s sink) Withdraw(name string)   { s.n.speaker().Withdraw(name) }
 // buildServer makes the pools and the server that uses them.
 func (n *Node) buildServer() *wire.Server {
 	n.pools = pool.New(pool.Config{
-		Limits: n.setup.Load().poolLimits(), ConnectTimeout: connectTimeout,
+		Limits: n.cfg().poolLimits(), ConnectTimeout: connectTimeout,
 		Dial: n.dialer.DialContext, TLS: n.backendTLS, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
 		Credential: n.credential, Refused: func(ctx context.Context, id pool.Identity) { n.guard.Refused(ctx, id.User, id.Database) },
 	})

@@ -25,6 +25,7 @@ type Config struct {
 	TLS            TLS        `toml:"tls" live:"yes" comment:"TLS towards Postgres clients. The files are read again when they change, at most once a second."`
 	BackendTLS     BackendTLS `toml:"backend_tls" live:"yes" comment:"TLS towards all backends: statements, cancel requests, probes and checks alike."`
 	Pool           Pool       `toml:"pool" live:"yes" comment:"Connections to each backend."`
+	KeepAlive      KeepAlive  `toml:"keepalive" live:"yes" comment:"TCP keepalive towards clients and backends, of connections made from now on."`
 	Limits         Limits     `toml:"limits" live:"yes" comment:"Bounds on what clients may ask for."`
 	Console        Console    `toml:"console" live:"yes" comment:"The admin database: psql with the database rangefinder."`
 	HBA            []HBA      `toml:"hba" live:"yes" comment:"Who may come in how, the console included, as in pg_hba.conf: the first rule that matches counts, and whom none matches is refused. No rule: scram-sha-256 for everybody."`
@@ -148,6 +149,15 @@ type Pool struct {
 	Size int      `toml:"size" comment:"Connections to one backend, over all users and databases."`
 	Wait Duration `toml:"wait" comment:"How long a statement waits for a free connection before it fails. 0s: it does not wait."`
 	Idle Duration `toml:"idle" comment:"A connection unused for this long is closed. 0s: never."`
+
+	Lifetime Duration `toml:"lifetime" comment:"A connection this old is closed once it is free; some up to a fifth earlier, so that not all end at once. 0s: never."`
+	Min      int      `toml:"min" comment:"Connections kept ready for each user and database that has sessions, at each backend they have used; two a second are made. 0: none."`
+}
+
+// KeepAlive is TCP's own question whether the other side is still there.
+type KeepAlive struct {
+	Idle     Duration `toml:"idle" comment:"It is asked when nothing was heard for this long. 0s: never."`
+	Interval Duration `toml:"interval" comment:"And again after this long."`
 }
 
 // Console says who may use the admin database.
@@ -191,7 +201,8 @@ func Defaults() Config {
 		Probe:        Probe{Database: "postgres", Interval: Duration{time.Second}, Timeout: Duration{time.Second}, Fall: 3, Rise: 2},
 		TLS:          TLS{MinVersion: "1.2"},
 		BackendTLS:   BackendTLS{Mode: "disable"},
-		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}},
+		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}, Lifetime: Duration{time.Hour}},
+		KeepAlive:    KeepAlive{Idle: Duration{time.Minute}, Interval: Duration{10 * time.Second}},
 		Limits:       Limits{Clients: 10000, Handshakes: 1000, StartupTimeout: Duration{10 * time.Second}, Frame: Size{64 << 20}},
 	}
 }

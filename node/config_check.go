@@ -266,6 +266,21 @@ func (c *checker) numbers(cfg *Config) {
 	atLeast("probe.fall", cfg.Probe.Fall, 1)
 	atLeast("probe.rise", cfg.Probe.Rise, 1)
 	atLeast("pool.size", cfg.Pool.Size, 1)
+	atLeast("pool.min", cfg.Pool.Min, 0)
+	if cfg.Pool.Min > cfg.Pool.Size {
+		c.fail("pool.min", fmt.Sprintf("pool.min is %d, and pool.size only %d", cfg.Pool.Min, cfg.Pool.Size), "")
+	}
+	for _, d := range []struct {
+		key string
+		Duration
+	}{{"keepalive.idle", cfg.KeepAlive.Idle}, {"keepalive.interval", cfg.KeepAlive.Interval}} {
+		if d.Duration.Duration%time.Second != 0 {
+			c.fail(d.key, d.key+" must be whole seconds: TCP counts in them", "")
+		}
+	}
+	if cfg.KeepAlive.Idle.Duration > 0 {
+		positive("keepalive.interval", cfg.KeepAlive.Interval)
+	}
 	atLeast("limits.clients", cfg.Limits.Clients, 0)
 	atLeast("limits.user_clients", cfg.Limits.UserClients, 0)
 	atLeast("limits.database_clients", cfg.Limits.DatabaseClients, 0)

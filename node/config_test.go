@@ -145,6 +145,10 @@ func TestMistakesAreNamed(t *testing.T) {
 				"F:26:1: limits.logins must be at least 0, not -1\n" +
 				"F:30:1: users[1].max_clients must be at least 0, not -1\n" +
 				"F:33:1: databases[1].max_clients must be at least 0, not -1"},
+		{"pools", "region = \"fra\"\n[pool]\nsize = 2\nmin = 3\n[keepalive]\nidle = \"1500ms\"\ninterval = \"0s\"",
+			"F:4:1: pool.min is 3, and pool.size only 2\n" +
+				"F:6:1: keepalive.idle must be whole seconds: TCP counts in them\n" +
+				"F:7:1: keepalive.interval must be more than 0s"},
 		{"lab", "region = \"fra\"\n[[lab]]\nnet = \"127.0.2\"\nrtt = \"1h\"",
 			"F:3:1: lab[0].net: \"127.0.2\" is not a network; write one as 127.0.2.0/24\n" +
 				"F:4:1: lab[0].rtt must be more than 0s and at most 10s"},

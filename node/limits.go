@@ -1,9 +1,11 @@
 package node
 
 import (
+	"net"
 	"time"
 
 	"rangefinder/wire"
+	"rangefinder/wire/pool"
 )
 
 // clientLimits is the part of the configuration that bounds clients.
@@ -17,6 +19,7 @@ func (cfg *Config) clientLimits() wire.Limits {
 			IdleInTransaction: cfg.Limits.IdleInTransactionTimeout.Duration,
 		},
 	}
+	l.KeepAlive = cfg.keepAlive()
 	for _, u := range cfg.Users {
 		if u.MaxClients != nil {
 			l.Users[u.Name] = *u.MaxClients
@@ -38,4 +41,17 @@ func (cfg *Config) clientLimits() wire.Limits {
 		}
 	}
 	return l
+}
+
+// poolLimits is the part of the configuration that bounds server connections; a share of the budget comes on top of it.
+func (cfg *Config) poolLimits() pool.Limits {
+	p := &cfg.Pool
+	return pool.Limits{
+		Size: p.Size, Wait: p.Wait.Duration, Idle: p.Idle.Duration, Lifetime: p.Lifetime.Duration, Min: p.Min, KeepAlive: cfg.keepAlive(),
+	}
+}
+
+func (cfg *Config) keepAlive() net.KeepAliveConfig {
+	k := &cfg.KeepAlive
+	return net.KeepAliveConfig{Enable: k.Idle.Duration > 0, Idle: k.Idle.Duration, Interval: k.Interval.Duration, Count: -1}
 }

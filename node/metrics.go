@@ -120,6 +120,7 @@ func newNodeCollector(read func() gauges) *nodeCollector {
 		{"pool_connections", "Connections to a backend, by what they do.", []string{"backend", "state"}},
 		{"pool_waiting", "Statements that wait for a connection to a backend.", []string{"backend"}},
 		{"pool_limit", "Connections that a backend's pool may have.", []string{"backend"}},
+		{"backend_full_total", "Connections that a backend refused because it had none left; who wanted one waits.", []string{"backend"}},
 		{"members", "Live nodes of the cluster, this one included.", nil},
 		{"backends", "Backends that this node has heard of.", nil},
 		{"backend_usable", "1 if this node would use the backend now.", []string{"backend"}},
@@ -165,6 +166,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 		gauge("pool_connections", float64(p.Idle), p.Backend, "idle")
 		gauge("pool_waiting", float64(p.Waiting), p.Backend)
 		gauge("pool_limit", float64(p.Limit), p.Backend)
+		send(prometheus.CounterValue, "backend_full_total", float64(p.Refusals), p.Backend)
 	}
 	gauge("members", float64(g.Members))
 	gauge("backends", float64(g.Backends))

@@ -5,18 +5,21 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"rangefinder/wire"
 )
 
 func TestMetricsHaveTheirNames(t *testing.T) {
 	m := newMetrics(func() gauges {
 		return gauges{Sessions: 3, Members: 2, EpochIndex: 7, Failures: 1, GossipUnknown: 5, Ready: true,
-			Pools: []PoolView{{Backend: "b1", InUse: 4, Idle: 2, Waiting: 1, Limit: 20}}, BackendUp: map[string]bool{"b1": true, "b2": false}}
+			Pools: []PoolView{{Backend: "b1", InUse: 4, Idle: 2, Waiting: 1, Limit: 20, Refusals: 8}}, BackendUp: map[string]bool{"b1": true, "b2": false}}
 	})
 	m.Routed(1, 0, 300*time.Nanosecond)
 	m.Routed(0, 1, 40*time.Microsecond)
 	m.BackendError("b1", "08006")
 	m.Failover("b1")
 	m.Refused("0A000")
+	m.Limited(wire.RefusedIdle)
 	w := httptest.NewRecorder()
 	m.handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
@@ -37,6 +40,9 @@ func TestMetricsHaveTheirNames(t *testing.T) {
 		"rangefinder_fib_compile_failures_total 1\n",
 		"rangefinder_gossip_unknown_records_total 5\n",
 		"rangefinder_ready 1\n",
+		"rangefinder_limited_total{limit=\"idle_timeout\"} 1\n",
+		"rangefinder_limited_total{limit=\"pool_wait\"} 0\n",
+		"rangefinder_backend_full_total{backend=\"b1\"} 8\n",
 	} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("/metrics lacks %q", strings.TrimSpace(want))

@@ -406,12 +406,13 @@ func portTaken(what, key string, err error) error {
 }
 
 // openServer accepts Postgres clients.
-func (n *Node) openServer(context.Context) error {
+func (n *Node) openServer(ctx context.Context) error {
 	n.server = n.buildServer()
 	n.serveCancels()
 	ln, err := n.sockets.postgres, error(nil)
 	if ln == nil {
-		ln, err = net.Listen("tcp", net.JoinHostPort(n.cfg().Bind, strconv.Itoa(n.cfg().Ports.Postgres)))
+		listen := net.ListenConfig{KeepAlive: -1} // the server's own setting comes after it
+		ln, err = listen.Listen(ctx, "tcp", net.JoinHostPort(n.cfg().Bind, strconv.Itoa(n.cfg().Ports.Postgres)))
 	}
 	if err != nil {
 		return portTaken("Postgres", "ports.postgres", err)

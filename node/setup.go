@@ -7,7 +7,6 @@ import (
 	"rangefinder/gossip/probe"
 	"rangefinder/wire"
 	"rangefinder/wire/auth"
-	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -66,11 +65,6 @@ func (n *Node) serverLive(s *setup) wire.Live {
 		Limits:    s.cfg.clientLimits(), MaxFrame: int(s.cfg.Limits.Frame.Bytes), StartupTimeout: s.cfg.Limits.StartupTimeout.Duration,
 		TLS: s.tls.serverConfig(func() bool { return len(s.policy.Rules) > 0 }), RequireTLS: s.cfg.TLS.Require, Console: n.consoleConfig(&s.cfg),
 	}
-}
-
-// poolLimits is what the pools take of a setup.
-func (s *setup) poolLimits() pool.Limits {
-	return pool.Limits{Size: s.cfg.Pool.Size, Wait: s.cfg.Pool.Wait.Duration, Idle: s.cfg.Pool.Idle.Duration}
 }
 
 // probes is what the prober takes of a setup.

@@ -110,7 +110,7 @@ func (n *Node) poolViews() []PoolView {
 		return list
 	}
 	for _, p := range n.pools.Stats() {
-		list = append(list, PoolView{Backend: p.Backend, InUse: p.InUse, Idle: p.Idle, Waiting: p.Waiting, Limit: p.Size})
+		list = append(list, PoolView{Backend: p.Backend, InUse: p.InUse, Idle: p.Idle, Waiting: p.Waiting, Limit: p.Size, Refusals: p.Refusals})
 	}
 	slices.SortFunc(list, func(a, b PoolView) int { return cmp.Compare(a.Backend, b.Backend) })
 	return list

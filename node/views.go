@@ -139,7 +139,9 @@ type PoolView struct {
 	InUse   int    `json:"in_use"`
 	Idle    int    `json:"idle"`
 	Waiting int    `json:"waiting"`
-	Limit   int    `json:"limit"`
+	Limit   int    `json:"limit"` // pool.size
+
+	Refusals uint64 `json:"refusals"` // connects that the backend refused because it had no connection left
 }
 
 // SessionsView counts client sessions.

@@ -60,6 +60,10 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 	if e := loginRefused(last); e != nil {
 		return nil, e
 	}
+	var ee *pool.ExhaustedError
+	if errors.As(last, &ee) {
+		return nil, c.refusal(last)
+	}
 	var pe *pg.Error
 	if errors.As(last, &pe) {
 		return nil, pe

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"net"
 	"sync"
 
 	"rangefinder/wire/pg"
@@ -17,6 +18,8 @@ type Limits struct {
 	Databases  map[string]int // of these databases instead
 	Handshakes int            // connections that have not logged in yet: beyond it the oldest one is closed
 	Logins     int            // a second from one address
+
+	KeepAlive net.KeepAliveConfig // of client connections
 
 	Timeouts         Timeouts            // of all sessions
 	DatabaseTimeouts map[string]Timeouts // of these databases' instead
@@ -36,11 +39,13 @@ const (
 	RefusedStatement Refusal = "statement_timeout"
 	RefusedIdle      Refusal = "idle_timeout"
 	RefusedInBlock   Refusal = "idle_in_transaction_timeout"
+
+	RefusedWait Refusal = "pool_wait" // no server connection came free in time
 )
 
 // Refusals are all kinds.
 func Refusals() []Refusal {
-	return []Refusal{RefusedClients, RefusedUser, RefusedDatabase, RefusedHandshake, RefusedLogin, RefusedStatement, RefusedIdle, RefusedInBlock}
+	return []Refusal{RefusedClients, RefusedUser, RefusedDatabase, RefusedHandshake, RefusedLogin, RefusedStatement, RefusedIdle, RefusedInBlock, RefusedWait}
 }
 
 // operatorReserve is how many clients of the console are let in beyond Limits.Clients: when a node is full, somebody must be able

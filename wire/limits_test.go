@@ -7,10 +7,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/internal/pgtest"
@@ -239,5 +241,79 @@ func TestLoginRate(t *testing.T) {
 	r.setLimits(wire.Limits{})
 	if _, err := r.login(t, "app"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A backend's own refusal is waited out; what is told at the end says whose limit it was.
+func TestBackendOwnLimit(t *testing.T) {
+	r := newRig(t, rigOptions{wait: 300 * time.Millisecond})
+	primary := servers(t)[0].primary
+	if err := primary.Exec(ctxOf(t), "ALTER ROLE app CONNECTION LIMIT 1"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := primary.Exec(context.Background(), "ALTER ROLE app CONNECTION LIMIT -1"); err != nil {
+			t.Error(err)
+		}
+	}()
+	ctx, a, b := ctxOf(t), r.connect(pgx.QueryExecModeExec), r.connect(pgx.QueryExecModeExec)
+	if _, err := a.Exec(ctx, "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Exec(ctx, "INSERT INTO notes VALUES (1, 'x')"); err != nil {
+		t.Fatal(err)
+	}
+	// The rig's replica knows of the limit as well; a write can only go to the primary.
+	pe := pgErr(t, b, "INSERT INTO notes VALUES (2, 'x')")
+	if pe.Code != pg.CodeTooManyConnections || !strings.Contains(pe.Detail, "too many connections for role") || !strings.Contains(pe.Hint, "CONNECTION LIMIT") {
+		t.Errorf("%s: %s; %s; %s", pe.Code, pe.Message, pe.Detail, pe.Hint)
+	}
+	if n := r.counts.limits(wire.RefusedWait); n != 1 {
+		t.Errorf("%d statements waited in vain, want 1", n)
+	}
+	if _, err := a.Exec(ctx, "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Exec(ctx, "INSERT INTO notes VALUES (2, 'x')"); err != nil {
+		t.Error(err)
+	}
+}
+
+// keepAliveTimer is when the kernel asks next whether the client of that address is there; 0: never.
+func keepAliveTimer(t *testing.T, local net.Addr) time.Duration {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(local.String())
+	n, _ := strconv.Atoi(port)
+	for _, line := range strings.Split(string(table), "\n") {
+		f := strings.Fields(line)
+		if len(f) > 5 && strings.HasSuffix(f[2], fmt.Sprintf(":%04X", n)) && f[3] == "01" && strings.HasPrefix(f[5], "02:") {
+			ticks, err := strconv.ParseInt(f[5][3:], 16, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	return 0
+}
+
+func TestClientKeepAlive(t *testing.T) {
+	on := net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 10 * time.Second, Count: -1}
+	for _, c := range []struct {
+		cfg         net.KeepAliveConfig
+		least, most time.Duration
+	}{{on, 40 * time.Second, time.Minute}, {net.KeepAliveConfig{}, 0, 0}} {
+		r := newRig(t, rigOptions{limits: wire.Limits{KeepAlive: c.cfg}})
+		conn, err := r.login(t, "app")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := keepAliveTimer(t, conn.Conn().LocalAddr()); at < c.least || at > c.most {
+			t.Errorf("%+v: asked in %v", c.cfg, at)
+		}
 	}
 }

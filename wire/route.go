@@ -279,10 +279,16 @@ func (c *core) refusal(err error) *pg.Error {
 	var ee *pool.ExhaustedError
 	var ce *pool.ConnectError
 	var pe *pg.Error
+	if errors.As(err, &ee) {
+		c.env.metrics.Limited(RefusedWait)
+	}
 	switch {
+	case errors.As(err, &ee) && ee.Full != nil:
+		return pg.NewError(pg.CodeTooManyConnections, ee.Error()).WithDetail("It says: " + ee.Full.Message + ".").
+			WithHint("Raise the backend's max_connections or the role's CONNECTION LIMIT, or lower pool.size or pool.budget on the nodes.")
 	case errors.As(err, &ee):
 		return pg.NewError(pg.CodeTooManyConnections, ee.Error()).
-			WithHint("Raise pool.size, or look for transactions that stay open: /debug shows each pool.")
+			WithHint("Raise pool.size (and pool.budget, if it is set), or look for transactions that stay open: /debug shows each pool.")
 	case errors.As(err, &ce) && errors.As(ce.Err, &pe):
 		return pg.NewError(pe.Code, "backend "+ce.Backend+" refused the connection: "+pe.Message).WithDetail(pe.Detail).WithHint(pe.Hint)
 	case errors.As(err, &ce):

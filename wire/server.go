@@ -192,6 +192,7 @@ func (s *Server) serve(conn net.Conn) {
 		}
 	}()
 	l := s.live.Load() // for the whole of this login
+	pool.KeepAlive(conn, l.Limits.KeepAlive)
 	client, err := pg.Accept(conn, &l.accept)
 	if err != nil {
 		level := slog.LevelInfo
@@ -226,7 +227,9 @@ func (s *Server) serve(conn net.Conn) {
 		s.refuse(client, e)
 		return
 	}
+	s.pools.Join(ses.id)
 	defer func() {
+		s.pools.Leave(ses.id)
 		ses.unsubscribe()
 		client.Conn.Close() // over TLS with a farewell, by which the client knows that nothing was cut off
 		s.mu.Lock()

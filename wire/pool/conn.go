@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -31,6 +32,7 @@ type Conn struct {
 	watched   bool  // gone tells of its end
 	fd        int32 // if it is watched
 	connected time.Time
+	jitter    float64 // 0 to 1: see old
 
 	// atomic
 	gone atomic.Bool // its backend has closed it
@@ -61,7 +63,7 @@ type Identity struct {
 func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn {
 	c := &Conn{
 		ID: home.ids.Add(1), Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
-		home: home, Params: s.Params, connected: time.Now(),
+		home: home, Params: s.Params, connected: time.Now(), jitter: rand.Float64(),
 	}
 	c.below = c.Net
 	t, encrypted := c.Net.(*tls.Conn)
@@ -133,8 +135,8 @@ func (c *Conn) close() {
 
 // bye closes the connection and says so: it is in order, and not needed any more.
 func (c *Conn) bye() {
-	c.Net.Write(pg.AppendTerminate(nil))
-	c.Discard()
+	c.retire()
+	c.home.forget(c)
 }
 
 // Cancel asks the backend to cancel the statement that runs on c. It returns when the backend has taken the request, so that

@@ -1,41 +1,54 @@
 package pool
 
-import "time"
+import (
+	"net"
+	"time"
+)
 
 // Limits bound every pool of a node. SetLimits puts others in their place.
 type Limits struct {
 	Size int           // server connections to one backend, all users and databases together
 	Wait time.Duration // how long a session waits for one of them, from now on; 0: it does not
 	Idle time.Duration // an idle connection is closed after this; 0: never
+
+	Lifetime  time.Duration // a connection is closed when it is free and this old, or up to a fifth less; 0: never
+	Min       int           // connections that are kept ready for each user and database with sessions, at the backends they have used
+	KeepAlive net.KeepAliveConfig
 }
 
 // SetLimits changes the bounds. Sessions that wait get the places that are new; connections beyond the bound are closed, the
 // idle ones at once, the others when they come back.
 func (p *Pools) SetLimits(l Limits) {
 	p.limits.Store(&l)
-	for _, bp := range p.all() {
-		bp.resize(l.Size)
+	p.resize()
+}
+
+// SetShare bounds the pools further: n is what the cluster's budget leaves to this node. n < 0: nothing is shared out.
+func (p *Pools) SetShare(n int) {
+	if p.share.Swap(int64(n)) != int64(n) {
+		p.resize()
 	}
 }
 
-func (bp *backendPool) resize(size int) {
+// Share is what SetShare was given last; -1: nothing.
+func (p *Pools) Share() int { return int(p.share.Load()) }
+
+func (p *Pools) resize() {
+	for _, bp := range p.all() {
+		bp.resize()
+	}
+}
+
+func (bp *backendPool) resize() {
 	var gone []*Conn
 	bp.mu.Lock()
 	bp.fill()
-	for bp.idleN > 0 && bp.total-len(gone) > size {
+	for bp.idleN > 0 && bp.total-len(gone) > bp.bound() {
 		gone = append(gone, bp.popAnyIdle())
 	}
 	bp.mu.Unlock()
 	for _, c := range gone {
 		c.bye()
-	}
-}
-
-// fill gives free places to those who wait longest. mu is held.
-func (bp *backendPool) fill() {
-	for el := bp.waiters.Front(); el != nil && !bp.closed && bp.total < bp.limits.Load().Size; el = bp.waiters.Front() {
-		bp.waiters.Remove(el).(*waiter).grant <- nil
-		bp.total++
 	}
 }
 

@@ -90,16 +90,26 @@ func (bp *backendPool) began(id Identity) (renewals uint64) {
 	return bp.renewals
 }
 
-// ended notes what became of it: c, or nothing. Whatever was to be renewed since it began may be this one too.
-func (bp *backendPool) ended(id Identity, c *Conn, renewals uint64, took time.Duration) {
+// ended notes what became of it: c, or an error. Whatever was to be renewed since it began may be this one too. It reports whether
+// who wanted it is to wait for another.
+func (bp *backendPool) ended(id Identity, c *Conn, renewals uint64, took time.Duration, ce *ConnectError, gaveUp bool) (queues bool) {
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
 	if bp.logins[id]--; bp.logins[id] == 0 {
 		delete(bp.logins, id)
 	}
 	bp.waited[id.Database] += took
+	bp.connecting--
 	if c != nil {
 		bp.conns[c] = struct{}{}
 		c.worn = renewals != bp.renewals
+		bp.down = nil
+		delete(bp.full, id)
+		bp.known[id] = struct{}{}
+	} else {
+		bp.leave(id)
+		queues = bp.connectFailed(id, ce, gaveUp)
 	}
+	bp.fill()
+	return queues
 }

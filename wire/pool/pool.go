@@ -1,11 +1,9 @@
 package pool
 
 import (
-	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -38,54 +36,6 @@ func (c *Config) tls(addr string) *tls.Config {
 	return c.TLS(addr)
 }
 
-// ErrClosed is returned once the pools are closed.
-var ErrClosed = errors.New("pool: closed")
-
-// ExhaustedError says that every connection to a backend stayed busy for as long as a session may wait.
-type ExhaustedError struct {
-	Backend string
-	Size    int
-	Wait    time.Duration
-}
-
-func (e *ExhaustedError) Error() string {
-	return fmt.Sprintf("all %d connections to backend %s stayed busy for %s", e.Size, e.Backend, e.Wait)
-}
-
-// ConnectError says that a backend could not be connected to. Err is a *pg.Error if it answered, with its own words.
-type ConnectError struct {
-	Backend  string
-	Shard    string
-	Addr     string
-	Identity Identity
-	Err      error
-}
-
-func (e *ConnectError) Error() string {
-	return fmt.Sprintf("connect to backend %s at %s: %v", e.Backend, e.Addr, e.Err)
-}
-
-// Unwrap returns what the connect failed with.
-func (e *ConnectError) Unwrap() error { return e.Err }
-
-// Login reports whether the backend was there and did not take what the user was proved to be with, or asked for more.
-func (e *ConnectError) Login() bool {
-	var pe *pg.Error
-	if errors.As(e.Err, &pe) {
-		return pe.Code == pg.CodeInvalidPassword
-	}
-	return errors.Is(e.Err, pg.ErrNoPassword) || errors.Is(e.Err, pg.ErrWrongKind) || errors.Is(e.Err, pg.ErrOtherVerifier)
-}
-
-// Elsewhere reports whether another backend of the shard may well do better: this one is out of reach, starting, stopping or full.
-func (e *ConnectError) Elsewhere() bool {
-	var pe *pg.Error
-	if !errors.As(e.Err, &pe) {
-		return !e.Login()
-	}
-	return pe.Code == pg.CodeCannotConnectNow || pe.Code == pg.CodeAdminShutdown || pe.Code == pg.CodeCrashShutdown || pe.Code == pg.CodeTooManyConnections
-}
-
 // Pools holds one pool for each backend that was ever asked for.
 type Pools struct {
 	// constant
@@ -94,11 +44,13 @@ type Pools struct {
 	// atomic
 	ids    atomic.Uint64 // given to connections
 	limits atomic.Pointer[Limits]
+	share  atomic.Int64 // of the cluster's budget; < 0: there is none
 
 	// guarded by mu
-	mu     sync.RWMutex
-	byName map[string]*backendPool
-	closed bool
+	mu      sync.RWMutex
+	byName  map[string]*backendPool
+	present map[Identity]int // sessions
+	closed  bool
 
 	watch *watch // made by Open; nil: none
 	stop  chan struct{}
@@ -110,24 +62,32 @@ func New(cfg Config) *Pools {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	p := &Pools{cfg: cfg, byName: make(map[string]*backendPool), stop: make(chan struct{})}
+	p := &Pools{cfg: cfg, byName: make(map[string]*backendPool), present: make(map[Identity]int), stop: make(chan struct{})}
 	p.limits.Store(&cfg.Limits)
+	p.share.Store(-1)
 	return p
 }
 
-// Open starts the goroutine that closes connections which are idle for too long or were closed by their backend.
+// Open starts the goroutine that closes connections which are too old, idle for too long, or closed by their backend, and makes
+// those that should be there in advance.
 func (p *Pools) Open() {
 	p.watch = openWatch()
 	p.done.Go(func() {
+		ctx, cancel := context.WithCancel(context.Background())
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
 		for {
 			select {
 			case <-p.stop:
+				cancel()
+				for _, bp := range p.all() {
+					bp.warming.Wait()
+				}
 				return
 			case now := <-tick.C:
 				for _, bp := range p.all() {
-					bp.reap(now)
+					bp.reap(now, p.isPresent)
+					bp.warm(ctx, p.isPresent)
 				}
 			}
 		}
@@ -209,8 +169,9 @@ func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 		go bp.close()
 	}
 	bp = &backendPool{
-		cfg: &p.cfg, limits: &p.limits, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, idle: make(map[Identity][]*Conn),
-		conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
+		cfg: &p.cfg, limits: &p.limits, share: &p.share, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, backend: b,
+		idle: make(map[Identity][]*Conn), conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
+		queue: queue{lines: make(map[Identity]*line)}, held: make(map[Identity]int), full: make(map[Identity]*full), known: make(map[Identity]struct{}),
 	}
 	p.byName[b.Name] = bp
 	return bp, nil
@@ -225,6 +186,7 @@ type Stat struct {
 	Size     int    `json:"size"`
 	Connects uint64 `json:"connects"`
 	Failures uint64 `json:"failures"`
+	Refusals uint64 `json:"refusals"` // of those: the backend had no connection left
 }
 
 // Stats returns the state of every pool, in no order.
@@ -233,8 +195,8 @@ func (p *Pools) Stats() []Stat {
 	for _, bp := range p.all() {
 		bp.mu.Lock()
 		out = append(out, Stat{
-			Backend: bp.name, InUse: bp.total - bp.idleN, Idle: bp.idleN, Waiting: bp.waiters.Len(), Size: p.limits.Load().Size,
-			Connects: bp.connects.Load(), Failures: bp.failures.Load(),
+			Backend: bp.name, InUse: bp.total - bp.idleN, Idle: bp.idleN, Waiting: bp.queue.n, Size: bp.bound(),
+			Connects: bp.connects.Load(), Failures: bp.failures.Load(), Refusals: bp.refusals.Load(),
 		})
 		bp.mu.Unlock()
 	}
@@ -251,29 +213,44 @@ type backendPool struct {
 
 	// atomic
 	limits   *atomic.Pointer[Limits] // of all pools
+	share    *atomic.Int64           // the same
 	connects atomic.Uint64
 	failures atomic.Uint64
+	refusals atomic.Uint64
+
+	warming sync.WaitGroup // connections that are made in advance
+	backend *rib.Backend   // constant
 
 	// guarded by mu
 	mu       sync.Mutex
 	idle     map[Identity][]*Conn // last in, first out
 	idleN    int
-	total    int       // idle, lent out and being connected
-	waiters  list.List // of *waiter, first come first served
+	total    int              // idle, lent out and being connected
+	held     map[Identity]int // total, by whose they are
+	queue    queue
 	closed   bool
 	conns    map[*Conn]struct{} // idle and lent out
 	logins   map[Identity]int   // being connected
 	waited   map[string]time.Duration
-	renewals uint64 // calls of Reconnect
+	renewals uint64                // calls of Reconnect
+	known    map[Identity]struct{} // who has had connections here
+
+	connecting int // places in which a connection is being made, or is about to be
+	down       *down
+	full       map[Identity]*full
 }
 
-// waiter waits for a connection of its identity, or (a nil Conn) for leave to make one.
-type waiter struct {
-	id    Identity
-	grant chan *Conn // capacity 1
+// bound is how many connections there may be.
+func (bp *backendPool) bound() int {
+	size := bp.limits.Load().Size
+	if share := int(bp.share.Load()); share >= 0 {
+		return min(size, share)
+	}
+	return size
 }
 
 func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sure bool) (*Conn, error) {
+	var deadline time.Time // of the wait, from its beginning on
 	for {
 		bp.mu.Lock()
 		if bp.closed {
@@ -288,23 +265,36 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sur
 			c.Discard()
 			continue
 		}
-		if bp.total < bp.limits.Load().Size {
-			bp.total++
+		if err := bp.unreachable(id); err != nil {
 			bp.mu.Unlock()
-			return bp.connect(ctx, b, id)
+			return nil, err
 		}
-		if victim := bp.popAnyIdle(); victim != nil { // somebody else's: its place is what we need
-			delete(bp.conns, victim)
-			bp.mu.Unlock()
-			victim.close()
-			return bp.connect(ctx, b, id)
+		// Whoever waits already comes first.
+		if bp.queue.lines[id] == nil && bp.mayConnect() && !bp.isFull(id) {
+			if victim, ok := bp.room(id); ok { // victim is somebody else's: its place is what we need
+				bp.take(id)
+				bp.mu.Unlock()
+				c, err := bp.connect(ctx, b, id, victim)
+				if err != errQueue {
+					return c, err
+				}
+				bp.mu.Lock()
+				if bp.closed {
+					bp.mu.Unlock()
+					return nil, ErrClosed
+				}
+			}
 		}
-		w := &waiter{id: id, grant: make(chan *Conn, 1)}
-		el := bp.waiters.PushBack(w)
+		again := !deadline.IsZero()
+		if !again {
+			deadline = time.Now().Add(bp.limits.Load().Wait)
+		}
+		w := &waiter{id: id, grant: make(chan grant, 1)}
+		bp.queue.push(w, again)
 		bp.mu.Unlock()
 
 		since := time.Now()
-		c, err := bp.wait(ctx, w, el)
+		g, err := bp.wait(ctx, w, deadline)
 		took := time.Since(since)
 		bp.mu.Lock()
 		bp.waited[id.Database] += took
@@ -312,67 +302,73 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sur
 		if err != nil {
 			return nil, err
 		}
-		if c == nil {
-			return bp.connect(ctx, b, id)
+		if g.conn != nil {
+			return g.conn, nil
 		}
-		return c, nil
+		c, err := bp.connect(ctx, b, id, g.old)
+		if err != errQueue {
+			return c, err
+		}
 	}
 }
 
-func (bp *backendPool) wait(ctx context.Context, w *waiter, el *list.Element) (*Conn, error) {
-	limits := bp.limits.Load()
-	timer := time.NewTimer(limits.Wait)
+func (bp *backendPool) wait(ctx context.Context, w *waiter, deadline time.Time) (grant, error) {
+	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	var err error
 	select {
-	case c, ok := <-w.grant:
-		if !ok {
-			return nil, ErrClosed
-		}
-		return c, nil
+	case g, ok := <-w.grant:
+		return granted(g, ok)
 	case <-timer.C:
-		err = &ExhaustedError{Backend: bp.name, Size: limits.Size, Wait: limits.Wait}
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
 	bp.mu.Lock()
+	defer bp.mu.Unlock()
 	select {
-	case c, ok := <-w.grant: // granted at the last moment: take it after all
-		bp.mu.Unlock()
-		if !ok {
-			return nil, ErrClosed
-		}
-		return c, nil
+	case g, ok := <-w.grant: // granted at the last moment: take it after all
+		return granted(g, ok)
 	default:
-		bp.waiters.Remove(el)
 	}
-	bp.mu.Unlock()
-	return nil, err
+	bp.queue.remove(w)
+	if err == nil {
+		err = &ExhaustedError{Backend: bp.name, Size: bp.bound(), Wait: bp.limits.Load().Wait, Full: bp.words(w.id)}
+	}
+	return grant{}, err
 }
 
-// connect makes a connection whose place is already counted in total.
-func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
+func granted(g grant, ok bool) (grant, error) {
+	if !ok {
+		return g, ErrClosed
+	}
+	return g, g.err
+}
+
+// connect makes a connection whose place is already counted; old has had it. With errQueue, the backend has none left.
+func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity, old *Conn) (*Conn, error) {
+	if old != nil {
+		old.retire()
+	}
 	since, renewals := time.Now(), bp.began(id)
 	c, err := bp.dial(ctx, b, id)
-	bp.ended(id, c, renewals, time.Since(since))
-	if err != nil {
-		bp.failures.Add(1)
-		bp.forget(nil)
-		ce := &ConnectError{Backend: bp.name, Shard: b.Shard, Addr: bp.addr, Identity: id, Err: err}
-		if ce.Login() && !id.Own && bp.cfg.Refused != nil {
-			bp.cfg.Refused(ctx, id)
-		}
-		// A client that went away says nothing of the backend.
-		if ctx.Err() == nil && ce.Elsewhere() && bp.cfg.Report != nil {
-			var pe *pg.Error
-			if !errors.As(err, &pe) || pe.Code != pg.CodeTooManyConnections {
-				bp.cfg.Report(bp.name, ce)
-			}
-		}
-		return nil, ce
+	if err == nil {
+		bp.ended(id, c, renewals, time.Since(since), nil, false)
+		bp.connects.Add(1)
+		return c, nil
 	}
-	bp.connects.Add(1)
-	return c, nil
+	bp.failures.Add(1)
+	ce := &ConnectError{Backend: bp.name, Shard: b.Shard, Addr: bp.addr, Identity: id, Err: err}
+	if ce.Login() && !id.Own && bp.cfg.Refused != nil {
+		bp.cfg.Refused(ctx, id)
+	}
+	gaveUp := ctx.Err() != nil // a client that went away says nothing of the backend
+	if bp.ended(id, nil, renewals, time.Since(since), ce, gaveUp) {
+		return nil, errQueue
+	}
+	if !gaveUp && ce.Elsewhere() && bp.cfg.Report != nil {
+		bp.cfg.Report(bp.name, ce)
+	}
+	return nil, ce
 }
 
 func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
@@ -385,6 +381,7 @@ func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*
 	if err != nil {
 		return nil, err
 	}
+	KeepAlive(nc, bp.limits.Load().KeepAlive)
 	s, err := pg.Connect(ctx, nc, &pg.ConnectConfig{User: id.User, Credential: bp.cfg.Credential(id), Database: id.Database, TLS: bp.cfg.tls(b.Addr)})
 	if err != nil {
 		nc.Close()
@@ -394,43 +391,36 @@ func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*
 }
 
 func (bp *backendPool) release(c *Conn) {
+	now := time.Now()
 	bp.mu.Lock()
-	if bp.closed || c.worn || bp.total > bp.limits.Load().Size {
+	if bp.closed || c.worn || bp.total > bp.bound() || c.old(now, bp.limits.Load().Lifetime) {
 		bp.mu.Unlock()
 		c.bye()
 		return
 	}
-	if el := bp.waiters.Front(); el != nil {
+	if bp.queue.n > 0 {
 		if !c.usable(false) { // its backend has closed it meanwhile: the place is what the waiter gets
 			bp.mu.Unlock()
 			c.Discard()
 			return
 		}
-		// First come, first served: whoever waits longest gets the place, if need be by a new connection in it.
-		w := bp.waiters.Remove(el).(*waiter)
-		if w.id == c.Identity {
-			w.grant <- c
+		if bp.pass(c) {
 			bp.mu.Unlock()
 			return
 		}
-		w.grant <- nil
-		delete(bp.conns, c)
-		bp.mu.Unlock()
-		c.close()
-		return
 	}
-	c.since = time.Now()
+	c.since = now
 	bp.idle[c.Identity] = append(bp.idle[c.Identity], c)
 	bp.idleN++
 	bp.mu.Unlock()
 }
 
-// forget gives up the place of a connection that is gone (or, if c is nil, never came to be), to who waits longest.
+// forget gives up the place of a connection that is gone.
 func (bp *backendPool) forget(c *Conn) {
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
-	delete(bp.conns, c)
-	bp.total--
+	bp.lose(c)
+	delete(bp.full, c.Identity) // there may be room now
 	bp.fill()
 }
 
@@ -457,19 +447,30 @@ func (bp *backendPool) popAnyIdle() *Conn {
 	return nil
 }
 
-// reap closes what was idle for too long and what its backend has closed.
-func (bp *backendPool) reap(now time.Time) {
-	longest := bp.limits.Load().Idle
+// reap closes what is too old, was idle for too long, or was closed by its backend.
+func (bp *backendPool) reap(now time.Time, present func(Identity) bool) {
+	limits := bp.limits.Load()
 	bp.mu.Lock()
-	var gone []*Conn
+	var gone, spare []*Conn
 	for id, l := range bp.idle {
+		most := bp.held[id] // that may go for being idle
+		if limits.Min > 0 && present(id) {
+			most -= limits.Min
+		}
 		kept := l[:0]
-		for _, c := range l {
-			if (longest > 0 && now.Sub(c.since) > longest) || !c.quiet() {
+		for _, c := range l { // the one that was idle for longest is first
+			switch {
+			case !c.quiet():
 				gone = append(gone, c)
-			} else {
+			case c.old(now, limits.Lifetime):
+				spare = append(spare, c)
+			case most > 0 && limits.Idle > 0 && now.Sub(c.since) > limits.Idle:
+				spare = append(spare, c)
+			default:
 				kept = append(kept, c)
+				continue
 			}
+			most--
 		}
 		clear(l[len(kept):])
 		if len(kept) == 0 {
@@ -478,10 +479,18 @@ func (bp *backendPool) reap(now time.Time) {
 			bp.idle[id] = kept
 		}
 	}
-	bp.idleN -= len(gone)
+	bp.idleN -= len(gone) + len(spare)
+	for id, f := range bp.full {
+		if now.Sub(f.until) > time.Minute && bp.queue.lines[id] == nil {
+			delete(bp.full, id)
+		}
+	}
 	bp.mu.Unlock()
 	for _, c := range gone {
 		c.Discard()
+	}
+	for _, c := range spare {
+		c.bye()
 	}
 }
 
@@ -493,11 +502,15 @@ func (bp *backendPool) close() {
 		gone = append(gone, l...)
 	}
 	bp.idle, bp.idleN = make(map[Identity][]*Conn), 0
-	for el := bp.waiters.Front(); el != nil; el = bp.waiters.Front() {
-		close(bp.waiters.Remove(el).(*waiter).grant)
+	for el := bp.queue.turns.Front(); el != nil; el = bp.queue.turns.Front() {
+		w := el.Value.(*line).waiters.Front().Value.(*waiter)
+		bp.queue.remove(w)
+		close(w.grant)
 	}
 	bp.mu.Unlock()
 	for _, c := range gone {
-		c.bye()
+		c.Net.SetWriteDeadline(time.Now().Add(goodbye))
+		c.Net.Write(pg.AppendTerminate(nil))
+		c.Discard()
 	}
 }
