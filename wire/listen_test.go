@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -385,7 +384,7 @@ func TestListenersGo(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close(context.Background())
-		pgtest.Eventually(t, 5*time.Second, func() error { // an UNLISTEN is the last that each has said
+		pgtest.Eventually(t, patience, func() error { // an UNLISTEN is the last that each has said
 			var last string
 			err := conn.QueryRow(ctxOf(t), "SELECT query FROM pg_stat_activity WHERE application_name = 'rangefinder LISTEN' AND datname = 'app'").Scan(&last)
 			if err != nil || !strings.Contains(last, "UNLISTEN") {

@@ -278,7 +278,7 @@ func TestStatementTimeoutStress(t *testing.T) {
 // fate waits for the server to say why it ends the session.
 func fate(t *testing.T, conn *pgx.Conn) *pgconn.PgError {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	err := conn.PgConn().WaitForNotification(ctx)
 	var pe *pgconn.PgError
@@ -304,7 +304,7 @@ func hijack(t *testing.T, conn *pgx.Conn) net.Conn {
 
 func fateOf(t *testing.T, conn net.Conn) *pg.Error {
 	t.Helper()
-	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(patience))
 	all, err := io.ReadAll(conn)
 	if err != nil {
 		t.Fatalf("it is not ended: %v", err)
@@ -365,7 +365,7 @@ func TestIdleTimeout(t *testing.T) {
 		if e := fate(t, pinned); e.Code != pg.CodeIdleSessionTimeout {
 			t.Errorf("a session tied to its connection: %v", e)
 		}
-		pgtest.Eventually(t, 5*time.Second, func() error {
+		pgtest.Eventually(t, patience, func() error {
 			if n := r.server.Stats().Sessions; n != 0 {
 				return fmt.Errorf("%d sessions are left", n)
 			}
@@ -470,7 +470,7 @@ func TestIdleTimeoutMeetsShutdown(t *testing.T) {
 				conns = append(conns, conn)
 			}
 			first := fate(t, conns[0]) // the others are about to go as well
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			if err := r.server.Shutdown(ctx); err != nil {
 				t.Errorf("Shutdown: %v", err)
 			}

@@ -105,7 +105,7 @@ func TestWrongKeys(t *testing.T) {
 			if !errors.Is(err, c.want) || !strings.Contains(fmt.Sprint(err), c.text) {
 				t.Errorf("%v", err)
 			}
-			if took := time.Since(start); took > 2*time.Second {
+			if took := time.Since(start); took > 8*time.Second { // and not until ctx ends
 				t.Errorf("it took %v", took)
 			}
 			until(t, "the other side counted it", func() bool {

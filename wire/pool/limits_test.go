@@ -23,7 +23,7 @@ func TestLimitsGrow(t *testing.T) {
 		got <- c
 	}()
 	waiting := func(n int) {
-		pgtest.Eventually(t, 5*time.Second, func() error {
+		pgtest.Eventually(t, 30*time.Second, func() error {
 			if s := r.Stats(); s[0].Waiting != n {
 				return fmt.Errorf("%+v", s)
 			}
@@ -80,7 +80,7 @@ func TestForget(t *testing.T) {
 		}
 		got <- c
 	}()
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, 30*time.Second, func() error {
 		if s := r.Stats(); s[0].Waiting != 1 {
 			return fmt.Errorf("%+v", s)
 		}

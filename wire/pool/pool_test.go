@@ -145,7 +145,7 @@ func TestWaiters(t *testing.T) {
 	held := r.get(t, "u")
 	got := make(chan int, 3)
 	waiting := func(n int) {
-		pgtest.Eventually(t, 5*time.Second, func() error {
+		pgtest.Eventually(t, 30*time.Second, func() error {
 			if s := r.Stats(); s[0].Waiting != n {
 				return fmt.Errorf("%d wait, want %d", s[0].Waiting, n)
 			}
@@ -196,7 +196,7 @@ func TestDeadConnections(t *testing.T) {
 	r := newRig(t, be, 4, time.Second)
 	r.get(t, "u").Release()
 	be.kill()
-	pgtest.Eventually(t, 5*time.Second, func() error { // by checkout or by the reaper, whoever comes first
+	pgtest.Eventually(t, 30*time.Second, func() error { // by checkout or by the reaper, whoever comes first
 		if c, err := r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"}, false); err == nil {
 			c.Release()
 			return errors.New("lent")
@@ -221,7 +221,7 @@ func TestClose(t *testing.T) {
 		_, err := r.Get(context.Background(), r.b, pool.Identity{User: "u", Database: "d"}, false)
 		done <- err
 	}()
-	pgtest.Eventually(t, 5*time.Second, func() error {
+	pgtest.Eventually(t, 30*time.Second, func() error {
 		if r.Stats()[0].Waiting != 1 {
 			return errors.New("nobody waits")
 		}

@@ -134,7 +134,7 @@ func TestTLSToPostgres(t *testing.T) {
 		defer c.Discard()
 		got := make(chan string, 1)
 		go func() { got <- ask(t, c, "SELECT pg_sleep(60)") }()
-		pgtest.Eventually(t, 10*time.Second, func() error {
+		pgtest.Eventually(t, 30*time.Second, func() error {
 			if err := c.Cancel(t.Context()); err != nil { // in vain as long as the statement has not begun
 				return err
 			}
