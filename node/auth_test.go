@@ -141,6 +141,7 @@ func hintOf(err error) string {
 func TestLookedUpUsers(t *testing.T) {
 	r := newAuthRig(t, []string{"host all old all md5", "host all all all scram-sha-256"}, func(cfg *Config) {
 		cfg.HBA = []HBA{{Users: []string{"old"}, Method: "md5"}, {Users: []string{"typed"}, Address: "127.0.0.0/8", Method: "password"}, {Method: "scram-sha-256"}}
+		cfg.Console.Users = []string{"ann"}
 	})
 	r.alike(t, "ann", "first")
 	r.alike(t, "typed", "in-clear")
@@ -155,6 +156,9 @@ func TestLookedUpUsers(t *testing.T) {
 		reaches(t, conn, "ann")
 		if out, err := r.psql(t, "user=ann password=first", "SELECT current_user"); err != nil || out != "ann\n" {
 			t.Errorf("psql: %v\n%s", err, out)
+		}
+		if out, err := r.psql(t, "user=ann password=first dbname=rangefinder", "SHOW VERSION"); err != nil || !strings.HasPrefix(out, "Rangefinder") {
+			t.Errorf("the console: %v\n%s", err, out)
 		}
 	})
 	t.Run("hash", func(t *testing.T) {

@@ -92,6 +92,20 @@ func TestRules(t *testing.T) {
 	if out, err := n.psql(t, "user=ops dbname=rangefinder"+certOptions(t, ca.IssueTo(t, "ops")), "SHOW VERSION"); err != nil || !strings.HasPrefix(out, "Rangefinder") {
 		t.Errorf("the console by certificate: %v\n%s", err, out)
 	}
+	for user, options := range map[string]string{
+		"certy": strings.Join(strings.Fields(good), "&"), "trusty": "sslmode=disable", "clear": "sslmode=disable", "hashed": "sslmode=disable", "app": "sslmode=require&channel_binding=require",
+	} {
+		conn, err := pgx.Connect(t.Context(), "postgres://"+user+":"+appPassword+"@"+n.pgLn.Addr().String()+"/app?"+options)
+		if err != nil {
+			t.Errorf("pgx, %s: %v", user, err)
+			continue
+		}
+		var who string
+		if err := conn.QueryRow(t.Context(), "SELECT current_user").Scan(&who); err != nil || who != user {
+			t.Errorf("pgx: %s is %q, %v", user, who, err)
+		}
+		conn.Close(t.Context())
+	}
 	for user, want := range map[string]string{"elsewhere": "28000", "banned": "28000", "hashed": "28P01"} {
 		_, err := pgx.Connect(t.Context(), "postgres://"+user+":wrong@"+n.pgLn.Addr().String()+"/app?sslmode=disable")
 		var pe *pgconn.PgError

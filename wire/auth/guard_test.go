@@ -210,6 +210,30 @@ func TestFlood(t *testing.T) {
 	})
 }
 
+// TestFloodOfKnownNames: wrong passwords under five hundred names that are right, for twenty seconds.
+func TestFloodOfKnownNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &backend{stored: map[string]string{}}
+		g := asking(b)
+		for i := range 500 {
+			b.set(fmt.Sprintf("n%d@shop", i), hashA)
+		}
+		for second := range 20 {
+			for i := range 500 {
+				p := peer(fmt.Sprint("n", i), "shop")
+				if s, err := g.Lookup(t.Context(), p); err != nil || s != shadow(t, hashA) {
+					t.Fatalf("second %d: %v, %v", second, s, err)
+				}
+				g.Wrong(p)
+			}
+			pause(time.Second)
+		}
+		if n := b.asked.Load(); n > newQuestions+21*questionRate {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
 // TestSilentBackend: when nobody answers, everybody who is not listed hears the same, within the time, and those who are come in.
 func TestSilentBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

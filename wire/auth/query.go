@@ -15,8 +15,8 @@ const (
 	maxQuestions = 4      // that backends are asked at a time
 	maxName      = 63     // bytes of a name: PostgreSQL has no longer ones
 
-	// questionRate bounds what is asked about names that were never found, for each second, after a first newQuestions. A node that
-	// starts hears a thousand names it does not know yet; more than that is a flood.
+	// questionRate bounds what is asked about names that were never found, and after logins that failed, for each second, after a first
+	// newQuestions. A node that starts hears a thousand names it does not know yet; more than that is a flood.
 	questionRate = 100
 	newQuestions = 1000
 
@@ -65,11 +65,15 @@ func (g *Guard) find(ctx context.Context, q *Query, p *pg.Peer) (pg.Shadow, erro
 	if !known {
 		f, _ = g.unknown.get(at)
 	}
-	if age := time.Duration(0); f != nil {
-		age = g.now().Sub(f.at)
-		if age < q.Lifetime && !(f.doubted && age >= doubtAfter) {
-			g.mu.Unlock()
-			return f.answer()
+	granted := false
+	if f != nil {
+		if age := g.now().Sub(f.at); age < q.Lifetime {
+			// Under a flood it stays as it is: also who knows names that are right must not make us ask about them all.
+			granted = f.doubted && age >= doubtAfter && g.bucket.take(g.now(), 0) == 0
+			if !granted {
+				g.mu.Unlock()
+				return f.answer()
+			}
 		}
 	}
 	if other, ok := g.asked[at]; ok { // by somebody who wants to log in as the same user
@@ -84,7 +88,7 @@ func (g *Guard) find(ctx context.Context, q *Query, p *pg.Peer) (pg.Shadow, erro
 	mine := &question{done: make(chan struct{}), err: errors.New("the question was broken off")}
 	g.asked[at] = mine
 	wait := time.Duration(0)
-	if !known {
+	if !known && !granted {
 		wait = g.bucket.take(g.now(), q.Timeout)
 	}
 	g.mu.Unlock()
@@ -196,7 +200,7 @@ func (g *Guard) like(p *inForce) pg.Shadow {
 	return p.mimic
 }
 
-// bucket rations questions about names that were never found.
+// bucket rations questions that strangers can cause.
 type bucket struct {
 	left float64 // may be below zero: what is waited for
 	at   time.Time

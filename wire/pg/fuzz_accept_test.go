@@ -45,6 +45,7 @@ func FuzzAccept(f *testing.F) {
 		withTLS = 1 << iota
 		inClear
 		newest
+		hashed
 	)
 	password := append(bytes.Clone(appStartup), passwordMessage("secret\x00")...)
 	f.Add(appStartup, byte(0), byte(255))
@@ -52,6 +53,7 @@ func FuzzAccept(f *testing.F) {
 	f.Add(append(bytes.Clone(password), "behind"...), byte(inClear|newest), byte(0))
 	f.Add(append(bytes.Clone(appStartup), sasl("SCRAM-SHA-256", "n,,n=,r=abc")...), byte(0), byte(7))
 	f.Add(append(append(bytes.Clone(appStartup), sasl("SCRAM-SHA-256", "y,,n=,r=abc")...), passwordMessage("c=eSws,r=abc,p=AAAA")...), byte(0), byte(255))
+	f.Add(append(bytes.Clone(appStartup), passwordMessage("md5"+md5Hex(md5Hex("secretapp")+"salt")+"\x00")...), byte(hashed), byte(255))
 	f.Add(append(AppendSSLRequest(nil), appStartup...), byte(withTLS), byte(7))
 	f.Add(append(startupPacket(1234, 5680, ""), password...), byte(inClear), byte(7))
 	f.Add(append(startupPacket(3, 9999, "user\x00app\x00_pq_.x\x00\x00\x00"), passwordMessage("secret\x00")...), byte(inClear|newest), byte(3))
@@ -67,6 +69,9 @@ func FuzzAccept(f *testing.F) {
 		}
 		if flags&inClear != 0 {
 			cfg.Rule, inClearText = by(MethodPassword), true
+		}
+		if flags&hashed != 0 { // with a salt that cannot be foreseen: nobody comes in
+			cfg.Rule, inClearText = by(MethodMD5), false
 		}
 		if flags&newest != 0 {
 			cfg.MaxMinor = 2
