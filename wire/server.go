@@ -138,11 +138,16 @@ func (s *Server) Catalog() *sqlkey.Catalog { return s.catalogFor(s.cfg.FIB.Load(
 // Serve accepts connections until ln is closed or the server shut down; then it returns nil.
 func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
+	if s.draining.Load() { // Shutdown came first: it waits for what has begun, and nothing may begin any more
+		s.mu.Unlock()
+		ln.Close()
+		return nil
+	}
 	s.listeners[ln] = struct{}{}
 	s.serving.Add(1)
+	s.sweeper.Do(func() { s.helpers.Go(s.sweepLoop) })
 	s.mu.Unlock()
 	defer s.serving.Done()
-	s.sweeper.Do(func() { s.helpers.Go(s.sweepLoop) })
 	for {
 		conn, err := ln.Accept()
 		if err != nil {
