@@ -22,7 +22,8 @@ const (
 	kindDigest       = 5 // per observer: newest stamp and a sum of its records
 	kindPull         = 6 // asks for the records of some observers
 	kindNames        = 7 // the names that hashes stand for
-	kindBatch        = 8 // several of the above but no batch
+	kindBatch        = 8 // several of the others but no batch
+	kindGoodbye      = 9 // a node leaves, as opposed to dies: memberlist does not tell us which
 
 	version = 1
 )
@@ -125,6 +126,21 @@ func (d *decoder) announcement() (a rib.Announcement) {
 	a.Backend.Name, a.Backend.Shard, a.Backend.Region = d.name(), d.name(), d.name()
 	a.Backend.Addr = d.text(maxAddr)
 	return a
+}
+
+// goodbye is what a node says when it leaves.
+type goodbye struct {
+	node        string
+	incarnation uint32
+}
+
+func appendGoodbye(dst []byte, g goodbye) []byte {
+	dst = append(dst, kindGoodbye, version)
+	return binary.AppendUvarint(appendString(dst, g.node), uint64(g.incarnation))
+}
+
+func (d *decoder) goodbye() goodbye {
+	return goodbye{node: d.name(), incarnation: uint32(d.uvarint(maxIncarnation))}
 }
 
 // checkBackend tells an author what no peer would accept.

@@ -129,6 +129,12 @@ func (s *Speaker) apply(m []byte, batched bool, out *outgoing) (news bool, err e
 			s.learn(name)
 		}
 		return news, nil
+	case kindGoodbye:
+		g := d.goodbye()
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		s.hearGoodbye(g, out)
 	case kindBatch:
 		if batched {
 			return false, errMalformed
@@ -330,6 +336,25 @@ func (s *Speaker) hearEpoch(e epochNews, out *outgoing) {
 	s.mu.Unlock()
 	if newest > 0 && out != nil {
 		out.add(s.tell("epoch", appendEpoch(nil, e), true))
+	}
+}
+
+// hearGoodbye notes that a node leaves, or has left, and tells it on.
+func (s *Speaker) hearGoodbye(g goodbye, out *outgoing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, here := s.peers[g.node]
+	_, gone := s.lost[g.node]
+	switch {
+	case here && !p.leaving && g.incarnation >= p.member.Incarnation:
+		p.leaving = true
+	case !here && gone && g.incarnation >= s.lost[g.node].incarnation:
+		delete(s.lost, g.node) // the news of its end was faster
+	default:
+		return
+	}
+	if out != nil {
+		out.add(s.tell("goodbye "+g.node, appendGoodbye(nil, g), true))
 	}
 }
 

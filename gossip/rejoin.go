@@ -17,8 +17,9 @@ const (
 
 // lostPeer is a node that died, as far as memberlist can tell: it may be behind a cut.
 type lostPeer struct {
-	addr string
-	at   time.Time
+	addr        string
+	at          time.Time
+	incarnation uint32
 }
 
 // remember needs mu.
@@ -29,7 +30,7 @@ func (s *Speaker) remember(p *peer) {
 			break
 		}
 	}
-	s.lost[p.member.Name] = lostPeer{p.member.Addr, time.Now()}
+	s.lost[p.member.Name] = lostPeer{p.member.Addr, time.Now(), p.member.Incarnation}
 }
 
 // rejoin tries to reach nodes that memberlist has given up: it forgets the dead, and after a long cut both sides would

@@ -52,7 +52,7 @@ func (s *Speaker) resume(w *Word) {
 	now := time.Now()
 	for name, addr := range w.Members {
 		if len(s.lost) < maxLost {
-			s.lost[name] = lostPeer{addr, now}
+			s.lost[name] = lostPeer{addr: addr, at: now}
 		}
 	}
 }

@@ -104,6 +104,7 @@ type peer struct {
 	member   rib.Member
 	node     memberlist.Node // our own copy
 	answered time.Time       // when its last digest or pull was answered
+	leaving  bool            // it has said goodbye
 }
 
 type recordKey struct {
@@ -261,6 +262,10 @@ func (s *Speaker) close(leave bool) error {
 	var err error
 	if list := s.list.Load(); list != nil {
 		if leave {
+			s.mu.Lock()
+			bye := s.tell("goodbye", appendGoodbye(nil, goodbye{s.cfg.Self.Name, s.own.incarnation}), true)
+			s.mu.Unlock()
+			s.flush(bye)
 			// Nobody may be left to hear it, as when a whole cluster is stopped at once. The others, if any, find out by themselves.
 			if e := list.Leave(leaveTimeout); e != nil {
 				s.log.Info("nobody confirms that this node leaves", "error", e)
@@ -319,6 +324,23 @@ func (s *Speaker) Members() []rib.Member {
 	return members
 }
 
+// Present returns the names, sorted, of the live nodes, this one included, and of those that died less than a tombstone ago:
+// whatever they had they may still have. A node that has said goodbye is not among them.
+func (s *Speaker) Present() []string {
+	s.mu.Lock()
+	names := make([]string, 0, len(s.peers)+1)
+	names = append(append(names, s.cfg.Self.Name), s.order...)
+	now := time.Now()
+	for name, l := range s.lost {
+		if now.Sub(l.at) < rib.Tombstone {
+			names = append(names, name)
+		}
+	}
+	s.mu.Unlock()
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // isMember is for memberlist's callbacks: it takes no lock.
 func (s *Speaker) isMember(name string) bool {
 	_, ok := (*s.names.Load())[name]
@@ -329,7 +351,7 @@ func (s *Speaker) isMember(name string) bool {
 func (s *Speaker) memberEvent(e event) {
 	name := e.node.Name
 	if e.gone {
-		s.memberGone(name, e.node.State == memberlist.StateLeft)
+		s.memberGone(name)
 		return
 	}
 	m, err := memberOf(&e.node, s.cluster)
@@ -343,6 +365,7 @@ func (s *Speaker) memberEvent(e event) {
 		s.peers[name] = p
 		s.log.Info("node joined", "node", name, "region", m.Region, "addr", m.Addr)
 	}
+	p.leaving = p.leaving && m.Incarnation <= p.member.Incarnation // it is back
 	p.member, p.node = m, e.node
 	delete(s.lost, name)
 	s.known[idOf(name)] = name // beyond maxKnown: members are bounded by themselves
@@ -354,7 +377,7 @@ func (s *Speaker) memberEvent(e event) {
 	s.own.matrixDue.Store(true) // a newcomer should not wait a minute for our row
 }
 
-func (s *Speaker) memberGone(name string, left bool) {
+func (s *Speaker) memberGone(name string) {
 	s.mu.Lock()
 	p := s.peers[name]
 	if p == nil {
@@ -363,6 +386,7 @@ func (s *Speaker) memberGone(name string, left bool) {
 	}
 	delete(s.peers, name)
 	delete(s.matrix, idOf(name))
+	left := p.leaving
 	if !left {
 		s.remember(p)
 	}

@@ -146,6 +146,7 @@ func (n *Node) buildServer() *wire.Server {
 		Dial: n.dialer.DialContext, TLS: n.backendTLS, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
 		Credential: n.credential, Refused: func(ctx context.Context, id pool.Identity) { n.guard.Refused(ctx, id.User, id.Database) },
 	})
+	n.pools.SetShare(int(n.share.Load()))
 	n.pools.Open()
 	n.opened("pools", func() error { n.pools.Close(); return nil })
 	n.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})

@@ -100,6 +100,7 @@ type Auth struct {
 	SecretRef
 	Query    string   `toml:"query" comment:"$1 is the user's name; it gives one row, of the name and the stored password (a SCRAM-SHA-256 verifier or an MD5 hash), or none. The default needs a superuser; a function of his, SECURITY DEFINER, does for anybody."`
 	Database string   `toml:"database" comment:"Where it runs, on the closest backend of that database's shards. Empty: in the database that the client names."`
+	Budget   int      `toml:"budget" comment:"Connections to one backend of the whole cluster, shared out evenly among its nodes, at least one each; probes and listeners for notifications are not counted. A dead node's share comes back after a minute. 0: only size counts."`
 	Lifetime Duration `toml:"lifetime" comment:"How long an answer holds; a login that fails makes it be asked for again after one second."`
 	Timeout  Duration `toml:"timeout" comment:"How long a login waits for the answer."`
 }
@@ -150,6 +151,7 @@ type Pool struct {
 	Wait Duration `toml:"wait" comment:"How long a statement waits for a free connection before it fails. 0s: it does not wait."`
 	Idle Duration `toml:"idle" comment:"A connection unused for this long is closed. 0s: never."`
 
+	Budget   int      `toml:"budget" comment:"Connections to one backend of the whole cluster, shared out evenly among its nodes, at least one each; probes and listeners for notifications are not counted. A dead node's share comes back after a minute. 0: only size counts."`
 	Lifetime Duration `toml:"lifetime" comment:"A connection this old is closed once it is free; some up to a fifth earlier, so that not all end at once. 0s: never."`
 	Min      int      `toml:"min" comment:"Connections kept ready for each user and database that has sessions, at each backend they have used; two a second are made. 0: none."`
 }

@@ -266,6 +266,7 @@ func (c *checker) numbers(cfg *Config) {
 	atLeast("probe.fall", cfg.Probe.Fall, 1)
 	atLeast("probe.rise", cfg.Probe.Rise, 1)
 	atLeast("pool.size", cfg.Pool.Size, 1)
+	atLeast("pool.budget", cfg.Pool.Budget, 0)
 	atLeast("pool.min", cfg.Pool.Min, 0)
 	if cfg.Pool.Min > cfg.Pool.Size {
 		c.fail("pool.min", fmt.Sprintf("pool.min is %d, and pool.size only %d", cfg.Pool.Min, cfg.Pool.Size), "")

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,7 +15,7 @@ import (
 
 // consoleConfig is what the console knows of the node as a whole.
 func (n *Node) consoleConfig(cfg *Config) wire.ConsoleConfig {
-	c := wire.ConsoleConfig{Users: cfg.Console.Users, Version: Version(), Settings: func() []console.Setting { return settingsOf(cfg) }}
+	c := wire.ConsoleConfig{Users: cfg.Console.Users, Version: Version(), Settings: func() []console.Setting { return n.settings(cfg) }}
 	for _, u := range cfg.Users {
 		c.Known = append(c.Known, u.Name)
 	}
@@ -39,6 +40,17 @@ func (n *Node) consoleConfig(cfg *Config) wire.ConsoleConfig {
 func reloadError(err error) *pg.Error {
 	v := reloadRefused(err).ErrorView
 	return pg.NewError(pg.CodeConfigFileError, v.Error).WithDetail(v.Detail).WithHint(v.Hint)
+}
+
+// settings is the configuration, and what the node has made of it.
+func (n *Node) settings(cfg *Config) []console.Setting {
+	list := settingsOf(cfg)
+	share := ""
+	if cfg.Pool.Budget > 0 {
+		share = strconv.Itoa(n.pools.Share())
+	}
+	at := 1 + slices.IndexFunc(list, func(s console.Setting) bool { return s.Key == "pool.budget" })
+	return slices.Insert(list, at, console.Setting{Key: "pool.share", Value: share})
 }
 
 // settingsOf lists every key of a configuration as the file would write it, with its default. Secrets are not in it: the

@@ -33,6 +33,12 @@ type pullFrom struct {
 // startLoops starts what carries events from one part to another, and makes the first contact with the cluster.
 func (n *Node) startLoops(context.Context) error {
 	ctx, cancel := context.WithCancel(n.ctx)
+	if n.keeper == nil {
+		n.mu.Lock()
+		n.keeper = newShareKeeper(n.state.Node, time.Now(), len(n.state.Peers), len(n.cfg().Join) > 0)
+		n.mu.Unlock()
+		n.share.Store(int64(n.keeper.share))
+	}
 	var wg sync.WaitGroup
 	apiCalls := n.port().Listener(port.KindAPI)
 	pulls := n.port().Listener(port.KindPull)
@@ -51,6 +57,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.hintLoop(ctx) })
 	wg.Go(func() { n.beliefsLoop(ctx) })
 	wg.Go(func() { n.alarmsLoop(ctx) })
+	wg.Go(func() { n.budgetLoop(ctx) })
 	wg.Go(func() { n.peersLoop(ctx) })
 	wg.Go(func() {
 		if err := calls.Serve(apiCalls); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {

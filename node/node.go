@@ -94,6 +94,9 @@ type Node struct {
 	whole     atomic.Bool            // every part is there: Open got to its end
 	waitsFor  atomic.Pointer[string] // while starting: what for
 	clusterID atomic.Pointer[string]
+	share     atomic.Int64 // this node's of pool.budget; -1: none
+
+	keeper *shareKeeper // owned by budgetLoop
 
 	reloading     sync.Mutex // held by the one reload, or the handover
 	contactedOnce sync.Once

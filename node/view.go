@@ -110,7 +110,8 @@ func (n *Node) poolViews() []PoolView {
 		return list
 	}
 	for _, p := range n.pools.Stats() {
-		list = append(list, PoolView{Backend: p.Backend, InUse: p.InUse, Idle: p.Idle, Waiting: p.Waiting, Limit: p.Size, Refusals: p.Refusals})
+		list = append(list, PoolView{Backend: p.Backend, InUse: p.InUse, Idle: p.Idle, Waiting: p.Waiting, Limit: p.Size,
+			Size: n.cfg().Pool.Size, Share: n.pools.Share(), Budget: n.cfg().Pool.Budget, Refusals: p.Refusals})
 	}
 	slices.SortFunc(list, func(a, b PoolView) int { return cmp.Compare(a.Backend, b.Backend) })
 	return list

@@ -139,8 +139,11 @@ type PoolView struct {
 	InUse   int    `json:"in_use"`
 	Idle    int    `json:"idle"`
 	Waiting int    `json:"waiting"`
-	Limit   int    `json:"limit"` // pool.size
+	Limit   int    `json:"limit"` // what may be there now: size or share, whichever is smaller
 
+	Size     int    `json:"size"`     // pool.size
+	Share    int    `json:"share"`    // this node's of the budget; -1 without one
+	Budget   int    `json:"budget"`   // of the whole cluster; 0: none
 	Refusals uint64 `json:"refusals"` // connects that the backend refused because it had no connection left
 }
 

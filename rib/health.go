@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// tombstone is how long the word of an observer that left, or of its boot before the last, is kept before it is forgotten:
+// Tombstone is how long the word of an observer that left, or of its boot before the last, is kept before it is forgotten:
 // long enough for a short partition to heal and for late packets to die out.
-const tombstone = 60 * time.Second
+const Tombstone = 60 * time.Second
 
 // Change is what an observation did to the table.
 type Change uint8
@@ -150,7 +150,7 @@ func (h *Health) Expire(now time.Time) {
 			if o.goneAt.IsZero() { // heard of, never seen
 				o.goneAt = now
 			}
-			if now.Sub(o.goneAt) >= tombstone {
+			if now.Sub(o.goneAt) >= Tombstone {
 				o.forgotten = true
 				changed = h.forget(name, func(Stamp) bool { return true }, false) || changed
 			}
@@ -161,7 +161,7 @@ func (h *Health) Expire(now time.Time) {
 		if o.since.IsZero() {
 			o.since = now
 		}
-		if now.Sub(o.since) >= tombstone {
+		if now.Sub(o.since) >= Tombstone {
 			o.floor = o.incarnation
 			changed = h.forget(name, func(s Stamp) bool { return s.Incarnation < o.floor }, true) || changed
 		}

@@ -23,6 +23,9 @@ func (e *ExhaustedError) Error() string {
 	if e.Full != nil {
 		return fmt.Sprintf("backend %s had no connection left for %s", e.Backend, e.Wait)
 	}
+	if e.Size == 0 {
+		return fmt.Sprintf("this node had no share of the connections to backend %s for %s", e.Backend, e.Wait)
+	}
 	return fmt.Sprintf("all %d connections to backend %s stayed busy for %s", e.Size, e.Backend, e.Wait)
 }
 
