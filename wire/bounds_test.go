@@ -23,7 +23,6 @@ func TestCoreBounds(t *testing.T) {
 				return append(query("BEGIN"), pg.AppendParse(nil, "", "SELECT 1 FROM notes", nil)...)
 			},
 			again: func(i int) []byte { return pg.AppendFlush(bindFrame(fmt.Sprint(i), "")) }},
-		"messages": {times: maxOps + 1, again: func(int) []byte { return pg.AppendDescribe(nil, 'P', "") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var client []byte
@@ -39,5 +38,23 @@ func TestCoreBounds(t *testing.T) {
 				t.Errorf("%d errors of a limit; the end is %s", strings.Count(got, "E(54000)"), got[max(0, len(got)-100):])
 			}
 		})
+	}
+}
+
+// However many messages come before a Sync, a bounded number of them is kept, and each is answered.
+func TestManyMessagesBeforeSync(t *testing.T) {
+	client := append(pg.AppendParse(nil, "", "SELECT 1 FROM notes", nil), bindFrame("", "")...)
+	const n = 2*maxOps + 10
+	for range n {
+		client = pg.AppendDescribe(client, 'P', "")
+	}
+	d := newDrive(t, pg.AppendSync(client))
+	d.run()
+	got := types(t, d.out)
+	if strings.Count(got, "T ") != n || strings.Contains(got, "E(") || !strings.HasSuffix(got, "ZI") || strings.Count(got, "ZI") != 1 {
+		t.Errorf("%d messages have %d answers; the end is %s", n, strings.Count(got, "T "), got[max(0, len(got)-100):])
+	}
+	if cap(d.core.ops) > 2*maxOps {
+		t.Errorf("room for %d messages was made", cap(d.core.ops))
 	}
 }

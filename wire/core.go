@@ -39,8 +39,9 @@ type env struct {
 // readYourWrites is how long a session's reads stay on the primary after its write.
 const readYourWrites = time.Second
 
-// maxOps bounds the messages a client may send before a Sync or Flush.
-const maxOps = 200_000
+// maxOps bounds the messages that are kept until a client's Sync or Flush. If there are more, those there are run first, as if a
+// Flush came behind them.
+const maxOps = 50_000
 
 // core is one client's session as a state machine. It does no I/O and starts no goroutine; one goroutine drives it.
 type core struct {
@@ -94,6 +95,7 @@ type core struct {
 	args      bindArgs
 	keyBuf    rib.Key
 	values    sqlkey.Constants // of the Query in hand
+	ahead     *pg.Error        // what is wrong with the request, found before it is sent; see lookAhead
 	uses      []use            // what its text names
 	completed int              // how many of its statements the server has carried out, if it names any
 	seg       segment
@@ -243,7 +245,7 @@ func (c *core) consume() bool {
 	if n == 0 {
 		return false
 	}
-	if (typ == 'Q' || typ == 'F') && len(c.ops) > 0 && !c.skip && !c.copyIn {
+	if len(c.ops) > 0 && !c.skip && !c.copyIn && (typ == 'Q' || typ == 'F' || c.full(n)) {
 		c.endSegment(false) // what came before it without a Sync runs before it
 		return true
 	}
@@ -253,6 +255,11 @@ func (c *core) consume() bool {
 		c.in, c.inOff = c.in[:0], 0
 	}
 	return true
+}
+
+// full reports whether the messages that wait for a Sync leave no room for one more of n bytes.
+func (c *core) full(n int) bool {
+	return len(c.ops) >= maxOps || len(c.batch)+n > 2*c.env.maxFrame
 }
 
 func (c *core) passToServer(p []byte) { c.toServer = append(c.toServer, p...) }
@@ -275,12 +282,6 @@ func (c *core) clientFrame(typ byte, frame []byte) {
 		c.query(frame)
 	case 'P', 'B', 'D', 'E', 'C':
 		if c.skip {
-			return
-		}
-		if len(c.ops) >= maxOps || len(c.batch)+len(frame) > 2*c.env.maxFrame {
-			c.kind, c.seg = 'S', segment{}
-			c.failExtended(pg.NewError(pg.CodeProgramLimitExceeded, "too many messages before a Sync").
-				WithHint("Send a Sync or Flush more often."))
 			return
 		}
 		start := len(c.batch)

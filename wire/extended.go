@@ -16,8 +16,9 @@ type op struct {
 	start, end int
 	stmt       *statement // Parse, Bind, Describe and Close of a statement
 	plan       *sqlkey.Plan
-	use        *use   // Bind and Execute of PREPARE and EXECUTE, Describe of EXECUTE
-	answer     []byte // if the node answers it: the answer
+	portal     *statement // Describe of a portal: of which named statement
+	use        *use       // Bind and Execute of PREPARE and EXECUTE, Describe of EXECUTE
+	answer     []byte     // if the node answers it: the answer
 	virtual    bool
 	changes    int       // how many changes of the registry came before it in the segment
 	fail       *pg.Error // the node refuses it, once what comes before it has run
@@ -312,7 +313,11 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	if e != nil {
 		return n, e
 	}
-	if !c.stmts.setPortal(c.bind.Portal, portal{plan: s.plan}) {
+	p := portal{plan: s.plan}
+	if s.name != "" {
+		p.stmt = s
+	}
+	if !c.stmts.setPortal(c.bind.Portal, p) {
 		return n, tooManyPortals()
 	}
 	c.seg.bound, c.seg.keeps = true, c.seg.keeps || len(c.bind.Portal) > 0
@@ -341,7 +346,7 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 		}
 		c.seg.server, c.seg.runs = true, true
 		if o.typ == 'D' {
-			o.use = p.use
+			o.use, o.portal = p.use, p.stmt
 		}
 		return need{}, nil
 	}
@@ -469,7 +474,16 @@ func (c *core) emitSegment() {
 			if o.stmt != nil {
 				name := c.emitPrepared(o.stmt)
 				c.toServer = pg.AppendDescribe(c.toServer, 'S', name)
-				c.push(expectation{kind: 'D', stmt: o.stmt, server: name})
+				e := expectation{kind: 'D', stmt: o.stmt, server: name}
+				if name != "" && (o.stmt.shape.Params == 0 || o.stmt.shape.Result == 0) {
+					e.learn = o.stmt
+				}
+				c.push(e)
+				continue
+			}
+			if o.portal != nil && o.portal.shape.Result == 0 {
+				c.toServer = append(c.toServer, frame...)
+				c.push(expectation{kind: 'D', learn: o.portal})
 				continue
 			}
 		}

@@ -15,12 +15,13 @@ func (c *core) serverLost(err error) {
 	name := c.srv.Backend.Name
 	idle := !c.waiting() && !c.copyIn && !c.serverOpen && len(c.toServer) == 0
 	midFrame := c.passing > 0 && !c.passHide
-	settings := c.head() != nil && c.head().settings
+	ahead := c.waiting() && c.expect[len(c.expect)-1].ahead
+	settings := c.head() != nil && c.head().settings || ahead && !c.tx.inServer
 	retry := c.tried+1 < len(c.hops) && (settings || c.seg.retry && !c.flushed)
 	wasIn := c.onServer() && !c.scratch || c.tx.inServer
-	synced := settings && c.seg.sync // the request itself has not been sent yet
+	synced := (settings || ahead) && c.seg.sync // the request itself has not been sent yet
 	for i := c.expectOff; i < len(c.expect); i++ {
-		synced = synced || c.expect[i].kind == 'S'
+		synced = synced || c.expect[i].kind == 'S' && !c.expect[i].ahead
 	}
 	pinned := c.pinned
 	if wasIn || !idle {
@@ -29,7 +30,7 @@ func (c *core) serverLost(err error) {
 	if c.status == 'I' && !idle && !settings {
 		c.settings = c.unsynced
 	}
-	c.expect, c.expectOff, c.toServer = c.expect[:0], 0, c.toServer[:0]
+	c.expect, c.expectOff, c.toServer, c.ahead = c.expect[:0], 0, c.toServer[:0], nil
 	c.broken, c.status, c.serverOpen, c.copyIn = true, 'I', false, false
 	c.srvIn, c.passing = c.srvIn[:0], 0
 

@@ -22,11 +22,13 @@ type expectation struct {
 	remains  bool // the router's own question: what remains of the session on the server
 	doubt    bool // the router could not read the text: if the server can, it must not run
 	stmt     *statement
-	server   string // stmt's name on the server
-	makes    string // the name of a statement that the server has once this is answered
-	closed   string // the name of a statement that it has no more then
-	use      *use   // what the text of a PREPARE or EXECUTE names
-	names    bool   // a Query that names prepared statements: see core.uses
+	server   string     // stmt's name on the server
+	makes    string     // the name of a statement that the server has once this is answered
+	closed   string     // the name of a statement that it has no more then
+	learn    *statement // whose shape the answer tells
+	ahead    bool       // it was sent before the request itself: see lookAhead
+	use      *use       // what the text of a PREPARE or EXECUTE names
+	names    bool       // a Query that names prepared statements: see core.uses
 	plan     *sqlkey.Plan
 	parts    int // of plan, those carried out
 	synth    []byte
@@ -130,7 +132,7 @@ func (c *core) serverRead(p []byte) error {
 // streamed handles the header of a frame whose body nobody here needs to read. It returns false if somebody does.
 func (c *core) streamed(typ byte) bool {
 	h := c.head()
-	if h != nil && h.remains && typ == 'D' {
+	if h != nil && (h.remains && typ == 'D' || h.learn != nil && (typ == 'T' || typ == 't')) {
 		return false
 	}
 	c.passHide = h == nil || h.quiet || c.redo
@@ -163,6 +165,11 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		return fmt.Errorf("frame of type %q that nobody asked for", typ)
 	}
 	quiet := h.quiet || c.redo
+	if h.learn != nil && (typ == 't' || typ == 'T' || typ == 'n') {
+		if err := c.described(h, typ, body); err != nil {
+			return err
+		}
+	}
 	switch typ {
 	case 'Z':
 		return c.readyForQuery(body, h)
@@ -212,7 +219,8 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		c.out = append(c.out, frame...)
 	}
 	switch {
-	case typ == '1' && h.kind == 'P', typ == '2' && h.kind == 'B', typ == '3' && h.kind == 'C', typ == 'n' && h.kind == 'D':
+	case typ == 't' && h.learn != nil:
+	case typ == 'T' && h.learn != nil, typ == '1' && h.kind == 'P', typ == '2' && h.kind == 'B', typ == '3' && h.kind == 'C', typ == 'n' && h.kind == 'D':
 		c.pop()
 	case (typ == 'I' || typ == 's') && h.kind == 'E':
 		c.pop()
@@ -272,6 +280,10 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		c.alignParams()
 		c.outMark = len(c.out)
 		c.emit()
+		return nil
+	}
+	if e.ahead {
+		c.lookedAhead()
 		return nil
 	}
 	if c.redo {
@@ -465,6 +477,8 @@ func outdated(e *pg.Error) bool {
 	switch {
 	case e.Code == pg.CodeFeatureNotSupported:
 		return e.Routine == "RevalidateCachedQuery"
+	case e.Code == pg.CodeInternalError: // a type that it was prepared with is gone: "cache lookup failed for type 16400"
+		return strings.HasPrefix(e.Message, "cache lookup failed")
 	case e.Code == pg.CodeInsufficientPrivilege || e.Where != "": // where a function failed
 		return false
 	}

@@ -246,12 +246,21 @@ func (c *core) emit() {
 		c.srv.Applied = c.settings.print // what the block has set is set again in it
 		c.srv.Unnamed = 0
 	}
-	c.scratch = c.tx.open && c.seg.runs && !c.seg.sets && (!c.tx.plain || len(c.tx.deferred) > 0)
+	c.scratch = c.tx.open && (c.seg.runs && !c.seg.sets && (!c.tx.plain || len(c.tx.deferred) > 0) || !c.seg.runs && c.tx.locals != "")
 	if c.scratch {
 		// The statement leaves nothing behind, but it may look at what the block was begun with (SHOW does).
 		c.toServer = pg.AppendQuery(c.toServer, c.tx.opening())
 		c.push(expectation{kind: 'Q', quiet: true, quietZ: true, begin: true})
 		c.srv.Unnamed, c.seg.retry, c.seg.again = 0, false, false
+	}
+	if !c.lookAhead() {
+		c.emitRequest()
+	}
+}
+
+// emitRequest sends the request itself, when all that must go before it has gone.
+func (c *core) emitRequest() {
+	if c.scratch {
 		defer func() {
 			c.toServer = pg.AppendQuery(c.toServer, "ROLLBACK")
 			c.push(expectation{kind: 'Q', quiet: true, quietZ: true})

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -22,6 +23,8 @@ type statement struct {
 	server string // its name on server connections: the same for all sessions that prepare the same text under the same settings
 	under  string // what server was made under; see core.parsing
 	id     uint64 // tells unnamed statements apart
+
+	shape pool.Shape // what the client has been told of it
 
 	// What EXECUTE of it is, for the text whose plan is outer and its own plan inner; see useExecute.
 	outer, inner, joined *sqlkey.Plan
@@ -43,8 +46,9 @@ func (s *statement) is(v *pg.ParseView) bool {
 // portal is a bound statement. Portals live as long as the transaction they were made in.
 type portal struct {
 	plan    *sqlkey.Plan
-	virtual bool // answered by the node: no server knows it
-	use     *use // of PREPARE and EXECUTE
+	virtual bool       // answered by the node: no server knows it
+	use     *use       // of PREPARE and EXECUTE
+	stmt    *statement // if it has a name
 }
 
 // serverName names a statement on server connections by what it is. 128 bits of SHA-256: two texts never share a name. under

@@ -168,7 +168,32 @@ type Statements struct {
 
 type statement struct {
 	name       string
+	shape      Shape
 	prev, next *statement
+}
+
+// Shape sums up what the server says of a statement's parameters and result; 0 is unknown.
+type Shape struct{ Params, Result uint64 }
+
+// Shape returns what is known of a statement, and whether it is prepared.
+func (s *Statements) Shape(name string) (Shape, bool) {
+	st, ok := s.byName[name]
+	if !ok {
+		return Shape{}, false
+	}
+	return st.shape, true
+}
+
+// Describe records what the server has said of a statement, where that is not 0.
+func (s *Statements) Describe(name string, params, result uint64) {
+	if st, ok := s.byName[name]; ok {
+		if params != 0 {
+			st.shape.Params = params
+		}
+		if result != 0 {
+			st.shape.Result = result
+		}
+	}
 }
 
 // Has reports whether name is prepared, and marks it as used.
