@@ -153,6 +153,7 @@ type Pool struct {
 
 	Budget   int      `toml:"budget" comment:"Connections to one backend of the whole cluster, shared out evenly among its nodes, at least one each; probes and listeners for notifications are not counted. A dead node's share comes back after a minute. 0: only size counts."`
 	Lifetime Duration `toml:"lifetime" comment:"A connection this old is closed once it is free; some up to a fifth earlier, so that not all end at once. 0s: never."`
+	Prepared int      `toml:"prepared" comment:"Prepared statements that one connection keeps for all sessions; beyond it those unused for longest are closed, and prepared anew when they are needed: at least 100. 0: no limit."`
 	Min      int      `toml:"min" comment:"Connections kept ready for each user and database that has sessions, at each backend they have used; two a second are made. 0: none."`
 }
 
@@ -203,7 +204,7 @@ func Defaults() Config {
 		Probe:        Probe{Database: "postgres", Interval: Duration{time.Second}, Timeout: Duration{time.Second}, Fall: 3, Rise: 2},
 		TLS:          TLS{MinVersion: "1.2"},
 		BackendTLS:   BackendTLS{Mode: "disable"},
-		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}, Lifetime: Duration{time.Hour}},
+		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}, Lifetime: Duration{time.Hour}, Prepared: 1000},
 		KeepAlive:    KeepAlive{Idle: Duration{time.Minute}, Interval: Duration{10 * time.Second}},
 		Limits:       Limits{Clients: 10000, Handshakes: 1000, StartupTimeout: Duration{10 * time.Second}, Frame: Size{64 << 20}},
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rangefinder/wire/console"
+	"rangefinder/wire/pool"
 )
 
 // Problem is one mistake in a configuration, and how to mend it.
@@ -281,6 +282,9 @@ func (c *checker) numbers(cfg *Config) {
 	}
 	if cfg.KeepAlive.Idle.Duration > 0 {
 		positive("keepalive.interval", cfg.KeepAlive.Interval)
+	}
+	if cfg.Pool.Prepared != 0 {
+		atLeast("pool.prepared", cfg.Pool.Prepared, pool.MinPrepared)
 	}
 	atLeast("limits.clients", cfg.Limits.Clients, 0)
 	atLeast("limits.user_clients", cfg.Limits.UserClients, 0)

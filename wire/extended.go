@@ -529,7 +529,7 @@ func (c *core) emitParse(s *statement, hidden bool) {
 // makeRoom closes statements of the server connection, those first that were not used for longest, so that n more can be
 // prepared.
 func (c *core) makeRoom(n int) {
-	for c.srv.Prepared.Len() > 0 && c.srv.Prepared.Len()+n > maxServerStatements {
+	for c.srv.Prepared.Len() > 0 && c.srv.Prepared.Len() > c.srv.PreparedLimit()-n {
 		c.unprepare(c.srv.Prepared.Oldest())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -32,8 +33,8 @@ const missingName = "rf_missing"
 // preparePortal is bound to run a PREPARE that the client has not asked for: the unnamed portal is the client's.
 const preparePortal = "rf_prepare"
 
-// maxUses bounds the names in one text.
-const maxUses = maxServerStatements / 2
+// maxUses bounds the names in one text: a server connection must be able to keep so many statements.
+const maxUses = pool.MinPrepared
 
 // execArgs gives a plan the arguments of EXECUTE, with the types that the statement was prepared with.
 type execArgs struct {

@@ -106,6 +106,7 @@ type rigOptions struct {
 	own      bool // pool_mode = "session"
 	buffered bool // clients are no plain sockets, as with TLS
 	poolSize int
+	prepared int           // see pool.Limits
 	wait     time.Duration // 0: patience
 	limits   wire.Limits   // nothing: 200 clients
 	maxFrame int
@@ -181,7 +182,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		testUser: {Shadow: pg.NewShadow(testUser, testPassword), Credential: pg.Password(testPassword)},
 	}}, nil)
 	r.pools = pool.New(pool.Config{
-		Limits: pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute}, ConnectTimeout: patience,
+		Limits: pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute, Prepared: o.prepared}, ConnectTimeout: patience,
 		Dial:       o.dial,
 		Credential: func(id pool.Identity) pg.Credential { return guard.Credential(id.User, id.Database) },
 		Report: func(backend string, err error) {

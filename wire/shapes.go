@@ -39,10 +39,7 @@ func paramsOf(body []byte) uint64 {
 // resultOf sums up a RowDescription by what PostgreSQL compares: names, types and modifiers. An empty body is NoData. It is never 0.
 func resultOf(body []byte) (uint64, error) {
 	h := fnv.New64a()
-	if len(body) > 2 {
-		body = body[2:]
-	}
-	for len(body) > 0 {
+	for body = body[min(2, len(body)):]; len(body) > 0; {
 		end := 0
 		for end < len(body) && body[end] != 0 {
 			end++
@@ -80,9 +77,11 @@ func (c *core) described(h *expectation, typ byte, body []byte) error {
 	if h.kind != 'D' {
 		return fmt.Errorf("frame of type %q as the answer to %q", typ, h.kind)
 	}
-	if h.server != "" {
-		c.srv.Prepared.Describe(h.server, params, result)
+	name := h.server
+	if name == "" { // of a portal: as its statement was bound
+		name = h.learn.server
 	}
+	c.srv.Prepared.Describe(name, params, result)
 	if !h.ahead {
 		h.learn.note(params, result)
 	}

@@ -4,10 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"rangefinder/internal/pgtest"
 )
 
 // A client that was told a statement's columns is not given other ones, on whatever connection the statement is prepared anew:
@@ -169,6 +176,91 @@ func TestPreparedUnderSetLocal(t *testing.T) {
 		if err := tx.Commit(ctx); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// However many statements sessions prepare, a server connection keeps no more than it may, and each means what it meant.
+func TestPreparedAreBounded(t *testing.T) {
+	const bound, clients, each = 150, 20, 250
+	r := newRig(t, rigOptions{poolSize: 2, prepared: bound, wait: 30 * time.Second, shards: alone(t)})
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	var most, closed atomic.Int64
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			conn, err := pgconn.Connect(ctx, r.dsn())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close(context.Background())
+			random := rand.New(rand.NewPCG(1, uint64(i)))
+			for j := range each {
+				value := fmt.Sprint(i*each + j)
+				// Half of them by the protocol, half by SQL.
+				if j%2 == 0 {
+					_, err = conn.Prepare(ctx, fmt.Sprint("s", j), "SELECT "+value+" + $1::int", nil)
+				} else {
+					_, err = conn.Exec(ctx, fmt.Sprint("PREPARE s", j, " (int) AS SELECT ", value, " + $1")).ReadAll()
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				k := random.IntN(j + 1)
+				res := conn.ExecPrepared(ctx, fmt.Sprint("s", k), [][]byte{[]byte("0")}, nil, nil).Read()
+				if res.Err != nil || string(res.Rows[0][0]) != fmt.Sprint(i*each+k) {
+					t.Errorf("statement %d gives %v, %v", i*each+k, res.Rows, res.Err)
+					return
+				}
+				if j%10 != 0 {
+					continue
+				}
+				got, err := conn.Exec(ctx, fmt.Sprintf("SELECT count(*) FROM pg_prepared_statements; EXECUTE s%d(1)", k)).ReadAll()
+				if err != nil || string(got[1].Rows[0][0]) != fmt.Sprint(i*each+k+1) {
+					t.Errorf("EXECUTE gives %v, %v", got, err)
+					return
+				}
+				n, _ := strconv.ParseInt(string(got[0].Rows[0][0]), 10, 64)
+				for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {
+				}
+			}
+			closed.Add(1)
+		})
+	}
+	wg.Wait()
+	if most.Load() > bound || most.Load() < bound/2 {
+		t.Errorf("a connection had %d statements, the bound is %d", most.Load(), bound)
+	}
+	if closed.Load() != clients {
+		t.Errorf("%d of %d clients came to their end", closed.Load(), clients)
+	}
+}
+
+// A server that was started again knows nothing of what was prepared, and nobody notices but by the connections that are lost.
+func TestPreparedOverRestart(t *testing.T) {
+	shards := []shardServers{{primary: pgtest.NewPrimary(t, pgtest.Options{})}}
+	r := newRig(t, rigOptions{poolSize: 2, shards: shards})
+	a := r.pgConn(t)
+	if _, err := a.Prepare(ctxOf(t), "s", "SELECT count(*) FROM notes WHERE id = $1", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Exec(ctxOf(t), "PREPARE q (int) AS SELECT $1 FROM (SELECT count(*) FROM notes) x").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	if err := shards[0].primary.Restart(ctxOf(t)); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, 20*time.Second, func() error {
+		r.table.Health().Evidence("shard_1-primary", false, "")
+		if res := a.ExecPrepared(ctxOf(t), "s", [][]byte{[]byte("1")}, nil, nil).Read(); res.Err != nil || len(res.Rows) != 1 {
+			return fmt.Errorf("%d rows, %v", len(res.Rows), res.Err)
+		}
+		return nil
+	})
+	if got, err := a.Exec(ctxOf(t), "EXECUTE q(7)").ReadAll(); err != nil || string(got[0].Rows[0][0]) != "7" {
+		t.Errorf("%v %v", got, err)
 	}
 }
 

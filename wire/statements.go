@@ -126,13 +126,12 @@ func (c *core) forget(s *statement) {
 	c.seg.undo = append(c.seg.undo, change{stmt: s, removed: true})
 }
 
-// The bounds on what one session and one server connection may keep prepared.
+// The bounds on what one session may keep prepared.
 const (
-	maxStatements       = 10_000
-	maxStatementBytes   = 64 << 20 // texts and names of all statements of a session
-	maxPortals          = 10_000
-	maxPortalBytes      = 1 << 20 // names of all portals of a session
-	maxServerStatements = 1_000
+	maxStatements     = 10_000
+	maxStatementBytes = 64 << 20 // texts and names of all statements of a session
+	maxPortals        = 10_000
+	maxPortalBytes    = 1 << 20 // names of all portals of a session
 )
 
 // registry holds a session's prepared statements and portals.

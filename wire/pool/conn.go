@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"sync/atomic"
@@ -117,6 +118,14 @@ func (c *Conn) usable(sure bool) bool {
 		return !c.gone.Load()
 	}
 	return c.quiet()
+}
+
+// PreparedLimit is how many prepared statements the connection may keep, see Limits.
+func (c *Conn) PreparedLimit() int {
+	if c.home == nil || c.home.limits.Load().Prepared == 0 { // without a pool in tests of who uses it
+		return math.MaxInt
+	}
+	return c.home.limits.Load().Prepared
 }
 
 // Release gives the connection back. It must be idle: outside a transaction, every answer read.

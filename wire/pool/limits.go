@@ -14,7 +14,13 @@ type Limits struct {
 	Lifetime  time.Duration // a connection is closed when it is free and this old, or up to a fifth less; 0: never
 	Min       int           // connections that are kept ready for each user and database with sessions, at the backends they have used
 	KeepAlive net.KeepAliveConfig
+	// Prepared is how many prepared statements a connection keeps; those used longest ago are closed when there are more. 0: no
+	// limit.
+	Prepared int
 }
+
+// MinPrepared is the least that Limits.Prepared may be, beside 0: one request may need so many statements at a time.
+const MinPrepared = 100
 
 // SetLimits changes the bounds. Sessions that wait get the places that are new; connections beyond the bound are closed, the
 // idle ones at once, the others when they come back.
