@@ -19,6 +19,7 @@ func (n *Node) consoleConfig(cfg *Config) wire.ConsoleConfig {
 	for _, u := range cfg.Users {
 		c.Known = append(c.Known, u.Name)
 	}
+	c.Shutdown = n.shutdown
 	c.Reload = func(by string) ([]console.Change, *pg.Error) {
 		answer, err := n.Reload("console user " + by)
 		if err != nil {
@@ -34,6 +35,23 @@ func (n *Node) consoleConfig(cfg *Config) wire.ConsoleConfig {
 		return list, nil
 	}
 	return c
+}
+
+// shutdown is the console's SHUTDOWN.
+func (n *Node) shutdown(wait bool) {
+	if wait && n.phase.CompareAndSwap(int32(phaseServing), int32(phaseLast)) {
+		n.log.Info("no client is accepted any more: waiting for the last one to leave", "sessions", n.server.Stats().Sessions)
+		_ = n.pgLn.Close()
+		n.wg.Go(func() {
+			if n.server.Wait(n.ctx) == nil {
+				n.log.Info("the last session has ended")
+			}
+			n.retire()
+		})
+	}
+	if !wait {
+		n.retire()
+	}
 }
 
 // reloadError is why a RELOAD has changed nothing.

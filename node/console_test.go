@@ -38,7 +38,13 @@ func startConsole(t *testing.T) *testNode {
 
 func (n *testNode) consolePsql(t *testing.T, user, password, in string) (string, error) {
 	t.Helper()
-	host, port, _ := net.SplitHostPort(n.pgLn.Addr().String())
+	return psqlAt(t, n.pgLn.Addr().String(), user, password, in)
+}
+
+// psqlAt runs commands in the console at an address.
+func psqlAt(t *testing.T, addr, user, password, in string) (string, error) {
+	t.Helper()
+	host, port, _ := net.SplitHostPort(addr)
 	cmd := exec.CommandContext(t.Context(), filepath.Join(pgtest.Shared(t).Bin(), "psql"), "-X", "-A", "-h", host, "-p", port, "-U", user, "-d", "rangefinder", "-v", "ON_ERROR_STOP=1")
 	cmd.Env = append(os.Environ(), "PGPASSWORD="+password, "LC_ALL=C", "PSQLRC=/dev/null")
 	cmd.Stdin = strings.NewReader(in + "\n")
@@ -68,13 +74,19 @@ func testConsolePsql(t *testing.T, n *testNode, app *pgx.Conn) {
 		{"SHOW POOLS;", []string{"database|user|cl_active|cl_waiting|sv_active|sv_idle|sv_login|maxwait|maxwait_us|pool_mode", "app|app|1|0|0|1|0|0|0|transaction", "rangefinder|ops|1|0|0|0|0|0|0|transaction", "(2 rows)"}, false},
 		{"show clients;", []string{fmt.Sprintf("C|app|app|idle|127.0.0.1|%d|127.0.0.1|", local.Port), "C|ops|rangefinder|active|"}, false},
 		{"SHOW SERVERS;", []string{"S|app|app|idle|127.0.0.1|", "|iad-db|shard_1", "(1 row)"}, false},
-		{"SHOW STATS;", []string{"app|1|1|"}, false},
-		{"SHOW DATABASES;", []string{"app|app|shard_1|transaction|1|1|0"}, false},
+		{"SHOW STATS;", []string{"database|total_xact_count|total_query_count|total_received|total_sent|total_wait_time|avg_xact_count|avg_query_count|avg_recv|avg_sent|avg_wait_time", "app|1|1|"}, false},
+		{"SHOW STATS_TOTALS;\nSHOW STATS_AVERAGES;", []string{"database|xact_count|query_count|bytes_received|bytes_sent|wait_time", "app|1|1|"}, false},
+		{"SHOW LISTS;", []string{"list|items\ndatabases|1\nusers|2\npools|2\nused_clients|2\nlogin_clients|0\nfree_servers|1\nused_servers|0\n(7 rows)"}, false},
+		{"SHOW STATE;", []string{"active|yes\npaused|no\nsuspended|no"}, false},
+		{"\\x\nSHOW VERSION;", []string{"version|Rangefinder devel"}, false},
+		{"DISABLE app;\nSHOW DATABASES;\nENABLE app;", []string{"DISABLE\n", "app|app|shard_1|transaction|1|1|0|1", "ENABLE\n"}, false},
+		{"DISABLE;", []string{`ERROR:  the console has no command "DISABLE"`, "DISABLE database, ENABLE database, KILL database"}, true},
+		{"SHOW DATABASES;", []string{"app|app|shard_1|transaction|1|1|0|0"}, false},
 		{"SHOW USERS;", []string{"app|1|1", "ops|0|1"}, false},
 		{"SHOW CONFIG;", []string{"region|iad||no", "pool.size|7|20|yes", "pool.wait|5s|5s|yes", "databases[0].shard|shard_1||yes", "users[0].password_env|APP_PASSWORD||yes", "console.users|ops||yes", "log.level|info|info|yes", "log.format|text|text|no"}, false},
 		{"SHOW VERSION;", []string{"Rangefinder devel"}, false},
 		{"SHOW HELP;", []string{"PAUSE [database]|"}, false},
-		{"PAUSE app;\nSHOW DATABASES;\nRESUME app;\nRECONNECT;", []string{"PAUSE", "app|app|shard_1|transaction|0|1|1", "RESUME", "RECONNECT"}, false},
+		{"PAUSE app;\nSHOW DATABASES;\nRESUME app;\nRECONNECT;", []string{"PAUSE", "app|app|shard_1|transaction|0|1|1|0", "RESUME", "RECONNECT"}, false},
 		{"RELOAD now;", []string{`ERROR:  the console has no command "RELOAD now"`, "HINT:  Commands are SHOW POOLS"}, true},
 		{"RELOAD;", []string{"ERROR:  there is nothing to reload"}, true},
 		{"\\d", []string{"ERROR:  the console has no command"}, true},

@@ -15,9 +15,11 @@ import (
 // heirPause is between two tries to take everything back.
 const heirPause = 200 * time.Millisecond
 
-// Retired is closed when another process has taken over, and either the last session of this one has ended or takeover_timeout
-// is over. Close then drains what is left.
+// Retired is closed when Close should be called: by SHUTDOWN, or when another process has taken over, and either the last session
+// of this one has ended or takeover_timeout is over.
 func (n *Node) Retired() <-chan struct{} { return n.retired }
+
+func (n *Node) retire() { n.retireOnce.Do(func() { close(n.retired) }) }
 
 // openHandover listens for a process that wants to take over.
 func (n *Node) openHandover(context.Context) error {
@@ -141,12 +143,12 @@ func (n *Node) handOver(ctx context.Context, l *link) bool {
 	_ = l.write(takeoverMessage{Step: stepDone})
 	n.wg.Go(func() { _ = n.giveUp("HTTP") }) // calls in progress may take a second
 	n.log.Info("handed over", "process", ask.Process, "sessions", n.server.Stats().Sessions, "takeover_timeout", n.cfg().TakeoverWait.Duration)
-	n.wg.Go(n.retire)
+	n.wg.Go(n.outlive)
 	return true
 }
 
-// retire waits for the sessions that are left.
-func (n *Node) retire() {
+// outlive waits for the sessions that are left.
+func (n *Node) outlive() {
 	ctx, cancel := context.WithTimeout(n.ctx, n.cfg().TakeoverWait.Duration)
 	defer cancel()
 	if n.server.Wait(ctx) == nil {
@@ -154,7 +156,7 @@ func (n *Node) retire() {
 	} else if n.ctx.Err() == nil {
 		n.log.Info("takeover_timeout is over", "sessions", n.server.Stats().Sessions)
 	}
-	close(n.retired)
+	n.retire()
 }
 
 // serveHeir does what the process that has taken over asks for, as long as both live.

@@ -44,6 +44,7 @@ const (
 	phaseStarting
 	phaseServing
 	phaseDraining
+	phaseLast   // it accepts nobody, and ends with its last client
 	phaseHanded // another process has taken over: only sessions are left
 )
 
@@ -80,7 +81,7 @@ type Node struct {
 	pulls     chan pullFrom // capacity 1: somebody has a newer epoch
 	cancels   chan struct{} // capacity maxCancels: cancel requests that are being passed on
 	failed    chan struct{} // closed when a listener ends by itself
-	retired   chan struct{} // closed when another process has taken over and no session is left, or takeover_timeout is over
+	retired   chan struct{} // closed when Close should be called: see Retired
 	contacted chan struct{} // closed after the first try to reach the cluster
 	ctx       context.Context
 	cancel    context.CancelFunc
@@ -100,6 +101,7 @@ type Node struct {
 
 	reloading     sync.Mutex // held by the one reload, or the handover
 	contactedOnce sync.Once
+	retireOnce    sync.Once
 
 	// guarded by mu
 	mu      sync.Mutex

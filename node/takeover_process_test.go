@@ -73,6 +73,38 @@ func (p *process) says(t *testing.T, text string) (line string) {
 	return line
 }
 
+// port waits until the process serves, and returns an address that it names then.
+func (p *process) port(t *testing.T, what string) string {
+	t.Helper()
+	_, rest, _ := strings.Cut(p.says(t, "msg=serving"), what)
+	addr, _, _ := strings.Cut(rest, " ")
+	return addr
+}
+
+func (p *process) postgres(t *testing.T) string {
+	t.Helper()
+	return p.port(t, "postgres=")
+}
+
+func dsnAt(addr string) string {
+	return fmt.Sprintf("postgres://app:%s@%s/app?sslmode=disable", appPassword, addr)
+}
+
+// connectWhenReady waits until rows can be read: the first node of a cluster does not know its shards at once.
+func connectWhenReady(t *testing.T, addr string) (conn *pgx.Conn) {
+	t.Helper()
+	pgtest.Eventually(t, 30*time.Second, func() (err error) {
+		if conn, err = pgx.Connect(t.Context(), dsnAt(addr)); err == nil {
+			if _, err = conn.Exec(t.Context(), "SELECT 1 FROM t FOR UPDATE"); err != nil {
+				conn.Close(context.Background())
+			}
+		}
+		return err
+	})
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
 // exit waits for the end of the process, and returns its exit code.
 func (p *process) exit(t *testing.T) int {
 	t.Helper()
@@ -94,19 +126,10 @@ func (p *process) exit(t *testing.T) int {
 func TestTakeoverOfProcesses(t *testing.T) {
 	f, binary := newFile(t), buildBinary(t)
 	first := startProcess(t, binary, nil, "-c", f.file)
-	_, rest, _ := strings.Cut(first.says(t, "msg=serving"), "postgres=")
-	addr, _, _ := strings.Cut(rest, " ")
-	dsn := fmt.Sprintf("postgres://app:%s@%s/app?sslmode=disable", appPassword, addr)
-	var conn *pgx.Conn
-	pgtest.Eventually(t, 30*time.Second, func() (err error) { // the shard is not recorded at once
-		if conn, err = pgx.Connect(t.Context(), dsn); err == nil {
-			_, err = conn.Exec(t.Context(), "INSERT INTO t VALUES (-2)")
-		}
-		return err
-	})
-	l := startLoad(t, insertT, dsn)
+	addr := first.postgres(t)
+	conn := connectWhenReady(t, addr)
+	l := startLoad(t, insertT, dsnAt(addr))
 	l.more(t, 20)
-	defer conn.Close(context.Background())
 	tx, err := conn.Begin(t.Context())
 	if err == nil {
 		_, err = tx.Exec(t.Context(), "INSERT INTO t VALUES (-1)")
@@ -158,7 +181,9 @@ func TestTakeoverOfProcesses(t *testing.T) {
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Errorf("the transaction that was open all the while: %v", err)
 	}
-	conn.Close(context.Background())
+	if err := conn.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 	l.stop()
 	l.more(t, 0)
 	t.Logf("%d logins, %d statements", l.logins.Load(), l.statements.Load())

@@ -18,6 +18,8 @@ func (n *Node) NotReady() []string {
 	switch phase(n.phase.Load()) {
 	case phaseDraining:
 		why = append(why, "draining")
+	case phaseLast:
+		why = append(why, "waiting for the last client to leave")
 	case phaseHanded:
 		why = append(why, "another process has taken over")
 	}

@@ -23,6 +23,7 @@ type ConsoleConfig struct {
 	Known    []string // users who may log in to the node
 	Settings func() []console.Setting
 	Reload   func(by string) ([]console.Change, *pg.Error) // nil: RELOAD is not possible
+	Shutdown func(wait bool)                               // must not wait itself; nil: SHUTDOWN is not possible
 }
 
 // consoleFrame bounds a message to the console, in bytes.
@@ -199,8 +200,16 @@ func (o *operator) do(c console.Command) (console.Table, *pg.Error) {
 		return console.Show(c, s.Snapshot()), nil
 	}
 	s.log.Info("console", "command", c.Verb, "database", c.Database, "user", o.client.User, "client", o.client.Conn.RemoteAddr())
-	if c.Verb == "RELOAD" {
+	switch c.Verb {
+	case "RELOAD":
 		return s.reload(o.client.User)
+	case "SHUTDOWN":
+		stop := s.live.Load().Console.Shutdown
+		if stop == nil {
+			return console.Table{}, pg.NewError(pg.CodeFeatureNotSupported, "this node cannot be stopped from here")
+		}
+		stop(c.Wait)
+		return console.Table{}, nil
 	}
 	names, e := s.named(c.Database)
 	if e != nil {
@@ -215,6 +224,10 @@ func (o *operator) do(c console.Command) (console.Table, *pg.Error) {
 		for _, name := range names {
 			s.pools.Reconnect(name)
 		}
+	case "DISABLE", "ENABLE":
+		s.gateOf(c.Database).disabled.Store(c.Verb == "DISABLE")
+	case "KILL":
+		s.kill(c.Database)
 	}
 	return console.Table{}, e
 }
@@ -312,18 +325,12 @@ func (s *Server) Snapshot() *console.Snapshot {
 	if l.Console.Settings != nil {
 		v.Settings = l.Console.Settings()
 	}
-	totals := make(map[string]*console.Totals)
 	holders := make(map[uint64]uint32)
-
-	// A session that ends meanwhile is counted as a session, and not among those that have ended.
+	totals, sessions := s.totals()
 	s.mu.Lock()
-	gates := maps.Clone(s.gates)
-	for name, ended := range s.ended {
-		t := *ended
-		totals[name] = &t
-	}
-	sessions := slices.Collect(maps.Values(s.sessions))
+	gates, last := maps.Clone(s.gates), s.period
 	operators := slices.Collect(maps.Values(s.operators))
+	v.LoggingIn = s.handshakes.Len()
 	s.mu.Unlock()
 	for _, ses := range sessions {
 		c := ses.view()
@@ -331,7 +338,6 @@ func (s *Server) Snapshot() *console.Snapshot {
 			holders[c.Server] = c.ID
 		}
 		v.Clients = append(v.Clients, c)
-		ses.core.tally.addTo(totals[ses.id.Database])
 	}
 	for _, o := range operators {
 		v.Clients = append(v.Clients, o.view())
@@ -340,10 +346,12 @@ func (s *Server) Snapshot() *console.Snapshot {
 		if _, ok := l.Databases[name]; !ok && !slices.ContainsFunc(sessions, func(s *session) bool { return s.id.Database == name }) {
 			continue // removed, and nobody is left on it
 		}
-		t := totals[name]
-		t.Wait = s.pools.Waited(name) + time.Duration(g.held.Load())
-		rule := l.rules[name]
-		v.Databases = append(v.Databases, console.Database{Name: name, Shard: rule.Shard, Paused: g.pause.Load() != nil, OwnConnections: rule.OwnConnections, Totals: *t})
+		rule, t := l.rules[name], totals[name]
+		d := console.Database{
+			Name: name, Shard: rule.Shard, Paused: g.pause.Load() != nil, Disabled: g.disabled.Load(), OwnConnections: rule.OwnConnections, Totals: t,
+		}
+		d.Lately, d.Span = last.lately(name, v.At, t)
+		v.Databases = append(v.Databases, d)
 	}
 	list, logins := s.pools.Servers()
 	for _, x := range list {

@@ -15,9 +15,10 @@ import (
 // the database is paused. Passing it costs two additions to an atomic.
 type gate struct {
 	// atomic
-	inside atomic.Int64
-	pause  atomic.Pointer[pause] // nil: open
-	held   atomic.Int64          // nanoseconds that sessions have been held
+	inside   atomic.Int64
+	pause    atomic.Pointer[pause] // nil: open
+	disabled atomic.Bool           // no new sessions
+	held     atomic.Int64          // nanoseconds that sessions have been held
 }
 
 // pause is one PAUSE of a database.
@@ -134,6 +135,9 @@ func (s *session) pass(ctx context.Context) bool {
 	s.mu.Lock()
 	s.held = cancel
 	s.mu.Unlock()
+	if s.killed.Load() { // by somebody who has not seen that it is held
+		cancel(errKilled.WithSeverity("ERROR"))
+	}
 	err := s.server.pass(held, s.gate, s.client)
 	s.mu.Lock()
 	s.held = nil

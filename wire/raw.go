@@ -59,6 +59,7 @@ func (s *session) runRaw(ctx context.Context) bool {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			// The ear woke us, or the sweeper, or Shutdown: to end at once, or to end where the session next waits for its client.
 			if !s.goesOn() {
+				s.farewell()
 				return true
 			}
 		default: // closed by Shutdown

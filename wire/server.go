@@ -84,6 +84,7 @@ type Server struct {
 	fresh      map[pool.Identity]*fresh
 	operators  map[uint32]*operator       // by pid
 	hubs       map[string]*hub            // by database
+	period     period                     // of averages
 	ended      map[string]*console.Totals // of sessions that are over, by database; of the same ones as gates
 
 	ctx      context.Context // ends when sessions are to be ended by force
@@ -117,6 +118,7 @@ func NewServer(cfg Config) *Server {
 	s.stopping, s.stop = context.WithCancel(ctx)
 	s.buffers.New = func() any { return new(buffers) }
 	s.reads.New = func() any { b := make([]byte, serverBuffer); return &b }
+	s.period.since = time.Now()
 	s.Reload(cfg.Live)
 	return s
 }
@@ -145,7 +147,10 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	s.listeners[ln] = struct{}{}
 	s.serving.Add(1)
-	s.sweeper.Do(func() { s.helpers.Go(s.sweepLoop) })
+	s.sweeper.Do(func() {
+		s.helpers.Go(s.sweepLoop)
+		s.helpers.Go(s.averageLoop)
+	})
 	s.mu.Unlock()
 	defer s.serving.Done()
 	for {
@@ -262,6 +267,10 @@ func (s *Server) begin(client *pg.Client, l *live) (*session, *pg.Error) {
 	}
 	id := pool.Identity{User: client.User, Database: client.Database}
 	g := s.gateOf(client.Database)
+	if g.disabled.Load() {
+		return nil, pg.Errorf(pg.CodeObjectNotInPrerequisiteState, "database \"%s\" is not currently accepting connections", client.Database).
+			WithHint("It was disabled on this node: ENABLE it in the console.")
+	}
 	if err := s.pass(s.ctx, g, client.Conn); err != nil {
 		return nil, asError(err)
 	}

@@ -36,6 +36,7 @@ type session struct {
 	inbox   *inbox     // nil: it has never listened
 
 	// atomic
+	killed  atomic.Bool               // to end at once
 	has     atomic.Pointer[pool.Conn] // the server connection; the server's queue while there is none yet
 	expired atomic.Uint64             // the turn in which the session has waited for its client for too long
 	cutting atomic.Bool               // a statement that has run too long is being canceled: the next one must not be sent yet
@@ -130,7 +131,7 @@ func (s *session) acquire(ctx context.Context) {
 	s.mu.Lock()
 	s.running = conn
 	s.mu.Unlock()
-	if ctx.Err() != nil { // cut off meanwhile, by somebody who did not see this connection
+	if ctx.Err() != nil || s.killed.Load() { // cut off meanwhile, by somebody who did not see this connection
 		conn.Net.SetDeadline(longAgo)
 	}
 	s.core.acquired(conn)
@@ -279,6 +280,7 @@ func (s *session) readClient() bool {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			// The ear woke us, or the sweeper, or Shutdown: go if nothing is under way, else go on.
 			if !s.goesOn() {
+				s.farewell()
 				c.closing = true
 				return true
 			}
@@ -298,7 +300,7 @@ func (s *session) readClient() bool {
 // goesOn takes back the deadline that woke the session, unless the session is to end at once.
 func (s *session) goesOn() bool {
 	s.client.SetReadDeadline(time.Time{})
-	return s.server.ctx.Err() == nil // asked last: whoever ends it sets the deadline after that
+	return s.server.ctx.Err() == nil && !s.killed.Load() // asked last: whoever ends it sets the deadline after that
 }
 
 func (s *session) readServer() {

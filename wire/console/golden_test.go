@@ -21,8 +21,8 @@ func testSnapshot() *Snapshot {
 	return &Snapshot{
 		At: at, Version: "1.2.3", Users: []string{"ops", "app"},
 		Databases: []Database{
-			{Name: "other", Paused: true},
-			{Name: "app", Shard: "shard_1", Totals: Totals{Transactions: 7, Queries: 9, Received: 1234, Sent: 56789, Wait: 1500 * time.Microsecond}},
+			{Name: "other", Paused: true, Disabled: true},
+			{Name: "app", Shard: "shard_1", Totals: Totals{Transactions: 700, Queries: 900, Received: 1234, Sent: 56789, Wait: 1500 * time.Microsecond}, Lately: Totals{Transactions: 600, Queries: 779, Received: 1000, Sent: 50000, Wait: 600 * time.Microsecond}, Span: time.Minute},
 		},
 		Clients: []Client{
 			{ID: 12, User: "app", Database: "app", State: Active, Addr: "[::1]:50002", Local: "[::1]:6432", Connected: ago(time.Hour), Requested: ago(time.Second), Server: 3, Backend: "shard_1-fra", TLS: "TLS 1.3/TLS_AES_128_GCM_SHA256"},
@@ -37,8 +37,9 @@ func testSnapshot() *Snapshot {
 			{ID: 3, User: "app", Database: "app", Backend: "shard_1-fra", Shard: "shard_1", Addr: "10.1.0.1:5432", Local: "10.0.0.1:40003", Connected: ago(time.Hour), PID: 4241, Client: 12},
 			{ID: 5, User: "app", Database: "app", Backend: "shard_1-fra", Shard: "shard_1", Idle: true, Addr: "10.1.0.1:5432", Local: "10.0.0.1:40005", Connected: ago(time.Hour), PID: 4243},
 		},
-		Logins:   []Login{{User: "report", Database: "other", Count: 1}},
-		Settings: []Setting{{"region", "fra", "", false}, {"pool.size", "50", "20", true}},
+		LoggingIn: 2,
+		Logins:    []Login{{User: "report", Database: "other", Count: 1}},
+		Settings:  []Setting{{"region", "fra", "", false}, {"pool.size", "50", "20", true}},
 	}
 }
 
@@ -79,7 +80,7 @@ func answer(input string) string {
 	var b strings.Builder
 	for _, c := range commands {
 		if c.Verb != "SHOW" {
-			fmt.Fprintf(&b, "%s %q\n", c.Verb, c.Database)
+			fmt.Fprintf(&b, "%s %q %v\n", c.Verb, c.Database, c.Wait)
 			continue
 		}
 		t := Show(c, testSnapshot())

@@ -10,9 +10,10 @@ import (
 
 // Command is one command.
 type Command struct {
-	Verb     string // "SHOW", "PAUSE", "RESUME", "RECONNECT" or "RELOAD"; it is the command's tag too
+	Verb     string // "SHOW", "PAUSE", …; it is the command's tag too
 	View     string // of SHOW: what, in capitals
-	Database string // of the others: which; "" is all
+	Database string // of commands on databases: which; "" is all
+	Wait     bool   // SHUTDOWN WAIT_FOR_CLIENTS
 }
 
 // maxCommands bounds the commands of one Query: the answers are made in memory.
@@ -55,6 +56,17 @@ func command(words []token) (Command, *pg.Error) {
 		if len(words) == 1 {
 			return Command{Verb: verb}, nil
 		}
+	case "SHUTDOWN":
+		switch {
+		case len(words) == 1:
+			return Command{Verb: verb}, nil
+		case len(words) == 2 && words[1].keyword() == "WAIT_FOR_CLIENTS":
+			return Command{Verb: verb, Wait: true}, nil
+		}
+	case "DISABLE", "ENABLE", "KILL":
+		if len(words) == 2 && words[1].name {
+			return Command{Verb: verb, Database: words[1].text}, nil
+		}
 	case "PAUSE", "RESUME", "RECONNECT":
 		switch {
 		case len(words) == 1:
@@ -83,9 +95,12 @@ func unknown(words []token) *pg.Error {
 func available() string {
 	list := make([]string, 0, 12)
 	for _, v := range views() {
+		list = append(list, "SHOW "+v.name)
+	}
+	for _, v := range verbs() {
 		list = append(list, v.name)
 	}
-	return "Commands are SHOW " + strings.Join(list, ", SHOW ") + `, PAUSE [database], RESUME [database], RECONNECT [database], RELOAD; a database's name may stand in double quotes.`
+	return "Commands are " + strings.Join(list, ", ") + "; a database's name may stand in double quotes."
 }
 
 // clip makes what a stranger has sent fit to be shown.

@@ -67,17 +67,22 @@ func views() []viewDef {
 			text("database", "user"), number("cl_active", "cl_waiting", "sv_active", "sv_idle", "sv_login", "maxwait", "maxwait_us"), text("pool_mode")), pools},
 		{"CLIENTS", "each client connection", slices.Concat(
 			text("type", "user", "database", "state", "addr"), number("port"), text("local_addr"), number("local_port"),
-			text("connect_time", "request_time"), number("wait", "wait_us"), text("link", "tls", "id", "backend", "pinned")), clients},
+			text("connect_time", "request_time"), number("wait", "wait_us"), text("ptr", "link", "tls", "backend", "pinned")), clients},
 		{"SERVERS", "each server connection", slices.Concat(
 			text("type", "user", "database", "state", "addr"), number("port"), text("local_addr"), number("local_port"),
-			text("connect_time"), number("close_needed"), text("link"), number("remote_pid"), text("id", "backend", "shard")), servers},
-		{"STATS", "what was counted for each database since the node started", slices.Concat(
-			text("database"), number("total_xact_count", "total_query_count", "total_received", "total_sent", "total_wait_time")), stats},
+			text("connect_time"), number("close_needed"), text("ptr", "link"), number("remote_pid"), text("backend", "shard")), servers},
+		{"STATS", "what was counted for each database since the node started, and averages per second of the last minute", slices.Concat(
+			text("database"), number("total_xact_count", "total_query_count", "total_received", "total_sent", "total_wait_time",
+				"avg_xact_count", "avg_query_count", "avg_recv", "avg_sent", "avg_wait_time")), stats},
+		{"STATS_TOTALS", "the totals alone", slices.Concat(text("database"), totalColumns()), statsTotals},
+		{"STATS_AVERAGES", "the averages alone", slices.Concat(text("database"), totalColumns()), statsAverages},
 		{"DATABASES", "what clients may connect to", slices.Concat(
-			text("name", "database", "shard", "pool_mode"), number("current_connections", "current_client_connections", "paused")), databases},
+			text("name", "database", "shard", "pool_mode"), number("current_connections", "current_client_connections", "paused", "disabled")), databases},
 		{"USERS", "who may log in", slices.Concat(
 			text("name"), number("current_connections", "current_client_connections")), users},
 		{"CONFIG", "the configuration in effect", text("key", "value", "default", "changeable"), config},
+		{"LISTS", "how many there are of everything", slices.Concat(text("list"), number("items")), lists},
+		{"STATE", "what the node does", text("key", "value"), state},
 		{"VERSION", "what runs here", text("version"), func(s *Snapshot) [][]string { return [][]string{{"Rangefinder " + s.Version}} }},
 		{"HELP", "this list", text("command", "shows"), func(*Snapshot) [][]string { return help() }},
 	}
@@ -191,7 +196,7 @@ func clients(s *Snapshot) [][]string {
 		localHost, localPort := address(c.Local)
 		sec, us := seconds(s.waits(c))
 		rows = append(rows, []string{"C", c.User, c.Database, string(c.State), host, port, localHost, localPort,
-			moment(c.Connected), moment(c.Requested), sec, us, ident(c.Server), c.TLS, ident(uint64(c.ID)), c.Backend, c.Pinned})
+			moment(c.Connected), moment(c.Requested), sec, us, ident(uint64(c.ID)), ident(c.Server), c.TLS, c.Backend, c.Pinned})
 	}
 	return rows
 }
@@ -210,19 +215,9 @@ func servers(s *Snapshot) [][]string {
 		host, port := address(v.Addr)
 		localHost, localPort := address(v.Local)
 		rows = append(rows, []string{"S", v.User, v.Database, string(state), host, port, localHost, localPort,
-			moment(v.Connected), flag(v.CloseNeeded), ident(uint64(v.Client)), strconv.FormatUint(uint64(v.PID), 10), ident(v.ID), v.Backend, v.Shard})
+			moment(v.Connected), flag(v.CloseNeeded), ident(v.ID), ident(uint64(v.Client)), strconv.FormatUint(uint64(v.PID), 10), v.Backend, v.Shard})
 	}
 	return rows
-}
-
-func stats(s *Snapshot) [][]string {
-	rows := make([][]string, 0, len(s.Databases))
-	for _, d := range s.Databases {
-		t := d.Totals
-		rows = append(rows, []string{d.Name, strconv.FormatUint(t.Transactions, 10), strconv.FormatUint(t.Queries, 10),
-			strconv.FormatUint(t.Received, 10), strconv.FormatUint(t.Sent, 10), strconv.FormatInt(t.Wait.Microseconds(), 10)})
-	}
-	return sorted(rows)
 }
 
 func databases(s *Snapshot) [][]string {
@@ -235,7 +230,7 @@ func databases(s *Snapshot) [][]string {
 	}
 	rows := make([][]string, 0, len(s.Databases))
 	for _, d := range s.Databases {
-		rows = append(rows, []string{d.Name, d.Name, d.Shard, d.poolMode(), strconv.Itoa(servers[d.Name]), strconv.Itoa(clients[d.Name]), flag(d.Paused)})
+		rows = append(rows, []string{d.Name, d.Name, d.Shard, d.poolMode(), strconv.Itoa(servers[d.Name]), strconv.Itoa(clients[d.Name]), flag(d.Paused), flag(d.Disabled)})
 	}
 	return sorted(rows)
 }
@@ -273,12 +268,27 @@ func help() [][]string {
 	for _, v := range views() {
 		rows = append(rows, []string{"SHOW " + v.name, v.help})
 	}
-	return append(rows,
-		[]string{"PAUSE [database]", "hold new statements, wait for those under way, close the server connections; on this node"},
-		[]string{"RESUME [database]", "let held statements go on"},
-		[]string{"RECONNECT [database]", "close each server connection once it is free"},
-		[]string{"RELOAD", "read the configuration again; any mistake in it, and nothing changes"},
-	)
+	for _, v := range verbs() {
+		rows = append(rows, []string{v.name, v.help})
+	}
+	return rows
+}
+
+type verbDef struct{ name, help string }
+
+// verbs are the commands that do something.
+func verbs() []verbDef {
+	return []verbDef{
+		{"PAUSE [database]", "hold new statements, wait for those under way, close the server connections; on this node"},
+		{"RESUME [database]", "let held statements go on"},
+		{"DISABLE database", "refuse new clients; those that are there stay"},
+		{"ENABLE database", "let new clients in again"},
+		{"KILL database", "end its clients and server connections at once; new clients wait for RESUME"},
+		{"RECONNECT [database]", "close each server connection once it is free"},
+		{"RELOAD", "read the configuration again; any mistake in it, and nothing changes"},
+		{"SHUTDOWN", "stop the node as SIGTERM does: transactions may finish within drain_timeout"},
+		{"SHUTDOWN WAIT_FOR_CLIENTS", "accept nobody any more, and stop when the last client has left"},
+	}
 }
 
 func sorted(rows [][]string) [][]string {

@@ -14,6 +14,7 @@ type Snapshot struct {
 	Clients   []Client
 	Servers   []Server
 	Logins    []Login
+	LoggingIn int // connections of clients that are not let in yet
 	Settings  []Setting
 }
 
@@ -71,8 +72,11 @@ type Database struct {
 	Name           string
 	Shard          string // of tables without a keyspace; "": such tables cannot be used
 	Paused         bool
+	Disabled       bool // no new clients
 	OwnConnections bool // sessions keep their server connections: pool_mode session
 	Totals         Totals
+	Lately         Totals        // of them, what was counted in the last whole period
+	Span           time.Duration // of that period; 0: nothing has been counted yet
 }
 
 // Totals are what was counted for a database since the node started.

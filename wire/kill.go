@@ -1,0 +1,50 @@
+package wire
+
+import (
+	"time"
+
+	"rangefinder/wire/pg"
+)
+
+var errKilled = &pg.Error{Code: pg.CodeAdminShutdown, Message: "terminating connection due to administrator command", Detail: "KILL, in the console."}
+
+// kill pauses a database and ends its sessions and server connections at once. Statements under way may or may not have been
+// done, as when a connection breaks.
+func (s *Server) kill(database string) {
+	g := s.gateOf(database)
+	g.close() // if it is paused already, it stays so
+	s.mu.Lock()
+	var list []*session
+	for _, ses := range s.sessions {
+		if ses.id.Database == database {
+			list = append(list, ses)
+		}
+	}
+	s.mu.Unlock()
+	for _, ses := range list { // without the lock: a cancel request may be under way for one
+		ses.kill()
+	}
+	s.pools.Reconnect(database)
+}
+
+// kill wakes the session wherever it is; it sees that it is to end. Its sockets cannot be closed under it: see cutOff.
+func (s *session) kill() {
+	s.killed.Store(true)
+	s.client.SetDeadline(longAgo)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held != nil {
+		s.held(errKilled.WithSeverity("ERROR"))
+	}
+	if s.running != nil {
+		s.running.Net.SetDeadline(longAgo)
+	}
+}
+
+// farewell tells a client that waits for nothing why its session ends. The transport is between two calls.
+func (s *session) farewell() {
+	if s.killed.Load() && s.server.ctx.Err() == nil {
+		s.client.SetWriteDeadline(time.Now().Add(time.Second))
+		s.client.Write(pg.AppendError(nil, errKilled.Fatal()))
+	}
+}
