@@ -21,7 +21,7 @@ type Config struct {
 	Ports          Ports      `toml:"ports" comment:"TCP ports. 0: any free port, written to the log (for tests)."`
 	Log            Log        `toml:"log"`
 	Probe          Probe      `toml:"probe" live:"yes" comment:"How this node looks at the backends near it."`
-	Admin          Admin      `toml:"admin" live:"yes" comment:"Who looks at the shards when a keyspace is made. No user: the probe's."`
+	Admin          Admin      `toml:"admin" live:"yes" comment:"Who looks at the shards when a keyspace is made, and at what they keep of passwords (rangefinder user). No user: the probe's."`
 	TLS            TLS        `toml:"tls" live:"yes" comment:"TLS towards Postgres clients. The files are read again when they change, at most once a second."`
 	BackendTLS     BackendTLS `toml:"backend_tls" live:"yes" comment:"TLS towards all backends: statements, cancel requests, probes and checks alike."`
 	Pool           Pool       `toml:"pool" live:"yes" comment:"Connections to each backend."`
@@ -126,7 +126,7 @@ type Probe struct {
 
 // Admin is who checks the shards' tables and rows when a keyspace is made.
 type Admin struct {
-	User string `toml:"user" comment:"PostgreSQL user that may read the tables of new keyspaces. Empty: the probe's user and password."`
+	User string `toml:"user" comment:"PostgreSQL user that may read the tables of new keyspaces; a superuser for rangefinder user. Empty: the probe's user and password."`
 	SecretRef
 }
 
@@ -165,7 +165,7 @@ type KeepAlive struct {
 
 // Console says who may use the admin database.
 type Console struct {
-	Users []string `toml:"users" comment:"Names from [[users]] that may look at this node, and pause databases on it. Empty: nobody."`
+	Users []string `toml:"users" comment:"Users that may look at this node, and pause databases on it. Empty: nobody."`
 }
 
 // Limits bounds what clients may ask for.
