@@ -328,6 +328,70 @@ func TestSettingsInOneQuery(t *testing.T) {
 	on(b, "0 0 "+path)
 }
 
+// Pools clean what they get back in one query, as asyncpg does. It is carried out as a whole, and the session is free afterwards.
+func TestCleaningInOneQuery(t *testing.T) {
+	r := newRig(t, rigOptions{poolSize: 2})
+	ctx := ctxOf(t)
+	conn := r.connect(pgx.QueryExecModeSimpleProtocol)
+	other := r.connect(pgx.QueryExecModeSimpleProtocol)
+	exec := func(c *pgx.Conn, sql string) {
+		t.Helper()
+		if _, err := c.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	exec(conn, "LISTEN cleaned")
+	exec(other, "NOTIFY cleaned, 'before'")
+	if n, err := conn.WaitForNotification(ctx); err != nil || n.Payload != "before" {
+		t.Fatalf("%+v, %v", n, err)
+	}
+	const clean = "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
+	exec(conn, "SET statement_timeout = '11s'; SET lock_timeout = '7s'")
+	if _, err := conn.PgConn().Exec(ctx, clean+" SELECT 1/0").ReadAll(); err == nil {
+		t.Fatal("no error")
+	}
+	exec(other, "NOTIFY cleaned, 'still'")
+	if n, err := conn.WaitForNotification(ctx); err != nil || n.Payload != "still" {
+		t.Fatalf("%+v, %v", n, err)
+	}
+	show := func() (v string) {
+		t.Helper()
+		if err := conn.QueryRow(ctx, "SELECT current_setting('statement_timeout') || ' ' || current_setting('lock_timeout')").Scan(&v); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if v := show(); v != "11s 7s" {
+		t.Errorf("after an error: %s", v)
+	}
+	exec(conn, clean)
+	if v := show(); v != "0 0" {
+		t.Errorf("after cleaning: %s", v)
+	}
+	for _, shard := range []string{"shard_1", "shard_2"} { // it is tied to neither
+		var n int
+		if err := conn.QueryRow(ctx, "SELECT count(*) FROM orders WHERE customer_id = $1", r.keyOn(shard, 1)).Scan(&n); err != nil {
+			t.Error(err)
+		}
+	}
+	exec(other, "NOTIFY cleaned, 'after'")
+	exec(conn, "LISTEN another")
+	exec(other, "NOTIFY another, 'last'")
+	if n, err := conn.WaitForNotification(ctx); err != nil || n.Payload != "last" {
+		t.Errorf("%+v, %v", n, err)
+	}
+	exec(conn, "BEGIN") // of which no server hears yet
+	exec(conn, "SET lock_timeout = '3s'; INSERT INTO notes VALUES (77, 'x'); SET statement_timeout = '4s'")
+	exec(conn, "ROLLBACK")
+	if v := show(); v != "0 0" {
+		t.Errorf("after ROLLBACK: %s", v)
+	}
+	var n int
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM notes WHERE id = 77").Scan(&n); err != nil || n != 0 {
+		t.Errorf("%d rows were left by a block that was rolled back, %v", n, err)
+	}
+}
+
 // With one server connection for all, nothing of one session shows in another.
 func TestSettingsFollowTheSession(t *testing.T) {
 	r := newRig(t, rigOptions{poolSize: 1})

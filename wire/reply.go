@@ -534,27 +534,33 @@ func (c *core) sessionDone(h *expectation) {
 	case plan.MixedTx && string(c.lastTag) == "COMMIT":
 		c.txEnded(false)
 	}
-	switch plan.Session {
-	case sqlkey.SessSet:
-		switch {
-		case plan.Parts == nil:
-			c.set(plan)
-		case h.parts < len(plan.Parts):
-			if part := plan.Parts[h.parts]; part.Session == sqlkey.SessSet {
-				c.set(part)
-			}
-			h.parts++
+	if plan.Parts != nil {
+		if h.parts == len(plan.Parts) {
+			return
 		}
-	case sqlkey.SessReset:
-		c.settings = c.base
-		c.srv.Applied = stale
-		if plan.Setting == "DISCARD ALL" {
-			c.stmts.clear()
-			c.srv.Prepared.Clear()
-			c.srv.Unnamed = 0
-			c.unpin()
-			c.dropChannels()
-		}
+		plan = plan.Parts[h.parts]
+		h.parts++
+	}
+	switch {
+	case plan.Session == sqlkey.SessSet:
+		c.set(plan)
+	case plan.Session == sqlkey.SessReset:
+		c.reset(plan)
+	case h.parts > 0 && plan.Listen != sqlkey.ListenNone: // UNLISTEN. The bound that it could meet is not for texts of a hundred statements
+		_ = c.listen(plan)
+	}
+}
+
+// reset follows RESET ALL and DISCARD ALL.
+func (c *core) reset(plan *sqlkey.Plan) {
+	c.settings = c.base
+	c.srv.Applied = stale
+	if plan.Setting == "DISCARD ALL" {
+		c.stmts.clear()
+		c.srv.Prepared.Clear()
+		c.srv.Unnamed = 0
+		c.unpin()
+		c.dropChannels()
 	}
 }
 

@@ -24,7 +24,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 	switch {
 	case plan.Syntax:
 		return n, notUnderstood()
-	case plan.Session == sqlkey.SessSet && !plan.Default && c.settings.full(plan.SQL, max(len(plan.Parts), 1)):
+	case (plan.Session == sqlkey.SessSet && !plan.Default || plan.Session == sqlkey.SessSeveral) && c.settings.full(plan.SQL, max(len(plan.Parts), 1)):
 		return n, pg.NewError(pg.CodeProgramLimitExceeded, "too many parameters are set in one session").
 			WithDetail(fmt.Sprintf("At most %d of them, in %d bytes, are kept.", maxSettings, maxSettingBytes)).
 			WithHint("RESET those that are not used any more.")

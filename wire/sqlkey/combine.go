@@ -17,10 +17,14 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		return p
 	}
 	p := &Plan{Statements: len(parts), Target: Any}
+	if followed(parts) {
+		p.Session, p.Parts = SessSeveral, parts
+	}
 	for i, q := range parts {
 		if q.Target == None {
 			p.Target, p.Reason = None, fmt.Sprintf("statement %d: %s", i+1, q.Reason)
 			p.Err, p.Tx = q.Err, TxNone
+			p.Session, p.Parts = SessNone, nil
 			p.Tables, p.Keys = q.Tables, nil
 			p.Intent, p.WhyWrite = Write, "not routed"
 			return p
@@ -31,7 +35,7 @@ func combine(parts []*Plan, sharded bool) *Plan {
 			p.Intent, p.WhyWrite = Write, q.WhyWrite
 		}
 		p.Notifies = p.Notifies || q.Notifies
-		if q.Listen != ListenNone {
+		if q.Listen != ListenNone && p.Session != SessSeveral {
 			p.Listen = ListenSeveral
 		}
 		if q.Session != SessNone {
@@ -39,9 +43,11 @@ func combine(parts []*Plan, sharded bool) *Plan {
 			if p.WhyWrite == "" {
 				p.WhyWrite = q.WhyWrite
 			}
-			if q.Session == SessPin {
+			switch {
+			case p.Session == SessSeveral:
+			case q.Session == SessPin:
 				p.leaves(q.Remains, q.WhyPin)
-			} else { // what the text leaves behind is not taken apart
+			default: // what the text leaves behind is not taken apart
 				p.leaves(RemainUnknown, q.WhyWrite)
 			}
 		}
@@ -97,6 +103,22 @@ func onlySets(parts []*Plan) bool {
 		sets = sets || q.Session == SessSet
 	}
 	return sets && len(parts) <= maxParts
+}
+
+// followed tells whether what a text does to the session can be followed statement by statement: it resets and sets parameters and
+// ends listening, as pools do with what they get back, among statements that leave nothing behind. There is a server for it, to which
+// UNLISTEN means nothing.
+func followed(parts []*Plan) bool {
+	concerns, only := false, true
+	for _, q := range parts {
+		unlistens := q.Listen == Unlisten || q.Listen == UnlistenAll
+		resets := q.Session == SessSet || q.Session == SessReset && q.Setting == "RESET ALL"
+		if q.Tx != TxNone || q.Listen != ListenNone && !unlistens || q.Session != SessNone && !resets && !unlistens {
+			return false
+		}
+		concerns, only = concerns || unlistens || resets, only && unlistens
+	}
+	return concerns && !only && len(parts) <= maxParts
 }
 
 // join makes q's target p's too.

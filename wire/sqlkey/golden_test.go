@@ -167,7 +167,7 @@ func tell(p *Plan) string {
 	note(p.Chain, "chain")
 	note(p.Savepoint != "", "savepoint %s", p.Savepoint)
 	note(p.MixedTx, "mixed transactions")
-	note(p.Session != SessNone, "session %s", []string{"none", "set", "reset", "pin"}[p.Session])
+	note(p.Session != SessNone, "session %s", []string{"none", "set", "reset", "several", "pin"}[p.Session])
 	note(p.Setting != "", "%s = %q", p.Setting, p.Value)
 	note(p.Default, "default")
 	for _, part := range p.Parts {

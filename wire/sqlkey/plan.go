@@ -55,6 +55,7 @@ const (
 	SessNone  SessionOp = iota
 	SessSet             // SET or RESET of one parameter for the session: it can be replayed
 	SessReset           // RESET ALL, DISCARD ALL
+	SessSeveral         // several statements in one text, each doing what Plan.Parts says
 	SessPin             // state that cannot be replayed: from here on the session must keep its server connection
 )
 
@@ -135,8 +136,8 @@ type Plan struct {
 	// all are listened to: then AnyHome is set.
 	Notifies bool
 	AnyHome  bool
-	// Parts are the plans of several statements in one text if it is ListenSeveral, and if it is SessSet: then some are, and the
-	// others read what depends on no table.
+	// Parts are the plans of several statements in one text if it is ListenSeveral or SessSeveral, and if it is SessSet: then some are,
+	// and the others read what depends on no table.
 	Parts []*Plan
 	// Deallocate: DEALLOCATE of the prepared statement named Statement, of all if that is "".
 	Deallocate bool
