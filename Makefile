@@ -68,6 +68,7 @@ peers: postgres ## install PgBouncer, HAProxy and Pgpool for go run ./bench comp
 drivers: postgres ## install the Postgres clients that the tests run, if they are missing
 	@set -e; missing=; \
 	/usr/bin/python3 -c 'import psycopg' 2>/dev/null || missing="$$missing python3-psycopg"; \
+	/usr/bin/python3 -c 'import asyncpg' 2>/dev/null || missing="$$missing python3-asyncpg"; \
 	/usr/bin/python3 -c 'import psycopg2, sqlalchemy' 2>/dev/null || missing="$$missing python3-psycopg2 python3-sqlalchemy"; \
 	command -v node >/dev/null && command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	command -v javac >/dev/null || missing="$$missing default-jdk-headless"; \
@@ -77,7 +78,7 @@ drivers: postgres ## install the Postgres clients that the tests run, if they ar
 	if cmp -s package-lock.json $$to/package-lock.json && [ -e $$to/node_modules/.package-lock.json ]; then exit 0; fi; \
 	echo "installing npm packages into bin/drivers"; \
 	rm -rf $$to; mkdir -p $$to; cp package.json package-lock.json $$to; \
-	npm ci --prefix $$to --ignore-scripts --no-audit --no-fund --silent
+	cd $$to && npm ci --ignore-scripts --no-audit --no-fund --silent
 
 check: compiler ## format, go.mod, vet, staticcheck, revive, house rules; any output of the first two is a failure
 	@out="$$(gofmt -l .)"; if [ -n "$$out" ]; then echo "gofmt -w would change:"; echo "$$out"; exit 1; fi

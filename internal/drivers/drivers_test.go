@@ -248,6 +248,7 @@ func programs(t *testing.T) []program {
 	}
 	return []program{
 		{name: "psycopg", command: []string{python, file("psycopg3.py")}, needs: imports("psycopg")},
+		{name: "asyncpg", command: []string{python, file("asyncpg_pool.py")}, needs: imports("asyncpg")},
 		{
 			name: "sqlalchemy", command: []string{python, file("sqlalchemy_orm.py")}, needs: imports("psycopg2, sqlalchemy"),
 			lacks: []string{"binary results"},

@@ -52,11 +52,11 @@ type SessionOp uint8
 
 // What a statement does to the session.
 const (
-	SessNone  SessionOp = iota
-	SessSet             // SET or RESET of one parameter for the session: it can be replayed
-	SessReset           // RESET ALL, DISCARD ALL
-	SessSeveral         // several statements in one text, each doing what Plan.Parts says
-	SessPin             // state that cannot be replayed: from here on the session must keep its server connection
+	SessNone    SessionOp = iota
+	SessSet               // SET or RESET of one parameter for the session: it can be replayed
+	SessReset             // RESET ALL, DISCARD ALL
+	SessSeveral           // several statements in one text, each doing what Plan.Parts says
+	SessPin               // state that cannot be replayed: from here on the session must keep its server connection
 )
 
 // ListenOp is what a statement does to the channels that a session listens to. The node itself carries it out.
