@@ -328,6 +328,19 @@ func TestBudgetOnARealServer(t *testing.T) {
 	shares(3, 4) // by name: fra, iad
 	start(2)
 	shares(2, 3, 2) // fra, iad, syd
+	var alarms string
+	for _, v := range []int{budget, 2} {
+		was := *nodes[0].setup.Load()
+		was.cfg.Pool.Budget = v
+		nodes[0].setup.Store(&was)
+		alarms += strings.Join(nodes[0].View().Alarms, "; ") + "|"
+	}
+	was := *nodes[0].setup.Load()
+	was.cfg.Pool.Budget = budget
+	nodes[0].setup.Store(&was)
+	if before, after, _ := strings.Cut(alarms, "|"); strings.Contains(before, "pool.budget") || !strings.Contains(after, "pool.budget is 2 and there are 3 nodes") {
+		t.Errorf("alarms %q", alarms)
+	}
 	loads[2]()
 	if err := nodes[2].Close(); err != nil {
 		t.Error(err)

@@ -176,7 +176,7 @@ type Limits struct {
 	Handshakes               int      `toml:"handshakes" comment:"Connections at once that have not logged in yet, apart from clients. Beyond it the oldest of them is closed. 0: no limit."`
 	Logins                   int      `toml:"logins" comment:"Logins a second from one address (IPv6: from one /64 network), and ten times that at once. 0: no limit."`
 	StatementTimeout         Duration `toml:"statement_timeout" comment:"A Query message, or what is sent up to a Sync, is canceled when it has run for this long on a backend. Strikes up to a tenth late, by 20ms at least and 1s at most. 0s: never."`
-	IdleTimeout              Duration `toml:"idle_timeout" comment:"A client that has sent nothing for this long outside a transaction is disconnected (57P05). As late as statement_timeout. 0s: never."`
+	IdleTimeout              Duration `toml:"idle_timeout" comment:"A client that has sent nothing for this long outside a transaction is disconnected (57P05), also if it only listens for notifications. As late as statement_timeout. 0s: never."`
 	IdleInTransactionTimeout Duration `toml:"idle_in_transaction_timeout" comment:"The same in a transaction, which is rolled back (25P03). 0s: never."`
 	StartupTimeout           Duration `toml:"startup_timeout" comment:"Time from the first byte to a finished login."`
 	Frame                    Size     `toml:"frame" comment:"Largest message a client may send, up to PostgreSQL's own limit of 1GiB."`
