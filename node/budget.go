@@ -75,13 +75,14 @@ func (k *shareKeeper) next(now time.Time, budget int, present []string) int {
 
 // budgetLoop gives the pools this node's share of the budget, as nodes come and go.
 func (n *Node) budgetLoop(ctx context.Context) {
-	for {
-		n.share.Store(int64(n.keeper.next(time.Now(), n.cfg().Pool.Budget, n.speaker().Present())))
+	for pause(ctx, budgetTick) {
+		n.keepShare()
 		if n.whole.Load() {
 			n.pools.SetShare(int(n.share.Load()))
 		}
-		if !pause(ctx, budgetTick) {
-			return
-		}
 	}
+}
+
+func (n *Node) keepShare() {
+	n.share.Store(int64(n.keeper.next(time.Now(), n.cfg().Pool.Budget, n.speaker().Present())))
 }

@@ -37,8 +37,8 @@ func (n *Node) startLoops(context.Context) error {
 		n.mu.Lock()
 		n.keeper = newShareKeeper(n.state.Node, time.Now(), len(n.state.Peers), len(n.cfg().Join) > 0)
 		n.mu.Unlock()
-		n.share.Store(int64(n.keeper.share))
 	}
+	n.keepShare()
 	var wg sync.WaitGroup
 	apiCalls := n.port().Listener(port.KindAPI)
 	pulls := n.port().Listener(port.KindPull)
