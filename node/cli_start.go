@@ -81,7 +81,8 @@ func (startCmd) Help() string {
 
 A restart needs no --join: the node knows its cluster from data_dir and never makes a second one.
 Every flag has a key in the file, which it overrides; 'rangefinder config' prints them all.
-SIGTERM drains: readyz turns 503, sessions finish their transaction (drain_timeout), the node leaves. A second signal ends it at once.`
+With --takeover a new process takes over from the one that runs with the same data_dir: no client is refused, no session ends.
+SIGHUP reads the configuration again. SIGTERM drains: readyz turns 503, sessions finish their transaction (drain_timeout), the node leaves. A second signal ends it at once.`
 }
 
 // Run starts a node and stays until it is told to stop.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -32,8 +33,9 @@ func (n *Node) openHandover(context.Context) error {
 		ln.SetUnlinkOnClose(false) // it may be another process's by then
 		return os.Chmod(path, 0o600)
 	})
-	if err != nil {
-		return fmt.Errorf("listen for a process that takes over: %w", err)
+	if err != nil { // a file system without sockets, say
+		n.log.Warn("no other process will be able to take over from this one", "error", err)
+		return nil
 	}
 	ctx, cancel := context.WithCancel(n.ctx)
 	var wg sync.WaitGroup
@@ -101,6 +103,9 @@ func (n *Node) handOver(ctx context.Context, l *link) bool {
 		return refuse(fmt.Sprintf("version %d of takeovers is not known here, but %d", ask.Version, takeoverVersion))
 	case phase(n.phase.Load()) != phaseServing:
 		return refuse("this process is not serving")
+	}
+	if halted := n.server.Halted(); len(halted) > 0 { // the new process would let clients in again, and nobody meant that
+		return refuse("databases are paused or disabled: " + strings.Join(halted, ", "))
 	}
 	files, err := n.socketFiles()
 	if err != nil {

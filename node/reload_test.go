@@ -189,6 +189,7 @@ func TestReload(t *testing.T) {
 	t.Run("databases and users", func(t *testing.T) { testReloadWho(t, f) })
 	t.Run("restart", func(t *testing.T) { testReloadRestart(t, f) })
 	t.Run("numbers", func(t *testing.T) { testReloadNumbers(t, f) })
+	t.Run("rules and timeouts", func(t *testing.T) { testReloadRules(t, f) })
 	t.Run("console", func(t *testing.T) { testReloadConsole(t, f) })
 	t.Run("command line", func(t *testing.T) { testReloadCommand(t, f) })
 	for _, secret := range []string{appPassword, opsPassword, probePassword, "late-secret", "another-secret"} {
@@ -384,6 +385,36 @@ func testReloadNumbers(t *testing.T, f *fileNode) {
 	}
 	f.change(t)
 	f.reload(t)
+}
+
+// testReloadRules: who may come in, and how long a statement of a session that is there already may take.
+func testReloadRules(t *testing.T, f *fileNode) {
+	old := f.connect(t)
+	f.change(t, `[pool]`, "[limits]\nstatement_timeout = \"100ms\"\nuser_clients = 2\n[pool]", `[[databases]]`, "[[hba]]\nusers = [\"app\"]\naddress = \"127.0.0.0/8\"\nmethod = \"trust\"\n\n[[databases]]")
+	a := f.reload(t)
+	want := []string{"limits.user_clients: 0 -> 2", "limits.statement_timeout: 0s -> 100ms"}
+	for _, w := range append(want, "hba[0]") {
+		if !strings.Contains(strings.Join(changes(a.Changed), "\n"), w) {
+			t.Errorf("no %q in %q", w, changes(a.Changed))
+		}
+	}
+	if _, err := old.Exec(t.Context(), "SELECT pg_sleep(60)"); sqlstate(err) != "57014" {
+		t.Errorf("a long statement: %v", err)
+	}
+	if _, err := f.login(t, "app", "wrong", "app"); err != nil {
+		t.Errorf("a trusted user: %v", err)
+	}
+	if _, err := f.login(t, "ops", opsPassword, "rangefinder"); sqlstate(err) != "28000" {
+		t.Errorf("a user whom no rule names: %v", err)
+	}
+	if _, err := f.login(t, "app", "", "app"); sqlstate(err) != "53300" {
+		t.Errorf("beyond limits.user_clients: %v", err)
+	}
+	f.change(t)
+	f.reload(t)
+	if _, err := f.login(t, "app", "wrong", "app"); sqlstate(err) != "28P01" {
+		t.Errorf("without rules: %v", err)
+	}
 }
 
 // testReloadConsole reloads from psql.

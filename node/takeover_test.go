@@ -290,7 +290,20 @@ func TestTakeoverOfNobody(t *testing.T) {
 
 // TestTakeoverRefused: whoever cannot take over leaves the other one as it was.
 func TestTakeoverRefused(t *testing.T) {
-	first := startOne(t, nil)
+	first := startConsole(t)
+	t.Run("paused", func(t *testing.T) {
+		psql := func(command string) {
+			if out, err := first.consolePsql(t, "ops", opsPassword, command); err != nil {
+				t.Fatal(err, out)
+			}
+		}
+		psql("DISABLE app;")
+		err := first.heir(t, nil).Open(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "the running process says: databases are paused or disabled: app") {
+			t.Errorf("%v", err)
+		}
+		psql("ENABLE app;")
+	})
 	l := startLoad(t, insertT, first.dsn(appPassword))
 	l.more(t, 5)
 	t.Run("another port", func(t *testing.T) {

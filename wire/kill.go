@@ -1,12 +1,26 @@
 package wire
 
 import (
+	"slices"
 	"time"
 
 	"rangefinder/wire/pg"
 )
 
 var errKilled = &pg.Error{Code: pg.CodeAdminShutdown, Message: "terminating connection due to administrator command", Detail: "KILL, in the console."}
+
+// Halted names the databases that are paused or disabled.
+func (s *Server) Halted() (names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, g := range s.gates {
+		if g.pause.Load() != nil || g.disabled.Load() {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
 
 // kill pauses a database and ends its sessions and server connections at once. Statements under way may or may not have been
 // done, as when a connection breaks.
