@@ -233,6 +233,10 @@ func (c *core) consume() bool {
 	if len(buf) >= pg.HeaderSize && buf[0] == 'd' {
 		length := int(uint32(buf[1])<<24|uint32(buf[2])<<16|uint32(buf[3])<<8|uint32(buf[4])) + 1
 		if length >= pg.HeaderSize && length <= 1<<30+pg.HeaderSize {
+			if len(c.ops) > 0 && !c.skip && !c.copyIn {
+				c.endSegment(false) // the COPY is among them
+				return true
+			}
 			c.copyLeft, c.copyDrop = length, !c.copyIn
 			return true
 		}
@@ -245,7 +249,7 @@ func (c *core) consume() bool {
 	if n == 0 {
 		return false
 	}
-	if len(c.ops) > 0 && !c.skip && !c.copyIn && (typ == 'Q' || typ == 'F' || c.full(n)) {
+	if len(c.ops) > 0 && !c.skip && !c.copyIn && (typ == 'Q' || typ == 'F' || typ == 'c' || typ == 'f' || c.full(n)) {
 		c.endSegment(false) // what came before it without a Sync runs before it
 		return true
 	}
