@@ -222,6 +222,7 @@ func (o *operator) do(c console.Command) (console.Table, *pg.Error) {
 		e = s.resume(names)
 	case "RECONNECT":
 		for _, name := range names {
+			s.ageFresh(name)
 			s.pools.Reconnect(name)
 		}
 	case "DISABLE", "ENABLE":

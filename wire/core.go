@@ -51,6 +51,7 @@ type core struct {
 	db      string
 	ownConn bool   // pool_mode = "session"
 	pid     uint32 // of its cancel key
+	id      uint64 // unlike all other sessions of the node; never 0 in one that serves
 
 	tally tally // atomic
 
@@ -79,6 +80,11 @@ type core struct {
 	under      sqlkey.Env      // and under
 	era        uint64          // grows when these two change
 	tx         transaction
+	fixes      []string  // what the server connection is still to be told
+	hushed     bool      // a RESET in the request in hand goes too far: see fixes
+	reports    []string  // parameters that the server has reported since the transaction began
+	explains   []string  // parameters that its statements have set, or may have
+	explained  bool      // any may have been
 	lis        *channels // nil: nothing was ever listened to
 	closing    bool
 	lastWrite  time.Duration // env.now of it; 0: none that reads still have to follow
@@ -120,9 +126,10 @@ type core struct {
 	srvShard   string
 	pinned     string // why the connection is kept; "" if it is not
 	remains    sqlkey.Remains
-	doubt      bool // some of that may be gone
-	status     byte // of the last ReadyForQuery
-	scratch    bool // a block is open there for one statement only; the client's own is still open nowhere
+	doubt      bool   // some of that may be gone
+	asks       string // why the server is to be asked what remains once the transaction is over; "": it need not be
+	status     byte   // of the last ReadyForQuery
+	scratch    bool   // a block is open there for one statement only; the client's own is still open nowhere
 	expect     []expectation
 	expectOff  int
 	serverOpen bool // extended messages were sent and no Sync yet
@@ -151,6 +158,8 @@ func (c *core) next() request {
 			return acquire
 		case c.subscribes() && !c.closing:
 			return subscribe
+		case !c.closing && c.fixing():
+			return readServer
 		case c.closing:
 			if c.srv != nil {
 				switch {

@@ -20,8 +20,9 @@ type op struct {
 	use        *use       // Bind and Execute of PREPARE and EXECUTE, Describe of EXECUTE
 	answer     []byte     // if the node answers it: the answer
 	virtual    bool
-	changes    int       // how many changes of the registry came before it in the segment
-	fail       *pg.Error // the node refuses it, once what comes before it has run
+	changes    int        // how many changes of the registry came before it in the segment
+	sets       []assigned // of Execute: see assign
+	fail       *pg.Error  // the node refuses it, once what comes before it has run
 }
 
 // segment is what is known of the messages up to a Sync or Flush once they are planned; of a simple Query likewise.
@@ -33,6 +34,8 @@ type segment struct {
 	opens    bool           // it opens the client's transaction block on the server
 	pin      string         // why something in it needs the connection to be kept
 	remain   sqlkey.Remains // what may remain of it on the server
+	asks     string         // why the server is to be asked what remains of it; "": it need not be
+	opaque   bool           // something in it may have set what nobody can see
 	frees    bool           // something in it may take that away
 	notifies int            // statements in it that send notifications
 	retry    bool           // may be sent to another backend if this one dies before anything reached the client
@@ -186,6 +189,9 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 	if !known && c.srv == nil {
 		return need{}, pg.NewError(pg.CodeInvalidCursorName, fmt.Sprintf("portal %q does not exist", name))
 	}
+	if p.sets != nil {
+		o.sets = *p.sets
+	}
 	if p.use != nil {
 		if e := c.executeNames(o, p.use); e != nil {
 			return need{}, e
@@ -316,6 +322,12 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	p := portal{plan: s.plan}
 	if s.name != "" {
 		p.stmt = s
+	}
+	if len(s.plan.Sets) > 0 {
+		sets, ok := c.assign(s.plan, c.argsOf(s))
+		if p.sets = &sets; !ok {
+			c.seg.pin, c.seg.remain = "function set_config", c.seg.remain|sqlkey.RemainUnknown
+		}
 	}
 	if !c.stmts.setPortal(c.bind.Portal, p) {
 		return n, tooManyPortals()
@@ -488,7 +500,7 @@ func (c *core) emitSegment() {
 			}
 		}
 		c.toServer = append(c.toServer, frame...)
-		c.push(expectation{kind: o.typ, plan: o.plan, use: o.use})
+		c.push(expectation{kind: o.typ, plan: o.plan, use: o.use, sets: o.sets})
 	}
 	switch {
 	case c.seg.sync:

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"time"
 
 	"rangefinder/rib"
@@ -17,6 +19,7 @@ import (
 type fresh struct {
 	params     map[string]string
 	searchPath string
+	defaults   string // what ALTER ROLE and ALTER DATABASE have set for it
 	at         time.Time
 }
 
@@ -46,6 +49,11 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 	for i := range hops {
 		// A backend that does not answer at all must leave time for the others.
 		now, err := s.askFresh(ctx, l.StartupTimeout/time.Duration(len(hops)), hops[i].Backend, id)
+		if err == nil && f != nil && f.defaults != now.defaults {
+			// Connections take them when they are made: those that there are have the old ones.
+			s.pools.Reconnect(id.Database)
+			now, err = s.askFresh(ctx, l.StartupTimeout/time.Duration(len(hops)), hops[i].Backend, id)
+		}
 		if err == nil {
 			s.mu.Lock()
 			s.fresh[id] = now
@@ -71,6 +79,35 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 	return nil, pg.NewError(pg.CodeCannotConnectNow, "no backend can be reached").WithDetail(fmt.Sprint(last))
 }
 
+// ageFresh has new sessions of a database ask anew.
+func (s *Server) ageFresh(database string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, f := range s.fresh {
+		if id.Database == database {
+			old := *f
+			old.at = time.Time{}
+			s.fresh[id] = &old
+		}
+	}
+}
+
+// freshQuery asks for the search_path, and for the defaults of the role and its database. No numbers of theirs: they differ from
+// shard to shard.
+const freshQuery = `SELECT pg_catalog.concat(pg_catalog.octet_length(pg_catalog.current_setting('search_path')), ':', pg_catalog.current_setting('search_path'), pg_catalog.string_agg(pg_catalog.concat(s.setdatabase OPERATOR(pg_catalog.=) 0, s.setrole OPERATOR(pg_catalog.=) 0, s.setconfig), ' ' ORDER BY pg_catalog.concat(s.setdatabase OPERATOR(pg_catalog.=) 0, s.setrole OPERATOR(pg_catalog.=) 0)))
+ FROM pg_catalog.pg_db_role_setting s
+ WHERE (s.setdatabase OPERATOR(pg_catalog.=) 0 OR s.setdatabase OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+ AND (s.setrole OPERATOR(pg_catalog.=) 0 OR s.setrole OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) SESSION_USER))`
+
+// freshAnswer takes its answer apart.
+func freshAnswer(s string) (searchPath, defaults string) {
+	size, rest, _ := strings.Cut(s, ":")
+	if n, err := strconv.Atoi(size); err == nil && n >= 0 && n <= len(rest) {
+		return rest[:n], rest[n:]
+	}
+	return "", ""
+}
+
 // askFresh asks one backend.
 func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backend, id pool.Identity) (*fresh, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -81,10 +118,14 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 	}
 	deadline, _ := ctx.Deadline()
 	conn.Net.SetDeadline(deadline)
-	sql := "SHOW search_path"
-	if conn.Applied != "" {
+	sql := freshQuery
+	switch {
+	case conn.Left != 0:
+		sql = cleanSession + sql
+	case conn.Applied != "":
 		sql = resetSettings + sql
 	}
+	conn.Left = 0
 	value, err := ask(conn, sql)
 	if err != nil {
 		conn.Discard()
@@ -92,7 +133,8 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 	}
 	conn.Applied = ""
 	conn.Net.SetDeadline(time.Time{})
-	f := &fresh{params: make(map[string]string, len(conn.Params)), searchPath: value, at: time.Now()}
+	f := &fresh{params: make(map[string]string, len(conn.Params)), at: time.Now()}
+	f.searchPath, f.defaults = freshAnswer(value)
 	for k, v := range conn.Params {
 		f.params[k] = v
 		if hiddenParam(k) { // writes find a primary, whatever backend was asked

@@ -119,7 +119,7 @@ func wash(conn *pool.Conn) error {
 		return err
 	}
 	conn.Prepared.Clear()
-	conn.Applied, conn.Unnamed = "", 0
+	conn.Applied, conn.Unnamed, conn.Left = "", 0, 0
 	conn.Net.SetDeadline(time.Time{})
 	return nil
 }

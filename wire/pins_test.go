@@ -106,6 +106,9 @@ func TestNoPin(t *testing.T) {
 	}
 }
 
+// makeHelper makes a role that sessions may change to.
+const makeHelper = "DO $$ BEGIN CREATE ROLE helper; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+
 // leftovers is what a borrower must not find. Its row is all zeros, and the defaults.
 const leftovers = `SELECT concat_ws(' ',
 	(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
@@ -119,7 +122,7 @@ const leftovers = `SELECT concat_ws(' ',
 func TestNothingLeaks(t *testing.T) {
 	r := newRig(t, rigOptions{poolSize: 3})
 	for _, s := range servers(t) {
-		if err := s.primary.ExecIn(ctxOf(t), "app", "DO $$ BEGIN CREATE ROLE helper; EXCEPTION WHEN duplicate_object THEN NULL; END $$", "GRANT helper TO app"); err != nil {
+		if err := s.primary.ExecIn(ctxOf(t), "app", makeHelper, "GRANT helper TO app"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -30,7 +30,8 @@ type expectation struct {
 	use      *use       // what the text of a PREPARE or EXECUTE names
 	names    bool       // a Query that names prepared statements: see core.uses
 	plan     *sqlkey.Plan
-	parts    int // of plan, those carried out
+	part     int        // of plan.Parts, whose turn it is
+	sets     []assigned // what it sets by set_config, told by its arguments
 	synth    []byte
 	changes  int       // see op
 	fail     *pg.Error // the node's error, for which the server is made to raise one
@@ -179,7 +180,12 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		c.lastTag = append(c.lastTag[:0], pg.CommandTag(body)...)
 		c.doubt = c.doubt || c.pinned != "" && string(c.lastTag) == "ROLLBACK"
 		if h.plan != nil && !h.quiet {
-			c.sessionDone(h)
+			if parts := h.plan.Parts; parts == nil {
+				c.sessionDone(h.plan, h.sets)
+			} else if h.part < len(parts) {
+				c.partDone(parts[h.part])
+				h.part++
+			}
 		}
 		if string(c.lastTag) == "DEALLOCATE ALL" { // among other statements: see deallocate
 			c.srv.Prepared.Clear()
@@ -240,8 +246,24 @@ func (c *core) parameterStatus(frame, body []byte, h *expectation) error {
 		return err
 	}
 	c.srv.Params[name] = value
+	if h == nil || !h.settings {
+		c.reported(name)
+	}
 	if hiddenParam(name) || h != nil && h.settings || c.params.get(name) == value {
 		return nil
+	}
+	if x, ok := c.base.get(lowerASCII(name)); ok && c.hushed {
+		if c.params.get(name) != x.value { // what the session has begun with is its default
+			c.params.set(name, x.value)
+			c.out = pg.AppendParameterStatus(c.out, name, x.value)
+		}
+		return nil
+	}
+	if _, ok := c.tx.told[name]; c.tx.open && !ok {
+		if c.tx.told == nil {
+			c.tx.told = make(map[string]string)
+		}
+		c.tx.told[name] = c.params.get(name)
 	}
 	c.params.set(name, value)
 	c.out = append(c.out, frame...)
@@ -286,6 +308,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		c.lookedAhead()
 		return nil
 	}
+	c.hushed = false
 	if c.redo {
 		c.out = c.out[:c.outMark]
 		c.expect, c.expectOff = c.expect[:0], 0
@@ -296,6 +319,13 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		return nil
 	}
 	notified := c.notified && status == 'I'
+	if status == 'I' && (len(c.reports) > 0 || len(c.explains) > 0 || c.explained) {
+		c.takeOver(string(c.lastTag) != "ROLLBACK")
+	}
+	if status == 'I' && c.asks != "" {
+		c.pin(0, c.asks)
+		c.asks, c.doubt = "", true
+	}
 	if notified {
 		if c.notified = false; string(c.lastTag) == "ROLLBACK" {
 			c.srv.NotNotified(c.pid)
@@ -525,62 +555,59 @@ func renamed(frame []byte, server, client string) []byte {
 	return out
 }
 
-// sessionDone follows what a statement that the server has carried out does to the session.
-func (c *core) sessionDone(h *expectation) {
-	plan := h.plan
+// partDone is sessionDone for one of several statements in a text. The transaction's status is told at the text's end only.
+func (c *core) partDone(plan *sqlkey.Plan) {
+	c.sessionDone(plan, nil)
+	switch {
+	case plan.Listen != sqlkey.ListenNone: // UNLISTEN. The bound that it could meet is not for texts of a hundred statements
+		_ = c.listen(plan)
+	case plan.Tx == sqlkey.TxBegin:
+		c.status = 'T'
+	case plan.Tx == sqlkey.TxCommit && !plan.Chain, plan.Tx == sqlkey.TxRollback && !plan.Chain:
+		c.status = 'I'
+	}
+}
+
+// sessionDone follows what a statement that the server has carried out does to the session. sets is what it has set by
+// set_config, if that was told by its arguments.
+func (c *core) sessionDone(plan *sqlkey.Plan, sets []assigned) {
 	switch {
 	case plan.Tx != sqlkey.TxNone:
 		c.txStatementDone(plan)
-	case plan.MixedTx && string(c.lastTag) == "COMMIT":
+	case plan.MixedTx && string(c.lastTag) == "COMMIT": // a text that is not taken apart
 		c.txEnded(false)
 	}
-	if plan.Parts != nil {
-		if h.parts == len(plan.Parts) {
+	switch plan.Session {
+	case sqlkey.SessSet:
+		switch {
+		case plan.Setting == "":
+			if sets == nil {
+				sets, _ = c.assign(plan, nil)
+			}
+			for _, x := range sets {
+				c.explain(x.name)
+			}
+			c.setsDone(sets)
+		case plan.Default:
+			c.explain(plan.Setting)
+			c.resetDone(plan.Setting, plan.SQL)
+		default:
+			c.explain(plan.Setting)
+			c.setDone(plan.Setting, plan.Value, plan.SQL)
+		}
+	case sqlkey.SessReset:
+		c.explain("")
+		if plan.Setting != "DISCARD ALL" {
+			c.resetAllDone()
 			return
 		}
-		plan = plan.Parts[h.parts]
-		h.parts++
-	}
-	switch {
-	case plan.Session == sqlkey.SessSet:
-		c.set(plan)
-	case plan.Session == sqlkey.SessReset:
-		c.reset(plan)
-	case h.parts > 0 && plan.Listen != sqlkey.ListenNone: // UNLISTEN. The bound that it could meet is not for texts of a hundred statements
-		_ = c.listen(plan)
-	}
-}
-
-// reset follows RESET ALL and DISCARD ALL.
-func (c *core) reset(plan *sqlkey.Plan) {
-	c.settings = c.base
-	c.srv.Applied = stale
-	if plan.Setting == "DISCARD ALL" {
+		c.change(c.base, len(c.base.list) == 0)
 		c.stmts.clear()
 		c.srv.Prepared.Clear()
-		c.srv.Unnamed = 0
+		c.srv.Unnamed, c.srv.Left = 0, 0
 		c.unpin()
 		c.dropChannels()
-	}
-}
-
-// set follows a SET or RESET of one parameter.
-func (c *core) set(plan *sqlkey.Plan) {
-	inForce := c.srv.Applied == c.settings.print
-	if plan.Default {
-		c.settings = c.settings.without(plan.Setting)
-		if x, ok := c.base.get(plan.Setting); ok {
-			c.settings, inForce = c.settings.with(x), false
-		}
-	} else {
-		c.settings = c.settings.with(setting{plan.Setting, plan.Value, plan.SQL})
-	}
-	c.srv.Applied = stale
-	if inForce {
-		c.srv.Applied = c.settings.print
-	}
-	if c.tx.open { // no server holds the block yet
-		c.tx.deferred = append(c.tx.deferred, plan.SQL)
+		c.fixAll()
 	}
 }
 

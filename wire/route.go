@@ -24,7 +24,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 	switch {
 	case plan.Syntax:
 		return n, notUnderstood()
-	case (plan.Session == sqlkey.SessSet && !plan.Default || plan.Session == sqlkey.SessSeveral) && c.settings.full(plan.SQL, max(len(plan.Parts), 1)):
+	case c.fills(plan):
 		return n, pg.NewError(pg.CodeProgramLimitExceeded, "too many parameters are set in one session").
 			WithDetail(fmt.Sprintf("At most %d of them, in %d bytes, are kept.", maxSettings, maxSettingBytes)).
 			WithHint("RESET those that are not used any more.")
@@ -69,6 +69,11 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		}
 	}
 	return n, nil
+}
+
+// fills reports whether a statement would set more than a session may.
+func (c *core) fills(plan *sqlkey.Plan) bool {
+	return (plan.Parts != nil || plan.Session == sqlkey.SessSet && !plan.Default) && c.settings.full(max(1, len(plan.Parts), len(plan.Sets)), len(plan.SQL))
 }
 
 // mustWrite reports whether a statement must run on the primary.
@@ -238,11 +243,16 @@ func (c *core) acquired(conn *pool.Conn) {
 	c.srvHop.Gauge.InFlight.Add(1)
 	conn.Unnamed = 0 // whatever the last borrower left there
 	sql := c.wanted().print
-	if conn.Applied == sql {
+	left := conn.Left != 0 && conn.Left != c.id
+	if conn.Applied == sql && !left {
 		c.emit()
 		return
 	}
-	if conn.Applied != "" {
+	switch {
+	case left:
+		sql = cleanSession + sql
+		conn.Left = 0
+	case conn.Applied != "":
 		sql = resetSettings + sql
 	}
 	// On its own, and waited for: a statement must never run under the settings of somebody else.
@@ -309,6 +319,7 @@ func (c *core) returned() {
 	c.srv, c.srvHop, c.broken, c.status = nil, nil, false, 'I'
 	c.unpin()
 	c.serverOpen, c.copyIn, c.scratch, c.fatal = false, false, false, nil
+	c.asks, c.fixes, c.reports = "", nil, c.reports[:0]
 	renew := c.worn
 	c.worn, c.looseSync = false, false
 	c.toServer = c.toServer[:0]

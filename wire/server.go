@@ -64,6 +64,7 @@ type Server struct {
 	draining atomic.Bool
 	catalog  atomic.Pointer[catalogOf]
 	accepted atomic.Uint64
+	ids      atomic.Uint64 // given to sessions
 
 	// safe for concurrent use
 	buffers sync.Pool // of *buffers
@@ -296,7 +297,7 @@ func (s *Server) begin(client *pg.Client, l *live) (*session, *pg.Error) {
 	if !s.register(ses, client.Minor) {
 		return nil, pg.NewError(pg.CodeTooManyConnections, "sorry, too many clients already")
 	}
-	c.pid = ses.pid
+	c.pid, c.id = ses.pid, s.ids.Add(1)
 	for k, v := range c.params.all() {
 		c.out = pg.AppendParameterStatus(c.out, k, v)
 	}

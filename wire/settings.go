@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"strings"
 
 	"rangefinder/wire/pg"
@@ -16,6 +17,7 @@ type settings struct {
 	// parsing is those among them that decide what a statement means when it is prepared: two sessions that differ in them
 	// cannot share a prepared statement.
 	parsing string
+	local   []setting // of the transaction alone, as far as they decide what names mean
 }
 
 // separator stands between statements that are sent as one string: on a line of its own, because a client's text may end in a
@@ -29,23 +31,33 @@ type setting struct {
 }
 
 func (s settings) with(x setting) settings {
+	s.local = slices.DeleteFunc(slices.Clone(s.local), func(l setting) bool { return l.name == x.name })
 	list := make([]setting, 0, len(s.list)+1)
 	for _, old := range s.list {
 		if old.name != x.name {
 			list = append(list, old)
 		}
 	}
-	return fromList(append(list, x)) // last: a later SET may depend on an earlier one (role, session authorization)
+	return s.anew(append(list, x)) // last: a later SET may depend on an earlier one (role, session authorization)
 }
 
 func (s settings) without(name string) settings {
+	s.local = slices.DeleteFunc(slices.Clone(s.local), func(l setting) bool { return l.name == name })
 	list := make([]setting, 0, len(s.list))
 	for _, x := range s.list {
 		if x.name != name {
 			list = append(list, x)
 		}
 	}
-	return fromList(list)
+	return s.anew(list)
+}
+
+// anew returns the settings with another list. Those of the transaction stay, but for the one that has just been set.
+func (s settings) anew(list []setting) settings {
+	local := s.local
+	s = fromList(list)
+	s.local = local
+	return s
 }
 
 func (s settings) get(name string) (setting, bool) {
@@ -63,9 +75,9 @@ const (
 	maxSettingBytes = 1 << 20
 )
 
-// full reports whether a text of n statements more would be too much.
-func (s settings) full(sql string, n int) bool {
-	return len(s.list)+n > maxSettings || len(s.print)+len(sql) > maxSettingBytes
+// full reports whether what a text sets would be too much.
+func (s settings) full(parameters, bytes int) bool {
+	return len(s.list)+parameters > maxSettings || len(s.print)+bytes > maxSettingBytes
 }
 
 func fromList(list []setting) settings {
@@ -101,6 +113,9 @@ func decidesMeaning(name string) bool {
 // resetSettings brings a server connection back to what its role and database start with.
 const resetSettings = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; "
 
+// cleanSession does the same, and takes away what else code that nobody could look into may have left behind.
+const cleanSession = "SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; " + resetSettings
+
 // startupSettings turns the parameters of a startup packet into settings, leaving out those that a fresh server connection
 // has anyway. Errors are *pg.Error.
 func startupSettings(params []pg.Param, fresh map[string]string) (settings, error) {
@@ -113,8 +128,7 @@ func startupSettings(params []pg.Param, fresh map[string]string) (settings, erro
 		if fresh[canonicalParam(name)] == value && value != "" {
 			return
 		}
-		// Not SET: it would take "a, b" for one name in a list such as search_path's.
-		s = s.with(setting{name, value, "SELECT pg_catalog.set_config(" + quoteLiteral(name) + ", " + quoteLiteral(value) + ", false)"})
+		s = s.with(setting{name, value, configCall(name, value)})
 	}
 	for _, p := range params {
 		switch p.Key {
@@ -224,4 +238,56 @@ func quoteLiteral(s string) string {
 		return " E" + strings.ReplaceAll(q, `\`, `\\`)
 	}
 	return q
+}
+
+// withLocal returns the settings with one that holds for the transaction alone. It matters for what names mean; on the server it
+// is in force by itself.
+func (s settings) withLocal(x setting) settings {
+	if !movesNames(x.name) {
+		return s
+	}
+	local := make([]setting, 0, len(s.local)+1)
+	for _, old := range s.local {
+		if old.name != x.name {
+			local = append(local, old)
+		}
+	}
+	s.local = append(local, x)
+	return s
+}
+
+// settled returns the settings at the end of a transaction.
+func (s settings) settled() settings {
+	s.local = nil
+	return s
+}
+
+// inForce returns the setting that the session finds, be it the transaction's.
+func (s settings) inForce(name string) (setting, bool) {
+	for _, x := range s.local {
+		if x.name == name {
+			return x, true
+		}
+	}
+	return s.get(name)
+}
+
+func movesNames(name string) bool {
+	return name == "search_path" || name == "role" || name == "session_authorization"
+}
+
+// kept returns those of the settings that RESET ALL leaves alone.
+func (s settings) kept() (list []setting) {
+	for _, x := range s.list {
+		if x.name == "role" || x.name == "session_authorization" {
+			list = append(list, x)
+		}
+	}
+	return list
+}
+
+// configCall is the statement that sets a parameter by its value. Not SET: it would take "a, b" for one name in a list such as
+// search_path's.
+func configCall(name, value string) string {
+	return "SELECT pg_catalog.set_config(" + quoteLiteral(name) + ", " + quoteLiteral(value) + ", false)"
 }

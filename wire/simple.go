@@ -107,7 +107,7 @@ func (c *core) opens(plan *sqlkey.Plan) bool {
 		return false
 	}
 	harmless := plan.Target == sqlkey.Any && plan.Intent == sqlkey.Read && plan.Tx == sqlkey.TxNone
-	return !harmless && (plan.Session != sqlkey.SessSet || len(c.tx.deferred) >= maxDeferred)
+	return !harmless && (plan.Session != sqlkey.SessSet || len(plan.Sets) > 0 && !plan.SetsOnly || len(c.tx.deferred) >= maxDeferred)
 }
 
 // repeatable reports whether a statement changes nothing but, at most, the session's settings, so that any backend can run it.
@@ -125,9 +125,14 @@ func (c *core) account(plan *sqlkey.Plan) {
 	}
 	c.seg.read = c.seg.read && repeatable(plan)
 	c.seg.wrote = c.seg.wrote || !repeatable(plan) && plan.Tx == sqlkey.TxNone
-	c.seg.sets = c.seg.sets || plan.Session != sqlkey.SessNone
+	c.seg.sets = c.seg.sets || plan.Session != sqlkey.SessNone || plan.Parts != nil
+	c.seg.opaque = c.seg.opaque || plan.Opaque
 	c.seg.opens = c.seg.opens || c.opens(plan)
-	if plan.Session == sqlkey.SessPin {
+	switch {
+	case plan.Session != sqlkey.SessPin:
+	case plan.Remains == 0:
+		c.seg.asks = plan.WhyPin
+	default:
 		c.seg.pin, c.seg.remain = plan.WhyPin, c.seg.remain|plan.Remains
 	}
 	c.seg.frees = c.seg.frees || plan.Frees
@@ -228,6 +233,12 @@ func (c *core) emit() {
 		c.pin(c.seg.remain, c.seg.pin)
 	}
 	c.doubt = c.doubt || c.seg.frees && c.pinned != ""
+	if c.seg.asks != "" {
+		c.asks = c.seg.asks
+	}
+	if c.seg.opaque {
+		c.srv.Left = c.id
+	}
 	if c.seg.wrote {
 		c.tx.wrote = true
 	}
@@ -242,6 +253,9 @@ func (c *core) emit() {
 	c.seg.retry = c.seg.read && c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
 	if c.seg.opens && c.tx.open {
 		c.openBlock()
+		if len(c.tx.deferred) > 0 {
+			c.explain("")
+		}
 		c.tx.open, c.tx.inServer, c.tx.applied = false, true, c.srv.Applied
 		c.srv.Applied = c.settings.print // what the block has set is set again in it
 		c.srv.Unnamed = 0
@@ -290,6 +304,13 @@ func (c *core) emitRequest() {
 // searchPath is the setting in force for the client, as sqlkey.Env takes it.
 func (c *core) searchPath() string {
 	switch {
+	case len(c.settings.local) > 0:
+		if x, ok := c.settings.inForce("search_path"); ok && x.value != "" {
+			return x.value
+		} else if ok {
+			return `""`
+		}
+		return c.freshPath
 	case !c.settings.paths:
 		return c.freshPath
 	case c.settings.path == "":
@@ -301,7 +322,7 @@ func (c *core) searchPath() string {
 // role is whom "$user" in a search_path means.
 func (c *core) role() string {
 	for _, name := range [...]string{"role", "session_authorization"} {
-		if x, ok := c.settings.get(name); ok && x.value != "none" && x.value != "" {
+		if x, ok := c.settings.inForce(name); ok && x.value != "none" && x.value != "" {
 			return x.value
 		}
 	}

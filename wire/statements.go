@@ -46,9 +46,10 @@ func (s *statement) is(v *pg.ParseView) bool {
 // portal is a bound statement. Portals live as long as the transaction they were made in.
 type portal struct {
 	plan    *sqlkey.Plan
-	virtual bool       // answered by the node: no server knows it
-	use     *use       // of PREPARE and EXECUTE
-	stmt    *statement // if it has a name
+	virtual bool        // answered by the node: no server knows it
+	use     *use        // of PREPARE and EXECUTE
+	stmt    *statement  // if it has a name
+	sets    *[]assigned // what it sets by set_config
 }
 
 // serverName names a statement on server connections by what it is. 128 bits of SHA-256: two texts never share a name. under

@@ -24,8 +24,9 @@ type transaction struct {
 	inServer     bool // opened on a server: saved and marks still count
 	unopened     bool // the server has refused to open it: to the client, who was told that it is open, it has failed
 	wrote        bool
-	lost         *pg.Error // why the block has failed, as long as the client has not been told
-	locals       string    // the block's SET LOCAL: what a statement means may depend on it
+	lost         *pg.Error         // why the block has failed, as long as the client has not been told
+	locals       string            // the block's SET LOCAL: what a statement means may depend on it
+	told         map[string]string // while open: what the client knew of parameters that have been reported since
 }
 
 // maxDeferred bounds what is kept for when a block is opened.
@@ -114,9 +115,10 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeNoActiveTransaction, Message: "there is no transaction in progress"})
 			return pg.AppendCommandComplete(dst, tag), true
 		}
-		if tag == "ROLLBACK" {
+		if c.settings = c.settings.settled(); tag == "ROLLBACK" {
 			c.settings = c.tx.saved
 			c.failChannels()
+			dst = c.untell(dst)
 		}
 		c.endChannels()
 		next := transaction{}
@@ -129,7 +131,8 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 	case sqlkey.TxSet:
 		if c.tx.open && !c.tx.failed && len(c.tx.deferred) < maxDeferred {
 			c.tx.deferred = append(c.tx.deferred, plan.SQL)
-			c.tx.locals += plan.SQL + separator
+			c.setLocal(plan.SQL)
+			c.settings = c.settings.withLocal(setting{name: plan.Setting, value: plan.Value})
 			c.tx.serializable = c.tx.serializable && plan.Isolation == "" || plan.Isolation == "serializable"
 			c.tx.readOnly = (c.tx.readOnly || plan.TxReadOnly) && !plan.TxReadWrite
 			c.tx.readWrite = c.tx.readWrite && !plan.TxReadOnly || plan.TxReadWrite
@@ -161,6 +164,17 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		}
 	}
 	return dst, false
+}
+
+// untell tells the client of the parameters that a block has set which is rolled back and was open nowhere.
+func (c *core) untell(dst []byte) []byte {
+	for name, was := range c.tx.told {
+		if c.params.get(name) != was {
+			c.params.set(name, was)
+			dst = pg.AppendParameterStatus(dst, name, was)
+		}
+	}
+	return dst
 }
 
 // answersTx reports whether virtual would answer the statement as things stand.
@@ -203,8 +217,16 @@ func (c *core) txStatementDone(plan *sqlkey.Plan) {
 		if i := c.savepointIndex(plan.Savepoint); i >= 0 {
 			c.tx.marks = c.tx.marks[:i]
 		}
+	case sqlkey.TxBegin: // among other statements: it has begun with the text
+		if !c.tx.inServer && !c.tx.open {
+			c.tx = transaction{inServer: true, saved: c.unsynced, applied: c.unsyncedIn, wrote: c.tx.wrote}
+		}
 	case sqlkey.TxSet:
-		c.tx.locals += plan.SQL + separator
+		c.explain(plan.Setting)
+		c.setLocal(plan.SQL)
+		if c.onServer() || c.tx.inServer {
+			c.settings = c.settings.withLocal(setting{name: plan.Setting, value: plan.Value})
+		}
 	case sqlkey.TxCommit, sqlkey.TxRollback:
 		c.txEnded(plan.Chain)
 	}
@@ -222,7 +244,9 @@ func (c *core) txEnded(chain bool) {
 	}
 	if string(c.lastTag) == "ROLLBACK" {
 		c.failChannels()
+		c.explain("")
 	}
+	c.settings = c.settings.settled()
 	c.endChannels()
 	c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
 	c.tx = transaction{}
@@ -258,7 +282,9 @@ func (c *core) statusChanged(now byte) {
 				c.settings = c.tx.saved
 				c.srv.Applied = c.tx.applied
 				c.failChannels()
+				c.explain("")
 			}
+			c.settings = c.settings.settled()
 			c.tx = transaction{open: c.tx.unopened, failed: c.tx.unopened, saved: c.tx.saved}
 		}
 		if wrote {

@@ -44,6 +44,8 @@ type Conn struct {
 	Unnamed  uint64            // identity of the unnamed statement that the server holds; 0: none of ours
 	Prepared Statements        // by server-side name
 
+	Left uint64 // the session that has run code which may have set something unseen; 0: none since it was cleaned
+
 	notified notified // its own guard
 
 	peekN   int

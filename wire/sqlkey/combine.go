@@ -45,12 +45,18 @@ func combine(parts []*Plan, sharded bool) *Plan {
 			}
 			switch {
 			case p.Session == SessSeveral:
+			case q.Session == SessPin && q.Remains == 0:
+				p.mayLeave(q.WhyPin)
 			case q.Session == SessPin:
 				p.leaves(q.Remains, q.WhyPin)
-			default: // what the text leaves behind is not taken apart
+			case len(parts) > maxParts: // it is not taken apart
 				p.leaves(RemainUnknown, q.WhyWrite)
 			}
 		}
+		if len(parts) <= maxParts && (q.Session != SessNone || q.Tx != TxNone) {
+			p.Parts = parts
+		}
+		p.Opaque = p.Opaque || q.Opaque
 		p.Frees = p.Frees || q.Frees
 		if r := p.join(q); r != nil {
 			return p.refuse(r)
@@ -97,7 +103,7 @@ func onlySets(parts []*Plan) bool {
 	sets := false
 	for _, q := range parts {
 		reads := q.Session == SessNone && q.Listen == ListenNone && q.Intent == Read && q.Target == Any && len(q.Tables)+len(q.Names) == 0
-		if q.Tx != TxNone || q.Session != SessSet && !reads {
+		if q.Tx != TxNone || q.Session != SessSet && !reads || len(q.Sets) > 0 && !q.SetsOnly {
 			return false
 		}
 		sets = sets || q.Session == SessSet
@@ -138,12 +144,22 @@ func (p *Plan) join(q *Plan) *refusal {
 	return nil
 }
 
+// setsPath tells whether set_config may change what unqualified names mean.
+func (p *Plan) setsPath() bool {
+	for _, a := range p.Sets {
+		if a.NameParam > 0 || movesPath(a.Name) {
+			return true
+		}
+	}
+	return false
+}
+
 // followPath refuses a text that changes what unqualified names mean and names tables as well: its plan stands on the path
 // of before.
 func (p *Plan) followPath(parts []*Plan) *refusal {
 	changes := 0
 	for _, q := range parts {
-		if movesPath(q.Setting) || q.Session == SessReset {
+		if movesPath(q.Setting) || q.setsPath() || q.Session == SessReset {
 			changes++
 			p.Setting, p.Value, p.Default = q.Setting, q.Value, q.Default
 		}

@@ -97,10 +97,20 @@ func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
 	if s.write != "" {
 		p.Intent, p.WhyWrite = Write, s.write
 	}
+	p.Opaque = s.foreign
+	if n, ok := m.(*pgquery.Node); ok {
+		p.Sets, p.SetsOnly = assignments(n, len(s.configs))
+	}
+	switch {
+	case p.Sets != nil && s.pin == 0:
+		p.Session = SessSet
+	case !s.configsLocal():
+		s.remains(RemainUnknown, "function set_config")
+	}
 	p.leaves(s.pin, s.why)
 	p.Frees, p.Notifies, p.Channel, p.Payload = s.frees, s.notifies, s.channel, s.payload
 	p.fixed = len(s.configs) > 0
-	if len(s.configs) == 1 && movesPath(s.configs[0].name) {
+	if len(s.configs) == 1 && p.Sets == nil && movesPath(s.configs[0].name) {
 		p.Setting, p.Value = s.configs[0].name, s.configs[0].value
 	}
 	if s.channels && a.problem == nil {
@@ -114,7 +124,7 @@ func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
 		if s.opaque != nil {
 			a.refuse(nil, s.opaque)
 		}
-		if i := s.hiddenPath(); i != nil {
+		if i := s.hiddenPath(); i != nil && p.Sets == nil {
 			a.refuse(nil, i)
 		}
 	}
@@ -169,7 +179,7 @@ func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
 		}
 	}
 	if !analyze {
-		p.Session, p.Remains, p.WhyPin, p.Frees, p.Setting, p.Value = SessNone, 0, "", false, "", ""
+		p.Session, p.Remains, p.WhyPin, p.Frees, p.Setting, p.Value, p.Sets, p.Opaque = SessNone, 0, "", false, "", "", nil, false
 		for i := range p.Names {
 			p.Names[i].Explained = true
 		}
@@ -209,6 +219,17 @@ func (c *compiler) session(n *pgquery.Node, left Remains) *Plan {
 	p := &Plan{Target: Any, Intent: Write, WhyWrite: what, Reason: what + " concerns the session's own connection"}
 	p.leaves(left, what)
 	return p
+}
+
+// mayLeave notes that nobody knows what the statement leaves in the server's session.
+func (p *Plan) mayLeave(why string) {
+	if p.Target == None {
+		return
+	}
+	p.Session, p.Frees = SessPin, true
+	if p.WhyPin == "" {
+		p.WhyPin = why
+	}
 }
 
 // leaves notes what the statement may leave in the server's session.
@@ -295,6 +316,8 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 		made = n.GetCreateForeignTableStmt().GetBaseStmt().GetRelation()
 	case n.GetCreateSeqStmt() != nil:
 		made = n.GetCreateSeqStmt().GetSequence()
+	case n.GetDoStmt() != nil, n.GetCallStmt() != nil:
+		sv.foreign = true
 	case n.GetNotifyStmt() != nil:
 		sv.notifies, sv.channel, sv.payload = true, n.GetNotifyStmt().GetConditionname(), n.GetNotifyStmt().GetPayload()
 	case n.GetDropStmt() != nil:
@@ -311,7 +334,11 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	if len(a.plain) == 0 {
 		sv.home, sv.homeTied = what, sv.homeTied || n.GetNotifyStmt() == nil
 	}
-	return c.route(n, a, sv)
+	p := c.route(n, a, sv)
+	if n.GetDoStmt() != nil || n.GetCallStmt() != nil {
+		p.mayLeave(what) // what, the server is asked at once
+	}
+	return p
 }
 
 // kindNames are the kinds of statements whose node is called otherwise.

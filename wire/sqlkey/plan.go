@@ -124,7 +124,7 @@ type Plan struct {
 	MixedTx     bool   // several statements in one text, transaction statements among them
 
 	Session SessionOp
-	Remains Remains // SessPin: what keeps the connection; never 0 then
+	Remains Remains // SessPin: what keeps the connection; 0: the server must be asked, and Frees is set
 	WhyPin  string  // SessPin: for people: "a temporary table"
 	// Frees: it may take away something that remains of an earlier statement, or undo it.
 	Frees bool
@@ -136,8 +136,8 @@ type Plan struct {
 	// all are listened to: then AnyHome is set.
 	Notifies bool
 	AnyHome  bool
-	// Parts are the plans of several statements in one text if it is ListenSeveral or SessSeveral, and if it is SessSet: then some are,
-	// and the others read what depends on no table.
+	// Parts are the plans of several statements in one text if some of them concern the session or the transaction. If it is
+	// SessSet, the others read what depends on no table; if it is ListenSeveral, there are no others. UNLISTEN may be among them.
 	Parts []*Plan
 	// Deallocate: DEALLOCATE of the prepared statement named Statement, of all if that is "".
 	Deallocate bool
@@ -153,6 +153,15 @@ type Plan struct {
 	// search_path it is what Env.SearchPath takes.
 	Value   string
 	Default bool
+
+	// Sets is what SessSet sets by set_config, or by a SET of several parameters at once; Setting is "" then. (If there are Parts,
+	// they tell.) SetsOnly: it does
+	// nothing else.
+	Sets     []Assignment
+	SetsOnly bool
+
+	// Opaque: it runs code that no parser sees, which may change what the session has set.
+	Opaque bool
 
 	NumParams int      // the highest $n
 	Tables    []string // every table named, resolved as far as known, for people

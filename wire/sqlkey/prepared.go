@@ -93,6 +93,10 @@ func (p *Plan) Executing(u *NameUse, inner *Plan) *Plan {
 	}
 	if !u.Explained {
 		q.leaves(inner.Remains, inner.WhyPin)
+		if inner.Session == SessSet {
+			q.leaves(RemainUnknown, "set_config by EXECUTE")
+		}
+		q.Opaque = q.Opaque || inner.Opaque
 		q.Frees = q.Frees || inner.Frees
 	}
 	if q.Target == Any {

@@ -75,12 +75,44 @@ func (c *compiler) set(s *pgquery.VariableSetStmt) *Plan {
 			return p
 		}
 		// It sets the default_transaction_ parameters, for the transactions to come.
+		p.Setting, p.Sets, p.SetsOnly = "", defaultsOf(s.GetArgs()), true
 		return p
 	}
-	if s.GetIsLocal() {
+	if s.GetIsLocal() || p.ofTransaction() {
 		p.Session, p.Tx, p.Tag = SessNone, TxSet, "SET"
 	}
 	return p
+}
+
+// ofTransaction tells whether SET of a parameter concerns the transaction whatever it says, and follows it.
+func (p *Plan) ofTransaction() bool {
+	switch p.Setting {
+	case "transaction_isolation":
+		p.Isolation = strings.ToLower(p.Value)
+	case "transaction_read_only":
+		p.TxReadOnly, _ = ParseBool(p.Value)
+		p.TxReadWrite = !p.TxReadOnly
+	case "transaction_deferrable":
+	default:
+		return false
+	}
+	return true
+}
+
+// defaultsOf are what SET SESSION CHARACTERISTICS sets.
+func defaultsOf(options []*pgquery.Node) (list []Assignment) {
+	for _, o := range options {
+		d := o.GetDefElem()
+		value := d.GetArg().GetAConst().GetSval().GetSval()
+		if value == "" {
+			value = "off"
+			if d.GetArg().GetAConst().GetIval().GetIval() != 0 {
+				value = "on"
+			}
+		}
+		list = append(list, Assignment{Name: "default_" + d.GetDefname(), Value: value})
+	}
+	return list
 }
 
 // settingValue writes the arguments of SET as flatten_set_variable_args does.

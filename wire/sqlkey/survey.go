@@ -23,6 +23,7 @@ type survey struct {
 	notifies bool
 	channel  string // that NOTIFY names
 	payload  string
+	foreign  bool   // it calls functions that are not PostgreSQL's own
 	channels bool   // it asks which channels the session listens to
 	opaque   *issue // what may read tables that no parser sees
 	params   int    // the highest $n
@@ -119,6 +120,7 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	switch {
 	case !builtin || !known:
 		s.writes("function " + full + " may be volatile")
+		s.foreign = true
 		s.home, s.homeTied = "function "+full+", which is not PostgreSQL's own,", true
 	case !harmless:
 		s.writes("function " + full + " may be volatile")
@@ -159,9 +161,16 @@ func (s *survey) setConfig(args []*pgquery.Node) {
 		}
 	}
 	s.configs = append(s.configs, c)
-	if !c.local {
-		s.remains(RemainUnknown, "function set_config")
+}
+
+// configsLocal tells whether all calls of set_config are for the transaction alone.
+func (s *survey) configsLocal() bool {
+	for _, c := range s.configs {
+		if !c.local {
+			return false
+		}
 	}
+	return true
 }
 
 // movesPath tells whether a parameter changes what unqualified names mean.
