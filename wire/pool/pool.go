@@ -358,12 +358,12 @@ func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity,
 	}
 	bp.failures.Add(1)
 	ce := &ConnectError{Backend: bp.name, Shard: b.Shard, Addr: bp.addr, Identity: id, Err: err}
-	if ce.Login() && !id.Own && bp.cfg.Refused != nil {
-		bp.cfg.Refused(ctx, id)
-	}
 	gaveUp := ctx.Err() != nil // a client that went away says nothing of the backend
 	if bp.ended(id, nil, renewals, time.Since(since), ce, gaveUp) {
 		return nil, errQueue
+	}
+	if ce.Login() && !id.Own && bp.cfg.Refused != nil { // it may need the place that was given up
+		bp.cfg.Refused(ctx, id)
 	}
 	if !gaveUp && ce.Elsewhere() && bp.cfg.Report != nil {
 		bp.cfg.Report(bp.name, ce)

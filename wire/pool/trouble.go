@@ -79,6 +79,9 @@ func (bp *backendPool) connectFailed(id Identity, ce *ConnectError, gaveUp bool)
 		bp.later(f.pause)
 		return true
 	case gaveUp || !ce.Elsewhere(): // that says nothing of the backend; or it is there
+		if ce.Login() {
+			delete(bp.known, id) // nothing is made in advance for who is not let in
+		}
 		return false
 	}
 	if bp.down == nil {
