@@ -27,7 +27,7 @@ INSTALL = \
 	$$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends$$missing
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race fuzz bench check demo postgres peers drivers compiler clean
+.PHONY: help build test race fuzz bench check demo pgxsuite postgres peers drivers compiler clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ peers: postgres ## install PgBouncer, HAProxy and Pgpool for go run ./bench comp
 		if ! command -v $$program >/dev/null && [ ! -x /usr/sbin/$$program ]; then missing="$$missing $${pair#*:}"; fi; \
 	done; \
 	$(INSTALL)
+
+pgxsuite: compiler postgres ## pgx's own test suite through a node, beside PostgreSQL alone
+	$(GO) run ./internal/pgxsuite $(PGXFLAGS)
 
 # The clients that internal/drivers runs. Debian's Python packages work with Debian's Python alone. npm's go into bin/drivers, at the
 # versions of the lock file.
