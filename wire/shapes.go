@@ -197,5 +197,7 @@ func (c *core) lookedAhead() {
 
 // changedResult is PostgreSQL's own error: by it clients know that they must prepare the statement again.
 func changedResult() *pg.Error {
-	return pg.NewError(pg.CodeFeatureNotSupported, "cached plan must not change result type")
+	e := pg.NewError(pg.CodeFeatureNotSupported, "cached plan must not change result type")
+	e.Routine = "RevalidateCachedQuery" // by which JDBC tells it from others, and prepares anew
+	return e
 }
