@@ -224,6 +224,11 @@ func (c *core) reported(name string) {
 // takeOver makes what functions have set the session's own, as far as the server has told of it: when a transaction has committed
 // and no statement of it has set that parameter.
 func (c *core) takeOver(committed bool) {
+	if _, ok := c.settings.get("datestyle"); ok && committed && slices.Contains(c.explains, "datestyle") {
+		// SET DateStyle = 'ISO' leaves the order of day and month as it was: what came of it is what must be set again.
+		value := c.srv.Params["DateStyle"]
+		c.change(c.settings.with(setting{"datestyle", value, configCall("datestyle", value)}), true)
+	}
 	if committed && !c.explained {
 		for _, name := range c.reports {
 			value, lower := c.srv.Params[name], lowerASCII(name)

@@ -194,6 +194,9 @@ func TestSettingPinsNobody(t *testing.T) {
 		find(t, a, all, "a 5MB 3s 9s")
 		find(t, b, all, "b 6MB 0 0")
 	}
+	r.exec(a, "SET datestyle = 'SQL, DMY'", "SET datestyle = 'ISO'") // which leaves the order of day and month
+	find(t, b, "SHOW DateStyle", "ISO, MDY")
+	find(t, a, "SHOW DateStyle", "ISO, DMY")
 	const unclear = "SELECT set_config(name, '7MB', false) FROM (VALUES ('work_mem')) x (name)" // who knows what that sets
 	if pe := pgErr(t, a, unclear); pe.Code != "0A000" || pe.Hint == "" {
 		t.Error(pe)
