@@ -147,6 +147,9 @@ func TestHostileBytes(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				if err := pc.SyncConn(ctxOf(t)); err != nil { // a write that was slow has left somebody reading
+					t.Fatal(err)
+				}
 				h, err := pc.Hijack()
 				if err != nil {
 					t.Fatal(err)

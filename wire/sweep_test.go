@@ -192,7 +192,8 @@ func TestStatementTimeoutHitsNothingElse(t *testing.T) {
 				err error
 			}
 			results := make(chan result, 3)
-			go func() {
+			var wg sync.WaitGroup
+			wg.Go(func() {
 				_, err := conn.Exec(ctx, "SELECT pg_sleep(0.8)")
 				results <- result{"the slow statement", err}
 				_, err = conn.Exec(ctx, "SELECT pg_sleep(0.2)")
@@ -200,7 +201,7 @@ func TestStatementTimeoutHitsNothingElse(t *testing.T) {
 				if inBlock {
 					conn.Exec(ctx, "COMMIT")
 				}
-			}()
+			})
 			<-held // the cancel request is on its way, and the statement goes on without it
 			go func() {
 				_, err := other.Exec(ctx, "SELECT pg_sleep(0.2)")
@@ -214,6 +215,7 @@ func TestStatementTimeoutHitsNothingElse(t *testing.T) {
 					t.Errorf("in a block %v: %s: %v", inBlock, x.who, x.err)
 				}
 			}
+			wg.Wait()
 		}
 	})
 }
