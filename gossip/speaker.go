@@ -40,8 +40,8 @@ type Config struct {
 	Logger    *slog.Logger    // nil: slog.Default
 	Seeds     func() []string // host:port to try when nodes are out of reach; may be nil
 
-	// Resume is what an earlier speaker of this node has said; this one goes on from there, and Self.Incarnation is not looked at.
-	// nil: this one begins.
+	// Resume is what an earlier speaker of this node has said; this one goes on from there, under its incarnation: Health must have
+	// been made with that one too. nil: this one begins.
 	Resume *Word
 
 	// OnEpoch is called when the cluster has a newer ownership epoch than SetEpoch was last given; from is a node that

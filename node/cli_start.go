@@ -123,7 +123,9 @@ func (c *startCmd) Run(e *env) error {
 			_, _ = n.Reload("SIGHUP") // it has logged what came of it
 			continue
 		case <-e.ctx.Done():
-			e.notify("STOPPING=1")
+			if phase(n.phase.Load()) != phaseHanded { // else another process is the service
+				e.notify("STOPPING=1")
+			}
 			log.Info("asked to stop; a second signal ends the process at once", "drain_timeout", n.cfg().DrainTimeout.Duration)
 		case <-n.Failed():
 		case <-n.Retired():

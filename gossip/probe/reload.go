@@ -78,7 +78,7 @@ func (p *Prober) Reload(s Settings) error {
 
 // same tells whether two targets are one server, whatever is known of it.
 func (t Target) same(o Target) bool {
-	t.SystemID, o.SystemID = 0, 0
+	o.SystemID = t.SystemID
 	return t == o
 }
 
