@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
@@ -71,5 +72,36 @@ func TestCoreAllocatesNothing(t *testing.T) {
 				t.Errorf("%d of 101 requests reached the server", answered-before)
 			}
 		})
+	}
+}
+
+// Memory is given back when many sessions have gone to sleep and the rest stays awake, and not so often that it costs more than 2 %.
+func TestReliefIsSeldom(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r := relief{}
+	for _, step := range []struct {
+		dozed int64
+		after time.Duration
+		want  bool
+	}{
+		{100, 0, false},
+		{100, time.Second, false}, // not worth it
+		{400, time.Second, false}, // more of them just now
+		{400, time.Second, true},  // settled
+		{400, time.Second, false}, // done
+		{3000, time.Second, true}, // very many: at once
+		{3300, time.Second, false},
+		{3300, time.Second, true},
+		{3600, 0, false},
+		{3600, 0, false}, // too soon
+		{3600, time.Second, true},
+	} {
+		now = now.Add(step.after)
+		if got := r.due(step.dozed, now); got != step.want {
+			t.Fatalf("%+v: %v", step, got)
+		}
+		if step.want {
+			r.served, r.next = r.seen, now.Add(time.Second) // as give does
+		}
 	}
 }

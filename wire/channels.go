@@ -270,9 +270,6 @@ func (b *inbox) end(e *pg.Error) {
 	b.full.Store(true)
 }
 
-// wake has a session that waits for its client look at its inbox. One that does not looks before it next waits.
-func (s *session) wake() { s.client.SetReadDeadline(longAgo) }
-
 // notified gives the core what the session was notified of, if it may have it now. It reports whether there is anything to do.
 func (s *session) notified() bool {
 	b, c := s.inbox, s.core

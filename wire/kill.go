@@ -45,6 +45,7 @@ func (s *Server) kill(database string) {
 func (s *session) kill() {
 	s.killed.Store(true)
 	s.client.SetDeadline(longAgo)
+	s.Told()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held != nil {

@@ -37,33 +37,37 @@ type rawState struct {
 	ctx      context.Context
 }
 
-// runRaw runs the session on the client's socket. It returns false, having done nothing, if the client is no plain socket.
-func (s *session) runRaw(ctx context.Context) bool {
+// goRaw has the session run on the client's socket, if that is a plain one.
+func (s *session) goRaw() {
 	sc, ok := s.client.(syscall.Conn)
 	if !ok {
-		return false
+		return
 	}
-	client, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	defer s.dropServer()
 	r := &s.raw
-	r.client, r.ctx = client, ctx
-	r.drive, r.driveSrv = s.driveClient, s.driveServer
+	r.client, _ = sc.SyscallConn()
+	r.ctx, r.drive, r.driveSrv = s.server.ctx, s.driveClient, s.driveServer
+}
+
+// runRaw runs the session on the client's socket, and tells whether it sleeps now; else it is over.
+func (s *session) runRaw() (asleep bool) {
+	r := &s.raw
 	for {
-		err := client.Read(r.drive)
+		err := r.client.Read(r.drive)
 		switch {
 		case r.over:
-			return true
+			return false
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			// The ear woke us, or the sweeper, or Shutdown: to end at once, or to end where the session next waits for its client.
+			// The ear woke us, or the sweeper, or Shutdown: to sleep, to end at once, or to end where the session next waits for its
+			// client.
 			if !s.goesOn() {
 				s.farewell()
+				return false
+			}
+			if s.sleeps() {
 				return true
 			}
 		default: // closed by Shutdown
-			return true
+			return false
 		}
 	}
 }

@@ -103,17 +103,18 @@ func (c *counts) add(m *map[string]int, k string) {
 const patience = 30 * time.Second
 
 type rigOptions struct {
-	own      bool // pool_mode = "session"
-	buffered bool // clients are no plain sockets, as with TLS
-	poolSize int
-	prepared int           // see pool.Limits
-	wait     time.Duration // 0: patience
-	limits   wire.Limits   // nothing: 200 clients
-	maxFrame int
-	startup  time.Duration  // 0: patience
-	dial     pool.Dialer    // nil: a plain one
-	shards   []shardServers // instead of the shared ones
-	backends []rib.Backend  // more of them, announced as primaries that are up
+	sleepAfter time.Duration
+	own        bool // pool_mode = "session"
+	buffered   bool // clients are no plain sockets, as with TLS
+	poolSize   int
+	prepared   int           // see pool.Limits
+	wait       time.Duration // 0: patience
+	limits     wire.Limits   // nothing: 200 clients
+	maxFrame   int
+	startup    time.Duration  // 0: patience
+	dial       pool.Dialer    // nil: a plain one
+	shards     []shardServers // instead of the shared ones
+	backends   []rib.Backend  // more of them, announced as primaries that are up
 }
 
 const (
@@ -200,6 +201,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	r.server = wire.NewServer(wire.Config{
 		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools, Guard: guard, Metrics: r.counts, Logger: log, Live: r.live,
 	})
+	if o.sleepAfter > 0 {
+		r.server.SleepAfter(o.sleepAfter)
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

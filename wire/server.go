@@ -16,6 +16,7 @@ import (
 	"rangefinder/rib"
 	"rangefinder/wire/auth"
 	"rangefinder/wire/console"
+	"rangefinder/wire/epoll"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
@@ -52,12 +53,13 @@ type Config struct {
 // Server accepts client connections and runs their sessions.
 type Server struct {
 	// constant
-	cfg   Config
-	pools *pool.Pools
-	log   *slog.Logger
-	mock  []byte     // see pg.AcceptConfig.MockSecret: the same after a reload
-	made  time.Time  // env.now was 0 then
-	queue *pool.Conn // stands for the connection that a session waits for
+	cfg        Config
+	pools      *pool.Pools
+	log        *slog.Logger
+	mock       []byte        // see pg.AcceptConfig.MockSecret: the same after a reload
+	made       time.Time     // env.now was 0 then
+	sleepAfter time.Duration // a session without requests sleeps; see sleep.go
+	queue      *pool.Conn    // stands for the connection that a session waits for
 
 	// atomic
 	live     atomic.Pointer[live]
@@ -67,8 +69,10 @@ type Server struct {
 	ids      atomic.Uint64 // given to sessions
 
 	// safe for concurrent use
-	buffers sync.Pool // of *buffers
-	reads   sync.Pool // of *[]byte, for server bytes
+	buffers sync.Pool    // of *buffers
+	reads   sync.Pool    // of *[]byte, for server bytes
+	beds    *epoll.Set   // of sessions that sleep; nil: none does
+	dozed   atomic.Int64 // how many sessions have gone to sleep so far
 	seats   seats
 	logins  logins
 	sweeper sync.Once
@@ -107,7 +111,7 @@ type catalogOf struct {
 func NewServer(cfg Config) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
-		cfg: cfg, pools: cfg.Pools, log: cfg.Logger, made: time.Now(),
+		cfg: cfg, pools: cfg.Pools, log: cfg.Logger, made: time.Now(), sleepAfter: sleepAfter,
 		listeners: make(map[net.Listener]struct{}), conns: make(map[net.Conn]*list.Element),
 		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh),
 		ctx: ctx, cancel: cancel, gates: make(map[string]*gate), queue: new(pool.Conn),
@@ -149,6 +153,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.listeners[ln] = struct{}{}
 	s.serving.Add(1)
 	s.sweeper.Do(func() {
+		s.beds = epoll.Open()
 		s.helpers.Go(s.sweepLoop)
 		s.helpers.Go(s.averageLoop)
 	})
@@ -187,19 +192,28 @@ func (s *Server) Serve(ln net.Listener) error {
 		}
 		s.accepted.Add(1)
 		go func() {
-			defer s.done.Done()
-			s.serve(conn)
-			conn.Close()
-			s.goes(conn)
+			if ses := s.serve(conn); ses != nil {
+				ses.goOn()
+				return
+			}
+			s.gone(conn)
 		}()
 	}
 }
 
-// serve runs one connection to its end. A panic ends this session and no other.
-func (s *Server) serve(conn net.Conn) {
+// gone is the end of a connection.
+func (s *Server) gone(conn net.Conn) {
+	conn.Close()
+	s.goes(conn)
+	s.done.Done()
+}
+
+// serve takes one connection through its login, and returns its session; nil if it was here for something else, or not let in. A
+// panic ends this connection and no other.
+func (s *Server) serve(conn net.Conn) *session {
 	defer func() {
 		if r := recover(); r != nil {
-			s.log.Error("session panicked", "client", conn.RemoteAddr(), "panic", r, "stack", stack())
+			s.log.Error("login panicked", "client", conn.RemoteAddr(), "panic", r, "stack", stack())
 		}
 	}()
 	l := s.live.Load() // for the whole of this login
@@ -211,46 +225,41 @@ func (s *Server) serve(conn net.Conn) {
 			level = slog.LevelDebug
 		}
 		s.log.Log(s.ctx, level, "client refused", "client", conn.RemoteAddr(), "err", err)
-		return
+		return nil
 	}
 	if client.Startup.Kind == pg.KindCancel {
 		s.cancelRequest(client.Startup.PID, client.Startup.Secret)
-		return
+		return nil
 	}
 	s.cfg.Guard.Admitted(client.User, client.Database, client.Shown)
 	if client.Database == console.Name {
 		s.serveConsole(conn, client, l)
-		return
+		return nil
 	}
 	if kind, e := s.seats.take(&l.Limits, client.User, client.Database); e != nil {
 		s.refusedBy(kind)
 		s.refuse(client, e)
-		return
+		return nil
 	}
 	leave := sync.OnceFunc(func() { s.seats.leave(client.User, client.Database) })
-	defer leave()
+	begun := false
+	defer func() {
+		if !begun {
+			leave()
+		}
+	}()
 	if !s.loggedIn(conn) {
-		return
+		return nil
 	}
-	ses, e := s.begin(client, l)
+	ses, e := s.begin(conn, client, l)
 	if e != nil {
 		leave() // first: it may try again as soon as it hears of it
 		s.refuse(client, e)
-		return
+		return nil
 	}
 	s.pools.Join(ses.id)
-	defer func() {
-		s.pools.Leave(ses.id)
-		ses.unsubscribe()
-		client.Conn.Close() // over TLS with a farewell, by which the client knows that nothing was cut off
-		s.mu.Lock()
-		delete(s.sessions, ses.pid)
-		ses.core.tally.addTo(s.ended[ses.id.Database])
-		s.mu.Unlock()
-	}()
-	if !ses.runRaw(s.ctx) {
-		ses.run(s.ctx)
-	}
+	begun = true
+	return ses
 }
 
 // refuse tells an authenticated client why it cannot go on.
@@ -261,7 +270,7 @@ func (s *Server) refuse(client *pg.Client, e *pg.Error) {
 }
 
 // begin makes the session of an authenticated client and writes what a server says at the start of one.
-func (s *Server) begin(client *pg.Client, l *live) (*session, *pg.Error) {
+func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg.Error) {
 	if _, ok := l.Databases[client.Database]; !ok {
 		return nil, pg.NewError(pg.CodeInvalidCatalogName, `database "`+client.Database+`" does not exist`).
 			WithHint("Name it under [[databases]] in the node's configuration.")
@@ -293,7 +302,8 @@ func (s *Server) begin(client *pg.Client, l *live) (*session, *pg.Error) {
 			c.params.set(name, x.value)
 		}
 	}
-	ses := &session{server: s, client: client.Conn, id: id, core: c, gate: g, connected: time.Now()}
+	ses := &session{server: s, client: client.Conn, socket: conn, id: id, core: c, gate: g, connected: time.Now()}
+	ses.goRaw()
 	if !s.register(ses, client.Minor) {
 		return nil, pg.NewError(pg.CodeTooManyConnections, "sorry, too many clients already")
 	}
@@ -331,7 +341,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		ln.Close()
 	}
 	for _, ses := range s.sessions {
-		ses.client.SetReadDeadline(time.Now()) // wakes it; it goes if it is idle
+		ses.wake() // it goes if it is idle
 	}
 	s.mu.Unlock()
 
@@ -354,6 +364,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.cancel()
 	s.helpers.Wait()
+	s.beds.Close()
 	return err
 }
 
@@ -389,6 +400,7 @@ func (s *Server) cutOff() {
 	for _, ses := range s.sessions {
 		alive[ses.client] = true
 		ses.client.SetDeadline(longAgo)
+		ses.wake()
 		ses.mu.Lock()
 		if ses.running != nil {
 			ses.running.Net.SetDeadline(longAgo)

@@ -20,6 +20,7 @@ type session struct {
 	// constant
 	server *Server
 	client net.Conn
+	socket net.Conn // client as it was accepted, below TLS
 	id     pool.Identity
 	pid    uint32 // with secret, the key of a CancelRequest
 	secret []byte
@@ -39,6 +40,8 @@ type session struct {
 	killed  atomic.Bool               // to end at once
 	has     atomic.Pointer[pool.Conn] // the server connection; the server's queue while there is none yet
 	expired atomic.Uint64             // the turn in which the session has waited for its client for too long
+	asleep  atomic.Bool               // it has no goroutine; see sleep.go
+	drowsy  atomic.Bool               // it may go to sleep
 	cutting atomic.Bool               // a statement that has run too long is being canceled: the next one must not be sent yet
 
 	// owned by the sweeper
@@ -63,8 +66,40 @@ var errEOF = errors.New("end of file")
 
 var errDraining = &pg.Error{Code: pg.CodeAdminShutdown, Message: "terminating connection: the node is stopping", Hint: "Connect again: another node takes over."}
 
+// goOn runs the session until it is over, or asleep. A panic ends this session and no other.
+func (s *session) goOn() {
+	asleep := false
+	defer func() {
+		if r := recover(); r != nil {
+			s.server.log.Error("session panicked", "client", s.client.RemoteAddr(), "panic", r, "stack", stack())
+		}
+		if !asleep {
+			s.over()
+		}
+	}()
+	if s.raw.client == nil {
+		s.run(s.server.ctx)
+		return
+	}
+	asleep = s.runRaw()
+}
+
+// over is the end of the session.
+func (s *session) over() {
+	s.dropServer()
+	s.server.pools.Leave(s.id)
+	s.unsubscribe()
+	s.client.Close() // over TLS with a farewell, by which the client knows that nothing was cut off
+	s.server.beds.Forget(int32(s.raw.clientFD), s)
+	s.server.mu.Lock()
+	delete(s.server.sessions, s.pid)
+	s.core.tally.addTo(s.server.ended[s.id.Database])
+	s.server.mu.Unlock()
+	s.server.seats.leave(s.id.User, s.id.Database)
+	s.server.gone(s.socket)
+}
+
 func (s *session) run(ctx context.Context) {
-	defer s.dropServer()
 	for {
 		switch s.core.next() {
 		case readClient:

@@ -40,18 +40,20 @@ func (t Timeouts) shortest() (least time.Duration) {
 	return least
 }
 
-// sweepEvery is how often sessions must be looked at; 0: there is nothing to look for.
-func (l *Limits) sweepEvery() time.Duration {
+// sweepEvery is how often sessions must be looked at: for their timeouts, and for who may go to sleep.
+func (s *Server) sweepEvery() time.Duration {
+	l := &s.live.Load().Limits
 	least := l.Timeouts.shortest()
 	for _, t := range l.DatabaseTimeouts {
 		if d := t.shortest(); d > 0 && (least == 0 || d < least) {
 			least = d
 		}
 	}
-	if least == 0 {
-		return 0
+	every := min(sweepLong, s.sleepAfter/4)
+	if least > 0 {
+		every = min(every, max(least/sweepParts, sweepShort))
 	}
-	return min(max(least/sweepParts, sweepShort), sweepLong)
+	return every
 }
 
 func (l *Limits) timeouts(database string) Timeouts {
@@ -66,11 +68,10 @@ func (s *Server) sweepLoop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var list []*session
+	var relief relief
 	for {
 		timer.Stop()
-		if every := s.live.Load().Limits.sweepEvery(); every > 0 {
-			timer.Reset(every)
-		}
+		timer.Reset(s.sweepEvery())
 		select {
 		case <-s.ctx.Done():
 			return
@@ -78,6 +79,9 @@ func (s *Server) sweepLoop() {
 		case <-timer.C:
 			list = s.sweep(list[:0])
 			clear(list)
+			if relief.due(s.dozed.Load(), time.Now()) {
+				relief.give()
+			}
 		}
 	}
 }
@@ -113,6 +117,7 @@ type sighting struct {
 	moment
 	since time.Time
 	again time.Time // not before this
+	sent  bool      // to sleep
 }
 
 // look finds out whether a session has done for too long what it does.
@@ -134,12 +139,17 @@ func (s *session) look(now time.Time, t Timeouts) {
 		limit = t.IdleInTransaction
 	}
 	if limit == 0 || now.Sub(s.seen.since) < limit || now.Before(s.seen.again) {
+		if doing(at.turn)&allDoing == idle && now.Sub(s.seen.since) >= s.server.sleepAfter && !s.seen.sent && s.raw.client != nil {
+			s.seen.sent = true
+			s.drowsy.Store(true)
+			s.wake()
+		}
 		return
 	}
 	if doing(at.turn)&allDoing != busy {
 		s.seen.again = now.Add(strikeAgain)
 		s.expired.Store(at.turn)
-		s.client.SetReadDeadline(longAgo) // wakes it; it lifts the deadline, and goes if it still waits: see expire
+		s.wake() // it lifts the deadline, and goes if it still waits: see expire
 		return
 	}
 	select {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"rangefinder/rib"
+	"rangefinder/wire/epoll"
 	"rangefinder/wire/pg"
 )
 
@@ -30,8 +31,7 @@ type Conn struct {
 	below     net.Conn        // Net, or what is below TLS
 	socket    syscall.RawConn // below as a socket; nil: it is none
 	peekFn    func(fd uintptr) bool
-	watched   bool  // gone tells of its end
-	fd        int32 // if it is watched
+	number    int32 // of the socket, if gone tells of its end; else -1
 	connected time.Time
 	jitter    float64 // 0 to 1: see old
 
@@ -81,7 +81,7 @@ func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn
 			}
 		}
 	}
-	c.watched = home.watch.add(c)
+	c.number = home.watch.Watch(c.socket, epoll.Ended, c)
 	return c
 }
 
@@ -113,10 +113,13 @@ func (c *Conn) quiet() bool {
 	return c.peekErr == syscall.EAGAIN
 }
 
+// Told is called when the backend has ended the connection.
+func (c *Conn) Told() { c.gone.Store(true) }
+
 // usable reports whether the backend has not closed the connection, as far as is known without asking; with sure, the kernel is
 // asked: the end may have come a moment ago.
 func (c *Conn) usable(sure bool) bool {
-	if c.watched && !sure {
+	if c.number >= 0 && !sure {
 		return !c.gone.Load()
 	}
 	return c.quiet()
@@ -140,7 +143,7 @@ func (c *Conn) Discard() {
 }
 
 func (c *Conn) close() {
-	c.home.watch.remove(c)
+	c.home.watch.Forget(c.number, c)
 	c.Net.Close()
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rangefinder/rib"
+	"rangefinder/wire/epoll"
 	"rangefinder/wire/pg"
 )
 
@@ -52,7 +53,7 @@ type Pools struct {
 	present map[Identity]int // sessions
 	closed  bool
 
-	watch *watch // made by Open; nil: none
+	watch *epoll.Set // made by Open; nil: none
 	stop  chan struct{}
 	done  sync.WaitGroup
 }
@@ -71,7 +72,7 @@ func New(cfg Config) *Pools {
 // Open starts the goroutine that closes connections which are too old, idle for too long, or closed by their backend, and makes
 // those that should be there in advance.
 func (p *Pools) Open() {
-	p.watch = openWatch()
+	p.watch = epoll.Open()
 	p.done.Go(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		tick := time.NewTicker(time.Second)
@@ -106,7 +107,7 @@ func (p *Pools) Close() {
 	p.mu.Unlock()
 	close(p.stop)
 	p.done.Wait()
-	p.watch.close()
+	p.watch.Close()
 	for _, bp := range p.all() {
 		bp.close()
 	}
@@ -209,7 +210,7 @@ type backendPool struct {
 	name  string
 	addr  string
 	ids   *atomic.Uint64
-	watch *watch
+	watch *epoll.Set
 
 	// atomic
 	limits   *atomic.Pointer[Limits] // of all pools
