@@ -33,7 +33,7 @@ func otherDatabase(t *testing.T) {
 func TestKill(t *testing.T) {
 	otherDatabase(t)
 	bothTransports(t, func(t *testing.T, buffered bool) {
-		r := newRig(t, rigOptions{poolSize: 2, buffered: buffered})
+		r := newRig(t, rigOptions{poolSize: 2, buffered: buffered, sleepAfter: 20 * time.Millisecond}) // idle ones sleep
 		connect := func(database string) *pgx.Conn {
 			conn, err := pgx.Connect(ctxOf(t), r.dsnOf(database)+" default_query_exec_mode=exec")
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/wire"
 )
 
 // asleep waits until sessions have gone to sleep n times more.
@@ -109,6 +110,18 @@ func TestSleepingSessionsAreWoken(t *testing.T) {
 	}
 	_, err := listener.WaitForNotification(ctx)
 	if err == nil || !strings.Contains(err.Error(), "57P01") && !strings.Contains(err.Error(), "the node is stopping") {
+		t.Errorf("the client is told %v", err)
+	}
+}
+
+// A session that sleeps is ended by idle_timeout as any other one.
+func TestSleepersTimeOut(t *testing.T) {
+	r := newRig(t, rigOptions{sleepAfter: 20 * time.Millisecond, limits: wire.Limits{Timeouts: wire.Timeouts{Idle: 400 * time.Millisecond}}})
+	sleep := r.asleep(1)
+	conn := r.connect(pgx.QueryExecModeExec)
+	sleep()
+	_, err := conn.WaitForNotification(ctxOf(t)) // whatever comes
+	if err == nil || !strings.Contains(err.Error(), "57P05") {
 		t.Errorf("the client is told %v", err)
 	}
 }
