@@ -61,6 +61,7 @@ func TestIdleSessionsSleep(t *testing.T) {
 	if n := r.server.Stats().Sessions; n != clients {
 		t.Errorf("%d sessions, want %d", n, clients)
 	}
+	sleep = r.asleep(clients)
 	for i, conn := range conns {
 		var name string
 		if err := conn.QueryRow(ctx, "SHOW application_name").Scan(&name); err != nil || name != "sleeper" {
@@ -70,7 +71,6 @@ func TestIdleSessionsSleep(t *testing.T) {
 			t.Fatalf("client %d: a prepared statement after its sleep: %v", i, err)
 		}
 	}
-	sleep = r.asleep(clients)
 	sleep()
 	for _, conn := range conns[:clients/2] { // some say goodbye, others just vanish
 		conn.Close(ctx)
