@@ -524,8 +524,9 @@ func (c *core) emitParse(s *statement, hidden bool) {
 	case name == "":
 		c.srv.Unnamed = s.id
 	case c.srv.Prepared.Has(name):
-		c.push(expectation{kind: synthetic, synth: parseComplete})
-		return
+		// Prepared before its tables were changed, perhaps: the client's Parse means them as they are now.
+		c.unprepare(name)
+		c.srv.Prepared.Add(name)
 	default:
 		c.makeRoom(1)
 		c.srv.Prepared.Add(name)

@@ -457,10 +457,11 @@ func (c *core) serverError(frame, body []byte) error {
 	if !c.redo {
 		c.undoFrom(h.changes)
 	}
-	for c.waiting() && c.expect[c.expectOff].kind != 'S' {
-		c.dropped(&c.expect[c.expectOff])
-		c.expectOff++
+	end := c.expectOff
+	for end < len(c.expect) && c.expect[end].kind != 'S' {
+		end++
 	}
+	c.dropUntil(end)
 	if c.redo {
 		if !c.waiting() {
 			c.toServer = pg.AppendSync(c.toServer)
@@ -478,6 +479,14 @@ func (c *core) serverError(frame, body []byte) error {
 	return nil
 }
 
+// dropUntil takes back what was noted for the expectations before end, the last first: one may close what another prepares again.
+func (c *core) dropUntil(end int) {
+	for i := end - 1; i >= c.expectOff; i-- {
+		c.dropped(&c.expect[i])
+	}
+	c.expectOff = end
+}
+
 // dropped takes back what was noted of the connection when the message was sent: the server has not carried it out.
 func (c *core) dropped(e *expectation) {
 	switch {
@@ -493,10 +502,7 @@ func (c *core) dropped(e *expectation) {
 // discarded follows an error before the Query or FunctionCall in hand, which the server discards as well. It has no Sync of its
 // own.
 func (c *core) discarded() {
-	for c.waiting() {
-		c.dropped(&c.expect[c.expectOff])
-		c.expectOff++
-	}
+	c.dropUntil(len(c.expect))
 	c.toServer = pg.AppendSync(c.toServer)
 	c.push(expectation{kind: 'S'})
 }

@@ -223,7 +223,10 @@ func TestPreparedAreBounded(t *testing.T) {
 					return
 				}
 				n, _ := strconv.ParseInt(string(got[0].Rows[0][0]), 10, 64)
-				for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {
+				for {
+					if was := most.Load(); n <= was || most.CompareAndSwap(was, n) {
+						break
+					}
 				}
 			}
 			closed.Add(1)
