@@ -199,7 +199,7 @@ func (c *core) fixing() bool {
 	}
 	c.changes = 0
 	c.toServer = pg.AppendQuery(c.toServer, sql)
-	c.push(expectation{kind: 'Q', quiet: true, quietZ: true})
+	c.push(expectation{kind: 'Q', quiet: true, quietZ: true, ours: true})
 	c.srv.Unnamed = 0
 	return true
 }

@@ -318,3 +318,24 @@ func TestCoreReadsAfterWrite(t *testing.T) {
 		}
 	}
 }
+
+// That the server does not say what remains of a session there is no reason to ask for ever, and nobody's error.
+func TestCoreAsksOnceWhatRemains(t *testing.T) {
+	d := newDrive(t, bytes.Join([][]byte{query("SELECT pg_advisory_lock(1)"), query("SET work_mem = '1MB'"), query("SELECT pg_advisory_unlock(1)"), query("SELECT 1")}, nil))
+	d.run()
+	if got := types(t, d.out); got != "D C ZI C ZI D C ZI D C ZI" {
+		t.Errorf("answers %s", got)
+	}
+	asked := 0
+	for _, l := range d.log {
+		if strings.Contains(l, "SELECT (CASE") {
+			asked++
+		}
+	}
+	if asked != 1 || d.core.pinned == "" && len(d.core.settings.list) != 1 {
+		t.Errorf("asked %d times; pinned %q, settings %v", asked, d.core.pinned, d.core.settings.list)
+	}
+	if _, ok := d.core.settings.get("work_mem"); !ok {
+		t.Error("the session has lost its setting")
+	}
+}

@@ -65,7 +65,7 @@ func (c *core) askRemains() {
 	c.doubt = false
 	c.changes = 0
 	c.toServer = pg.AppendQuery(c.toServer, remainsQuery)
-	c.push(expectation{kind: 'Q', quiet: true, quietZ: true, remains: true})
+	c.push(expectation{kind: 'Q', quiet: true, quietZ: true, remains: true, ours: true})
 	c.srv.Unnamed = 0
 }
 

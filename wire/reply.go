@@ -20,6 +20,7 @@ type expectation struct {
 	begin    bool // the client's transaction block is being opened
 	settings bool // the session's settings are being brought into force
 	remains  bool // the router's own question: what remains of the session on the server
+	ours     bool // the router asked for it on its own: that it fails is nobody\'s error
 	doubt    bool // the router could not read the text: if the server can, it must not run
 	stmt     *statement
 	server   string     // stmt's name on the server
@@ -371,6 +372,9 @@ func (c *core) serverError(frame, body []byte) error {
 	h := c.head()
 	if h == nil {
 		return fmt.Errorf("an error that nobody asked for: %s", e.Message)
+	}
+	if h.ours {
+		return nil // all stays as it was
 	}
 	if c.copyIn && c.copyExt {
 		c.serverOpen = true // it discards what comes before a Sync
