@@ -64,7 +64,7 @@ func (n *Node) serveHandover(ctx context.Context, ln *net.UnixListener) {
 			continue
 		}
 		l := &link{conn: conn, most: maxTakeoverLine}
-		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(longAgo) })
+		stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // a deadline would be lifted by whoever reads next
 		handed := n.handOver(ctx, l)
 		if handed {
 			_ = ln.Close()
