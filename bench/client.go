@@ -48,6 +48,9 @@ func fetch(ctx context.Context, addr, sql string, around func(func() error) erro
 	if err != nil {
 		return result{}, err
 	}
+	if err := c.SyncConn(ctx); err != nil { // it may read in the background, and take the answer away
+		return result{}, err
+	}
 	h, err := c.Hijack()
 	if err != nil {
 		return result{}, err

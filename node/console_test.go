@@ -170,20 +170,17 @@ func testConsoleHostile(t *testing.T, n *testNode) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, err := conn.Hijack()
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.Conn.SetDeadline(time.Now().Add(10 * time.Second))
-		if _, err := h.Conn.Write(c.in); err != nil {
+		socket := pgtest.Hijack(t.Context(), t, conn)
+		socket.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := socket.Write(c.in); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		var answer [4096]byte
-		k, err := h.Conn.Read(answer[:])
+		k, err := socket.Read(answer[:])
 		if !bytes.Contains(answer[:k], []byte("C"+c.want+"\x00")) {
 			t.Errorf("%s: %q, %v", c.name, answer[:k], err)
 		}
-		h.Conn.Close()
+		socket.Close()
 	}
 	if err := other.Ping(t.Context()); err != nil {
 		t.Error(err)

@@ -77,18 +77,15 @@ func TestEveryRequestHasOneAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, err := pc.Hijack()
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := pgtest.Hijack(ctxOf(t), t, pc)
 		wg.Go(func() {
-			defer h.Conn.Close()
+			defer conn.Close()
 			ask := func(request []byte) string {
-				h.Conn.SetDeadline(time.Now().Add(patience))
-				if _, err := h.Conn.Write(request); err != nil {
+				conn.SetDeadline(time.Now().Add(patience))
+				if _, err := conn.Write(request); err != nil {
 					return err.Error()
 				}
-				types, failure, err := readFrames(h.Conn)
+				types, failure, err := readFrames(conn)
 				if err != nil {
 					return types + " " + err.Error()
 				}

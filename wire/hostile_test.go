@@ -147,14 +147,7 @@ func TestHostileBytes(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := pc.SyncConn(ctxOf(t)); err != nil { // a write that was slow has left somebody reading
-					t.Fatal(err)
-				}
-				h, err := pc.Hijack()
-				if err != nil {
-					t.Fatal(err)
-				}
-				conn = h.Conn
+				conn = pgtest.Hijack(ctxOf(t), t, pc)
 			} else {
 				var err error
 				if conn, err = net.Dial("tcp", r.addr); err != nil {
@@ -274,12 +267,7 @@ func TestShutdownCutsOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := deaf.Hijack()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Conn.Close()
-	if _, err := conn.Conn.Write(pg.AppendQuery(nil, "SELECT repeat('x', 1000) FROM generate_series(1, 1000000)")); err != nil {
+	if _, err := pgtest.Hijack(ctxOf(t), t, deaf).Write(pg.AppendQuery(nil, "SELECT repeat('x', 1000) FROM generate_series(1, 1000000)")); err != nil {
 		t.Fatal(err)
 	}
 	r.busy(t, 2)
@@ -308,18 +296,15 @@ func TestClientDiesInItsAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, err := pc.Hijack()
-		if err != nil {
+		conn := pgtest.Hijack(ctxOf(t), t, pc)
+		if _, err := conn.Write(pg.AppendQuery(nil, "SELECT repeat('x', 1000) FROM generate_series(1, 1000000)")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.Conn.Write(pg.AppendQuery(nil, "SELECT repeat('x', 1000) FROM generate_series(1, 1000000)")); err != nil {
+		if _, err := io.CopyN(io.Discard, conn, 1<<20); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.CopyN(io.Discard, h.Conn, 1<<20); err != nil {
-			t.Fatal(err)
-		}
-		h.Conn.(*net.TCPConn).SetLinger(0)
-		h.Conn.Close()
+		conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
 	}
 	pgtest.Eventually(t, patience, func() error {
 		if s := r.server.Stats(); s.Sessions != 0 || s.Clients != 0 {

@@ -80,7 +80,7 @@ func TestStatementTimeout(t *testing.T) {
 				t.Error(err)
 			}
 			// Requests that are sent at one stroke are still several.
-			socket := hijack(t, conn)
+			socket := pgtest.Hijack(ctxOf(t), t, conn.PgConn())
 			socket.Write(pg.AppendTerminate(bytes.Repeat(pg.AppendQuery(nil, "SELECT pg_sleep(0.1)"), 7)))
 			all, err := io.ReadAll(socket)
 			if n := bytes.Count(all, []byte("SELECT 1\x00Z")); n != 7 || err != nil {
@@ -290,20 +290,6 @@ func fate(t *testing.T, conn *pgx.Conn) *pgconn.PgError {
 	return pe
 }
 
-// hijack takes the socket from under a connection.
-func hijack(t *testing.T, conn *pgx.Conn) net.Conn {
-	t.Helper()
-	if err := conn.PgConn().SyncConn(ctxOf(t)); err != nil {
-		t.Fatal(err)
-	}
-	h, err := conn.PgConn().Hijack()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Conn.Close() })
-	return h.Conn
-}
-
 func fateOf(t *testing.T, conn net.Conn) *pg.Error {
 	t.Helper()
 	conn.SetReadDeadline(time.Now().Add(patience))
@@ -404,7 +390,7 @@ func TestIdleInTransactionTimeout(t *testing.T) {
 			}
 		}
 		// A request that no Sync has ended keeps a transaction open too.
-		socket := hijack(t, r.connect(pgx.QueryExecModeExec))
+		socket := pgtest.Hijack(ctxOf(t), t, r.connect(pgx.QueryExecModeExec).PgConn())
 		socket.Write(pg.AppendFlush(pg.AppendExecute(append(pg.AppendParse(nil, "", "INSERT INTO notes VALUES (3, 'x')", nil), 'B', 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0), "", 0)))
 		if e := fateOf(t, socket); e.Code != pg.CodeIdleInTransactionSessionTimeout {
 			t.Errorf("without a Sync: %v", e)

@@ -16,11 +16,8 @@ func TestClientVanishesInTheMiddleOfRows(t *testing.T) {
 	r := newRig(t, rigOptions{poolSize: 1})
 	for range 3 {
 		conn := r.connect(pgx.QueryExecModeSimpleProtocol)
-		hijacked, err := conn.PgConn().Hijack()
-		if err != nil {
-			t.Fatal(err)
-		}
-		socket := hijacked.Conn.(*net.TCPConn)
+		pid := conn.PgConn().PID()
+		socket := pgtest.Hijack(ctxOf(t), t, conn.PgConn()).(*net.TCPConn)
 		if _, err := socket.Write(pg.AppendQuery(nil, "INSERT INTO notes SELECT i, 'x' FROM generate_series(1, 300000) i RETURNING repeat(body, 100)")); err != nil {
 			t.Fatal(err)
 		}
@@ -33,7 +30,7 @@ func TestClientVanishesInTheMiddleOfRows(t *testing.T) {
 		pgtest.Eventually(t, patience, func() error {
 			s := r.server.Snapshot()
 			for _, c := range s.Clients {
-				if c.ID == hijacked.PID {
+				if c.ID == pid {
 					return errors.New("the session is still there")
 				}
 			}
