@@ -68,7 +68,7 @@ func (c *comparison) connect(ctx context.Context) error {
 			samples[t.name] = append(samples[t.name], r)
 		}
 	}
-	c.printf("\nlogin by SCRAM (through haproxy and pgpool: trust), one query, logout; 8 clients\n%-12s %10s %10s %16s\n", "target", "a second", "CPU us", "CPU / pgbouncer")
+	c.printf("\nlogin without a password, one query, logout; 8 clients\n%-12s %10s %10s %16s\n", "target", "a second", "CPU us", "CPU / pgbouncer")
 	for _, t := range c.s.targets {
 		v := samples[t.name]
 		if t.process == nil {
@@ -130,7 +130,7 @@ func (c *comparison) idleOf(ctx context.Context, t *target) (float64, error) {
 		return 0, err
 	}
 	defer all.leave()
-	if err := pause(ctx, 2*time.Second); err != nil {
+	if err := pause(ctx, 5*time.Second); err != nil {
 		return 0, err
 	}
 	after, err := t.process.rss()

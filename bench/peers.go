@@ -69,7 +69,7 @@ func (s *scenario) pgbouncer(context.Context) (*target, error) {
 listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
-auth_type = scram-sha-256
+auth_type = trust
 auth_file = users.txt
 pool_mode = transaction
 default_pool_size = %d

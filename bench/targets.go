@@ -113,6 +113,9 @@ shard = "shard_1"
 [[users]]
 name = %q
 password_env = "BENCH_PASSWORD"
+[[hba]]
+address = "127.0.0.1"
+method = "trust"
 [pool]
 size = %d
 [limits]

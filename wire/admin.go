@@ -147,7 +147,7 @@ func (o *operator) run() {
 }
 
 func (o *operator) greet() {
-	out := o.console.Out
+	out := append(o.console.Out, o.client.Held...)
 	for _, p := range [...][2]string{
 		{"server_version", consoleVersion}, {"server_encoding", "UTF8"}, {"client_encoding", "UTF8"}, {"DateStyle", "ISO, MDY"},
 		{"TimeZone", "UTC"}, {"integer_datetimes", "on"}, {"standard_conforming_strings", "on"}, {"is_superuser", "off"},

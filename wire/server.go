@@ -218,7 +218,7 @@ func (s *Server) serve(conn net.Conn) *session {
 	}()
 	l := s.live.Load() // for the whole of this login
 	pool.KeepAlive(conn, l.Limits.KeepAlive)
-	client, err := pg.Accept(conn, &l.accept)
+	client, err := pg.Accept(quicken(conn), &l.accept)
 	if err != nil {
 		level := slog.LevelInfo
 		if quietly(err) {
@@ -265,7 +265,7 @@ func (s *Server) serve(conn net.Conn) *session {
 // refuse tells an authenticated client why it cannot go on.
 func (s *Server) refuse(client *pg.Client, e *pg.Error) {
 	client.Conn.SetWriteDeadline(time.Now().Add(time.Second))
-	client.Conn.Write(pg.AppendError(nil, e.Fatal()))
+	client.Conn.Write(pg.AppendError(client.Held, e.Fatal()))
 	s.log.Info("client refused", "client", client.Conn.RemoteAddr(), "user", client.User, "database", client.Database, "err", e)
 }
 
@@ -308,6 +308,7 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 		return nil, pg.NewError(pg.CodeTooManyConnections, "sorry, too many clients already")
 	}
 	c.pid, c.id = ses.pid, s.ids.Add(1)
+	c.out = append(c.out, client.Held...)
 	for k, v := range c.params.all() {
 		c.out = pg.AppendParameterStatus(c.out, k, v)
 	}

@@ -77,6 +77,8 @@ type AcceptConfig struct {
 	Timeout time.Duration
 	// MaxMinor is the newest minor version of protocol 3 to agree to: 0, or 2 where BackendKeyData may be long.
 	MaxMinor uint16
+	// Hold leaves AuthenticationOk in Client.Held, to be sent with what the caller says first: one write instead of two.
+	Hold bool
 	// MockSecret makes the salts that unknown users are shown; nil: random, for as long as this AcceptConfig lives. Set
 	// it where known users' salts outlive the process too.
 	MockSecret []byte
@@ -104,6 +106,8 @@ type Client struct {
 	// Shown is what the login has shown of the client's password: good for backends that keep the same of it. Zero with
 	// MethodTrust and MethodCert.
 	Shown Credential
+	// Held is what the client is still to be sent, before all else. See AcceptConfig.Hold.
+	Held []byte
 }
 
 // Accept takes a fresh connection through TLS, startup and authentication, until AuthenticationOk. ParameterStatus,
@@ -306,6 +310,10 @@ func (a *acceptor) authenticate(ctx context.Context) error {
 		return err
 	}
 	a.auth(&pgproto3.AuthenticationOk{})
+	if a.cfg.Hold {
+		a.client.Held = a.out
+		return nil
+	}
 	return a.flush()
 }
 
