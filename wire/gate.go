@@ -87,7 +87,7 @@ func (g *gate) open(p *pause) bool {
 // errHangup ends what is held for a client that is not there any more.
 var errHangup = errors.New("the client is gone")
 
-var errHeldCanceled = &pg.Error{Severity: "ERROR", Code: pg.CodeQueryCanceled, Message: "canceling statement due to user request", Detail: "It was held: the database is paused on this node. Nothing of it was sent."}
+var errWaitCanceled = &pg.Error{Severity: "ERROR", Code: pg.CodeQueryCanceled, Message: "canceling statement due to user request", Detail: "It waited on this node, for a server connection or for the end of a pause. Nothing of it was sent."}
 
 // watchEvery is how often whoever is held looks whether its client is still there.
 const watchEvery = time.Second
@@ -130,18 +130,9 @@ func (s *session) pass(ctx context.Context) bool {
 	if s.gate.enter() == nil {
 		return true
 	}
-	held, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	s.mu.Lock()
-	s.held = cancel
-	s.mu.Unlock()
-	if s.killed.Load() { // by somebody who has not seen that it is held
-		cancel(errKilled.WithSeverity("ERROR"))
-	}
+	held, free := s.hold(ctx)
 	err := s.server.pass(held, s.gate, s.client)
-	s.mu.Lock()
-	s.held = nil
-	s.mu.Unlock()
+	free()
 	if err == nil {
 		return true
 	}

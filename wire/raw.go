@@ -190,10 +190,12 @@ func (s *session) driveServer(fd uintptr) bool {
 }
 
 // writeServerRaw writes what is due to the server. What its socket does not take at once is written in the background,
-// while this goroutine reads: the server may have to write before it has read all of it. False: the connection is lost.
+// while this goroutine reads: the server may have to write before it has read all of it. False: the connection is lost, or the client.
 func (s *session) writeServerRaw(fd int) bool {
 	c := s.core
-	s.heed()
+	if !s.heed() {
+		return false
+	}
 	if err := s.joinWriter(); err != nil {
 		return s.lostRaw(fd, err)
 	}

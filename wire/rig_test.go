@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -36,6 +37,7 @@ type rig struct {
 	pools  *pool.Pools
 	addr   string
 	counts *counts
+	tls    bool
 
 	mu    sync.Mutex
 	stamp uint64
@@ -106,6 +108,7 @@ type rigOptions struct {
 	sleepAfter time.Duration
 	own        bool // pool_mode = "session"
 	buffered   bool // clients are no plain sockets, as with TLS
+	tls        bool // clients speak TLS: dsn says so
 	poolSize   int
 	prepared   int           // see pool.Limits
 	wait       time.Duration // 0: patience
@@ -118,6 +121,8 @@ type rigOptions struct {
 }
 
 const (
+	fakeSystemID = 1000 // of servers that are none
+
 	testUser     = "app"
 	testPassword = "s3cret 'pass' \\ word"
 )
@@ -161,8 +166,8 @@ func newRig(t *testing.T, o rigOptions) *rig {
 			r.announce(rib.Backend{Name: name + "-replica", Shard: name, Region: "fra", Addr: s.replica.Addr(), SystemID: s.primary.SystemID()}, rib.Replica)
 		}
 	}
-	for i, b := range o.backends {
-		b.SystemID = uint64(1000 + i)
+	for _, b := range o.backends {
+		b.SystemID = fakeSystemID
 		names = append(names, b.Shard)
 		own.Shards = append(own.Shards, rib.Shard{Name: b.Shard, SystemID: b.SystemID})
 		r.announce(b, rib.Primary)
@@ -197,6 +202,11 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		Databases: map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1", OwnConnections: o.own}, "other": {Shard: "shard_1"}, "plain": {Shard: "shard_1"}},
 		Limits:    o.limits, MaxFrame: o.maxFrame, StartupTimeout: o.startup,
 		Console: wire.ConsoleConfig{Users: []string{testUser}, Version: "test", Known: []string{testUser}},
+	}
+	if o.tls {
+		pair := pgtest.NewAuthority(t).IssueTo(t, "localhost").TLS(t)
+		cfg := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+		r.tls, r.live.TLS, r.live.RequireTLS = true, func() *tls.Config { return cfg }, true
 	}
 	r.server = wire.NewServer(wire.Config{
 		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools, Guard: guard, Metrics: r.counts, Logger: log, Live: r.live,
@@ -281,7 +291,11 @@ func (r *rig) dsn() string { return r.dsnOf("app") }
 
 func (r *rig) dsnOf(database string) string {
 	host, port, _ := net.SplitHostPort(r.addr)
-	return fmt.Sprintf("host=%s port=%s user=%s password='%s' dbname=%s sslmode=disable", host, port, testUser, `s3cret \'pass\' \\ word`, database)
+	mode := "disable"
+	if r.tls {
+		mode = "require"
+	}
+	return fmt.Sprintf("host=%s port=%s user=%s password='%s' dbname=%s sslmode=%s", host, port, testUser, `s3cret \'pass\' \\ word`, database, mode)
 }
 
 func (r *rig) connect(mode pgx.QueryExecMode) *pgx.Conn {

@@ -42,7 +42,7 @@ type session struct {
 	expired atomic.Uint64             // the turn in which the session has waited for its client for too long
 	asleep  atomic.Bool               // it has no goroutine; see sleep.go
 	drowsy  atomic.Bool               // it may go to sleep
-	cutting atomic.Bool               // a statement that has run too long is being canceled: the next one must not be sent yet
+	cutting atomic.Uint32             // calm, or why no further statement may be sent
 
 	// owned by the sweeper
 	seen sighting
@@ -50,7 +50,7 @@ type session struct {
 	// guarded by mu
 	mu      sync.Mutex
 	running *pool.Conn              // what a CancelRequest would cancel
-	held    context.CancelCauseFunc // or this: the wait for RESUME
+	held    context.CancelCauseFunc // or this: the wait for RESUME, or for a connection
 }
 
 const (
@@ -155,7 +155,10 @@ func (s *session) acquire(ctx context.Context) {
 		s.has.Store(nil)
 		return
 	}
-	conn, err := s.server.pools.Get(ctx, s.core.hop.Backend, s.id, s.core.need.write)
+	conn, err := s.server.pools.Ready(s.core.hop.Backend, s.id, s.core.need.write), error(nil)
+	if conn == nil {
+		conn, err = s.await(ctx)
+	}
 	if err != nil {
 		s.has.Store(nil)
 		s.gate.leave()
@@ -172,6 +175,36 @@ func (s *session) acquire(ctx context.Context) {
 	s.core.acquired(conn)
 }
 
+// await gets a connection that is not there yet. A CancelRequest ends the wait, and so does the end of the client.
+func (s *session) await(ctx context.Context) (*pool.Conn, error) {
+	held, free := s.hold(ctx)
+	defer free()
+	conn, err := s.server.pools.Get(held, s.core.hop.Backend, s.id, s.core.need.write)
+	if err != nil && held.Err() != nil {
+		if err = context.Cause(held); errors.Is(err, errHangup) {
+			s.clientGone()
+		}
+	}
+	return conn, err
+}
+
+// hold returns a context for a wait that others may end: see held. free is to be called after it.
+func (s *session) hold(ctx context.Context) (held context.Context, free func()) {
+	held, cancel := context.WithCancelCause(ctx)
+	s.mu.Lock()
+	s.held = cancel
+	s.mu.Unlock()
+	if s.killed.Load() { // by somebody who has not seen that it waits
+		cancel(errKilled.WithSeverity("ERROR"))
+	}
+	return held, func() {
+		s.mu.Lock()
+		s.held = nil
+		s.mu.Unlock()
+		cancel(nil)
+	}
+}
+
 // release ends the loan of the server connection. A CancelRequest that is being delivered is waited for: it must not hit the
 // next borrower.
 func (s *session) release(clean bool) {
@@ -182,6 +215,9 @@ func (s *session) release(clean bool) {
 	s.has.Store(nil)
 	clean = clean && s.ear == nil
 	if !clean {
+		if s.core.unanswered() {
+			s.abandon(conn)
+		}
 		conn.Discard()
 		if s.ear != nil {
 			<-s.ear.said
@@ -212,7 +248,9 @@ func (s *session) flushServer() bool {
 	if len(c.toServer) == 0 || c.srv == nil {
 		return true
 	}
-	s.heed()
+	if !s.heed() {
+		return false
+	}
 	if err := s.joinWriter(); err != nil {
 		c.serverLost(err)
 		return false
@@ -284,7 +322,7 @@ func (s *session) flushClient() bool {
 	return true
 }
 
-// clientGone: nobody is there to hear the answers. The statement in flight still runs to its end.
+// clientGone: nobody is there to hear the answers. What runs on the server is canceled when its connection is closed: see abandon.
 func (s *session) clientGone() {
 	c := s.core
 	c.closing = true
@@ -355,7 +393,7 @@ func (s *session) cancel(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held != nil {
-		s.held(errHeldCanceled)
+		s.held(errWaitCanceled)
 	}
 	if s.running == nil {
 		return

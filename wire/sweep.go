@@ -40,6 +40,13 @@ func (t Timeouts) shortest() (least time.Duration) {
 	return least
 }
 
+// What cutting says.
+const (
+	calm     uint32 = iota
+	underWay        // a cancel request for an earlier statement may still be under way
+	vanished        // the client was found to be gone
+)
+
 // sweepEvery is how often sessions must be looked at: for their timeouts, and for who may go to sleep.
 func (s *Server) sweepEvery() time.Duration {
 	l := &s.live.Load().Limits
@@ -138,26 +145,45 @@ func (s *session) look(now time.Time, t Timeouts) {
 	case inBlock:
 		limit = t.IdleInTransaction
 	}
-	if limit == 0 || now.Sub(s.seen.since) < limit || now.Before(s.seen.again) {
-		if doing(at.turn)&allDoing == idle && now.Sub(s.seen.since) >= s.server.sleepAfter && !s.seen.sent && s.raw.client != nil {
-			s.seen.sent = true
-			s.drowsy.Store(true)
-			s.wake()
-		}
-		return
-	}
-	if doing(at.turn)&allDoing != busy {
+	took := now.Sub(s.seen.since)
+	over := limit > 0 && took >= limit && !now.Before(s.seen.again)
+	switch {
+	case doing(at.turn)&allDoing == busy:
+		s.lookBusy(at, now, took >= goneAfter && !now.Before(s.seen.again), over)
+	case over:
 		s.seen.again = now.Add(strikeAgain)
 		s.expired.Store(at.turn)
 		s.wake() // it lifts the deadline, and goes if it still waits: see expire
-		return
+	case doing(at.turn)&allDoing == idle && took >= s.server.sleepAfter && !s.seen.sent && s.raw.client != nil:
+		s.seen.sent = true
+		s.drowsy.Store(true)
+		s.wake()
 	}
+}
+
+// lookBusy finds out whether what a session does is for nobody (if it has taken long enough to ask), or has taken too long.
+func (s *session) lookBusy(at moment, now time.Time, ask, over bool) {
+	switch {
+	case at.conn == nil:
+	case at.conn == s.server.queue:
+		if ask && hungUp(s.client) {
+			s.giveUp()
+		}
+	case ask && hungUp(s.client):
+		s.cutLater(at, now, true)
+	case over:
+		s.cutLater(at, now, false)
+	}
+}
+
+// cutLater has the statement of that moment cut, if not too many are at once.
+func (s *session) cutLater(at moment, now time.Time, gone bool) {
 	select {
 	case s.server.cutters <- struct{}{}:
 		s.seen.again = now.Add(strikeAgain)
 		s.server.helpers.Go(func() {
 			defer func() { <-s.server.cutters }()
-			s.cut(at)
+			s.cut(at, gone)
 		})
 	default: // next time
 	}
@@ -166,34 +192,52 @@ func (s *session) look(now time.Time, t Timeouts) {
 // cut cancels the statement that runs in that moment, and no other one. The session says that its next statement begins before it
 // looks at cutting, and here it is the other way round: so one of them sees the other. As with a client's cancel request, mu keeps
 // the connection from its next borrower until the backend has taken the request.
-func (s *session) cut(at moment) {
+func (s *session) cut(at moment, gone bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cutting.Store(true)
-	defer s.cutting.Store(false)
+	before := s.cutting.Swap(underWay)
+	after := calm
+	if gone || before == vanished {
+		after = vanished
+	}
+	defer s.cutting.Store(after)
+	if gone && before == vanished { // it cannot be writing to a client that does not read any more
+		s.client.SetWriteDeadline(longAgo)
+	}
 	if s.running == nil || s.moment() != at {
 		return
 	}
 	ctx, cancel := context.WithTimeout(s.server.ctx, cancelTimeout)
 	defer cancel()
 	if err := s.running.Cancel(ctx); err != nil {
-		s.server.log.Warn("could not cancel a statement that runs for too long", "backend", s.running.Backend.Name, "user", s.id.User, "database", s.id.Database, "err", err)
-		if errors.Is(err, pool.ErrUnheard) { // then nothing else may run there, the session's next statement neither
+		s.server.log.Warn("could not cancel a statement that runs for too long, or for nobody", "backend", s.running.Backend.Name, "user", s.id.User, "database", s.id.Database, "err", err)
+		if gone || errors.Is(err, pool.ErrUnheard) { // then nothing else may run there, the session's next statement neither
 			s.running.Net.SetDeadline(longAgo)
 		}
+		return
+	}
+	if gone {
+		s.server.log.Debug("client gone: its statement is canceled", "client", s.client.RemoteAddr(), "backend", s.running.Backend.Name)
 		return
 	}
 	s.server.refusedBy(RefusedStatement)
 }
 
 // heed waits until a cancel request that was meant for an earlier statement has been delivered. It is called before anything is sent
-// to the server.
-func (s *session) heed() {
-	if s.cutting.Load() {
-		s.mu.Lock() // for as long as the request is under way
-		s.mu.Unlock()
-		s.core.tally.anew()
+// to the server. False: the client was found to be gone, and nothing is to be sent.
+func (s *session) heed() bool {
+	if s.cutting.Load() == calm {
+		return true
 	}
+	s.mu.Lock() // for as long as the request is under way
+	gone := s.cutting.Load() == vanished
+	s.mu.Unlock()
+	s.core.tally.anew()
+	if gone {
+		s.clientGone()
+		s.core.broken = true
+	}
+	return !gone
 }
 
 // expire ends the session if it has waited for its client for too long. It is called when the client has sent nothing.

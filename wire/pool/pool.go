@@ -123,6 +123,23 @@ func (p *Pools) all() []*backendPool {
 	return out
 }
 
+// Ready lends an idle connection to b for id, as Get does. It never waits, and returns nil if there is none: Get may have one then.
+func (p *Pools) Ready(b *rib.Backend, id Identity, sure bool) *Conn {
+	bp, err := p.of(b)
+	if err != nil {
+		return nil
+	}
+	for {
+		bp.mu.Lock()
+		c := bp.popIdle(id)
+		bp.mu.Unlock()
+		if c == nil || c.usable(sure) {
+			return c
+		}
+		c.Discard()
+	}
+}
+
 // Get lends a connection to b for id. With sure, the kernel is asked whether the backend has closed an idle one: for a write,
 // which cannot be sent again. Errors: *ConnectError, *ExhaustedError, ErrClosed, or ctx's.
 func (p *Pools) Get(ctx context.Context, b *rib.Backend, id Identity, sure bool) (*Conn, error) {
