@@ -6,9 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +20,7 @@ import (
 	"rangefinder/wire/pg"
 )
 
-// newGarbageServer accepts anybody, answers SHOW as a server does, and any other Query with answer; then it closes.
+// newGarbageServer accepts anybody, answers SHOW and who it is as a server does, and any other Query with answer; then it closes.
 func newGarbageServer(t *testing.T, answer, ready []byte) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -61,6 +60,13 @@ func newGarbageServer(t *testing.T, answer, ready []byte) string {
 					buf = buf[:0]
 					if strings.HasPrefix(sql, "SELECT pg_catalog.concat") { // what a login asks
 						conn.Write(append(pg.AppendCommandComplete([]byte{'D', 0, 0, 0, 18, 0, 1, 0, 0, 0, 8, '6', ':', 'p', 'u', 'b', 'l', 'i', 'c'}, "SELECT 1"), ready...))
+						continue
+					}
+					if strings.Contains(sql, "pg_control_system") {
+						id := strconv.Itoa(fakeSystemID)
+						row := binary.BigEndian.AppendUint32([]byte{'D'}, uint32(10+len(id)))
+						row = append(binary.BigEndian.AppendUint32(append(row, 0, 1), uint32(len(id))), id...)
+						conn.Write(append(pg.AppendCommandComplete(row, "SELECT 1"), ready...))
 						continue
 					}
 					conn.Write(answer)
@@ -321,32 +327,10 @@ func TestClientDiesInItsAnswer(t *testing.T) {
 
 // A server connection that is reset while its session does nothing is found out by the next write.
 func TestServerResetsAnIdleTransaction(t *testing.T) {
-	var server atomic.Pointer[net.TCPConn]
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	shard := servers(t)[0]
-	var wg sync.WaitGroup
-	wg.Go(func() { // passes bytes on to the real server
-		for {
-			near, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			far, err := net.Dial("tcp", shard.primary.Addr())
-			if err != nil {
-				near.Close()
-				continue
-			}
-			server.Store(near.(*net.TCPConn))
-			wg.Go(func() { io.Copy(far, near); far.Close() })
-			wg.Go(func() { io.Copy(near, far); near.Close() })
-		}
-	})
-	t.Cleanup(func() { ln.Close(); wg.Wait() }) // after the rig's own: its pool holds connections
+	f := newForwarder(t, shard.primary) // before the rig: its pool holds connections
 	r := newRig(t, rigOptions{})
-	b := rib.Backend{Name: "shard_1-primary", Shard: "shard_1", Region: "far", Addr: ln.Addr().String(), SystemID: shard.primary.SystemID()}
+	b := rib.Backend{Name: "shard_1-primary", Shard: "shard_1", Region: "far", Addr: f.addr, SystemID: shard.primary.SystemID()}
 	r.announce(b, rib.Primary)
 	pgtest.Eventually(t, patience, func() error {
 		if hops := r.handle.Load().Slot("shard_1").Candidates().Writes; len(hops) != 1 || hops[0].Backend.Addr != b.Addr {
@@ -362,8 +346,8 @@ func TestServerResetsAnIdleTransaction(t *testing.T) {
 	if _, err := tx.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'x')"); err != nil {
 		t.Fatal(err)
 	}
-	server.Load().SetLinger(0)
-	server.Load().Close()
+	f.last.Load().SetLinger(0)
+	f.last.Load().Close()
 	for range 2 { // the first write may still go into the void, the second cannot
 		if pe := pgErr(t, conn, "INSERT INTO notes VALUES (2, 'x')"); pe.Code != "08006" && pe.Code != "25P02" {
 			t.Errorf("%s %s", pe.Code, pe.Message)

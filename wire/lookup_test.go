@@ -103,10 +103,10 @@ func TestAskStoredOfAStranger(t *testing.T) {
 		script pgtest.Script
 		err    string
 	}{
-		"garbage":               {pgtest.Script{pgtest.Login(), read, pgtest.SendBytes([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")), pgtest.ExpectEOF()}, "backend strange"},
-		"a row without its end": {pgtest.Script{pgtest.Login(), read, pgtest.Send(row("kept", "md5")), pgtest.Close()}, "EOF"},
-		"a row that is none":    {pgtest.Script{pgtest.Login(), read, pgtest.SendBytes([]byte{'D', 0, 0, 0, 6, 0xff, 0xff}), pgtest.ExpectEOF()}, "insufficient data"},
-		"silence":               {pgtest.Script{pgtest.Login(), read, pgtest.Hang()}, "timeout"},
+		"garbage":               {pgtest.Script{pgtest.Login(), pgtest.Identify(fakeSystemID), read, pgtest.SendBytes([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")), pgtest.ExpectEOF()}, "backend strange"},
+		"a row without its end": {pgtest.Script{pgtest.Login(), pgtest.Identify(fakeSystemID), read, pgtest.Send(row("kept", "md5")), pgtest.Close()}, "EOF"},
+		"a row that is none":    {pgtest.Script{pgtest.Login(), pgtest.Identify(fakeSystemID), read, pgtest.SendBytes([]byte{'D', 0, 0, 0, 6, 0xff, 0xff}), pgtest.ExpectEOF()}, "insufficient data"},
+		"silence":               {pgtest.Script{pgtest.Login(), pgtest.Identify(fakeSystemID), read, pgtest.Hang()}, "timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := pgtest.NewFake(t, c.script)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -219,6 +220,21 @@ func Login() Step {
 				return fmt.Errorf("startup: got %T", msg)
 			}
 		}
+	}
+}
+
+// Identify answers who asks for the server's system identifier, as a node does on each new connection.
+func Identify(systemID uint64) Step {
+	return func(c *FakeConn) error {
+		if err := Expect(&pgproto3.Query{String: "SELECT system_identifier FROM pg_catalog.pg_control_system()"})(c); err != nil {
+			return err
+		}
+		return Send(
+			&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("system_identifier"), DataTypeOID: 20, DataTypeSize: 8, TypeModifier: -1}}},
+			&pgproto3.DataRow{Values: [][]byte{strconv.AppendUint(nil, systemID, 10)}},
+			&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")},
+			&pgproto3.ReadyForQuery{TxStatus: 'I'},
+		)(c)
 	}
 }
 

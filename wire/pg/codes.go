@@ -49,6 +49,7 @@ const (
 	// Class 42: statements.
 	CodeSyntaxError           = "42601"
 	CodeUndefinedColumn       = "42703"
+	CodeUndefinedFunction     = "42883"
 	CodeUndefinedObject       = "42704"
 	CodeDatatypeMismatch      = "42804"
 	CodeUndefinedTable        = "42P01"

@@ -56,6 +56,7 @@ type ConnectConfig struct {
 	Database   string      // "" is the user's name
 	Params     []Param     // further startup parameters, such as application_name
 	TLS        *tls.Config // nil: clear text. Set, the backend must speak it
+	SystemID   uint64      // PostgreSQL's system identifier: another server is refused; 0: any is good
 }
 
 // String tells user and database, and never the password.
@@ -82,7 +83,7 @@ type Server struct {
 // MD5 and SCRAM-SHA-256 authentication, over TLS with channel binding where the backend offers it. ctx bounds all of it and should have a deadline.
 //
 // An ErrorResponse comes back as its *Error, alone or wrapped; other errors are ErrNoPassword, ErrWrongKind,
-// ErrOtherVerifier, ErrNoTLS, ErrAuthentication, ctx's or the connection's. conn is closed on every error.
+// ErrOtherVerifier, ErrNoTLS, ErrAuthentication, *OtherServerError, ctx's or the connection's. conn is closed on every error.
 func Connect(ctx context.Context, conn net.Conn, cfg *ConnectConfig) (*Server, error) {
 	done := make(chan struct{})
 	if deadline, ok := ctx.Deadline(); ok {
@@ -161,10 +162,17 @@ func (c *connector) connect() error {
 			return err
 		}
 		ready, err := c.message(typ, body)
-		if ready || err != nil {
+		if err != nil {
 			return err
 		}
+		if ready {
+			break
+		}
 	}
+	if c.cfg.SystemID == 0 {
+		return nil
+	}
+	return c.identify()
 }
 
 func (c *connector) startTLS() error {

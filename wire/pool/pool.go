@@ -395,17 +395,25 @@ func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*
 		ctx, cancel = context.WithTimeout(ctx, bp.cfg.ConnectTimeout)
 		defer cancel()
 	}
+	s, err := bp.login(ctx, b, id)
+	if errors.Is(err, pg.ErrLetGo) { // says nothing of the backend yet
+		s, err = bp.login(ctx, b, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newConn(bp, b, id, s), nil
+}
+
+func (bp *backendPool) login(ctx context.Context, b *rib.Backend, id Identity) (*pg.Server, error) {
 	nc, err := bp.cfg.Dial(ctx, "tcp", b.Addr)
 	if err != nil {
 		return nil, err
 	}
 	KeepAlive(nc, bp.limits.Load().KeepAlive)
-	s, err := pg.Connect(ctx, nc, &pg.ConnectConfig{User: id.User, Credential: bp.cfg.Credential(id), Database: id.Database, TLS: bp.cfg.tls(b.Addr)})
-	if err != nil {
-		nc.Close()
-		return nil, err
-	}
-	return newConn(bp, b, id, s), nil
+	return pg.Connect(ctx, nc, &pg.ConnectConfig{ // which closes it on every error
+		User: id.User, Credential: bp.cfg.Credential(id), Database: id.Database, TLS: bp.cfg.tls(b.Addr), SystemID: b.SystemID,
+	})
 }
 
 func (bp *backendPool) release(c *Conn) {
