@@ -4,6 +4,8 @@
 DEMO_FLAGS ?=
 # Time for each fuzz target of `make fuzz`.
 FUZZTIME ?= 20s
+# Time for `make soak`.
+SOAK ?= 30m
 # Further flags for go test, for example TESTFLAGS='-v -run Session'.
 TESTFLAGS ?=
 # Packages for test, race and check.
@@ -27,7 +29,7 @@ INSTALL = \
 	$$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends$$missing
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race fuzz bench check demo pgxsuite postgres peers drivers compiler clean
+.PHONY: help build test race fuzz bench soak check demo pgxsuite postgres peers drivers compiler clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +55,9 @@ fuzz: compiler ## run every fuzz target for FUZZTIME (20s)
 bench: compiler postgres ## run the benchmarks, and pgbench through a node beside PostgreSQL alone
 	$(GO) test -run '^$$' -bench . -benchmem ./fib ./wire/sqlkey
 	$(GO) run ./bench
+
+soak: compiler postgres ## 1000 clients on a node for SOAK (30m): they query, cancel, die and come back; fails if anything leaks
+	$(GO) run ./bench soak -time $(SOAK)
 
 # What `go run ./bench compare` compares with. What cannot be had is left out of its tables, with a line that says so.
 peers: postgres ## install PgBouncer, HAProxy and Pgpool for go run ./bench compare, if they are missing

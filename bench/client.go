@@ -57,11 +57,9 @@ func fetch(ctx context.Context, addr, sql string, around func(func() error) erro
 	}
 	defer h.Conn.Close()
 	defer context.AfterFunc(ctx, func() { h.Conn.Close() })()
-	query := append(binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(4+len(sql)+1)), sql...)
-	query = append(query, 0)
 	var r result
 	err = around(func() error {
-		if _, err := h.Conn.Write(query); err != nil {
+		if _, err := h.Conn.Write(query(sql)); err != nil {
 			return err
 		}
 		r, err = frames(h.Conn)

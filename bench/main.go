@@ -17,6 +17,7 @@ import (
 const usage = `bench compares a node with what it stands beside.
 
   go run ./bench [flags]          a node and PostgreSQL alone, with pgbench: a minute
+  go run ./bench soak [flags]     1000 clients that query, cancel, die and come back, for half an hour: does anything leak
   go run ./bench compare [flags]  a node, PgBouncer, HAProxy, Pgpool and PostgreSQL alone: throughput, latency, CPU, memory
 
 It starts everything itself, on free ports of loopback and in a temporary folder, and runs the same load against each in
@@ -46,7 +47,17 @@ var (
 )
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	args, compared := os.Args[1:], false
+	if len(args) > 0 && args[0] == "soak" {
+		if err := runSoak(ctx, args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			stop()
+			os.Exit(1)
+		}
+		return
+	}
 	if len(args) > 0 && args[0] == "compare" {
 		args, compared = args[1:], true
 	}
@@ -54,7 +65,6 @@ func main() {
 	if err != nil {
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	run := short
 	if compared {
 		run = compare

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -88,9 +87,9 @@ func (s *scenario) node(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	binary := filepath.Join(dir, "rangefinder")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "rangefinder").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build: %w: %s", err, out)
+	binary, err := build(ctx, dir)
+	if err != nil {
+		return nil, err
 	}
 	ports, err := freePorts(3)
 	if err != nil {
@@ -158,15 +157,7 @@ func (s *scenario) ready(ctx context.Context, p *process, t *target, made bool, 
 		return fmt.Errorf("the node does not become ready: %w", err)
 	}
 	if !made {
-		err := pgtest.Wait(ctx, 200*time.Millisecond, func() error {
-			cmd := exec.CommandContext(ctx, binary, "keyspace", "create", benchDatabase+".pgbench_accounts",
-				"--key", "aid", "--type", "int", "--method", "hash", "--shards", "shard_1,shard_2")
-			cmd.Env = append(os.Environ(), env...)
-			if out, err := cmd.CombinedOutput(); err != nil && !strings.Contains(string(out), "already") {
-				return fmt.Errorf("keyspace create: %w: %s", err, out)
-			}
-			return nil
-		})
+		err := makeKeyspace(ctx, binary, env, "pgbench_accounts", "aid")
 		if err != nil {
 			return err
 		}

@@ -173,6 +173,7 @@ func (c *core) ready() {
 	if status == 'I' {
 		c.endChannels()
 	}
+	c.tally.queries.Add(1)
 	c.out = pg.AppendReady(c.out, status)
 }
 

@@ -12,7 +12,7 @@ import (
 type tally struct {
 	// atomic
 	transactions atomic.Uint64 // that servers have ended
-	queries      atomic.Uint64 // ReadyForQuery messages passed on
+	queries      atomic.Uint64 // requests answered: ReadyForQuery messages, the node's own ones too
 	received     atomic.Uint64 // bytes from the client
 	sent         atomic.Uint64 // bytes to the client
 	asked        atomic.Int64  // when its last statement was planned, in nanoseconds of env.now; 0: none yet
