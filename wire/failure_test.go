@@ -4,17 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgproto3/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
+	"rangefinder/wire"
+	"rangefinder/wire/pg"
 )
 
 // ownShards starts servers for a test that harms them.
@@ -242,4 +247,61 @@ func TestLoginPastASilentBackend(t *testing.T) {
 		return errors.New("the silent backend is not known yet")
 	})
 	r.connect(pgx.QueryExecModeExec)
+}
+
+// A server that sends half a row and closes, or nothing more, takes its client's session along, or only its statement; others go on.
+func TestServerStopsInTheMiddleOfARow(t *testing.T) {
+	half := append(pg.AppendRowDescription(nil, []pg.Field{{Name: "x"}}), 'D', 0, 0, 0x40, 0, 0, 1, 0, 0, 0x3f, 0, 'x')
+	for name, last := range map[string]pgtest.Step{"closes": pgtest.Close(), "resets": pgtest.Reset(), "hangs": pgtest.Hang()} {
+		t.Run(name, func(t *testing.T) {
+			// The first connection is a login's question, or the statement's: each may be asked both.
+			serve := func(c *pgtest.FakeConn) error {
+				for {
+					var sql string
+					if err := pgtest.ExpectThat(func(m pgproto3.FrontendMessage) error {
+						if q, ok := m.(*pgproto3.Query); ok {
+							sql = q.String
+						}
+						return nil
+					})(c); err != nil {
+						return pgtest.Close()(c)
+					}
+					if strings.Contains(sql, "halves") {
+						return pgtest.SendBytes(half)(c)
+					}
+					if err := pgtest.Send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("search_path"), DataTypeOID: 25, DataTypeSize: -1}}}, &pgproto3.DataRow{Values: [][]byte{[]byte("public")}}, &pgproto3.CommandComplete{CommandTag: []byte("SHOW")}, &pgproto3.ReadyForQuery{TxStatus: 'I'})(c); err != nil {
+						return err
+					}
+				}
+			}
+			fake := pgtest.NewFake(t, pgtest.Script{pgtest.Login(), pgtest.Identify(fakeSystemID), serve, last})
+			r := newRig(t, rigOptions{
+				limits:   wire.Limits{Timeouts: wire.Timeouts{Statement: 300 * time.Millisecond}},
+				backends: []rib.Backend{{Name: "b", Shard: "shard_1", Region: "fra", Addr: fake.Addr()}},
+			})
+			other := r.connect(pgx.QueryExecModeSimpleProtocol)
+			conn := pgtest.Hijack(ctxOf(t), t, r.connect(pgx.QueryExecModeSimpleProtocol).PgConn())
+			if _, err := conn.Write(pg.AppendQuery(nil, "SELECT x FROM halves")); err != nil {
+				t.Fatal(err)
+			}
+			if name == "hangs" { // a cancel request is all that can be done for who waits
+				pgtest.Eventually(t, patience, func() error {
+					if fake.Cancels() == 0 {
+						return errors.New("the server was not asked to cancel it")
+					}
+					return nil
+				})
+				conn.Close()
+			} else {
+				conn.SetReadDeadline(time.Now().Add(patience))
+				if _, err := io.ReadAll(conn); err != nil {
+					t.Errorf("it does not end: %v", err)
+				}
+			}
+			r.busy(t, 0)
+			if _, err := other.Exec(ctxOf(t), "SHOW something"); err != nil {
+				t.Errorf("another session: %v", err)
+			}
+		})
+	}
 }

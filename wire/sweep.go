@@ -201,10 +201,12 @@ func (s *session) cut(at moment, gone bool) {
 		after = vanished
 	}
 	defer s.cutting.Store(after)
-	if gone && before == vanished { // it cannot be writing to a client that does not read any more
-		s.client.SetWriteDeadline(longAgo)
-	}
 	if s.running == nil || s.moment() != at {
+		return
+	}
+	if gone && before == vanished { // the server does not heed the request, or the session cannot write to a client that does not read
+		s.client.SetWriteDeadline(longAgo)
+		s.running.Net.SetDeadline(longAgo)
 		return
 	}
 	ctx, cancel := context.WithTimeout(s.server.ctx, cancelTimeout)
