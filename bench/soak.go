@@ -37,6 +37,8 @@ type soak struct {
 	admin   string
 	log     string // file
 
+	unhurried func(context.Context) error // takes the node's statement_timeout away
+
 	// atomic
 	counts         counts
 	disturbedUntil atomic.Int64 // nanoseconds since 1970
@@ -267,11 +269,15 @@ func (s *soak) checkRows(ctx context.Context, soakers []*soaker) {
 			}
 		}
 	}
-	s.printf("increments: %d acknowledged and all there; the fate of %d was not told\n", sum.acknowledged, sum.unknown)
+	s.printf("increments: %d acknowledged; the fate of %d was not told\n", sum.acknowledged, sum.unknown)
 }
 
 // stream sends something large through the node each way and looks at its memory meanwhile.
 func (s *soak) stream(ctx context.Context) {
+	if err := s.unhurried(ctx); err != nil {
+		s.faults.add("reload: " + err.Error())
+		return
+	}
 	for _, x := range []struct {
 		name string
 		move func(context.Context, *pgx.Conn) (int64, error)

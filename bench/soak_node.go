@@ -116,6 +116,10 @@ statement_timeout = "5s"
 		config += fmt.Sprintf("[[backends]]\nname = %q\nshard = %q\naddress = %q\n", server.Name(), server.Name()[:len("shard_1")], server.Addr())
 	}
 	file := filepath.Join(dir, "node.toml")
+	s.unhurried = func(ctx context.Context) error {
+		without := strings.Replace(config, "statement_timeout = \"5s\"\n", "", 1)
+		return errors.Join(os.WriteFile(file, []byte(without), 0o600), s.console(ctx, "RELOAD", func(map[string]any) {}))
+	}
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return err
 	}
