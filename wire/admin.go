@@ -73,6 +73,9 @@ func (s *Server) serveConsole(conn net.Conn, client *pg.Client, l *live) {
 		return
 	}
 	defer func() {
+		if o.console.Failed {
+			lastWords(client.Conn)
+		}
 		client.Conn.Close() // over TLS with a farewell
 		s.mu.Lock()
 		delete(s.operators, o.pid)

@@ -87,6 +87,7 @@ type core struct {
 	explained  bool      // any may have been
 	lis        *channels // nil: nothing was ever listened to
 	closing    bool
+	violated   bool          // it is closing because the client broke the protocol
 	lastWrite  time.Duration // env.now of it; 0: none that reads still have to follow
 
 	// the request in hand
@@ -348,7 +349,7 @@ func (c *core) protocolViolation(err error) {
 		e = pg.NewError(pg.CodeProtocolViolation, err.Error())
 	}
 	c.out = pg.AppendError(c.out, e.Fatal())
-	c.closing, c.broken = true, true
+	c.closing, c.broken, c.violated = true, true, true
 	c.inOff, c.in = 0, c.in[:0]
 	c.wanting = false
 }

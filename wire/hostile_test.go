@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 	"rangefinder/wire"
+	"rangefinder/wire/console"
 	"rangefinder/wire/pg"
 )
 
@@ -358,5 +360,51 @@ func TestServerResetsAnIdleTransaction(t *testing.T) {
 	}
 	if _, err := conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (3, 'x')"); err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+}
+
+// Who breaks the protocol has often sent more than was read. It hears why, and then the end of the stream, not a reset: that may
+// overtake the words, or destroy them where they wait to be read.
+func TestLastWordsBeforeMoreThanWasRead(t *testing.T) {
+	for name, buffered := range map[string]bool{"raw": false, "buffered": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{buffered: buffered})
+			for _, database := range []string{"app", console.Name} {
+				pc, err := pgconn.Connect(ctxOf(t), r.dsnOf(database))
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn := pgtest.Hijack(ctxOf(t), t, pc)
+				conn.SetDeadline(time.Now().Add(patience))
+				// More than the sockets' buffers hold, and more than the node takes for one frame.
+				if _, err := conn.Write(append([]byte{'Q', 0x40, 0, 0, 0}, make([]byte, 20<<20)...)); err != nil {
+					t.Errorf("%s: written: %v", database, err)
+				}
+				last, err := io.ReadAll(conn)
+				if !strings.Contains(string(last), "08P01") || err != nil {
+					t.Errorf("%s: last words %q, %v", database, last, err)
+				}
+			}
+		})
+	}
+}
+
+// A client that goes on for ever after it has broken the protocol is cut off.
+func TestLastWordsToWhoDoesNotListen(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	pc, err := pgconn.Connect(ctxOf(t), r.dsn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := pgtest.Hijack(ctxOf(t), t, pc)
+	conn.SetDeadline(time.Now().Add(patience))
+	if _, err := conn.Write([]byte{'Q', 0x40, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	for chunk := make([]byte, 1<<20); err == nil; {
+		_, err = conn.Write(chunk)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the node reads on and on")
 	}
 }

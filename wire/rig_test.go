@@ -188,7 +188,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		testUser: {Shadow: pg.NewShadow(testUser, testPassword), Credential: pg.Password(testPassword)},
 	}}, nil)
 	r.pools = pool.New(pool.Config{
-		Limits: pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute, Prepared: o.prepared}, ConnectTimeout: patience,
+		Limits:     pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute, Prepared: o.prepared}, ConnectTimeout: patience,
 		Dial:       o.dial,
 		Credential: func(id pool.Identity) pg.Credential { return guard.Credential(id.User, id.Database) },
 		Report: func(backend string, err error) {
@@ -376,5 +376,10 @@ func (l noSockets) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct{ net.Conn }{conn}, nil
+	return noSocket{conn}, nil
 }
+
+// noSocket can be closed in one direction, as TLS can.
+type noSocket struct{ net.Conn }
+
+func (c noSocket) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }

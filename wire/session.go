@@ -89,6 +89,9 @@ func (s *session) over() {
 	s.dropServer()
 	s.server.pools.Leave(s.id)
 	s.unsubscribe()
+	if s.core.violated {
+		lastWords(s.client)
+	}
 	s.client.Close() // over TLS with a farewell, by which the client knows that nothing was cut off
 	s.server.beds.Forget(int32(s.raw.clientFD), s)
 	s.server.mu.Lock()
@@ -98,6 +101,10 @@ func (s *session) over() {
 	s.server.seats.leave(s.id.User, s.id.Database)
 	s.server.gone(s.socket)
 }
+
+// lastWords lets a client hear why its connection is about to be closed, although it is still sending: no longer than a second, and
+// 64 MiB, which is more than the largest message that could be meant well.
+func lastWords(client net.Conn) { pg.Linger(client, time.Second, 64<<20) }
 
 func (s *session) run(ctx context.Context) {
 	for {

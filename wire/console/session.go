@@ -17,8 +17,10 @@ const (
 type Session struct {
 	// Out are the frames for the client. The caller takes them.
 	Out []byte
-	// Closed is set when the client has said goodbye, or sent what is not the protocol.
+	// Closed is set when the client has said goodbye, or the session has failed.
 	Closed bool
+	// Failed is set by Fail, and when the client has sent what is not the protocol.
+	Failed bool
 
 	run        func(Command) (Table, *pg.Error)
 	statements map[string]*prepared
@@ -78,7 +80,7 @@ func (s *Session) Message(typ byte, body []byte) {
 // Fail ends the session with an error.
 func (s *Session) Fail(e *pg.Error) {
 	s.Out = pg.AppendError(s.Out, e.Fatal())
-	s.Closed = true
+	s.Closed, s.Failed = true, true
 }
 
 // query answers a simple Query: each command in its turn, up to the first that fails.

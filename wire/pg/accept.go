@@ -377,7 +377,7 @@ func (a *acceptor) refuse(err error, timeout time.Duration) {
 	hurry := time.AfterFunc(timeout, func() { _ = a.raw.Close() })
 	defer hurry.Stop()
 	if a.mute { // TLS has said why, if it could
-		linger(a.raw, timeout)
+		Linger(a.raw, min(timeout, lingerTimeout), lingerBytes)
 		_ = a.raw.Close()
 		return
 	}
@@ -395,16 +395,17 @@ func (a *acceptor) refuse(err error, timeout time.Duration) {
 	if _, err := a.conn.Write(AppendError(nil, e)); err != nil || e.Code != CodeProtocolViolation {
 		return
 	}
-	linger(a.conn, timeout)
+	Linger(a.conn, min(timeout, lingerTimeout), lingerBytes)
 }
 
-// linger ends the output of a connection that is to be closed. Who broke the protocol has probably sent more than was read.
-// Closed at once, TCP would answer that with a reset, and the client might never see the message: so drain a little, for a moment.
-func linger(conn net.Conn, timeout time.Duration) {
+// Linger ends the output of a connection that is to be closed, and reads on for up to timeout and most bytes, until the other side
+// closes too. Who broke the protocol has probably sent more than was read. Closed at once, TCP would answer that with a reset, and
+// the client might never see the last words.
+func Linger(conn net.Conn, timeout time.Duration, most int64) {
 	if c, ok := conn.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
 		return
 	}
-	if conn.SetReadDeadline(time.Now().Add(min(timeout, lingerTimeout))) == nil {
-		_, _ = io.CopyN(io.Discard, conn, lingerBytes)
+	if conn.SetReadDeadline(time.Now().Add(timeout)) == nil {
+		_, _ = io.CopyN(io.Discard, conn, most)
 	}
 }
