@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"rangefinder/cluster"
 	"rangefinder/fib"
@@ -142,8 +141,8 @@ func (s sink) Withdraw(name string)   { s.n.speaker().Withdraw(name) }
 // buildServer makes the pools and the server that uses them.
 func (n *Node) buildServer() *wire.Server {
 	n.pools = pool.New(pool.Config{
-		Limits: n.cfg().poolLimits(), ConnectTimeout: n.connectTimeout,
-		Dial: n.dialer.DialContext, TLS: n.backendTLS, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
+		Limits: n.cfg().poolLimits(),
+		Dial:   n.dialer.DialContext, TLS: n.backendTLS, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
 		Credential: n.credential, Refused: func(ctx context.Context, id pool.Identity) { n.guard.Refused(ctx, id.User, id.Database) },
 	})
 	n.pools.SetShare(int(n.share.Load()))
@@ -163,6 +162,3 @@ func (n *Node) credential(id pool.Identity) pg.Credential {
 	}
 	return n.guard.Credential(id.User, id.Database)
 }
-
-// connectTimeout bounds a connection to a backend, with authentication. Beyond it another backend is the better answer.
-const connectTimeout = 3 * time.Second

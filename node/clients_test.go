@@ -80,9 +80,8 @@ func startWorld(t *testing.T) *world {
 				cfg.Lab = append(cfg.Lab, Lab{Net: fmt.Sprintf("127.0.%d.0/24", other+1), RTT: Duration{time.Duration(10*(other+region)) * time.Millisecond}})
 			}
 		}
-		n := newNode(t, cfg, clusterEnv())
-		n.connectTimeout = time.Minute // where nothing is out of reach, only a busy machine takes its time
-		n.open(t)
+		cfg.Pool.Connect = Duration{time.Minute} // nothing is out of reach here: a busy machine takes its time
+		n := newNode(t, cfg, clusterEnv()).open(t)
 		w.nodes = append(w.nodes, n)
 		join = []string{w.nodes[0].port().Addr()}
 	}

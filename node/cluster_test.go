@@ -70,6 +70,7 @@ func startCluster(t *testing.T) *testCluster {
 		cfg.Users = []User{{Name: "app", SecretRef: SecretRef{PasswordEnv: "APP_PASSWORD"}}}
 		cfg.Probe.User, cfg.Probe.PasswordEnv = "probe", "PROBE_PASSWORD"
 		cfg.Backends = []Backend{{Name: region + "-db", Shard: fmt.Sprintf("shard_%d", i+1), Address: c.servers[i].Addr()}}
+		cfg.Pool.Connect, cfg.Limits.StartupTimeout = Duration{time.Minute}, Duration{time.Minute} // nothing is out of reach here: a busy machine takes its time
 		n := newNode(t, cfg, clusterEnv()).open(t)
 		c.nodes = append(c.nodes, n)
 		join = []string{c.nodes[0].port().Addr()}

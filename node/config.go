@@ -100,6 +100,8 @@ type Auth struct {
 	SecretRef
 	Query    string   `toml:"query" comment:"$1 is the user's name; it gives one row, of the name and the stored password (a SCRAM-SHA-256 verifier or an MD5 hash), or none. The default needs a superuser; a function of his, SECURITY DEFINER, does for anybody."`
 	Database string   `toml:"database" comment:"Where it runs, on the closest backend of that database's shards. Empty: in the database that the client names."`
+	Connect  Duration `toml:"connect_timeout" comment:"How long a connection may take to be made, authentication included, for a statement or for a login; after it another backend is tried, and this one counts as out of reach for this node."`
+
 	Budget   int      `toml:"budget" comment:"Connections to one backend of the whole cluster, shared out evenly among its nodes, at least one each; probes and listeners for notifications are not counted. A dead node's share comes back after a minute. 0: only size counts."`
 	Lifetime Duration `toml:"lifetime" comment:"How long an answer holds; a login that fails makes it be asked for again after one second."`
 	Timeout  Duration `toml:"timeout" comment:"How long a login waits for the answer."`
@@ -150,6 +152,8 @@ type Pool struct {
 	Size int      `toml:"size" comment:"Connections to one backend, over all users and databases."`
 	Wait Duration `toml:"wait" comment:"How long a statement waits for a free connection before it fails. 0s: it does not wait."`
 	Idle Duration `toml:"idle" comment:"A connection unused for this long is closed. 0s: never."`
+
+	Connect Duration `toml:"connect_timeout" comment:"How long a connection may take to be made, authentication included, for a statement or for a login; after it another backend is tried, and this one counts as out of reach for this node."`
 
 	Budget   int      `toml:"budget" comment:"Connections to one backend of the whole cluster, shared out evenly among its nodes, at least one each; probes and listeners for notifications are not counted. A dead node's share comes back after a minute. 0: only size counts."`
 	Lifetime Duration `toml:"lifetime" comment:"A connection this old is closed once it is free; some up to a fifth earlier, so that not all end at once. 0s: never."`
@@ -204,7 +208,7 @@ func Defaults() Config {
 		Probe:        Probe{Database: "postgres", Interval: Duration{time.Second}, Timeout: Duration{time.Second}, Fall: 3, Rise: 2},
 		TLS:          TLS{MinVersion: "1.2"},
 		BackendTLS:   BackendTLS{Mode: "disable"},
-		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}, Lifetime: Duration{time.Hour}, Prepared: 1000},
+		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}, Connect: Duration{5 * time.Second}, Lifetime: Duration{time.Hour}, Prepared: 1000},
 		KeepAlive:    KeepAlive{Idle: Duration{time.Minute}, Interval: Duration{10 * time.Second}},
 		Limits:       Limits{Clients: 10000, Handshakes: 1000, StartupTimeout: Duration{10 * time.Second}, Frame: Size{64 << 20}},
 	}

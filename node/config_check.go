@@ -267,6 +267,7 @@ func (c *checker) numbers(cfg *Config) {
 	atLeast("probe.fall", cfg.Probe.Fall, 1)
 	atLeast("probe.rise", cfg.Probe.Rise, 1)
 	atLeast("pool.size", cfg.Pool.Size, 1)
+	positive("pool.connect_timeout", cfg.Pool.Connect)
 	atLeast("pool.budget", cfg.Pool.Budget, 0)
 	atLeast("pool.min", cfg.Pool.Min, 0)
 	if cfg.Pool.Min > cfg.Pool.Size {

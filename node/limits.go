@@ -48,7 +48,7 @@ func (cfg *Config) poolLimits() pool.Limits {
 	p := &cfg.Pool
 	return pool.Limits{
 		Size: p.Size, Wait: p.Wait.Duration, Idle: p.Idle.Duration, Lifetime: p.Lifetime.Duration, Min: p.Min, Prepared: p.Prepared,
-		KeepAlive: cfg.keepAlive(),
+		Connect: p.Connect.Duration, KeepAlive: cfg.keepAlive(),
 	}
 }
 

@@ -60,8 +60,6 @@ type Node struct {
 	metrics *metrics
 	guard   *auth.Guard // its policy is what a reload replaces
 
-	connectTimeout time.Duration // connectTimeout, but in tests on a busy machine
-
 	// constant once Open has returned; made in this order, closed in the opposite one
 	dir       *dataDir
 	httpLn    net.Listener
@@ -150,7 +148,7 @@ func New(cfg Config, o Options) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		log: o.Logger, level: o.Level, options: o, connectTimeout: connectTimeout,
+		log: o.Logger, level: o.Level, options: o,
 		pulls: make(chan pullFrom, 1), cancels: make(chan struct{}, maxCancels), failed: make(chan struct{}), retired: make(chan struct{}), contacted: make(chan struct{}),
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}

@@ -350,8 +350,8 @@ join = ["127.0.0.1:1"]`, `http = 0`, `http = 18080`, `level = "debug"`, "level =
 
 // testReloadNumbers: bounds of clients, pools and messages.
 func testReloadNumbers(t *testing.T, f *fileNode) {
-	f.change(t, `size = 5`, "size = 1\nwait = \"50ms\"\n[limits]\nclients = 3\nframe = \"1KiB\"", `drain_timeout = "2s"`, `drain_timeout = "3s"`, `interval = "100ms"`, `interval = "90ms"`)
-	if got, want := changes(f.reload(t).Changed), []string{"drain_timeout: 2s -> 3s", "probe.interval: 100ms -> 90ms", "pool.size: 5 -> 1", "pool.wait: 5s -> 50ms", "limits.clients: 10000 -> 3", "limits.frame: 64MiB -> 1KiB"}; !reflect.DeepEqual(got, want) {
+	f.change(t, `size = 5`, "size = 1\nwait = \"50ms\"\nconnect_timeout = \"20s\"\n[limits]\nclients = 3\nframe = \"1KiB\"", `drain_timeout = "2s"`, `drain_timeout = "3s"`, `interval = "100ms"`, `interval = "90ms"`)
+	if got, want := changes(f.reload(t).Changed), []string{"drain_timeout: 2s -> 3s", "probe.interval: 100ms -> 90ms", "pool.size: 5 -> 1", "pool.wait: 5s -> 50ms", "pool.connect_timeout: 5s -> 20s", "limits.clients: 10000 -> 3", "limits.frame: 64MiB -> 1KiB"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("%q", got)
 	}
 	pgtest.Eventually(t, 5*time.Second, func() error {

@@ -46,13 +46,14 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 	}
 	var last error
 	hops := slot.Candidates().Reads
+	end := time.Now().Add(l.StartupTimeout)
 	for i := range hops {
 		// A backend that does not answer at all must leave time for the others.
-		now, err := s.askFresh(ctx, l.StartupTimeout/time.Duration(len(hops)), hops[i].Backend, id)
+		now, err := s.askFresh(ctx, time.Until(end)/time.Duration(len(hops)-i), hops[i].Backend, id)
 		if err == nil && f != nil && f.defaults != now.defaults {
 			// Connections take them when they are made: those that there are have the old ones.
 			s.pools.Reconnect(id.Database)
-			now, err = s.askFresh(ctx, l.StartupTimeout/time.Duration(len(hops)), hops[i].Backend, id)
+			now, err = s.askFresh(ctx, time.Until(end)/time.Duration(len(hops)-i), hops[i].Backend, id)
 		}
 		if err == nil {
 			s.mu.Lock()

@@ -188,7 +188,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		testUser: {Shadow: pg.NewShadow(testUser, testPassword), Credential: pg.Password(testPassword)},
 	}}, nil)
 	r.pools = pool.New(pool.Config{
-		Limits:     pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute, Prepared: o.prepared}, ConnectTimeout: patience,
+		Limits:     pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute, Prepared: o.prepared, Connect: patience},
 		Dial:       o.dial,
 		Credential: func(id pool.Identity) pg.Credential { return guard.Credential(id.User, id.Database) },
 		Report: func(backend string, err error) {

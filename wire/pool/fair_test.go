@@ -42,7 +42,8 @@ func pipeDial(before func(ctx context.Context) error) pool.Dialer {
 }
 
 func newPools(dial pool.Dialer, l pool.Limits) *pool.Pools {
-	return pool.New(pool.Config{Limits: l, ConnectTimeout: 5 * time.Second, Dial: dial, Credential: func(pool.Identity) pg.Credential { return pg.Credential{} }})
+	l.Connect = 5 * time.Second
+	return pool.New(pool.Config{Limits: l, Dial: dial, Credential: func(pool.Identity) pg.Credential { return pg.Credential{} }})
 }
 
 var memory = &rib.Backend{Name: "b", Shard: "s", Addr: "memory:1"}

@@ -10,6 +10,8 @@ type Limits struct {
 	Size int           // server connections to one backend, all users and databases together
 	Wait time.Duration // how long a session waits for one of them, from now on; 0: it does not
 	Idle time.Duration // an idle connection is closed after this; 0: never
+	// Connect bounds the making of one, authentication included; 0: no limit.
+	Connect time.Duration
 
 	Lifetime  time.Duration // a connection is closed when it is free and this old, or up to a fifth less; 0: never
 	Min       int           // connections that are kept ready for each user and database with sessions, at the backends they have used

@@ -25,7 +25,7 @@ func TestRefusedLogin(t *testing.T) {
 	var p *pool.Pools
 	var reported, told atomic.Int32
 	p = pool.New(pool.Config{
-		Limits: pool.Limits{Size: 1, Wait: 5 * time.Second}, ConnectTimeout: 5 * time.Second, Dial: new(net.Dialer).DialContext,
+		Limits: pool.Limits{Size: 1, Wait: 5 * time.Second, Connect: 5 * time.Second}, Dial: new(net.Dialer).DialContext,
 		Credential: func(pool.Identity) pg.Credential { return pg.Credential{} },
 		Report:     func(string, error) { reported.Add(1) },
 		Refused: func(ctx context.Context, id pool.Identity) {

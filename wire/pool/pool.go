@@ -20,14 +20,13 @@ type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // Config is what the pools of a node need.
 type Config struct {
-	Limits         Limits        // until the first SetLimits
-	ConnectTimeout time.Duration // to connect and authenticate
-	Dial           Dialer
-	TLS            func(addr string) *tls.Config   // of connections and cancel requests to that backend; nil, or if it returns nil: clear text
-	Credential     func(Identity) pg.Credential    // what a backend is shown; zero: nothing, which is enough for one that trusts this node
-	Refused        func(context.Context, Identity) // a backend did not take what it was shown, or asked for more; nil: nobody is told
-	Report         func(backend string, err error) // a backend could not be reached: this node's own evidence
-	Logger         *slog.Logger
+	Limits     Limits // until the first SetLimits
+	Dial       Dialer
+	TLS        func(addr string) *tls.Config   // of connections and cancel requests to that backend; nil, or if it returns nil: clear text
+	Credential func(Identity) pg.Credential    // what a backend is shown; zero: nothing, which is enough for one that trusts this node
+	Refused    func(context.Context, Identity) // a backend did not take what it was shown, or asked for more; nil: nobody is told
+	Report     func(backend string, err error) // a backend could not be reached: this node's own evidence
+	Logger     *slog.Logger
 }
 
 func (c *Config) tls(addr string) *tls.Config {
@@ -390,9 +389,9 @@ func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity,
 }
 
 func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
-	if bp.cfg.ConnectTimeout > 0 {
+	if limit := bp.limits.Load().Connect; limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, bp.cfg.ConnectTimeout)
+		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
 	s, err := bp.login(ctx, b, id)

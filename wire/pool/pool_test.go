@@ -89,7 +89,7 @@ type rig struct {
 func newRig(t *testing.T, be *backend, size int, wait time.Duration) *rig {
 	r := &rig{b: &rib.Backend{Name: "b", Shard: "s", Addr: be.ln.Addr().String()}}
 	r.Pools = pool.New(pool.Config{
-		Limits: pool.Limits{Size: size, Wait: wait}, ConnectTimeout: 5 * time.Second, Dial: new(net.Dialer).DialContext,
+		Limits: pool.Limits{Size: size, Wait: wait, Connect: 5 * time.Second}, Dial: new(net.Dialer).DialContext,
 		Credential: func(pool.Identity) pg.Credential { return pg.Credential{} },
 		Report:     func(string, error) { r.reported.Add(1) },
 	})
@@ -267,7 +267,7 @@ func TestUnheardCancel(t *testing.T) {
 	r := &rig{b: &rib.Backend{Name: "b", Shard: "s", Addr: be.ln.Addr().String()}}
 	var other net.Conn
 	r.Pools = pool.New(pool.Config{
-		Limits: pool.Limits{Size: 1, Wait: time.Second}, ConnectTimeout: 5 * time.Second,
+		Limits: pool.Limits{Size: 1, Wait: time.Second, Connect: 5 * time.Second},
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if deaf.Load() { // taken by nobody
 				var near net.Conn
@@ -294,5 +294,28 @@ func TestUnheardCancel(t *testing.T) {
 		t.Error("it was lent again")
 	} else {
 		again.Release()
+	}
+}
+
+// Who cannot be connected to in time is out of reach; how long that may take can be changed.
+func TestConnectLimit(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, and nothing ever comes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	r := &rig{b: &rib.Backend{Name: "b", Shard: "s", Addr: silent.Addr().String()}}
+	l := pool.Limits{Size: 1, Wait: time.Minute, Connect: time.Hour}
+	r.Pools = pool.New(pool.Config{
+		Limits: l, Dial: new(net.Dialer).DialContext, Credential: func(pool.Identity) pg.Credential { return pg.Credential{} },
+		Report: func(string, error) { r.reported.Add(1) },
+	})
+	defer r.Close()
+	l.Connect = 20 * time.Millisecond
+	r.SetLimits(l)
+	_, err = r.Get(t.Context(), r.b, pool.Identity{User: "u", Database: "d"}, false)
+	var ce *pool.ConnectError
+	if !errors.As(err, &ce) || !ce.Elsewhere() || !errors.Is(ce, context.DeadlineExceeded) || r.reported.Load() != 1 {
+		t.Errorf("%v, reported %d times", err, r.reported.Load())
 	}
 }

@@ -52,7 +52,7 @@ func tlsPools(t *testing.T, s *pgtest.Server, dial pool.Dialer, roots *x509.Cert
 	t.Helper()
 	r := &rig{b: &rib.Backend{Name: "b", Shard: "s", Addr: s.Addr()}}
 	r.Pools = pool.New(pool.Config{
-		Limits: pool.Limits{Size: 4, Wait: time.Second}, ConnectTimeout: 10 * time.Second, Dial: dial,
+		Limits: pool.Limits{Size: 4, Wait: time.Second, Connect: 10 * time.Second}, Dial: dial,
 		TLS: func(addr string) *tls.Config {
 			if addr != s.Addr() {
 				t.Errorf("asked for %s", addr)
