@@ -60,7 +60,6 @@ type core struct {
 	inOff    int
 	out      []byte   // for the client
 	toServer []byte   // for the server connection
-	srvIn    []byte   // from the server, the start of a frame that is not whole yet
 	held     *buffers // that in, out, toServer and batch began as; nil while they are the core's own
 	passing  int      // bytes still to come of a server frame that is passed on unseen
 	passHide bool     // or not even passed on
@@ -91,35 +90,21 @@ type core struct {
 	lastWrite  time.Duration // env.now of it; 0: none that reads still have to follow
 
 	// the request in hand
-	came      time.Duration // env.now of it
-	table     *fib.Table
-	kind      byte // 'Q', 'F', or 'S' for a segment of the extended protocol
-	frame     []byte
-	plan      *sqlkey.Plan
-	batch     []byte
-	ops       []op
-	bind      pg.Bind
-	args      bindArgs
-	keyBuf    rib.Key
-	values    sqlkey.Constants // of the Query in hand
-	ahead     *pg.Error        // what is wrong with the request, found before it is sent; see lookAhead
-	uses      []use            // what its text names
-	completed int              // how many of its statements the server has carried out, if it names any
-	seg       segment
-	changes   int  // of the registry, before the message that is being sent; see op
-	skip      bool // discard extended messages up to the next Sync: one of them failed
-	need      need
-	hops      []fib.NextHop
-	first     int
-	tried     int
-	wanting   bool
-	hop       *fib.NextHop
-	lastErr   error
-	outMark   int  // length of out when the request was dispatched
-	silent    bool // nothing has come from the server since the request was sent
-	flushed   bool // bytes of the answer have left for the client
-	redo      bool // the replica cannot do it: run it again on the primary once its answer is read
-	retrying  bool // the backend died: run it again on the next candidate
+	*inHand
+	came     time.Duration // env.now of it
+	kind     byte          // 'Q', 'F', or 'S' for a segment of the extended protocol
+	batch    []byte
+	ahead    *pg.Error // what is wrong with the request, found before it is sent; see lookAhead
+	skip     bool      // discard extended messages up to the next Sync: one of them failed
+	first    int
+	tried    int
+	wanting  bool
+	lastErr  error
+	outMark  int  // length of out when the request was dispatched
+	silent   bool // nothing has come from the server since the request was sent
+	flushed  bool // bytes of the answer have left for the client
+	redo     bool // the replica cannot do it: run it again on the primary once its answer is read
+	retrying bool // the backend died: run it again on the next candidate
 
 	// the server connection
 	srv        *pool.Conn
@@ -131,9 +116,7 @@ type core struct {
 	asks       string // why the server is to be asked what remains once the transaction is over; "": it need not be
 	status     byte   // of the last ReadyForQuery
 	scratch    bool   // a block is open there for one statement only; the client's own is still open nowhere
-	expect     []expectation
-	expectOff  int
-	serverOpen bool // extended messages were sent and no Sync yet
+	serverOpen bool   // extended messages were sent and no Sync yet
 	copyIn     bool
 	copied     bool // the request in hand is or was a COPY FROM
 	copyExt    bool
@@ -142,11 +125,33 @@ type core struct {
 	worn       bool // the same, once it is idle: what is prepared there is out of date
 	notified   bool // the transaction has sent notifications
 	fatal      *pg.Error
-	lastTag    []byte // of the last command; an error's is ROLLBACK
+}
+
+// inHand is the part of a core that nothing of is kept between two requests. A session that sleeps has none.
+type inHand struct {
+	table     *fib.Table
+	frame     []byte
+	plan      *sqlkey.Plan
+	ops       []op
+	bind      pg.Bind
+	args      bindArgs
+	keyBuf    rib.Key
+	values    sqlkey.Constants // of the Query in hand
+	uses      []use            // what its text names
+	completed int              // how many of its statements the server has carried out, if it names any
+	seg       segment
+	hops      []fib.NextHop
+	hop       *fib.NextHop
+	expect    []expectation
+	expectOff int
+	lastTag   []byte // of the last command; an error's is ROLLBACK
+	srvIn     []byte // from the server, the start of a frame that is not whole yet
+	need      need
+	changes   int // of the registry, before the message that is being sent; see op
 }
 
 func newCore(e *env, user, db string) *core {
-	return &core{env: e, user: user, db: db, status: 'I'}
+	return &core{env: e, user: user, db: db, status: 'I', inHand: new(inHand)}
 }
 
 // next says what the transport must do next.

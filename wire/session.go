@@ -81,6 +81,9 @@ func (s *session) goOn() {
 		s.run(s.server.ctx)
 		return
 	}
+	if s.core.inHand == nil {
+		s.core.inHand = new(inHand)
+	}
 	asleep = s.runRaw()
 }
 

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"rangefinder/wire/epoll"
-	"rangefinder/wire/pg"
-	"rangefinder/wire/sqlkey"
 )
 
 // A session whose client has said nothing for a while sleeps: it gives up its goroutine, whose stack is more than all else that it
@@ -39,22 +37,29 @@ func (s *session) sleeps() bool {
 	c.strip()
 	s.asleep.Store(true)
 	if s.server.beds.Await(s.raw.client, epoll.Input, s) < 0 {
-		return !s.asleep.CompareAndSwap(true, false)
+		return !s.stays()
 	}
 	s.server.dozed.Add(1)
 	// Who had something for it before it slept, and so did not wake it, has left a mark.
 	if s.server.draining.Load() || s.killed.Load() || s.server.ctx.Err() != nil || b != nil && b.full.Load() || s.expired.Load() == c.tally.turn.Load() {
-		return !s.asleep.CompareAndSwap(true, false)
+		return !s.stays()
 	}
+	return true
+}
+
+// stays takes the session back that was about to sleep, unless another goroutine has it already.
+func (s *session) stays() bool {
+	if !s.asleep.CompareAndSwap(true, false) {
+		return false
+	}
+	s.core.inHand = new(inHand)
 	return true
 }
 
 // strip drops what only a request needs.
 func (c *core) strip() {
-	c.in, c.inOff, c.out, c.toServer, c.srvIn, c.batch = nil, 0, nil, nil, nil, nil
-	c.ops, c.uses, c.expect, c.expectOff, c.seg = nil, nil, nil, 0, segment{}
-	c.frame, c.plan, c.keyBuf, c.lastTag, c.hops, c.hop, c.table = nil, nil, nil, nil, nil, nil, nil
-	c.bind, c.args, c.values = pg.Bind{}, bindArgs{}, sqlkey.Constants{}
+	c.in, c.inOff, c.out, c.toServer, c.batch = nil, 0, nil, nil, nil
+	c.inHand = nil
 }
 
 // relief gives memory that sleeping sessions have left back to the operating system. Go would take minutes to.
