@@ -117,6 +117,15 @@ func (w *sharing) set(name string, share int) {
 	w.most = max(w.most, sum)
 }
 
+// atWorst returns the largest sum of shares since it was last asked.
+func (w *sharing) atWorst() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	most := w.most
+	w.most = 0
+	return most
+}
+
 // end stops a node: with a goodbye, when its connections are closed before; or not, and then they are gone with the process.
 func (w *sharing) end(name string, goodbye bool) {
 	w.mu.Lock()
@@ -169,16 +178,16 @@ func TestSharesOfACluster(t *testing.T) {
 		w.become(map[string]int{"a": 5, "b": 5}, 10*time.Second)
 		w.start("c", 0, "b")
 		w.become(map[string]int{"a": 4, "b": 3, "c": 3}, 10*time.Second)
-		if w.most > 10 {
-			t.Errorf("while nodes joined, the shares came to %d", w.most)
+		if most := w.atWorst(); most > 10 {
+			t.Errorf("while nodes joined, the shares came to %d", most)
 		}
 
 		w.end("b", true)
 		w.become(map[string]int{"a": 5, "c": 5}, 10*time.Second)
 		w.start("b", 2, "a")
 		w.become(map[string]int{"a": 4, "b": 3, "c": 3}, 10*time.Second)
-		if w.most > 10 {
-			t.Errorf("when a node had said goodbye and come back, the shares came to %d", w.most)
+		if most := w.atWorst(); most > 10 {
+			t.Errorf("when a node had said goodbye and come back, the shares came to %d", most)
 		}
 
 		// A dead node's share is kept for it: it may be behind a cut, with its connections in use.
@@ -189,8 +198,8 @@ func TestSharesOfACluster(t *testing.T) {
 		}
 		w.start("c", 2, "a")
 		w.become(map[string]int{"a": 4, "b": 3, "c": 3}, 10*time.Second)
-		if w.most > 10 {
-			t.Errorf("when a node had died and come back, the shares came to %d", w.most)
+		if most := w.atWorst(); most > 10 {
+			t.Errorf("when a node had died and come back, the shares came to %d", most)
 		}
 
 		// A short cut changes nothing; a long one gives each side the whole, which only the backend can then bound; and it heals.
@@ -200,15 +209,15 @@ func TestSharesOfACluster(t *testing.T) {
 		w.become(map[string]int{"a": 5, "b": 5, "c": 10}, 2*time.Minute)
 		w.net.Rejoin("c")
 		w.become(map[string]int{"a": 4, "b": 3, "c": 3}, time.Minute)
-		w.most = 0
+		w.atWorst()
 
 		// One that restarts while it is cut off takes no more than it had.
 		w.net.Isolate("b")
 		w.end("b", false)
 		w.start("b", 2, "")
 		<-time.After(50 * time.Second)
-		if w.most > 10 {
-			t.Errorf("after a restart behind a cut, the shares came to %d", w.most)
+		if most := w.atWorst(); most > 10 {
+			t.Errorf("after a restart behind a cut, the shares came to %d", most)
 		}
 	})
 }
