@@ -100,9 +100,6 @@ type Auth struct {
 	SecretRef
 	Query    string   `toml:"query" comment:"$1 is the user's name; it gives one row, of the name and the stored password (a SCRAM-SHA-256 verifier or an MD5 hash), or none. The default needs a superuser; a function of his, SECURITY DEFINER, does for anybody."`
 	Database string   `toml:"database" comment:"Where it runs, on the closest backend of that database's shards. Empty: in the database that the client names."`
-	Connect  Duration `toml:"connect_timeout" comment:"How long a connection may take to be made, authentication included, for a statement or for a login; after it another backend is tried, and this one counts as out of reach for this node."`
-
-	Budget   int      `toml:"budget" comment:"Connections to one backend of the whole cluster, shared out evenly among its nodes, at least one each; probes and listeners for notifications are not counted. A dead node's share comes back after a minute. 0: only size counts."`
 	Lifetime Duration `toml:"lifetime" comment:"How long an answer holds; a login that fails makes it be asked for again after one second."`
 	Timeout  Duration `toml:"timeout" comment:"How long a login waits for the answer."`
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,16 +59,12 @@ func TestProcessorsAreGiven(t *testing.T) {
 		cancel()
 		<-done
 	}()
-	stop := make(chan struct{})
-	defer close(stop)
+	var stop atomic.Bool
+	defer stop.Store(true)
 	for range 2 * most {
 		go func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for spinning := true; spinning; {
+				spinning = !stop.Load()
 			}
 		}()
 	}

@@ -31,33 +31,39 @@ type setting struct {
 }
 
 func (s settings) with(x setting) settings {
-	s.local = slices.DeleteFunc(slices.Clone(s.local), func(l setting) bool { return l.name == x.name })
 	list := make([]setting, 0, len(s.list)+1)
 	for _, old := range s.list {
 		if old.name != x.name {
 			list = append(list, old)
 		}
 	}
-	return s.anew(append(list, x)) // last: a later SET may depend on an earlier one (role, session authorization)
+	next := s.anew(append(list, x)) // last: a later SET may depend on an earlier one (role, session authorization)
+	next.local = s.localWithout(x.name)
+	return next
 }
 
 func (s settings) without(name string) settings {
-	s.local = slices.DeleteFunc(slices.Clone(s.local), func(l setting) bool { return l.name == name })
 	list := make([]setting, 0, len(s.list))
 	for _, x := range s.list {
 		if x.name != name {
 			list = append(list, x)
 		}
 	}
-	return s.anew(list)
+	next := s.anew(list)
+	next.local = s.localWithout(name)
+	return next
 }
 
-// anew returns the settings with another list. Those of the transaction stay, but for the one that has just been set.
+// localWithout returns the transaction's own settings but for one, which has been set for longer than the transaction.
+func (s settings) localWithout(name string) []setting {
+	return slices.DeleteFunc(slices.Clone(s.local), func(l setting) bool { return l.name == name })
+}
+
+// anew returns the settings with another list. Those of the transaction stay.
 func (s settings) anew(list []setting) settings {
-	local := s.local
-	s = fromList(list)
-	s.local = local
-	return s
+	next := fromList(list)
+	next.local = s.local
+	return next
 }
 
 func (s settings) get(name string) (setting, bool) {
@@ -246,13 +252,7 @@ func (s settings) withLocal(x setting) settings {
 	if !movesNames(x.name) {
 		return s
 	}
-	local := make([]setting, 0, len(s.local)+1)
-	for _, old := range s.local {
-		if old.name != x.name {
-			local = append(local, old)
-		}
-	}
-	s.local = append(local, x)
+	s.local = append(s.localWithout(x.name), x)
 	return s
 }
 
