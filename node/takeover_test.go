@@ -93,7 +93,7 @@ func startLoad(t *testing.T, insert string, dsns ...string) *load {
 func (l *load) more(t *testing.T, n int64) {
 	t.Helper()
 	logins, statements := l.logins.Load(), l.statements.Load()
-	pgtest.Eventually(t, 30*time.Second, func() error {
+	pgtest.Eventually(t, 2*time.Minute, func() error {
 		if err := l.failed.Load(); err != nil {
 			t.Fatalf("a client failed: %v", *err)
 		}
