@@ -45,7 +45,7 @@ func (c *comparison) routing(context.Context) error {
 	}
 	handle := new(fib.Handle)
 	handle.Store(compiled)
-	catalog := sqlkey.NewCatalog(&owners, map[string]sqlkey.DatabaseRule{benchDatabase: {Shard: "shard_1"}})
+	catalog := sqlkey.NewCatalog(&owners, map[string]sqlkey.DatabaseRule{benchDatabase: {Shard: "shard_1"}}, nil)
 	planner := sqlkey.NewPlanner(sqlkey.PlannerConfig{})
 	env := sqlkey.Env{Database: benchDatabase, User: benchUser, Encoding: "UTF8"}
 

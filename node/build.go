@@ -149,10 +149,12 @@ func (n *Node) buildServer() *wire.Server {
 	n.pools.Open()
 	n.opened("pools", func() error { n.pools.Close(); return nil })
 	n.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
-	return wire.NewServer(wire.Config{
+	server := wire.NewServer(wire.Config{
 		FIB: n.fib, Planner: n.planner, Pools: n.pools, Guard: n.guard, Node: n.state.Node, ForwardCancel: n.forwardCancel,
 		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Live: n.serverLive(n.setup.Load()),
 	})
+	server.SetDependents(n.dependents.get())
+	return server
 }
 
 // credential is what a backend is shown.

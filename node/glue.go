@@ -58,6 +58,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.beliefsLoop(ctx) })
 	wg.Go(func() { n.alarmsLoop(ctx) })
 	wg.Go(func() { n.budgetLoop(ctx) })
+	wg.Go(func() { n.dependentsLoop(ctx) })
 	wg.Go(func() { n.peersLoop(ctx) })
 	wg.Go(func() {
 		if err := calls.Serve(apiCalls); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {

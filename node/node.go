@@ -97,6 +97,8 @@ type Node struct {
 
 	keeper *shareKeeper // owned by budgetLoop
 
+	dependents dependents // has a guard of its own
+
 	reloading     sync.Mutex // held by the one reload, or the handover
 	contactedOnce sync.Once
 	retireOnce    sync.Once
@@ -178,7 +180,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.waits("starting")
 	n.warn()
 	for _, step := range []func(context.Context) error{
-		n.takeOver, n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.startLoops, n.awaitOwnership, n.awaitBeliefs, n.openServer, n.openHandover,
+		n.takeOver, n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.startLoops, n.awaitOwnership, n.awaitBeliefs, n.awaitDependents, n.openServer, n.openHandover,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err

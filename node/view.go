@@ -229,6 +229,7 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 		list = append(list, a)
 	}
 	n.mu.Unlock()
+	list = append(list, n.dependents.alarms()...)
 	for _, slot := range n.fib.Load().Slots() {
 		if c := slot.Candidates(); c.SplitBrain || len(c.Writes) == 0 {
 			list = append(list, "no writes: "+c.WritesReason)

@@ -60,7 +60,7 @@ func testEnv(t testing.TB) *env {
 	handle := new(fib.Handle)
 	handle.Store(compiled)
 	rules := map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1"}}
-	catalog := sqlkey.NewCatalog(own, rules)
+	catalog := sqlkey.NewCatalog(own, rules, nil)
 	clock := time.Duration(0)
 	return &env{
 		fib: handle, planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), metrics: noMetrics{},

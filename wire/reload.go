@@ -28,6 +28,8 @@ type live struct {
 	accept pg.AcceptConfig
 	env    env
 	rules  map[string]sqlkey.DatabaseRule // Databases, and the removed ones: sessions may still be on them
+
+	dependents map[string][]sqlkey.Dependent // see SetDependents
 }
 
 // Reload puts another configuration in force: for every login from now on, and for statements as far as databases are
@@ -45,7 +47,7 @@ func (s *Server) Reload(next Live) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.live.Load(); old != nil {
-		l.rules = maps.Clone(old.rules)
+		l.rules, l.dependents = maps.Clone(old.rules), old.dependents
 	}
 	maps.Copy(l.rules, next.Databases)
 	for name := range l.rules {
@@ -62,6 +64,16 @@ func (s *Server) Reload(next Live) {
 	default:
 	}
 	clear(s.fresh) // whom backends let in may have changed with a password
+}
+
+// SetDependents says which relations depend on sharded tables, by database: statements that name them are refused from now on. The map
+// is kept, and must not be changed any more.
+func (s *Server) SetDependents(dependents map[string][]sqlkey.Dependent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := *s.live.Load()
+	next.dependents = dependents
+	s.live.Store(&next) // a statement looks at one pointer, not at two
 }
 
 // gateOf returns the gate of a database that is configured, or was.

@@ -134,7 +134,7 @@ func (s *Server) catalogFor(t *fib.Table) *sqlkey.Catalog {
 	if c := s.catalog.Load(); c != nil && c.ownership == o && c.live == l {
 		return c.catalog
 	}
-	c := &catalogOf{o, l, sqlkey.NewCatalog(o, l.rules)}
+	c := &catalogOf{o, l, sqlkey.NewCatalog(o, l.rules, l.dependents)}
 	s.catalog.Store(c)
 	return c.catalog
 }

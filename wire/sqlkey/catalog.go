@@ -41,15 +41,20 @@ type database struct {
 	tables    map[tableName]*table
 	byName    map[string][]*table // unqualified
 	shards    []string
+
+	dependents map[tableName]*table
 }
 
 type tableName struct{ schema, name string }
 
-// table is a table that has a key.
+// table is a table that has a key, or a Dependent of one.
 type table struct {
 	tableName
 	columns  []string
 	keyspace *keyspace
+
+	of   *table // of a dependent, which has nothing of the above but its name
+	kind Dependence
 }
 
 type keyspace struct {
@@ -61,8 +66,9 @@ type keyspace struct {
 
 func (t *table) String() string { return qualified(t.schema, t.name) }
 
-// NewCatalog makes a catalog of the ledger's state and the configured databases, by name. Neither is kept.
-func NewCatalog(o *rib.Ownership, databases map[string]DatabaseRule) *Catalog {
+// NewCatalog makes a catalog of the ledger's state, the configured databases, by name, and what is known to depend on their sharded
+// tables, by database. Nothing of them is kept.
+func NewCatalog(o *rib.Ownership, databases map[string]DatabaseRule, dependents map[string][]Dependent) *Catalog {
 	c := &Catalog{databases: make(map[string]*database, len(databases))}
 	if len(o.Shards) == 1 {
 		c.only = o.Shards[0].Name
@@ -73,7 +79,8 @@ func NewCatalog(o *rib.Ownership, databases map[string]DatabaseRule) *Catalog {
 	for i := range o.Keyspaces {
 		c.add(&o.Keyspaces[i])
 	}
-	for _, d := range c.databases {
+	for name, d := range c.databases {
+		d.depend(dependents[name])
 		if d.home == "" {
 			d.home = c.only
 		}
@@ -84,12 +91,12 @@ func NewCatalog(o *rib.Ownership, databases map[string]DatabaseRule) *Catalog {
 		slices.Sort(d.shards)
 		d.shards = slices.Compact(d.shards)
 	}
-	c.id = identify(o, databases, c.only)
+	c.id = identify(o, databases, dependents, c.only)
 	return c
 }
 
 // identify hashes what plans stand on: not the ranges, whose owners plans do not know.
-func identify(o *rib.Ownership, databases map[string]DatabaseRule, only string) [sha256.Size]byte {
+func identify(o *rib.Ownership, databases map[string]DatabaseRule, dependents map[string][]Dependent, only string) [sha256.Size]byte {
 	type rule struct {
 		ID                     rib.KeyspaceID
 		Name, Database, Method string
@@ -102,7 +109,7 @@ func identify(o *rib.Ownership, databases map[string]DatabaseRule, only string) 
 		rules[i] = rule{k.ID, k.Name, k.Database, k.Method, k.Types, k.Tables}
 	}
 	// Maps are written in the order of their keys. A type that has no name yet cannot be written, nor planned for.
-	b, err := json.Marshal([]any{rules, databases, only})
+	b, err := json.Marshal([]any{rules, databases, only, dependents})
 	if err != nil {
 		b = []byte(err.Error())
 	}
@@ -125,7 +132,7 @@ func (c *Catalog) add(k *rib.Keyspace) {
 		ks.method = m
 	}
 	for _, t := range k.Tables {
-		kt := &table{tableName{t.Schema, t.Name}, slices.Clone(t.Columns), ks}
+		kt := &table{tableName: tableName{t.Schema, t.Name}, columns: slices.Clone(t.Columns), keyspace: ks}
 		d.tables[kt.tableName] = kt
 		d.byName[t.Name] = append(d.byName[t.Name], kt)
 	}

@@ -167,9 +167,10 @@ func (a *analysis) whole(m proto.Message, c *ctes, what string, made *pgquery.Ra
 				a.seen++
 				return false
 			}
-			if t := a.relation(n); t != nil {
+			if t, _ := a.resolve(n); t != nil {
 				a.refuse(t, onEachShard(what))
 			}
+			a.relation(n)
 		}
 		return true
 	})
@@ -192,13 +193,10 @@ func (a *analysis) creates(rv *pgquery.RangeVar) {
 		}
 		return
 	}
-	t := a.db.tables[tableName{schema, name}]
+	t := a.db.relation(tableName{schema, name})
 	if schema == "" {
-		for _, same := range a.db.byName[name] {
-			if a.path.has(same.schema) {
-				t = same
-				break
-			}
+		for i := 0; t == nil && i < len(a.path.schemas); i++ {
+			t = a.db.relation(tableName{a.path.schemas[i], name})
 		}
 	}
 	if t != nil {

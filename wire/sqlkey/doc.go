@@ -18,10 +18,10 @@
 //
 // # What it cannot know
 //
-// Only sharded tables are in the catalog. A name that no keyspace holds is an unsharded table, wherever it would be found;
-// so an unsharded table, view or temporary table in an earlier schema of the search path hides a sharded one of the same
-// name on the server and not here. (Temporary tables that would do so are refused.) Views, functions, rules and triggers
-// are taken for what they are called: what they touch is not seen. User-defined operators and casts are taken to be what
+// Only sharded tables are in the catalog, and what is known to depend on them (see Dependent). Any other name is an unsharded
+// table, wherever it would be found; so an unsharded table, view or temporary table in an earlier schema of the search path hides
+// a sharded one of the same name on the server and not here. (Temporary tables that would do so are refused.) Functions, rules
+// and triggers are taken for what they are called: what they touch is not seen. User-defined operators and casts are taken to be what
 // PostgreSQL's own are. The search path must be the one that the backends use: a default set by ALTER ROLE or ALTER
 // DATABASE is not seen here.
 package sqlkey

@@ -47,7 +47,19 @@ func testCatalog(t testing.TB) *Catalog {
 		},
 		Shards: []rib.Shard{{Name: "shard_0"}, {Name: "shard_1"}, {Name: "shard_2"}, {Name: "shard_3"}},
 	}
-	return NewCatalog(o, map[string]DatabaseRule{"app": {Shard: "shard_0"}, "legacy": {Shard: "shard_9"}})
+	return NewCatalog(o, map[string]DatabaseRule{"app": {Shard: "shard_0"}, "legacy": {Shard: "shard_9"}}, map[string][]Dependent{
+		"app": {
+			{"app", "open_orders", DependsView, "app", "orders"},
+			{"public", "order_totals", DependsStored, "app", "orders"},
+			{"app", "days_2024", DependsPartition, "app", "days"},
+			{"app", "old_items", DependsChild, "app", "items"},
+			{"app", "things", DependsParent, "app", "devices"},
+			{"app", "users", DependsView, "app", "orders"},   // it is in a keyspace: its key decides
+			{"public", "gone", DependsView, "app", "nosuch"}, // of a table that is in no keyspace any more
+		},
+		"bare":   {{"public", "vt", DependsView, "public", "t"}},
+		"legacy": {{"public", "vt", DependsView, "public", "t"}}, // has no keyspace
+	})
 }
 
 // TestGolden holds the planner against testdata/*.txt: a statement, "----", and its plan. Lines that begin with "@" set the

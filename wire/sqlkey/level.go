@@ -60,6 +60,10 @@ func (a *analysis) relation(rv *pgquery.RangeVar) *table {
 		name = t.String()
 	case catalogTable:
 		a.catalogs = true
+	case dependentTable:
+		name = t.String()
+		a.refuseDependent(t)
+		t = nil
 	default:
 		a.plain = append(a.plain, name)
 	}
@@ -76,6 +80,7 @@ const (
 	plainTable tableKind = iota
 	keyedTable
 	catalogTable
+	dependentTable
 )
 
 func (a *analysis) resolve(rv *pgquery.RangeVar) (*table, tableKind) {
@@ -85,10 +90,7 @@ func (a *analysis) resolve(rv *pgquery.RangeVar) (*table, tableKind) {
 	case "pg_catalog", "information_schema":
 		return nil, catalogTable
 	default:
-		if t := a.db.tables[tableName{schema, name}]; t != nil {
-			return t, keyedTable
-		}
-		return nil, plainTable
+		return a.kindOf(tableName{schema, name})
 	}
 	if a.path.builtinsFirst && a.known.relations[name] {
 		return nil, catalogTable
@@ -97,11 +99,22 @@ func (a *analysis) resolve(rv *pgquery.RangeVar) (*table, tableKind) {
 		if s == "pg_catalog" && a.known.relations[name] {
 			return nil, catalogTable
 		}
-		if t := a.db.tables[tableName{s, name}]; t != nil {
-			return t, keyedTable
+		if t, kind := a.kindOf(tableName{s, name}); t != nil {
+			return t, kind
 		}
 	}
 	return nil, plainTable
+}
+
+func (a *analysis) kindOf(name tableName) (*table, tableKind) {
+	t := a.db.relation(name)
+	switch {
+	case t == nil:
+		return nil, plainTable
+	case t.of != nil:
+		return t, dependentTable
+	}
+	return t, keyedTable
 }
 
 // addRef makes the reference of a table and, if it has a key, puts it among those that need one.

@@ -52,7 +52,7 @@ func TestCatalogShards(t *testing.T) {
 		{DatabaseRule{Shard: "a"}, []string{"a", "b", "c"}, "a", "b"},
 		{DatabaseRule{Shard: "c"}, []string{"b", "c"}, "c", "c"},
 	} {
-		c := NewCatalog(o, map[string]DatabaseRule{"app": x.rule})
+		c := NewCatalog(o, map[string]DatabaseRule{"app": x.rule}, nil)
 		if got := c.Shards("app"); !slices.Equal(got, x.shards) || c.Home("app") != x.home || c.CatalogShard("app") != x.catalogs {
 			t.Errorf("%+v: %q, home %q, catalogs %q", x.rule, got, c.Home("app"), c.CatalogShard("app"))
 		}
@@ -60,7 +60,7 @@ func TestCatalogShards(t *testing.T) {
 			t.Errorf("an unknown database has shards %q", got)
 		}
 	}
-	alone := NewCatalog(&rib.Ownership{Shards: []rib.Shard{{Name: "a"}}}, nil)
+	alone := NewCatalog(&rib.Ownership{Shards: []rib.Shard{{Name: "a"}}}, nil, nil)
 	if got := alone.Shards("any"); !slices.Equal(got, []string{"a"}) || alone.Home("any") != "a" || alone.CatalogShard("any") != "a" {
 		t.Errorf("the only shard does not serve every database: %q", got)
 	}
@@ -68,11 +68,15 @@ func TestCatalogShards(t *testing.T) {
 	moved.Epoch.Index++
 	moved.Keyspaces = slices.Clone(o.Keyspaces)
 	moved.Keyspaces[0].Ranges = rib.EvenRanges([]string{"a"})
-	if NewCatalog(o, nil).id != NewCatalog(&moved, nil).id {
+	if NewCatalog(o, nil, nil).id != NewCatalog(&moved, nil, nil).id {
 		t.Error("a range's new owner voids plans, which do not know owners")
 	}
+	view := map[string][]Dependent{"app": {{Schema: "public", Name: "v", Kind: DependsView, OfSchema: "public", OfName: "t"}}}
+	if NewCatalog(o, nil, nil).id == NewCatalog(o, nil, view).id {
+		t.Error("a view was made and plans did not change")
+	}
 	moved.Keyspaces[0].Tables = nil
-	if NewCatalog(o, nil).id == NewCatalog(&moved, nil).id {
+	if NewCatalog(o, nil, nil).id == NewCatalog(&moved, nil, nil).id {
 		t.Error("a keyspace's tables changed and plans did not")
 	}
 }

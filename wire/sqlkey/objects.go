@@ -73,7 +73,7 @@ func (a *analysis) object(o *pgquery.Node, what string) {
 		if n > 1 {
 			rv.Schemaname = words[n-2]
 		}
-		if t, kind := a.resolve(rv); kind == keyedTable {
+		if t, _ := a.resolve(rv); t != nil {
 			a.refuse(t, onEachShard(what))
 		}
 	}
@@ -92,17 +92,32 @@ func (a *analysis) schema(name, what string) {
 	}
 }
 
-// code refuses a code block in which the name of a sharded table occurs: what it does cannot be routed.
+// code refuses a code block in which the name of a sharded table, or of what depends on one, occurs: what it does cannot be routed.
 func (a *analysis) code(body string) {
 	words := strings.FieldsFunc(body, func(r rune) bool {
 		return r != '_' && r != '$' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && r < 0x80
 	})
+	spoken := make(map[string]bool, 2*len(words))
 	for _, w := range words {
 		for _, spelled := range []string{w, lowerASCII(w)} {
 			if same := a.db.byName[spelled]; len(same) > 0 {
-				a.refuse(same[0], &issue{pg.CodeFeatureNotSupported, "a DO block whose code speaks of it cannot be routed", "Run it on each shard, connected to the shard's primary."})
+				a.refuse(same[0], inCode())
 				return
 			}
+			spoken[spelled] = true
 		}
 	}
+	var first *table // by name, as above
+	for _, t := range a.db.dependents {
+		if spoken[t.name] && (first == nil || t.String() < first.String()) {
+			first = t
+		}
+	}
+	if first != nil {
+		a.refuse(first, inCode())
+	}
+}
+
+func inCode() *issue {
+	return &issue{pg.CodeFeatureNotSupported, "a DO block whose code speaks of it cannot be routed", "Run it on each shard, connected to the shard's primary."}
 }

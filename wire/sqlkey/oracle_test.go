@@ -60,7 +60,7 @@ func TestOneShardIsEnough(t *testing.T) {
 		return rib.KeyedTable{Schema: "whole", Name: name, Columns: []string{column}}
 	}
 	catalog := NewCatalog(&rib.Ownership{Keyspaces: []rib.Keyspace{{ID: 1, Name: "k", Database: "postgres", Method: "range", Types: []rib.Type{rib.TypeInt},
-		Tables: []rib.KeyedTable{table("orders", "customer_id"), table("items", "customer_id"), table("notes", "cust")}}}}, nil)
+		Tables: []rib.KeyedTable{table("orders", "customer_id"), table("items", "customer_id"), table("notes", "cust")}}}}, nil, nil)
 	planner, env := NewPlanner(PlannerConfig{}), &Env{Database: "postgres", SearchPath: "whole"}
 
 	g := &generator{r: rand.New(rand.NewPCG(*oracleSeed, 0))}

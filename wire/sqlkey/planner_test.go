@@ -38,7 +38,7 @@ func TestPlanIsCachedByAllThatItStandsOn(t *testing.T) {
 	if p.Plan(c, appEnv, hot+" ") == first {
 		t.Error("another text has the same plan")
 	}
-	moved := NewCatalog(&rib.Ownership{}, map[string]DatabaseRule{"app": {Shard: "s"}})
+	moved := NewCatalog(&rib.Ownership{}, map[string]DatabaseRule{"app": {Shard: "s"}}, nil)
 	if plan := p.Plan(moved, appEnv, hot); plan.Target != Unsharded || plan.Shard != "s" {
 		t.Errorf("planned for a catalog that is not in force: %+v", plan)
 	}
@@ -109,7 +109,7 @@ func TestCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 
 func TestPlannerConcurrently(t *testing.T) {
 	p := NewPlanner(PlannerConfig{MaxBytes: 64 << 10})
-	catalogs := []*Catalog{testCatalog(t), NewCatalog(&rib.Ownership{}, map[string]DatabaseRule{"app": {Shard: "s"}})}
+	catalogs := []*Catalog{testCatalog(t), NewCatalog(&rib.Ownership{}, map[string]DatabaseRule{"app": {Shard: "s"}}, nil)}
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {

@@ -12,7 +12,7 @@ func (p *Plan) refuse(r *refusal) *Plan {
 	p.Target, p.Keys, p.Shard, p.Reason, p.Listen = None, nil, "", r.reason, ListenNone
 	message, detail := "the statement cannot be routed", upperFirst(r.reason)
 	if r.table != nil {
-		message += ": table " + r.table.String() + " is sharded"
+		message += ": " + r.table.what()
 		detail = r.table.rule() + ": " + r.reason
 	}
 	switch r.code {
@@ -27,8 +27,19 @@ func (p *Plan) refuse(r *refusal) *Plan {
 	return p
 }
 
+// what says why a table is not to be used as others are.
+func (t *table) what() string {
+	if t.of != nil {
+		return t.String() + " depends on a sharded table"
+	}
+	return "table " + t.String() + " is sharded"
+}
+
 // rule says by what a table is sharded.
 func (t *table) rule() string {
+	if t.of != nil {
+		return t.dependence()
+	}
 	columns := make([]string, len(t.columns))
 	for i, c := range t.columns {
 		columns[i] = quoteName(c) + " (" + t.keyspace.types[i].String() + ")"

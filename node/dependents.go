@@ -1,0 +1,198 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/rib"
+	"rangefinder/wire/sqlkey"
+)
+
+const (
+	dependentsTick  = 200 * time.Millisecond // how soon another ownership is noticed
+	dependentsEvery = 10 * time.Second       // between two looks at a shard's catalogs
+	dependentsRetry = 2 * time.Second        // after a look without an answer
+	dependentsAsk   = 5 * time.Second        // one look
+	dependentsWait  = 3 * time.Second        // for the first look, before clients are let in
+	maxDependents   = 100_000                // of one database
+)
+
+// dependents is what this node knows of the relations that depend on sharded tables, as the shards' catalogs have it: views,
+// partitions and their like. The planner refuses statements that name them.
+type dependents struct {
+	// atomic
+	known atomic.Pointer[map[string][]sqlkey.Dependent] // by database; nil: nobody was asked yet
+
+	// guarded by mu
+	mu     sync.Mutex
+	failed map[string]string // by database: why its catalogs cannot be read now
+}
+
+// get returns what is known. It must not be changed.
+func (d *dependents) get() map[string][]sqlkey.Dependent {
+	if known := d.known.Load(); known != nil {
+		return *known
+	}
+	return nil
+}
+
+// alarms says of which databases what is known may be old.
+func (d *dependents) alarms() (list []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for database, why := range d.failed {
+		list = append(list, fmt.Sprintf("views and partitions of sharded tables in database %s are those last seen, new ones are not refused: %s", database, why))
+	}
+	return list
+}
+
+// awaitDependents looks for the first time, for a bounded time: a client that names a view over a sharded table would be answered from
+// one shard alone.
+func (n *Node) awaitDependents(ctx context.Context) error {
+	n.waits("reading from the shards which views and partitions depend on sharded tables")
+	bounded, cancel := context.WithTimeout(ctx, dependentsWait)
+	defer cancel()
+	for !n.lookAtDependents(bounded) {
+		if !pause(bounded, 50*time.Millisecond) {
+			break
+		}
+	}
+	return ctx.Err()
+}
+
+// dependentsLoop looks again, now and then and whenever the ownership has changed.
+func (n *Node) dependentsLoop(ctx context.Context) {
+	var seen *rib.Ownership
+	var next time.Time
+	for pause(ctx, dependentsTick) {
+		o := n.fib.Load().Ownership()
+		if !n.whole.Load() || o == seen && time.Now().Before(next) {
+			continue
+		}
+		bounded, cancel := context.WithTimeout(ctx, dependentsAsk)
+		before := n.dependents.get()
+		wait := dependentsEvery
+		if !n.lookAtDependents(bounded) {
+			wait = dependentsRetry
+		}
+		cancel()
+		seen, next = o, time.Now().Add(wait)
+		if now := n.dependents.get(); !reflect.DeepEqual(before, now) {
+			n.server.SetDependents(now)
+		}
+	}
+}
+
+// lookAtDependents asks one shard of each database that has a keyspace. Where there is no answer, what was known stays, and the result is
+// false.
+func (n *Node) lookAtDependents(ctx context.Context) bool {
+	o := n.fib.Load().Ownership()
+	rules := n.serverLive(n.setup.Load()).Databases
+	catalog := sqlkey.NewCatalog(o, rules, nil)
+	tables := make(map[string][]rib.KeyedTable)
+	for i := range o.Keyspaces {
+		k := &o.Keyspaces[i]
+		if _, ok := rules[k.Database]; ok { // else no client gets there
+			tables[k.Database] = append(tables[k.Database], k.Tables...)
+		}
+	}
+	databases := slices.Sorted(maps.Keys(tables))
+	found, failed := make([][]sqlkey.Dependent, len(databases)), make([]error, len(databases))
+	n.eachShard(databases, func(i int) { // all that is in no keyspace is sent to the database's own shard: what is there counts
+		if home := catalog.Home(databases[i]); home != "" {
+			found[i], failed[i] = n.dependentsOn(ctx, home, databases[i], tables[databases[i]])
+		}
+	})
+	known, why := make(map[string][]sqlkey.Dependent), make(map[string]string)
+	for i, database := range databases {
+		if known[database] = found[i]; failed[i] != nil {
+			known[database], why[database] = n.dependents.get()[database], failed[i].Error()
+		}
+	}
+	n.dependents.known.Store(&known)
+	n.dependents.mu.Lock()
+	defer n.dependents.mu.Unlock()
+	n.dependents.failed = why
+	return len(why) == 0
+}
+
+// dependentsSQL finds what has rows of the tables $1 (schemas) and $2 (names), which is what inherits from them, and then what reads
+// that: views, views over views, and parents, whose rows are their children's too. Views are found by what their rules depend on.
+const dependentsSQL = `
+WITH RECURSIVE keyed AS (
+	SELECT c.oid, k.schema, k.name
+	FROM unnest($1::text[], $2::text[]) AS k(schema, name)
+	     JOIN pg_catalog.pg_namespace n ON n.nspname = k.schema::name
+	     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = k.name::name
+), holds(oid, root) AS (
+	SELECT oid, oid FROM keyed
+	UNION SELECT i.inhrelid, h.root FROM holds h JOIN pg_catalog.pg_inherits i ON i.inhparent = h.oid
+), reads(oid, root) AS (
+	SELECT oid, root FROM holds
+	UNION SELECT x.oid, r.root FROM reads r CROSS JOIN LATERAL (
+		SELECT i.inhparent AS oid FROM pg_catalog.pg_inherits i WHERE i.inhrelid = r.oid
+		UNION ALL
+		SELECT w.ev_class FROM pg_catalog.pg_depend d
+		     JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid
+		     JOIN pg_catalog.pg_class v ON v.oid = w.ev_class AND v.relkind IN ('v', 'm')
+		WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass
+		  AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = r.oid
+	) AS x
+)
+SELECT DISTINCT ON (n.nspname, c.relname) n.nspname::text, c.relname::text,
+       CASE WHEN c.relkind = 'v' THEN 'view' WHEN c.relkind = 'm' THEN 'materialized view'
+            WHEN r.oid NOT IN (SELECT oid FROM holds) THEN 'parent'
+            WHEN c.relispartition THEN 'partition' ELSE 'child' END,
+       k.schema, k.name
+FROM reads r JOIN keyed k ON k.oid = r.root
+     JOIN pg_catalog.pg_class c ON c.oid = r.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE r.oid NOT IN (SELECT oid FROM keyed)
+ORDER BY n.nspname, c.relname, k.schema, k.name
+LIMIT $3`
+
+// dependentsOn asks the closest healthy backend of a shard: replicas have the catalogs too.
+func (n *Node) dependentsOn(ctx context.Context, shard, database string, tables []rib.KeyedTable) ([]sqlkey.Dependent, error) {
+	slot := n.fib.Load().Slot(shard)
+	if slot == nil || len(slot.Candidates().Reads) == 0 {
+		return nil, fmt.Errorf("shard %s has no backend that could be asked", shard)
+	}
+	backend := slot.Candidates().Reads[0].Backend
+	conn, err := n.connect(ctx, backend.Addr, database)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: %w", backend.Name, err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	list, err := readDependents(ctx, conn, tables)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: %w", backend.Name, err)
+	}
+	return list, nil
+}
+
+func readDependents(ctx context.Context, conn *pgx.Conn, tables []rib.KeyedTable) ([]sqlkey.Dependent, error) {
+	var schemas, names []string
+	for i := range tables {
+		schemas, names = append(schemas, tables[i].Schema), append(names, tables[i].Name)
+	}
+	// Nothing of the database's own is on this path, and a query of the catalogs is not worth a server's minutes.
+	if _, err := conn.Exec(ctx, "SET search_path = pg_catalog; SET statement_timeout = '5s'", pgx.QueryExecModeSimpleProtocol); err != nil {
+		return nil, err
+	}
+	rows, err := conn.Query(ctx, dependentsSQL, pgx.QueryExecModeExec, schemas, names, maxDependents+1)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[sqlkey.Dependent])
+	if err == nil && len(list) > maxDependents {
+		err = fmt.Errorf("more than %d relations depend on sharded tables", maxDependents)
+	}
+	return list, err
+}

@@ -1,0 +1,153 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rangefinder/internal/pgtest"
+)
+
+// dependentTables is what two shards have alike.
+const dependentTables = `
+CREATE TABLE orders (customer_id bigint, id int, PRIMARY KEY (customer_id, id));
+CREATE TABLE pp (id bigint, x int) PARTITION BY RANGE (id);
+CREATE TABLE pp1 PARTITION OF pp FOR VALUES FROM (0) TO (1000) PARTITION BY RANGE (id);
+CREATE TABLE pp1a PARTITION OF pp1 FOR VALUES FROM (0) TO (500);
+CREATE TABLE things (id bigint);
+CREATE TABLE others () INHERITS (things);
+CREATE TABLE kept (k bigint) INHERITS (things);
+CREATE TABLE old_kept () INHERITS (kept);
+CREATE TABLE settings (name text, value text);
+CREATE VIEW vo AS SELECT * FROM orders;
+CREATE SCHEMA app;
+CREATE VIEW app.vvo AS SELECT count(*) AS n FROM vo, settings;
+CREATE VIEW in_from AS SELECT name FROM settings WHERE EXISTS (SELECT FROM orders);
+CREATE MATERIALIZED VIEW mv AS SELECT * FROM pp1a;
+CREATE VIEW plain AS SELECT * FROM settings;
+CREATE VIEW over_plain AS SELECT * FROM plain;
+GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT ALL ON SCHEMA app TO app; GRANT ALL ON ALL TABLES IN SCHEMA app TO app`
+
+func TestDependentsOnRealPostgreSQL(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	var servers []*pgtest.Server
+	cfg := testConfig(t, "iad")
+	for i := range 2 {
+		s := pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1)})
+		if err := errors.Join(
+			s.CreateUser(ctx, "app", appPassword, ""), s.CreateUser(ctx, "probe", probePassword, ""),
+			s.Exec(ctx, "CREATE DATABASE app OWNER app"), s.ExecIn(ctx, "app", dependentTables, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO probe"),
+		); err != nil {
+			t.Fatal(err)
+		}
+		servers = append(servers, s)
+		cfg.Backends = append(cfg.Backends, Backend{Name: fmt.Sprintf("iad-db-%d", i+1), Shard: fmt.Sprintf("shard_%d", i+1), Address: s.Addr()})
+	}
+	cfg.Databases = []Listing{{Name: "app", Shard: "shard_1"}}
+	cfg.Users = []User{{Name: "app", SecretRef: SecretRef{PasswordEnv: "APP_PASSWORD"}}}
+	cfg.Probe.User, cfg.Probe.PasswordEnv = "probe", "PROBE_PASSWORD"
+	n := newNode(t, cfg, clusterEnv()).open(t)
+	n.settled(t, 1, 2)
+	conn := n.connect(t)
+	if _, err := conn.Exec(ctx, "SELECT FROM vo", pgx.QueryExecModeExec); err != nil {
+		t.Fatalf("a view in a database without a keyspace: %v", err)
+	}
+	for _, args := range [][]string{
+		{"app.orders", "--key", "customer_id", "--table", "app.pp:id"}, {"app.kept", "--key", "k"},
+	} {
+		if code, out, errs := n.admin(append([]string{"keyspace", "create", "--type", "bigint", "--shards", "shard_1,shard_2"}, args...)...); code != 0 {
+			t.Fatalf("exit %d: %s%s", code, out, errs)
+		}
+	}
+
+	// refused waits until a statement is refused in every way that it can be sent.
+	refused := func(t *testing.T, n *testNode, conn *pgx.Conn, sql, detail string) {
+		t.Helper()
+		within := dependentsEvery + dependentsAsk // beyond that, the node has missed it
+		pgtest.Eventually(t, within, func() error {
+			for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+				for _, how := range []string{"", "EXPLAIN ", "PREPARE p AS "} {
+					_, err := conn.Exec(ctx, how+sql, mode)
+					var pe *pgconn.PgError
+					if !errors.As(err, &pe) || pe.Code != "0A000" || !strings.HasPrefix(pe.Detail, detail) || pe.Hint == "" {
+						_, _ = conn.Exec(ctx, "DEALLOCATE ALL")
+						return fmt.Errorf("%s%s: %#v", how, sql, err)
+					}
+				}
+			}
+			if code, out, errs := n.admin("route", sql); code != 1 || !strings.Contains(out+errs, "0A000") || !strings.Contains(out+errs, detail) {
+				return fmt.Errorf("route %s: exit %d\n%s%s", sql, code, out, errs)
+			}
+			return nil
+		})
+	}
+	everyone := func(t *testing.T, n *testNode, conn *pgx.Conn) {
+		t.Helper()
+		for sql, detail := range map[string]string{
+			"SELECT count(*) FROM vo":                "View public.vo reads public.orders, which is sharded by keyspace app.orders",
+			"SELECT * FROM vo WHERE customer_id = 1": "View public.vo reads public.orders",
+			"SELECT n FROM app.vvo":                  "View app.vvo reads public.orders",
+			"SELECT * FROM in_from":                  "View public.in_from reads public.orders",
+			"SELECT * FROM mv":                       "Materialized view public.mv reads public.pp",
+			"INSERT INTO pp1 (id, x) VALUES (1, 2)":  "Table public.pp1 is a partition of public.pp",
+			"SELECT * FROM pp1a WHERE id = 1":        "Table public.pp1a is a partition of public.pp",
+			"SELECT * FROM things":                   "Table public.things is inherited by public.kept",
+			"DELETE FROM old_kept WHERE k = 1":       "Table public.old_kept inherits from public.kept",
+		} {
+			refused(t, n, conn, sql, detail)
+		}
+		for _, sql := range []string{
+			"SELECT * FROM plain", "SELECT * FROM over_plain", "SELECT * FROM settings", "SELECT * FROM others", "SELECT * FROM pp WHERE id = 1",
+			"INSERT INTO kept (k) VALUES (3)", "WITH vo AS (SELECT 1) SELECT * FROM vo",
+		} {
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				t.Errorf("%s: %v", sql, err)
+			}
+		}
+	}
+	t.Run("a keyspace is made", func(t *testing.T) { everyone(t, n, conn) })
+
+	t.Run("a view is made later", func(t *testing.T) {
+		if err := servers[0].ExecIn(ctx, "app", "CREATE VIEW late AS SELECT * FROM app.vvo; GRANT SELECT ON late TO app"); err != nil {
+			t.Fatal(err)
+		}
+		const sql = "SELECT * FROM late"
+		other := n.connect(t)
+		_, early := other.Prepare(ctx, "early", sql) // it fails only if the view was seen at once
+		refused(t, n, conn, sql, "View public.late reads public.orders")
+		var pe *pgconn.PgError
+		if _, err := other.Exec(ctx, "early"); early == nil && (!errors.As(err, &pe) || pe.Code != "0A000") {
+			t.Errorf("what was prepared before: %v", err)
+		}
+	})
+
+	t.Run("nobody answers: what was seen stays", func(t *testing.T) {
+		known := len(n.dependents.get()["app"])
+		bounded, stop := context.WithCancel(ctx)
+		stop()
+		if n.lookAtDependents(bounded) || len(n.dependents.get()["app"]) != known || known != 9 {
+			t.Errorf("%d relations are known, before it were %d", len(n.dependents.get()["app"]), known)
+		}
+		if a := n.View().Alarms; !strings.Contains(strings.Join(a, "\n"), "views and partitions of sharded tables in database app are those last seen") {
+			t.Errorf("alarms %q", a)
+		}
+	})
+
+	t.Run("a node that starts knows them before its first client", func(t *testing.T) {
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		again := newNode(t, cfg, clusterEnv()).open(t)
+		var pe *pgconn.PgError
+		if _, err := again.connect(t).Exec(ctx, "SELECT FROM vo"); !errors.As(err, &pe) || pe.Code != "0A000" {
+			t.Errorf("its first statement: %v", err)
+		}
+	})
+}

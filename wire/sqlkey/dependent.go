@@ -1,0 +1,80 @@
+package sqlkey
+
+import (
+	"fmt"
+
+	"rangefinder/wire/pg"
+)
+
+// Dependent is a relation that no keyspace holds and that has rows of a sharded table, or reads them. On one shard it is a part of
+// the answer, or takes a row that belongs elsewhere, so a statement that names it is refused. The planner cannot find these by
+// itself: a server's catalogs tell.
+type Dependent struct {
+	Schema, Name     string
+	Kind             Dependence
+	OfSchema, OfName string // the sharded table; if there are several, the first by name
+}
+
+// Dependence is what a Dependent has to do with its sharded table.
+type Dependence string
+
+// The kinds of dependence.
+const (
+	DependsView      Dependence = "view"              // it reads the table, perhaps by way of other views
+	DependsStored    Dependence = "materialized view" // it has read it
+	DependsPartition Dependence = "partition"         // of it, on whatever level
+	DependsChild     Dependence = "child"             // it inherits from it
+	DependsParent    Dependence = "parent"            // it is inherited by it, and so its rows are read with the parent's
+)
+
+// depend puts the dependents of a database into its catalog. Those of tables that no keyspace holds (any more, or yet) are none.
+func (d *database) depend(list []Dependent) {
+	for i := range list {
+		one := &list[i]
+		name := tableName{one.Schema, one.Name}
+		of := d.tables[tableName{one.OfSchema, one.OfName}]
+		if of == nil || d.tables[name] != nil {
+			continue
+		}
+		if d.dependents == nil {
+			d.dependents = make(map[tableName]*table)
+		}
+		d.dependents[name] = &table{tableName: name, of: of, kind: one.Kind}
+	}
+}
+
+// relation is the table or dependent of that name; nil for all others.
+func (d *database) relation(name tableName) *table {
+	if t := d.tables[name]; t != nil {
+		return t
+	}
+	return d.dependents[name]
+}
+
+// dependence says what a dependent is.
+func (t *table) dependence() string {
+	name, of := t.String(), fmt.Sprintf("%s, which is sharded by keyspace %s", t.of, t.of.keyspace.name)
+	switch t.kind {
+	case DependsPartition:
+		return "Table " + name + " is a partition of " + of
+	case DependsChild:
+		return "Table " + name + " inherits from " + of
+	case DependsParent:
+		return "Table " + name + " is inherited by " + of
+	}
+	return upperFirst(string(t.kind)) + " " + name + " reads " + of
+}
+
+// refuseDependent refuses a statement that uses a dependent as if it were a table of one shard.
+func (a *analysis) refuseDependent(t *table) {
+	i := issue{code: pg.CodeFeatureNotSupported, reason: "one shard alone knows only its part of the rows"}
+	switch t.kind {
+	case DependsPartition:
+		i.hint = "Name " + t.of.String() + " itself: PostgreSQL finds the partition."
+	case DependsChild:
+		i.hint = "Name " + t.of.String() + " itself, or give the keyspace this table too when it is made (rangefinder keyspace create --table)."
+	default:
+		i.hint = "Query " + t.of.String() + " itself, with its key."
+	}
+	a.refuse(t, &i)
+}
