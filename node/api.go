@@ -298,7 +298,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 	return badRequest("the body is not JSON: "+err.Error(), fieldsHint)
 }
 
-const fieldsHint = "The fields are in README.md, section \"The admin API\"."
+const fieldsHint = "The fields are in MANUAL.md, section \"The admin API\"."
 
 // fail writes an error as its status and body. An error that has neither is a 500: it says what happened and nothing else.
 func fail(w http.ResponseWriter, err error) {
