@@ -70,7 +70,11 @@ func (c *keyspaceCreateCmd) Run(e *env) error {
 	if err := c.call(e, "/api/v1/keyspaces", req, &v); err != nil || c.JSON {
 		return err
 	}
-	_, err := fmt.Fprintf(e.stdout, "keyspace %s is made: %d ranges by %s of %s\n", v.Name, v.Ranges, v.Method, strings.Join(v.Types, ", "))
+	text := fmt.Sprintf("keyspace %s is made: %d ranges by %s of %s\n", v.Name, v.Ranges, v.Method, strings.Join(v.Types, ", "))
+	for _, w := range v.Warnings {
+		text += "warning: " + w + "\n"
+	}
+	_, err := fmt.Fprint(e.stdout, text)
 	return err
 }
 

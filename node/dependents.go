@@ -23,6 +23,7 @@ const (
 	dependentsAsk   = 5 * time.Second        // one look
 	dependentsWait  = 3 * time.Second        // for the first look, before clients are let in
 	maxDependents   = 100_000                // of one database
+	maxWarnings     = 20                     // about a keyspace that was made
 )
 
 // dependents is what this node knows of the relations that depend on sharded tables, as the shards' catalogs have it: views,
@@ -122,6 +123,35 @@ func (n *Node) lookAtDependents(ctx context.Context) bool {
 	defer n.dependents.mu.Unlock()
 	n.dependents.failed = why
 	return len(why) == 0
+}
+
+// warnDependents names what is refused from now on because a keyspace was made.
+func (n *Node) warnDependents(ctx context.Context, made *rib.Keyspace) (warnings []string) {
+	ctx, cancel := context.WithTimeout(ctx, dependentsAsk)
+	defer cancel()
+	o := n.table.Owners().Get()
+	home := sqlkey.NewCatalog(o, n.serverLive(n.setup.Load()).Databases, nil).Home(made.Database)
+	if home == "" {
+		return nil
+	}
+	list, err := n.dependentsOn(ctx, home, made.Database, made.Tables)
+	if err != nil {
+		return []string{"which views and partitions depend on its tables is not known yet: " + err.Error()}
+	}
+	keyed := make(map[tableName]bool)
+	for i := range o.Keyspaces {
+		for _, t := range o.Keyspaces[i].Tables {
+			keyed[tableName{o.Keyspaces[i].Database, t.Schema, t.Name}] = true
+		}
+	}
+	list = slices.DeleteFunc(list, func(d sqlkey.Dependent) bool { return keyed[tableName{made.Database, d.Schema, d.Name}] })
+	for i, d := range list {
+		if i == maxWarnings {
+			return append(warnings, fmt.Sprintf("so are %d more relations", len(list)-i))
+		}
+		warnings = append(warnings, d.String()+": statements that name it are refused")
+	}
+	return warnings
 }
 
 // dependentsSQL finds what has rows of the tables $1 (schemas) and $2 (names), which is what inherits from them, and then what reads

@@ -59,11 +59,17 @@ func TestDependentsOnRealPostgreSQL(t *testing.T) {
 	if _, err := conn.Exec(ctx, "SELECT FROM vo", pgx.QueryExecModeExec); err != nil {
 		t.Fatalf("a view in a database without a keyspace: %v", err)
 	}
-	for _, args := range [][]string{
-		{"app.orders", "--key", "customer_id", "--table", "app.pp:id"}, {"app.kept", "--key", "k"},
+	for _, c := range []struct {
+		args     []string
+		warnings int
+		warning  string
+	}{
+		{[]string{"app.orders", "--key", "customer_id", "--table", "app.pp:id"}, 6, "warning: table public.pp1a is a partition of public.pp: statements"},
+		{[]string{"app.kept", "--key", "k"}, 2, "warning: table public.things is inherited by public.kept: statements"},
 	} {
-		if code, out, errs := n.admin(append([]string{"keyspace", "create", "--type", "bigint", "--shards", "shard_1,shard_2"}, args...)...); code != 0 {
-			t.Fatalf("exit %d: %s%s", code, out, errs)
+		code, out, errs := n.admin(append([]string{"keyspace", "create", "--type", "bigint", "--shards", "shard_1,shard_2"}, c.args...)...)
+		if code != 0 || strings.Count(out, "warning: ") != c.warnings || !strings.Contains(out, c.warning) {
+			t.Fatalf("exit %d, want %d warnings: %s%s", code, c.warnings, out, errs)
 		}
 	}
 

@@ -170,7 +170,9 @@ func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view Keyspace
 		return view, err
 	}
 	n.log.Info("keyspace made", "keyspace", made.Name, "id", made.ID, "epoch", n.ledger().Epoch().String())
-	return keyspaceView(made), nil
+	view = keyspaceView(made)
+	view.Warnings = n.warnDependents(ctx, made)
+	return view, nil
 }
 
 // checkFailure says what is wrong on the shards: rows in the wrong place are a conflict, all else is a request that cannot work.

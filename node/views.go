@@ -108,6 +108,7 @@ type KeyspaceView struct {
 	Types    []string    `json:"types"`
 	Tables   []TableView `json:"tables"`
 	Ranges   int         `json:"ranges"`
+	Warnings []string    `json:"warnings,omitempty"` // when it is made: which relations are refused from now on
 }
 
 // TableView is one table of a keyspace and its key columns.

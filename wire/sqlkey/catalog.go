@@ -53,8 +53,8 @@ type table struct {
 	columns  []string
 	keyspace *keyspace
 
-	of   *table // of a dependent, which has nothing of the above but its name
-	kind Dependence
+	of        *table // of a dependent, which has nothing of the above but its name
+	dependent Dependent
 }
 
 type keyspace struct {

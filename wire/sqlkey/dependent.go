@@ -1,10 +1,6 @@
 package sqlkey
 
-import (
-	"fmt"
-
-	"rangefinder/wire/pg"
-)
+import "rangefinder/wire/pg"
 
 // Dependent is a relation that no keyspace holds and that has rows of a sharded table, or reads them. On one shard it is a part of
 // the answer, or takes a row that belongs elsewhere, so a statement that names it is refused. The planner cannot find these by
@@ -39,7 +35,7 @@ func (d *database) depend(list []Dependent) {
 		if d.dependents == nil {
 			d.dependents = make(map[tableName]*table)
 		}
-		d.dependents[name] = &table{tableName: name, of: of, kind: one.Kind}
+		d.dependents[name] = &table{tableName: name, of: of, dependent: *one}
 	}
 }
 
@@ -51,24 +47,24 @@ func (d *database) relation(name tableName) *table {
 	return d.dependents[name]
 }
 
-// dependence says what a dependent is.
-func (t *table) dependence() string {
-	name, of := t.String(), fmt.Sprintf("%s, which is sharded by keyspace %s", t.of, t.of.keyspace.name)
-	switch t.kind {
+// String says what it is: "view public.vo reads public.orders".
+func (d Dependent) String() string {
+	name, of := qualified(d.Schema, d.Name), qualified(d.OfSchema, d.OfName)
+	switch d.Kind {
 	case DependsPartition:
-		return "Table " + name + " is a partition of " + of
+		return "table " + name + " is a partition of " + of
 	case DependsChild:
-		return "Table " + name + " inherits from " + of
+		return "table " + name + " inherits from " + of
 	case DependsParent:
-		return "Table " + name + " is inherited by " + of
+		return "table " + name + " is inherited by " + of
 	}
-	return upperFirst(string(t.kind)) + " " + name + " reads " + of
+	return string(d.Kind) + " " + name + " reads " + of
 }
 
 // refuseDependent refuses a statement that uses a dependent as if it were a table of one shard.
 func (a *analysis) refuseDependent(t *table) {
 	i := issue{code: pg.CodeFeatureNotSupported, reason: "one shard alone knows only its part of the rows"}
-	switch t.kind {
+	switch t.dependent.Kind {
 	case DependsPartition:
 		i.hint = "Name " + t.of.String() + " itself: PostgreSQL finds the partition."
 	case DependsChild:

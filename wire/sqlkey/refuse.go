@@ -38,7 +38,7 @@ func (t *table) what() string {
 // rule says by what a table is sharded.
 func (t *table) rule() string {
 	if t.of != nil {
-		return t.dependence()
+		return fmt.Sprintf("%s, which is sharded by keyspace %s", upperFirst(t.dependent.String()), t.of.keyspace.name)
 	}
 	columns := make([]string, len(t.columns))
 	for i, c := range t.columns {
