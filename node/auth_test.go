@@ -406,15 +406,7 @@ func TestAuthMistakesAreNamed(t *testing.T) {
 		{"[[users]]\nname = \"a\"\npassword_env = \"X\"\nverifier_env = \"Y\"", `F:2:3: user "a" has a password and a verifier; keep one of them`},
 		{"[[users]]\nname = \"a\"\nverifier_file = \"X\"\nverifier_env = \"Y\"", `F:4:1: users[0]: verifier_env and verifier_file are both given; keep one of them`},
 	} {
-		file := writeConfig(t, probe+c.file)
-		_, err := Load(file, nil)
-		if err == nil {
-			t.Errorf("%q: no error", c.file)
-			continue
-		}
-		if got := strings.ReplaceAll(err.Error(), file, "F"); got != c.want {
-			t.Errorf("got\n%s\nwant\n%s", got, c.want)
-		}
+		wantMistakes(t, probe+c.file, c.want)
 	}
 	file := writeConfig(t, probe+"[[users]]\nname = \"a\"\nverifier_file = \"a.verifier\"\n")
 	replaceFile(t, filepath.Join(filepath.Dir(file), "a.verifier"), []byte("SCRAM-SHA-256$hunter2"))

@@ -67,6 +67,24 @@ func TestLoadReadsAWholeFile(t *testing.T) {
 	}
 }
 
+// wantMistakes loads a configuration and holds what is wrong with it, its file's name written as F, to what is wanted.
+func wantMistakes(t *testing.T, text, want string) {
+	t.Helper()
+	file := writeConfig(t, text)
+	_, err := Load(file, nil)
+	var bad *ConfigError
+	if !errors.As(err, &bad) {
+		t.Errorf("%q: Load gave %v, want a *ConfigError", text, err)
+		return
+	}
+	if got := strings.ReplaceAll(err.Error(), file, "F"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Error("the message repeats a password")
+	}
+}
+
 // TestMistakesAreNamed is the golden list of what a person reads when the file is wrong: each line says where, what, and
 // how to mend it.
 func TestMistakesAreNamed(t *testing.T) {
@@ -156,18 +174,7 @@ func TestMistakesAreNamed(t *testing.T) {
 				"F:4:1: lab[0].rtt must be more than 0s and at most 10s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			file := writeConfig(t, c.file)
-			_, err := Load(file, nil)
-			var bad *ConfigError
-			if !errors.As(err, &bad) {
-				t.Fatalf("Load gave %v, want a *ConfigError", err)
-			}
-			if got := strings.ReplaceAll(err.Error(), file, "F"); got != c.want {
-				t.Errorf("got\n%s\nwant\n%s", got, c.want)
-			}
-			if strings.Contains(err.Error(), "hunter2") {
-				t.Error("the message repeats a password")
-			}
+			wantMistakes(t, c.file, c.want)
 		})
 	}
 }

@@ -133,15 +133,7 @@ func TestRuleMistakesAreNamed(t *testing.T) {
 		{"[[hba]]\nmethod = \"md5\"\nconnection = \"hostssl\"", `F:4:1: hba[0].connection: hostssl matches nobody without TLS; give tls.cert_file and tls.key_file`},
 		{"[[hba]]\nmethod = \"md5\"\nusers = [\"\"]", `F:4:1: hba[0].users[0] is missing`},
 	} {
-		file := writeConfig(t, "region = \"fra\"\n"+c.file)
-		_, err := Load(file, nil)
-		if err == nil {
-			t.Errorf("%q: no error", c.file)
-			continue
-		}
-		if got := strings.ReplaceAll(err.Error(), file, "F"); got != c.want {
-			t.Errorf("got\n%s\nwant\n%s", got, c.want)
-		}
+		wantMistakes(t, "region = \"fra\"\n"+c.file, c.want)
 	}
 	file := writeConfig(t, "region = \"fra\"\n[[hba]]\nmethod = \"reject\"\nusers = [\"all\"]\naddress = \"::ffff:10.0.0.0/104\"\n")
 	cfg, err := Load(file, nil)

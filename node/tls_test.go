@@ -232,15 +232,7 @@ func TestTLSMistakesAreNamed(t *testing.T) {
 		{"[backend_tls]\nmode = \"require\"\nca_file = \"a\"", `F:4:1: backend_tls.ca_file is given, and mode require looks at no certificate; set mode = "verify-full", or "verify-ca"`},
 		{"[tls]\nmin_version = \"1.1\"", `F:3:1: tls.min_version: "1.1" is unknown; use one of 1.2, 1.3`},
 	} {
-		file := writeConfig(t, "region = \"fra\"\n"+c.file)
-		_, err := Load(file, nil)
-		if err == nil {
-			t.Errorf("%q: no error", c.file)
-			continue
-		}
-		if got := strings.ReplaceAll(err.Error(), file, "F"); got != c.want {
-			t.Errorf("got\n%s\nwant\n%s", got, c.want)
-		}
+		wantMistakes(t, "region = \"fra\"\n"+c.file, c.want)
 	}
 	cfg, err := Load(writeConfig(t, "region = \"fra\"\n[tls]\ncert_file = \"c\"\nkey_file = \"/k\"\n"), nil)
 	if err != nil || !filepath.IsAbs(cfg.TLS.CertFile) || cfg.TLS.KeyFile != "/k" {

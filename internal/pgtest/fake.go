@@ -363,18 +363,6 @@ func Signal(ch chan<- struct{}) Step {
 	}
 }
 
-// Await waits until ch is closed or gives something: the test lets the script go on.
-func Await(ch <-chan struct{}) Step {
-	return func(c *FakeConn) error {
-		select {
-		case <-ch:
-			return nil
-		case <-c.Done:
-			return errEnd
-		}
-	}
-}
-
 // Hang says and reads nothing more until the Fake is closed, and leaves the connection open.
 func Hang() Step {
 	return func(c *FakeConn) error {
