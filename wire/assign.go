@@ -24,7 +24,7 @@ func (c *core) assign(plan *sqlkey.Plan, args sqlkey.Args) (list []assigned, ok 
 			if !ok || null {
 				return nil, false
 			}
-			x.name = lowerASCII(name)
+			x.name = sqlkey.LowerASCII(name)
 		}
 		if a.ValueParam > 0 {
 			var ok bool
@@ -62,16 +62,6 @@ func argument(args sqlkey.Args, n int) (text string, null, ok bool) {
 		return string('0' + val[0]), false, true
 	}
 	return string(val), false, true
-}
-
-func lowerASCII(s string) string {
-	b := []byte(s)
-	for i, ch := range b {
-		if 'A' <= ch && ch <= 'Z' {
-			b[i] = ch + 'a' - 'A'
-		}
-	}
-	return string(b)
 }
 
 // change makes s the session's settings, after its server connection has been told the same.
@@ -216,7 +206,7 @@ func reportable(name string) bool {
 
 // reported notes a parameter that the server says has changed.
 func (c *core) reported(name string) {
-	if lower := lowerASCII(name); reportable(lower) && len(c.reports) < 100 {
+	if lower := sqlkey.LowerASCII(name); reportable(lower) && len(c.reports) < 100 {
 		c.reports = append(c.reports, name)
 	}
 }
@@ -231,7 +221,7 @@ func (c *core) takeOver(committed bool) {
 	}
 	if committed && !c.explained {
 		for _, name := range c.reports {
-			value, lower := c.srv.Params[name], lowerASCII(name)
+			value, lower := c.srv.Params[name], sqlkey.LowerASCII(name)
 			if slices.Contains(c.explains, lower) || c.settings.full(1, len(value)) {
 				continue
 			}

@@ -253,7 +253,7 @@ func (c *core) parameterStatus(frame, body []byte, h *expectation) error {
 	if hiddenParam(name) || h != nil && h.settings || c.params.get(name) == value {
 		return nil
 	}
-	if x, ok := c.base.get(lowerASCII(name)); ok && c.hushed {
+	if x, ok := c.base.get(sqlkey.LowerASCII(name)); ok && c.hushed {
 		if c.params.get(name) != x.value { // what the session has begun with is its default
 			c.params.set(name, x.value)
 			c.out = pg.AppendParameterStatus(c.out, name, x.value)

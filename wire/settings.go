@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
 )
 
 // settings are the parameters that a session has set and that a server connection must have in force before it runs one of
@@ -128,7 +129,7 @@ func startupSettings(params []pg.Param, fresh map[string]string) (settings, erro
 	var s settings
 	add := func(name, value string) {
 		name = strings.ToLower(name)
-		if name == "client_encoding" && isUTF8(value) {
+		if name == "client_encoding" && sqlkey.IsUTF8(value) {
 			value = "UTF8"
 		}
 		if fresh[canonicalParam(name)] == value && value != "" {
@@ -159,18 +160,6 @@ func startupSettings(params []pg.Param, fresh map[string]string) (settings, erro
 		}
 	}
 	return s, nil
-}
-
-// isUTF8 reports whether a name of an encoding means UTF8. As PostgreSQL does, it looks at letters and digits alone: asyncpg writes
-// 'utf-8', quotes included. Servers report it as UTF8 however it is spelled.
-func isUTF8(encoding string) bool {
-	name := strings.Map(func(r rune) rune {
-		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
-			return r
-		}
-		return -1
-	}, encoding)
-	return strings.EqualFold(name, "utf8") || strings.EqualFold(name, "unicode")
 }
 
 // parseOptions reads the `-c name=value` and `--name=value` words of the startup parameter "options", with PostgreSQL's

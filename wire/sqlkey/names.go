@@ -38,7 +38,7 @@ func parsePath(raw, user string) (p path, ok bool) {
 			if i == 0 {
 				return p, false
 			}
-			name, s = lowerASCII(s[:i]), s[i:]
+			name, s = LowerASCII(s[:i]), s[i:]
 		}
 		p.add(name, user)
 		if s = trimSpace(s); s == "" {
@@ -66,15 +66,6 @@ func (p *path) add(name, user string) {
 	p.schemas = append(p.schemas, name)
 }
 
-func (p *path) has(schema string) bool {
-	for _, s := range p.schemas {
-		if s == schema {
-			return true
-		}
-	}
-	return false
-}
-
 // quotedName reads a double-quoted identifier at the start of s.
 func quotedName(s string) (name, rest string, ok bool) {
 	var b strings.Builder
@@ -95,13 +86,20 @@ func quotedName(s string) (name, rest string, ok bool) {
 
 func trimSpace(s string) string { return strings.Trim(s, " \t\n\r\f\v") }
 
-func lowerASCII(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r + 'a' - 'A'
+// LowerASCII folds names as PostgreSQL does: letters beyond ASCII, whatever their encoding, stay as they are.
+func LowerASCII(s string) string {
+	for i := range len(s) {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			b := []byte(s)
+			for j := i; j < len(b); j++ {
+				if 'A' <= b[j] && b[j] <= 'Z' {
+					b[j] += 'a' - 'A'
+				}
+			}
+			return string(b)
 		}
-		return r
-	}, s)
+	}
+	return s
 }
 
 // quoteName quotes an identifier where PostgreSQL would: for messages and settings.

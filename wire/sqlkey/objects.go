@@ -99,7 +99,7 @@ func (a *analysis) code(body string) {
 	})
 	spoken := make(map[string]bool, 2*len(words))
 	for _, w := range words {
-		for _, spelled := range []string{w, lowerASCII(w)} {
+		for _, spelled := range []string{w, LowerASCII(w)} {
 			if same := a.db.byName[spelled]; len(same) > 0 {
 				a.refuse(same[0], inCode())
 				return

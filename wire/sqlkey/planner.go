@@ -253,7 +253,7 @@ func unreadable(env *Env, sql string) *pg.Error {
 			WithHint("SET standard_conforming_strings = on.")
 	case isASCII(sql):
 		return nil
-	case !isUTF8(env.Encoding):
+	case env.Encoding != "" && !IsUTF8(env.Encoding):
 		return pg.NewError(pg.CodeFeatureNotSupported, "statements beyond ASCII can be routed with client_encoding UTF8 only").
 			WithDetail("client_encoding is " + clip(env.Encoding) + ".").
 			WithHint("SET client_encoding = 'UTF8', or send such text as parameters.")
@@ -263,8 +263,16 @@ func unreadable(env *Env, sql string) *pg.Error {
 	return nil
 }
 
-func isUTF8(encoding string) bool {
-	return encoding == "" || isOneOf(strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(encoding)), "utf8", "unicode")
+// IsUTF8 reports whether a name of an encoding means UTF8. As PostgreSQL does, it looks at letters and digits alone: asyncpg writes
+// 'utf-8', quotes included. Servers report it as UTF8 however it is spelled.
+func IsUTF8(encoding string) bool {
+	name := strings.Map(func(r rune) rune {
+		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
+			return r
+		}
+		return -1
+	}, encoding)
+	return strings.EqualFold(name, "utf8") || strings.EqualFold(name, "unicode")
 }
 
 // unread is the plan of a text that was not parsed. Where there is nothing but one shard to go to, it goes there, on the
