@@ -24,8 +24,9 @@ const (
 	lookEvery = 200 * time.Millisecond
 	// enoughCalm is how many calm looks take a processor away: two seconds.
 	enoughCalm = 10
-	// late is how long a goroutine that could run may wait, in seconds, before it counts as late.
-	late = 1e-3
+	// late is how long a goroutine that could run may wait, in seconds, before it counts as late. Sixty statements that come at one
+	// stroke are dealt with in one.
+	late = 4e-3
 )
 
 // next takes what was used since the last look, in processors, and which part of the goroutines were late. It returns how many
