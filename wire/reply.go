@@ -149,7 +149,7 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 	body := frame[pg.HeaderSize:]
 	switch typ {
 	case 'S':
-		return c.parameterStatus(frame, body, h)
+		return c.parameterStatus(body, h)
 	case 'N', 'A':
 		if h == nil || !h.quiet {
 			c.out = append(c.out, frame...)
@@ -241,7 +241,7 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 // hiddenParams are reported by servers and mean nothing to a client that may be on another server with its next statement.
 func hiddenParam(name string) bool { return name == "in_hot_standby" }
 
-func (c *core) parameterStatus(frame, body []byte, h *expectation) error {
+func (c *core) parameterStatus(body []byte, h *expectation) error {
 	name, value, err := pg.DecodeParameterStatus(body)
 	if err != nil {
 		return err
@@ -254,29 +254,33 @@ func (c *core) parameterStatus(frame, body []byte, h *expectation) error {
 		return nil
 	}
 	if x, ok := c.base.get(sqlkey.LowerASCII(name)); ok && c.hushed {
-		if c.params.get(name) != x.value { // what the session has begun with is its default
-			c.params.set(name, x.value)
-			c.out = pg.AppendParameterStatus(c.out, name, x.value)
-		}
-		return nil
+		value = x.value // what the session has begun with is its default
+	}
+	c.tell(name, value)
+	return nil
+}
+
+// tell has the client know a parameter's value. A block that no server has opened, and that is rolled back, takes it back: see untell.
+func (c *core) tell(name, value string) {
+	was := c.params.get(name)
+	if was == value {
+		return
 	}
 	if _, ok := c.tx.told[name]; c.tx.open && !ok {
 		if c.tx.told == nil {
 			c.tx.told = make(map[string]string)
 		}
-		c.tx.told[name] = c.params.get(name)
+		c.tx.told[name] = was
 	}
 	c.params.set(name, value)
-	c.out = append(c.out, frame...)
-	return nil
+	c.out = pg.AppendParameterStatus(c.out, name, value)
 }
 
 // alignParams tells the client of parameters that differ on this server connection from what the client was told last.
 func (c *core) alignParams() {
 	for name, was := range c.params.all() {
 		if now, ok := c.srv.Params[name]; ok && now != was && !hiddenParam(name) && name != "server_version" {
-			c.params.set(name, now)
-			c.out = pg.AppendParameterStatus(c.out, name, now)
+			c.tell(name, now)
 		}
 	}
 }
