@@ -71,3 +71,15 @@ func TestAlarmsAreLoggedOnce(t *testing.T) {
 		t.Errorf("the first alarm was logged %d times", got)
 	}
 }
+
+// A node that does not lead forgets what a leader worries about, and nothing else.
+func TestFollowersKeepTheirOwnAlarms(t *testing.T) {
+	n := &Node{
+		shards: map[string]time.Time{"shard_1": time.Now()},
+		alarms: map[string]string{shardAlarm + "shard_1": "no primary yet", lookupAlarm: "users who are not listed cannot log in"},
+	}
+	n.forgetShards()
+	if _, ok := n.alarms[lookupAlarm]; !ok || len(n.alarms) != 1 || len(n.shards) != 0 {
+		t.Errorf("alarms %v, shards %v", n.alarms, n.shards)
+	}
+}

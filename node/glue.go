@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -186,11 +188,17 @@ func (n *Node) recordLoop(ctx context.Context) {
 			n.recordShards(ctx)
 			continue
 		}
-		n.mu.Lock() // now somebody else's worry
-		clear(n.shards)
-		clear(n.alarms)
-		n.mu.Unlock()
+		n.forgetShards()
 	}
+}
+
+// forgetShards leaves the shards that could not be recorded, and the alarms about them, to another leader. Alarms about other things
+// are this node's own.
+func (n *Node) forgetShards() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.shards)
+	maps.DeleteFunc(n.alarms, func(about, _ string) bool { return strings.HasPrefix(about, shardAlarm) })
 }
 
 // peersLoop keeps the members on disk, for a restart when nobody of the join list lives any more.

@@ -241,6 +241,9 @@ func (n *Node) recordShards(ctx context.Context) {
 	wg.Wait()
 }
 
+// shardAlarm begins the subject of an alarm about a shard.
+const shardAlarm = "shard "
+
 // tryRecord records a shard, or notes that it could not: as an alarm, and when to try again.
 func (n *Node) tryRecord(ctx context.Context, shard string) {
 	err := n.recordShard(ctx, shard)
@@ -251,11 +254,11 @@ func (n *Node) tryRecord(ctx context.Context, shard string) {
 	defer n.mu.Unlock()
 	if err == nil {
 		delete(n.shards, shard)
-		delete(n.alarms, "shard "+shard)
+		delete(n.alarms, shardAlarm+shard)
 		return
 	}
 	n.shards[shard] = time.Now().Add(shardRetry)
-	n.alarms["shard "+shard] = err.Error()
+	n.alarms[shardAlarm+shard] = err.Error()
 	n.log.Warn("a shard cannot be recorded yet", "shard", shard, "error", err)
 }
 
