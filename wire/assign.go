@@ -3,6 +3,7 @@ package wire
 import (
 	"crypto/sha256"
 	"slices"
+	"strings"
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
@@ -172,6 +173,20 @@ func (c *core) fixAll() {
 	}
 }
 
+// assignment sets a parameter that the session has begun with, and is no query where that can be: after a query a transaction can
+// take no other isolation level any more.
+func (x setting) assignment() string {
+	switch x.name {
+	case "search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries": // SET would take "a, b" for one name
+		return x.sql
+	}
+	parts := strings.Split(x.name, ".")
+	for i := range parts {
+		parts[i] = `"` + strings.ReplaceAll(parts[i], `"`, `""`) + `"`
+	}
+	return "SET " + strings.Join(parts, ".") + " TO " + quoteLiteral(x.value)
+}
+
 // fixing sends that. It returns false if there is nothing to send.
 func (c *core) fixing() bool {
 	if len(c.fixes) == 0 || c.srv == nil || c.waiting() || c.serverOpen || c.copyIn || c.broken {
@@ -180,7 +195,7 @@ func (c *core) fixing() bool {
 	sql := ""
 	for _, x := range c.base.list {
 		if now, ok := c.settings.get(x.name); ok && now == x && slices.Contains(c.fixes, x.name) { // it was not set again meanwhile
-			sql += x.sql + separator
+			sql += x.assignment() + separator
 		}
 	}
 	c.fixes = nil

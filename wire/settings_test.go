@@ -3,6 +3,7 @@ package wire_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -96,6 +97,18 @@ func state(err error) string {
 	return ""
 }
 
+// repeatable has rapid draw the same in every run, unless -rapid.seed asks for other draws: a
+// difference that hides in some corner of PostgreSQL is to be looked for, not to be met by whoever changes something else.
+func repeatable(t *testing.T) {
+	t.Helper()
+	if f := flag.Lookup("rapid.seed"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set("20261125"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Value.Set(f.DefValue) })
+	}
+}
+
 // However sessions that share one server connection set, reset and roll back: each finds what it would find on PostgreSQL.
 func TestSettingsAreThoseOfPostgreSQL(t *testing.T) {
 	r := newRig(t, rigOptions{poolSize: 1, shards: []shardServers{{primary: servers(t)[0].primary}}})
@@ -109,6 +122,7 @@ func TestSettingsAreThoseOfPostgreSQL(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Run(database, func(t *testing.T) {
+			repeatable(t)
 			rapid.Check(t, func(rt *rapid.T) {
 				pairs := make([]pair, 2)
 				for i := range pairs {
