@@ -61,7 +61,7 @@ func TestShutdown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := psqlAt(t, addr, "ops", opsPassword, "SHOW STATE;\nSHUTDOWN;"); err != nil || !strings.HasSuffix(out, "SHUTDOWN\n") {
+	if out, err := psqlAt(t, addr, "ops", opsPassword, "SHOW STATE;\nSHUTDOWN;"); err != nil || !strings.Contains(out, "(3 rows)\nSHUTDOWN\n") {
 		t.Fatalf("%v: %s", err, out)
 	}
 	p.says(t, "msg=draining")
