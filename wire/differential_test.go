@@ -241,7 +241,7 @@ func syncs() []byte                              { return pg.AppendSync(nil) }
 func flush() []byte                              { return pg.AppendFlush(nil) }
 func copyData(data string) []byte                { return message('d', []byte(data)) }
 func copyDone() []byte                           { return message('c', nil) }
-func copyFail(why string) []byte                 { return pg.AppendCopyFail(nil, why) }
+func copyFail(why string) []byte                 { return message('f', append([]byte(why), 0)) }
 
 func message(typ byte, body []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{typ}, uint32(len(body)+4)), body...)

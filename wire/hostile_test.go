@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgproto3/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -40,7 +41,7 @@ func newGarbageServer(t *testing.T, answer, ready []byte) string {
 			}
 			go func() {
 				defer conn.Close()
-				if _, err := pg.ReadStartup(conn); err != nil {
+				if _, err := pgproto3.NewBackend(pgproto3.NewChunkReader(conn), conn).ReceiveStartupMessage(); err != nil {
 					return
 				}
 				hello := []byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}

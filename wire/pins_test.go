@@ -266,3 +266,36 @@ func (r *rig) show(command string) (list []map[string]string) {
 	}
 	return list
 }
+
+// What cannot be carried to another connection ties the session to its own.
+func TestPinned(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	ctx := ctxOf(t)
+	conn := r.connect(pgx.QueryExecModeExec)
+	for _, sql := range []string{"CREATE TEMP TABLE scratch (n int)", "INSERT INTO scratch VALUES (1), (2)"} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	var n int
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM scratch").Scan(&n); err != nil || n != 2 {
+		t.Errorf("%d %v", n, err)
+	}
+	pe := pgErr(t, conn, "SELECT * FROM orders WHERE customer_id = $1", r.keyOn("shard_2", 1))
+	if pe.Code != "0A000" || !strings.Contains(pe.Message, "tied to shard_1") {
+		t.Errorf("%s %s", pe.Code, pe.Message)
+	}
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM orders WHERE customer_id = $1", r.keyOn("shard_1", 1)).Scan(&n); err != nil {
+		t.Errorf("a key of the session's own shard: %v", err)
+	}
+	other := r.connect(pgx.QueryExecModeExec)
+	if pe := pgErr(t, other, "SELECT * FROM scratch"); pe.Code != "42P01" {
+		t.Errorf("another session sees the temporary table: %s", pe.Code)
+	}
+	if _, err := conn.Exec(ctx, "DISCARD ALL"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM orders WHERE customer_id = $1", r.keyOn("shard_2", 1)).Scan(&n); err != nil {
+		t.Errorf("after DISCARD ALL: %v", err)
+	}
+}

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -235,32 +234,13 @@ func (s *session) flushRaw() bool {
 	}
 	n, err := writeSocket(r.clientFD, c.out)
 	if err == syscall.EAGAIN || err == nil && n < len(c.out) {
-		err = s.writeRest(c.out[max(n, 0):])
+		_, err = writeAll(r.client, c.out[max(n, 0):]) // it waits for the client
 	}
 	c.written()
 	if err != nil {
 		s.clientGone()
 	}
 	return true
-}
-
-// writeRest writes what the client's socket did not take at once. It waits for the client.
-func (s *session) writeRest(rest []byte) error {
-	var last error
-	err := s.raw.client.Write(func(fd uintptr) bool {
-		for len(rest) > 0 {
-			n, e := writeSocket(int(fd), rest)
-			if e == syscall.EAGAIN {
-				return false
-			}
-			if last = e; e != nil {
-				return true
-			}
-			rest = rest[n:]
-		}
-		return true
-	})
-	return cmp.Or(err, last)
 }
 
 // buffers are what a session needs while bytes are in hand. A session that waits for its client holds none.

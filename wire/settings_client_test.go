@@ -149,3 +149,88 @@ func TestCleaningInOneQuery(t *testing.T) {
 		t.Errorf("%d rows were left by a block that was rolled back, %v", n, err)
 	}
 }
+
+// With one server connection for all, nothing of one session shows in another.
+func TestSettingsFollowTheSession(t *testing.T) {
+	r := newRig(t, rigOptions{poolSize: 1})
+	ctx := ctxOf(t)
+	a, b := r.connect(pgx.QueryExecModeExec), r.connect(pgx.QueryExecModeCacheStatement)
+	show := func(conn *pgx.Conn, what string) (v string) {
+		t.Helper()
+		if err := conn.QueryRow(ctx, "SHOW "+what).Scan(&v); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	exec := func(conn *pgx.Conn, sql string) {
+		t.Helper()
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	exec(a, "SET statement_timeout = '11s' -- a comment")
+	exec(b, "SET work_mem = '5MB'")
+	for range 3 {
+		if v := show(a, "statement_timeout"); v != "11s" {
+			t.Errorf("a's setting is %s", v)
+		}
+		if v := show(b, "statement_timeout"); v != "0" {
+			t.Errorf("a's setting shows in b: %s", v)
+		}
+		if v := show(b, "work_mem"); v != "5MB" {
+			t.Errorf("b's setting is %s", v)
+		}
+	}
+	exec(a, "BEGIN")
+	exec(a, "SET statement_timeout = '12s'")
+	exec(a, "INSERT INTO notes VALUES (1, 'x')")
+	exec(a, "SET lock_timeout = '3s'")
+	exec(a, "ROLLBACK")
+	if v := show(a, "statement_timeout"); v != "11s" {
+		t.Errorf("after ROLLBACK: %s", v)
+	}
+	if v := show(a, "lock_timeout"); v != "0" {
+		t.Errorf("after ROLLBACK: %s", v)
+	}
+	exec(a, "BEGIN")
+	exec(a, "SET LOCAL statement_timeout = '13s'")
+	if v := show(a, "statement_timeout"); v != "13s" {
+		t.Errorf("SET LOCAL in a block that is open nowhere yet: %s", v)
+	}
+	exec(a, "INSERT INTO notes VALUES (1, 'x')")
+	if v := show(a, "statement_timeout"); v != "13s" {
+		t.Errorf("SET LOCAL before the block was open: %s", v)
+	}
+	exec(a, "SET lock_timeout = '3s'")
+	exec(a, "COMMIT")
+	if v := show(a, "statement_timeout"); v != "11s" {
+		t.Errorf("after COMMIT: %s", v)
+	}
+	if v := show(a, "lock_timeout"); v != "3s" {
+		t.Errorf("after COMMIT: %s", v)
+	}
+	if v := show(b, "lock_timeout"); v != "0" {
+		t.Errorf("a's setting shows in b: %s", v)
+	}
+	exec(a, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	if v := show(a, "transaction_isolation") + ", read only " + show(a, "transaction_read_only"); v != "repeatable read, read only on" {
+		t.Errorf("a block that is open nowhere yet is %s", v)
+	}
+	exec(a, "COMMIT")
+	exec(a, "RESET statement_timeout")
+	if v := show(a, "statement_timeout"); v != "0" {
+		t.Errorf("after RESET: %s", v)
+	}
+	exec(a, "RESET ALL")
+	if v := show(a, "lock_timeout"); v != "0" {
+		t.Errorf("after RESET ALL: %s", v)
+	}
+	exec(a, "SET TIME ZONE 'Asia/Tokyo'")
+	if v := a.PgConn().ParameterStatus("TimeZone"); v != "Asia/Tokyo" {
+		t.Errorf("the client was told %s", v)
+	}
+	show(b, "TimeZone")
+	if v := b.PgConn().ParameterStatus("TimeZone"); v == "Asia/Tokyo" {
+		t.Error("b was told of a's time zone")
+	}
+}

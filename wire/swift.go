@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"io"
 	"net"
 	"os"
@@ -48,8 +49,17 @@ func (s *swift) Read(p []byte) (n int, err error) {
 }
 
 // Write is net.Conn's.
-func (s *swift) Write(p []byte) (n int, err error) {
-	e := s.raw.Write(func(fd uintptr) bool {
+func (s *swift) Write(p []byte) (int, error) {
+	n, err := writeAll(s.raw, p)
+	if _, ok := err.(syscall.Errno); ok {
+		return n, s.fault("write", err)
+	}
+	return n, err
+}
+
+// writeAll writes p, and waits for whoever has to read it. n is how much the socket has taken.
+func writeAll(raw syscall.RawConn, p []byte) (n int, err error) {
+	failed := raw.Write(func(fd uintptr) bool {
 		for n < len(p) {
 			var m int
 			if m, err = writeSocket(int(fd), p[n:]); err != nil {
@@ -59,13 +69,7 @@ func (s *swift) Write(p []byte) (n int, err error) {
 		}
 		return true
 	})
-	switch {
-	case e != nil:
-		return n, e
-	case err != nil:
-		return n, s.fault("write", err)
-	}
-	return n, nil
+	return n, cmp.Or(failed, err)
 }
 
 func (s *swift) fault(op string, err error) error {

@@ -193,7 +193,7 @@ func (a *acceptor) accept(ctx context.Context) error {
 func (a *acceptor) startup() (*Startup, error) {
 	var askedSSL, askedGSS bool
 	for {
-		packet, extra, err := readStartup(a.conn, minStartup+1)
+		packet, extra, err := readStartup(a.conn)
 		var direct *directTLS
 		if errors.As(err, &direct) && !a.heard && a.serverTLS() != nil {
 			a.heard, askedSSL = true, true

@@ -136,7 +136,7 @@ func script(t testing.TB, answer []byte) net.Conn {
 	t.Cleanup(func() { ours.Close(); <-done })
 	go func() {
 		defer close(done)
-		if _, err := ReadStartup(theirs); err != nil {
+		if _, err := startupFrom(theirs); err != nil {
 			return
 		}
 		if _, err := theirs.Write(answer); err == nil {
@@ -220,7 +220,7 @@ func TestConnectServerMustProve(t *testing.T) {
 				_, err := Connect(t.Context(), ours, &ConnectConfig{User: "app", Credential: Password("secret")})
 				done <- err
 			}()
-			if _, err := ReadStartup(theirs); err != nil {
+			if _, err := startupFrom(theirs); err != nil {
 				t.Fatal(err)
 			}
 			send(t, theirs, authRequest(authSASL, "SCRAM-SHA-256\x00\x00"))
@@ -347,7 +347,7 @@ func TestConnectTLSAnswers(t *testing.T) {
 				_, err := Connect(t.Context(), ours, &ConnectConfig{User: "app", TLS: tlsAny(t)})
 				done <- err
 			}()
-			if s, err := ReadStartup(theirs); err != nil || s.Kind != KindSSL {
+			if s, err := startupFrom(theirs); err != nil || s.Kind != KindSSL {
 				t.Fatalf("read %+v, %v", s, err)
 			}
 			go io.Copy(io.Discard, theirs) // a ClientHello, if there is one

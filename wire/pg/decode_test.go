@@ -37,7 +37,6 @@ func TestAppend(t *testing.T) {
 		"Describe":        {AppendDescribe(dst(), KindPortal, "p"), encode(&pgproto3.Describe{ObjectType: 'P', Name: "p"})},
 		"Close":           {AppendClose(dst(), KindStatement, "s"), encode(&pgproto3.Close{ObjectType: 'S', Name: "s"})},
 		"Execute":         {AppendExecute(dst(), "p", 9), encode(&pgproto3.Execute{Portal: "p", MaxRows: 9})},
-		"CopyFail":        {AppendCopyFail(dst(), "no"), encode(&pgproto3.CopyFail{Message: "no"})},
 		"SSLRequest":      {AppendSSLRequest(dst()), encode(&pgproto3.SSLRequest{})},
 		"CancelRequest":   {AppendCancelRequest(dst(), 7, []byte{0, 0, 0, 9}), encode(&pgproto3.CancelRequest{ProcessID: 7, SecretKey: []byte{0, 0, 0, 9}})},
 		"Startup":         {AppendStartup(dst(), []Param{{"user", "u"}}), encode(&pgproto3.StartupMessage{ProtocolVersion: 196608, Parameters: map[string]string{"user": "u"}})},

@@ -154,10 +154,4 @@ func AppendExecute(dst []byte, portal string, maxRows uint32) []byte {
 	return finish(binary.BigEndian.AppendUint32(dst, maxRows), start)
 }
 
-// AppendCopyFail appends a CopyFail frame.
-func AppendCopyFail(dst []byte, reason string) []byte {
-	dst, start := begin(dst, TypeCopyFail)
-	return finish(cstring(dst, reason), start)
-}
-
 func empty(dst []byte, typ byte) []byte { return append(dst, typ, 0, 0, 0, 4) }

@@ -62,21 +62,13 @@ func (s *Startup) Param(key string) (value string, ok bool) {
 	return "", false
 }
 
-// ReadStartup reads one startup packet and not a byte more. The length is bounded before anything else is read. Errors
-// are *Error, or those of r: io.EOF if nothing came at all, io.ErrUnexpectedEOF if the packet was cut short.
-func ReadStartup(r io.Reader) (*Startup, error) {
-	packet, _, err := readStartup(r, minStartup)
-	if err != nil {
-		return nil, err
-	}
-	return DecodeStartup(packet)
-}
-
-// readStartup reads one startup packet. Its first read asks for up to `first` bytes, 8 or 9: a ninth byte belongs to the
-// packet unless this is the 8 bytes of an SSLRequest or its like, and then it is a byte that should not be there yet.
-func readStartup(r io.Reader, first int) (packet []byte, extra bool, err error) {
+// readStartup reads one startup packet. Its length is bounded before anything else is read. Errors are *Error, *directTLS, or those
+// of r: io.EOF if nothing came at all, io.ErrUnexpectedEOF if the packet was cut short. The first read asks for up to 9 bytes: the
+// ninth belongs to the packet unless this is the 8 bytes of an SSLRequest or its like. Then extra says that a byte was read that
+// should not be there yet.
+func readStartup(r io.Reader) (packet []byte, extra bool, err error) {
 	var head [minStartup + 1]byte
-	n, err := io.ReadAtLeast(r, head[:first], 4)
+	n, err := io.ReadAtLeast(r, head[:], 4)
 	if err != nil {
 		return nil, false, err
 	}
@@ -88,7 +80,7 @@ func readStartup(r io.Reader, first int) (packet []byte, extra bool, err error) 
 		return nil, false, badStartupLength()
 	}
 	if n < minStartup {
-		m, err := io.ReadAtLeast(r, head[n:first], minStartup-n)
+		m, err := io.ReadAtLeast(r, head[n:], minStartup-n)
 		if err != nil {
 			return nil, false, unexpected(err)
 		}

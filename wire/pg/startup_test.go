@@ -18,6 +18,15 @@ func startupPacket(major, minor uint16, body string) []byte {
 	return finishStartup(append(b, body...), start)
 }
 
+// startupFrom reads and decodes one startup packet.
+func startupFrom(r io.Reader) (*Startup, error) {
+	packet, _, err := readStartup(r)
+	if err != nil {
+		return nil, err
+	}
+	return DecodeStartup(packet)
+}
+
 func TestDecodeStartup(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -39,7 +48,7 @@ func TestDecodeStartup(t *testing.T) {
 			if err != nil || !reflect.DeepEqual(*got, c.want) {
 				t.Fatalf("got %+v, %v; want %+v", got, err, c.want)
 			}
-			read, err := ReadStartup(iotest.OneByteReader(bytes.NewReader(append(c.packet, "behind"...))))
+			read, err := startupFrom(iotest.OneByteReader(bytes.NewReader(append(c.packet, "behind"...))))
 			if err != nil || !reflect.DeepEqual(read, got) {
 				t.Fatalf("read byte by byte: %+v, %v", read, err)
 			}
@@ -87,10 +96,10 @@ func TestDecodeStartupRefuses(t *testing.T) {
 	}
 }
 
-func TestReadStartupBounds(t *testing.T) {
+func TestStartupBounds(t *testing.T) {
 	for _, length := range []uint32{0, 7, 10001, 1 << 30, 0xffffffff} {
 		r := bytes.NewReader(append(binary.BigEndian.AppendUint32(nil, length), make([]byte, 100)...))
-		_, err := ReadStartup(iotest.OneByteReader(r))
+		_, err := startupFrom(iotest.OneByteReader(r))
 		if e := wantCode(t, err, "08P01"); e.Message != "invalid length of startup packet" {
 			t.Fatalf("length %d: %v", length, e)
 		}
@@ -99,7 +108,7 @@ func TestReadStartupBounds(t *testing.T) {
 		}
 	}
 	for n, want := range map[int]error{0: io.EOF, 3: io.ErrUnexpectedEOF, 6: io.ErrUnexpectedEOF, 12: io.ErrUnexpectedEOF} {
-		if _, err := ReadStartup(bytes.NewReader(startupPacket(3, 0, "user\x00u\x00\x00")[:n])); !errors.Is(err, want) {
+		if _, err := startupFrom(bytes.NewReader(startupPacket(3, 0, "user\x00u\x00\x00")[:n])); !errors.Is(err, want) {
 			t.Errorf("%d bytes and the end: %v, want %v", n, err, want)
 		}
 	}
@@ -124,9 +133,17 @@ func FuzzStartup(f *testing.F) {
 	f.Add([]byte{0x40, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
-		s, err := ReadStartup(r)
-		if used := len(b) - r.Len(); used > MaxStartup {
-			t.Fatalf("%d bytes were read", used)
+		packet, extra, err := readStartup(r)
+		used := len(b) - r.Len()
+		if extra {
+			used--
+		}
+		if used > MaxStartup || err == nil && used != len(packet) {
+			t.Fatalf("%d bytes were read for a packet of %d", used, len(packet))
+		}
+		var s *Startup
+		if err == nil {
+			s, err = DecodeStartup(packet)
 		}
 		if err != nil {
 			var e *Error
@@ -147,7 +164,7 @@ func FuzzStartup(f *testing.F) {
 		case KindCancel:
 			again = AppendCancelRequest(nil, s.PID, s.Secret)
 		}
-		if used := len(b) - r.Len(); !bytes.Equal(again, b[:used]) {
+		if !bytes.Equal(again, b[:used]) {
 			t.Fatalf("encoded again:\n%x, was\n%x", again, b[:used])
 		}
 	})

@@ -243,7 +243,7 @@ func TestConnectIsBound(t *testing.T) {
 func relay(client net.Conn, server net.Conn, own *tls.Config) {
 	defer client.Close()
 	defer server.Close()
-	if s, err := ReadStartup(client); err != nil || s.Kind != KindSSL {
+	if s, err := startupFrom(client); err != nil || s.Kind != KindSSL {
 		return
 	}
 	client.Write([]byte{'S'}) // a failure shows in the handshake

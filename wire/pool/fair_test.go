@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/jackc/pgproto3/v2"
+
 	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
@@ -29,7 +31,7 @@ func pipeDial(before func(ctx context.Context) error) pool.Dialer {
 		near, far := net.Pipe()
 		go func() {
 			defer far.Close()
-			if _, err := pg.ReadStartup(far); err != nil {
+			if _, err := pgproto3.NewBackend(pgproto3.NewChunkReader(far), far).ReceiveStartupMessage(); err != nil {
 				return
 			}
 			hello := []byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgproto3/v2"
 	"go.uber.org/goleak"
 
 	"rangefinder/internal/pgtest"
@@ -56,7 +57,8 @@ func newBackend(t *testing.T) *backend {
 
 func (b *backend) serve(conn net.Conn) {
 	defer conn.Close()
-	if s, err := pg.ReadStartup(conn); err != nil || s.Kind != pg.KindStartup {
+	first, err := pgproto3.NewBackend(pgproto3.NewChunkReader(conn), conn).ReceiveStartupMessage()
+	if _, ok := first.(*pgproto3.StartupMessage); !ok || err != nil {
 		return
 	}
 	n := b.open.Add(1)
