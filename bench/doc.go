@@ -6,5 +6,6 @@
 // functions are `go test -bench` in their packages.
 //
 // It measures processes from outside: what the kernel says they used, and what pgbench says it waited. It knows nothing of
-// how the node works; but for the one loop that times the routing of a statement, which calls the packages a session calls.
+// how the node works; but for the loops that time the routing of a statement and, for fib, its dispatch: they call the packages
+// that a session calls.
 package main

@@ -18,6 +18,7 @@ const usage = `bench compares a node with what it stands beside.
 
   go run ./bench [flags]          a node and PostgreSQL alone, with pgbench: a minute
   go run ./bench soak [flags]     1000 clients that query, cancel, die and come back, for half an hour: does anything leak
+  go run ./bench fib [flags]      a dispatch in nanoseconds, beside a sorted slice, a B-tree and a map: under a minute
   go run ./bench compare [flags]  a node, PgBouncer, HAProxy, Pgpool and PostgreSQL alone: throughput, latency, CPU, memory
 
 It starts everything itself, on free ports of loopback and in a temporary folder, and runs the same load against each in
@@ -50,8 +51,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	args, compared := os.Args[1:], false
-	if len(args) > 0 && args[0] == "soak" {
-		if err := runSoak(ctx, args[1:]); err != nil {
+	others := map[string]func(context.Context, []string) error{"soak": runSoak, "fib": runFIB}
+	if len(args) > 0 && others[args[0]] != nil {
+		if err := others[args[0]](ctx, args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			stop()
 			os.Exit(1)

@@ -224,7 +224,7 @@ func BenchmarkFlip(b *testing.B) {
 	for b.Loop() {
 		i++
 		w.observe("shard_2_fra", rib.State(int(rib.Up)+i%2), rib.Replica)
-		fib.Flip(table, w.Snapshot())
+		table.Flip(w.Snapshot())
 	}
 }
 

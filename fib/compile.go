@@ -121,6 +121,10 @@ func (t *Table) withShards(s *rib.Snapshot) *Table {
 	return n
 }
 
+// Flip brings the candidates up to the snapshot and tells how many lists it swapped. Its ownership is not read. One
+// goroutine at a time may call it: a Maintainer, or a benchmark.
+func (t *Table) Flip(s *rib.Snapshot) (changed int) { return t.flip(s, nil) }
+
 // flip brings the candidates up to the snapshot. Only lists that changed are swapped; it returns how many. The ranges are not
 // touched: the snapshot's ownership is not read. Each new list is given to before, if that is not nil, before anybody can see
 // it: what there is to say of a list is said by then.

@@ -166,6 +166,7 @@ var owners = map[string][]string{
 	"github.com/hashicorp/memberlist":   {"gossip", "node/port"},
 	"github.com/hashicorp/raft":         {"cluster", "node/port"},
 	"github.com/alecthomas/kong":        {"node", "bench"},
+	"github.com/tidwall/btree":          {"bench"},
 	"github.com/pelletier/go-toml":      {"node"},
 	"github.com/prometheus":             {"node", "wire"},
 	"github.com/xdg-go/scram":           {"wire/pg"},

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+)
+
+// fewShards and manyShards are how many there are while one of them flips.
+const (
+	fewShards  = 3
+	manyShards = 100
+)
+
+// flip measures what it costs to swap the list of one shard: with the new beliefs in hand, among a few shards and among many,
+// and from the record that tells of them.
+func (b *fibBench) flip(ctx context.Context) error {
+	for range b.rounds {
+		for _, shards := range []int{fewShards, manyShards} {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			f, err := newFlipper(shards)
+			if err != nil {
+				return err
+			}
+			if shards == fewShards {
+				b.flipNS = append(b.flipNS, f.time(b.batch, f.flip))
+				b.pathNS = append(b.pathNS, f.time(b.batch, f.record))
+			} else {
+				b.manyNS = append(b.manyNS, f.time(b.batch, f.flip))
+			}
+		}
+	}
+	return nil
+}
+
+// flipper turns one replica down and up again.
+type flipper struct {
+	// constant
+	beliefs *rib.Table
+	table   *fib.Table
+	states  [2]*rib.Snapshot
+
+	// owned by one goroutine
+	seq uint64
+	now int
+}
+
+func newFlipper(shards int) (f *flipper, err error) {
+	f = &flipper{beliefs: fibBeliefs(shards), seq: uint64(10 * shards), now: 1}
+	if f.table, err = fib.Compile(f.beliefs.Snapshot()); err != nil {
+		return nil, err
+	}
+	for i := range f.states {
+		f.observe(i)
+		f.states[i] = f.beliefs.Snapshot()
+	}
+	return f, nil
+}
+
+func (f *flipper) observe(state int) {
+	f.seq++
+	fibObserve(f.beliefs, fibShard(0)+"_fra", f.seq, []rib.State{rib.Down, rib.Up}[state], rib.Replica)
+}
+
+// flip brings the table to the other state.
+func (f *flipper) flip() {
+	f.now = 1 - f.now
+	f.swap(f.states[f.now])
+}
+
+// record is a flip from the observer's record on.
+func (f *flipper) record() {
+	f.now = 1 - f.now
+	f.observe(f.now)
+	f.swap(f.beliefs.Snapshot())
+}
+
+func (f *flipper) swap(s *rib.Snapshot) {
+	if n := f.table.Flip(s); n != 1 {
+		panic(fmt.Sprintf("a flip changed %d lists", n))
+	}
+}
+
+// time is how many nanoseconds once takes.
+func (f *flipper) time(batch time.Duration, once func()) float64 {
+	n, begin := 0, time.Now()
+	for time.Since(begin) < batch {
+		for range 100 {
+			once()
+		}
+		n += 100
+	}
+	return float64(time.Since(begin).Nanoseconds()) / float64(n)
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+)
+
+// flipEvery makes 500 flips a second.
+const flipEvery = 2 * time.Millisecond
+
+// fibWorld is a node's beliefs and the table made from them: three shards, each a primary and three replicas in three
+// regions, and one keyspace; and the keys that are asked for.
+type fibWorld struct {
+	// constant
+	table      *rib.Table
+	handle     *fib.Handle
+	maintainer *fib.Maintainer
+	keys       *fibKeys
+	starts     *fibKeys    // of the ranges but the first
+	asked      []uint32    // by key: the range that it lies in
+	mapped     *fibKeys    // by key: the start of that range, for the map
+	lock       sync.Locker // of the map
+
+	// owned by who flips
+	seq uint64
+
+	// while flips go on
+	stopping chan struct{}
+	stopped  chan struct{}
+	began    time.Time
+	before   uint64
+}
+
+func newFIBWorld(n int, spread, kind string) (*fibWorld, error) {
+	starts, keys := fibLayout(n, spread, kind)
+	w := &fibWorld{table: fibBeliefs(3), handle: new(fib.Handle), keys: keys, starts: starts}
+	k := rib.Keyspace{ID: 1, Name: "bench.orders", Database: benchDatabase, Method: "range", Types: []rib.Type{rib.TypeBigint}}
+	if kind == byteKey {
+		k.Types[0] = rib.TypeText
+	}
+	k.Ranges = make([]rib.Range, starts.len()+1)
+	for i := range k.Ranges {
+		k.Ranges[i].Shard = fibShard(i % 3)
+		if i > 0 {
+			k.Ranges[i].From = rib.Key(starts.append(nil, i-1))
+			k.Ranges[i-1].To = k.Ranges[i].From
+		}
+	}
+	o := *w.table.Owners().Get()
+	o.Epoch.Index++
+	o.Keyspaces = []rib.Keyspace{k}
+	w.table.Owners().Set(&o)
+	w.seq = 1000
+	w.maintainer = fib.NewMaintainer(w.table, w.handle, nil)
+	w.maintainer.Open()
+	w.asked = make([]uint32, keys.len())
+	for i := range w.asked {
+		w.asked[i] = uint32(k.Owner(keys.append(nil, i)))
+	}
+	w.mapped = w.startsAsked()
+	runtime.GC()
+	if alarm := w.maintainer.Alarm(); alarm != "" {
+		w.close()
+		return nil, errors.New(alarm)
+	}
+	return w, nil
+}
+
+// startsAsked are the first keys of the ranges that are asked for.
+func (w *fibWorld) startsAsked() *fibKeys {
+	if w.keys.numbers != nil {
+		k := &fibKeys{numbers: make([]uint64, len(w.asked))}
+		for i, at := range w.asked {
+			if at > 0 {
+				k.numbers[i] = w.starts.numbers[at-1]
+			}
+		}
+		return k
+	}
+	texts := make([][]byte, len(w.asked))
+	for i, at := range w.asked {
+		if at > 0 {
+			texts[i] = w.starts.key(int(at)-1, nil)
+		}
+	}
+	return keysOf(texts)
+}
+
+func fibShard(i int) string { return fmt.Sprintf("shard_%d", i+1) }
+
+// fibBeliefs is a table with that many shards, each a primary and a replica in fra and one in iad and syd, all up.
+func fibBeliefs(shards int) *rib.Table {
+	t := rib.NewTable(rib.Member{Name: "bench", Region: "fra"})
+	for region, d := range map[string]time.Duration{"fra": 0, "iad": 88 * time.Millisecond, "syd": 280 * time.Millisecond} {
+		t.Health().Distance(region, d, time.Unix(1_700_000_000, 0))
+	}
+	o := rib.Ownership{Epoch: rib.Epoch{Index: 1}}
+	seq := uint32(0)
+	for i := range shards {
+		shard := fibShard(i)
+		o.Shards = append(o.Shards, rib.Shard{Name: shard, SystemID: 7})
+		for _, place := range []string{"fra_primary", "fra", "iad", "syd"} {
+			region, _, primary := strings.Cut(place, "_")
+			b := rib.Backend{Name: shard + "_" + place, Shard: shard, Region: region, Addr: place + ":5432", SystemID: 7}
+			role := rib.Replica
+			if primary {
+				role = rib.Primary
+			}
+			seq++
+			t.Health().Announce(rib.Announcement{Backend: b, Observer: "bench", Stamp: rib.Stamp{Incarnation: 1, Seq: uint64(seq)}})
+			fibObserve(t, b.Name, uint64(seq), rib.Up, role)
+		}
+	}
+	t.Owners().Set(&o)
+	return t
+}
+
+func fibObserve(t *rib.Table, backend string, seq uint64, state rib.State, role rib.Role) {
+	t.Health().Observe(rib.Route{Backend: backend, Observer: "bench", Stamp: rib.Stamp{Incarnation: 1, Seq: seq}, State: state, Role: role, Timeline: 1})
+}
+
+// flips begins with 500 flips a second, through the Maintainer.
+func (w *fibWorld) flips() {
+	w.stopping, w.stopped = make(chan struct{}), make(chan struct{})
+	w.began, w.before = time.Now(), w.maintainer.Stats().Flips
+	go func() {
+		defer close(w.stopped)
+		tick := time.NewTicker(flipEvery)
+		defer tick.Stop()
+		for i, due := 0, 0; ; {
+			select {
+			case <-w.stopping:
+				return
+			case <-tick.C:
+			}
+			// A busy machine swallows ticks: what is due is made up for.
+			for due = int(time.Since(w.began) / flipEvery); i < due; i++ {
+				w.seq++
+				w.lock.Lock() // what changes candidates beside a map has to keep its readers out
+				w.lock.Unlock()
+				fibObserve(w.table, fibShard(i%3)+"_fra", w.seq, rib.State(int(rib.Up)+(i/3+1)%2), rib.Replica)
+				if i+1 < due {
+					runtime.Gosched()
+				}
+			}
+		}
+	}()
+}
+
+// stop ends the flips and tells how many there were a second.
+func (w *fibWorld) stop() (perSecond float64, err error) {
+	close(w.stopping)
+	<-w.stopped
+	perSecond = float64(w.maintainer.Stats().Flips-w.before) / time.Since(w.began).Seconds()
+	if alarm := w.maintainer.Alarm(); alarm != "" {
+		return perSecond, errors.New(alarm)
+	}
+	return perSecond, nil
+}
+
+func (w *fibWorld) close() { w.maintainer.Close() }
+
+// allocs is what a contestant allocates for a dispatch, while nothing else runs.
+func (w *fibWorld) allocs(c *contestant) float64 {
+	const many = 1000
+	return testing.AllocsPerRun(20, func() { c.run(0, many) }) / many
+}
+
+// time is how many nanoseconds a dispatch takes on each of some goroutines. A short while before it warms the caches, and
+// tells how many fit into the batch.
+func (w *fibWorld) time(c *contestant, goroutines int, batch time.Duration) float64 {
+	const probe = 1000
+	n, begin := 0, time.Now()
+	for time.Since(begin) < batch/3 {
+		c.run(n, probe)
+		n += probe
+	}
+	n *= 3
+	if goroutines == 1 {
+		begin = time.Now()
+		c.run(n, n)
+		return float64(time.Since(begin).Nanoseconds()) / float64(n)
+	}
+	var ready, done sync.WaitGroup
+	start := make(chan struct{})
+	took := make([]time.Duration, goroutines)
+	ready.Add(goroutines)
+	for g := range goroutines {
+		done.Go(func() {
+			ready.Done()
+			<-start
+			begin := time.Now()
+			c.run((g+1)*n, n)
+			took[g] = time.Since(begin)
+		})
+	}
+	ready.Wait()
+	close(start)
+	done.Wait()
+	sum := time.Duration(0)
+	for _, d := range took {
+		sum += d
+	}
+	return float64(sum.Nanoseconds()) / float64(n*goroutines)
+}
