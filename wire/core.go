@@ -146,6 +146,7 @@ type inHand struct {
 	expectOff int
 	lastTag   []byte // of the last command; an error's is ROLLBACK
 	srvIn     []byte // from the server, the start of a frame that is not whole yet
+	parting   []byte // its notice that it ends the connection, held back until it is known what comes behind it; see parts
 	need      need
 	changes   int // of the registry, before the message that is being sent; see op
 }
@@ -180,7 +181,7 @@ func (c *core) next() request {
 		case c.waiting() && !c.copyIn:
 			return readServer
 		case c.srv != nil && c.idleServer() && c.pinned == "":
-			if c.worn || len(c.toServer) > 0 || len(c.srvIn) > 0 { // something is still on its way there, or from there
+			if c.worn || len(c.toServer)+len(c.srvIn)+len(c.parting) > 0 { // something is still on its way there, or from there
 				return discardServer
 			}
 			return releaseServer
@@ -367,7 +368,9 @@ func (c *core) terminate(e *pg.Error) {
 
 // holds reports whether the client's bytes wait for the server's: once the client has seen any of an answer, the request cannot
 // go to another backend any more if this one dies. Nor must it see the answer of a request that is about to run again.
-func (c *core) holds() bool { return c.redo || c.silent && c.seg.retry && c.waiting() }
+func (c *core) holds() bool {
+	return c.redo || (c.silent || len(c.parting) > 0) && c.seg.retry && c.waiting()
+}
 
 // written tells that all of out has left for the client.
 func (c *core) written() {

@@ -1,12 +1,39 @@
 package wire
 
 import (
+	"bytes"
+
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
 
+// maxParting bounds the notice that is held back; PostgreSQL's has some 400 bytes.
+const maxParting = 8 << 10
+
+// parts reports whether a notice says that the server is about to end the connection. PostgreSQL sends such a warning instead of a
+// FATAL error when another of its processes has crashed, when it shuts down immediately, or when its postmaster is gone. To the
+// client it would be a part of the answer, and a read that it has seen a part of is not sent to another backend: so it is held back
+// until the connection ends, or more comes.
+func parts(body []byte) bool {
+	if len(body) > maxParting {
+		return false
+	}
+	return bytes.Contains(body, []byte("\x00C"+pg.CodeCrashShutdown+"\x00")) || bytes.Contains(body, []byte("\x00C"+pg.CodeAdminShutdown+"\x00"))
+}
+
+// said notes that a frame has come. A notice that was held back was not the server's last.
+func (c *core) said() {
+	c.silent = false
+	if len(c.parting) > 0 {
+		c.out, c.parting = append(c.out, c.parting...), c.parting[:0]
+	}
+}
+
 // serverLost tells that the server connection has broken, or that what came from it is not PostgreSQL's protocol.
 func (c *core) serverLost(err error) {
+	if c.fatal == nil && len(c.parting) > 0 {
+		c.fatal, _ = pg.DecodeError(c.parting[pg.HeaderSize:])
+	}
 	if c.fatal == nil {
 		c.env.metrics.BackendError(c.srv.Backend.Name, pg.CodeConnectionFailure)
 	} else {
@@ -45,6 +72,7 @@ func (c *core) serverLost(err error) {
 		c.tx = transaction{}
 		return
 	}
+	c.out, c.parting = append(c.out, c.parting...), c.parting[:0]
 	e := c.lostError(name, err, wasIn)
 	if idle {
 		e = pg.NewError(pg.CodeConnectionFailure, "the connection to backend "+name+" was lost").WithDetail(e.Detail)

@@ -80,7 +80,6 @@ func (c *core) pop() {
 
 // serverRead takes bytes from the server connection. An error means that they are not PostgreSQL's protocol.
 func (c *core) serverRead(p []byte) error {
-	c.silent = false
 	if len(c.srvIn) > 0 {
 		c.srvIn = append(c.srvIn, p...)
 		p = c.srvIn
@@ -109,6 +108,7 @@ func (c *core) serverRead(p []byte) error {
 		switch p[0] {
 		case 'D', 'd', 'T', 't', 'V':
 			if c.streamed(p[0]) {
+				c.said()
 				c.passing = size
 				continue
 			}
@@ -119,6 +119,7 @@ func (c *core) serverRead(p []byte) error {
 		if len(p) < size {
 			break
 		}
+		c.said()
 		if err := c.serverFrame(p[0], p[:size]); err != nil {
 			return err
 		}
@@ -151,7 +152,11 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 	case 'S':
 		return c.parameterStatus(body, h)
 	case 'N', 'A':
-		if h == nil || !h.quiet {
+		switch {
+		case h != nil && h.quiet:
+		case typ == 'N' && parts(body):
+			c.parting = append(c.parting, frame...)
+		default:
 			c.out = append(c.out, frame...)
 		}
 		return nil

@@ -92,6 +92,13 @@ func (c *counts) limits(kind wire.Refusal) int {
 	return c.limited[string(kind)]
 }
 
+// failedOver is how often a statement went elsewhere because that backend failed.
+func (c *counts) failedOver(backend string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failover[backend]
+}
+
 func (c *counts) add(m *map[string]int, k string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

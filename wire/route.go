@@ -323,7 +323,7 @@ func (c *core) returned() {
 	renew := c.worn
 	c.worn, c.looseSync = false, false
 	c.toServer = c.toServer[:0]
-	c.srvIn, c.passing = c.srvIn[:0], 0
+	c.srvIn, c.passing, c.parting = c.srvIn[:0], 0, c.parting[:0]
 	switch {
 	case c.redo:
 		n := c.need
