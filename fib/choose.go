@@ -225,9 +225,17 @@ func (in *input) primary(all []ranked) (chosen *ranked, reason string, split boo
 		return nil, fmt.Sprintf("TWO PRIMARIES of shard %s on timeline %d: %s and %s; neither gets writes until one is stopped",
 			in.shard, chosen.Timeline, names[0], names[1]), true
 	case chosen.class > unseen:
-		return chosen, "the primary " + chosen.Backend.Name + " looks dead: " + reasonOf[chosen.class], false
+		return chosen, "the primary " + chosen.Backend.Name + " looks dead: " + chosen.doubt(), false
 	}
 	return chosen, "", false
+}
+
+// doubt is what speaks against the chosen primary, in a few words.
+func (r *ranked) doubt() string {
+	if r.class == evident && r.Reach() == rib.ReachNobody && r.Verdict == rib.Down {
+		return "nobody can reach it"
+	}
+	return reasonOf[r.class]
 }
 
 // reasonOf is a hop's short reason: fixed texts, since lists are made with every flip. Explain writes the long ones.

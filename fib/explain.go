@@ -169,7 +169,7 @@ func (r *ranked) against() string {
 	case refused:
 		return r.Refused
 	case evident:
-		return "this node cannot reach it: " + r.Evidence
+		return r.WhyUnreached()
 	case down:
 		return r.BackendView.Reason
 	case spared:

@@ -261,7 +261,7 @@ func TestExplanationIsJSON(t *testing.T) {
 	for _, want := range []string{
 		`"keyspace":"app.orders","key":"0x1000000000000000","range":"..0x5555555555555555","epoch":"0/0","shard":"shard_1","intent":"read"`,
 		`{"backend":"shard_1_fra","addr":"shard_1_fra:5432","region":"fra","role":"replica","state":"up","cost_ms":0,"in_flight":0,"order":1,"near":true,"healthy":true,"reason":"closest: 0.0 ms"}`,
-		`"order":0,"near":false,"healthy":false,"reason":"left out: this node cannot reach it: connection refused"`,
+		`"order":0,"near":false,"healthy":false,"reason":"left out: this node cannot reach it, others can: connection refused"`,
 	} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("%s\nlacks %s", b, want)

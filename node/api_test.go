@@ -76,6 +76,7 @@ func exampleView() ClusterView {
 		Backends: []BackendView{{
 			Name: "iad-db1", Shard: "shard_1", Region: "iad", Addr: "127.0.1.1:5501", Role: "replica", ForAll: "up", ForUs: "down",
 			Reason: "1 of 1 observers say up", Evidence: "connect: <timeout>", LagMS: -1,
+			Reach: "not from here", WhyUnreached: "this node cannot reach it, others can: connect: <timeout>",
 			Routes: []RouteView{{Observer: "iad-1", State: "up", Role: "replica", LatencyMS: 0.4, Stamp: "2.17"}},
 		}},
 		Keyspaces:   []KeyspaceView{{ID: 1, Name: "app.orders", Database: "app", Method: "hash", Types: []string{"bigint"}, Tables: []TableView{{"public", "orders", []string{"customer_id"}}}, Ranges: 2}},
@@ -231,7 +232,7 @@ func TestDebugPage(t *testing.T) {
 	w := ask(t, h, "GET", "/debug?sql=select+%3Cb%3E&arg=7", "")
 	page := w.Body.String()
 	for _, want := range []string{
-		"<!doctype html>", "fra-1", "delay injected: 127.0.1.0/24: 90ms", "own evidence: connect: &lt;timeout&gt;", `class="up">up`, `class="down">down`,
+		"<!doctype html>", "fra-1", "delay injected: 127.0.1.0/24: 90ms", "this node cannot reach it, others can: connect: &lt;timeout&gt;", `class="up">up`, `class="down">down`,
 		"shard_9 has two primaries", "<td class=\"n\">90</td>", "customer_id = 42", "left out: own evidence", "select &lt;b&gt;", "app.orders", "unknown",
 	} {
 		if !strings.Contains(page, want) {

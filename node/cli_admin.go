@@ -151,7 +151,7 @@ func (c *statusCmd) Run(e *env) error {
 				why = append(why, "refused: "+b.Refused)
 			}
 			if b.Evidence != "" {
-				why = append(why, "own evidence: "+b.Evidence)
+				why = append(why, b.WhyUnreached)
 			}
 			if b.Reason != "" {
 				why = append(why, b.Reason)

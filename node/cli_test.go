@@ -40,7 +40,7 @@ fra-1 *  fra     -       127.0.2.1:7946  voter
 iad-1    iad     90      127.0.1.1:7946  leader
 
 SHARD    BACKEND  REGION  ROLE     FOR ALL  FOR US  LAG MS   ADDRESS         WHY
-shard_1  iad-db1  iad     replica  up       down    unknown  127.0.1.1:5501  own evidence: connect: <timeout>; 1 of 1 observers say up
+shard_1  iad-db1  iad     replica  up       down    unknown  127.0.1.1:5501  this node cannot reach it, others can: connect: <timeout>; 1 of 1 observers say up
 
 KEYSPACE    DATABASE  METHOD  TYPES   RANGES  TABLES
 app.orders  app       hash    bigint  2       public.orders(customer_id)

@@ -58,6 +58,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.recordLoop(ctx) })
 	wg.Go(func() { n.hintLoop(ctx) })
 	wg.Go(func() { n.beliefsLoop(ctx) })
+	wg.Go(func() { n.watchLoop(ctx) })
 	wg.Go(func() { n.alarmsLoop(ctx) })
 	wg.Go(func() { n.budgetLoop(ctx) })
 	wg.Go(func() { n.dependentsLoop(ctx) })
@@ -242,7 +243,7 @@ func (n *Node) reportBackend(backend string, err error) {
 			continue
 		}
 		b := v.Backend
-		if err := n.prober().Watch(probe.Target{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr}); err != nil {
+		if err := n.prober().Watch(probe.Target{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr, SystemID: b.SystemID}); err != nil {
 			// Nobody would ever say that it is back: then only the cluster's verdict counts.
 			n.log.Warn("a backend out of reach cannot be watched", "backend", backend, "error", err)
 			n.table.Health().Evidence(backend, false, "")

@@ -138,6 +138,7 @@ func backendView(b *rib.BackendView) BackendView {
 		Name: b.Backend.Name, Shard: b.Backend.Shard, Region: b.Backend.Region, Addr: b.Backend.Addr,
 		SystemID: strconv.FormatUint(b.Backend.SystemID, 10), Role: b.Role.String(), Timeline: b.Timeline,
 		ForAll: b.Verdict.String(), ForUs: rib.Down.String(), Reason: b.Reason, Evidence: b.Evidence, Refused: b.Refused,
+		Reach: b.Reach().String(), WhyUnreached: b.WhyUnreached(),
 		LagMS: ms(b.Lag), LatencyMS: ms(b.Latency), InFlight: b.Gauge.InFlight.Load(), Routes: []RouteView{},
 	}
 	if usable(b) {
@@ -213,6 +214,9 @@ func rangeViews(o *rib.Ownership, keyspace string, limit int) []RangeView {
 func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 	var list []string
 	if a := n.compiler.Alarm(); a != "" {
+		list = append(list, a)
+	}
+	if a := n.prober().Suspicion(); a != "" {
 		list = append(list, a)
 	}
 	if status.Leader == "" {

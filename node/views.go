@@ -79,12 +79,15 @@ type BackendView struct {
 	ForUs     string      `json:"for_us"`     // up or down: whether this node would use it
 	Reason    string      `json:"reason"`     // of the verdict
 	Evidence  string      `json:"evidence"`   // this node's own against it; "" if none
+	Reach     string      `json:"reach"`      // by whom: all, not from here, not by its observers, nobody, unknown
 	Refused   string      `json:"refused"`    // why it may not be the shard's at all; "" if it may
 	LagMS     float64     `json:"lag_ms"`     // -1: unknown
 	LatencyMS float64     `json:"latency_ms"` // of the probe, at the observer nearest to it
 	Timeline  uint32      `json:"timeline"`
 	InFlight  int32       `json:"in_flight"` // statements of this node that run on it now
 	Routes    []RouteView `json:"routes"`
+
+	WhyUnreached string `json:"why_unreached"` // who cannot reach it, and why; "" if nothing speaks against it
 }
 
 // RouteView is what one observer says of one backend.

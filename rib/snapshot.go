@@ -22,6 +22,7 @@ type Snapshot struct {
 // Evidence is this node's alone.
 type BackendView struct {
 	Backend  Backend
+	Author   string  // whose announcement counts
 	Routes   []Route // of live observers, sorted by observer
 	Verdict  State   // Down: a majority of the live observers says so; StateUnknown: no live observer
 	Role     Role    // as the latest timeline has it; the last known one if no observer is left
@@ -34,6 +35,8 @@ type BackendView struct {
 	Conflict string        // who announces it differently than whom, so that one configuration is wrong; "" is nobody
 	Refused  string        // why it may not serve its shard, whatever its health; "" is nothing
 	Gauge    *Gauge
+
+	AuthorRegion string // where the author stands; "" if it is gone
 }
 
 // Gauge counts what this node has in flight on one backend. There is one per backend name for the table's life.

@@ -34,7 +34,10 @@ func (h *Health) view(name string, b *backend) (v BackendView, ok bool) {
 	if b.gauge == nil {
 		b.gauge = new(Gauge)
 	}
-	v = BackendView{Backend: identity.Backend, Evidence: b.evidence, Gauge: b.gauge, Lag: LagUnknown}
+	v = BackendView{
+		Backend: identity.Backend, Author: identity.Observer, AuthorRegion: h.members[identity.Observer].Region,
+		Evidence: b.evidence, Gauge: b.gauge, Lag: LagUnknown,
+	}
 	v.Backend.Name = name
 	up, down := 0, 0
 	for _, r := range byName(b.routes, func(r Route) string { return r.Observer }) {

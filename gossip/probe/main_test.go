@@ -25,7 +25,8 @@ type seen struct {
 	routes    []sighting
 	withdrawn []string
 	recovered []string
-	changed   chan struct{} // capacity 1
+	lost      map[string]string // by backend: why
+	changed   chan struct{}     // capacity 1
 }
 
 type sighting struct {
@@ -33,7 +34,7 @@ type sighting struct {
 	at time.Time
 }
 
-func newSeen() *seen { return &seen{changed: make(chan struct{}, 1)} }
+func newSeen() *seen { return &seen{lost: map[string]string{}, changed: make(chan struct{}, 1)} }
 
 func (s *seen) Announce(b rib.Backend) {
 	s.mu.Lock()
@@ -53,6 +54,13 @@ func (s *seen) Withdraw(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.withdrawn = append(s.withdrawn, name)
+	s.ring()
+}
+
+func (s *seen) Lost(name, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost[name] = why
 	s.ring()
 }
 

@@ -30,6 +30,9 @@ type Sink interface {
 	Withdraw(name string) // this node does not look at that backend any more
 }
 
+// unwatched is how many times less often a backend is looked at that this node lists and leaves to other observers.
+const unwatched = 10
+
 // Settings are the part of the configuration that Reload replaces. Zero values of durations and counts mean the defaults.
 type Settings struct {
 	Backends []Target // announced and observed
@@ -70,8 +73,12 @@ type Config struct {
 	Sink   Sink
 	Logger *slog.Logger // nil: slog.Default
 
-	// Recovered is called when a backend that was given to Suspect or Watch has answered Rise new connections or probes in
-	// a row: the node's own evidence against it is over. May be nil.
+	// Lost is called when this node itself cannot reach a backend any more, with why: that is evidence for this node alone,
+	// whatever others say. May be nil.
+	Lost func(backend, why string)
+
+	// Recovered is called when a backend that was lost, or was given to Suspect or Watch, has answered Rise new connections or
+	// probes in a row: the node's own evidence against it is over. May be nil.
 	Recovered func(backend string)
 }
 
@@ -85,18 +92,19 @@ type Prober struct {
 	wg     sync.WaitGroup
 
 	// atomic
-	settings atomic.Pointer[Settings]
+	settings  atomic.Pointer[Settings]
+	suspicion suspicion
 
 	// guarded by mu
 	mu      sync.Mutex
 	open    bool
 	closed  bool
-	near    map[string]*worker // by backend
-	far     map[string]*worker // watched after own evidence
+	near    map[string]*worker // by backend: those that the configuration lists
+	far     map[string]*worker // others: to observe, or after own evidence
 	streams map[net.Conn]struct{}
 }
 
-// maxFar bounds the backends watched after own evidence: there are no more in a cluster.
+// maxFar bounds the backends of others that are probed: there are no more in a cluster.
 const maxFar = 4096
 
 // New makes a Prober and starts nothing.
@@ -195,15 +203,82 @@ func (p *Prober) Watch(t Target) error {
 		return fmt.Errorf("probe: Watch %s: %d backends are watched already", t.Name, maxFar)
 	}
 	if p.far[t.Name] == nil {
-		p.far[t.Name] = w
-		p.wg.Go(func() {
-			w.run()
-			p.mu.Lock()
-			delete(p.far, t.Name)
-			p.mu.Unlock()
-		})
+		w.evidence = true
+		p.start(w)
 	}
 	return nil
+}
+
+// Assign names the backends that this node observes from now on, listed or not; others are not spoken of. Until the first
+// call it observes what it lists. What is listed and not observed is still looked at now and then, for what it is. A target's
+// SystemID tells whether the server is the right one: the address may lead elsewhere from here.
+func (p *Prober) Assign(targets []Target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.open || p.closed {
+		return
+	}
+	wanted := make(map[string]Target, len(targets))
+	for _, t := range targets {
+		wanted[t.Name] = t
+	}
+	for name, w := range p.near {
+		_, ok := wanted[name]
+		w.watch(ok)
+		delete(wanted, name)
+	}
+	for name, w := range p.far {
+		t, ok := wanted[name]
+		switch {
+		case ok && t == w.target:
+			w.watch(true)
+			delete(wanted, name)
+		case ok, p.near[name] != nil: // another server, or listed by now
+			w.stop()
+			delete(p.far, name)
+		default:
+			w.watch(false)
+		}
+	}
+	for name, t := range wanted {
+		w, err := p.newWorker(t, false)
+		if err != nil || len(p.far) >= maxFar {
+			p.log.Warn("a backend cannot be observed from here", "backend", name, "addr", t.Addr, "error", err)
+			continue
+		}
+		w.watches.Store(true)
+		p.start(w)
+	}
+}
+
+// start runs a far worker. It needs mu.
+func (p *Prober) start(w *worker) {
+	name := w.target.Name
+	p.far[name] = w
+	p.wg.Go(func() {
+		w.run()
+		p.mu.Lock()
+		if p.far[name] == w {
+			delete(p.far, name)
+		}
+		p.mu.Unlock()
+		if w.evidence && p.ctx.Err() == nil && !p.Suspect(name) && p.cfg.Recovered != nil {
+			p.cfg.Recovered(name) // nobody is left who would take it back
+		}
+	})
+}
+
+// retire lets a far worker go that has nothing left to do, and tells whether it may.
+func (p *Prober) retire(w *worker) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.watches.Load() || w.suspected.Load() {
+		return false
+	}
+	if p.far[w.target.Name] == w {
+		delete(p.far, w.target.Name)
+	}
+	return true
 }
 
 // dial is the configured one, ended by Close.

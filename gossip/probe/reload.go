@@ -67,6 +67,10 @@ func (p *Prober) Reload(s Settings) error {
 				w.untold, w.evidence = true, e.evidence
 			}
 		}
+		if far := p.far[t.Name]; far != nil { // it is listed from now on
+			far.stop()
+			delete(p.far, t.Name)
+		}
 		p.near[t.Name] = w
 		if !w.untold {
 			p.cfg.Sink.Announce(w.backend())

@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"syscall"
@@ -23,15 +24,17 @@ type worker struct {
 	// constant
 	prober *Prober
 	target Target
-	near   bool // tells the sink
+	lists  bool // the configuration names it: what it is is for this node to announce
 	ctx    context.Context
 	stop   context.CancelFunc
 	done   chan struct{} // closed when run has ended
 	wake   chan struct{} // capacity 1
 
 	// atomic
-	suspected atomic.Bool // since the last good probe over a new connection began
-	stale     atomic.Bool // the kept connection was made with what is not configured any more
+	watches   atomic.Bool  // this node is one of its observers: the sink is told how it is
+	suspected atomic.Bool  // since the last good probe over a new connection began
+	stale     atomic.Bool  // the kept connection was made with what is not configured any more
+	silent    atomic.Int64 // Unix nanoseconds: since when nothing has been heard from it; 0: it has answered, or refused
 
 	// owned by run
 	conn     *pgconn.PgConn
@@ -45,14 +48,18 @@ type worker struct {
 	headAt   time.Time // when it was last known to have replayed all that it had received; zero: never
 	evidence bool      // Recovered is due
 	cleared  int       // good probes in a row since then
+	reached  bool      // it has ever answered: who never reached it cannot tell that it is down
 	failure  string
 }
 
-func (p *Prober) newWorker(t Target, near bool) (*worker, error) {
+// newWorker is for a backend that the configuration lists, and that this node observes until Assign says otherwise; or for another
+// one, which has to be given something to do.
+func (p *Prober) newWorker(t Target, lists bool) (*worker, error) {
 	if _, err := p.connConfig(t, p.settings.Load()); err != nil {
 		return nil, err
 	}
-	w := &worker{prober: p, target: t, near: near, done: make(chan struct{}), wake: make(chan struct{}, 1), evidence: !near, systemID: t.SystemID}
+	w := &worker{prober: p, target: t, lists: lists, done: make(chan struct{}), wake: make(chan struct{}, 1), systemID: t.SystemID}
+	w.watches.Store(lists)
 	w.ctx, w.stop = context.WithCancel(p.ctx)
 	return w, nil
 }
@@ -61,6 +68,13 @@ func (w *worker) backend() rib.Backend {
 	return rib.Backend{
 		Name: w.target.Name, Shard: w.target.Shard, Region: w.target.Region, Addr: w.target.Addr,
 		SystemID: w.systemID,
+	}
+}
+
+// watch says whether this node observes the backend.
+func (w *worker) watch(on bool) {
+	if w.watches.Swap(on) != on {
+		w.hurry() // on: with its first word; off: to rest longer, or for ever
 	}
 }
 
@@ -103,9 +117,9 @@ func (w *worker) run() {
 			if f := w.prober.cfg.Recovered; f != nil {
 				f(w.target.Name)
 			}
-			if !w.near && !w.suspected.Load() {
-				return
-			}
+		}
+		if !w.lists && !w.evidence && w.prober.retire(w) {
+			return
 		}
 		if !w.rest(began) {
 			return
@@ -116,6 +130,9 @@ func (w *worker) run() {
 // rest waits for the next probe's time, a suspicion, or the end of the connection; false: it is stopped.
 func (w *worker) rest(began time.Time) bool {
 	interval := w.prober.settings.Load().Interval
+	if w.lists && !w.watches.Load() && !w.evidence {
+		interval *= unwatched
+	}
 	interval += time.Duration((rand.Float64() - 0.5) * 0.2 * float64(interval))
 	ctx, cancel := context.WithDeadline(w.ctx, began.Add(interval))
 	defer cancel()
@@ -188,7 +205,13 @@ func (w *worker) probe() {
 }
 
 func (w *worker) answered(a answer, took time.Duration) {
+	if !w.lists && w.systemID != 0 && a.systemID != w.systemID {
+		w.stranger(a.systemID)
+		return
+	}
 	w.bad = 0
+	w.silent.Store(0)
+	w.reached = true
 	w.good++
 	w.cleared++
 	w.failure = ""
@@ -200,18 +223,15 @@ func (w *worker) answered(a answer, took time.Duration) {
 	if before != rib.Down || w.good >= w.prober.settings.Load().Rise {
 		w.state = rib.Up
 	}
-	if !w.near {
-		return
-	}
-	if before != w.state {
-		w.prober.log.Info("backend is up", "backend", w.target.Name, "role", roleName(a.role), "timeline", a.timeline)
+	if before != w.state && w.speaks() {
+		w.prober.log.Info("this node reaches a backend that it observes", "backend", w.target.Name, "role", roleName(a.role), "timeline", a.timeline)
 	}
 	if w.last.role != a.role && w.last.role != rib.RoleUnknown {
 		w.prober.log.Info("backend changed its role", "backend", w.target.Name, "from", roleName(w.last.role), "to", roleName(a.role), "timeline", a.timeline)
 	}
 	a.lag = w.sinceHead(a, time.Now().Add(-took))
 	w.last = a
-	if a.systemID != w.systemID || w.untold {
+	if w.lists && (a.systemID != w.systemID || w.untold) {
 		w.systemID, w.untold = a.systemID, false
 		w.prober.cfg.Sink.Announce(w.backend())
 	}
@@ -243,8 +263,13 @@ func (w *worker) failed(err error) {
 		w.prober.cfg.Sink.Announce(w.backend())
 	}
 	verdict := judge(err)
+	w.note(explain(err))
+	if verdict == counts {
+		w.silent.CompareAndSwap(0, time.Now().UnixNano())
+	} else {
+		w.silent.Store(0)
+	}
 	if verdict == neutral {
-		w.note(err)
 		return
 	}
 	w.bad++
@@ -252,19 +277,49 @@ func (w *worker) failed(err error) {
 	if verdict == definite || w.bad >= w.prober.settings.Load().Fall {
 		w.state = rib.Down
 	}
-	w.note(err)
-	if !w.near || w.state != rib.Down {
+	if w.state != rib.Down {
 		return
 	}
 	if before != rib.Down {
-		w.prober.log.Warn("backend is down", "backend", w.target.Name, "addr", w.target.Addr, "failed_probes", w.bad, "error", w.failure)
+		w.lost()
+		w.prober.suspectSelf(w)
+		if w.speaks() {
+			w.prober.log.Warn("this node cannot reach a backend that it observes", "backend", w.target.Name, "addr", w.target.Addr, "failed_probes", w.bad, "error", w.failure)
+		}
 	}
 	w.observe()
 }
 
+// lost makes it evidence for this node alone that it cannot reach the backend.
+func (w *worker) lost() {
+	w.evidence, w.cleared = true, 0
+	if f := w.prober.cfg.Lost; f != nil {
+		f(w.target.Name, w.failure)
+	}
+}
+
+// stranger is for another server's answer at the address of a backend that somebody else lists. The address leads elsewhere from
+// here, so this node cannot use it, and cannot tell how the backend is.
+func (w *worker) stranger(systemID uint64) {
+	w.hangUp()
+	w.good, w.cleared, w.bad = 0, 0, 0
+	w.silent.Store(0)
+	first := w.failure == ""
+	w.note(fmt.Sprintf("another server answers at %s: its system identifier is %d, not %d", w.target.Addr, systemID, w.systemID))
+	if first || !w.evidence {
+		w.lost()
+	}
+	if w.state != rib.StateUnknown {
+		w.state = rib.StateUnknown
+		w.observe()
+	}
+}
+
+// speaks tells whether the state is for the sink.
+func (w *worker) speaks() bool { return w.watches.Load() && (w.lists || w.reached) }
+
 // note logs a failure when it is another than the last.
-func (w *worker) note(err error) {
-	text := explain(err)
+func (w *worker) note(text string) {
 	if text != w.failure {
 		w.failure = text
 		w.prober.log.Info("probe failed", "backend", w.target.Name, "addr", w.target.Addr, "error", text)
@@ -272,9 +327,16 @@ func (w *worker) note(err error) {
 }
 
 func (w *worker) observe() {
+	if !w.speaks() {
+		return
+	}
+	state := w.state
+	if state == rib.Down && w.silent.Load() != 0 && w.prober.Suspicion() != "" {
+		state = rib.StateUnknown
+	}
 	w.prober.cfg.Sink.Observe(rib.Route{
 		Backend:  w.target.Name,
-		State:    w.state,
+		State:    state,
 		Role:     w.last.role, // of a backend that is down: the last known
 		Timeline: w.last.timeline,
 		Latency:  w.latency,

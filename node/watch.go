@@ -1,0 +1,111 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"rangefinder/gossip/probe"
+	"rangefinder/rib"
+)
+
+const (
+	watchTick = time.Second
+	// watchHold is how long a node goes on observing a backend that it is not chosen for any more: who is chosen may have only
+	// begun, and what it is chosen by may only have trembled.
+	watchHold = 10 * time.Second
+)
+
+// watchLoop has this node observe the backends that it is chosen for, and puts into the log who can reach which backend.
+func (n *Node) watchLoop(ctx context.Context) {
+	w := watchList{since: map[string]time.Time{}}
+	said := map[string]rib.Reach{}
+	for on := true; on; on = pause(ctx, watchTick) {
+		s := n.table.Snapshot()
+		n.observe(s, w.next(s, n.lists(), rib.NewPlaces(s.Members, n.speaker().RTTs()), time.Now()))
+		n.sayReach(s, said)
+	}
+}
+
+// lists are the names of the backends in this node's configuration.
+func (n *Node) lists() (names []string) {
+	for _, b := range n.cfg().Backends {
+		names = append(names, b.Name)
+	}
+	return names
+}
+
+// watchList is what this node observes. It is owned by watchLoop.
+type watchList struct {
+	since map[string]time.Time // by backend: when this node was last chosen for it
+}
+
+// next is what this node observes now.
+func (w *watchList) next(s *rib.Snapshot, lists []string, p *rib.Places, now time.Time) (targets []probe.Target) {
+	here := make(map[string]bool, len(s.Backends))
+	for i := range s.Backends {
+		v := &s.Backends[i]
+		b, listed := &v.Backend, slices.Contains(lists, v.Backend.Name) // few: those near this node
+		here[b.Name] = true
+		// Of somebody else's backend that is not known yet, or refused, there is nothing to be said.
+		if listed || v.Refused == "" {
+			if s.Watches(v, listed, p) {
+				w.since[b.Name] = now
+			}
+		} else {
+			delete(w.since, b.Name)
+		}
+		if at, ok := w.since[b.Name]; ok && now.Sub(at) < watchHold {
+			targets = append(targets, probe.Target{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr, SystemID: b.SystemID})
+		} else {
+			delete(w.since, b.Name)
+		}
+	}
+	for name := range w.since {
+		if !here[name] {
+			delete(w.since, name)
+		}
+	}
+	return targets
+}
+
+// observe has the probes look at targets, and takes back what this node has said of other backends.
+func (n *Node) observe(s *rib.Snapshot, targets []probe.Target) {
+	if n.cfg().Probe.User == "" { // it lists nothing, and knows nobody to look as
+		targets = nil
+	}
+	n.prober().Assign(targets)
+	mine := make(map[string]bool, len(targets))
+	for _, t := range targets {
+		mine[t.Name] = true
+	}
+	for i := range s.Backends {
+		v := &s.Backends[i]
+		if !mine[v.Backend.Name] && slices.ContainsFunc(v.Routes, func(r rib.Route) bool { return r.Observer == s.Self.Name }) {
+			n.speaker().Observe(rib.Route{Backend: v.Backend.Name, State: rib.Withdrawn})
+		}
+	}
+}
+
+// sayReach logs whenever somebody else can reach a backend than before: that this node cannot is another thing than that nobody can.
+func (n *Node) sayReach(s *rib.Snapshot, said map[string]rib.Reach) {
+	for i := range s.Backends {
+		v := &s.Backends[i]
+		now, before := v.Reach(), said[v.Backend.Name]
+		if said[v.Backend.Name] = now; now == before {
+			continue
+		}
+		switch now {
+		case rib.ReachNotHere:
+			n.log.Warn("this node cannot reach a backend, others can", "backend", v.Backend.Name, "here", v.Evidence, "verdict", v.Reason)
+		case rib.ReachNobody:
+			n.log.Warn("nobody can reach a backend", "backend", v.Backend.Name, "here", v.Evidence, "verdict", v.Reason)
+		case rib.ReachHereOnly:
+			n.log.Warn("a backend's observers cannot reach it", "backend", v.Backend.Name, "verdict", v.Reason)
+		case rib.ReachAll:
+			if before != rib.ReachUnknown {
+				n.log.Info("a backend can be reached again", "backend", v.Backend.Name, "verdict", v.Reason)
+			}
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rangefinder/gossip/probe"
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+)
+
+// That this node cannot reach a backend is another thing than that nobody can: in /debug/rib, on the page and in the log.
+func TestNotFromHereIsNotDownForAll(t *testing.T) {
+	ctx := t.Context()
+	s := pgtest.NewPrimary(t, pgtest.Options{Name: "shard_1", Auth: "scram-sha-256"})
+	for _, region := range testRegions { // a user for each, so that one of them can be locked out
+		if err := s.CreateUser(ctx, "probe_"+region, probePassword, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var nodes []*testNode
+	var join []string
+	for i, region := range testRegions {
+		cfg := testConfig(t, region, join...)
+		cfg.Probe.User, cfg.Probe.PasswordEnv, cfg.Probe.Interval = "probe_"+region, "PROBE_PASSWORD", Duration{100 * time.Millisecond}
+		if i == 0 {
+			cfg.Backends = []Backend{{Name: "db", Shard: "shard_1", Address: s.Addr()}}
+		}
+		nodes = append(nodes, newNode(t, cfg, clusterEnv()).open(t))
+		join = []string{nodes[0].port().Addr()}
+	}
+	listing, other := nodes[0], nodes[2]
+	view := func(n *testNode) BackendView {
+		_, body := n.get(t, "/debug/rib")
+		var dump struct{ Backends []BackendView }
+		if err := json.Unmarshal([]byte(body), &dump); err != nil || len(dump.Backends) != 1 {
+			return BackendView{}
+		}
+		return dump.Backends[0]
+	}
+	shows := func(n *testNode, reach, forAll, forUs, reason string) {
+		t.Helper()
+		pgtest.Eventually(t, 30*time.Second, func() error {
+			if v := view(n); v.Reach != reach || v.ForAll != forAll || v.ForUs != forUs || v.Reason != reason {
+				return fmt.Errorf("%s shows %+v, want %s, %s for all and %s for us: %s", n.cfg.Name, v, reach, forAll, forUs, reason)
+			}
+			return nil
+		})
+	}
+	for _, n := range nodes { // only one of them lists it, all three watch it
+		shows(n, "all", "up", "up", "3 of 3 observers say up")
+	}
+
+	lockOut := fmt.Sprintf("ALTER ROLE probe_%[1]s NOLOGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'probe_%[1]s'", other.cfg.Region)
+	if err := s.Exec(ctx, lockOut); err != nil {
+		t.Fatal(err)
+	}
+	shows(other, "not from here", "up", "down", "2 of 3 observers say up")
+	shows(listing, "all", "up", "up", "2 of 3 observers say up")
+	if _, page := other.get(t, "/debug?fragment=1"); !strings.Contains(page, "this node cannot reach it, others can: ") {
+		t.Errorf("the page does not tell them apart: %s", page)
+	}
+	logged(t, other, `"this node cannot reach a backend, others can" backend=db`)
+	if strings.Contains(other.log.String(), "nobody can reach a backend") {
+		t.Error("the log says that nobody can")
+	}
+
+	if err := s.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		shows(n, "nobody", "down", "down", "3 of 3 observers say down")
+		logged(t, n, `"nobody can reach a backend" backend=db`)
+	}
+	if err := s.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	shows(listing, "all", "up", "up", "2 of 3 observers say up")
+	shows(other, "not from here", "up", "down", "2 of 3 observers say up")
+	if err := s.Exec(ctx, "ALTER ROLE probe_"+other.cfg.Region+" LOGIN"); err != nil {
+		t.Fatal(err)
+	}
+	shows(other, "all", "up", "up", "3 of 3 observers say up")
+	logged(t, other, `"a backend can be reached again" backend=db`)
+
+	// An observer that leaves stops counting.
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	shows(listing, "all", "up", "up", "2 of 2 observers say up")
+}
+
+func logged(t *testing.T, n *testNode, text string) {
+	t.Helper()
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		if !strings.Contains(n.log.String(), text) {
+			return errors.New("not logged: " + text)
+		}
+		return nil
+	})
+}
+
+func TestWatchListHoldsForAWhile(t *testing.T) {
+	table := rib.NewTable(rib.Member{Name: "me", Region: "fra", Incarnation: 1})
+	table.Owners().Set(&rib.Ownership{Epoch: rib.Epoch{Index: 1}, Shards: []rib.Shard{{Name: "shard_1", SystemID: 11}}})
+	table.Health().MemberUp(rib.Member{Name: "lister", Region: "syd"})
+	announce := func(seq uint64, b rib.Backend, gone bool) {
+		b.Name, b.Shard, b.Region = "db", "shard_1", "syd"
+		table.Health().Announce(rib.Announcement{Backend: b, Observer: "lister", Stamp: rib.Stamp{Incarnation: 1, Seq: seq}, Gone: gone})
+	}
+	w := watchList{since: map[string]time.Time{}}
+	now := time.Unix(1_700_000_000, 0)
+	next := func(after time.Duration) []probe.Target {
+		now = now.Add(after)
+		s := table.Snapshot()
+		return w.next(s, nil, rib.NewPlaces(s.Members, nil), now)
+	}
+	right := rib.Backend{Addr: "10.0.0.1:5432", SystemID: 11}
+	want := []probe.Target{{Name: "db", Shard: "shard_1", Region: "syd", Addr: right.Addr, SystemID: 11}}
+
+	announce(1, rib.Backend{Addr: right.Addr, SystemID: 12}, false)
+	if got := next(time.Second); len(got) > 0 {
+		t.Errorf("it watches a backend that is refused: %+v", got)
+	}
+	announce(2, right, false)
+	if got := next(time.Second); !slices.Equal(got, want) {
+		t.Fatalf("it is one of two nodes and watches %+v", got)
+	}
+	for i := range 3 { // nodes beside the backend: now they are to watch it
+		table.Health().MemberUp(rib.Member{Name: fmt.Sprint("syd-", i), Region: "syd"})
+	}
+	if got := next(watchHold - time.Second); !slices.Equal(got, want) {
+		t.Errorf("it gives up at once: %+v", got)
+	}
+	if got := next(time.Second); len(got) > 0 {
+		t.Errorf("it goes on for ever: %+v", got)
+	}
+	for i := range 3 {
+		table.Health().MemberGone(fmt.Sprint("syd-", i), now)
+	}
+	if got := next(time.Second); !slices.Equal(got, want) {
+		t.Errorf("the others are gone and it watches %+v", got)
+	}
+	announce(3, right, true)
+	if got := next(time.Second); len(got) > 0 || len(w.since) > 0 {
+		t.Errorf("the backend is withdrawn and it watches %+v, %v", got, w.since)
+	}
+}
