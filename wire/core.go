@@ -263,6 +263,10 @@ func (c *core) consume() bool {
 		return true
 	}
 	if n == 0 {
+		if len(buf) > 0 && !c.takes(buf[0]) { // what would come with it need not be waited for
+			c.unexpected(buf[0])
+			return true
+		}
 		return false
 	}
 	if len(c.ops) > 0 && !c.skip && !c.copyIn && (typ == 'Q' || typ == 'F' || typ == 'c' || typ == 'f' || c.full(n)) {
@@ -321,8 +325,28 @@ func (c *core) clientFrame(typ byte, frame []byte) {
 		c.closing = true
 	case 'd', 'c', 'f': // the tail of a COPY that has failed meanwhile
 	default:
-		c.protocolViolation(pg.NewError(pg.CodeProtocolViolation, fmt.Sprintf("invalid frontend message type %d", typ)))
+		c.unexpected(typ)
 	}
+}
+
+// takes reports whether a message of that type may come now.
+func (c *core) takes(typ byte) bool {
+	switch typ {
+	case 'd', 'c', 'f', 'S', 'H', 'X':
+		return true
+	case 'Q', 'P', 'B', 'D', 'E', 'C', 'F':
+		return !c.copyIn
+	}
+	return false
+}
+
+// unexpected ends a session in which a message of that type may not come now.
+func (c *core) unexpected(typ byte) {
+	text := fmt.Sprintf("invalid frontend message type %d", typ)
+	if c.copyIn {
+		text = fmt.Sprintf("unexpected message type 0x%02X during COPY from stdin", typ)
+	}
+	c.protocolViolation(pg.NewError(pg.CodeProtocolViolation, text))
 }
 
 // copyFrame handles what a client sends while the server takes COPY data.
@@ -344,7 +368,7 @@ func (c *core) copyFrame(typ byte, frame []byte) {
 	case 'X':
 		c.closing, c.broken = true, true
 	default:
-		c.protocolViolation(pg.NewError(pg.CodeProtocolViolation, fmt.Sprintf("unexpected message type 0x%02X during COPY from stdin", typ)))
+		c.unexpected(typ)
 	}
 }
 

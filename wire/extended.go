@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"fmt"
 
 	"rangefinder/fib"
@@ -165,10 +164,11 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 	case 'D', 'C':
 		return c.planNamed(o, body)
 	}
-	name, rows, ok := bytes.Cut(body, []byte{0}) // Execute
-	if !ok || len(rows) != 4 {
-		return need{}, pg.NewError(pg.CodeProtocolViolation, "invalid Execute message")
+	m, err := pg.DecodeExecute(body)
+	if err != nil {
+		return need{}, asError(err)
 	}
+	name := m.Portal
 	p, known := c.stmts.portal(name)
 	o.plan = p.plan
 	if known && p.virtual && p.plan.Listen != sqlkey.ListenNone {
@@ -198,7 +198,7 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 		}
 	}
 	c.seg.server, c.seg.runs = true, true
-	if string(rows) == "\x00\x00\x00\x00" {
+	if m.MaxRows == 0 {
 		c.seg.bound = false
 	} else {
 		c.seg.keeps = true
@@ -339,11 +339,17 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 
 // planNamed handles Describe and Close.
 func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
-	if len(body) < 2 || body[len(body)-1] != 0 || body[0] != 'S' && body[0] != 'P' {
-		return need{}, pg.NewError(pg.CodeProtocolViolation, "invalid Describe or Close message")
+	m, err := pg.DecodeDescribe(body)
+	if o.typ == 'C' {
+		var closes pg.Close
+		closes, err = pg.DecodeClose(body)
+		m = pg.Describe(closes)
 	}
-	name := body[1 : len(body)-1]
-	if body[0] == 'P' {
+	if err != nil {
+		return need{}, asError(err)
+	}
+	name := m.Name
+	if m.Kind == pg.KindPortal {
 		p, ok := c.stmts.portal(name)
 		if ok && p.virtual {
 			o.virtual, o.answer = true, noData
