@@ -125,27 +125,80 @@ func (t *Table) withShards(s *rib.Snapshot) *Table {
 // goroutine at a time may call it: a Maintainer, or a benchmark.
 func (t *Table) Flip(s *rib.Snapshot) (changed int) { return t.flip(s, nil) }
 
-// flip brings the candidates up to the snapshot. Only lists that changed are swapped; it returns how many. The ranges are not
-// touched: the snapshot's ownership is not read. Each new list is given to before, if that is not nil, before anybody can see
-// it: what there is to say of a list is said by then.
+// flip brings the candidates up to the snapshot. Only shards are looked at of which something else is believed than in the
+// last flip, and only lists that changed are swapped; it returns how many. The ranges are not touched: the snapshot's ownership
+// is not read. Each new list is given to before, if that is not nil, before anybody can see it: what there is to say of a
+// list is said by then. What is left when it panics, the next flip takes up.
 func (t *Table) flip(s *rib.Snapshot, before func(shard string, c *Candidates)) (changed int) {
-	views := make(map[string][]*rib.BackendView, len(t.slots))
-	for i := range s.Backends {
-		v := &s.Backends[i]
-		views[v.Backend.Shard] = append(views[v.Backend.Shard], v)
-	}
-	for _, x := range t.slots {
-		in := &input{shard: x.shard, views: views[x.shard], distances: s.Distances}
-		c, old := in.choose(), x.candidates.Load()
-		x.input.Store(in)
-		if old == nil || !old.equal(c) {
+	t.notice(s)
+	for i, x := range t.slots {
+		old := x.input.Load()
+		if old != nil && !t.stale[i] {
+			continue
+		}
+		in := &input{shard: x.shard, views: kept(old, s, t.members[i]), distances: s.Distances}
+		c, last := in.choose(), x.candidates.Load()
+		if last == nil || !last.equal(c) {
 			if before != nil {
 				before(x.shard, c)
 			}
 			x.candidates.Store(c)
 			changed++
 		}
+		x.input.Store(in)
+		t.stale[i] = false
 	}
 	t.version.Store(s.Version)
 	return changed
+}
+
+// notice marks the slots as stale that the snapshot has news for.
+func (t *Table) notice(s *rib.Snapshot) {
+	if len(t.stale) != len(t.slots) || t.grouped != s.BackendsChanged || t.distances != s.DistancesChanged {
+		t.group(s)
+	}
+	for i := range s.Backends {
+		p := &t.places[i]
+		if p.changed == s.Backends[i].Changed {
+			continue
+		}
+		if p.changed = s.Backends[i].Changed; p.slot >= 0 {
+			t.stale[p.slot] = true
+		}
+	}
+}
+
+// group finds each slot's backends in the snapshot, and marks all slots as stale.
+func (t *Table) group(s *rib.Snapshot) {
+	t.grouped, t.distances = s.BackendsChanged, s.DistancesChanged
+	t.places, t.members, t.stale = make([]place, len(s.Backends)), make([][]int, len(t.slots)), make([]bool, len(t.slots))
+	number := make(map[string]int, len(t.slots))
+	for i, x := range t.slots {
+		number[x.shard], t.stale[i] = i, true
+	}
+	for i := range s.Backends {
+		slot, ok := number[s.Backends[i].Backend.Shard]
+		if !ok {
+			slot = -1
+		} else {
+			t.members[slot] = append(t.members[slot], i)
+		}
+		t.places[i] = place{slot, s.Backends[i].Changed}
+	}
+}
+
+// kept are the views at some places of the snapshot: copies, since a slot without news keeps them while snapshots come and
+// go, and the old ones where nothing has changed.
+func kept(old *input, s *rib.Snapshot, at []int) []*rib.BackendView {
+	views := make([]*rib.BackendView, len(at))
+	for k, i := range at {
+		v := &s.Backends[i]
+		if old != nil && k < len(old.views) && old.views[k].Changed == v.Changed && old.views[k].Backend.Name == v.Backend.Name {
+			views[k] = old.views[k]
+			continue
+		}
+		own := *v
+		views[k] = &own
+	}
+	return views
 }

@@ -16,8 +16,21 @@ type Table struct {
 	slots     []*Slot                   // by shard name
 	byShard   map[string]*Slot
 
+	// owned by the goroutine that flips: what it knows of the last snapshot
+	grouped   uint64  // its BackendsChanged
+	distances uint64  // its DistancesChanged
+	places    []place // by backend
+	members   [][]int // by slot: its backends
+	stale     []bool  // by slot: its candidates are not those of the newest beliefs
+
 	// atomic
 	version atomic.Uint64 // of the newest snapshot that went into the table or its slots
+}
+
+// place is where one backend of the last snapshot belongs.
+type place struct {
+	slot    int    // -1: the table has none for its shard (see knows)
+	changed uint64 // BackendView.Changed
 }
 
 // emptyTable is never changed: it has no slot to flip.

@@ -2,6 +2,8 @@ package rib
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -16,6 +18,9 @@ type Snapshot struct {
 	// Distances is this node's distance to each region that it has measured, after the filter (see Health.Distance), and
 	// to its own, zero if never measured.
 	Distances map[string]time.Duration
+
+	BackendsChanged  uint64 // Version of the first snapshot since which the backends and their shards have been these
+	DistancesChanged uint64 // Version of the first snapshot since which Distances has been this
 }
 
 // BackendView is what the routes of one backend add up to. The verdict is the same on every node that has heard the same;
@@ -37,6 +42,46 @@ type BackendView struct {
 	Gauge    *Gauge
 
 	AuthorRegion string // where the author stands; "" if it is gone
+
+	Changed uint64 // Version of the first snapshot since which all of the above has been as it is
+}
+
+// same tells whether two views of one backend say the same; Changed does not count.
+func (v *BackendView) same(o *BackendView) bool {
+	return v.Backend == o.Backend && v.Author == o.Author && v.AuthorRegion == o.AuthorRegion && v.Verdict == o.Verdict && v.Role == o.Role &&
+		v.Timeline == o.Timeline && v.Lag == o.Lag && v.Latency == o.Latency && v.Load == o.Load && v.Reason == o.Reason && v.Evidence == o.Evidence && v.Conflict == o.Conflict &&
+		v.Refused == o.Refused && v.Gauge == o.Gauge && slices.Equal(v.Routes, o.Routes)
+}
+
+// since notes what has changed since the snapshot before; nil: everything has. So who goes by a snapshot need not compare
+// what has not changed.
+func (s *Snapshot) since(before *Snapshot) {
+	if before == nil {
+		before = &Snapshot{BackendsChanged: s.Version, DistancesChanged: s.Version}
+	}
+	alike := len(s.Backends) == len(before.Backends)
+	old := before.Backends
+	for i := range s.Backends {
+		v := &s.Backends[i]
+		v.Changed = s.Version
+		for len(old) > 0 && old[0].Backend.Name < v.Backend.Name {
+			old = old[1:]
+		}
+		if len(old) == 0 || old[0].Backend.Name != v.Backend.Name {
+			alike = false
+			continue
+		}
+		alike = alike && old[0].Backend.Shard == v.Backend.Shard
+		if v.same(&old[0]) {
+			v.Changed = old[0].Changed
+		}
+	}
+	if s.BackendsChanged = s.Version; alike {
+		s.BackendsChanged = before.BackendsChanged
+	}
+	if s.DistancesChanged = s.Version; maps.Equal(s.Distances, before.Distances) {
+		s.DistancesChanged = before.DistancesChanged
+	}
 }
 
 // Gauge counts what this node has in flight on one backend. There is one per backend name for the table's life.

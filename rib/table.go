@@ -69,6 +69,7 @@ func (t *Table) Snapshot() *Snapshot {
 		b := &s.Backends[i]
 		b.Refused = refusal(shards, &b.Backend)
 	}
+	s.since(t.snapshot.Load())
 	t.snapshot.Store(s)
 	return s
 }
