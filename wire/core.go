@@ -149,6 +149,7 @@ type inHand struct {
 	parting   []byte // its notice that it ends the connection, held back until it is known what comes behind it; see parts
 	need      need
 	changes   int // of the registry, before the message that is being sent; see op
+	shelves   shelves
 }
 
 func newCore(e *env, user, db string) *core {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 )
@@ -165,7 +166,7 @@ func (s *session) acquire(ctx context.Context) {
 		s.has.Store(nil)
 		return
 	}
-	conn, err := s.server.pools.Ready(s.core.hop.Backend, s.id, s.core.need.write), error(nil)
+	conn, err := s.ready(), error(nil)
 	if conn == nil {
 		conn, err = s.await(ctx)
 	}
@@ -183,6 +184,48 @@ func (s *session) acquire(ctx context.Context) {
 		conn.Net.SetDeadline(longAgo)
 	}
 	s.core.acquired(conn)
+}
+
+// ready gets a connection that is idle; nil if there is none.
+func (s *session) ready() *pool.Conn {
+	b, write, known := s.core.hop.Backend, s.core.need.write, &s.core.shelves
+	if conn := known.of(b).Ready(write); conn != nil {
+		return conn
+	}
+	conn := s.server.pools.Ready(b, s.id, write)
+	if conn != nil {
+		known.put(b, conn.Shelf())
+	}
+	return conn
+}
+
+// shelves are those a session has got connections from lately.
+type shelves struct {
+	list [8]struct {
+		backend *rib.Backend
+		shelf   *pool.Shelf
+	}
+	next int
+}
+
+func (l *shelves) of(b *rib.Backend) *pool.Shelf {
+	for i := range l.list {
+		if l.list[i].backend == b {
+			return l.list[i].shelf
+		}
+	}
+	return nil
+}
+
+func (l *shelves) put(b *rib.Backend, s *pool.Shelf) {
+	for i := range l.list {
+		if l.list[i].backend == b {
+			l.list[i].shelf = s
+			return
+		}
+	}
+	l.list[l.next].backend, l.list[l.next].shelf = b, s
+	l.next = (l.next + 1) % len(l.list)
 }
 
 // await gets a connection that is not there yet. A CancelRequest ends the wait, and so does the end of the client.

@@ -27,13 +27,15 @@ type Conn struct {
 	PID       uint32 // with Secret, the key of a CancelRequest
 	Secret    []byte
 	home      *backendPool
+	shelf     *Shelf
 	raw       syscall.RawConn // nil: no plain socket
 	below     net.Conn        // Net, or what is below TLS
 	socket    syscall.RawConn // below as a socket; nil: it is none
 	peekFn    func(fd uintptr) bool
 	number    int32 // of the socket, if gone tells of its end; else -1
 	connected time.Time
-	jitter    float64 // 0 to 1: see old
+	age       time.Duration // the same, from home.start on
+	jitter    float64       // 0 to 1: see old
 
 	// atomic
 	gone atomic.Bool // its backend has closed it
@@ -50,7 +52,7 @@ type Conn struct {
 
 	peekN   int
 	peekErr error
-	since   time.Time // when it became idle
+	since   time.Duration // when it became idle, from home.start on
 
 	// guarded by home.mu
 	worn bool // to be closed when it comes back: see Pools.Reconnect
@@ -64,9 +66,10 @@ type Identity struct {
 }
 
 func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn {
+	now := time.Now()
 	c := &Conn{
 		ID: home.ids.Add(1), Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
-		home: home, Params: s.Params, connected: time.Now(), jitter: rand.Float64(),
+		home: home, Params: s.Params, connected: now, age: now.Sub(home.start), jitter: rand.Float64(),
 	}
 	c.below = c.Net
 	t, encrypted := c.Net.(*tls.Conn)

@@ -22,8 +22,8 @@ func (p *Pools) Servers() (list []Server, logins map[Identity]int) {
 	for _, bp := range p.all() {
 		bp.mu.Lock()
 		idle := make(map[*Conn]bool, bp.idleN)
-		for _, l := range bp.idle {
-			for _, c := range l {
+		for _, s := range bp.shelves {
+			for _, c := range s.idle {
 				idle[c] = true
 			}
 		}
@@ -65,10 +65,10 @@ func (bp *backendPool) renew(whose func(Identity) bool) (closed int) {
 	var gone []*Conn
 	bp.mu.Lock()
 	bp.renewals++
-	for id, l := range bp.idle {
+	for id, s := range bp.shelves {
 		if whose(id) {
-			gone = append(gone, l...)
-			delete(bp.idle, id)
+			gone = append(gone, s.idle...)
+			s.idle = nil
 		}
 	}
 	bp.idleN -= len(gone)
@@ -102,6 +102,7 @@ func (bp *backendPool) ended(id Identity, c *Conn, renewals uint64, took time.Du
 	bp.connecting--
 	if c != nil {
 		bp.conns[c] = struct{}{}
+		c.shelf = bp.shelves[id]
 		c.worn = renewals != bp.renewals
 		bp.down = nil
 		delete(bp.full, id)

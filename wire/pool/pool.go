@@ -53,6 +53,7 @@ type Pools struct {
 	closed  bool
 
 	watch *epoll.Set // made by Open; nil: none
+	start time.Time  // what connections count their time from
 	stop  chan struct{}
 	done  sync.WaitGroup
 }
@@ -62,7 +63,7 @@ func New(cfg Config) *Pools {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	p := &Pools{cfg: cfg, byName: make(map[string]*backendPool), present: make(map[Identity]int), stop: make(chan struct{})}
+	p := &Pools{cfg: cfg, byName: make(map[string]*backendPool), present: make(map[Identity]int), start: time.Now(), stop: make(chan struct{})}
 	p.limits.Store(&cfg.Limits)
 	p.share.Store(-1)
 	return p
@@ -84,9 +85,9 @@ func (p *Pools) Open() {
 					bp.warming.Wait()
 				}
 				return
-			case now := <-tick.C:
+			case <-tick.C:
 				for _, bp := range p.all() {
-					bp.reap(now, p.isPresent)
+					bp.reap(p.isPresent)
 					bp.warm(ctx, p.isPresent)
 				}
 			}
@@ -128,15 +129,10 @@ func (p *Pools) Ready(b *rib.Backend, id Identity, sure bool) *Conn {
 	if err != nil {
 		return nil
 	}
-	for {
-		bp.mu.Lock()
-		c := bp.popIdle(id)
-		bp.mu.Unlock()
-		if c == nil || c.usable(sure) {
-			return c
-		}
-		c.Discard()
-	}
+	bp.mu.Lock()
+	s := bp.shelves[id]
+	bp.mu.Unlock()
+	return s.Ready(sure)
 }
 
 // Get lends a connection to b for id. With sure, the kernel is asked whether the backend has closed an idle one: for a write,
@@ -186,9 +182,9 @@ func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 		go bp.close()
 	}
 	bp = &backendPool{
-		cfg: &p.cfg, limits: &p.limits, share: &p.share, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, backend: b,
-		idle: make(map[Identity][]*Conn), conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
-		queue: queue{lines: make(map[Identity]*line)}, held: make(map[Identity]int), full: make(map[Identity]*full), known: make(map[Identity]struct{}),
+		cfg: &p.cfg, limits: &p.limits, share: &p.share, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, backend: b, start: p.start,
+		shelves: make(map[Identity]*Shelf), conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
+		queue: queue{lines: make(map[Identity]*line)}, full: make(map[Identity]*full), known: make(map[Identity]struct{}),
 	}
 	p.byName[b.Name] = bp
 	return bp, nil
@@ -227,6 +223,7 @@ type backendPool struct {
 	addr  string
 	ids   *atomic.Uint64
 	watch *epoll.Set
+	start time.Time // of all pools
 
 	// atomic
 	limits   *atomic.Pointer[Limits] // of all pools
@@ -240,10 +237,9 @@ type backendPool struct {
 
 	// guarded by mu
 	mu       sync.Mutex
-	idle     map[Identity][]*Conn // last in, first out
+	shelves  map[Identity]*Shelf // of all who have a connection, or are about to
 	idleN    int
-	total    int              // idle, lent out and being connected
-	held     map[Identity]int // total, by whose they are
+	total    int // idle, lent out and being connected
 	queue    queue
 	closed   bool
 	conns    map[*Conn]struct{} // idle and lent out
@@ -274,7 +270,7 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sur
 			bp.mu.Unlock()
 			return nil, ErrClosed
 		}
-		if c := bp.popIdle(id); c != nil {
+		if c := bp.popIdle(bp.shelves[id]); c != nil {
 			bp.mu.Unlock()
 			if c.usable(sure) {
 				return c, nil
@@ -416,7 +412,7 @@ func (bp *backendPool) login(ctx context.Context, b *rib.Backend, id Identity) (
 }
 
 func (bp *backendPool) release(c *Conn) {
-	now := time.Now()
+	now := time.Since(bp.start)
 	bp.mu.Lock()
 	if bp.closed || c.worn || bp.total > bp.bound() || c.old(now, bp.limits.Load().Lifetime) {
 		bp.mu.Unlock()
@@ -435,7 +431,7 @@ func (bp *backendPool) release(c *Conn) {
 		}
 	}
 	c.since = now
-	bp.idle[c.Identity] = append(bp.idle[c.Identity], c)
+	c.shelf.idle = append(c.shelf.idle, c)
 	bp.idleN++
 	bp.mu.Unlock()
 }
@@ -449,36 +445,35 @@ func (bp *backendPool) forget(c *Conn) {
 	bp.fill()
 }
 
-func (bp *backendPool) popIdle(id Identity) *Conn {
-	l := bp.idle[id]
-	if len(l) == 0 {
+// popIdle takes the connection that was used last from s, which may be nil. mu is held.
+func (bp *backendPool) popIdle(s *Shelf) *Conn {
+	if s == nil || len(s.idle) == 0 {
 		return nil
 	}
-	c := l[len(l)-1]
-	l[len(l)-1] = nil
-	if len(l) == 1 {
-		delete(bp.idle, id)
-	} else {
-		bp.idle[id] = l[:len(l)-1]
-	}
+	last := len(s.idle) - 1
+	c := s.idle[last]
+	s.idle[last] = nil
+	s.idle = s.idle[:last]
 	bp.idleN--
 	return c
 }
 
 func (bp *backendPool) popAnyIdle() *Conn {
-	for id := range bp.idle {
-		return bp.popIdle(id)
+	for _, s := range bp.shelves {
+		if c := bp.popIdle(s); c != nil {
+			return c
+		}
 	}
 	return nil
 }
 
 // reap closes what is too old, was idle for too long, or was closed by its backend.
-func (bp *backendPool) reap(now time.Time, present func(Identity) bool) {
-	limits := bp.limits.Load()
+func (bp *backendPool) reap(present func(Identity) bool) {
+	now, limits := time.Since(bp.start), bp.limits.Load()
 	bp.mu.Lock()
 	var gone, spare []*Conn
-	for id, l := range bp.idle {
-		most := bp.held[id] // that may go for being idle
+	for id, s := range bp.shelves {
+		most, l := s.held, s.idle // most: that may go for being idle
 		if limits.Min > 0 && present(id) {
 			most -= limits.Min
 		}
@@ -489,7 +484,7 @@ func (bp *backendPool) reap(now time.Time, present func(Identity) bool) {
 				gone = append(gone, c)
 			case c.old(now, limits.Lifetime):
 				spare = append(spare, c)
-			case most > 0 && limits.Idle > 0 && now.Sub(c.since) > limits.Idle:
+			case most > 0 && limits.Idle > 0 && now-c.since > limits.Idle:
 				spare = append(spare, c)
 			default:
 				kept = append(kept, c)
@@ -498,15 +493,11 @@ func (bp *backendPool) reap(now time.Time, present func(Identity) bool) {
 			most--
 		}
 		clear(l[len(kept):])
-		if len(kept) == 0 {
-			delete(bp.idle, id)
-		} else {
-			bp.idle[id] = kept
-		}
+		s.idle = kept
 	}
 	bp.idleN -= len(gone) + len(spare)
 	for id, f := range bp.full {
-		if now.Sub(f.until) > time.Minute && bp.queue.lines[id] == nil {
+		if time.Since(f.until) > time.Minute && bp.queue.lines[id] == nil {
 			delete(bp.full, id)
 		}
 	}
@@ -523,10 +514,11 @@ func (bp *backendPool) close() {
 	bp.mu.Lock()
 	bp.closed = true
 	var gone []*Conn
-	for _, l := range bp.idle {
-		gone = append(gone, l...)
+	for _, s := range bp.shelves {
+		gone = append(gone, s.idle...)
+		s.idle = nil
 	}
-	bp.idle, bp.idleN = make(map[Identity][]*Conn), 0
+	bp.idleN = 0
 	for el := bp.queue.turns.Front(); el != nil; el = bp.queue.turns.Front() {
 		w := el.Value.(*line).waiters.Front().Value.(*waiter)
 		bp.queue.remove(w)

@@ -32,7 +32,7 @@ type backend struct {
 	wg    sync.WaitGroup
 }
 
-func newBackend(t *testing.T) *backend {
+func newBackend(t testing.TB) *backend {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -88,7 +88,7 @@ type rig struct {
 	reported atomic.Int32
 }
 
-func newRig(t *testing.T, be *backend, size int, wait time.Duration) *rig {
+func newRig(t testing.TB, be *backend, size int, wait time.Duration) *rig {
 	r := &rig{b: &rib.Backend{Name: "b", Shard: "s", Addr: be.ln.Addr().String()}}
 	r.Pools = pool.New(pool.Config{
 		Limits: pool.Limits{Size: size, Wait: wait, Connect: 5 * time.Second}, Dial: new(net.Dialer).DialContext,

@@ -83,10 +83,10 @@ func (bp *backendPool) neediest(but Identity) (best *line) {
 		if l.id == but || bp.isFull(l.id) {
 			continue
 		}
-		if best == nil || bp.held[l.id] < bp.held[best.id] {
+		if best == nil || bp.held(l.id) < bp.held(best.id) {
 			best = l
 		}
-		if bp.held[best.id] == 0 {
+		if bp.held(best.id) == 0 {
 			break
 		}
 	}
@@ -99,7 +99,7 @@ func (bp *backendPool) neediest(but Identity) (best *line) {
 func (bp *backendPool) pass(c *Conn) bool {
 	own, other := bp.queue.lines[c.Identity], bp.neediest(c.Identity)
 	if other != nil && bp.mayConnect() {
-		if theirs := bp.held[other.id]; own == nil || theirs == 0 || theirs+1 < bp.held[c.Identity] {
+		if theirs := bp.held(other.id); own == nil || theirs == 0 || theirs+1 < bp.held(c.Identity) {
 			bp.lose(c)
 			bp.take(other.id)
 			bp.queue.serve(other, grant{old: c})
@@ -148,7 +148,12 @@ func (bp *backendPool) room(id Identity) (old *Conn, ok bool) {
 // take notes a place that somebody makes a connection in. mu is held.
 func (bp *backendPool) take(id Identity) {
 	bp.total++
-	bp.held[id]++
+	s := bp.shelves[id]
+	if s == nil {
+		s = &Shelf{home: bp}
+		bp.shelves[id] = s
+	}
+	s.held++
 	bp.connecting++
 }
 
@@ -161,8 +166,10 @@ func (bp *backendPool) lose(c *Conn) {
 // leave gives up a place. mu is held.
 func (bp *backendPool) leave(id Identity) {
 	bp.total--
-	if bp.held[id]--; bp.held[id] == 0 {
-		delete(bp.held, id)
+	if s := bp.shelves[id]; s.held > 1 {
+		s.held--
+	} else {
+		delete(bp.shelves, id)
 	}
 }
 

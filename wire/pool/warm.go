@@ -51,7 +51,7 @@ func (bp *backendPool) warm(ctx context.Context, present func(Identity) bool) {
 			delete(bp.known, id)
 			continue
 		}
-		for ; begun < warmRate && bp.held[id] < least && bp.total < bp.bound() && bp.mayConnect() && bp.full[id] == nil && !bp.closed; begun++ {
+		for ; begun < warmRate && bp.held(id) < least && bp.total < bp.bound() && bp.mayConnect() && bp.full[id] == nil && !bp.closed; begun++ {
 			bp.take(id)
 			b := bp.backend
 			bp.warming.Go(func() {
@@ -64,8 +64,8 @@ func (bp *backendPool) warm(ctx context.Context, present func(Identity) bool) {
 }
 
 // old reports whether the connection has lived for long enough.
-func (c *Conn) old(now time.Time, lifetime time.Duration) bool {
-	return lifetime > 0 && now.Sub(c.connected) > lifetime-time.Duration(c.jitter*float64(lifetime)/oldestPart)
+func (c *Conn) old(now, lifetime time.Duration) bool {
+	return lifetime > 0 && now-c.age > lifetime-time.Duration(c.jitter*float64(lifetime)/oldestPart)
 }
 
 // retire closes a connection that is in order, and waits a moment until its backend has closed it too: only then another one may
