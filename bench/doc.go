@@ -7,5 +7,5 @@
 //
 // It measures processes from outside: what the kernel says they used, and what pgbench says it waited. It knows nothing of
 // how the node works; but for the loops that time the routing of a statement and, for fib, its dispatch: they call the packages
-// that a session calls.
+// that a session calls; and for converge, which runs the gossip of whole clusters in virtual time.
 package main

@@ -20,6 +20,7 @@ const usage = `bench compares a node with what it stands beside.
   go run ./bench soak [flags]     1000 clients that query, cancel, die and come back, for half an hour: does anything leak
   go run ./bench fib [flags]      a dispatch in nanoseconds, beside a sorted slice, a B-tree and a map: under a minute
   go run ./bench compare [flags]  a node, PgBouncer, HAProxy, Pgpool and PostgreSQL alone: throughput, latency, CPU, memory
+  go run ./bench converge [flags] gossip of up to thousands of nodes in virtual time: how soon all know of a backend's end
 
 It starts everything itself, on free ports of loopback and in a temporary folder, and runs the same load against each in
 alternation. The node routes every statement by its key over two shards, and every answer is checked.
@@ -57,6 +58,14 @@ func main() {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			stop()
 			os.Exit(1)
+		}
+		return
+	}
+	if len(args) > 0 && args[0] == "converge" {
+		stop() // Ctrl-C ends it at once: it has nothing to clear away
+		if err := runConverge(args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(2)
 		}
 		return
 	}

@@ -14,27 +14,8 @@ import (
 	"rangefinder/rib"
 )
 
-// regions are eight places and their round trips as clouds publish them: 13 to 150 ms apart, roughly by distance.
-var regions = []string{"iad", "ord", "sjc", "dub", "fra", "gru", "nrt", "syd"}
-
-func rttBetween(a, b string) time.Duration {
-	if a == b {
-		return time.Millisecond
-	}
-	i, j := 0, 0
-	for k, r := range regions {
-		if r == a {
-			i = k
-		}
-		if r == b {
-			j = k
-		}
-	}
-	if i > j {
-		i, j = j, i
-	}
-	return time.Duration(13+(j-i-1)*22+i) * time.Millisecond
-}
+// regions are where the nodes of these tests stand.
+var regions = memnet.Regions()
 
 // world is a cluster in virtual time: production speakers and tables over a network in memory.
 type world struct {
@@ -55,12 +36,7 @@ type node struct {
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{t: t, net: memnet.New(seed)}
-	w.net.SetJitter(0.1)
-	for _, a := range regions {
-		for _, b := range regions {
-			w.net.SetRTT(a, b, rttBetween(a, b))
-		}
-	}
+	w.net.Spread()
 	return w
 }
 

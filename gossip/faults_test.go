@@ -475,7 +475,7 @@ func TestRoundTripsAreMeasuredAndTold(t *testing.T) {
 			m := n.RTTs()
 			for _, from := range regions {
 				for _, to := range regions {
-					got, want := m[from][to], rttBetween(from, to)
+					got, want := m[from][to], memnet.Between(from, to)
 					if from == to {
 						want = 0 // each is alone in its region
 					}

@@ -50,6 +50,11 @@ func (s *Speaker) work() {
 	for _, e := range events {
 		s.memberEvent(e)
 	}
+	if len(events) > 0 { // once for all: a node that joins a large cluster hears of everybody at one stroke
+		s.mu.Lock()
+		s.membersChanged()
+		s.mu.Unlock()
+	}
 	var out outgoing
 	news := len(events) > 0
 	for _, m := range msgs {

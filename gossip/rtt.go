@@ -15,6 +15,7 @@ const (
 	rttWeight  = 0.3
 	rowTime    = time.Minute // a row is told again at least this often
 	rowMargin  = time.Millisecond
+	rowTellers = 3 // nodes of a region that tell their rows: the others' say the same, and would fill the network
 )
 
 // smoothed is the median of five samples, averaged.
@@ -106,6 +107,9 @@ func (s *Speaker) tellRow() {
 		was := s.own.lastRow[region]
 		due = due || (m.value-was).Abs() > was/10+rowMargin
 	}
+	if !s.tellsRow() {
+		return
+	}
 	if !due || len(s.own.rtt) == 0 || now.Sub(s.own.lastRowAt) < minGap {
 		if due {
 			s.own.matrixDue.Store(true) // later
@@ -120,6 +124,20 @@ func (s *Speaker) tellRow() {
 		r.rtt[idOf(region)] = m.value
 	}
 	s.tell("row"+s.cfg.Self.Name, appendRow(nil, &r), false)
+}
+
+// tellsRow tells whether this node is one of the first of its region. It needs mu.
+func (s *Speaker) tellsRow() bool {
+	before := 0
+	for _, name := range s.order {
+		if name >= s.cfg.Self.Name || before == rowTellers {
+			break
+		}
+		if s.peers[name].member.Region == s.cfg.Self.Region {
+			before++
+		}
+	}
+	return before < rowTellers
 }
 
 // hearRow takes a live node's row.

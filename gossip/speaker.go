@@ -347,7 +347,7 @@ func (s *Speaker) isMember(name string) bool {
 	return ok || name == s.cfg.Self.Name
 }
 
-// memberEvent is called by hear.
+// memberEvent is called by hear, which calls membersChanged after it.
 func (s *Speaker) memberEvent(e event) {
 	name := e.node.Name
 	if e.gone {
@@ -370,7 +370,6 @@ func (s *Speaker) memberEvent(e event) {
 	delete(s.lost, name)
 	s.known[idOf(name)] = name // beyond maxKnown: members are bounded by themselves
 	s.known[idOf(m.Region)] = m.Region
-	s.membersChanged()
 	s.mu.Unlock()
 	s.cfg.Health.MemberUp(m)
 	s.changed()
@@ -388,9 +387,9 @@ func (s *Speaker) memberGone(name string) {
 	delete(s.matrix, idOf(name))
 	left := p.leaving
 	if !left {
+		s.count.deaths.Add(1)
 		s.remember(p)
 	}
-	s.membersChanged()
 	s.mu.Unlock()
 	s.cfg.Health.MemberGone(name, time.Now())
 	s.changed()

@@ -22,6 +22,7 @@ type Stats struct {
 	Dropped     uint64 // messages that came faster than they were worked off, or pulls beyond their bound
 	TooBig      uint64 // own records that would not fit a broadcast
 	Withheld    uint64 // own small changes held back by the budget
+	Deaths      uint64 // nodes that went without a goodbye, as far as memberlist can tell
 	Jumps       uint64 // times that this node had to step over a higher incarnation of itself
 	Rejoins     uint64 // attempts to reach forgotten nodes
 	EpochsHeard uint64 // newer epochs handed to OnEpoch
@@ -29,9 +30,9 @@ type Stats struct {
 
 // counters are Stats' atomic half.
 type counters struct {
-	heard, told, flips, pushes, syncs, pulls, served atomic.Uint64
-	unknown, malformed, refused, overBound, dropped  atomic.Uint64
-	tooBig, withheld, jumps, rejoins, epochsHeard    atomic.Uint64
+	heard, told, flips, pushes, syncs, pulls, served      atomic.Uint64
+	unknown, malformed, refused, overBound, dropped       atomic.Uint64
+	tooBig, withheld, jumps, rejoins, epochsHeard, deaths atomic.Uint64
 }
 
 // Stats returns the counters.
@@ -50,6 +51,7 @@ func (s *Speaker) Stats() Stats {
 	st.Unknown, st.Malformed, st.Refused = c.unknown.Load(), c.malformed.Load(), c.refused.Load()
 	st.OverBound, st.Dropped, st.TooBig = c.overBound.Load(), c.dropped.Load(), c.tooBig.Load()
 	st.Withheld, st.Jumps, st.Rejoins = c.withheld.Load(), c.jumps.Load(), c.rejoins.Load()
+	st.Deaths = c.deaths.Load()
 	st.EpochsHeard = c.epochsHeard.Load()
 	return st
 }

@@ -2,6 +2,7 @@ package rib
 
 import (
 	"hash/fnv"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -20,30 +21,38 @@ type DigestEntry struct {
 func (h *Health) Digest() []DigestEntry {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	entries := h.digest()
-	return byName(entries, func(e DigestEntry) string { return e.Observer })
+	return byName(h.digests, func(e DigestEntry) string { return e.Observer })
 }
 
-func (h *Health) digest() map[string]DigestEntry {
-	entries := make(map[string]DigestEntry, len(h.observers))
-	add := func(kind byte, backend, observer string, s Stamp) {
-		e := entries[observer]
-		if (Stamp{e.Incarnation, e.Seq}).Compare(s) < 0 {
-			e.Incarnation, e.Seq = s.Incarnation, s.Seq
-		}
-		e.Observer = observer
-		e.Sum ^= recordSum(kind, backend, s) // in any order
-		entries[observer] = e
+// sumUp keeps an observer's entry up to date: a record of it was taken in.
+func (h *Health) sumUp(kind byte, backend, observer string, s Stamp) {
+	e := h.digests[observer]
+	if (Stamp{e.Incarnation, e.Seq}).Compare(s) < 0 {
+		e.Incarnation, e.Seq = s.Incarnation, s.Seq
 	}
+	e.Observer = observer
+	e.Sum ^= recordSum(kind, backend, s) // in any order
+	h.digests[observer] = e
+}
+
+// sumOut takes out what sumUp has put in, for a record that a newer one replaces.
+func (h *Health) sumOut(kind byte, backend, observer string, s Stamp) {
+	e := h.digests[observer]
+	e.Sum ^= recordSum(kind, backend, s)
+	h.digests[observer] = e
+}
+
+// sumAnew is for an observer of whom records were forgotten.
+func (h *Health) sumAnew(observer string) {
+	delete(h.digests, observer)
 	for name, b := range h.backends {
-		for observer, a := range b.announcements {
-			add('a', name, observer, a.Stamp)
+		if a, ok := b.announcements[observer]; ok {
+			h.sumUp('a', name, observer, a.Stamp)
 		}
-		for observer, r := range b.routes {
-			add('r', name, observer, r.Stamp)
+		if r, ok := b.routes[observer]; ok {
+			h.sumUp('r', name, observer, r.Stamp)
 		}
 	}
-	return entries
 }
 
 func recordSum(kind byte, backend string, s Stamp) uint64 {
@@ -67,7 +76,7 @@ func recordSum(kind byte, backend string, s Stamp) uint64 {
 func (h *Health) Newer(d []DigestEntry) ([]Announcement, []Route) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	differs := h.digest()
+	differs := maps.Clone(h.digests)
 	for _, theirs := range d {
 		if differs[theirs.Observer] == theirs {
 			delete(differs, theirs.Observer)

@@ -34,7 +34,13 @@ type Health struct {
 	members   map[string]Member // live ones, and self
 	observers map[string]*observer
 	backends  map[string]*backend
-	distances map[string]*distance // by region
+	distances map[string]*distance   // by region
+	digests   map[string]DigestEntry // by observer, of all records held
+
+	// A snapshot is made of what has changed since the last one.
+	counting uint64   // grows whenever other words count than before: then every backend is looked at anew
+	names    []string // of backends, sorted; nil: to be made
+	roll     []Member // members, sorted; nil: to be made
 }
 
 // observer is what the table knows of one author of records.
@@ -53,6 +59,10 @@ type backend struct {
 	last          lastKnown // of routes that were forgotten
 	evidence      string    // own, against it
 	gauge         *Gauge
+
+	view     BackendView // the last one made
+	shown    bool        // there is one
+	counting uint64      // Health.counting as it was then; 0: the view is of no use
 }
 
 // lastKnown outlives the observers: a node that loses everybody still has to know which backend is the primary.
@@ -68,8 +78,13 @@ func newHealth(self Member, touch func()) *Health {
 		observers: map[string]*observer{self.Name: {incarnation: self.Incarnation}},
 		backends:  map[string]*backend{},
 		distances: map[string]*distance{},
+		digests:   map[string]DigestEntry{},
+		counting:  1,
 	}
 }
+
+// recount is called when other words count than before.
+func (h *Health) recount() { h.counting, h.roll = h.counting+1, nil }
 
 // Announce merges what an author says a backend is; changed tells whether it was news. A backend outlives its author.
 func (h *Health) Announce(a Announcement) (changed bool) {
@@ -79,10 +94,15 @@ func (h *Health) Announce(a Announcement) (changed bool) {
 		return false
 	}
 	b := h.backend(a.Backend.Name)
-	if old, ok := b.announcements[a.Observer]; ok && a.Stamp.Compare(old.Stamp) <= 0 {
+	old, ok := b.announcements[a.Observer]
+	if ok && a.Stamp.Compare(old.Stamp) <= 0 {
 		return false
 	}
-	b.announcements[a.Observer] = a
+	if ok {
+		h.sumOut('a', a.Backend.Name, a.Observer, old.Stamp)
+	}
+	h.sumUp('a', a.Backend.Name, a.Observer, a.Stamp)
+	b.announcements[a.Observer], b.counting = a, 0
 	h.touch()
 	return true
 }
@@ -100,7 +120,11 @@ func (h *Health) Observe(r Route) Change {
 	if ok && r.Stamp.Compare(old.Stamp) <= 0 {
 		return None
 	}
-	b.routes[r.Observer] = r
+	if ok {
+		h.sumOut('r', r.Backend, r.Observer, old.Stamp)
+	}
+	h.sumUp('r', r.Backend, r.Observer, r.Stamp)
+	b.routes[r.Observer], b.counting = r, 0
 	h.touch()
 	if r.State != old.State || r.Role != old.Role {
 		return Flip
@@ -123,6 +147,7 @@ func (h *Health) MemberUp(m Member) {
 	h.members[m.Name] = m
 	o.goneAt, o.forgotten = time.Time{}, false
 	o.boot(m.Incarnation)
+	h.recount()
 	h.touch()
 }
 
@@ -136,6 +161,7 @@ func (h *Health) MemberGone(name string, now time.Time) {
 	}
 	delete(h.members, name)
 	h.observer(name).goneAt = now
+	h.recount()
 	h.touch()
 }
 
@@ -169,9 +195,11 @@ func (h *Health) Expire(now time.Time) {
 	for name, b := range h.backends {
 		if len(b.announcements) == 0 && len(b.routes) == 0 && b.gauge == nil {
 			delete(h.backends, name)
+			h.names = nil
 		}
 	}
 	if changed {
+		h.recount()
 		h.touch()
 	}
 }
@@ -191,6 +219,9 @@ func (h *Health) forget(name string, old func(Stamp) bool, announcements bool) (
 			changed = true
 		}
 	}
+	if changed {
+		h.sumAnew(name)
+	}
 	return changed
 }
 
@@ -207,7 +238,8 @@ func (h *Health) Evidence(backend string, down bool, why string) {
 	if b := h.backends[backend]; b == nil && !down || b != nil && b.evidence == why {
 		return
 	}
-	h.backend(backend).evidence = why
+	b := h.backend(backend)
+	b.evidence, b.counting = why, 0
 	h.touch()
 }
 
@@ -236,15 +268,19 @@ func (h *Health) admit(name string, s Stamp) bool {
 	if o.forgotten || s.Incarnation < o.floor {
 		return false
 	}
-	o.boot(s.Incarnation)
+	if o.boot(s.Incarnation) {
+		h.recount()
+	}
 	return true
 }
 
-// boot notes that the observer was heard in an incarnation.
-func (o *observer) boot(incarnation uint32) {
-	if incarnation > o.incarnation {
-		o.incarnation, o.since = incarnation, time.Time{}
+// boot notes that the observer was heard in an incarnation, and tells whether that is a newer one.
+func (o *observer) boot(incarnation uint32) bool {
+	if incarnation <= o.incarnation {
+		return false
 	}
+	o.incarnation, o.since = incarnation, time.Time{}
+	return true
 }
 
 func (h *Health) observer(name string) *observer {
@@ -260,7 +296,7 @@ func (h *Health) backend(name string) *backend {
 	b := h.backends[name]
 	if b == nil {
 		b = &backend{announcements: map[string]Announcement{}, routes: map[string]Route{}}
-		h.backends[name] = b
+		h.backends[name], h.names = b, nil
 	}
 	return b
 }

@@ -46,7 +46,7 @@ func (h *Health) Recall(list []Known) {
 		}
 		h.mu.Lock()
 		if b := h.backend(k.Announcement.Backend.Name); b.last.timeline <= k.Timeline {
-			b.last = lastKnown{k.Role, k.Timeline}
+			b.last, b.counting = lastKnown{k.Role, k.Timeline}, 0
 			h.touch()
 		}
 		h.mu.Unlock()

@@ -12,15 +12,27 @@ func (h *Health) fill(s *Snapshot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.Self = h.members[h.self]
-	s.Members = byName(h.members, func(m Member) string { return m.Name })
+	if h.roll == nil {
+		h.roll = byName(h.members, func(m Member) string { return m.Name })
+	}
+	s.Members = h.roll
 	s.Distances = make(map[string]time.Duration, len(h.distances)+1)
 	s.Distances[s.Self.Region] = 0
 	for region, d := range h.distances {
 		s.Distances[region] = d.published
 	}
-	for _, name := range slices.Sorted(maps.Keys(h.backends)) {
-		if v, ok := h.view(name, h.backends[name]); ok {
-			s.Backends = append(s.Backends, v)
+	if h.names == nil {
+		h.names = slices.Sorted(maps.Keys(h.backends))
+	}
+	s.Backends = make([]BackendView, 0, len(h.names))
+	for _, name := range h.names {
+		b := h.backends[name]
+		if b.counting != h.counting {
+			b.view, b.shown = h.view(name, b)
+			b.counting = h.counting
+		}
+		if b.shown {
+			s.Backends = append(s.Backends, b.view)
 		}
 	}
 }

@@ -163,7 +163,7 @@ func verdict(from, to string, test bool) string {
 var owners = map[string][]string{
 	"github.com/jackc/pgproto3":         {"wire/pg", "internal/pgtest"},
 	"github.com/pganalyze/pg_query_go":  {"wire/sqlkey"},
-	"github.com/hashicorp/memberlist":   {"gossip", "node/port"},
+	"github.com/hashicorp/memberlist":   {"gossip", "node/port", "bench"},
 	"github.com/hashicorp/raft":         {"cluster", "node/port"},
 	"github.com/alecthomas/kong":        {"node", "bench"},
 	"github.com/tidwall/btree":          {"bench"},

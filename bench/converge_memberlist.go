@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"rangefinder/gossip/memnet"
+)
+
+// bare is a node of memberlist alone, as its defaults have it: a piece of news is a message in its queue.
+type bare struct {
+	// constant
+	list  *memberlist.Memberlist
+	queue *memberlist.TransmitLimitedQueue
+
+	// atomic
+	newest atomic.Int64 // the last piece of news heard
+}
+
+// measureMemberlist runs in a bubble.
+func (c *converge) measureMemberlist(name string, wide bool, r *report) error {
+	net := memnet.New(c.seed)
+	net.Spread()
+	regions := memnet.Regions()
+	nodes := make([]*bare, 0, c.nodes)
+	defer func() {
+		for _, n := range nodes {
+			_ = n.list.Shutdown()
+		}
+		net.Close()
+		time.Sleep(time.Minute)
+	}()
+	for i := range c.nodes {
+		time.Sleep(rand.N(20 * time.Second / time.Duration(c.nodes)))
+		n, err := openBare(net.Host(fmt.Sprintf("n-%d", i), regions[i%len(regions)]), c.nodes, wide)
+		if err != nil {
+			return err
+		}
+		nodes = append(nodes, n)
+		if i == 0 {
+			continue
+		}
+		if _, err := n.list.Join([]string{net.Host(fmt.Sprintf("n-%d", rand.IntN(i)), "").Addr(gossipPort)}); err != nil {
+			return err
+		}
+	}
+	for began := time.Now(); ; time.Sleep(time.Second) {
+		know := 0
+		for _, n := range nodes {
+			if n.list.NumMembers() == c.nodes {
+				know++
+			}
+		}
+		if know == c.nodes {
+			break
+		}
+		if time.Since(began) > settleTime {
+			return fmt.Errorf("only %d nodes know all others", know)
+		}
+	}
+	net.SetLoss(memnet.Everyone, memnet.Everyone, c.loss)
+	for i := range c.flips {
+		time.Sleep(pauseMin + rand.N(pauseMax-pauseMin))
+		news := int64(i + 1)
+		from := nodes[rand.IntN(len(nodes))]
+		from.newest.Store(news)
+		from.queue.QueueBroadcast(bareNews{byte(news)})
+		r.rest.await(len(nodes), func(i int) bool { return nodes[i].newest.Load() >= news })
+	}
+	c.step("%s: %d pieces of news", name, c.flips)
+	return nil
+}
+
+func openBare(host *memnet.Host, nodes int, wide bool) (*bare, error) {
+	tr, err := host.Transport(gossipPort)
+	if err != nil {
+		return nil, err
+	}
+	cfg := memberlist.DefaultLANConfig()
+	if wide {
+		cfg = memberlist.DefaultWANConfig()
+	}
+	n := new(bare)
+	cfg.Name, cfg.Transport, cfg.Delegate, cfg.Logger = host.Name(), tr, n, log.New(io.Discard, "", 0)
+	n.queue = &memberlist.TransmitLimitedQueue{RetransmitMult: cfg.RetransmitMult, NumNodes: func() int { return nodes }}
+	n.list, err = memberlist.Create(cfg)
+	return n, err
+}
+
+// bareNews is as large as one of our observations.
+type bareNews [25]byte
+
+func (b bareNews) Invalidates(memberlist.Broadcast) bool { return false }
+func (b bareNews) Message() []byte                       { return b[:] }
+func (b bareNews) Finished()                             {}
+
+// NodeMeta and the others implement memberlist.Delegate.
+func (n *bare) NodeMeta(int) []byte                    { return nil }
+func (n *bare) LocalState(bool) []byte                 { return nil }
+func (n *bare) MergeRemoteState([]byte, bool)          {}
+func (n *bare) GetBroadcasts(over, limit int) [][]byte { return n.queue.GetBroadcasts(over, limit) }
+
+// NotifyMsg tells news on when it is new, as every user of memberlist does.
+func (n *bare) NotifyMsg(b []byte) {
+	if len(b) == 0 || int64(b[0]) <= n.newest.Load() {
+		return
+	}
+	n.newest.Store(int64(b[0]))
+	var copied bareNews
+	copy(copied[:], b)
+	n.queue.QueueBroadcast(copied)
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// report is what one world has shown.
+type report struct {
+	rest, busy           spread
+	restBytes, busyBytes float64 // sent by each node in a second
+	updates              float64 // a second, that were told when busy
+	falseDown            int
+	falseDead            int
+}
+
+// spread is how long news took to each node, over several pieces of news.
+type spread struct {
+	took   []time.Duration
+	missed int // nodes that it did not reach
+}
+
+func (s *spread) add(o *spread) {
+	s.took = append(s.took, o.took...)
+	s.missed += o.missed
+}
+
+// at is the time after which that share of the nodes knew; nodes that were missed are not in it.
+func (s *spread) at(share float64) time.Duration {
+	if len(s.took) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(s.took))
+	i := int(math.Ceil(share*float64(len(sorted)))) - 1
+	return sorted[max(i, 0)]
+}
+
+func ms(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond)) / float64(time.Millisecond)
+}
+
+const (
+	giveUp   = 10 * time.Second // a node that has not heard by then is missed
+	accuracy = time.Millisecond // of all times
+	pauseMax = time.Second      // between two pieces of news, at random
+	pauseMin = 500 * time.Millisecond
+)
+
+// await waits until each of n nodes knows, and notes when each did.
+func (s *spread) await(n int, knows func(i int) bool) {
+	began := time.Now()
+	waiting := make([]int, n)
+	for i := range waiting {
+		waiting[i] = i
+	}
+	for {
+		took := time.Since(began)
+		waiting = slices.DeleteFunc(waiting, func(i int) bool {
+			if !knows(i) {
+				return false
+			}
+			s.took = append(s.took, took)
+			return true
+		})
+		if len(waiting) == 0 || took > giveUp {
+			s.missed += len(waiting)
+			return
+		}
+		time.Sleep(accuracy)
+	}
+}

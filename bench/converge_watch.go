@@ -1,0 +1,115 @@
+package main
+
+import (
+	"log/slog"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"rangefinder/gossip/memnet"
+	"rangefinder/gossip/probe"
+	"rangefinder/rib"
+)
+
+// watch lets production probers look at backends that are all well, over a network that is not, and counts who is taken for
+// down or dead all the same.
+func (w *world) watch(c *converge, r *report) error {
+	probed := min(maxProbed, len(w.nodes))
+	var wrong atomic.Int64 // false verdicts
+	var probers []*probe.Prober
+	dead := w.dead()
+	for i := range probed {
+		b, n := w.backends[i], w.lister(i)
+		ln, err := w.net.Host(b.Name, b.Region).Listen(postgresPort)
+		if err != nil {
+			return err
+		}
+		go servePostgres(ln, i%copies != 0, b.SystemID)
+		p := probe.New(probe.Config{
+			Settings: probe.Settings{Backends: []probe.Target{{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr, SystemID: b.SystemID}}, User: "prober"},
+			Sink:     &doubter{Sink: n.speaker, wrong: &wrong}, Dial: n.host.Dial, Logger: slog.New(slog.DiscardHandler),
+		})
+		if err := p.Open(); err != nil {
+			return err
+		}
+		probers = append(probers, p)
+	}
+	for done, part := time.Duration(0), c.watch/10; done < c.watch; done += part {
+		time.Sleep(part)
+		r.falseDown, r.falseDead = int(wrong.Load()), int(w.dead()-dead)
+		c.step("watched for %v: %d false verdicts, %d nodes taken for dead", (done + part).Round(time.Second), r.falseDown, r.falseDead)
+	}
+	for _, p := range probers {
+		if err := p.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dead is how often a node took another for dead.
+func (w *world) dead() (n uint64) {
+	for _, node := range w.nodes {
+		n += node.speaker.Stats().Deaths
+	}
+	return n
+}
+
+// servePostgres answers probes as a server does that is well.
+func servePostgres(ln *memnet.Listener, replica bool, systemID uint64) {
+	recovering := "f"
+	if replica {
+		recovering = "t"
+	}
+	row := &pgproto3.DataRow{}
+	fields := &pgproto3.RowDescription{}
+	for _, v := range []string{recovering, "1", "0", strconv.FormatUint(systemID, 10)} {
+		fields.Fields = append(fields.Fields, pgproto3.FieldDescription{Name: []byte("c"), DataTypeOID: 25, DataTypeSize: -1})
+		row.Values = append(row.Values, []byte(v))
+	}
+	serve := func(c net.Conn) {
+		defer c.Close()
+		b := pgproto3.NewBackend(c, c)
+		if _, err := b.ReceiveStartupMessage(); err != nil {
+			return
+		}
+		b.Send(&pgproto3.AuthenticationOk{})
+		for b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'}); b.Flush() == nil; b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'}) {
+			if _, err := b.Receive(); err != nil {
+				return
+			}
+			b.Send(fields)
+			b.Send(row)
+			b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
+		}
+	}
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go serve(c)
+	}
+}
+
+// doubter counts false verdicts on their way from the prober of one backend to its speaker.
+type doubter struct {
+	// constant
+	probe.Sink
+	wrong *atomic.Int64
+
+	down bool // owned by the prober's goroutine for that backend
+}
+
+// Observe implements probe.Sink.
+func (d *doubter) Observe(r rib.Route) {
+	if down := r.State == rib.Down; down != d.down {
+		if d.down = down; down {
+			d.wrong.Add(1)
+		}
+	}
+	d.Sink.Observe(r)
+}
