@@ -159,7 +159,7 @@ func (b *fibBench) measure(ctx context.Context, n int, spread, keys string) erro
 			}
 			k = (k + round) % len(all)
 			for g := range took[k] {
-				took[k][g] = append(took[k][g], w.time(all[k], g+1, b.batch))
+				took[k][g] = append(took[k][g], w.time(all[k], g+1, b.batch)...)
 			}
 		}
 	}
@@ -176,7 +176,7 @@ func (b *fibBench) measure(ctx context.Context, n int, spread, keys string) erro
 
 // table prints the rows, and where a must was missed.
 func (b *fibBench) table() {
-	b.printf("\ndispatch, nanoseconds; medians of %d rounds of %s, in turns, with %.0f flips a second; others took %.0f%% of the machine\n",
+	b.printf("\ndispatch, nanoseconds; medians of the slices of %d rounds of %s, in turns, with %.0f flips a second; others took %.0f%% of the machine\n",
 		b.rounds, b.batch, slices.Min(b.flips), 100*b.others)
 	b.printf("%8s %-7s %-8s %10s %7s %9s %8s %8s %8s %11s %7s %6s\n", "ranges", "spread", "keys", "goroutines",
 		"fib", "chained", "slice", "btree", "map", "fib/slice", "allocs", "must")

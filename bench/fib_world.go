@@ -174,40 +174,43 @@ func (w *fibWorld) allocs(c *contestant) float64 {
 	return testing.AllocsPerRun(20, func() { c.run(0, many) }) / many
 }
 
-// time is how many nanoseconds a dispatch takes on each of some goroutines. A short while before it warms the caches, and
-// tells how many fit into the batch.
-func (w *fibWorld) time(c *contestant, goroutines int, batch time.Duration) float64 {
+// slice is how long a contestant runs between two looks at the clock: so short that on a shared machine most slices are not
+// interrupted, and so long that a flip falls into most of them.
+const slice = 2 * time.Millisecond
+
+// time lets a contestant run on some goroutines at once, for as many slices as the batch has, and gives the nanoseconds a
+// dispatch took in each slice of each goroutine. A short while before it warms the caches, and tells how many fit into a
+// slice.
+func (w *fibWorld) time(c *contestant, goroutines int, batch time.Duration) []float64 {
 	const probe = 1000
-	n, begin := 0, time.Now()
-	for time.Since(begin) < batch/3 {
-		c.run(n, probe)
-		n += probe
+	done, begin := 0, time.Now()
+	for time.Since(begin) < max(batch/3, slice/2) {
+		c.run(done, probe)
+		done += probe
 	}
-	n *= 3
-	if goroutines == 1 {
-		begin = time.Now()
-		c.run(n, n)
-		return float64(time.Since(begin).Nanoseconds()) / float64(n)
-	}
-	var ready, done sync.WaitGroup
-	start := make(chan struct{})
-	took := make([]time.Duration, goroutines)
-	ready.Add(goroutines)
-	for g := range goroutines {
-		done.Go(func() {
-			ready.Done()
-			<-start
+	n := max(probe, int(float64(done)*float64(slice)/float64(time.Since(begin))))
+	slices := max(1, int(batch/slice))
+	took := make([]float64, goroutines*slices)
+	run := func(g int) {
+		for i := range slices {
 			begin := time.Now()
-			c.run((g+1)*n, n)
-			took[g] = time.Since(begin)
+			c.run(done+(g*slices+i)*n, n)
+			took[g*slices+i] = float64(time.Since(begin).Nanoseconds()) / float64(n)
+		}
+	}
+	if goroutines == 1 {
+		run(0)
+		return took
+	}
+	var all sync.WaitGroup
+	start := make(chan struct{})
+	for g := range goroutines {
+		all.Go(func() {
+			<-start
+			run(g)
 		})
 	}
-	ready.Wait()
 	close(start)
-	done.Wait()
-	sum := time.Duration(0)
-	for _, d := range took {
-		sum += d
-	}
-	return float64(sum.Nanoseconds()) / float64(n*goroutines)
+	all.Wait()
+	return took
 }

@@ -42,18 +42,12 @@ func (r *radix) build(starts []uint64) bool {
 	return true
 }
 
-// count is how many starts are at or before the number. The comparisons run past the bucket's end into starts that are
-// larger in any case: their number is fixed, so that the processor can foresee it.
-func (r *radix) count(starts []uint64, number uint64) int {
-	if number < r.low {
-		return 0
-	}
-	if number >= r.high {
-		return len(starts)
-	}
-	i := int(r.first[(number-r.low)>>r.shift])
-	count := uint64(i + r.run)
-	for _, s := range starts[i : i+r.run : cap(starts)] {
+// countFrom is how many starts are at or before the number, of which the bucket says that first of them are. The comparisons
+// run past the bucket's end into starts that are larger in any case: their number is fixed, so that the processor can
+// foresee it.
+func (r *radix) countFrom(starts []uint64, first int, number uint64) int {
+	count := uint64(first + r.run)
+	for _, s := range starts[first : first+r.run : cap(starts)] {
 		count = lessIfAfter(count, s, number)
 	}
 	return int(count)

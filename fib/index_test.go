@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -116,6 +117,14 @@ var shapes = []shape{
 	{"two prefixes", func(r *rand.Rand, _, _ int) []byte {
 		return append([]byte([]string{"aaaaaaaaaaaa", "aaaabbbbbbbbbb"}[r.IntN(2)]), text(r, r.IntN(6), 26)...)
 	}},
+	{"tenants", func(r *rand.Rand, _, _ int) []byte { // some with many keys, which begin alike for more than a number
+		tenant := r.IntN(1 + r.IntN(40))
+		t := rand.New(rand.NewPCG(uint64(tenant), 3))
+		return append(append(text(t, 7+t.IntN(20), 26), '/'), text(r, r.IntN(20), 3)...)
+	}},
+	{"long", func(r *rand.Rand, _, _ int) []byte {
+		return append(make([]byte, r.IntN(100)), text(r, r.IntN(3), 2)...)
+	}},
 	{"zeros", func(r *rand.Rand, _, _ int) []byte { return make([]byte, r.IntN(40)) }},
 	{"two columns", func(r *rand.Rand, _, _ int) []byte { return append(number(r.Uint64N(10)), number(r.Uint64())...) }},
 }
@@ -128,6 +137,42 @@ func text(r *rand.Rand, size, letters int) []byte {
 	return b
 }
 
+// Many starts that begin alike have a layer of their own, however deep they lie; what lies in between is compared whole.
+func TestLayers(t *testing.T) {
+	for _, c := range []struct{ others, same, n, layers int }{
+		{0, 8, 1, 2}, {0, 8, 2, 2}, {0, 30, 100, 3}, {fewStarts, 8, maxTies - 2, 1}, {fewStarts, 8, maxTies - 1, 2}, {fewStarts, 30, 100, 3},
+	} {
+		var starts [][]byte
+		for i := range c.others {
+			starts = append(starts, fmt.Appendf(nil, "a%07d", i))
+		}
+		for i := range c.n {
+			starts = append(starts, fmt.Appendf(nil, "b%s%09d", strings.Repeat("x", c.same), i*1000))
+		}
+		starts = append(starts, []byte("a"), []byte("b"), []byte("bxxxxxxx"), []byte("bxxxxxxxx"), []byte("c"))
+		all := ranges(unique(starts))
+		x := newIndex(all)
+		if got := layers(&x.layer); got != c.layers {
+			t.Errorf("%d starts behind %d bytes: %d layers, not %d", c.n, c.same, got, c.layers)
+		}
+		var keys [][]byte
+		for i := range c.n * 1000 {
+			keys = append(keys, fmt.Appendf(nil, "b%s%09d", strings.Repeat("x", c.same), i))
+		}
+		checkIndex(t, all, x, keys)
+	}
+}
+
+func layers(l *layer) int {
+	n := 0
+	for _, d := range l.deeper {
+		if d != nil {
+			n += layers(d)
+		}
+	}
+	return n + 1
+}
+
 // The index that is meant for a shape is the one that is chosen.
 func TestIndexIsChosen(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 1))
@@ -136,8 +181,8 @@ func TestIndexIsChosen(t *testing.T) {
 		n     int
 		want  kind
 	}{
-		{"even", 1, even}, {"even", 65, even}, {"even", 100_000, even}, {"counter", 5000, even}, {"dense", 5000, even}, {"hashes", 10_000, even}, {"even", 0, tree},
-		{"skewed", 64, tree}, {"skewed", 5000, tree}, {"two prefixes", 5000, tree},
+		{"even", 0, single}, {"even", 1, single}, {"even", 16, single}, {"even", 17, even}, {"even", 65, even}, {"even", 100_000, even}, {"counter", 5000, even}, {"dense", 5000, even}, {"hashes", 10_000, even},
+		{"skewed", 16, single}, {"skewed", 64, tree}, {"skewed", 5000, tree}, {"two prefixes", 5000, single}, {"tenants", 5000, even},
 	} {
 		for _, s := range shapes {
 			if s.name != c.shape {
@@ -198,8 +243,8 @@ func TestIndexOfAMillion(t *testing.T) {
 		t.Skip("builds large tables")
 	}
 	rnd := rand.New(rand.NewPCG(2, 2))
-	for _, s := range shapes[:5] {
-		if s.name == "counter" || s.name == "dense" {
+	for _, s := range shapes {
+		if !slices.Contains([]string{"even", "hashes", "skewed", "tenants"}, s.name) {
 			continue
 		}
 		starts := make([][]byte, 1_000_000)
