@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/internal/program"
 )
 
 func TestReadTakesTheWindowOnly(t *testing.T) {
@@ -49,13 +50,13 @@ func TestCPUOfATree(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	p, err := launch(farm, dir, 0, 0, nil, "sh", "-c", "(while :; do :; done) & wait")
+	p, err := program.Launch(farm, dir, program.User{}, nil, "sh", "-c", "(while :; do :; done) & wait")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var pids []int
 	err = pgtest.Wait(t.Context(), time.Millisecond, func() error {
-		if pids = p.tree(); len(pids) != 2 || cpu(pids[1:]) < 20*time.Millisecond {
+		if pids = tree(p.PID()); len(pids) != 2 || cpu(pids[1:]) < 20*time.Millisecond {
 			return context.DeadlineExceeded
 		}
 		return nil
@@ -66,15 +67,15 @@ func TestCPUOfATree(t *testing.T) {
 	if all, child := cpu(pids), cpu(pids[1:]); all < child {
 		t.Errorf("the tree used %v, its child %v", all, child)
 	}
-	if rss, err := p.rss(); err != nil || rss < 1<<16 {
+	if rss, err := rss(p.PID()); err != nil || rss < 1<<16 {
 		t.Errorf("%d bytes resident, %v", rss, err)
 	}
-	for _, pid := range slices.Backward(p.tree()) {
+	for _, pid := range slices.Backward(tree(p.PID())) {
 		if proc, err := os.FindProcess(pid); err == nil {
 			proc.Kill()
 		}
 	}
-	<-p.done
+	<-p.Done()
 	if used := cpu(pids[:1]); used != 0 {
 		t.Errorf("a process that is gone used %v", used)
 	}

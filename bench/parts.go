@@ -121,7 +121,7 @@ func (c *comparison) idleOf(ctx context.Context, t *target) (float64, error) {
 	if err := c.s.answers(ctx, t.addr); err != nil {
 		return 0, err
 	}
-	before, err := t.process.rss()
+	before, err := rss(t.process.PID())
 	if err != nil {
 		return 0, err
 	}
@@ -133,7 +133,7 @@ func (c *comparison) idleOf(ctx context.Context, t *target) (float64, error) {
 	if err := pause(ctx, 5*time.Second); err != nil {
 		return 0, err
 	}
-	after, err := t.process.rss()
+	after, err := rss(t.process.PID())
 	if err == nil && c.profile != "" && t.name == rangefinder {
 		// The second has runtime.MemStats, with the stacks that the first leaves out.
 		err = errors.Join(c.saveProfile(ctx, "idle-heap.pprof", t, "heap"), c.saveProfile(ctx, "idle-heap.txt", t, "heap?debug=1"))

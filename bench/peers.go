@@ -11,6 +11,9 @@ import (
 	"regexp"
 	"strconv"
 	"syscall"
+	"time"
+
+	"rangefinder/internal/program"
 )
 
 // peer makes a target of a program that needs a few files and its arguments. Files are named relative to its folder.
@@ -27,13 +30,15 @@ func (s *scenario) peer(t *target, files map[string]string, argv ...string) (*ta
 	if err := s.give(dir); err != nil {
 		return nil, err
 	}
-	t.start = func(ctx context.Context) (*process, error) {
-		p, err := launch(s.farm, dir, s.uid, s.gid, nil, argv...)
+	t.start = func(ctx context.Context) (*program.Process, error) {
+		p, err := program.Launch(s.farm, dir, s.owner, nil, argv...)
 		if err != nil {
 			return nil, err
 		}
-		if err := p.listening(ctx, t.addr); err != nil {
-			p.stop(t.signal)
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		if err := p.Listening(ctx, t.addr); err != nil {
+			p.Stop(t.signal)
 			return nil, err
 		}
 		return p, nil
@@ -46,22 +51,22 @@ var bouncerVersion = regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`)
 // pgbouncer pools by transaction. It gets the verifier of the password, not the password, so that it need not derive one from
 // the other at each login; nor does the node. Neither logs connections.
 func (s *scenario) pgbouncer(context.Context) (*target, error) {
-	program, err := installed("pgbouncer")
+	binary, err := installed("pgbouncer")
 	if err != nil {
 		return nil, err
 	}
-	out, err := exec.Command(program, "--version").Output()
+	out, err := exec.Command(binary, "--version").Output()
 	m := bouncerVersion.FindSubmatch(out)
 	if err != nil || m == nil {
 		return nil, fmt.Errorf("pgbouncer --version: %w: %q", err, out)
 	}
 	major, _ := strconv.Atoi(string(m[1]))
 	minor, _ := strconv.Atoi(string(m[2]))
-	ports, err := freePorts(1)
+	ports, err := program.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	t := &target{name: pgbouncer, addr: loopback(ports[0]), signal: syscall.SIGTERM}
+	t := &target{name: pgbouncer, addr: program.Loopback(ports[0]), signal: syscall.SIGTERM}
 	t.idle = t.addr
 	config := fmt.Sprintf(`[databases]
 %s = host=127.0.0.1 port=%d
@@ -82,17 +87,17 @@ ignore_startup_parameters = extra_float_digits
 		config += "max_prepared_statements = 200\n"
 	}
 	users := fmt.Sprintf("%q %q\n", benchUser, s.secret)
-	return s.peer(t, map[string]string{"pgbouncer.ini": config, "users.txt": users}, program, "pgbouncer.ini")
+	return s.peer(t, map[string]string{"pgbouncer.ini": config, "users.txt": users}, binary, "pgbouncer.ini")
 }
 
 // haproxy relays bytes and pools nothing. As each of its clients has a PostgreSQL process of its own, idle ones get a
 // listener that takes logins and does nothing.
 func (s *scenario) haproxy(ctx context.Context) (*target, error) {
-	program, err := installed("haproxy")
+	binary, err := installed("haproxy")
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(2)
+	ports, err := program.FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +105,7 @@ func (s *scenario) haproxy(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{name: haproxy, addr: loopback(ports[0]), idle: loopback(ports[1]), prepared: true, signal: syscall.SIGTERM}
+	t := &target{name: haproxy, addr: program.Loopback(ports[0]), idle: program.Loopback(ports[1]), prepared: true, signal: syscall.SIGTERM}
 	return s.peer(t, map[string]string{"haproxy.cfg": fmt.Sprintf(`global
   maxconn %d
 defaults
@@ -114,20 +119,20 @@ listen postgres
 listen idle
   bind %s
   server idle %s
-`, idleClients+1000, t.addr, s.whole.Addr(), t.idle, sink)}, program, "-db", "-f", "haproxy.cfg")
+`, idleClients+1000, t.addr, s.whole.Addr(), t.idle, sink)}, binary, "-db", "-f", "haproxy.cfg")
 }
 
 // pgpool has a process for each client, and pools by session.
 func (s *scenario) pgpool(context.Context) (*target, error) {
-	program, err := installed("pgpool")
+	binary, err := installed("pgpool")
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(2)
+	ports, err := program.FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
-	t := &target{name: pgpool, addr: loopback(ports[0]), prepared: true, signal: syscall.SIGINT}
+	t := &target{name: pgpool, addr: program.Loopback(ports[0]), prepared: true, signal: syscall.SIGINT}
 	return s.peer(t, map[string]string{"pcp.conf": "", "pool_hba.conf": "", "pgpool.conf": fmt.Sprintf(`
 backend_clustering_mode = 'raw'
 listen_addresses = '127.0.0.1'
@@ -148,7 +153,7 @@ logdir = '.'
 health_check_period = 0
 sr_check_period = 0
 `, ports[0], ports[1], s.whole.Port(), maxClients+8)},
-		program, "-n", "-f", "pgpool.conf", "-F", "pcp.conf", "-a", "pool_hba.conf")
+		binary, "-n", "-f", "pgpool.conf", "-F", "pcp.conf", "-a", "pool_hba.conf")
 }
 
 // greeter logs everybody in who says anything, and then waits for them to leave.

@@ -2,93 +2,17 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 	"unsafe"
-
-	"rangefinder/internal/pgtest"
 )
 
-// process is a program under measurement, with its children.
-type process struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it was waited for
-}
-
-// launch starts argv in dir, with its output in dir/log. With a uid other than 0 it runs as that user, if this process may
-// change users: PgBouncer does not run as root.
-func launch(farm *pgtest.Farm, dir string, uid, gid uint32, env []string, argv ...string) (*process, error) {
-	if uid != 0 && os.Geteuid() == 0 {
-		// The kernel forgets the parent-death signal when a process changes its user, so it is set once more.
-		argv = append([]string{"setpriv", "--reuid", strconv.Itoa(int(uid)), "--regid", strconv.Itoa(int(gid)), "--clear-groups", "--pdeathsig", "KILL", "--"}, argv...)
-	}
-	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close() // the child has its own
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(os.Environ(), env...), log, log
-	if err := farm.Start(cmd); err != nil {
-		return nil, fmt.Errorf("start %s: %w", argv[0], err)
-	}
-	p := &process{cmd: cmd, done: make(chan struct{})}
-	go func() {
-		cmd.Wait()
-		close(p.done)
-	}()
-	return p, nil
-}
-
-// stop ends the process with sig, and kills it if that takes too long.
-func (p *process) stop(sig syscall.Signal) {
-	p.cmd.Process.Signal(sig)
-	select {
-	case <-p.done:
-	case <-time.After(15 * time.Second):
-		for _, pid := range p.tree() {
-			syscall.Kill(pid, syscall.SIGKILL)
-		}
-		<-p.done
-	}
-}
-
-// listening waits until something takes connections at addr.
-func (p *process) listening(ctx context.Context, addr string) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	err := pgtest.Wait(ctx, 20*time.Millisecond, func() error {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			c.Close()
-		}
-		select {
-		case <-p.done:
-			cancel()
-			return errors.New("it ended")
-		default:
-			return err
-		}
-	})
-	if err == nil {
-		return nil
-	}
-	log, _ := os.ReadFile(filepath.Join(p.cmd.Dir, "log"))
-	return fmt.Errorf("%s does not listen at %s: %w: %s", p.cmd.Args[0], addr, err, bytes.TrimSpace(log[max(0, len(log)-2000):]))
-}
-
-// tree returns the pids of the process and of all that descend from it.
-func (p *process) tree() []int { return tree(p.cmd.Process.Pid) }
-
+// tree returns the pids of a process and of all that descend from it.
 func tree(root int) []int {
 	parents := map[int]int{}
 	entries, _ := os.ReadDir("/proc")
@@ -154,10 +78,10 @@ func busy() (time.Duration, error) {
 	return sum, nil
 }
 
-// rss returns the resident memory of the process and its descendants, in bytes.
-func (p *process) rss() (int64, error) {
+// rss returns the resident memory of a process and its descendants, in bytes.
+func rss(root int) (int64, error) {
 	var sum int64
-	for _, pid := range p.tree() {
+	for _, pid := range tree(root) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
 			return 0, err
@@ -187,24 +111,3 @@ func raiseFiles() error {
 	r.Cur = r.Max
 	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &r)
 }
-
-func freePorts(n int) ([]int, error) {
-	var listeners []net.Listener
-	defer func() {
-		for _, ln := range listeners { // all at the end: no port twice
-			ln.Close()
-		}
-	}()
-	var out []int
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		listeners = append(listeners, ln)
-		out = append(out, ln.Addr().(*net.TCPAddr).Port)
-	}
-	return out, nil
-}
-
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/internal/program"
 	"rangefinder/rib"
 )
 
@@ -39,13 +40,13 @@ func balance(aid string) string { return aid + " * 7919 % 999983" }
 // The node has the two shards behind it, everything else the one server: each statement is the same work for PostgreSQL either
 // way, on the same processors, and servers that nobody asks cost nothing.
 type scenario struct {
-	farm     *pgtest.Farm
-	whole    *pgtest.Server
-	halves   [2]*pgtest.Server
-	uid, gid uint32 // who owns the servers, and runs the peers
-	secret   string // what PostgreSQL stores of the password
-	script   string // file
-	targets  []*target
+	farm    *pgtest.Farm
+	whole   *pgtest.Server
+	halves  [2]*pgtest.Server
+	owner   program.User // who owns the servers, and runs the peers
+	secret  string       // what PostgreSQL stores of the password
+	script  string       // file
+	targets []*target
 }
 
 // newScenario starts the servers and makes the rows. Targets are added by the caller.
@@ -84,7 +85,7 @@ func newScenario(ctx context.Context) (s *scenario, err error) {
 		return nil, err
 	}
 	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != uint32(os.Geteuid()) {
-		s.uid, s.gid = owner.Uid, owner.Gid
+		s.owner = program.User{UID: owner.Uid, GID: owner.Gid}
 	}
 	conn, err := s.whole.Conn(ctx)
 	if err != nil {
@@ -122,7 +123,7 @@ func (s *scenario) server(ctx context.Context, name, rows string) (*pgtest.Serve
 func (s *scenario) close() {
 	for _, t := range s.targets {
 		if t.process != nil {
-			t.process.stop(t.signal)
+			t.process.Stop(t.signal)
 		}
 	}
 	if err := s.farm.Close(); err != nil {
@@ -141,13 +142,13 @@ func (s *scenario) folder(name string) (string, error) {
 
 // give hands a folder and what is in it to the peers' user.
 func (s *scenario) give(dir string) error {
-	if s.uid == 0 {
+	if s.owner.UID == 0 {
 		return nil
 	}
 	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return os.Chown(path, int(s.uid), int(s.gid))
+		return os.Chown(path, int(s.owner.UID), int(s.owner.GID))
 	})
 }

@@ -31,7 +31,7 @@ func short(ctx context.Context, o *options) error {
 	if node, err = s.add(ctx, node, err); err != nil {
 		return err
 	}
-	rss, err := node.process.rss()
+	rss, err := rss(node.process.PID())
 	if err != nil {
 		return err
 	}

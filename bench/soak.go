@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/internal/program"
 )
 
 // afterFault is how long errors are excused after a server is back: the node hears of it by its probes.
@@ -32,7 +33,7 @@ type soak struct {
 	large   int // MiB
 	farm    *pgtest.Farm
 	servers *servers
-	node    *process
+	node    *program.Process
 	addr    string
 	admin   string
 	log     string // file
@@ -309,7 +310,7 @@ func (s *soak) streamOne(ctx context.Context, name string, move func(context.Con
 		return err
 	}
 	defer conn.Close(ctx)
-	first, err := s.node.rss()
+	first, err := rss(s.node.PID())
 	if err != nil {
 		return err
 	}
@@ -321,7 +322,7 @@ func (s *soak) streamOne(ctx context.Context, name string, move func(context.Con
 		for {
 			select {
 			case <-tick.C:
-				if n, err := s.node.rss(); err == nil {
+				if n, err := rss(s.node.PID()); err == nil {
 					most = max(most, n)
 				}
 			case <-stop:

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/internal/program"
 	"rangefinder/rib"
 )
 
@@ -80,63 +81,32 @@ func (s *soak) startNode(ctx context.Context) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	binary, err := build(ctx, dir)
-	if err != nil {
-		return err
-	}
-	ports, err := freePorts(3)
-	if err != nil {
-		return err
-	}
-	config := fmt.Sprintf(`region = "here"
-data_dir = %q
-[ports]
-postgres = %d
-cluster = %d
-http = %d
-[probe]
-user = %q
-password_env = "BENCH_PASSWORD"
-[[databases]]
-name = %q
-shard = "shard_1"
-[[users]]
-name = %q
-password_env = "BENCH_PASSWORD"
-[console]
+	tables := func(limits string) string {
+		return fmt.Sprintf(`[console]
 users = [%q]
 [pool]
 size = %d
 wait = "30s"
 [limits]
 clients = %d
-statement_timeout = "5s"
-`, filepath.Join(dir, "data"), ports[0], ports[1], ports[2], benchUser, benchDatabase, benchUser, benchUser, soakPool, s.clients+200)
-	for _, server := range s.servers.all() {
-		config += fmt.Sprintf("[[backends]]\nname = %q\nshard = %q\naddress = %q\n", server.Name(), server.Name()[:len("shard_1")], server.Addr())
+%s`, benchUser, soakPool, s.clients+200, limits)
 	}
-	file := filepath.Join(dir, "node.toml")
+	node, err := program.PrepareNode(ctx, program.NodeConfig{
+		Dir: dir, User: benchUser, Password: benchPassword, Database: benchDatabase, Servers: s.servers.all(), More: tables(`statement_timeout = "5s"`),
+	})
+	if err != nil {
+		return err
+	}
 	s.unhurried = func(ctx context.Context) error {
-		without := strings.Replace(config, "statement_timeout = \"5s\"\n", "", 1)
-		return errors.Join(os.WriteFile(file, []byte(without), 0o600), s.console(ctx, "RELOAD", func(map[string]any) {}))
+		return errors.Join(node.Configure(tables("")), s.console(ctx, "RELOAD", func(map[string]any) {}))
 	}
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return err
-	}
-	s.addr, s.admin, s.log = loopback(ports[0]), "http://"+loopback(ports[2]), filepath.Join(dir, "log")
-	env := []string{"BENCH_PASSWORD=" + benchPassword, "RANGEFINDER_ADMIN=" + s.admin}
-	if s.node, err = launch(s.farm, dir, 0, 0, env, binary, "start", "--config", file); err != nil {
-		return err
-	}
+	s.addr, s.admin, s.log = node.Addr, node.Admin, node.Log
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := s.node.listening(ctx, s.addr); err != nil {
+	if s.node, err = node.Start(ctx, s.farm); err != nil {
 		return err
 	}
-	if err := pgtest.Wait(ctx, 50*time.Millisecond, func() error { return get(ctx, s.admin+"/readyz") }); err != nil {
-		return fmt.Errorf("the node does not become ready: %w", err)
-	}
-	if err := makeKeyspace(ctx, binary, env, "counters", "id"); err != nil {
+	if err := makeKeyspace(ctx, node, "counters", "id"); err != nil {
 		return err
 	}
 	return pgtest.Wait(ctx, 50*time.Millisecond, func() error { // rows of both shards
@@ -165,7 +135,7 @@ type outside struct {
 }
 
 func (s *soak) outside(ctx context.Context) (x outside, err error) {
-	if x.rss, err = s.node.rss(); err != nil {
+	if x.rss, err = rss(s.node.PID()); err != nil {
 		return x, err
 	}
 	body, err := text(ctx, s.admin+"/debug/pprof/goroutine?debug=1")
@@ -256,8 +226,7 @@ func (s *soak) restart(ctx context.Context, server *pgtest.Server, crash bool) e
 
 // stopNode ends the node as an operator would.
 func (s *soak) stopNode() error {
-	s.node.stop(syscall.SIGTERM)
-	if code := s.node.cmd.ProcessState.ExitCode(); code != 0 {
+	if code := s.node.Stop(syscall.SIGTERM); code != 0 {
 		return fmt.Errorf("the node ended with code %d", code)
 	}
 	return nil
@@ -286,21 +255,12 @@ func drain(conn net.Conn) (total int64, err error) {
 	}
 }
 
-// build compiles the router into dir.
-func build(ctx context.Context, dir string) (binary string, err error) {
-	binary = filepath.Join(dir, "rangefinder")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "rangefinder").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return binary, nil
-}
-
 // makeKeyspace shards a table over both shards by the hash of an int column, once the node can.
-func makeKeyspace(ctx context.Context, binary string, env []string, table, key string) error {
+func makeKeyspace(ctx context.Context, node *program.Node, table, key string) error {
 	return pgtest.Wait(ctx, 200*time.Millisecond, func() error {
-		cmd := exec.CommandContext(ctx, binary, "keyspace", "create", benchDatabase+"."+table,
+		cmd := exec.CommandContext(ctx, node.Binary, "keyspace", "create", benchDatabase+"."+table,
 			"--key", key, "--type", "int", "--method", "hash", "--shards", "shard_1,shard_2")
-		cmd.Env = append(os.Environ(), env...)
+		cmd.Env = append(os.Environ(), node.Env...)
 		if out, err := cmd.CombinedOutput(); err != nil && !strings.Contains(string(out), "already") {
 			return fmt.Errorf("keyspace create: %w: %s", err, out)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/internal/program"
 )
 
 // The targets' names in the results.
@@ -34,8 +34,8 @@ type target struct {
 	admin    string // the node's HTTP port
 	prepared bool   // it can do named prepared statements of the protocol
 	signal   syscall.Signal
-	start    func(ctx context.Context) (*process, error) // nil: PostgreSQL itself
-	process  *process
+	start    func(ctx context.Context) (*program.Process, error) // nil: PostgreSQL itself
+	process  *program.Process
 }
 
 // pids are the target's processes; none if there is nothing beside PostgreSQL.
@@ -43,7 +43,7 @@ func (t *target) pids() []int {
 	if t.process == nil {
 		return nil
 	}
-	return t.process.tree()
+	return tree(t.process.PID())
 }
 
 // add starts a target and puts it among the others.
@@ -62,7 +62,7 @@ func (s *scenario) add(ctx context.Context, t *target, err error) (*target, erro
 
 // restart gives a target fresh processes: what an earlier load has left in memory would hide what the next one takes.
 func (t *target) restart(ctx context.Context) (err error) {
-	t.process.stop(t.signal)
+	t.process.Stop(t.signal)
 	t.process = nil
 	t.process, err = t.start(ctx)
 	return err
@@ -87,31 +87,10 @@ func (s *scenario) node(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	binary, err := build(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	ports, err := freePorts(3)
-	if err != nil {
-		return nil, err
-	}
-	config := fmt.Sprintf(`region = "here"
-data_dir = %q
-[ports]
-postgres = %d
-cluster = %d
-http = %d
-[log]
+	node, err := program.PrepareNode(ctx, program.NodeConfig{
+		Dir: dir, User: benchUser, Password: benchPassword, Database: benchDatabase, Servers: s.halves[:],
+		More: fmt.Sprintf(`[log]
 level = "warn"
-[probe]
-user = %q
-password_env = "BENCH_PASSWORD"
-[[databases]]
-name = %q
-shard = "shard_1"
-[[users]]
-name = %q
-password_env = "BENCH_PASSWORD"
 [[hba]]
 address = "127.0.0.1"
 method = "trust"
@@ -119,50 +98,34 @@ method = "trust"
 size = %d
 [limits]
 clients = %d
-`, filepath.Join(dir, "data"), ports[0], ports[1], ports[2], benchUser, benchDatabase, benchUser, poolSize, idleClients+1000)
-	for _, half := range s.halves {
-		config += fmt.Sprintf("[[backends]]\nname = \"%[1]s-here\"\nshard = \"%[1]s\"\naddress = %[2]q\n", half.Name(), half.Addr())
-	}
-	file := filepath.Join(dir, "node.toml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+`, poolSize, idleClients+1000),
+	})
+	if err != nil {
 		return nil, err
 	}
-	t := &target{name: rangefinder, addr: loopback(ports[0]), admin: "http://" + loopback(ports[2]), prepared: true, signal: syscall.SIGTERM}
-	t.idle = t.addr
-	env := []string{"BENCH_PASSWORD=" + benchPassword, "RANGEFINDER_ADMIN=" + t.admin}
+	t := &target{name: rangefinder, addr: node.Addr, idle: node.Addr, admin: node.Admin, prepared: true, signal: syscall.SIGTERM}
 	made := false
-	t.start = func(ctx context.Context) (*process, error) {
-		p, err := launch(s.farm, dir, 0, 0, env, binary, "start", "--config", file)
+	t.start = func(ctx context.Context) (*program.Process, error) {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		p, err := node.Start(ctx, s.farm)
 		if err != nil {
 			return nil, err
 		}
-		if err = s.ready(ctx, p, t, made, env, binary); err != nil {
-			p.stop(t.signal)
+		if !made {
+			err = makeKeyspace(ctx, node, "pgbench_accounts", "aid")
+		}
+		if err == nil {
+			err = pgtest.Wait(ctx, 50*time.Millisecond, func() error { return s.answers(ctx, t.addr) }) // it routes by the keyspace
+		}
+		if err != nil {
+			p.Stop(t.signal)
 			return nil, err
 		}
 		made = true
 		return p, nil
 	}
 	return t, nil
-}
-
-// ready waits until the node is, makes the keyspace unless it was made before, and waits until it routes by it.
-func (s *scenario) ready(ctx context.Context, p *process, t *target, made bool, env []string, binary string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	if err := p.listening(ctx, t.addr); err != nil {
-		return err
-	}
-	if err := pgtest.Wait(ctx, 50*time.Millisecond, func() error { return get(ctx, t.admin+"/readyz") }); err != nil {
-		return fmt.Errorf("the node does not become ready: %w", err)
-	}
-	if !made {
-		err := makeKeyspace(ctx, binary, env, "pgbench_accounts", "aid")
-		if err != nil {
-			return err
-		}
-	}
-	return pgtest.Wait(ctx, 50*time.Millisecond, func() error { return s.answers(ctx, t.addr) })
 }
 
 // answers connects and checks some rows: of two shards, each has some of them.
@@ -181,31 +144,15 @@ func (s *scenario) answers(ctx context.Context, addr string) error {
 }
 
 // installed says where a program is that Debian may have put where only root looks.
-func installed(program string) (string, error) {
-	if path, err := exec.LookPath(program); err == nil {
+func installed(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
-	path := filepath.Join("/usr/sbin", program)
+	path := filepath.Join("/usr/sbin", name)
 	if info, err := os.Stat(path); err == nil && info.Mode()&0o111 != 0 {
 		return path, nil
 	}
-	return "", fmt.Errorf("%w: %s", errMissing, program)
+	return "", fmt.Errorf("%w: %s", errMissing, name)
 }
 
 var errMissing = errors.New("not installed")
-
-func get(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, resp.Status)
-	}
-	return nil
-}

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -16,6 +13,7 @@ import (
 	"time"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/internal/program"
 )
 
 const (
@@ -78,12 +76,24 @@ func compare(ctx context.Context, run string, packages []string, verbose bool) (
 	if err := freshDatabase(ctx, server, string(setup)); err != nil {
 		return false, err
 	}
-	addr, end, err := startNode(ctx, farm, server, dir)
+	own := filepath.Join(farm.Dir(), "node")
+	if err := os.Mkdir(own, 0o700); err != nil {
+		return false, err
+	}
+	node, err := program.PrepareNode(ctx, program.NodeConfig{
+		Dir: own, User: user, Password: password, Database: database, Servers: []*pgtest.Server{server}, More: "[pool]\nsize = 100\n",
+	})
 	if err != nil {
 		return false, err
 	}
-	defer end()
-	through, err := goTest(ctx, suite, addr, run, packages)
+	starting, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	process, err := node.Start(starting, farm)
+	if err != nil {
+		return false, err
+	}
+	defer process.Stop(syscall.SIGTERM)
+	through, err := goTest(ctx, suite, node.Addr, run, packages)
 	if err != nil {
 		return false, fmt.Errorf("through a node: %w", err)
 	}
@@ -121,91 +131,4 @@ func copyModule(ctx context.Context, module, to string) error {
 		}
 		return os.Chmod(path, info.Mode()|0o200)
 	})
-}
-
-// startNode builds a node, starts it in front of the server, and waits until it is ready.
-func startNode(ctx context.Context, farm *pgtest.Farm, server *pgtest.Server, dir string) (addr string, end func(), err error) {
-	binary := filepath.Join(dir, "rangefinder")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "rangefinder").CombinedOutput(); err != nil {
-		return "", nil, fmt.Errorf("go build: %w: %s", err, out)
-	}
-	var ports [3]string
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", nil, err
-		}
-		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
-		l.Close()
-	}
-	config := fmt.Sprintf(`region = "here"
-data_dir = %q
-[ports]
-postgres = %s
-cluster = %s
-http = %s
-[probe]
-user = %q
-password_env = "PGX_PASSWORD"
-[[databases]]
-name = %q
-shard = "shard_1"
-[[users]]
-name = %q
-password_env = "PGX_PASSWORD"
-[pool]
-size = 100
-[[backends]]
-name = "shard_1-here"
-shard = "shard_1"
-address = %q
-`, filepath.Join(dir, "data"), ports[0], ports[1], ports[2], user, database, user, server.Addr())
-	file := filepath.Join(dir, "node.toml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return "", nil, err
-	}
-	log, err := os.Create(filepath.Join(dir, "node.log"))
-	if err != nil {
-		return "", nil, err
-	}
-	defer log.Close() // the child has its own
-	cmd := exec.Command(binary, "start", "--config", file)
-	cmd.Env = append(os.Environ(), "PGX_PASSWORD="+password)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := farm.Start(cmd); err != nil {
-		return "", nil, err
-	}
-	done := make(chan struct{})
-	go func() {
-		cmd.Wait()
-		close(done)
-	}()
-	end = func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-done:
-		case <-time.After(20 * time.Second):
-			cmd.Process.Kill()
-			<-done
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	err = pgtest.Wait(ctx, 50*time.Millisecond, func() error {
-		resp, err := http.Get("http://127.0.0.1:" + ports[2] + "/readyz")
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s", resp.Status)
-		}
-		return nil
-	})
-	if err != nil {
-		end()
-		said, _ := os.ReadFile(log.Name())
-		return "", nil, fmt.Errorf("the node does not become ready: %w: %s", err, bytes.TrimSpace(said[max(0, len(said)-2000):]))
-	}
-	return "127.0.0.1:" + ports[0], end, nil
 }
