@@ -20,6 +20,7 @@ type Maintainer struct {
 	build  func(*rib.Snapshot, *Table) (*Table, error) // build, but in tests
 	stop   chan struct{}
 	done   chan struct{}
+	alive  chan struct{} // is received from between two updates: see Watchdog
 
 	// owned by the goroutine (by Open before it runs)
 	table *Table            // in the handle
@@ -46,7 +47,7 @@ func NewMaintainer(t *rib.Table, h *Handle, logger *slog.Logger) *Maintainer {
 	}
 	return &Maintainer{
 		source: t, handle: h, logger: logger, build: build,
-		stop: make(chan struct{}), done: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}), alive: make(chan struct{}),
 		split: map[string]bool{}, past: map[string]string{},
 	}
 }
@@ -95,6 +96,7 @@ func (m *Maintainer) run() {
 		select {
 		case <-m.stop:
 			return
+		case <-m.alive:
 		case <-m.source.Changed():
 			m.update()
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"rangefinder/cluster"
 	"rangefinder/fib"
@@ -31,6 +32,9 @@ func (n *Node) openTables(context.Context) error {
 	n.compiler = fib.NewMaintainer(n.table, n.fib, n.log.With("part", "fib"))
 	n.compiler.Open()
 	n.opened("FIB", func() error { n.compiler.Close(); return nil })
+	n.watchdog = fib.NewWatchdog(n.fib, n.compiler, func() time.Duration { return n.cfg().Watchdog.Duration }, n.options.Die)
+	n.watchdog.Open()
+	n.opened("watchdog", func() error { n.watchdog.Close(); return nil })
 	return nil
 }
 

@@ -18,6 +18,7 @@ type Config struct {
 	Insecure       bool       `toml:"insecure" comment:"true: listen beyond loopback even without a cluster key, and let http_bind be any address. Anyone who reaches the ports can then join the cluster."`
 	DrainTimeout   Duration   `toml:"drain_timeout" live:"yes" comment:"On SIGTERM, how long sessions may take to finish their transaction. 0s: they are closed at once."`
 	TakeoverWait   Duration   `toml:"takeover_timeout" live:"yes" comment:"After another process has taken over by --takeover, how long idle sessions of this one may stay; then it drains as on SIGTERM. 0s: not at all."`
+	Watchdog       Duration   `toml:"watchdog_timeout" live:"yes" comment:"This node goes a statement's way through its routing table twice a second. If that does not come back for so long, it writes the stacks of all goroutines to standard error and exits with status 70, for its supervisor to start it again. 0s: it stays as it is."`
 	Ports          Ports      `toml:"ports" comment:"TCP ports. 0: any free port, written to the log (for tests)."`
 	Log            Log        `toml:"log"`
 	Probe          Probe      `toml:"probe" live:"yes" comment:"How this node looks at the backends near it."`
@@ -199,6 +200,7 @@ func Defaults() Config {
 		DataDir:      "/var/lib/rangefinder",
 		DrainTimeout: Duration{10 * time.Second},
 		TakeoverWait: Duration{10 * time.Minute},
+		Watchdog:     Duration{20 * time.Second},
 		Ports:        Ports{Postgres: 6432, Cluster: 7946, HTTP: 8080},
 		Log:          Log{Level: "info", Format: "text"},
 		Auth:         Auth{Query: defaultAuthQuery, Lifetime: Duration{30 * time.Second}, Timeout: Duration{3 * time.Second}},

@@ -251,6 +251,9 @@ func (c *checker) backends(cfg *Config) {
 	}
 }
 
+// leastWatchdog keeps a healthy node on a busy machine from being ended.
+const leastWatchdog = 2 * time.Second
+
 func (c *checker) numbers(cfg *Config) {
 	positive := func(key string, d Duration) {
 		if d.Duration <= 0 {
@@ -261,6 +264,9 @@ func (c *checker) numbers(cfg *Config) {
 		if n < least {
 			c.fail(key, fmt.Sprintf("%s must be at least %d, not %d", key, least, n), "")
 		}
+	}
+	if d := cfg.Watchdog.Duration; d > 0 && d < leastWatchdog {
+		c.fail("watchdog_timeout", fmt.Sprintf("watchdog_timeout must be at least %s, or 0s", leastWatchdog), "a busy machine may let a process wait for a second")
 	}
 	positive("probe.interval", cfg.Probe.Interval)
 	positive("probe.timeout", cfg.Probe.Timeout)

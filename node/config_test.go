@@ -113,6 +113,8 @@ func TestMistakesAreNamed(t *testing.T) {
 			`F:1:17: drain_timeout: "10" has no unit: write "10s" or "10ms"`},
 		{"negative", `drain_timeout = "-1s"`,
 			`F:1:17: drain_timeout: "-1s" is negative`},
+		{"watchdog in a hurry", "region = \"fra\"\nwatchdog_timeout = \"1s\"",
+			`F:2:1: watchdog_timeout must be at least 2s, or 0s; a busy machine may let a process wait for a second`},
 		{"no size", "[limits]\nframe = \"64\"",
 			`F:2:9: limits.frame: "64" is not a size: write a whole number with a unit, for example "64KiB", "16MiB" or "1GiB"`},
 		{"one bracket", "[users]\nname = \"app\"",

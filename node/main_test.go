@@ -1,6 +1,7 @@
 package node
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -8,4 +9,9 @@ import (
 	"rangefinder/internal/pgtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.WithFarm(m)) }
+func TestMain(m *testing.M) {
+	if dir, ok := os.LookupEnv(stuckNodeEnv); ok {
+		os.Exit(stuckNode(dir))
+	}
+	goleak.VerifyTestMain(pgtest.WithFarm(m))
+}

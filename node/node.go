@@ -34,6 +34,7 @@ type Options struct {
 	Getenv   func(string) (string, bool) // nil: os.LookupEnv
 	Takeover bool                        // ask the process that runs with the same data_dir for its sockets
 	Load     func() (Config, error)      // reads the configuration again, as Read does; nil: there is nothing to reload
+	Die      func(why string)            // is called when dispatch is stuck; nil: see die
 }
 
 // phase is where a node stands in its life.
@@ -66,6 +67,7 @@ type Node struct {
 	table     *rib.Table
 	fib       *fib.Handle
 	compiler  *fib.Maintainer
+	watchdog  *fib.Watchdog
 	pools     *pool.Pools
 	planner   *sqlkey.Planner
 	server    *wire.Server
@@ -144,6 +146,9 @@ func New(cfg Config, o Options) (*Node, error) {
 	}
 	if o.Getenv == nil {
 		o.Getenv = os.LookupEnv
+	}
+	if o.Die == nil {
+		o.Die = func(why string) { die(o.Logger, why, os.Stderr, os.Exit) }
 	}
 	first, err := newSetup(cfg, o, nil)
 	if err != nil {

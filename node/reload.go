@@ -33,7 +33,7 @@ var (
 // of the configuration that can change at run time has live:"yes" in config.go, what can be wrong with it is found by
 // newSetup, and its part takes the new immutable value in a line here. Nothing in it may fail.
 func (n *Node) hand(old, next *setup) {
-	n.setup.Store(next) // secrets, TLS, admin, drain_timeout: looked up here when they are needed
+	n.setup.Store(next) // secrets, TLS, admin, drain_timeout, watchdog_timeout: looked up here when they are needed
 	n.level.Set(levelOf(next.cfg.Log))
 	n.pools.SetLimits(next.cfg.poolLimits())
 	n.setPolicy(next.policy)
