@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/wire/console"
 	"rangefinder/wire/pg"
 )
 
@@ -122,13 +123,13 @@ func lastFrames(conn net.Conn) string {
 }
 
 // inState logs in and brings the session into a state.
-func inState(ctx context.Context, addr string, secure *tls.Config, s sessionState) (net.Conn, error) {
+func inState(ctx context.Context, addr, database string, secure *tls.Config, s sessionState) (net.Conn, error) {
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	nc.SetDeadline(time.Now().Add(patience))
-	server, err := pg.Connect(ctx, nc, &pg.ConnectConfig{User: testUser, Credential: pg.Password(testPassword), Database: "app", TLS: secure})
+	server, err := pg.Connect(ctx, nc, &pg.ConnectConfig{User: testUser, Credential: pg.Password(testPassword), Database: database, TLS: secure})
 	if err != nil {
 		nc.Close()
 		return nil, err
@@ -199,7 +200,7 @@ func TestEveryMessageEverywhere(t *testing.T) {
 	others := []*pgx.Conn{plain.connect(pgx.QueryExecModeCacheStatement), encrypted.connect(pgx.QueryExecModeCacheStatement)}
 	// ask says the bytes in that state, and returns the answer.
 	ask := func(addr string, secure *tls.Config, s sessionState, bytes []byte) string {
-		conn, err := inState(ctx, addr, secure, s)
+		conn, err := inState(ctx, addr, "app", secure, s)
 		if err != nil {
 			t.Error(err)
 			return ""
@@ -243,6 +244,49 @@ func TestEveryMessageEverywhere(t *testing.T) {
 	}
 	nothingLeft(t, plain, 1)
 	nothingLeft(t, encrypted, 1)
+}
+
+// The console takes no message for what it is not, either.
+func TestEveryMessageToTheConsole(t *testing.T) {
+	const ends = "FATAL 08P01"
+	r := newRig(t, rigOptions{})
+	other := r.console(pgx.QueryExecModeExec)
+	states := []sessionState{
+		{name: "idle"},
+		{"in a pipeline", msg(parse("", "SHOW VERSION"), bind("", ""), describe('P', ""), flush()), 'T'},
+		{"after an error before the Sync", msg(parse("", "SHOW NOTHING"), flush()), 'E'},
+	}
+	for _, s := range states {
+		for _, typ := range []byte("QPBDECSHFXdcfp\x00R\xff") {
+			for name, bytes := range messagesBroken(typ, 1<<20) {
+				conn, err := inState(ctxOf(t), r.addr, console.Name, nil, s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := conn.Write(bytes); err != nil {
+					t.Fatal(err)
+				}
+				said := lastFrames(conn)
+				good := strings.HasSuffix(said, "Z"+string(pg.StatusIdle))
+				switch {
+				case impossible[name]:
+					good = said == ends
+				case name == "cut", name == "half a header", typ == 'X':
+					good = said == ""
+				case messagesWhole()[typ] == nil, typ == 'p':
+					good = said == ends
+				case typ == 'Q' && name != "whole":
+					good = good || said == ends // it is no text
+				}
+				if !good {
+					t.Errorf("%q, %s, %s: %q", typ, name, s.name, said)
+				}
+				conn.Close()
+			}
+		}
+	}
+	r.command(other, "SHOW VERSION")
+	nothingLeft(t, r, 1)
 }
 
 // loginState is where in a login a message arrives.

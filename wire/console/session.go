@@ -50,7 +50,7 @@ func NewSession(run func(Command) (Table, *pg.Error)) *Session {
 
 // Message takes one message of the client.
 func (s *Session) Message(typ byte, body []byte) {
-	if s.skip && typ != pg.TypeSync && typ != pg.TypeTerminate {
+	if s.skip && skipped(typ) {
 		return
 	}
 	switch typ {
@@ -75,6 +75,16 @@ func (s *Session) Message(typ byte, body []byte) {
 	default:
 		s.Fail(pg.Errorf(pg.CodeProtocolViolation, "invalid frontend message type %d", typ))
 	}
+}
+
+// skipped tells which messages are discarded after an error, up to the next Sync. What is no message of a client's is not.
+func skipped(typ byte) bool {
+	switch typ {
+	case pg.TypeQuery, pg.TypeParse, pg.TypeBind, pg.TypeDescribe, pg.TypeExecute, pg.TypeClose, pg.TypeFlush, pg.TypeFunction,
+		pg.TypeCopyData, pg.TypeCopyDone, pg.TypeCopyFail:
+		return true
+	}
+	return false
 }
 
 // Fail ends the session with an error.
