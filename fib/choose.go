@@ -171,6 +171,11 @@ func (in *input) choose() *Candidates {
 			c.ReadsNear++
 		}
 	}
+	for _, v := range in.views {
+		if v.Down() {
+			c.Down = append(c.Down, &v.Backend)
+		}
+	}
 	primary, reason, split := in.primary(all)
 	c.WritesReason, c.SplitBrain = reason, split
 	if primary != nil {

@@ -369,3 +369,36 @@ func TestLookupsDuringFlips(t *testing.T) {
 	close(stop)
 	readers.Wait()
 }
+
+// A list names the backends that are down for this node, whether they are tried all the same or not. One that is behind, or unknown,
+// is not among them.
+func TestDownAreNamed(t *testing.T) {
+	s := newSource(2)
+	_, h, _ := maintain(t, s, nil)
+	for _, step := range []struct {
+		what string
+		do   func()
+		want string
+	}{
+		{"all is well", func() {}, ""},
+		{"its only replica, which is spared", func() { s.observe("shard_1_b", rib.Down, rib.Replica) }, "shard_1_b"},
+		{"it is back, far behind", func() {
+			s.tell(rib.Route{Backend: "shard_1_b", State: rib.Up, Role: rib.Replica, Timeline: 1, Lag: time.Hour})
+		}, ""},
+		{"own evidence", func() { s.Health().Evidence("shard_1_a", true, "refused") }, "shard_1_a"},
+		{"both", func() { s.observe("shard_1_b", rib.Down, rib.Replica) }, "shard_1_a shard_1_b"},
+		{"one is unknown", func() { s.observe("shard_1_b", rib.StateUnknown, rib.Replica) }, "shard_1_a"},
+		{"it has moved", func() { s.backend("shard_1_a", "shard_1"); s.backend("shard_1_a", "shard_2") }, ""},
+		{"the evidence is taken back", func() { s.Health().Evidence("shard_1_a", false, "") }, ""},
+	} {
+		step.do()
+		settled(t, s, h)
+		var names []string
+		for _, b := range h.Load().Slot("shard_1").Candidates().Down {
+			names = append(names, b.Name)
+		}
+		if got := strings.Join(names, " "); got != step.want {
+			t.Errorf("%s: down are %q, want %q", step.what, got, step.want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package fib
 
 import (
 	"math/bits"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,9 @@ type Candidates struct {
 	Writes []NextHop
 	// ReadsNear counts the first Reads that are as close as each other: PickRead chooses among them by load.
 	ReadsNear int
+	// Down are the backends that are down for this node, by the observers' verdict or by its own evidence, whether the lists
+	// have them for want of better ones or not. One that is only behind is not among them.
+	Down []*rib.Backend
 	// WritesReason says why Writes is empty, or why its health is doubtful; "" if all is well.
 	WritesReason string
 	// SplitBrain: two backends call themselves primary of one timeline, so that neither gets writes. An operator must act.
@@ -72,7 +76,8 @@ func (c *Candidates) PickRead(rnd uint32) int {
 // equal tells whether two lists would route alike and say the same of it.
 func (c *Candidates) equal(o *Candidates) bool {
 	return c.ReadsNear == o.ReadsNear && c.WritesReason == o.WritesReason && c.SplitBrain == o.SplitBrain && c.Past == o.Past &&
-		sameHops(c.Reads, o.Reads) && sameHops(c.Writes, o.Writes)
+		sameHops(c.Reads, o.Reads) && sameHops(c.Writes, o.Writes) &&
+		slices.EqualFunc(c.Down, o.Down, func(a, b *rib.Backend) bool { return *a == *b })
 }
 
 func sameHops(a, b []NextHop) bool {

@@ -84,6 +84,9 @@ func (s *Snapshot) since(before *Snapshot) {
 	}
 }
 
+// Down reports whether the backend is down for this node: by the observers' verdict, or by its own evidence.
+func (v *BackendView) Down() bool { return v.Evidence != "" || v.Verdict == Down }
+
 // Gauge counts what this node has in flight on one backend. There is one per backend name for the table's life.
 type Gauge struct{ InFlight atomic.Int32 }
 

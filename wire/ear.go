@@ -97,7 +97,7 @@ func (s *session) fromServer(p []byte, err error) {
 		if err == io.EOF {
 			err = errEOF
 		}
-		c.serverLost(err)
+		c.serverLost(s.why(err))
 	}
 }
 

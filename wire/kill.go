@@ -52,7 +52,7 @@ func (s *session) kill() {
 		s.held(errKilled.WithSeverity("ERROR"))
 	}
 	if s.running != nil {
-		s.running.Net.SetDeadline(longAgo)
+		s.strike()
 	}
 }
 

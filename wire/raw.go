@@ -150,7 +150,7 @@ func (s *session) serverRaw() {
 	s.buf = nil
 	s.server.reads.Put(buf)
 	if err != nil && c.srv == conn && !c.broken {
-		c.serverLost(err)
+		c.serverLost(s.why(err))
 	}
 }
 
@@ -220,7 +220,7 @@ func (s *session) lostRaw(fd int, err error) bool {
 		}
 	}
 	if !c.broken {
-		c.serverLost(err)
+		c.serverLost(s.why(err))
 	}
 	return false
 }

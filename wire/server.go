@@ -404,7 +404,7 @@ func (s *Server) cutOff() {
 		ses.wake()
 		ses.mu.Lock()
 		if ses.running != nil {
-			ses.running.Net.SetDeadline(longAgo)
+			ses.strike()
 		}
 		ses.mu.Unlock()
 	}

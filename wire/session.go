@@ -51,6 +51,7 @@ type session struct {
 	// guarded by mu
 	mu      sync.Mutex
 	running *pool.Conn              // what a CancelRequest would cancel
+	struck  bool                    // the server connection has a deadline that has passed, and no next borrower
 	held    context.CancelCauseFunc // or this: the wait for RESUME, or for a connection
 }
 
@@ -143,8 +144,12 @@ func (s *session) wash() {
 	conn := s.core.srv
 	s.mu.Lock()
 	s.running = nil // a CancelRequest comes too late
+	struck := s.struck
 	s.mu.Unlock()
 	err := s.joinWriter()
+	if struck {
+		err = errDeaf
+	}
 	if s.ear != nil {
 		conn.Net.SetReadDeadline(longAgo)
 		h := <-s.ear.said
@@ -179,10 +184,10 @@ func (s *session) acquire(ctx context.Context) {
 	s.has.Store(conn)
 	s.mu.Lock()
 	s.running = conn
-	s.mu.Unlock()
 	if ctx.Err() != nil || s.killed.Load() { // cut off meanwhile, by somebody who did not see this connection
-		conn.Net.SetDeadline(longAgo)
+		s.strike()
 	}
+	s.mu.Unlock()
 	s.core.acquired(conn)
 }
 
@@ -264,11 +269,13 @@ func (s *session) release(clean bool) {
 	conn := s.core.srv
 	s.mu.Lock()
 	s.running = nil
+	clean = clean && !s.struck && s.ear == nil
+	left := s.struck && s.cutting.CompareAndSwap(deaf, calm) // it may go on with what it has not answered
+	s.struck = false
 	s.mu.Unlock()
 	s.has.Store(nil)
-	clean = clean && s.ear == nil
 	if !clean {
-		if s.core.unanswered() {
+		if left || s.core.unanswered() {
 			s.abandon(conn)
 		}
 		conn.Discard()
@@ -305,7 +312,7 @@ func (s *session) flushServer() bool {
 		return false
 	}
 	if err := s.joinWriter(); err != nil {
-		c.serverLost(err)
+		c.serverLost(s.why(err))
 		return false
 	}
 	if c.copyIn {
@@ -345,7 +352,7 @@ func (s *session) lostOnWrite(err error) bool {
 		}
 	}
 	if c.srv != nil && !c.broken {
-		c.serverLost(err)
+		c.serverLost(s.why(err))
 	}
 	return false
 }

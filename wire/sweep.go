@@ -44,6 +44,7 @@ func (t Timeouts) shortest() (least time.Duration) {
 const (
 	calm     uint32 = iota
 	underWay        // a cancel request for an earlier statement may still be under way
+	deaf            // the server connection has been given up: see deaf.go
 	vanished        // the client was found to be gone
 )
 
@@ -76,6 +77,7 @@ func (s *Server) sweepLoop() {
 	defer timer.Stop()
 	var list []*session
 	var relief relief
+	asked := make(map[place]time.Time)
 	for {
 		timer.Stop()
 		timer.Reset(s.sweepEvery())
@@ -85,6 +87,7 @@ func (s *Server) sweepLoop() {
 		case <-s.changed:
 		case <-timer.C:
 			list = s.sweep(list[:0])
+			s.lookDown(s.cfg.FIB.Load(), list, asked, time.Now())
 			clear(list)
 			if relief.due(s.dozed.Load(), time.Now()) {
 				relief.give()
@@ -196,8 +199,8 @@ func (s *session) cut(at moment, gone bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.cutting.Swap(underWay)
-	after := calm
-	if gone || before == vanished {
+	after := before
+	if gone {
 		after = vanished
 	}
 	defer s.cutting.Store(after)
@@ -206,7 +209,7 @@ func (s *session) cut(at moment, gone bool) {
 	}
 	if gone && before == vanished { // the server does not heed the request, or the session cannot write to a client that does not read
 		s.client.SetWriteDeadline(longAgo)
-		s.running.Net.SetDeadline(longAgo)
+		s.strike()
 		return
 	}
 	ctx, cancel := context.WithTimeout(s.server.ctx, cancelTimeout)
@@ -214,7 +217,7 @@ func (s *session) cut(at moment, gone bool) {
 	if err := s.running.Cancel(ctx); err != nil {
 		s.server.log.Warn("could not cancel a statement that runs for too long, or for nobody", "backend", s.running.Backend.Name, "user", s.id.User, "database", s.id.Database, "err", err)
 		if gone || errors.Is(err, pool.ErrUnheard) { // then nothing else may run there, the session's next statement neither
-			s.running.Net.SetDeadline(longAgo)
+			s.strike()
 		}
 		return
 	}
@@ -226,20 +229,23 @@ func (s *session) cut(at moment, gone bool) {
 }
 
 // heed waits until a cancel request that was meant for an earlier statement has been delivered. It is called before anything is sent
-// to the server. False: the client was found to be gone, and nothing is to be sent.
+// to the server. False: the client was found to be gone, or the server, and nothing is to be sent.
 func (s *session) heed() bool {
 	if s.cutting.Load() == calm {
 		return true
 	}
 	s.mu.Lock() // for as long as the request is under way
-	gone := s.cutting.Load() == vanished
+	now := s.cutting.Load()
 	s.mu.Unlock()
 	s.core.tally.anew()
-	if gone {
+	switch now {
+	case vanished:
 		s.clientGone()
 		s.core.broken = true
+	case deaf:
+		s.core.serverLost(errDeaf)
 	}
-	return !gone
+	return now == calm
 }
 
 // expire ends the session if it has waited for its client for too long. It is called when the client has sent nothing.

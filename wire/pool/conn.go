@@ -174,6 +174,31 @@ func (c *Conn) Cancel(ctx context.Context) error {
 	return nil
 }
 
+// Silent reports whether nobody answers any more where the connection leads to: neither a server nor its machine, as it does by
+// refusing one more connection. It makes one, at the same address, without a login, and waits for as long as ctx lets it. Only
+// the lack of an answer counts: whatever else may go wrong with the attempt says nothing of a server.
+func (c *Conn) Silent(ctx context.Context) bool {
+	nc, err := c.home.cfg.Dial(ctx, "tcp", c.Net.RemoteAddr().String())
+	if err == nil {
+		err = pg.Knock(ctx, nc)
+	}
+	var ne net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout() ||
+		errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
+}
+
+// Unread reports whether bytes from the backend wait to be read. It may be called while the borrower waits for them.
+func (c *Conn) Unread() bool {
+	n := 0
+	if c.socket != nil {
+		_ = c.socket.Control(func(fd uintptr) {
+			var b [1]byte
+			n, _, _ = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		})
+	}
+	return n > 0
+}
+
 // ErrUnheard is that a backend has been sent a cancel request, and not said that it has it.
 var ErrUnheard = errors.New("pool: no answer to a cancel request")
 
