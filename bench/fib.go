@@ -40,7 +40,7 @@ type fibBench struct {
 
 	// owned by run
 	rows   []fibRow
-	flipNS []float64 // by round
+	flipNS []float64 // by slice
 	pathNS []float64
 	manyNS []float64
 	flips  []float64 // a second, by table

@@ -28,10 +28,10 @@ func (b *fibBench) flip(ctx context.Context) error {
 				return err
 			}
 			if shards == fewShards {
-				b.flipNS = append(b.flipNS, f.time(b.batch, f.flip))
-				b.pathNS = append(b.pathNS, f.time(b.batch, f.record))
+				b.flipNS = append(b.flipNS, f.time(b.batch, f.flip)...)
+				b.pathNS = append(b.pathNS, f.time(b.batch, f.record)...)
 			} else {
-				b.manyNS = append(b.manyNS, f.time(b.batch, f.flip))
+				b.manyNS = append(b.manyNS, f.time(b.batch, f.flip)...)
 			}
 		}
 	}
@@ -86,14 +86,17 @@ func (f *flipper) swap(s *rib.Snapshot) {
 	}
 }
 
-// time is how many nanoseconds once takes.
-func (f *flipper) time(batch time.Duration, once func()) float64 {
-	n, begin := 0, time.Now()
-	for time.Since(begin) < batch {
-		for range 100 {
-			once()
+// time is how many nanoseconds once takes, in each slice of the batch.
+func (f *flipper) time(batch time.Duration, once func()) (took []float64) {
+	for range max(1, int(batch/slice)) {
+		n, begin := 0, time.Now()
+		for time.Since(begin) < slice {
+			for range 20 {
+				once()
+			}
+			n += 20
 		}
-		n += 100
+		took = append(took, float64(time.Since(begin).Nanoseconds())/float64(n))
 	}
-	return float64(time.Since(begin).Nanoseconds()) / float64(n)
+	return took
 }

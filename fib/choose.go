@@ -65,9 +65,17 @@ func compare(a, b *ranked) int {
 	return strings.Compare(a.Backend.Name, b.Backend.Name)
 }
 
-// rank orders all backends of the shard, with what speaks for and against each.
-func (in *input) rank() []ranked {
-	all := make([]ranked, len(in.views))
+// fewBackends is how many backends of a shard a flip ranks without allocating.
+const fewBackends = 8
+
+// rank orders all backends of the shard, with what speaks for and against each. It takes the room for them, if there is
+// enough.
+func (in *input) rank(room []ranked) []ranked {
+	all := room[:0]
+	if len(in.views) > cap(all) {
+		all = make([]ranked, 0, len(in.views))
+	}
+	all = all[:len(in.views)]
 	latest := in.latest()
 	for i, v := range in.views {
 		distance, measured := in.distances[v.Backend.Region]
@@ -163,8 +171,11 @@ func usable(all []ranked) int {
 
 // choose makes the candidate lists.
 func (in *input) choose() *Candidates {
-	all := in.rank()
-	c := &Candidates{Reads: make([]NextHop, usable(all))}
+	var room [fewBackends]ranked
+	all := in.rank(room[:])
+	n := usable(all)
+	hops := make([]NextHop, n+1) // all that there can be, in one piece
+	c := &Candidates{Reads: hops[:n:n]}
 	for i := range c.Reads {
 		c.Reads[i] = all[i].hop()
 		if i == c.ReadsNear && near(&all[0], &all[i]) {
@@ -179,9 +190,9 @@ func (in *input) choose() *Candidates {
 	primary, reason, split := in.primary(all)
 	c.WritesReason, c.SplitBrain = reason, split
 	if primary != nil {
-		hop := primary.hop()
-		hop.Reason = "primary"
-		c.Writes = []NextHop{hop}
+		c.Writes = hops[n:]
+		c.Writes[0] = primary.hop()
+		c.Writes[0].Reason = "primary"
 		c.Past = past(all, primary)
 	}
 	return c

@@ -69,7 +69,7 @@ func (t *Table) ExplainShard(shard string, write bool) Explanation {
 		return e
 	}
 	in := slot.input.Load()
-	all := in.rank()
+	all := in.rank(nil)
 	if write {
 		in.explainWrite(&e, all)
 	} else {
