@@ -176,7 +176,7 @@ func (b *fibBench) measure(ctx context.Context, n int, spread, keys string) erro
 
 // table prints the rows, and where a must was missed.
 func (b *fibBench) table() {
-	b.printf("\ndispatch, nanoseconds; medians of the slices of %d rounds of %s, in turns, with %.0f flips a second; others took %.0f%% of the machine\n",
+	b.printf("\ndispatch, nanoseconds of processor time; medians of the slices of %d rounds of %s, in turns, with %.0f flips a second; others took %.0f%% of the machine\n",
 		b.rounds, b.batch, slices.Min(b.flips), 100*b.others)
 	b.printf("%8s %-7s %-8s %10s %7s %9s %8s %8s %8s %11s %7s %6s\n", "ranges", "spread", "keys", "goroutines",
 		"fib", "chained", "slice", "btree", "map", "fib/slice", "allocs", "must")

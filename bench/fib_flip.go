@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
 	"rangefinder/fib"
@@ -86,17 +87,19 @@ func (f *flipper) swap(s *rib.Snapshot) {
 	}
 }
 
-// time is how many nanoseconds once takes, in each slice of the batch.
+// time is how many nanoseconds of processor time once takes, in each slice of the batch.
 func (f *flipper) time(batch time.Duration, once func()) (took []float64) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	for range max(1, int(batch/slice)) {
-		n, begin := 0, time.Now()
-		for time.Since(begin) < slice {
+		n, begin := 0, threadCPU()
+		for threadCPU()-begin < slice {
 			for range 20 {
 				once()
 			}
 			n += 20
 		}
-		took = append(took, float64(time.Since(begin).Nanoseconds())/float64(n))
+		took = append(took, float64((threadCPU()-begin).Nanoseconds())/float64(n))
 	}
 	return took
 }

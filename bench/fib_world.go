@@ -174,28 +174,30 @@ func (w *fibWorld) allocs(c *contestant) float64 {
 	return testing.AllocsPerRun(20, func() { c.run(0, many) }) / many
 }
 
-// slice is how long a contestant runs between two looks at the clock: so short that on a shared machine most slices are not
-// interrupted, and so long that a flip falls into most of them.
+// slice is how long a contestant runs between two looks at the clock: so short that a cold cache or an interrupt spoils few,
+// and so long that a flip falls into most of them.
 const slice = 2 * time.Millisecond
 
-// time lets a contestant run on some goroutines at once, for as many slices as the batch has, and gives the nanoseconds a
-// dispatch took in each slice of each goroutine. A short while before it warms the caches, and tells how many fit into a
-// slice.
+// time lets a contestant run on some goroutines at once, for as many slices as the batch has, and gives the nanoseconds of
+// its thread's processor time that a dispatch took, by slice: what else runs on the machine takes none of that, but for the
+// caches. A short while before it warms them, and tells how many dispatches fit into a slice.
 func (w *fibWorld) time(c *contestant, goroutines int, batch time.Duration) []float64 {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	const probe = 1000
-	done, begin := 0, time.Now()
-	for time.Since(begin) < max(batch/3, slice/2) {
+	done, begin := 0, threadCPU()
+	for threadCPU()-begin < max(batch/3, slice/2) {
 		c.run(done, probe)
 		done += probe
 	}
-	n := max(probe, int(float64(done)*float64(slice)/float64(time.Since(begin))))
+	n := max(probe, int(float64(done)*float64(slice)/float64(threadCPU()-begin)))
 	slices := max(1, int(batch/slice))
 	took := make([]float64, goroutines*slices)
 	run := func(g int) {
 		for i := range slices {
-			begin := time.Now()
+			begin := threadCPU()
 			c.run(done+(g*slices+i)*n, n)
-			took[g*slices+i] = float64(time.Since(begin).Nanoseconds()) / float64(n)
+			took[g*slices+i] = float64((threadCPU() - begin).Nanoseconds()) / float64(n)
 		}
 	}
 	if goroutines == 1 {
@@ -206,6 +208,8 @@ func (w *fibWorld) time(c *contestant, goroutines int, batch time.Duration) []fl
 	start := make(chan struct{})
 	for g := range goroutines {
 		all.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
 			<-start
 			run(g)
 		})

@@ -47,13 +47,24 @@ func cpu(pids []int) time.Duration {
 	var sum time.Duration
 	for _, pid := range pids {
 		const processClock = 2 // CPUCLOCK_SCHED, of all threads
-		var ts syscall.Timespec
-		_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(^pid<<3|processClock), uintptr(unsafe.Pointer(&ts)), 0)
-		if errno == 0 {
-			sum += time.Duration(ts.Nano())
-		}
+		sum += clock(uintptr(^pid<<3 | processClock))
 	}
 	return sum
+}
+
+// threadCPU returns what the calling thread has used of the processor.
+func threadCPU() time.Duration {
+	const threadClock = 3 // CLOCK_THREAD_CPUTIME_ID
+	return clock(threadClock)
+}
+
+// clock reads one of the kernel's clocks; 0 if it is of a process that is gone.
+func clock(id uintptr) time.Duration {
+	var ts syscall.Timespec
+	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, id, uintptr(unsafe.Pointer(&ts)), 0); errno != 0 {
+		return 0
+	}
+	return time.Duration(ts.Nano())
 }
 
 // busy returns what all processors together have worked since the machine started, for whomever.
