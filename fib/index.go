@@ -17,6 +17,7 @@ type index struct {
 	wide   []uint32 // the same, used if there are more slots than a byte counts
 	shards []string // by slot
 	slots  []*Slot
+	direct []*Slot // by range, if they are few: a step less
 	ties   ties
 }
 
@@ -53,8 +54,14 @@ func (x *index) nameShards() {
 	x.wide = nil
 }
 
+// maxDirect is how many ranges may point at their slots themselves: the processor's fastest cache has room for them.
+const maxDirect = 1024
+
 // slotOf is the slot of a range.
 func (x *index) slotOf(i int) *Slot {
+	if x.direct != nil {
+		return x.direct[i]
+	}
 	if x.narrow != nil {
 		return x.slots[x.narrow[i]]
 	}
@@ -67,6 +74,14 @@ func (x *index) withSlots(slot func(shard string) *Slot) *index {
 	n.slots = make([]*Slot, len(x.shards))
 	for i, shard := range x.shards {
 		n.slots[i] = slot(shard)
+	}
+	n.direct = nil
+	if len(n.ranges) <= maxDirect {
+		direct := make([]*Slot, len(n.ranges))
+		for i := range direct {
+			direct[i] = n.slotOf(i)
+		}
+		n.direct = direct
 	}
 	return &n
 }

@@ -229,10 +229,21 @@ func TestManyShards(t *testing.T) {
 		if (x.narrow == nil) != (shards > 256) {
 			t.Errorf("%d shards: narrow is %v", shards, x.narrow != nil)
 		}
+		few := newIndex(all[:maxDirect:maxDirect]).withSlots(func(shard string) *Slot { return &Slot{shard: shard} })
+		if x.direct != nil || len(few.direct) != maxDirect {
+			t.Errorf("%d ranges point at their slots themselves, and %d do", len(x.direct), len(few.direct))
+		}
 		for i := range all {
 			if got := x.slotOf(x.find(all[i].From)).Shard(); got != names[i] {
 				t.Fatalf("range %d is %s's, not %s's", i, got, names[i])
 			}
+			if i < maxDirect && few.slotOf(i).Shard() != names[i] {
+				t.Fatalf("of few: range %d is %s's, not %s's", i, few.slotOf(i).Shard(), names[i])
+			}
+		}
+		again := few.withSlots(func(shard string) *Slot { return &Slot{shard: "new " + shard} })
+		if got := again.slotOf(0).Shard(); got != "new "+names[0] {
+			t.Errorf("with new slots range 0 is %q's", got)
 		}
 	}
 }
