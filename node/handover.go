@@ -190,7 +190,7 @@ func (n *Node) socketFiles() (files []*os.File, err error) {
 		}
 	}()
 	listener := func(ln net.Listener) error {
-		t, ok := ln.(*net.TCPListener)
+		t, ok := ln.(interface{ File() (*os.File, error) })
 		if !ok {
 			return errors.New("a listener is not a TCP socket")
 		}

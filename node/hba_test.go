@@ -2,6 +2,8 @@ package node
 
 import (
 	"errors"
+	"io"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/wire/pg"
 )
 
 // certOptions writes a client's certificate and returns libpq's options for it.
@@ -113,12 +116,35 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s: %v, want SQLSTATE %s", user, err, want)
 		}
 	}
+	if out := allAtOnce(t, n.pgLn.Addr().String(), "trusty"); !strings.Contains(out, "\x00\x06trusty") || strings.Count(out, "Z\x00\x00\x00\x05I") != 2 {
+		t.Errorf("startup, query and end in one packet: %q", out)
+	}
 	if log := n.log.String(); strings.Count(log, "trusts whoever connects") != 1 || !strings.Contains(log, "hba[5] trusts") {
 		t.Error("the log does not warn of the one trust rule beyond loopback")
 	}
 	if strings.Contains(n.log.String(), appPassword) {
 		t.Error("the log holds a password")
 	}
+}
+
+// allAtOnce sends a whole session before it reads anything of it, and returns what came.
+func allAtOnce(t *testing.T, addr, user string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	out := pg.AppendStartup(nil, []pg.Param{{Key: "user", Value: user}, {Key: "database", Value: "app"}})
+	if _, err := conn.Write(pg.AppendTerminate(pg.AppendQuery(out, "SELECT current_user"))); err != nil {
+		t.Fatal(err)
+	}
+	said, err := io.ReadAll(conn)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(said)
 }
 
 func TestRuleMistakesAreNamed(t *testing.T) {

@@ -423,8 +423,7 @@ func (n *Node) openServer(ctx context.Context) error {
 	n.serveCancels()
 	ln, err := n.sockets.postgres, error(nil)
 	if ln == nil {
-		listen := net.ListenConfig{KeepAlive: -1} // the server's own setting comes after it
-		ln, err = listen.Listen(ctx, "tcp", net.JoinHostPort(n.cfg().Bind, strconv.Itoa(n.cfg().Ports.Postgres)))
+		ln, err = wire.Listen(ctx, net.JoinHostPort(n.cfg().Bind, strconv.Itoa(n.cfg().Ports.Postgres)))
 	}
 	if err != nil {
 		return portTaken("Postgres", "ports.postgres", err)

@@ -66,7 +66,7 @@ func (s *Server) serveConsole(conn net.Conn, client *pg.Client, l *live) {
 	if !s.loggedIn(conn) {
 		return
 	}
-	o := &operator{server: s, client: client, connected: time.Now()}
+	o := &operator{server: s, client: client, connected: time.Now(), in: client.Rest}
 	o.console = console.NewSession(o.do)
 	if !s.registerOperator(o) {
 		s.refuse(client, pg.NewError(pg.CodeTooManyConnections, "sorry, too many clients already"))

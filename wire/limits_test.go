@@ -303,11 +303,12 @@ func keepAliveTimer(t *testing.T, conn net.Conn) time.Duration {
 
 func TestClientKeepAlive(t *testing.T) {
 	on := net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 10 * time.Second, Count: -1}
+	r := newRig(t, rigOptions{limits: wire.Limits{KeepAlive: on}})
 	for _, c := range []struct {
 		cfg         net.KeepAliveConfig
 		least, most time.Duration
 	}{{on, 40 * time.Second, time.Minute}, {net.KeepAliveConfig{}, 0, 0}} {
-		r := newRig(t, rigOptions{limits: wire.Limits{KeepAlive: c.cfg}})
+		r.setLimits(wire.Limits{KeepAlive: c.cfg}) // for connections from now on
 		conn, err := r.login(t, "app")
 		if err != nil {
 			t.Fatal(err)

@@ -59,6 +59,11 @@ func (s *Server) Reload(next Live) {
 		}
 	}
 	s.live.Store(l)
+	for _, own := range s.listeners {
+		if own != nil {
+			setKeepAlive(own, l.Limits.KeepAlive)
+		}
+	}
 	select {
 	case s.changed <- struct{}{}:
 	default:

@@ -221,7 +221,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	if o.sleepAfter > 0 {
 		r.server.SleepAfter(o.sleepAfter)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := wire.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

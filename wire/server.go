@@ -78,10 +78,12 @@ type Server struct {
 	sweeper sync.Once
 	changed chan struct{} // capacity 1: other limits are in force
 	cutters chan struct{} // capacity maxCutters: statements that are being canceled
+	hands   chan net.Conn // to a goroutine that rests
+	resting atomic.Int32  // those, and those about to
 
 	// guarded by mu
 	mu         sync.Mutex
-	listeners  map[net.Listener]struct{}
+	listeners  map[net.Listener]*Listener // nil: its connections do not inherit TCP's keepalive
 	conns      map[net.Conn]*list.Element // all, from accept to close; of handshakes: nil once logged in
 	handshakes list.List                  // of net.Conn, the oldest first
 	sessions   map[uint32]*session        // by pid
@@ -112,7 +114,7 @@ func NewServer(cfg Config) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		cfg: cfg, pools: cfg.Pools, log: cfg.Logger, made: time.Now(), sleepAfter: sleepAfter,
-		listeners: make(map[net.Listener]struct{}), conns: make(map[net.Conn]*list.Element),
+		listeners: make(map[net.Listener]*Listener), hands: make(chan net.Conn), conns: make(map[net.Conn]*list.Element),
 		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh),
 		ctx: ctx, cancel: cancel, gates: make(map[string]*gate), queue: new(pool.Conn),
 		operators: make(map[uint32]*operator), hubs: make(map[string]*hub), ended: make(map[string]*console.Totals), mock: make([]byte, 32),
@@ -142,6 +144,20 @@ func (s *Server) catalogFor(t *fib.Table) *sqlkey.Catalog {
 // Catalog returns what plans stand on at present.
 func (s *Server) Catalog() *sqlkey.Catalog { return s.catalogFor(s.cfg.FIB.Load()) }
 
+// Listener is what Listen returns. Go leaves the connections alone that it accepts: they inherit TCP's keepalive from it, which is
+// three system calls less for each.
+type Listener struct{ *net.TCPListener }
+
+// Listen listens on a TCP port, in the way that suits Serve best.
+func Listen(ctx context.Context, addr string) (net.Listener, error) {
+	config := net.ListenConfig{KeepAlive: -1}
+	ln, err := config.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{ln.(*net.TCPListener)}, nil
+}
+
 // Serve accepts connections until ln is closed or the server shut down; then it returns nil.
 func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
@@ -150,7 +166,11 @@ func (s *Server) Serve(ln net.Listener) error {
 		ln.Close()
 		return nil
 	}
-	s.listeners[ln] = struct{}{}
+	own, _ := ln.(*Listener)
+	if own != nil && !setKeepAlive(own, s.live.Load().Limits.KeepAlive) {
+		own = nil
+	}
+	s.listeners[ln] = own
 	s.serving.Add(1)
 	s.sweeper.Do(func() {
 		s.beds = epoll.Open()
@@ -191,13 +211,39 @@ func (s *Server) Serve(ln net.Listener) error {
 			old.Close()
 		}
 		s.accepted.Add(1)
-		go func() {
-			if ses := s.serve(conn); ses != nil {
-				ses.goOn()
-				return
-			}
+		if own == nil {
+			pool.KeepAlive(conn, s.live.Load().Limits.KeepAlive)
+		}
+		select {
+		case s.hands <- conn:
+		default:
+			go s.work(conn)
+		}
+	}
+}
+
+// maxResting bounds the goroutines that wait for a connection after one has ended.
+const maxResting = 16
+
+// work serves a connection, and then others: a goroutine that has served one has a stack as large as that takes, and growing a
+// new one costs a twentieth of a short connection.
+func (s *Server) work(conn net.Conn) {
+	for {
+		if ses := s.serve(conn); ses != nil {
+			ses.goOn()
+		} else {
 			s.gone(conn)
-		}()
+		}
+		if s.resting.Add(1) > maxResting {
+			s.resting.Add(-1)
+			return
+		}
+		select {
+		case conn = <-s.hands:
+			s.resting.Add(-1)
+		case <-s.ctx.Done():
+			return
+		}
 	}
 }
 
@@ -217,7 +263,6 @@ func (s *Server) serve(conn net.Conn) *session {
 		}
 	}()
 	l := s.live.Load() // for the whole of this login
-	pool.KeepAlive(conn, l.Limits.KeepAlive)
 	client, err := pg.Accept(quicken(conn), &l.accept)
 	if err != nil {
 		level := slog.LevelInfo
@@ -308,6 +353,9 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 		return nil, pg.NewError(pg.CodeTooManyConnections, "sorry, too many clients already")
 	}
 	c.pid, c.id = ses.pid, s.ids.Add(1)
+	if len(client.Rest) > 0 {
+		c.clientRead(copy(c.clientSpace(), client.Rest)) // which has more room than Rest can need
+	}
 	c.out = append(c.out, client.Held...)
 	for k, v := range c.params.all() {
 		c.out = pg.AppendParameterStatus(c.out, k, v)

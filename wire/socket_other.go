@@ -2,7 +2,13 @@
 
 package wire
 
-import "syscall"
+import (
+	"net"
+	"syscall"
+)
+
+// setKeepAlive: whether a connection inherits what its listener has differs between systems.
+func setKeepAlive(*Listener, net.KeepAliveConfig) bool { return false }
 
 func readSocket(fd int, p []byte) (int, error) {
 	return again(func() (int, error) { return syscall.Read(fd, p) })

@@ -31,6 +31,7 @@ const (
 	DefaultAcceptTimeout = 15 * time.Second
 
 	maxAuthMessage  = 8 << 10 // bytes of a password or SASL message, header included
+	startupBuffer   = 512     // bytes that most startup packets fit into
 	refusalTimeout  = time.Second
 	lingerTimeout   = 250 * time.Millisecond
 	lingerBytes     = 64 << 10
@@ -108,10 +109,12 @@ type Client struct {
 	Shown Credential
 	// Held is what the client is still to be sent, before all else. See AcceptConfig.Hold.
 	Held []byte
+	// Rest is what the client has sent beyond its login, as far as it was read: its next messages begin with it.
+	Rest []byte
 }
 
 // Accept takes a fresh connection through TLS, startup and authentication, until AuthenticationOk. ParameterStatus,
-// BackendKeyData and ReadyForQuery are left to the caller. It reads no byte beyond, so conn can be read on as it is.
+// BackendKeyData and ReadyForQuery are left to the caller, and so is what the client has sent meanwhile: see Client.Rest.
 //
 // A client that is refused is told so by a FATAL ErrorResponse, and the returned error wraps that *Error and the cause.
 // Other errors are those of the connection: io.EOF if the client left without a byte, as a health check does. conn is
@@ -125,9 +128,7 @@ func Accept(conn net.Conn, cfg *AcceptConfig) (*Client, error) {
 	deadline := time.Now().Add(timeout)
 	err := conn.SetDeadline(deadline)
 	if err == nil {
-		ctx, cancel := context.WithDeadline(context.Background(), deadline)
-		err = a.accept(ctx)
-		cancel()
+		err = a.accept(deadline)
 	}
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})
@@ -136,7 +137,7 @@ func Accept(conn net.Conn, cfg *AcceptConfig) (*Client, error) {
 		a.refuse(err, min(timeout, refusalTimeout))
 		return nil, err
 	}
-	a.client.Conn = a.conn
+	a.client.Conn, a.client.Rest = a.conn, a.rest
 	return &a.client, nil
 }
 
@@ -152,9 +153,11 @@ type acceptor struct {
 	tls    *tls.Config // of the handshake that was done; nil: clear text
 	asked  bool        // AcceptConfig.Login was
 	turned *Error      // what it answered
+	rest   []byte      // was read behind the startup packet
+	buf    [startupBuffer]byte
 }
 
-func (a *acceptor) accept(ctx context.Context) error {
+func (a *acceptor) accept(deadline time.Time) error {
 	s, err := a.startup()
 	if err != nil {
 		return err
@@ -185,7 +188,7 @@ func (a *acceptor) accept(ctx context.Context) error {
 		}
 	}
 	a.negotiate(s)
-	return a.authenticate(ctx)
+	return a.authenticate(deadline)
 }
 
 // startup answers requests for encryption until the packet comes that says what the client wants. Each may be asked for
@@ -193,7 +196,7 @@ func (a *acceptor) accept(ctx context.Context) error {
 func (a *acceptor) startup() (*Startup, error) {
 	var askedSSL, askedGSS bool
 	for {
-		packet, extra, err := readStartup(a.conn)
+		packet, rest, err := readStartup(a.conn, a.buf[:])
 		var direct *directTLS
 		if errors.As(err, &direct) && !a.heard && a.serverTLS() != nil {
 			a.heard, askedSSL = true, true
@@ -221,7 +224,7 @@ func (a *acceptor) startup() (*Startup, error) {
 		switch {
 		case s.Kind == KindSSL && !askedSSL:
 			askedSSL = true
-			if extra {
+			if len(rest) > 0 {
 				return nil, violation("received unencrypted data after SSL request").WithDetail(manInTheMiddle).Fatal()
 			}
 			if err := a.answerSSL(); err != nil {
@@ -229,7 +232,7 @@ func (a *acceptor) startup() (*Startup, error) {
 			}
 		case s.Kind == KindGSS && !askedGSS:
 			askedGSS = true
-			if extra {
+			if len(rest) > 0 {
 				return nil, violation("received unencrypted data after GSSAPI encryption request").WithDetail(manInTheMiddle).Fatal()
 			}
 			if _, err := a.conn.Write([]byte{'N'}); err != nil {
@@ -238,6 +241,7 @@ func (a *acceptor) startup() (*Startup, error) {
 		case s.Kind == KindSSL || s.Kind == KindGSS:
 			return nil, violation("encryption was requested twice").Fatal()
 		default:
+			a.rest = rest
 			return s, nil
 		}
 	}
@@ -283,7 +287,7 @@ func (a *acceptor) negotiate(s *Startup) {
 	a.out = finish(a.out, start)
 }
 
-func (a *acceptor) authenticate(ctx context.Context) error {
+func (a *acceptor) authenticate(deadline time.Time) error {
 	p := &Peer{User: a.client.User, Database: a.client.Database, Addr: peerAddr(a.raw)}
 	if t, ok := a.conn.(*tls.Conn); ok {
 		state := t.ConnectionState()
@@ -302,7 +306,9 @@ func (a *acceptor) authenticate(ctx context.Context) error {
 	case MethodCert:
 		err = checkCertificate(p)
 	case MethodPassword, MethodMD5, MethodSCRAM:
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
 		err = a.byPassword(ctx, method, p)
+		cancel()
 	default:
 		err = NewError(CodeInternalError, "unknown authentication method in the configuration").Fatal()
 	}
@@ -347,8 +353,8 @@ func (a *acceptor) answer() ([]byte, error) {
 		return nil, err
 	}
 	var head [HeaderSize]byte
-	if _, err := io.ReadFull(a.conn, head[:]); err != nil {
-		return nil, unexpected(err)
+	if err := a.read(head[:]); err != nil {
+		return nil, err
 	}
 	if head[0] != TypePassword {
 		return nil, violation("expected password response, got message type %d", head[0]).Fatal()
@@ -357,10 +363,17 @@ func (a *acceptor) answer() ([]byte, error) {
 		return nil, fatal(err)
 	}
 	body := make([]byte, Want(head[:])-HeaderSize)
-	if _, err := io.ReadFull(a.conn, body); err != nil {
-		return nil, unexpected(err)
+	return body, a.read(body)
+}
+
+// read fills p with what comes next.
+func (a *acceptor) read(p []byte) error {
+	n := copy(p, a.rest)
+	a.rest = a.rest[n:]
+	if _, err := io.ReadFull(a.conn, p[n:]); err != nil {
+		return unexpected(err)
 	}
-	return body, nil
+	return nil
 }
 
 func fatal(err error) error {

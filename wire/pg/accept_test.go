@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +130,33 @@ func TestAcceptPassword(t *testing.T) {
 	go conn.Write(AppendSync(nil)) // the reading side tells
 	if typ, _ := receive(t, c.Conn); typ != TypeSync {
 		t.Fatalf("read %q", typ)
+	}
+}
+
+// TestAcceptReadsAhead: what a client sends with its startup packet is its password, and what follows its login.
+func TestAcceptReadsAhead(t *testing.T) {
+	query := AppendQuery(nil, "SELECT '"+strings.Repeat("x", startupBuffer)+"'")
+	for _, method := range []string{MethodTrust, MethodPassword} {
+		conn, done := acceptOne(t, &AcceptConfig{Lookup: users, Rule: by(method), Hold: method == MethodTrust})
+		all := slices.Clone(appStartup)
+		if method == MethodPassword {
+			all = append(all, passwordMessage("secret\x00")...)
+			go io.CopyN(io.Discard, conn, 18) // what it is asked, and that it may come in
+		}
+		all = append(all, query...)
+		go conn.Write(all)
+		got := <-done
+		if got.err != nil {
+			t.Fatal(got.err)
+		}
+		rest := got.client.Rest
+		if len(rest) == 0 || len(rest) >= len(query) {
+			t.Errorf("%s: %d bytes were read ahead", method, len(rest))
+		}
+		rest = append(slices.Clone(rest), make([]byte, len(query)-len(rest))...)
+		if _, err := io.ReadFull(got.client.Conn, rest[len(got.client.Rest):]); err != nil || !bytes.Equal(rest, query) {
+			t.Errorf("%s: %v, the query is %q", method, err, rest)
+		}
 	}
 }
 

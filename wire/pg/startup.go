@@ -63,38 +63,31 @@ func (s *Startup) Param(key string) (value string, ok bool) {
 }
 
 // readStartup reads one startup packet. Its length is bounded before anything else is read. Errors are *Error, *directTLS, or those
-// of r: io.EOF if nothing came at all, io.ErrUnexpectedEOF if the packet was cut short. The first read asks for up to 9 bytes: the
-// ninth belongs to the packet unless this is the 8 bytes of an SSLRequest or its like. Then extra says that a byte was read that
-// should not be there yet.
-func readStartup(r io.Reader) (packet []byte, extra bool, err error) {
-	var head [minStartup + 1]byte
-	n, err := io.ReadAtLeast(r, head[:], 4)
+// of r: io.EOF if nothing came at all, io.ErrUnexpectedEOF if the packet was cut short. A packet that fits into buf is there
+// afterwards, after one read as a rule, and so is rest: what was read behind it.
+func readStartup(r io.Reader, buf []byte) (packet, rest []byte, err error) {
+	n, err := io.ReadAtLeast(r, buf, 4)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
-	if head[0] == tlsHandshake {
-		return nil, false, &directTLS{head: head[:n], err: badStartupLength()}
+	if buf[0] == tlsHandshake {
+		return nil, nil, &directTLS{head: buf[:n], err: badStartupLength()}
 	}
-	length := binary.BigEndian.Uint32(head[:])
+	length := int(binary.BigEndian.Uint32(buf))
 	if length < minStartup || length > MaxStartup {
-		return nil, false, badStartupLength()
+		return nil, nil, badStartupLength()
 	}
-	if n < minStartup {
-		m, err := io.ReadAtLeast(r, head[n:], minStartup-n)
+	if length > len(buf) {
+		buf = append(make([]byte, 0, length), buf[:n]...)[:length]
+	}
+	if n < length {
+		m, err := io.ReadAtLeast(r, buf[n:], length-n)
 		if err != nil {
-			return nil, false, unexpected(err)
+			return nil, nil, unexpected(err)
 		}
 		n += m
 	}
-	if n > int(length) {
-		return head[:length], true, nil
-	}
-	packet = make([]byte, length)
-	copy(packet, head[:n])
-	if _, err := io.ReadFull(r, packet[n:]); err != nil {
-		return nil, false, unexpected(err)
-	}
-	return packet, false, nil
+	return buf[:length], buf[length:n], nil
 }
 
 func unexpected(err error) error {

@@ -20,7 +20,7 @@ func startupPacket(major, minor uint16, body string) []byte {
 
 // startupFrom reads and decodes one startup packet.
 func startupFrom(r io.Reader) (*Startup, error) {
-	packet, _, err := readStartup(r)
+	packet, _, err := readStartup(r, make([]byte, startupBuffer))
 	if err != nil {
 		return nil, err
 	}
@@ -133,11 +133,8 @@ func FuzzStartup(f *testing.F) {
 	f.Add([]byte{0x40, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
-		packet, extra, err := readStartup(r)
-		used := len(b) - r.Len()
-		if extra {
-			used--
-		}
+		packet, rest, err := readStartup(r, make([]byte, startupBuffer))
+		used := len(b) - r.Len() - len(rest)
 		if used > MaxStartup || err == nil && used != len(packet) {
 			t.Fatalf("%d bytes were read for a packet of %d", used, len(packet))
 		}
