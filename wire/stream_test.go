@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"runtime/metrics"
 	"testing"
 	"time"
@@ -112,6 +114,13 @@ func TestLargeDataTakesLittleMemory(t *testing.T) {
 			}
 			defer admin.Close(context.Background())
 			conn := pgtest.Hijack(ctxOf(t), t, r.connect(pgx.QueryExecModeExec).PgConn())
+			below := conn
+			if t, ok := conn.(*tls.Conn); ok {
+				below = t.NetConn()
+			}
+			if err := below.(*net.TCPConn).SetReadBuffer(256 << 10); err != nil { // else Linux lets it grow to half of the data
+				t.Fatal(err)
+			}
 			in := bufio.NewReaderSize(conn, 32<<10)
 			send := func(b []byte) {
 				t.Helper()
