@@ -53,6 +53,7 @@ fuzz: compiler ## run every fuzz target for FUZZTIME (20s)
 	done
 
 bench: compiler postgres ## run the benchmarks, and pgbench through a node beside PostgreSQL alone
+	$(GO) run ./bench fib
 	$(GO) test -run '^$$' -bench . -benchmem ./fib ./wire/sqlkey
 	$(GO) run ./bench
 

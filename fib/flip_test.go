@@ -83,21 +83,3 @@ func TestFlipWithoutASlot(t *testing.T) {
 		t.Errorf("%d lists changed", n)
 	}
 }
-
-// A flip allocates for its own shard alone, however many there are.
-func BenchmarkFlipOfOneShard(b *testing.B) {
-	w := newWorld(1000)
-	table := compile(b, w)
-	var states [2]*rib.Snapshot
-	for i := range states {
-		w.observe("shard_2_fra", rib.State(int(rib.Down)-i), rib.Replica)
-		states[i] = w.Snapshot()
-	}
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		if i++; table.Flip(states[(i+1)%2]) != 1 {
-			b.Fatal("no flip")
-		}
-	}
-}
