@@ -3,6 +3,7 @@ package fib
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -11,8 +12,6 @@ import (
 )
 
 const (
-	// lagBound is how far behind a replica may be to serve reads.
-	lagBound = 10 * time.Second
 	// lagPenalty is what each full second behind counts as, in distance. In steps: a list must not be reordered, or even
 	// swapped, with every replayed transaction.
 	lagPenalty = 100 * time.Millisecond
@@ -26,8 +25,10 @@ type class uint8
 const (
 	healthy  class = iota
 	unseen         // nobody lives who watches it, and nothing speaks against it
-	spared         // down by verdict, but too many of the shard's replicas are
+	full           // up, but at the limit of its load
+	spared         // ejected or down by verdict, but too many of the shard's replicas are
 	lagging        // up, but it would answer with the past
+	ejected        // up, but it answers this node's statements badly
 	down           // by verdict
 	evident        // this node itself cannot reach it
 	outdated       // a primary that another one was promoted after: what it holds may never have happened
@@ -39,6 +40,7 @@ type input struct {
 	shard     string
 	views     []*rib.BackendView // sorted by name
 	distances map[string]time.Duration
+	policy    *rib.Policy
 }
 
 // ranked is the comparator's view of one backend.
@@ -48,14 +50,30 @@ type ranked struct {
 	cost     time.Duration
 	measured bool   // the distance to its region is
 	latest   uint32 // timeline of the shard
+	policy   *rib.Policy
+	place    int  // of its region in the database's preference; 0 if that is by distance
+	outside  bool // the database's reads are pinned to other regions
 }
 
 // compare is the order in which a shard's backends are tried for reads.
 func compare(a, b *ranked) int {
+	if a.outside != b.outside {
+		if a.outside {
+			return 1
+		}
+		return -1
+	}
 	if c := cmp.Compare(a.class, b.class); c != 0 {
 		return c
 	}
+	if c := cmp.Compare(a.place, b.place); c != 0 {
+		return c
+	}
 	if c := cmp.Compare(a.cost, b.cost); c != 0 {
+		return c
+	}
+	// Equally close: who has room before who is busy.
+	if c := cmp.Compare(a.Load, b.Load); c != 0 {
 		return c
 	}
 	// Equally close: a replica spares the primary.
@@ -68,9 +86,9 @@ func compare(a, b *ranked) int {
 // fewBackends is how many backends of a shard a flip ranks without allocating.
 const fewBackends = 8
 
-// rank orders all backends of the shard, with what speaks for and against each. It takes the room for them, if there is
-// enough.
-func (in *input) rank(room []ranked) []ranked {
+// rank orders all backends of the shard for a database's reads, with what speaks for and against each. It takes the room for
+// them, if there is enough.
+func (in *input) rank(p rib.Preference, room []ranked) []ranked {
 	all := room[:0]
 	if len(in.views) > cap(all) {
 		all = make([]ranked, 0, len(in.views))
@@ -82,7 +100,10 @@ func (in *input) rank(room []ranked) []ranked {
 		if !measured {
 			distance = unmeasured
 		}
-		all[i] = ranked{v, classOf(v, latest), distance + penalty(v), measured, latest}
+		all[i] = ranked{
+			BackendView: v, class: classOf(v, latest, in.policy), cost: distance + penalty(v), measured: measured, latest: latest,
+			policy: in.policy, place: p.Place(v.Backend.Region), outside: p.Excludes(v.Backend.Region),
+		}
 	}
 	slices.SortFunc(all, func(a, b ranked) int { return compare(&a, &b) })
 	if in.spare(all) {
@@ -101,7 +122,7 @@ func (in *input) latest() (timeline uint32) {
 	return timeline
 }
 
-func classOf(v *rib.BackendView, latest uint32) class {
+func classOf(v *rib.BackendView, latest uint32, p *rib.Policy) class {
 	switch {
 	case v.Refused != "":
 		return refused
@@ -111,12 +132,22 @@ func classOf(v *rib.BackendView, latest uint32) class {
 		return evident
 	case v.Verdict == rib.Down:
 		return down
+	case v.Ejected != "":
+		return ejected
 	case v.Verdict != rib.Up:
 		return unseen
-	case v.Role != rib.Primary && (v.Lag == rib.LagUnknown || v.Lag > lagBound || strays(v, latest)):
+	case v.Role != rib.Primary && (behind(v, p) || strays(v, latest)):
 		return lagging
+	case v.Load == rib.LoadAtLimit:
+		return full
 	}
 	return healthy
+}
+
+// behind tells whether a replica is further behind than the policy allows. Not to know how far is too far, if there is a bound.
+func behind(v *rib.BackendView, p *rib.Policy) bool {
+	return p.MaxLag > 0 && (v.Lag == rib.LagUnknown || v.Lag > p.MaxLag) ||
+		p.MaxLagBytes > 0 && (v.LagBytes == rib.LagBytesUnknown || v.LagBytes > p.MaxLagBytes)
 }
 
 // strays tells whether a replica is still on a timeline from before the last promotion: it follows a primary that is none
@@ -132,23 +163,23 @@ func penalty(v *rib.BackendView) time.Duration {
 	return v.Lag / time.Second * lagPenalty
 }
 
-// spare is the panic rule: verdicts leave out at most half of a shard's replicas. When more look down it is likelier that
-// the observers are wrong, so the closest of them stay in the list, behind all that look better. What this node has met
+// spare is the panic rule: verdicts and ejections leave out at most half of a shard's replicas. When more look bad it is likelier
+// that those who judge are wrong, so the closest of them stay in the list, behind all that look better. What this node has met
 // itself is believed at once. all is in order; spare tells whether it changed a class.
 func (in *input) spare(all []ranked) (changed bool) {
-	replicas, ejected := 0, 0
+	replicas, out := 0, 0
 	for i := range all {
-		if r := &all[i]; r.class != refused && r.Role != rib.Primary {
+		if r := &all[i]; r.class != refused && r.Role != rib.Primary && !r.outside {
 			replicas++
-			if r.class == down {
-				ejected++
+			if r.class == down || r.class == ejected {
+				out++
 			}
 		}
 	}
 	for i := range all {
-		if r := &all[i]; r.class == down && r.Role != rib.Primary && ejected > replicas/2 {
+		if r := &all[i]; (r.class == down || r.class == ejected) && r.Role != rib.Primary && !r.outside && out > replicas/2 {
 			r.class = spared
-			ejected--
+			out--
 			changed = true
 		}
 	}
@@ -159,20 +190,34 @@ func (in *input) spare(all []ranked) (changed bool) {
 // is nothing such, all that may serve the shard, the least bad first.
 func usable(all []ranked) int {
 	last := evident
-	if len(all) > 0 && all[0].class <= unseen {
+	if len(all) > 0 && all[0].class <= full {
 		last = spared
 	}
 	n := 0
-	for n < len(all) && all[n].class <= last {
+	for n < len(all) && all[n].class <= last && !all[n].outside {
 		n++
 	}
 	return n
 }
 
-// choose makes the candidate lists.
+// choose makes the candidate lists: one that goes by distance, and one for each database with a preference of its own.
 func (in *input) choose() *Candidates {
+	c := in.list(rib.Preference{})
+	for database, p := range in.policy.Databases {
+		if len(p.Regions) == 0 {
+			continue
+		}
+		if c.databases == nil {
+			c.databases = make(map[string]*Candidates, len(in.policy.Databases))
+		}
+		c.databases[database] = in.list(p)
+	}
+	return c
+}
+
+func (in *input) list(p rib.Preference) *Candidates {
 	var room [fewBackends]ranked
-	all := in.rank(room[:])
+	all := in.rank(p, room[:])
 	n := usable(all)
 	hops := make([]NextHop, n+1) // all that there can be, in one piece
 	c := &Candidates{Reads: hops[:n:n]}
@@ -211,7 +256,7 @@ func past(all []ranked, primary *ranked) string {
 
 // near tells whether load alone should decide between two.
 func near(first, other *ranked) bool {
-	return first.class == other.class && first.cost == other.cost && first.Backend.Region == other.Backend.Region
+	return first.class == other.class && first.cost == other.cost && first.Load == other.Load && first.Backend.Region == other.Backend.Region
 }
 
 // primary finds the one backend that may get writes. PostgreSQL alone says that it is a primary; no latency, vote or health
@@ -240,7 +285,7 @@ func (in *input) primary(all []ranked) (chosen *ranked, reason string, split boo
 		slices.Sort(names)
 		return nil, fmt.Sprintf("TWO PRIMARIES of shard %s on timeline %d: %s and %s; neither gets writes until one is stopped",
 			in.shard, chosen.Timeline, names[0], names[1]), true
-	case chosen.class > unseen:
+	case chosen.class == down || chosen.class == evident:
 		return chosen, "the primary " + chosen.Backend.Name + " looks dead: " + chosen.doubt(), false
 	}
 	return chosen, "", false
@@ -258,8 +303,10 @@ func (r *ranked) doubt() string {
 var reasonOf = [...]string{
 	healthy:  "up",
 	unseen:   "no live observer, nothing speaks against it",
-	spared:   "observed down, but so are too many replicas of the shard",
+	full:     "at the limit of its load",
+	spared:   "it looks bad, but so do too many replicas of the shard",
 	lagging:  "too far behind",
+	ejected:  "ejected",
 	down:     "observed down",
 	evident:  "this node cannot reach it",
 	outdated: "a primary of the past",
@@ -269,6 +316,6 @@ var reasonOf = [...]string{
 func (r *ranked) hop() NextHop {
 	return NextHop{
 		Backend: &r.BackendView.Backend, Gauge: r.Gauge, Cost: r.cost,
-		Reason: reasonOf[r.class], Healthy: r.class <= unseen,
+		Reason: reasonOf[r.class], Healthy: r.class <= full, Held: r.Held, place: uint16(min(r.place, math.MaxUint16)),
 	}
 }

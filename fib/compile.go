@@ -136,7 +136,7 @@ func (t *Table) flip(s *rib.Snapshot, before func(shard string, c *Candidates)) 
 		if old != nil && !t.stale[i] {
 			continue
 		}
-		in := &input{shard: x.shard, views: kept(old, s, t.members[i]), distances: s.Distances}
+		in := &input{shard: x.shard, views: kept(old, s, t.members[i]), distances: s.Distances, policy: s.Policy}
 		c, last := in.choose(), x.candidates.Load()
 		if last == nil || !last.equal(c) {
 			if before != nil {
@@ -154,7 +154,7 @@ func (t *Table) flip(s *rib.Snapshot, before func(shard string, c *Candidates)) 
 
 // notice marks the slots as stale that the snapshot has news for.
 func (t *Table) notice(s *rib.Snapshot) {
-	if len(t.stale) != len(t.slots) || t.grouped != s.BackendsChanged || t.distances != s.DistancesChanged {
+	if len(t.stale) != len(t.slots) || t.grouped != s.BackendsChanged || t.distances != s.DistancesChanged || t.policy != s.Policy {
 		t.group(s)
 	}
 	for i := range s.Backends {
@@ -170,7 +170,7 @@ func (t *Table) notice(s *rib.Snapshot) {
 
 // group finds each slot's backends in the snapshot, and marks all slots as stale.
 func (t *Table) group(s *rib.Snapshot) {
-	t.grouped, t.distances = s.BackendsChanged, s.DistancesChanged
+	t.grouped, t.distances, t.policy = s.BackendsChanged, s.DistancesChanged, s.Policy
 	t.places, t.members, t.stale = make([]place, len(s.Backends)), make([][]int, len(t.slots)), make([]bool, len(t.slots))
 	number := make(map[string]int, len(t.slots))
 	for i, x := range t.slots {

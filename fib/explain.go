@@ -2,6 +2,7 @@ package fib
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"rangefinder/rib"
@@ -14,7 +15,8 @@ type Explanation struct {
 	Range    string    `json:"range,omitempty"` // the owning range, "from..to"
 	Epoch    string    `json:"epoch,omitempty"` // of the range's owner
 	Shard    string    `json:"shard"`
-	Intent   string    `json:"intent"` // "read" or "write"
+	Intent   string    `json:"intent"`            // "read" or "write"
+	Prefers  string    `json:"prefers,omitempty"` // the database's own preference of regions
 	Version  uint64    `json:"version"`
 	Problem  string    `json:"problem,omitempty"` // why no backend is left, or what is wrong with the choice
 	Backends []Verdict `json:"backends"`          // all of the shard, in the order to try; those left out last
@@ -35,7 +37,7 @@ type Verdict struct {
 	Reason   string  `json:"reason"`
 }
 
-// Explain says where a statement with that key would go. It runs the comparator that made the candidate lists, on what they
+// Explain says where a statement with that key would go, in the keyspace's database. It runs the comparator that made the candidate lists, on what they
 // were made from. The keyspace is one of the table's ownership.
 func (t *Table) Explain(keyspace *rib.Keyspace, key rib.Key, write bool) Explanation {
 	e := Explanation{Keyspace: keyspace.Name}
@@ -44,7 +46,7 @@ func (t *Table) Explain(keyspace *rib.Keyspace, key rib.Key, write bool) Explana
 		e.Intent, e.Problem = intent(write), "keyspace "+keyspace.Name+" is not in the table"
 		return e
 	}
-	e = t.ExplainShard(owner.Slot.shard, write)
+	e = t.ExplainShard(owner.Slot.shard, keyspace.Database, write)
 	e.Keyspace, e.Epoch = keyspace.Name, owner.Range.Epoch.String()
 	if m, err := rib.MethodByName(keyspace.Method); err == nil {
 		e.Key = m.FormatKey(keyspace.Types, key)
@@ -60,8 +62,8 @@ func intent(write bool) string {
 	return "read"
 }
 
-// ExplainShard says where a statement for that shard would go.
-func (t *Table) ExplainShard(shard string, write bool) Explanation {
+// ExplainShard says where a statement for that shard would go. The database may be "": one without a preference of its own.
+func (t *Table) ExplainShard(shard, database string, write bool) Explanation {
 	e := Explanation{Shard: shard, Intent: intent(write), Version: t.Version()}
 	slot := t.Slot(shard)
 	if slot == nil {
@@ -69,7 +71,11 @@ func (t *Table) ExplainShard(shard string, write bool) Explanation {
 		return e
 	}
 	in := slot.input.Load()
-	all := in.rank(nil)
+	p := in.policy.Databases[database]
+	if len(p.Regions) > 0 {
+		e.Prefers = p.String()
+	}
+	all := in.rank(p, nil)
 	if write {
 		in.explainWrite(&e, all)
 	} else {
@@ -82,32 +88,50 @@ func (in *input) explainRead(e *Explanation, all []ranked) {
 	n := usable(all)
 	if n == 0 {
 		e.Problem = "no backend may serve shard " + in.shard
-	} else if all[0].class > unseen {
+		if e.Prefers != "" {
+			e.Problem += " to this database: its reads are " + e.Prefers
+		}
+	} else if all[0].class > full {
 		e.Problem = "nothing looks healthy: the least bad is tried first"
 	}
+	several := n > 1 && near(&all[0], &all[1])
 	for i := range all {
 		r := &all[i]
 		v := r.verdict()
 		if i >= n {
 			v.Reason = "left out: " + r.against()
+			if r.outside && r.class != refused {
+				v.Reason = "left out: the database's reads are " + e.Prefers
+			}
 			e.Backends = append(e.Backends, v)
 			continue
 		}
 		v.Order, v.Near = i+1, near(&all[0], r)
 		switch {
-		case r.class > unseen:
+		case r.class > full:
 			v.Reason = "last resort: " + r.against()
+		case r.class == full:
+			v.Reason = "at the limit of its load: " + r.distance()
 		case r.class > all[0].class:
 			v.Reason = "less sure: " + r.distance()
 		case v.Near && i > 0:
 			v.Reason = "as close, load decides: " + r.distance()
+		case i == 0 && r.outranks(all[1:n]):
+			v.Reason = "preferred: " + r.distance()
 		case i == 0:
 			v.Reason = "closest: " + r.distance()
+		case r.place > all[0].place:
+			v.Reason = "less preferred: " + r.distance()
+		case r.cost == all[0].cost && r.Load > all[0].Load:
+			v.Reason = "as close, but busier: " + r.distance()
 		default:
 			v.Reason = "farther: " + r.distance()
 		}
 		if r.class == unseen {
 			v.Reason += "; " + r.BackendView.Reason
+		}
+		if r.Held > 0 && v.Near && several {
+			v.Reason += fmt.Sprintf("; back only now: it leaves %d %% of its turns to those as close", r.Held)
 		}
 		e.Backends = append(e.Backends, v)
 	}
@@ -123,7 +147,7 @@ func (in *input) explainWrite(e *Explanation, all []ranked) {
 		case r == primary:
 			v.Order, v.Near = 1, true
 			v.Reason = fmt.Sprintf("the primary on timeline %d: %s", r.Timeline, r.distance())
-			if r.class > unseen {
+			if r.class == down || r.class == evident {
 				v.Reason += "; " + r.against()
 			}
 			e.Backends = append([]Verdict{v}, e.Backends...)
@@ -148,7 +172,7 @@ func (r *ranked) verdict() Verdict {
 	b := &r.BackendView.Backend
 	return Verdict{
 		Backend: b.Name, Addr: b.Addr, Region: b.Region, Role: r.Role.String(), State: r.Verdict.String(),
-		CostMS: milliseconds(r.cost), InFlight: r.Gauge.InFlight.Load(), Healthy: r.class <= unseen,
+		CostMS: milliseconds(r.cost), InFlight: r.Gauge.InFlight.Load(), Healthy: r.class <= full,
 	}
 }
 
@@ -173,19 +197,53 @@ func (r *ranked) against() string {
 	case down:
 		return r.BackendView.Reason
 	case spared:
+		if r.Verdict != rib.Down {
+			return r.Ejected + ", but too many replicas of the shard look bad"
+		}
 		return r.BackendView.Reason + ", but they do of too many replicas of the shard"
+	case ejected:
+		return r.Ejected
 	case outdated:
 		return fmt.Sprintf("a primary of timeline %d, while the shard is on %d", r.Timeline, r.latest)
 	case lagging:
-		switch {
-		case r.Lag == rib.LagUnknown:
-			return "nobody knows how far it is behind"
-		case strays(r.BackendView, r.latest):
-			return fmt.Sprintf("still on timeline %d, while the shard is on %d", r.Timeline, r.latest)
-		}
-		return fmt.Sprintf("%.1f s behind, more than %.0f", r.Lag.Seconds(), lagBound.Seconds())
+		return r.late()
 	}
 	return ""
+}
+
+// late is how a replica is behind, in words.
+func (r *ranked) late() string {
+	switch p := r.policy; {
+	case strays(r.BackendView, r.latest):
+		return fmt.Sprintf("still on timeline %d, while the shard is on %d", r.Timeline, r.latest)
+	case p.MaxLag > 0 && r.Lag == rib.LagUnknown:
+		return "nobody knows how far it is behind"
+	case p.MaxLag > 0 && r.Lag > p.MaxLag:
+		return fmt.Sprintf("%.1f s behind, more than %g", r.Lag.Seconds(), p.MaxLag.Seconds())
+	case r.LagBytes == rib.LagBytesUnknown:
+		return "nobody knows how many bytes it is behind"
+	}
+	return fmt.Sprintf("%s behind, more than %s", inBytes(r.LagBytes), inBytes(r.policy.MaxLagBytes))
+}
+
+// inBytes writes a number of them for people.
+func inBytes(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	x, i := float64(n), 0
+	for ; x >= 1024 && i < len(units)-1; i++ {
+		x /= 1024
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", x), ".0") + " " + units[i]
+}
+
+// outranks tells whether the first is tried before a closer one, because its region is preferred.
+func (r *ranked) outranks(others []ranked) bool {
+	for i := range others {
+		if o := &others[i]; o.class == r.class && o.place > r.place && o.cost < r.cost {
+			return true
+		}
+	}
+	return false
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

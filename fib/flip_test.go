@@ -26,7 +26,7 @@ func TestFlipsAddUpToCompile(t *testing.T) {
 		for range 40 {
 			for range 1 + rnd.IntN(3) {
 				b := backend()
-				switch rnd.IntN(9) {
+				switch rnd.IntN(11) {
 				case 0:
 					w.announce(b, fmt.Sprintf("shard_%d", rnd.IntN(3)+1), "iad")
 				case 1:
@@ -43,6 +43,13 @@ func TestFlipsAddUpToCompile(t *testing.T) {
 						Backend: b, Observer: "me", Stamp: rib.Stamp{Incarnation: 1, Seq: w.seq}, State: rib.Up, Role: rib.Replica,
 						Timeline: 1 + uint32(rnd.IntN(2)), Lag: time.Duration(rnd.IntN(20)) * time.Second,
 					})
+				case 5:
+					w.Local().Try(map[string]rib.Trial{b: {Ejected: []string{"", "slow"}[rnd.IntN(2)], Held: uint8(rnd.IntN(91))}})
+				case 6:
+					w.Local().SetPolicy(&rib.Policy{
+						MaxLag:    time.Duration(rnd.IntN(20)) * time.Second,
+						Databases: map[string]rib.Preference{"app": {Regions: []string{"syd", "iad"}[:rnd.IntN(3)], Pinned: rnd.IntN(2) == 0}},
+					})
 				default:
 					w.observe(b, rib.State(int(rib.Up)+rnd.IntN(2)), rib.Role(1+rnd.IntN(2)))
 				}
@@ -58,8 +65,9 @@ func TestFlipsAddUpToCompile(t *testing.T) {
 				if !reflect.DeepEqual(got, want) {
 					r.Fatalf("%s: flips made %+v, not %+v", slot.Shard(), got, want)
 				}
-				for _, write := range []bool{false, true} {
-					if got, want := table.ExplainShard(slot.Shard(), write), fresh.ExplainShard(slot.Shard(), write); !reflect.DeepEqual(got, want) {
+				for i := range 4 {
+					database, write := []string{"", "app"}[i%2], i > 1
+					if got, want := table.ExplainShard(slot.Shard(), database, write), fresh.ExplainShard(slot.Shard(), database, write); !reflect.DeepEqual(got, want) {
 						r.Fatalf("%s is explained as %+v, not %+v", slot.Shard(), got, want)
 					}
 				}

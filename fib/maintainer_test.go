@@ -351,7 +351,7 @@ func TestLookupsDuringFlips(t *testing.T) {
 					return
 				}
 				if i%64 == 0 {
-					table.ExplainShard(o.Slot.Shard(), i%128 == 0)
+					table.ExplainShard(o.Slot.Shard(), "", i%128 == 0)
 				}
 			}
 		})

@@ -1,6 +1,7 @@
 package fib
 
 import (
+	"maps"
 	"math/bits"
 	"slices"
 	"sync/atomic"
@@ -22,8 +23,19 @@ type Slot struct {
 // Shard is the shard's name.
 func (s *Slot) Shard() string { return s.shard }
 
-// Candidates is the list to go by now; never nil.
+// Candidates is the list to go by now, for databases without a preference of their own; never nil.
 func (s *Slot) Candidates() *Candidates { return s.candidates.Load() }
+
+// For is the list to go by now for a database; never nil.
+func (s *Slot) For(database string) *Candidates {
+	c := s.candidates.Load()
+	if c.databases != nil {
+		if own := c.databases[database]; own != nil {
+			return own
+		}
+	}
+	return c
+}
 
 // Candidates are the backends of one shard in the order to try them. They are immutable.
 type Candidates struct {
@@ -43,6 +55,8 @@ type Candidates struct {
 	// Past names a backend that is up and still calls itself the primary, though another one was promoted after it; "": none.
 	// It gets nothing. An operator should stop it: whoever reaches it directly writes what will be lost.
 	Past string
+
+	databases map[string]*Candidates // of databases that prefer other regions; nil: none does
 }
 
 // NextHop is one way to a backend.
@@ -53,10 +67,20 @@ type NextHop struct {
 	Cost    time.Duration // the distance, and what a replica's lag adds to it
 	Reason  string        // why it stands in the list, in a few words; Explain has more
 	Healthy bool          // nothing known speaks against it. If not: it is tried because there is nothing better
+	Held    uint8         // percentage of its turns that it leaves to those as close, because it is back only now; 0: none
+	place   uint16        // of its region in the database's preference
+}
+
+// Closer tells whether h is to be tried before o, a backend of another shard, if either will do.
+func (h *NextHop) Closer(o *NextHop) bool {
+	if h.place != o.place {
+		return h.place < o.place
+	}
+	return h.Cost < o.Cost
 }
 
 // PickRead is the index in Reads of the backend to try first: of two of the near ones, chosen by rnd, the one with less in
-// flight. After it the caller tries the others in order. -1 if there are none.
+// flight, unless that is held back because it is back only now. After it the caller tries the others in order. -1 if there are none.
 func (c *Candidates) PickRead(rnd uint32) int {
 	n := uint32(c.ReadsNear)
 	if n < 2 {
@@ -68,6 +92,9 @@ func (c *Candidates) PickRead(rnd uint32) int {
 	_, before := bits.Sub32(second, first, 0) // without a branch: it would be mispredicted every second time
 	second += 1 - before
 	if c.Reads[second].Gauge.InFlight.Load() < c.Reads[first].Gauge.InFlight.Load() {
+		first, second = second, first
+	}
+	if held := uint32(c.Reads[first].Held); held != 0 && rnd*0x9e3779b1>>16*100>>16 < held { // the bits of rnd once more, mixed
 		return int(second)
 	}
 	return int(first)
@@ -76,7 +103,7 @@ func (c *Candidates) PickRead(rnd uint32) int {
 // equal tells whether two lists would route alike and say the same of it.
 func (c *Candidates) equal(o *Candidates) bool {
 	return c.ReadsNear == o.ReadsNear && c.WritesReason == o.WritesReason && c.SplitBrain == o.SplitBrain && c.Past == o.Past &&
-		sameHops(c.Reads, o.Reads) && sameHops(c.Writes, o.Writes) &&
+		sameHops(c.Reads, o.Reads) && sameHops(c.Writes, o.Writes) && maps.EqualFunc(c.databases, o.databases, (*Candidates).equal) &&
 		slices.EqualFunc(c.Down, o.Down, func(a, b *rib.Backend) bool { return *a == *b })
 }
 

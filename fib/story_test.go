@@ -3,6 +3,7 @@ package fib_test
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,12 +26,18 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories give now into 
 //	shard S ID                            the ledger records the shard with its system identifier
 //	own KEYSPACE METHOD TYPE FROM..TO=S … the ledger gives the ranges of a keyspace to shards
 //	backend B S R [id=N]                  this node announces a backend of shard S in region R (id: the shard's own)
-//	up B | down B  [by N] [primary|replica] [timeline=N] [lag=D]
+//	up B | down B  [by N] [primary|replica] [timeline=N] [lag=D] [bytes=N] [load=below|between|limit]
 //	                                      an observer (default: all nodes) says so; what is not said stays
 //	evidence B [why]                      this node itself cannot reach B; without why: it can again
-//	wait D                                time passes, and tombstones with it
 //	flight B N                            N statements of this node are in flight on B
-//	route read|write SHARD                asks where a statement goes
+//	reads B N in D                        B answers N reads of this node, each in D
+//	errors B N                            B answers N statements of this node with errors of the server
+//	wait D                                time passes: once a second this node judges how backends answer
+//	policy [lag=D] [bytes=N]              how far behind a replica may be; 0: no bound (first: lag=10s)
+//	prefer DATABASE R … [only]            a database's reads go to these regions first; only: and to no others
+//	observers B                           asks which nodes are to observe B
+//	verdict B                             asks what its observers say of B, and who can reach it
+//	route read|write SHARD [for DATABASE] asks where a statement goes
 //	route read|write KEYSPACE KEY
 func TestStories(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -96,16 +103,52 @@ type story struct {
 	t      *testing.T
 	table  *rib.Table
 	ledger rib.Ownership
+	policy rib.Policy
+	judge  *rib.Outliers
+	rtt    map[string]map[string]time.Duration
 	routes map[[2]string]rib.Route // the last by backend and observer
 	seq    uint64
 	now    time.Time
 }
 
 func newStory(t *testing.T, region string) *story {
-	return &story{
-		t: t, table: rib.NewTable(rib.Member{Name: "me", Region: region}),
+	s := &story{
+		t: t, table: rib.NewTable(rib.Member{Name: "me", Region: region}), policy: rib.Policy{MaxLag: 10 * time.Second},
+		judge: rib.NewOutliers(), rtt: map[string]map[string]time.Duration{region: {}},
 		routes: map[[2]string]rib.Route{}, now: time.Unix(1_700_000_000, 0),
 	}
+	s.policed(func(*rib.Policy) {})
+	return s
+}
+
+// policed puts another policy in force.
+func (s *story) policed(change func(*rib.Policy)) {
+	next := s.policy
+	next.Databases = maps.Clone(next.Databases)
+	change(&next)
+	s.policy = next
+	s.table.Local().SetPolicy(&next)
+}
+
+// pass lets time pass, a second at a time.
+func (s *story) pass(d time.Duration) {
+	rules := rib.OutlierRules{Errors: 5, Slowness: 4, Base: 30 * time.Second, Longest: 5 * time.Minute, WarmUp: 30 * time.Second}
+	for range d / time.Second {
+		s.now = s.now.Add(time.Second)
+		s.table.Local().Try(s.judge.Judge(s.table.Snapshot(), rules, s.now))
+	}
+	s.table.Health().Expire(s.now)
+}
+
+func (s *story) view(backend string) *rib.BackendView {
+	snapshot := s.table.Snapshot()
+	for i := range snapshot.Backends {
+		if snapshot.Backends[i].Backend.Name == backend {
+			return &snapshot.Backends[i]
+		}
+	}
+	s.t.Fatalf("nobody announces %s", backend)
+	return nil
 }
 
 func (s *story) command(line string, words []string) string {
@@ -127,6 +170,7 @@ func (s *story) command(line string, words []string) string {
 			s.now = s.now.Add(time.Second)
 			h.Distance(args[0], s.duration(args[1]), s.now)
 		}
+		s.rtt[s.table.Snapshot().Self.Region][args[0]] = s.duration(args[1])
 	case "shard":
 		s.record(func(o *rib.Ownership) {
 			o.Shards = append(slices.Clone(o.Shards), rib.Shard{Name: args[0], SystemID: s.number(args[1])})
@@ -147,14 +191,48 @@ func (s *story) command(line string, words []string) string {
 	case "evidence":
 		h.Evidence(args[0], len(args) > 1, strings.Join(args[1:], " "))
 	case "wait":
-		s.now = s.now.Add(s.duration(args[0]))
-		h.Expire(s.now)
+		s.pass(s.duration(args[0]))
 	case "flight":
-		for _, v := range s.table.Snapshot().Backends {
-			if v.Backend.Name == args[0] {
-				v.Gauge.InFlight.Store(int32(s.number(args[1])))
-			}
+		s.view(args[0]).Gauge.InFlight.Store(int32(s.number(args[1])))
+	case "reads":
+		for range s.number(args[1]) {
+			s.view(args[0]).Gauge.Read(s.duration(args[3]))
 		}
+	case "errors":
+		for range s.number(args[1]) {
+			s.view(args[0]).Gauge.Failed()
+		}
+	case "policy":
+		s.policed(func(p *rib.Policy) {
+			for _, word := range args {
+				switch name, value, _ := strings.Cut(word, "="); name {
+				case "lag":
+					p.MaxLag = s.duration(value)
+				case "bytes":
+					p.MaxLagBytes = int64(s.number(value))
+				default:
+					s.t.Fatalf("unknown word %q", word)
+				}
+			}
+		})
+	case "prefer":
+		s.policed(func(p *rib.Policy) {
+			regions := args[1:]
+			pinned := len(regions) > 0 && regions[len(regions)-1] == "only"
+			if pinned {
+				regions = regions[:len(regions)-1]
+			}
+			if p.Databases == nil {
+				p.Databases = map[string]rib.Preference{}
+			}
+			p.Databases[args[0]] = rib.Preference{Regions: regions, Pinned: pinned}
+		})
+	case "observers":
+		v, members := s.view(args[0]), s.table.Snapshot().Members
+		return line + "\n  " + strings.Join(rib.NewPlaces(members, s.rtt).Observers(&v.Backend, v.AuthorRegion), ", ") + "\n"
+	case "verdict":
+		v := s.view(args[0])
+		return fmt.Sprintf("%s\n  for all: %v, %s\n  reach: %v\n", line, v.Verdict, v.Reason, v.Reach())
 	case "route":
 		return line + "\n" + s.route(args)
 	default:
@@ -233,6 +311,18 @@ func (s *story) observe(state, backend string, words []string) {
 			change = func(r *rib.Route) { before(r); r.Role = rib.Replica }
 		case "timeline":
 			change = func(r *rib.Route) { before(r); r.Timeline = uint32(s.number(value)) }
+		case "bytes":
+			change = func(r *rib.Route) {
+				before(r)
+				if r.LagBytes = rib.LagBytesUnknown; value != "unknown" {
+					r.LagBytes = int64(s.number(value))
+				}
+			}
+		case "load":
+			change = func(r *rib.Route) {
+				before(r)
+				r.Load = map[string]rib.LoadClass{"below": rib.LoadBelow, "between": rib.LoadBetween, "limit": rib.LoadAtLimit}[value]
+			}
 		case "lag":
 			change = func(r *rib.Route) {
 				before(r)
@@ -264,7 +354,10 @@ func (s *story) route(args []string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	write := args[0] == "write"
+	write, database := args[0] == "write", ""
+	if n := len(args); args[n-2] == "for" {
+		database, args = args[n-1], args[:n-2]
+	}
 	var e fib.Explanation
 	var b strings.Builder
 	if len(args) > 2 {
@@ -284,7 +377,7 @@ func (s *story) route(args []string) string {
 		e = t.Explain(k, key, write)
 		fmt.Fprintf(&b, "  key %s lies in [%s) of %s since epoch %s\n", e.Key, e.Range, e.Shard, e.Epoch)
 	} else {
-		e = t.ExplainShard(args[1], write)
+		e = t.ExplainShard(args[1], database, write)
 	}
 	var order []string
 	for _, v := range e.Backends {
@@ -298,18 +391,18 @@ func (s *story) route(args []string) string {
 	if e.Problem != "" {
 		fmt.Fprintf(&b, "  problem: %s\n", e.Problem)
 	}
-	s.agrees(t, e, write, order)
+	s.agrees(t, e, database, write, order)
 	return b.String()
 }
 
 // agrees fails if an explanation is not what the candidate lists do.
-func (s *story) agrees(t *fib.Table, e fib.Explanation, write bool, order []string) {
+func (s *story) agrees(t *fib.Table, e fib.Explanation, database string, write bool, order []string) {
 	s.t.Helper()
 	slot := t.Slot(e.Shard)
 	if slot == nil {
 		return
 	}
-	c := slot.Candidates()
+	c := slot.For(database)
 	hops, near := c.Reads, c.ReadsNear
 	if write {
 		hops, near = c.Writes, len(c.Writes)

@@ -17,11 +17,12 @@ type Table struct {
 	byShard   map[string]*Slot
 
 	// owned by the goroutine that flips: what it knows of the last snapshot
-	grouped   uint64  // its BackendsChanged
-	distances uint64  // its DistancesChanged
-	places    []place // by backend
-	members   [][]int // by slot: its backends
-	stale     []bool  // by slot: its candidates are not those of the newest beliefs
+	grouped   uint64      // its BackendsChanged
+	distances uint64      // its DistancesChanged
+	policy    *rib.Policy // its own
+	places    []place     // by backend
+	members   [][]int     // by slot: its backends
+	stale     []bool      // by slot: its candidates are not those of the newest beliefs
 
 	// atomic
 	version atomic.Uint64 // of the newest snapshot that went into the table or its slots

@@ -184,7 +184,7 @@ func TestCompileIsPure(t *testing.T) {
 	a, b := compile(t, w), compile(t, w)
 	for _, write := range []bool{false, true} {
 		for _, s := range a.Slots() {
-			x, y := fmt.Sprint(a.ExplainShard(s.Shard(), write)), fmt.Sprint(b.ExplainShard(s.Shard(), write))
+			x, y := fmt.Sprint(a.ExplainShard(s.Shard(), "", write)), fmt.Sprint(b.ExplainShard(s.Shard(), "", write))
 			if x != y {
 				t.Errorf("%s\n%s", x, y)
 			}

@@ -40,7 +40,7 @@ const (
 
 	maxIncarnation = 1<<21 - 1 // three bytes as uvarint, so that an observation fits
 	maxSeq         = 1<<28 - 1
-	maxTimeline    = 1<<28 - 1
+	maxTimeline    = 1<<21 - 1
 )
 
 var (
@@ -69,7 +69,7 @@ func appendObservation(dst []byte, backend, observer id, r *rib.Route) []byte {
 	dst = append(dst, kindObservation, version)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(backend))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(observer))
-	dst = append(dst, byte(r.State)&3|byte(r.Role)&3<<2|byte(r.Load)&3<<4, packDuration(r.Latency), packDuration(r.Lag))
+	dst = append(dst, byte(r.State)&3|byte(r.Role)&3<<2|byte(r.Load)&3<<4, packDuration(r.Latency), packDuration(r.Lag), packSize(r.LagBytes))
 	dst = appendStamp(dst, r.Stamp)
 	return binary.AppendUvarint(dst, uint64(min(r.Timeline, maxTimeline)))
 }
@@ -82,6 +82,7 @@ func (d *decoder) observation() (o observation) {
 	o.route.Load = rib.LoadClass(flags >> 4 & 3)
 	o.route.Latency = unpackDuration(d.byte())
 	o.route.Lag = unpackDuration(d.byte())
+	o.route.LagBytes = unpackSize(d.byte())
 	o.route.Stamp = d.stamp()
 	o.route.Timeline = uint32(d.uvarint(maxTimeline))
 	if flags>>6 != 0 || o.route.Role > rib.Replica || o.route.Load > rib.LoadAtLimit || o.route.Latency < 0 {
@@ -94,6 +95,7 @@ func (d *decoder) observation() (o observation) {
 func quantize(r rib.Route) rib.Route {
 	r.Latency = unpackDuration(packDuration(max(r.Latency, 0)))
 	r.Lag = unpackDuration(packDuration(r.Lag))
+	r.LagBytes = unpackSize(packSize(r.LagBytes))
 	r.Timeline = min(r.Timeline, maxTimeline)
 	return r
 }
@@ -488,4 +490,28 @@ func unpackDuration(b byte) time.Duration {
 		return rib.LagUnknown
 	}
 	return time.Duration(math.Exp2(float64(b-1)/8) * float64(time.Microsecond))
+}
+
+// packSize keeps nine percent of precision in one byte: 0 is zero, 255 is rib.LagBytesUnknown (any negative), and in between the
+// logarithm of the bytes in quarters.
+func packSize(n int64) byte {
+	switch {
+	case n < 0:
+		return 255
+	case n == 0:
+		return 0
+	}
+	return byte(math.Round(4*math.Log2(float64(n)))) + 1
+}
+
+func unpackSize(b byte) int64 {
+	switch b {
+	case 0:
+		return 0
+	case 253, 254: // more than there is
+		return math.MaxInt64
+	case 255:
+		return rib.LagBytesUnknown
+	}
+	return int64(math.Round(math.Exp2(float64(b-1) / 4)))
 }

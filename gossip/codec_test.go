@@ -33,10 +33,30 @@ func TestDurationsSurviveTheirByte(t *testing.T) {
 	}
 }
 
+func TestSizesSurviveTheirByte(t *testing.T) {
+	for _, n := range []int64{0, 1, 17, 1 << 10, 300 << 20, 7 << 40, math.MaxInt64} {
+		got := unpackSize(packSize(n))
+		if off := math.Abs(float64(got) - float64(n)); off > 0.1*float64(n) && n > 8 {
+			t.Errorf("%d came back as %d", n, got)
+		}
+		if again := unpackSize(packSize(got)); again != got {
+			t.Errorf("%d came back as %d the second time", got, again)
+		}
+	}
+	if got := unpackSize(packSize(rib.LagBytesUnknown)); got != rib.LagBytesUnknown {
+		t.Errorf("unknown came back as %d", got)
+	}
+	for b := range 256 { // whatever a peer sends is a size, or unknown
+		if got := unpackSize(byte(b)); got < rib.LagBytesUnknown || b < 255 && got < 0 {
+			t.Errorf("byte %d is %d", b, got)
+		}
+	}
+}
+
 func TestObservationFitsIn32Bytes(t *testing.T) {
 	r := rib.Route{
 		State: rib.Withdrawn, Role: rib.Replica, Load: rib.LoadAtLimit, Timeline: maxTimeline,
-		Latency: time.Second, Lag: rib.LagUnknown, Stamp: rib.Stamp{Incarnation: maxIncarnation, Seq: maxSeq},
+		Latency: time.Second, Lag: rib.LagUnknown, LagBytes: 5 << 30, Stamp: rib.Stamp{Incarnation: maxIncarnation, Seq: maxSeq},
 	}
 	b := appendObservation(nil, math.MaxUint64, math.MaxUint64, &r)
 	if len(b) > maxObservation {
@@ -44,8 +64,8 @@ func TestObservationFitsIn32Bytes(t *testing.T) {
 	}
 	r.Stamp, r.Timeline = rib.Stamp{Incarnation: 3, Seq: 1000}, 2
 	b = appendObservation(nil, 1, 2, &r)
-	if len(b) != 25 {
-		t.Errorf("a usual observation takes %d bytes, want 25", len(b))
+	if len(b) != 26 {
+		t.Errorf("a usual observation takes %d bytes, want 26", len(b))
 	}
 	d := decoder{buf: b[2:]}
 	got := d.observation()

@@ -13,6 +13,7 @@ const (
 	largeSteps = 4               // steps of packDuration (41 %) that make a change of lag or latency worth telling
 	largeLag   = 500 * time.Millisecond
 	largeDelay = 2 * time.Millisecond
+	largeBytes = 1 << 20
 )
 
 // own is this node's own word. It is guarded by Speaker.mu but for the atomics.
@@ -105,7 +106,7 @@ func (s *Speaker) Observe(r rib.Route) {
 // worthTelling decides about a change that is no flip. It needs mu.
 func (s *Speaker) worthTelling(old *told, r *rib.Route, now time.Time) bool {
 	was := &old.route
-	differs := was.Load != r.Load || (was.Lag < 0) != (r.Lag < 0) ||
+	differs := was.Load != r.Load || largeSize(was.LagBytes, r.LagBytes) || (was.Lag < 0) != (r.Lag < 0) ||
 		large(was.Lag, r.Lag, largeLag) || large(was.Latency, r.Latency, largeDelay)
 	if !differs {
 		return false
@@ -127,6 +128,15 @@ func large(a, b, least time.Duration) bool {
 	}
 	steps := int(packDuration(a)) - int(packDuration(b))
 	return steps >= largeSteps || steps <= -largeSteps
+}
+
+// largeSize is the same for lags in bytes: twice as many, or half, and a MiB at least; or known and unknown.
+func largeSize(a, b int64) bool {
+	if a < 0 || b < 0 {
+		return (a < 0) != (b < 0)
+	}
+	more, less := max(a, b), min(a, b)
+	return more-less >= largeBytes && more/2 >= less
 }
 
 // SetEpoch tells the cluster the epoch that this node's ledger has reached, at once if nobody was known to have it.

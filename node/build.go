@@ -27,6 +27,7 @@ func (n *Node) openTables(context.Context) error {
 		self.Incarnation = n.word.Incarnation
 	}
 	n.table = rib.NewTable(self)
+	n.table.Local().SetPolicy(n.cfg().readPolicy())
 	n.recallBeliefs()
 	n.fib = new(fib.Handle)
 	n.compiler = fib.NewMaintainer(n.table, n.fib, n.log.With("part", "fib"))

@@ -26,6 +26,7 @@ type Config struct {
 	TLS            TLS        `toml:"tls" live:"yes" comment:"TLS towards Postgres clients. The files are read again when they change, at most once a second."`
 	BackendTLS     BackendTLS `toml:"backend_tls" live:"yes" comment:"TLS towards all backends: statements, cancel requests, probes and checks alike."`
 	Pool           Pool       `toml:"pool" live:"yes" comment:"Connections to each backend."`
+	Reads          Reads      `toml:"reads" live:"yes" comment:"Which backends reads go to. What an observer of a backend finds (load) is told to all nodes; the rest is this node's own."`
 	KeepAlive      KeepAlive  `toml:"keepalive" live:"yes" comment:"TCP keepalive towards clients and backends, of connections made from now on."`
 	Limits         Limits     `toml:"limits" live:"yes" comment:"Bounds on what clients may ask for."`
 	Console        Console    `toml:"console" live:"yes" comment:"The admin database: psql with the database rangefinder."`
@@ -69,6 +70,9 @@ type Listing struct {
 	Name     string `toml:"name" comment:"As clients and shards name it."`
 	Shard    string `toml:"shard" comment:"Where tables that no keyspace names live. Empty: such tables cannot be used."`
 	PoolMode string `toml:"pool_mode" comment:"transaction: server connections are shared from one transaction to the next. session: a client keeps its connection, to a primary, from the first use to its end; on one shard only. Empty: transaction."`
+
+	Regions []string `toml:"regions" comment:"Regions that its reads go to first, in this order, before all others. Empty: the closest by measured distance."`
+	Pinned  bool     `toml:"pinned" comment:"true: its reads go to no other region than those of regions, even if nothing is left there. false: to the others when nothing better is left. Writes go to the primary, wherever it is."`
 
 	StatementTimeout         *Duration `toml:"statement_timeout" comment:"Instead of limits.statement_timeout. 0s: none. Not given: as there."`
 	IdleTimeout              *Duration `toml:"idle_timeout" comment:"Instead of limits.idle_timeout. 0s: none. Not given: as there."`
@@ -159,6 +163,19 @@ type Pool struct {
 	Min      int      `toml:"min" comment:"Connections kept ready for each user and database that has sessions, at each backend they have used; two a second are made. 0: none."`
 }
 
+// Reads says which backends reads go to.
+type Reads struct {
+	MaxLag      Duration `toml:"max_lag" comment:"A replica that is further behind its primary than this, or of which nobody knows, serves no reads. 0s: no bound."`
+	MaxLagBytes Size     `toml:"max_lag_bytes" comment:"The same for what it has still to replay, in bytes of WAL. 0B: no bound."`
+	LoadSoft    int      `toml:"load_soft" comment:"Percentage of a backend's connections in use (max_connections without the reserved ones) from which on others as close are asked first. 0: never."`
+	LoadHard    int      `toml:"load_hard" comment:"The same, from which on it is asked only when nothing else is left in any region. 0: never."`
+	EjectErrors int      `toml:"eject_errors" comment:"A backend that in ten seconds answers this node with so many errors of the server (lost connections, no memory, no disk), spread over three of them and half of its answers, gets no reads for eject_time. 0: never."`
+	EjectSlow   int      `toml:"eject_slow" comment:"The same for one whose reads take so many times longer than those of the shard's other backends, the way there not counted, and 10ms more at least. 0: never."`
+	EjectTime   Duration `toml:"eject_time" comment:"How long the first ejection lasts; the second one twice as long, and so on. As long without another one forgets one. Never more than half of a shard's replicas are left out. 0s: nothing is ejected."`
+	EjectMax    Duration `toml:"eject_max" comment:"The longest that an ejection lasts. 0s: no bound."`
+	WarmUp      Duration `toml:"warm_up" comment:"How long a backend that was down or ejected takes to get its full share of the reads among those as close. 0s: it gets it at once."`
+}
+
 // KeepAlive is TCP's own question whether the other side is still there.
 type KeepAlive struct {
 	Idle     Duration `toml:"idle" comment:"It is asked when nothing was heard for this long. 0s: never."`
@@ -208,7 +225,11 @@ func Defaults() Config {
 		TLS:          TLS{MinVersion: "1.2"},
 		BackendTLS:   BackendTLS{Mode: "disable"},
 		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}, Connect: Duration{5 * time.Second}, Lifetime: Duration{time.Hour}, Prepared: 1000},
-		KeepAlive:    KeepAlive{Idle: Duration{time.Minute}, Interval: Duration{10 * time.Second}},
-		Limits:       Limits{Clients: 10000, Handshakes: 1000, StartupTimeout: Duration{10 * time.Second}, Frame: Size{64 << 20}},
+		Reads: Reads{
+			MaxLag: Duration{10 * time.Second}, LoadSoft: 80, LoadHard: 95, EjectErrors: 5, EjectSlow: 4,
+			EjectTime: Duration{30 * time.Second}, EjectMax: Duration{5 * time.Minute}, WarmUp: Duration{30 * time.Second},
+		},
+		KeepAlive: KeepAlive{Idle: Duration{time.Minute}, Interval: Duration{10 * time.Second}},
+		Limits:    Limits{Clients: 10000, Handshakes: 1000, StartupTimeout: Duration{10 * time.Second}, Frame: Size{64 << 20}},
 	}
 }

@@ -187,6 +187,15 @@ func (c *checker) clients(cfg *Config) {
 		if d.Shard != "" {
 			c.name(key+".shard", d.Shard)
 		}
+		for j, region := range d.Regions {
+			at := fmt.Sprintf("%s.regions[%d]", key, j)
+			if c.name(at, region); slices.Contains(d.Regions[:j], region) {
+				c.fail(at, fmt.Sprintf("%s.regions: %q is there twice", key, region), "")
+			}
+		}
+		if d.Pinned && len(d.Regions) == 0 {
+			c.fail(key+".pinned", key+".pinned: to which regions?", `name them: regions = ["fra"]`)
+		}
 		if d.PoolMode != "" {
 			c.oneOf(key+".pool_mode", d.PoolMode, poolTransaction, poolSession)
 		}
@@ -292,6 +301,24 @@ func (c *checker) numbers(cfg *Config) {
 	}
 	if cfg.Pool.Prepared != 0 {
 		atLeast("pool.prepared", cfg.Pool.Prepared, pool.MinPrepared)
+	}
+	for _, d := range []struct {
+		key string
+		n   int
+	}{{"reads.load_soft", cfg.Reads.LoadSoft}, {"reads.load_hard", cfg.Reads.LoadHard}} {
+		if d.n < 0 || d.n > 100 {
+			c.fail(d.key, fmt.Sprintf("%s must be between 0 and 100 percent, not %d", d.key, d.n), "")
+		}
+	}
+	if soft, hard := cfg.Reads.LoadSoft, cfg.Reads.LoadHard; hard > 0 && soft > hard {
+		c.fail("reads.load_soft", fmt.Sprintf("reads.load_soft is %d, and reads.load_hard only %d", soft, hard), "")
+	}
+	atLeast("reads.eject_errors", cfg.Reads.EjectErrors, 0)
+	if cfg.Reads.EjectSlow != 0 {
+		atLeast("reads.eject_slow", cfg.Reads.EjectSlow, 2)
+	}
+	if first, longest := cfg.Reads.EjectTime.Duration, cfg.Reads.EjectMax.Duration; longest > 0 && first > longest {
+		c.fail("reads.eject_max", fmt.Sprintf("reads.eject_max is %v, and reads.eject_time %v", longest, first), "")
 	}
 	atLeast("limits.clients", cfg.Limits.Clients, 0)
 	atLeast("limits.user_clients", cfg.Limits.UserClients, 0)

@@ -171,6 +171,21 @@ func TestMistakesAreNamed(t *testing.T) {
 			"F:4:1: pool.min is 3, and pool.size only 2\n" +
 				"F:6:1: keepalive.idle must be whole seconds: TCP counts in them\n" +
 				"F:7:1: keepalive.interval must be more than 0s"},
+		{"reads", goodConfig + "[reads]\nmax_lag = \"10\"\nmax_lag_bytes = \"1MB\"",
+			"F:22:11: reads.max_lag: \"10\" has no unit: write \"10s\" or \"10ms\"\n" +
+				"F:23:17: reads.max_lag_bytes: \"1MB\" is not a size: write a whole number with a unit, for example \"64KiB\", \"16MiB\" or \"1GiB\""},
+		{"limits of load and ejections", goodConfig + "[reads]\nload_soft = 90\nload_hard = 80\neject_errors = -1\neject_slow = 1\neject_time = \"1m\"\neject_max = \"30s\"",
+			"F:22:1: reads.load_soft is 90, and reads.load_hard only 80\n" +
+				"F:24:1: reads.eject_errors must be at least 0, not -1\n" +
+				"F:25:1: reads.eject_slow must be at least 2, not 1\n" +
+				"F:27:1: reads.eject_max is 30s, and reads.eject_time 1m0s"},
+		{"percentages", goodConfig + "[reads]\nload_soft = -1\nload_hard = 101",
+			"F:22:1: reads.load_soft must be between 0 and 100 percent, not -1\n" +
+				"F:23:1: reads.load_hard must be between 0 and 100 percent, not 101"},
+		{"regions of a database", goodConfig + "[[databases]]\nname = \"y\"\nregions = [\"fra\", \"a b\", \"fra\"]\n[[databases]]\nname = \"z\"\npinned = true",
+			"F:23:1: databases[1].regions[1]: \"a b\" is not a name; use up to 64 letters, digits, '-', '_' and '.'\n" +
+				"F:23:1: databases[1].regions: \"fra\" is there twice\n" +
+				"F:26:1: databases[2].pinned: to which regions?; name them: regions = [\"fra\"]"},
 		{"lab", "region = \"fra\"\n[[lab]]\nnet = \"127.0.2\"\nrtt = \"1h\"",
 			"F:3:1: lab[0].net: \"127.0.2\" is not a network; write one as 127.0.2.0/24\n" +
 				"F:4:1: lab[0].rtt must be more than 0s and at most 10s"},

@@ -23,6 +23,7 @@ type metrics struct {
 	failover prometheus.Counter
 	limited  *prometheus.CounterVec
 	lookups  *prometheus.CounterVec
+	ejected  *prometheus.CounterVec
 }
 
 // gauges is what a scrape reads of a node that runs.
@@ -55,13 +56,14 @@ func newMetrics(read func() gauges) *metrics {
 	for _, kind := range wire.Refusals() {
 		m.limited.WithLabelValues(string(kind)) // shown from the start, as 0
 	}
+	m.ejected = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_backend_ejections_total", Help: "Times that a backend got no reads from this node for a while, because of how it answered."}, []string{"backend"})
 	m.lookups = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_user_lookups_total", Help: "Questions to backends about users who are not listed, by what came of them."}, []string{"outcome"})
 	for _, outcome := range []string{lookupFound, lookupUnknown, lookupFailed} {
 		m.lookups.WithLabelValues(outcome) // shown from the start, as 0
 	}
 	statements := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_statements_total", Help: "Statements sent to backends, by what they may do."}, []string{"intent"})
 	m.reads, m.writes = statements.WithLabelValues("read"), statements.WithLabelValues("write")
-	m.registry.MustRegister(m.latency, statements, m.refused, m.errors, m.failover, m.limited, m.lookups, newNodeCollector(read),
+	m.registry.MustRegister(m.latency, statements, m.refused, m.errors, m.failover, m.limited, m.lookups, m.ejected, newNodeCollector(read),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -92,6 +94,9 @@ func (m *metrics) Failover(string) { m.failover.Inc() }
 
 // Limited counts a client or statement that met a limit.
 func (m *metrics) Limited(kind wire.Refusal) { m.limited.WithLabelValues(string(kind)).Inc() }
+
+// Ejected counts an ejection of a backend.
+func (m *metrics) Ejected(backend string) { m.ejected.WithLabelValues(backend).Inc() }
 
 // What comes of a question about a user.
 const (

@@ -36,6 +36,7 @@ func (n *Node) hand(old, next *setup) {
 	n.setup.Store(next) // secrets, TLS, admin, drain_timeout, watchdog_timeout: looked up here when they are needed
 	n.level.Set(levelOf(next.cfg.Log))
 	n.pools.SetLimits(next.cfg.poolLimits())
+	n.table.Local().SetPolicy(next.cfg.readPolicy())
 	n.setPolicy(next.policy)
 	n.server.Reload(n.serverLive(next))
 	if !reflect.DeepEqual(old.cfg.HBA, next.cfg.HBA) {

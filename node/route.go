@@ -66,14 +66,14 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 		a.Error = statementError(plan.Err)
 		return a
 	case sqlkey.Unsharded:
-		e = table.ExplainShard(plan.Shard, write)
+		e = table.ExplainShard(plan.Shard, q.Database, write)
 	case sqlkey.Any:
 		slot := wire.AnySlot(table, catalog, q.Database, plan.Catalogs, write)
 		if slot == nil {
 			a.Error = &StatementError{Code: pg.CodeCannotConnectNow, Message: "no shard is known yet", Hint: "See which backends nodes have announced: rangefinder status."}
 			return a
 		}
-		e = table.ExplainShard(slot.Shard(), write)
+		e = table.ExplainShard(slot.Shard(), q.Database, write)
 	case sqlkey.Keyed:
 		keyspace := table.Ownership().Keyspace(plan.Keyspace)
 		if keyspace == nil {

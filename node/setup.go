@@ -73,6 +73,7 @@ func (s *setup) probes() probe.Settings {
 	out := probe.Settings{
 		User: p.User, Password: s.secrets.Probe.Reveal(), Database: p.Database,
 		Interval: p.Interval.Duration, Timeout: p.Timeout.Duration, Fall: p.Fall, Rise: p.Rise,
+		Soft: s.cfg.Reads.LoadSoft, Hard: s.cfg.Reads.LoadHard,
 	}
 	for _, b := range s.cfg.Backends {
 		region := b.Region

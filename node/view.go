@@ -139,7 +139,7 @@ func backendView(b *rib.BackendView) BackendView {
 		SystemID: strconv.FormatUint(b.Backend.SystemID, 10), Role: b.Role.String(), Timeline: b.Timeline,
 		ForAll: b.Verdict.String(), ForUs: rib.Down.String(), Reason: b.Reason, Evidence: b.Evidence, Refused: b.Refused,
 		Reach: b.Reach().String(), WhyUnreached: b.WhyUnreached(),
-		LagMS: ms(b.Lag), LatencyMS: ms(b.Latency), InFlight: b.Gauge.InFlight.Load(), Routes: []RouteView{},
+		LagMS: ms(b.Lag), LagBytes: b.LagBytes, LatencyMS: ms(b.Latency), Load: b.Load.String(), Ejected: b.Ejected, Held: int(b.Held), InFlight: b.Gauge.InFlight.Load(), Routes: []RouteView{},
 	}
 	if usable(b) {
 		v.ForUs = rib.Up.String()
@@ -147,7 +147,7 @@ func backendView(b *rib.BackendView) BackendView {
 	for _, r := range b.Routes {
 		v.Routes = append(v.Routes, RouteView{
 			Observer: r.Observer, State: r.State.String(), Role: r.Role.String(), Timeline: r.Timeline,
-			LatencyMS: ms(r.Latency), LagMS: ms(r.Lag), Load: r.Load.String(),
+			LatencyMS: ms(r.Latency), LagMS: ms(r.Lag), LagBytes: r.LagBytes, Load: r.Load.String(),
 			Stamp: strconv.FormatUint(uint64(r.Stamp.Incarnation), 10) + "." + strconv.FormatUint(r.Stamp.Seq, 10),
 		})
 	}
@@ -322,7 +322,7 @@ func (n *Node) FIB() any {
 	stats := n.compiler.Stats()
 	d := dump{Version: t.Version(), Epoch: t.Ownership().Epoch.String(), Alarm: n.compiler.Alarm(), Compiles: stats.Compiles, Flips: stats.Flips, Keyspaces: n.Keyspaces(), Shards: []shard{}}
 	for _, slot := range t.Slots() {
-		d.Shards = append(d.Shards, shard{slot.Shard(), t.ExplainShard(slot.Shard(), false), t.ExplainShard(slot.Shard(), true)})
+		d.Shards = append(d.Shards, shard{slot.Shard(), t.ExplainShard(slot.Shard(), "", false), t.ExplainShard(slot.Shard(), "", true)})
 	}
 	return d
 }

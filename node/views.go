@@ -82,6 +82,10 @@ type BackendView struct {
 	Reach     string      `json:"reach"`      // by whom: all, not from here, not by its observers, nobody, unknown
 	Refused   string      `json:"refused"`    // why it may not be the shard's at all; "" if it may
 	LagMS     float64     `json:"lag_ms"`     // -1: unknown
+	LagBytes  int64       `json:"lag_bytes"`  // -1: unknown
+	Load      string      `json:"load"`       // below, between or at limit: the highest that an observer saw
+	Ejected   string      `json:"ejected"`    // why it gets no reads of this node's for a while; "" if it does
+	Held      int         `json:"held"`       // percentage of its turns that it leaves to others while it warms up
 	LatencyMS float64     `json:"latency_ms"` // of the probe, at the observer nearest to it
 	Timeline  uint32      `json:"timeline"`
 	InFlight  int32       `json:"in_flight"` // statements of this node that run on it now
@@ -97,7 +101,8 @@ type RouteView struct {
 	Role      string  `json:"role"`
 	Timeline  uint32  `json:"timeline"`
 	LatencyMS float64 `json:"latency_ms"`
-	LagMS     float64 `json:"lag_ms"` // -1: unknown
+	LagMS     float64 `json:"lag_ms"`    // -1: unknown
+	LagBytes  int64   `json:"lag_bytes"` // -1: unknown
 	Load      string  `json:"load"`
 	Stamp     string  `json:"stamp"` // incarnation.seq
 }

@@ -82,6 +82,7 @@ type Route struct {
 	Timeline uint32        // PostgreSQL's timeline, 0 if unknown
 	Latency  time.Duration // of the observer's probe, smoothed
 	Lag      time.Duration // a replica's replay lag; 0 on a primary; LagUnknown
+	LagBytes int64         // WAL that a replica has still to replay; 0 on a primary; LagBytesUnknown
 	Load     LoadClass
 }
 

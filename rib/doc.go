@@ -3,7 +3,8 @@
 // It has two halves with one writer each. Health (which backends exist, what each observer says of them, how far each
 // region is) is written by gossip alone; ownership (which shard owns which range of keys) by the Raft FSM alone. So gossip
 // can change which copy of a shard is used, never which shard. Both halves only ever merge: the order, the number and the
-// loss of messages do not change where the table ends up.
+// loss of messages do not change where the table ends up. Beside them stands what is this node's own (Local): how its operator wants
+// backends to be chosen, and what it makes of how they answer (Outliers).
 //
 // It also owns what a key is: the only place that knows key types, their encodings and the methods that map a value to a
 // position. It knows neither memberlist nor Raft nor PostgreSQL's protocol, and imports the standard library alone, so that

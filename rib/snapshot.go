@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -12,6 +11,7 @@ import (
 type Snapshot struct {
 	Version   uint64 // grows with each change of the table
 	Self      Member
+	Policy    *Policy       // never nil
 	Ownership *Ownership    // never nil
 	Members   []Member      // live ones and self, sorted by name
 	Backends  []BackendView // announced and not withdrawn, sorted by name
@@ -33,6 +33,7 @@ type BackendView struct {
 	Role     Role    // as the latest timeline has it; the last known one if no observer is left
 	Timeline uint32
 	Lag      time.Duration // the longest that a live observer saw; LagUnknown if none could tell
+	LagBytes int64         // the most that a live observer saw; LagBytesUnknown if none could tell
 	Latency  time.Duration // the shortest of the observers' probes
 	Load     LoadClass     // the highest
 	Reason   string        // of the verdict: "2 of 3 observers say down"
@@ -41,6 +42,7 @@ type BackendView struct {
 	Refused  string        // why it may not serve its shard, whatever its health; "" is nothing
 	Gauge    *Gauge
 
+	Trial               // what this node makes of its answers
 	AuthorRegion string // where the author stands; "" if it is gone
 
 	Changed uint64 // Version of the first snapshot since which all of the above has been as it is
@@ -49,8 +51,8 @@ type BackendView struct {
 // same tells whether two views of one backend say the same; Changed does not count.
 func (v *BackendView) same(o *BackendView) bool {
 	return v.Backend == o.Backend && v.Author == o.Author && v.AuthorRegion == o.AuthorRegion && v.Verdict == o.Verdict && v.Role == o.Role &&
-		v.Timeline == o.Timeline && v.Lag == o.Lag && v.Latency == o.Latency && v.Load == o.Load && v.Reason == o.Reason && v.Evidence == o.Evidence && v.Conflict == o.Conflict &&
-		v.Refused == o.Refused && v.Gauge == o.Gauge && slices.Equal(v.Routes, o.Routes)
+		v.Timeline == o.Timeline && v.Lag == o.Lag && v.LagBytes == o.LagBytes && v.Latency == o.Latency && v.Load == o.Load && v.Reason == o.Reason && v.Evidence == o.Evidence && v.Conflict == o.Conflict &&
+		v.Refused == o.Refused && v.Gauge == o.Gauge && v.Trial == o.Trial && slices.Equal(v.Routes, o.Routes)
 }
 
 // since notes what has changed since the snapshot before; nil: everything has. So who goes by a snapshot need not compare
@@ -86,9 +88,6 @@ func (s *Snapshot) since(before *Snapshot) {
 
 // Down reports whether the backend is down for this node: by the observers' verdict, or by its own evidence.
 func (v *BackendView) Down() bool { return v.Evidence != "" || v.Verdict == Down }
-
-// Gauge counts what this node has in flight on one backend. There is one per backend name for the table's life.
-type Gauge struct{ InFlight atomic.Int32 }
 
 // refusal is why the ledger does not let b be a backend of its shard. Gossip announces backends, and only this comparison
 // stands between a wrong announcement and another shard's rows: what is not known to be right is refused.

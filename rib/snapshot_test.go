@@ -20,6 +20,8 @@ func TestViewsAreComparedInEveryField(t *testing.T) {
 			b.Routes = []Route{{Latency: 1}}
 		case "Backend":
 			b.Backend.SystemID = 1
+		case "Trial":
+			b.Held = 1
 		case "Gauge":
 			b.Gauge = new(Gauge)
 		default:

@@ -5,12 +5,13 @@ import (
 	"sync/atomic"
 )
 
-// Table is everything this node believes. Both halves and the snapshots are safe for concurrent use; none of them is on
+// Table is everything this node believes, and what it wants. Both halves, the local part and the snapshots are safe for concurrent use; none of them is on
 // the path of a statement, which reads the table compiled from a snapshot instead.
 type Table struct {
 	// constant
 	health  *Health
 	owners  *Owners
+	local   *Local
 	changed chan struct{}
 
 	// atomic
@@ -26,6 +27,7 @@ func NewTable(self Member) *Table {
 	t := &Table{changed: make(chan struct{}, 1)}
 	t.owners = newOwners(t.touch)
 	t.health = newHealth(self, t.touch)
+	t.local = &Local{touch: t.touch, policy: new(Policy)}
 	return t
 }
 
@@ -34,6 +36,9 @@ func (t *Table) Health() *Health { return t.health }
 
 // Owners is the ledger's half: the Raft FSM and followers' pulls write it, nobody else.
 func (t *Table) Owners() *Owners { return t.owners }
+
+// Local is the part that this node decides for itself.
+func (t *Table) Local() *Local { return t.local }
 
 // Changed receives after any change to either half. Changes coalesce, so it is for one consumer: who takes the signal
 // takes a Snapshot, which holds them all.
@@ -69,6 +74,7 @@ func (t *Table) Snapshot() *Snapshot {
 		b := &s.Backends[i]
 		b.Refused = refusal(shards, &b.Backend)
 	}
+	t.local.fill(s)
 	s.since(t.snapshot.Load())
 	t.snapshot.Store(s)
 	return s

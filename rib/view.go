@@ -48,7 +48,7 @@ func (h *Health) view(name string, b *backend) (v BackendView, ok bool) {
 	}
 	v = BackendView{
 		Backend: identity.Backend, Author: identity.Observer, AuthorRegion: h.members[identity.Observer].Region,
-		Evidence: b.evidence, Gauge: b.gauge, Lag: LagUnknown,
+		Evidence: b.evidence, Gauge: b.gauge, Lag: LagUnknown, LagBytes: LagBytesUnknown,
 	}
 	v.Backend.Name = name
 	up, down := 0, 0
@@ -67,6 +67,7 @@ func (h *Health) view(name string, b *backend) (v BackendView, ok bool) {
 			v.Latency = r.Latency
 		}
 		v.Lag = max(v.Lag, r.Lag) // LagUnknown is below all others
+		v.LagBytes = max(v.LagBytes, r.LagBytes)
 		v.Load = max(v.Load, r.Load)
 	}
 	switch n := up + down; {

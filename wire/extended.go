@@ -282,7 +282,7 @@ func (c *core) anyOf(id rib.KeyspaceID) *fib.Slot {
 		if s == nil {
 			continue
 		}
-		if reads := s.Candidates().Reads; len(reads) > 0 && reads[0].Healthy {
+		if reads := s.For(c.db).Reads; len(reads) > 0 && reads[0].Healthy {
 			return s
 		}
 		if fallback == nil {

@@ -45,7 +45,7 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 		return nil, noShard(id.Database)
 	}
 	var last error
-	hops := slot.Candidates().Reads
+	hops := slot.For(id.Database).Reads
 	end := time.Now().Add(l.StartupTimeout)
 	for i := range hops {
 		// A backend that does not answer at all must leave time for the others.

@@ -34,11 +34,11 @@ func (c *core) serverLost(err error) {
 	if c.fatal == nil && len(c.parting) > 0 {
 		c.fatal, _ = pg.DecodeError(c.parting[pg.HeaderSize:])
 	}
-	if c.fatal == nil {
-		c.env.metrics.BackendError(c.srv.Backend.Name, pg.CodeConnectionFailure)
-	} else {
-		c.env.metrics.BackendError(c.srv.Backend.Name, c.fatal.Code)
+	code := pg.CodeConnectionFailure
+	if c.fatal != nil {
+		code = c.fatal.Code
 	}
+	c.backendError(code)
 	name := c.srv.Backend.Name
 	idle := !c.waiting() && !c.copyIn && !c.serverOpen && len(c.toServer) == 0
 	midFrame := c.passing > 0 && !c.passHide
@@ -113,6 +113,15 @@ func (c *core) serverLost(err error) {
 	c.undoNames()
 	c.out = pg.AppendError(c.out, e)
 	c.ready()
+}
+
+// backendError counts an error that the backend answered with or was lost with. Those that are about the server and not about the
+// statement speak against it.
+func (c *core) backendError(code string) {
+	c.env.metrics.BackendError(c.srv.Backend.Name, code)
+	if c.srvHop != nil && pg.OfServer(code) {
+		c.srvHop.Gauge.Failed()
+	}
 }
 
 // committing reports whether the request in hand was to end its transaction block.

@@ -394,7 +394,7 @@ func (c *core) serverError(frame, body []byte) error {
 	c.failChannels()
 	c.lastTag = append(c.lastTag[:0], "ROLLBACK"...)
 	if h.fail == nil {
-		c.env.metrics.BackendError(c.srv.Backend.Name, e.Code)
+		c.backendError(e.Code)
 	}
 	switch {
 	case h.fail != nil && !h.quiet:

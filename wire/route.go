@@ -3,7 +3,6 @@ package wire
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"rangefinder/fib"
 	"rangefinder/wire/pg"
@@ -151,7 +150,7 @@ func (c *core) dispatch(n need) {
 		c.fail(noShard(c.db))
 		return
 	}
-	cand := slot.Candidates()
+	cand := slot.For(c.db)
 	c.hops, c.first = cand.Reads, 0
 	if n.write {
 		c.hops = cand.Writes
@@ -199,26 +198,26 @@ func (c *core) anySlot(n need) *fib.Slot {
 func AnySlot(table *fib.Table, catalog *sqlkey.Catalog, database string, catalogs, write bool) *fib.Slot {
 	if catalogs || write {
 		// Reads of the catalogs do without the usual shard when nothing of it is known, as after a restart all alone.
-		if s := table.Slot(catalog.CatalogShard(database)); s != nil && (write || len(s.Candidates().Reads) > 0) {
+		if s := table.Slot(catalog.CatalogShard(database)); s != nil && (write || len(s.For(database).Reads) > 0) {
 			return s
 		}
 	}
 	var best *fib.Slot
-	var cost time.Duration
+	var first *fib.NextHop
 	for _, shard := range catalog.Shards(database) {
 		s := table.Slot(shard)
 		if s == nil {
 			continue
 		}
-		hops := s.Candidates().Reads
+		hops := s.For(database).Reads
 		if write {
-			hops = s.Candidates().Writes
+			hops = s.For(database).Writes
 		}
 		if len(hops) == 0 || best != nil && !hops[0].Healthy {
 			continue
 		}
-		if best == nil || hops[0].Cost < cost {
-			best, cost = s, hops[0].Cost
+		if best == nil || hops[0].Closer(first) {
+			best, first = s, &hops[0]
 		}
 	}
 	return best
@@ -313,8 +312,11 @@ func (c *core) refusal(err error) *pg.Error {
 
 // returned tells that the server connection was given back or closed.
 func (c *core) returned() {
-	if c.srvHop != nil {
-		c.srvHop.Gauge.InFlight.Add(-1)
+	if hop := c.srvHop; hop != nil {
+		hop.Gauge.InFlight.Add(-1)
+		if !c.need.write && !c.broken && !c.redo {
+			hop.Gauge.Read(c.env.now() - c.came)
+		}
 	}
 	c.srv, c.srvHop, c.broken, c.status = nil, nil, false, 'I'
 	c.unpin()

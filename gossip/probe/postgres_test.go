@@ -26,7 +26,7 @@ func TestRealServers(t *testing.T) {
 				{Name: "p", Shard: "shard_1", Region: "fra", Addr: primary.Addr()},
 				{Name: "r", Shard: "shard_1", Region: "fra", Addr: replica.Addr()},
 			},
-			User: "prober", Password: "pr0be", Database: "postgres", Interval: 200 * time.Millisecond,
+			User: "prober", Password: "pr0be", Database: "postgres", Interval: 200 * time.Millisecond, Soft: 1, // the probes alone are as many
 		},
 		Sink: sink, Logger: quiet(), Recovered: sink.Recovered,
 	})
@@ -36,7 +36,7 @@ func TestRealServers(t *testing.T) {
 	defer func() { _ = p.Close() }()
 
 	got := sink.await(t, 0, "p", "the primary up", is(rib.Up))
-	if got.Role != rib.Primary || got.Timeline != 1 || got.Lag != 0 || got.Latency <= 0 || got.Latency > time.Second {
+	if got.Role != rib.Primary || got.Timeline != 1 || got.Lag != 0 || got.LagBytes != 0 || got.Load != rib.LoadBetween || got.Latency <= 0 || got.Latency > time.Second {
 		t.Errorf("primary: %+v", got.Route)
 	}
 	got = sink.await(t, 0, "r", "the replica up", is(rib.Up))
@@ -70,11 +70,13 @@ func TestRealServers(t *testing.T) {
 	if err := primary.Exec(ctx, "CREATE TABLE t ()"); err != nil {
 		t.Fatal(err)
 	}
-	sink.await(t, sink.mark(), "r", "a lag", func(r rib.Route) bool { return r.Lag > 0 && r.Lag < time.Minute })
+	sink.await(t, sink.mark(), "r", "a lag", func(r rib.Route) bool {
+		return r.Lag > 0 && r.Lag < time.Minute && r.LagBytes > 0 && r.LagBytes < 1<<20
+	})
 	if err := replica.Exec(ctx, "SELECT pg_wal_replay_resume()"); err != nil {
 		t.Fatal(err)
 	}
-	sink.await(t, sink.mark(), "r", "no lag", func(r rib.Route) bool { return r.Lag == 0 })
+	sink.await(t, sink.mark(), "r", "no lag", func(r rib.Route) bool { return r.Lag == 0 && r.LagBytes == 0 })
 
 	// SIGKILL: the kernel closes the kept connection and refuses the next. Seen by a prober, too, that is not due for long.
 	slow := newSeen()

@@ -45,6 +45,29 @@ type Settings struct {
 	Timeout  time.Duration // of one probe, connecting included; default 2 s
 	Fall     int           // failed probes in a row that make an Up backend Down; default 3. A refused connect counts at once
 	Rise     int           // good probes in a row that make a Down backend Up; default 2. The very first counts at once
+
+	Soft int // percent of its connections from which on a backend's load is between its limits; 0: it never is
+	Hard int // percent from which on it is at the limit; 0: it never is
+}
+
+// loadBack is how many percent less than a limit a backend must use to be below it again.
+const loadBack = 5
+
+// class is the load class of a backend of which so many percent of the connections are in use, and that was in another one before.
+func (s *Settings) class(used int, before rib.LoadClass) rib.LoadClass {
+	over := func(limit int, already bool) bool {
+		if already {
+			limit -= loadBack
+		}
+		return limit > 0 && used >= limit
+	}
+	switch {
+	case over(s.Hard, before == rib.LoadAtLimit):
+		return rib.LoadAtLimit
+	case over(s.Soft, before != rib.LoadBelow):
+		return rib.LoadBetween
+	}
+	return rib.LoadBelow
 }
 
 func (s Settings) withDefaults() *Settings {

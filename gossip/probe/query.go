@@ -14,7 +14,8 @@ import (
 )
 
 // query asks all in one round trip. Columns: in recovery, timeline, lag in milliseconds (NULL: unknown), system
-// identifier. Qualified, so that no search_path of the probe's user matters.
+// identifier, lag in bytes (NULL: unknown), connections in use in percent. Qualified, so that no search_path of the probe's user
+// matters.
 //
 // The timeline of a primary is that of the file it writes now: pg_control_checkpoint lags behind a promotion until the
 // next checkpoint, so it is only for a replica that has no receiver, or a user who may not see the receiver's.
@@ -22,6 +23,9 @@ import (
 // A replica is at the head if it has replayed all that it has received, as long as a receiver runs; without one that
 // proves nothing, and the age of the last replayed commit is the only (pessimistic) answer. Received may be less than
 // replayed: a receiver begins at the start of a segment, of which a replica that was restarted has more on its own disk.
+//
+// In bytes a replica is behind what its primary last said that it has (latest_end_lsn, for who may see it), or behind what it has
+// received. Without a receiver nobody can tell.
 const query = `SELECT r,
  CASE WHEN r THEN coalesce(
    (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver),
@@ -31,7 +35,12 @@ const query = `SELECT r,
  WHEN pg_catalog.pg_last_wal_receive_lsn() <= pg_catalog.pg_last_wal_replay_lsn()
    AND EXISTS (SELECT 1 FROM pg_catalog.pg_stat_wal_receiver) THEN 0
  ELSE (extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint END,
- (SELECT system_identifier FROM pg_catalog.pg_control_system())
+ (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+ CASE WHEN NOT r THEN 0
+ ELSE (SELECT greatest(0, pg_catalog.pg_wal_lsn_diff(greatest(latest_end_lsn, pg_catalog.pg_last_wal_receive_lsn()), pg_catalog.pg_last_wal_replay_lsn()))::bigint
+   FROM pg_catalog.pg_stat_wal_receiver) END,
+ (SELECT coalesce(100 * pg_catalog.sum(numbackends) / greatest(1, pg_catalog.current_setting('max_connections')::int
+   - pg_catalog.current_setting('superuser_reserved_connections')::int), 0)::int FROM pg_catalog.pg_stat_database)
  FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) AS s`
 
 // answer is what a server says of itself.
@@ -40,6 +49,8 @@ type answer struct {
 	timeline uint32
 	lag      time.Duration
 	systemID uint64
+	lagBytes int64
+	used     int // percent of its connections
 }
 
 const maxAnswer = 64 << 10 // bytes of one message of a server
@@ -100,8 +111,8 @@ func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, err err
 	if err != nil {
 		return a, took, err
 	}
-	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 4 {
-		return a, took, errors.New("probe: the answer is not one row of four columns")
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 6 {
+		return a, took, errors.New("probe: the answer is not one row of six columns")
 	}
 	a, err = parse(results[0].Rows[0])
 	return a, took, err
@@ -137,6 +148,15 @@ func parse(row [][]byte) (a answer, err error) {
 		return a, fmt.Errorf("probe: system identifier = %q", row[3])
 	}
 	a.systemID = uint64(id)
+	a.lagBytes = rib.LagBytesUnknown
+	if row[4] != nil {
+		if a.lagBytes, err = strconv.ParseInt(string(row[4]), 10, 64); err != nil || a.lagBytes < 0 {
+			return a, fmt.Errorf("probe: lag in bytes = %q", row[4])
+		}
+	}
+	if a.used, err = strconv.Atoi(string(row[5])); err != nil || a.used < 0 {
+		return a, fmt.Errorf("probe: connections in use = %q", row[5])
+	}
 	return a, nil
 }
 

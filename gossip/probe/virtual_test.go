@@ -28,7 +28,11 @@ type server struct {
 
 const port = 5432
 
+// row answers a query. Of a probe's columns the last two may be left out.
 func row(columns ...string) func(*pgproto3.Backend, net.Conn) bool {
+	if len(columns) == 4 {
+		columns = append(columns, "0", "10")
+	}
 	return func(b *pgproto3.Backend, _ net.Conn) bool {
 		d := &pgproto3.RowDescription{}
 		r := &pgproto3.DataRow{}
@@ -282,6 +286,9 @@ func TestGarbageIsAFailedProbe(t *testing.T) {
 		"not a number":     row("t", "one", "0", "77"),
 		"null role":        row("NULL", "1", "0", "77"),
 		"no identifier":    row("t", "1", "0", "NULL"),
+		"negative bytes":   row("t", "1", "0", "77", "-1", "10"),
+		"not a size":       row("t", "1", "0", "77", "much", "10"),
+		"no load":          row("t", "1", "0", "77", "0", "NULL"),
 		"http":             junk("HTTP/1.1 400 Bad Request\r\n\r\n"),
 		"negative columns": junk("T\x00\x00\x00\x06\xff\xff"),
 	} {
@@ -290,10 +297,10 @@ func TestGarbageIsAFailedProbe(t *testing.T) {
 				sink.await(t, 0, "b", "up", is(rib.Up))
 				s.says(says)
 				sink.await(t, 0, "b", "down", is(rib.Down))
-				s.says(row("t", "1", "NULL", "77"))
+				s.says(row("t", "1", "NULL", "77", "NULL", "10"))
 				got := sink.await(t, sink.mark(), "b", "up", is(rib.Up))
-				if got.Lag != rib.LagUnknown {
-					t.Errorf("lag %v, want unknown", got.Lag)
+				if got.Lag != rib.LagUnknown || got.LagBytes != rib.LagBytesUnknown {
+					t.Errorf("lag %v and %d bytes, want unknown", got.Lag, got.LagBytes)
 				}
 			})
 		})
@@ -380,5 +387,42 @@ func TestLagAfterAnIdleHour(t *testing.T) {
 		mark := sink.mark()
 		s.says(row("t", "2", "3600000", "77"))
 		sink.await(t, mark, "b", "an hour", func(r rib.Route) bool { return r.Lag == time.Hour })
+	})
+}
+
+func TestLoadClass(t *testing.T) {
+	s := &Settings{Soft: 80, Hard: 95}
+	class := rib.LoadBelow
+	for i, step := range []struct {
+		used int
+		want rib.LoadClass
+	}{
+		{0, rib.LoadBelow}, {79, rib.LoadBelow}, {80, rib.LoadBetween}, {76, rib.LoadBetween}, {94, rib.LoadBetween}, {95, rib.LoadAtLimit},
+		{120, rib.LoadAtLimit}, {90, rib.LoadAtLimit}, {89, rib.LoadBetween}, {94, rib.LoadBetween}, {74, rib.LoadBelow}, {99, rib.LoadAtLimit}, {10, rib.LoadBelow},
+	} {
+		if class = s.class(step.used, class); class != step.want {
+			t.Errorf("step %d: %d %% used: %v, want %v", i, step.used, class, step.want)
+		}
+	}
+	if got := new(Settings).class(100, rib.LoadBelow); got != rib.LoadBelow {
+		t.Errorf("without limits it is %v", got)
+	}
+}
+
+func TestLoadAndBytesAreTold(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, p *Prober, sink *seen) {
+		if err := p.Reload(Settings{Backends: p.cfg.Backends, User: "prober", Soft: 80, Hard: 95}); err != nil {
+			t.Fatal(err)
+		}
+		for _, says := range []struct {
+			used string
+			load rib.LoadClass
+		}{{"85", rib.LoadBetween}, {"99", rib.LoadAtLimit}, {"20", rib.LoadBelow}} {
+			s.says(row("t", "1", "0", "77", "123456", says.used))
+			got := sink.await(t, sink.mark(), "b", "load "+says.used, func(r rib.Route) bool { return r.Load == says.load })
+			if got.LagBytes != 123456 {
+				t.Errorf("%d bytes behind", got.LagBytes)
+			}
+		}
 	})
 }

@@ -43,6 +43,7 @@ type worker struct {
 	bad      int
 	latency  time.Duration
 	last     answer // of the last good probe
+	load     rib.LoadClass
 	systemID uint64
 	untold   bool      // the sink has another idea of what this backend is, and keeps it until the first probe
 	headAt   time.Time // when it was last known to have replayed all that it had received; zero: never
@@ -231,6 +232,7 @@ func (w *worker) answered(a answer, took time.Duration) {
 	}
 	a.lag = w.sinceHead(a, time.Now().Add(-took))
 	w.last = a
+	w.load = w.prober.settings.Load().class(a.used, w.load)
 	if w.lists && (a.systemID != w.systemID || w.untold) {
 		w.systemID, w.untold = a.systemID, false
 		w.prober.cfg.Sink.Announce(w.backend())
@@ -341,6 +343,8 @@ func (w *worker) observe() {
 		Timeline: w.last.timeline,
 		Latency:  w.latency,
 		Lag:      w.last.lag,
+		LagBytes: w.last.lagBytes,
+		Load:     w.load,
 	})
 }
 

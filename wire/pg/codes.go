@@ -78,7 +78,26 @@ const (
 	CodeSystemError     = "58000"
 	CodeConfigFileError = "F0000"
 	CodeInternalError   = "XX000"
+	CodeDataCorrupted   = "XX001"
+	CodeIndexCorrupted  = "XX002"
 
 	// Class RF: ours.
 	CodeRangeFenced = "RF001" // a shard's fence refused a write to a range that is moving or has moved
 )
+
+// OfServer tells whether an error is about the server (it is lost, ends, lacks memory or disk, finds its data damaged) and not about the
+// statement. Code that a client runs can raise these too.
+func OfServer(code string) bool {
+	if len(code) != 5 {
+		return false
+	}
+	switch code[:2] {
+	case "08", "53", "58":
+		return true
+	}
+	switch code {
+	case CodeAdminShutdown, CodeCrashShutdown, CodeCannotConnectNow, CodeDataCorrupted, CodeIndexCorrupted:
+		return true
+	}
+	return false
+}
