@@ -35,7 +35,8 @@ const (
 	refused        // it may not serve this shard at all
 )
 
-// input is all that the choice among one shard's backends depends on. It is immutable.
+// input is all that the choice among one shard's backends depends on. It is immutable. A flip makes it anew when
+// BackendView.Changed or Snapshot.DistancesChanged say so: what else a choice may depend on one day, group has to look at.
 type input struct {
 	shard     string
 	views     []*rib.BackendView // sorted by name
