@@ -216,7 +216,11 @@ func (c *core) clientSpace() []byte {
 		c.in, c.inOff = c.in[:n], 0
 	}
 	if cap(c.in)-len(c.in) < 512 {
-		grown := make([]byte, len(c.in), max(4096, 2*cap(c.in)))
+		size := max(4096, 2*cap(c.in))
+		if whole := pg.Want(c.in); whole > cap(c.in) && c.copyLeft == 0 { // no more than twice what has come, nor than is to come
+			size = min(size, whole+512)
+		}
+		grown := make([]byte, len(c.in), size)
 		copy(grown, c.in)
 		c.in = grown
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"syscall"
+
+	"rangefinder/wire/pg"
 )
 
 // The raw transport drives a core straight on the sockets: a query costs two writes, two reads, and one read that finds
@@ -258,7 +260,11 @@ func (c *core) shrink() {
 		c.in, c.inOff, c.frame = nil, 0, nil
 	}
 	if cap(c.batch) > largestKept {
-		c.batch = nil
+		c.batch, c.bind = nil, pg.Bind{} // which is a view of it
+	}
+	if c.plan != nil && len(c.plan.SQL) > largestKept && !c.waiting() && !c.copyIn {
+		c.plan = nil // the text is as large as the buffer that it came in
+		clear(c.expect[:cap(c.expect)])
 	}
 	if cap(c.ops) > 1000 {
 		c.ops = nil

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"runtime/metrics"
+	"strings"
 	"testing"
 	"time"
 
@@ -212,6 +213,55 @@ func TestLargeDataTakesLittleMemory(t *testing.T) {
 					if most > streamMost {
 						t.Errorf("%.1f MiB of memory for %d MiB of data", float64(most)/(1<<20), streamed>>20)
 					}
+				})
+			}
+		})
+	}
+}
+
+// What cannot go in pieces, because it must be understood first, is bounded by limits.frame, takes a few times its size, and leaves nothing
+// in a session that waits for its next request.
+func TestLargeMessagesLeaveNothing(t *testing.T) {
+	const (
+		size  = 16 << 20
+		times = 10 // it is several times in this test itself, and once or twice in each buffer that it goes through
+	)
+	for name, o := range map[string]rigOptions{"raw": {}, "tls": {tls: true}} {
+		t.Run(name, func(t *testing.T) {
+			o.maxFrame = size + 1<<10
+			o.sleepAfter = time.Hour // sleep would hide it
+			r := newRig(t, o)
+			conn := pgtest.Hijack(ctxOf(t), t, r.connect(pgx.QueryExecModeExec).PgConn())
+			in := bufio.NewReaderSize(conn, 32<<10)
+			value := strings.Repeat("x", size)
+			for name, message := range map[string]func() []byte{
+				"query":     func() []byte { return simple("SELECT length('" + value + "')") },
+				"parameter": func() []byte { return msg(extended("SELECT length($1)", value), syncs()) },
+				"write": func() []byte {
+					return msg(extended("INSERT INTO notes VALUES (1, left($1, 10)) ON CONFLICT DO NOTHING", value), syncs())
+				},
+			} {
+				t.Run(name, func(t *testing.T) {
+					before := inUse()
+					most := highWater(func() {
+						conn.SetDeadline(time.Now().Add(patience))
+						if _, err := conn.Write(message()); err != nil {
+							t.Fatal(err)
+						}
+						if _, err := skim(in, 'Z', 0); err != nil {
+							t.Fatal(err)
+						}
+					})
+					if most > times*size {
+						t.Errorf("%.1f times the size of the message", float64(most)/size)
+					}
+					pgtest.Eventually(t, patience, func() error {
+						if left := inUse() - before; left > 2<<20 { // what is made once is among it
+							return fmt.Errorf("%d bytes are left of a message of %d", left, size)
+						}
+						return nil
+					})
+					t.Logf("%.1f times the size of the message", float64(most)/size)
 				})
 			}
 		})
