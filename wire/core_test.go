@@ -137,9 +137,9 @@ func TestCoreStories(t *testing.T) {
 		client     []byte
 		log        []string
 	}{
-		{"reads go to the replica of the key's shard", "D C ZI D C ZI", join(query(read(k1)), query(read(k2))),
+		{"reads go to the replica of the key's shard", "T D C ZI T D C ZI", join(query(read(k1)), query(read(k2))),
 			[]string{"shard_1-here " + read(k1), "shard_2-here " + read(k2)}},
-		{"BEGIN is the node's until a key comes", "C ZT D C ZT C ZI", join(query("BEGIN"), query(write(k2)), query("COMMIT")),
+		{"BEGIN is the node's until a key comes", "C ZT T D C ZT C ZI", join(query("BEGIN"), query(write(k2)), query("COMMIT")),
 			[]string{"shard_2-far parse  BEGIN", "shard_2-far execute BEGIN", "shard_2-far " + write(k2), "shard_2-far COMMIT"}},
 		{"nothing runs outside the transaction that could not be opened for it", "C ZT E(22012) ZE E(25P02) ZE C ZI",
 			join(query("BEGIN -- fail"), query(write(k2)), query(write(k2)), query("COMMIT")), []string{"shard_2-far parse  BEGIN -- fail", "shard_2-far execute BEGIN -- fail"}},
@@ -152,7 +152,7 @@ func TestCoreStories(t *testing.T) {
 			[]string{"shard_1-far parse  BEGIN", "shard_1-far execute BEGIN", "shard_1-far parse  " + write(k1), "shard_1-far execute " + write(k1), "shard_1-far parse  COMMIT", "shard_1-far execute COMMIT"}},
 		{"an error ends the segment and not the session", "1 2 T E(22012) ZI 1 2 T D C ZI",
 			join(ext("", "SELECT 'fail'"), ext("", "SELECT 1")), nil},
-		{"another shard's key fails the transaction on the server too", "C ZT D C ZT E(0A000) ZE E(25P02) ZE C ZI",
+		{"another shard's key fails the transaction on the server too", "C ZT T D C ZT E(0A000) ZE E(25P02) ZE C ZI",
 			join(query("BEGIN"), query(write(k1)), query(read(k2)), query(read(k1)), query("COMMIT")), nil},
 		{"Parse and Describe with a Flush do not tie the Bind to their shard", "1 t T 2 D C ZI", join(
 			pg.AppendFlush(pg.AppendDescribe(pg.AppendParse(nil, "", read(k2), nil), 'S', "")),
@@ -161,13 +161,13 @@ func TestCoreStories(t *testing.T) {
 			pg.AppendFlush(pg.AppendExecute(append(pg.AppendParse(nil, "", write(k2), nil), bindFrame("", "")...), "", 0)),
 			pg.AppendSync(pg.AppendExecute(append(pg.AppendParse(nil, "", write(k2), nil), bindFrame("", "")...), "", 0))), nil},
 		{"two shards before one Sync", "1 2 T D C 1 E(0A000) ZI", join(noSync(ext("", write(k1))), ext("", write(k2))), nil},
-		{"messages after an error are discarded up to the Sync", "E(26000) ZI D C ZI", join(
+		{"messages after an error are discarded up to the Sync", "E(26000) ZI T D C ZI", join(
 			bindFrame("", "missing"), pg.AppendFlush(nil), query("SELECT 1"), bindFrame("", "missing"), pg.AppendSync(nil), query("SELECT 1")), nil},
 		{"settings come before a segment", "C ZI 1 2 T D C ZI", join(query("SET work_mem = '1MB'"), ext("", write(k2))),
 			[]string{"shard_1-here SET work_mem = '1MB'", "shard_2-far SET work_mem = '1MB'\n;", "shard_2-far parse  " + write(k2), "shard_2-far execute " + write(k2)}},
 		{"a lone Sync", "ZI", pg.AppendSync(nil), nil},
 		{"an empty query", "I ZI", query(""), nil},
-		{"a string of statements is one request", "D C D C ZI", query("SELECT 1\n;SELECT 2"), nil},
+		{"a string of statements is one request", "T D C T D C ZI", query("SELECT 1\n;SELECT 2"), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDrive(t, c.client)
@@ -234,7 +234,7 @@ func TestCoreLoss(t *testing.T) {
 	e := testEnv(t)
 	k := keyOf(t, e, "shard_1")
 	for _, c := range []struct{ sql, want string }{
-		{fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k), "D C ZI"},
+		{fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k), "T D C ZI"},
 		{fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", k), "E(08007) ZI"},
 	} {
 		for name, client := range map[string][]byte{"simple": query(c.sql), "extended": ext("", c.sql)} {
@@ -262,7 +262,7 @@ func TestCoreLoss(t *testing.T) {
 				d.run()
 				want := c.want
 				if name == "extended" {
-					want = strings.Replace(want, "D C", "1 2 T D C", 1)
+					want = strings.Replace(want, "T D C", "1 2 T D C", 1)
 				}
 				if got := types(t, d.out); got != want {
 					t.Errorf("got %s, want %s; log %q", got, want, d.log)
@@ -323,7 +323,7 @@ func TestCoreReadsAfterWrite(t *testing.T) {
 func TestCoreAsksOnceWhatRemains(t *testing.T) {
 	d := newDrive(t, bytes.Join([][]byte{query("SELECT pg_advisory_lock(1)"), query("SET work_mem = '1MB'"), query("SELECT pg_advisory_unlock(1)"), query("SELECT 1")}, nil))
 	d.run()
-	if got := types(t, d.out); got != "D C ZI C ZI D C ZI D C ZI" {
+	if got := types(t, d.out); got != "T D C ZI C ZI T D C ZI T D C ZI" {
 		t.Errorf("answers %s", got)
 	}
 	asked := 0

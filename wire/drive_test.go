@@ -144,9 +144,12 @@ func (d *drive) answer(b *backend, typ byte, body []byte) {
 		sql := string(body[:len(body)-1])
 		d.log = append(d.log, name+" "+sql)
 		for _, part := range strings.Split(sql, separator) {
-			if part = strings.TrimSpace(part); part != "" && !b.execute(part, fail) {
+			if part = strings.TrimSpace(part); part != "" && !b.execute(part, true, fail) {
 				break
 			}
+		}
+		if strings.TrimSpace(sql) == "" {
+			b.out = append(b.out, emptyQuery...)
 		}
 		b.out = pg.AppendReady(b.out, b.tx)
 	case 'P':
@@ -184,7 +187,7 @@ func (d *drive) answer(b *backend, typ byte, body []byte) {
 		b.out = append(b.out, 'T', 0, 0, 0, 6, 0, 0)
 	case 'E':
 		d.log = append(d.log, name+" execute "+b.portal)
-		if !b.execute(b.portal, fail) {
+		if !b.execute(b.portal, false, fail) {
 			b.skip = true
 		}
 	case 'C':
@@ -201,7 +204,8 @@ func (d *drive) answer(b *backend, typ byte, body []byte) {
 	}
 }
 
-func (b *backend) execute(sql string, fail func(string)) bool {
+// execute runs one statement. In the simple protocol rows are described first.
+func (b *backend) execute(sql string, simple bool, fail func(string)) bool {
 	word, _, _ := strings.Cut(strings.ToUpper(sql), " ")
 	switch {
 	case b.tx == 'E' && word != "ROLLBACK" && word != "COMMIT":
@@ -218,6 +222,9 @@ func (b *backend) execute(sql string, fail func(string)) bool {
 		b.tx = 'I'
 	}
 	if word == "SELECT" || word == "UPDATE" || word == "INSERT" {
+		if simple {
+			b.out = append(b.out, 'T', 0, 0, 0, 6, 0, 0)
+		}
 		b.out = append(b.out, 'D', 0, 0, 0, 6, 0, 0)
 	}
 	b.out = pg.AppendCommandComplete(b.out, word)

@@ -28,6 +28,8 @@ type expectation struct {
 	closed   string     // the name of a statement that it has no more then
 	learn    *statement // whose shape the answer tells
 	ahead    bool       // it was sent before the request itself: see lookAhead
+	columns  bool       // of a Query: the statement in hand has rows, as the server has said
+	ended    bool       // of a Query: one of its statements has come to an end
 	use      *use       // what the text of a PREPARE or EXECUTE names
 	names    bool       // a Query that names prepared statements: see core.uses
 	plan     *sqlkey.Plan
@@ -107,7 +109,11 @@ func (c *core) serverRead(p []byte) error {
 		}
 		switch p[0] {
 		case 'D', 'd', 'T', 't', 'V':
-			if c.streamed(p[0]) {
+			whole, err := c.streamed(p[0])
+			if err != nil {
+				return err
+			}
+			if !whole {
 				c.said()
 				c.passing = size
 				continue
@@ -132,16 +138,48 @@ func (c *core) serverRead(p []byte) error {
 	return nil
 }
 
-// streamed handles the header of a frame whose body nobody here needs to read. It returns false if somebody does.
-func (c *core) streamed(typ byte) bool {
+// streamed handles the header of a frame whose body nobody here needs to read. It returns true if somebody does: then the frame is
+// needed whole.
+func (c *core) streamed(typ byte) (whole bool, err error) {
 	h := c.head()
-	if h != nil && (h.remains && typ == 'D' || h.learn != nil && (typ == 'T' || typ == 't')) {
-		return false
+	if h == nil || !h.takes(typ) {
+		return false, c.unasked(typ)
 	}
-	c.passHide = h == nil || h.quiet || c.redo
+	if h.remains && typ == 'D' || h.learn != nil && (typ == 'T' || typ == 't') {
+		return true, nil
+	}
+	c.passHide = h.quiet || c.redo
 	// The frame's last byte ends what was asked for; answers of the node's come behind it.
-	c.popAfter = typ == 'T' && h != nil && h.kind == 'D'
+	c.popAfter = typ == 'T' && h.kind == 'D'
+	return false, nil
+}
+
+// takes reports whether a frame of that type may be part of the answer. What a server has said unasked before lies in front of the
+// answer, and would be taken for its beginning: then everybody would get the answer of whoever had the connection before. No server
+// that is in order does that, and a whole answer too many cannot be told from the right one; all else can.
+func (e *expectation) takes(typ byte) bool {
+	switch typ {
+	case 'T':
+		e.columns = true
+		return e.kind == 'Q' || e.kind == 'D'
+	case 'D':
+		return e.kind == 'E' || e.columns
+	case 'd':
+		return e.kind == 'E' || e.kind == 'Q'
+	case 't':
+		return e.kind == 'D'
+	case 'V':
+		return e.kind == 'F'
+	}
 	return true
+}
+
+// unasked is the error for a frame that has no place.
+func (c *core) unasked(typ byte) error {
+	if h := c.head(); h != nil {
+		return fmt.Errorf("frame of type %q as the answer to %q", typ, h.kind)
+	}
+	return fmt.Errorf("frame of type %q that nobody asked for", typ)
 }
 
 // serverFrame handles one whole frame.
@@ -169,7 +207,7 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		h = c.head()
 	}
 	if h == nil {
-		return fmt.Errorf("frame of type %q that nobody asked for", typ)
+		return c.unasked(typ)
 	}
 	quiet := h.quiet || c.redo
 	if h.learn != nil && (typ == 't' || typ == 'T' || typ == 'n') {
@@ -183,6 +221,10 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 	case 'D':
 		return c.remainsRow(body)
 	case 'C':
+		if h.kind != 'Q' && h.kind != 'E' {
+			return c.unasked(typ)
+		}
+		h.columns, h.ended = false, true
 		c.lastTag = append(c.lastTag[:0], pg.CommandTag(body)...)
 		c.doubt = c.doubt || c.pinned != "" && string(c.lastTag) == "ROLLBACK"
 		if h.plan != nil && !h.quiet {
@@ -236,9 +278,11 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		c.pop()
 	case (typ == 'I' || typ == 's') && h.kind == 'E':
 		c.pop()
-	case (typ == 'I' || typ == 'K' || typ == 'n') && h.kind == 'Q', typ == 'G', typ == 'H', typ == 'c':
+	case (typ == 'I' || typ == 'K' || typ == 'n') && h.kind == 'Q':
+		h.ended = true
+	case typ == 'G', typ == 'H', typ == 'c':
 	default:
-		return fmt.Errorf("frame of type %q as the answer to %q", typ, h.kind)
+		return c.unasked(typ)
 	}
 	return nil
 }
@@ -295,7 +339,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 	if err != nil {
 		return err
 	}
-	if h.kind != 'Q' && h.kind != 'S' && h.kind != 'F' {
+	if h.kind != 'S' && h.kind != 'F' && (h.kind != 'Q' || !h.ended) {
 		return fmt.Errorf("ReadyForQuery as the answer to %q", h.kind)
 	}
 	e := *h
@@ -382,6 +426,7 @@ func (c *core) serverError(frame, body []byte) error {
 	if h == nil {
 		return fmt.Errorf("an error that nobody asked for: %s", e.Message)
 	}
+	h.ended = true
 	if h.ours {
 		return nil // all stays as it was
 	}
