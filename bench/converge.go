@@ -51,7 +51,7 @@ func runConverge(args []string) error {
 	f := flag.NewFlagSet("bench converge", flag.ContinueOnError)
 	f.IntVar(&c.nodes, "nodes", 50, "nodes, spread over eight regions")
 	f.Float64Var(&percent, "loss", 0, "packets lost, percent; a value below 1 is a fraction: 0.25 is 25")
-	f.IntVar(&c.flips, "flips", 20, "flips at rest, and as many under 50 updates a second")
+	f.IntVar(&c.flips, "flips", 0, "flips at rest, and as many under 50 updates a second; 0: 20 for up to 200 nodes, 10 for more")
 	f.DurationVar(&c.watch, "watch", 0, "virtual time to look for false verdicts; 0: 1 h for up to 50 nodes, less for more nodes, so that nodes x time is 50 h")
 	f.Uint64Var(&c.seed, "seed", 1, "of the network's losses and delays; 0 is a seed too")
 	profile := f.String("profile", "", "file for a CPU profile of it all")
@@ -59,12 +59,17 @@ func runConverge(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if f.NArg() > 0 || c.nodes < 2 || c.nodes > 4000 || percent < 0 || percent > 50 || c.flips < 1 || c.flips > 200 || c.watch < 0 {
-		return errors.New("converge wants -nodes of 2 to 4000, -loss of 0 to 50, -flips of 1 to 200, and nothing else but its flags")
+	if f.NArg() > 0 || c.nodes < 2 || c.nodes > 4000 || percent < 0 || percent > 50 || c.flips < 0 || c.flips > 200 || c.watch < 0 {
+		return errors.New("converge wants -nodes of 2 to 4000, -loss of 0 to 50, -flips of 0 to 200, and nothing else but its flags")
 	}
 	c.loss = percent / 100
 	if percent < 1 {
 		c.loss = percent
+	}
+	if c.flips == 0 {
+		if c.flips = 20; c.nodes > 200 {
+			c.flips = 10
+		}
 	}
 	if c.watch == 0 {
 		c.watch = min(time.Hour, nodeHours/time.Duration(c.nodes)).Round(time.Second)

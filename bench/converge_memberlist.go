@@ -37,18 +37,19 @@ func (c *converge) measureMemberlist(name string, wide bool, r *report) error {
 		time.Sleep(time.Minute)
 	}()
 	for i := range c.nodes {
-		time.Sleep(rand.N(20 * time.Second / time.Duration(c.nodes)))
+		time.Sleep(rand.N(2 * startTime / time.Duration(c.nodes)))
 		n, err := openBare(net.Host(fmt.Sprintf("n-%d", i), regions[i%len(regions)]), c.nodes, wide)
 		if err != nil {
 			return err
 		}
 		nodes = append(nodes, n)
-		if i == 0 {
-			continue
-		}
-		if _, err := n.list.Join([]string{net.Host(fmt.Sprintf("n-%d", rand.IntN(i)), "").Addr(gossipPort)}); err != nil {
-			return err
-		}
+	}
+	err := introduce(len(nodes), func(i, to int) error {
+		_, err := nodes[i].list.Join([]string{net.Host(fmt.Sprintf("n-%d", to), "").Addr(gossipPort)})
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	for began := time.Now(); ; time.Sleep(time.Second) {
 		know := 0
@@ -64,6 +65,11 @@ func (c *converge) measureMemberlist(name string, wide bool, r *report) error {
 			return fmt.Errorf("only %d nodes know all others", know)
 		}
 	}
+	packets := 15.0 // a second and node: 3 each 200 ms
+	if wide {
+		packets = 8
+	}
+	time.Sleep(drained(c.nodes, packets))
 	net.SetLoss(memnet.Everyone, memnet.Everyone, c.loss)
 	for i := range c.flips {
 		time.Sleep(pauseMin + rand.N(pauseMax-pauseMin))

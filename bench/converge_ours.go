@@ -22,7 +22,8 @@ const (
 	updateRate   = 50
 	trafficTime  = 30 * time.Second // that traffic is measured for, at rest
 	settleTime   = 3 * time.Minute
-	maxProbed    = 50 // backends that are probed during the watch
+	startTime    = 3 * time.Second // within which nodes start
+	maxProbed    = 50              // backends that are probed during the watch
 )
 
 // world is a cluster in one process: of each node what believes and routes, and nothing that serves clients.
@@ -52,6 +53,7 @@ func (c *converge) measureOurs(r *report) error {
 		return err
 	}
 	c.step("all nodes know each other and %d backends", len(w.backends))
+	time.Sleep(drained(c.nodes, 40))
 	w.net.SetLoss(memnet.Everyone, memnet.Everyone, c.loss)
 
 	w.flips(c.flips, &r.rest)
@@ -105,27 +107,24 @@ func (w *world) belief(i int) rib.Route {
 	return r
 }
 
-// form opens all nodes at random moments of ten seconds, as many as there are, and waits until all agree.
+// form opens all nodes at random moments and waits until all agree.
 func (w *world) form() error {
 	owners := &rib.Ownership{ClusterID: "bench", Epoch: rib.Epoch{Generation: 1, Index: 1}}
 	for i := 0; i < len(w.backends); i += copies {
 		owners.Shards = append(owners.Shards, rib.Shard{Name: w.backends[i].Shard, SystemID: w.backends[i].SystemID, Epoch: owners.Epoch})
 	}
-	for i, n := range w.nodes {
-		time.Sleep(rand.N(20 * time.Second / time.Duration(len(w.nodes))))
+	for _, n := range w.nodes {
+		time.Sleep(rand.N(2 * startTime / time.Duration(len(w.nodes))))
 		if err := n.open(owners); err != nil {
 			return err
 		}
-		for tries := 0; i > 0; tries++ {
-			_, err := n.speaker.Join([]string{w.nodes[rand.IntN(i)].addr})
-			if err == nil {
-				break
-			}
-			if tries == 10 {
-				return err
-			}
-			time.Sleep(time.Second)
-		}
+	}
+	err := introduce(len(w.nodes), func(i, to int) error {
+		_, err := w.nodes[i].speaker.Join([]string{w.nodes[to].addr})
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	for i, b := range w.backends {
 		n := w.lister(i)

@@ -35,6 +35,7 @@ func (s *Speaker) hear() {
 				s.recount()
 			}
 			s.mu.Lock()
+			clear(s.lately)
 			next, spent := s.own.incarnation+1, s.own.seq >= maxSeq
 			s.mu.Unlock()
 			if spent {
@@ -53,6 +54,7 @@ func (s *Speaker) work() {
 	if len(events) > 0 { // once for all: a node that joins a large cluster hears of everybody at one stroke
 		s.mu.Lock()
 		s.membersChanged()
+		clear(s.lately) // of an observer that is back the table may want again what it has let go
 		s.mu.Unlock()
 	}
 	var out outgoing
@@ -185,6 +187,10 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 	}
 	key := recordKey{kindObservation, o.backend, o.observer}
 	s.mu.Lock()
+	if had, ok := s.lately[key]; ok && o.route.Stamp.Compare(had) <= 0 {
+		s.mu.Unlock()
+		return
+	}
 	backend, ok1 := s.known[o.backend]
 	observer, ok2 := s.known[o.observer]
 	if !ok1 || !ok2 {
@@ -204,6 +210,7 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 		s.mu.Unlock()
 		return
 	}
+	s.lately[key] = o.route.Stamp
 	s.mu.Unlock()
 	r := o.route
 	r.Backend, r.Observer = backend, observer

@@ -92,9 +92,10 @@ type Speaker struct {
 	backends map[string]struct{}
 	records  map[recordKey]struct{}
 	pending  map[recordKey]pending
-	heard    epochNews // the newest epoch that anyone has claimed: it is told on once
-	news     epochNews // the last one heard that was newer than this node's own
-	epoch    rib.Epoch // this node's own
+	lately   map[recordKey]rib.Stamp // observations since the last tick: each comes some twenty times
+	heard    epochNews               // the newest epoch that anyone has claimed: it is told on once
+	news     epochNews               // the last one heard that was newer than this node's own
+	epoch    rib.Epoch               // this node's own
 	matrix   map[id]row
 	own      own
 }
@@ -144,6 +145,7 @@ func New(cfg Config) *Speaker {
 		backends: make(map[string]struct{}),
 		records:  make(map[recordKey]struct{}),
 		pending:  make(map[recordKey]pending),
+		lately:   make(map[recordKey]rib.Stamp),
 		matrix:   make(map[id]row),
 		own: own{
 			incarnation:   cfg.Self.Incarnation,

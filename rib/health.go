@@ -38,9 +38,9 @@ type Health struct {
 	digests   map[string]DigestEntry // by observer, of all records held
 
 	// A snapshot is made of what has changed since the last one.
-	counting uint64   // grows whenever other words count than before: then every backend is looked at anew
-	names    []string // of backends, sorted; nil: to be made
-	roll     []Member // members, sorted; nil: to be made
+	counting uint64     // grows whenever other words count than before: then every backend is looked at anew
+	sorted   []*backend // by name; nil: to be made
+	roll     []Member   // members, sorted; nil: to be made
 }
 
 // observer is what the table knows of one author of records.
@@ -54,6 +54,7 @@ type observer struct {
 
 // backend is what the table holds under one backend's name. Maps are by observer.
 type backend struct {
+	name          string
 	announcements map[string]Announcement
 	routes        map[string]Route
 	last          lastKnown // of routes that were forgotten
@@ -195,7 +196,7 @@ func (h *Health) Expire(now time.Time) {
 	for name, b := range h.backends {
 		if len(b.announcements) == 0 && len(b.routes) == 0 && b.gauge == nil {
 			delete(h.backends, name)
-			h.names = nil
+			h.sorted = nil
 		}
 	}
 	if changed {
@@ -295,8 +296,8 @@ func (h *Health) observer(name string) *observer {
 func (h *Health) backend(name string) *backend {
 	b := h.backends[name]
 	if b == nil {
-		b = &backend{announcements: map[string]Announcement{}, routes: map[string]Route{}}
-		h.backends[name], h.names = b, nil
+		b = &backend{name: name, announcements: map[string]Announcement{}, routes: map[string]Route{}}
+		h.backends[name], h.sorted = b, nil
 	}
 	return b
 }

@@ -47,7 +47,7 @@ func TestKeptIsAsMadeAnew(t *testing.T) {
 			kept, digests := table.Snapshot(), maps.Clone(h.digests)
 			var anew Snapshot
 			h.recount()
-			h.names = nil
+			h.sorted = nil
 			h.fill(&anew)
 			if !reflect.DeepEqual(kept.Members, anew.Members) || len(kept.Backends) != len(anew.Backends) {
 				r.Fatalf("kept %+v, made anew %+v", kept, anew)

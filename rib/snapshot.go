@@ -52,7 +52,14 @@ type BackendView struct {
 func (v *BackendView) same(o *BackendView) bool {
 	return v.Backend == o.Backend && v.Author == o.Author && v.AuthorRegion == o.AuthorRegion && v.Verdict == o.Verdict && v.Role == o.Role &&
 		v.Timeline == o.Timeline && v.Lag == o.Lag && v.LagBytes == o.LagBytes && v.Latency == o.Latency && v.Load == o.Load && v.Reason == o.Reason && v.Evidence == o.Evidence && v.Conflict == o.Conflict &&
-		v.Refused == o.Refused && v.Gauge == o.Gauge && v.Trial == o.Trial && slices.Equal(v.Routes, o.Routes)
+		v.Refused == o.Refused && v.Gauge == o.Gauge && v.Trial == o.Trial && sameRoutes(v.Routes, o.Routes)
+}
+
+func sameRoutes(a, b []Route) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	return len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b) // most views are the ones of the snapshot before
 }
 
 // since notes what has changed since the snapshot before; nil: everything has. So who goes by a snapshot need not compare

@@ -2,8 +2,6 @@ package rib
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 )
 
@@ -21,14 +19,13 @@ func (h *Health) fill(s *Snapshot) {
 	for region, d := range h.distances {
 		s.Distances[region] = d.published
 	}
-	if h.names == nil {
-		h.names = slices.Sorted(maps.Keys(h.backends))
+	if h.sorted == nil {
+		h.sorted = byName(h.backends, func(b *backend) string { return b.name })
 	}
-	s.Backends = make([]BackendView, 0, len(h.names))
-	for _, name := range h.names {
-		b := h.backends[name]
+	s.Backends = make([]BackendView, 0, len(h.sorted))
+	for _, b := range h.sorted {
 		if b.counting != h.counting {
-			b.view, b.shown = h.view(name, b)
+			b.view, b.shown = h.view(b.name, b)
 			b.counting = h.counting
 		}
 		if b.shown {

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -255,8 +256,8 @@ func (n *Net) find(addr string) (*Host, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	var p int
-	if _, err := fmt.Sscanf(port, "%d", &p); err != nil {
+	p, err := strconv.Atoi(port)
+	if err != nil {
 		return nil, 0, fmt.Errorf("memnet: port of %q: %w", addr, err)
 	}
 	n.mu.Lock()
