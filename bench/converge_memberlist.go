@@ -36,6 +36,7 @@ func (c *converge) measureMemberlist(name string, wide bool, r *report) error {
 		net.Close()
 		time.Sleep(time.Minute)
 	}()
+	net.SetSilent(true) // they meet over streams; that they tell everybody of everybody, too, has cost and no use here
 	for i := range c.nodes {
 		time.Sleep(rand.N(2 * startTime / time.Duration(c.nodes)))
 		n, err := openBare(net.Host(fmt.Sprintf("n-%d", i), regions[i%len(regions)]), c.nodes, wide)
@@ -70,6 +71,8 @@ func (c *converge) measureMemberlist(name string, wide bool, r *report) error {
 		packets = 8
 	}
 	time.Sleep(drained(c.nodes, packets))
+	net.SetSilent(false)
+	time.Sleep(5 * time.Second)
 	net.SetLoss(memnet.Everyone, memnet.Everyone, c.loss)
 	for i := range c.flips {
 		time.Sleep(pauseMin + rand.N(pauseMax-pauseMin))
@@ -94,6 +97,7 @@ func openBare(host *memnet.Host, nodes int, wide bool) (*bare, error) {
 	}
 	n := new(bare)
 	cfg.Name, cfg.Transport, cfg.Delegate, cfg.Logger = host.Name(), tr, n, log.New(io.Discard, "", 0)
+	cfg.EnableCompression = false // it costs this machine and changes nothing
 	n.queue = &memberlist.TransmitLimitedQueue{RetransmitMult: cfg.RetransmitMult, NumNodes: func() int { return nodes }}
 	n.list, err = memberlist.Create(cfg)
 	return n, err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -113,10 +112,14 @@ func (w *world) form() error {
 	for i := 0; i < len(w.backends); i += copies {
 		owners.Shards = append(owners.Shards, rib.Shard{Name: w.backends[i].Shard, SystemID: w.backends[i].SystemID, Epoch: owners.Epoch})
 	}
-	for _, n := range w.nodes {
+	for i, n := range w.nodes {
 		time.Sleep(rand.N(2 * startTime / time.Duration(len(w.nodes))))
 		if err := n.open(owners); err != nil {
 			return err
+		}
+		for j := i; j < len(w.backends); j += len(w.nodes) {
+			n.speaker.Announce(w.backends[j])
+			n.speaker.Observe(w.belief(j))
 		}
 	}
 	err := introduce(len(w.nodes), func(i, to int) error {
@@ -126,16 +129,20 @@ func (w *world) form() error {
 	if err != nil {
 		return err
 	}
-	for i, b := range w.backends {
-		n := w.lister(i)
-		n.speaker.Announce(b)
-		n.speaker.Observe(w.belief(i))
+	if err := w.await("know each other", w.acquainted); err != nil {
+		return err
 	}
-	for began := time.Now(); !w.settled(); {
+	for _, n := range w.nodes {
+		n.maintainer.Open() // not before: it would compile each of a thousand tables a thousand times
+	}
+	return w.await("route alike", w.settled)
+}
+
+func (w *world) await(what string, done func() bool) error {
+	for began := time.Now(); !done(); time.Sleep(time.Second) {
 		if time.Since(began) > settleTime {
-			return errors.New("the nodes do not agree")
+			return fmt.Errorf("after %v not all nodes %s", settleTime, what)
 		}
-		time.Sleep(time.Second)
 	}
 	return nil
 }
@@ -149,7 +156,6 @@ func (n *convergeNode) open(owners *rib.Ownership) error {
 	n.table, n.fib = rib.NewTable(n.self), new(fib.Handle)
 	n.table.Owners().Set(owners)
 	n.maintainer = fib.NewMaintainer(n.table, n.fib, nil)
-	n.maintainer.Open()
 	n.speaker = gossip.New(gossip.Config{
 		Self: n.self, ClusterID: "bench", Key: []byte("0123456789abcdef0123456789abcdef"), Transport: tr,
 		Health: n.table.Health(), Logger: slog.New(slog.DiscardHandler),
@@ -172,13 +178,18 @@ func (n *convergeNode) routes(b *rib.Backend) bool {
 	return false
 }
 
-// settled reports whether every node knows every other and routes to every backend.
-func (w *world) settled() bool {
+// acquainted reports whether every node knows every other and all there is to know.
+func (w *world) acquainted() bool {
 	for _, n := range w.nodes {
-		if n.speaker.Stats().Members != len(w.nodes) {
+		if st := n.speaker.Stats(); st.Members != len(w.nodes) || st.Records != 2*len(w.backends) {
 			return false
 		}
 	}
+	return true
+}
+
+// settled reports whether every node routes to every backend.
+func (w *world) settled() bool {
 	for _, n := range w.nodes {
 		for i := range w.backends {
 			if !n.routes(&w.backends[i]) {

@@ -27,6 +27,7 @@ type Net struct {
 	alone   map[string]bool
 	count   map[pair]uint64
 	jitter  float64
+	silent  bool          // packets are dropped
 	changed chan struct{} // closed and replaced when a link is cut or healed
 }
 
@@ -94,6 +95,13 @@ func (n *Net) SetLoss(a, b string, p float64) {
 	defer n.mu.Unlock()
 	n.loss[pair{a, b}] = p
 	n.loss[pair{b, a}] = p
+}
+
+// SetSilent drops all packets, and lets streams go on as if nothing were lost.
+func (n *Net) SetSilent(silent bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.silent = silent
 }
 
 // Cut stops everything between a and b: hosts, regions or Everyone. What is on its way still arrives. Traffic inside a

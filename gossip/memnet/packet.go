@@ -71,6 +71,7 @@ func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	n.mu.Lock()
 	open := h.sockets[t.port] == t
 	f := n.fateLocked(h, to)
+	f.lost = f.lost || n.silent
 	n.mu.Unlock()
 	if !open {
 		return now, &net.OpError{Op: "write", Net: "udp", Err: net.ErrClosed}
