@@ -32,6 +32,7 @@ type node struct {
 	table *rib.Table
 	addr  string
 	cfg   Config
+	reads byte // version of observations; 0: this release's
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -71,6 +72,9 @@ func (n *node) open(tweak func(*Config)) {
 	cfg.Health = n.table.Health()
 	n.cfg = cfg
 	n.Speaker = New(cfg)
+	if n.reads > 0 {
+		n.speak(n.reads)
+	}
 	if err := n.Open(); err != nil {
 		n.world.t.Fatal(err)
 	}

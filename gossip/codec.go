@@ -13,7 +13,8 @@ import (
 )
 
 // Every message is a kind, a version and a body. A new field is a new version of its kind; a node that does not know
-// one ignores the message.
+// one ignores the message. So observations, which must be understood while a cluster is upgraded node by node, are written in
+// the newest version that all live nodes read: they say in their metadata which.
 const (
 	kindObservation  = 1 // what one observer says of one backend
 	kindAnnouncement = 2 // what one backend is
@@ -25,7 +26,10 @@ const (
 	kindBatch        = 8 // several of the others but no batch
 	kindGoodbye      = 9 // a node leaves, as opposed to dies: memberlist does not tell us which
 
-	version = 1
+	version = 1 // of all but observations
+
+	// An observation's second version tells also by how many bytes a replica is behind.
+	observationVersion = 2
 )
 
 const (
@@ -65,16 +69,20 @@ type observation struct {
 }
 
 // appendObservation needs a stamp and a timeline within the limits above.
-func appendObservation(dst []byte, backend, observer id, r *rib.Route) []byte {
+func appendObservation(dst []byte, version byte, backend, observer id, r *rib.Route) []byte {
 	dst = append(dst, kindObservation, version)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(backend))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(observer))
-	dst = append(dst, byte(r.State)&3|byte(r.Role)&3<<2|byte(r.Load)&3<<4, packDuration(r.Latency), packDuration(r.Lag), packSize(r.LagBytes))
+	dst = append(dst, byte(r.State)&3|byte(r.Role)&3<<2|byte(r.Load)&3<<4, packDuration(r.Latency), packDuration(r.Lag))
 	dst = appendStamp(dst, r.Stamp)
-	return binary.AppendUvarint(dst, uint64(min(r.Timeline, maxTimeline)))
+	dst = binary.AppendUvarint(dst, uint64(min(r.Timeline, maxTimeline)))
+	if version >= 2 {
+		dst = append(dst, packSize(r.LagBytes))
+	}
+	return dst
 }
 
-func (d *decoder) observation() (o observation) {
+func (d *decoder) observation(version byte) (o observation) {
 	o.backend, o.observer = d.id(), d.id()
 	flags := d.byte()
 	o.route.State = rib.State(flags & 3)
@@ -82,9 +90,12 @@ func (d *decoder) observation() (o observation) {
 	o.route.Load = rib.LoadClass(flags >> 4 & 3)
 	o.route.Latency = unpackDuration(d.byte())
 	o.route.Lag = unpackDuration(d.byte())
-	o.route.LagBytes = unpackSize(d.byte())
 	o.route.Stamp = d.stamp()
 	o.route.Timeline = uint32(d.uvarint(maxTimeline))
+	o.route.LagBytes = rib.LagBytesUnknown
+	if version >= 2 {
+		o.route.LagBytes = unpackSize(d.byte())
+	}
 	if flags>>6 != 0 || o.route.Role > rib.Replica || o.route.Load > rib.LoadAtLimit || o.route.Latency < 0 {
 		d.bad()
 	}
@@ -92,10 +103,12 @@ func (d *decoder) observation() (o observation) {
 }
 
 // quantize returns the route as a peer will decode it, so that all tables hold the same.
-func quantize(r rib.Route) rib.Route {
+func quantize(version byte, r rib.Route) rib.Route {
 	r.Latency = unpackDuration(packDuration(max(r.Latency, 0)))
 	r.Lag = unpackDuration(packDuration(r.Lag))
-	r.LagBytes = unpackSize(packSize(r.LagBytes))
+	if r.LagBytes = unpackSize(packSize(r.LagBytes)); version < 2 {
+		r.LagBytes = rib.LagBytesUnknown
+	}
 	r.Timeline = min(r.Timeline, maxTimeline)
 	return r
 }

@@ -58,18 +58,18 @@ func TestObservationFitsIn32Bytes(t *testing.T) {
 		State: rib.Withdrawn, Role: rib.Replica, Load: rib.LoadAtLimit, Timeline: maxTimeline,
 		Latency: time.Second, Lag: rib.LagUnknown, LagBytes: 5 << 30, Stamp: rib.Stamp{Incarnation: maxIncarnation, Seq: maxSeq},
 	}
-	b := appendObservation(nil, math.MaxUint64, math.MaxUint64, &r)
+	b := appendObservation(nil, observationVersion, math.MaxUint64, math.MaxUint64, &r)
 	if len(b) > maxObservation {
 		t.Fatalf("the largest observation takes %d bytes", len(b))
 	}
 	r.Stamp, r.Timeline = rib.Stamp{Incarnation: 3, Seq: 1000}, 2
-	b = appendObservation(nil, 1, 2, &r)
+	b = appendObservation(nil, observationVersion, 1, 2, &r)
 	if len(b) != 26 {
 		t.Errorf("a usual observation takes %d bytes, want 26", len(b))
 	}
 	d := decoder{buf: b[2:]}
-	got := d.observation()
-	want := observation{1, 2, quantize(r)}
+	got := d.observation(observationVersion)
+	want := observation{1, 2, quantize(observationVersion, r)}
 	if err := d.done(); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("came back as %+v, %v; want %+v", got, err, want)
 	}
@@ -147,7 +147,7 @@ func TestMalformedIsRefused(t *testing.T) {
 func FuzzRecord(f *testing.F) {
 	r := up("b")
 	r.Stamp = rib.Stamp{Incarnation: 1, Seq: 1}
-	f.Add(appendObservation(nil, idOf("b"), idOf("n"), &r))
+	f.Add(appendObservation(nil, observationVersion, idOf("b"), idOf("n"), &r))
 	f.Add(appendAnnouncement(nil, &rib.Announcement{Backend: rib.Backend{Name: "b", Shard: "s", Region: "r"}, Observer: "n"}))
 	f.Add(appendEpoch(nil, epochNews{rib.Epoch{Generation: 1, Index: 2}, "n"}))
 	f.Add(appendRow(nil, &row{observer: 1, rtt: map[id]time.Duration{2: 3}}))
@@ -165,18 +165,18 @@ func FuzzRecord(f *testing.F) {
 		if st.Backends > len(b) || st.Records > len(b) || st.Pending > len(b) {
 			t.Fatalf("%d bytes made %+v", len(b), st)
 		}
-		if len(b) > 2 && b[0] == kindObservation && b[1] == version {
+		if len(b) > 2 && b[0] == kindObservation && b[1] == observationVersion {
 			d := decoder{buf: b[2:]}
-			o := d.observation()
+			o := d.observation(observationVersion)
 			if d.done() != nil {
 				return
 			}
-			again := appendObservation(nil, o.backend, o.observer, &o.route)
+			again := appendObservation(nil, observationVersion, o.backend, o.observer, &o.route)
 			if len(again) > maxObservation {
 				t.Fatalf("an observation of %d bytes passes", len(again))
 			}
 			d = decoder{buf: again[2:]}
-			if o2 := d.observation(); d.done() != nil || o2 != o {
+			if o2 := d.observation(observationVersion); d.done() != nil || o2 != o {
 				t.Fatalf("%+v came back as %+v", o, o2)
 			}
 		}

@@ -59,14 +59,18 @@ func (d delegate) NotifyUpdate(n *memberlist.Node) { d.event(n, false) }
 func (d delegate) NotifyLeave(n *memberlist.Node) { d.event(n, true) }
 
 func (d delegate) event(n *memberlist.Node, gone bool) {
-	if n.Name != d.s.cfg.Self.Name {
-		d.s.inbox.putEvent(n, gone)
+	if n.Name == d.s.cfg.Self.Name {
+		return
 	}
+	if _, reads, err := memberOf(n, d.s.cluster); err == nil && !gone && reads < d.s.writes() {
+		d.s.written.Store(uint32(reads)) // at once: what is said from now on it will read
+	}
+	d.s.inbox.putEvent(n, gone)
 }
 
 // NotifyAlive implements memberlist.AliveDelegate: nodes of another cluster, and more than we can hold, are not let in.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
-	if _, err := memberOf(n, d.s.cluster); err != nil {
+	if _, _, err := memberOf(n, d.s.cluster); err != nil {
 		d.s.count.refused.Add(1)
 		return err
 	}
@@ -85,7 +89,7 @@ func (d delegate) NotifyMerge(nodes []*memberlist.Node) error {
 		if n.State != memberlist.StateAlive && n.State != memberlist.StateSuspect {
 			continue
 		}
-		if _, err := memberOf(n, d.s.cluster); err != nil {
+		if _, _, err := memberOf(n, d.s.cluster); err != nil {
 			d.s.count.refused.Add(1)
 			return err
 		}

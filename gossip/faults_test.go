@@ -204,7 +204,7 @@ func TestNodeOfAnotherClusterIsRefusedByItsMetadata(t *testing.T) {
 		cfg.Self, cfg.Transport = liar.self, tr
 		cfg.Health = rib.NewTable(liar.self).Health()
 		liar.table, liar.cfg, liar.Speaker = rib.NewTable(liar.self), cfg, New(cfg)
-		liar.Speaker.meta = appendMeta(nil, &liar.self, idOf("other"))
+		liar.Speaker.meta = appendMeta(nil, &liar.self, idOf("other"), 1)
 		liar.Speaker.cluster = idOf("other")
 		if err := liar.Open(); err != nil {
 			t.Fatal(err)
@@ -313,7 +313,7 @@ func TestLiesAreBounded(t *testing.T) {
 			a := rib.Announcement{Backend: rib.Backend{Name: name, Shard: "s", Region: "r"}, Observer: "liar", Stamp: rib.Stamp{Incarnation: 1, Seq: uint64(i)}}
 			batch = appendBatched(batch, appendAnnouncement(nil, &a))
 			r := up(name)
-			batch = appendBatched(batch, appendObservation(nil, id(i), id(i), &r)) // names that nobody has
+			batch = appendBatched(batch, appendObservation(nil, observationVersion, id(i), id(i), &r)) // names that nobody has
 			if len(batch) > 100<<10 {
 				send()
 			}

@@ -82,13 +82,13 @@ func (s *Speaker) message(m []byte, batched bool, out *outgoing) (news bool) {
 }
 
 func (s *Speaker) apply(m []byte, batched bool, out *outgoing) (news bool, err error) {
-	if len(m) < 2 || m[1] != version {
+	if len(m) < 2 || m[1] == 0 || m[1] > version && (m[0] != kindObservation || m[1] > s.reads) {
 		return false, errKind
 	}
 	d := decoder{buf: m[2:]}
 	switch m[0] {
 	case kindObservation:
-		o := d.observation()
+		o := d.observation(m[1])
 		if err := d.done(); err != nil {
 			return false, err
 		}
@@ -221,7 +221,7 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 	s.count.heard.Add(1)
 	s.changed()
 	if out != nil {
-		msg := appendObservation(nil, o.backend, o.observer, &r)
+		msg := appendObservation(nil, s.writes(), o.backend, o.observer, &r)
 		out.add(s.tell(key.queueName(), msg, change == rib.Flip && (seen || r.State == rib.Down)))
 	}
 }

@@ -85,7 +85,7 @@ func (s *Speaker) Observe(r rib.Route) {
 		s.count.tooBig.Add(1)
 		return
 	}
-	r = quantize(r)
+	r = quantize(s.writes(), r)
 	r.Observer = s.cfg.Self.Name
 	now := time.Now()
 	s.mu.Lock()
@@ -171,7 +171,7 @@ func (s *Speaker) tellRoute(r rib.Route, urgent bool) outgoing {
 	key := recordKey{kindObservation, idOf(r.Backend), s.self}
 	s.records[key] = struct{}{}
 	s.changed()
-	return s.tell(key.queueName(), appendObservation(nil, key.backend, key.observer, &r), urgent)
+	return s.tell(key.queueName(), appendObservation(nil, s.writes(), key.backend, key.observer, &r), urgent)
 }
 
 func (s *Speaker) tellAnnouncement(a rib.Announcement, urgent bool) outgoing {

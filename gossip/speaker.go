@@ -62,6 +62,7 @@ type Speaker struct {
 	self    id
 	cluster id
 	meta    []byte
+	reads   byte // newest version of observations that this node reads; less than observationVersion in tests alone
 	log     *slog.Logger
 	queue   *memberlist.TransmitLimitedQueue
 	inbox   *inbox
@@ -75,8 +76,9 @@ type Speaker struct {
 	list          atomic.Pointer[memberlist.Memberlist] // set once by Open
 	sums          atomic.Pointer[ack]
 	sumsStale     atomic.Bool
-	lastChange    atomic.Int64 // Unix nanoseconds
-	live          atomic.Int64 // len(peers)
+	lastChange    atomic.Int64  // Unix nanoseconds
+	live          atomic.Int64  // len(peers)
+	written       atomic.Uint32 // version of observations that all live nodes read
 	names         atomic.Pointer[map[string]struct{}]
 	conflictUntil atomic.Int64 // Unix nanoseconds: until then our address may be refused
 	count         counters
@@ -106,6 +108,7 @@ type peer struct {
 	node     memberlist.Node // our own copy
 	answered time.Time       // when its last digest or pull was answered
 	leaving  bool            // it has said goodbye
+	reads    byte            // newest version of observations
 }
 
 type recordKey struct {
@@ -157,7 +160,7 @@ func New(cfg Config) *Speaker {
 	if cfg.Resume != nil {
 		s.resume(cfg.Resume)
 	}
-	s.meta = appendMeta(nil, &s.cfg.Self, s.cluster)
+	s.speak(observationVersion)
 	s.queue = &memberlist.TransmitLimitedQueue{
 		RetransmitMult: 6,
 		NumNodes:       func() int { return int(s.live.Load()) + 1 },
@@ -168,6 +171,16 @@ func New(cfg Config) *Speaker {
 	s.sumsStale.Store(true)
 	return s
 }
+
+// speak says which version of observations this node reads. It is for New, and for tests before Open.
+func (s *Speaker) speak(reads byte) {
+	s.reads = reads
+	s.written.Store(uint32(reads))
+	s.meta = appendMeta(nil, &s.cfg.Self, s.cluster, reads)
+}
+
+// writes is the version in which observations are written.
+func (s *Speaker) writes() byte { return byte(s.written.Load()) }
 
 // Open joins nobody yet, but others can join this node from now on.
 func (s *Speaker) Open() error {
@@ -360,7 +373,7 @@ func (s *Speaker) memberEvent(e event) {
 		s.memberGone(name)
 		return
 	}
-	m, err := memberOf(&e.node, s.cluster)
+	m, reads, err := memberOf(&e.node, s.cluster)
 	if err != nil {
 		return // NotifyAlive refused it already
 	}
@@ -372,7 +385,7 @@ func (s *Speaker) memberEvent(e event) {
 		s.log.Info("node joined", "node", name, "region", m.Region, "addr", m.Addr)
 	}
 	p.leaving = p.leaving && m.Incarnation <= p.member.Incarnation // it is back
-	p.member, p.node = m, e.node
+	p.member, p.node, p.reads = m, e.node, reads
 	delete(s.lost, name)
 	s.known[idOf(name)] = name // beyond maxKnown: members are bounded by themselves
 	s.known[idOf(m.Region)] = m.Region
@@ -407,12 +420,15 @@ func (s *Speaker) membersChanged() {
 	s.live.Store(int64(len(s.peers)))
 	names := make(map[string]struct{}, len(s.peers))
 	s.order = s.order[:0]
-	for name := range s.peers {
+	written := s.reads
+	for name, p := range s.peers {
+		written = min(written, p.reads)
 		names[name] = struct{}{}
 		s.order = append(s.order, name)
 	}
 	slices.Sort(s.order)
 	s.names.Store(&names)
+	s.written.Store(uint32(written))
 }
 
 // changed notes that what this node holds is another thing now.

@@ -233,7 +233,7 @@ func (s *Speaker) hearPull(p pull) {
 	for i := range routes {
 		r := &routes[i]
 		name(r.Backend, r.Observer)
-		msg = appendObservation(msg[:0], idOf(r.Backend), idOf(r.Observer), r)
+		msg = appendObservation(msg[:0], s.writes(), idOf(r.Backend), idOf(r.Observer), r)
 		add(msg)
 		end(chunkBytes)
 	}
