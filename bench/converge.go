@@ -46,7 +46,7 @@ type convergeResult struct {
 	Bytes     float64 `json:"bytes_per_node_s"` // at 50 updates a second
 }
 
-// runConverge runs `bench converge`. It does not return if all goes well: see virtually.
+// runConverge runs `bench converge`. It returns only to say what is wrong with the flags, see virtually.
 func runConverge(args []string) error {
 	c := &converge{out: os.Stdout, began: wall()}
 	percent := 0.0

@@ -143,8 +143,8 @@ func (w *fibWorld) flips() {
 			}
 			// A busy machine swallows ticks: what is due is made up for.
 			for due = int(time.Since(w.began) / flipEvery); i < due; i++ {
-				w.seq++
 				w.lock.Lock() // what changes candidates beside a map has to keep its readers out
+				w.seq++
 				w.lock.Unlock()
 				fibObserve(w.table, fibShard(i%3)+"_fra", w.seq, rib.State(int(rib.Up)+(i/3+1)%2), rib.Replica)
 				if i+1 < due {

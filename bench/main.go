@@ -63,11 +63,8 @@ func main() {
 	}
 	if len(args) > 0 && args[0] == "converge" {
 		stop() // Ctrl-C ends it at once: it has nothing to clear away
-		if err := runConverge(args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(2)
-		}
-		return
+		fmt.Fprintln(os.Stderr, "bench:", runConverge(args[1:]))
+		os.Exit(2)
 	}
 	if len(args) > 0 && args[0] == "compare" {
 		args, compared = args[1:], true
