@@ -104,10 +104,10 @@ func (n *Node) openProber(context.Context) error {
 		Lost: func(backend, why string) { n.table.Health().Evidence(backend, true, why) },
 		Recovered: func(backend string) {
 			n.log.Info("a backend that could not be reached from here answers again", "backend", backend)
-			n.table.Health().Evidence(backend, false, "")
 			if n.whole.Load() {
-				n.pools.Reachable(backend)
+				n.pools.Reachable(backend) // first: who sees the table think well of it tries it at once
 			}
+			n.table.Health().Evidence(backend, false, "")
 		},
 	})
 	if err := prober.Open(); err != nil {
@@ -156,7 +156,7 @@ func (n *Node) buildServer() *wire.Server {
 	n.opened("pools", func() error { n.pools.Close(); return nil })
 	n.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
 	server := wire.NewServer(wire.Config{
-		FIB: n.fib, Planner: n.planner, Pools: n.pools, Guard: n.guard, Node: n.state.Node, ForwardCancel: n.forwardCancel,
+		FIB: n.fib, Planner: n.planner, Pools: n.pools, Guard: n.guard, Node: n.state.Node, ForwardCancel: n.forwardCancel, Recheck: func(backend string) { n.prober().Recheck(backend) },
 		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Live: n.serverLive(n.setup.Load()),
 	})
 	server.SetDependents(n.dependents.get())

@@ -18,6 +18,7 @@ type Config struct {
 	Insecure       bool       `toml:"insecure" comment:"true: listen beyond loopback even without a cluster key, and let http_bind be any address. Anyone who reaches the ports can then join the cluster."`
 	DrainTimeout   Duration   `toml:"drain_timeout" live:"yes" comment:"On SIGTERM, how long sessions may take to finish their transaction. 0s: they are closed at once."`
 	TakeoverWait   Duration   `toml:"takeover_timeout" live:"yes" comment:"After another process has taken over by --takeover, how long idle sessions of this one may stay; then it drains as on SIGTERM. 0s: not at all."`
+	FailoverWait   Duration   `toml:"failover_wait" live:"yes" comment:"How long a statement that needs the primary waits for the next one while its shard has none, from when it came; then it fails with 57P03. Nothing of it has been sent until then. 0s: it fails at once."`
 	Watchdog       Duration   `toml:"watchdog_timeout" live:"yes" comment:"This node goes a statement's way through its routing table twice a second. If that does not come back for so long, it writes the stacks of all goroutines to standard error and exits with status 70, for its supervisor to start it again. 0s: it stays as it is."`
 	Ports          Ports      `toml:"ports" comment:"TCP ports. 0: any free port, written to the log (for tests)."`
 	Log            Log        `toml:"log"`
@@ -217,6 +218,7 @@ func Defaults() Config {
 		DataDir:      "/var/lib/rangefinder",
 		DrainTimeout: Duration{10 * time.Second},
 		TakeoverWait: Duration{10 * time.Minute},
+		FailoverWait: Duration{10 * time.Second},
 		Watchdog:     Duration{20 * time.Second},
 		Ports:        Ports{Postgres: 6432, Cluster: 7946, HTTP: 8080},
 		Log:          Log{Level: "info", Format: "text"},

@@ -263,6 +263,9 @@ func (c *checker) backends(cfg *Config) {
 // leastWatchdog keeps a healthy node on a busy machine from being ended.
 const leastWatchdog = 2 * time.Second
 
+// longestFailoverWait is for operators who promote by hand.
+const longestFailoverWait = 10 * time.Minute
+
 func (c *checker) numbers(cfg *Config) {
 	positive := func(key string, d Duration) {
 		if d.Duration <= 0 {
@@ -276,6 +279,9 @@ func (c *checker) numbers(cfg *Config) {
 	}
 	if d := cfg.Watchdog.Duration; d > 0 && d < leastWatchdog {
 		c.fail("watchdog_timeout", fmt.Sprintf("watchdog_timeout must be at least %s, or 0s", leastWatchdog), "a busy machine may let a process wait for a second")
+	}
+	if cfg.FailoverWait.Duration > longestFailoverWait {
+		c.fail("failover_wait", fmt.Sprintf("failover_wait must be at most %s", longestFailoverWait), "clients give up before that, and their statements would run for nobody")
 	}
 	positive("probe.interval", cfg.Probe.Interval)
 	positive("probe.timeout", cfg.Probe.Timeout)

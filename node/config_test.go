@@ -113,6 +113,8 @@ func TestMistakesAreNamed(t *testing.T) {
 			`F:1:17: drain_timeout: "10" has no unit: write "10s" or "10ms"`},
 		{"negative", `drain_timeout = "-1s"`,
 			`F:1:17: drain_timeout: "-1s" is negative`},
+		{"a wait for ever", "region = \"fra\"\nfailover_wait = \"1h\"",
+			`F:2:1: failover_wait must be at most 10m0s; clients give up before that, and their statements would run for nobody`},
 		{"watchdog in a hurry", "region = \"fra\"\nwatchdog_timeout = \"1s\"",
 			`F:2:1: watchdog_timeout must be at least 2s, or 0s; a busy machine may let a process wait for a second`},
 		{"no size", "[limits]\nframe = \"64\"",

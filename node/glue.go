@@ -60,6 +60,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.beliefsLoop(ctx) })
 	wg.Go(func() { n.watchLoop(ctx) })
 	wg.Go(func() { n.judgeLoop(ctx) })
+	wg.Go(func() { n.seekLoop(ctx) })
 	wg.Go(func() { n.alarmsLoop(ctx) })
 	wg.Go(func() { n.budgetLoop(ctx) })
 	wg.Go(func() { n.dependentsLoop(ctx) })

@@ -64,6 +64,7 @@ func (n *Node) serverLive(s *setup) wire.Live {
 		Databases: rules,
 		Limits:    s.cfg.clientLimits(), MaxFrame: int(s.cfg.Limits.Frame.Bytes), StartupTimeout: s.cfg.Limits.StartupTimeout.Duration,
 		TLS: s.tls.serverConfig(func() bool { return len(s.policy.Rules) > 0 }), RequireTLS: s.cfg.TLS.Require, Console: n.consoleConfig(&s.cfg),
+		FailoverWait: s.cfg.FailoverWait.Duration,
 	}
 }
 

@@ -18,6 +18,7 @@ const (
 	readClient    request = iota // write what is due to both sides, then read the client and call clientRead
 	readServer                   // the same, then read the server and call serverRead or serverLost
 	acquire                      // get a connection to hop() and call acquired or refused
+	standBy                      // wait until the shard may have another primary and call resume, or call standDown
 	releaseServer                // give the server connection back to its pool and call returned
 	discardServer                // close the server connection and call returned
 	subscribe                    // bring what the hub listens to in line with lis and call subscribed
@@ -34,6 +35,7 @@ type env struct {
 	random   func() uint32
 	maxFrame int
 	metrics  Metrics
+	recheck  func(backend string) // see Config.Recheck; never nil
 }
 
 // readYourWrites is how long a session's reads stay on the primary after its write.
@@ -140,8 +142,11 @@ type inHand struct {
 	uses      []use            // what its text names
 	completed int              // how many of its statements the server has carried out, if it names any
 	seg       segment
+	list      *fib.Candidates // of the slot below
+	slot      *fib.Slot
 	hops      []fib.NextHop
 	hop       *fib.NextHop
+	noPrimary *pg.Error // it waits for one, and has this error if none comes; nil: it does not
 	expect    []expectation
 	expectOff int
 	lastTag   []byte // of the last command; an error's is ROLLBACK
@@ -164,6 +169,8 @@ func (c *core) next() request {
 			return discardServer
 		case c.wanting:
 			return acquire
+		case c.noPrimary != nil:
+			return standBy
 		case c.subscribes() && !c.closing:
 			return subscribe
 		case !c.closing && c.fixing():
@@ -206,7 +213,7 @@ func (c *core) idleServer() bool {
 
 // idle reports whether the session could end here without loss.
 func (c *core) idle() bool {
-	return !c.waiting() && !c.wanting && !c.tx.open && (c.srv == nil || c.status == 'I') && c.inOff == len(c.in) && len(c.ops) == 0
+	return !c.waiting() && !c.wanting && c.noPrimary == nil && !c.tx.open && (c.srv == nil || c.status == 'I') && c.inOff == len(c.in) && len(c.ops) == 0
 }
 
 // clientSpace returns where to read client bytes into; clientRead then tells how many came.

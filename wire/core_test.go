@@ -63,7 +63,7 @@ func testEnv(t testing.TB) *env {
 	catalog := sqlkey.NewCatalog(own, rules, nil)
 	clock := time.Duration(0)
 	return &env{
-		fib: handle, planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), metrics: noMetrics{},
+		fib: handle, planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), metrics: noMetrics{}, recheck: func(string) {},
 		catalog: func(*fib.Table) *sqlkey.Catalog { return catalog },
 		now:     func() time.Duration { clock += time.Millisecond; return clock },
 		random:  func() uint32 { return 1 }, maxFrame: 1 << 20,

@@ -81,6 +81,8 @@ func (d *drive) run() {
 				d.conns[name] = b
 			}
 			c.acquired(b.conn)
+		case standBy:
+			c.standDown(nil)
 		case subscribe:
 			if c.lis.barrier != "" {
 				c.barrierPassed()

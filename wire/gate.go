@@ -87,7 +87,7 @@ func (g *gate) open(p *pause) bool {
 // errHangup ends what is held for a client that is not there any more.
 var errHangup = errors.New("the client is gone")
 
-var errWaitCanceled = &pg.Error{Severity: "ERROR", Code: pg.CodeQueryCanceled, Message: "canceling statement due to user request", Detail: "It waited on this node, for a server connection or for the end of a pause. Nothing of it was sent."}
+var errWaitCanceled = &pg.Error{Severity: "ERROR", Code: pg.CodeQueryCanceled, Message: "canceling statement due to user request", Detail: "It waited on this node, for a server connection, for a primary, or for the end of a pause. Nothing of it was sent."}
 
 // watchEvery is how often whoever is held looks whether its client is still there.
 const watchEvery = time.Second

@@ -40,12 +40,13 @@ const (
 	RefusedIdle      Refusal = "idle_timeout"
 	RefusedInBlock   Refusal = "idle_in_transaction_timeout"
 
-	RefusedWait Refusal = "pool_wait" // no server connection came free in time
+	RefusedWait     Refusal = "pool_wait"     // no server connection came free in time
+	RefusedFailover Refusal = "failover_wait" // no primary was there in time
 )
 
 // Refusals are all kinds.
 func Refusals() []Refusal {
-	return []Refusal{RefusedClients, RefusedUser, RefusedDatabase, RefusedHandshake, RefusedLogin, RefusedStatement, RefusedIdle, RefusedInBlock, RefusedWait}
+	return []Refusal{RefusedClients, RefusedUser, RefusedDatabase, RefusedHandshake, RefusedLogin, RefusedStatement, RefusedIdle, RefusedInBlock, RefusedWait, RefusedFailover}
 }
 
 // operatorReserve is how many clients of the console are let in beyond Limits.Clients: when a node is full, somebody must be able

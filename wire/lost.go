@@ -44,7 +44,7 @@ func (c *core) serverLost(err error) {
 	midFrame := c.passing > 0 && !c.passHide
 	ahead := c.waiting() && c.expect[len(c.expect)-1].ahead
 	settings := c.head() != nil && c.head().settings || ahead && !c.tx.inServer
-	retry := c.tried+1 < len(c.hops) && (settings || c.seg.retry && !c.flushed)
+	retry := c.tried+1 < len(c.hops) && (settings || c.seg.retry && !c.flushed) || settings && c.need.write
 	wasIn := c.onServer() && !c.scratch || c.tx.inServer
 	synced := (settings || ahead) && c.seg.sync // the request itself has not been sent yet
 	for i := c.expectOff; i < len(c.expect); i++ {

@@ -87,6 +87,8 @@ func (s *session) driveClient(fd uintptr) bool {
 			s.serverRaw()
 		case acquire:
 			s.acquire(r.ctx)
+		case standBy:
+			s.standBy(r.ctx)
 		case releaseServer:
 			s.release(true)
 		case discardServer:

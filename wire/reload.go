@@ -20,6 +20,7 @@ type Live struct {
 	TLS            func() *tls.Config             // see pg.AcceptConfig
 	RequireTLS     bool                           // see pg.AcceptConfig
 	Console        ConsoleConfig
+	FailoverWait   time.Duration // how long a request waits for its shard's next primary, from when it came; 0: not at all
 }
 
 // live is a Live, and what the server makes of it. It is immutable. Logins and whatever takes several looks hold on to one.
@@ -42,7 +43,8 @@ func (s *Server) Reload(next Live) {
 	}
 	l.env = env{
 		fib: s.cfg.FIB, planner: s.cfg.Planner, catalog: s.catalogFor, metrics: s.cfg.Metrics,
-		now: func() time.Duration { return time.Since(s.made) + 1 }, random: mrand.Uint32, maxFrame: next.MaxFrame,
+		recheck: s.cfg.Recheck,
+		now:     func() time.Duration { return time.Since(s.made) + 1 }, random: mrand.Uint32, maxFrame: next.MaxFrame,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -441,6 +441,9 @@ func (c *core) serverError(frame, body []byte) error {
 	if h.fail == nil {
 		c.backendError(e.Code)
 	}
+	if e.Code == pg.CodeReadOnlyTransaction && c.need.write && c.srv.Params["in_hot_standby"] != "off" {
+		c.env.recheck(c.srv.Backend.Name) // a read-only transaction on a primary says the same
+	}
 	switch {
 	case h.fail != nil && !h.quiet:
 		c.env.metrics.Refused(h.fail.Code)

@@ -77,6 +77,7 @@ type counts struct {
 	errors   map[string]int
 	refused  map[string]int
 	limited  map[string]int
+	recheck  map[string]int
 }
 
 func (c *counts) Routed(int, int, time.Duration) {}
@@ -120,6 +121,7 @@ type rigOptions struct {
 	prepared   int           // see pool.Limits
 	wait       time.Duration // 0: patience
 	limits     wire.Limits   // nothing: 200 clients
+	failover   time.Duration // wire.Live.FailoverWait
 	maxFrame   int
 	startup    time.Duration  // 0: patience
 	dial       pool.Dialer    // nil: a plain one
@@ -207,7 +209,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	r.pools.Open()
 	r.live = wire.Live{
 		Databases: map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1", OwnConnections: o.own}, "other": {Shard: "shard_1"}, "plain": {Shard: "shard_1"}},
-		Limits:    o.limits, MaxFrame: o.maxFrame, StartupTimeout: o.startup,
+		Limits:    o.limits, MaxFrame: o.maxFrame, StartupTimeout: o.startup, FailoverWait: o.failover,
 		Console: wire.ConsoleConfig{Users: []string{testUser}, Version: "test", Known: []string{testUser}},
 	}
 	if o.tls {
@@ -217,6 +219,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	}
 	r.server = wire.NewServer(wire.Config{
 		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools, Guard: guard, Metrics: r.counts, Logger: log, Live: r.live,
+		Recheck: func(backend string) { r.counts.add(&r.counts.recheck, backend) },
 	})
 	if o.sleepAfter > 0 {
 		r.server.SleepAfter(o.sleepAfter)
@@ -257,10 +260,19 @@ func newRig(t *testing.T, o rigOptions) *rig {
 
 func (r *rig) announce(b rib.Backend, role rib.Role) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.stamp++
 	r.table.Health().Announce(rib.Announcement{Backend: b, Observer: "n1", Stamp: rib.Stamp{Seq: r.stamp}})
-	r.table.Health().Observe(rib.Route{Backend: b.Name, Observer: "n1", Stamp: rib.Stamp{Seq: r.stamp}, State: rib.Up, Role: role, Timeline: 1, Latency: time.Millisecond})
+	r.mu.Unlock()
+	r.observe(rib.Route{Backend: b.Name, State: rib.Up, Role: role, Timeline: 1, Latency: time.Millisecond})
+}
+
+// observe says how a backend is.
+func (r *rig) observe(route rib.Route) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stamp++
+	route.Observer, route.Stamp = "n1", rib.Stamp{Seq: r.stamp}
+	r.table.Health().Observe(route)
 }
 
 // schema makes the test's tables anew and waits until the replicas have them.

@@ -151,23 +151,25 @@ func (c *core) dispatch(n need) {
 		return
 	}
 	cand := slot.For(c.db)
+	c.slot, c.list, c.srvShard = slot, cand, slot.Shard()
 	c.hops, c.first = cand.Reads, 0
 	if n.write {
 		c.hops = cand.Writes
 	} else if len(cand.Reads) > 0 {
 		c.first = cand.PickRead(c.env.random())
 	}
-	if len(c.hops) == 0 {
-		e := pg.NewError(pg.CodeCannotConnectNow, "shard "+slot.Shard()+" has no backend that can be used now").
-			WithHint("See why with: rangefinder route '…', or /debug/fib on the node's HTTP port.")
-		if n.write {
-			e = pg.NewError(pg.CodeCannotConnectNow, "shard "+slot.Shard()+" has no primary that takes writes now").
-				WithHint("Try again when one has been promoted; see why with: rangefinder route '…'.")
-		}
-		c.fail(e)
+	switch {
+	case len(c.hops) == 0 && n.write:
+		c.stall(pg.NewError(pg.CodeCannotConnectNow, "shard "+slot.Shard()+" has no primary that takes writes now").
+			WithDetail(cand.WritesReason + ".").
+			WithHint("Nothing was sent: try again when one has been promoted; see why with: rangefinder route '…'."))
+		return
+	case len(c.hops) == 0:
+		c.fail(pg.NewError(pg.CodeCannotConnectNow, "shard "+slot.Shard()+" has no backend that can be used now").
+			WithHint("See why with: rangefinder route '…', or /debug/fib on the node's HTTP port."))
 		return
 	}
-	c.wanting, c.srvShard = true, slot.Shard()
+	c.wanting = true
 	c.setHop()
 }
 
@@ -278,6 +280,10 @@ func (c *core) refused(err error) {
 		return
 	}
 	c.wanting = false
+	if c.need.write && noPrimary(err) {
+		c.stall(c.refusal(err))
+		return
+	}
 	c.fail(c.refusal(err))
 }
 
@@ -306,6 +312,10 @@ func (c *core) refusal(err error) *pg.Error {
 			WithHint("Nothing was sent: the statement can be tried again.")
 	case errors.As(err, &pe):
 		return pe
+	case noPrimary(err):
+		return pg.NewError(pg.CodeCannotConnectNow, "the primary of shard "+c.srvShard+" cannot be used").
+			WithDetail("Of backend " + c.hop.Backend.Name + ": " + err.Error() + ".").
+			WithHint("Nothing was sent: the statement can be tried again.")
 	}
 	return pg.NewError(pg.CodeCannotConnectNow, err.Error())
 }
@@ -331,6 +341,9 @@ func (c *core) returned() {
 		n := c.need
 		n.write = n.write || !renew
 		c.dispatch(n)
+	case c.retrying && c.tried+1 == len(c.hops):
+		c.retrying = false
+		c.stall(c.refusal(errBroken))
 	case c.retrying:
 		c.retrying, c.wanting = false, true
 		c.tried++

@@ -45,6 +45,7 @@ type Config struct {
 	Guard         *auth.Guard                                          // who may come in
 	Node          string                                               // this node's name: cancel keys tell whose they are
 	ForwardCancel func(ctx context.Context, pid uint32, secret []byte) // a cancel request that is for no session here; nil: dropped
+	Recheck       func(backend string)                                 // that gets writes seems to be no primary: look at it; must not block; nil: nobody does
 	Metrics       Metrics
 	Logger        *slog.Logger
 	Live          Live // until the first Reload
@@ -111,6 +112,9 @@ type catalogOf struct {
 
 // NewServer returns a server that serves nothing yet.
 func NewServer(cfg Config) *Server {
+	if cfg.Recheck == nil {
+		cfg.Recheck = func(string) {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		cfg: cfg, pools: cfg.Pools, log: cfg.Logger, made: time.Now(), sleepAfter: sleepAfter,
@@ -174,6 +178,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.serving.Add(1)
 	s.sweeper.Do(func() {
 		s.beds = epoll.Open()
+		s.helpers.Go(s.heraldLoop)
 		s.helpers.Go(s.sweepLoop)
 		s.helpers.Go(s.averageLoop)
 	})

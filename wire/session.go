@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rangefinder/fib"
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
@@ -52,7 +53,9 @@ type session struct {
 	mu      sync.Mutex
 	running *pool.Conn              // what a CancelRequest would cancel
 	struck  bool                    // the server connection has a deadline that has passed, and no next borrower
-	held    context.CancelCauseFunc // or this: the wait for RESUME, or for a connection
+	held    context.CancelCauseFunc // or this: the wait for RESUME, for a connection, or for a primary
+	bound   *fib.Slot               // that is a write's wait for a connection to the shard's primary; nil: it is not
+	goal    *fib.NextHop            // and to this one
 }
 
 const (
@@ -124,6 +127,8 @@ func (s *session) run(ctx context.Context) {
 			}
 		case acquire:
 			s.acquire(ctx)
+		case standBy:
+			s.standBy(ctx)
 		case releaseServer:
 			s.release(true)
 		case discardServer:
@@ -174,6 +179,9 @@ func (s *session) acquire(ctx context.Context) {
 	conn, err := s.ready(), error(nil)
 	if conn == nil {
 		conn, err = s.await(ctx)
+	}
+	if err == nil && s.core.need.write && conn.Standby() {
+		conn, err = s.primary(ctx, conn)
 	}
 	if err != nil {
 		s.has.Store(nil)
@@ -237,6 +245,9 @@ func (l *shelves) put(b *rib.Backend, s *pool.Shelf) {
 func (s *session) await(ctx context.Context) (*pool.Conn, error) {
 	held, free := s.hold(ctx)
 	defer free()
+	if s.core.need.write {
+		s.headFor(s.core.slot, s.core.hop)
+	}
 	conn, err := s.server.pools.Get(held, s.core.hop.Backend, s.id, s.core.need.write)
 	if err != nil && held.Err() != nil {
 		if err = context.Cause(held); errors.Is(err, errHangup) {
@@ -257,7 +268,7 @@ func (s *session) hold(ctx context.Context) (held context.Context, free func()) 
 	}
 	return held, func() {
 		s.mu.Lock()
-		s.held = nil
+		s.held, s.bound, s.goal = nil, nil, nil
 		s.mu.Unlock()
 		cancel(nil)
 	}

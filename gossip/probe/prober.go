@@ -116,6 +116,7 @@ type Prober struct {
 
 	// atomic
 	settings  atomic.Pointer[Settings]
+	seeking   atomic.Pointer[map[string]struct{}] // see Seek
 	suspicion suspicion
 
 	// guarded by mu
@@ -205,6 +206,32 @@ func (p *Prober) Suspect(backend string) bool {
 	}
 	w.suspect()
 	return true
+}
+
+// Seek names the shards of which no primary is known that takes writes: until the next call their backends are probed more often, for
+// one of them may be promoted at any moment. The map is kept, and must not be changed any more.
+func (p *Prober) Seek(shards map[string]struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seeking.Store(&shards)
+	for _, all := range []map[string]*worker{p.near, p.far} {
+		for _, w := range all {
+			if w.sought() && w.watches.Load() {
+				w.hurry()
+			}
+		}
+	}
+}
+
+// Recheck probes a backend now, if it is probed here: somebody has reason to think that it has another role.
+func (p *Prober) Recheck(backend string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range []*worker{p.near[backend], p.far[backend]} {
+		if w != nil {
+			w.hurry()
+		}
+	}
 }
 
 // Watch probes a backend that is not near until it answers again, then calls Recovered and stops. What is seen goes to

@@ -17,6 +17,7 @@ import (
 const (
 	latencyWeight = 0.3
 	suspectGap    = 100 * time.Millisecond // between probes that others ask for, or that closed connections cause
+	seekInterval  = 200 * time.Millisecond // between probes of what may become its shard's primary
 )
 
 // worker probes one backend.
@@ -98,6 +99,16 @@ func (w *worker) hurry() {
 	}
 }
 
+// sought reports whether the backend's shard has no primary: this one may become it.
+func (w *worker) sought() bool {
+	shards := w.prober.seeking.Load()
+	if shards == nil {
+		return false
+	}
+	_, ok := (*shards)[w.target.Shard]
+	return ok
+}
+
 // run probes until it is stopped or, far away, until the backend is back.
 func (w *worker) run() {
 	defer close(w.done)
@@ -133,6 +144,9 @@ func (w *worker) rest(began time.Time) bool {
 	interval := w.prober.settings.Load().Interval
 	if w.lists && !w.watches.Load() && !w.evidence {
 		interval *= unwatched
+	}
+	if w.sought() && w.watches.Load() {
+		interval = min(interval, seekInterval)
 	}
 	interval += time.Duration((rand.Float64() - 0.5) * 0.2 * float64(interval))
 	ctx, cancel := context.WithDeadline(w.ctx, began.Add(interval))

@@ -128,6 +128,13 @@ func (c *Conn) usable(sure bool) bool {
 	return c.quiet()
 }
 
+// Standby reports whether the server was a replica when it last said which it is. That is at the login, and with the next answer after
+// a promotion: of an idle connection it may be out of date in this direction alone.
+func (c *Conn) Standby() bool { return c.Params["in_hot_standby"] == "on" }
+
+// MadeSince reports whether the connection was made after t.
+func (c *Conn) MadeSince(t time.Time) bool { return c.connected.After(t) }
+
 // PreparedLimit is how many prepared statements the connection may keep, see Limits.
 func (c *Conn) PreparedLimit() int {
 	if c.home == nil || c.home.limits.Load().Prepared == 0 { // without a pool in tests of who uses it

@@ -1,0 +1,238 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+)
+
+// This file is about writes whose shard has no primary that takes them: it is dead, it has become a replica, or nobody knows one yet.
+// Nothing of them has been sent, so they wait for the next primary, which is usually promoted within seconds: outside the gate, so
+// that PAUSE need not wait for them, and without a connection. The forwarding table says when there is one. What was on its way when
+// the old primary died is not sent again: its fate is unknown.
+
+var (
+	// errStandby is that the backend which gets the shard's writes is a replica, by its own word at a login a moment ago.
+	errStandby = errors.New("it is a replica by now")
+	// errPassed is that the shard has got another primary while a connection to this one was waited for.
+	errPassed = errors.New("another backend has become the primary")
+	// errBroken is that the connection was lost before the request itself was sent on it.
+	errBroken = errors.New("the connection was lost before anything of the statement was sent")
+)
+
+// primaryRetry is when a primary that the table thinks well of is tried again although nothing new is known of it.
+const primaryRetry = time.Second
+
+// noPrimary reports whether a write that could not have its connection for that reason may wait for another primary.
+func noPrimary(err error) bool {
+	var ce *pool.ConnectError
+	return errors.As(err, &ce) && ce.Elsewhere() || errors.Is(err, errStandby) || errors.Is(err, errPassed) || errors.Is(err, errBroken)
+}
+
+// stall has the request in hand wait for its shard's next primary; e is its answer if none comes.
+func (c *core) stall(e *pg.Error) { c.noPrimary = e }
+
+// hasPrimary reports whether the shard has a primary to go on with. One that has just been tried is not, as long as nothing new is
+// known of it, unless it is to be tried again.
+func (c *core) hasPrimary(again bool) bool {
+	slot := c.slotNow(c.env.fib.Load())
+	if slot == nil {
+		return false
+	}
+	list := slot.For(c.db)
+	return len(list.Writes) > 0 && list.Writes[0].Healthy && (again || list != c.list)
+}
+
+// slotNow is the slot that the request in hand needs, in a newer table.
+func (c *core) slotNow(t *fib.Table) *fib.Slot { return t.Slot(c.srvShard) }
+
+// resume has the request that waits go on.
+func (c *core) resume() {
+	c.noPrimary = nil
+	c.table = c.env.fib.Load()
+	n, before := c.need, c.list.Writes
+	if n.slot != nil {
+		n.slot = c.slotNow(c.table)
+	}
+	c.dispatch(n)
+	if len(before) > 0 && c.wanting && c.hop.Backend.Name != before[0].Backend.Name {
+		c.env.metrics.Failover(before[0].Backend.Name)
+	}
+}
+
+// standDown ends the wait without a primary: err says why, nil that there was no time left.
+func (c *core) standDown(err error) {
+	e := c.noPrimary
+	c.noPrimary = nil
+	if err != nil {
+		e = c.refusal(err)
+	}
+	c.fail(e)
+}
+
+// standBy waits for the shard's next primary. As with the wait for a connection, a CancelRequest ends it, and so does the end of the
+// client.
+func (s *session) standBy(ctx context.Context) {
+	c := s.core
+	wait := s.server.live.Load().FailoverWait
+	left := c.came + wait - c.env.now()
+	if wait == 0 || left <= 0 {
+		if wait > 0 {
+			c.outOfPatience(wait)
+		}
+		c.standDown(nil)
+		return
+	}
+	if s.raw.client != nil { // with what came before it the client need not wait
+		s.flushRaw()
+	} else {
+		s.flushClient()
+	}
+	if c.closing {
+		c.standDown(errHangup)
+		return
+	}
+	s.has.Store(s.server.queue)
+	held, free := s.hold(ctx)
+	err := s.awaitPrimary(held, left)
+	free()
+	s.has.Store(nil)
+	switch {
+	case err == nil:
+		c.resume()
+	case errors.Is(err, errWaited):
+		c.outOfPatience(wait)
+		c.standDown(nil)
+	default:
+		if errors.Is(err, errHangup) {
+			s.clientGone()
+		}
+		c.standDown(err)
+	}
+}
+
+// outOfPatience says in the answer how long the request has waited.
+func (c *core) outOfPatience(wait time.Duration) {
+	c.env.metrics.Limited(RefusedFailover)
+	c.noPrimary = c.noPrimary.WithDetail(c.noPrimary.Detail + " No other primary was there within " + wait.String() + " (failover_wait).")
+}
+
+var errWaited = errors.New("no primary has come")
+
+// awaitPrimary returns nil when there is a primary to try, and what has ended the wait else.
+func (s *session) awaitPrimary(held context.Context, left time.Duration) error {
+	over, retry := time.NewTimer(left), time.NewTicker(primaryRetry)
+	defer over.Stop()
+	defer retry.Stop()
+	for {
+		changed := s.server.cfg.FIB.Changed()
+		if s.core.hasPrimary(false) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-retry.C:
+			if s.core.hasPrimary(true) {
+				return nil
+			}
+		case <-over.C:
+			return errWaited
+		case <-held.Done():
+			return context.Cause(held)
+		case <-s.server.stopping.Done():
+			return errDraining.WithSeverity("ERROR")
+		}
+	}
+}
+
+// primary gets a connection for a write in place of conn, whose server was a replica when it last said what it is. It may have been
+// promoted since, which a new connection tells.
+func (s *session) primary(ctx context.Context, conn *pool.Conn) (*pool.Conn, error) {
+	began := time.Now()
+	for conn.Standby() {
+		if conn.MadeSince(began) {
+			s.server.cfg.Recheck(conn.Backend.Name)
+			conn.Release()
+			return nil, errStandby
+		}
+		conn.Discard()
+		var err error
+		if conn, err = s.await(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return conn, nil
+}
+
+// headFor says that the session's wait is a write's, for a connection to this primary of the shard.
+func (s *session) headFor(shard *fib.Slot, hop *fib.NextHop) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bound, s.goal = shard, hop
+	s.rethink()
+}
+
+// rethink ends a write's wait for a connection if its shard has got another primary: connecting to a dead one may take for ever. mu
+// is held.
+func (s *session) rethink() {
+	if s.held == nil || s.bound == nil {
+		return
+	}
+	if w := s.bound.Candidates().Writes; len(w) > 0 && w[0].Healthy && *w[0].Backend != *s.goal.Backend {
+		s.held(errPassed)
+	}
+}
+
+// heraldLoop has sessions that wait for a connection to a primary hear of another one.
+func (s *Server) heraldLoop() {
+	primaries := make(map[*fib.Slot]*rib.Backend)
+	for {
+		changed := s.cfg.FIB.Changed()
+		if s.otherPrimaries(primaries) {
+			s.herald()
+		}
+		select {
+		case <-changed:
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// otherPrimaries reports whether any shard has another primary than the map says, and brings that up to date.
+func (s *Server) otherPrimaries(known map[*fib.Slot]*rib.Backend) (other bool) {
+	slots := s.cfg.FIB.Load().Slots()
+	if len(known) > len(slots) { // shards that are gone
+		clear(known)
+	}
+	for _, slot := range slots {
+		w := slot.Candidates().Writes
+		if len(w) == 0 || !w[0].Healthy {
+			continue
+		}
+		if was := known[slot]; was == nil || *was != *w[0].Backend {
+			known[slot], other = w[0].Backend, true
+		}
+	}
+	return other
+}
+
+func (s *Server) herald() {
+	s.mu.Lock()
+	list := make([]*session, 0, len(s.sessions))
+	for _, ses := range s.sessions {
+		list = append(list, ses)
+	}
+	s.mu.Unlock()
+	for _, ses := range list { // without the lock: a cancel request may be under way for one
+		if ses.mu.TryLock() { // whoever has it has a connection, or is about to look for itself
+			ses.rethink()
+			ses.mu.Unlock()
+		}
+	}
+}

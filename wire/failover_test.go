@@ -1,0 +1,271 @@
+package wire_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+	"rangefinder/wire"
+	"rangefinder/wire/console"
+)
+
+// promoted tells the rig what a probe would find after a failover.
+func (r *rig) promoted(backend string, timeline uint32) {
+	r.observe(rib.Route{Backend: backend, State: rib.Up, Role: rib.Primary, Timeline: timeline, Latency: time.Millisecond})
+}
+
+// waiting waits until that many sessions wait for something that the node has to get for them.
+func (r *rig) waiting(n int) {
+	r.t.Helper()
+	r.until(fmt.Sprint(n, " sessions wait"), func(s *console.Snapshot) bool { return countClients(s, console.Waiting) == n })
+}
+
+// countIn counts the notes on a server.
+func countIn(t *testing.T, s *pgtest.Server) (n int) {
+	t.Helper()
+	conn, err := s.ConnTo(ctxOf(t), "app", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(ctxOf(t), "SELECT count(*) FROM notes").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// The primary dies, and writes in every protocol, alone and in transaction blocks, wait until a replica has been promoted. Each is
+// done once.
+func TestWritesWaitForANewPrimary(t *testing.T) {
+	for _, buffered := range []bool{false, true} {
+		t.Run(fmt.Sprintf("buffered=%v", buffered), func(t *testing.T) {
+			shards := ownShards(t, 1)
+			r := newRig(t, rigOptions{shards: shards, failover: patience, buffered: buffered})
+			ctx := ctxOf(t)
+			var writers []*pgx.Conn
+			for _, mode := range allModes {
+				for range 2 {
+					conn := r.connect(mode)
+					if _, err := conn.Exec(ctx, "SET work_mem = '5MB'"); err != nil {
+						t.Fatal(err)
+					}
+					writers = append(writers, conn)
+				}
+			}
+			// Reads leave connections to the replica behind, which were made while it was one.
+			for _, conn := range writers {
+				if _, err := conn.Exec(ctx, "SELECT count(*) FROM notes"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := shards[0].replica.CaughtUp(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := shards[0].primary.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, len(writers))
+			for i, conn := range writers {
+				go func() {
+					done <- func() error {
+						if i%2 == 0 {
+							_, err := conn.Exec(ctx, "INSERT INTO notes VALUES ($1, 'x')", i)
+							return err
+						}
+						return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+							_, err := tx.Exec(ctx, "INSERT INTO notes VALUES ($1, 'x')", i)
+							return err
+						})
+					}()
+				}()
+			}
+			r.waiting(len(writers))
+			if _, err := r.connect(pgx.QueryExecModeExec).Exec(ctx, "SELECT count(*) FROM notes"); err != nil {
+				t.Errorf("a read meanwhile: %v", err)
+			}
+			if err := shards[0].replica.Promote(ctx); err != nil {
+				t.Fatal(err)
+			}
+			r.waiting(len(writers)) // nobody has told the node yet
+			r.promoted("shard_1-replica", 2)
+			for range writers {
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			}
+			if n := countIn(t, shards[0].replica); n != len(writers) {
+				t.Errorf("%d notes, want %d", n, len(writers))
+			}
+			if r.counts.failedOver("shard_1-primary") != len(writers) {
+				t.Errorf("%d statements are counted as gone elsewhere", r.counts.failedOver("shard_1-primary"))
+			}
+		})
+	}
+}
+
+// A wait for a primary can be given up in every way in which one for a connection can, and nothing of the statement is ever run.
+func TestWaitsForAPrimaryEnd(t *testing.T) {
+	for _, c := range []struct {
+		how  string
+		wait time.Duration
+		end  func(r *rig, conn *pgx.Conn)
+		code string // "": there is nobody to tell
+	}{
+		{"no time", 0, nil, "57P03"},
+		{"time is over", 50 * time.Millisecond, nil, "57P03"},
+		{"canceled", patience, func(r *rig, conn *pgx.Conn) {
+			if err := conn.PgConn().CancelRequest(ctxOf(r.t)); err != nil {
+				r.t.Fatal(err)
+			}
+		}, "57014"},
+		{"gone", 10 * patience, func(_ *rig, conn *pgx.Conn) { conn.PgConn().Conn().Close() }, ""},
+		{"killed", patience, func(r *rig, _ *pgx.Conn) { r.command(r.console(pgx.QueryExecModeExec), "KILL app") }, "57P01"},
+		{"stopping", patience, func(r *rig, _ *pgx.Conn) {
+			if err := r.server.Shutdown(ctxOf(r.t)); err != nil {
+				r.t.Fatal(err)
+			}
+		}, "57P01"},
+	} {
+		t.Run(c.how, func(t *testing.T) {
+			r := newRig(t, rigOptions{failover: c.wait})
+			conn := r.connect(pgx.QueryExecModeExec)
+			r.observe(rib.Route{Backend: "shard_1-primary", State: rib.Up, Role: rib.Replica, Timeline: 1})
+			pgtest.Eventually(t, patience, func() error {
+				if len(r.handle.Load().Slot("shard_1").Candidates().Writes) > 0 {
+					return errors.New("it still has a primary")
+				}
+				return nil
+			})
+			done := start(ctxOf(t), conn, "INSERT INTO notes VALUES (1, 'x')")
+			if c.end != nil {
+				r.waiting(1)
+				running(t, "the write", done)
+				c.end(r, conn)
+			}
+			err := <-done
+			if c.code != "" && code(err) != c.code {
+				t.Errorf("%v", err)
+			}
+			var pe *pgconn.PgError
+			if errors.As(err, &pe) && c.code == "57P03" && (!strings.Contains(pe.Message, "no primary") || !strings.Contains(pe.Hint, "Nothing was sent")) {
+				t.Errorf("%+v", pe)
+			}
+			want := 0
+			if c.how == "time is over" {
+				want = 1
+			}
+			if n := r.counts.limits(wire.RefusedFailover); n != want {
+				t.Errorf("%d waits are counted as in vain, want %d", n, want)
+			}
+			if c.how == "canceled" || want == 1 { // the session is as good as before
+				r.promoted("shard_1-primary", 1)
+				pgtest.Eventually(t, patience, func() error {
+					_, err := conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (2, 'x')")
+					return err
+				})
+			} else {
+				r.waiting(0)
+			}
+		})
+	}
+}
+
+// A new limit holds for sessions that are there.
+func TestFailoverWaitIsReloaded(t *testing.T) {
+	r := newRig(t, rigOptions{failover: patience})
+	conn := r.connect(pgx.QueryExecModeExec)
+	r.observe(rib.Route{Backend: "shard_1-primary", State: rib.Up, Role: rib.Replica, Timeline: 1})
+	r.live.FailoverWait = 0
+	r.server.Reload(r.live)
+	pgtest.Eventually(t, patience, func() error {
+		if _, err := conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'x') ON CONFLICT DO NOTHING"); code(err) != "57P03" {
+			return fmt.Errorf("got %v", err)
+		}
+		return nil
+	})
+	if n := r.counts.limits(wire.RefusedFailover); n != 0 {
+		t.Errorf("%d have waited", n)
+	}
+}
+
+// The node takes for the primary what has become a replica: nothing is sent there, the backend is looked at again, and writes go on
+// where the primary is once the node knows. Also in a transaction block, where an error would have ended it.
+func TestPrimaryThatIsAReplica(t *testing.T) {
+	shards := ownShards(t, 1)
+	r := newRig(t, rigOptions{shards: shards, failover: patience})
+	one, two := r.connect(pgx.QueryExecModeExec), r.connect(pgx.QueryExecModeCacheStatement)
+	if _, err := one.Exec(ctxOf(t), "SELECT count(*) FROM notes"); err != nil { // an idle connection to the replica
+		t.Fatal(err)
+	}
+	r.promoted("shard_1-replica", 2) // which is not true
+	pgtest.Eventually(t, patience, func() error {
+		if w := r.handle.Load().Slot("shard_1").Candidates().Writes; w[0].Backend.Name != "shard_1-replica" {
+			return errors.New("not told yet")
+		}
+		return nil
+	})
+	done := start(ctxOf(t), one, "INSERT INTO notes VALUES (1, 'x')")
+	block := make(chan error, 1)
+	go func() {
+		block <- pgx.BeginFunc(ctxOf(t), two, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctxOf(t), "INSERT INTO notes VALUES ($1, 'x')", 2)
+			return err
+		})
+	}()
+	pgtest.Eventually(t, patience, func() error {
+		r.counts.mu.Lock()
+		defer r.counts.mu.Unlock()
+		if n := r.counts.recheck["shard_1-replica"]; n < 2 {
+			return fmt.Errorf("it was asked for %d times to be looked at", n)
+		}
+		return nil
+	})
+	r.waiting(2)
+	r.observe(rib.Route{Backend: "shard_1-replica", State: rib.Up, Role: rib.Replica, Timeline: 1})
+	r.promoted("shard_1-primary", 1)
+	if err := errors.Join(<-done, <-block); err != nil {
+		t.Error(err)
+	}
+	if n := countIn(t, shards[0].primary); n != 2 {
+		t.Errorf("%d notes", n)
+	}
+}
+
+// The primary's machine takes connections and says nothing. A write that tries to log in there goes on at the next primary without
+// waiting for the end of that.
+func TestNewPrimaryWhileConnectingToTheOld(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	r := newRig(t, rigOptions{failover: patience})
+	conn := r.connect(pgx.QueryExecModeExec)
+	r.announce(rib.Backend{Name: "shard_1-silent", Shard: "shard_1", Region: "far", Addr: silent.Addr().String(), SystemID: servers(t)[0].primary.SystemID()}, rib.Replica)
+	r.promoted("shard_1-silent", 2)
+	pgtest.Eventually(t, patience, func() error {
+		if w := r.handle.Load().Slot("shard_1").Candidates().Writes; w[0].Backend.Name != "shard_1-silent" {
+			return errors.New("not told yet")
+		}
+		return nil
+	})
+	began := time.Now()
+	done := start(ctxOf(t), conn, "INSERT INTO notes VALUES (1, 'x')")
+	r.waiting(1)
+	r.promoted("shard_1-primary", 3)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > patience-5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
