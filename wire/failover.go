@@ -11,10 +11,10 @@ import (
 	"rangefinder/wire/pool"
 )
 
-// This file is about writes whose shard has no primary that takes them: it is dead, it has become a replica, or nobody knows one yet.
-// Nothing of them has been sent, so they wait for the next primary, which is usually promoted within seconds: outside the gate, so
-// that PAUSE need not wait for them, and without a connection. The forwarding table says when there is one. What was on its way when
-// the old primary died is not sent again: its fate is unknown.
+// This file is about statements whose shard has no primary that takes them: it is dead, it has become a replica, or nobody knows one
+// yet. Nothing of them has been sent, or they are plain reads of which the client has seen nothing; so they wait for the next primary,
+// which is usually promoted within seconds: outside the gate, so that PAUSE need not wait for them, and without a connection. The
+// forwarding table says when there is one. A write that was on its way when the old primary died is not sent again: its fate is unknown.
 
 var (
 	// errStandby is that the backend which gets the shard's writes is a replica, by its own word at a login a moment ago.

@@ -44,7 +44,8 @@ func (c *core) serverLost(err error) {
 	midFrame := c.passing > 0 && !c.passHide
 	ahead := c.waiting() && c.expect[len(c.expect)-1].ahead
 	settings := c.head() != nil && c.head().settings || ahead && !c.tx.inServer
-	retry := c.tried+1 < len(c.hops) && (settings || c.seg.retry && !c.flushed) || settings && c.need.write
+	others := c.tried+1 < len(c.hops)
+	retry := (others || c.need.write) && (settings || c.seg.retry && !c.flushed) // there is one primary, and may be another soon
 	wasIn := c.onServer() && !c.scratch || c.tx.inServer
 	synced := (settings || ahead) && c.seg.sync // the request itself has not been sent yet
 	for i := c.expectOff; i < len(c.expect); i++ {
@@ -64,7 +65,9 @@ func (c *core) serverLost(err error) {
 	if retry && !idle {
 		c.out = c.out[:c.outMark]
 		c.retrying = true
-		c.env.metrics.Failover(name)
+		if others {
+			c.env.metrics.Failover(name)
+		}
 		return
 	}
 	if midFrame { // the client has half a row: there is no way to tell it anything but by ending

@@ -341,9 +341,14 @@ func (c *core) returned() {
 		n := c.need
 		n.write = n.write || !renew
 		c.dispatch(n)
-	case c.retrying && c.tried+1 == len(c.hops):
+	case c.retrying && c.tried+1 >= len(c.hops):
 		c.retrying = false
-		c.stall(c.refusal(errBroken))
+		e := c.refusal(errBroken)
+		if c.seg.retry {
+			e = pg.NewError(pg.CodeConnectionFailure, "the connection to backend "+c.hop.Backend.Name+" was lost while the statement ran").
+				WithHint("It was a read: it can be tried again.")
+		}
+		c.stall(e)
 	case c.retrying:
 		c.retrying, c.wanting = false, true
 		c.tried++
