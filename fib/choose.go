@@ -98,7 +98,11 @@ func (in *input) rank(p rib.Preference, room []ranked) []ranked {
 	latest := in.latest()
 	for i, v := range in.views {
 		distance, measured := in.distances[v.Backend.Region]
-		if !measured {
+		switch {
+		case measured:
+		case v.Own > 0: // no node stands there: its probe goes the same way
+			distance, measured = v.Own, true
+		default:
 			distance = unmeasured
 		}
 		all[i] = ranked{

@@ -26,7 +26,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories give now into 
 //	shard S ID                            the ledger records the shard with its system identifier
 //	own KEYSPACE METHOD TYPE FROM..TO=S … the ledger gives the ranges of a keyspace to shards
 //	backend B S R [id=N]                  this node announces a backend of shard S in region R (id: the shard's own)
-//	up B | down B  [by N] [primary|replica] [timeline=N] [lag=D] [bytes=N] [load=below|between|limit]
+//	up B | down B  [by N] [primary|replica] [timeline=N] [lag=D] [bytes=N] [load=below|between|limit] [latency=D]
 //	                                      an observer (default: all nodes) says so; what is not said stays
 //	evidence B [why]                      this node itself cannot reach B; without why: it can again
 //	flight B N                            N statements of this node are in flight on B
@@ -318,6 +318,8 @@ func (s *story) observe(state, backend string, words []string) {
 					r.LagBytes = int64(s.number(value))
 				}
 			}
+		case "latency":
+			change = func(r *rib.Route) { before(r); r.Latency = s.duration(value) }
 		case "load":
 			change = func(r *rib.Route) {
 				before(r)

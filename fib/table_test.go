@@ -196,6 +196,46 @@ func TestCompileIsPure(t *testing.T) {
 }
 
 // Of two near backends the one with less in flight is chosen, and over many choices each gets its share.
+// A backend that warms up leaves its turns to those as close; alone it takes them all.
+func TestPickReadHolds(t *testing.T) {
+	w := newWorld(3)
+	rnd := rand.New(rand.NewPCG(5, 6))
+	share := func(held uint8, inFlight int32) float64 {
+		w.Local().Try(map[string]rib.Trial{"shard_1_fra": {Held: held}})
+		c := compile(t, w).Slot("shard_1").Candidates()
+		if c.Reads[0].Backend.Name != "shard_1_fra" || c.ReadsNear != 2 {
+			t.Fatalf("reads %v, near %d", names(c.Reads), c.ReadsNear)
+		}
+		c.Reads[1].Gauge.InFlight.Store(inFlight)
+		defer c.Reads[1].Gauge.InFlight.Store(0)
+		const n = 100_000
+		count := 0
+		for range n {
+			if c.PickRead(rnd.Uint32()) == 0 {
+				count++
+			}
+		}
+		return float64(count) / n
+	}
+	for _, test := range []struct {
+		held     uint8
+		inFlight int32
+		want     float64
+	}{{0, 0, 0.5}, {90, 0, 0.05}, {50, 0, 0.25}, {10, 0, 0.45}, {0, 9, 1}, {90, 9, 0.1}} {
+		if got := share(test.held, test.inFlight); got < test.want-0.01 || got > test.want+0.01 {
+			t.Errorf("held by %d %%, the other with %d in flight: it gets %.3f of the reads, want %.2f", test.held, test.inFlight, got, test.want)
+		}
+	}
+	w.Local().Try(map[string]rib.Trial{"shard_1_fra": {Held: 90}})
+	w.observe("shard_1_fra_primary", rib.Down, rib.Primary)
+	c := compile(t, w).Slot("shard_1").Candidates()
+	for range 100 {
+		if i := c.PickRead(rnd.Uint32()); i != 0 || c.ReadsNear != 1 {
+			t.Fatalf("alone it is not taken: %d, near %d", i, c.ReadsNear)
+		}
+	}
+}
+
 func TestPickRead(t *testing.T) {
 	gauges := make([]*rib.Gauge, 5)
 	c := &fib.Candidates{ReadsNear: 4}

@@ -96,6 +96,9 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 			a.LeftOut = append(a.LeftOut, c)
 		}
 	}
+	if e.Prefers != "" && !write {
+		a.Reason = strings.TrimPrefix(a.Reason+"; reads of database "+q.Database+" are "+e.Prefers, "; ")
+	}
 	if e.Problem != "" {
 		a.Reason = strings.TrimPrefix(a.Reason+"; "+e.Problem, "; ")
 	}

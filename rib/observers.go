@@ -14,16 +14,21 @@ const MaxObservers = 3
 
 // Places are the live nodes by region, and how far the regions are from each other: what observers are chosen by.
 type Places struct {
-	nodes map[string][]string // by region
+	nodes map[string][]nodeHash // by region
 	rtt   map[string]map[string]time.Duration
 	order map[string][]string // by region: all others, the nearest first
 }
 
+type nodeHash struct {
+	name string
+	hash uint64
+}
+
 // NewPlaces takes the live nodes and the matrix of round trips between regions, by from and to. What it does not hold is far.
 func NewPlaces(members []Member, rtt map[string]map[string]time.Duration) *Places {
-	p := &Places{nodes: map[string][]string{}, rtt: rtt, order: map[string][]string{}}
+	p := &Places{nodes: map[string][]nodeHash{}, rtt: rtt, order: map[string][]string{}}
 	for _, m := range members {
-		p.nodes[m.Region] = append(p.nodes[m.Region], m.Name)
+		p.nodes[m.Region] = append(p.nodes[m.Region], nodeHash{m.Name, hashOf(m.Name)})
 	}
 	return p
 }
@@ -48,13 +53,30 @@ func (p *Places) Observers(b *Backend, near string) []string {
 	return chosen
 }
 
-// best adds to chosen the nodes of a region that weigh the most for the backend, as far as there is room.
+// best adds to chosen the nodes of a region that weigh the most for the backend, as far as there is room. There may be many
+// backends and nodes, so it looks at each node once and sorts nothing.
 func (p *Places) best(backend, region string, chosen []string) []string {
-	nodes := slices.Clone(p.nodes[region])
-	slices.SortFunc(nodes, func(a, b string) int {
-		return cmp.Or(cmp.Compare(rendezvous(backend, b), rendezvous(backend, a)), strings.Compare(a, b))
-	})
-	return append(chosen, nodes[:min(len(nodes), MaxObservers-len(chosen))]...)
+	var top [MaxObservers]struct {
+		name   string
+		weight uint64
+	}
+	room, n, hash := MaxObservers-len(chosen), 0, hashOf(backend)
+	for _, node := range p.nodes[region] {
+		weight, i := rendezvous(hash, node.hash), n
+		for i > 0 && (top[i-1].weight < weight || top[i-1].weight == weight && top[i-1].name > node.name) {
+			i--
+		}
+		if i >= room {
+			continue
+		}
+		n = min(n+1, room)
+		copy(top[i+1:n], top[i:n-1])
+		top[i].name, top[i].weight = node.name, weight
+	}
+	for _, t := range top[:n] {
+		chosen = append(chosen, t.name)
+	}
+	return chosen
 }
 
 // nearest are all other regions that have nodes, the nearest first.
@@ -93,19 +115,21 @@ func (p *Places) step(from, to string) int {
 	return step
 }
 
-// rendezvous is a node's weight for a backend. Who has the most watches it: so a node that comes or goes changes nothing for
-// backends that it does not watch.
-func rendezvous(backend, node string) uint64 {
-	f := fnv.New64a()
-	f.Write([]byte(backend))
-	f.Write([]byte{0})
-	f.Write([]byte(node))
-	x := f.Sum64() // its last bytes hardly reach the high bits: mix
+// rendezvous is a node's weight for a backend, by both names' hashes. Who has the most watches it: so a node that comes or goes
+// changes nothing for backends that it does not watch.
+func rendezvous(backend, node uint64) uint64 {
+	x := backend ^ node*0x9e3779b97f4a7c15
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
 	x ^= x >> 33
 	x *= 0xc4ceb9fe1a85ec53
 	return x ^ x>>33
+}
+
+func hashOf(name string) uint64 {
+	f := fnv.New64a()
+	f.Write([]byte(name))
+	return f.Sum64()
 }
 
 // Watches tells whether this node is to watch the backend: it is one of its observers, or it lists the backend and nobody else has

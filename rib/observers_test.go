@@ -3,6 +3,7 @@ package rib_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,6 +87,28 @@ func TestObserversChangeLittleWithMembers(t *testing.T) {
 		if mean := backends * rib.MaxObservers / len(nodes); count < mean*3/4 || count > mean*5/4 {
 			t.Errorf("%s watches %d of %d backends, about %d are its share", n, count, backends, mean)
 		}
+	}
+}
+
+// The choice is by weight and not by the order of the members, also where there is room for fewer than three.
+func TestObserversOfManyNodes(t *testing.T) {
+	nodes := members(map[string]int{"fra": 40, "lhr": 1})
+	for i := range 100 {
+		b := &rib.Backend{Name: fmt.Sprintf("db_%d", i), Region: []string{"fra", "lhr"}[i%2]}
+		want := rib.NewPlaces(nodes, nil).Observers(b, "")
+		slices.SortFunc(nodes, func(x, y rib.Member) int { return (i%7 - 3) * strings.Compare(x.Name, y.Name) })
+		if got := rib.NewPlaces(nodes, nil).Observers(b, ""); !slices.Equal(got, want) || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 3 {
+			t.Fatalf("%s in %s: %v, then %v", b.Name, b.Region, want, got)
+		}
+	}
+}
+
+func BenchmarkObservers(b *testing.B) {
+	places := rib.NewPlaces(members(map[string]int{"fra": 125, "iad": 125}), nil)
+	backend := &rib.Backend{Name: "db_1", Region: "fra"}
+	b.ReportAllocs()
+	for b.Loop() {
+		places.Observers(backend, "")
 	}
 }
 

@@ -44,5 +44,5 @@ func (p Preference) String() string {
 	case p.Pinned:
 		return "pinned to " + strings.Join(p.Regions, ", then ")
 	}
-	return strings.Join(p.Regions, ", then ") + ", then by distance"
+	return "first to " + strings.Join(p.Regions, ", then ") + ", then by distance"
 }

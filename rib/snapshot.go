@@ -35,6 +35,7 @@ type BackendView struct {
 	Lag      time.Duration // the longest that a live observer saw; LagUnknown if none could tell
 	LagBytes int64         // the most that a live observer saw; LagBytesUnknown if none could tell
 	Latency  time.Duration // the shortest of the observers' probes
+	Own      time.Duration // of this node's probe, if it is an observer; else 0
 	Load     LoadClass     // the highest
 	Reason   string        // of the verdict: "2 of 3 observers say down"
 	Evidence string        // this node's own, against the backend: why; "" is none
@@ -51,7 +52,7 @@ type BackendView struct {
 // same tells whether two views of one backend say the same; Changed does not count.
 func (v *BackendView) same(o *BackendView) bool {
 	return v.Backend == o.Backend && v.Author == o.Author && v.AuthorRegion == o.AuthorRegion && v.Verdict == o.Verdict && v.Role == o.Role &&
-		v.Timeline == o.Timeline && v.Lag == o.Lag && v.LagBytes == o.LagBytes && v.Latency == o.Latency && v.Load == o.Load && v.Reason == o.Reason && v.Evidence == o.Evidence && v.Conflict == o.Conflict &&
+		v.Timeline == o.Timeline && v.Lag == o.Lag && v.LagBytes == o.LagBytes && v.Latency == o.Latency && v.Own == o.Own && v.Load == o.Load && v.Reason == o.Reason && v.Evidence == o.Evidence && v.Conflict == o.Conflict &&
 		v.Refused == o.Refused && v.Gauge == o.Gauge && v.Trial == o.Trial && sameRoutes(v.Routes, o.Routes)
 }
 

@@ -63,6 +63,9 @@ func (h *Health) view(name string, b *backend) (v BackendView, ok bool) {
 		if r.Latency > 0 && (v.Latency == 0 || r.Latency < v.Latency) {
 			v.Latency = r.Latency
 		}
+		if r.Observer == h.self {
+			v.Own = r.Latency
+		}
 		v.Lag = max(v.Lag, r.Lag) // LagUnknown is below all others
 		v.LagBytes = max(v.LagBytes, r.LagBytes)
 		v.Load = max(v.Load, r.Load)

@@ -109,6 +109,24 @@ func TestObserverThatNeverReachedTheBackendHasNoSay(t *testing.T) {
 	})
 }
 
+// A server that does not know this node's user is no dead server: not for others, and not for this node's statements, which log in
+// as somebody else. For its own node it is.
+func TestObserverThatMayNotLogIn(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, p *Prober, sink *seen) {
+		p.Assign([]Target{{Name: "b"}, far(s)})
+		sink.await(t, 0, "other", "up", is(rib.Up))
+		code := "28P01"
+		s.login.Store(&code)
+		p.Renew()
+		sink.await(t, 0, "b", "down", is(rib.Down))
+		<-time.After(10 * time.Second)
+		routes := sink.ofBackend("other")
+		if last := routes[len(routes)-1]; last.State != rib.Up || sink.lost["other"] != "" {
+			t.Errorf("it says %v, and of its own way there %q", last.State, sink.lost["other"])
+		}
+	})
+}
+
 // A server that is replaced by another one under the same address: up before, unknown then, and up again with the right one.
 func TestObserverMeetsAnotherServer(t *testing.T) {
 	lab(t, func(_ *memnet.Net, s *server, p *Prober, sink *seen) {

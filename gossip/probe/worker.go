@@ -279,6 +279,9 @@ func (w *worker) failed(err error) {
 		w.prober.cfg.Sink.Announce(w.backend())
 	}
 	verdict := judge(err)
+	if verdict == counts && !w.lists && answeredBy(err) {
+		verdict = neutral // it lives, and lets its own node in: that this one may not log in says nothing of it
+	}
 	w.note(explain(err))
 	if verdict == counts {
 		w.silent.CompareAndSwap(0, time.Now().UnixNano())
@@ -394,6 +397,12 @@ func judge(err error) weight {
 		}
 	}
 	return counts
+}
+
+// answeredBy tells whether the failure is a server's own answer.
+func answeredBy(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg)
 }
 
 func roleName(r rib.Role) string {
