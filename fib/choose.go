@@ -298,7 +298,7 @@ func (in *input) primary(all []ranked) (chosen *ranked, reason string, split boo
 
 // doubt is what speaks against the chosen primary, in a few words.
 func (r *ranked) doubt() string {
-	if r.class == evident && r.Reach() == rib.ReachNobody && r.Verdict == rib.Down {
+	if r.class == evident && r.Reach() == rib.ReachNobody {
 		return "nobody can reach it"
 	}
 	return reasonOf[r.class]

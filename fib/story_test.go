@@ -26,7 +26,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories give now into 
 //	shard S ID                            the ledger records the shard with its system identifier
 //	own KEYSPACE METHOD TYPE FROM..TO=S … the ledger gives the ranges of a keyspace to shards
 //	backend B S R [id=N]                  this node announces a backend of shard S in region R (id: the shard's own)
-//	up B | down B  [by N] [primary|replica] [timeline=N] [lag=D] [bytes=N] [load=below|between|limit] [latency=D]
+//	up B | down B | unsure B  [by N] [primary|replica] [timeline=N] [lag=D] [bytes=N] [load=below|between|limit] [latency=D]
 //	                                      an observer (default: all nodes) says so; what is not said stays
 //	evidence B [why]                      this node itself cannot reach B; without why: it can again
 //	flight B N                            N statements of this node are in flight on B
@@ -186,7 +186,7 @@ func (s *story) command(line string, words []string) string {
 			b.SystemID = s.number(strings.TrimPrefix(args[3], "id="))
 		}
 		h.Announce(rib.Announcement{Backend: b, Observer: "me", Stamp: stamp})
-	case "up", "down":
+	case "up", "down", "unsure":
 		s.observe(words[0], args[0], args[1:])
 	case "evidence":
 		h.Evidence(args[0], len(args) > 1, strings.Join(args[1:], " "))
@@ -339,9 +339,7 @@ func (s *story) observe(state, backend string, words []string) {
 	for _, o := range observers {
 		r := s.routes[[2]string{backend, o}]
 		r.Backend, r.Observer, r.Stamp = backend, o, rib.Stamp{Incarnation: 1, Seq: s.seq}
-		if r.State = rib.Down; state == "up" {
-			r.State = rib.Up
-		}
+		r.State = map[string]rib.State{"up": rib.Up, "down": rib.Down, "unsure": rib.StateUnknown}[state]
 		if r.Timeline == 0 {
 			r.Timeline = 1
 		}

@@ -286,6 +286,7 @@ func (n *Node) RIB() any {
 		Members   []rib.Member       `json:"members"`
 		Distances map[string]float64 `json:"distances_ms"` // from here, after the filter
 		Backends  []BackendView      `json:"backends"`
+		Suspicion string             `json:"suspicion"` // why this node trusts its own eyes less than the backends it watches; "" if it does not
 		Epoch     string             `json:"epoch"`
 		Gossip    any                `json:"gossip"`
 		Port      any                `json:"port"`
@@ -293,6 +294,7 @@ func (n *Node) RIB() any {
 	}
 	d := dump{Version: s.Version, Self: s.Self, Members: s.Members, Distances: map[string]float64{}, Backends: []BackendView{},
 		Epoch: s.Ownership.Epoch.String(), Gossip: n.speaker().Stats(), Port: n.port().Stats(), Ledger: n.ledger().Status()}
+	d.Suspicion = n.prober().Suspicion()
 	for region, distance := range s.Distances {
 		d.Distances[region] = ms(distance)
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,11 +15,14 @@ const (
 	// watchHold is how long a node goes on observing a backend that it is not chosen for any more: who is chosen may have only
 	// begun, and what it is chosen by may only have trembled.
 	watchHold = 10 * time.Second
+	// watchSettle is how long it must have been chosen for a backend that it does not list: a node that starts knows nobody at first,
+	// and would be chosen for everything.
+	watchSettle = 3 * time.Second
 )
 
 // watchLoop has this node observe the backends that it is chosen for, and puts into the log who can reach which backend.
 func (n *Node) watchLoop(ctx context.Context) {
-	w := watchList{since: map[string]time.Time{}}
+	w := watchList{}
 	said := map[string]rib.Reach{}
 	for on := true; on; on = pause(ctx, watchTick) {
 		s := n.table.Snapshot()
@@ -35,37 +39,37 @@ func (n *Node) lists() (names []string) {
 	return names
 }
 
-// watchList is what this node observes. It is owned by watchLoop.
-type watchList struct {
-	since map[string]time.Time // by backend: when this node was last chosen for it
-}
+// watchList is what this node observes, or is about to: by backend, when it was first chosen for it and when last. It is owned by
+// watchLoop.
+type watchList map[string]struct{ first, last time.Time }
 
 // next is what this node observes now.
-func (w *watchList) next(s *rib.Snapshot, lists []string, p *rib.Places, now time.Time) (targets []probe.Target) {
+func (w watchList) next(s *rib.Snapshot, lists []string, p *rib.Places, now time.Time) (targets []probe.Target) {
 	here := make(map[string]bool, len(s.Backends))
 	for i := range s.Backends {
 		v := &s.Backends[i]
 		b, listed := &v.Backend, slices.Contains(lists, v.Backend.Name) // few: those near this node
-		here[b.Name] = true
 		// Of somebody else's backend that is not known yet, or refused, there is nothing to be said.
-		if listed || v.Refused == "" {
-			if s.Watches(v, listed, p) {
-				w.since[b.Name] = now
+		if !listed && v.Refused != "" {
+			continue
+		}
+		here[b.Name] = true
+		chosen, ok := w[b.Name]
+		if s.Watches(v, listed, p) {
+			if chosen.last = now; !ok {
+				chosen.first = now
 			}
-		} else {
-			delete(w.since, b.Name)
+			w[b.Name], ok = chosen, true
 		}
-		if at, ok := w.since[b.Name]; ok && now.Sub(at) < watchHold {
+		settled := listed || chosen.last.Sub(chosen.first) >= watchSettle
+		switch {
+		case ok && (now.Sub(chosen.last) >= watchHold || !settled && chosen.last != now):
+			delete(w, b.Name)
+		case ok && settled:
 			targets = append(targets, probe.Target{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr, SystemID: b.SystemID})
-		} else {
-			delete(w.since, b.Name)
 		}
 	}
-	for name := range w.since {
-		if !here[name] {
-			delete(w.since, name)
-		}
-	}
+	maps.DeleteFunc(w, func(name string, _ struct{ first, last time.Time }) bool { return !here[name] })
 	return targets
 }
 
@@ -97,7 +101,11 @@ func (n *Node) sayReach(s *rib.Snapshot, said map[string]rib.Reach) {
 		}
 		switch now {
 		case rib.ReachNotHere:
-			n.log.Warn("this node cannot reach a backend, others can", "backend", v.Backend.Name, "here", v.Evidence, "verdict", v.Reason)
+			text := "this node cannot reach a backend"
+			if v.Verdict == rib.Up {
+				text += ", others can"
+			}
+			n.log.Warn(text, "backend", v.Backend.Name, "here", v.Evidence, "verdict", v.Reason)
 		case rib.ReachNobody:
 			n.log.Warn("nobody can reach a backend", "backend", v.Backend.Name, "here", v.Evidence, "verdict", v.Reason)
 		case rib.ReachHereOnly:

@@ -125,12 +125,13 @@ func TestWatchListHoldsForAWhile(t *testing.T) {
 		b.Name, b.Shard, b.Region = "db", "shard_1", "syd"
 		table.Health().Announce(rib.Announcement{Backend: b, Observer: "lister", Stamp: rib.Stamp{Incarnation: 1, Seq: seq}, Gone: gone})
 	}
-	w := watchList{since: map[string]time.Time{}}
+	w := watchList{}
 	now := time.Unix(1_700_000_000, 0)
+	var lists []string
 	next := func(after time.Duration) []probe.Target {
 		now = now.Add(after)
 		s := table.Snapshot()
-		return w.next(s, nil, rib.NewPlaces(s.Members, nil), now)
+		return w.next(s, lists, rib.NewPlaces(s.Members, nil), now)
 	}
 	right := rib.Backend{Addr: "10.0.0.1:5432", SystemID: 11}
 	want := []probe.Target{{Name: "db", Shard: "shard_1", Region: "syd", Addr: right.Addr, SystemID: 11}}
@@ -140,9 +141,30 @@ func TestWatchListHoldsForAWhile(t *testing.T) {
 		t.Errorf("it watches a backend that is refused: %+v", got)
 	}
 	announce(2, right, false)
-	if got := next(time.Second); !slices.Equal(got, want) {
-		t.Fatalf("it is one of two nodes and watches %+v", got)
+	if got := next(time.Second); len(got) > 0 {
+		t.Errorf("it watches at once: %+v", got)
 	}
+	for i := range 3 { // it has only not heard of others yet
+		table.Health().MemberUp(rib.Member{Name: fmt.Sprint("syd-", i), Region: "syd"})
+	}
+	if got := next(watchSettle); len(got) > 0 || len(w) > 0 {
+		t.Errorf("it watches what others do: %+v", got)
+	}
+	for i := range 3 {
+		table.Health().MemberGone(fmt.Sprint("syd-", i), now)
+	}
+	begins := func() {
+		t.Helper()
+		for after := range watchSettle / time.Second { // a node that starts knows nobody yet
+			if got := next(time.Second); len(got) > 0 {
+				t.Errorf("after %d s it watches %+v", after, got)
+			}
+		}
+		if got := next(time.Second); !slices.Equal(got, want) {
+			t.Fatalf("it is one of two nodes and watches %+v", got)
+		}
+	}
+	begins()
 	for i := range 3 { // nodes beside the backend: now they are to watch it
 		table.Health().MemberUp(rib.Member{Name: fmt.Sprint("syd-", i), Region: "syd"})
 	}
@@ -155,11 +177,15 @@ func TestWatchListHoldsForAWhile(t *testing.T) {
 	for i := range 3 {
 		table.Health().MemberGone(fmt.Sprint("syd-", i), now)
 	}
-	if got := next(time.Second); !slices.Equal(got, want) {
-		t.Errorf("the others are gone and it watches %+v", got)
-	}
+	begins()
 	announce(3, right, true)
-	if got := next(time.Second); len(got) > 0 || len(w.since) > 0 {
-		t.Errorf("the backend is withdrawn and it watches %+v, %v", got, w.since)
+	if got := next(time.Second); len(got) > 0 || len(w) > 0 {
+		t.Errorf("the backend is withdrawn and it watches %+v, %v", got, w)
+	}
+
+	announce(4, right, false)
+	lists = []string{"db"} // what it lists itself it watches at once
+	if got := next(time.Second); !slices.Equal(got, want) {
+		t.Errorf("it lists the backend and watches %+v", got)
 	}
 }

@@ -7,7 +7,7 @@ type Reach uint8
 const (
 	ReachUnknown  Reach = iota // nobody says anything of it
 	ReachAll                   // nothing speaks against it
-	ReachNotHere               // this node cannot reach it, others can
+	ReachNotHere               // this node cannot reach it; others can, or say nothing
 	ReachHereOnly              // its observers cannot reach it; this node has met nothing against it itself
 	ReachNobody                // neither can this node nor can its observers
 )
@@ -22,10 +22,8 @@ func (v *BackendView) Reach() Reach {
 	switch {
 	case v.Evidence != "" && v.Verdict == Down:
 		return ReachNobody
-	case v.Evidence != "" && v.Verdict == Up:
+	case v.Evidence != "":
 		return ReachNotHere
-	case v.Evidence != "": // and nobody else looks
-		return ReachNobody
 	case v.Verdict == Down:
 		return ReachHereOnly
 	case v.Verdict == Up:
@@ -36,14 +34,15 @@ func (v *BackendView) Reach() Reach {
 
 // WhyUnreached is why the backend cannot be reached, and by whom; "" if nothing speaks against it.
 func (v *BackendView) WhyUnreached() string {
-	switch r := v.Reach(); {
-	case r == ReachNotHere:
-		return "this node cannot reach it, others can: " + v.Evidence
-	case r == ReachNobody && v.Verdict == Down:
-		return "nobody can reach it, nor can this node: " + v.Evidence
-	case r == ReachNobody:
+	switch v.Reach() {
+	case ReachNotHere:
+		if v.Verdict == Up {
+			return "this node cannot reach it, others can: " + v.Evidence
+		}
 		return "this node cannot reach it: " + v.Evidence
-	case r == ReachHereOnly:
+	case ReachNobody:
+		return "nobody can reach it, nor can this node: " + v.Evidence
+	case ReachHereOnly:
 		return v.Reason
 	}
 	return ""

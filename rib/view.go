@@ -71,6 +71,8 @@ func (h *Health) view(name string, b *backend) (v BackendView, ok bool) {
 		v.Load = max(v.Load, r.Load)
 	}
 	switch n := up + down; {
+	case n == 0 && len(v.Routes) > 0:
+		v.Reason = "its observers cannot tell"
 	case n == 0:
 		v.Reason = "no live observer"
 	case 2*down > n:
