@@ -35,6 +35,7 @@ type Config struct {
 	Self      rib.Member // Addr is for Members alone: memberlist advertises the transport's
 	ClusterID string     // memberlist's label, and checked in every node's metadata; up to 255 bytes
 	Key       []byte     // 32 bytes that encrypt all packets and streams; nil: no encryption
+	OldKeys   [][]byte   // of 32 bytes; what others have encrypted by one of them is read too, for as long as the key is changed
 	Transport memberlist.NodeAwareTransport
 	Health    *rib.Health
 	Logger    *slog.Logger    // nil: slog.Default
@@ -235,6 +236,8 @@ func (s *Speaker) memberlistConfig() (*memberlist.Config, error) {
 		return nil, fmt.Errorf("%w: cluster id: want 1 to %d bytes, got %d", ErrConfig, memberlist.LabelMaxSize, len(s.cfg.ClusterID))
 	case s.cfg.Key != nil && len(s.cfg.Key) != 32:
 		return nil, fmt.Errorf("%w: cluster key: want 32 bytes, got %d", ErrConfig, len(s.cfg.Key))
+	case slices.ContainsFunc(s.cfg.OldKeys, func(k []byte) bool { return len(k) != 32 || s.cfg.Key == nil }):
+		return nil, fmt.Errorf("%w: other cluster keys: want 32 bytes each, and a key beside them", ErrConfig)
 	case s.cfg.Transport == nil || s.cfg.Health == nil:
 		return nil, fmt.Errorf("%w: Transport and Health must be set", ErrConfig)
 	case len(s.meta) > memberlist.MetaMaxSize:
@@ -246,6 +249,13 @@ func (s *Speaker) memberlistConfig() (*memberlist.Config, error) {
 	cfg.Transport = s.cfg.Transport
 	cfg.Label = s.cfg.ClusterID
 	cfg.SecretKey = s.cfg.Key
+	if len(s.cfg.OldKeys) > 0 {
+		ring, err := memberlist.NewKeyring(s.cfg.OldKeys, s.cfg.Key)
+		if err != nil {
+			return nil, fmt.Errorf("%w: cluster keys: %w", ErrConfig, err)
+		}
+		cfg.Keyring = ring
+	}
 	cfg.ProtocolVersion = 5
 	cfg.DelegateProtocolMin, cfg.DelegateProtocolMax, cfg.DelegateProtocolVersion = 1, 1, 1
 	// At 25 % loss half of all pings fail. With LAN's three helpers, every other second some live node among fifty was suspected and

@@ -74,10 +74,10 @@ func TestUpgradeFromOneVersionOfTheRecordToTheNext(t *testing.T) {
 				}
 			}
 		}
-		for i := range nodes {
-			says(i, rib.Down)
-		}
-		w.until(5*time.Second, "the new field is told", func() bool {
+		w.until(20*time.Second, "the new field is told", func() bool {
+			for i := range nodes { // as its prober does all the time
+				says(i, rib.Down)
+			}
 			for _, n := range w.nodes {
 				for _, v := range n.table.Snapshot().Backends {
 					if v.LagBytes < 1<<19 {

@@ -77,6 +77,7 @@ func (n *Node) openGossip(context.Context) error {
 		Self:      rib.Member{Name: n.state.Node, Region: n.cfg().Region, Addr: n.port().Addr(), Incarnation: n.state.Incarnation},
 		Resume:    n.word,
 		ClusterID: n.state.ClusterID, Key: port.KeyFor(n.setup.Load().secrets.ClusterKey, port.PurposeGossip),
+		OldKeys:   port.KeysFor(n.setup.Load().secrets.OtherKeys, port.PurposeGossip),
 		Transport: n.port().Gossip(), Health: n.table.Health(), Logger: n.log,
 		Seeds: n.seeds, OnEpoch: n.heardEpoch,
 		SetIncarnation: func(v uint32) {

@@ -13,7 +13,7 @@ type Config struct {
 	HTTPBind       string     `toml:"http_bind" comment:"IP address of the HTTP port: loopback, unless insecure. Empty: bind if that is loopback, else 127.0.0.1."`
 	DataDir        string     `toml:"data_dir" comment:"Directory of this node's state and ledger; one process at a time."`
 	Join           []string   `toml:"join" comment:"Cluster ports (host:port) of nodes to join. Empty: the first start makes a new cluster; a restart never does."`
-	ClusterKeyFile string     `toml:"cluster_key_file" comment:"File that holds the cluster key: 32 bytes as base64 or hex, see 'rangefinder key'. Empty: see cluster_key_env."`
+	ClusterKeyFile string     `toml:"cluster_key_file" comment:"File that holds the cluster key: 32 bytes as base64 or hex, see 'rangefinder key'. Up to two more below it are accepted from other nodes, while the key is changed. Empty: see cluster_key_env."`
 	ClusterKeyEnv  string     `toml:"cluster_key_env" comment:"Environment variable that holds the cluster key. Both empty: no key, loopback only."`
 	Insecure       bool       `toml:"insecure" comment:"true: listen beyond loopback even without a cluster key, and let http_bind be any address. Anyone who reaches the ports can then join the cluster."`
 	DrainTimeout   Duration   `toml:"drain_timeout" live:"yes" comment:"On SIGTERM, how long sessions may take to finish their transaction. 0s: they are closed at once."`

@@ -85,6 +85,7 @@ func (cfg *Config) relativeTo(dir string) {
 // Secrets are what the configuration only refers to.
 type Secrets struct {
 	ClusterKey []byte            // 32 bytes, nil if none is configured
+	OtherKeys  [][]byte          // that other nodes may use while the cluster key is changed
 	Users      map[string]Secret // passwords, by user name
 	Verifiers  map[string]Secret // of users without one: what pg.ParseShadow takes
 	Probe      Secret
@@ -133,7 +134,7 @@ func (cfg *Config) readSecrets(getenv func(string) (string, bool), c *checker) (
 	}
 	if key := read("cluster_key", "cluster_key", cfg.ClusterKeyEnv, cfg.ClusterKeyFile); key.Set() {
 		var err error
-		if s.ClusterKey, err = port.ParseKey(key.Reveal()); err != nil {
+		if s.ClusterKey, s.OtherKeys, err = port.ParseKeys(key.Reveal()); err != nil {
 			c.fail("cluster_key_file", "cluster_key: "+err.Error(), "")
 		}
 	}

@@ -231,7 +231,7 @@ func (n *Node) askAll(ctx context.Context, seeds []string) []helloResult {
 func (n *Node) portConfig() port.Config {
 	return port.Config{
 		Bind: n.cfg().Bind, Port: n.cfg().Ports.Cluster, Advertise: n.cfg().Advertise,
-		Key: n.setup.Load().secrets.ClusterKey, Node: n.state.Node, Logger: n.log.With("part", "port"),
+		Key: n.setup.Load().secrets.ClusterKey, OldKeys: n.setup.Load().secrets.OtherKeys, Node: n.state.Node, Logger: n.log.With("part", "port"),
 		Dial: n.dialer.DialContext,
 		TCP:  n.sockets.cluster, UDP: n.sockets.packets,
 		WrapPacket: func(pc net.PacketConn) net.PacketConn { return lab.WrapPacketConn(pc, n.delays) },

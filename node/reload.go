@@ -105,9 +105,9 @@ func (n *Node) reload() (answer ReloadAnswer, err error) {
 	answer.Changed = diff(&old.cfg, &next.cfg)
 	answer.Changed = append(answer.Changed, diffSecrets(old, next)...)
 	answer.Restart = diff(&next.cfg, &wanted)
-	if !slices.Equal(old.secrets.ClusterKey, next.secrets.ClusterKey) {
+	if !slices.Equal(old.secrets.ClusterKey, next.secrets.ClusterKey) || !slices.EqualFunc(old.secrets.OtherKeys, next.secrets.OtherKeys, slices.Equal) {
 		answer.Restart = append(answer.Restart, ConfigChange{"cluster_key", maskedKey(old.secrets.ClusterKey), "another key"})
-		next.secrets.ClusterKey = old.secrets.ClusterKey
+		next.secrets.ClusterKey, next.secrets.OtherKeys = old.secrets.ClusterKey, old.secrets.OtherKeys
 	}
 	n.hand(old, next)
 	return answer, nil

@@ -53,6 +53,40 @@ func ParseKey(text string) ([]byte, error) {
 	return key, nil
 }
 
+// KeysFor derives one of each cluster key.
+func KeysFor(keys [][]byte, purpose string) (derived [][]byte) {
+	for _, k := range keys {
+		derived = append(derived, KeyFor(k, purpose))
+	}
+	return derived
+}
+
+// maxKeys bounds the keys of one configuration: the one that is used, and those it is changed from or to.
+const maxKeys = 3
+
+// ParseKeys reads the cluster key and, in lines below it, up to two more that others may use while the key is changed.
+func ParseKeys(text string) (key []byte, others [][]byte, err error) {
+	lines := strings.Fields(text)
+	if len(lines) > maxKeys {
+		return nil, nil, fmt.Errorf("%w: %d keys are more than %d", ErrBadKey, len(lines), maxKeys)
+	}
+	if key, err = ParseKey(text); len(lines) < 2 {
+		return key, nil, err
+	}
+	for i, line := range lines {
+		k, err := ParseKey(line)
+		if err != nil {
+			return nil, nil, fmt.Errorf("key %d of %d: %w", i+1, len(lines), err)
+		}
+		if i == 0 {
+			key = k
+			continue
+		}
+		others = append(others, k)
+	}
+	return key, others, nil
+}
+
 // KeyFor derives a key of 32 bytes for one purpose from the cluster key. It returns nil for a nil key: no protection stays none.
 // It panics on a key of another length than KeySize, which ParseKey never returns.
 func KeyFor(key []byte, purpose string) []byte {

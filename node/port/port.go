@@ -48,11 +48,12 @@ func (k Kind) String() string {
 
 // Config is what a port needs. The zero value of every limit means its default.
 type Config struct {
-	Bind      string // IP address to listen on; empty: 127.0.0.1
-	Port      int    // TCP and UDP; 0: any number that is free for both
-	Advertise string // host or host:port that others reach this node at; empty: Bind, which must then not be 0.0.0.0 or ::
-	Key       []byte // the cluster key, KeySize bytes; nil: no protection
-	Node      string // this node's name, put in its certificate for whoever reads logs
+	Bind      string   // IP address to listen on; empty: 127.0.0.1
+	Port      int      // TCP and UDP; 0: any number that is free for both
+	Advertise string   // host or host:port that others reach this node at; empty: Bind, which must then not be 0.0.0.0 or ::
+	Key       []byte   // the cluster key, KeySize bytes; nil: no protection
+	OldKeys   [][]byte // keys that others may still have, or have already, while the key is changed; none without Key
+	Node      string   // this node's name, put in its certificate for whoever reads logs
 	Logger    *slog.Logger
 
 	// TCP and UDP are sockets that are open already, of one address; nil: Listen opens them.
@@ -138,7 +139,12 @@ func Listen(cfg Config) (*Port, error) {
 		if len(cfg.Key) != KeySize {
 			return nil, fmt.Errorf("%w: it holds %d bytes and must hold %d", ErrBadKey, len(cfg.Key), KeySize)
 		}
-		id, err := newIdentity(cfg.Key, cfg.Node)
+		for _, k := range cfg.OldKeys {
+			if len(k) != KeySize {
+				return nil, fmt.Errorf("%w: a key beside it holds %d bytes and must hold %d", ErrBadKey, len(k), KeySize)
+			}
+		}
+		id, err := newIdentity(cfg.Key, cfg.OldKeys, cfg.Node)
 		if err != nil {
 			return nil, err
 		}
