@@ -57,7 +57,7 @@ func runFailover(ctx context.Context, args []string) error {
 	b := &failover{out: os.Stdout}
 	f := flag.NewFlagSet("bench failover", flag.ContinueOnError)
 	f.IntVar(&b.clients, "clients", 4, "readers, and as many writers, through each of the two")
-	f.DurationVar(&b.after, "after", 25*time.Second, "how long they go on after the fault")
+	f.DurationVar(&b.after, "after", 30*time.Second, "how long they go on after the fault")
 	faults := f.String("faults", strings.Join(allFaults, ","), "which faults")
 	asJSON := f.Bool("json", false, "print one JSON object as the last line")
 	if err := f.Parse(args); err != nil {

@@ -178,7 +178,7 @@ func (c *faultCrowd) gaps(writers bool) (p50, most float64) {
 	}
 	var all []float64
 	for _, f := range clients {
-		ms := float64(f.gap.Microseconds()) / 1000
+		ms := float64(f.gap.Round(100*time.Microsecond).Microseconds()) / 1000
 		all, most = append(all, ms), max(most, ms)
 	}
 	return median(all), most

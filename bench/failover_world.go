@@ -119,7 +119,7 @@ defaults
   timeout connect 5s
   timeout client 10m
   timeout server 10m
-  timeout check 4s
+  timeout check 1s
   option redispatch
   default-server inter 5s fall 3 rise 2 on-marked-down shutdown-sessions
 listen writes

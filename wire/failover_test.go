@@ -269,3 +269,56 @@ func TestNewPrimaryWhileConnectingToTheOld(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 }
+
+// A read that must see what its session has just written runs on the primary, which dies under it: it is run again on the next one, for
+// the client has seen nothing of it yet.
+func TestReadsOfThePrimaryGoOnAtTheNext(t *testing.T) {
+	shards := ownShards(t, 1)
+	r := newRig(t, rigOptions{shards: shards, failover: patience})
+	ctx := ctxOf(t)
+	if err := shards[0].primary.ExecIn(ctx, "app",
+		fmt.Sprintf("CREATE VIEW slow AS SELECT CASE WHEN inet_server_port() = %d THEN (SELECT 'old' FROM pg_sleep(600)) ELSE 'new' END AS who", shards[0].primary.Port()),
+		"GRANT ALL ON slow TO app"); err != nil {
+		t.Fatal(err)
+	}
+	if err := shards[0].replica.CaughtUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	conn := r.connect(pgx.QueryExecModeExec)
+	if _, err := conn.Exec(ctx, "INSERT INTO notes VALUES (1, 'x')"); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error, 1)
+	go func() {
+		var who string
+		err := conn.QueryRow(ctx, "SELECT who FROM slow").Scan(&who)
+		if err == nil && who != "new" {
+			err = errors.New("answered by the " + who)
+		}
+		read <- err
+	}()
+	pgtest.Eventually(t, patience, func() error {
+		admin, err := shards[0].primary.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		defer admin.Close(ctx)
+		var n int
+		if err := admin.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'").Scan(&n); err != nil || n == 1 {
+			return err
+		}
+		return errors.New("the read does not run yet")
+	})
+	if err := shards[0].primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	r.waiting(1)
+	running(t, "the read", read)
+	if err := shards[0].replica.Promote(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r.promoted("shard_1-replica", 2)
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+}
