@@ -242,7 +242,7 @@ func (in *input) list(p rib.Preference) *Candidates {
 	if primary != nil {
 		c.Writes = hops[n:]
 		c.Writes[0] = primary.hop()
-		c.Writes[0].Reason = "primary"
+		c.Writes[0].Reason, c.Writes[0].Healthy = "primary", !primary.dead()
 		c.Past = past(all, primary)
 	}
 	return c
@@ -290,11 +290,15 @@ func (in *input) primary(all []ranked) (chosen *ranked, reason string, split boo
 		slices.Sort(names)
 		return nil, fmt.Sprintf("TWO PRIMARIES of shard %s on timeline %d: %s and %s; neither gets writes until one is stopped",
 			in.shard, chosen.Timeline, names[0], names[1]), true
-	case chosen.class == down || chosen.class == evident:
+	case chosen.dead():
 		return chosen, "the primary " + chosen.Backend.Name + " looks dead: " + chosen.doubt(), false
 	}
 	return chosen, "", false
 }
+
+// dead tells whether a primary looks dead. Writes have nowhere else to go: that it is busy, or answers badly, is no reason not to
+// send them.
+func (r *ranked) dead() bool { return r.class == down || r.class == evident }
 
 // doubt is what speaks against the chosen primary, in a few words.
 func (r *ranked) doubt() string {

@@ -145,9 +145,9 @@ func (in *input) explainWrite(e *Explanation, all []ranked) {
 		v := r.verdict()
 		switch {
 		case r == primary:
-			v.Order, v.Near = 1, true
+			v.Order, v.Near, v.Healthy = 1, true, !r.dead()
 			v.Reason = fmt.Sprintf("the primary on timeline %d: %s", r.Timeline, r.distance())
-			if r.class == down || r.class == evident {
+			if r.dead() {
 				v.Reason += "; " + r.against()
 			}
 			e.Backends = append([]Verdict{v}, e.Backends...)

@@ -196,6 +196,23 @@ func TestCompileIsPure(t *testing.T) {
 }
 
 // Of two near backends the one with less in flight is chosen, and over many choices each gets its share.
+// A primary that is ejected from reads is well for writes: nobody waits for another one.
+func TestEjectedPrimaryTakesWrites(t *testing.T) {
+	w := newWorld(3)
+	w.Local().Try(map[string]rib.Trial{"shard_1_fra_primary": {Ejected: "slow"}})
+	c := compile(t, w).Slot("shard_1").Candidates()
+	if len(c.Writes) != 1 || !c.Writes[0].Healthy || c.WritesReason != "" {
+		t.Errorf("writes %+v, %q", c.Writes, c.WritesReason)
+	}
+	if got := fmt.Sprint(names(c.Reads)); strings.Contains(got, "primary") {
+		t.Errorf("reads %s", got)
+	}
+	w.observe("shard_1_fra_primary", rib.Down, rib.Primary)
+	if c := compile(t, w).Slot("shard_1").Candidates(); c.Writes[0].Healthy || c.WritesReason == "" {
+		t.Errorf("it is down: writes %+v, %q", c.Writes, c.WritesReason)
+	}
+}
+
 // A backend that warms up leaves its turns to those as close; alone it takes them all.
 func TestPickReadHolds(t *testing.T) {
 	w := newWorld(3)
