@@ -324,7 +324,7 @@ var reasonOf = [...]string{
 
 func (r *ranked) hop() NextHop {
 	return NextHop{
-		Backend: &r.BackendView.Backend, Gauge: r.Gauge, Cost: r.cost,
+		Backend: &r.BackendView.Backend, Gauge: r.Gauge, Cost: r.cost, Timeline: r.Timeline,
 		Reason: reasonOf[r.class], Healthy: r.class <= full, Held: r.Held, place: uint16(min(r.place, math.MaxUint16)),
 	}
 }

@@ -17,11 +17,22 @@ type Slot struct {
 
 	// atomic
 	candidates atomic.Pointer[Candidates]
+	wrote      atomic.Bool           // see Wrote
 	input      atomic.Pointer[input] // what the candidates were chosen from, or would be chosen from alike: for Explain
 }
 
 // Shard is the shard's name.
 func (s *Slot) Shard() string { return s.shard }
+
+// Wrote notes that a session of this node has written to the shard: it may want to read from a replica that has what it wrote.
+func (s *Slot) Wrote() {
+	if !s.wrote.Load() { // a store would be felt by all who write
+		s.wrote.Store(true)
+	}
+}
+
+// Written tells whether Wrote was called since it was last asked.
+func (s *Slot) Written() bool { return s.wrote.Load() && s.wrote.Swap(false) }
 
 // Candidates is the list to go by now, for databases without a preference of their own; never nil.
 func (s *Slot) Candidates() *Candidates { return s.candidates.Load() }
@@ -61,14 +72,15 @@ type Candidates struct {
 
 // NextHop is one way to a backend.
 type NextHop struct {
-	Backend *rib.Backend
-	Gauge   *rib.Gauge    // of statements in flight from this node; the caller counts
-	Via     string        // the node to go through; "" is directly
-	Cost    time.Duration // the distance, and what a replica's lag adds to it
-	Reason  string        // why it stands in the list, in a few words; Explain has more
-	Healthy bool          // nothing known speaks against it. If not: it is tried because there is nothing better
-	Held    uint8         // percentage of its turns that it leaves to those as close, because it is back only now; 0: none
-	place   uint16        // of its region in the database's preference
+	Backend  *rib.Backend
+	Gauge    *rib.Gauge    // of statements in flight from this node; the caller counts
+	Timeline uint32        // PostgreSQL's, as last heard; 0: unknown
+	Via      string        // the node to go through; "" is directly
+	Cost     time.Duration // the distance, and what a replica's lag adds to it
+	Reason   string        // why it stands in the list, in a few words; Explain has more
+	Healthy  bool          // nothing known speaks against it. If not: it is tried because there is nothing better
+	Held     uint8         // percentage of its turns that it leaves to those as close, because it is back only now; 0: none
+	place    uint16        // of its region in the database's preference
 }
 
 // Closer tells whether h is to be tried before o, a backend of another shard, if either will do.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"rangefinder/wire"
 	"rangefinder/wire/console"
 	"rangefinder/wire/pool"
 )
@@ -198,6 +199,9 @@ func (c *checker) clients(cfg *Config) {
 		}
 		if d.PoolMode != "" {
 			c.oneOf(key+".pool_mode", d.PoolMode, poolTransaction, poolSession)
+		}
+		if d.ReadConsistency != "" {
+			c.oneOf(key+".read_consistency", d.ReadConsistency, wire.Session.String(), wire.Eventual.String(), wire.Primary.String())
 		}
 	}
 	users := map[string]bool{}

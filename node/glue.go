@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"rangefinder/gossip/probe"
 	"rangefinder/node/port"
 	"rangefinder/rib"
 )
@@ -61,6 +60,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.watchLoop(ctx) })
 	wg.Go(func() { n.judgeLoop(ctx) })
 	wg.Go(func() { n.seekLoop(ctx) })
+	wg.Go(func() { n.followLoop(ctx) })
 	wg.Go(func() { n.alarmsLoop(ctx) })
 	wg.Go(func() { n.budgetLoop(ctx) })
 	wg.Go(func() { n.dependentsLoop(ctx) })
@@ -245,7 +245,7 @@ func (n *Node) reportBackend(backend string, err error) {
 			continue
 		}
 		b := v.Backend
-		if err := n.prober().Watch(probe.Target{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr, SystemID: b.SystemID}); err != nil {
+		if err := n.prober().Watch(target(&b)); err != nil {
 			// Nobody would ever say that it is back: then only the cluster's verdict counts.
 			n.log.Warn("a backend out of reach cannot be watched", "backend", backend, "error", err)
 			n.table.Health().Evidence(backend, false, "")

@@ -78,14 +78,15 @@ type Node struct {
 	serveHTTP func()
 
 	// channels
-	pulls     chan pullFrom // capacity 1: somebody has a newer epoch
-	cancels   chan struct{} // capacity maxCancels: cancel requests that are being passed on
-	failed    chan struct{} // closed when a listener ends by itself
-	retired   chan struct{} // closed when Close should be called: see Retired
-	contacted chan struct{} // closed after the first try to reach the cluster
-	ctx       context.Context
-	cancel    context.CancelFunc
-	wg        sync.WaitGroup
+	pulls      chan pullFrom // capacity 1: somebody has a newer epoch
+	sawPrimary chan struct{} // capacity 1: there is a new position to compare those of replicas with
+	cancels    chan struct{} // capacity maxCancels: cancel requests that are being passed on
+	failed     chan struct{} // closed when a listener ends by itself
+	retired    chan struct{} // closed when Close should be called: see Retired
+	contacted  chan struct{} // closed after the first try to reach the cluster
+	ctx        context.Context
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup
 
 	// atomic
 	parts     parts
@@ -156,7 +157,7 @@ func New(cfg Config, o Options) (*Node, error) {
 	}
 	n := &Node{
 		log: o.Logger, level: o.Level, options: o,
-		pulls: make(chan pullFrom, 1), cancels: make(chan struct{}, maxCancels), failed: make(chan struct{}), retired: make(chan struct{}), contacted: make(chan struct{}),
+		pulls: make(chan pullFrom, 1), sawPrimary: make(chan struct{}, 1), cancels: make(chan struct{}, maxCancels), failed: make(chan struct{}), retired: make(chan struct{}), contacted: make(chan struct{}),
 		shards: map[string]time.Time{}, alarms: map[string]string{},
 	}
 	n.setup.Store(first)

@@ -43,19 +43,42 @@ func (n *Node) Route(_ context.Context, q RouteQuery) (RouteAnswer, error) {
 	table := n.fib.Load()
 	catalog := n.server.Catalog()
 	plan := n.planner.Plan(catalog, &sqlkey.Env{Database: q.Database, User: q.User}, q.SQL)
-	return explainPlan(plan, table, q, catalog, n.state.Node, n.cfg().Region), nil
+	consistency := wire.Session
+	for _, d := range n.cfg().Databases {
+		if d.Name == q.Database {
+			consistency = d.consistency()
+		}
+	}
+	return explainPlan(plan, table, q, catalog, consistency, n.state.Node, n.cfg().Region), nil
+}
+
+// whyThere says what the consistency of reads means for a read.
+func whyThere(c wire.Consistency) string {
+	switch c {
+	case wire.Primary:
+		return "read_consistency = primary: all reads go to the primary"
+	case wire.Eventual:
+		return "read_consistency = eventual: reads go to the closest copy, also after a write of the session"
+	}
+	return "read_consistency = session: after a write of the session its reads go to the primary until a replica is known to have it"
 }
 
 // explainPlan puts a plan and a table together as a session does at its first statement.
-func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sqlkey.Catalog, node, region string) RouteAnswer {
+func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sqlkey.Catalog, consistency wire.Consistency, node, region string) RouteAnswer {
 	write := plan.Intent == sqlkey.Write
 	a := RouteAnswer{
 		SQL: q.SQL, Database: q.Database, User: q.User, Node: node, Region: region,
 		Target: targetName(plan.Target), Intent: "read", WhyWrite: plan.WhyWrite, Keyspace: plan.KeyspaceName,
 		Tables: plan.Tables, Reason: plan.Reason, Candidates: []CandidateView{}, LeftOut: []CandidateView{},
 	}
-	if write {
+	switch {
+	case plan.Own != sqlkey.OwnNone:
+		return a
+	case write:
 		a.Intent = "write"
+	case plan.Target != sqlkey.None:
+		a.Reason = strings.TrimPrefix(a.Reason+"; "+whyThere(consistency), "; ")
+		write = consistency == wire.Primary
 	}
 	for _, k := range plan.Keys {
 		a.Keys = append(a.Keys, k.Text)

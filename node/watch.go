@@ -66,7 +66,7 @@ func (w watchList) next(s *rib.Snapshot, lists []string, p *rib.Places, now time
 		case ok && (now.Sub(chosen.last) >= watchHold || !settled && chosen.last != now):
 			delete(w, b.Name)
 		case ok && settled:
-			targets = append(targets, probe.Target{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr, SystemID: b.SystemID})
+			targets = append(targets, target(b))
 		}
 	}
 	maps.DeleteFunc(w, func(name string, _ struct{ first, last time.Time }) bool { return !here[name] })

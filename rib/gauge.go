@@ -10,6 +10,7 @@ import (
 // a statement's way: atomics, nothing else.
 type Gauge struct {
 	InFlight atomic.Int32
+	Seen     atomic.Pointer[Seen]   // how far it had come when this node last asked; nil: never. Positions writes it
 	errors   atomic.Uint32          // what speaks against the backend; it wraps
 	reads    [buckets]atomic.Uint32 // answers to reads by the time they took; they wrap
 }

@@ -302,6 +302,24 @@ func (h *Health) backend(name string) *backend {
 	return b
 }
 
+// gaugeOf is a backend's; nil: nobody has announced it.
+func (h *Health) gaugeOf(name string) *Gauge {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.backends[name]
+	if b == nil || len(b.announcements) == 0 && b.gauge == nil {
+		return nil
+	}
+	return b.ownGauge()
+}
+
+func (b *backend) ownGauge() *Gauge {
+	if b.gauge == nil {
+		b.gauge = new(Gauge)
+	}
+	return b.gauge
+}
+
 // live tells whether what this observer said under that stamp counts: it is a member, and has not booted since.
 func (h *Health) live(observer string, s Stamp) bool {
 	if _, ok := h.members[observer]; !ok {

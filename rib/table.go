@@ -9,10 +9,11 @@ import (
 // the path of a statement, which reads the table compiled from a snapshot instead.
 type Table struct {
 	// constant
-	health  *Health
-	owners  *Owners
-	local   *Local
-	changed chan struct{}
+	health    *Health
+	owners    *Owners
+	local     *Local
+	positions *Positions
+	changed   chan struct{}
 
 	// atomic
 	version  atomic.Uint64 // counts changes to either half
@@ -28,11 +29,15 @@ func NewTable(self Member) *Table {
 	t.owners = newOwners(t.touch)
 	t.health = newHealth(self, t.touch)
 	t.local = &Local{touch: t.touch, policy: new(Policy)}
+	t.positions = newPositions(t.health)
 	return t
 }
 
 // Health is gossip's half: its methods are the only way to write it.
 func (t *Table) Health() *Health { return t.health }
+
+// Positions are what this node's own probes say of how far its backends have come. They are not part of any snapshot.
+func (t *Table) Positions() *Positions { return t.positions }
 
 // Owners is the ledger's half: the Raft FSM and followers' pulls write it, nobody else.
 func (t *Table) Owners() *Owners { return t.owners }

@@ -40,12 +40,9 @@ func (h *Health) view(name string, b *backend) (v BackendView, ok bool) {
 	if identity == nil {
 		return v, false
 	}
-	if b.gauge == nil {
-		b.gauge = new(Gauge)
-	}
 	v = BackendView{
 		Backend: identity.Backend, Author: identity.Observer, AuthorRegion: h.members[identity.Observer].Region,
-		Evidence: b.evidence, Gauge: b.gauge, Lag: LagUnknown, LagBytes: LagBytesUnknown,
+		Evidence: b.evidence, Gauge: b.ownGauge(), Lag: LagUnknown, LagBytes: LagBytesUnknown,
 	}
 	v.Backend.Name = name
 	up, down := 0, 0

@@ -31,15 +31,13 @@ type env struct {
 	fib      *fib.Handle
 	planner  *sqlkey.Planner
 	catalog  func(*fib.Table) *sqlkey.Catalog
+	made     time.Time            // when now was 0
 	now      func() time.Duration // since the server was made; never 0
 	random   func() uint32
 	maxFrame int
 	metrics  Metrics
 	recheck  func(backend string) // see Config.Recheck; never nil
 }
-
-// readYourWrites is how long a session's reads stay on the primary after its write.
-const readYourWrites = time.Second
 
 // maxOps bounds the messages that are kept until a client's Sync or Flush. If there are more, those there are run first, as if a
 // Flush came behind them.
@@ -88,8 +86,9 @@ type core struct {
 	explained  bool      // any may have been
 	lis        *channels // nil: nothing was ever listened to
 	closing    bool
-	violated   bool          // it is closing because the client broke the protocol
-	lastWrite  time.Duration // env.now of it; 0: none that reads still have to follow
+	violated   bool    // it is closing because the client broke the protocol
+	own        own     // the values of the node's own parameters
+	wrote      []wrote // by shard, what its reads must see
 
 	// the request in hand
 	*inHand
@@ -99,7 +98,7 @@ type core struct {
 	ahead    *pg.Error // what is wrong with the request, found before it is sent; see lookAhead
 	skip     bool      // discard extended messages up to the next Sync: one of them failed
 	first    int
-	tried    int
+	left     uint64 // which of hops are still to be tried: see setHop
 	wanting  bool
 	lastErr  error
 	outMark  int  // length of out when the request was dispatched
@@ -147,6 +146,7 @@ type inHand struct {
 	hops      []fib.NextHop
 	hop       *fib.NextHop
 	noPrimary *pg.Error // it waits for one, and has this error if none comes; nil: it does not
+	after     wrote     // what it must see, if it runs on a replica
 	expect    []expectation
 	expectOff int
 	lastTag   []byte // of the last command; an error's is ROLLBACK

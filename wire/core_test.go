@@ -289,36 +289,6 @@ func FuzzCore(f *testing.F) {
 	})
 }
 
-// A session's reads stay on the primary for a second after its write, counted from the write's end, and no longer. So do
-// statements that are only prepared: a replica may lack the table that the write made.
-func TestCoreReadsAfterWrite(t *testing.T) {
-	e := testEnv(t)
-	k := keyOf(t, e, "shard_1")
-	read := fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k)
-	parse := pg.AppendSync(pg.AppendParse(nil, "p", "SELECT body FROM notes", nil))
-	for _, c := range []struct {
-		then  []byte
-		after time.Duration
-		want  string
-	}{
-		{query(read), 900 * time.Millisecond, "shard_1-far"}, {query(read), 1100 * time.Millisecond, "shard_1-here"},
-		{parse, 900 * time.Millisecond, "shard_1-far"}, {parse, 1100 * time.Millisecond, "shard_1-here"},
-		{ext("", "PREPARE q AS SELECT body FROM notes"), 900 * time.Millisecond, "shard_1-far"},
-	} {
-		d := newDrive(t, query(fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", k)))
-		now := time.Hour
-		d.core.env.now = func() time.Duration { return now }
-		d.then = func() []byte {
-			now, d.log = now+c.after, nil
-			return c.then
-		}
-		d.run()
-		if len(d.log) == 0 || !strings.HasPrefix(d.log[0], c.want+" ") {
-			t.Errorf("%s after the write: %q, want %s", c.after, d.log, c.want)
-		}
-	}
-}
-
 // That the server does not say what remains of a session there is no reason to ask for ever, and nobody's error.
 func TestCoreAsksOnceWhatRemains(t *testing.T) {
 	d := newDrive(t, bytes.Join([][]byte{query("SELECT pg_advisory_lock(1)"), query("SET work_mem = '1MB'"), query("SELECT pg_advisory_unlock(1)"), query("SELECT 1")}, nil))

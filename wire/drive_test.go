@@ -3,6 +3,7 @@ package wire
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
@@ -10,15 +11,16 @@ import (
 
 // drive runs a core over a simulated world: client bytes in pieces as cut says, backends that answer as PostgreSQL would.
 type drive struct {
-	t      testing.TB
-	core   *core
-	client []byte
-	out    []byte
-	log    []string // what each backend was asked, in order
-	conns  map[string]*backend
-	cut    func(n int) int // how many of n bytes to hand over at once
-	then   func() []byte   // what the client sends once all before is answered; nil: it leaves
-	steps  int
+	t         testing.TB
+	core      *core
+	client    []byte
+	out       []byte
+	log       []string // what each backend was asked, in order
+	conns     map[string]*backend
+	cut       func(n int) int // how many of n bytes to hand over at once
+	then      func() []byte   // what the client sends once all before is answered; nil: it leaves
+	steps     int
+	connected func(backend string) time.Time // nil: before all else
 }
 
 // backend is as much of a PostgreSQL server as a session can tell.
@@ -78,6 +80,9 @@ func (d *drive) run() {
 			if b == nil {
 				b = &backend{tx: 'I', prepared: make(map[string]string)}
 				b.conn = &pool.Conn{Backend: c.hop.Backend, Params: make(map[string]string)}
+				if d.connected != nil {
+					b.conn.Connected = d.connected(name)
+				}
 				d.conns[name] = b
 			}
 			c.acquired(b.conn)

@@ -112,7 +112,7 @@ func (c *core) sendSegment(n need, sync bool) {
 	}
 	switch {
 	case !c.seg.runs:
-		n.write = c.follows() // preparing and describing changes nothing
+		n.write = false // preparing and describing changes nothing
 	case c.tx.open && (c.seg.keeps || c.seg.bound || !sync):
 		// What it leaves behind lives in the client's transaction: that must be open where the portal is.
 		c.seg.opens, n.write = true, n.write || !c.tx.readOnly
@@ -177,6 +177,12 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 		}
 		o.virtual, o.answer = true, pg.AppendCommandComplete(nil, p.plan.Tag)
 		return need{}, nil
+	}
+	if known && p.virtual && p.plan.Own != sqlkey.OwnNone {
+		var e *pg.Error
+		o.virtual = true
+		o.answer, e = c.answerOwn(nil, p.plan, false)
+		return need{}, e
 	}
 	if known && p.virtual {
 		var done bool
@@ -244,7 +250,7 @@ func (c *core) parsed(o *op) (need, *pg.Error) {
 		return need{}, pg.NewError(pg.CodeSyntaxError, "cannot insert multiple commands into a prepared statement")
 	}
 	c.addStatement(o.stmt)
-	if c.answersTx(plan) || plan.Listen != sqlkey.ListenNone || len(plan.Names) > 0 && plan.Statements == 1 {
+	if c.answersTx(plan) || plan.Own != sqlkey.OwnNone || plan.Listen != sqlkey.ListenNone || len(plan.Names) > 0 && plan.Statements == 1 {
 		o.virtual, o.answer = true, parseComplete
 		return need{}, nil
 	}
@@ -305,7 +311,7 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	if e := c.refusedByState(s.plan); e != nil {
 		return need{}, e
 	}
-	if c.deallocates(s.plan) || s.plan.Listen != sqlkey.ListenNone || c.answersTx(s.plan) && !c.seg.runs {
+	if c.deallocates(s.plan) || s.plan.Own != sqlkey.OwnNone || s.plan.Listen != sqlkey.ListenNone || c.answersTx(s.plan) && !c.seg.runs {
 		o.virtual, o.answer = true, bindComplete
 		if !c.stmts.setPortal(c.bind.Portal, portal{plan: s.plan, virtual: true}) {
 			return need{}, tooManyPortals()
@@ -352,7 +358,7 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 	if m.Kind == pg.KindPortal {
 		p, ok := c.stmts.portal(name)
 		if ok && p.virtual {
-			o.virtual, o.answer = true, noData
+			o.virtual, o.answer = true, describeOwn(nil, p.plan)
 			if o.typ == 'C' {
 				o.answer = closeComplete
 			}
@@ -386,6 +392,10 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 			c.prepareHome(inner.plan)
 			return need{}, nil
 		}
+	}
+	if s.plan.Own != sqlkey.OwnNone {
+		o.virtual, o.answer = true, describeOwn([]byte{'t', 0, 0, 0, 6, 0, 0}, s.plan)
+		return need{}, nil
 	}
 	if s.plan.Tx != sqlkey.TxNone || s.plan.Listen != sqlkey.ListenNone || len(s.plan.Names) > 0 {
 		o.virtual, o.answer = true, describeNothing

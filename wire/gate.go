@@ -19,6 +19,8 @@ type gate struct {
 	pause    atomic.Pointer[pause] // nil: open
 	disabled atomic.Bool           // no new sessions
 	held     atomic.Int64          // nanoseconds that sessions have been held
+
+	consistency atomic.Uint32 // Consistency of its sessions' reads, unless they say otherwise
 }
 
 // pause is one PAUSE of a database.

@@ -44,8 +44,9 @@ func (c *core) serverLost(err error) {
 	midFrame := c.passing > 0 && !c.passHide
 	ahead := c.waiting() && c.expect[len(c.expect)-1].ahead
 	settings := c.head() != nil && c.head().settings || ahead && !c.tx.inServer
-	others := c.tried+1 < len(c.hops)
+	others := c.left != 0 || c.follows()                                         // that has the primary left
 	retry := (others || c.need.write) && (settings || c.seg.retry && !c.flushed) // there is one primary, and may be another soon
+	c.tx.wrote = false                                                           // nobody was told that it has taken effect
 	wasIn := c.onServer() && !c.scratch || c.tx.inServer
 	synced := (settings || ahead) && c.seg.sync // the request itself has not been sent yet
 	for i := c.expectOff; i < len(c.expect); i++ {

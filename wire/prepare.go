@@ -304,7 +304,6 @@ func (c *core) bindNames(o *op, outer *statement) (need, *pg.Error) {
 	done := outer.plan
 	switch u.Op {
 	case sqlkey.NamePrepare:
-		n.write = c.follows()
 		e = c.usePrepare(u, outer.plan)
 	case sqlkey.NameExecute:
 		var m need

@@ -17,6 +17,7 @@ type Live struct {
 	Limits         Limits                         // who is there already stays, also beyond them
 	MaxFrame       int                            // bytes of one message, of clients that log in from now on
 	StartupTimeout time.Duration                  // for the whole handshake
+	Consistency    map[string]Consistency         // of reads, by database; those not in it: Session. Sessions that go on follow it too
 	TLS            func() *tls.Config             // see pg.AcceptConfig
 	RequireTLS     bool                           // see pg.AcceptConfig
 	Console        ConsoleConfig
@@ -44,7 +45,7 @@ func (s *Server) Reload(next Live) {
 	l.env = env{
 		fib: s.cfg.FIB, planner: s.cfg.Planner, catalog: s.catalogFor, metrics: s.cfg.Metrics,
 		recheck: s.cfg.Recheck,
-		now:     func() time.Duration { return time.Since(s.made) + 1 }, random: mrand.Uint32, maxFrame: next.MaxFrame,
+		made:    s.made, now: func() time.Duration { return time.Since(s.made) + 1 }, random: mrand.Uint32, maxFrame: next.MaxFrame,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,6 +57,7 @@ func (s *Server) Reload(next Live) {
 		if s.gates[name] == nil {
 			s.gates[name], s.ended[name] = new(gate), new(console.Totals)
 		}
+		s.gates[name].consistency.Store(uint32(next.Consistency[name]))
 		if _, ok := l.Databases[name]; !ok {
 			s.gates[name].open(nil) // nobody could RESUME it any more
 		}

@@ -664,6 +664,7 @@ func (c *core) sessionDone(plan *sqlkey.Plan, sets []assigned) {
 		}
 	case sqlkey.SessReset:
 		c.explain("")
+		c.own.reset()
 		if plan.Setting != "DISCARD ALL" {
 			c.resetAllDone()
 			return

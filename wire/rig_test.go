@@ -3,6 +3,7 @@ package wire_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -402,3 +403,41 @@ func (l noSockets) Accept() (net.Conn, error) {
 type noSocket struct{ net.Conn }
 
 func (c noSocket) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+
+// looks asks a shard's servers how far they have come, as a node's probes do.
+func (r *rig) looks(shard int) {
+	r.t.Helper()
+	name := fmt.Sprintf("shard_%d", shard+1)
+	for _, x := range []struct {
+		server *pgtest.Server
+		p      rib.Position
+		sql    string
+	}{
+		{servers(r.t)[shard].primary, rib.Position{Backend: name + "-primary", Role: rib.Primary}, "SELECT pg_current_wal_insert_lsn()::text"},
+		{servers(r.t)[shard].replica, rib.Position{Backend: name + "-replica", Role: rib.Replica}, "SELECT pg_last_wal_replay_lsn()::text"},
+	} {
+		pgtest.Eventually(r.t, patience, func() error {
+			conn, err := x.server.Conn(ctxOf(r.t))
+			if err != nil {
+				return err
+			}
+			defer conn.Close(context.Background())
+			var lsn string
+			x.p.Asked = time.Now()
+			if err := conn.QueryRow(ctxOf(r.t), x.sql).Scan(&lsn); err != nil {
+				return err
+			}
+			x.p.Shard, x.p.Addr, x.p.Timeline = name, x.server.Addr(), 1
+			if x.p.LSN, err = rib.ParseLSN(lsn); err != nil {
+				return err
+			}
+			r.table.Positions().Saw(x.p)
+			for _, b := range r.table.Snapshot().Backends {
+				if s := b.Gauge.Seen.Load(); b.Backend.Name == x.p.Backend && x.p.Role == rib.Replica && s.Covers.IsZero() {
+					return errors.New("the replica has not caught up")
+				}
+			}
+			return nil
+		})
+	}
+}

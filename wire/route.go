@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"rangefinder/fib"
 	"rangefinder/wire/pg"
@@ -80,23 +81,7 @@ func (c *core) mustWrite(plan *sqlkey.Plan) bool {
 	if !repeatable(plan) {
 		return true
 	}
-	if plan.OfPrimary || c.tx.open && (c.tx.serializable || c.tx.readWrite || !c.tx.readOnly && plan.Target != sqlkey.Any) { // a standby cannot be serializable
-		return true
-	}
-	return c.follows()
-}
-
-// follows reports whether the session has written so lately that a replica may not have it yet. What is only prepared needs the
-// tables that were made, too.
-func (c *core) follows() bool {
-	if c.lastWrite == 0 {
-		return false
-	}
-	if c.env.now()-c.lastWrite < readYourWrites {
-		return true
-	}
-	c.lastWrite = 0
-	return false
+	return plan.OfPrimary || c.tx.open && (c.tx.serializable || c.tx.readWrite || !c.tx.readOnly && plan.Target != sqlkey.Any) // a standby cannot be serializable
 }
 
 func (c *core) clientUTF8() bool { return c.params.encoding == "UTF8" }
@@ -133,7 +118,7 @@ func describe(plan *sqlkey.Plan, args sqlkey.Args) string {
 // dispatch sends the request in hand on its way: to the connection that the session holds, or to the closest backend.
 func (c *core) dispatch(n need) {
 	n.write = n.write || c.ownConn && n.slot != nil // whatever comes later must be able to run there
-	c.need, c.outMark, c.flushed, c.redo, c.tried, c.copied = n, len(c.out), false, false, 0, false
+	c.need, c.outMark, c.flushed, c.redo, c.copied = n, len(c.out), false, false, false
 	if c.srv != nil {
 		if n.slot != nil && n.slot.Shard() != c.srvShard {
 			c.fail(c.elsewhere(n))
@@ -152,25 +137,34 @@ func (c *core) dispatch(n need) {
 	}
 	cand := slot.For(c.db)
 	c.slot, c.list, c.srvShard = slot, cand, slot.Shard()
-	c.hops, c.first = cand.Reads, 0
+	c.hops, c.first, c.after = cand.Reads, 0, wrote{}
 	if n.write {
 		c.hops = cand.Writes
 	} else if len(cand.Reads) > 0 {
 		c.first = cand.PickRead(c.env.random())
 	}
+	c.left = every(len(c.hops))
+	if !n.write {
+		c.heed(cand)
+	}
 	switch {
-	case len(c.hops) == 0 && n.write:
-		c.stall(pg.NewError(pg.CodeCannotConnectNow, "shard "+slot.Shard()+" has no primary that takes writes now").
-			WithDetail(cand.WritesReason + ".").
-			WithHint("Nothing was sent: try again when one has been promoted; see why with: rangefinder route '…'."))
+	case c.need.write && c.left == 0:
+		c.stall(c.headless())
 		return
-	case len(c.hops) == 0:
+	case c.left == 0:
 		c.fail(pg.NewError(pg.CodeCannotConnectNow, "shard "+slot.Shard()+" has no backend that can be used now").
 			WithHint("See why with: rangefinder route '…', or /debug/fib on the node's HTTP port."))
 		return
 	}
 	c.wanting = true
 	c.setHop()
+}
+
+// headless is the error for what needs a primary while there is none.
+func (c *core) headless() *pg.Error {
+	return pg.NewError(pg.CodeCannotConnectNow, "shard "+c.srvShard+" has no primary that takes writes now").
+		WithDetail(c.list.WritesReason + ".").
+		WithHint("Nothing was sent: try again when one has been promoted; see why with: rangefinder route '…'.")
 }
 
 // elsewhere is the error for a statement whose shard is not the one that the session's connection belongs to.
@@ -189,9 +183,9 @@ func (c *core) elsewhere(n need) *pg.Error {
 		WithHint("Use one transaction for each shard.")
 }
 
-// anySlot picks the shard for a statement that names none.
+// anySlot picks the shard for a statement that names none. After a write it goes where whatever the session has made would be.
 func (c *core) anySlot(n need) *fib.Slot {
-	return AnySlot(c.table, c.env.catalog(c.table), c.db, n.catalogs, n.write)
+	return AnySlot(c.table, c.env.catalog(c.table), c.db, n.catalogs || len(c.wrote) > 0, n.write)
 }
 
 // AnySlot picks the shard for a statement with the target Any: the closest one that has the database, or always the same one
@@ -225,15 +219,17 @@ func AnySlot(table *fib.Table, catalog *sqlkey.Catalog, database string, catalog
 	return best
 }
 
-// setHop points at the candidate whose turn it is: the first choice, then the others in their order.
+// setHop points at the candidate whose turn it is: the first choice, then the others in their order. left must not be empty.
 func (c *core) setHop() {
 	i := c.first
-	if c.tried > 0 {
-		i = c.tried - 1
-		if i >= c.first {
-			i++
-		}
+	if c.left&(1<<i) == 0 {
+		i = bits.TrailingZeros64(c.left)
 	}
+	if c.follows() && c.leads(&c.hops[i]) {
+		c.toPrimary()
+		i = 0
+	}
+	c.left &^= 1 << i
 	c.hop = &c.hops[i]
 }
 
@@ -243,6 +239,11 @@ func (c *core) acquired(conn *pool.Conn) {
 	c.srv, c.srvHop, c.status = conn, c.hop, 'I'
 	c.srvHop.Gauge.InFlight.Add(1)
 	conn.Unnamed = 0 // whatever the last borrower left there
+	if c.unproven(conn) {
+		c.retrying = true // when it is given back
+		c.slot.Wrote()
+		return
+	}
 	sql := c.wanted().print
 	left := conn.Left != 0 && conn.Left != c.id
 	if conn.Applied == sql && !left {
@@ -273,9 +274,8 @@ func (c *core) wanted() *settings {
 func (c *core) refused(err error) {
 	var ce *pool.ConnectError
 	// A replica that is behind may lack the role or the database that another copy has.
-	if errors.As(err, &ce) && (ce.Elsewhere() || !c.need.write) && c.tried+1 < len(c.hops) {
-		c.tried++
-		c.setHop()
+	if errors.As(err, &ce) && (ce.Elsewhere() || !c.need.write) && (c.left != 0 || c.follows()) {
+		c.nextHop()
 		c.env.metrics.Failover(ce.Backend)
 		return
 	}
@@ -324,7 +324,7 @@ func (c *core) refusal(err error) *pg.Error {
 func (c *core) returned() {
 	if hop := c.srvHop; hop != nil {
 		hop.Gauge.InFlight.Add(-1)
-		if !c.need.write && !c.broken && !c.redo {
+		if !c.need.write && !c.broken && !c.redo && !c.retrying {
 			hop.Gauge.Read(c.env.now() - c.came)
 		}
 	}
@@ -341,7 +341,7 @@ func (c *core) returned() {
 		n := c.need
 		n.write = n.write || !renew
 		c.dispatch(n)
-	case c.retrying && c.tried+1 >= len(c.hops):
+	case c.retrying && c.left == 0 && !c.follows():
 		c.retrying = false
 		e := c.refusal(errBroken)
 		if c.seg.retry {
@@ -351,9 +351,21 @@ func (c *core) returned() {
 		c.stall(e)
 	case c.retrying:
 		c.retrying, c.wanting = false, true
-		c.tried++
-		c.setHop()
+		c.nextHop()
 	}
+}
+
+// nextHop goes on to the next candidate. A read that must see a write, and has no replica left, goes to the primary.
+func (c *core) nextHop() {
+	if c.left == 0 {
+		c.toPrimary()
+	}
+	if c.left == 0 {
+		c.wanting = false
+		c.stall(c.headless())
+		return
+	}
+	c.setHop()
 }
 
 func noShard(database string) *pg.Error {

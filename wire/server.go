@@ -339,11 +339,12 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	if e != nil {
 		return nil, e
 	}
-	base, err := startupSettings(client.Startup.Params, f.params)
+	c := newCore(&l.env, client.User, client.Database)
+	c.own.database = &g.consistency
+	base, err := startupSettings(client.Startup.Params, f.params, &c.own)
 	if err != nil {
 		return nil, asError(err)
 	}
-	c := newCore(&l.env, client.User, client.Database)
 	c.settings, c.base, c.freshPath = base, base, f.searchPath
 	c.ownConn = l.Databases[client.Database].OwnConnections
 	c.params = newParams(f.params)

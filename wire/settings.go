@@ -124,11 +124,19 @@ const resetSettings = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; "
 const cleanSession = "SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; " + resetSettings
 
 // startupSettings turns the parameters of a startup packet into settings, leaving out those that a fresh server connection
-// has anyway. Errors are *pg.Error.
-func startupSettings(params []pg.Param, fresh map[string]string) (settings, error) {
+// has anyway; the node's own parameters are own's. Errors are *pg.Error.
+func startupSettings(params []pg.Param, fresh map[string]string, own *own) (settings, error) {
 	var s settings
+	var refused error
 	add := func(name, value string) {
 		name = strings.ToLower(name)
+		if sqlkey.IsOwn(name) {
+			if e := own.assign(name, value); e != nil {
+				refused = e
+			}
+			own.begun = own.set
+			return
+		}
 		if name == "client_encoding" && sqlkey.IsUTF8(value) {
 			value = "UTF8"
 		}
@@ -159,7 +167,7 @@ func startupSettings(params []pg.Param, fresh map[string]string) (settings, erro
 			}
 		}
 	}
-	return s, nil
+	return s, refused
 }
 
 // parseOptions reads the `-c name=value` and `--name=value` words of the startup parameter "options", with PostgreSQL's

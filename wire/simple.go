@@ -29,6 +29,10 @@ func (c *core) query(frame []byte) {
 		c.listenQuery(plan)
 		return
 	}
+	if plan.Own != sqlkey.OwnNone {
+		c.ownQuery(plan)
+		return
+	}
 	if plan.Tx != sqlkey.TxNone || plan.Deallocate {
 		var done bool
 		if c.out, done = c.virtual(c.out, plan); done {

@@ -237,7 +237,7 @@ func (c *core) txEnded(chain bool) {
 	switch {
 	case string(c.lastTag) != "ROLLBACK":
 		if c.tx.wrote {
-			c.lastWrite = c.env.now()
+			c.noteWrite()
 		}
 	case c.tx.inServer:
 		c.settings, c.srv.Applied = c.tx.saved, c.tx.applied
@@ -288,7 +288,7 @@ func (c *core) statusChanged(now byte) {
 			c.tx = transaction{open: c.tx.unopened, failed: c.tx.unopened, saved: c.tx.saved}
 		}
 		if wrote {
-			c.lastWrite = c.env.now()
+			c.noteWrite()
 			c.tx.wrote = false
 		}
 		return

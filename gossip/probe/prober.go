@@ -100,6 +100,9 @@ type Config struct {
 	// whatever others say. May be nil.
 	Lost func(backend, why string)
 
+	// Saw is called with each answer that tells how far a server has come. May be nil.
+	Saw func(rib.Position)
+
 	// Recovered is called when a backend that was lost, or was given to Suspect or Watch, has answered Rise new connections or
 	// probes in a row: the node's own evidence against it is over. May be nil.
 	Recovered func(backend string)
@@ -127,6 +130,9 @@ type Prober struct {
 	far     map[string]*worker // others: to observe, or after own evidence
 	streams map[net.Conn]struct{}
 }
+
+// lookHold is how long a backend is probed after somebody has wanted to know how far it has come.
+const lookHold = 30 * time.Second
 
 // maxFar bounds the backends of others that are probed: there are no more in a cluster.
 const maxFar = 4096
@@ -234,6 +240,34 @@ func (p *Prober) Recheck(backend string) {
 	}
 }
 
+// Look probes a backend now, over the connection that is kept: how far it has come is of interest. If nobody has asked for that, or
+// for another reason to probe it, for a while, it is left alone again.
+func (p *Prober) Look(t Target) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.near[t.Name]
+	if w == nil {
+		w = p.far[t.Name]
+	}
+	switch {
+	case !p.open || p.closed:
+		return fmt.Errorf("probe: Look %s: the prober is not open", t.Name)
+	case w == nil && len(p.far) >= maxFar:
+		return fmt.Errorf("probe: Look %s: %d backends are watched already", t.Name, maxFar)
+	case w == nil:
+		var err error
+		if w, err = p.newWorker(t, false); err != nil {
+			return err
+		}
+		w.looked.Store(time.Now().UnixNano())
+		p.start(w)
+		return nil
+	}
+	w.looked.Store(time.Now().UnixNano())
+	w.hurry()
+	return nil
+}
+
 // Watch probes a backend that is not near until it answers again, then calls Recovered and stops. What is seen goes to
 // nobody else. A backend that is probed already is suspected.
 func (p *Prober) Watch(t Target) error {
@@ -322,7 +356,7 @@ func (p *Prober) start(w *worker) {
 func (p *Prober) retire(w *worker) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.watches.Load() || w.suspected.Load() {
+	if w.watches.Load() || w.suspected.Load() || w.followed() {
 		return false
 	}
 	if p.far[w.target.Name] == w {

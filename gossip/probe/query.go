@@ -14,8 +14,8 @@ import (
 )
 
 // query asks all in one round trip. Columns: in recovery, timeline, lag in milliseconds (NULL: unknown), system
-// identifier, lag in bytes (NULL: unknown), connections in use in percent. Qualified, so that no search_path of the probe's user
-// matters.
+// identifier, lag in bytes (NULL: unknown), connections in use in percent, position. Qualified, so that no search_path of the probe's
+// user matters.
 //
 // The timeline of a primary is that of the file it writes now: pg_control_checkpoint lags behind a promotion until the
 // next checkpoint, so it is only for a replica that has no receiver, or a user who may not see the receiver's.
@@ -26,6 +26,10 @@ import (
 //
 // In bytes a replica is behind what its primary last said that it has (latest_end_lsn, for who may see it), or behind what it has
 // received. Without a receiver nobody can tell.
+//
+// The position of a primary is where it inserts, not what it has flushed: with synchronous_commit = off a commit is acknowledged
+// before it is flushed. A replica's receiver only follows a timeline that holds what it has replayed, so its timeline is good for
+// the position too; without a receiver the timeline may be an older one, and is never a newer one.
 const query = `SELECT r,
  CASE WHEN r THEN coalesce(
    (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver),
@@ -40,7 +44,8 @@ const query = `SELECT r,
  ELSE (SELECT greatest(0, pg_catalog.pg_wal_lsn_diff(greatest(latest_end_lsn, pg_catalog.pg_last_wal_receive_lsn()), pg_catalog.pg_last_wal_replay_lsn()))::bigint
    FROM pg_catalog.pg_stat_wal_receiver) END,
  (SELECT coalesce(100 * pg_catalog.sum(numbackends) / greatest(1, pg_catalog.current_setting('max_connections')::int
-   - pg_catalog.current_setting('superuser_reserved_connections')::int), 0)::int FROM pg_catalog.pg_stat_database)
+   - pg_catalog.current_setting('superuser_reserved_connections')::int), 0)::int FROM pg_catalog.pg_stat_database),
+ CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END
  FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) AS s`
 
 // answer is what a server says of itself.
@@ -50,7 +55,8 @@ type answer struct {
 	lag      time.Duration
 	systemID uint64
 	lagBytes int64
-	used     int // percent of its connections
+	used     int    // percent of its connections
+	lsn      uint64 // 0: unknown
 }
 
 const maxAnswer = 64 << 10 // bytes of one message of a server
@@ -80,8 +86,8 @@ func (p *Prober) connConfig(t Target, s *Settings) (*pgconn.Config, error) {
 	return c, nil
 }
 
-// ask connects if need be and runs the query; took is the query's time alone.
-func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, err error) {
+// ask connects if need be and runs the query; took is the query's time alone, and asked when it was sent.
+func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, asked time.Time, err error) {
 	defer func() {
 		if r := recover(); r != nil { // the server's bytes are a stranger's
 			err = fmt.Errorf("probe: answer: %v", r)
@@ -94,28 +100,28 @@ func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, err err
 		w.hangUp()
 		config, err := w.prober.connConfig(w.target, w.prober.settings.Load())
 		if err != nil {
-			return a, 0, err
+			return a, 0, asked, err
 		}
 		if w.prober.cfg.TLS != nil {
 			config.TLSConfig = w.prober.cfg.TLS(w.target.Addr)
 		}
 		conn, err := pgconn.ConnectConfig(ctx, config)
 		if err != nil {
-			return a, 0, err
+			return a, 0, asked, err
 		}
 		w.conn = conn
 	}
-	began := time.Now()
+	asked = time.Now()
 	results, err := w.conn.Exec(ctx, query).ReadAll()
-	took = time.Since(began)
+	took = time.Since(asked)
 	if err != nil {
-		return a, took, err
+		return a, took, asked, err
 	}
-	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 6 {
-		return a, took, errors.New("probe: the answer is not one row of six columns")
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 7 {
+		return a, took, asked, errors.New("probe: the answer is not one row of seven columns")
 	}
 	a, err = parse(results[0].Rows[0])
-	return a, took, err
+	return a, took, asked, err
 }
 
 func parse(row [][]byte) (a answer, err error) {
@@ -156,6 +162,11 @@ func parse(row [][]byte) (a answer, err error) {
 	}
 	if a.used, err = strconv.Atoi(string(row[5])); err != nil || a.used < 0 {
 		return a, fmt.Errorf("probe: connections in use = %q", row[5])
+	}
+	if row[6] != nil {
+		if a.lsn, err = rib.ParseLSN(string(row[6])); err != nil {
+			return a, fmt.Errorf("probe: position = %q", row[6])
+		}
 	}
 	return a, nil
 }

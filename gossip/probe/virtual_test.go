@@ -28,10 +28,13 @@ type server struct {
 
 const port = 5432
 
-// row answers a query. Of a probe's columns the last two may be left out.
+// row answers a query. Of a probe's columns the last may be left out, or the last three.
 func row(columns ...string) func(*pgproto3.Backend, net.Conn) bool {
 	if len(columns) == 4 {
 		columns = append(columns, "0", "10")
+	}
+	if len(columns) == 6 {
+		columns = append(columns, "0/3000060")
 	}
 	return func(b *pgproto3.Backend, _ net.Conn) bool {
 		d := &pgproto3.RowDescription{}
@@ -288,6 +291,7 @@ func TestGarbageIsAFailedProbe(t *testing.T) {
 		"no identifier":    row("t", "1", "0", "NULL"),
 		"negative bytes":   row("t", "1", "0", "77", "-1", "10"),
 		"not a size":       row("t", "1", "0", "77", "much", "10"),
+		"not a position":   row("t", "1", "0", "77", "0", "10", "somewhere"),
 		"no load":          row("t", "1", "0", "77", "0", "NULL"),
 		"http":             junk("HTTP/1.1 400 Bad Request\r\n\r\n"),
 		"negative columns": junk("T\x00\x00\x00\x06\xff\xff"),

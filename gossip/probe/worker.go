@@ -35,6 +35,7 @@ type worker struct {
 	watches   atomic.Bool  // this node is one of its observers: the sink is told how it is
 	suspected atomic.Bool  // since the last good probe over a new connection began
 	stale     atomic.Bool  // the kept connection was made with what is not configured any more
+	looked    atomic.Int64 // Unix nanoseconds: when Look was last called for it; 0: never
 	silent    atomic.Int64 // Unix nanoseconds: since when nothing has been heard from it; 0: it has answered, or refused
 
 	// owned by run
@@ -142,7 +143,7 @@ func (w *worker) run() {
 // rest waits for the next probe's time, a suspicion, or the end of the connection; false: it is stopped.
 func (w *worker) rest(began time.Time) bool {
 	interval := w.prober.settings.Load().Interval
-	if w.lists && !w.watches.Load() && !w.evidence {
+	if w.lists && !w.watches.Load() && !w.evidence && !w.followed() {
 		interval *= unwatched
 	}
 	if w.sought() && w.watches.Load() {
@@ -203,11 +204,11 @@ func (w *worker) probe() {
 	ctx, cancel := context.WithTimeout(w.ctx, w.prober.settings.Load().Timeout)
 	defer cancel()
 	kept := w.conn != nil
-	a, took, err := w.ask(ctx)
+	a, took, asked, err := w.ask(ctx)
 	if err != nil && kept && w.ctx.Err() == nil && ctx.Err() == nil {
 		// The kept connection may have ended for reasons of its own (an idle timeout, a restart that is over): what counts
 		// is whether a new one works.
-		a, took, err = w.ask(ctx)
+		a, took, asked, err = w.ask(ctx)
 	}
 	if w.ctx.Err() != nil {
 		return // closing
@@ -216,10 +217,10 @@ func (w *worker) probe() {
 		w.failed(err)
 		return
 	}
-	w.answered(a, took)
+	w.answered(a, took, asked)
 }
 
-func (w *worker) answered(a answer, took time.Duration) {
+func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
 	if !w.lists && w.systemID != 0 && a.systemID != w.systemID {
 		w.stranger(a.systemID)
 		return
@@ -244,9 +245,12 @@ func (w *worker) answered(a answer, took time.Duration) {
 	if w.last.role != a.role && w.last.role != rib.RoleUnknown {
 		w.prober.log.Info("backend changed its role", "backend", w.target.Name, "from", roleName(w.last.role), "to", roleName(a.role), "timeline", a.timeline)
 	}
-	a.lag = w.sinceHead(a, time.Now().Add(-took))
+	a.lag = w.sinceHead(a, asked)
 	w.last = a
 	w.load = w.prober.settings.Load().class(a.used, w.load)
+	if f := w.prober.cfg.Saw; f != nil {
+		f(rib.Position{Backend: w.target.Name, Shard: w.target.Shard, Addr: w.target.Addr, Role: a.role, Timeline: a.timeline, LSN: a.lsn, Asked: asked})
+	}
 	if w.lists && (a.systemID != w.systemID || w.untold) {
 		w.systemID, w.untold = a.systemID, false
 		w.prober.cfg.Sink.Announce(w.backend())
@@ -336,6 +340,12 @@ func (w *worker) stranger(systemID uint64) {
 
 // speaks tells whether the state is for the sink.
 func (w *worker) speaks() bool { return w.watches.Load() && (w.lists || w.reached) }
+
+// followed tells whether how far it has come is of interest.
+func (w *worker) followed() bool {
+	at := w.looked.Load()
+	return at != 0 && time.Since(time.Unix(0, at)) < lookHold
+}
 
 // note logs a failure when it is another than the last.
 func (w *worker) note(text string) {

@@ -26,14 +26,14 @@ type Conn struct {
 	Net       net.Conn
 	PID       uint32 // with Secret, the key of a CancelRequest
 	Secret    []byte
+	Connected time.Time // when its login was over
 	home      *backendPool
 	shelf     *Shelf
 	raw       syscall.RawConn // nil: no plain socket
 	below     net.Conn        // Net, or what is below TLS
 	socket    syscall.RawConn // below as a socket; nil: it is none
 	peekFn    func(fd uintptr) bool
-	number    int32 // of the socket, if gone tells of its end; else -1
-	connected time.Time
+	number    int32         // of the socket, if gone tells of its end; else -1
 	age       time.Duration // the same, from home.start on
 	jitter    float64       // 0 to 1: see old
 
@@ -69,7 +69,7 @@ func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn
 	now := time.Now()
 	c := &Conn{
 		ID: home.ids.Add(1), Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
-		home: home, Params: s.Params, connected: now, age: now.Sub(home.start), jitter: rand.Float64(),
+		home: home, Params: s.Params, Connected: now, age: now.Sub(home.start), jitter: rand.Float64(),
 	}
 	c.below = c.Net
 	t, encrypted := c.Net.(*tls.Conn)
@@ -133,7 +133,7 @@ func (c *Conn) usable(sure bool) bool {
 func (c *Conn) Standby() bool { return c.Params["in_hot_standby"] == "on" }
 
 // MadeSince reports whether the connection was made after t.
-func (c *Conn) MadeSince(t time.Time) bool { return c.connected.After(t) }
+func (c *Conn) MadeSince(t time.Time) bool { return c.Connected.After(t) }
 
 // PreparedLimit is how many prepared statements the connection may keep, see Limits.
 func (c *Conn) PreparedLimit() int {

@@ -30,7 +30,7 @@ func (p *Pools) Servers() (list []Server, logins map[Identity]int) {
 		for c := range bp.conns {
 			list = append(list, Server{
 				ID: c.ID, Identity: c.Identity, Backend: bp.name, Shard: c.Backend.Shard, Idle: idle[c], CloseNeeded: c.worn,
-				Addr: bp.addr, Local: c.Net.LocalAddr().String(), Connected: c.connected, PID: c.PID,
+				Addr: bp.addr, Local: c.Net.LocalAddr().String(), Connected: c.Connected, PID: c.PID,
 			})
 		}
 		for id, n := range bp.logins {

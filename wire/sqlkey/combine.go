@@ -9,6 +9,10 @@ import (
 // combine makes one plan of the plans of several statements in one text: PostgreSQL runs them in one transaction, so they
 // must all go to one shard.
 func combine(parts []*Plan, sharded bool) *Plan {
+	if refused := ownAmong(parts); refused != nil {
+		refused.Statements = len(parts)
+		return refused
+	}
 	if onlySets(parts) {
 		p := &Plan{Statements: len(parts), Target: Any, Intent: Write, WhyWrite: "SET", Reason: "session statements", Session: SessSet, Parts: parts}
 		for _, q := range parts {

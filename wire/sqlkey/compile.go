@@ -36,6 +36,9 @@ func (c *compiler) statement(n *pgquery.Node) *Plan {
 		return c.explain(n.GetExplainStmt())
 	case n.GetVariableShowStmt() != nil:
 		name := strings.ToLower(n.GetVariableShowStmt().GetName())
+		if IsOwn(name) {
+			return showOwn(name)
+		}
 		// By these drivers and libpq (target_session_attrs) find out whether they may write.
 		return &Plan{Target: Any, Reason: "SHOW needs no table", OfPrimary: name == "transaction_read_only" || name == "in_hot_standby"}
 	case n.GetVariableSetStmt() != nil:
@@ -100,6 +103,9 @@ func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
 	p.Opaque = s.foreign
 	if n, ok := m.(*pgquery.Node); ok {
 		p.Sets, p.SetsOnly = assignments(n, len(s.configs))
+	}
+	if refused := ownAssigned(p.Sets); refused != nil {
+		return refused
 	}
 	switch {
 	case p.Sets != nil && s.pin == 0:

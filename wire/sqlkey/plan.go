@@ -120,7 +120,7 @@ type Plan struct {
 	Isolation   string // TxBegin, TxSet: "serializable", "repeatable read", ...; "" if not given
 	Chain       bool   // TxCommit, TxRollback: AND CHAIN
 	Savepoint   string // TxSavepoint, TxRelease, TxRollbackTo
-	Tag         string // the command tag of a Tx statement that succeeds outside any error: "BEGIN", "START TRANSACTION"
+	Tag         string // the command tag of a Tx or Own statement that succeeds outside any error: "BEGIN", "START TRANSACTION"
 	MixedTx     bool   // several statements in one text, transaction statements among them
 
 	Session SessionOp
@@ -153,6 +153,9 @@ type Plan struct {
 	// search_path it is what Env.SearchPath takes.
 	Value   string
 	Default bool
+
+	// Own is what it does to a parameter of the node's own, Setting.
+	Own OwnOp
 
 	// Sets is what SessSet sets by set_config, or by a SET of several parameters at once; Setting is "" then. (If there are Parts,
 	// they tell.) SetsOnly: it does

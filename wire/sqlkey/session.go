@@ -78,6 +78,9 @@ func (c *compiler) set(s *pgquery.VariableSetStmt) *Plan {
 		p.Setting, p.Sets, p.SetsOnly = "", defaultsOf(s.GetArgs()), true
 		return p
 	}
+	if IsOwn(p.Setting) {
+		return p.setOwn(s.GetIsLocal())
+	}
 	if s.GetIsLocal() || p.ofTransaction() {
 		p.Session, p.Tx, p.Tag = SessNone, TxSet, "SET"
 	}
