@@ -34,9 +34,9 @@ func TestCoreOwnParameters(t *testing.T) {
 		{"in the extended protocol", "1 2 n C ZI 1 2 T D C ZI", join(ext("", set+"eventual"), ext("", show)), "", []string{"eventual"}},
 		{"described before it is bound", "1 t T ZI 1 t n ZI", join(
 			pg.AppendSync(pg.AppendDescribe(pg.AppendParse(nil, "a", show, nil), 'S', "a")), pg.AppendSync(pg.AppendDescribe(pg.AppendParse(nil, "b", set+"eventual", nil), 'S', "b"))), "", nil},
-		{"in a transaction that is open on a server", "C ZT D C ZT C ZT T D C ZT C ZI", join(query("BEGIN"), query(write), query(set+"eventual"), query(show), query("COMMIT")), "far", []string{"eventual"}},
+		{"in a transaction that is open on a server", "C ZT T D C ZT C ZT T D C ZT C ZI", join(query("BEGIN"), query(write), query(set+"eventual"), query(show), query("COMMIT")), "far", []string{"eventual"}},
 		{"a value that is none", "E(22023) ZI T D C ZI", join(query(set+"'strong'"), query(show)), "", []string{"session", "Available values: session, eventual, primary."}},
-		{"a value that is none, in a transaction on a server", "C ZT D C ZT E(22023) ZE E(25P02) ZE C ZI", join(query("BEGIN"), query(write), query(set+"'strong'"), query(read), query("COMMIT")), "far", nil},
+		{"a value that is none, in a transaction on a server", "C ZT T D C ZT E(22023) ZE E(25P02) ZE C ZI", join(query("BEGIN"), query(write), query(set+"'strong'"), query(read), query("COMMIT")), "far", nil},
 		{"in the extended protocol too", "1 2 n E(22023) ZI", ext("", set+"'strong'"), "", nil},
 		{"a parameter that is none", "E(42704) ZI E(42704) ZI E(42704) ZI", join(query("SET rangefinder.colour = 'red'"), query("SHOW rangefinder.colour"), query("RESET rangefinder.colour")), "", nil},
 		{"for one transaction", "C ZT E(0A000) ZE", join(query("BEGIN"), query("SET LOCAL rangefinder.read_consistency = 'eventual'")), "", nil},
