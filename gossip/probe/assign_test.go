@@ -272,3 +272,61 @@ func TestWhatIsNoSuspicion(t *testing.T) {
 		})
 	})
 }
+
+// A backend that this node neither lists nor observes is probed for how far it has come as long as somebody asks, and a while after
+// that; it is never spoken of.
+func TestLook(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, p *Prober, sink *seen) {
+		of := func() (list []rib.Position) {
+			sink.mu.Lock()
+			defer sink.mu.Unlock()
+			for _, p := range sink.positions {
+				if p.Backend == "other" {
+					list = append(list, p)
+				}
+			}
+			return list
+		}
+		began, x := time.Now(), far(s)
+		if err := p.Look(x); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(100 * time.Millisecond)
+		first := of()
+		if len(first) != 1 || first[0].Asked.Before(began) || time.Since(first[0].Asked) > 100*time.Millisecond {
+			t.Fatalf("saw %+v", first)
+		}
+		if want := (rib.Position{Backend: "other", Shard: x.Shard, Addr: x.Addr, Role: rib.Primary, Timeline: 1, LSN: 0x3000060, Asked: first[0].Asked}); first[0] != want {
+			t.Errorf("saw %+v, want %+v", first[0], want)
+		}
+		<-time.After(lookHold + 5*time.Second)
+		probes := len(of())
+		if probes < 25 || probes > 35 {
+			t.Errorf("%d probes in %v", probes, lookHold)
+		}
+		<-time.After(time.Minute)
+		if more := len(of()) - probes; more != 0 {
+			t.Errorf("%d more probes that nobody wants", more)
+		}
+		if routes := sink.ofBackend("other"); len(routes) != 0 {
+			t.Errorf("it is spoken of: %v", routes)
+		}
+
+		// One that is listed, and left to other observers, is looked at as often again.
+		p.Assign(nil)
+		<-time.After(20 * time.Second)
+		for range 10 {
+			before := time.Now()
+			if err := p.Look(Target{Name: "b"}); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(500 * time.Millisecond)
+			sink.mu.Lock()
+			last := sink.positions[len(sink.positions)-1]
+			sink.mu.Unlock()
+			if last.Backend != "b" || last.Asked.Before(before) {
+				t.Fatalf("half a second after it was asked for the last probe is %+v", last)
+			}
+		}
+	})
+}

@@ -26,7 +26,14 @@ type seen struct {
 	withdrawn []string
 	recovered []string
 	lost      map[string]string // by backend: why
-	changed   chan struct{}     // capacity 1
+	positions []rib.Position
+	changed   chan struct{} // capacity 1
+}
+
+func (s *seen) Saw(p rib.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.positions = append(s.positions, p)
 }
 
 type sighting struct {

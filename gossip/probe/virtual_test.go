@@ -119,7 +119,7 @@ func lab(t *testing.T, f func(n *memnet.Net, s *server, p *Prober, sink *seen)) 
 		sink := newSeen()
 		p := New(Config{
 			Settings: Settings{Backends: []Target{{Name: "b", Shard: "shard_1", Region: "fra", Addr: s.host.Addr(port)}}, User: "prober"},
-			Sink:     sink, Logger: quiet(), Lost: sink.Lost, Recovered: sink.Recovered,
+			Sink:     sink, Logger: quiet(), Lost: sink.Lost, Recovered: sink.Recovered, Saw: sink.Saw,
 			Dial: n.Host("node", "fra").Dial,
 		})
 		if err := p.Open(); err != nil {
