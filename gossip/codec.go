@@ -43,6 +43,8 @@ const (
 	maxMessage     = 4 << 20 // bytes of a message over a stream that we look at
 
 	maxIncarnation = 1<<21 - 1 // three bytes as uvarint, so that an observation fits
+	manyBoots      = 1 << 20   // beyond these an incarnation grows by small steps alone: see plausible
+	bootStep       = 16
 	maxSeq         = 1<<28 - 1
 	maxTimeline    = 1<<21 - 1
 )

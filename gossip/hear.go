@@ -182,7 +182,7 @@ func (s *Speaker) batch(b []byte, out *outgoing) (news bool, err error) {
 // hearObservation merges what another node believes; out is nil if it is not to be told on.
 func (s *Speaker) hearObservation(o observation, out *outgoing) {
 	if o.observer == s.self {
-		s.jump(o.route.Stamp)
+		s.mine(o.route.Stamp)
 		return
 	}
 	key := recordKey{kindObservation, o.backend, o.observer}
@@ -210,6 +210,10 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 		s.mu.Unlock()
 		return
 	}
+	if !s.plausible(observer, o.route.Stamp) {
+		s.mu.Unlock()
+		return
+	}
 	s.lately[key] = o.route.Stamp
 	s.mu.Unlock()
 	r := o.route
@@ -229,11 +233,15 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 // hearAnnouncement merges what another node says a backend is; news: it brought a name.
 func (s *Speaker) hearAnnouncement(a rib.Announcement, out *outgoing) (news bool) {
 	if a.Observer == s.cfg.Self.Name {
-		s.jump(a.Stamp)
+		s.mine(a.Stamp)
 		return false
 	}
 	key := recordKey{kindAnnouncement, idOf(a.Backend.Name), idOf(a.Observer)}
 	s.mu.Lock()
+	if !s.plausible(a.Observer, a.Stamp) {
+		s.mu.Unlock()
+		return false
+	}
 	_, known := s.backends[a.Backend.Name]
 	if !known && len(s.backends) >= maxBackends {
 		s.count.overBound.Add(1)
@@ -254,6 +262,39 @@ func (s *Speaker) hearAnnouncement(a rib.Announcement, out *outgoing) (news bool
 		}
 	}
 	return !known
+}
+
+// plausible tells whether a stamp may be the named node's. Whoever holds the cluster key can speak in another's name, and that one
+// goes on above what was said: so a lie must not take it to the end of all incarnations. It needs mu.
+func (s *Speaker) plausible(observer string, stamp rib.Stamp) bool {
+	if stamp.Incarnation <= manyBoots {
+		return true
+	}
+	highest := s.boots[observer]
+	if p, ok := s.peers[observer]; ok {
+		highest = max(highest, p.member.Incarnation)
+	}
+	if observer == s.cfg.Self.Name {
+		highest = s.own.incarnation
+	}
+	if stamp.Incarnation > max(highest, manyBoots)+bootStep {
+		s.count.implausible.Add(1)
+		return false
+	}
+	if observer != s.cfg.Self.Name && stamp.Incarnation > highest && (len(s.boots) < maxMembers || highest > 0) {
+		s.boots[observer] = stamp.Incarnation
+	}
+	return true
+}
+
+// mine hears of a stamp of this node's own.
+func (s *Speaker) mine(stamp rib.Stamp) {
+	s.mu.Lock()
+	ok := s.plausible(s.cfg.Self.Name, stamp)
+	s.mu.Unlock()
+	if ok {
+		s.jump(stamp)
+	}
 }
 
 // admit holds the number of records to its bound. It needs mu.

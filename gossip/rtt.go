@@ -142,10 +142,19 @@ func (s *Speaker) tellsRow() bool {
 
 // hearRow takes a live node's row.
 func (s *Speaker) hearRow(r row) {
+	if r.observer == s.self {
+		s.mu.Lock()
+		newer := r.stamp.Compare(rib.Stamp{Incarnation: s.own.incarnation, Seq: s.own.rowSeq}) > 0
+		s.mu.Unlock()
+		if newer { // somebody else said it: go on above it
+			s.mine(rib.Stamp{Incarnation: r.stamp.Incarnation, Seq: maxSeq})
+		}
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	name, ok := s.known[r.observer]
-	if _, live := s.peers[name]; !ok || !live {
+	if _, live := s.peers[name]; !ok || !live || !s.plausible(name, r.stamp) {
 		return
 	}
 	if old, ok := s.matrix[r.observer]; ok && r.stamp.Compare(old.stamp) <= 0 {

@@ -84,6 +84,11 @@ type Speaker struct {
 	conflictUntil atomic.Int64 // Unix nanoseconds: until then our address may be refused
 	count         counters
 
+	// guarded by pushMu
+	pushMu sync.Mutex
+	pushes float64   // flips that may be pushed
+	pushed time.Time // when that was counted
+
 	// guarded by mu; memberlist is never called under it
 	mu       sync.Mutex
 	opened   bool
@@ -95,6 +100,7 @@ type Speaker struct {
 	backends map[string]struct{}
 	records  map[recordKey]struct{}
 	pending  map[recordKey]pending
+	boots    map[string]uint32       // the highest incarnation heard of nodes with more than manyBoots
 	lately   map[recordKey]rib.Stamp // observations since the last tick: each comes some twenty times
 	heard    epochNews               // the newest epoch that anyone has claimed: it is told on once
 	news     epochNews               // the last one heard that was newer than this node's own
@@ -150,6 +156,7 @@ func New(cfg Config) *Speaker {
 		records:  make(map[recordKey]struct{}),
 		pending:  make(map[recordKey]pending),
 		lately:   make(map[recordKey]rib.Stamp),
+		boots:    make(map[string]uint32),
 		matrix:   make(map[id]row),
 		own: own{
 			incarnation:   cfg.Self.Incarnation,

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"math/rand/v2"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -41,6 +42,27 @@ func (k recordKey) queueName() string {
 	return string(b[:])
 }
 
+const (
+	pushRate  = 64   // flips a second that this node pushes, its own and others'
+	pushBurst = 1024 // and at once: a region may fall
+)
+
+// mayPush spends one of the flips that this node may push. Whoever holds the cluster key could otherwise make each flip into four
+// packets of each node.
+func (s *Speaker) mayPush() bool {
+	s.pushMu.Lock()
+	defer s.pushMu.Unlock()
+	now := time.Now()
+	s.pushes = min(s.pushes+pushRate*now.Sub(s.pushed).Seconds(), pushBurst)
+	s.pushed = now
+	if s.pushes < 1 {
+		s.count.calmed.Add(1)
+		return false
+	}
+	s.pushes--
+	return true
+}
+
 // outgoing collects what must go out at once, until no lock is held.
 type outgoing struct{ msgs [][]byte }
 
@@ -54,7 +76,7 @@ func (s *Speaker) tell(name string, msg []byte, urgent bool) (out outgoing) {
 		return out
 	}
 	s.queue.QueueBroadcast(&broadcast{name: name, msg: msg})
-	if urgent {
+	if urgent && s.mayPush() {
 		s.count.flips.Add(1)
 		out.msgs = append(out.msgs, msg)
 	}

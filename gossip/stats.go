@@ -18,6 +18,8 @@ type Stats struct {
 	Unknown     uint64 // messages of an unknown kind or version
 	Malformed   uint64 // messages that did not decode
 	Refused     uint64 // packets and streams with another key or label, and nodes of another cluster
+	Implausible uint64 // records and rows whose stamps their authors cannot have reached
+	Calmed      uint64 // flips that were left to the queue, as there were too many to push them
 	OverBound   uint64 // records or names beyond a bound
 	Dropped     uint64 // messages that came faster than they were worked off, or pulls beyond their bound
 	TooBig      uint64 // own records that would not fit a broadcast
@@ -30,9 +32,9 @@ type Stats struct {
 
 // counters are Stats' atomic half.
 type counters struct {
-	heard, told, flips, pushes, syncs, pulls, served      atomic.Uint64
-	unknown, malformed, refused, overBound, dropped       atomic.Uint64
-	tooBig, withheld, jumps, rejoins, epochsHeard, deaths atomic.Uint64
+	heard, told, flips, pushes, syncs, pulls, served                           atomic.Uint64
+	unknown, malformed, refused, overBound, dropped                            atomic.Uint64
+	tooBig, withheld, jumps, rejoins, implausible, calmed, epochsHeard, deaths atomic.Uint64
 }
 
 // Stats returns the counters.
@@ -51,6 +53,7 @@ func (s *Speaker) Stats() Stats {
 	st.Unknown, st.Malformed, st.Refused = c.unknown.Load(), c.malformed.Load(), c.refused.Load()
 	st.OverBound, st.Dropped, st.TooBig = c.overBound.Load(), c.dropped.Load(), c.tooBig.Load()
 	st.Withheld, st.Jumps, st.Rejoins = c.withheld.Load(), c.jumps.Load(), c.rejoins.Load()
+	st.Implausible, st.Calmed = c.implausible.Load(), c.calmed.Load()
 	st.Deaths = c.deaths.Load()
 	st.EpochsHeard = c.epochsHeard.Load()
 	return st

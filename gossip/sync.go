@@ -157,7 +157,7 @@ func (s *Speaker) hearDigest(g digest, out *outgoing) {
 // behind asks; with equal newest stamps one of them has lost something on the way, and both ask.
 func (s *Speaker) lacks(theirs entry, mine map[id]rib.DigestEntry) bool {
 	if theirs.observer == s.self {
-		s.jump(theirs.stamp)
+		s.mine(theirs.stamp)
 		return false
 	}
 	e, ok := mine[theirs.observer]

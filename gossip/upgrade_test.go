@@ -92,7 +92,7 @@ func TestUpgradeFromOneVersionOfTheRecordToTheNext(t *testing.T) {
 		r := up("b-0")
 		msg := appendObservation(nil, observationVersion, idOf("b-0"), idOf(w.nodes[0].self.Name), &r)
 		msg[1]++
-		w.nodes[0].flush(w.nodes[0].tell("to come", msg, true))
+		w.nodes[0].sends(w.nodes[1], msg)
 		w.until(2*time.Second, "it is counted", func() bool { return w.nodes[1].Stats().Unknown > 0 })
 		if v := w.nodes[1].verdict("b-0"); v != rib.Down {
 			t.Errorf("a message of a version to come made b-0 %v", v)

@@ -1,0 +1,243 @@
+package gossip
+
+import (
+	"testing"
+	"time"
+
+	"rangefinder/rib"
+)
+
+// sends lets a node that holds the cluster key say anything to another, over a stream.
+func (n *node) sends(to *node, msgs ...[]byte) {
+	n.world.t.Helper()
+	peer, _, ok := n.peerNode(to.self.Name)
+	if !ok {
+		n.world.t.Fatalf("%s does not know %s", n.self.Name, to.self.Name)
+	}
+	var batch []byte
+	for _, m := range msgs {
+		batch = appendBatched(batch, m)
+	}
+	if err := n.list.Load().SendReliable(&peer, batch); err != nil {
+		n.world.t.Fatal(err)
+	}
+}
+
+// hostile is four nodes with a backend each, of which the last one lies.
+func hostile(t *testing.T, f func(w *world, victim, liar *node)) {
+	t.Helper()
+	virtual(t, func(t *testing.T) {
+		w := newWorld(t, 31)
+		defer w.close()
+		w.form(4)
+		for _, n := range w.nodes {
+			n.lists("b-" + n.self.Name)
+		}
+		w.until(15*time.Second, "one table", func() bool { return agree(w.nodes, 4) })
+		f(w, w.nodes[0], w.nodes[3])
+	})
+}
+
+// says is an observation of a node's backend in that node's name.
+func (n *node) says(state rib.State, stamp rib.Stamp) []byte {
+	r := up("b-" + n.self.Name)
+	r.State, r.Stamp = state, stamp
+	return appendObservation(nil, observationVersion, idOf(r.Backend), idOf(n.self.Name), &r)
+}
+
+func TestReplaysChangeNothing(t *testing.T) {
+	hostile(t, func(w *world, victim, liar *node) {
+		was := victim.Word()
+		old := victim.says(rib.Down, was.Routes[0].Stamp) // what it might have said, and has not said since
+		r := up("b-" + victim.self.Name)
+		for _, state := range []rib.State{rib.Down, rib.Up} {
+			r.State = state
+			victim.Observe(r)
+			wait(time.Second)
+		}
+		heard := w.nodes[1].Stats().Heard
+		for range 100 {
+			liar.sends(w.nodes[1], old)
+			wait(50 * time.Millisecond)
+		}
+		if got := w.nodes[1].Stats().Heard; got != heard {
+			w.t.Errorf("%d replays were taken for news", got-heard)
+		}
+		if v := w.nodes[1].verdict(r.Backend); v != rib.Up || !agree(w.nodes, 4) {
+			w.t.Errorf("after replays %s is %v", r.Backend, v)
+		}
+	})
+}
+
+// A record in another's name is overruled by its owner, and one whose stamp nobody could overrule is not taken at all.
+func TestRecordsInAnothersName(t *testing.T) {
+	hostile(t, func(w *world, victim, liar *node) {
+		backend := "b-" + victim.self.Name
+		all := func(state rib.State) func() bool {
+			return func() bool {
+				for _, n := range w.nodes {
+					if n.verdict(backend) != state {
+						return false
+					}
+				}
+				return agree(w.nodes, 4)
+			}
+		}
+		for _, n := range w.nodes[:3] {
+			liar.sends(n, victim.says(rib.Down, rib.Stamp{Incarnation: maxIncarnation, Seq: maxSeq}))
+		}
+		wait(5 * time.Second)
+		for _, n := range w.nodes[:3] {
+			if st := n.Stats(); st.Implausible == 0 || st.Jumps != 0 {
+				w.t.Errorf("%s: %+v", n.self.Name, st)
+			}
+		}
+		if !all(rib.Up)() {
+			w.t.Error("the end of all incarnations was believed")
+		}
+		for _, stamp := range []rib.Stamp{{Incarnation: 1, Seq: maxSeq}, {Incarnation: manyBoots, Seq: 1}, {Incarnation: manyBoots + bootStep, Seq: 1}} {
+			liar.sends(w.nodes[1], victim.says(rib.Down, stamp))
+			w.until(10*time.Second, "the owner speaks above it", func() bool { return victim.Word().Incarnation > stamp.Incarnation })
+			w.until(10*time.Second, "the owner's word again", all(rib.Up))
+		}
+		if st := victim.Stats(); st.Jumps != 3 {
+			w.t.Errorf("%d jumps, want 3", st.Jumps)
+		}
+		r := up(backend)
+		r.State = rib.Down
+		victim.Observe(r)
+		w.until(2*time.Second, "the owner's flip", all(rib.Down))
+	})
+}
+
+// A second node under a name that lives is not let in beside it, and what it says does not count.
+func TestANameIsTaken(t *testing.T) {
+	hostile(t, func(w *world, victim, _ *node) {
+		thief := &node{world: w, self: rib.Member{Name: victim.self.Name, Region: victim.self.Region, Incarnation: 1}, host: w.net.Host("thief", "syd")}
+		thief.open(nil)
+		thief.lists("stolen")
+		_, _ = thief.Join([]string{w.nodes[1].addr})
+		wait(20 * time.Second)
+		for _, n := range w.nodes[1:] {
+			for _, m := range n.Members() {
+				if m.Name == victim.self.Name && m.Addr != victim.addr {
+					w.t.Errorf("%s takes %s for %s", n.self.Name, m.Addr, m.Name)
+				}
+			}
+			if len(n.Members()) != 4 {
+				w.t.Errorf("%s has %d members", n.self.Name, len(n.Members()))
+			}
+		}
+		_ = thief.Kill()
+		thief.host.Close()
+		w.until(time.Minute, "the owner's word counts", func() bool {
+			for _, n := range w.nodes[1:] {
+				if n.verdict("b-"+victim.self.Name) != rib.Up {
+					return false
+				}
+			}
+			return true
+		})
+	})
+}
+
+// A row in another's name is overruled too, and a row full of regions that nobody knows shows nowhere.
+func TestLiesAboutRoundTrips(t *testing.T) {
+	hostile(t, func(w *world, victim, liar *node) {
+		wait(90 * time.Second)
+		watcher := w.nodes[1]
+		here, there := victim.self.Region, watcher.self.Region
+		honest := watcher.RTTs()[here][there]
+		lie := row{observer: idOf(victim.self.Name), stamp: rib.Stamp{Incarnation: 1, Seq: maxSeq}, rtt: map[id]time.Duration{idOf(there): time.Second}}
+		made := row{observer: idOf(liar.self.Name), stamp: rib.Stamp{Incarnation: 1, Seq: maxSeq}, rtt: map[id]time.Duration{}}
+		for i := range maxRow {
+			made.rtt[id(i)] = time.Second
+		}
+		for _, n := range w.nodes[:3] {
+			liar.sends(n, appendRow(nil, &lie), appendRow(nil, &made))
+		}
+		w.until(10*time.Second, "the victim's own row again", func() bool {
+			return (watcher.RTTs()[here][there] - honest).Abs() < 5*time.Millisecond
+		})
+		if n := len(watcher.RTTs()); n > 4 {
+			w.t.Errorf("%d regions", n)
+		}
+		for from, to := range watcher.RTTs() {
+			if len(to) > 4 {
+				w.t.Errorf("%s knows the way to %d regions", from, len(to))
+			}
+		}
+		if st := victim.Stats(); st.Jumps != 1 {
+			w.t.Errorf("%d jumps, want 1", st.Jumps)
+		}
+	})
+}
+
+// A node that flaps without end makes the others push what they may, not more, and nobody else's flip waits.
+func TestFloodOfFlips(t *testing.T) {
+	hostile(t, func(w *world, victim, liar *node) {
+		stop := time.Now().Add(20 * time.Second)
+		// In the name of one who is not there: a node that hears of its own would speak above it.
+		ghost := &node{self: rib.Member{Name: "ghost", Region: "fra"}}
+		seq, state := uint64(1), rib.Up
+		known := rib.Announcement{Backend: rib.Backend{Name: "b-ghost", Shard: "s", Region: "fra"}, Observer: "ghost", Stamp: rib.Stamp{Incarnation: 1, Seq: 1}}
+		for _, n := range w.nodes[:3] {
+			liar.sends(n, appendAnnouncement(nil, &known))
+		}
+		before := w.nodes[1].Stats()
+		flood := func() {
+			for range 3 {
+				var msgs [][]byte
+				for range relayPullLimit { // more at a time are not told on
+					seq, state = seq+1, rib.Up+rib.Down-state
+					msgs = append(msgs, ghost.says(state, rib.Stamp{Incarnation: 1, Seq: seq}))
+				}
+				for _, n := range w.nodes[:3] {
+					liar.sends(n, msgs...)
+				}
+			}
+		}
+		took, own := time.Duration(0), rib.Up
+		for flips := 0; time.Now().Before(stop); flips++ {
+			flood()
+			if flips%4 == 1 {
+				own = rib.Up + rib.Down - own
+				r := up("b-" + victim.self.Name)
+				r.State = own
+				victim.Observe(r)
+				took = max(took, w.until(3*time.Second, "another's flip in the flood", func() bool { return w.nodes[2].verdict(r.Backend) == r.State }))
+			}
+		}
+		st := w.nodes[1].Stats()
+		if pushed := st.Flips - before.Flips; st.Calmed == 0 || pushed > pushBurst+25*pushRate {
+			w.t.Errorf("%d flips pushed, %d calmed", pushed, st.Calmed)
+		}
+		if took == 0 || took > time.Second {
+			w.t.Errorf("another's flip took %v", took)
+		}
+		w.until(20*time.Second, "one table after the flood", func() bool { return agree(w.nodes, 5) })
+	})
+}
+
+// What is said of a backend that nobody has announced waits for its announcement and shows nowhere.
+func TestRecordOfABackendNobodyKnows(t *testing.T) {
+	hostile(t, func(w *world, _, liar *node) {
+		r := up("nobody's")
+		r.Stamp = rib.Stamp{Incarnation: 1, Seq: 500}
+		for _, n := range w.nodes[:3] {
+			liar.sends(n, appendObservation(nil, observationVersion, idOf(r.Backend), idOf(liar.self.Name), &r))
+		}
+		wait(time.Second)
+		for _, n := range w.nodes[:3] {
+			if st := n.Stats(); st.Pending != 1 || len(n.table.Snapshot().Backends) != 4 {
+				w.t.Errorf("%s: %+v", n.self.Name, st)
+			}
+		}
+		wait(pendingTime + 2*tick)
+		for _, n := range w.nodes[:3] {
+			if st := n.Stats(); st.Pending != 0 {
+				w.t.Errorf("%s: %d still wait", n.self.Name, st.Pending)
+			}
+		}
+	})
+}
