@@ -66,7 +66,7 @@ func servePostgres(ln *memnet.Listener, replica bool, systemID uint64) {
 	}
 	row := &pgproto3.DataRow{}
 	fields := &pgproto3.RowDescription{}
-	for _, v := range []string{recovering, "1", "0", strconv.FormatUint(systemID, 10), "0", "10"} {
+	for _, v := range []string{recovering, "1", "0", strconv.FormatUint(systemID, 10), "0", "10", "0/1000000"} {
 		fields.Fields = append(fields.Fields, pgproto3.FieldDescription{Name: []byte("c"), DataTypeOID: 25, DataTypeSize: -1})
 		row.Values = append(row.Values, []byte(v))
 	}
