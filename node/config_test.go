@@ -293,7 +293,7 @@ func TestSecretsAreFollowedAndNeverPrinted(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		fmt.Fprintf(&log, verb+verb+verb+verb, cfg, secrets, secrets.Users, []any{secrets.Probe, &secrets})
 	}
-	for _, secret := range []string{"app-secret", "pro be-secret", "abab", "171", fmt.Sprintf("%x", "app-secret")} {
+	for _, secret := range []string{"app-secret", "pro be-secret", "abab", "171 171", "171, 171", fmt.Sprintf("%x", "app-secret")} {
 		if strings.Contains(log.String(), secret) {
 			t.Errorf("%q is in the log:\n%s", secret, log.String())
 		}

@@ -163,6 +163,7 @@ func TestPrimaryFreezes(t *testing.T) {
 		if _, err := copying.Write(data); err != nil {
 			t.Fatal(err)
 		}
+		r.busy(t, 4)
 		runs(t, shards[0].primary, "", 4)
 		var used []uint64
 		for _, s := range r.server.Snapshot().Servers {
