@@ -22,14 +22,14 @@ type converge struct {
 	nodes int
 	loss  float64 // 0 to 1
 	flips int
-	watch time.Duration // virtual; 0: as long as nodeHours allows, up to an hour
+	watch time.Duration // virtual; 0: as long as watchBudget allows, up to an hour
 	seed  uint64
 	json  bool
 	began time.Duration // see wall
 }
 
-// nodeHours bounds the watch for false verdicts, unless -watch says how long: 50 nodes are watched for an hour.
-const nodeHours = 50 * time.Hour
+// watchBudget bounds the watch for false verdicts, unless -watch says how long: 50 nodes are watched for an hour.
+const watchBudget = 50 * time.Hour
 
 const memoryLimit = 9 << 30 // beyond it memory is collected more often: a thousand nodes that know a thousand backends hold 6 GB
 
@@ -74,7 +74,7 @@ func runConverge(args []string) error {
 		}
 	}
 	if c.watch == 0 {
-		c.watch = min(time.Hour, nodeHours/time.Duration(c.nodes)).Round(time.Second)
+		c.watch = min(time.Hour, watchBudget/time.Duration(c.nodes)).Round(time.Second)
 	}
 	if *profile != "" {
 		file, err := os.Create(*profile)

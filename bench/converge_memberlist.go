@@ -75,7 +75,7 @@ func (c *converge) measureMemberlist(name string, wide bool, r *report) error {
 	time.Sleep(5 * time.Second)
 	net.SetLoss(memnet.Everyone, memnet.Everyone, c.loss)
 	for i := range c.flips {
-		time.Sleep(pauseMin + rand.N(pauseMax-pauseMin))
+		time.Sleep(leastPause + rand.N(mostPause-leastPause))
 		news := int64(i + 1)
 		from := nodes[rand.IntN(len(nodes))]
 		from.newest.Store(news)

@@ -204,7 +204,7 @@ func (w *world) settled() bool {
 func (w *world) flips(n int, s *spread) {
 	backend := 0
 	for i := range n {
-		time.Sleep(pauseMin + rand.N(pauseMax-pauseMin))
+		time.Sleep(leastPause + rand.N(mostPause-leastPause))
 		up := i%2 == 1
 		if !up {
 			backend = rand.IntN(len(w.backends))

@@ -41,10 +41,10 @@ func ms(d time.Duration) float64 {
 }
 
 const (
-	giveUp   = 10 * time.Second // a node that has not heard by then is missed
-	accuracy = time.Millisecond // of all times
-	pauseMax = time.Second      // between two pieces of news, at random
-	pauseMin = 500 * time.Millisecond
+	giveUp     = 10 * time.Second // a node that has not heard by then is missed
+	accuracy   = time.Millisecond // of all times
+	mostPause  = time.Second      // between two pieces of news, at random
+	leastPause = 500 * time.Millisecond
 )
 
 // await waits until each of n nodes knows, and notes when each did.

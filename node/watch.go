@@ -63,7 +63,7 @@ func (w watchList) next(s *rib.Snapshot, lists []string, p *rib.Places, now time
 		}
 		settled := listed || chosen.last.Sub(chosen.first) >= watchSettle
 		switch {
-		case ok && (now.Sub(chosen.last) >= watchHold || !settled && chosen.last != now):
+		case ok && (now.Sub(chosen.last) >= watchHold || !settled && !chosen.last.Equal(now)):
 			delete(w, b.Name)
 		case ok && settled:
 			targets = append(targets, target(b))

@@ -29,14 +29,14 @@ const (
 )
 
 // highWater calls do, and returns by how much the memory of the process's objects has exceeded what it was before, at its highest.
-func highWater(do func()) (most int64) {
+func highWater(do func()) int64 {
 	objects := func() int64 {
 		s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 		metrics.Read(s)
 		return int64(s[0].Value.Uint64())
 	}
 	inUse() // with a collection
-	before := objects()
+	before, most := objects(), int64(0)
 	done, looked := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(looked)

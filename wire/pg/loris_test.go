@@ -46,7 +46,7 @@ func TestAcceptSlowLoris(t *testing.T) {
 					a, err := Accept(ours, &AcceptConfig{Lookup: users, Timeout: timeout, TLS: always(server), Rule: by(c.method)})
 					done <- accepted{a, err}
 				}()
-				var conn net.Conn = theirs
+				conn := theirs
 				if c.secure {
 					send(t, conn, AppendSSLRequest(nil))
 					if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
