@@ -27,7 +27,7 @@ type Live struct {
 // live is a Live, and what the server makes of it. It is immutable. Logins and whatever takes several looks hold on to one.
 type live struct {
 	Live
-	accept pg.AcceptConfig
+	accept *pg.AcceptConfig
 	env    env
 	rules  map[string]sqlkey.DatabaseRule // Databases, and the removed ones: sessions may still be on them
 
@@ -38,7 +38,7 @@ type live struct {
 // concerned. Sessions go on, also those of users and databases that are not there any more.
 func (s *Server) Reload(next Live) {
 	l := &live{Live: next, rules: make(map[string]sqlkey.DatabaseRule)}
-	l.accept = pg.AcceptConfig{
+	l.accept = &pg.AcceptConfig{
 		Rule: s.cfg.Guard.Rule, Lookup: s.cfg.Guard.Lookup, Wrong: s.cfg.Guard.Wrong, Timeout: next.StartupTimeout, TLS: next.TLS, RequireTLS: next.RequireTLS,
 		MaxMinor: newestMinor, Hold: true, MockSecret: s.mock, Login: s.mayLogIn, Admit: s.mayTry,
 	}
