@@ -399,6 +399,8 @@ func (s *Speaker) memberEvent(e event) {
 	if p == nil {
 		p = new(peer)
 		s.peers[name] = p
+		i, _ := slices.BinarySearch(s.order, name)
+		s.order = slices.Insert(s.order, i, name)
 		s.log.Info("node joined", "node", name, "region", m.Region, "addr", m.Addr)
 	}
 	p.leaving = p.leaving && m.Incarnation <= p.member.Incarnation // it is back
@@ -420,6 +422,9 @@ func (s *Speaker) memberGone(name string) {
 		return
 	}
 	delete(s.peers, name)
+	if i, ok := slices.BinarySearch(s.order, name); ok {
+		s.order = slices.Delete(s.order, i, i+1)
+	}
 	delete(s.matrix, idOf(name))
 	left := p.leaving
 	if !left {
@@ -436,14 +441,11 @@ func (s *Speaker) memberGone(name string) {
 func (s *Speaker) membersChanged() {
 	s.live.Store(int64(len(s.peers)))
 	names := make(map[string]struct{}, len(s.peers))
-	s.order = s.order[:0]
 	written := s.reads
 	for name, p := range s.peers {
 		written = min(written, p.reads)
 		names[name] = struct{}{}
-		s.order = append(s.order, name)
 	}
-	slices.Sort(s.order)
 	s.names.Store(&names)
 	s.written.Store(uint32(written))
 }
