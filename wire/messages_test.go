@@ -171,7 +171,11 @@ func wanted(typ byte, name string, s sessionState, postgres string) []string {
 	case copies && cut, copies && postgres == "ERROR 08006, "+ends, copies && typ == 'X', copies && typ == 'd':
 		// The client is gone in the middle of a COPY. PostgreSQL says goodbye to it twice, and the node not at all, or once, if it has
 		// seen before that end what may not come.
-		return []string{"", ends}
+		said := []string{"", ends}
+		if typ == 'd' { // unless PostgreSQL has looked at the row before it heard of that
+			said = append(said, postgres, "ERROR 22021", "ERROR 22021, ZI", "ERROR 22P04", "ERROR 22P04, ZI")
+		}
+		return said
 	case copies && postgres == "ERROR 08P01, "+ends:
 		return []string{ends}
 	case typ == 'Q' && (name == "garbage" || name == "text" || name == "empty" || name == "one byte less") && postgres != "ZI",
