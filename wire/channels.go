@@ -126,7 +126,7 @@ func (c *core) subscribed(without []string, e *pg.Error) {
 	}
 	if c.kind == 'S' {
 		c.sendSegment(l.deferred, l.sync)
-		if !c.wanting && !c.waiting() {
+		if !c.unsent() && !c.waiting() {
 			c.dropOps()
 		}
 		return

@@ -206,6 +206,9 @@ func (c *core) next() request {
 // waiting reports whether answers are due from the server.
 func (c *core) waiting() bool { return c.expectOff < len(c.expect) }
 
+// unsent reports whether the request in hand waits for where it can be sent to, a connection or a primary: all there is of it must stay.
+func (c *core) unsent() bool { return c.wanting || c.noPrimary != nil }
+
 // idleServer reports whether nothing of the session lives on the server connection: no transaction, no answer due.
 func (c *core) idleServer() bool {
 	return !c.waiting() && c.status == 'I' && !c.serverOpen && !c.copyIn && (c.copyLeft == 0 || c.copyDrop)
@@ -213,7 +216,7 @@ func (c *core) idleServer() bool {
 
 // idle reports whether the session could end here without loss.
 func (c *core) idle() bool {
-	return !c.waiting() && !c.wanting && c.noPrimary == nil && !c.tx.open && (c.srv == nil || c.status == 'I') && c.inOff == len(c.in) && len(c.ops) == 0
+	return !c.waiting() && !c.unsent() && !c.tx.open && (c.srv == nil || c.status == 'I') && c.inOff == len(c.in) && len(c.ops) == 0
 }
 
 // clientSpace returns where to read client bytes into; clientRead then tells how many came.
@@ -287,7 +290,7 @@ func (c *core) consume() bool {
 	}
 	c.inOff += n
 	c.clientFrame(typ, buf[:n])
-	if c.inOff == len(c.in) && !c.wanting {
+	if c.inOff == len(c.in) && !c.unsent() {
 		c.in, c.inOff = c.in[:0], 0
 	}
 	return true

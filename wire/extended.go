@@ -58,7 +58,7 @@ type change struct {
 // endSegment handles a Sync or a Flush: what came since the last one is planned as a whole and sent to one server.
 func (c *core) endSegment(sync bool) {
 	defer func() {
-		if !c.wanting && !c.waiting() && !c.awaitsChannels() {
+		if !c.unsent() && !c.waiting() && !c.awaitsChannels() {
 			c.dropOps()
 		}
 	}()

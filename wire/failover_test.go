@@ -112,6 +112,62 @@ func TestWritesWaitForANewPrimary(t *testing.T) {
 	}
 }
 
+// Nobody is known as the primary when a write comes. It waits and is done once, in every protocol, with whatever parameters, alone and in a
+// block; an answer without the write would be a lie.
+func TestWritesWaitForAnyPrimary(t *testing.T) {
+	for _, buffered := range []bool{false, true} {
+		t.Run(fmt.Sprintf("buffered=%v", buffered), func(t *testing.T) {
+			r := newRig(t, rigOptions{failover: patience, buffered: buffered})
+			ctx := ctxOf(t)
+			var writers []*pgx.Conn
+			for _, mode := range allModes {
+				for range 2 {
+					conn := r.connect(mode)
+					if _, err := conn.Exec(ctx, "SELECT count(*) FROM notes WHERE body <> $1", "y"); err != nil {
+						t.Fatal(err)
+					}
+					writers = append(writers, conn)
+				}
+			}
+			r.observe(rib.Route{Backend: "shard_1-primary", State: rib.Up, Role: rib.Replica, Timeline: 1})
+			pgtest.Eventually(t, patience, func() error {
+				if len(r.handle.Load().Slot("shard_1").Candidates().Writes) > 0 {
+					return errors.New("there is still a primary")
+				}
+				return nil
+			})
+			done := make(chan error, len(writers))
+			for i, conn := range writers {
+				go func() {
+					done <- func() error {
+						if i%2 == 0 {
+							tag, err := conn.Exec(ctx, "INSERT INTO notes VALUES ($1, 'x')", i)
+							if err == nil && tag.RowsAffected() != 1 {
+								err = fmt.Errorf("writer %d: %q", i, tag)
+							}
+							return err
+						}
+						return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+							_, err := tx.Exec(ctx, "INSERT INTO notes VALUES ($1, 'x')", i)
+							return err
+						})
+					}()
+				}()
+			}
+			r.waiting(len(writers))
+			r.promoted("shard_1-primary", 1)
+			for range writers {
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			}
+			if n := countIn(t, servers(t)[0].primary); n != len(writers) {
+				t.Errorf("%d notes, want %d", n, len(writers))
+			}
+		})
+	}
+}
+
 // A wait for a primary can be given up in every way in which one for a connection can, and nothing of the statement is ever run.
 func TestWaitsForAPrimaryEnd(t *testing.T) {
 	for _, c := range []struct {
