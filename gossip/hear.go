@@ -206,11 +206,7 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 		return
 	}
 	_, seen := s.records[key]
-	if !s.admit(key) {
-		s.mu.Unlock()
-		return
-	}
-	if !s.plausible(observer, o.route.Stamp) {
+	if !s.plausible(observer, o.route.Stamp) || !s.admit(key) {
 		s.mu.Unlock()
 		return
 	}

@@ -30,3 +30,20 @@ func TestMembersAreWholeBetweenEvents(t *testing.T) {
 		t.Errorf("order: %v", s.order)
 	}
 }
+
+// A record that cannot be its observer's takes no place, and is no first word of it.
+func TestImplausibleRecordsTakeNoPlace(t *testing.T) {
+	s := New(Config{Self: rib.Member{Name: "self", Region: "fra"}, ClusterID: "c", Health: rib.NewTable(rib.Member{Name: "self"}).Health()})
+	o := observation{backend: idOf("b"), observer: idOf("n")}
+	s.known[o.backend], s.known[o.observer] = "b", "n"
+	o.route = rib.Route{State: rib.Up, Stamp: rib.Stamp{Incarnation: maxIncarnation, Seq: 1}}
+	s.hearObservation(o, nil)
+	if st := s.Stats(); st.Records != 0 || st.Implausible != 1 {
+		t.Errorf("%+v", st)
+	}
+	o.route.Stamp.Incarnation = 1
+	s.hearObservation(o, nil)
+	if st := s.Stats(); st.Records != 1 {
+		t.Errorf("%+v", st)
+	}
+}

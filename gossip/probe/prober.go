@@ -203,15 +203,37 @@ func (p *Prober) Close() error {
 func (p *Prober) Suspect(backend string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := p.near[backend]
-	if w == nil {
-		w = p.far[backend]
-	}
+	w := p.worker(backend)
 	if w == nil {
 		return false
 	}
 	w.suspect()
 	return true
+}
+
+// worker probes that backend here; nil: none does. It needs mu.
+func (p *Prober) worker(backend string) *worker {
+	if w := p.near[backend]; w != nil {
+		return w
+	}
+	return p.far[backend]
+}
+
+// begin probes a backend that is not probed here yet; duty gives the worker something to do. It needs mu.
+func (p *Prober) begin(what string, t Target, duty func(*worker)) error {
+	if !p.open || p.closed {
+		return fmt.Errorf("probe: %s %s: the prober is not open", what, t.Name)
+	}
+	if len(p.far) >= maxFar {
+		return fmt.Errorf("probe: %s %s: %d backends are watched already", what, t.Name, maxFar)
+	}
+	w, err := p.newWorker(t, false)
+	if err != nil {
+		return err
+	}
+	duty(w)
+	p.start(w)
+	return nil
 }
 
 // Seek names the shards of which no primary is known that takes writes: until the next call their backends are probed more often, for
@@ -245,25 +267,12 @@ func (p *Prober) Recheck(backend string) {
 func (p *Prober) Look(t Target) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := p.near[t.Name]
-	if w == nil {
-		w = p.far[t.Name]
+	looked := func(w *worker) { w.looked.Store(time.Now().UnixNano()) }
+	w := p.worker(t.Name)
+	if w == nil || p.closed {
+		return p.begin("Look", t, looked)
 	}
-	switch {
-	case !p.open || p.closed:
-		return fmt.Errorf("probe: Look %s: the prober is not open", t.Name)
-	case w == nil && len(p.far) >= maxFar:
-		return fmt.Errorf("probe: Look %s: %d backends are watched already", t.Name, maxFar)
-	case w == nil:
-		var err error
-		if w, err = p.newWorker(t, false); err != nil {
-			return err
-		}
-		w.looked.Store(time.Now().UnixNano())
-		p.start(w)
-		return nil
-	}
-	w.looked.Store(time.Now().UnixNano())
+	looked(w)
 	w.hurry()
 	return nil
 }
@@ -271,26 +280,13 @@ func (p *Prober) Look(t Target) error {
 // Watch probes a backend that is not near until it answers again, then calls Recovered and stops. What is seen goes to
 // nobody else. A backend that is probed already is suspected.
 func (p *Prober) Watch(t Target) error {
-	if p.Suspect(t.Name) {
-		return nil
-	}
-	w, err := p.newWorker(t, false)
-	if err != nil {
-		return err
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.open || p.closed {
-		return fmt.Errorf("probe: Watch %s: the prober is not open", t.Name)
+	if w := p.worker(t.Name); w != nil {
+		w.suspect()
+		return nil
 	}
-	if len(p.far) >= maxFar {
-		return fmt.Errorf("probe: Watch %s: %d backends are watched already", t.Name, maxFar)
-	}
-	if p.far[t.Name] == nil {
-		w.evidence = true
-		p.start(w)
-	}
-	return nil
+	return p.begin("Watch", t, func(w *worker) { w.evidence = true })
 }
 
 // Assign names the backends that this node observes from now on, listed or not; others are not spoken of. Until the first
@@ -325,13 +321,9 @@ func (p *Prober) Assign(targets []Target) {
 		}
 	}
 	for name, t := range wanted {
-		w, err := p.newWorker(t, false)
-		if err != nil || len(p.far) >= maxFar {
+		if err := p.begin("Assign", t, func(w *worker) { w.watches.Store(true) }); err != nil {
 			p.log.Warn("a backend cannot be observed from here", "backend", name, "addr", t.Addr, "error", err)
-			continue
 		}
-		w.watches.Store(true)
-		p.start(w)
 	}
 }
 
