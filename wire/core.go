@@ -93,6 +93,7 @@ type core struct {
 	// the request in hand
 	*inHand
 	came     time.Duration // env.now of it
+	served   time.Duration // the same, or since when it has not waited for anything on this node: what follows is its backend's time
 	kind     byte          // 'Q', 'F', or 'S' for a segment of the extended protocol
 	batch    []byte
 	ahead    *pg.Error // what is wrong with the request, found before it is sent; see lookAhead

@@ -155,7 +155,7 @@ func (s *session) awaitPrimary(held context.Context, left time.Duration) error {
 func (s *session) primary(ctx context.Context, conn *pool.Conn) (*pool.Conn, error) {
 	began := time.Now()
 	for conn.Standby() {
-		if conn.MadeSince(began) {
+		if conn.Connected.After(began) {
 			s.server.cfg.Recheck(conn.Backend.Name)
 			conn.Release()
 			return nil, errStandby
@@ -223,13 +223,7 @@ func (s *Server) otherPrimaries(known map[*fib.Slot]*rib.Backend) (other bool) {
 }
 
 func (s *Server) herald() {
-	s.mu.Lock()
-	list := make([]*session, 0, len(s.sessions))
-	for _, ses := range s.sessions {
-		list = append(list, ses)
-	}
-	s.mu.Unlock()
-	for _, ses := range list { // without the lock: a cancel request may be under way for one
+	for _, ses := range s.all(nil) { // without the lock: a cancel request may be under way for one
 		if ses.mu.TryLock() { // whoever has it has a connection, or is about to look for itself
 			ses.rethink()
 			ses.mu.Unlock()

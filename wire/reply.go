@@ -74,7 +74,7 @@ func (c *core) pop() {
 	if !c.waiting() {
 		clear(c.expect) // drop the pointers
 		c.expect, c.expectOff = c.expect[:0], 0
-		if !c.redo && !c.retrying && !c.wanting {
+		if !c.redo && !c.retrying && !c.unsent() {
 			c.dropOps()
 		}
 	}

@@ -325,7 +325,7 @@ func (c *core) returned() {
 	if hop := c.srvHop; hop != nil {
 		hop.Gauge.InFlight.Add(-1)
 		if !c.need.write && !c.broken && !c.redo && !c.retrying {
-			hop.Gauge.Read(c.env.now() - c.came)
+			hop.Gauge.Read(c.env.now() - c.served)
 		}
 	}
 	c.srv, c.srvHop, c.broken, c.status = nil, nil, false, 'I'
@@ -350,7 +350,7 @@ func (c *core) returned() {
 		}
 		c.stall(e)
 	case c.retrying:
-		c.retrying, c.wanting = false, true
+		c.retrying, c.wanting, c.served = false, true, c.env.now()
 		c.nextHop()
 	}
 }

@@ -271,6 +271,7 @@ func (s *session) hold(ctx context.Context) (held context.Context, free func()) 
 		s.held, s.bound, s.goal = nil, nil, nil
 		s.mu.Unlock()
 		cancel(nil)
+		s.core.served = s.core.env.now()
 	}
 }
 

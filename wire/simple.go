@@ -63,6 +63,7 @@ var emptyQuery = []byte{'I', 0, 0, 0, 4}
 // begins notes when a request has come.
 func (c *core) begins() {
 	c.came = c.env.now()
+	c.served = c.came
 	c.tally.asked.Store(int64(c.came))
 }
 

@@ -98,14 +98,20 @@ func (s *Server) sweepLoop() {
 
 // sweep looks at every session once. It returns the list it was given, for the next time.
 func (s *Server) sweep(list []*session) []*session {
-	s.mu.Lock()
-	for _, ses := range s.sessions {
-		list = append(list, ses)
-	}
-	s.mu.Unlock()
+	list = s.all(list)
 	now, l := time.Now(), &s.live.Load().Limits
 	for _, ses := range list {
 		ses.look(now, l.timeouts(ses.id.Database))
+	}
+	return list
+}
+
+// all appends all sessions to list.
+func (s *Server) all(list []*session) []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ses := range s.sessions {
+		list = append(list, ses)
 	}
 	return list
 }

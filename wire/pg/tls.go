@@ -96,7 +96,9 @@ type replayed struct {
 func (r *replayed) Read(b []byte) (int, error) {
 	if len(r.head) > 0 {
 		n := copy(b, r.head)
-		r.head = r.head[n:]
+		if r.head = r.head[n:]; len(r.head) == 0 {
+			r.head = nil // it is part of a larger buffer
+		}
 		return n, nil
 	}
 	return r.Conn.Read(b)

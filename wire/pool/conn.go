@@ -33,9 +33,8 @@ type Conn struct {
 	below     net.Conn        // Net, or what is below TLS
 	socket    syscall.RawConn // below as a socket; nil: it is none
 	peekFn    func(fd uintptr) bool
-	number    int32         // of the socket, if gone tells of its end; else -1
-	age       time.Duration // the same, from home.start on
-	jitter    float64       // 0 to 1: see old
+	number    int32   // of the socket, if gone tells of its end; else -1
+	jitter    float64 // 0 to 1: see old
 
 	// atomic
 	gone atomic.Bool // its backend has closed it
@@ -66,10 +65,9 @@ type Identity struct {
 }
 
 func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn {
-	now := time.Now()
 	c := &Conn{
 		ID: home.ids.Add(1), Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
-		home: home, Params: s.Params, Connected: now, age: now.Sub(home.start), jitter: rand.Float64(),
+		home: home, Params: s.Params, Connected: time.Now(), jitter: rand.Float64(),
 	}
 	c.below = c.Net
 	t, encrypted := c.Net.(*tls.Conn)
@@ -131,9 +129,6 @@ func (c *Conn) usable(sure bool) bool {
 // Standby reports whether the server was a replica when it last said which it is. That is at the login, and with the next answer after
 // a promotion: of an idle connection it may be out of date in this direction alone.
 func (c *Conn) Standby() bool { return c.Params["in_hot_standby"] == "on" }
-
-// MadeSince reports whether the connection was made after t.
-func (c *Conn) MadeSince(t time.Time) bool { return c.Connected.After(t) }
 
 // PreparedLimit is how many prepared statements the connection may keep, see Limits.
 func (c *Conn) PreparedLimit() int {

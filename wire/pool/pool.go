@@ -459,6 +459,9 @@ func (bp *backendPool) popIdle(s *Shelf) *Conn {
 }
 
 func (bp *backendPool) popAnyIdle() *Conn {
+	if bp.idleN == 0 {
+		return nil
+	}
 	for _, s := range bp.shelves {
 		if c := bp.popIdle(s); c != nil {
 			return c

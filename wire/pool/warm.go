@@ -65,7 +65,7 @@ func (bp *backendPool) warm(ctx context.Context, present func(Identity) bool) {
 
 // old reports whether the connection has lived for long enough.
 func (c *Conn) old(now, lifetime time.Duration) bool {
-	return lifetime > 0 && now-c.age > lifetime-time.Duration(c.jitter*float64(lifetime)/oldestPart)
+	return lifetime > 0 && now-c.Connected.Sub(c.home.start) > lifetime-time.Duration(c.jitter*float64(lifetime)/oldestPart)
 }
 
 // retire closes a connection that is in order, and waits a moment until its backend has closed it too: only then another one may
