@@ -5,6 +5,7 @@ import (
 	"io"
 	"log"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -52,19 +53,11 @@ func (c *converge) measureMemberlist(name string, wide bool, r *report) error {
 	if err != nil {
 		return err
 	}
-	for began := time.Now(); ; time.Sleep(time.Second) {
-		know := 0
-		for _, n := range nodes {
-			if n.list.NumMembers() == c.nodes {
-				know++
-			}
-		}
-		if know == c.nodes {
-			break
-		}
-		if time.Since(began) > settleTime {
-			return fmt.Errorf("only %d nodes know all others", know)
-		}
+	err = await("know all others", func() bool {
+		return !slices.ContainsFunc(nodes, func(n *bare) bool { return n.list.NumMembers() != c.nodes })
+	})
+	if err != nil {
+		return err
 	}
 	packets := 15.0 // a second and node: 3 each 200 ms
 	if wide {

@@ -129,16 +129,17 @@ func (w *world) form() error {
 	if err != nil {
 		return err
 	}
-	if err := w.await("know each other", w.acquainted); err != nil {
+	if err := await("know each other", w.acquainted); err != nil {
 		return err
 	}
 	for _, n := range w.nodes {
 		n.maintainer.Open() // not before: it would compile each of a thousand tables a thousand times
 	}
-	return w.await("route alike", w.settled)
+	return await("route alike", w.settled)
 }
 
-func (w *world) await(what string, done func() bool) error {
+// await waits until all nodes have come to something.
+func await(what string, done func() bool) error {
 	for began := time.Now(); !done(); time.Sleep(time.Second) {
 		if time.Since(began) > settleTime {
 			return fmt.Errorf("after %v not all nodes %s", settleTime, what)

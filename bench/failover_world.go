@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -153,12 +154,9 @@ listen reads
 
 // askRecovery is what a check sends: a login, and the question whether the server is a replica.
 func askRecovery() []byte {
-	message := func(typ string, body string) []byte {
-		n := len(body) + 4
-		return append([]byte(typ), append([]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, body...)...)
-	}
-	startup := message("", "\x00\x03\x00\x00user\x00"+benchUser+"\x00database\x00"+benchDatabase+"\x00\x00")
-	return append(startup, message("Q", "SELECT pg_is_in_recovery()\x00")...)
+	body := "\x00\x03\x00\x00user\x00" + benchUser + "\x00database\x00" + benchDatabase + "\x00\x00"
+	startup := append(binary.BigEndian.AppendUint32(nil, uint32(4+len(body))), body...)
+	return append(startup, query("SELECT pg_is_in_recovery()")...)
 }
 
 // strike does the fault, and what a manager of PostgreSQL does then. It returns the server that has the acknowledged writes.

@@ -29,11 +29,11 @@ func (h *Handle) Store(t *Table) {
 // Changed is closed when a table is stored next, which a Maintainer does after every flip of a list as well. Whoever waits for
 // something gets the channel first and looks then, so that nothing is missed between the two.
 func (h *Handle) Changed() <-chan struct{} {
-	fresh := make(chan struct{})
 	for {
 		if c := h.changed.Load(); c != nil {
 			return *c
 		}
+		fresh := make(chan struct{})
 		if h.changed.CompareAndSwap(nil, &fresh) {
 			return fresh
 		}

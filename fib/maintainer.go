@@ -165,8 +165,9 @@ func (m *Maintainer) health(s *rib.Snapshot) error {
 	if !m.table.knows(s) {
 		m.table = m.table.withShards(s)
 	}
-	m.table.flip(s, m.swaps)
-	m.handle.Store(m.table)
+	if swapped := m.table.flip(s, m.swaps); swapped > 0 || m.handle.Load() != m.table {
+		m.handle.Store(m.table) // who waits for a change is woken by one
+	}
 	return nil
 }
 

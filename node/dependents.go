@@ -96,7 +96,7 @@ func (n *Node) dependentsLoop(ctx context.Context) {
 // false.
 func (n *Node) lookAtDependents(ctx context.Context) bool {
 	o := n.fib.Load().Ownership()
-	rules := n.serverLive(n.setup.Load()).Databases
+	rules := n.cfg().databaseRules()
 	catalog := sqlkey.NewCatalog(o, rules, nil)
 	tables := make(map[string][]rib.KeyedTable)
 	for i := range o.Keyspaces {
@@ -130,7 +130,7 @@ func (n *Node) warnDependents(ctx context.Context, made *rib.Keyspace) (warnings
 	ctx, cancel := context.WithTimeout(ctx, dependentsAsk)
 	defer cancel()
 	o := n.table.Owners().Get()
-	home := sqlkey.NewCatalog(o, n.serverLive(n.setup.Load()).Databases, nil).Home(made.Database)
+	home := sqlkey.NewCatalog(o, n.cfg().databaseRules(), nil).Home(made.Database)
 	if home == "" {
 		return nil
 	}

@@ -191,7 +191,7 @@ func joinRefused(replies []helloResult) error {
 	switch err := replies[0].err; {
 	case errors.Is(err, port.ErrKeyMismatch), errors.Is(err, port.ErrKeyNeeded):
 		f.Message = "the cluster key does not match"
-		f.Hint = "Give every node the same key: cluster_key_file (or --cluster-key-file) must hold the same text on all of them."
+		f.Hint = "Give every node the same key: the first one in its cluster_key_file (or --cluster-key-file) must be in the file of every other node."
 	case errors.Is(err, port.ErrNotProtected):
 		f.Message = "the other side has no cluster key, or is no Rangefinder"
 		f.Hint = "Name a cluster port (7946 by default) in --join, and give every node the same cluster key or none."

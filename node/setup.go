@@ -56,18 +56,25 @@ func newSetup(cfg Config, o Options, old *setup) (*setup, error) {
 
 // serverLive is what the Postgres port takes of a setup.
 func (n *Node) serverLive(s *setup) wire.Live {
-	rules := make(map[string]sqlkey.DatabaseRule, len(s.cfg.Databases))
 	consistency := make(map[string]wire.Consistency, len(s.cfg.Databases))
 	for _, d := range s.cfg.Databases {
-		rules[d.Name] = sqlkey.DatabaseRule{Shard: d.Shard, OwnConnections: d.PoolMode == poolSession}
 		consistency[d.Name] = d.consistency()
 	}
 	return wire.Live{
-		Databases: rules, Consistency: consistency,
+		Databases: s.cfg.databaseRules(), Consistency: consistency,
 		Limits: s.cfg.clientLimits(), MaxFrame: int(s.cfg.Limits.Frame.Bytes), StartupTimeout: s.cfg.Limits.StartupTimeout.Duration,
 		TLS: s.tls.serverConfig(func() bool { return len(s.policy.Rules) > 0 }), RequireTLS: s.cfg.TLS.Require, Console: n.consoleConfig(&s.cfg),
 		FailoverWait: s.cfg.FailoverWait.Duration,
 	}
+}
+
+// databaseRules says how each database is served: among the rest where its tables are that no keyspace names.
+func (cfg *Config) databaseRules() map[string]sqlkey.DatabaseRule {
+	rules := make(map[string]sqlkey.DatabaseRule, len(cfg.Databases))
+	for _, d := range cfg.Databases {
+		rules[d.Name] = sqlkey.DatabaseRule{Shard: d.Shard, OwnConnections: d.PoolMode == poolSession}
+	}
+	return rules
 }
 
 // consistency is what reads of the database must see, unless a session says otherwise.

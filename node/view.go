@@ -130,7 +130,7 @@ func (n *Node) sessionsView() SessionsView {
 
 // usable reports whether this node would send a statement to a backend while something better is there.
 func usable(b *rib.BackendView) bool {
-	return b.Verdict != rib.Down && b.Evidence == "" && b.Refused == ""
+	return !b.Down() && b.Refused == ""
 }
 
 func backendView(b *rib.BackendView) BackendView {

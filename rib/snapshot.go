@@ -27,7 +27,6 @@ type Snapshot struct {
 // Evidence is this node's alone.
 type BackendView struct {
 	Backend  Backend
-	Author   string  // whose announcement counts
 	Routes   []Route // of live observers, sorted by observer
 	Verdict  State   // Down: a majority of the live observers says so; StateUnknown: no live observer
 	Role     Role    // as the latest timeline has it; the last known one if no observer is left
@@ -51,7 +50,7 @@ type BackendView struct {
 
 // same tells whether two views of one backend say the same; Changed does not count.
 func (v *BackendView) same(o *BackendView) bool {
-	return v.Backend == o.Backend && v.Author == o.Author && v.AuthorRegion == o.AuthorRegion && v.Verdict == o.Verdict && v.Role == o.Role &&
+	return v.Backend == o.Backend && v.AuthorRegion == o.AuthorRegion && v.Verdict == o.Verdict && v.Role == o.Role &&
 		v.Timeline == o.Timeline && v.Lag == o.Lag && v.LagBytes == o.LagBytes && v.Latency == o.Latency && v.Own == o.Own && v.Load == o.Load && v.Reason == o.Reason && v.Evidence == o.Evidence && v.Conflict == o.Conflict &&
 		v.Refused == o.Refused && v.Gauge == o.Gauge && v.Trial == o.Trial && sameRoutes(v.Routes, o.Routes)
 }

@@ -25,7 +25,7 @@ func (h *Health) fill(s *Snapshot) {
 	s.Backends = make([]BackendView, 0, len(h.sorted))
 	for _, b := range h.sorted {
 		if b.counting != h.counting {
-			b.view, b.shown = h.view(b.name, b)
+			b.view, b.shown = h.view(b)
 			b.counting = h.counting
 		}
 		if b.shown {
@@ -35,16 +35,16 @@ func (h *Health) fill(s *Snapshot) {
 }
 
 // view adds up what is known of one backend; false if nobody announces it.
-func (h *Health) view(name string, b *backend) (v BackendView, ok bool) {
+func (h *Health) view(b *backend) (v BackendView, ok bool) {
 	identity, conflict := b.identity(h.live)
 	if identity == nil {
 		return v, false
 	}
 	v = BackendView{
-		Backend: identity.Backend, Author: identity.Observer, AuthorRegion: h.members[identity.Observer].Region,
+		Backend: identity.Backend, AuthorRegion: h.members[identity.Observer].Region,
 		Evidence: b.evidence, Gauge: b.ownGauge(), Lag: LagUnknown, LagBytes: LagBytesUnknown,
 	}
-	v.Backend.Name = name
+	v.Backend.Name = b.name
 	up, down := 0, 0
 	for _, r := range byName(b.routes, func(r Route) string { return r.Observer }) {
 		if !h.live(r.Observer, r.Stamp) || r.State == Withdrawn {

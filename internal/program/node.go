@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"rangefinder/internal/pgtest"
 )
@@ -90,8 +91,7 @@ func (n *Node) Start(ctx context.Context, farm *pgtest.Farm) (*Process, error) {
 		err = p.Listening(ctx, n.Addr)
 	}
 	if err != nil {
-		p.cmd.Process.Kill()
-		<-p.done
+		p.Stop(syscall.SIGKILL)
 		return nil, fmt.Errorf("the node does not become ready: %w", err)
 	}
 	return p, nil

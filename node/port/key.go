@@ -70,21 +70,17 @@ func ParseKeys(text string) (key []byte, others [][]byte, err error) {
 	if len(lines) > maxKeys {
 		return nil, nil, fmt.Errorf("%w: %d keys are more than %d", ErrBadKey, len(lines), maxKeys)
 	}
-	if key, err = ParseKey(text); len(lines) < 2 {
+	if len(lines) < 2 {
+		key, err = ParseKey(text)
 		return key, nil, err
 	}
+	keys := make([][]byte, len(lines))
 	for i, line := range lines {
-		k, err := ParseKey(line)
-		if err != nil {
+		if keys[i], err = ParseKey(line); err != nil {
 			return nil, nil, fmt.Errorf("key %d of %d: %w", i+1, len(lines), err)
 		}
-		if i == 0 {
-			key = k
-			continue
-		}
-		others = append(others, k)
 	}
-	return key, others, nil
+	return keys[0], keys[1:], nil
 }
 
 // KeyFor derives a key of 32 bytes for one purpose from the cluster key. It returns nil for a nil key: no protection stays none.
