@@ -195,7 +195,6 @@ func TestCompileIsPure(t *testing.T) {
 	}
 }
 
-// Of two near backends the one with less in flight is chosen, and over many choices each gets its share.
 // A primary that is ejected from reads is well for writes: nobody waits for another one.
 func TestEjectedPrimaryTakesWrites(t *testing.T) {
 	w := newWorld(3)
@@ -253,6 +252,7 @@ func TestPickReadHolds(t *testing.T) {
 	}
 }
 
+// Of two near backends the one with less in flight is chosen, and over many choices each gets its share.
 func TestPickRead(t *testing.T) {
 	gauges := make([]*rib.Gauge, 5)
 	c := &fib.Candidates{ReadsNear: 4}

@@ -2,12 +2,10 @@ package wire_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/internal/pgtest"
 	"rangefinder/wire/console"
@@ -71,14 +69,6 @@ func paused(want bool) func(*console.Snapshot) bool {
 	}
 }
 
-func code(err error) string {
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
-		return pe.Code
-	}
-	return fmt.Sprint(err)
-}
-
 func TestConsoleWithPgx(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	app := r.connect(pgx.QueryExecModeCacheStatement)
@@ -106,13 +96,13 @@ func TestConsoleWithPgx(t *testing.T) {
 			if err != nil || !found {
 				t.Errorf("no pool of app with an idle connection; %v", err)
 			}
-			if _, err := conn.Exec(ctxOf(t), "SELECT * FROM orders"); code(err) != "42601" {
+			if _, err := conn.Exec(ctxOf(t), "SELECT * FROM orders"); codeOf(err) != "42601" {
 				t.Error(err)
 			}
-			if _, err := conn.Exec(ctxOf(t), "PAUSE nowhere"); code(err) != "3D000" {
+			if _, err := conn.Exec(ctxOf(t), "PAUSE nowhere"); codeOf(err) != "3D000" {
 				t.Error(err)
 			}
-			if _, err := conn.Exec(ctxOf(t), "RESUME app"); code(err) != "55000" {
+			if _, err := conn.Exec(ctxOf(t), "RESUME app"); codeOf(err) != "55000" {
 				t.Error(err)
 			}
 		})

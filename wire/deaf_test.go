@@ -25,10 +25,7 @@ import (
 
 // believe has the rig's node believe something of a backend, as an observer would tell it.
 func (r *rig) believe(backend string, state rib.State, role rib.Role, lag time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stamp++
-	r.table.Health().Observe(rib.Route{Backend: backend, Observer: "n1", Stamp: rib.Stamp{Seq: r.stamp}, State: state, Role: role, Timeline: 1, Latency: time.Millisecond, Lag: lag})
+	r.observe(rib.Route{Backend: backend, State: state, Role: role, Timeline: 1, Latency: time.Millisecond, Lag: lag})
 }
 
 // freezes stops a server's processes until the test ends.

@@ -208,7 +208,7 @@ func TestWaitsForAPrimaryEnd(t *testing.T) {
 				c.end(r, conn)
 			}
 			err := <-done
-			if c.code != "" && code(err) != c.code {
+			if c.code != "" && codeOf(err) != c.code {
 				t.Errorf("%v", err)
 			}
 			var pe *pgconn.PgError
@@ -243,7 +243,7 @@ func TestFailoverWaitIsReloaded(t *testing.T) {
 	r.live.FailoverWait = 0
 	r.server.Reload(r.live)
 	pgtest.Eventually(t, patience, func() error {
-		if _, err := conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'x') ON CONFLICT DO NOTHING"); code(err) != "57P03" {
+		if _, err := conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'x') ON CONFLICT DO NOTHING"); codeOf(err) != "57P03" {
 			return fmt.Errorf("got %v", err)
 		}
 		return nil

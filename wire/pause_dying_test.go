@@ -11,7 +11,6 @@ import (
 
 	"rangefinder/internal/pgtest"
 	"rangefinder/wire"
-	"rangefinder/wire/console"
 	"rangefinder/wire/pg"
 )
 
@@ -59,10 +58,6 @@ func TestClientsDieInAPause(t *testing.T) {
 					say = append(say, bytes)
 				}
 			}
-			waiting := func(want int) {
-				t.Helper()
-				r.until(fmt.Sprint(want, " held"), func(s *console.Snapshot) bool { return countClients(s, console.Waiting) == want })
-			}
 			connections := func(want int) {
 				t.Helper()
 				pgtest.Eventually(t, patience, func() error {
@@ -81,7 +76,7 @@ func TestClientsDieInAPause(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			waiting(1 + len(dying))
+			r.waiting(1 + len(dying))
 			var logins []<-chan error
 			for range 2 { // these have proved who they are, and wait as well
 				socket, login := r.loginHeld(t)
@@ -91,7 +86,7 @@ func TestClientsDieInAPause(t *testing.T) {
 			for i, socket := range dying {
 				dies(t, socket, i%2 == 0)
 			}
-			waiting(1)
+			r.waiting(1)
 			connections(2)
 			for _, login := range logins {
 				if err := <-login; err == nil {
@@ -122,7 +117,7 @@ func TestClientsDieInAPause(t *testing.T) {
 			pause := start(ctx, admin, "PAUSE")
 			r.until("paused", paused(true))
 			held = start(ctx, lives, "INSERT INTO notes VALUES (3, 'of one that lives')")
-			waiting(1)
+			r.waiting(1)
 			running(t, "PAUSE", pause)
 			for i, socket := range dead {
 				dies(t, socket, i == 0)

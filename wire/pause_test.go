@@ -53,17 +53,9 @@ func running(t *testing.T, what string, done <-chan error) {
 	}
 }
 
-func notes(t *testing.T) (n int) {
+func notes(t *testing.T) int {
 	t.Helper()
-	conn, err := servers(t)[0].primary.ConnTo(ctxOf(t), "app", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	if err := conn.QueryRow(ctxOf(t), "SELECT count(*) FROM notes").Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return countIn(t, servers(t)[0].primary)
 }
 
 func TestPauseWaitsAndHolds(t *testing.T) {
@@ -110,7 +102,7 @@ func TestPauseWaitsAndHolds(t *testing.T) {
 		login <- err
 	}()
 	again := r.console(pgx.QueryExecModeExec)
-	if _, err := again.Exec(ctx, "PAUSE app"); code(err) != "55000" {
+	if _, err := again.Exec(ctx, "PAUSE app"); codeOf(err) != "55000" {
 		t.Errorf("a second PAUSE: %v", err)
 	}
 	running(t, "a login", login)
@@ -121,7 +113,7 @@ func TestPauseWaitsAndHolds(t *testing.T) {
 	if n := notes(t); n != 3 {
 		t.Errorf("%d notes", n)
 	}
-	if _, err := again.Exec(ctx, "RESUME"); code(err) != "55000" {
+	if _, err := again.Exec(ctx, "RESUME"); codeOf(err) != "55000" {
 		t.Errorf("a second RESUME: %v", err)
 	}
 	for _, d := range r.server.Snapshot().Databases {
@@ -162,7 +154,7 @@ func TestPauseGivenUp(t *testing.T) {
 			held := start(ctx, two, "INSERT INTO notes VALUES (2, 'two') ON CONFLICT DO NOTHING")
 			r.until("held", clientsIn(console.Waiting))
 			c.giveUp(admin)
-			if err := <-pause; c.code != "" && code(err) != c.code {
+			if err := <-pause; c.code != "" && codeOf(err) != c.code {
 				t.Errorf("PAUSE: %v", err)
 			}
 			if err := <-held; err != nil {
@@ -193,7 +185,7 @@ func TestHeldStatementsThatNobodyWants(t *testing.T) {
 	if err := one.PgConn().CancelRequest(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-canceled; code(err) != "57014" {
+	if err := <-canceled; codeOf(err) != "57014" {
 		t.Errorf("a canceled statement: %v", err)
 	}
 	gone := start(ctx, two, "INSERT INTO notes VALUES (2, 'two')")
@@ -353,10 +345,10 @@ func TestShutdownWhilePaused(t *testing.T) {
 	r.until("held", clientsIn(console.Waiting))
 	down := make(chan error, 1)
 	go func() { down <- r.server.Shutdown(ctx) }()
-	if err := <-held; code(err) != "57P01" {
+	if err := <-held; codeOf(err) != "57P01" {
 		t.Errorf("the held statement: %v", err)
 	}
-	if err := <-pause; code(err) != "57P01" {
+	if err := <-pause; codeOf(err) != "57P01" {
 		t.Errorf("PAUSE: %v", err)
 	}
 	pgtest.Eventually(t, patience, func() error { // each console is told by itself

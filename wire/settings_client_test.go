@@ -162,14 +162,8 @@ func TestSettingsFollowTheSession(t *testing.T) {
 		}
 		return v
 	}
-	exec := func(conn *pgx.Conn, sql string) {
-		t.Helper()
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			t.Fatalf("%s: %v", sql, err)
-		}
-	}
-	exec(a, "SET statement_timeout = '11s' -- a comment")
-	exec(b, "SET work_mem = '5MB'")
+	r.exec(a, "SET statement_timeout = '11s' -- a comment")
+	r.exec(b, "SET work_mem = '5MB'")
 	for range 3 {
 		if v := show(a, "statement_timeout"); v != "11s" {
 			t.Errorf("a's setting is %s", v)
@@ -181,28 +175,28 @@ func TestSettingsFollowTheSession(t *testing.T) {
 			t.Errorf("b's setting is %s", v)
 		}
 	}
-	exec(a, "BEGIN")
-	exec(a, "SET statement_timeout = '12s'")
-	exec(a, "INSERT INTO notes VALUES (1, 'x')")
-	exec(a, "SET lock_timeout = '3s'")
-	exec(a, "ROLLBACK")
+	r.exec(a, "BEGIN")
+	r.exec(a, "SET statement_timeout = '12s'")
+	r.exec(a, "INSERT INTO notes VALUES (1, 'x')")
+	r.exec(a, "SET lock_timeout = '3s'")
+	r.exec(a, "ROLLBACK")
 	if v := show(a, "statement_timeout"); v != "11s" {
 		t.Errorf("after ROLLBACK: %s", v)
 	}
 	if v := show(a, "lock_timeout"); v != "0" {
 		t.Errorf("after ROLLBACK: %s", v)
 	}
-	exec(a, "BEGIN")
-	exec(a, "SET LOCAL statement_timeout = '13s'")
+	r.exec(a, "BEGIN")
+	r.exec(a, "SET LOCAL statement_timeout = '13s'")
 	if v := show(a, "statement_timeout"); v != "13s" {
 		t.Errorf("SET LOCAL in a block that is open nowhere yet: %s", v)
 	}
-	exec(a, "INSERT INTO notes VALUES (1, 'x')")
+	r.exec(a, "INSERT INTO notes VALUES (1, 'x')")
 	if v := show(a, "statement_timeout"); v != "13s" {
 		t.Errorf("SET LOCAL before the block was open: %s", v)
 	}
-	exec(a, "SET lock_timeout = '3s'")
-	exec(a, "COMMIT")
+	r.exec(a, "SET lock_timeout = '3s'")
+	r.exec(a, "COMMIT")
 	if v := show(a, "statement_timeout"); v != "11s" {
 		t.Errorf("after COMMIT: %s", v)
 	}
@@ -212,20 +206,20 @@ func TestSettingsFollowTheSession(t *testing.T) {
 	if v := show(b, "lock_timeout"); v != "0" {
 		t.Errorf("a's setting shows in b: %s", v)
 	}
-	exec(a, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	r.exec(a, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	if v := show(a, "transaction_isolation") + ", read only " + show(a, "transaction_read_only"); v != "repeatable read, read only on" {
 		t.Errorf("a block that is open nowhere yet is %s", v)
 	}
-	exec(a, "COMMIT")
-	exec(a, "RESET statement_timeout")
+	r.exec(a, "COMMIT")
+	r.exec(a, "RESET statement_timeout")
 	if v := show(a, "statement_timeout"); v != "0" {
 		t.Errorf("after RESET: %s", v)
 	}
-	exec(a, "RESET ALL")
+	r.exec(a, "RESET ALL")
 	if v := show(a, "lock_timeout"); v != "0" {
 		t.Errorf("after RESET ALL: %s", v)
 	}
-	exec(a, "SET TIME ZONE 'Asia/Tokyo'")
+	r.exec(a, "SET TIME ZONE 'Asia/Tokyo'")
 	if v := a.PgConn().ParameterStatus("TimeZone"); v != "Asia/Tokyo" {
 		t.Errorf("the client was told %s", v)
 	}
