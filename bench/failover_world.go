@@ -100,7 +100,7 @@ func (w *faultWorld) startNode(ctx context.Context, fault, closest string) error
 // startHAProxy starts it as the managers of PostgreSQL recommend: writes go where a query says that the server is no replica, reads to
 // the closest replica and, if that is down, to the other. Sessions with a server that is found down are ended.
 func (w *faultWorld) startHAProxy(ctx context.Context, fault, closest string) error {
-	binary, err := installed("haproxy")
+	haproxy, err := installed("haproxy")
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ listen reads
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return err
 	}
-	p, err := program.Launch(w.farm, dir, program.User{}, nil, binary, "-db", "-f", file)
+	p, err := program.Launch(w.farm, dir, program.User{}, nil, haproxy, "-db", "-f", file)
 	if err != nil {
 		return err
 	}
