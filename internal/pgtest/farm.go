@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +26,7 @@ type Farm struct {
 	cred  *syscall.Credential // of the servers; nil: this process's own
 	lock  *os.File            // held while this process lives: others remove folders whose lock is free
 	start *starter
+	net   Network // nil: this process's own
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -40,10 +42,22 @@ const (
 	farmFolder = "rangefinder-pg-"
 )
 
+// Network is another network than this process's own: a namespace of the kernel's.
+type Network interface {
+	// Enter moves the calling thread there, for good.
+	Enter() error
+	// Dial connects from there.
+	Dial(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
 // Open finds PostgreSQL and makes a folder for its servers inside dir. "" is a place in memory if there is plenty of it, else
 // the system's temporary folder; the environment's TMPDIR overrides that. Folders and servers left behind there by processes
 // that died are removed. The error is ErrNotInstalled if there is no PostgreSQL.
-func Open(ctx context.Context, dir string) (*Farm, error) {
+func Open(ctx context.Context, dir string) (*Farm, error) { return OpenIn(ctx, dir, nil) }
+
+// OpenIn is Open for servers and programs that live in another network; nil is this process's own. There each server must be given its
+// address and port.
+func OpenIn(ctx context.Context, dir string, network Network) (*Farm, error) {
 	bin, err := BinDir()
 	if err != nil {
 		return nil, err
@@ -79,7 +93,17 @@ func Open(ctx context.Context, dir string) (*Farm, error) {
 		_ = os.RemoveAll(fresh)
 		return nil, err
 	}
-	return &Farm{dir: final, bin: bin, cred: cred, lock: lock, start: newStarter()}, nil
+	enter := func() error { return nil }
+	if network != nil {
+		enter = network.Enter
+	}
+	start, err := newStarter(enter)
+	if err != nil {
+		_ = lock.Close()
+		_ = os.RemoveAll(final)
+		return nil, fmt.Errorf("enter the network: %w", err)
+	}
+	return &Farm{dir: final, bin: bin, cred: cred, lock: lock, start: start, net: network}, nil
 }
 
 // Dir returns the farm's folder. It is removed by Close.

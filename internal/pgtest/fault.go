@@ -119,7 +119,7 @@ func (s *Server) Streaming(ctx context.Context) error {
 			return err
 		}
 		if n == 0 {
-			return fmt.Errorf("%s does not stream from %s", s.name, s.upstream.name)
+			return fmt.Errorf("%s does not stream from %s", s.name, s.of().name)
 		}
 		return nil
 	})
@@ -127,7 +127,7 @@ func (s *Server) Streaming(ctx context.Context) error {
 
 // CaughtUp waits until the replica s has replayed all that its upstream has written by now.
 func (s *Server) CaughtUp(ctx context.Context) error {
-	up, err := s.upstream.Conn(ctx)
+	up, err := s.of().Conn(ctx)
 	if err != nil {
 		return err
 	}

@@ -21,16 +21,25 @@ type starter struct {
 	done  chan struct{}
 }
 
-func newStarter() *starter {
+// newStarter's thread does enter first: it may go into another network, and whatever is started there with it.
+func newStarter(enter func() error) (*starter, error) {
 	s := &starter{calls: make(chan func()), done: make(chan struct{})}
+	entered := make(chan error)
 	go func() {
 		defer close(s.done)
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		err := enter()
+		if entered <- err; err != nil {
+			return
+		}
 		for call := range s.calls {
 			call()
 		}
 	}()
-	return s
+	if err := <-entered; err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // start starts cmd, which gets the signal atDeath when this process ends. It has a session of its own, so that Ctrl-C at the

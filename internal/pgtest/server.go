@@ -56,9 +56,7 @@ type Server struct {
 	auth     string
 	hba      []string
 	password string // superuser's
-	params   map[string]string
 	tls      KeyPair
-	upstream *Server // a replica's primary, as it was made
 	systemID uint64
 	log      *slog.Logger
 
@@ -68,6 +66,9 @@ type Server struct {
 	exited chan struct{} // closed when that postmaster was waited for
 	frozen bool
 	users  map[string]string // passwords, by CreateUser
+
+	params   map[string]string
+	upstream *Server // a replica's primary; of one that was promoted since, the one before
 }
 
 // Primary makes and starts a primary, with a system identifier of its own.
@@ -101,12 +102,7 @@ func (f *Farm) Replica(ctx context.Context, of *Server, o Options) (*Server, err
 	if err := f.register("replica", s); err != nil {
 		return nil, err
 	}
-	err := f.run(ctx, s.dir, []string{"PGPASSWORD=" + of.password}, "pg_basebackup", "--pgdata", s.data(),
-		"--dbname", of.conninfo(s.name+" (base backup)"), "--wal-method", "stream", "--checkpoint", "fast", "--no-sync")
-	if err != nil {
-		return nil, err
-	}
-	if err := s.write("standby.signal", ""); err != nil {
+	if err := s.copyOf(ctx, of); err != nil {
 		return nil, err
 	}
 	if err := s.firstStart(ctx); err != nil {
@@ -132,7 +128,6 @@ func (f *Farm) newServer(o Options, of *Server) *Server {
 	}
 	if of != nil {
 		s.password = of.password
-		maps.Copy(s.params, of.params)
 		if o.Auth == "" {
 			s.auth = of.auth
 		}
@@ -140,6 +135,7 @@ func (f *Farm) newServer(o Options, of *Server) *Server {
 			s.hba = of.hba
 		}
 		of.mu.Lock()
+		maps.Copy(s.params, of.params)
 		maps.Copy(s.users, of.users)
 		of.mu.Unlock()
 	}
@@ -154,6 +150,9 @@ func (f *Farm) newServer(o Options, of *Server) *Server {
 // it tries a few.
 func (s *Server) firstStart(ctx context.Context) error {
 	given := s.port != 0
+	if !given && s.farm.net != nil {
+		return fmt.Errorf("%s: a server in another network must be given its port", s.name)
+	}
 	var err error
 	for range 5 {
 		if !given {
@@ -316,7 +315,14 @@ func (s *Server) Conn(ctx context.Context) (*pgx.Conn, error) { return s.ConnTo(
 
 // ConnTo connects to a database as a user, both as DSN takes them. The caller closes it.
 func (s *Server) ConnTo(ctx context.Context, database, user string) (*pgx.Conn, error) {
-	conn, err := pgx.Connect(ctx, s.DSN(database, user))
+	cfg, err := pgx.ParseConfig(s.DSN(database, user))
+	if err != nil {
+		return nil, err
+	}
+	if s.farm.net != nil {
+		cfg.DialFunc = s.farm.net.Dial
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", s.name, err)
 	}
