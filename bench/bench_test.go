@@ -67,7 +67,7 @@ func TestCPUOfATree(t *testing.T) {
 	if all, child := cpu(pids), cpu(pids[1:]); all < child {
 		t.Errorf("the tree used %v, its child %v", all, child)
 	}
-	if rss, err := rss(p.PID()); err != nil || rss < 1<<16 {
+	if rss, err := rss(tree(p.PID())); err != nil || rss < 1<<16 {
 		t.Errorf("%d bytes resident, %v", rss, err)
 	}
 	for _, pid := range slices.Backward(tree(p.PID())) {
@@ -101,5 +101,15 @@ func TestMedian(t *testing.T) {
 		if got := median(v); got != want {
 			t.Errorf("median(%v) = %v, want %v", v, got, want)
 		}
+	}
+}
+
+// The rows of both servers are all there are, half of them on each.
+func TestHalves(t *testing.T) {
+	var got [4]int
+	got[0], got[1] = half(0)
+	got[2], got[3] = half(1)
+	if want := [4]int{1, tableRows / 2, tableRows/2 + 1, tableRows}; got != want {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

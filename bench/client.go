@@ -16,8 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-func connect(ctx context.Context, addr string) (*pgconn.PgConn, error) {
-	u := url.URL{Scheme: "postgres", Host: addr, Path: "/" + benchDatabase, User: url.UserPassword(benchUser, benchPassword), RawQuery: "sslmode=disable&connect_timeout=20"}
+func connect(ctx context.Context, d door) (*pgconn.PgConn, error) {
+	u := url.URL{Scheme: "postgres", Host: d.addr, Path: "/" + d.database, User: url.UserPassword(benchUser, benchPassword), RawQuery: "sslmode=disable&connect_timeout=20"}
 	return pgconn.Connect(ctx, u.String())
 }
 
@@ -43,8 +43,8 @@ type result struct {
 
 // fetch sends a query on a connection of its own and reads what comes as it comes, looking at no more than the frames' headers:
 // a client that takes its time would be what is measured. around is called with the query's own part of the work.
-func fetch(ctx context.Context, addr, sql string, around func(func() error) error) (result, error) {
-	c, err := connect(ctx, addr)
+func fetch(ctx context.Context, d door, sql string, around func(func() error) error) (result, error) {
+	c, err := connect(ctx, d)
 	if err != nil {
 		return result{}, err
 	}
@@ -112,8 +112,8 @@ func frames(conn net.Conn) (r result, err error) {
 // crowd is many clients that do nothing.
 type crowd struct{ conns []*pgconn.PgConn }
 
-// gather logs n clients in. With query, each asks for one row and checks it.
-func gather(ctx context.Context, addr string, n int, query bool) (*crowd, error) {
+// gather logs n clients in, at each door as many as at the others. Each asks for one row and checks it, where there are any.
+func gather(ctx context.Context, doors []door, n int) (*crowd, error) {
 	c := &crowd{conns: make([]*pgconn.PgConn, n)}
 	errs := make([]error, n)
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
@@ -123,9 +123,10 @@ func gather(ctx context.Context, addr string, n int, query bool) (*crowd, error)
 	for range 16 {
 		wg.Go(func() {
 			for i := range next {
-				conn, err := connect(ctx, addr)
-				if err == nil && query {
-					err = checkRow(ctx, conn, i+1)
+				d := doors[i%len(doors)]
+				conn, err := connect(ctx, d)
+				if err == nil && d.to > 0 {
+					err = checkRow(ctx, conn, d.from+i)
 				}
 				if errs[i], c.conns[i] = err, conn; err != nil {
 					cancel() // one that fails is enough to know

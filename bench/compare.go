@@ -122,7 +122,7 @@ func (c *comparison) start(ctx context.Context) error {
 		}
 	}
 	for _, t := range s.targets {
-		if err := s.answers(ctx, t.addr); err != nil {
+		if err := t.answers(ctx); err != nil {
 			return fmt.Errorf("through %s: %w", t.name, err)
 		}
 	}
@@ -144,7 +144,7 @@ func (c *comparison) rows(ctx context.Context) error {
 			}
 		}
 		if c.profile != "" && c.s.target(rangefinder) != nil {
-			if err := c.profiled(ctx, mode, mode, c.clients[len(c.clients)-1], false); err != nil {
+			if err := c.profiled(ctx, mode, load{mode: mode, clients: c.clients[len(c.clients)-1]}); err != nil {
 				return err
 			}
 		}
@@ -165,7 +165,7 @@ func (c *comparison) row(ctx context.Context, mode string, clients int) error {
 	}
 	for i := range c.rounds {
 		for _, t := range rotate(targets, i) {
-			r, err := c.s.pgbench(ctx, t, mode, clients, c.seconds, false)
+			r, err := c.s.pgbench(ctx, t, load{mode: mode, clients: clients, seconds: c.seconds, turn: i})
 			if err != nil {
 				return err
 			}
@@ -189,7 +189,7 @@ func (c *comparison) row(ctx context.Context, mode string, clients int) error {
 			P50:      round(vs(direct, func(a, b sample) float64 { return a.p50 - b.p50 })),
 			P99:      round(vs(direct, func(a, b sample) float64 { return a.p99 - b.p99 })),
 		}
-		if t.process != nil && base != "" {
+		if t.processes != nil && base != "" {
 			r.VsPgBouncer = round(vs(base, func(a, b sample) float64 { return a.cpu / b.cpu }))
 		}
 		c.result.Rows = append(c.result.Rows, r)

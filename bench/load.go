@@ -23,54 +23,102 @@ type sample struct {
 	others   float64 // the part of the machine that anything else took meanwhile
 }
 
-// pgbench runs the script and looks at the middle of the run: from when every client is logged in until shortly before the
-// end. All figures are of that window: the processors' from the kernel at its two ends, the rest from pgbench's log, which has
-// a line for each transaction. pgbench is the client as it takes less of the machine than one in Go would.
-//
-// With reconnect, each transaction is a login and a query.
-func (s *scenario) pgbench(ctx context.Context, t *target, mode string, clients, seconds int, reconnect bool) (sample, error) {
+// load is what pgbench is to do.
+type load struct {
+	mode      string
+	clients   int
+	seconds   int
+	reconnect bool // each transaction is a login and a query
+	turn      int  // a single client goes to another door each time
+}
+
+// pgbench runs the script, with half of the clients at each of the target's doors, and looks at the middle of the run: from when every
+// client is logged in until shortly before the end. All figures are of that window: the processors' from the kernel at its two ends, the
+// rest from pgbench's logs, which have a line for each transaction. pgbench is the client as it takes less of the machine than one in Go
+// would.
+func (s *scenario) pgbench(ctx context.Context, t *target, l load) (sample, error) {
 	var r sample
-	warm := 300*time.Millisecond + time.Duration(clients)*5*time.Millisecond
+	warm := 300*time.Millisecond + time.Duration(l.clients)*5*time.Millisecond
 	for range 3 {
 		var err error
-		if r, err = s.window(ctx, t, mode, clients, seconds, reconnect, warm); !errors.Is(err, errSlow) {
+		if r, err = s.window(ctx, t, l, warm); !errors.Is(err, errSlow) {
 			return r, err
 		}
 		warm *= 2
-		if warm > time.Duration(seconds)*time.Second/2 {
-			seconds++
+		if warm > time.Duration(l.seconds)*time.Second/2 {
+			l.seconds++
 		}
 	}
-	return r, fmt.Errorf("pgbench -M %s -c %d against %s: %w", mode, clients, t.name, errSlow)
+	return r, fmt.Errorf("pgbench -M %s -c %d against %s: %w", l.mode, l.clients, t.name, errSlow)
 }
 
 var errSlow = errors.New("the clients could not log in in time: the machine is too busy to measure anything")
 
-func (s *scenario) window(ctx context.Context, t *target, mode string, clients, seconds int, reconnect bool, warm time.Duration) (sample, error) {
+// bencher is one process of pgbench.
+type bencher struct {
+	cmd  *exec.Cmd
+	out  bytes.Buffer
+	logs string // folder
+}
+
+// start starts pgbench with some clients at one door.
+func (s *scenario) start(ctx context.Context, d door, l load, clients int, logs string) (*bencher, error) {
+	host, port, err := net.SplitHostPort(d.addr)
+	if err == nil {
+		err = os.Mkdir(logs, 0o700)
+	}
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"-n", "-f", s.script, "-D", "from=" + strconv.Itoa(d.from), "-D", "to=" + strconv.Itoa(d.to), "-M", l.mode,
+		"-c", strconv.Itoa(clients), "-T", strconv.Itoa(l.seconds), "--log", "--log-prefix", filepath.Join(logs, "log"),
+		"-h", host, "-p", port, "-U", benchUser, d.database}
+	if l.reconnect {
+		args = append([]string{"-C"}, args...)
+	}
+	b := &bencher{cmd: exec.CommandContext(ctx, filepath.Join(s.farm.Bin(), "pgbench"), args...), logs: logs}
+	b.cmd.Env = append(os.Environ(), "PGPASSWORD="+benchPassword)
+	b.cmd.Stdout, b.cmd.Stderr = &b.out, &b.out
+	return b, b.cmd.Start()
+}
+
+// wait waits for the end. A transaction that failed, or was answered wrongly, is an error.
+func (b *bencher) wait() error {
+	err := b.cmd.Wait()
+	if err != nil || bytes.Contains(b.out.Bytes(), []byte("aborted")) || !bytes.Contains(b.out.Bytes(), []byte("number of failed transactions: 0")) {
+		return fmt.Errorf("failed, or was answered wrongly: %v: %s", err, b.out.Bytes())
+	}
+	return nil
+}
+
+func (s *scenario) window(ctx context.Context, t *target, l load, warm time.Duration) (sample, error) {
 	logs, err := os.MkdirTemp(s.farm.Dir(), "pgbench-")
 	if err != nil {
 		return sample{}, err
 	}
 	defer os.RemoveAll(logs)
-	host, port, err := net.SplitHostPort(t.addr)
-	if err != nil {
-		return sample{}, err
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	shares := [2]int{(l.clients + 1) / 2, l.clients / 2}
+	if l.clients == 1 && l.turn%2 == 1 {
+		shares = [2]int{0, 1}
 	}
-	args := []string{"-n", "-f", s.script, "-M", mode, "-c", strconv.Itoa(clients), "-j", strconv.Itoa(min(2, clients)),
-		"-T", strconv.Itoa(seconds), "--log", "--log-prefix", filepath.Join(logs, "log"), "-h", host, "-p", port, "-U", benchUser, benchDatabase}
-	if reconnect {
-		args = append([]string{"-C"}, args...)
-	}
-	cmd := exec.CommandContext(ctx, filepath.Join(s.farm.Bin(), "pgbench"), args...)
-	cmd.Env = append(os.Environ(), "PGPASSWORD="+benchPassword)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	var benchers []*bencher
 	begin := time.Now()
-	if err := cmd.Start(); err != nil {
-		return sample{}, err
+	var interrupted error
+	for i, clients := range shares {
+		if clients == 0 || interrupted != nil {
+			continue
+		}
+		b, err := s.start(ctx, t.doors[i], l, clients, filepath.Join(logs, strconv.Itoa(i)))
+		if interrupted = err; err == nil {
+			benchers = append(benchers, b)
+		}
 	}
 	pids := t.pids()
-	interrupted := pause(ctx, warm)
+	if interrupted == nil {
+		interrupted = pause(ctx, warm)
+	}
 	ours := tree(os.Getpid())
 	busyFrom, err := busy()
 	if err != nil {
@@ -78,23 +126,33 @@ func (s *scenario) window(ctx context.Context, t *target, mode string, clients, 
 	}
 	oursFrom, from, cpuFrom := cpu(ours), time.Now(), cpu(pids)
 	if interrupted == nil {
-		interrupted = pause(ctx, time.Until(begin.Add(time.Duration(seconds)*time.Second-150*time.Millisecond)))
+		interrupted = pause(ctx, time.Until(begin.Add(time.Duration(l.seconds)*time.Second-150*time.Millisecond)))
 	}
 	to, cpuTo, oursTo := time.Now(), cpu(pids), cpu(ours)
 	busyTo, _ := busy()
-	err = cmd.Wait()
+	if interrupted != nil {
+		cancel()
+	}
+	var failed []error
+	for _, b := range benchers {
+		failed = append(failed, b.wait())
+	}
 	if interrupted != nil {
 		return sample{}, interrupted
 	}
-	if err != nil || bytes.Contains(out.Bytes(), []byte("aborted")) || !bytes.Contains(out.Bytes(), []byte("number of failed transactions: 0")) {
-		return sample{}, fmt.Errorf("pgbench -M %s -c %d against %s failed, or was answered wrongly: %v: %s", mode, clients, t.name, err, out.Bytes())
+	if err := errors.Join(failed...); err != nil {
+		return sample{}, fmt.Errorf("pgbench -M %s -c %d against %s %w", l.mode, l.clients, t.name, err)
 	}
-	took, early, err := read(logs, from.UnixMicro(), to.UnixMicro())
-	if err != nil {
-		return sample{}, err
-	}
-	if !early || len(took) == 0 {
-		return sample{}, errSlow
+	var took []int64
+	for _, b := range benchers {
+		part, early, err := read(b.logs, from.UnixMicro(), to.UnixMicro())
+		if err != nil {
+			return sample{}, err
+		}
+		if !early || len(part) == 0 {
+			return sample{}, errSlow
+		}
+		took = append(took, part...)
 	}
 	slices.Sort(took)
 	n := float64(len(took))

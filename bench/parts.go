@@ -18,7 +18,7 @@ func (c *comparison) large(ctx context.Context) error {
 			var bytes [3]int
 			for q, sql := range queries {
 				pids := t.pids()
-				got, err := fetch(ctx, t.addr, sql, func(work func() error) error {
+				got, err := fetch(ctx, t.doors[0], sql, func(work func() error) error {
 					before := cpu(pids)
 					err := work()
 					spent[q] = cpu(pids) - before
@@ -46,7 +46,7 @@ func (c *comparison) large(ctx context.Context) error {
 	c.printf("\n%d rows in one result, CPU milliseconds a megabyte\n%-12s %10s %10s %10s %16s\n", tableRows, "target", "SELECT", "COPY", "both", "both / pgbouncer")
 	base := median(perMB[pgbouncer][2])
 	for _, t := range c.s.targets {
-		if t.process == nil {
+		if t.processes == nil {
 			continue
 		}
 		v := perMB[t.name]
@@ -61,7 +61,7 @@ func (c *comparison) connect(ctx context.Context) error {
 	samples := make(map[string][]sample)
 	for i := range c.rounds {
 		for _, t := range rotate(c.s.targets, i) {
-			r, err := c.s.pgbench(ctx, t, "simple", 8, c.seconds, true)
+			r, err := c.s.pgbench(ctx, t, load{mode: "simple", clients: 8, seconds: c.seconds, reconnect: true})
 			if err != nil {
 				return err
 			}
@@ -71,7 +71,7 @@ func (c *comparison) connect(ctx context.Context) error {
 	c.printf("\nlogin without a password, one query, logout; 8 clients\n%-12s %10s %10s %16s\n", "target", "a second", "CPU us", "CPU / pgbouncer")
 	for _, t := range c.s.targets {
 		v := samples[t.name]
-		if t.process == nil {
+		if t.processes == nil {
 			c.printf("%-12s %10.0f %10s %16s\n", t.name, median(of(v, tps)), "-", "-")
 			continue
 		}
@@ -83,7 +83,7 @@ func (c *comparison) connect(ctx context.Context) error {
 		c.result.Connect = append(c.result.Connect, connectRow{t.name, round(median(ratios))})
 	}
 	if c.profile != "" && c.s.target(rangefinder) != nil {
-		return c.profiled(ctx, "connect", "simple", 8, true)
+		return c.profiled(ctx, "connect", load{mode: "simple", clients: 8, reconnect: true})
 	}
 	return nil
 }
@@ -93,7 +93,7 @@ func (c *comparison) idle(ctx context.Context) error {
 	kib := make(map[string][]float64)
 	for i := range c.rounds {
 		for _, t := range rotate(c.s.targets, i) {
-			if t.idle == "" {
+			if t.idle == nil {
 				continue
 			}
 			v, err := c.idleOf(ctx, t)
@@ -118,14 +118,14 @@ func (c *comparison) idleOf(ctx context.Context, t *target) (float64, error) {
 		return 0, err
 	}
 	// What is made once, at the first query, is not the clients'.
-	if err := c.s.answers(ctx, t.addr); err != nil {
+	if err := t.answers(ctx); err != nil {
 		return 0, err
 	}
-	before, err := rss(t.process.PID())
+	before, err := rss(t.pids())
 	if err != nil {
 		return 0, err
 	}
-	all, err := gather(ctx, t.idle, idleClients, t.idle == t.addr)
+	all, err := gather(ctx, t.idle, idleClients)
 	if err != nil {
 		return 0, err
 	}
@@ -133,7 +133,7 @@ func (c *comparison) idleOf(ctx context.Context, t *target) (float64, error) {
 	if err := pause(ctx, 5*time.Second); err != nil {
 		return 0, err
 	}
-	after, err := rss(t.process.PID())
+	after, err := rss(t.pids())
 	if err == nil && c.profile != "" && t.name == rangefinder {
 		// The second has runtime.MemStats, with the stacks that the first leaves out.
 		err = errors.Join(c.saveProfile(ctx, "idle-heap.pprof", t, "heap"), c.saveProfile(ctx, "idle-heap.txt", t, "heap?debug=1"))

@@ -18,7 +18,14 @@ import (
 
 // peer makes a target of a program that needs a few files and its arguments. Files are named relative to its folder.
 func (s *scenario) peer(t *target, files map[string]string, argv ...string) (*target, error) {
-	dir, err := s.folder(t.name)
+	var err error
+	t.start, err = s.launcher(t, t.name, t.doors[:], files, argv...)
+	return t, err
+}
+
+// launcher writes a program's files, and returns what starts it and waits until it listens at the doors.
+func (s *scenario) launcher(t *target, folder string, doors []door, files map[string]string, argv ...string) (func(context.Context) ([]*program.Process, error), error) {
+	dir, err := s.folder(folder)
 	if err != nil {
 		return nil, err
 	}
@@ -30,26 +37,27 @@ func (s *scenario) peer(t *target, files map[string]string, argv ...string) (*ta
 	if err := s.give(dir); err != nil {
 		return nil, err
 	}
-	t.start = func(ctx context.Context) (*program.Process, error) {
+	return func(ctx context.Context) ([]*program.Process, error) {
 		p, err := program.Launch(s.farm, dir, s.owner, nil, argv...)
 		if err != nil {
 			return nil, err
 		}
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
-		if err := p.Listening(ctx, t.addr); err != nil {
-			p.Stop(t.signal)
-			return nil, err
+		for _, d := range doors {
+			if err := p.Listening(ctx, d.addr); err != nil {
+				p.Stop(t.signal)
+				return nil, err
+			}
 		}
-		return p, nil
-	}
-	return t, nil
+		return []*program.Process{p}, nil
+	}, nil
 }
 
 var bouncerVersion = regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`)
 
 // pgbouncer pools by transaction. It gets the verifier of the password, not the password, so that it need not derive one from
-// the other at each login; nor does the node. Neither logs connections.
+// the other at each login; nor does the node. Neither logs connections. Each server is a database of its own to it.
 func (s *scenario) pgbouncer(context.Context) (*target, error) {
 	binary, err := installed("pgbouncer")
 	if err != nil {
@@ -66,11 +74,15 @@ func (s *scenario) pgbouncer(context.Context) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{name: pgbouncer, addr: program.Loopback(ports[0]), signal: syscall.SIGTERM}
-	t.idle = t.addr
-	config := fmt.Sprintf(`[databases]
-%s = host=127.0.0.1 port=%d
-[pgbouncer]
+	addr := program.Loopback(ports[0])
+	t := &target{name: pgbouncer, doors: s.doors(addr, addr), signal: syscall.SIGTERM}
+	config := "[databases]\n"
+	for i := range t.doors {
+		t.doors[i].database = fmt.Sprintf("half_%d", i+1)
+		config += fmt.Sprintf("%s = host=127.0.0.1 port=%d dbname=%s\n", t.doors[i].database, s.servers[i].Port(), plainDatabase)
+	}
+	t.idle = t.doors[:]
+	config += fmt.Sprintf(`[pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
@@ -82,7 +94,7 @@ max_client_conn = %d
 log_connections = 0
 log_disconnections = 0
 ignore_startup_parameters = extra_float_digits
-`, benchDatabase, s.whole.Port(), ports[0], poolSize, idleClients+1000)
+`, ports[0], poolSize, idleClients+1000)
 	if t.prepared = major > 1 || minor >= 21; t.prepared {
 		config += "max_prepared_statements = 200\n"
 	}
@@ -97,7 +109,7 @@ func (s *scenario) haproxy(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := program.FreePorts(2)
+	ports, err := program.FreePorts(3)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +117,8 @@ func (s *scenario) haproxy(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{name: haproxy, addr: program.Loopback(ports[0]), idle: program.Loopback(ports[1]), prepared: true, signal: syscall.SIGTERM}
+	t := &target{name: haproxy, doors: s.doors(program.Loopback(ports[0]), program.Loopback(ports[1])), prepared: true, signal: syscall.SIGTERM}
+	t.idle = []door{{addr: program.Loopback(ports[2])}}
 	return s.peer(t, map[string]string{"haproxy.cfg": fmt.Sprintf(`global
   maxconn %d
 defaults
@@ -113,27 +126,33 @@ defaults
   timeout connect 5s
   timeout client 10m
   timeout server 10m
-listen postgres
+listen half_1
+  bind %s
+  server postgres %s
+listen half_2
   bind %s
   server postgres %s
 listen idle
   bind %s
   server idle %s
-`, idleClients+1000, t.addr, s.whole.Addr(), t.idle, sink)}, binary, "-db", "-f", "haproxy.cfg")
+`, idleClients+1000, t.doors[0].addr, s.servers[0].Addr(), t.doors[1].addr, s.servers[1].Addr(), t.idle[0].addr, sink)}, binary, "-db", "-f", "haproxy.cfg")
 }
 
-// pgpool has a process for each client, and pools by session.
+// pgpool has a process for each client, and pools by session. One Pgpool is one copy of the data to its clients, so there is one for
+// each server.
 func (s *scenario) pgpool(context.Context) (*target, error) {
 	binary, err := installed("pgpool")
 	if err != nil {
 		return nil, err
 	}
-	ports, err := program.FreePorts(2)
+	ports, err := program.FreePorts(4)
 	if err != nil {
 		return nil, err
 	}
-	t := &target{name: pgpool, addr: program.Loopback(ports[0]), prepared: true, signal: syscall.SIGINT}
-	return s.peer(t, map[string]string{"pcp.conf": "", "pool_hba.conf": "", "pgpool.conf": fmt.Sprintf(`
+	t := &target{name: pgpool, doors: s.doors(program.Loopback(ports[0]), program.Loopback(ports[1])), prepared: true, signal: syscall.SIGINT}
+	var starts [2]func(context.Context) ([]*program.Process, error)
+	for i := range starts {
+		starts[i], err = s.launcher(t, fmt.Sprintf("pgpool_%d", i+1), t.doors[i:i+1], map[string]string{"pcp.conf": "", "pool_hba.conf": "", "pgpool.conf": fmt.Sprintf(`
 backend_clustering_mode = 'raw'
 listen_addresses = '127.0.0.1'
 port = %d
@@ -152,8 +171,25 @@ pid_file_name = 'pgpool.pid'
 logdir = '.'
 health_check_period = 0
 sr_check_period = 0
-`, ports[0], ports[1], s.whole.Port(), maxClients+8)},
-		binary, "-n", "-f", "pgpool.conf", "-F", "pcp.conf", "-a", "pool_hba.conf")
+`, ports[i], ports[2+i], s.servers[i].Port(), maxClients/2+8)},
+			binary, "-n", "-f", "pgpool.conf", "-F", "pcp.conf", "-a", "pool_hba.conf")
+		if err != nil {
+			return nil, err
+		}
+	}
+	t.start = func(ctx context.Context) ([]*program.Process, error) {
+		first, err := starts[0](ctx)
+		if err != nil {
+			return nil, err
+		}
+		second, err := starts[1](ctx)
+		if err != nil {
+			first[0].Stop(t.signal)
+			return nil, err
+		}
+		return append(first, second...), nil
+	}
+	return t, nil
 }
 
 // greeter logs everybody in who says anything, and then waits for them to leave.

@@ -89,10 +89,10 @@ func busy() (time.Duration, error) {
 	return sum, nil
 }
 
-// rss returns the resident memory of a process and its descendants, in bytes.
-func rss(root int) (int64, error) {
+// rss returns the resident memory of processes, in bytes.
+func rss(pids []int) (int64, error) {
 	var sum int64
-	for _, pid := range tree(root) {
+	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
 			return 0, err

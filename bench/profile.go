@@ -12,14 +12,14 @@ import (
 )
 
 // profiled runs a load once more, unmeasured, while the node profiles itself.
-func (c *comparison) profiled(ctx context.Context, name, mode string, clients int, reconnect bool) error {
-	const seconds = 5
+func (c *comparison) profiled(ctx context.Context, name string, l load) error {
+	l.seconds = 5
 	node := c.s.target(rangefinder)
 	done := make(chan error, 1)
 	go func() {
-		done <- c.saveProfile(ctx, fmt.Sprintf("%s-%d.pprof", name, clients), node, "profile?seconds="+strconv.Itoa(seconds-1))
+		done <- c.saveProfile(ctx, fmt.Sprintf("%s-%d.pprof", name, l.clients), node, "profile?seconds="+strconv.Itoa(l.seconds-1))
 	}()
-	_, err := c.s.pgbench(ctx, node, mode, clients, seconds, reconnect)
+	_, err := c.s.pgbench(ctx, node, l)
 	return errors.Join(err, <-done)
 }
 

@@ -17,32 +17,33 @@ import (
 const (
 	benchUser     = "bench"
 	benchPassword = "bench"
-	benchDatabase = "bench"
+	benchDatabase = "bench" // the node's: a shard has the rows that the keyspace gives it
+	plainDatabase = "plain" // the others', on the same two servers: as many rows, but the first half on one and the rest on the other
 
-	tableRows   = 200_000 // of pgbench_accounts, and of big
+	tableRows   = 200_000 // of pgbench_accounts on both servers together, and of big
 	maxClients  = 64
 	idleClients = 5000
 )
 
-// script is pgbench's -S, and looks at the answer. A row that is missing fails the \gset, a wrong one the division.
-var script = fmt.Sprintf(`\set aid random(1, %d)
+// script is pgbench's -S, and looks at the answer. A row that is missing fails the \gset, a wrong one the division. from and to are
+// given by -D.
+var script = fmt.Sprintf(`\set aid random(:from, :to)
 SELECT abalance FROM pgbench_accounts WHERE aid = :aid \gset
 \if :abalance <> %s
 SELECT 1/0 AS the_answer_was_wrong
 \endif
-`, tableRows, balance(":aid"))
+`, balance(":aid"))
 
 // balance is what a row holds: nobody guesses it who has not read the right one.
 func balance(aid string) string { return aid + " * 7919 % 999983" }
 
-// scenario is a whole table on one PostgreSQL server, the same rows shared out between two others, and the targets.
+// scenario is two PostgreSQL servers with half of the rows each, and the targets.
 //
-// The node has the two shards behind it, everything else the one server: each statement is the same work for PostgreSQL either
-// way, on the same processors, and servers that nobody asks cost nothing.
+// Each target has both servers behind it, and gets half of its work from each: to two servers that take turns each query costs more
+// than to one, as they share less of the processors' caches.
 type scenario struct {
 	farm    *pgtest.Farm
-	whole   *pgtest.Server
-	halves  [2]*pgtest.Server
+	servers [2]*pgtest.Server
 	owner   program.User // who owns the servers, and runs the peers
 	secret  string       // what PostgreSQL stores of the password
 	script  string       // file
@@ -70,24 +71,23 @@ func newScenario(ctx context.Context) (s *scenario, err error) {
 		return nil, err
 	}
 	var wg sync.WaitGroup
-	var errs [3]error
-	wg.Go(func() { s.whole, errs[2] = s.server(ctx, "whole", "true") })
+	var errs [2]error
 	for i, r := range even {
-		rows := hash.Predicate([]string{"aid"}, []rib.Type{rib.TypeInt}, r.From, r.To)
-		wg.Go(func() { s.halves[i], errs[i] = s.server(ctx, r.Shard, rows) })
+		mine := hash.Predicate([]string{"aid"}, []rib.Type{rib.TypeInt}, r.From, r.To)
+		wg.Go(func() { s.servers[i], errs[i] = s.server(ctx, i, r.Shard, mine) })
 	}
 	wg.Wait()
 	if err = errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(filepath.Dir(s.whole.LogFile()))
+	info, err := os.Stat(filepath.Dir(s.servers[0].LogFile()))
 	if err != nil {
 		return nil, err
 	}
 	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != uint32(os.Geteuid()) {
 		s.owner = program.User{UID: owner.Uid, GID: owner.Gid}
 	}
-	conn, err := s.whole.Conn(ctx)
+	conn, err := s.servers[0].Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -99,8 +99,12 @@ func newScenario(ctx context.Context) (s *scenario, err error) {
 	return s, os.WriteFile(s.script, []byte(script), 0o600)
 }
 
-// server starts one server with those rows of pgbench_accounts for which the condition holds, and all of big.
-func (s *scenario) server(ctx context.Context, name, rows string) (*pgtest.Server, error) {
+// half is the first and the last row that is on a server in the database plain.
+func half(i int) (from, to int) { return i*tableRows/2 + 1, (i + 1) * tableRows / 2 }
+
+// server starts one server. The node's database has those rows of pgbench_accounts for which the condition holds, the others' the same
+// number of rows. big, which nobody shards, is on the first server.
+func (s *scenario) server(ctx context.Context, i int, name, mine string) (*pgtest.Server, error) {
 	pg, err := s.farm.Primary(ctx, pgtest.Options{Name: name, Params: map[string]string{"shared_buffers": "256MB", "max_connections": "300", "autovacuum": "off"}})
 	if err != nil {
 		return nil, err
@@ -108,23 +112,31 @@ func (s *scenario) server(ctx context.Context, name, rows string) (*pgtest.Serve
 	if err := pg.CreateUser(ctx, benchUser, benchPassword, ""); err != nil {
 		return nil, err
 	}
-	if err := pg.Exec(ctx, "CREATE DATABASE "+benchDatabase+" OWNER "+benchUser); err != nil {
-		return nil, err
+	from, to := half(i)
+	for database, rows := range map[string]string{benchDatabase: mine, plainDatabase: fmt.Sprintf("aid BETWEEN %d AND %d", from, to)} {
+		if err := pg.Exec(ctx, "CREATE DATABASE "+database+" OWNER "+benchUser); err != nil {
+			return nil, err
+		}
+		tables := fmt.Sprintf(`
+			SET ROLE %s;
+			CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84));
+			INSERT INTO pgbench_accounts SELECT aid, 1, %s, '' FROM generate_series(1, %d) AS aid WHERE %s;`,
+			benchUser, balance("aid::bigint"), tableRows, rows)
+		if i == 0 {
+			tables += fmt.Sprintf(`
+			CREATE TABLE big AS SELECT aid, 1 AS bid, %s AS abalance, ''::char(84) AS filler FROM generate_series(1, %d) AS aid`,
+				balance("aid::bigint"), tableRows)
+		}
+		if err := pg.ExecIn(ctx, database, tables, "VACUUM ANALYZE"); err != nil {
+			return nil, err
+		}
 	}
-	return pg, pg.ExecIn(ctx, benchDatabase, fmt.Sprintf(`
-		SET ROLE %s;
-		CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84));
-		INSERT INTO pgbench_accounts SELECT aid, 1, %s, '' FROM generate_series(1, %d) AS aid WHERE %s;
-		CREATE TABLE big AS SELECT aid, 1 AS bid, %s AS abalance, ''::char(84) AS filler FROM generate_series(1, %d) AS aid`,
-		benchUser, balance("aid::bigint"), tableRows, rows, balance("aid::bigint"), tableRows),
-		"VACUUM ANALYZE")
+	return pg, nil
 }
 
 func (s *scenario) close() {
 	for _, t := range s.targets {
-		if t.process != nil {
-			t.process.Stop(t.signal)
-		}
+		t.stop()
 	}
 	if err := s.farm.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

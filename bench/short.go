@@ -31,7 +31,7 @@ func short(ctx context.Context, o *options) error {
 	if node, err = s.add(ctx, node, err); err != nil {
 		return err
 	}
-	rss, err := rss(node.process.PID())
+	rss, err := rss(node.pids())
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func short(ctx context.Context, o *options) error {
 			var ratios []float64
 			for i := range o.rounds {
 				for _, t := range rotate(s.targets, i) {
-					v, err := s.pgbench(ctx, t, mode, clients, o.seconds, false)
+					v, err := s.pgbench(ctx, t, load{mode: mode, clients: clients, seconds: o.seconds, turn: i})
 					if err != nil {
 						return err
 					}

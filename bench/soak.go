@@ -310,7 +310,7 @@ func (s *soak) streamOne(ctx context.Context, name string, move func(context.Con
 		return err
 	}
 	defer conn.Close(ctx)
-	first, err := rss(s.node.PID())
+	first, err := rss(tree(s.node.PID()))
 	if err != nil {
 		return err
 	}
@@ -322,7 +322,7 @@ func (s *soak) streamOne(ctx context.Context, name string, move func(context.Con
 		for {
 			select {
 			case <-tick.C:
-				if n, err := rss(s.node.PID()); err == nil {
+				if n, err := rss(tree(s.node.PID())); err == nil {
 					most = max(most, n)
 				}
 			case <-stop:

@@ -135,7 +135,7 @@ type outside struct {
 }
 
 func (s *soak) outside(ctx context.Context) (x outside, err error) {
-	if x.rss, err = rss(s.node.PID()); err != nil {
+	if x.rss, err = rss(tree(s.node.PID())); err != nil {
 		return x, err
 	}
 	body, err := text(ctx, s.admin+"/debug/pprof/goroutine?debug=1")

@@ -26,24 +26,38 @@ const (
 // poolSize is each pooler's number of connections to one server: none of them ever waits for one.
 const poolSize = maxClients
 
-// target is what pgbench connects to.
-type target struct {
-	name     string
+// door is where clients connect to.
+type door struct {
 	addr     string
-	idle     string // where idle clients connect to, if they can be had in thousands; "" if not
-	admin    string // the node's HTTP port
-	prepared bool   // it can do named prepared statements of the protocol
-	signal   syscall.Signal
-	start    func(ctx context.Context) (*program.Process, error) // nil: PostgreSQL itself
-	process  *program.Process
+	database string
+	from, to int // rows that can be asked for there; both 0: none
 }
 
-// pids are the target's processes; none if there is nothing beside PostgreSQL.
-func (t *target) pids() []int {
-	if t.process == nil {
-		return nil
+// target is what pgbench connects to.
+type target struct {
+	name      string
+	doors     [2]door // half of the clients come to each: behind each is one server, or, of the node, both are behind either
+	idle      []door  // where idle clients connect to, if they can be had in thousands
+	admin     string  // the node's HTTP port
+	prepared  bool    // it can do named prepared statements of the protocol
+	signal    syscall.Signal
+	start     func(ctx context.Context) ([]*program.Process, error) // nil: PostgreSQL itself
+	processes []*program.Process                                    // none: PostgreSQL itself
+}
+
+// pids are the target's processes and all that descend from them; none if there is nothing beside PostgreSQL.
+func (t *target) pids() (pids []int) {
+	for _, p := range t.processes {
+		pids = append(pids, tree(p.PID())...)
 	}
-	return tree(t.process.PID())
+	return pids
+}
+
+func (t *target) stop() {
+	for _, p := range t.processes {
+		p.Stop(t.signal)
+	}
+	t.processes = nil
 }
 
 // add starts a target and puts it among the others.
@@ -52,7 +66,7 @@ func (s *scenario) add(ctx context.Context, t *target, err error) (*target, erro
 		return nil, err
 	}
 	if t.start != nil {
-		if t.process, err = t.start(ctx); err != nil {
+		if t.processes, err = t.start(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -62,9 +76,8 @@ func (s *scenario) add(ctx context.Context, t *target, err error) (*target, erro
 
 // restart gives a target fresh processes: what an earlier load has left in memory would hide what the next one takes.
 func (t *target) restart(ctx context.Context) (err error) {
-	t.process.Stop(t.signal)
-	t.process = nil
-	t.process, err = t.start(ctx)
+	t.stop()
+	t.processes, err = t.start(ctx)
 	return err
 }
 
@@ -78,7 +91,16 @@ func (s *scenario) target(name string) *target {
 }
 
 func (s *scenario) direct() *target {
-	return &target{name: direct, addr: s.whole.Addr(), prepared: true}
+	return &target{name: direct, doors: s.doors(s.servers[0].Addr(), s.servers[1].Addr()), prepared: true}
+}
+
+// doors are those of a target that has an address for each server.
+func (s *scenario) doors(addrs ...string) (doors [2]door) {
+	for i := range doors {
+		from, to := half(i)
+		doors[i] = door{addrs[i], plainDatabase, from, to}
+	}
+	return doors
 }
 
 // node builds the router and starts it the way an operator would, with a keyspace over both shards.
@@ -88,7 +110,7 @@ func (s *scenario) node(ctx context.Context) (*target, error) {
 		return nil, err
 	}
 	node, err := program.PrepareNode(ctx, program.NodeConfig{
-		Dir: dir, User: benchUser, Password: benchPassword, Database: benchDatabase, Servers: s.halves[:],
+		Dir: dir, User: benchUser, Password: benchPassword, Database: benchDatabase, Servers: s.servers[:],
 		More: fmt.Sprintf(`[log]
 level = "warn"
 [[hba]]
@@ -103,9 +125,10 @@ clients = %d
 	if err != nil {
 		return nil, err
 	}
-	t := &target{name: rangefinder, addr: node.Addr, idle: node.Addr, admin: node.Admin, prepared: true, signal: syscall.SIGTERM}
+	all := door{node.Addr, benchDatabase, 1, tableRows}
+	t := &target{name: rangefinder, doors: [2]door{all, all}, idle: []door{all}, admin: node.Admin, prepared: true, signal: syscall.SIGTERM}
 	made := false
-	t.start = func(ctx context.Context) (*program.Process, error) {
+	t.start = func(ctx context.Context) ([]*program.Process, error) {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		p, err := node.Start(ctx, s.farm)
@@ -116,27 +139,30 @@ clients = %d
 			err = makeKeyspace(ctx, node, "pgbench_accounts", "aid")
 		}
 		if err == nil {
-			err = pgtest.Wait(ctx, 50*time.Millisecond, func() error { return s.answers(ctx, t.addr) }) // it routes by the keyspace
+			err = pgtest.Wait(ctx, 50*time.Millisecond, func() error { return t.answers(ctx) }) // it routes by the keyspace
 		}
 		if err != nil {
 			p.Stop(t.signal)
 			return nil, err
 		}
 		made = true
-		return p, nil
+		return []*program.Process{p}, nil
 	}
 	return t, nil
 }
 
-// answers connects and checks some rows: of two shards, each has some of them.
-func (s *scenario) answers(ctx context.Context, addr string) error {
-	c, err := connect(ctx, addr)
-	if err != nil {
-		return err
-	}
-	defer c.Close(ctx)
-	for aid := 1; aid <= 20; aid++ {
-		if err := checkRow(ctx, c, aid); err != nil {
+// answers connects to both doors and checks some rows: of two shards, each has some of them.
+func (t *target) answers(ctx context.Context) error {
+	for _, d := range t.doors {
+		c, err := connect(ctx, d)
+		if err != nil {
+			return err
+		}
+		for i := 0; i < 20 && err == nil; i++ {
+			err = checkRow(ctx, c, d.from+i)
+		}
+		c.Close(ctx)
+		if err != nil {
 			return err
 		}
 	}
