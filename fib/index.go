@@ -17,7 +17,8 @@ type index struct {
 	wide   []uint32 // the same, used if there are more slots than a byte counts
 	shards []string // by slot
 	slots  []*Slot
-	direct []*Slot // by range, if they are few: a step less
+	direct []*Slot // by range, if they are not too many: a step less
+	few    *few    // if they are so few that one node holds them
 	ties   ties
 }
 
@@ -68,6 +69,9 @@ func (x *index) slotOf(i int) *Slot {
 	return x.slots[x.wide[i]]
 }
 
+// owner is that of a range.
+func (x *index) owner(i int) Owner { return Owner{x.slotOf(i), &x.ranges[i]} }
+
 // withSlots is the index with its shards' slots filled in.
 func (x *index) withSlots(slot func(shard string) *Slot) *index {
 	n := *x
@@ -75,7 +79,7 @@ func (x *index) withSlots(slot func(shard string) *Slot) *index {
 	for i, shard := range x.shards {
 		n.slots[i] = slot(shard)
 	}
-	n.direct = nil
+	n.direct, n.few = nil, nil
 	if len(n.ranges) <= maxDirect {
 		direct := make([]*Slot, len(n.ranges))
 		for i := range direct {
@@ -83,12 +87,15 @@ func (x *index) withSlots(slot func(shard string) *Slot) *index {
 		}
 		n.direct = direct
 	}
+	n.few = n.newFew()
 	return &n
 }
 
 // find is the index of the range that holds key.
-func (x *index) find(key []byte) int {
-	l, from := &x.layer, 0
+func (x *index) find(key []byte) int { return x.search(&x.layer, key, 0) }
+
+// search is find among the starts of a layer, for a key that is like them up to a byte.
+func (x *index) search(l *layer, key []byte, from int) int {
 	for {
 		if p := len(l.prefix); p > 0 {
 			if !l.alike(key[from:]) {
@@ -117,7 +124,7 @@ func (x *index) find(key []byte) int {
 			x.touch(l.base + n)
 			n += countNode((*[nodeWidth]uint64)(l.numbers[n:n+nodeWidth:cap(l.numbers)]), number)
 		}
-		if n > 0 && l.numbers[n-1] == number && (l.tied || len(key)-from < 8) {
+		if (l.tied || len(key)-from < 8) && n > 0 && l.numbers[n-1] == number {
 			next := l.next(n-1, len(key)-from)
 			if next == nil {
 				return x.breakTie(l, n-1, key, from)
@@ -127,6 +134,17 @@ func (x *index) find(key []byte) int {
 		}
 		return l.base + l.before(n)
 	}
+}
+
+// tie is search where the first n numbers of the layer are at or before the key's, and the last of them, if any, is it.
+func (x *index) tie(l *layer, n int, key []byte, from int) int {
+	if n == 0 {
+		return l.base
+	}
+	if next := l.next(n-1, len(key)-from); next != nil {
+		return x.search(next, key, from+8)
+	}
+	return x.breakTie(l, n-1, key, from)
 }
 
 // touch begins to load what slotOf will need for a range near i, while the search waits for the memory that says which.

@@ -37,12 +37,22 @@ func unique(starts [][]byte) [][]byte {
 	return starts
 }
 
-// checkIndex asks the index and the reference for keys at, just below and just above starts, and for others.
+// checkIndex asks the index, a table with it and the reference for keys at, just below and just above starts, and for others.
 func checkIndex(t interface{ Fatalf(string, ...any) }, all []rib.Range, x *index, keys [][]byte) {
-	k := &rib.Keyspace{Ranges: all}
+	k, slots := &rib.Keyspace{Ranges: all}, map[string]*Slot{}
+	table := &Table{dense: []*index{nil, x.withSlots(func(shard string) *Slot {
+		if slots[shard] == nil {
+			slots[shard] = &Slot{shard: shard}
+		}
+		return slots[shard]
+	})}}
 	ask := func(key []byte) {
-		if got, want := x.find(key), k.Owner(key); got != want {
+		want := k.Owner(key)
+		if got := x.find(key); got != want {
 			t.Fatalf("%d ranges, kind %d: key %x is in range %d, not %d", len(all), x.kind, key, want, got)
+		}
+		if got, ok := table.Lookup(1, key); !ok || got.Range != &all[want] || got.Slot != slots[all[want].Shard] {
+			t.Fatalf("%d ranges, kind %d: key %x is in range %d, which begins with %x, and not in that with %x", len(all), x.kind, key, want, all[want].From, got.Range.From)
 		}
 	}
 	for _, key := range keys {
@@ -64,6 +74,9 @@ func checkIndex(t interface{ Fatalf(string, ...any) }, all []rib.Range, x *index
 	}
 	ask(nil)
 	ask([]byte{0})
+	for _, size := range []int{8, 15, 16, 30} {
+		ask(make([]byte, size))
+	}
 	ask(bytes.Repeat([]byte{0xff}, 8))
 	ask(bytes.Repeat([]byte{0xff}, 30))
 }

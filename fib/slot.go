@@ -2,7 +2,6 @@ package fib
 
 import (
 	"maps"
-	"math/bits"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -71,16 +70,18 @@ type Candidates struct {
 }
 
 // NextHop is one way to a backend.
+//
+// It is as long as a line of the processor's cache.
 type NextHop struct {
 	Backend  *rib.Backend
 	Gauge    *rib.Gauge    // of statements in flight from this node; the caller counts
 	Timeline uint32        // PostgreSQL's, as last heard; 0: unknown
-	Via      string        // the node to go through; "" is directly
-	Cost     time.Duration // the distance, and what a replica's lag adds to it
-	Reason   string        // why it stands in the list, in a few words; Explain has more
+	place    uint16        // of its region in the database's preference
 	Healthy  bool          // nothing known speaks against it. If not: it is tried because there is nothing better
 	Held     uint8         // percentage of its turns that it leaves to those as close, because it is back only now; 0: none
-	place    uint16        // of its region in the database's preference
+	Cost     time.Duration // the distance, and what a replica's lag adds to it
+	Via      string        // the node to go through; "" is directly
+	Reason   string        // why it stands in the list, in a few words; Explain has more
 }
 
 // Closer tells whether h is to be tried before o, a backend of another shard, if either will do.
@@ -94,15 +95,14 @@ func (h *NextHop) Closer(o *NextHop) bool {
 // PickRead is the index in Reads of the backend to try first: of two of the near ones, chosen by rnd, the one with less in
 // flight, unless that is held back because it is back only now. After it the caller tries the others in order. -1 if there are none.
 func (c *Candidates) PickRead(rnd uint32) int {
-	n := uint32(c.ReadsNear)
+	n := uint64(c.ReadsNear)
 	if n < 2 {
 		return min(len(c.Reads), 1) - 1
 	}
 	// Two different ones of n: the second is drawn from those left.
-	first := uint32(uint64(rnd&0xffff) * uint64(n) >> 16)
-	second := uint32(uint64(rnd>>16) * uint64(n-1) >> 16)
-	_, before := bits.Sub32(second, first, 0) // without a branch: it would be mispredicted every second time
-	second += 1 - before
+	first := uint64(rnd&0xffff) * n >> 16
+	second := uint64(rnd>>16) * (n - 1) >> 16
+	second = lessIfAfter(second+1, first, second)
 	if c.Reads[second].Gauge.InFlight.Load() < c.Reads[first].Gauge.InFlight.Load() {
 		first, second = second, first
 	}

@@ -50,8 +50,13 @@ func (t *Table) Lookup(ks rib.KeyspaceID, key rib.Key) (Owner, bool) {
 	if x == nil {
 		return Owner{}, false
 	}
-	i := x.find(key)
-	return Owner{x.slotOf(i), &x.ranges[i]}, true
+	if f := x.few; f != nil {
+		if !f.tied && f.from == 0 && len(key) >= 8 {
+			return f.lookup(key), true
+		}
+		return x.lookupLong(key), true
+	}
+	return x.owner(x.find(key)), true
 }
 
 func (t *Table) index(ks rib.KeyspaceID) *index {

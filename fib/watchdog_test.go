@@ -94,7 +94,7 @@ func TestWatchdogOfAWrongTable(t *testing.T) {
 		<-time.After(time.Minute)
 		good := w.handle.Load()
 		x := *good.dense[1]
-		x.slots, x.direct = []*Slot{x.slots[1], x.slots[0]}, nil
+		x.slots, x.direct, x.few = []*Slot{x.slots[1], x.slots[0]}, nil, nil
 		w.handle.Store(&Table{ownership: good.ownership, dense: []*index{nil, &x}, slots: good.slots, byShard: good.byShard})
 		begin := time.Now()
 		why := <-barks
