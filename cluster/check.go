@@ -296,16 +296,19 @@ func (c *checker) columns(r *relation, t *rib.KeyedTable) (all []Obstacle) {
 		want := c.ks.Types[i]
 		col, ok := r.columns[name]
 		problem := ""
-		switch declared, known := keyType(col.base); {
+		declared, err := rib.ParseType(col.base)
+		switch {
 		case !ok:
 			problem = fmt.Sprintf("there is no column %s", rib.QuoteIdent(name))
 		case col.kind == "d":
 			problem = fmt.Sprintf("column %s is of the domain %s, and a key's column must have a plain type", name, col.shown)
-		case !known:
-			problem = fmt.Sprintf("column %s is %s, which cannot be a key: bigint, int, text and uuid can", name, col.shown)
+		case err != nil:
+			problem = fmt.Sprintf("column %s is %s, which cannot be a key: %s can", name, col.shown, rib.TypeNames)
 		case strings.HasPrefix(col.shown, "character varying("):
 			// A text with blanks past the length is stored without them: the row would lie where the longer text belongs.
 			problem = fmt.Sprintf("column %s is %s, which cuts trailing blanks off a key that is too long: make it varchar or text (ALTER COLUMN ... TYPE varchar rewrites nothing)", name, col.shown)
+		case strings.HasPrefix(col.shown, "timestamp("):
+			problem = fmt.Sprintf("column %s is %s, which rounds a key: make it timestamptz", name, col.shown)
 		case declared != want:
 			problem = fmt.Sprintf("column %s is %s, keyspace says %s: use --type %s", name, col.shown, want, declared)
 		case !col.deterministic:
@@ -316,21 +319,6 @@ func (c *checker) columns(r *relation, t *rib.KeyedTable) (all []Obstacle) {
 		}
 	}
 	return all
-}
-
-// keyType returns the key type of a column type as format_type names it.
-func keyType(name string) (rib.Type, bool) {
-	switch name {
-	case "bigint":
-		return rib.TypeBigint, true
-	case "integer":
-		return rib.TypeInt, true
-	case "text", "character varying":
-		return rib.TypeText, true
-	case "uuid":
-		return rib.TypeUUID, true
-	}
-	return 0, false
 }
 
 // rows counts a table's rows by the shard that would own them.

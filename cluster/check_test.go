@@ -97,12 +97,12 @@ func TestCheckKeyspace(t *testing.T) {
 
 	t.Run("good tables", func(t *testing.T) {
 		f.everywhere(t,
-			"CREATE TABLE good (id bigint, name varchar, u uuid, n int)",
+			"CREATE TABLE good (id bigint, name varchar, u uuid, n int, s smallint, b bytea, d date, at timestamptz)",
 			`CREATE SCHEMA "Odd ""one"`, `CREATE TABLE "Odd ""one"."T;--" ("Key ""x" text)`,
 			"CREATE TABLE parted (id bigint) PARTITION BY HASH (id)",
 			"CREATE TABLE parted_0 PARTITION OF parted FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
 		for _, method := range []string{"hash", "range"} {
-			for column, typ := range map[string]string{"id": "bigint", "name": "text", "u": "uuid", "n": "int"} {
+			for column, typ := range map[string]string{"id": "bigint", "name": "text", "u": "uuid", "n": "int", "s": "smallint", "b": "bytea", "d": "date", "at": "timestamptz"} {
 				s := keyedSpec(method, []string{typ}, "good", column)
 				s.Shards, s.Splits = s.Shards[:1], nil
 				obstacles(t, f.check(t, s))
@@ -116,7 +116,8 @@ func TestCheckKeyspace(t *testing.T) {
 	})
 
 	t.Run("every obstacle is listed", func(t *testing.T) {
-		f.everywhere(t, "CREATE TABLE wrong (id int, flag boolean)", "CREATE TABLE cut (name varchar(40))")
+		f.everywhere(t, "CREATE TABLE wrong (id int, flag boolean)", "CREATE TABLE cut (name varchar(40), at timestamptz(3))")
+		obstacles(t, f.check(t, keyedSpec("hash", []string{"timestamptz"}, "cut", "at")), "column at is timestamp(3) with time zone, which rounds a key")
 		obstacles(t, f.check(t, keyedSpec("hash", []string{"text"}, "cut", "name")), "column name is character varying(40), which cuts trailing blanks")
 		f.exec(t, "shard_1", "CREATE TABLE half (id bigint)")
 		s := keyedSpec("range", []string{"bigint"}, "wrong", "id")
@@ -205,6 +206,39 @@ func TestCheckKeyspace(t *testing.T) {
 		f.exec(t, "shard_2", "INSERT INTO hashed SELECT generate_series(0, 2999)")
 		obstacles(t, f.check(t, spec), fmt.Sprintf("%d of its rows would belong to another shard (%d to shard_1, %d to shard_3)",
 			want["shard_1"]+want["shard_3"], want["shard_1"], want["shard_3"]))
+	})
+
+	t.Run("positions of dates, times, bytes and small numbers agree too", func(t *testing.T) {
+		f.everywhere(t, "CREATE TABLE kinds (d date, at timestamptz, b bytea, s smallint)")
+		m, _ := rib.MethodByName("hash")
+		for column, kind := range map[string]struct{ typ, value string }{
+			"d": {"date", "'2000-01-01'::date + %d"}, "at": {"timestamptz", "'2000-01-01 00:00:00+00'::timestamptz + %d * interval '1 second'"},
+			"b": {"bytea", "decode(to_hex(%d + 4096), 'hex')"}, "s": {"smallint", "%d"},
+		} {
+			spec := keyedSpec("hash", []string{kind.typ}, "kinds", column)
+			ks, err := spec.Keyspace()
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.everywhere(t, "TRUNCATE kinds")
+			for n := range 200 {
+				v := rib.Value{Type: ks.Types[0], Int: int64(n)}
+				switch kind.typ {
+				case "timestamptz":
+					v.Int *= 1e6
+				case "bytea":
+					v = rib.Value{Type: rib.TypeBytea, Bytes: []byte{byte((n + 4096) >> 8), byte(n)}}
+				}
+				key, err := m.AppendKey(nil, v)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.exec(t, ks.Ranges[ks.Owner(key)].Shard, fmt.Sprintf("INSERT INTO kinds (%s) VALUES (%s)", column, fmt.Sprintf(kind.value, n)))
+			}
+			obstacles(t, f.check(t, spec))
+			f.exec(t, "shard_1", "INSERT INTO kinds DEFAULT VALUES")
+			obstacles(t, f.check(t, spec), "1 row has NULL in the key")
+		}
 	})
 
 	t.Run("rows hidden by a policy are an obstacle, not overlooked", func(t *testing.T) {

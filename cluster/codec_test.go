@@ -42,7 +42,7 @@ func keyspaces(name *rapid.Generator[string]) *rapid.Generator[rib.Keyspace] {
 			Method: rapid.SampledFrom([]string{"hash", "range"}).Draw(t, "method"),
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "types") {
-			ks.Types = append(ks.Types, rapid.SampledFrom([]rib.Type{rib.TypeBigint, rib.TypeText, rib.TypeUUID}).Draw(t, "type"))
+			ks.Types = append(ks.Types, rapid.SampledFrom([]rib.Type{rib.TypeBigint, rib.TypeText, rib.TypeUUID, rib.TypeSmallint, rib.TypeBytea, rib.TypeDate, rib.TypeTimestamptz}).Draw(t, "type"))
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "tables") {
 			ks.Tables = append(ks.Tables, rib.KeyedTable{Schema: name.Draw(t, "schema"), Name: name.Draw(t, "table"),

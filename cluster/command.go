@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"rangefinder/rib"
 )
@@ -20,6 +21,8 @@ const (
 	kindInit     = "init"     // the cluster's first command: its id and generation
 	kindShard    = "shard"    // which system identifier a shard's servers show
 	kindKeyspace = "keyspace" // a new keyspace with its ranges
+	// kindKeyspace2 is the same, of types that the first version did not know: it would refuse what others accept, and must stop instead.
+	kindKeyspace2 = "keyspace.2"
 )
 
 // command is one entry of the Raft log. Exactly the field that belongs to Kind is set.
@@ -64,10 +67,18 @@ func decodeCommand(data []byte) (*command, error) {
 		return nil, fmt.Errorf("%w: %v", errStalled, err)
 	}
 	switch {
-	case c.Kind == kindInit && c.Init != nil, c.Kind == kindShard && c.Shard != nil, c.Kind == kindKeyspace && c.Created != nil:
+	case c.Kind == kindInit && c.Init != nil, c.Kind == kindShard && c.Shard != nil, (c.Kind == kindKeyspace || c.Kind == kindKeyspace2) && c.Created != nil:
 		return c, nil
 	}
 	return nil, fmt.Errorf("%w: kind %q", errStalled, c.Kind)
+}
+
+// keyspaceKind is the oldest kind of command that says what ks is.
+func keyspaceKind(ks *rib.Keyspace) string {
+	if slices.ContainsFunc(ks.Types, func(t rib.Type) bool { return t > rib.TypeUUID }) {
+		return kindKeyspace2
+	}
+	return kindKeyspace
 }
 
 // encodeKeyspace returns a keyspace alone in the table's encoding, which outlives the names of Go's fields.

@@ -26,7 +26,7 @@ func (l *Ledger) CreateKeyspace(ctx context.Context, spec KeyspaceSpec) (*rib.Ke
 	if spec.RequestID == "" {
 		spec.RequestID = rand.Text()
 	}
-	r, err := l.propose(ctx, &command{Kind: kindKeyspace, Request: spec.RequestID, Created: encoded})
+	r, err := l.propose(ctx, &command{Kind: keyspaceKind(ks), Request: spec.RequestID, Created: encoded})
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func (s *KeyspaceSpec) Keyspace() (*rib.Keyspace, error) {
 	for _, name := range s.Types {
 		t, err := rib.ParseType(name)
 		if err != nil {
-			return nil, reject(ErrInvalid, "type %q cannot be a key's; the types are bigint, int, text and uuid", name)
+			return nil, reject(ErrInvalid, "type %q cannot be a key's; the types are %s", name, rib.TypeNames)
 		}
 		ks.Types = append(ks.Types, t)
 	}

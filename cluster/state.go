@@ -32,7 +32,7 @@ type request struct {
 // result is what a command came to.
 type result struct {
 	epoch    rib.Epoch
-	keyspace *rib.Keyspace // for kindKeyspace: part of an immutable table
+	keyspace *rib.Keyspace // for kindKeyspace and kindKeyspace2: part of an immutable table
 	changed  bool
 	err      error // a *RejectedError: nothing changed
 }
@@ -65,7 +65,7 @@ func (s *state) apply(index uint64, c *command, data []byte) result {
 		if r.changed, err = recordShard(&next, c.Shard); err == nil && !r.changed {
 			return result{epoch: s.own.Epoch}
 		}
-	case kindKeyspace:
+	case kindKeyspace, kindKeyspace2:
 		r.keyspace, err = s.create(&next, c.Created)
 	}
 	if err != nil {

@@ -61,12 +61,31 @@ func (m *machine) create(spec KeyspaceSpec) result {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	return m.do(&command{Kind: kindKeyspace, Request: spec.RequestID, Created: encoded})
+	return m.do(&command{Kind: keyspaceKind(ks), Request: spec.RequestID, Created: encoded})
 }
 
 func hashSpec(name, table string, shards ...string) KeyspaceSpec {
 	return KeyspaceSpec{Name: name, Database: "app", Method: "hash", Types: []string{"bigint"},
 		Tables: []TableSpec{{Schema: "public", Name: table, Columns: []string{"customer_id"}}}, Shards: shards}
+}
+
+// TestNewerKeyspacesStopOlderNodes: a node that does not know a type would refuse the keyspace and go on with another table.
+func TestNewerKeyspacesStopOlderNodes(t *testing.T) {
+	for typ, want := range map[string]string{"bigint": kindKeyspace, "uuid": kindKeyspace, "smallint": kindKeyspace2, "bytea": kindKeyspace2, "date": kindKeyspace2, "timestamptz": kindKeyspace2} {
+		m := newMachine(t, "a", "b")
+		spec := hashSpec("k", "t", "a", "b")
+		spec.Types[0] = typ
+		ks, err := spec.Keyspace()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := keyspaceKind(ks); got != want {
+			t.Errorf("%s: kind %s, want %s", typ, got, want)
+		}
+		if r := m.must(m.create(spec)); r.keyspace.Types[0].String() != typ {
+			t.Errorf("%s became %s", typ, r.keyspace.Types[0])
+		}
+	}
 }
 
 func TestCreateGivesIDsAndEpochs(t *testing.T) {

@@ -22,7 +22,7 @@ type keyspaceCreateCmd struct {
 	adminFlags
 	Name     string   `arg:"" help:"The table, which also names the keyspace."`
 	Key      []string `required:"" placeholder:"COLUMN" help:"The key's columns."`
-	Type     []string `required:"" placeholder:"TYPE" help:"Their types: bigint, int, text or uuid."`
+	Type     []string `required:"" placeholder:"TYPE" help:"Their types: bigint, int, smallint, text, varchar, uuid, bytea, date or timestamptz."`
 	Method   string   `default:"hash" enum:"hash,range" help:"hash (PostgreSQL's own hash, split evenly) or range (the type's order)."`
 	Shards   []string `placeholder:"SHARD" help:"For hash: the shards that share the keys evenly."`
 	Range    []string `placeholder:"BOUNDS=SHARD" sep:"none" help:"For range: ..1000=shard_1, 1000..2000=shard_2 (or 1000-2000=shard_2), 2000..=shard_3. From is part of it, to is not. Repeat until every key has a shard."`

@@ -11,6 +11,12 @@ var (
 	ErrKeyRange = errors.New("key out of range")
 	// ErrKeySyntax: bytes that are not a value of the key's type (PostgreSQL: 22P02 for text, 22P03 for binary).
 	ErrKeySyntax = errors.New("invalid key value")
+	// ErrKeyTime: a date or a time that no calendar has, or that the type cannot hold (PostgreSQL: 22008).
+	ErrKeyTime = errors.New("date or time out of range")
+	// ErrKeyHex: bytes in hexadecimal that are not written so (PostgreSQL: 22023).
+	ErrKeyHex = errors.New("invalid hexadecimal key value")
+	// ErrKeyUnclear: a text that may be a value of the type, but which one depends on settings or is not told here.
+	ErrKeyUnclear = errors.New("unclear key value")
 	// ErrMethod: a sharding method that this version does not know.
 	ErrMethod = errors.New("unknown sharding method")
 	// ErrBound: a range's bound that its keyspace's method and types cannot produce.

@@ -3,6 +3,7 @@ package rib_test
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -27,10 +28,14 @@ var keyTypes = []struct {
 	hash   string
 	random func(*rand.Rand) string
 }{
-	{rib.TypeBigint, "bigint", "hashint8extended", func(r *rand.Rand) string { return fmt.Sprint(randomInt(r, 64)) }},
-	{rib.TypeInt, "int", "hashint4extended", func(r *rand.Rand) string { return fmt.Sprint(randomInt(r, 32)) }},
-	{rib.TypeText, "text", "hashtextextended", randomText},
-	{rib.TypeUUID, "uuid", "uuid_hash_extended", randomUUID},
+	{rib.TypeBigint, "bigint", "hashint8extended(%s, 0)", func(r *rand.Rand) string { return fmt.Sprint(randomInt(r, 64)) }},
+	{rib.TypeInt, "int", "hashint4extended(%s, 0)", func(r *rand.Rand) string { return fmt.Sprint(randomInt(r, 32)) }},
+	{rib.TypeText, "text", "hashtextextended(%s, 0)", randomText},
+	{rib.TypeUUID, "uuid", "uuid_hash_extended(%s, 0)", randomUUID},
+	{rib.TypeSmallint, "smallint", "hashint2extended(%s, 0)", func(r *rand.Rand) string { return fmt.Sprint(randomInt(r, 16)) }},
+	{rib.TypeBytea, "bytea", "hash_record_extended(ROW(%s), 0)", randomBytea},
+	{rib.TypeDate, "date", "hash_record_extended(ROW(%s), 0)", randomDate},
+	{rib.TypeTimestamptz, "timestamptz", "timestamp_hash_extended(%s AT TIME ZONE 'UTC', 0)", randomInstant},
 }
 
 // randomInt has all magnitudes and both signs, and now and then an extreme.
@@ -59,10 +64,66 @@ func randomUUID(r *rand.Rand) string {
 	return s[:8] + "-" + s[8:12] + "-" + s[12:16] + "-" + s[16:20] + "-" + s[20:]
 }
 
+// randomBytea has NULs, and common prefixes that end in some.
+func randomBytea(r *rand.Rand) string {
+	b := make([]byte, r.IntN(40)>>r.UintN(4))
+	for i := range b {
+		b[i] = byte(r.UintN(256)) & (0xff >> r.UintN(9))
+	}
+	return `\x` + hex.EncodeToString(b)
+}
+
+// asText is a value in the text format that PostgreSQL itself would give with DateStyle ISO and TimeZone UTC.
+func asText(typ rib.Type, sent []byte) string {
+	v, err := rib.ParseBinary(typ, sent)
+	if err != nil {
+		panic(err)
+	}
+	m, _ := rib.MethodByName("range")
+	k, err := m.AppendKey(nil, v)
+	if err != nil {
+		panic(err)
+	}
+	return m.FormatKey([]rib.Type{typ}, k)
+}
+
+func randomDate(r *rand.Rand) string {
+	const low, high = -2451545, 2145031949 // PostgreSQL's first date, and the one after its last
+	n := low + r.Int64N(high-low)
+	switch r.IntN(10) {
+	case 0:
+		n = []int64{math.MinInt32, math.MaxInt32, low, high - 1}[r.IntN(4)]
+	case 1, 2, 3, 4, 5:
+		n = r.Int64N(40_000) - 20_000
+	case 6, 7:
+		n = low + r.Int64N(-low)
+	}
+	return asText(rib.TypeDate, binary.BigEndian.AppendUint32(nil, uint32(n)))
+}
+
+func randomInstant(r *rand.Rand) string {
+	const low, high = -211813488000000000, 9223371331200000000
+	n := r.Int64N(high)
+	switch r.IntN(10) {
+	case 0:
+		n = []int64{math.MinInt64, math.MaxInt64, low, high - 1}[r.IntN(4)]
+	case 1, 2, 3, 4, 5:
+		n = r.Int64N(2e15) - 1e15
+	case 6, 7:
+		n = low + r.Int64N(-low)
+	}
+	if r.IntN(2) == 0 && n > low && n < high {
+		n -= n % 1_000_000
+	}
+	return asText(rib.TypeTimestamptz, binary.BigEndian.AppendUint64(nil, uint64(n)))
+}
+
 // connect starts a server for the test and logs in to it.
 func connect(t *testing.T) *pgx.Conn {
 	t.Helper()
 	conn, err := pgtest.NewPrimary(t, pgtest.Options{}).Conn(t.Context())
+	check(t, err)
+	_, err = conn.Exec(t.Context(), "SET TimeZone = 'UTC'")
 	check(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
@@ -116,7 +177,7 @@ func TestPostgresAgrees(t *testing.T) {
 			}
 			types := []rib.Type{typ.key}
 
-			positions := column[int64](t, conn, "SELECT "+typ.hash+"(v::"+typ.sql+", 0) FROM unnest($1::text[]) WITH ORDINALITY AS u (v, i) ORDER BY i", values)
+			positions := column[int64](t, conn, "SELECT "+fmt.Sprintf(typ.hash, "v::"+typ.sql)+" FROM unnest($1::text[]) WITH ORDINALITY AS u (v, i) ORDER BY i", values)
 			hash := method(t, "hash")
 			for i, v := range values {
 				if k := keyOf(t, hash, types, v); binary.BigEndian.Uint64(k) != uint64(positions[i]) {
@@ -270,35 +331,69 @@ func TestPostgresInput(t *testing.T) {
 			RETURN SQLSTATE;
 		END $$`)
 	check(t, err)
-	r, ordered := rand.New(rand.NewPCG(5, 6)), method(t, "range")
+	r := rand.New(rand.NewPCG(5, 6))
 	for _, typ := range keyTypes {
 		if typ.key == rib.TypeText {
 			continue // all text is text
 		}
-		t.Run(typ.sql, func(t *testing.T) {
-			values := slices.Clone(oddInputs)
-			for range 3000 {
-				values = append(values, mutate(r, typ.random(r)))
-			}
-			want := column[string](t, conn, "SELECT pg_temp.read($1, v) FROM unnest($2::text[]) WITH ORDINALITY AS u (v, i) ORDER BY i", typ.sql, values)
-			for i, s := range values {
-				v, err := rib.ParseText(typ.key, []byte(s))
-				var got string
-				switch {
-				case err == nil:
-					k, err := ordered.AppendKey(nil, v)
-					check(t, err)
-					got = "ok " + ordered.FormatKey([]rib.Type{typ.key}, k)
-				case errors.Is(err, rib.ErrKeySyntax):
-					got = "22P02"
-				case errors.Is(err, rib.ErrKeyRange):
-					got = "22003"
-				}
-				if got != want[i] {
-					t.Errorf("%s %q: we read %s, the server %s", typ.sql, s, got, want[i])
-				}
-			}
-		})
+		settings := []string{"ISO, MDY/UTC"}
+		if typ.key == rib.TypeDate || typ.key == rib.TypeTimestamptz {
+			settings = []string{"ISO, MDY/UTC", "German, DMY/Europe/Berlin", "SQL, YMD/America/New_York", "Postgres, MDY/Asia/Kolkata"}
+		}
+		for _, setting := range settings {
+			style, zone, _ := strings.Cut(setting, "/")
+			_, err := conn.Exec(t.Context(), "SELECT set_config('DateStyle', $1, false), set_config('TimeZone', $2, false)", style, zone)
+			check(t, err)
+			t.Run(typ.sql+" "+setting, func(t *testing.T) { testInput(t, conn, r, typ.key, typ.sql, typ.random) })
+		}
+	}
+}
+
+func testInput(t *testing.T, conn *pgx.Conn, r *rand.Rand, typ rib.Type, name string, random func(*rand.Rand) string) {
+	values := slices.Concat(oddInputs, oddTimes, oddBytes)
+	for range 3000 {
+		values = append(values, mutate(r, random(r)))
+	}
+	want := column[string](t, conn, "SELECT pg_temp.read($1, v) FROM unnest($2::text[]) WITH ORDINALITY AS u (v, i) ORDER BY i", name, values)
+	ordered, read, unclear := method(t, "range"), 0, 0
+	var theirs, ours []string
+	for i, s := range values {
+		v, err := rib.ParseText(typ, []byte(s))
+		got := "?"
+		switch {
+		case err == nil:
+			k, err := ordered.AppendKey(nil, v)
+			check(t, err)
+			got = "ok"
+			theirs, ours = append(theirs, s), append(ours, ordered.FormatKey([]rib.Type{typ}, k))
+			read++
+		case errors.Is(err, rib.ErrKeyUnclear):
+			unclear++
+			continue // whatever the server says
+		case errors.Is(err, rib.ErrKeySyntax):
+			got = "22P02"
+		case errors.Is(err, rib.ErrKeyRange):
+			got = "22003"
+		case errors.Is(err, rib.ErrKeyTime):
+			got = "22008"
+		case errors.Is(err, rib.ErrKeyHex):
+			got = "22023"
+		}
+		if status, _, _ := strings.Cut(want[i], " "); got != status {
+			t.Errorf("%s %q: we read %s (%v), the server %s", name, s, got, err, want[i])
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	if read < 500 {
+		t.Errorf("only %d of %d values were read, %d were unclear", read, len(values), unclear)
+	}
+	equal := column[bool](t, conn, "SELECT a::"+name+" = b::"+name+" FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u (a, b, i) ORDER BY i", theirs, ours)
+	for i := range equal {
+		if !equal[i] {
+			t.Errorf("%s %q: we read %s, the server another value", name, theirs[i], ours[i])
+		}
 	}
 }
 
@@ -314,12 +409,30 @@ var oddInputs = []string{
 	"g0eebc999c0b4ef8bb6d6bb9bd380a11",
 }
 
+var oddTimes = []string{
+	"2024-01-01", "2024-02-29", "2023-02-29", "1900-02-29", "2000-02-29", "2024-13-01", "2024-00-01", "2024-01-32", "2024-04-31", "2024-01-00", "0000-01-01",
+	"0001-01-01", "0001-01-01 BC", "0044-03-15 BC", "0044-03-15 bc", "0005-02-29 BC", "0004-02-29 BC", "4714-11-24 BC", "4714-11-23 BC", "5874897-12-31", "5874898-01-01", "9999999-01-01", "12345-06-07", "012345-06-07",
+	"infinity", "-infinity", "Infinity", "INFINITY", "+infinity", "inf", "epoch", "now", "today", "tomorrow", "allballs",
+	"01/02/2024", "1.2.2024", "20240102", "2024.01.02", "2024-Jan-02", "Jan 2 2024", "2024-1-2", "24-01-02", "J2460312", "2024-001", " 2024-01-02 ",
+	"2024-01-02 +01", "2024-01-02 +01:00", "2024-01-02Z", "2024-01-02 Z", "2024-01-02+14", "2024-01-02 10:00:00", "2024-01-02 10:00:00+02", "2024-01-02T10:00:00Z", "2024-01-02t10:00:00z",
+	"2024-01-02 10:00+02", "2024-01-02 10:00:00.5-05:30", "2024-01-02 10:00:00.123456+0530", "2024-01-02 10:00:00.1234567+00", "2024-01-02 10:00:00.+00", "2024-01-02 10:00:00+15:59:59",
+	"2024-01-02 10:00:00+16", "2024-01-02 24:00:00+00", "2024-01-02 23:59:60+00", "2024-01-02 25:00:00+00", "2024-01-02 10:60:00+00", "2024-01-02 10:00:00 +02", "2024-01-02 10:00:00 UTC",
+	"2024-01-02 10:00:00 Europe/Berlin", "2024-01-02 10:00:00+02 BC", "0001-01-01 00:00:00+00 BC", "2024-01-02 10:00:00-00:00:01", "2024-01-02 10:00:00+5", "2024-01-02 10:00:00+053",
+	"4714-11-24 00:00:00+00 BC", "4714-11-23 23:59:59.999999+00 BC", "4714-11-24 00:00:00+01 BC", "4714-11-23 23:00:00-02 BC", "294276-12-31 23:59:59.999999+00", "294277-01-01 00:00:00+00", "294277-01-01 01:00:00+02",
+	"294277-01-01 00:00:00-01", "5874897-12-31 00:00:00+00", "2024-02-30 00:00:00+00", "2024-03-31 02:30:00+01:00",
+}
+
+var oddBytes = []string{
+	`\x`, `\x00`, `\x0`, `\x0g`, `\xDEADbeef`, `\x de ad`, `\xd e`, `\X00`, `\`, `\\`, `\000`, `\377`, `\400`, `\37`, `\8`, `a\\b`, `a\b`, `abc`, "a\nb", "é", `\xé`, ` \x00`, `\x00 `, "\\x\t00\n", "\\x\v00",
+}
+
 // mutate changes a valid value a little, or not at all.
 func mutate(r *rand.Rand, s string) string {
+	const alphabet = " \t+-0123456789abcDEF{}._x\\:TZBC"
 	b := []byte(s)
 	for range r.IntN(4) {
 		i := r.IntN(len(b) + 1)
-		switch c := " \t+-0123456789abcDEF{}._x"[r.IntN(24)]; r.IntN(3) {
+		switch c := alphabet[r.IntN(len(alphabet))]; r.IntN(3) {
 		case 0:
 			b = slices.Insert(b, i, c)
 		case 1:

@@ -3,6 +3,7 @@ package rib
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -60,14 +61,14 @@ type hashMethod struct{}
 func (*hashMethod) Name() string { return "hash" }
 
 func (*hashMethod) AppendKey(dst Key, v Value) (Key, error) {
+	if err := v.Type.Fits(v.Int); err != nil {
+		return dst, err
+	}
 	var position uint64
 	switch v.Type {
-	case TypeBigint:
+	case TypeBigint, TypeTimestamptz:
 		position = HashBigint(v.Int)
-	case TypeInt:
-		if v.Int != int64(int32(v.Int)) {
-			return dst, fmt.Errorf("%w: %d does not fit type int", ErrKeyRange, v.Int)
-		}
+	case TypeInt, TypeSmallint, TypeDate:
 		position = HashInt(int32(v.Int))
 	case TypeText:
 		position = HashBytes(v.Bytes)
@@ -77,6 +78,11 @@ func (*hashMethod) AppendKey(dst Key, v Value) (Key, error) {
 			return dst, err
 		}
 		position = HashBytes(u[:])
+	case TypeBytea:
+		var err error
+		if position, err = v.hashBytea(dst); err != nil {
+			return dst, err
+		}
 	default:
 		return dst, fmt.Errorf("%w %s", ErrKeyType, v.Type)
 	}
@@ -89,7 +95,7 @@ const signBit = 1 << 63
 func (*hashMethod) Predicate(columns []string, types []Type, from, to Key) string {
 	hashed := make([]string, len(columns))
 	for i, c := range columns {
-		hashed[i] = "(" + hashFunction(types[i]) + "(" + c + ", 0) # '-9223372036854775808'::bigint)"
+		hashed[i] = "(" + hashCall(types[i], c) + " # '-9223372036854775808'::bigint)"
 	}
 	literals := func(k Key) (l []string) {
 		for len(k) > 0 {
@@ -99,19 +105,28 @@ func (*hashMethod) Predicate(columns []string, types []Type, from, to Key) strin
 		}
 		return l
 	}
-	return predicate(columns, hashed, literals(from), literals(to))
+	return predicate(columns, hashed, literals(from), literals(to), slices.ContainsFunc(types, hashedAsRow))
 }
 
-func hashFunction(t Type) string {
+// hashedAsRow tells whether the type's hash is asked for by way of a row, which has one also if the value is NULL.
+func hashedAsRow(t Type) bool { return t == TypeBytea || t == TypeDate || t == TypeTimestamptz }
+
+// hashCall is the SQL call that computes a column's position. PostgreSQL 15 has no function for the last types that SQL could call with
+// them; of a row it calls those of the columns, and one column's hash is the row's.
+func hashCall(t Type, column string) string {
 	switch t {
+	case TypeBigint:
+		return "hashint8extended(" + column + ", 0)"
 	case TypeInt:
-		return "hashint4extended"
+		return "hashint4extended(" + column + ", 0)"
+	case TypeSmallint:
+		return "hashint2extended(" + column + ", 0)"
 	case TypeText:
-		return "hashtextextended"
+		return "hashtextextended(" + column + ", 0)"
 	case TypeUUID:
-		return "uuid_hash_extended"
+		return "uuid_hash_extended(" + column + ", 0)"
 	}
-	return "hashint8extended"
+	return "hash_record_extended(ROW(" + column + "), 0)"
 }
 
 func (m *hashMethod) ParseBound(types []Type, s string) (Key, error) {
@@ -153,8 +168,9 @@ func (*hashMethod) CheckBound(types []Type, k Key) error {
 	return nil
 }
 
-// predicate compares the tuple of expressions with two tuples of literals, each of which may be shorter or absent.
-func predicate(columns, exprs, from, to []string) string {
+// predicate compares the tuple of expressions with two tuples of literals, each of which may be shorter or absent. nulls: an expression
+// may have a value although its column has none.
+func predicate(columns, exprs, from, to []string, nulls bool) string {
 	var terms []string
 	compare := func(op string, literals []string) {
 		switch n := len(literals); {
@@ -169,7 +185,7 @@ func predicate(columns, exprs, from, to []string) string {
 	compare(">=", from)
 	compare("<", to)
 	// One column's comparison is never true for NULL. A comparison of rows may be decided before it meets the NULL.
-	if len(columns) > 1 || len(terms) == 0 {
+	if nulls || len(columns) > 1 || len(terms) == 0 {
 		for _, c := range columns {
 			terms = append(terms, c+" IS NOT NULL")
 		}

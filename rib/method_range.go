@@ -9,20 +9,20 @@ import (
 	"strings"
 )
 
-// rangeMethod keeps the order of the type: integers by value, text in C order, uuid by bytes.
+// rangeMethod keeps the order of the type: integers, dates and times by value, text in C order, uuid and bytea by bytes.
 //
 // Integers take eight bytes whichever their type, so that widening an int column to bigint changes no bound. A text ends
-// with a NUL, which it cannot hold itself, so "a" sorts before "ab" also when another column follows.
+// with a NUL, which it cannot hold itself, so "a" sorts before "ab" also when another column follows; a bytea, which can, is stuffed.
 type rangeMethod struct{}
 
 func (*rangeMethod) Name() string { return "range" }
 
 func (*rangeMethod) AppendKey(dst Key, v Value) (Key, error) {
+	if err := v.Type.Fits(v.Int); err != nil {
+		return dst, err
+	}
 	switch v.Type {
-	case TypeBigint, TypeInt:
-		if v.Type == TypeInt && v.Int != int64(int32(v.Int)) {
-			return dst, fmt.Errorf("%w: %d does not fit type int", ErrKeyRange, v.Int)
-		}
+	case TypeBigint, TypeInt, TypeSmallint, TypeDate, TypeTimestamptz:
 		return binary.BigEndian.AppendUint64(dst, uint64(v.Int)^signBit), nil
 	case TypeText:
 		if bytes.IndexByte(v.Bytes, 0) >= 0 {
@@ -35,6 +35,8 @@ func (*rangeMethod) AppendKey(dst Key, v Value) (Key, error) {
 			return dst, err
 		}
 		return append(dst, u[:]...), nil
+	case TypeBytea:
+		return v.appendStuffed(dst)
 	}
 	return dst, fmt.Errorf("%w %s", ErrKeyType, v.Type)
 }
@@ -47,9 +49,16 @@ func (*rangeMethod) decode(types []Type, k Key) (values []Value, err error) {
 		}
 		v, size := Value{Type: types[len(values)]}, 0
 		switch v.Type {
-		case TypeBigint, TypeInt:
+		case TypeBigint, TypeInt, TypeSmallint, TypeDate, TypeTimestamptz:
 			if size = 8; len(rest) >= size {
 				v.Int = int64(binary.BigEndian.Uint64(rest) ^ signBit)
+			}
+			if err := v.Type.Fits(v.Int); err != nil {
+				return nil, fmt.Errorf("%w %x: %w", ErrBound, []byte(k), err)
+			}
+		case TypeBytea:
+			if v.Bytes, size = stuffed(rest); size == 0 {
+				return nil, fmt.Errorf("%w %x: a bytea without its end", ErrBound, []byte(k))
 			}
 		case TypeText:
 			end := bytes.IndexByte(rest, 0)
@@ -96,13 +105,15 @@ func (m *rangeMethod) Predicate(columns []string, types []Type, from, to Key) st
 				l = append(l, QuoteLiteral(string(v.Bytes))+"::text")
 			case TypeUUID:
 				l = append(l, "'"+formatUUID(v.Bytes)+"'::uuid")
+			case TypeBytea, TypeDate, TypeTimestamptz:
+				l = append(l, QuoteLiteral(v.format())+"::"+v.Type.String())
 			default:
 				l = append(l, "'"+strconv.FormatInt(v.Int, 10)+"'::bigint")
 			}
 		}
 		return l
 	}
-	return predicate(columns, exprs, literals(from), literals(to))
+	return predicate(columns, exprs, literals(from), literals(to), false)
 }
 
 func (m *rangeMethod) ParseBound(types []Type, s string) (Key, error) {
@@ -173,18 +184,28 @@ func (m *rangeMethod) FormatKey(types []Type, k Key) string {
 	}
 	parts := make([]string, len(values))
 	for i, v := range values {
-		switch v.Type {
-		case TypeText:
-			if parts[i] = string(v.Bytes); !plain(parts[i]) {
-				parts[i] = "'" + strings.ReplaceAll(parts[i], "'", "''") + "'"
-			}
-		case TypeUUID:
-			parts[i] = formatUUID(v.Bytes)
-		default:
-			parts[i] = strconv.FormatInt(v.Int, 10)
+		if parts[i] = v.format(); v.Type == TypeText && !plain(parts[i]) {
+			parts[i] = "'" + strings.ReplaceAll(parts[i], "'", "''") + "'"
 		}
 	}
 	return strings.Join(parts, ",")
+}
+
+// format writes a value for people, as ParseText reads it.
+func (v Value) format() string {
+	switch v.Type {
+	case TypeText:
+		return string(v.Bytes)
+	case TypeUUID:
+		return formatUUID(v.Bytes)
+	case TypeBytea:
+		return formatBytea(v.Bytes)
+	case TypeDate:
+		return formatDate(v.Int)
+	case TypeTimestamptz:
+		return formatInstant(v.Int)
+	}
+	return strconv.FormatInt(v.Int, 10)
 }
 
 // plain tells whether a text can stand in a bound without quotes and be read by anyone.

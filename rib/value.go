@@ -10,13 +10,20 @@ import (
 // Type is the type of one column of a key. The zero Type is none.
 type Type uint8
 
-// The key types. Smallint columns and further types are later work; varchar counts as text.
+// The key types; varchar counts as text. The numbers are in the ledger's encoding.
 const (
 	TypeBigint Type = iota + 1
 	TypeInt
 	TypeText
 	TypeUUID
+	TypeSmallint
+	TypeBytea
+	TypeDate
+	TypeTimestamptz
 )
+
+// TypeNames lists the types as users write them, for messages.
+const TypeNames = "bigint, int, smallint, text, varchar, uuid, bytea, date and timestamptz"
 
 // ParseType is the Type that PostgreSQL calls name (format_type's spelling and the usual short ones); else ErrKeyType.
 func ParseType(name string) (Type, error) {
@@ -25,12 +32,20 @@ func ParseType(name string) (Type, error) {
 		return TypeBigint, nil
 	case "int", "integer", "int4":
 		return TypeInt, nil
+	case "smallint", "int2":
+		return TypeSmallint, nil
 	case "text", "varchar", "character varying":
 		return TypeText, nil
 	case "uuid":
 		return TypeUUID, nil
+	case "bytea":
+		return TypeBytea, nil
+	case "date":
+		return TypeDate, nil
+	case "timestamptz", "timestamp with time zone":
+		return TypeTimestamptz, nil
 	}
-	return 0, fmt.Errorf("%w %q: a key is bigint, int, text or uuid", ErrKeyType, name)
+	return 0, fmt.Errorf("%w %q: the types are %s", ErrKeyType, name, TypeNames)
 }
 
 // String is the type's name as ParseType takes it and as users write it.
@@ -44,8 +59,29 @@ func (t Type) String() string {
 		return "text"
 	case TypeUUID:
 		return "uuid"
+	case TypeSmallint:
+		return "smallint"
+	case TypeBytea:
+		return "bytea"
+	case TypeDate:
+		return "date"
+	case TypeTimestamptz:
+		return "timestamptz"
 	}
 	return fmt.Sprintf("type(%d)", uint8(t))
+}
+
+// Fits tells whether a type of integers, dates or times can hold n, as Value.Int has it: ErrKeyRange or ErrKeyTime.
+func (t Type) Fits(n int64) error {
+	switch {
+	case t == TypeSmallint && n != int64(int16(n)), t == TypeInt && n != int64(int32(n)):
+		return fmt.Errorf("%w: %d does not fit type %s", ErrKeyRange, n, t)
+	case t == TypeDate && !validDate(n):
+		return fmt.Errorf("%w: day %d is beyond type date", ErrKeyTime, n)
+	case t == TypeTimestamptz && !validInstant(n):
+		return fmt.Errorf("%w: microsecond %d is beyond type timestamptz", ErrKeyTime, n)
+	}
+	return nil
 }
 
 // MarshalText makes a Type its name in JSON.
@@ -60,9 +96,13 @@ func (t *Type) UnmarshalText(b []byte) (err error) {
 // Value is one column's value of a key. It never allocates, Bytes stays the caller's, and it is no larger than what can be
 // passed in registers, since it is made for every statement.
 type Value struct {
-	Type  Type
-	Int   int64  // TypeBigint, TypeInt
-	Bytes []byte // TypeText: UTF-8 without NUL. TypeUUID: 16 bytes; or the text form, as ParseText leaves it (see UUID)
+	Type Type
+	// Int is an integer type's number, the days of a date since 2000-01-01, or the microseconds of a timestamptz since that day began
+	// in UTC; the extremes of int32 and int64 are the infinities of these two. Of a TypeBytea it is 1 if Bytes are its text form.
+	Int int64
+	// Bytes of a TypeText are UTF-8 without NUL. Of a TypeUUID they are the 16 bytes, or the text form as ParseText leaves it (see
+	// UUID). Of a TypeBytea see Int.
+	Bytes []byte
 }
 
 // UUID is the 16 bytes of a TypeUUID, in whichever form the value holds them. ErrKeySyntax: it holds none.
@@ -74,13 +114,16 @@ func (v Value) UUID() ([16]byte, error) {
 }
 
 // ParseText reads a value as PostgreSQL's input function of that type does, so that what PostgreSQL takes for the same
-// value has the same key. Errors: ErrKeyType, ErrKeyRange, ErrKeySyntax.
+// value has the same key. Dates and times are read only where their meaning depends on no setting; else ErrKeyUnclear. Further errors:
+// ErrKeyType, ErrKeyRange, ErrKeyTime, ErrKeyHex, ErrKeySyntax.
 func ParseText(t Type, s []byte) (Value, error) {
 	switch t {
 	case TypeBigint:
 		return parseInt(t, s, math.MinInt64)
 	case TypeInt:
 		return parseInt(t, s, math.MinInt32)
+	case TypeSmallint:
+		return parseInt(t, s, math.MinInt16)
 	case TypeText:
 		return textValue(s)
 	case TypeUUID:
@@ -88,39 +131,67 @@ func ParseText(t Type, s []byte) (Value, error) {
 			return Value{}, err
 		}
 		return Value{Type: t, Bytes: s}, nil
+	case TypeBytea:
+		if err := checkBytea(s); err != nil {
+			return Value{}, err
+		}
+		return Value{Type: t, Int: 1, Bytes: s}, nil
+	case TypeDate:
+		return parseDate(s)
+	case TypeTimestamptz:
+		return parseInstant(s)
 	}
 	return Value{}, fmt.Errorf("%w %s", ErrKeyType, t)
 }
 
 // ParseBinary reads a value in PostgreSQL's binary format: 2, 4 or 8 bytes big-endian for the integer types (a driver may
-// send a narrower or a wider one than the column's), the bytes of a text, 16 bytes of a uuid.
+// send a narrower or a wider one than the column's), the bytes of a text or a bytea, 16 bytes of a uuid, 4 of a date, 8 of a
+// timestamptz.
 func ParseBinary(t Type, b []byte) (Value, error) {
 	switch t {
-	case TypeBigint, TypeInt:
-		v := Value{Type: t}
+	case TypeBigint, TypeInt, TypeSmallint:
 		switch len(b) {
 		case 2:
-			v.Int = int64(int16(binary.BigEndian.Uint16(b)))
+			return numberValue(t, int64(int16(binary.BigEndian.Uint16(b))))
 		case 4:
-			v.Int = int64(int32(binary.BigEndian.Uint32(b)))
+			return numberValue(t, int64(int32(binary.BigEndian.Uint32(b))))
 		case 8:
-			v.Int = int64(binary.BigEndian.Uint64(b))
-		default:
-			return Value{}, fmt.Errorf("%w: %d bytes for type %s in binary format; 2, 4 or 8 are valid", ErrKeySyntax, len(b), t)
+			return numberValue(t, int64(binary.BigEndian.Uint64(b)))
 		}
-		if t == TypeInt && v.Int != int64(int32(v.Int)) {
-			return Value{}, fmt.Errorf("%w: %d does not fit type int", ErrKeyRange, v.Int)
-		}
-		return v, nil
+		return Value{}, fmt.Errorf("%w: %d bytes for type %s in binary format; 2, 4 or 8 are valid", ErrKeySyntax, len(b), t)
 	case TypeText:
 		return textValue(b)
 	case TypeUUID:
-		if len(b) != 16 {
-			return Value{}, fmt.Errorf("%w: %d bytes for type uuid in binary format; 16 are valid", ErrKeySyntax, len(b))
-		}
+		return Value{Type: t, Bytes: b}, exactly(t, b, 16)
+	case TypeBytea:
 		return Value{Type: t, Bytes: b}, nil
+	case TypeDate:
+		if err := exactly(t, b, 4); err != nil {
+			return Value{}, err
+		}
+		return numberValue(t, int64(int32(binary.BigEndian.Uint32(b))))
+	case TypeTimestamptz:
+		if err := exactly(t, b, 8); err != nil {
+			return Value{}, err
+		}
+		return numberValue(t, int64(binary.BigEndian.Uint64(b)))
 	}
 	return Value{}, fmt.Errorf("%w %s", ErrKeyType, t)
+}
+
+func exactly(t Type, b []byte, size int) error {
+	if len(b) != size {
+		return fmt.Errorf("%w: %d bytes for type %s in binary format; %d are valid", ErrKeySyntax, len(b), t, size)
+	}
+	return nil
+}
+
+// numberValue is n if the type can hold it.
+func numberValue(t Type, n int64) (Value, error) {
+	if err := t.Fits(n); err != nil {
+		return Value{}, err
+	}
+	return Value{Type: t, Int: n}, nil
 }
 
 // textValue refuses what PostgreSQL refuses in a UTF-8 database. The key's end marker is the NUL that a text cannot hold.
@@ -142,13 +213,7 @@ func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
 // parseInt is PostgreSQL 15's pg_strtoint32 and int8in: white space around, one sign, decimal digits. low is the type's
 // lowest number.
 func parseInt(t Type, s []byte, low int64) (Value, error) {
-	b := s
-	for len(b) > 0 && isSpace(b[0]) {
-		b = b[1:]
-	}
-	for len(b) > 0 && isSpace(b[len(b)-1]) {
-		b = b[:len(b)-1]
-	}
+	b := trimSpace(s)
 	negative := false
 	if len(b) > 0 && (b[0] == '-' || b[0] == '+') {
 		negative = b[0] == '-'

@@ -17,13 +17,16 @@ type Args interface {
 
 // The types of parameters whose values mean the same to us as to the server.
 const (
-	oidInt8    = 20
-	oidInt2    = 21
-	oidInt4    = 23
-	oidText    = 25
-	oidUnknown = 705
-	oidVarchar = 1043
-	oidUUID    = 2950
+	oidBytea       = 17
+	oidInt8        = 20
+	oidInt2        = 21
+	oidInt4        = 23
+	oidText        = 25
+	oidUnknown     = 705
+	oidVarchar     = 1043
+	oidDate        = 1082
+	oidTimestamptz = 1184
+	oidUUID        = 2950
 )
 
 // AppendKey appends the key of p.Keys[i] to dst. args may be nil for a key that is a constant, and are the Constants that
@@ -90,9 +93,6 @@ func (p *Plan) appendPart(dst rib.Key, k *KeyRef, args Args, clientUTF8 bool) (r
 	if err == nil && familyOf(k.Type) == texts && !clientUTF8 && !ascii(val) {
 		return dst, encodingError(k.Text)
 	}
-	if err == nil && k.Type == rib.TypeInt && v.Int != int64(int32(v.Int)) {
-		err = fmt.Errorf("%w: %d does not fit type int", rib.ErrKeyRange, v.Int)
-	}
 	start := len(dst)
 	if err == nil {
 		v.Type = k.Type
@@ -114,10 +114,18 @@ func (k *KeyRef) reads(oid uint32) (rib.Type, bool) {
 		return k.Type, true
 	case oidInt8:
 		return rib.TypeBigint, familyOf(k.Type) == integers
-	case oidInt4, oidInt2:
+	case oidInt4:
 		return rib.TypeInt, familyOf(k.Type) == integers
+	case oidInt2:
+		return rib.TypeSmallint, familyOf(k.Type) == integers
 	case oidUUID:
 		return rib.TypeUUID, k.Type == rib.TypeUUID
+	case oidBytea:
+		return rib.TypeBytea, k.Type == rib.TypeBytea
+	case oidDate: // compared with a timestamptz it would begin when the day does in the session's time zone
+		return rib.TypeDate, k.Type == rib.TypeDate
+	case oidTimestamptz:
+		return rib.TypeTimestamptz, k.Type == rib.TypeTimestamptz
 	case oidText, oidVarchar:
 		// With a cast the server reads the text by the type's input function, as we do.
 		return orType(k.cast, k.Type), k.Type == rib.TypeText || k.cast != 0
@@ -144,17 +152,15 @@ func ascii(b []byte) bool {
 // value maps what rib says of a parameter's value.
 func (k *KeyRef) value(err error, format int16) error {
 	switch {
-	case errors.Is(err, rib.ErrKeyRange):
-		return k.failed(pg.CodeNumericValueOutOfRange, "%v", err)
 	case errors.Is(err, rib.ErrKeySyntax) && format == 1:
 		return k.failed(pg.CodeInvalidBinaryRepresentation, "%v", err)
-	case errors.Is(err, rib.ErrKeySyntax):
-		return k.failed(pg.CodeInvalidTextRepresentation, "%v", err)
+	case errors.Is(err, rib.ErrKeyUnclear):
+		return k.failed(codeOf(err), "%v", err).WithHint(unclearHint)
 	}
-	return k.failed(pg.CodeFeatureNotSupported, "%v", err)
+	return k.failed(codeOf(err), "%v", err)
 }
 
-func (k *KeyRef) failed(code, format string, args ...any) error {
+func (k *KeyRef) failed(code, format string, args ...any) *pg.Error {
 	return pg.Errorf(code, format, args...).WithDetail("The statement's sharding key is " + k.Text + ".")
 }
 

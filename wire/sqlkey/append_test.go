@@ -3,6 +3,7 @@ package sqlkey
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -45,6 +46,11 @@ func TestAppendKeyByParameterType(t *testing.T) {
 		name   = "select * from app.users where name = $1"
 		device = "select * from app.devices where id = $1"
 		dcast  = "select * from app.devices where id = $1::uuid"
+		visit  = "select * from app.visits where visited = $1"
+		vcast  = "select * from app.visits where visited = $1::date"
+		beat   = "select * from app.beats where at = $1"
+		blob   = "select * from app.blobs where digest = $1"
+		cell   = "select * from app.cells where cell = $1"
 	)
 	uuid := "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
 	raw := []byte("\xa0\xee\xbc\x99\x9c\x0b\x4e\xf8\xbb\x6d\x6b\xb9\xbd\x38\x0a\x11")
@@ -75,6 +81,38 @@ func TestAppendKeyByParameterType(t *testing.T) {
 		{device, text(strings.ToUpper(uuid), 2950), "select * from app.devices where id = '" + uuid + "'", "", ""},
 		{device, arg{raw, 1, 2950, false}, "select * from app.devices where id = '" + uuid + "'", "", ""},
 		{dcast, text(uuid, 1043), "select * from app.devices where id = '" + uuid + "'", "", ""},
+
+		{visit, text("2024-12-31", 0), "select * from app.visits where visited = '2024-12-31'", "", ""},
+		{visit, text("2024-12-31 +01", 1082), "select * from app.visits where visited = '2024-12-31'", "", ""},
+		{visit, arg{be(4, 9131), 1, 1082, false}, "select * from app.visits where visited = '2024-12-31'", "", ""},
+		{visit, arg{be(4, math.MaxInt32), 1, 0, false}, "select * from app.visits where visited = 'infinity'", "", ""},
+		{vcast, text("0001-01-01 BC", 25), "select * from app.visits where visited = '0001-01-01 BC'", "", ""},
+		{beat, text("2024-12-31 23:00:00-02", 1184), "select * from app.beats where at = '2025-01-01T01:00:00Z'", "", ""},
+		{beat, arg{be(8, 1e6), 1, 1184, false}, "select * from app.beats where at = '2000-01-01 00:00:01+00'", "", ""},
+		{beat, arg{be(8, math.MinInt64), 1, 0, false}, "select * from app.beats where at = '-infinity'", "", ""},
+		{blob, text(`\x00FF`, 0), `select * from app.blobs where digest = '\x00ff'`, "", ""},
+		{blob, text(`\000a`, 17), `select * from app.blobs where digest = '\x0061'`, "", ""},
+		{blob, arg{[]byte("\x00\xff"), 1, 17, false}, `select * from app.blobs where digest = '\x00ff'`, "", ""},
+		{blob, arg{[]byte(`\x00`), 1, 0, false}, `select * from app.blobs where digest = '\x5c783030'`, "", ""},
+		{cell, text("-5", 21), "select * from app.cells where cell = -5", "", ""},
+		{cell, arg{be(2, -5), 1, 21, false}, "select * from app.cells where cell = -5", "", ""},
+		{cell, arg{be(8, -5), 1, 20, false}, "select * from app.cells where cell = -5", "", ""},
+
+		{visit, text("31.12.2024", 0), "", pg.CodeFeatureNotSupported, "may mean several things"},
+		{visit, text("2023-02-29", 1082), "", pg.CodeDatetimeFieldOverflow, "2023-02-29"},
+		{visit, arg{be(4, math.MinInt32+1), 1, 1082, false}, "", pg.CodeDatetimeFieldOverflow, "beyond type date"},
+		{visit, arg{be(8, 1), 1, 1082, false}, "", pg.CodeInvalidBinaryRepresentation, "8 bytes for type date"},
+		{visit, arg{be(8, 1), 1, 1184, false}, "", pg.CodeFeatureNotSupported, "OID 1184"},
+		{visit, text("2024-12-31", 25), "", pg.CodeFeatureNotSupported, "OID 25"},
+		{beat, text("2024-12-31 23:00:00", 1184), "", pg.CodeFeatureNotSupported, "may mean several things"},
+		{beat, text("2024-12-31", 1082), "", pg.CodeFeatureNotSupported, "OID 1082"},
+		{beat, arg{be(8, 1), 1, 1114, false}, "", pg.CodeFeatureNotSupported, "OID 1114"},
+		{beat, arg{be(8, math.MaxInt64-1), 1, 0, false}, "", pg.CodeDatetimeFieldOverflow, "beyond type timestamptz"},
+		{blob, text(`\xABC`, 0), "", pg.CodeInvalidParameterValue, "odd number"},
+		{blob, text(`\9`, 0), "", pg.CodeInvalidTextRepresentation, "bytea"},
+		{blob, text("zoë", 0), "", pg.CodeFeatureNotSupported, "beyond ASCII"},
+		{cell, text("40000", 0), "", pg.CodeNumericValueOutOfRange, "does not fit type smallint"},
+		{cell, arg{be(4, 40000), 1, 23, false}, "", pg.CodeNumericValueOutOfRange, "does not fit type smallint"},
 
 		{bigint, arg{null: true}, "", pg.CodeNullValueNotAllowed, "the sharding key is NULL: parameter $1"},
 		{bigint, text("42", 25), "", pg.CodeFeatureNotSupported, "parameter $1 of type OID 25 cannot be routed by"},
@@ -188,6 +226,10 @@ func TestAppendKeyAllocatesNothing(t *testing.T) {
 		"select * from app.users where name = $1":                        args{text("somebody", 25)},
 		"select * from app.devices where id = $1":                        args{text("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", 2950)},
 		"select * from app.stock where tenant = $1 and sku = $2 limit 1": args{text("42", 0), text("x", 0)},
+		"select * from app.visits where visited = $1":                    args{text("2024-12-31", 0)},
+		"select * from app.beats where at = $1":                          args{text("2024-12-31 23:59:59.25+01:30", 0)},
+		"select * from app.blobs where digest = $1":                      args{text(`\x00ff`, 0)},
+		"select * from app.cells where cell = $1":                        args{{be(2, 42), 1, 21, false}},
 	} {
 		plan := p.Plan(c, appEnv, sql)
 		if n := testing.AllocsPerRun(100, func() {

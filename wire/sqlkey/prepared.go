@@ -137,6 +137,12 @@ func declaredType(t *pgquery.TypeName, p *path) uint32 {
 		return oidVarchar
 	case "uuid":
 		return oidUUID
+	case "bytea":
+		return oidBytea
+	case "date":
+		return oidDate
+	case "timestamptz":
+		return oidTimestamptz
 	}
 	return OtherType
 }

@@ -18,9 +18,9 @@ func (p *Plan) refuse(r *refusal) *Plan {
 	switch r.code {
 	case pg.CodeNullValueNotAllowed:
 		message = "the sharding key is NULL"
-	case pg.CodeNumericValueOutOfRange:
+	case pg.CodeNumericValueOutOfRange, pg.CodeDatetimeFieldOverflow:
 		message = "the sharding key is out of range"
-	case pg.CodeInvalidTextRepresentation:
+	case pg.CodeInvalidTextRepresentation, pg.CodeInvalidParameterValue:
 		message = "the sharding key is not of the key's type"
 	}
 	p.Err = pg.NewError(r.code, message).WithDetail(detail + ".").WithHint(r.hint)

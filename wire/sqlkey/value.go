@@ -33,6 +33,9 @@ const (
 	integers
 	texts
 	uuids
+	byteas
+	dates
+	instants // timestamptz
 )
 
 // constant is an expression whose value does not depend on any row: a literal or a parameter, cast or not.
@@ -196,7 +199,7 @@ type keyType struct {
 func keyTypeOf(name string) *keyType {
 	switch name {
 	case "int2", "smallint":
-		return &keyType{name, integers, math.MinInt16, math.MaxInt16, rib.TypeInt}
+		return &keyType{name, integers, math.MinInt16, math.MaxInt16, rib.TypeSmallint}
 	case "int4":
 		return &keyType{name, integers, math.MinInt32, math.MaxInt32, rib.TypeInt}
 	case "int8":
@@ -205,6 +208,12 @@ func keyTypeOf(name string) *keyType {
 		return &keyType{name, texts, 0, 0, rib.TypeText}
 	case "uuid":
 		return &keyType{name, uuids, 0, 0, rib.TypeUUID}
+	case "bytea":
+		return &keyType{name, byteas, 0, 0, rib.TypeBytea}
+	case "date":
+		return &keyType{name, dates, 0, 0, rib.TypeDate}
+	case "timestamptz":
+		return &keyType{name, instants, 0, 0, rib.TypeTimestamptz}
 	}
 	return nil
 }
@@ -284,15 +293,30 @@ func typeName(t *pgquery.TypeName, p *path) string {
 
 // parseIssue maps rib's errors.
 func parseIssue(err error) *issue {
-	code := pg.CodeFeatureNotSupported
+	i := &issue{code: codeOf(err), reason: err.Error()}
+	if errors.Is(err, rib.ErrKeyUnclear) {
+		i.hint = unclearHint
+	}
+	return i
+}
+
+// codeOf is the SQLSTATE that PostgreSQL has for what rib says of a value in text form.
+func codeOf(err error) string {
 	switch {
 	case errors.Is(err, rib.ErrKeyRange):
-		code = pg.CodeNumericValueOutOfRange
+		return pg.CodeNumericValueOutOfRange
 	case errors.Is(err, rib.ErrKeySyntax):
-		code = pg.CodeInvalidTextRepresentation
+		return pg.CodeInvalidTextRepresentation
+	case errors.Is(err, rib.ErrKeyTime):
+		return pg.CodeDatetimeFieldOverflow
+	case errors.Is(err, rib.ErrKeyHex):
+		return pg.CodeInvalidParameterValue
 	}
-	return &issue{code: code, reason: err.Error()}
+	return pg.CodeFeatureNotSupported
 }
+
+// unclearHint helps where a text means what the session's settings make of it.
+const unclearHint = "Write it so that it means the same under all settings, or send it as a parameter in binary format."
 
 // key binds a column of type t to c: a KeyRef without its text. Equality must mean the same here and on the server, so only
 // values of the column's own family are taken.
@@ -322,13 +346,10 @@ func (c constant) key(t rib.Type, m rib.Method) (KeyRef, *issue) {
 
 // value is a literal's value as a key of type t. It refers to c.str.
 func (c constant) value(t rib.Type) (rib.Value, error) {
-	switch {
-	case c.family != integers:
+	if c.family != integers {
 		return rib.ParseText(t, bytesOf(c.str))
-	case t == rib.TypeInt && c.number != int64(int32(c.number)):
-		return rib.Value{}, fmt.Errorf("%w: %d does not fit type int", rib.ErrKeyRange, c.number)
 	}
-	return rib.Value{Type: t, Int: c.number}, nil
+	return rib.Value{Type: t, Int: c.number}, t.Fits(c.number)
 }
 
 // beyondASCII tells whether the key's bytes depend on the client's encoding.
@@ -339,12 +360,18 @@ func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)
 
 func familyOf(t rib.Type) family {
 	switch t {
-	case rib.TypeBigint, rib.TypeInt:
+	case rib.TypeBigint, rib.TypeInt, rib.TypeSmallint:
 		return integers
 	case rib.TypeText:
 		return texts
 	case rib.TypeUUID:
 		return uuids
+	case rib.TypeBytea:
+		return byteas
+	case rib.TypeDate:
+		return dates
+	case rib.TypeTimestamptz:
+		return instants
 	}
 	return unknown
 }
