@@ -6,6 +6,9 @@ DEMO_FLAGS ?=
 FUZZTIME ?= 20s
 # Time for `make soak`.
 SOAK ?= 30m
+# Time for `make chaos`, and further flags for it: CHAOS_FLAGS='-seed 7 -v'.
+CHAOS ?= 10m
+CHAOS_FLAGS ?=
 # Further flags for go test, for example TESTFLAGS='-v -run Session'.
 TESTFLAGS ?=
 # Packages for test, race and check.
@@ -29,7 +32,7 @@ INSTALL = \
 	$$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends$$missing
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race fuzz bench soak check demo pgxsuite postgres peers drivers compiler clean
+.PHONY: help build test race fuzz bench soak chaos check demo pgxsuite postgres peers drivers compiler clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +62,13 @@ bench: compiler postgres ## run the benchmarks, and pgbench through a node besid
 
 soak: compiler postgres ## 1000 clients on a node for SOAK (30m): they query, cancel, die and come back; fails if anything leaks
 	$(GO) run ./bench soak -time $(SOAK)
+
+chaos: compiler postgres ## nodes and servers in networks of their own, random faults for CHAOS (10m), histories checked; wants root
+	@set -e; missing=; \
+	command -v ip >/dev/null || missing="$$missing iproute2"; \
+	command -v nft >/dev/null || [ -x /usr/sbin/nft ] || missing="$$missing nftables"; \
+	$(INSTALL)
+	PATH=$$PATH:/usr/sbin $(GO) run ./bench chaos -time $(CHAOS) $(CHAOS_FLAGS)
 
 # What `go run ./bench compare` compares with. What cannot be had is left out of its tables, with a line that says so.
 peers: postgres ## install PgBouncer, HAProxy and Pgpool for go run ./bench compare, if they are missing

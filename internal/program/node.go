@@ -37,11 +37,21 @@ type Node struct {
 	config string // file
 }
 
+// Build makes a node's binary in a folder, and returns its file. flags are for go build.
+func Build(ctx context.Context, dir string, flags ...string) (string, error) {
+	binary := filepath.Join(dir, "rangefinder")
+	args := append(append([]string{"build"}, flags...), "-o", binary, "rangefinder")
+	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return binary, nil
+}
+
 // PrepareNode builds the binary and writes the configuration. The node is not started.
 func PrepareNode(ctx context.Context, cfg NodeConfig) (*Node, error) {
-	binary := filepath.Join(cfg.Dir, "rangefinder")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "rangefinder").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build: %w: %s", err, out)
+	binary, err := Build(ctx, cfg.Dir)
+	if err != nil {
+		return nil, err
 	}
 	ports, err := FreePorts(3)
 	if err != nil {
