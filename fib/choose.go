@@ -26,6 +26,7 @@ const (
 	healthy  class = iota
 	unseen         // nobody lives who watches it, and nothing speaks against it
 	full           // up, but at the limit of its load
+	drained        // an operator wants it to get no more reads
 	spared         // ejected or down by verdict, but too many of the shard's replicas are
 	lagging        // up, but it would answer with the past
 	ejected        // up, but it answers this node's statements badly
@@ -66,6 +67,12 @@ func compare(a, b *ranked) int {
 	}
 	if c := cmp.Compare(a.class, b.class); c != 0 {
 		return c
+	}
+	if drained := a.Drained != ""; drained != (b.Drained != "") { // both are down, say
+		if drained {
+			return 1
+		}
+		return -1
 	}
 	if c := cmp.Compare(a.place, b.place); c != 0 {
 		return c
@@ -139,10 +146,12 @@ func classOf(v *rib.BackendView, latest uint32, p *rib.Policy) class {
 		return down
 	case v.Ejected != "":
 		return ejected
+	case v.Verdict == rib.Up && v.Role != rib.Primary && (behind(v, p) || strays(v, latest)):
+		return lagging
+	case v.Drained != "":
+		return drained
 	case v.Verdict != rib.Up:
 		return unseen
-	case v.Role != rib.Primary && (behind(v, p) || strays(v, latest)):
-		return lagging
 	case v.Load == rib.LoadAtLimit:
 		return full
 	}
@@ -192,7 +201,8 @@ func (in *input) spare(all []ranked) (changed bool) {
 }
 
 // usable is how many of the first of all make the read list: everything that nothing weighty speaks against; or, if there
-// is nothing such, all that may serve the shard, the least bad first.
+// is nothing such, all that may serve the shard, the least bad first. What is drained is in the list too, behind all that is not:
+// it still answers, and better that than an error.
 func usable(all []ranked) int {
 	last := evident
 	if len(all) > 0 && all[0].class <= full {
@@ -313,6 +323,7 @@ var reasonOf = [...]string{
 	healthy:  "up",
 	unseen:   "no live observer, nothing speaks against it",
 	full:     "at the limit of its load",
+	drained:  "drained",
 	spared:   "it looks bad, but so do too many replicas of the shard",
 	lagging:  "too far behind",
 	ejected:  "ejected",
@@ -325,6 +336,6 @@ var reasonOf = [...]string{
 func (r *ranked) hop() NextHop {
 	return NextHop{
 		Backend: &r.BackendView.Backend, Gauge: r.Gauge, Cost: r.cost, Timeline: r.Timeline,
-		Reason: reasonOf[r.class], Healthy: r.class <= full, Held: r.Held, place: uint16(min(r.place, math.MaxUint16)),
+		Reason: reasonOf[r.class], Healthy: r.class <= full, Drained: r.Drained != "", Held: r.Held, place: uint16(min(r.place, math.MaxUint16)),
 	}
 }

@@ -34,6 +34,7 @@ type Verdict struct {
 	Order    int     `json:"order"` // 1 is tried first, together with all that are Near; 0 is left out
 	Near     bool    `json:"near"`  // as close as the first: load decides
 	Healthy  bool    `json:"healthy"`
+	Drained  string  `json:"drained,omitempty"` // who wants it to get no reads, since when and why; "" is nobody
 	Reason   string  `json:"reason"`
 }
 
@@ -91,6 +92,8 @@ func (in *input) explainRead(e *Explanation, all []ranked) {
 		if e.Prefers != "" {
 			e.Problem += " to this database: its reads are " + e.Prefers
 		}
+	} else if all[0].class == drained {
+		e.Problem = "nothing that is not drained looks any good: better drained than nothing"
 	} else if all[0].class > full {
 		e.Problem = "nothing looks healthy: the least bad is tried first"
 	}
@@ -130,7 +133,7 @@ func (in *input) explainRead(e *Explanation, all []ranked) {
 		if r.class == unseen {
 			v.Reason += "; " + r.BackendView.Reason
 		}
-		if r.Held > 0 && v.Near && several {
+		if r.Held > 0 && v.Near && several && r.class <= full {
 			v.Reason += fmt.Sprintf("; back only now: it leaves %d %% of its turns to those as close", r.Held)
 		}
 		e.Backends = append(e.Backends, v)
@@ -149,6 +152,9 @@ func (in *input) explainWrite(e *Explanation, all []ranked) {
 			v.Reason = fmt.Sprintf("the primary on timeline %d: %s", r.Timeline, r.distance())
 			if r.dead() {
 				v.Reason += "; " + r.against()
+			}
+			if r.Drained != "" {
+				v.Reason += "; " + r.Drained + ", but writes cannot move: promote a replica elsewhere"
 			}
 			e.Backends = append([]Verdict{v}, e.Backends...)
 			continue
@@ -172,7 +178,7 @@ func (r *ranked) verdict() Verdict {
 	b := &r.BackendView.Backend
 	return Verdict{
 		Backend: b.Name, Addr: b.Addr, Region: b.Region, Role: r.Role.String(), State: r.Verdict.String(),
-		CostMS: milliseconds(r.cost), InFlight: r.Gauge.InFlight.Load(), Healthy: r.class <= full,
+		CostMS: milliseconds(r.cost), InFlight: r.Gauge.InFlight.Load(), Healthy: r.class <= full, Drained: r.Drained,
 	}
 }
 
@@ -196,6 +202,8 @@ func (r *ranked) against() string {
 		return r.WhyUnreached()
 	case down:
 		return r.BackendView.Reason
+	case drained:
+		return r.Drained
 	case spared:
 		if r.Verdict != rib.Down {
 			return r.Ejected + ", but too many replicas of the shard look bad"

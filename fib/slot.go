@@ -78,6 +78,7 @@ type NextHop struct {
 	Timeline uint32        // PostgreSQL's, as last heard; 0: unknown
 	place    uint16        // of its region in the database's preference
 	Healthy  bool          // nothing known speaks against it. If not: it is tried because there is nothing better
+	Drained  bool          // an operator wants it to get no reads: it is tried after all others that are any good
 	Held     uint8         // percentage of its turns that it leaves to those as close, because it is back only now; 0: none
 	Cost     time.Duration // the distance, and what a replica's lag adds to it
 	Via      string        // the node to go through; "" is directly

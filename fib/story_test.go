@@ -35,6 +35,8 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories give now into 
 //	wait D                                time passes: once a second this node judges how backends answer
 //	policy [lag=D] [bytes=N]              how far behind a replica may be; 0: no bound (first: lag=10s)
 //	prefer DATABASE R … [only]            a database's reads go to these regions first; only: and to no others
+//	drain region|backend|node N by WHO [for D] [why …]
+//	undrain region|backend|node N by WHO  an operator wants N to get no more work, or takes that back
 //	observers B                           asks which nodes are to observe B
 //	verdict B                             asks what its observers say of B, and who can reach it
 //	route read|write SHARD [for DATABASE] asks where a statement goes
@@ -227,8 +229,10 @@ func (s *story) command(line string, words []string) string {
 			}
 			p.Databases[args[0]] = rib.Preference{Regions: regions, Pinned: pinned}
 		})
+	case "drain", "undrain":
+		s.drain(words[0] == "undrain", args)
 	case "observers":
-		v, members := s.view(args[0]), s.table.Snapshot().Members
+		v, members := s.view(args[0]), s.table.Snapshot().Observing()
 		return line + "\n  " + strings.Join(rib.NewPlaces(members, s.rtt).Observers(&v.Backend, v.AuthorRegion), ", ") + "\n"
 	case "verdict":
 		v := s.view(args[0])
@@ -239,6 +243,30 @@ func (s *story) command(line string, words []string) string {
 		s.t.Fatalf("unknown command %q", line)
 	}
 	return ""
+}
+
+// drain gives an operator's word, as the node would that he tells it to.
+func (s *story) drain(back bool, args []string) {
+	kind, ok := rib.ParseDrainKind(args[0])
+	if !ok || args[2] != "by" {
+		s.t.Fatalf("unknown words %q", args)
+	}
+	d := rib.Drain{Target: rib.DrainTarget{Kind: kind, Name: args[1]}, Back: back, Author: "me", By: args[3], Since: s.now.Unix()}
+	args = args[4:]
+	if len(args) > 1 && args[0] == "for" {
+		d.Until, args = s.now.Add(s.duration(args[1])).Unix(), args[2:]
+	}
+	if len(args) > 1 && args[0] == "why" {
+		d.Why, args = strings.Join(args[1:], " "), nil
+	}
+	if len(args) > 0 {
+		s.t.Fatalf("unknown words %q", args)
+	}
+	held, _ := s.table.Health().DrainOf(d.Target)
+	d.Number = held.Number + 1
+	if _, err := s.table.Health().Drain(d, s.now); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func (s *story) duration(text string) time.Duration {

@@ -32,7 +32,7 @@ type node struct {
 	table *rib.Table
 	addr  string
 	cfg   Config
-	reads byte // version of observations; 0: this release's
+	level byte // newest that it reads; 0: this release's
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -72,8 +72,8 @@ func (n *node) open(tweak func(*Config)) {
 	cfg.Health = n.table.Health()
 	n.cfg = cfg
 	n.Speaker = New(cfg)
-	if n.reads > 0 {
-		n.speak(n.reads)
+	if n.level > 0 {
+		n.speak(n.level)
 	}
 	if err := n.Open(); err != nil {
 		n.world.t.Fatal(err)

@@ -16,20 +16,27 @@ import (
 // one ignores the message. So observations, which must be understood while a cluster is upgraded node by node, are written in
 // the newest version that all live nodes read: they say in their metadata which.
 const (
-	kindObservation  = 1 // what one observer says of one backend
-	kindAnnouncement = 2 // what one backend is
-	kindEpoch        = 3 // the newest ownership that its author holds
-	kindDistances    = 4 // one node's row of the matrix of round trips
-	kindDigest       = 5 // per observer: newest stamp and a sum of its records
-	kindPull         = 6 // asks for the records of some observers
-	kindNames        = 7 // the names that hashes stand for
-	kindBatch        = 8 // several of the others but no batch
-	kindGoodbye      = 9 // a node leaves, as opposed to dies: memberlist does not tell us which
+	kindObservation  = 1  // what one observer says of one backend
+	kindAnnouncement = 2  // what one backend is
+	kindEpoch        = 3  // the newest ownership that its author holds
+	kindDistances    = 4  // one node's row of the matrix of round trips
+	kindDigest       = 5  // per observer: newest stamp and a sum of its records
+	kindPull         = 6  // asks for the records of some observers
+	kindNames        = 7  // the names that hashes stand for
+	kindBatch        = 8  // several of the others but no batch
+	kindGoodbye      = 9  // a node leaves, as opposed to dies: memberlist does not tell us which
+	kindDrain        = 10 // what an operator wants of a region, a backend or a node
 
 	version = 1 // of all but observations
 
 	// An observation's second version tells also by how many bytes a replica is behind.
 	observationVersion = 2
+)
+
+// Levels are what a node says in its metadata that it reads. The first two are the versions of the observation.
+const (
+	levelDrains = 3 // drains too, so that they can be part of the sums
+	level       = levelDrains
 )
 
 const (
@@ -38,6 +45,8 @@ const (
 	maxName        = 128  // bytes of a name of a node, backend, shard or region
 	maxAddr        = 256
 	maxRow         = 100     // regions in a row of distances
+	maxBy          = 64      // bytes of who drains something
+	maxWhy         = 256     // and of why
 	maxDigest      = 8192    // observers in a digest or pull
 	maxNames       = 16384   // in a names message
 	maxMessage     = 4 << 20 // bytes of a message over a stream that we look at
@@ -47,6 +56,10 @@ const (
 	bootStep       = 16
 	maxSeq         = 1<<28 - 1
 	maxTimeline    = 1<<21 - 1
+	maxDrainNumber = 1<<28 - 1
+	manyDrains     = 1 << 20 // beyond these a drain's number grows by small steps alone, of drainStep
+	drainStep      = 16
+	maxUnix        = 1<<40 - 1
 )
 
 var (
@@ -130,13 +143,7 @@ func appendAnnouncement(dst []byte, a *rib.Announcement) []byte {
 }
 
 func (d *decoder) announcement() (a rib.Announcement) {
-	switch d.byte() {
-	case 0:
-	case 1:
-		a.Gone = true
-	default:
-		d.bad()
-	}
+	a.Gone = d.flag()
 	a.Backend.SystemID = uint64(d.id())
 	a.Stamp = d.stamp()
 	a.Observer = d.name()
@@ -268,13 +275,7 @@ func appendDigest(dst []byte, g *digest) []byte {
 }
 
 func (d *decoder) digest() (g digest) {
-	switch d.byte() {
-	case 0:
-	case 1:
-		g.answer = true
-	default:
-		d.bad()
-	}
+	g.answer = d.flag()
 	g.sender = d.name()
 	g.epoch = d.epoch()
 	n := int(d.uvarint(maxDigest))
@@ -420,6 +421,14 @@ func (d *decoder) byte() byte {
 		return b[0]
 	}
 	return 0
+}
+
+func (d *decoder) flag() bool {
+	b := d.byte()
+	if b > 1 {
+		d.bad()
+	}
+	return b == 1
 }
 
 func (d *decoder) uint16() uint16 {

@@ -62,8 +62,9 @@ func (d delegate) event(n *memberlist.Node, gone bool) {
 	if n.Name == d.s.cfg.Self.Name {
 		return
 	}
-	if _, reads, err := memberOf(n, d.s.cluster); err == nil && !gone && reads < d.s.writes() {
+	if _, reads, err := memberOf(n, d.s.cluster); err == nil && !gone && uint32(reads) < d.s.written.Load() {
 		d.s.written.Store(uint32(reads)) // at once: what is said from now on it will read
+		d.s.sumsStale.Store(true)
 	}
 	d.s.inbox.putEvent(n, gone)
 }

@@ -82,7 +82,7 @@ func (s *Speaker) message(m []byte, batched bool, out *outgoing) (news bool) {
 }
 
 func (s *Speaker) apply(m []byte, batched bool, out *outgoing) (news bool, err error) {
-	if len(m) < 2 || m[1] == 0 || m[1] > version && (m[0] != kindObservation || m[1] > s.reads) {
+	if len(m) < 2 || m[1] == 0 || m[1] > version && (m[0] != kindObservation || m[1] > min(s.reads, observationVersion)) {
 		return false, errKind
 	}
 	d := decoder{buf: m[2:]}
@@ -142,6 +142,15 @@ func (s *Speaker) apply(m []byte, batched bool, out *outgoing) (news bool, err e
 			return false, err
 		}
 		s.hearGoodbye(g, out)
+	case kindDrain:
+		if s.reads < levelDrains {
+			return false, errKind
+		}
+		w := d.drain()
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		s.hearDrain(w, out)
 	case kindBatch:
 		if batched {
 			return false, errMalformed

@@ -15,7 +15,7 @@ import (
 const metaVersion = 1
 
 // A node's metadata is its identity alone, since changing it at runtime races with memberlist: version, hash of the
-// cluster id, incarnation at its start, name, region, newest version of observations that it reads (left out: the first). Fields
+// cluster id, incarnation at its start, name, region, newest level that it reads (left out: the first). Fields
 // may be appended without a new version.
 
 func appendMeta(dst []byte, m *rib.Member, cluster id, reads byte) []byte {

@@ -63,7 +63,7 @@ type Speaker struct {
 	self    id
 	cluster id
 	meta    []byte
-	reads   byte // newest version of observations that this node reads; less than observationVersion in tests alone
+	reads   byte // newest level that this node reads; less than level in tests alone
 	log     *slog.Logger
 	queue   *memberlist.TransmitLimitedQueue
 	inbox   *inbox
@@ -79,7 +79,7 @@ type Speaker struct {
 	sumsStale     atomic.Bool
 	lastChange    atomic.Int64  // Unix nanoseconds
 	live          atomic.Int64  // len(peers)
-	written       atomic.Uint32 // version of observations that all live nodes read
+	written       atomic.Uint32 // level that all live nodes read
 	names         atomic.Pointer[map[string]struct{}]
 	conflictUntil atomic.Int64 // Unix nanoseconds: until then our address may be refused
 	count         counters
@@ -115,7 +115,7 @@ type peer struct {
 	node     memberlist.Node // our own copy
 	answered time.Time       // when its last digest or pull was answered
 	leaving  bool            // it has said goodbye
-	reads    byte            // newest version of observations
+	reads    byte            // newest level
 }
 
 type recordKey struct {
@@ -168,7 +168,7 @@ func New(cfg Config) *Speaker {
 	if cfg.Resume != nil {
 		s.resume(cfg.Resume)
 	}
-	s.speak(observationVersion)
+	s.speak(level)
 	s.queue = &memberlist.TransmitLimitedQueue{
 		RetransmitMult: 6,
 		NumNodes:       func() int { return int(s.live.Load()) + 1 },
@@ -180,7 +180,7 @@ func New(cfg Config) *Speaker {
 	return s
 }
 
-// speak says which version of observations this node reads. It is for New, and for tests before Open.
+// speak says which level this node reads. It is for New, and for tests before Open.
 func (s *Speaker) speak(reads byte) {
 	s.reads = reads
 	s.written.Store(uint32(reads))
@@ -188,7 +188,7 @@ func (s *Speaker) speak(reads byte) {
 }
 
 // writes is the version in which observations are written.
-func (s *Speaker) writes() byte { return byte(s.written.Load()) }
+func (s *Speaker) writes() byte { return byte(min(s.written.Load(), observationVersion)) }
 
 // Open joins nobody yet, but others can join this node from now on.
 func (s *Speaker) Open() error {
@@ -448,6 +448,7 @@ func (s *Speaker) membersChanged() {
 	}
 	s.names.Store(&names)
 	s.written.Store(uint32(written))
+	s.sumsStale.Store(true) // drains are part of them, or are not any more
 }
 
 // changed notes that what this node holds is another thing now.

@@ -33,6 +33,9 @@ func (s *Speaker) current() ack {
 			a.records ^= mix(e.Sum + uint64(idOf(e.Observer)))
 		}
 	}
+	if s.written.Load() >= levelDrains {
+		a.records ^= s.cfg.Health.DrainSum()
+	}
 	a.members = mix(uint64(s.self))
 	for name := range *s.names.Load() {
 		a.members ^= mix(uint64(idOf(name)))
@@ -117,6 +120,9 @@ func (s *Speaker) digest(answer bool) digest {
 			sum:      e.Sum,
 		})
 	}
+	if e, ok := s.drainsDigest(); ok {
+		g.entries = append(g.entries, e)
+	}
 	s.mu.Lock()
 	g.epoch = s.epoch
 	s.mu.Unlock()
@@ -156,9 +162,12 @@ func (s *Speaker) hearDigest(g digest, out *outgoing) {
 // lacks tells whether a peer's entry holds something that this node's does not. Of two that differ, the one that is
 // behind asks; with equal newest stamps one of them has lost something on the way, and both ask.
 func (s *Speaker) lacks(theirs entry, mine map[id]rib.DigestEntry) bool {
-	if theirs.observer == s.self {
+	switch theirs.observer {
+	case s.self:
 		s.mine(theirs.stamp)
 		return false
+	case drainsEntry:
+		return theirs.sum != s.cfg.Health.DrainSum()
 	}
 	e, ok := mine[theirs.observer]
 	if !ok {
@@ -236,6 +245,13 @@ func (s *Speaker) hearPull(p pull) {
 		msg = appendObservation(msg[:0], s.writes(), idOf(r.Backend), idOf(r.Observer), r)
 		add(msg)
 		end(chunkBytes)
+	}
+	if _, ok := asked[drainsEntry]; ok {
+		for _, w := range s.cfg.Health.Drains() {
+			msg = appendDrain(msg[:0], &w)
+			add(msg)
+			end(chunkBytes)
+		}
 	}
 	for _, m := range s.rows(asked) {
 		add(m)

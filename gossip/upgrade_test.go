@@ -11,7 +11,7 @@ import (
 // speaks opens a node of a release that reads observations up to that version.
 func (w *world) speaks(name, region string, incarnation uint32, reads byte) *node {
 	w.t.Helper()
-	n := &node{world: w, self: rib.Member{Name: name, Region: region, Incarnation: incarnation}, host: w.net.Host(name, region), reads: reads}
+	n := &node{world: w, self: rib.Member{Name: name, Region: region, Incarnation: incarnation}, host: w.net.Host(name, region), level: reads}
 	n.open(nil)
 	return n
 }

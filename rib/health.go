@@ -36,6 +36,9 @@ type Health struct {
 	backends  map[string]*backend
 	distances map[string]*distance   // by region
 	digests   map[string]DigestEntry // by observer, of all records held
+	drains    map[DrainTarget]Drain  // the last word on each, taken back or not
+	drainSum  uint64                 // over drains
+	drained   []Drain                // those in force, sorted; replaced, never changed
 
 	// A snapshot is made of what has changed since the last one.
 	counting uint64     // grows whenever other words count than before: then every backend is looked at anew
@@ -80,6 +83,7 @@ func newHealth(self Member, touch func()) *Health {
 		backends:  map[string]*backend{},
 		distances: map[string]*distance{},
 		digests:   map[string]DigestEntry{},
+		drains:    map[DrainTarget]Drain{},
 		counting:  1,
 	}
 }
@@ -167,10 +171,11 @@ func (h *Health) MemberGone(name string, now time.Time) {
 }
 
 // Expire forgets what has been a tombstone for 60 s: the routes of observers that left, and what live ones said in an
-// earlier boot and have not said again. Call it every few seconds.
+// earlier boot and have not said again. Drains that are over by now end. Call it every few seconds.
 func (h *Health) Expire(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.obey(now)
 	changed := false
 	for name, o := range h.observers {
 		if _, live := h.members[name]; !live && !o.forgotten {

@@ -85,7 +85,7 @@ func (o *Outliers) look(v *BackendView, rules OutlierRules, now time.Time) {
 		x = &suspect{from: c, since: now, well: now}
 		o.known[v.Backend.Name] = x
 	}
-	out := v.Down() || v.Refused != ""
+	out := v.Down() || v.Refused != "" || v.Drained != ""
 	back := x.out && !out
 	x.out = out
 	if x.ejected != "" && !now.Before(x.until) {

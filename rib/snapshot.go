@@ -15,6 +15,7 @@ type Snapshot struct {
 	Ownership *Ownership    // never nil
 	Members   []Member      // live ones and self, sorted by name
 	Backends  []BackendView // announced and not withdrawn, sorted by name
+	Drains    []Drain       // in force, sorted by target
 	// Distances is this node's distance to each region that it has measured, after the filter (see Health.Distance), and
 	// to its own, zero if never measured.
 	Distances map[string]time.Duration
@@ -40,6 +41,7 @@ type BackendView struct {
 	Evidence string        // this node's own, against the backend: why; "" is none
 	Conflict string        // who announces it differently than whom, so that one configuration is wrong; "" is nobody
 	Refused  string        // why it may not serve its shard, whatever its health; "" is nothing
+	Drained  string        // who wants it to get no more reads, since when and why; "" is nobody
 	Gauge    *Gauge
 
 	Trial               // what this node makes of its answers
@@ -52,7 +54,7 @@ type BackendView struct {
 func (v *BackendView) same(o *BackendView) bool {
 	return v.Backend == o.Backend && v.AuthorRegion == o.AuthorRegion && v.Verdict == o.Verdict && v.Role == o.Role &&
 		v.Timeline == o.Timeline && v.Lag == o.Lag && v.LagBytes == o.LagBytes && v.Latency == o.Latency && v.Own == o.Own && v.Load == o.Load && v.Reason == o.Reason && v.Evidence == o.Evidence && v.Conflict == o.Conflict &&
-		v.Refused == o.Refused && v.Gauge == o.Gauge && v.Trial == o.Trial && sameRoutes(v.Routes, o.Routes)
+		v.Refused == o.Refused && v.Drained == o.Drained && v.Gauge == o.Gauge && v.Trial == o.Trial && sameRoutes(v.Routes, o.Routes)
 }
 
 func sameRoutes(a, b []Route) bool {

@@ -13,7 +13,7 @@ func (h *Health) fill(s *Snapshot) {
 	if h.roll == nil {
 		h.roll = byName(h.members, func(m Member) string { return m.Name })
 	}
-	s.Members = h.roll
+	s.Members, s.Drains = h.roll, h.drained
 	s.Distances = make(map[string]time.Duration, len(h.distances)+1)
 	s.Distances[s.Self.Region] = 0
 	for region, d := range h.distances {
@@ -45,6 +45,7 @@ func (h *Health) view(b *backend) (v BackendView, ok bool) {
 		Evidence: b.evidence, Gauge: b.ownGauge(), Lag: LagUnknown, LagBytes: LagBytesUnknown,
 	}
 	v.Backend.Name = b.name
+	v.Drained = h.drainOf(&v.Backend)
 	up, down := 0, 0
 	for _, r := range byName(b.routes, func(r Route) string { return r.Observer }) {
 		if !h.live(r.Observer, r.Stamp) || r.State == Withdrawn {

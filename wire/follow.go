@@ -70,12 +70,12 @@ func (c *core) heed(list *fib.Candidates) {
 	}
 }
 
-// follow leaves the replicas that were seen with what the session wrote, and the primary. If there are none, or the primary is
+// follow leaves the replicas that were seen with what the session wrote, drained ones only if all are, and the primary. If there are none, or the primary is
 // closest, it is as for a write: the primary may have to be waited for, and must prove that it is one.
 func (c *core) follow(hops []fib.NextHop) {
 	for i := range hops[:bits.Len64(c.left)] {
 		h := &hops[i]
-		if !c.leads(h) && !c.has(h, &c.after, h.Gauge.Seen.Load()) {
+		if !c.leads(h) && (h.Drained && !hops[0].Drained || !c.has(h, &c.after, h.Gauge.Seen.Load())) {
 			c.left &^= 1 << i
 		}
 	}

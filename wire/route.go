@@ -212,7 +212,7 @@ func AnySlot(table *fib.Table, catalog *sqlkey.Catalog, database string, catalog
 		if len(hops) == 0 || best != nil && !hops[0].Healthy {
 			continue
 		}
-		if best == nil || hops[0].Closer(first) {
+		if best == nil || !first.Healthy || hops[0].Closer(first) {
 			best, first = s, &hops[0]
 		}
 	}
