@@ -38,7 +38,7 @@ type chaosResult struct {
 	Minutes    float64        `json:"minutes"`
 	Faults     map[string]int `json:"faults"`
 	Statements int64          `json:"statements"`
-	Errors     map[string]int `json:"errors"` // by SQLSTATE; connection, no connection and not sent: without one
+	Errors     map[string]int `json:"errors"` // by SQLSTATE; connection and no connection: without one
 	Wrong      int            `json:"wrong_shard"`
 	Lost       int            `json:"lost_acked_writes"`
 	Stale      int            `json:"stale_reads"`

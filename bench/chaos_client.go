@@ -151,11 +151,7 @@ func (c *chaosClient) connect(ctx context.Context) error {
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		var ce *pgconn.ConnectError
-		if errors.As(err, &ce) && errors.Unwrap(ce) != nil {
-			err = errors.Join(errNoConnection, ce.Unwrap())
-		}
-		return err
+		return fmt.Errorf("%w: %w", errNoConnection, err)
 	}
 	c.conn, c.own = conn, map[int]int64{}
 	return nil

@@ -65,9 +65,10 @@ func outcomeOf(err error) (outcome, string) {
 		return fateRefused, pe.Code
 	case errors.Is(err, pgx.ErrTxCommitRollback):
 		return fateRefused, "rolled back"
-	case pgconn.SafeToRetry(err):
-		return fateRefused, "not sent"
+	case errors.Is(err, errNoConnection):
+		return fateRefused, "no connection"
 	}
+	// pgconn.SafeToRetry is not asked: of a connection that broke after a simple query was sent, pgx 5.12 says that it was closed before.
 	return fateUnknown, "connection"
 }
 

@@ -98,6 +98,8 @@ func TestOutcomeOf(t *testing.T) {
 		{&pgconn.PgError{Code: "08006"}, fateRefused, "08006"},
 		{fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: "57P03"}), fateRefused, "57P03"},
 		{pgx.ErrTxCommitRollback, fateRefused, "rolled back"},
+		{fmt.Errorf("%w: refused", errNoConnection), fateRefused, "no connection"},
+		{fmt.Errorf("%w: %w", errNoConnection, &pgconn.PgError{Code: "57P03"}), fateRefused, "57P03"},
 		{context.DeadlineExceeded, fateUnknown, "connection"},
 		{errors.New("connection reset by peer"), fateUnknown, "connection"},
 	} {

@@ -102,7 +102,7 @@ func (d delegate) NotifyMerge(nodes []*memberlist.Node) error {
 // remember, they refuse it until they have seen its old self die: we must come again.
 func (d delegate) NotifyConflict(existing, _ *memberlist.Node) {
 	if existing.Name == d.s.cfg.Self.Name {
-		d.s.conflictUntil.Store(time.Now().Add(time.Minute).UnixNano())
+		d.s.conflictUntil.Store(int64(d.s.clock() + time.Minute))
 	}
 }
 

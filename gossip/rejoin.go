@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,6 +20,7 @@ const (
 // lostPeer is a node that died, as far as memberlist can tell: it may be behind a cut.
 type lostPeer struct {
 	addr        string
+	region      string
 	at          time.Time
 	incarnation uint32
 }
@@ -30,7 +33,31 @@ func (s *Speaker) remember(p *peer) {
 			break
 		}
 	}
-	s.lost[p.member.Name] = lostPeer{p.member.Addr, time.Now(), p.member.Incarnation}
+	s.lost[p.member.Name] = lostPeer{p.member.Addr, p.member.Region, time.Now(), p.member.Incarnation}
+}
+
+// Lost is a node that was there and has not said goodbye: it is dead, or behind a cut.
+type Lost struct {
+	Name   string
+	Region string
+	Addr   string    // of its cluster port, host:port
+	Since  time.Time // when it was given up; it was last heard some seconds before
+}
+
+// Lost returns the nodes that are missing, by name, until they are back or for a day. Those that only the process before this one has
+// met, and of which nothing is known yet, are not among them.
+func (s *Speaker) Lost() []Lost {
+	s.mu.Lock()
+	list := make([]Lost, 0, len(s.lost))
+	for name, l := range s.lost {
+		if l.region == "" {
+			continue
+		}
+		list = append(list, Lost{Name: name, Region: l.region, Addr: l.addr, Since: l.at})
+	}
+	s.mu.Unlock()
+	slices.SortFunc(list, func(a, b Lost) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }
 
 // rejoin tries to reach nodes that memberlist has given up: it forgets the dead, and after a long cut both sides would
@@ -60,7 +87,7 @@ func (s *Speaker) rejoin() {
 }
 
 // conflict tells whether others may refuse this node because they remember it under another address.
-func (s *Speaker) conflict() bool { return time.Now().UnixNano() < s.conflictUntil.Load() }
+func (s *Speaker) conflict() bool { return int64(s.clock()) < s.conflictUntil.Load() }
 
 // lostAddrs picks whom to try. In a large cluster not everybody tries everybody: together the nodes try each lost one
 // about three times in an interval.

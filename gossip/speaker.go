@@ -60,6 +60,7 @@ type Config struct {
 type Speaker struct {
 	// constant
 	cfg     Config
+	begun   time.Time
 	self    id
 	cluster id
 	meta    []byte
@@ -77,11 +78,11 @@ type Speaker struct {
 	list          atomic.Pointer[memberlist.Memberlist] // set once by Open
 	sums          atomic.Pointer[ack]
 	sumsStale     atomic.Bool
-	lastChange    atomic.Int64  // Unix nanoseconds
+	lastChange    atomic.Int64  // by clock
 	live          atomic.Int64  // len(peers)
 	written       atomic.Uint32 // level that all live nodes read
 	names         atomic.Pointer[map[string]struct{}]
-	conflictUntil atomic.Int64 // Unix nanoseconds: until then our address may be refused
+	conflictUntil atomic.Int64 // by clock: until then our address may be refused
 	count         counters
 
 	// guarded by pushMu
@@ -141,6 +142,7 @@ func New(cfg Config) *Speaker {
 	}
 	s := &Speaker{
 		cfg:      cfg,
+		begun:    time.Now(),
 		self:     idOf(cfg.Self.Name),
 		cluster:  idOf(cfg.ClusterID),
 		log:      cfg.Logger.With("part", "gossip"),
@@ -451,8 +453,11 @@ func (s *Speaker) membersChanged() {
 	s.sumsStale.Store(true) // drains are part of them, or are not any more
 }
 
+// clock is the time since this speaker was made, in nanoseconds: nobody sets it, as the machine's clock may be set.
+func (s *Speaker) clock() time.Duration { return time.Since(s.begun) }
+
 // changed notes that what this node holds is another thing now.
 func (s *Speaker) changed() {
-	s.lastChange.Store(time.Now().UnixNano())
+	s.lastChange.Store(int64(s.clock()))
 	s.sumsStale.Store(true)
 }

@@ -87,7 +87,7 @@ func (s *Speaker) reconcile() {
 		case m = <-s.syncs:
 		}
 		now := time.Now()
-		quiet := now.Sub(time.Unix(0, s.lastChange.Load())) >= quietTime
+		quiet := s.clock()-time.Duration(s.lastChange.Load()) >= quietTime
 		since := now.Sub(last)
 		if since < syncGap || (!quiet && since < busySyncGap) {
 			continue

@@ -138,6 +138,9 @@ func (c *statusCmd) Run(e *env) error {
 			}
 			row(name, m.Region, distance(m.Region), m.Addr, ledger)
 		}
+		for _, l := range v.Lost {
+			row(l.Name, l.Region, "-", l.Addr, "lost: "+l.Stale)
+		}
 	})
 	if err != nil {
 		return err
@@ -155,6 +158,9 @@ func (c *statusCmd) Run(e *env) error {
 			}
 			if b.Reason != "" {
 				why = append(why, b.Reason)
+			}
+			if b.Stale != "" {
+				why = append(why, b.Stale)
 			}
 			row(b.Shard, b.Name, b.Region, b.Role, b.ForAll, b.ForUs, showMS(b.LagMS), b.Addr, strings.Join(why, "; "))
 		}

@@ -61,6 +61,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.judgeLoop(ctx) })
 	wg.Go(func() { n.seekLoop(ctx) })
 	wg.Go(func() { n.followLoop(ctx) })
+	wg.Go(func() { n.staleLoop(ctx) })
 	wg.Go(func() { n.alarmsLoop(ctx) })
 	wg.Go(func() { n.budgetLoop(ctx) })
 	wg.Go(func() { n.dependentsLoop(ctx) })

@@ -101,6 +101,7 @@ type Node struct {
 	keeper *shareKeeper // owned by budgetLoop
 
 	dependents dependents // has a guard of its own
+	stale      staleness  // likewise
 
 	reloading     sync.Mutex // held by the one reload, or the handover
 	contactedOnce sync.Once

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"rangefinder/cluster"
 	"rangefinder/rib"
@@ -44,6 +45,7 @@ func (n *Node) View() ClusterView {
 		ClusterID: n.state.ClusterID, Version: Version(), Epoch: s.Ownership.Epoch.String(), FIB: n.fib.Load().Version(),
 		Node:      n.nodeView(s.Self),
 		Members:   []MemberView{},
+		Lost:      lostViews(n.speaker().Lost(), time.Now()),
 		RTT:       rttViews(n),
 		Raft:      raftView(status),
 		Backends:  []BackendView{},
@@ -60,7 +62,7 @@ func (n *Node) View() ClusterView {
 		})
 	}
 	for i := range s.Backends {
-		v.Backends = append(v.Backends, backendView(&s.Backends[i]))
+		v.Backends = append(v.Backends, n.backendView(&s.Backends[i]))
 	}
 	slices.SortStableFunc(v.Backends, func(a, b BackendView) int { return cmp.Compare(a.Shard, b.Shard) })
 	for _, x := range s.Ownership.Shards {
@@ -133,7 +135,7 @@ func usable(b *rib.BackendView) bool {
 	return !b.Down() && b.Refused == ""
 }
 
-func backendView(b *rib.BackendView) BackendView {
+func (n *Node) backendView(b *rib.BackendView) BackendView {
 	v := BackendView{
 		Name: b.Backend.Name, Shard: b.Backend.Shard, Region: b.Backend.Region, Addr: b.Backend.Addr,
 		SystemID: strconv.FormatUint(b.Backend.SystemID, 10), Role: b.Role.String(), Timeline: b.Timeline,
@@ -144,6 +146,8 @@ func backendView(b *rib.BackendView) BackendView {
 	if usable(b) {
 		v.ForUs = rib.Up.String()
 	}
+	age := n.stale.of(b.Backend.Name, time.Now())
+	v.StaleMS, v.Stale = ms(age), staleFor(age)
 	for _, r := range b.Routes {
 		v.Routes = append(v.Routes, RouteView{
 			Observer: r.Observer, State: r.State.String(), Role: r.Role.String(), Timeline: r.Timeline,
@@ -219,6 +223,7 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 	if a := n.prober().Suspicion(); a != "" {
 		list = append(list, a)
 	}
+	list = append(list, lostAlarms(n.speaker().Members(), n.speaker().Lost())...)
 	if status.Leader == "" {
 		list = append(list, "no leader is known: keyspaces cannot be changed; statements are routed by what was last agreed")
 	}
@@ -284,6 +289,7 @@ func (n *Node) RIB() any {
 		Version   uint64             `json:"version"`
 		Self      rib.Member         `json:"self"`
 		Members   []rib.Member       `json:"members"`
+		Lost      []LostView         `json:"lost"`
 		Distances map[string]float64 `json:"distances_ms"` // from here, after the filter
 		Backends  []BackendView      `json:"backends"`
 		Suspicion string             `json:"suspicion"` // why this node trusts its own eyes less than the backends it watches; "" if it does not
@@ -294,12 +300,12 @@ func (n *Node) RIB() any {
 	}
 	d := dump{Version: s.Version, Self: s.Self, Members: s.Members, Distances: map[string]float64{}, Backends: []BackendView{},
 		Epoch: s.Ownership.Epoch.String(), Gossip: n.speaker().Stats(), Port: n.port().Stats(), Ledger: n.ledger().Status()}
-	d.Suspicion = n.prober().Suspicion()
+	d.Suspicion, d.Lost = n.prober().Suspicion(), lostViews(n.speaker().Lost(), time.Now())
 	for region, distance := range s.Distances {
 		d.Distances[region] = ms(distance)
 	}
 	for i := range s.Backends {
-		d.Backends = append(d.Backends, backendView(&s.Backends[i]))
+		d.Backends = append(d.Backends, n.backendView(&s.Backends[i]))
 	}
 	return d
 }

@@ -11,6 +11,7 @@ type ClusterView struct {
 	Version     string         `json:"version"`
 	Node        NodeView       `json:"node"`
 	Members     []MemberView   `json:"members"`
+	Lost        []LostView     `json:"lost"` // nodes that were there and have not said goodbye, for a day
 	RTT         []RTTView      `json:"rtt"`
 	Raft        RaftView       `json:"raft"`
 	Backends    []BackendView  `json:"backends"`
@@ -47,6 +48,15 @@ type MemberView struct {
 	Self        bool   `json:"self"`
 	Leader      bool   `json:"leader"`
 	Voter       bool   `json:"voter"`
+}
+
+// LostView is a node that is dead, or behind a cut.
+type LostView struct {
+	Name    string  `json:"name"`
+	Region  string  `json:"region"`
+	Addr    string  `json:"addr"`
+	StaleMS float64 `json:"stale_ms"` // since it was given up
+	Stale   string  `json:"stale"`    // the same for people: "stale for 34s"
 }
 
 // RTTView is one entry of the region-to-region matrix.
@@ -90,6 +100,9 @@ type BackendView struct {
 	Timeline  uint32      `json:"timeline"`
 	InFlight  int32       `json:"in_flight"` // statements of this node that run on it now
 	Routes    []RouteView `json:"routes"`
+
+	StaleMS float64 `json:"stale_ms"` // how long nobody has said how it is; 0: somebody does
+	Stale   string  `json:"stale"`    // the same for people: "stale for 34s"; "" if it is not
 
 	WhyUnreached string `json:"why_unreached"` // who cannot reach it, and why; "" if nothing speaks against it
 }

@@ -112,6 +112,7 @@ type Config struct {
 type Prober struct {
 	// constant
 	cfg    Config
+	begun  time.Time
 	log    *slog.Logger
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -147,6 +148,7 @@ func New(cfg Config) *Prober {
 	}
 	p := &Prober{
 		cfg:     cfg,
+		begun:   time.Now(),
 		log:     cfg.Logger.With("part", "probe"),
 		near:    make(map[string]*worker),
 		far:     make(map[string]*worker),
@@ -156,6 +158,9 @@ func New(cfg Config) *Prober {
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
+
+// clock is the time since this prober was made, in nanoseconds and never 0: nobody sets it, as the machine's clock may be set.
+func (p *Prober) clock() int64 { return max(int64(time.Since(p.begun)), 1) }
 
 // Open announces the backends and starts to probe them. It is an error if an address cannot be one.
 func (p *Prober) Open() error {
@@ -267,7 +272,7 @@ func (p *Prober) Recheck(backend string) {
 func (p *Prober) Look(t Target) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	looked := func(w *worker) { w.looked.Store(time.Now().UnixNano()) }
+	looked := func(w *worker) { w.looked.Store(p.clock()) }
 	w := p.worker(t.Name)
 	if w == nil || p.closed {
 		return p.begin("Look", t, looked)

@@ -20,13 +20,13 @@ const (
 // lost its network than that they all have died. Servers that refuse a connection, or answer that they stop, are not silent.
 type suspicion struct {
 	// atomic
-	until atomic.Int64 // Unix nanoseconds; 0: never yet
+	until atomic.Int64 // by Prober.clock; 0: never yet
 	why   atomic.Pointer[string]
 }
 
 // Suspicion says why this node trusts its own eyes less than the backends it watches; "": it does not.
 func (p *Prober) Suspicion() string {
-	if time.Now().UnixNano() < p.suspicion.until.Load() {
+	if p.clock() < p.suspicion.until.Load() {
 		return *p.suspicion.why.Load()
 	}
 	return ""
@@ -59,12 +59,12 @@ func (p *Prober) suspectSelf(w *worker) {
 	}
 	why := fmt.Sprintf("%d of the %d backends that this node watches fell silent at one stroke: it suspects its own network, and calls them unknown instead of down for %.0f s", n, total, suspicionTime.Seconds())
 	p.suspicion.why.Store(&why)
-	p.suspicion.until.Store(time.Now().Add(suspicionTime).UnixNano())
+	p.suspicion.until.Store(p.clock() + int64(suspicionTime))
 	p.log.Warn("this node suspects itself", "reason", why)
 }
 
-// atOneStroke counts the backends that fell silent within a stroke of the one that did at since, itself included. Times are in Unix
-// nanoseconds.
+// atOneStroke counts the backends that fell silent within a stroke of the one that did at since, itself included. Times are by
+// Prober.clock.
 func atOneStroke(since int64, silent []int64) (n int) {
 	for _, at := range silent {
 		if d := time.Duration(at - since); d.Abs() <= stroke {

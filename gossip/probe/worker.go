@@ -35,8 +35,8 @@ type worker struct {
 	watches   atomic.Bool  // this node is one of its observers: the sink is told how it is
 	suspected atomic.Bool  // since the last good probe over a new connection began
 	stale     atomic.Bool  // the kept connection was made with what is not configured any more
-	looked    atomic.Int64 // Unix nanoseconds: when Look was last called for it; 0: never
-	silent    atomic.Int64 // Unix nanoseconds: since when nothing has been heard from it; 0: it has answered, or refused
+	looked    atomic.Int64 // by Prober.clock: when Look was last called for it; 0: never
+	silent    atomic.Int64 // by Prober.clock: since when nothing has been heard from it; 0: it has answered, or refused
 
 	// owned by run
 	conn     *pgconn.PgConn
@@ -288,7 +288,7 @@ func (w *worker) failed(err error) {
 	}
 	w.note(explain(err))
 	if verdict == counts {
-		w.silent.CompareAndSwap(0, time.Now().UnixNano())
+		w.silent.CompareAndSwap(0, w.prober.clock())
 	} else {
 		w.silent.Store(0)
 	}
@@ -344,7 +344,7 @@ func (w *worker) speaks() bool { return w.watches.Load() && (w.lists || w.reache
 // followed tells whether how far it has come is of interest.
 func (w *worker) followed() bool {
 	at := w.looked.Load()
-	return at != 0 && time.Since(time.Unix(0, at)) < lookHold
+	return at != 0 && time.Duration(w.prober.clock()-at) < lookHold
 }
 
 // note logs a failure when it is another than the last.

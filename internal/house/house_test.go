@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -282,6 +283,21 @@ func TestNoSleepInTests(t *testing.T) {
 	for _, f := range tree(t) {
 		if f.test && bytes.Contains(f.source, sleep) {
 			t.Errorf("%s: %s: wait for a condition (pgtest.Eventually, a channel) or use virtual time (testing/synctest)", f.path, sleep)
+		}
+	}
+}
+
+// A machine's clock may be set, by an hour or by years. How long ago something was is told by the monotonic clock, which a time.Time
+// holds and a number of nanoseconds since 1970 does not.
+func TestNobodyReckonsByTheWallClock(t *testing.T) {
+	reckons := regexp.MustCompile(`\.Unix(Nano|Micro|Milli)\(\)`)
+	for _, f := range tree(t) {
+		switch top, _, _ := strings.Cut(f.path, "/"); {
+		case f.test || !slices.Contains([]string{"rib", "fib", "wire", "gossip", "cluster", "node"}, top):
+			continue
+		}
+		if found := reckons.Find(f.source); found != nil {
+			t.Errorf("%s: %s: keep a time.Time, or in an atomic the time since one that was made at the start", f.path, found)
 		}
 	}
 }
