@@ -2,15 +2,12 @@ package main
 
 import (
 	"log/slog"
-	"net"
 	"strconv"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgproto3"
-
-	"rangefinder/gossip/memnet"
 	"rangefinder/gossip/probe"
+	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 )
 
@@ -27,7 +24,7 @@ func (w *world) watch(c *converge, r *report) error {
 		if err != nil {
 			return err
 		}
-		go servePostgres(ln, i%copies != 0, b.SystemID)
+		go pgtest.ServeRow(ln, wellServer(i%copies != 0, b.SystemID))
 		p := probe.New(probe.Config{
 			Settings: probe.Settings{Backends: []probe.Target{{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr, SystemID: b.SystemID}}, User: "prober"},
 			Sink:     &doubter{Sink: n.speaker, wrong: &wrong}, Dial: n.host.Dial, Logger: slog.New(slog.DiscardHandler),
@@ -58,40 +55,14 @@ func (w *world) dead() (n uint64) {
 	return n
 }
 
-// servePostgres answers probes as a server does that is well.
-func servePostgres(ln *memnet.Listener, replica bool, systemID uint64) {
+// wellServer is what a server that is well answers to a probe.
+func wellServer(replica bool, systemID uint64) func() []string {
 	recovering := "f"
 	if replica {
 		recovering = "t"
 	}
-	row := &pgproto3.DataRow{}
-	fields := &pgproto3.RowDescription{}
-	for _, v := range []string{recovering, "1", "0", strconv.FormatUint(systemID, 10), "0", "10", "0/1000000"} {
-		fields.Fields = append(fields.Fields, pgproto3.FieldDescription{Name: []byte("c"), DataTypeOID: 25, DataTypeSize: -1})
-		row.Values = append(row.Values, []byte(v))
-	}
-	serve := func(c net.Conn) {
-		defer c.Close()
-		b := pgproto3.NewBackend(c, c)
-		if _, err := b.ReceiveStartupMessage(); err != nil {
-			return
-		}
-		b.Send(&pgproto3.AuthenticationOk{})
-		for b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'}); b.Flush() == nil; b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'}) {
-			if _, err := b.Receive(); err != nil {
-				return
-			}
-			b.Send(fields)
-			b.Send(row)
-			b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
-		}
-	}
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		go serve(c)
+	return func() []string {
+		return []string{recovering, "1", "0", strconv.FormatUint(systemID, 10), "0", "10", "0/1000000"}
 	}
 }
 

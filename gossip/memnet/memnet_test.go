@@ -283,3 +283,73 @@ func TestOneWayCut(t *testing.T) {
 		}
 	})
 }
+
+// Of a frozen host nothing comes; what is sent to it waits until it is thawed, as far as a socket holds it.
+func TestFreeze(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(4)
+		defer n.Close()
+		near, far := pairOf(t, n)
+		a, b := near.(*Conn).host, far.(*Conn).host
+		ta, err := a.Transport(7946)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tb, err := b.Transport(7946)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Freeze(b)
+		send := func(from, to *Transport, text string) {
+			t.Helper()
+			if _, err := from.WriteTo([]byte(text), to.Addr()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		send(tb, ta, "from the frozen")
+		for range socketDepth + 10 {
+			send(ta, tb, "to the frozen")
+		}
+		if _, err := near.Write([]byte("to the frozen")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := far.Write([]byte("from the frozen")); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		if len(ta.PacketCh()) != 0 || len(tb.PacketCh()) != 0 {
+			t.Errorf("%d packets came from it, %d to it", len(ta.PacketCh()), len(tb.PacketCh()))
+		}
+		buf := make([]byte, 20)
+		for _, c := range []net.Conn{near, far} {
+			_ = c.SetReadDeadline(time.Now().Add(time.Second))
+			if k, err := c.Read(buf); k != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%d bytes of a stalled stream, %v", k, err)
+			}
+			_ = c.SetReadDeadline(time.Time{})
+		}
+		dial, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := a.Dial(dial, "tcp", b.Addr(5432)); !errors.Is(err, syscall.ETIMEDOUT) {
+			t.Errorf("it answers: %v", err)
+		}
+		start := time.Now()
+		n.Thaw(b)
+		if len(tb.PacketCh()) != socketDepth || len(ta.PacketCh()) != 0 {
+			t.Errorf("after the thaw %d packets, want %d; %d from it", len(tb.PacketCh()), socketDepth, len(ta.PacketCh()))
+		}
+		for _, c := range []net.Conn{near, far} {
+			if k, err := c.Read(buf); k < 13 || err != nil {
+				t.Errorf("%d bytes, %v", k, err)
+			}
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("streams went on %v after the thaw", took)
+		}
+		send(tb, ta, "again")
+		<-time.After(time.Second)
+		if len(ta.PacketCh()) != 1 {
+			t.Error("nothing comes from the thawed")
+		}
+	})
+}

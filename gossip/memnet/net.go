@@ -25,6 +25,7 @@ type Net struct {
 	loss    map[pair]float64
 	cut     map[pair]bool // directed
 	alone   map[string]bool
+	frozen  map[*Host][]func() // what arrives at them when they are thawed
 	count   map[pair]uint64
 	jitter  float64
 	silent  bool          // packets are dropped
@@ -44,6 +45,7 @@ func New(seed uint64) *Net {
 		loss:    make(map[pair]float64),
 		cut:     make(map[pair]bool),
 		alone:   make(map[string]bool),
+		frozen:  make(map[*Host][]func()),
 		count:   make(map[pair]uint64),
 		changed: make(chan struct{}),
 	}
@@ -153,6 +155,28 @@ func (n *Net) HealAll() {
 	n.healed()
 }
 
+// Freeze is what SIGSTOP on a host's processes looks like from the network: nothing leaves it, streams to and from it stall, dialing it is
+// not answered, and packets wait in its sockets until Thaw. Its timers go on meanwhile: what it does by them nobody sees.
+func (n *Net) Freeze(h *Host) {
+	n.mu.Lock()
+	if _, ok := n.frozen[h]; !ok {
+		n.frozen[h] = nil
+	}
+	n.signal()
+	n.mu.Unlock()
+}
+
+// Thaw undoes Freeze.
+func (n *Net) Thaw(h *Host) {
+	n.mu.Lock()
+	waiting := n.frozen[h]
+	delete(n.frozen, h)
+	n.healed()
+	for _, arrive := range waiting {
+		arrive()
+	}
+}
+
 // Close closes every host: transports, listeners and connections. No goroutine of the net is left behind (it has none:
 // timers deliver, and they find their receivers closed).
 func (n *Net) Close() {
@@ -193,6 +217,7 @@ type fate struct {
 	delay time.Duration
 	lost  bool
 	cut   bool
+	still bool           // it is cut only in that the receiver is frozen
 	luck  func() float64 // more draws for this thing
 }
 
@@ -208,7 +233,9 @@ func (n *Net) fateLocked(from, to *Host) fate {
 	}
 	f := fate{luck: luck}
 	if from != to {
-		f.cut = n.isCutLocked(from, to)
+		severed := n.isCutLocked(from, to) || n.frozenLocked(from)
+		f.still = !severed && n.frozenLocked(to)
+		f.cut = severed || f.still
 		f.lost = luck() < lookup(n.loss, from, to)
 	}
 	f.delay = n.delayLocked(from, to, luck)
@@ -239,6 +266,11 @@ func (n *Net) isCutLocked(from, to *Host) bool {
 		}
 	}
 	return false
+}
+
+func (n *Net) frozenLocked(h *Host) bool {
+	_, ok := n.frozen[h]
+	return ok
 }
 
 // lookup finds the most particular entry for two hosts.

@@ -76,7 +76,7 @@ func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	if !open {
 		return now, &net.OpError{Op: "write", Net: "udp", Err: net.ErrClosed}
 	}
-	if f.cut || f.lost {
+	if f.cut && !f.still || f.lost {
 		h.packetsLost.Add(1)
 		return now, nil
 	}
@@ -89,6 +89,15 @@ func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 func (h *Host) receive(port int, p *memberlist.Packet, from *Host) {
 	h.net.mu.Lock()
 	t := h.sockets[port]
+	if h.net.frozenLocked(h) {
+		defer h.net.mu.Unlock()
+		if waiting := h.net.frozen[h]; len(waiting) < socketDepth {
+			h.net.frozen[h] = append(waiting, func() { h.receive(port, p, from) })
+		} else {
+			from.packetsLost.Add(1)
+		}
+		return
+	}
 	h.net.mu.Unlock()
 	if t != nil {
 		p.Timestamp = time.Now()
