@@ -71,8 +71,8 @@ func CheckKeyspace(ctx context.Context, ks *rib.Keyspace, primary PrimaryFunc) e
 	}
 	c := &checker{ks: ks, method: method}
 	for i := range ks.Ranges {
-		if !slices.Contains(c.shards, ks.Ranges[i].Shard) {
-			c.shards = append(c.shards, ks.Ranges[i].Shard)
+		if shard := ks.Ranges[i].Shard; shard != "" && !slices.Contains(c.shards, shard) {
+			c.shards = append(c.shards, shard)
 		}
 	}
 	slices.Sort(c.shards)
@@ -333,6 +333,9 @@ func (c *checker) rows(ctx context.Context, conn *pgx.Conn, shard string, t *rib
 	var all []Obstacle
 	_, err = pgx.ForEachRow(rows, []any{&owner, &count}, func() error {
 		switch {
+		case owner == unlisted:
+			all = append(all, Obstacle{Shard: shard, Table: tableName(t), Rows: count, Problem: fmt.Sprintf(
+				"%s a value in the key that is not listed and so would belong to no shard: list it, or give a default shard", rowsHave(count))})
 		case owner < 0:
 			all = append(all, Obstacle{Shard: shard, Table: tableName(t), Rows: count, Problem: fmt.Sprintf(
 				"%s NULL in the key and so would belong to no shard: give them a key, or delete them", rowsHave(count))})
@@ -359,8 +362,14 @@ func rowsHave(n int64) string {
 	return fmt.Sprintf("%d rows have", n)
 }
 
-// rowsSQL is the statement that counts the rows of each owner: the owner's index in shards, -1 for a row that has none. The shard's
-// own ranges are tested first: nearly all rows stop there.
+// Rows that no shard would own.
+const (
+	keyless  = -1 // with NULL in the key
+	unlisted = -2
+)
+
+// rowsSQL is the statement that counts the rows of each owner: the owner's index in shards, below zero for a row that has none. The
+// shard's own ranges are tested first: nearly all rows stop there.
 func (c *checker) rowsSQL(shard string, t *rib.KeyedTable) string {
 	columns := make([]string, len(t.Columns))
 	for i, name := range t.Columns {
@@ -379,6 +388,9 @@ func (c *checker) rowsSQL(shard string, t *rib.KeyedTable) string {
 	var b strings.Builder
 	b.WriteString("SELECT owner, count(*) FROM (SELECT CASE")
 	when := func(i int) {
+		if i < 0 || len(conditions[c.shards[i]]) == 0 {
+			return // a shard that is looked at and would own nothing
+		}
 		fmt.Fprintf(&b, " WHEN %s THEN %d", strings.Join(conditions[c.shards[i]], " OR "), i)
 	}
 	own := slices.Index(c.shards, shard)
@@ -388,6 +400,9 @@ func (c *checker) rowsSQL(shard string, t *rib.KeyedTable) string {
 			when(i)
 		}
 	}
-	fmt.Fprintf(&b, " ELSE -1 END AS owner FROM %s) AS keyed GROUP BY owner ORDER BY owner", tableName(t))
+	for _, name := range columns {
+		fmt.Fprintf(&b, " WHEN %s IS NULL THEN %d", name, keyless)
+	}
+	fmt.Fprintf(&b, " ELSE %d END AS owner FROM %s) AS keyed GROUP BY owner ORDER BY owner", unlisted, tableName(t))
 	return b.String()
 }

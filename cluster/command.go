@@ -21,17 +21,19 @@ const (
 	kindInit     = "init"     // the cluster's first command: its id and generation
 	kindShard    = "shard"    // which system identifier a shard's servers show
 	kindKeyspace = "keyspace" // a new keyspace with its ranges
-	// kindKeyspace2 is the same, of types that the first version did not know: it would refuse what others accept, and must stop instead.
+	kindValues   = "values"   // more values of a list
+	// kindKeyspace2 is a new keyspace of types or a method that the first version did not know: it would refuse what others accept, and must stop instead.
 	kindKeyspace2 = "keyspace.2"
 )
 
 // command is one entry of the Raft log. Exactly the field that belongs to Kind is set.
 type command struct {
-	Kind    string        `json:"kind"`
-	Request string        `json:"request"`            // idempotency: the same request is applied once
-	Init    *initCommand  `json:"init,omitempty"`     //
-	Shard   *shardCommand `json:"shard,omitempty"`    //
-	Created []byte        `json:"keyspace,omitempty"` // by encodeKeyspace, without id and epochs: those are given by apply
+	Kind    string         `json:"kind"`
+	Request string         `json:"request"`            // idempotency: the same request is applied once
+	Init    *initCommand   `json:"init,omitempty"`     //
+	Shard   *shardCommand  `json:"shard,omitempty"`    //
+	Created []byte         `json:"keyspace,omitempty"` // by encodeKeyspace, without id and epochs: those are given by apply
+	Values  *valuesCommand `json:"values,omitempty"`   //
 }
 
 type initCommand struct {
@@ -42,6 +44,16 @@ type initCommand struct {
 type shardCommand struct {
 	Name     string `json:"name"`
 	SystemID uint64 `json:"system_id"`
+}
+
+type valuesCommand struct {
+	Keyspace string        `json:"keyspace"` // its name
+	Values   []valueAndKey `json:"values"`
+}
+
+type valueAndKey struct {
+	Key   []byte `json:"key"`
+	Shard string `json:"shard"`
 }
 
 func (c *command) encode() ([]byte, error) {
@@ -67,7 +79,8 @@ func decodeCommand(data []byte) (*command, error) {
 		return nil, fmt.Errorf("%w: %v", errStalled, err)
 	}
 	switch {
-	case c.Kind == kindInit && c.Init != nil, c.Kind == kindShard && c.Shard != nil, (c.Kind == kindKeyspace || c.Kind == kindKeyspace2) && c.Created != nil:
+	case c.Kind == kindInit && c.Init != nil, c.Kind == kindShard && c.Shard != nil, (c.Kind == kindKeyspace || c.Kind == kindKeyspace2) && c.Created != nil,
+		c.Kind == kindValues && c.Values != nil:
 		return c, nil
 	}
 	return nil, fmt.Errorf("%w: kind %q", errStalled, c.Kind)
@@ -75,7 +88,7 @@ func decodeCommand(data []byte) (*command, error) {
 
 // keyspaceKind is the oldest kind of command that says what ks is.
 func keyspaceKind(ks *rib.Keyspace) string {
-	if slices.ContainsFunc(ks.Types, func(t rib.Type) bool { return t > rib.TypeUUID }) {
+	if ks.Method == "list" || slices.ContainsFunc(ks.Types, func(t rib.Type) bool { return t > rib.TypeUUID }) {
 		return kindKeyspace2
 	}
 	return kindKeyspace

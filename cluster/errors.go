@@ -10,6 +10,8 @@ var (
 	ErrInvalid       = errors.New("the request cannot work as it stands") // the specification itself is wrong
 	ErrNameTaken     = errors.New("the keyspace name is taken")
 	ErrTableTaken    = errors.New("the table belongs to a keyspace already")
+	ErrValueTaken    = errors.New("the value is listed already")
+	ErrNoKeyspace    = errors.New("there is no such keyspace")
 	ErrUnknownShard  = errors.New("the shard is not known to the cluster")
 	ErrShardConflict = errors.New("the shard and the system identifier do not belong together")
 	ErrRequestReused = errors.New("the request id was used for another command")

@@ -22,13 +22,16 @@ const (
 type KeyspaceSpec struct {
 	Name     string      `json:"name"` // for example "app.orders"
 	Database string      `json:"database"`
-	Method   string      `json:"method"` // "hash", "range"
+	Method   string      `json:"method"` // "hash", "range", "list"
 	Types    []string    `json:"types"`  // of the key's columns
 	Tables   []TableSpec `json:"tables"`
-	// Who owns what, one of: Shards alone (hash: an even split), Shards with one Split fewer, or Ranges.
+	// Who owns what, one of: Shards alone (hash: an even split), Shards with one Split fewer, Ranges, or Values with a Default.
 	Shards []string    `json:"shards,omitempty"`
 	Splits []string    `json:"splits,omitempty"` // range method: where one shard ends and the next begins
 	Ranges []RangeSpec `json:"ranges,omitempty"`
+	Values []ValueSpec `json:"values,omitempty"` // list method; more can be added later
+	// Default is the shard of all values that are not listed. Empty: they have none, and statements about them are refused.
+	Default string `json:"default,omitempty"`
 	// RequestID makes repeating the request safe; empty: one is made.
 	RequestID string `json:"request_id,omitempty"`
 }
@@ -54,7 +57,7 @@ func (s *KeyspaceSpec) Keyspace() (*rib.Keyspace, error) {
 	}
 	method, err := rib.MethodByName(s.Method)
 	if err != nil {
-		return nil, reject(ErrInvalid, "method %q is not known; the methods are hash and range", s.Method)
+		return nil, reject(ErrInvalid, "method %q is not known; the methods are hash, range and list", s.Method)
 	}
 	ks := &rib.Keyspace{Name: s.Name, Database: s.Database, Method: s.Method}
 	if len(s.Types) == 0 {
@@ -126,6 +129,15 @@ func (s *KeyspaceSpec) names() error {
 	if len(s.Shards) > MaxShards {
 		err = errors.Join(err, reject(ErrInvalid, "%d shards are more than the %d that one keyspace may have", len(s.Shards), MaxShards))
 	}
+	for _, v := range s.Values {
+		err = errors.Join(err, named(fmt.Sprintf("the shard of value %q", v.Value), v.Shard))
+	}
+	if s.Default != "" {
+		err = errors.Join(err, named("the default shard", s.Default))
+	}
+	if len(s.Values) > MaxRanges {
+		err = errors.Join(err, reject(ErrInvalid, "more than %d values in one request: add the others later", MaxRanges))
+	}
 	if len(s.Ranges) > MaxRanges || len(s.Splits) > MaxRanges {
 		err = errors.Join(err, reject(ErrInvalid, "more than %d ranges in one request: make fewer and split them later", MaxRanges))
 	}
@@ -142,7 +154,21 @@ func rejected(err error) error {
 
 // ranges makes the partition of the keys that the specification asks for.
 func (s *KeyspaceSpec) ranges(method rib.Method, types []rib.Type) ([]rib.Range, error) {
+	listed := len(s.Values) > 0 || s.Default != ""
 	switch {
+	case s.Method == "list" && (len(s.Ranges) > 0 || len(s.Shards) > 0 || len(s.Splits) > 0):
+		return nil, reject(ErrInvalid, "method list takes values and a default, not shards, splits or ranges")
+	case s.Method == "list" && !listed:
+		return nil, reject(ErrInvalid, "who owns the keys is missing: give values with their shards, or a default shard, or both")
+	case s.Method == "list":
+		values, err := parseValues(method, types, s.Values)
+		if err != nil {
+			return nil, err
+		}
+		ranges, err := rib.ListRanges(values, s.Default)
+		return ranges, listedTwice(err, s.Values)
+	case listed:
+		return nil, reject(ErrInvalid, "values and a default are for method list, not for method %s", s.Method)
 	case len(s.Ranges) > 0:
 		if len(s.Shards) > 0 || len(s.Splits) > 0 {
 			return nil, reject(ErrInvalid, "give ranges, or shards with splits, not both")

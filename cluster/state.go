@@ -67,6 +67,8 @@ func (s *state) apply(index uint64, c *command, data []byte) result {
 		}
 	case kindKeyspace, kindKeyspace2:
 		r.keyspace, err = s.create(&next, c.Created)
+	case kindValues:
+		r.keyspace, err = addValues(&next, c.Values)
 	}
 	if err != nil {
 		return result{err: err}
@@ -201,7 +203,7 @@ func checkNewKeyspace(o *rib.Ownership, ks *rib.Keyspace) error {
 		names[i] = o.Shards[i].Name
 	}
 	for i := range ks.Ranges {
-		if name := ks.Ranges[i].Shard; !known[name] {
+		if name := ks.Ranges[i].Shard; name != "" && !known[name] {
 			list := strings.Join(names, ", ")
 			if list == "" {
 				list = "none yet"

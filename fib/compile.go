@@ -27,6 +27,9 @@ func Compile(s *rib.Snapshot) (*Table, error) {
 func build(s *rib.Snapshot, prev *Table) (*Table, error) {
 	t := &Table{ownership: s.Ownership, byShard: map[string]*Slot{}}
 	slot := func(shard string) *Slot {
+		if shard == "" { // a range that nobody owns
+			return nil
+		}
 		x := t.byShard[shard]
 		if x != nil {
 			return x

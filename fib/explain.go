@@ -47,7 +47,11 @@ func (t *Table) Explain(keyspace *rib.Keyspace, key rib.Key, write bool) Explana
 		e.Intent, e.Problem = intent(write), "keyspace "+keyspace.Name+" is not in the table"
 		return e
 	}
-	e = t.ExplainShard(owner.Slot.shard, keyspace.Database, write)
+	if owner.Slot == nil {
+		e.Intent, e.Version, e.Problem = intent(write), t.Version(), "no shard owns this key"
+	} else {
+		e = t.ExplainShard(owner.Slot.shard, keyspace.Database, write)
+	}
 	e.Keyspace, e.Epoch = keyspace.Name, owner.Range.Epoch.String()
 	if m, err := rib.MethodByName(keyspace.Method); err == nil {
 		e.Key = m.FormatKey(keyspace.Types, key)

@@ -39,7 +39,7 @@ var emptyTable = &Table{ownership: new(rib.Ownership)}
 
 // Owner is where a key belongs.
 type Owner struct {
-	Slot  *Slot
+	Slot  *Slot      // nil: to nobody
 	Range *rib.Range // must not be changed
 }
 

@@ -88,6 +88,12 @@ func (w *Watchdog) round() (wrong string) {
 		if !ok {
 			return fmt.Sprintf("keyspace %s is not in the table", k.Name)
 		}
+		if owner.Slot == nil {
+			if want.Shard != "" {
+				return fmt.Sprintf("keyspace %s: the key %x goes to nobody, and belongs to %s", k.Name, []byte(want.From), want.Shard)
+			}
+			continue
+		}
 		if shard := owner.Slot.Shard(); owner.Range.Shard != want.Shard || shard != want.Shard {
 			return fmt.Sprintf("keyspace %s: the key %x goes to %s, and belongs to %s", k.Name, []byte(want.From), shard, want.Shard)
 		}

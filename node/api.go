@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"rangefinder/cluster"
 )
 
 // Bounds of what the HTTP port reads.
@@ -45,6 +47,8 @@ type backOffice interface {
 	CopyUser(ctx context.Context, c UserCopy) (UsersView, error)
 	// CreateKeyspace validates and makes a keyspace, on whichever node leads. Errors are *apiError or mapped by statusOf.
 	CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error)
+	// AddValues gives further values of a keyspace of the list method to shards, as CreateKeyspace does.
+	AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceView, error)
 }
 
 // RouteQuery is a question to Route. Empty Database and User mean the first configured ones.
@@ -117,11 +121,12 @@ func (a *api) v1(mux *http.ServeMux) {
 		}{orEmpty(a.office.Keyspaces())})
 	})
 	mux.HandleFunc("POST /api/v1/keyspaces", a.createKeyspace)
+	mux.HandleFunc("POST /api/v1/keyspaces/values", a.addValues)
 	mux.HandleFunc("GET /api/v1/ranges", a.ranges)
-	for _, path := range []string{"/api/v1/keyspaces", "/api/v1/ranges"} {
+	for _, path := range []string{"/api/v1/keyspaces", "/api/v1/keyspaces/values", "/api/v1/ranges"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			fail(w, &apiError{Status: http.StatusMethodNotAllowed, ErrorView: ErrorView{
-				Error: r.Method + " is not possible here", Hint: "GET lists; POST makes a keyspace at /api/v1/keyspaces.",
+				Error: r.Method + " is not possible here", Hint: "GET lists; POST makes a keyspace at /api/v1/keyspaces, and adds values to one at /api/v1/keyspaces/values.",
 			}})
 		})
 	}
@@ -236,6 +241,21 @@ func (a *api) createKeyspace(w http.ResponseWriter, r *http.Request) {
 	view, err := a.office.CreateKeyspace(r.Context(), req)
 	if err != nil {
 		a.log.Info("keyspace refused", "keyspace", req.Name, "error", err)
+		fail(w, err)
+		return
+	}
+	reply(w, http.StatusCreated, view)
+}
+
+func (a *api) addValues(w http.ResponseWriter, r *http.Request) {
+	var spec cluster.ValuesSpec
+	if err := readJSON(w, r, &spec); err != nil {
+		fail(w, err)
+		return
+	}
+	view, err := a.office.AddValues(r.Context(), spec)
+	if err != nil {
+		a.log.Info("values refused", "keyspace", spec.Keyspace, "error", err)
 		fail(w, err)
 		return
 	}

@@ -52,11 +52,15 @@ func statusOf(err error) *apiError {
 	case errors.As(err, &rejected):
 		e.Status = http.StatusUnprocessableEntity
 		e.Hint = "Nothing was changed. Mend the request and repeat it; 'rangefinder keyspace create --help' has examples."
-		for _, conflict := range []error{cluster.ErrNameTaken, cluster.ErrTableTaken, cluster.ErrShardConflict, cluster.ErrRequestReused} {
+		for _, conflict := range []error{cluster.ErrNameTaken, cluster.ErrTableTaken, cluster.ErrValueTaken, cluster.ErrShardConflict, cluster.ErrRequestReused} {
 			if errors.Is(err, conflict) {
 				e.Status = http.StatusConflict
 				e.Hint = "Nothing was changed. 'rangefinder keyspace list' shows what there is."
 			}
+		}
+		if errors.Is(err, cluster.ErrNoKeyspace) {
+			e.Status = http.StatusNotFound
+			e.Hint = "'rangefinder keyspace list' shows what there is."
 		}
 	case errors.As(err, &notLeader), errors.Is(err, cluster.ErrNoCluster), errors.Is(err, cluster.ErrNotOpen):
 		e.Status, e.RetryAfter = http.StatusServiceUnavailable, retryLeader

@@ -22,6 +22,7 @@ type fakeOffice struct {
 	answer   RouteAnswer
 	asked    []RouteQuery
 	created  []KeyspaceRequest
+	added    []cluster.ValuesSpec
 	err      error
 
 	reloaded    ReloadAnswer
@@ -63,6 +64,11 @@ func (f *fakeOffice) Route(_ context.Context, q RouteQuery) (RouteAnswer, error)
 func (f *fakeOffice) CreateKeyspace(_ context.Context, r KeyspaceRequest) (KeyspaceView, error) {
 	f.created = append(f.created, r)
 	return KeyspaceView{ID: 1, Name: r.Name, Method: r.Method, Types: r.Types, Ranges: len(r.Shards) + len(r.Ranges)}, f.err
+}
+
+func (f *fakeOffice) AddValues(_ context.Context, s cluster.ValuesSpec) (KeyspaceView, error) {
+	f.added = append(f.added, s)
+	return KeyspaceView{ID: 1, Name: s.Keyspace, Method: "list", Values: len(s.Values)}, f.err
 }
 
 // exampleView is a cluster with one thing of each kind, and one backend that is down for us alone.
@@ -173,6 +179,17 @@ func TestCreateKeyspaceBodies(t *testing.T) {
 	}
 }
 
+func TestAddValuesBodies(t *testing.T) {
+	office := &fakeOffice{}
+	w := ask(t, newTestAPI(office).handler(), "POST", "/api/v1/keyspaces/values", `{"keyspace": "k", "values": [{"value": "de", "shard": "s"}], "request_id": "r"}`)
+	if w.Code != 201 || len(office.added) != 1 || office.added[0].Values[0] != (cluster.ValueSpec{Value: "de", Shard: "s"}) || office.added[0].RequestID != "r" {
+		t.Errorf("%d %s: %+v", w.Code, w.Body, office.added)
+	}
+	if w := ask(t, newTestAPI(office).handler(), "POST", "/api/v1/keyspaces/values", `{"keyspace": "k", "value": []}`); w.Code != 400 || len(office.added) != 1 {
+		t.Errorf("an unknown field: %d %s", w.Code, w.Body)
+	}
+}
+
 func TestErrorsHaveStatusAndHint(t *testing.T) {
 	office := &fakeOffice{err: &apiError{Status: 503, RetryAfter: 1500 * time.Millisecond, ErrorView: ErrorView{Error: "no leader", Detail: "d", Hint: "h"}}}
 	w := ask(t, newTestAPI(office).handler(), "POST", "/api/v1/keyspaces", `{}`)
@@ -203,6 +220,8 @@ func TestLedgersWordsBecomeStatuses(t *testing.T) {
 		{&cluster.RejectedError{Reason: cluster.ErrShardConflict, Text: "x"}, 409},
 		{&cluster.RejectedError{Reason: cluster.ErrRequestReused, Text: "x"}, 409},
 		{&cluster.RejectedError{Reason: cluster.ErrUnknownShard, Text: "x"}, 422},
+		{&cluster.RejectedError{Reason: cluster.ErrValueTaken, Text: "x"}, 409},
+		{&cluster.RejectedError{Reason: cluster.ErrNoKeyspace, Text: "x"}, 404},
 		{&cluster.NotLeaderError{}, 503},
 		{&cluster.OutcomeUnknownError{RequestID: "r", Cause: io.EOF}, 504},
 		{cluster.ErrTooBusy, 503},

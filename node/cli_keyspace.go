@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 
 	"rangefinder/cluster"
@@ -11,6 +12,8 @@ import (
 
 type keyspaceCmd struct {
 	Create keyspaceCreateCmd `cmd:"" help:"Make a keyspace over tables that exist on every shard."`
+	Add    keyspaceAddCmd    `cmd:"" help:"Give further values of a list to shards."`
+	Show   keyspaceShowCmd   `cmd:"" help:"Show a keyspace and who owns what of it."`
 	List   keyspaceListCmd   `cmd:"" help:"List keyspaces."`
 }
 
@@ -23,9 +26,11 @@ type keyspaceCreateCmd struct {
 	Name     string   `arg:"" help:"The table, which also names the keyspace."`
 	Key      []string `required:"" placeholder:"COLUMN" help:"The key's columns."`
 	Type     []string `required:"" placeholder:"TYPE" help:"Their types: bigint, int, smallint, text, varchar, uuid, bytea, date or timestamptz."`
-	Method   string   `default:"hash" enum:"hash,range" help:"hash (PostgreSQL's own hash, split evenly) or range (the type's order)."`
+	Method   string   `default:"hash" enum:"hash,range,list" help:"hash (PostgreSQL's own hash, split evenly), range (the type's order) or list (a shard for each value)."`
 	Shards   []string `placeholder:"SHARD" help:"For hash: the shards that share the keys evenly."`
 	Range    []string `placeholder:"BOUNDS=SHARD" sep:"none" help:"For range: ..1000=shard_1, 1000..2000=shard_2 (or 1000-2000=shard_2), 2000..=shard_3. From is part of it, to is not. Repeat until every key has a shard."`
+	Value    []string `placeholder:"VALUE=SHARD" sep:"none" help:"For list: de=shard_1. May be repeated; more values can be added later."`
+	Default  string   `placeholder:"SHARD" help:"For list: the shard of all other values. Without it statements about them are refused."`
 	Table    []string `placeholder:"NAME[:COLUMN]" sep:"none" help:"Another table that lives on the same key; its key columns if they are named otherwise. May be repeated."`
 	Database string   `placeholder:"NAME" help:"The database, if NAME does not say it."`
 }
@@ -35,6 +40,7 @@ func (keyspaceCreateCmd) Help() string {
 	return "Examples:\n\n" +
 		"  rangefinder keyspace create app.orders --key customer_id --type bigint --method hash --shards shard_1,shard_2,shard_3\n" +
 		"  rangefinder keyspace create app.accounts --key id --type bigint --method range --range ..1000=shard_1 --range 1000..2000=shard_2 --range 2000..=shard_3\n" +
+		"  rangefinder keyspace create app.sales --key country --type text --method list --value de=shard_1 --value fr=shard_1 --value us=shard_2 --default shard_3\n" +
 		"  rangefinder keyspace create app.orders --key customer_id --type bigint --shards shard_1,shard_2 --table app.order_lines:customer\n\n" +
 		"The tables must exist on every shard. Before anything is changed, each shard counts rows whose key it would not own; if there are any, the keyspace is refused.\n\n" + nameRule
 }
@@ -45,7 +51,7 @@ func (c *keyspaceCreateCmd) Run(e *env) error {
 		return &usageError{message: fmt.Sprintf("--key names %d columns and --type %d types", len(c.Key), len(c.Type)), hint: "Give one type for each column, in the same order."}
 	}
 	req := KeyspaceRequest{
-		KeyspaceSpec: cluster.KeyspaceSpec{Name: c.Name, Database: c.Database, Method: c.Method, Types: c.Type, Shards: c.Shards, RequestID: randomHex(16)},
+		KeyspaceSpec: cluster.KeyspaceSpec{Name: c.Name, Database: c.Database, Method: c.Method, Types: c.Type, Shards: c.Shards, Default: c.Default, RequestID: randomHex(16)},
 		Key:          c.Key,
 		Also:         c.Table,
 	}
@@ -56,7 +62,17 @@ func (c *keyspaceCreateCmd) Run(e *env) error {
 		}
 		req.Ranges = append(req.Ranges, cluster.RangeSpec{Bounds: bounds, Shard: shard})
 	}
+	var err error
+	if req.Values, err = valueFlags(c.Value); err != nil {
+		return err
+	}
 	switch {
+	case c.Method != "list" && (len(c.Value) > 0 || c.Default != ""):
+		return &usageError{message: "--value and --default are for --method list", hint: ""}
+	case c.Method == "list" && len(c.Value) == 0 && c.Default == "":
+		return &usageError{message: "--method list needs --value or --default", hint: "For example --value de=shard_1 --value fr=shard_2 --default shard_3"}
+	case c.Method == "list" && len(c.Shards)+len(c.Range) > 0:
+		return &usageError{message: "--method list takes its shards from --value and --default", hint: ""}
 	case c.Method == "hash" && len(c.Shards) == 0:
 		return &usageError{message: "--method hash needs --shards", hint: "For example --shards shard_1,shard_2,shard_3"}
 	case c.Method == "hash" && len(c.Range) > 0:
@@ -70,12 +86,88 @@ func (c *keyspaceCreateCmd) Run(e *env) error {
 	if err := c.call(e, "/api/v1/keyspaces", req, &v); err != nil || c.JSON {
 		return err
 	}
-	text := fmt.Sprintf("keyspace %s is made: %d ranges by %s of %s\n", v.Name, v.Ranges, v.Method, strings.Join(v.Types, ", "))
+	return printMade(e.stdout, &v, "is made")
+}
+
+// printMade tells of a keyspace that was made or changed.
+func printMade(w io.Writer, v *KeyspaceView, what string) error {
+	parts := fmt.Sprintf("%d ranges", v.Ranges)
+	if v.Method == "list" {
+		parts = fmt.Sprintf("%d values", v.Values)
+	}
+	text := fmt.Sprintf("keyspace %s %s: %s by %s of %s\n", v.Name, what, parts, v.Method, strings.Join(v.Types, ", "))
 	for _, w := range v.Warnings {
 		text += "warning: " + w + "\n"
 	}
-	_, err := fmt.Fprint(e.stdout, text)
+	_, err := fmt.Fprint(w, text)
 	return err
+}
+
+// valueFlags reads VALUE=SHARD.
+func valueFlags(flags []string) (values []cluster.ValueSpec, err error) {
+	for _, f := range flags {
+		at := strings.LastIndexByte(f, '=')
+		if at < 0 || at == len(f)-1 {
+			return nil, &usageError{message: fmt.Sprintf("--value %q names no shard", f), hint: "Write it as de=shard_1; of several columns as 'de,5=shard_1'."}
+		}
+		values = append(values, cluster.ValueSpec{Value: f[:at], Shard: f[at+1:]})
+	}
+	return values, nil
+}
+
+type keyspaceAddCmd struct {
+	adminFlags
+	Name  string   `arg:"" help:"The keyspace, which is one of the method list."`
+	Value []string `required:"" placeholder:"VALUE=SHARD" sep:"none" help:"A value and the shard that owns it from now on. May be repeated."`
+}
+
+// Help is shown by `rangefinder keyspace add --help`.
+func (keyspaceAddCmd) Help() string {
+	return "Example:\n\n  rangefinder keyspace add app.sales --value it=shard_2 --value es=shard_1\n\n" +
+		"No row with such a value may be there yet, but on the shard that is to own it. In a keyspace with a default shard, nobody may write such rows meanwhile: " +
+		"they would stay on the default shard, where statements do not look for them any more. If some were, a warning says so."
+}
+
+// Run adds the values, on whichever node leads.
+func (c *keyspaceAddCmd) Run(e *env) error {
+	values, err := valueFlags(c.Value)
+	if err != nil {
+		return err
+	}
+	var v KeyspaceView
+	if err := c.call(e, "/api/v1/keyspaces/values", cluster.ValuesSpec{Keyspace: c.Name, Values: values, RequestID: randomHex(16)}, &v); err != nil || c.JSON {
+		return err
+	}
+	return printMade(e.stdout, &v, "has the values")
+}
+
+type keyspaceShowCmd struct {
+	adminFlags
+	Name string `arg:"" help:"The keyspace."`
+}
+
+// Run prints the keyspace and its ranges or values.
+func (c *keyspaceShowCmd) Run(e *env) error {
+	var owned struct{ Ranges []RangeView }
+	if err := c.call(e, rangesOf(c.Name), nil, &owned); err != nil || c.JSON {
+		return err
+	}
+	var all struct{ Keyspaces []KeyspaceView }
+	if err := c.call(e, "/api/v1/keyspaces", nil, &all); err != nil {
+		return err
+	}
+	one := slices.DeleteFunc(all.Keyspaces, func(k KeyspaceView) bool { return k.Name != c.Name })
+	if err := printKeyspaces(e.stdout, one); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(e.stdout); err != nil {
+		return err
+	}
+	return printRanges(e.stdout, owned.Ranges)
+}
+
+func rangesOf(keyspace string) string {
+	return "/api/v1/ranges?" + url.Values{"keyspace": {keyspace}}.Encode()
 }
 
 type keyspaceListCmd struct{ adminFlags }
@@ -115,16 +207,28 @@ type rangeListCmd struct {
 func (c *rangeListCmd) Run(e *env) error {
 	path := "/api/v1/ranges"
 	if c.Keyspace != "" {
-		path += "?" + url.Values{"keyspace": {c.Keyspace}}.Encode()
+		path = rangesOf(c.Keyspace)
 	}
 	var v struct{ Ranges []RangeView }
 	if err := c.call(e, path, nil, &v); err != nil || c.JSON {
 		return err
 	}
-	return table(e.stdout, func(row func(...any)) {
+	return printRanges(e.stdout, v.Ranges)
+}
+
+func printRanges(w io.Writer, ranges []RangeView) error {
+	return table(w, func(row func(...any)) {
 		row("KEYSPACE", "FROM", "TO", "SHARD", "EPOCH")
-		for _, r := range v.Ranges {
-			row(r.Keyspace, orDots(r.From), orDots(r.To), r.Shard, r.Epoch)
+		for _, r := range ranges {
+			shard := r.Shard
+			if shard == "" {
+				shard = "(none)"
+			}
+			if r.Value != "" {
+				row(r.Keyspace, r.Value, "", shard, r.Epoch)
+				continue
+			}
+			row(r.Keyspace, orDots(r.From), orDots(r.To), shard, r.Epoch)
 		}
 	})
 }

@@ -36,9 +36,22 @@ func (n *Node) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceV
 	if r.RequestID == "" {
 		r.RequestID = randomHex(16)
 	}
+	return n.onLeader(ctx, "/api/v1/keyspaces", r, func(ctx context.Context) (KeyspaceView, error) { return n.createHere(ctx, r) })
+}
+
+// AddValues gives values of a list to shards, on whichever node leads, as CreateKeyspace does.
+func (n *Node) AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceView, error) {
+	if s.RequestID == "" {
+		s.RequestID = randomHex(16)
+	}
+	return n.onLeader(ctx, "/api/v1/keyspaces/values", s, func(ctx context.Context) (KeyspaceView, error) { return n.addValuesHere(ctx, s) })
+}
+
+// onLeader has the leader carry out a call: this node, by here, or the one that leads, by the request's body at a path of its API.
+func (n *Node) onLeader(ctx context.Context, path string, body any, here func(context.Context) (KeyspaceView, error)) (KeyspaceView, error) {
 	var deadline time.Time
 	for {
-		view, err := n.createOnLeader(ctx, r)
+		view, err := n.tryLeader(ctx, path, body, here)
 		if err == nil {
 			return view, nil
 		}
@@ -58,24 +71,24 @@ func (n *Node) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceV
 	}
 }
 
-func (n *Node) createOnLeader(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error) {
+func (n *Node) tryLeader(ctx context.Context, path string, body any, here func(context.Context) (KeyspaceView, error)) (KeyspaceView, error) {
 	if n.ledger().IsLeader() {
-		return n.createHere(ctx, r)
+		return here(ctx)
 	}
 	name, addr := n.ledger().Leader()
 	if addr == "" || name == n.state.Node {
 		return KeyspaceView{}, &cluster.NotLeaderError{}
 	}
-	return n.forward(ctx, name, addr, r)
+	return n.forward(ctx, name, addr, path, body)
 }
 
 // forward asks another node over the cluster port, which is protected by the cluster key. A leader may take long over its answer;
 // it is given up when another one leads.
-func (n *Node) forward(ctx context.Context, name, addr string, r KeyspaceRequest) (view KeyspaceView, err error) {
+func (n *Node) forward(ctx context.Context, name, addr, path string, call any) (view KeyspaceView, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go n.watchLeader(ctx, name, cancel)
-	body, err := json.Marshal(r)
+	body, err := json.Marshal(call)
 	if err != nil {
 		return view, err
 	}
@@ -85,7 +98,7 @@ func (n *Node) forward(ctx context.Context, name, addr string, r KeyspaceRequest
 		},
 		DisableKeepAlives: true,
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/api/v1/keyspaces", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+path, bytes.NewReader(body))
 	if err != nil {
 		return view, err
 	}
@@ -133,6 +146,62 @@ func (n leaderOnly) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (Keys
 	return view, nil
 }
 
+// AddValues gives values of a list to shards if this node leads.
+func (n leaderOnly) AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceView, error) {
+	view, err := n.addValuesHere(ctx, s)
+	if err != nil {
+		return view, statusOf(err)
+	}
+	return view, nil
+}
+
+// addValuesHere looks on the shards for rows that would lie wrong and then asks the ledger.
+func (n *Node) addValuesHere(ctx context.Context, s cluster.ValuesSpec) (view KeyspaceView, err error) {
+	if !n.ledger().IsLeader() {
+		name, addr := n.ledger().Leader()
+		return view, &cluster.NotLeaderError{Leader: name, Addr: addr}
+	}
+	with, err := s.With(n.table.Owners().Get())
+	switch {
+	case errors.Is(err, cluster.ErrValueTaken): // by this very request, it may be: the ledger knows
+	case err != nil:
+		return view, err
+	default:
+		if err := n.ensureShards(ctx, with); err != nil {
+			return view, err
+		}
+		if err := n.checkShards(ctx, with); err != nil {
+			return view, err
+		}
+	}
+	made, err := n.ledger().AddValues(ctx, s)
+	if err != nil {
+		return view, err
+	}
+	n.log.Info("values added to a keyspace", "keyspace", made.Name, "values", len(s.Values), "epoch", n.ledger().Epoch().String())
+	view = keyspaceView(made)
+	if view.Default == "" { // until now nobody could write such rows
+		return view, nil
+	}
+	if err := n.checkShards(ctx, made); err != nil {
+		view.Warnings = append(view.Warnings, "rows were written while the values were added, or may have been: "+err.Error())
+	}
+	return view, nil
+}
+
+// checkShards holds the shards' rows against a keyspace as it is or would be.
+func (n *Node) checkShards(ctx context.Context, ks *rib.Keyspace) error {
+	n.log.Info("checking a keyspace against the shards", "keyspace", ks.Name, "ranges", len(ks.Ranges))
+	err := cluster.CheckKeyspace(ctx, ks, func(ctx context.Context, shard string) (*pgx.Conn, error) {
+		return n.connectPrimary(ctx, shard, ks.Database)
+	})
+	var obstacles *cluster.CheckError
+	if errors.As(err, &obstacles) {
+		return checkFailure(obstacles)
+	}
+	return err
+}
+
 // createHere checks everything against the shards themselves and then asks the ledger.
 func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view KeyspaceView, err error) {
 	if !n.ledger().IsLeader() {
@@ -154,15 +223,7 @@ func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view Keyspace
 	if err := n.ensureShards(ctx, ks); err != nil {
 		return view, err
 	}
-	n.log.Info("checking a keyspace against the shards", "keyspace", ks.Name, "ranges", len(ks.Ranges))
-	err = cluster.CheckKeyspace(ctx, ks, func(ctx context.Context, shard string) (*pgx.Conn, error) {
-		return n.connectPrimary(ctx, shard, ks.Database)
-	})
-	var obstacles *cluster.CheckError
-	if errors.As(err, &obstacles) {
-		return view, checkFailure(obstacles)
-	}
-	if err != nil {
+	if err := n.checkShards(ctx, ks); err != nil {
 		return view, err
 	}
 	made, err := n.ledger().CreateKeyspace(ctx, spec)
@@ -193,7 +254,7 @@ func (n *Node) ensureShards(ctx context.Context, ks *rib.Keyspace) error {
 	seen := map[string]bool{}
 	for i := range ks.Ranges {
 		shard := ks.Ranges[i].Shard
-		if seen[shard] || n.table.Owners().Get().Shard(shard) != nil {
+		if shard == "" || seen[shard] || n.table.Owners().Get().Shard(shard) != nil {
 			continue
 		}
 		seen[shard] = true

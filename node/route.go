@@ -143,6 +143,9 @@ func explainKeys(plan *sqlkey.Plan, table *fib.Table, keyspace *rib.Keyspace, ar
 			return e, failed
 		}
 		one := table.Explain(keyspace, key, write)
+		if one.Shard == "" {
+			return e, statementError(wire.NoOwner(plan, plan.Keys[i].Text))
+		}
 		if i > 0 && one.Shard != e.Shard {
 			return e, &StatementError{
 				Code: pg.CodeFeatureNotSupported, Message: "the statement's keys belong to different shards",

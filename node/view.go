@@ -69,7 +69,7 @@ func (n *Node) View() ClusterView {
 		v.Shards = append(v.Shards, ShardView{Name: x.Name, SystemID: strconv.FormatUint(x.SystemID, 10), Epoch: x.Epoch.String()})
 	}
 	for i := range s.Ownership.Keyspaces {
-		v.RangesTotal += len(s.Ownership.Keyspaces[i].Ranges)
+		v.RangesTotal += shownRanges(&s.Ownership.Keyspaces[i])
 	}
 	v.Ranges = rangeViews(s.Ownership, "", maxViewRanges)
 	return v
@@ -170,6 +170,9 @@ func (n *Node) Keyspaces() []KeyspaceView {
 
 func keyspaceView(k *rib.Keyspace) KeyspaceView {
 	v := KeyspaceView{ID: uint32(k.ID), Name: k.Name, Database: k.Database, Method: k.Method, Ranges: len(k.Ranges)}
+	if k.Method == "list" {
+		v.Values, v.Default = len(k.Ranges)/2, k.Ranges[0].Shard
+	}
 	for _, t := range k.Types {
 		v.Types = append(v.Types, t.String())
 	}
@@ -186,6 +189,14 @@ func (n *Node) Ranges(keyspace string) (ranges []RangeView, epoch string, found 
 		return nil, "", false
 	}
 	return rangeViews(o, keyspace, -1), o.Epoch.String(), true
+}
+
+// shownRanges is how many of a keyspace's ranges rangeViews writes: of a list its values, and the others once.
+func shownRanges(k *rib.Keyspace) int {
+	if k.Method == "list" {
+		return len(k.Ranges)/2 + 1
+	}
+	return len(k.Ranges)
 }
 
 // rangeViews writes ranges as their method does, at most limit of them; -1 is all.
@@ -208,7 +219,11 @@ func rangeViews(o *rib.Ownership, keyspace string, limit int) []RangeView {
 				return list
 			}
 			r := &k.Ranges[j]
-			list = append(list, RangeView{Keyspace: k.Name, From: show(r.From), To: show(r.To), Shard: r.Shard, Epoch: r.Epoch.String()})
+			if k.Method != "list" {
+				list = append(list, RangeView{Keyspace: k.Name, From: show(r.From), To: show(r.To), Shard: r.Shard, Epoch: r.Epoch.String()})
+			} else if j%2 == 1 || j == 0 { // the others are one and the same
+				list = append(list, RangeView{Keyspace: k.Name, Value: rib.FormatInterval(method, k.Types, r.From, r.To), Shard: r.Shard, Epoch: r.Epoch.String()})
+			}
 		}
 	}
 	return list

@@ -129,6 +129,8 @@ type KeyspaceView struct {
 	Types    []string    `json:"types"`
 	Tables   []TableView `json:"tables"`
 	Ranges   int         `json:"ranges"`
+	Values   int         `json:"values,omitempty"`   // of the list method
+	Default  string      `json:"default,omitempty"`  // of the list method: the shard of all other values; "" if they have none
 	Warnings []string    `json:"warnings,omitempty"` // when it is made: which relations are refused from now on
 }
 
@@ -142,9 +144,10 @@ type TableView struct {
 // RangeView is one range and its owner.
 type RangeView struct {
 	Keyspace string `json:"keyspace"`
-	From     string `json:"from"` // as the method writes keys; "" is the open end
+	From     string `json:"from"` // as the method writes keys; "" is the open end, and of the list method there is none
 	To       string `json:"to"`
-	Shard    string `json:"shard"`
+	Value    string `json:"value,omitempty"` // of the list method: the value, or "other values"
+	Shard    string `json:"shard"`           // "" if nobody owns it
 	Epoch    string `json:"epoch"`
 }
 

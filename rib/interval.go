@@ -28,8 +28,11 @@ func ParseInterval(m Method, types []Type, s string) (from, to Key, err error) {
 	return from, to, nil
 }
 
-// FormatInterval writes [from, to) as ParseInterval reads it.
+// FormatInterval writes [from, to) as ParseInterval reads it; of the list method a value, or "other values".
 func FormatInterval(m Method, types []Type, from, to Key) string {
+	if l, ok := m.(*listMethod); ok {
+		return l.formatInterval(types, from, to)
+	}
 	return m.FormatKey(types, from) + ".." + m.FormatKey(types, to)
 }
 

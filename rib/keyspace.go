@@ -96,7 +96,7 @@ func (k *Keyspace) validateRanges(m Method, fail func(string, ...any) error) err
 	}
 	for i := range k.Ranges {
 		r := &k.Ranges[i]
-		if r.Shard == "" {
+		if r.Shard == "" && k.Method != "list" {
 			return fail("range %s has no shard", name(r))
 		}
 		if err := m.CheckBound(k.Types, r.From); err != nil {
@@ -116,6 +116,9 @@ func (k *Keyspace) validateRanges(m Method, fail func(string, ...any) error) err
 		if before.From.Compare(before.To) >= 0 {
 			return fail("range %s holds no key", name(before))
 		}
+	}
+	if k.Method == "list" {
+		return k.validateList(fail)
 	}
 	return nil
 }

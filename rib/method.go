@@ -32,15 +32,17 @@ type Method interface {
 	CheckBound(types []Type, k Key) error
 }
 
-// MethodByName is the method that a keyspace names: "hash" or "range". Else ErrMethod.
+// MethodByName is the method that a keyspace names: "hash", "range" or "list". Else ErrMethod.
 func MethodByName(name string) (Method, error) {
 	switch name {
 	case "hash":
 		return &hashMethod{}, nil
 	case "range":
 		return &rangeMethod{}, nil
+	case "list":
+		return &listMethod{}, nil
 	}
-	return nil, fmt.Errorf("%w %q: hash and range exist", ErrMethod, name)
+	return nil, fmt.Errorf("%w %q: the methods are hash, range and list", ErrMethod, name)
 }
 
 // QuoteIdent makes a name an SQL identifier.
@@ -105,7 +107,8 @@ func (*hashMethod) Predicate(columns []string, types []Type, from, to Key) strin
 		}
 		return l
 	}
-	return predicate(columns, hashed, literals(from), literals(to), slices.ContainsFunc(types, hashedAsRow))
+	terms := append(comparison(hashed, ">=", literals(from)), comparison(hashed, "<", literals(to))...)
+	return conjunction(columns, terms, slices.ContainsFunc(types, hashedAsRow))
 }
 
 // hashedAsRow tells whether the type's hash is asked for by way of a row, which has one also if the value is NULL.
@@ -168,22 +171,22 @@ func (*hashMethod) CheckBound(types []Type, k Key) error {
 	return nil
 }
 
-// predicate compares the tuple of expressions with two tuples of literals, each of which may be shorter or absent. nulls: an expression
-// may have a value although its column has none.
-func predicate(columns, exprs, from, to []string, nulls bool) string {
-	var terms []string
-	compare := func(op string, literals []string) {
-		switch n := len(literals); {
-		case n > len(exprs): // no row: a bound that means nothing must not select all
-			terms = append(terms, exprs[0]+" "+op+" NULL")
-		case n == 1:
-			terms = append(terms, exprs[0]+" "+op+" "+literals[0])
-		case n > 1:
-			terms = append(terms, "("+strings.Join(exprs[:n], ", ")+") "+op+" ("+strings.Join(literals, ", ")+")")
-		}
+// comparison compares a tuple of expressions with one of literals, which may be shorter, or none: then there is nothing to compare.
+func comparison(exprs []string, op string, literals []string) []string {
+	switch n := len(literals); {
+	case n == 0:
+		return nil
+	case n > len(exprs): // no row: a bound that means nothing must not select all
+		return []string{exprs[0] + " " + op + " NULL"}
+	case n == 1:
+		return []string{exprs[0] + " " + op + " " + literals[0]}
+	default:
+		return []string{"(" + strings.Join(exprs[:n], ", ") + ") " + op + " (" + strings.Join(literals, ", ") + ")"}
 	}
-	compare(">=", from)
-	compare("<", to)
+}
+
+// conjunction is true where all terms are and no column is NULL. nulls: a term may be true although a column is.
+func conjunction(columns, terms []string, nulls bool) string {
 	// One column's comparison is never true for NULL. A comparison of rows may be decided before it meets the NULL.
 	if nulls || len(columns) > 1 || len(terms) == 0 {
 		for _, c := range columns {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -87,33 +88,36 @@ func (m *rangeMethod) CheckBound(types []Type, k Key) error {
 }
 
 func (m *rangeMethod) Predicate(columns []string, types []Type, from, to Key) string {
-	exprs := make([]string, len(columns))
-	for i, c := range columns {
-		exprs[i] = c
+	exprs := m.exprs(columns, types)
+	terms := comparison(exprs, ">=", literals(m.decode(types, from)))
+	return conjunction(columns, append(terms, comparison(exprs, "<", literals(m.decode(types, to)))...), false)
+}
+
+// exprs are the columns as they are compared: texts in C order.
+func (*rangeMethod) exprs(columns []string, types []Type) []string {
+	exprs := slices.Clone(columns)
+	for i := range exprs {
 		if types[i] == TypeText {
-			exprs[i] = "(" + c + ` COLLATE "C")`
+			exprs[i] = "(" + exprs[i] + ` COLLATE "C")`
 		}
 	}
-	literals := func(k Key) (l []string) {
-		values, err := m.decode(types, k)
-		if err != nil {
-			return []string{"NULL"} // no row: a bound that means nothing must not select all
-		}
-		for _, v := range values {
-			switch v.Type {
-			case TypeText:
-				l = append(l, QuoteLiteral(string(v.Bytes))+"::text")
-			case TypeUUID:
-				l = append(l, "'"+formatUUID(v.Bytes)+"'::uuid")
-			case TypeBytea, TypeDate, TypeTimestamptz:
-				l = append(l, QuoteLiteral(v.format())+"::"+v.Type.String())
-			default:
-				l = append(l, "'"+strconv.FormatInt(v.Int, 10)+"'::bigint")
-			}
-		}
-		return l
+	return exprs
+}
+
+// literals writes values in SQL; of a key that means nothing NULL, which must not select all rows.
+func literals(values []Value, err error) (l []string) {
+	if err != nil {
+		return []string{"NULL"}
 	}
-	return predicate(columns, exprs, literals(from), literals(to), false)
+	for _, v := range values {
+		switch v.Type {
+		case TypeBigint, TypeInt, TypeSmallint: // of one type with bounds, whichever the column's
+			l = append(l, "'"+v.format()+"'::bigint")
+		default:
+			l = append(l, QuoteLiteral(v.format())+"::"+v.Type.String())
+		}
+	}
+	return l
 }
 
 func (m *rangeMethod) ParseBound(types []Type, s string) (Key, error) {

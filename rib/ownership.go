@@ -42,10 +42,10 @@ type KeyedTable struct {
 
 // Range is the half-open [From, To) of keys with exactly one owning shard.
 type Range struct {
-	From  Key // inclusive; empty: from the first key
-	To    Key // exclusive; empty: past the last key
-	Shard string
-	Epoch Epoch // of the last change to this range's owner
+	From  Key    // inclusive; empty: from the first key
+	To    Key    // exclusive; empty: past the last key
+	Shard string // "": nobody's, as values that a list does not hold may be
+	Epoch Epoch  // of the last change to this range's owner
 }
 
 // Shard is what the ledger has recorded of a shard: which servers may call themselves its backends.

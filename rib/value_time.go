@@ -28,7 +28,8 @@ func validInstant(n int64) bool {
 }
 
 // parseDate reads a date where it means the same under every setting: ISO 8601's YYYY-MM-DD, the year with four digits or more, with
-// BC or not; and the infinities. An offset behind it, as JDBC sends one, means nothing.
+// BC or not; and the infinities. A time and an offset behind it, as drivers
+// send them, mean nothing.
 func parseDate(s []byte) (Value, error) {
 	v := Value{Type: TypeDate}
 	b := trimSpace(s)
@@ -41,12 +42,13 @@ func parseDate(s []byte) (Value, error) {
 		return v, nil
 	}
 	c, rest, ok := scanCalendar(b)
-	if ok && len(rest) > 0 {
-		if after, isBC := cutBC(rest); isBC {
-			c.bc, rest = true, after
-		} else {
-			_, rest, ok = scanOffset(bytes.TrimPrefix(rest, []byte(" ")))
-		}
+	if ok && len(rest) > 3 && (rest[0] == ' ' || rest[0] == 'T') && rest[3] == ':' {
+		_, rest, ok = scanClock(rest[1:])
+	}
+	if after, isBC := cutBC(rest); isBC {
+		c.bc, rest = true, after
+	} else if ok && len(rest) > 0 {
+		_, rest, ok = scanOffset(bytes.TrimPrefix(rest, []byte(" ")))
 	}
 	if !ok || len(rest) > 0 {
 		return Value{}, unclearTime(TypeDate, s, "Only YYYY-MM-DD, as in 2024-12-31, is read the same under every DateStyle")

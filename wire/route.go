@@ -58,6 +58,9 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 			return n, pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("keyspace %s has no owner for %s", plan.KeyspaceName, plan.KeyText(i, args))).
 				WithHint("The keyspace may have been made a moment ago; try again.")
 		}
+		if owner.Slot == nil {
+			return n, NoOwner(plan, plan.KeyText(i, args))
+		}
 		if n.slot == nil {
 			n.slot = owner.Slot
 			continue
@@ -69,6 +72,18 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		}
 	}
 	return n, nil
+}
+
+// NoOwner is the error for a key that no shard owns: a value that its keyspace does not list. keyText is the condition that gives it.
+// Explanations say the same.
+func NoOwner(plan *sqlkey.Plan, keyText string) *pg.Error {
+	code := pg.CodeFeatureNotSupported
+	if plan.Intent == sqlkey.Write {
+		code = pg.CodeCheckViolation // as for a row that no partition takes
+	}
+	return pg.NewError(code, "keyspace "+plan.KeyspaceName+" lists no shard for "+keyText).
+		WithDetail("It has no default shard, so such a row can be on none.").
+		WithHint("Give the value a shard: rangefinder keyspace add " + plan.KeyspaceName + " --value VALUE=SHARD.")
 }
 
 // fills reports whether a statement would set more than a session may.

@@ -16,6 +16,7 @@ const (
 	// Class 22: values.
 	CodeNumericValueOutOfRange      = "22003"
 	CodeNullValueNotAllowed         = "22004"
+	CodeCheckViolation              = "23514"
 	CodeDatetimeFieldOverflow       = "22008"
 	CodeCharacterNotInRepertoire    = "22021"
 	CodeInvalidParameterValue       = "22023"

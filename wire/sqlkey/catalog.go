@@ -137,7 +137,9 @@ func (c *Catalog) add(k *rib.Keyspace) {
 		d.byName[t.Name] = append(d.byName[t.Name], kt)
 	}
 	for i := range k.Ranges {
-		d.shards = append(d.shards, k.Ranges[i].Shard)
+		if shard := k.Ranges[i].Shard; shard != "" {
+			d.shards = append(d.shards, shard)
+		}
 	}
 }
 
