@@ -106,6 +106,24 @@ func (l *Ledger) enrol(ctx context.Context, m rib.Member) error {
 	return nil
 }
 
+// StepAside has another voter lead in this node's place. It returns when that one does, or cannot. It does nothing where this node does
+// not lead.
+func (l *Ledger) StepAside(ctx context.Context, to Voter) error {
+	select {
+	case <-l.opened:
+	default:
+		return ErrNotOpen
+	}
+	if l.raft.State() != raft.Leader {
+		return nil
+	}
+	addr, err := addresses{l}.ServerAddr(raft.ServerID(to.Name))
+	if err != nil {
+		return err
+	}
+	return l.await(ctx, l.raft.LeadershipTransferToServer(raft.ServerID(to.Name), addr))
+}
+
 // votersMoved reports whether the voters' addresses differ from those kept on disk.
 func (l *Ledger) votersMoved() bool {
 	servers := l.raft.GetConfiguration().Configuration().Servers

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"rangefinder/cluster"
+	"rangefinder/rib"
 )
 
 // Bounds of what the HTTP port reads.
@@ -45,6 +46,12 @@ type backOffice interface {
 	// CheckUsers compares what the shards keep of one user's password, or with "" of all; CopyUser makes them alike.
 	CheckUsers(ctx context.Context, name string) (UsersView, error)
 	CopyUser(ctx context.Context, c UserCopy) (UsersView, error)
+	// Drains lists what operators have drained; Drain changes it, from says who asked. DrainLeft asks all nodes what is left, and
+	// DrainLeftHere is what this node would say.
+	Drains() []DrainView
+	Drain(r DrainRequest, from string) (DrainView, error)
+	DrainLeft(ctx context.Context, t rib.DrainTarget) DrainLeftView
+	DrainLeftHere(t rib.DrainTarget, number uint64) LeftHere
 	// CreateKeyspace validates and makes a keyspace, on whichever node leads. Errors are *apiError or mapped by statusOf.
 	CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error)
 	// AddValues gives further values of a keyspace of the list method to shards, as CreateKeyspace does.
@@ -88,6 +95,9 @@ func (a *api) handler() http.Handler {
 	mux.HandleFunc("POST /api/v1/reload", a.reload) // of this node alone: no other node may ask for it
 	mux.HandleFunc("GET /api/v1/users", a.checkUsers)
 	mux.HandleFunc("POST /api/v1/users/copy", a.copyUser)
+	mux.HandleFunc("GET /api/v1/drains", a.drains)
+	mux.HandleFunc("POST /api/v1/drains", a.drain)
+	mux.HandleFunc("GET /api/v1/drains/left", a.drainLeft(false))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.Handle("GET /metrics", a.metrics)
@@ -106,10 +116,12 @@ func (a *api) handler() http.Handler {
 	return a.guard(mux)
 }
 
-// forwarded is what another node may ask over the cluster port: the calls that only the leader answers.
+// forwarded is what another node may ask over the cluster port: the calls that only the leader answers, and what is left here of what
+// is drained.
 func (a *api) forwarded() http.Handler {
 	mux := http.NewServeMux()
 	a.v1(mux)
+	mux.HandleFunc("GET /api/v1/drains/here", a.drainLeft(true))
 	mux.HandleFunc("/", notFound)
 	return mux
 }
@@ -339,7 +351,7 @@ func fail(w http.ResponseWriter, err error) {
 func notFound(w http.ResponseWriter, r *http.Request) {
 	fail(w, &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{
 		Error: fmt.Sprintf("there is nothing at %.100q", r.URL.Path),
-		Hint:  "See /debug, /debug/cluster, /debug/rib, /debug/fib, /debug/route?sql=, /debug/pprof, /metrics, /healthz, /readyz, /api/v1/keyspaces, /api/v1/ranges, /api/v1/users, /api/v1/reload.",
+		Hint:  "See /debug, /debug/cluster, /debug/rib, /debug/fib, /debug/route?sql=, /debug/pprof, /metrics, /healthz, /readyz, /api/v1/keyspaces, /api/v1/ranges, /api/v1/users, /api/v1/drains, /api/v1/reload.",
 	}})
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"rangefinder/cluster"
+	"rangefinder/rib"
 )
 
 // fakeOffice is a node that believes what the test tells it.
@@ -27,6 +28,9 @@ type fakeOffice struct {
 
 	reloaded    ReloadAnswer
 	reloadError error
+
+	drained []DrainRequest
+	left    []DrainLeftView // the answers to come; the last one stays
 }
 
 func (f *fakeOffice) View() ClusterView         { return f.view }
@@ -41,6 +45,25 @@ func (f *fakeOffice) CheckUsers(_ context.Context, name string) (UsersView, erro
 
 func (f *fakeOffice) CopyUser(_ context.Context, c UserCopy) (UsersView, error) {
 	return UsersView{Users: []UserView{{Name: c.Name + " from " + c.From}}}, f.err
+}
+
+func (f *fakeOffice) Drains() []DrainView { return f.view.Drains }
+
+func (f *fakeOffice) Drain(r DrainRequest, _ string) (DrainView, error) {
+	f.drained = append(f.drained, r)
+	return DrainView{Kind: r.Kind, Name: r.Name, Back: r.Back, By: r.By, Why: r.Why, Number: 7, Text: r.Kind + " " + r.Name + " drained"}, f.err
+}
+
+func (f *fakeOffice) DrainLeft(context.Context, rib.DrainTarget) DrainLeftView {
+	v := f.left[0]
+	if len(f.left) > 1 {
+		f.left = f.left[1:]
+	}
+	return v
+}
+
+func (f *fakeOffice) DrainLeftHere(t rib.DrainTarget, number uint64) LeftHere {
+	return LeftHere{Heard: true, Left: []LeftView{{What: "sessions", Of: t.Name, Count: int(number)}}}
 }
 
 func (f *fakeOffice) NotReady() []string { return f.notReady }

@@ -29,6 +29,7 @@ func (n *Node) openTables(context.Context) error {
 	n.table = rib.NewTable(self)
 	n.table.Local().SetPolicy(n.cfg().readPolicy())
 	n.recallBeliefs()
+	n.recallDrains()
 	n.fib = new(fib.Handle)
 	n.compiler = fib.NewMaintainer(n.table, n.fib, n.log.With("part", "fib"))
 	n.compiler.Open()

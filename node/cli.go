@@ -27,6 +27,9 @@ type cli struct {
 	Route    routeCmd    `cmd:"" help:"Explain where a statement would go, and why. Nothing is run."`
 	Keyspace keyspaceCmd `cmd:"" help:"Make and list keyspaces: which tables are sharded, and by which key."`
 	Range    rangeCmd    `cmd:"" help:"List ranges of keys and the shards that own them."`
+	Region   regionCmd   `cmd:"" help:"Drain a region, and take that back."`
+	Backend  backendCmd  `cmd:"" help:"Drain a backend, and take that back."`
+	Node     nodeCmd     `cmd:"" help:"Drain a node, and take that back."`
 	User     userCmd     `cmd:"" help:"Compare and copy what the shards keep of users' passwords."`
 	Reload   reloadCmd   `cmd:"" help:"Have a node read its configuration again, without a restart."`
 	Key      keyCmd      `cmd:"" help:"Print a new cluster key."`

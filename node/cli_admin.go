@@ -80,6 +80,14 @@ func (a adminFlags) call(e *env, path string, body, out any) error {
 	return nil
 }
 
+// print writes an answer as --json does.
+func (adminFlags) print(e *env, v any) error {
+	j := json.NewEncoder(e.stdout)
+	j.SetEscapeHTML(false)
+	j.SetIndent("", "  ")
+	return j.Encode(v)
+}
+
 // table writes columns that line up.
 func table(w io.Writer, rows func(row func(cells ...any))) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
@@ -111,6 +119,9 @@ func (c *statusCmd) Run(e *env) error {
 	for _, alarm := range v.Alarms {
 		fmt.Fprintf(e.stdout, "ALARM: %s\n", alarm)
 	}
+	for _, d := range v.Drains {
+		fmt.Fprintf(e.stdout, "DRAINED: %s\n", d.Text)
+	}
 	for _, lab := range v.Node.Lab {
 		fmt.Fprintf(e.stdout, "delay injected: %s\n", lab)
 	}
@@ -132,6 +143,9 @@ func (c *statusCmd) Run(e *env) error {
 			} else if m.Voter {
 				ledger = "voter"
 			}
+			if m.Drained != "" {
+				ledger += ", drained"
+			}
 			name := m.Name
 			if m.Self {
 				name += " *"
@@ -152,6 +166,9 @@ func (c *statusCmd) Run(e *env) error {
 			var why []string
 			if b.Refused != "" {
 				why = append(why, "refused: "+b.Refused)
+			}
+			if b.Drained != "" {
+				why = append(why, b.Drained)
 			}
 			if b.Evidence != "" {
 				why = append(why, b.WhyUnreached)
@@ -237,7 +254,7 @@ func (c *routeCmd) Run(e *env) error {
 		row("TRY", "BACKEND", "REGION", "ROLE", "COST MS", "ADDRESS", "WHY")
 		for _, b := range a.Candidates {
 			why := b.Reason
-			if !b.Healthy {
+			if !b.Healthy && b.Drained == "" {
 				why = "unhealthy; " + why
 			}
 			row(b.Place, b.Backend, b.Region, b.Role, showMS(b.CostMS), b.Addr, why)

@@ -17,6 +17,7 @@ type Config struct {
 	ClusterKeyEnv  string     `toml:"cluster_key_env" comment:"Environment variable that holds the cluster key. Both empty: no key, loopback only."`
 	Insecure       bool       `toml:"insecure" comment:"true: listen beyond loopback even without a cluster key, and let http_bind be any address. Anyone who reaches the ports can then join the cluster."`
 	DrainTimeout   Duration   `toml:"drain_timeout" live:"yes" comment:"On SIGTERM, how long sessions may take to finish their transaction. 0s: they are closed at once."`
+	DrainDelay     Duration   `toml:"drain_delay" live:"yes" comment:"When this node is drained by 'rangefinder node drain' or with its region, how long /readyz says so before its sessions are told to go: as long as load balancers take to notice. 0s: at once."`
 	TakeoverWait   Duration   `toml:"takeover_timeout" live:"yes" comment:"After another process has taken over by --takeover, how long idle sessions of this one may stay; then it drains as on SIGTERM. 0s: not at all."`
 	FailoverWait   Duration   `toml:"failover_wait" live:"yes" comment:"How long a statement that needs the primary waits for the next one while its shard has none, from when it came; then it fails with 57P03. Nothing of it has been sent until then. 0s: it fails at once."`
 	Watchdog       Duration   `toml:"watchdog_timeout" live:"yes" comment:"This node goes a statement's way through its routing table twice a second. If that does not come back for so long, it writes the stacks of all goroutines to standard error and exits with status 70, for its supervisor to start it again. 0s: it stays as it is."`
@@ -219,6 +220,7 @@ func Defaults() Config {
 		Bind:         "127.0.0.1",
 		DataDir:      "/var/lib/rangefinder",
 		DrainTimeout: Duration{10 * time.Second},
+		DrainDelay:   Duration{5 * time.Second},
 		TakeoverWait: Duration{10 * time.Minute},
 		FailoverWait: Duration{10 * time.Second},
 		Watchdog:     Duration{20 * time.Second},

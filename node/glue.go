@@ -58,6 +58,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.hintLoop(ctx) })
 	wg.Go(func() { n.beliefsLoop(ctx) })
 	wg.Go(func() { n.watchLoop(ctx) })
+	wg.Go(func() { n.drainLoop(ctx) })
 	wg.Go(func() { n.judgeLoop(ctx) })
 	wg.Go(func() { n.seekLoop(ctx) })
 	wg.Go(func() { n.followLoop(ctx) })

@@ -92,18 +92,12 @@ func (n *Node) forward(ctx context.Context, name, addr, path string, call any) (
 	if err != nil {
 		return view, err
 	}
-	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return n.port().Dial(ctx, port.KindAPI, addr)
-		},
-		DisableKeepAlives: true,
-	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+path, bytes.NewReader(body))
 	if err != nil {
 		return view, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := client.Do(req)
+	resp, err := n.clusterClient(addr).Do(req)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
@@ -132,6 +126,16 @@ func (n *Node) forward(ctx context.Context, name, addr, path string, call any) (
 		return view, fmt.Errorf("read the answer of the leader %s: %w", name, err)
 	}
 	return view, nil
+}
+
+// clusterClient calls another node over its cluster port.
+func (n *Node) clusterClient(addr string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return n.port().Dial(ctx, port.KindAPI, addr)
+		},
+		DisableKeepAlives: true,
+	}}
 }
 
 // leaderOnly is the node as other nodes may ask it: what is not for this node to do is refused, not forwarded on.

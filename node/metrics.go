@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"rangefinder/gossip"
 	"rangefinder/wire"
 )
 
@@ -32,7 +33,8 @@ type gauges struct {
 	Accepted                                   uint64
 	EpochGeneration                            uint32
 	EpochIndex, FIBVersion, Compiles, Failures uint64
-	GossipUnknown, GossipRefused, GossipHeard  uint64
+	Gossip                                     gossip.Stats
+	Drains                                     int
 	Alarms                                     int
 	Ready, Leader                              bool
 	Pools                                      []PoolView
@@ -137,6 +139,10 @@ func newNodeCollector(read func() gauges) *nodeCollector {
 		{"gossip_heard_total", "Records heard that changed what this node believes.", nil},
 		{"gossip_unknown_records_total", "Gossip of an unknown kind or version, ignored.", nil},
 		{"gossip_refused_total", "Gossip packets and nodes with another key or cluster, refused.", nil},
+		{"gossip_deaths_total", "Nodes that went without a goodbye, as far as can be told: crashed, or cut off.", nil},
+		{"gossip_implausible_total", "Records that cannot be from whom they say they are, not believed.", nil},
+		{"gossip_calmed_total", "Flips that were left to the next round, because too many came at once to push each.", nil},
+		{"drains", "Regions, backends and nodes that operators have drained.", nil},
 		{"alarms", "Things that a person should look at; see /debug.", nil},
 		{"ready", "1 if /readyz says so.", nil},
 		{"raft_leader", "1 on the leader.", nil},
@@ -183,9 +189,13 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	gauge("fib_version", float64(g.FIBVersion))
 	counter("fib_compiles_total", g.Compiles)
 	counter("fib_compile_failures_total", g.Failures)
-	counter("gossip_heard_total", g.GossipHeard)
-	counter("gossip_unknown_records_total", g.GossipUnknown)
-	counter("gossip_refused_total", g.GossipRefused)
+	counter("gossip_heard_total", g.Gossip.Heard)
+	counter("gossip_unknown_records_total", g.Gossip.Unknown)
+	counter("gossip_refused_total", g.Gossip.Refused)
+	counter("gossip_deaths_total", g.Gossip.Deaths)
+	counter("gossip_implausible_total", g.Gossip.Implausible)
+	counter("gossip_calmed_total", g.Gossip.Calmed)
+	gauge("drains", float64(g.Drains))
 	gauge("alarms", float64(g.Alarms))
 	gauge("ready", truth(g.Ready))
 	gauge("raft_leader", truth(g.Leader))

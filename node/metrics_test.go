@@ -6,12 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"rangefinder/gossip"
 	"rangefinder/wire"
 )
 
 func TestMetricsHaveTheirNames(t *testing.T) {
 	m := newMetrics(func() gauges {
-		return gauges{Sessions: 3, Members: 2, EpochIndex: 7, Failures: 1, GossipUnknown: 5, Ready: true,
+		return gauges{Sessions: 3, Members: 2, EpochIndex: 7, Failures: 1, Gossip: gossip.Stats{Unknown: 5, Deaths: 6, Implausible: 9, Calmed: 10}, Drains: 11, Ready: true,
 			Pools: []PoolView{{Backend: "b1", InUse: 4, Idle: 2, Waiting: 1, Limit: 20, Refusals: 8}}, BackendUp: map[string]bool{"b1": true, "b2": false}}
 	})
 	m.Routed(1, 0, 300*time.Nanosecond)
@@ -39,6 +40,10 @@ func TestMetricsHaveTheirNames(t *testing.T) {
 		"rangefinder_epoch_index 7\n",
 		"rangefinder_fib_compile_failures_total 1\n",
 		"rangefinder_gossip_unknown_records_total 5\n",
+		"rangefinder_gossip_deaths_total 6\n",
+		"rangefinder_gossip_implausible_total 9\n",
+		"rangefinder_gossip_calmed_total 10\n",
+		"rangefinder_drains 11\n",
 		"rangefinder_ready 1\n",
 		"rangefinder_limited_total{limit=\"idle_timeout\"} 1\n",
 		"rangefinder_limited_total{limit=\"pool_wait\"} 0\n",

@@ -96,12 +96,16 @@ type Node struct {
 	whole     atomic.Bool            // every part is there: Open got to its end
 	waitsFor  atomic.Pointer[string] // while starting: what for
 	clusterID atomic.Pointer[string]
-	share     atomic.Int64 // this node's of pool.budget; -1: none
+	share     atomic.Int64              // this node's of pool.budget; -1: none
+	leaving   atomic.Pointer[departure] // nil: this node is not drained, or has not noticed yet
 
 	keeper *shareKeeper // owned by budgetLoop
 
 	dependents dependents // has a guard of its own
 	stale      staleness  // likewise
+
+	drainsMu   sync.Mutex // one writer of drains.json
+	drainsKept uint64     // guarded by drainsMu: the sum of what is in it
 
 	reloading     sync.Mutex // held by the one reload, or the handover
 	contactedOnce sync.Once

@@ -111,7 +111,7 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 	}
 	a.Shard, a.Range, a.Epoch = e.Shard, e.Range, e.Epoch
 	for _, v := range e.Backends {
-		c := CandidateView{Place: v.Order, Backend: v.Backend, Region: v.Region, Addr: v.Addr, Role: v.Role, CostMS: v.CostMS, Healthy: v.Healthy, Reason: v.Reason}
+		c := CandidateView{Place: v.Order, Backend: v.Backend, Region: v.Region, Addr: v.Addr, Role: v.Role, CostMS: v.CostMS, Healthy: v.Healthy, Drained: v.Drained, Reason: v.Reason}
 		if v.Order > 0 {
 			a.Candidates = append(a.Candidates, c)
 		} else {

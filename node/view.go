@@ -34,6 +34,9 @@ func (n *Node) NotReady() []string {
 	if n.fib.Load().Ownership().ClusterID == "" {
 		why = append(why, "no routing table has been compiled")
 	}
+	if s := n.table.Snapshot(); s.NodeDrained(s.Self) != "" {
+		why = append(why, s.NodeDrained(s.Self))
+	}
 	return why
 }
 
@@ -54,11 +57,13 @@ func (n *Node) View() ClusterView {
 		Pools:     n.poolViews(),
 		Sessions:  n.sessionsView(),
 		Alarms:    orEmpty(n.alarmList(s, status)),
+		Drains:    drainViews(s),
 	}
 	for _, m := range n.speaker().Members() {
 		v.Members = append(v.Members, MemberView{
 			Name: m.Name, Region: m.Region, Addr: m.Addr, Incarnation: m.Incarnation, Self: m.Name == s.Self.Name,
-			Leader: m.Name == status.Leader, Voter: slices.ContainsFunc(status.Voters, func(x cluster.Voter) bool { return x.Name == m.Name }),
+			Drained: s.NodeDrained(m),
+			Leader:  m.Name == status.Leader, Voter: slices.ContainsFunc(status.Voters, func(x cluster.Voter) bool { return x.Name == m.Name }),
 		})
 	}
 	for i := range s.Backends {
@@ -132,7 +137,7 @@ func (n *Node) sessionsView() SessionsView {
 
 // usable reports whether this node would send a statement to a backend while something better is there.
 func usable(b *rib.BackendView) bool {
-	return !b.Down() && b.Refused == ""
+	return !b.Down() && b.Refused == "" && b.Drained == ""
 }
 
 func (n *Node) backendView(b *rib.BackendView) BackendView {
@@ -140,11 +145,14 @@ func (n *Node) backendView(b *rib.BackendView) BackendView {
 		Name: b.Backend.Name, Shard: b.Backend.Shard, Region: b.Backend.Region, Addr: b.Backend.Addr,
 		SystemID: strconv.FormatUint(b.Backend.SystemID, 10), Role: b.Role.String(), Timeline: b.Timeline,
 		ForAll: b.Verdict.String(), ForUs: rib.Down.String(), Reason: b.Reason, Evidence: b.Evidence, Refused: b.Refused,
-		Reach: b.Reach().String(), WhyUnreached: b.WhyUnreached(),
+		Reach: b.Reach().String(), WhyUnreached: b.WhyUnreached(), Drained: b.Drained,
 		LagMS: ms(b.Lag), LagBytes: b.LagBytes, LatencyMS: ms(b.Latency), Load: b.Load.String(), Ejected: b.Ejected, Held: int(b.Held), InFlight: b.Gauge.InFlight.Load(), Routes: []RouteView{},
 	}
-	if usable(b) {
+	switch {
+	case usable(b):
 		v.ForUs = rib.Up.String()
+	case b.Drained != "" && !b.Down() && b.Refused == "":
+		v.ForUs = "drained"
 	}
 	age := n.stale.of(b.Backend.Name, time.Now())
 	v.StaleMS, v.Stale = ms(age), staleFor(age)
@@ -287,7 +295,7 @@ func (n *Node) gauges() gauges {
 		Sessions: sessions.Sessions, Accepted: sessions.Accepted, Members: heard.Members, Backends: len(s.Backends), Voters: len(status.Voters),
 		EpochGeneration: s.Ownership.Epoch.Generation, EpochIndex: s.Ownership.Epoch.Index,
 		FIBVersion: n.fib.Load().Version(), Compiles: compiles.Compiles, Failures: compiles.Failures,
-		GossipUnknown: heard.Unknown, GossipRefused: heard.Refused, GossipHeard: heard.Heard,
+		Gossip: heard, Drains: len(s.Drains),
 		Alarms: len(n.alarmList(s, status)), Ready: len(n.NotReady()) == 0, Leader: n.ledger().IsLeader(),
 		Pools: n.poolViews(), BackendUp: map[string]bool{},
 	}
@@ -308,6 +316,7 @@ func (n *Node) RIB() any {
 		Distances map[string]float64 `json:"distances_ms"` // from here, after the filter
 		Backends  []BackendView      `json:"backends"`
 		Suspicion string             `json:"suspicion"` // why this node trusts its own eyes less than the backends it watches; "" if it does not
+		Drains    []DrainView        `json:"drains"`
 		Epoch     string             `json:"epoch"`
 		Gossip    any                `json:"gossip"`
 		Port      any                `json:"port"`
@@ -316,6 +325,7 @@ func (n *Node) RIB() any {
 	d := dump{Version: s.Version, Self: s.Self, Members: s.Members, Distances: map[string]float64{}, Backends: []BackendView{},
 		Epoch: s.Ownership.Epoch.String(), Gossip: n.speaker().Stats(), Port: n.port().Stats(), Ledger: n.ledger().Status()}
 	d.Suspicion, d.Lost = n.prober().Suspicion(), lostViews(n.speaker().Lost(), time.Now())
+	d.Drains = drainViews(s)
 	for region, distance := range s.Distances {
 		d.Distances[region] = ms(distance)
 	}
@@ -329,9 +339,10 @@ func (n *Node) RIB() any {
 func (n *Node) FIB() any {
 	t := n.fib.Load()
 	type shard struct {
-		Shard  string `json:"shard"`
-		Reads  any    `json:"reads"`
-		Writes any    `json:"writes"`
+		Shard     string         `json:"shard"`
+		Reads     any            `json:"reads"`
+		Databases map[string]any `json:"reads_of_databases,omitempty"` // those that prefer other regions, or are pinned to some
+		Writes    any            `json:"writes"`
 	}
 	type dump struct {
 		Version   uint64         `json:"version"`
@@ -345,7 +356,16 @@ func (n *Node) FIB() any {
 	stats := n.compiler.Stats()
 	d := dump{Version: t.Version(), Epoch: t.Ownership().Epoch.String(), Alarm: n.compiler.Alarm(), Compiles: stats.Compiles, Flips: stats.Flips, Keyspaces: n.Keyspaces(), Shards: []shard{}}
 	for _, slot := range t.Slots() {
-		d.Shards = append(d.Shards, shard{slot.Shard(), t.ExplainShard(slot.Shard(), "", false), t.ExplainShard(slot.Shard(), "", true)})
+		x := shard{Shard: slot.Shard(), Reads: t.ExplainShard(slot.Shard(), "", false), Writes: t.ExplainShard(slot.Shard(), "", true)}
+		for _, l := range n.cfg().Databases {
+			if e := t.ExplainShard(slot.Shard(), l.Name, false); e.Prefers != "" {
+				if x.Databases == nil {
+					x.Databases = map[string]any{}
+				}
+				x.Databases[l.Name] = e
+			}
+		}
+		d.Shards = append(d.Shards, x)
 	}
 	return d
 }

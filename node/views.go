@@ -24,6 +24,7 @@ type ClusterView struct {
 	Epoch       string         `json:"epoch"` // of the newest change to ownership that this node knows
 	FIB         uint64         `json:"fib_version"`
 	Alarms      []string       `json:"alarms"` // what a person should look at now
+	Drains      []DrainView    `json:"drains"` // what operators have drained
 }
 
 // NodeView is the node that answers.
@@ -48,6 +49,7 @@ type MemberView struct {
 	Self        bool   `json:"self"`
 	Leader      bool   `json:"leader"`
 	Voter       bool   `json:"voter"`
+	Drained     string `json:"drained,omitempty"` // by whom, since when, why; absent: it is not
 }
 
 // LostView is a node that is dead, or behind a cut.
@@ -86,7 +88,7 @@ type BackendView struct {
 	SystemID  string      `json:"system_id"`
 	Role      string      `json:"role"`
 	ForAll    string      `json:"for_all"`    // the cluster's verdict: up, down, unknown
-	ForUs     string      `json:"for_us"`     // up or down: whether this node would use it
+	ForUs     string      `json:"for_us"`     // up, down or drained: whether this node would use it
 	Reason    string      `json:"reason"`     // of the verdict
 	Evidence  string      `json:"evidence"`   // this node's own against it; "" if none
 	Reach     string      `json:"reach"`      // by whom: all, not from here, not by its observers, nobody, unknown
@@ -104,6 +106,7 @@ type BackendView struct {
 	StaleMS float64 `json:"stale_ms"` // how long nobody has said how it is; 0: somebody does
 	Stale   string  `json:"stale"`    // the same for people: "stale for 34s"; "" if it is not
 
+	Drained      string `json:"drained"`       // by whom, since when, why; "": it is not
 	WhyUnreached string `json:"why_unreached"` // who cannot reach it, and why; "" if nothing speaks against it
 }
 
@@ -210,6 +213,7 @@ type CandidateView struct {
 	Role    string  `json:"role"`
 	CostMS  float64 `json:"cost_ms"`
 	Healthy bool    `json:"healthy"`
+	Drained string  `json:"drained,omitempty"`
 	Reason  string  `json:"reason"`
 }
 

@@ -26,7 +26,7 @@ func (n *Node) watchLoop(ctx context.Context) {
 	said := map[string]rib.Reach{}
 	for on := true; on; on = pause(ctx, watchTick) {
 		s := n.table.Snapshot()
-		n.observe(s, w.next(s, n.lists(), rib.NewPlaces(s.Members, n.speaker().RTTs()), time.Now()))
+		n.observe(s, w.next(s, n.lists(), rib.NewPlaces(s.Observing(), n.speaker().RTTs()), time.Now()))
 		n.sayReach(s, said)
 	}
 }
@@ -46,6 +46,10 @@ type watchList map[string]struct{ first, last time.Time }
 // next is what this node observes now.
 func (w watchList) next(s *rib.Snapshot, lists []string, p *rib.Places, now time.Time) (targets []probe.Target) {
 	here := make(map[string]bool, len(s.Backends))
+	hold := watchHold
+	if s.NodeDrained(s.Self) != "" {
+		hold = 0 // those that nobody else observes it is chosen for all the same
+	}
 	for i := range s.Backends {
 		v := &s.Backends[i]
 		b, listed := &v.Backend, slices.Contains(lists, v.Backend.Name) // few: those near this node
@@ -63,7 +67,7 @@ func (w watchList) next(s *rib.Snapshot, lists []string, p *rib.Places, now time
 		}
 		settled := listed || chosen.last.Sub(chosen.first) >= watchSettle
 		switch {
-		case ok && (now.Sub(chosen.last) >= watchHold || !settled && !chosen.last.Equal(now)):
+		case ok && (now.Sub(chosen.last) >= hold && !chosen.last.Equal(now) || !settled && !chosen.last.Equal(now)):
 			delete(w, b.Name)
 		case ok && settled:
 			targets = append(targets, target(b))

@@ -181,7 +181,7 @@ func sortedDrains(m map[DrainTarget]Drain) []Drain {
 
 // obey puts in force what is to be in force at that time, and forgets what is of long ago. mu is held.
 func (h *Health) obey(now time.Time) {
-	var inForce []Drain
+	var holds []Drain
 	for t, d := range h.drains {
 		if d.forgotten(now) {
 			h.drainSum ^= d.sum()
@@ -190,40 +190,48 @@ func (h *Health) obey(now time.Time) {
 	}
 	for _, d := range sortedDrains(h.drains) {
 		if d.InForce(now) {
-			inForce = append(inForce, d)
+			holds = append(holds, d)
 		}
 	}
-	if slices.Equal(inForce, h.drained) {
+	if slices.Equal(holds, h.drained) {
 		return
 	}
-	h.drained = inForce
+	h.drained = holds
 	h.recount()
 	h.touch()
 }
 
 // drainOf is why a backend is drained; "": it is not. mu is held.
 func (h *Health) drainOf(b *Backend) string {
-	return whyDrained(h.drained, DrainTarget{DrainBackend, b.Name}, DrainTarget{DrainRegion, b.Region})
+	_, why := inForce(h.drained, DrainTarget{DrainBackend, b.Name}, DrainTarget{DrainRegion, b.Region})
+	return why
 }
 
-// whyDrained is the first of the targets that is drained, in words. What is drained with its region says so.
-func whyDrained(drained []Drain, own, region DrainTarget) string {
+// inForce is the first of the targets that is drained, and why in words. What is drained with its region says so.
+func inForce(drained []Drain, own, region DrainTarget) (d *Drain, why string) {
 	for i := range drained {
 		if drained[i].Target == own {
-			return drained[i].String()
+			return &drained[i], drained[i].String()
 		}
 	}
 	for i := range drained {
 		if drained[i].Target == region {
-			return region.String() + " " + drained[i].String()
+			return &drained[i], region.String() + " " + drained[i].String()
 		}
 	}
-	return ""
+	return nil, ""
+}
+
+// NodeDrain is the word that drains a node; nil: none does.
+func (s *Snapshot) NodeDrain(m Member) *Drain {
+	d, _ := inForce(s.Drains, DrainTarget{DrainNode, m.Name}, DrainTarget{DrainRegion, m.Region})
+	return d
 }
 
 // NodeDrained is why a node is drained; "": it is not.
 func (s *Snapshot) NodeDrained(m Member) string {
-	return whyDrained(s.Drains, DrainTarget{DrainNode, m.Name}, DrainTarget{DrainRegion, m.Region})
+	_, why := inForce(s.Drains, DrainTarget{DrainNode, m.Name}, DrainTarget{DrainRegion, m.Region})
+	return why
 }
 
 // Observing are the members that are to observe backends: those that are not drained, or all if everybody is.
@@ -231,7 +239,7 @@ func (s *Snapshot) Observing() []Member {
 	if len(s.Drains) == 0 {
 		return s.Members
 	}
-	left := slices.DeleteFunc(slices.Clone(s.Members), func(m Member) bool { return s.NodeDrained(m) != "" })
+	left := slices.DeleteFunc(slices.Clone(s.Members), func(m Member) bool { return s.NodeDrain(m) != nil })
 	if len(left) == 0 {
 		return s.Members
 	}

@@ -108,11 +108,7 @@ func (s *session) driveClient(fd uintptr) bool {
 // readRaw reads what the client has sent. It returns false if there is nothing yet: wait.
 func (s *session) readRaw() bool {
 	c, r := s.core, &s.raw
-	if s.server.draining.Load() && c.idle() {
-		c.terminate(errDraining)
-		return true
-	}
-	if s.hear() || s.notified() {
+	if s.leaves() || s.hear() || s.notified() {
 		return true
 	}
 	c.unpark(&s.server.buffers)

@@ -40,6 +40,7 @@ type session struct {
 
 	// atomic
 	killed  atomic.Bool               // to end at once
+	leaving atomic.Bool               // to end when it has no transaction open
 	has     atomic.Pointer[pool.Conn] // the server connection; the server's queue while there is none yet
 	expired atomic.Uint64             // the turn in which the session has waited for its client for too long
 	asleep  atomic.Bool               // it has no goroutine; see sleep.go
@@ -408,11 +409,7 @@ func (s *session) clientGone() {
 func (s *session) readClient() bool {
 	c := s.core
 	for {
-		if c.idle() && s.server.draining.Load() {
-			c.terminate(errDraining)
-			return true
-		}
-		if s.hear() || s.notified() {
+		if s.leaves() || s.hear() || s.notified() {
 			return true
 		}
 		s.listen()

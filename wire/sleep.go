@@ -41,7 +41,7 @@ func (s *session) sleeps() bool {
 	}
 	s.server.dozed.Add(1)
 	// Who had something for it before it slept, and so did not wake it, has left a mark.
-	if s.server.draining.Load() || s.killed.Load() || s.server.ctx.Err() != nil || b != nil && b.full.Load() || s.expired.Load() == c.tally.turn.Load() {
+	if s.server.draining.Load() || s.leaving.Load() || s.killed.Load() || s.server.ctx.Err() != nil || b != nil && b.full.Load() || s.expired.Load() == c.tally.turn.Load() {
 		return !s.stays()
 	}
 	return true

@@ -50,6 +50,7 @@ type Pools struct {
 	mu      sync.RWMutex
 	byName  map[string]*backendPool
 	present map[Identity]int // sessions
+	resting map[string]bool  // backends, as Rest was told last; never changed
 	closed  bool
 
 	watch *epoll.Set // made by Open; nil: none
@@ -186,6 +187,7 @@ func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 		shelves: make(map[Identity]*Shelf), conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
 		queue: queue{lines: make(map[Identity]*line)}, full: make(map[Identity]*full), known: make(map[Identity]struct{}),
 	}
+	bp.resting.Store(p.resting[b.Name])
 	p.byName[b.Name] = bp
 	return bp, nil
 }
@@ -231,6 +233,7 @@ type backendPool struct {
 	connects atomic.Uint64
 	failures atomic.Uint64
 	refusals atomic.Uint64
+	resting  atomic.Bool // see Rest
 
 	warming sync.WaitGroup // connections that are made in advance
 	backend *rib.Backend   // constant
@@ -414,7 +417,7 @@ func (bp *backendPool) login(ctx context.Context, b *rib.Backend, id Identity) (
 func (bp *backendPool) release(c *Conn) {
 	now := time.Since(bp.start)
 	bp.mu.Lock()
-	if bp.closed || c.worn || bp.total > bp.bound() || c.old(now, bp.limits.Load().Lifetime) {
+	if bp.closed || c.worn || bp.resting.Load() && bp.queue.n == 0 || bp.total > bp.bound() || c.old(now, bp.limits.Load().Lifetime) {
 		bp.mu.Unlock()
 		c.bye()
 		return

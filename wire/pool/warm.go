@@ -40,7 +40,7 @@ func (p *Pools) isPresent(id Identity) bool {
 // warm makes connections for identities that have sessions and have been here, up to the least number they should have.
 func (bp *backendPool) warm(ctx context.Context, present func(Identity) bool) {
 	least := bp.limits.Load().Min
-	if least == 0 {
+	if least == 0 || bp.resting.Load() {
 		return
 	}
 	bp.mu.Lock()
