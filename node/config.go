@@ -73,7 +73,7 @@ type Listing struct {
 	Shard    string `toml:"shard" comment:"Where tables that no keyspace names live. Empty: such tables cannot be used."`
 	PoolMode string `toml:"pool_mode" comment:"transaction: server connections are shared from one transaction to the next. session: a client keeps its connection, to a primary, from the first use to its end; on one shard only. Empty: transaction."`
 
-	ReadConsistency string `toml:"read_consistency" comment:"What a session's plain reads must see. session: whatever the session itself has written; they go to the primary until a replica is known to have it. eventual: anything; they go to the closest copy, however far behind. primary: whatever anybody has written; they all go to the primary. A session may SET rangefinder.read_consistency. Empty: session."`
+	ReadConsistency string `toml:"read_consistency" comment:"What a session's plain reads must see. session: whatever the session itself has written; they go to the primary until a replica is known to have it. eventual: anything; they go to the closest copy, however far behind. primary: whatever anybody has written; they all go to the primary. A session may SET rangefinder.read_consistency; with session and primary, SET rangefinder.lsn has it also see what SHOW rangefinder.lsn told another session that it had written. Empty: session."`
 
 	Regions []string `toml:"regions" comment:"Regions that its reads go to first, in this order, before all others. Empty: the closest by measured distance."`
 	Pinned  bool     `toml:"pinned" comment:"true: its reads go to no other region than those of regions, even if nothing is left there. false: to the others when nothing better is left. Writes go to the primary, wherever it is."`

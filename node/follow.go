@@ -73,7 +73,7 @@ func (n *Node) followLoop(ctx context.Context) {
 				shards[s] = f
 			}
 			for _, t := range targets {
-				if err := n.prober().Look(t); err != nil && ctx.Err() == nil {
+				if err := n.prober().Look(t, false); err != nil && ctx.Err() == nil {
 					n.log.Debug("cannot look how far a backend has come", "backend", t.Name, "error", err)
 				}
 			}
@@ -119,6 +119,13 @@ func (f *following) targets(s *fib.Slot, databases []Listing, due bool, now time
 		look(s.For(databases[i].Name).Reads)
 	}
 	return list, done
+}
+
+// look has a backend looked at for a client that waits for the answer.
+func (n *Node) look(b *rib.Backend) {
+	if err := n.prober().Look(target(b), true); err != nil {
+		n.log.Debug("cannot look how far a backend has come", "backend", b.Name, "error", err)
+	}
 }
 
 func target(b *rib.Backend) probe.Target {

@@ -17,6 +17,8 @@ type Position struct {
 	Timeline uint32    // 0: unknown, the position is of no use
 	LSN      uint64    // 0: the same
 	Asked    time.Time // before the question was sent
+	Sync     bool      // of a primary: it acknowledges what a replica has as well (synchronous_standby_names)
+	Forks    []Fork    // of a primary: how it came to its timeline, as far as it says so. Not changed any more
 }
 
 // Seen is the last position of one backend, and what follows from it. It is immutable.
@@ -25,6 +27,8 @@ type Seen struct {
 	// Covers says that whatever had been acknowledged by the shard's primary before that moment is in this replica; zero:
 	// nothing is known to be. It holds for the server process that was asked: one that has crashed since may have gone back.
 	Covers time.Time
+	// Doubt: two primaries of one timeline were seen, so a position may be of either.
+	Doubt bool
 }
 
 // Positions are the positions of all backends that this node probes. A position of a primary, asked after a write was acknowledged,
@@ -36,9 +40,10 @@ type Positions struct {
 	health *Health
 
 	// guarded by mu
-	mu     sync.Mutex
-	shards map[string]*track
-	homes  map[string]string // by backend: its shard
+	mu      sync.Mutex
+	shards  map[string]*track
+	homes   map[string]string // by backend: its shard
+	changed chan struct{}     // see Changed; nil: nobody waits
 }
 
 // track is what is known of one shard.
@@ -47,6 +52,9 @@ type track struct {
 	timeline uint32 // the latest on which a primary was seen
 	marks    []mark // of that timeline, oldest first; both fields only grow
 	distrust time.Time
+	sync     bool             // of that timeline's primary, when it last said so
+	past     []past           // the timelines before it, the latest first
+	forks    map[uint32]Fork  // by timeline
 	seen     map[string]*Seen // by backend
 }
 
@@ -85,16 +93,21 @@ func (p *Positions) Saw(x Position) {
 		t = &track{seen: map[string]*Seen{}}
 		p.shards[x.Shard] = t
 	}
+	before := t.seen[x.Backend]
 	t.seen[x.Backend] = &Seen{Position: x}
 	if x.Role == Primary && x.Timeline != 0 && x.LSN != 0 {
-		t.mark(x)
+		t.mark(x, before)
+		if p.changed != nil {
+			close(p.changed)
+			p.changed = nil
+		}
 	}
 	for name, s := range t.seen {
-		covers := t.covers(&s.Position)
-		if name != x.Backend && covers.Equal(s.Covers) {
+		covers, doubt := t.covers(&s.Position), x.Asked.Before(t.distrust)
+		if name != x.Backend && covers.Equal(s.Covers) && doubt == s.Doubt {
 			continue
 		}
-		next := &Seen{s.Position, covers}
+		next := &Seen{s.Position, covers, doubt}
 		t.seen[name] = next
 		if g := p.health.gaugeOf(name); g != nil {
 			g.Seen.Store(next)
@@ -102,16 +115,24 @@ func (p *Positions) Saw(x Position) {
 	}
 }
 
-// mark keeps a primary's position.
-func (t *track) mark(x Position) {
+// mark keeps a primary's position. before is what was seen of it before that; nil: nothing.
+func (t *track) mark(x Position, before *Seen) {
+	for _, f := range x.Forks {
+		t.learn(f)
+	}
 	switch {
 	case x.Timeline < t.timeline: // it was replaced: what it writes counts for nobody
 		return
 	case x.Timeline > t.timeline:
+		if t.timeline != 0 {
+			t.past = append([]past{{t.timeline, t.marks, t.sync}}, t.past[:min(len(t.past), maxPast-1)]...)
+		}
 		t.primary, t.timeline, t.marks, t.distrust = x.Backend, x.Timeline, nil, time.Time{}
+		t.promoted(before, &x)
 	case x.Backend != t.primary: // two of one timeline, which write different things at the same positions; or another name
 		t.primary, t.marks, t.distrust = x.Backend, nil, x.Asked.Add(rivals)
 	}
+	t.sync = x.Sync
 	if x.Asked.Before(t.distrust) {
 		return
 	}

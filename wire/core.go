@@ -21,6 +21,7 @@ const (
 	standBy                      // wait until the shard may have another primary and call resume, or call standDown
 	releaseServer                // give the server connection back to its pool and call returned
 	discardServer                // close the server connection and call returned
+	locate                       // find out what locates asks for and call located
 	subscribe                    // bring what the hub listens to in line with lis and call subscribed
 	washServer                   // take away all that the session has left there, give it back or close it, and call returned
 	finish                       // write what is due to the client and end
@@ -37,6 +38,8 @@ type env struct {
 	maxFrame int
 	metrics  Metrics
 	recheck  func(backend string) // see Config.Recheck; never nil
+
+	positions *rib.Positions
 }
 
 // maxOps bounds the messages that are kept until a client's Sync or Flush. If there are more, those there are run first, as if a
@@ -147,7 +150,10 @@ type inHand struct {
 	hops      []fib.NextHop
 	hop       *fib.NextHop
 	noPrimary *pg.Error // it waits for one, and has this error if none comes; nil: it does not
-	after     wrote     // what it must see, if it runs on a replica
+	after     owing     // what it must see, if it runs on a replica
+	locates   location  // what must be known first
+	unlocated bool      // that could not be had, and the request goes on
+	deferred  deferral  // the segment that waits for that
 	expect    []expectation
 	expectOff int
 	lastTag   []byte // of the last command; an error's is ROLLBACK
@@ -174,6 +180,8 @@ func (c *core) next() request {
 			return standBy
 		case c.subscribes() && !c.closing:
 			return subscribe
+		case c.locates.shard != "":
+			return locate
 		case !c.closing && c.fixing():
 			return readServer
 		case c.closing:
@@ -207,8 +215,9 @@ func (c *core) next() request {
 // waiting reports whether answers are due from the server.
 func (c *core) waiting() bool { return c.expectOff < len(c.expect) }
 
-// unsent reports whether the request in hand waits for where it can be sent to, a connection or a primary: all there is of it must stay.
-func (c *core) unsent() bool { return c.wanting || c.noPrimary != nil }
+// unsent reports whether the request in hand waits for where it can be sent to, a connection or a primary, or for what it is to be
+// answered: all there is of it must stay.
+func (c *core) unsent() bool { return c.wanting || c.noPrimary != nil || c.locates.shard != "" }
 
 // idleServer reports whether nothing of the session lives on the server connection: no transaction, no answer due.
 func (c *core) idleServer() bool {

@@ -28,6 +28,13 @@ func (noMetrics) Limited(Refusal)                {}
 // testEnv is two shards, each a primary and a closer replica, and table orders sharded by customer_id.
 func testEnv(t testing.TB) *env {
 	t.Helper()
+	e, _ := testWorld(t)
+	return e
+}
+
+// testWorld is the same, and the table that it goes by.
+func testWorld(t testing.TB) (*env, *rib.Table) {
+	t.Helper()
 	table := rib.NewTable(rib.Member{Name: "n1", Region: "here"})
 	h := table.Health()
 	now := time.Unix(1000, 0)
@@ -63,11 +70,11 @@ func testEnv(t testing.TB) *env {
 	catalog := sqlkey.NewCatalog(own, rules, nil)
 	clock := time.Duration(0)
 	return &env{
-		fib: handle, planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), metrics: noMetrics{}, recheck: func(string) {},
+		fib: handle, planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), metrics: noMetrics{}, recheck: func(string) {}, positions: table.Positions(),
 		catalog: func(*fib.Table) *sqlkey.Catalog { return catalog },
 		now:     func() time.Duration { clock += time.Millisecond; return clock },
 		random:  func() uint32 { return 1 }, maxFrame: 1 << 20,
-	}
+	}, table
 }
 
 func query(sql string) []byte { return pg.AppendQuery(nil, sql) }

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"rangefinder/fib"
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 )
@@ -12,6 +14,7 @@ import (
 // drive runs a core over a simulated world: client bytes in pieces as cut says, backends that answer as PostgreSQL would.
 type drive struct {
 	t         testing.TB
+	table     *rib.Table // that core's forwarding table was made from
 	core      *core
 	client    []byte
 	out       []byte
@@ -21,6 +24,7 @@ type drive struct {
 	then      func() []byte   // what the client sends once all before is answered; nil: it leaves
 	steps     int
 	connected func(backend string) time.Time // nil: before all else
+	look      func(location) error           // what comes of looking at a primary; nil: nothing
 }
 
 // backend is as much of a PostgreSQL server as a session can tell.
@@ -34,9 +38,21 @@ type backend struct {
 }
 
 func newDrive(t testing.TB, client []byte) *drive {
-	c := newCore(testEnv(t), "app", "app")
+	e, table := testWorld(t)
+	c := newCore(e, "app", "app")
 	c.params.set("client_encoding", "UTF8")
-	return &drive{t: t, core: c, client: client, conns: make(map[string]*backend), cut: func(n int) int { return n }}
+	return &drive{t: t, table: table, core: c, client: client, conns: make(map[string]*backend), cut: func(n int) int { return n }}
+}
+
+// observe has an observer say something of a backend, and the core's table follow.
+func (d *drive) observe(route rib.Route) {
+	route.Observer, route.Stamp = "n1", rib.Stamp{Seq: d.table.Snapshot().Version + 100}
+	d.table.Health().Observe(route)
+	compiled, err := fib.Compile(d.table.Snapshot())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.core.env.fib.Store(compiled)
 }
 
 func (d *drive) run() {
@@ -88,6 +104,12 @@ func (d *drive) run() {
 			c.acquired(b.conn)
 		case standBy:
 			c.standDown(nil)
+		case locate:
+			err := error(errUnlocated)
+			if d.look != nil {
+				err = d.look(c.locates)
+			}
+			c.located(err)
 		case subscribe:
 			if c.lis.barrier != "" {
 				c.barrierPassed()

@@ -18,6 +18,7 @@ type op struct {
 	portal     *statement // Describe of a portal: of which named statement
 	use        *use       // Bind and Execute of PREPARE and EXECUTE, Describe of EXECUTE
 	answer     []byte     // if the node answers it: the answer
+	shows      bool       // the answer is still to be found: see deferral
 	virtual    bool
 	changes    int        // how many changes of the registry came before it in the segment
 	sets       []assigned // of Execute: see assign
@@ -85,6 +86,11 @@ func (c *core) endSegment(sync bool) {
 			c.undoFrom(c.ops[i].changes)
 			before.undo = c.seg.undo
 			c.seg, c.ops = before, c.ops[:i+1]
+			if c.locates.shard != "" && !c.seg.server {
+				c.ops = c.ops[:i]
+				c.deferred = deferral{waits: true, failed: e}
+				return
+			}
 			if !c.seg.server {
 				c.answerOps(c.ops[:i])
 				c.failExtended(e)
@@ -103,6 +109,10 @@ func (c *core) endSegment(sync bool) {
 
 // sendSegment sends the planned segment on its way, or answers it.
 func (c *core) sendSegment(n need, sync bool) {
+	if c.locates.shard != "" {
+		c.deferred = deferral{waits: true, need: n, sync: sync}
+		return
+	}
 	if !c.seg.server {
 		c.answerOps(c.ops)
 		if sync {
@@ -181,7 +191,10 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 	if known && p.virtual && p.plan.Own != sqlkey.OwnNone {
 		var e *pg.Error
 		o.virtual = true
-		o.answer, e = c.answerOwn(nil, p.plan, false)
+		if c.locates.shard == "" {
+			o.answer, e = c.answerOwn(nil, p.plan, false)
+		}
+		o.shows = c.locates.shard != ""
 		return need{}, e
 	}
 	if known && p.virtual {

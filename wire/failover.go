@@ -54,15 +54,21 @@ func (c *core) slotNow(t *fib.Table) *fib.Slot { return t.Slot(c.srvShard) }
 // resume has the request that waits go on.
 func (c *core) resume() {
 	c.noPrimary = nil
+	before := c.list.Writes
+	c.anew()
+	if len(before) > 0 && c.wanting && c.hop.Backend.Name != before[0].Backend.Name {
+		c.env.metrics.Failover(before[0].Backend.Name)
+	}
+}
+
+// anew has the request in hand look for its way again, in the newest table.
+func (c *core) anew() {
 	c.table = c.env.fib.Load()
-	n, before := c.need, c.list.Writes
+	n := c.need
 	if n.slot != nil {
 		n.slot = c.slotNow(c.table)
 	}
 	c.dispatch(n)
-	if len(before) > 0 && c.wanting && c.hop.Backend.Name != before[0].Backend.Name {
-		c.env.metrics.Failover(before[0].Backend.Name)
-	}
 }
 
 // standDown ends the wait without a primary: err says why, nil that there was no time left.

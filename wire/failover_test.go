@@ -365,6 +365,7 @@ func TestReadsOfThePrimaryGoOnAtTheNext(t *testing.T) {
 		}
 		return errors.New("the read does not run yet")
 	})
+	r.looks(0) // else nobody could tell, after the promotion, whether the write is there
 	if err := shards[0].primary.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,13 @@
 package wire
 
 import (
+	"fmt"
 	"math/bits"
 	"time"
 
 	"rangefinder/fib"
 	"rangefinder/rib"
+	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 )
 
@@ -17,16 +19,31 @@ import (
 // consistent. All its connections have ended with it, so a connection that is older than the probe and still works belongs to the
 // process that was probed. A younger one does not serve such a read.
 
-// wrote is a session's last write to one shard.
+// After a failover it must be asked first whether the new timeline has the write at all: see settle.
+
+// wrote is a write to one shard that the session's reads must see: its own last one on a timeline, or what a token told it of.
 type wrote struct {
 	shard    string
-	at       time.Duration // env.now when its end was heard of; 0: nothing was written
-	timeline uint32        // of the primary, as far as this node knew; a replica of an earlier one follows somebody else
+	at       time.Duration // env.now when its end was heard of; 0: it is a token's
+	lsn      uint64        // not before it; 0: not known yet, of one's own
+	timeline uint32        // of the primary, as far as this node knew; a replica of an earlier one follows somebody else. 0: unknown
+	unsure   bool          // nobody knows whether the shard's present timeline has it: only the primary may be read
+	waited   bool          // the session did not say that it shall not wait for replicas
+}
+
+// owing is all that the reads of one shard must see.
+type owing struct {
+	at       time.Duration
+	lsn      uint64
+	timeline uint32 // the latest
+	least    uint32 // the earliest
+	unsure   bool
+	any      bool
 }
 
 // noteWrite remembers that a transaction that wrote has ended on the server connection.
 func (c *core) noteWrite() {
-	w := wrote{shard: c.srvShard, at: c.env.now(), timeline: c.srvHop.Timeline}
+	w := wrote{shard: c.srvShard, at: c.env.now(), timeline: c.srvHop.Timeline, waited: !c.settings.alone && !c.settings.hasty}
 	if c.slot != nil {
 		c.slot.Wrote()
 		if p := c.slot.Candidates().Writes; len(p) > 0 { // it may have been promoted since the connection was borrowed
@@ -34,40 +51,91 @@ func (c *core) noteWrite() {
 		}
 	}
 	for i := range c.wrote {
-		if c.wrote[i].shard == w.shard {
-			w.timeline = max(w.timeline, c.wrote[i].timeline)
-			c.wrote[i] = w
+		if o := &c.wrote[i]; o.shard == w.shard && (o.timeline >= w.timeline || o.timeline == 0) {
+			w.timeline = max(w.timeline, o.timeline)
+			*o = w
 			return
 		}
 	}
-	c.wrote = append(c.wrote, w)
+	c.wrote = append(c.wrote, w) // one on an earlier timeline stays beside it: that may not be there any more
 }
 
-// owed is the write to a shard that reads of it must see.
-func (c *core) owed(shard string) wrote {
-	for i := range c.wrote {
-		if c.wrote[i].shard == shard {
-			return c.wrote[i]
+// owed is what reads of a shard must see.
+func (c *core) owed(shard string) (o owing) {
+	for _, list := range [...][]wrote{c.wrote, c.own.token} {
+		for i := range list {
+			w := &list[i]
+			if w.shard != shard {
+				continue
+			}
+			if !o.any || w.timeline < o.least {
+				o.least = w.timeline
+			}
+			o.any = true
+			o.at, o.timeline, o.unsure = max(o.at, w.at), max(o.timeline, w.timeline), o.unsure || w.unsure
+			if w.at == 0 {
+				o.lsn = max(o.lsn, w.lsn)
+			}
 		}
 	}
-	return wrote{}
+	return o
 }
 
-// has reports whether a replica was last seen with that write.
-func (c *core) has(h *fib.NextHop, w *wrote, seen *rib.Seen) bool {
-	return seen != nil && !seen.Covers.IsZero() && seen.Addr == h.Backend.Addr && seen.Timeline >= w.timeline && seen.Covers.Sub(c.env.made) >= w.at
+// has reports whether a replica was last seen with all that.
+func (c *core) has(h *fib.NextHop, o *owing, seen *rib.Seen) bool {
+	if seen == nil || seen.Addr != h.Backend.Addr || seen.Doubt || o.timeline != 0 && seen.Timeline != o.timeline {
+		return false
+	}
+	return (o.at == 0 || !seen.Covers.IsZero() && seen.Covers.Sub(c.env.made) >= o.at) &&
+		(o.lsn == 0 || seen.Role == rib.Replica && seen.LSN >= o.lsn)
 }
 
-// heed makes the choice among hops what the session's reads ask for.
-func (c *core) heed(list *fib.Candidates) {
-	switch c.own.consistency() {
-	case Primary:
+// heed makes the choice among hops what the session's reads ask for. It reports whether the request has got its answer by that, or
+// waits: then there is nothing to choose.
+func (c *core) heed(list *fib.Candidates) (done bool) {
+	consistency := c.own.consistency()
+	if consistency == Eventual {
+		return false
+	}
+	if len(c.wrote)+len(c.own.token) > 0 && (!c.need.write || c.seg.reads > 0 || c.seg.opens || c.tx.open) {
+		if c.after, done = c.due(list); done {
+			return true
+		}
+	}
+	switch {
+	case c.need.write:
+	case consistency == Primary:
 		c.toPrimary()
-	case Session:
-		if c.after = c.owed(c.srvShard); c.after.at != 0 {
-			c.follow(list.Reads)
-		}
+	case c.after.any:
+		c.follow(list.Reads)
 	}
+	return false
+}
+
+// due is what the request in hand must see of its shard, which may have come to another timeline since.
+func (c *core) due(list *fib.Candidates) (o owing, done bool) {
+	o = c.owed(c.srvShard)
+	if !o.any || len(list.Writes) == 0 {
+		return o, false
+	}
+	now := list.Writes[0].Timeline
+	if now > o.least {
+		if e := c.settle(c.srvShard, now); e != nil {
+			c.fail(e)
+			return o, true
+		}
+		if c.locates.shard != "" {
+			return o, true
+		}
+		o = c.owed(c.srvShard)
+	}
+	if now != 0 && now < o.timeline {
+		c.stall(pg.NewError(pg.CodeCannotConnectNow, fmt.Sprintf("shard %s has no primary of timeline %d, on which what is to be seen was written", c.srvShard, o.timeline)).
+			WithDetail(fmt.Sprintf("The primary that this node knows, %s, is on timeline %d.", list.Writes[0].Backend.Name, now)).
+			WithHint("Try again when this node has heard of the later one; or RESET " + ownLSN + ", if the token is wrong."))
+		return o, true
+	}
+	return o, false
 }
 
 // follow leaves the replicas that were seen with what the session wrote, drained ones only if all are, and the primary. If there are none, or the primary is
@@ -75,7 +143,7 @@ func (c *core) heed(list *fib.Candidates) {
 func (c *core) follow(hops []fib.NextHop) {
 	for i := range hops[:bits.Len64(c.left)] {
 		h := &hops[i]
-		if !c.leads(h) && (h.Drained && !hops[0].Drained || !c.has(h, &c.after, h.Gauge.Seen.Load())) {
+		if c.after.unsure || !c.leads(h) && (h.Drained && !hops[0].Drained || !c.has(h, &c.after, h.Gauge.Seen.Load())) {
 			c.left &^= 1 << i
 		}
 	}
@@ -85,7 +153,7 @@ func (c *core) follow(hops []fib.NextHop) {
 }
 
 // follows reports whether the request in hand must see a write, and may still run on a replica.
-func (c *core) follows() bool { return c.after.at != 0 && !c.need.write }
+func (c *core) follows() bool { return c.after.any && !c.need.write }
 
 // leads reports whether the hop is to the primary of the shard in hand.
 func (c *core) leads(h *fib.NextHop) bool {

@@ -56,7 +56,7 @@ func TestCoreReadsAfterWrite(t *testing.T) {
 		"prepared, it has it":          {then: parse, asked: wrote + time.Second, covers: wrote, timeline: 1, want: "here"},
 		"PREPARE, it has it":           {then: prepare, asked: wrote + time.Second, covers: wrote, timeline: 1, want: "here"},
 		"of an earlier timeline":       {then: read, asked: wrote + time.Second, covers: wrote, timeline: 0, want: "far"},
-		"of a later timeline":          {then: read, asked: wrote + time.Second, covers: wrote, timeline: 2, want: "here"},
+		"of a later timeline":          {then: read, asked: wrote + time.Second, covers: wrote, timeline: 2, want: "far"},
 		"another server was asked":     {then: read, asked: wrote + time.Second, covers: wrote, timeline: 1, addr: "elsewhere:1", want: "far"},
 		"asked before the connection":  {then: read, asked: wrote + time.Second, covers: wrote, timeline: 1, connectedAfter: wrote + 2*time.Second, want: "far"},
 		"connected in the same moment": {then: read, asked: wrote + time.Second, covers: wrote, timeline: 1, connectedAfter: wrote + time.Second, want: "far"},

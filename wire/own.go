@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
@@ -34,13 +35,19 @@ func ParseConsistency(name string) (Consistency, bool) {
 
 // The node's own parameters. What SET says of them holds from then on, for the session and on all its connections; no transaction
 // takes it back.
-const ownConsistency = "rangefinder.read_consistency"
+const (
+	ownConsistency = "rangefinder.read_consistency"
+	ownLSN         = "rangefinder.lsn" // see token.go
+)
 
 // own are a session's values of the node's own parameters.
 type own struct {
 	database *atomic.Uint32 // Consistency of the database, as configured now; nil: Session
 	begun    *Consistency   // what the startup packet has asked for; nil: nothing
 	set      *Consistency   // what was set; nil: nothing, begun counts or the database
+
+	begunToken rib.Token // what the startup packet has asked for
+	token      []wrote   // what was set, or that: what others have written and the session's reads must see
 }
 
 // consistency is what holds for the session's reads.
@@ -54,10 +61,29 @@ func (o *own) consistency() Consistency {
 	return Session
 }
 
-// reset takes back what was set.
-func (o *own) reset() { o.set = o.begun }
+// reset takes back what was set of all of them.
+func (o *own) reset() {
+	o.set = o.begun
+	o.setToken(o.begunToken)
+}
 
-// assign sets a parameter.
+// begin makes a parameter what the session begins with.
+func (o *own) begin(name, value string, e *env) *pg.Error {
+	if name == ownLSN {
+		token, _, err := e.checkToken(value)
+		if err != nil {
+			return err
+		}
+		o.begunToken = token
+		o.setToken(token)
+		return nil
+	}
+	err := o.assign(name, value)
+	o.begun = o.set
+	return err
+}
+
+// assign sets a parameter that is no token.
 func (o *own) assign(name, value string) *pg.Error {
 	if name != ownConsistency {
 		return unknownOwn(name)
@@ -73,30 +99,46 @@ func (o *own) assign(name, value string) *pg.Error {
 
 func unknownOwn(name string) *pg.Error {
 	return pg.NewError(pg.CodeUndefinedObject, fmt.Sprintf("unrecognized configuration parameter %.64q", name)).
-		WithHint("The node's own parameter is " + ownConsistency + ".")
+		WithHint("The node's own parameters are " + ownConsistency + " and " + ownLSN + ".")
 }
 
 // answerOwn carries out a statement about the node's own parameters, and appends the answer without ReadyForQuery; with rows, the
-// description of a row comes first, as a Query wants it.
+// description of a row comes first, as a Query wants it. If it must be found out first how far a shard was written to, that shard is in
+// c.locates: then the answer is to be asked for again when that is known.
 func (c *core) answerOwn(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg.Error) {
+	if plan.Setting != ownConsistency && plan.Setting != ownLSN {
+		return dst, unknownOwn(plan.Setting)
+	}
+	lsn := plan.Setting == ownLSN
 	switch plan.Own {
 	case sqlkey.OwnSet:
-		if e := c.own.assign(plan.Setting, plan.Value); e != nil {
+		var e *pg.Error
+		if lsn {
+			dst, e = c.takeToken(dst, plan.Value)
+		} else {
+			e = c.own.assign(plan.Setting, plan.Value)
+		}
+		if e != nil || c.locates.shard != "" {
 			return dst, e
 		}
 	case sqlkey.OwnReset:
-		if plan.Setting != ownConsistency {
-			return dst, unknownOwn(plan.Setting)
+		if lsn {
+			c.own.setToken(c.own.begunToken)
+		} else {
+			c.own.set = c.own.begun
 		}
-		c.own.reset()
 	case sqlkey.OwnShow:
-		if plan.Setting != ownConsistency {
-			return dst, unknownOwn(plan.Setting)
+		value := c.own.consistency().String()
+		if lsn {
+			var e *pg.Error
+			if value, e = c.tokenText(); e != nil || c.locates.shard != "" {
+				return dst, e
+			}
 		}
 		if rows {
 			dst = describeOwn(dst, plan)
 		}
-		dst = pg.AppendDataRow(dst, [][]byte{[]byte(c.own.consistency().String())})
+		dst = pg.AppendDataRow(dst, [][]byte{[]byte(value)})
 	}
 	return pg.AppendCommandComplete(dst, plan.Tag), nil
 }
@@ -112,10 +154,12 @@ func describeOwn(dst []byte, plan *sqlkey.Plan) []byte {
 // ownQuery answers a Query of such a statement.
 func (c *core) ownQuery(plan *sqlkey.Plan) {
 	var e *pg.Error
-	if c.out, e = c.answerOwn(c.out, plan, true); e != nil {
+	c.out, e = c.answerOwn(c.out, plan, true)
+	switch {
+	case e != nil:
 		c.fail(e)
-		return
+	case c.locates.shard == "":
+		c.seg.undo = nil
+		c.ready()
 	}
-	c.seg.undo = nil
-	c.ready()
 }

@@ -93,6 +93,8 @@ func (s *session) driveClient(fd uintptr) bool {
 			s.release(true)
 		case discardServer:
 			s.release(false)
+		case locate:
+			s.locate(r.ctx)
 		case subscribe:
 			s.subscribe(r.ctx)
 		case washServer:

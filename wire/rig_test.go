@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -30,15 +31,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.WithFarm(m)) }
 // rig is one router in front of real servers: two shards, each a primary with a replica, and a table app.orders that is
 // sharded over them by the hash of customer_id. Table notes is on shard_1 alone.
 type rig struct {
-	t      *testing.T
-	table  *rib.Table
-	handle *fib.Handle
-	server *wire.Server
-	live   wire.Live // what the server began with
-	pools  *pool.Pools
-	addr   string
-	counts *counts
-	tls    bool
+	t       *testing.T
+	table   *rib.Table
+	handle  *fib.Handle
+	server  *wire.Server
+	live    wire.Live // what the server began with
+	pools   *pool.Pools
+	addr    string
+	counts  *counts
+	tls     bool
+	servers []shardServers
 
 	mu    sync.Mutex
 	stamp uint64
@@ -160,7 +162,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	if o.maxFrame == 0 {
 		o.maxFrame = 16 << 20
 	}
-	r := &rig{t: t, table: rib.NewTable(rib.Member{Name: "n1", Region: "fra"}), handle: new(fib.Handle), counts: new(counts)}
+	r := &rig{t: t, servers: o.shards, table: rib.NewTable(rib.Member{Name: "n1", Region: "fra"}), handle: new(fib.Handle), counts: new(counts)}
 	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
 
 	own := &rib.Ownership{ClusterID: "test", Epoch: rib.Epoch{Index: 1}, Catalog: 1}
@@ -194,6 +196,8 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	m.Open()
 	t.Cleanup(func() { m.Close() })
 
+	var looks sync.WaitGroup
+	t.Cleanup(looks.Wait)
 	guard := auth.NewGuard(&auth.Policy{Users: map[string]auth.User{
 		testUser: {Shadow: pg.NewShadow(testUser, testPassword), Credential: pg.Password(testPassword)},
 	}}, nil)
@@ -219,7 +223,16 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		r.tls, r.live.TLS, r.live.RequireTLS = true, func() *tls.Config { return cfg }, true
 	}
 	r.server = wire.NewServer(wire.Config{
-		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools, Guard: guard, Metrics: r.counts, Logger: log, Live: r.live,
+		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools, Guard: guard, Positions: r.table.Positions(), Metrics: r.counts, Logger: log, Live: r.live,
+		Look: func(b *rib.Backend) {
+			looks.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				if _, err := r.look(ctx, b); err != nil {
+					log.Info("cannot look", "backend", b.Name, "err", err)
+				}
+			})
+		},
 		Recheck: func(backend string) { r.counts.add(&r.counts.recheck, backend) },
 	})
 	if o.sleepAfter > 0 {
@@ -408,36 +421,63 @@ func (c noSocket) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite()
 func (r *rig) looks(shard int) {
 	r.t.Helper()
 	name := fmt.Sprintf("shard_%d", shard+1)
-	for _, x := range []struct {
-		server *pgtest.Server
-		p      rib.Position
-		sql    string
-	}{
-		{servers(r.t)[shard].primary, rib.Position{Backend: name + "-primary", Role: rib.Primary}, "SELECT pg_current_wal_insert_lsn()::text"},
-		{servers(r.t)[shard].replica, rib.Position{Backend: name + "-replica", Role: rib.Replica}, "SELECT pg_last_wal_replay_lsn()::text"},
+	for _, x := range []rib.Backend{
+		{Name: name + "-primary", Shard: name, Addr: r.servers[shard].primary.Addr()}, {Name: name + "-replica", Shard: name, Addr: r.servers[shard].replica.Addr()},
 	} {
 		pgtest.Eventually(r.t, patience, func() error {
-			conn, err := x.server.Conn(ctxOf(r.t))
+			role, err := r.look(ctxOf(r.t), &x)
 			if err != nil {
 				return err
 			}
-			defer conn.Close(context.Background())
-			var lsn string
-			x.p.Asked = time.Now()
-			if err := conn.QueryRow(ctxOf(r.t), x.sql).Scan(&lsn); err != nil {
-				return err
-			}
-			x.p.Shard, x.p.Addr, x.p.Timeline = name, x.server.Addr(), 1
-			if x.p.LSN, err = rib.ParseLSN(lsn); err != nil {
-				return err
-			}
-			r.table.Positions().Saw(x.p)
 			for _, b := range r.table.Snapshot().Backends {
-				if s := b.Gauge.Seen.Load(); b.Backend.Name == x.p.Backend && x.p.Role == rib.Replica && s.Covers.IsZero() {
+				if s := b.Gauge.Seen.Load(); b.Backend.Name == x.Name && role == rib.Replica && s.Covers.IsZero() {
 					return errors.New("the replica has not caught up")
 				}
 			}
 			return nil
 		})
 	}
+}
+
+// look asks one backend how far it has come.
+func (r *rig) look(ctx context.Context, b *rib.Backend) (role rib.Role, err error) {
+	var server *pgtest.Server
+	for _, s := range r.servers {
+		for _, c := range []*pgtest.Server{s.primary, s.replica} {
+			if c != nil && c.Addr() == b.Addr {
+				server = c
+			}
+		}
+	}
+	if server == nil {
+		return role, errors.New("no server of the rig")
+	}
+	conn, err := server.Conn(ctx)
+	if err != nil {
+		return role, err
+	}
+	defer conn.Close(context.Background())
+	p := rib.Position{Backend: b.Name, Shard: b.Shard, Addr: b.Addr, Role: rib.Primary, Asked: time.Now()}
+	var replica bool
+	var lsn, file string
+	if err := conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&replica); err != nil {
+		return role, err
+	}
+	sql := "SELECT pg_current_wal_insert_lsn()::text, pg_walfile_name(pg_current_wal_lsn())"
+	if replica {
+		p.Role, sql = rib.Replica, "SELECT pg_last_wal_replay_lsn()::text, lpad(to_hex(received_tli), 8, '0') FROM pg_stat_wal_receiver"
+	}
+	if err := conn.QueryRow(ctx, sql).Scan(&lsn, &file); err != nil {
+		return role, err
+	}
+	timeline, err := strconv.ParseUint(file[:8], 16, 32)
+	if err != nil {
+		return role, err
+	}
+	p.Timeline = uint32(timeline)
+	if p.LSN, err = rib.ParseLSN(lsn); err != nil {
+		return role, err
+	}
+	r.table.Positions().Saw(p)
+	return p.Role, nil
 }

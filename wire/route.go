@@ -152,15 +152,15 @@ func (c *core) dispatch(n need) {
 	}
 	cand := slot.For(c.db)
 	c.slot, c.list, c.srvShard = slot, cand, slot.Shard()
-	c.hops, c.first, c.after = cand.Reads, 0, wrote{}
+	c.hops, c.first, c.after = cand.Reads, 0, owing{}
 	if n.write {
 		c.hops = cand.Writes
 	} else if len(cand.Reads) > 0 {
 		c.first = cand.PickRead(c.env.random())
 	}
 	c.left = every(len(c.hops))
-	if !n.write {
-		c.heed(cand)
+	if c.heed(cand) {
+		return
 	}
 	switch {
 	case c.need.write && c.left == 0:

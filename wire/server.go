@@ -46,6 +46,8 @@ type Config struct {
 	Node          string                                               // this node's name: cancel keys tell whose they are
 	ForwardCancel func(ctx context.Context, pid uint32, secret []byte) // a cancel request that is for no session here; nil: dropped
 	Recheck       func(backend string)                                 // that gets writes seems to be no primary: look at it; must not block; nil: nobody does
+	Positions     *rib.Positions                                       // how far this node's probes have seen backends
+	Look          func(*rib.Backend)                                   // somebody waits for how far a primary is: look at it soon; must not block; nil: nobody does
 	Metrics       Metrics
 	Logger        *slog.Logger
 	Live          Live // until the first Reload
@@ -114,6 +116,9 @@ type catalogOf struct {
 func NewServer(cfg Config) *Server {
 	if cfg.Recheck == nil {
 		cfg.Recheck = func(string) {}
+	}
+	if cfg.Look == nil {
+		cfg.Look = func(*rib.Backend) {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
@@ -341,7 +346,7 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	}
 	c := newCore(&l.env, client.User, client.Database)
 	c.own.database = &g.consistency
-	base, err := startupSettings(client.Startup.Params, f.params, &c.own)
+	base, err := startupSettings(client.Startup.Params, f.params, &c.own, &l.env)
 	if err != nil {
 		return nil, asError(err)
 	}

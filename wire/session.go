@@ -134,6 +134,8 @@ func (s *session) run(ctx context.Context) {
 			s.release(true)
 		case discardServer:
 			s.release(false)
+		case locate:
+			s.locate(ctx)
 		case subscribe:
 			s.subscribe(ctx)
 		case washServer:

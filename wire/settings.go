@@ -18,6 +18,8 @@ type settings struct {
 	// parsing is those among them that decide what a statement means when it is prepared: two sessions that differ in them
 	// cannot share a prepared statement.
 	parsing string
+	alone   bool      // synchronous_commit is among them, and does not wait for replicas
+	hasty   bool      // the transaction alone has it so
 	local   []setting // of the transaction alone, as far as they decide what names mean
 }
 
@@ -63,7 +65,7 @@ func (s settings) localWithout(name string) []setting {
 // anew returns the settings with another list. Those of the transaction stay.
 func (s settings) anew(list []setting) settings {
 	next := fromList(list)
-	next.local = s.local
+	next.local, next.hasty = s.local, s.hasty
 	return next
 }
 
@@ -97,12 +99,21 @@ func fromList(list []setting) settings {
 		}
 		b.WriteString(x.sql)
 		b.WriteString(separator)
-		if x.name == "search_path" {
+		switch x.name {
+		case "search_path":
 			s.path, s.paths = x.value, true
+		case "synchronous_commit":
+			s.alone = x.waitsForNobody()
 		}
 	}
 	s.print, s.parsing = b.String(), parsing.String()
 	return s
+}
+
+// waitsForNobody reports whether it has commits wait for no replica, wherever they wait for one.
+func (x setting) waitsForNobody() bool {
+	on, isBool := sqlkey.ParseBool(x.value)
+	return x.name == "synchronous_commit" && (isBool && !on || sqlkey.LowerASCII(x.value) == "local")
 }
 
 // decidesMeaning reports whether a setting may change how PostgreSQL reads a statement's text: what its names refer to, and
@@ -125,16 +136,15 @@ const cleanSession = "SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNL
 
 // startupSettings turns the parameters of a startup packet into settings, leaving out those that a fresh server connection
 // has anyway; the node's own parameters are own's. Errors are *pg.Error.
-func startupSettings(params []pg.Param, fresh map[string]string, own *own) (settings, error) {
+func startupSettings(params []pg.Param, fresh map[string]string, own *own, env *env) (settings, error) {
 	var s settings
 	var refused error
 	add := func(name, value string) {
 		name = strings.ToLower(name)
 		if sqlkey.IsOwn(name) {
-			if e := own.assign(name, value); e != nil {
+			if e := own.begin(name, value, env); e != nil {
 				refused = e
 			}
-			own.begun = own.set
 			return
 		}
 		if name == "client_encoding" && sqlkey.IsUTF8(value) {
@@ -246,6 +256,7 @@ func quoteLiteral(s string) string {
 // withLocal returns the settings with one that holds for the transaction alone. It matters for what names mean; on the server it
 // is in force by itself.
 func (s settings) withLocal(x setting) settings {
+	s.hasty = s.hasty || x.waitsForNobody()
 	if !movesNames(x.name) {
 		return s
 	}
@@ -255,7 +266,7 @@ func (s settings) withLocal(x setting) settings {
 
 // settled returns the settings at the end of a transaction.
 func (s settings) settled() settings {
-	s.local = nil
+	s.local, s.hasty = nil, false
 	return s
 }
 

@@ -186,6 +186,7 @@ func (c *core) ready() {
 func (c *core) fail(e *pg.Error) {
 	c.env.metrics.Refused(e.Code)
 	c.failChannels()
+	c.locates, c.deferred, c.unlocated = location{}, deferral{}, false
 	if c.kind == 'S' {
 		c.failExtended(e)
 		return

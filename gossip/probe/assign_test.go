@@ -2,6 +2,7 @@ package probe
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -288,7 +289,7 @@ func TestLook(t *testing.T) {
 			return list
 		}
 		began, x := time.Now(), far(s)
-		if err := p.Look(x); err != nil {
+		if err := p.Look(x, false); err != nil {
 			t.Fatal(err)
 		}
 		<-time.After(100 * time.Millisecond)
@@ -296,7 +297,7 @@ func TestLook(t *testing.T) {
 		if len(first) != 1 || first[0].Asked.Before(began) || time.Since(first[0].Asked) > 100*time.Millisecond {
 			t.Fatalf("saw %+v", first)
 		}
-		if want := (rib.Position{Backend: "other", Shard: x.Shard, Addr: x.Addr, Role: rib.Primary, Timeline: 1, LSN: 0x3000060, Asked: first[0].Asked}); first[0] != want {
+		if want := (rib.Position{Backend: "other", Shard: x.Shard, Addr: x.Addr, Role: rib.Primary, Timeline: 1, LSN: 0x3000060, Asked: first[0].Asked}); !reflect.DeepEqual(first[0], want) {
 			t.Errorf("saw %+v, want %+v", first[0], want)
 		}
 		<-time.After(lookHold + 5*time.Second)
@@ -317,7 +318,7 @@ func TestLook(t *testing.T) {
 		<-time.After(20 * time.Second)
 		for range 10 {
 			before := time.Now()
-			if err := p.Look(Target{Name: "b"}); err != nil {
+			if err := p.Look(Target{Name: "b"}, false); err != nil {
 				t.Fatal(err)
 			}
 			<-time.After(500 * time.Millisecond)

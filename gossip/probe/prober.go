@@ -268,8 +268,8 @@ func (p *Prober) Recheck(backend string) {
 }
 
 // Look probes a backend now, over the connection that is kept: how far it has come is of interest. If nobody has asked for that, or
-// for another reason to probe it, for a while, it is left alone again.
-func (p *Prober) Look(t Target) error {
+// for another reason to probe it, for a while, it is left alone again. soon: somebody waits for the answer.
+func (p *Prober) Look(t Target, soon bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	looked := func(w *worker) { w.looked.Store(p.clock()) }
@@ -278,7 +278,11 @@ func (p *Prober) Look(t Target) error {
 		return p.begin("Look", t, looked)
 	}
 	looked(w)
-	w.hurry()
+	if soon {
+		ring(w.soon)
+	} else {
+		w.hurry()
+	}
 	return nil
 }
 

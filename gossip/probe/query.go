@@ -14,8 +14,8 @@ import (
 )
 
 // query asks all in one round trip. Columns: in recovery, timeline, lag in milliseconds (NULL: unknown), system
-// identifier, lag in bytes (NULL: unknown), connections in use in percent, position. Qualified, so that no search_path of the probe's
-// user matters.
+// identifier, lag in bytes (NULL: unknown), connections in use in percent, position, where recovery ended (NULL: unknown), whether
+// commits wait for replicas. Qualified, so that no search_path of the probe's user matters.
 //
 // The timeline of a primary is that of the file it writes now: pg_control_checkpoint lags behind a promotion until the
 // next checkpoint, so it is only for a replica that has no receiver, or a user who may not see the receiver's.
@@ -30,6 +30,8 @@ import (
 // The position of a primary is where it inserts, not what it has flushed: with synchronous_commit = off a commit is acknowledged
 // before it is flushed. A replica's receiver only follows a timeline that holds what it has replayed, so its timeline is good for
 // the position too; without a receiver the timeline may be an older one, and is never a newer one.
+//
+// Where recovery ended is, after a promotion, where the new timeline began. After a crash it is something else: see forks.
 const query = `SELECT r,
  CASE WHEN r THEN coalesce(
    (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver),
@@ -45,7 +47,9 @@ const query = `SELECT r,
    FROM pg_catalog.pg_stat_wal_receiver) END,
  (SELECT coalesce(100 * pg_catalog.sum(numbackends) / greatest(1, pg_catalog.current_setting('max_connections')::int
    - pg_catalog.current_setting('superuser_reserved_connections')::int), 0)::int FROM pg_catalog.pg_stat_database),
- CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END
+ CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END,
+ CASE WHEN NOT r THEN pg_catalog.pg_last_wal_replay_lsn() END,
+ NOT r AND pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''
  FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) AS s`
 
 // answer is what a server says of itself.
@@ -57,6 +61,8 @@ type answer struct {
 	lagBytes int64
 	used     int    // percent of its connections
 	lsn      uint64 // 0: unknown
+	ended    uint64 // of a primary: where its recovery ended; 0: unknown
+	sync     bool   // of a primary: a commit waits for a replica
 }
 
 const maxAnswer = 64 << 10 // bytes of one message of a server
@@ -117,8 +123,8 @@ func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, asked t
 	if err != nil {
 		return a, took, asked, err
 	}
-	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 7 {
-		return a, took, asked, errors.New("probe: the answer is not one row of seven columns")
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 9 {
+		return a, took, asked, errors.New("probe: the answer is not one row of nine columns")
 	}
 	a, err = parse(results[0].Rows[0])
 	return a, took, asked, err
@@ -168,6 +174,12 @@ func parse(row [][]byte) (a answer, err error) {
 			return a, fmt.Errorf("probe: position = %q", row[6])
 		}
 	}
+	if row[7] != nil {
+		if a.ended, err = rib.ParseLSN(string(row[7])); err != nil {
+			return a, fmt.Errorf("probe: end of recovery = %q", row[7])
+		}
+	}
+	a.sync = string(row[8]) == "t"
 	return a, nil
 }
 

@@ -28,13 +28,16 @@ type server struct {
 
 const port = 5432
 
-// row answers a query. Of a probe's columns the last may be left out, or the last three.
+// row answers a query. Of a probe's columns the last two may be left out, the last three, or the last five.
 func row(columns ...string) func(*pgproto3.Backend, net.Conn) bool {
 	if len(columns) == 4 {
 		columns = append(columns, "0", "10")
 	}
 	if len(columns) == 6 {
 		columns = append(columns, "0/3000060")
+	}
+	if len(columns) == 7 {
+		columns = append(columns, "NULL", "f")
 	}
 	return func(b *pgproto3.Backend, _ net.Conn) bool {
 		d := &pgproto3.RowDescription{}
@@ -292,6 +295,7 @@ func TestGarbageIsAFailedProbe(t *testing.T) {
 		"negative bytes":   row("t", "1", "0", "77", "-1", "10"),
 		"not a size":       row("t", "1", "0", "77", "much", "10"),
 		"not a position":   row("t", "1", "0", "77", "0", "10", "somewhere"),
+		"no end":           row("t", "1", "0", "77", "0", "10", "0/5", "never", "f"),
 		"no load":          row("t", "1", "0", "77", "0", "NULL"),
 		"http":             junk("HTTP/1.1 400 Bad Request\r\n\r\n"),
 		"negative columns": junk("T\x00\x00\x00\x06\xff\xff"),

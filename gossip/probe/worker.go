@@ -17,6 +17,7 @@ import (
 const (
 	latencyWeight = 0.3
 	suspectGap    = 100 * time.Millisecond // between probes that others ask for, or that closed connections cause
+	soonGap       = 10 * time.Millisecond  // between probes whose answer a client waits for: all who wait share one
 	seekInterval  = 200 * time.Millisecond // between probes of what may become its shard's primary
 )
 
@@ -30,6 +31,7 @@ type worker struct {
 	stop   context.CancelFunc
 	done   chan struct{} // closed when run has ended
 	wake   chan struct{} // capacity 1
+	soon   chan struct{} // capacity 1: the same, for who waits for the answer
 
 	// atomic
 	watches   atomic.Bool  // this node is one of its observers: the sink is told how it is
@@ -53,6 +55,7 @@ type worker struct {
 	cleared  int       // good probes in a row since then
 	reached  bool      // it has ever answered: who never reached it cannot tell that it is down
 	failure  string
+	branches branches
 }
 
 // newWorker is for a backend that the configuration lists, and that this node observes until Assign says otherwise; or for another
@@ -61,7 +64,7 @@ func (p *Prober) newWorker(t Target, lists bool) (*worker, error) {
 	if _, err := p.connConfig(t, p.settings.Load()); err != nil {
 		return nil, err
 	}
-	w := &worker{prober: p, target: t, lists: lists, done: make(chan struct{}), wake: make(chan struct{}, 1), systemID: t.SystemID}
+	w := &worker{prober: p, target: t, lists: lists, done: make(chan struct{}), wake: make(chan struct{}, 1), soon: make(chan struct{}, 1), systemID: t.SystemID}
 	w.watches.Store(lists)
 	w.ctx, w.stop = context.WithCancel(p.ctx)
 	return w, nil
@@ -93,9 +96,11 @@ func (w *worker) renew() {
 	w.hurry()
 }
 
-func (w *worker) hurry() {
+func (w *worker) hurry() { ring(w.wake) }
+
+func ring(bell chan struct{}) {
 	select {
-	case w.wake <- struct{}{}:
+	case bell <- struct{}{}:
 	default:
 	}
 }
@@ -163,9 +168,12 @@ func (w *worker) rest(began time.Time) bool {
 			}
 		}()
 	}
+	gap := suspectGap
 	select {
 	case <-ctx.Done():
 	case <-w.wake:
+	case <-w.soon:
+		gap = soonGap
 	case <-ended:
 	}
 	cancel()
@@ -176,13 +184,20 @@ func (w *worker) rest(began time.Time) bool {
 		}
 	}
 	// A server that closes every connection must not be probed as fast as it can close them.
-	pause := time.NewTimer(time.Until(began.Add(min(suspectGap, interval))))
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-	case <-w.ctx.Done():
+	for {
+		pause := time.NewTimer(time.Until(began.Add(min(gap, interval))))
+		select {
+		case <-pause.C:
+			return w.ctx.Err() == nil
+		case <-w.soon:
+			gap = soonGap
+		case <-w.ctx.Done():
+		}
+		pause.Stop()
+		if w.ctx.Err() != nil {
+			return false
+		}
 	}
-	return w.ctx.Err() == nil
 }
 
 // hangUp ends the kept connection. One that pgconn has given up itself is still busy for a while with cancelling what
@@ -249,7 +264,10 @@ func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
 	w.last = a
 	w.load = w.prober.settings.Load().class(a.used, w.load)
 	if f := w.prober.cfg.Saw; f != nil {
-		f(rib.Position{Backend: w.target.Name, Shard: w.target.Shard, Addr: w.target.Addr, Role: a.role, Timeline: a.timeline, LSN: a.lsn, Asked: asked})
+		f(rib.Position{
+			Backend: w.target.Name, Shard: w.target.Shard, Addr: w.target.Addr, Role: a.role, Timeline: a.timeline, LSN: a.lsn, Asked: asked,
+			Sync: a.sync, Forks: w.forks(a),
+		})
 	}
 	if w.lists && (a.systemID != w.systemID || w.untold) {
 		w.systemID, w.untold = a.systemID, false
