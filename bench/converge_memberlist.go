@@ -73,7 +73,7 @@ func (c *converge) measureMemberlist(name string, wide bool, r *report) error {
 		from := nodes[rand.IntN(len(nodes))]
 		from.newest.Store(news)
 		from.queue.QueueBroadcast(bareNews{byte(news)})
-		r.rest.await(len(nodes), func(i int) bool { return nodes[i].newest.Load() >= news })
+		r.rest.await(len(nodes), func(i int) bool { return nodes[i].newest.Load() >= news }, func(int) {})
 	}
 	c.step("%s: %d pieces of news", name, c.flips)
 	return nil

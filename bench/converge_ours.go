@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,12 +18,14 @@ const (
 	gossipPort   = 7946
 	postgresPort = 5432
 	copies       = 3   // backends of a shard
-	leastCopies  = 260 // backends there are at least: each may tell a small change every 5 s, and 50 a second are wanted
+	backends     = 260 // each may tell a small change every 5 s, and 50 a second are wanted
 	updateRate   = 50
-	trafficTime  = 30 * time.Second // that traffic is measured for, at rest
+	trafficTime  = 30 * time.Second // that traffic is measured for, at rest; for many nodes a third of it
 	settleTime   = 3 * time.Minute
 	startTime    = 3 * time.Second // within which nodes start
 	maxProbed    = 50              // backends that are probed during the watch
+	manyNodes    = 200
+	afterSilence = 20 * time.Second
 )
 
 // world is a cluster in one process: of each node what believes and routes, and nothing that serves clients.
@@ -52,20 +55,23 @@ func (c *converge) measureOurs(r *report) error {
 		return err
 	}
 	c.step("all nodes know each other and %d backends", len(w.backends))
-	time.Sleep(drained(c.nodes, 40))
+	w.rest(c.nodes)
 	w.net.SetLoss(memnet.Everyone, memnet.Everyone, c.loss)
 
-	w.flips(c.flips, &r.rest)
+	w.flips(c, &r.rest)
 	c.step("%d flips at rest", c.flips)
-	before := w.sent()
-	time.Sleep(trafficTime)
-	r.restBytes = (w.sent() - before) / trafficTime.Seconds() / float64(c.nodes)
+	before, listen := w.sent(), trafficTime
+	if c.nodes > manyNodes {
+		listen /= 3
+	}
+	time.Sleep(listen)
+	r.restBytes = (w.sent() - before) / listen.Seconds() / float64(c.nodes)
 	c.step("%.0f bytes a node and second at rest", r.restBytes)
 
 	stop := w.update()
 	time.Sleep(3 * time.Second) // the queues fill
 	before, told, began := w.sent(), w.told(), time.Now()
-	w.flips(c.flips, &r.busy)
+	w.flips(c, &r.busy)
 	seconds := time.Since(began).Seconds()
 	r.busyBytes, r.updates = (w.sent()-before)/seconds/float64(c.nodes), float64(w.told()-told-uint64(c.flips))/seconds
 	stop()
@@ -82,7 +88,7 @@ func newConvergeWorld(seed uint64, nodes int) *world {
 		name := fmt.Sprintf("%s-%d", region, i)
 		w.nodes = append(w.nodes, &convergeNode{self: rib.Member{Name: name, Region: region, Incarnation: 1}, host: w.net.Host(name, region)})
 	}
-	for i := range max(nodes, leastCopies) {
+	for i := range backends {
 		shard := i / copies
 		region := w.lister(i).self.Region
 		name := fmt.Sprintf("pg-%d", i)
@@ -138,6 +144,20 @@ func (w *world) form() error {
 	return await("route alike", w.settled)
 }
 
+// rest waits until the nodes have told each other of each other. When they are many nobody listens meanwhile, for all of them know
+// all others by then, and to hear it again some 16 million times is most of what a thousand nodes would take; and they get a while
+// to find each other well again.
+func (w *world) rest(nodes int) {
+	if nodes > manyNodes {
+		w.net.SetSilent(true)
+		time.Sleep(drained(nodes, 40))
+		w.net.SetSilent(false)
+		time.Sleep(afterSilence)
+		return
+	}
+	time.Sleep(drained(nodes, 40))
+}
+
 // await waits until all nodes have come to something.
 func await(what string, done func() bool) error {
 	for began := time.Now(); !done(); time.Sleep(time.Second) {
@@ -179,6 +199,20 @@ func (n *convergeNode) routes(b *rib.Backend) bool {
 	return false
 }
 
+// knows says what n has heard of a backend from its observer, for whoever asks why it is late.
+func (n *convergeNode) knows(backend string, observer *convergeNode) string {
+	s := n.table.Snapshot()
+	said := "nothing"
+	for i := range s.Backends {
+		if v := &s.Backends[i]; v.Backend.Name == backend {
+			said = fmt.Sprintf("%s, %v, by %+v", v.Verdict, v.Reason, v.Routes)
+		}
+	}
+	live := slices.ContainsFunc(s.Members, func(m rib.Member) bool { return m.Name == observer.self.Name })
+	heard := slices.ContainsFunc(observer.table.Snapshot().Members, func(m rib.Member) bool { return m.Name == n.self.Name })
+	return fmt.Sprintf("%s takes %s for live: %v, and the other way round: %v; of %s it holds: %s; %+v", n.self.Name, observer.self.Name, live, heard, backend, said, n.speaker.Stats())
+}
+
 // acquainted reports whether every node knows every other and all there is to know.
 func (w *world) acquainted() bool {
 	for _, n := range w.nodes {
@@ -202,9 +236,9 @@ func (w *world) settled() bool {
 }
 
 // flips lets an observer change its mind about a backend, n times, and waits for all FIBs: down, and then up again.
-func (w *world) flips(n int, s *spread) {
+func (w *world) flips(c *converge, s *spread) {
 	backend := 0
-	for i := range n {
+	for i := range c.flips {
 		time.Sleep(leastPause + rand.N(mostPause-leastPause))
 		up := i%2 == 1
 		if !up {
@@ -216,7 +250,9 @@ func (w *world) flips(n int, s *spread) {
 			r.State = rib.Down
 		}
 		w.lister(backend).speaker.Observe(r)
-		s.await(len(w.nodes), func(i int) bool { return w.nodes[i].routes(&w.backends[backend]) == up })
+		s.await(len(w.nodes), func(i int) bool { return w.nodes[i].routes(&w.backends[backend]) == up }, func(i int) {
+			c.step("flip %d is late: %s", i, w.nodes[i].knows(w.backends[backend].Name, w.lister(backend)))
+		})
 	}
 }
 

@@ -41,15 +41,16 @@ func ms(d time.Duration) float64 {
 }
 
 const (
+	mustAll    = 400 * time.Millisecond
 	giveUp     = 10 * time.Second // a node that has not heard by then is missed
 	accuracy   = time.Millisecond // of all times
 	mostPause  = time.Second      // between two pieces of news, at random
 	leastPause = 500 * time.Millisecond
 )
 
-// await waits until each of n nodes knows, and notes when each did.
-func (s *spread) await(n int, knows func(i int) bool) {
-	began := time.Now()
+// await waits until each of n nodes knows, and notes when each did. late is told of those for whom it takes too long.
+func (s *spread) await(n int, knows func(i int) bool, late func(i int)) {
+	began, told := time.Now(), false
 	waiting := make([]int, n)
 	for i := range waiting {
 		waiting[i] = i
@@ -63,6 +64,12 @@ func (s *spread) await(n int, knows func(i int) bool) {
 			s.took = append(s.took, took)
 			return true
 		})
+		if !told && took > mustAll {
+			told = true
+			for _, i := range waiting {
+				late(i)
+			}
+		}
 		if len(waiting) == 0 || took > giveUp {
 			s.missed += len(waiting)
 			return

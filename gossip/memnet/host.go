@@ -16,6 +16,7 @@ type Host struct {
 	name   string
 	region string
 	ip     net.IP
+	hash   uint64 // of name
 
 	// atomic
 	packets      atomic.Uint64
@@ -29,6 +30,7 @@ type Host struct {
 	sockets   map[int]*Transport
 	conns     map[*Conn]struct{}
 	nextPort  int
+	links     map[*Host]*link // to others
 }
 
 // Traffic is what a host has sent since it was made.

@@ -21,13 +21,14 @@ type Net struct {
 	mu      sync.Mutex
 	hosts   map[string]*Host // by name
 	byIP    map[string]*Host
+	byAddr  map[string]target      // addresses that were found before
 	rtt     map[pair]time.Duration // both directions are stored
 	loss    map[pair]float64
 	cut     map[pair]bool // directed
 	alone   map[string]bool
 	frozen  map[*Host][]func() // what arrives at them when they are thawed
-	count   map[pair]uint64
 	jitter  float64
+	links   uint64        // changes with whatever decides the fate of things between two hosts
 	silent  bool          // packets are dropped
 	changed chan struct{} // closed and replaced when a link is cut or healed
 }
@@ -41,12 +42,12 @@ func New(seed uint64) *Net {
 		seed:    seed,
 		hosts:   make(map[string]*Host),
 		byIP:    make(map[string]*Host),
+		byAddr:  make(map[string]target),
 		rtt:     make(map[pair]time.Duration),
 		loss:    make(map[pair]float64),
 		cut:     make(map[pair]bool),
 		alone:   make(map[string]bool),
 		frozen:  make(map[*Host][]func()),
-		count:   make(map[pair]uint64),
 		changed: make(chan struct{}),
 	}
 }
@@ -65,6 +66,8 @@ func (n *Net) Host(name, region string) *Host {
 		name:      name,
 		region:    region,
 		ip:        ip,
+		hash:      hash(name),
+		links:     make(map[*Host]*link),
 		listeners: make(map[int]*Listener),
 		sockets:   make(map[int]*Transport),
 		conns:     make(map[*Conn]struct{}),
@@ -82,6 +85,7 @@ func (n *Net) SetRTT(a, b string, rtt time.Duration) {
 	defer n.mu.Unlock()
 	n.rtt[pair{a, b}] = rtt
 	n.rtt[pair{b, a}] = rtt
+	n.links++
 }
 
 // SetJitter lets every delay vary evenly by this fraction of itself up and down: 0.1 is ten percent.
@@ -89,6 +93,7 @@ func (n *Net) SetJitter(fraction float64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.jitter = min(max(fraction, 0), 1)
+	n.links++
 }
 
 // SetLoss sets the chance (0 to 1) that a packet between a and b, either way, is lost.
@@ -97,6 +102,7 @@ func (n *Net) SetLoss(a, b string, p float64) {
 	defer n.mu.Unlock()
 	n.loss[pair{a, b}] = p
 	n.loss[pair{b, a}] = p
+	n.links++
 }
 
 // SetSilent drops all packets, and lets streams go on as if nothing were lost.
@@ -208,6 +214,7 @@ func (n *Net) healed() {
 }
 
 func (n *Net) signal() {
+	n.links++
 	close(n.changed)
 	n.changed = make(chan struct{})
 }
@@ -221,31 +228,44 @@ type fate struct {
 	luck  func() float64 // more draws for this thing
 }
 
+// link is the way from one host to another, and what is set for it.
+type link struct {
+	links uint64 // as Net.links was when the others were looked up
+	rtt   float64
+	loss  float64
+	cut   bool
+	still bool   // see fate
+	count uint64 // things that have gone this way
+}
+
 // fateLocked needs mu.
 func (n *Net) fateLocked(from, to *Host) fate {
-	link := pair{from.name, to.name}
-	i := n.count[link]
-	n.count[link] = i + 1
-	state := n.seed ^ hash(from.name)*3 ^ hash(to.name)*5 ^ i*0x9e3779b97f4a7c15
+	l := from.links[to]
+	if l == nil {
+		l = &link{links: n.links - 1}
+		from.links[to] = l
+	}
+	if l.links != n.links {
+		l.links, l.rtt = n.links, float64(lookup(n.rtt, from, to))
+		if from != to {
+			severed := n.isCutLocked(from, to) || n.frozenLocked(from)
+			l.still = !severed && n.frozenLocked(to)
+			l.loss, l.cut = lookup(n.loss, from, to), severed || l.still
+		}
+	}
+	i := l.count
+	l.count++
+	state := n.seed ^ from.hash*3 ^ to.hash*5 ^ i*0x9e3779b97f4a7c15
 	luck := func() float64 {
 		state = mix(state + 0x9e3779b97f4a7c15)
 		return float64(state>>11) / (1 << 53)
 	}
-	f := fate{luck: luck}
+	f := fate{luck: luck, cut: l.cut, still: l.still}
 	if from != to {
-		severed := n.isCutLocked(from, to) || n.frozenLocked(from)
-		f.still = !severed && n.frozenLocked(to)
-		f.cut = severed || f.still
-		f.lost = luck() < lookup(n.loss, from, to)
+		f.lost = luck() < l.loss
 	}
-	f.delay = n.delayLocked(from, to, luck)
+	f.delay = time.Duration(math.Max(l.rtt/2*(1+n.jitter*(2*luck()-1)), 0))
 	return f
-}
-
-func (n *Net) delayLocked(from, to *Host, luck func() float64) time.Duration {
-	d := float64(lookup(n.rtt, from, to)) / 2
-	d *= 1 + n.jitter*(2*luck()-1)
-	return time.Duration(math.Max(d, 0))
 }
 
 func (n *Net) isCutLocked(from, to *Host) bool {
@@ -290,8 +310,20 @@ func lookup[V any](m map[pair]V, from, to *Host) (v V) {
 	return v
 }
 
+// target is what an address means.
+type target struct {
+	host *Host
+	port int
+}
+
 // find returns the host that has the address's IP, and the port.
 func (n *Net) find(addr string) (*Host, int, error) {
+	n.mu.Lock()
+	t, ok := n.byAddr[addr]
+	n.mu.Unlock()
+	if ok {
+		return t.host, t.port, nil
+	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, 0, err
@@ -302,10 +334,12 @@ func (n *Net) find(addr string) (*Host, int, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if h, ok := n.byIP[host]; ok {
-		return h, p, nil
+	h, ok := n.byIP[host]
+	if !ok {
+		h, ok = n.hosts[host]
 	}
-	if h, ok := n.hosts[host]; ok {
+	if ok {
+		n.byAddr[addr] = target{h, p}
 		return h, p, nil
 	}
 	return nil, 0, &net.AddrError{Err: "no such host on this memnet", Addr: addr}
