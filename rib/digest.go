@@ -46,10 +46,10 @@ func (h *Health) sumOut(kind byte, backend, observer string, s Stamp) {
 func (h *Health) sumAnew(observer string) {
 	delete(h.digests, observer)
 	for name, b := range h.backends {
-		if a, ok := b.announcements[observer]; ok {
+		if a, ok := b.announcements.of(observer); ok {
 			h.sumUp('a', name, observer, a.Stamp)
 		}
-		if r, ok := b.routes[observer]; ok {
+		if r, ok := b.routes.of(observer); ok {
 			h.sumUp('r', name, observer, r.Stamp)
 		}
 	}
@@ -85,13 +85,13 @@ func (h *Health) Newer(d []DigestEntry) ([]Announcement, []Route) {
 	var announcements []Announcement
 	var routes []Route
 	for _, b := range h.backends {
-		for observer, a := range b.announcements {
-			if _, ok := differs[observer]; ok {
+		for _, a := range b.announcements {
+			if _, ok := differs[a.Observer]; ok {
 				announcements = append(announcements, a)
 			}
 		}
-		for observer, r := range b.routes {
-			if _, ok := differs[observer]; ok {
+		for _, r := range b.routes {
+			if _, ok := differs[r.Observer]; ok {
 				routes = append(routes, r)
 			}
 		}

@@ -55,11 +55,11 @@ type observer struct {
 	forgotten   bool      // it left long ago: its records are refused until it is back
 }
 
-// backend is what the table holds under one backend's name. Maps are by observer.
+// backend is what the table holds under one backend's name.
 type backend struct {
 	name          string
-	announcements map[string]Announcement
-	routes        map[string]Route
+	announcements words[Announcement]
+	routes        words[Route]
 	last          lastKnown // of routes that were forgotten
 	evidence      string    // own, against it
 	gauge         *Gauge
@@ -99,7 +99,7 @@ func (h *Health) Announce(a Announcement) (changed bool) {
 		return false
 	}
 	b := h.backend(a.Backend.Name)
-	old, ok := b.announcements[a.Observer]
+	old, ok := b.announcements.of(a.Observer)
 	if ok && a.Stamp.Compare(old.Stamp) <= 0 {
 		return false
 	}
@@ -107,7 +107,8 @@ func (h *Health) Announce(a Announcement) (changed bool) {
 		h.sumOut('a', a.Backend.Name, a.Observer, old.Stamp)
 	}
 	h.sumUp('a', a.Backend.Name, a.Observer, a.Stamp)
-	b.announcements[a.Observer], b.counting = a, 0
+	b.announcements.put(a)
+	b.counting = 0
 	h.touch()
 	return true
 }
@@ -121,7 +122,7 @@ func (h *Health) Observe(r Route) Change {
 		return None
 	}
 	b := h.backend(r.Backend)
-	old, ok := b.routes[r.Observer]
+	old, ok := b.routes.of(r.Observer)
 	if ok && r.Stamp.Compare(old.Stamp) <= 0 {
 		return None
 	}
@@ -129,7 +130,8 @@ func (h *Health) Observe(r Route) Change {
 		h.sumOut('r', r.Backend, r.Observer, old.Stamp)
 	}
 	h.sumUp('r', r.Backend, r.Observer, r.Stamp)
-	b.routes[r.Observer], b.counting = r, 0
+	b.routes.put(r)
+	b.counting = 0
 	h.touch()
 	if r.State != old.State || r.Role != old.Role {
 		return Flip
@@ -213,15 +215,15 @@ func (h *Health) Expire(now time.Time) {
 // forget drops an observer's routes, and if asked its announcements, that are old by its stamp.
 func (h *Health) forget(name string, old func(Stamp) bool, announcements bool) (changed bool) {
 	for _, b := range h.backends {
-		if r, ok := b.routes[name]; ok && old(r.Stamp) {
+		if r, ok := b.routes.of(name); ok && old(r.Stamp) {
 			if role, timeline := b.roleOf(h.live); role != RoleUnknown {
 				b.last = lastKnown{role, timeline}
 			}
-			delete(b.routes, name)
+			b.routes.drop(name)
 			changed = true
 		}
-		if a, ok := b.announcements[name]; announcements && ok && old(a.Stamp) {
-			delete(b.announcements, name)
+		if a, ok := b.announcements.of(name); announcements && ok && old(a.Stamp) {
+			b.announcements.drop(name)
 			changed = true
 		}
 	}
@@ -301,7 +303,7 @@ func (h *Health) observer(name string) *observer {
 func (h *Health) backend(name string) *backend {
 	b := h.backends[name]
 	if b == nil {
-		b = &backend{name: name, announcements: map[string]Announcement{}, routes: map[string]Route{}}
+		b = &backend{name: name}
 		h.backends[name], h.sorted = b, nil
 	}
 	return b

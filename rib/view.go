@@ -47,7 +47,7 @@ func (h *Health) view(b *backend) (v BackendView, ok bool) {
 	v.Backend.Name = b.name
 	v.Drained = h.drainOf(&v.Backend)
 	up, down := 0, 0
-	for _, r := range byName(b.routes, func(r Route) string { return r.Observer }) {
+	for _, r := range b.routes {
 		if !h.live(r.Observer, r.Stamp) || r.State == Withdrawn {
 			continue
 		}
@@ -95,7 +95,7 @@ func (h *Health) view(b *backend) (v BackendView, ok bool) {
 // Authors that disagree are named: one of the configurations is wrong.
 func (b *backend) identity(live func(string, Stamp) bool) (chosen *Announcement, conflict string) {
 	var all, current []Announcement
-	for _, a := range byName(b.announcements, func(a Announcement) string { return a.Observer }) {
+	for _, a := range b.announcements {
 		if a.Gone {
 			continue
 		}
