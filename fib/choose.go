@@ -52,9 +52,8 @@ type ranked struct {
 	cost     time.Duration
 	measured bool   // the distance to its region is
 	latest   uint32 // timeline of the shard
-	policy   *rib.Policy
-	place    int  // of its region in the database's preference; 0 if that is by distance
-	outside  bool // the database's reads are pinned to other regions
+	place    int    // of its region in the database's preference; 0 if that is by distance
+	outside  bool   // the database's reads are pinned to other regions
 }
 
 // compare is the order in which a shard's backends are tried for reads.
@@ -114,7 +113,7 @@ func (in *input) rank(p rib.Preference, room []ranked) []ranked {
 		}
 		all[i] = ranked{
 			BackendView: v, class: classOf(v, latest, in.policy), cost: distance + penalty(v), measured: measured, latest: latest,
-			policy: in.policy, place: p.Place(v.Backend.Region), outside: p.Excludes(v.Backend.Region),
+			place: p.Place(v.Backend.Region), outside: p.Excludes(v.Backend.Region),
 		}
 	}
 	slices.SortFunc(all, func(a, b ranked) int { return compare(&a, &b) })

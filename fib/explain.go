@@ -106,7 +106,7 @@ func (in *input) explainRead(e *Explanation, all []ranked) {
 		r := &all[i]
 		v := r.verdict()
 		if i >= n {
-			v.Reason = "left out: " + r.against()
+			v.Reason = "left out: " + in.against(r)
 			if r.outside && r.class != refused {
 				v.Reason = "left out: the database's reads are " + e.Prefers
 			}
@@ -116,7 +116,7 @@ func (in *input) explainRead(e *Explanation, all []ranked) {
 		v.Order, v.Near = i+1, near(&all[0], r)
 		switch {
 		case r.class > full:
-			v.Reason = "last resort: " + r.against()
+			v.Reason = "last resort: " + in.against(r)
 		case r.class == full:
 			v.Reason = "at the limit of its load: " + r.distance()
 		case r.class > all[0].class:
@@ -155,7 +155,7 @@ func (in *input) explainWrite(e *Explanation, all []ranked) {
 			v.Order, v.Near, v.Healthy = 1, true, !r.dead()
 			v.Reason = fmt.Sprintf("the primary on timeline %d: %s", r.Timeline, r.distance())
 			if r.dead() {
-				v.Reason += "; " + r.against()
+				v.Reason += "; " + in.against(r)
 			}
 			if r.Drained != "" {
 				v.Reason += "; " + r.Drained + ", but writes cannot move: promote a replica elsewhere"
@@ -163,14 +163,14 @@ func (in *input) explainWrite(e *Explanation, all []ranked) {
 			e.Backends = append([]Verdict{v}, e.Backends...)
 			continue
 		case r.class == refused:
-			v.Reason = "left out: " + r.against()
+			v.Reason = "left out: " + in.against(r)
 		case r.Role != rib.Primary:
 			v.Reason = "left out: a replica"
 			if r.Role == rib.RoleUnknown {
 				v.Reason = "left out: its role is not known"
 			}
 		case r.class == outdated:
-			v.Reason = "left out: " + r.against()
+			v.Reason = "left out: " + in.against(r)
 		default:
 			v.Reason = fmt.Sprintf("left out: one of several primaries, on timeline %d", r.Timeline)
 		}
@@ -198,7 +198,7 @@ func (r *ranked) distance() string {
 }
 
 // against is the weightiest thing that speaks against a backend.
-func (r *ranked) against() string {
+func (in *input) against(r *ranked) string {
 	switch r.class {
 	case refused:
 		return r.Refused
@@ -218,14 +218,14 @@ func (r *ranked) against() string {
 	case outdated:
 		return fmt.Sprintf("a primary of timeline %d, while the shard is on %d", r.Timeline, r.latest)
 	case lagging:
-		return r.late()
+		return in.late(r)
 	}
 	return ""
 }
 
 // late is how a replica is behind, in words.
-func (r *ranked) late() string {
-	switch p := r.policy; {
+func (in *input) late(r *ranked) string {
+	switch p := in.policy; {
 	case strays(r.BackendView, r.latest):
 		return fmt.Sprintf("still on timeline %d, while the shard is on %d", r.Timeline, r.latest)
 	case p.MaxLag > 0 && r.Lag == rib.LagUnknown:
@@ -235,7 +235,7 @@ func (r *ranked) late() string {
 	case r.LagBytes == rib.LagBytesUnknown:
 		return "nobody knows how many bytes it is behind"
 	}
-	return fmt.Sprintf("%s behind, more than %s", inBytes(r.LagBytes), inBytes(r.policy.MaxLagBytes))
+	return fmt.Sprintf("%s behind, more than %s", inBytes(r.LagBytes), inBytes(in.policy.MaxLagBytes))
 }
 
 // inBytes writes a number of them for people.

@@ -5,7 +5,8 @@
 // top of it come, in the order in which they usually get a record there:
 //
 //   - eager push: a flip (a backend's state or role, or a newer ownership epoch) goes at once to four random nodes, and
-//     so from whoever hears it first;
+//     so from whoever hears it first; and an echo of it from whoever hears it for the second time, to four nodes that
+//     are always the same, so that each node is looked after by four;
 //   - the queue: every record rides on memberlist's gossip, six times log(n) transmissions;
 //   - sums: every memberlist ping is answered with a sum over all records the node holds. Two nodes whose sums differ
 //     for a second exchange digests (per observer: newest stamp and sum) and pull what they lack, over streams, in

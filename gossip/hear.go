@@ -8,6 +8,9 @@ import (
 	"rangefinder/rib"
 )
 
+// Debug is a hack
+var Debug func(node string, backend, seq uint64, direct bool)
+
 const (
 	tick           = time.Second
 	pendingTime    = time.Minute
@@ -35,7 +38,14 @@ func (s *Speaker) hear() {
 				s.recount()
 			}
 			s.mu.Lock()
-			clear(s.lately)
+			for key, l := range s.lately {
+				if !l.echo {
+					delete(s.lately, key)
+					continue
+				}
+				l.echo = false // once more around, for the second copy may be on its way; but not for ever
+				s.lately[key] = l
+			}
 			next, spent := s.own.incarnation+1, s.own.seq >= maxSeq
 			s.mu.Unlock()
 			if spent {
@@ -195,9 +205,20 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 		return
 	}
 	key := recordKey{kindObservation, o.backend, o.observer}
+	if Debug != nil {
+		Debug(s.cfg.Self.Name, uint64(o.backend), o.route.Stamp.Seq, out != nil)
+	}
 	s.mu.Lock()
-	if had, ok := s.lately[key]; ok && o.route.Stamp.Compare(had) <= 0 {
+	if had, ok := s.lately[key]; ok && o.route.Stamp.Compare(had.stamp) <= 0 {
+		echo := out != nil && had.echo && o.route.Stamp == had.stamp
+		if echo {
+			had.echo = false
+			s.lately[key] = had
+		}
 		s.mu.Unlock()
+		if echo {
+			out.echoes = append(out.echoes, appendObservation(nil, s.writes(), o.backend, o.observer, &o.route))
+		}
 		return
 	}
 	backend, ok1 := s.known[o.backend]
@@ -219,7 +240,7 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 		s.mu.Unlock()
 		return
 	}
-	s.lately[key] = o.route.Stamp
+	s.lately[key] = late{stamp: o.route.Stamp}
 	s.mu.Unlock()
 	r := o.route
 	r.Backend, r.Observer = backend, observer
@@ -231,7 +252,13 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 	s.changed()
 	if out != nil {
 		msg := appendObservation(nil, s.writes(), o.backend, o.observer, &r)
-		out.add(s.tell(key.queueName(), msg, change == rib.Flip && (seen || r.State == rib.Down)))
+		pushed := s.tell(key.queueName(), msg, change == rib.Flip && (seen || r.State == rib.Down))
+		if len(pushed.msgs) > 0 {
+			s.mu.Lock()
+			s.lately[key] = late{o.route.Stamp, true}
+			s.mu.Unlock()
+		}
+		out.add(pushed)
 	}
 }
 

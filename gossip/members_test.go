@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"testing"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 
@@ -25,7 +26,7 @@ func TestMembersAreWholeBetweenEvents(t *testing.T) {
 	if nodes := s.randomPeers(9); len(nodes) != 2 {
 		t.Errorf("peers: %v", nodes)
 	}
-	s.tellsRow()
+	s.tells(&s.cfg.Self)
 	if len(s.order) != 2 || s.order[0] != "a" || s.order[1] != "c" {
 		t.Errorf("order: %v", s.order)
 	}
@@ -45,5 +46,42 @@ func TestImplausibleRecordsTakeNoPlace(t *testing.T) {
 	s.hearObservation(o, nil)
 	if st := s.Stats(); st.Records != 1 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// Of a region's nodes the first three by name tell how far it is to the others. What another one said while it was among them counts
+// no more.
+func TestRowsOfThoseWhoTell(t *testing.T) {
+	s := New(Config{Self: rib.Member{Name: "self", Region: "fra"}, ClusterID: "c", Health: rib.NewTable(rib.Member{Name: "self"}).Health()})
+	joins := func(name string, rtt time.Duration) {
+		m := rib.Member{Name: name, Region: "iad", Incarnation: 1}
+		s.memberEvent(event{node: memberlist.Node{Name: name, Meta: appendMeta(nil, &m, s.cluster, 1)}})
+		s.hearRow(row{observer: idOf(name), stamp: rib.Stamp{Incarnation: 1, Seq: 1}, rtt: map[id]time.Duration{idOf("fra"): rtt}})
+	}
+	iad := func() time.Duration { return s.RTTs()["iad"]["fra"] }
+	for _, name := range []string{"d", "e", "f"} {
+		joins(name, 500*time.Millisecond)
+	}
+	if got := iad(); got != 500*time.Millisecond {
+		t.Errorf("of three nodes: %v", got)
+	}
+	for _, name := range []string{"c", "a", "b"} {
+		joins(name, 20*time.Millisecond)
+	}
+	if got := iad(); got != 20*time.Millisecond {
+		t.Errorf("of six nodes: %v", got)
+	}
+	s.memberEvent(event{node: memberlist.Node{Name: "b"}, gone: true})
+	s.memberEvent(event{node: memberlist.Node{Name: "a"}, gone: true})
+	if got := iad(); got != 500*time.Millisecond { // d and e are among them again
+		t.Errorf("of four nodes: %v", got)
+	}
+	for name, tells := range map[string]bool{"c": true, "d": true, "e": true, "f": false} {
+		if got := s.tells(&rib.Member{Name: name, Region: "iad"}); got != tells {
+			t.Errorf("%s tells: %v", name, got)
+		}
+	}
+	if !s.tells(&s.cfg.Self) {
+		t.Error("this node does not tell, the only one of its region")
 	}
 }

@@ -8,12 +8,13 @@ import (
 )
 
 const (
-	budget     = 50.0            // small changes a second that the whole cluster may tell
-	minGap     = 5 * time.Second // between two small changes of one backend
-	largeSteps = 4               // steps of packDuration (41 %) that make a change of lag or latency worth telling
-	largeLag   = 500 * time.Millisecond
-	largeDelay = 2 * time.Millisecond
-	largeBytes = 1 << 20
+	budget      = 50.0            // small changes a second that the whole cluster may tell
+	budgetBurst = 5               // of them that one node may tell at once
+	minGap      = 5 * time.Second // between two small changes of one backend
+	largeSteps  = 4               // steps of packDuration (41 %) that make a change of lag or latency worth telling
+	largeLag    = 500 * time.Millisecond
+	largeDelay  = 2 * time.Millisecond
+	largeBytes  = 1 << 20
 )
 
 // own is this node's own word. It is guarded by Speaker.mu but for the atomics.
@@ -23,8 +24,7 @@ type own struct {
 	rowSeq        uint64
 	routes        map[string]told
 	announcements map[string]rib.Announcement
-	tokens        float64 // of the budget
-	refilled      time.Time
+	budget        bucket
 	rtt           map[string]*smoothed // by region
 	lastRow       map[string]time.Duration
 	lastRowAt     time.Time
@@ -99,6 +99,7 @@ func (s *Speaker) Observe(r rib.Route) {
 	s.own.routes[r.Backend] = told{r, now}
 	// A first good word is no flip: a cluster that starts would push all of them at once.
 	out := s.tellRoute(r, urgent && (ok || r.State == rib.Down))
+	out.echoes = out.msgs // nobody else knows yet: all depends on these few packets
 	s.mu.Unlock()
 	s.flush(out)
 }
@@ -111,14 +112,10 @@ func (s *Speaker) worthTelling(old *told, r *rib.Route, now time.Time) bool {
 	if !differs {
 		return false
 	}
-	rate := budget / float64(len(s.peers)+1)
-	s.own.tokens = min(s.own.tokens+rate*now.Sub(s.own.refilled).Seconds(), 5)
-	s.own.refilled = now
-	if now.Sub(old.at) < minGap || s.own.tokens < 1 {
+	if now.Sub(old.at) < minGap || !s.own.budget.take(now, budget/float64(len(s.peers)+1), budgetBurst) {
 		s.count.withheld.Add(1)
 		return false
 	}
-	s.own.tokens--
 	return true
 }
 

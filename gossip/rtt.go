@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"math/rand/v2"
 	"net"
 	"slices"
 	"time"
@@ -64,13 +65,11 @@ func (s *Speaker) measure() {
 func (s *Speaker) targets(turn map[string]int) map[string]memberlist.Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	byRegion := make(map[string][]string)
-	for _, name := range s.order {
-		r := s.peers[name].member.Region
-		byRegion[r] = append(byRegion[r], name)
-	}
-	targets := make(map[string]memberlist.Node, len(byRegion))
-	for region, names := range byRegion {
+	targets := make(map[string]memberlist.Node, len(s.regions))
+	for region, names := range s.regions {
+		if _, ok := turn[region]; !ok {
+			turn[region] = rand.IntN(len(names)) // or nodes that started together would all ask the same one
+		}
 		turn[region]++
 		targets[region] = s.peers[names[turn[region]%len(names)]].node
 	}
@@ -99,16 +98,15 @@ func (s *Speaker) sample(region string, rtt time.Duration) {
 // tellRow tells this node's row of the matrix if it has changed enough, or if it is time.
 func (s *Speaker) tellRow() {
 	now := time.Now()
-	due := s.own.matrixDue.Swap(false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	due = due || now.Sub(s.own.lastRowAt) >= rowTime || len(s.own.rtt) != len(s.own.lastRow)
+	if !s.tells(&s.cfg.Self) {
+		return
+	}
+	due := s.own.matrixDue.Swap(false) || now.Sub(s.own.lastRowAt) >= rowTime || len(s.own.rtt) != len(s.own.lastRow)
 	for region, m := range s.own.rtt {
 		was := s.own.lastRow[region]
 		due = due || (m.value-was).Abs() > was/10+rowMargin
-	}
-	if !s.tellsRow() {
-		return
 	}
 	if !due || len(s.own.rtt) == 0 || now.Sub(s.own.lastRowAt) < minGap {
 		if due {
@@ -126,14 +124,15 @@ func (s *Speaker) tellRow() {
 	s.tell("row"+s.cfg.Self.Name, appendRow(nil, &r), false)
 }
 
-// tellsRow tells whether this node is one of the first of its region. It needs mu.
-func (s *Speaker) tellsRow() bool {
+// tells tells whether a node, this or a live one, is one of the first of its region, whose rows count. It needs mu.
+func (s *Speaker) tells(m *rib.Member) bool {
 	before := 0
-	for _, name := range s.order {
-		if name >= s.cfg.Self.Name || before == rowTellers {
-			break
-		}
-		if s.peers[name].member.Region == s.cfg.Self.Region {
+	if s.cfg.Self.Region == m.Region && s.cfg.Self.Name < m.Name {
+		before++
+	}
+	names := s.regions[m.Region]
+	for i := range min(len(names), rowTellers) {
+		if names[i] < m.Name {
 			before++
 		}
 	}
@@ -193,7 +192,7 @@ func (s *Speaker) RTTs() map[string]map[string]time.Duration {
 	}
 	for observer, r := range s.matrix {
 		p, ok := s.peers[s.known[observer]]
-		if !ok {
+		if !ok || !s.tells(&p.member) { // what a node said while it was one of the first says nothing of today
 			continue
 		}
 		for region, d := range r.rtt {

@@ -87,25 +87,25 @@ type Speaker struct {
 
 	// guarded by pushMu
 	pushMu sync.Mutex
-	pushes float64   // flips that may be pushed
-	pushed time.Time // when that was counted
+	pushes bucket // flips that may be pushed
 
 	// guarded by mu; memberlist is never called under it
 	mu       sync.Mutex
 	opened   bool
 	closed   bool
-	peers    map[string]*peer // live nodes but this one
-	order    []string         // names in peers, sorted
+	peers    map[string]*peer    // live nodes but this one
+	order    []string            // names in peers, sorted
+	regions  map[string][]string // the same by region
 	lost     map[string]lostPeer
 	known    map[id]string // nodes, backends and regions
 	backends map[string]struct{}
 	records  map[recordKey]struct{}
 	pending  map[recordKey]pending
-	boots    map[string]uint32       // the highest incarnation heard of nodes with more than manyBoots
-	lately   map[recordKey]rib.Stamp // observations since the last tick: each comes some twenty times
-	heard    epochNews               // the newest epoch that anyone has claimed: it is told on once
-	news     epochNews               // the last one heard that was newer than this node's own
-	epoch    rib.Epoch               // this node's own
+	boots    map[string]uint32  // the highest incarnation heard of nodes with more than manyBoots
+	lately   map[recordKey]late // observations since the last tick: each comes some twenty times
+	heard    epochNews          // the newest epoch that anyone has claimed: it is told on once
+	news     epochNews          // the last one heard that was newer than this node's own
+	epoch    rib.Epoch          // this node's own
 	matrix   map[id]row
 	own      own
 }
@@ -122,6 +122,12 @@ type peer struct {
 type recordKey struct {
 	kind              byte
 	backend, observer id
+}
+
+// late is an observation that was heard lately.
+type late struct {
+	stamp rib.Stamp
+	echo  bool // a flip that is to be echoed when it is heard again
 }
 
 type pending struct {
@@ -152,12 +158,13 @@ func New(cfg Config) *Speaker {
 		epochs:   make(chan struct{}, 1),
 		streams:  make(chan struct{}, maxStreams),
 		peers:    make(map[string]*peer),
+		regions:  make(map[string][]string),
 		lost:     make(map[string]lostPeer),
 		known:    make(map[id]string),
 		backends: make(map[string]struct{}),
 		records:  make(map[recordKey]struct{}),
 		pending:  make(map[recordKey]pending),
-		lately:   make(map[recordKey]rib.Stamp),
+		lately:   make(map[recordKey]late),
 		boots:    make(map[string]uint32),
 		matrix:   make(map[id]row),
 		own: own{
@@ -401,9 +408,13 @@ func (s *Speaker) memberEvent(e event) {
 	if p == nil {
 		p = new(peer)
 		s.peers[name] = p
-		i, _ := slices.BinarySearch(s.order, name)
-		s.order = slices.Insert(s.order, i, name)
+		s.order = insert(s.order, name)
+		s.regions[m.Region] = insert(s.regions[m.Region], name)
 		s.log.Info("node joined", "node", name, "region", m.Region, "addr", m.Addr)
+	}
+	if was := p.member.Region; was != m.Region && was != "" { // it was started anew elsewhere
+		s.leaveRegion(name, was)
+		s.regions[m.Region] = insert(s.regions[m.Region], name)
 	}
 	p.leaving = p.leaving && m.Incarnation <= p.member.Incarnation // it is back
 	p.member, p.node, p.reads = m, e.node, reads
@@ -424,9 +435,8 @@ func (s *Speaker) memberGone(name string) {
 		return
 	}
 	delete(s.peers, name)
-	if i, ok := slices.BinarySearch(s.order, name); ok {
-		s.order = slices.Delete(s.order, i, i+1)
-	}
+	s.order = remove(s.order, name)
+	s.leaveRegion(name, p.member.Region)
 	delete(s.matrix, idOf(name))
 	left := p.leaving
 	if !left {
@@ -437,6 +447,26 @@ func (s *Speaker) memberGone(name string) {
 	s.cfg.Health.MemberGone(name, time.Now())
 	s.changed()
 	s.log.Info("node gone", "node", name, "region", p.member.Region, "left", left)
+}
+
+// leaveRegion needs mu.
+func (s *Speaker) leaveRegion(name, region string) {
+	if s.regions[region] = remove(s.regions[region], name); len(s.regions[region]) == 0 {
+		delete(s.regions, region)
+	}
+}
+
+// insert and remove change a sorted list.
+func insert(sorted []string, s string) []string {
+	i, _ := slices.BinarySearch(sorted, s)
+	return slices.Insert(sorted, i, s)
+}
+
+func remove(sorted []string, s string) []string {
+	if i, ok := slices.BinarySearch(sorted, s); ok {
+		return slices.Delete(sorted, i, i+1)
+	}
+	return sorted
 }
 
 // membersChanged needs mu.

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -52,21 +53,22 @@ const (
 func (s *Speaker) mayPush() bool {
 	s.pushMu.Lock()
 	defer s.pushMu.Unlock()
-	now := time.Now()
-	s.pushes = min(s.pushes+pushRate*now.Sub(s.pushed).Seconds(), pushBurst)
-	s.pushed = now
-	if s.pushes < 1 {
+	if !s.pushes.take(time.Now(), pushRate, pushBurst) {
 		s.count.calmed.Add(1)
 		return false
 	}
-	s.pushes--
 	return true
 }
 
 // outgoing collects what must go out at once, until no lock is held.
-type outgoing struct{ msgs [][]byte }
+type outgoing struct {
+	msgs   [][]byte // to random nodes
+	echoes [][]byte // to those whom this node has to look after
+}
 
-func (o *outgoing) add(p outgoing) { o.msgs = append(o.msgs, p.msgs...) }
+func (o *outgoing) add(p outgoing) {
+	o.msgs, o.echoes = append(o.msgs, p.msgs...), append(o.echoes, p.echoes...)
+}
 
 // tell queues a message, and returns it for flush if it is urgent. It may be called with mu held.
 func (s *Speaker) tell(name string, msg []byte, urgent bool) (out outgoing) {
@@ -83,16 +85,23 @@ func (s *Speaker) tell(name string, msg []byte, urgent bool) (out outgoing) {
 	return out
 }
 
-// flush sends urgent messages to a few random nodes at once, several in one packet. The queue sends them too, for those
-// whom none of these packets reaches. No lock may be held.
+// flush sends urgent messages at once, several in one packet: to a few random nodes, and echoes to a few that are always the same. By
+// random nodes alone, as good as all hear a flip within two round trips, and one in some ten thousand is chosen by nobody, or
+// loses all its copies. So every node is looked after by a few others, each of which echoes a flip when it hears it for the second time. The queue sends
+// all of them too, for those whom none of these packets reaches. No lock may be held.
 func (s *Speaker) flush(out outgoing) {
+	s.push(out.msgs, s.randomPeers)
+	s.push(out.echoes, s.wards)
+}
+
+func (s *Speaker) push(msgs [][]byte, peers func(k int) []memberlist.Node) {
 	list := s.list.Load()
-	if len(out.msgs) == 0 || list == nil {
+	if len(msgs) == 0 || list == nil {
 		return
 	}
 	var batch []byte
-	push := func() {
-		for _, n := range s.randomPeers(eagerPeers) {
+	send := func() {
+		for _, n := range peers(eagerPeers) {
 			s.count.pushes.Add(1)
 			if err := list.SendBestEffort(&n, batch); err != nil {
 				s.log.Debug("push failed", "node", n.Name, "error", err)
@@ -100,13 +109,28 @@ func (s *Speaker) flush(out outgoing) {
 		}
 		batch = nil
 	}
-	for _, m := range out.msgs {
+	for _, m := range msgs {
 		if len(batch)+len(m)+2 > maxBroadcast && batch != nil {
-			push()
+			send()
 		}
 		batch = appendBatched(batch, m)
 	}
-	push()
+	send()
+}
+
+// wards returns copies of the k live nodes that this one looks after: the one behind it in the order of names, and others as far from
+// each other. So each node has k that look after it, and they do not all stand in its own region.
+func (s *Speaker) wards(k int) []memberlist.Node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.order)
+	k = min(k, n)
+	nodes := make([]memberlist.Node, 0, k)
+	self, _ := slices.BinarySearch(s.order, s.cfg.Self.Name)
+	for i := range k {
+		nodes = append(nodes, s.peers[s.order[(self+i*n/k)%n]].node)
+	}
+	return nodes
 }
 
 // randomPeers returns copies of up to k live nodes.

@@ -36,12 +36,9 @@ func (p Preference) Excludes(region string) bool {
 	return p.Pinned && !slices.Contains(p.Regions, region)
 }
 
-// String is the preference in words.
+// String is the preference in words. It must name regions.
 func (p Preference) String() string {
-	switch {
-	case len(p.Regions) == 0:
-		return "by distance"
-	case p.Pinned:
+	if p.Pinned {
 		return "pinned to " + strings.Join(p.Regions, ", then ")
 	}
 	return "first to " + strings.Join(p.Regions, ", then ") + ", then by distance"
