@@ -142,6 +142,7 @@ func (n *testNode) sees(t *testing.T, keyspace string) *rib.Keyspace {
 }
 
 // countOn counts a table's rows on a shard: all, and those that the shard owns as PostgreSQL itself computes it.
+// column may be several, with commas between them.
 func (c *testCluster) countOn(t *testing.T, ks *rib.Keyspace, table, column string, shard int) (all, own int) {
 	t.Helper()
 	method, err := rib.MethodByName(ks.Method)
@@ -151,7 +152,7 @@ func (c *testCluster) countOn(t *testing.T, ks *rib.Keyspace, table, column stri
 	conditions := []string{"false"}
 	for _, r := range ks.Ranges {
 		if r.Shard == fmt.Sprintf("shard_%d", shard+1) {
-			conditions = append(conditions, "("+method.Predicate([]string{column}, ks.Types, r.From, r.To)+")")
+			conditions = append(conditions, "("+method.Predicate(strings.Split(column, ","), ks.Types, r.From, r.To)+")")
 		}
 	}
 	conn, err := c.servers[shard].ConnTo(t.Context(), "app", "")

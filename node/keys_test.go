@@ -47,6 +47,7 @@ func (n *testNode) mustAdmin(t *testing.T, args ...string) string {
 func TestKeysOnRealPostgreSQL(t *testing.T) {
 	c := startCluster(t)
 	t.Run("every type", func(t *testing.T) { testKeyTypes(t, c) })
+	t.Run("several columns", func(t *testing.T) { testColumns(t, c) })
 	t.Run("a list", func(t *testing.T) { testList(t, c) })
 }
 
@@ -115,6 +116,42 @@ func testKeyTypes(t *testing.T, c *testCluster) {
 				}
 			})
 		}
+	}
+}
+
+func testColumns(t *testing.T, c *testCluster) {
+	c.everywhere(t, "CREATE TABLE grid (day date, place varchar, n int, PRIMARY KEY (place, day))", "GRANT ALL ON grid TO app", "GRANT SELECT ON grid TO probe")
+	n := c.follower(t)
+	n.mustAdmin(t, "keyspace", "create", "app.grid", "--key", "place,day", "--type", "varchar,date", "--shards", "shard_1,shard_2,shard_3")
+	for _, n := range c.nodes {
+		n.sees(t, "app.grid")
+	}
+	ks, conn := n.sees(t, "app.grid"), n.connect(t)
+	const rows = 60
+	day := func(i int) time.Time { return time.Date(2024, 1, 1+i, 0, 0, 0, 0, time.UTC) }
+	modes := []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}
+	for i := range rows { // of one place: the day alone spreads them
+		if _, err := conn.Exec(t.Context(), "INSERT INTO grid (day, place, n) VALUES ($1, $2, $3)", modes[i%3], day(i), "here", i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	total := 0
+	for shard := range c.servers {
+		all, own := c.countOn(t, ks, "grid", "place,day", shard)
+		if all != own || all < rows/6 {
+			t.Errorf("shard_%d holds %d rows and owns %d of them", shard+1, all, own)
+		}
+		total += all
+	}
+	for i := range rows {
+		var n int
+		if err := conn.QueryRow(t.Context(), "SELECT n FROM grid WHERE (place, day) = ($2, $1)", modes[(i+1)%3], day(i), "here").Scan(&n); err != nil || n != i {
+			t.Fatalf("row %d is %d, %v", i, n, err)
+		}
+	}
+	_, err := conn.Exec(t.Context(), "SELECT * FROM grid WHERE place = $1", "here")
+	if code, text := sqlState(err); code != "0A000" || !strings.Contains(text, "no condition says which day is meant") || total != rows {
+		t.Errorf("one column of two: %s %s; %d rows", code, text, total)
 	}
 }
 

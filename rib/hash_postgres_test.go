@@ -155,7 +155,7 @@ func keyOf(t *testing.T, m rib.Method, types []rib.Type, values ...string) (k ri
 		k, err = m.AppendKey(k, v)
 		check(t, err)
 	}
-	return k
+	return m.Join(k, 0)
 }
 
 func method(t *testing.T, name string) rib.Method {
@@ -203,6 +203,45 @@ func TestPostgresAgrees(t *testing.T) {
 	}
 }
 
+// A key of several columns has the position that PostgreSQL's hash of the row is.
+func TestPostgresAgreesOnRows(t *testing.T) {
+	conn := connect(t)
+	r, hash := rand.New(rand.NewPCG(9, 10)), method(t, "hash")
+	for range 8 {
+		var types []rib.Type
+		var casts []string
+		var args []any
+		for i := range 2 + r.IntN(3) {
+			typ := keyTypes[r.IntN(len(keyTypes))]
+			types = append(types, typ.key)
+			name := typ.sql
+			if typ.key == rib.TypeText && r.IntN(2) == 0 {
+				name = "varchar"
+			}
+			casts = append(casts, fmt.Sprintf("c%d::%s", i, name))
+			values := make([]string, samples/8)
+			for j := range values {
+				values[j] = typ.random(r)
+			}
+			args = append(args, values)
+		}
+		var from, names []string
+		for i := range types {
+			from, names = append(from, fmt.Sprintf("$%d::text[]", i+1)), append(names, fmt.Sprintf("c%d", i))
+		}
+		got := column[int64](t, conn, "SELECT hash_record_extended(ROW("+strings.Join(casts, ", ")+"), 0) FROM unnest("+strings.Join(from, ", ")+") WITH ORDINALITY AS u ("+strings.Join(names, ", ")+", i) ORDER BY i", args...)
+		for j := range got {
+			var row []string
+			for i := range types {
+				row = append(row, args[i].([]string)[j])
+			}
+			if k := keyOf(t, hash, types, row...); len(k) != 8 || binary.BigEndian.Uint64(k) != uint64(got[j]) {
+				t.Fatalf("%v of %v is %#x, the server's is %#x", row, types, []byte(k), uint64(got[j]))
+			}
+		}
+	}
+}
+
 // A range's SQL condition selects the rows that its bounds hold, no matter where they lie; and PostgreSQL takes it as a
 // publication's row filter and as a trigger's condition, which a move needs.
 func TestPostgresPredicate(t *testing.T) {
@@ -242,6 +281,7 @@ func testPredicate(t *testing.T, conn *pgx.Conn, r *rand.Rand, methodName string
 		for i := range chosen {
 			keys[j] = append(keys[j], keyOf(t, m, types[i:], args[i].([]string)[j])...)
 		}
+		keys[j] = m.Join(keys[j], 0)
 	}
 
 	exec := func(sql string, args ...any) {
@@ -270,7 +310,7 @@ func testPredicate(t *testing.T, conn *pgx.Conn, r *rand.Rand, methodName string
 			for i, n := range chosen {
 				b = append(b, keyOf(t, m, types[i:], keyTypes[n].random(r))...)
 			}
-			return b
+			return m.Join(b, 0)
 		case 2:
 			first := keyOf(t, m, types, args[0].([]string)[r.IntN(rows)])
 			return first

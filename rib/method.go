@@ -9,16 +9,18 @@ import (
 )
 
 // Method turns the values of a key's columns into order-preserving bytes, and knows how to say the same in SQL. A key of
-// several columns is their encodings one after another: call AppendKey once a column, in the keyspace's order.
+// several columns is made of their encodings one after another: call AppendKey once a column, in the keyspace's order, and then Join.
 //
-// Bounds are keys too, and may stop after any column: a bound of the first column alone lies before all keys that begin
-// with that column's value.
+// Bounds are keys too. Those of the range method may stop after any column: a bound of the first column alone lies before all keys
+// that begin with that column's value.
 type Method interface {
 	// Name is what users and the ledger call it.
 	Name() string
-	// AppendKey appends v's encoding to dst. Encodings are self-delimiting: none is a prefix of another of its type.
+	// AppendKey appends the encoding of one column's value to dst. Encodings are self-delimiting: none is a prefix of another of its type.
 	// It allocates only what dst lacks.
 	AppendKey(dst Key, v Value) (Key, error)
+	// Join makes a key of the encodings of all columns, which dst holds from start on, in their place. One column's is its key already.
+	Join(dst Key, start int) Key
 	// Predicate is the SQL condition that is true for the rows of [from, to) and no other; empty means open. Columns are
 	// SQL expressions as they shall stand in it (QuoteIdent makes one of a name), one a type. Rows with a NULL in the key
 	// have no position: the condition is never true for them. Only immutable built-in functions and operators are used,
@@ -57,10 +59,22 @@ func QuoteLiteral(s string) string {
 	return q
 }
 
-// hashMethod spreads keys by PostgreSQL's hash: eight bytes a column.
+// hashMethod spreads keys by PostgreSQL's hash, as an eight-byte position. That of several columns is PostgreSQL's hash of a row: so each
+// column alone spreads the keys.
 type hashMethod struct{}
 
 func (*hashMethod) Name() string { return "hash" }
+
+func (*hashMethod) Join(dst Key, start int) Key {
+	if len(dst)-start <= 8 {
+		return dst
+	}
+	position := uint64(0)
+	for rest := dst[start:]; len(rest) >= 8; rest = rest[8:] {
+		position = position*31 + binary.BigEndian.Uint64(rest) // as hash_record_extended does
+	}
+	return binary.BigEndian.AppendUint64(dst[:start], position)
+}
 
 func (*hashMethod) AppendKey(dst Key, v Value) (Key, error) {
 	if err := v.Type.Fits(v.Int); err != nil {
@@ -95,17 +109,18 @@ func (*hashMethod) AppendKey(dst Key, v Value) (Key, error) {
 const signBit = 1 << 63
 
 func (*hashMethod) Predicate(columns []string, types []Type, from, to Key) string {
-	hashed := make([]string, len(columns))
-	for i, c := range columns {
-		hashed[i] = "(" + hashCall(types[i], c) + " # '-9223372036854775808'::bigint)"
+	call := "hash_record_extended(ROW(" + strings.Join(columns, ", ") + "), 0)"
+	if len(columns) == 1 {
+		call = hashCall(types[0], columns[0])
 	}
-	literals := func(k Key) (l []string) {
-		for len(k) > 0 {
-			var p [8]byte // a bound may be shorter than a position: the rest is zeros
-			k = k[copy(p[:], k):]
-			l = append(l, "'"+strconv.FormatInt(int64(binary.BigEndian.Uint64(p[:])^signBit), 10)+"'::bigint")
+	hashed := []string{"(" + call + " # '-9223372036854775808'::bigint)"}
+	literals := func(k Key) []string {
+		if len(k) == 0 {
+			return nil
 		}
-		return l
+		var p [8]byte // a bound may be shorter than a position: the rest is zeros
+		copy(p[:], k)
+		return []string{"'" + strconv.FormatInt(int64(binary.BigEndian.Uint64(p[:])^signBit), 10) + "'::bigint"}
 	}
 	terms := append(comparison(hashed, ">=", literals(from)), comparison(hashed, "<", literals(to))...)
 	return conjunction(columns, terms, slices.ContainsFunc(types, hashedAsRow))
@@ -132,41 +147,30 @@ func hashCall(t Type, column string) string {
 	return "hash_record_extended(ROW(" + column + "), 0)"
 }
 
-func (m *hashMethod) ParseBound(types []Type, s string) (Key, error) {
+func (*hashMethod) ParseBound(_ []Type, s string) (Key, error) {
 	if s == "" {
 		return nil, nil
 	}
-	var k Key
-	for _, part := range strings.Split(s, ",") {
-		p, err := strconv.ParseUint(strings.TrimSpace(part), 0, 64)
-		if err != nil {
-			return nil, fmt.Errorf("%w %q: a position is a number from 0 to 0xffffffffffffffff", ErrBound, s)
-		}
-		k = binary.BigEndian.AppendUint64(k, p)
+	p, err := strconv.ParseUint(strings.TrimSpace(s), 0, 64)
+	if err != nil {
+		return nil, fmt.Errorf("%w %q: a position is a number from 0 to 0xffffffffffffffff", ErrBound, s)
 	}
-	if err := m.CheckBound(types, k); err != nil {
-		return nil, err
-	}
-	return k, nil
+	return binary.BigEndian.AppendUint64(nil, p), nil
 }
 
 func (m *hashMethod) FormatKey(types []Type, k Key) string {
-	if m.CheckBound(types, k) != nil {
+	switch {
+	case m.CheckBound(types, k) != nil:
 		return fmt.Sprintf("invalid(%x)", []byte(k))
+	case len(k) == 0:
+		return ""
 	}
-	var b strings.Builder
-	for i := 0; i < len(k); i += 8 {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		fmt.Fprintf(&b, "0x%016x", binary.BigEndian.Uint64(k[i:]))
-	}
-	return b.String()
+	return fmt.Sprintf("0x%016x", binary.BigEndian.Uint64(k))
 }
 
-func (*hashMethod) CheckBound(types []Type, k Key) error {
-	if len(k)%8 != 0 || len(k) > 8*len(types) {
-		return fmt.Errorf("%w %x: a position is 8 bytes for each of %d columns", ErrBound, []byte(k), len(types))
+func (*hashMethod) CheckBound(_ []Type, k Key) error {
+	if len(k) != 0 && len(k) != 8 {
+		return fmt.Errorf("%w %x: a position is 8 bytes", ErrBound, []byte(k))
 	}
 	return nil
 }

@@ -18,6 +18,9 @@ type rangeMethod struct{}
 
 func (*rangeMethod) Name() string { return "range" }
 
+// Join has nothing to do: the key is the encodings one after another.
+func (*rangeMethod) Join(dst Key, _ int) Key { return dst }
+
 func (*rangeMethod) AppendKey(dst Key, v Value) (Key, error) {
 	if err := v.Type.Fits(v.Int); err != nil {
 		return dst, err

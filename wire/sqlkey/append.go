@@ -59,7 +59,7 @@ func (p *Plan) AppendKey(dst rib.Key, i int, args Args, clientUTF8 bool) (rib.Ke
 			return dst[:start], err
 		}
 	}
-	return dst, nil
+	return p.method.Join(dst, start), nil
 }
 
 func (p *Plan) appendPart(dst rib.Key, k *KeyRef, args Args, clientUTF8 bool) (rib.Key, error) {

@@ -165,6 +165,32 @@ func TestAppendKeyNeedsItsParameter(t *testing.T) {
 	}
 }
 
+// TestHashOfSeveralColumnsIsOnePosition: of constants, of parameters, and of both, also where texts share the plan.
+func TestHashOfSeveralColumnsIsOnePosition(t *testing.T) {
+	c, p := testCatalog(t), NewPlanner(PlannerConfig{})
+	want := int64(2930601205835633658) // PostgreSQL 15: select hash_record_extended(row(3::int, 'a'::text), 0)
+	for sql, a := range map[string]Args{
+		"select * from app.tiles where zoom = 3 and name = 'a'":   nil,
+		"select * from app.tiles where zoom = $1 and name = 'a'":  args{text("3", 0)},
+		"select * from app.tiles where name = $1 and zoom = $2":   args{text("a", 0), arg{be(4, 3), 1, 23, false}},
+		"insert into app.tiles (name, zoom) values ($1, 3)":       args{text("a", 0)},
+		"select * from app.tiles where (zoom, name) = (3, $1) --": args{text("a", 1043)},
+	} {
+		key, err := p.Plan(c, appEnv, sql).AppendKey(rib.Key("before"), 0, a, true)
+		if err != nil || string(key) != "before"+string(be(8, want)) {
+			t.Errorf("%s: %x, %v", sql, key, err)
+		}
+	}
+	var k Constants
+	p = NewPlanner(PlannerConfig{})
+	for range 2 { // the second text takes the first one's plan
+		plan := p.PlanQuery(c, appEnv, []byte("select * from app.tiles where zoom = 3 and name = 'a'"), &k)
+		if key, err := plan.AppendKey(nil, 0, &k, true); err != nil || string(key) != string(be(8, want)) || !plan.shared {
+			t.Errorf("%x, %v, shared %v", key, err, plan.shared)
+		}
+	}
+}
+
 func TestAppendKeyOfTextInOtherEncodings(t *testing.T) {
 	c, p := testCatalog(t), NewPlanner(PlannerConfig{})
 	param := p.Plan(c, appEnv, "select * from app.users where name = $1")
@@ -226,6 +252,7 @@ func TestAppendKeyAllocatesNothing(t *testing.T) {
 		"select * from app.users where name = $1":                        args{text("somebody", 25)},
 		"select * from app.devices where id = $1":                        args{text("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", 2950)},
 		"select * from app.stock where tenant = $1 and sku = $2 limit 1": args{text("42", 0), text("x", 0)},
+		"select * from app.tiles where zoom = $1 and name = $2":          args{text("42", 0), text("x", 0)},
 		"select * from app.visits where visited = $1":                    args{text("2024-12-31", 0)},
 		"select * from app.beats where at = $1":                          args{text("2024-12-31 23:59:59.25+01:30", 0)},
 		"select * from app.blobs where digest = $1":                      args{text(`\x00ff`, 0)},

@@ -124,7 +124,7 @@ func (p *Plan) appendShared(dst rib.Key, i int, args Args, clientUTF8 bool) (rib
 			return dst[:start], err
 		}
 	}
-	return dst, nil
+	return p.method.Join(dst, start), nil
 }
 
 // KeyText is the condition that gives p.Keys[i], for messages. args are those of AppendKey.

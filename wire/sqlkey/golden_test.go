@@ -21,7 +21,7 @@ func testCatalog(t testing.TB) *Catalog {
 	keyspace := func(id rib.KeyspaceID, db, name, method string, types []rib.Type, tables ...rib.KeyedTable) rib.Keyspace {
 		ks := rib.Keyspace{ID: id, Name: name, Database: db, Method: method, Types: types, Tables: tables,
 			Ranges: []rib.Range{{Shard: "shard_1"}}}
-		if method == "hash" && len(types) == 1 {
+		if method == "hash" {
 			ks.Ranges = rib.EvenRanges([]string{"shard_1", "shard_2", "shard_3"})
 		}
 		if err := ks.Validate(); err != nil {
@@ -46,6 +46,7 @@ func testCatalog(t testing.TB) *Catalog {
 			keyspace(8, "app", "app.visits", "range", []rib.Type{rib.TypeDate}, table("app", "visits", "visited")),
 			keyspace(9, "app", "app.beats", "hash", []rib.Type{rib.TypeTimestamptz}, table("app", "beats", "at")),
 			keyspace(10, "app", "app.blobs", "range", []rib.Type{rib.TypeBytea}, table("app", "blobs", "digest")),
+			keyspace(12, "app", "app.tiles", "hash", []rib.Type{rib.TypeInt, rib.TypeText}, table("app", "tiles", "zoom", "name")),
 			keyspace(11, "app", "app.cells", "hash", []rib.Type{rib.TypeSmallint}, table("app", "cells", "cell")),
 			keyspace(7, "bare", "t", "hash", []rib.Type{rib.TypeBigint}, table("public", "t", "id")),
 		},

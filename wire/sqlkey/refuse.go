@@ -107,6 +107,7 @@ func twoKeyspaces(a, b *table) *refusal {
 func (r *ref) noKey(i int) *refusal {
 	name := quoteName(r.table.columns[i])
 	n := &refusal{issue{pg.CodeFeatureNotSupported, "no condition says which " + name + " is meant", ""}, r.table}
+	missing := r.missing()
 	switch {
 	case r.renames:
 		n.reason = "the alias " + quoteName(r.alias) + " renames its columns, so its key cannot be told"
@@ -114,17 +115,33 @@ func (r *ref) noKey(i int) *refusal {
 		return n
 	case r.issue != nil:
 		n.issue = *r.issue
+	case len(missing) < len(r.table.columns):
+		n.reason = "the key has several columns, and no condition says which " + strings.Join(missing, " and which ") + " is meant"
 	case r.alias != r.table.name:
 		n.reason = "no condition says which " + quoteName(r.alias) + "." + name + " is meant"
 	}
 	switch {
 	case n.hint != "":
 	case n.code == pg.CodeFeatureNotSupported:
-		n.hint = "Add " + quoteName(r.alias) + "." + name + " = ... to WHERE, with a constant or a parameter."
+		terms := make([]string, len(missing))
+		for j, column := range missing {
+			terms[j] = quoteName(r.alias) + "." + column + " = ..."
+		}
+		n.hint = "Add " + strings.Join(terms, " AND ") + " to WHERE, with a constant or a parameter."
 	default:
 		n.hint = "Compare " + name + " with a value of type " + r.table.keyspace.types[i].String() + "."
 	}
 	return n
+}
+
+// missing are the key columns of which no value is known.
+func (r *ref) missing() (names []string) {
+	for i, c := range r.table.columns {
+		if r.keys[i] == nil {
+			names = append(names, quoteName(c))
+		}
+	}
+	return names
 }
 
 // keys collects a plan's keys, each once.
@@ -155,7 +172,7 @@ func (k *keys) key(columns []*binding) {
 		}
 		ref.Text = strings.Join(texts, ", ")
 		if constant {
-			ref.Parts = nil
+			ref.Parts, ref.Literal = nil, k.plan.method.Join(ref.Literal, 0)
 		} else {
 			ref.Literal = nil
 		}
