@@ -101,7 +101,7 @@ func (c *chaos) run(ctx context.Context) (r *chaosResult, err error) {
 	s := newStriker(w, begun, said)
 	run, stop := context.WithCancel(ctx)
 	defer stop()
-	crowd := newChaosCrowd(run, w, c.perRegion, c.seed, begun)
+	crowd := newChaosCrowd(run, ctx, w, c.perRegion, c.seed, begun)
 	defer crowd.wg.Wait() // before the world closes, also if a fault could not be made
 	defer stop()
 	err = c.strikeAll(ctx, s, crowd)

@@ -58,7 +58,8 @@ type chaosClient struct {
 	gapAt   time.Time     // when that ended
 }
 
-func newChaosCrowd(ctx context.Context, w *chaosWorld, perRegion int, seed uint64, begun time.Time) *chaosCrowd {
+// newChaosCrowd starts clients that begin no statement once ctx ends. What they have begun is given up when abandon ends.
+func newChaosCrowd(ctx, abandon context.Context, w *chaosWorld, perRegion int, seed uint64, begun time.Time) *chaosCrowd {
 	c := new(chaosCrowd)
 	modes := []pgx.QueryExecMode{pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeCacheStatement}
 	for range perRegion {
@@ -71,12 +72,12 @@ func newChaosCrowd(ctx context.Context, w *chaosWorld, perRegion int, seed uint6
 		}
 	}
 	for _, x := range c.clients {
-		c.wg.Go(func() { x.run(ctx) })
+		c.wg.Go(func() { x.run(ctx, abandon) })
 	}
 	return c
 }
 
-func (c *chaosClient) run(ctx context.Context) {
+func (c *chaosClient) run(ctx, abandon context.Context) {
 	defer func() {
 		if c.conn != nil {
 			closing, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -86,7 +87,7 @@ func (c *chaosClient) run(ctx context.Context) {
 		c.answered()
 	}()
 	for ctx.Err() == nil {
-		err := c.step(ctx)
+		err := c.step(ctx, abandon)
 		if err == nil {
 			c.answered()
 			_ = pause(ctx, time.Duration(c.rng.IntN(30))*time.Millisecond)
@@ -111,12 +112,12 @@ func (c *chaosClient) answered() {
 	c.last = now
 }
 
-func (c *chaosClient) step(ctx context.Context) error {
+func (c *chaosClient) step(ctx, abandon context.Context) error {
 	if err := c.connect(ctx); err != nil {
 		return err
 	}
-	// A statement that has begun is ended by its own limit alone: so no outcome is unknown merely because the time is over.
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), statementLimit)
+	// Nothing is to be unknown merely because the time is over.
+	bounded, cancel := context.WithTimeout(abandon, statementLimit)
 	defer cancel()
 	key := c.number*keysPerClient + c.rng.IntN(keysPerClient)
 	c.statements.Add(1)

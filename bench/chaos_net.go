@@ -146,7 +146,10 @@ func sweepChaosNets(ctx context.Context) error {
 	all, err := chaosNets()
 	for _, ns := range all {
 		if _, gone := os.Stat("/proc/" + strconv.Itoa(ns.pid)); errors.Is(gone, os.ErrNotExist) {
-			err = errors.Join(err, command(ctx, "", "ip", "netns", "del", ns.name))
+			failed := command(ctx, "", "ip", "netns", "del", ns.name)
+			if _, there := os.Stat("/run/netns/" + ns.name); there == nil { // else somebody else has swept
+				err = errors.Join(err, failed)
+			}
 		}
 	}
 	return err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -175,7 +174,7 @@ func TestChaosNet(t *testing.T) {
 		return
 	}
 	const nobody = 1 << 29 // beyond the kernel's largest process id
-	left := netPrefix + strconv.Itoa(nobody) + "-hub"
+	left := fmt.Sprintf("%s%d-%d", netPrefix, nobody, os.Getpid())
 	if err := command(ctx, "", "ip", "netns", "add", left); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +193,7 @@ func TestChaosNet(t *testing.T) {
 		}
 		all, err := chaosNets()
 		for _, ns := range all {
-			if ns.pid == os.Getpid() || ns.pid == nobody {
+			if ns.pid == os.Getpid() || ns.name == left {
 				t.Errorf("%s is left, %v", ns.name, err)
 			}
 		}
