@@ -17,7 +17,8 @@ import (
 
 const (
 	chaosEvery = 10 * time.Second // between two lines
-	mostLines  = 60               // of findings, and of history, in a failure's report
+	mostFound  = 20               // of one kind, in a failure's report
+	mostLines  = 60               // of history there
 	recovered  = 3                // writes that each client must get done once all faults are over
 )
 
@@ -98,7 +99,7 @@ func (c *chaos) run(ctx context.Context) (r *chaosResult, err error) {
 	if c.verbose {
 		said = c.out
 	}
-	s := newStriker(w, begun, said)
+	s := newStriker(w, begun, c.length, said)
 	run, stop := context.WithCancel(ctx)
 	defer stop()
 	crowd := newChaosCrowd(run, ctx, w, c.perRegion, c.seed, begun)
@@ -248,8 +249,8 @@ func (c *chaos) report(s *striker, writes []chaosWrite, found []finding) {
 	kinds := map[string]int{}
 	keys := map[int]bool{}
 	c.printf("\nfound:\n")
-	for i, f := range found {
-		if kinds[f.kind]++; i < mostLines {
+	for _, f := range found {
+		if kinds[f.kind]++; kinds[f.kind] <= mostFound {
 			c.printf("  %s: %s\n", f.kind, f.text)
 			keys[f.key] = true
 		}

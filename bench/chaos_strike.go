@@ -23,9 +23,10 @@ const oldPrimary = 3 * time.Second
 // striker does the faults of a plan.
 type striker struct {
 	// constant
-	world *chaosWorld
-	begun time.Time
-	out   io.Writer
+	world  *chaosWorld
+	begun  time.Time
+	length time.Duration // after which no fault begins any more, however late it is
+	out    io.Writer
 
 	// netMu is held while the network has a fault: one at a time, and none while a manager needs the network to be whole.
 	netMu sync.Mutex
@@ -37,14 +38,14 @@ type striker struct {
 	now    map[string]string // what is going on, by track
 }
 
-func newStriker(w *chaosWorld, begun time.Time, out io.Writer) *striker {
-	return &striker{world: w, begun: begun, out: out, counts: map[string]int{}, now: map[string]string{}}
+func newStriker(w *chaosWorld, begun time.Time, length time.Duration, out io.Writer) *striker {
+	return &striker{world: w, begun: begun, length: length, out: out, counts: map[string]int{}, now: map[string]string{}}
 }
 
 // track does the faults of one track, one after the other. What it breaks it mends, also when ctx ends.
 func (s *striker) track(ctx context.Context, name string, faults []plannedFault) error {
 	for _, f := range faults {
-		if pause(ctx, time.Until(s.begun.Add(f.at))) != nil {
+		if pause(ctx, time.Until(s.begun.Add(f.at))) != nil || time.Since(s.begun) > s.length {
 			return nil
 		}
 		if err := s.strike(ctx, name, f); err != nil {
