@@ -116,6 +116,39 @@ func TestLeaderDiesAndTheNextOneCreates(t *testing.T) {
 	})
 }
 
+// A leader that is asked to lets another voter lead, and what is agreed goes on there. Who does not lead has nothing to give.
+func TestLeaderStepsAside(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd")
+		if err := a.ledger.StepAside(w.ctx(), Voter{Name: "nobody"}); err != nil {
+			t.Errorf("before there is a leader: %v", err)
+		}
+		w.form(a, b, c)
+		w.shards(2)
+		if err := a.ledger.StepAside(w.ctx(), Voter{Name: "nobody"}); err == nil {
+			t.Error("a leader has stepped aside for nobody")
+		}
+		if err := b.ledger.StepAside(w.ctx(), Voter{Name: "a"}); err != nil {
+			t.Errorf("one that does not lead: %v", err)
+		}
+		if !a.ledger.IsLeader() {
+			t.Fatal("a does not lead")
+		}
+		if err := a.ledger.StepAside(w.ctx(), Voter{Name: "c"}); err != nil {
+			t.Fatal(err)
+		}
+		w.until("c leads", func() error {
+			if !c.ledger.IsLeader() || a.ledger.IsLeader() {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		if _, err := c.ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1", "shard_2")); err != nil {
+			t.Errorf("the new leader: %v", err)
+		}
+	})
+}
+
 func TestMinorityCannotCommit(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd")

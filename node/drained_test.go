@@ -216,6 +216,19 @@ func TestDrainBackendUnderLoad(t *testing.T) {
 	if took := time.Since(begun); took > 4*time.Second { // a second of it waited for the transaction
 		t.Errorf("that took %v", took)
 	}
+	// A session that reads what it has written waits for another replica to have it, or reads from the primary.
+	writer := c.fra.connect(t)
+	for i := range 20 {
+		var at int
+		if _, err := writer.Exec(t.Context(), "INSERT INTO t VALUES ($1)", i); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			if err := writer.QueryRow(t.Context(), "SELECT inet_server_port() FROM t LIMIT 1").Scan(&at); err != nil || c.ports[at] == "db-fra-1" {
+				t.Fatalf("a read after a write went to %s: %v", c.ports[at], err)
+			}
+		}
+	}
 	var again int
 	if err := errors.Join(tx.QueryRow(t.Context(), "SELECT inet_server_port()").Scan(&again), tx.Commit(t.Context())); err != nil || again != port {
 		t.Errorf("the open transaction went on at %s: %v", c.ports[again], err)

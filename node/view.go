@@ -3,16 +3,21 @@ package node
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"time"
 
 	"rangefinder/cluster"
+	"rangefinder/fib"
 	"rangefinder/rib"
 )
 
-// maxViewRanges bounds the ranges in a ClusterView: the page and /debug/cluster are for people.
-const maxViewRanges = 1000
+// What a ClusterView holds at most: the page and /debug/cluster are for people.
+const (
+	maxViewRanges      = 1000
+	maxViewPreferences = 1000
+)
 
 // NotReady lists why this node should get no traffic now.
 func (n *Node) NotReady() []string {
@@ -58,6 +63,8 @@ func (n *Node) View() ClusterView {
 		Sessions:  n.sessionsView(),
 		Alarms:    orEmpty(n.alarmList(s, status)),
 		Drains:    drainViews(s),
+
+		Preferences: preferenceViews(n.fib.Load(), n.cfg().Databases),
 	}
 	for _, m := range n.speaker().Members() {
 		v.Members = append(v.Members, MemberView{
@@ -335,14 +342,39 @@ func (n *Node) RIB() any {
 	return d
 }
 
+// preferring explains a shard's reads for each database that has a list of its own.
+func preferring(t *fib.Table, shard string, databases []Listing) iter.Seq2[string, fib.Explanation] {
+	return func(yield func(string, fib.Explanation) bool) {
+		for i := range databases {
+			if e := t.ExplainShard(shard, databases[i].Name, false); e.Prefers != "" && !yield(databases[i].Name, e) {
+				return
+			}
+		}
+	}
+}
+
+func preferenceViews(t *fib.Table, databases []Listing) []PreferenceView {
+	list := []PreferenceView{}
+	for _, slot := range t.Slots() {
+		for database, e := range preferring(t, slot.Shard(), databases) {
+			if len(list) == maxViewPreferences {
+				return list
+			}
+			list = append(list, PreferenceView{Database: database, Prefers: e.Prefers, Shard: e.Shard, Reads: e.Backends})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b PreferenceView) int { return cmp.Compare(a.Database, b.Database) })
+	return list
+}
+
 // FIB is the table that statements are routed by: for each shard, what reads and writes would try, and why.
 func (n *Node) FIB() any {
 	t := n.fib.Load()
 	type shard struct {
-		Shard     string         `json:"shard"`
-		Reads     any            `json:"reads"`
-		Databases map[string]any `json:"reads_of_databases,omitempty"` // those that prefer other regions, or are pinned to some
-		Writes    any            `json:"writes"`
+		Shard     string                     `json:"shard"`
+		Reads     any                        `json:"reads"`
+		Databases map[string]fib.Explanation `json:"reads_of_databases,omitempty"` // those that prefer other regions, or are pinned to some
+		Writes    any                        `json:"writes"`
 	}
 	type dump struct {
 		Version   uint64         `json:"version"`
@@ -357,13 +389,11 @@ func (n *Node) FIB() any {
 	d := dump{Version: t.Version(), Epoch: t.Ownership().Epoch.String(), Alarm: n.compiler.Alarm(), Compiles: stats.Compiles, Flips: stats.Flips, Keyspaces: n.Keyspaces(), Shards: []shard{}}
 	for _, slot := range t.Slots() {
 		x := shard{Shard: slot.Shard(), Reads: t.ExplainShard(slot.Shard(), "", false), Writes: t.ExplainShard(slot.Shard(), "", true)}
-		for _, l := range n.cfg().Databases {
-			if e := t.ExplainShard(slot.Shard(), l.Name, false); e.Prefers != "" {
-				if x.Databases == nil {
-					x.Databases = map[string]any{}
-				}
-				x.Databases[l.Name] = e
+		for database, e := range preferring(t, slot.Shard(), n.cfg().Databases) {
+			if x.Databases == nil {
+				x.Databases = map[string]fib.Explanation{}
 			}
+			x.Databases[database] = e
 		}
 		d.Shards = append(d.Shards, x)
 	}

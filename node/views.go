@@ -1,6 +1,10 @@
 package node
 
-import "time"
+import (
+	"time"
+
+	"rangefinder/fib"
+)
 
 // The types in this file are what the HTTP API and the debug page show, and what the command line reads back. Their JSON
 // names are stable; times are milliseconds as decimal numbers, ids that exceed 2^53 are strings.
@@ -25,6 +29,8 @@ type ClusterView struct {
 	FIB         uint64         `json:"fib_version"`
 	Alarms      []string       `json:"alarms"` // what a person should look at now
 	Drains      []DrainView    `json:"drains"` // what operators have drained
+
+	Preferences []PreferenceView `json:"preferences"` // reads of databases that do not go by distance alone; the first thousand
 }
 
 // NodeView is the node that answers.
@@ -159,6 +165,14 @@ type ShardView struct {
 	Name     string `json:"name"`
 	SystemID string `json:"system_id"`
 	Epoch    string `json:"epoch"`
+}
+
+// PreferenceView is where the reads of a shard go for a database that prefers some regions, or is pinned to them.
+type PreferenceView struct {
+	Database string        `json:"database"`
+	Prefers  string        `json:"prefers"` // in words
+	Shard    string        `json:"shard"`
+	Reads    []fib.Verdict `json:"reads"` // all backends, in the order to try; those left out last
 }
 
 // PoolView counts the connections to one backend.

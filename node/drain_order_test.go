@@ -1,0 +1,167 @@
+package node
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"rangefinder/rib"
+)
+
+func TestDrainsFile(t *testing.T) {
+	words := []rib.Drain{
+		{Target: rib.DrainTarget{Kind: rib.DrainRegion, Name: "fra"}, Number: 3, Author: "fra-1", By: "alice", Why: "a \"reason\"", Since: 1_700_000_000, Until: 1_700_003_600},
+		{Target: rib.DrainTarget{Kind: rib.DrainNode, Name: "fra-2"}, Number: 2, Back: true, Author: "iad-1", By: "bob", Since: 1_700_000_000},
+	}
+	text, err := encodeDrains("c1", words)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := decodeDrains(text, "c1"); err != nil || !slices.Equal(got, words) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := decodeDrains(text, "c2"); err == nil || !strings.Contains(err.Error(), "c1") {
+		t.Errorf("another cluster's: %v", err)
+	}
+	for _, bad := range []string{"", "{", "[]", `{"format":2,"cluster_id":"c1"}`, strings.Replace(string(text), `"node"`, `"rack"`, 1), strings.Replace(string(text), `"fra-2"`, `""`, 1)} {
+		if _, err := decodeDrains([]byte(bad), "c1"); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+// TestDamagedDrainsStopNobody: the others say it again.
+func TestDamagedDrainsStopNobody(t *testing.T) {
+	cfg := testConfig(t, "fra")
+	if err := newNode(t, cfg, nil).open(t).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(cfg.DataDir, drainsFile), []byte(`{"format": 1, "drains": [`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n := newNode(t, cfg, nil).open(t); !strings.Contains(n.log.String(), drainsFile) {
+		t.Error("the log says nothing of a damaged file")
+	}
+}
+
+// The command says what it waits for, each thing once, and in the end what is left and what to do about it.
+func TestDrainCommandShowsItsProgress(t *testing.T) {
+	drain := &DrainView{Kind: "region", Name: "fra", Number: 7}
+	moving := LeftView{What: "connections", Of: "db", Count: 2, Moves: true, Text: "2 connections from node fra-1 to db", Hint: "They go."}
+	stays := LeftView{What: "writes", Of: "db0", Text: "db0 is the primary of shard_1: its writes cannot move", Hint: "Promote another."}
+	office := &fakeOffice{left: []DrainLeftView{
+		{Drain: drain, Nodes: 2, Heard: 1, Left: []LeftView{moving, stays}},
+		{Drain: drain, Nodes: 2, Heard: 1, Left: []LeftView{moving, stays}},
+		{Drain: drain, Nodes: 2, Heard: 2, Left: []LeftView{moving, stays}},
+		{Drain: drain, Nodes: 2, Heard: 2, Left: []LeftView{stays}},
+	}}
+	url := serveOffice(t, office)
+	code, out, errs := runCLI("region", "drain", "fra", "--by", "alice", "--why", "works", "--for", "90m", "--admin", url)
+	var lines []string
+	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
+		if _, after, ok := strings.Cut(line, " s  "); ok { // but for the time
+			line = after
+		}
+		lines = append(lines, line)
+	}
+	want := []string{
+		"region fra drained",
+		"known to 1 of 2 nodes; 2 connections from node fra-1 to db",
+		"known to 2 of 2 nodes; 2 connections from node fra-1 to db",
+		"known to 2 of 2 nodes; all that can move has moved",
+		"left:", "  db0 is the primary of shard_1: its writes cannot move", "    hint: Promote another.",
+	}
+	if code != exitFailed || !slices.Equal(lines, want) || !strings.Contains(errs, "rangefinder region undrain fra") {
+		t.Errorf("exit %d, %s, got\n%s\nwant\n%s", code, errs, strings.Join(lines, "\n"), strings.Join(want, "\n"))
+	}
+	if want := (DrainRequest{Kind: "region", Name: "fra", By: "alice", Why: "works", For: "1h30m0s"}); !slices.Equal(office.drained, []DrainRequest{want}) {
+		t.Errorf("asked for %+v", office.drained)
+	}
+
+	office.left = []DrainLeftView{{Drain: drain, Nodes: 2, Heard: 2, Left: []LeftView{}}}
+	if code, out, errs = runCLI("backend", "drain", "db", "--admin", url); code != exitOK || !strings.HasSuffix(out, "nothing is left\n") || errs != "" {
+		t.Errorf("with nothing left: exit %d %s%s", code, out, errs)
+	}
+	code, out, _ = runCLI("node", "drain", "fra-1", "--json", "--admin", url)
+	var v DrainLeftView
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitOK || v.Heard != 2 {
+		t.Errorf("--json: exit %d, %v: %s", code, err, out)
+	}
+	office.left = []DrainLeftView{{Drain: drain, Nodes: 2, Heard: 2, Left: []LeftView{moving}}}
+	if code, out, _ = runCLI("backend", "drain", "db", "--timeout", "0", "--admin", url); code != exitFailed || !strings.Contains(out, "no longer waited for") {
+		t.Errorf("without waiting: exit %d %s", code, out)
+	}
+	office.left = []DrainLeftView{{Drain: &DrainView{Number: 8}}}
+	if code, _, errs = runCLI("backend", "drain", "db", "--admin", url); code != exitFailed || !strings.Contains(errs, "ordered otherwise") {
+		t.Errorf("when somebody takes it back meanwhile: exit %d %s", code, errs)
+	}
+	if code, _, errs = runCLI("backend", "drain", "db", "--for", "1ms", "--admin", url); code != exitUsage {
+		t.Errorf("for no time: exit %d %s", code, errs)
+	}
+	office.drained = nil
+	if code, out, _ = runCLI("node", "undrain", "fra-1", "--by", "bob", "--admin", url); code != exitOK || out == "" || len(office.drained) != 1 || !office.drained[0].Back || office.drained[0].Kind != "node" {
+		t.Errorf("undrain: exit %d %s, asked for %+v", code, out, office.drained)
+	}
+}
+
+// Nodes ask each other over the cluster port alone.
+func TestDrainLeftBetweenNodes(t *testing.T) {
+	a := newTestAPI(&fakeOffice{})
+	const path = "/api/v1/drains/here?kind=node&name=fra-1&number=7"
+	if w := ask(t, a.forwarded(), "GET", path, ""); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"count": 7`) {
+		t.Errorf("over the cluster port: %d %s", w.Code, w.Body)
+	}
+	if w := ask(t, a.handler(), "GET", path, ""); w.Code != http.StatusNotFound {
+		t.Errorf("over HTTP: %d %s", w.Code, w.Body)
+	}
+	if w := ask(t, a.forwarded(), "POST", "/api/v1/drains", `{"kind":"node","name":"fra-1"}`); w.Code != http.StatusNotFound {
+		t.Errorf("a node gives orders to another: %d %s", w.Code, w.Body)
+	}
+	if w := ask(t, a.forwarded(), "GET", "/api/v1/drains/here?kind=node&name=fra-1", ""); w.Code != http.StatusBadRequest {
+		t.Errorf("without a number: %d %s", w.Code, w.Body)
+	}
+}
+
+// What an older release answers, or none, is not taken for nothing left.
+func TestDrainLeftOfThoseWhoDoNotSay(t *testing.T) {
+	n := startOne(t, nil)
+	if _, err := n.Drain(DrainRequest{Kind: "backend", Name: "iad-db", By: "alice"}, "a test"); err != nil {
+		t.Fatal(err)
+	}
+	n.table.Health().MemberUp(rib.Member{Name: "mute", Region: "fra", Addr: "127.0.0.1:1"})
+	v := n.DrainLeft(t.Context(), rib.DrainTarget{Kind: rib.DrainBackend, Name: "iad-db"})
+	if v.Nodes != 2 || v.Heard != 1 || v.moving() != 1 || !slices.ContainsFunc(v.Left, func(l LeftView) bool {
+		return l.What == "node" && l.Node == "mute" && strings.Contains(l.Text, "does not say what it has left")
+	}) {
+		t.Errorf("left: %+v", v)
+	}
+	if !slices.ContainsFunc(v.Left, func(l LeftView) bool { return l.What == "reads" && l.Of == "shard_1" }) {
+		t.Errorf("that reads stay is not told: %+v", v.Left)
+	}
+}
+
+// The lists of databases that prefer regions are shown.
+func TestPreferencesAreShown(t *testing.T) {
+	n := startOne(t, func(c *Config) {
+		c.Databases = append(c.Databases, Listing{Name: "reports", Shard: "shard_1", Regions: []string{"fra", "iad"}}, Listing{Name: "german", Shard: "shard_1", Regions: []string{"fra"}, Pinned: true})
+	})
+	var f struct {
+		Shards []struct {
+			Databases map[string]struct {
+				Prefers string
+				Problem string
+			} `json:"reads_of_databases"`
+		}
+	}
+	if _, body := n.get(t, "/debug/fib"); json.Unmarshal([]byte(body), &f) != nil || len(f.Shards) != 1 || len(f.Shards[0].Databases) != 2 ||
+		f.Shards[0].Databases["reports"].Prefers != "first to fra, then iad, then by distance" || !strings.Contains(f.Shards[0].Databases["german"].Problem, "no backend may serve") {
+		t.Errorf("/debug/fib: %s", body)
+	}
+	if _, page := n.get(t, "/debug"); !strings.Contains(page, "pinned to fra") || !strings.Contains(page, "first to fra, then iad, then by distance") {
+		t.Error("the page does not show them")
+	}
+}

@@ -1,0 +1,59 @@
+package pool_test
+
+import (
+	"testing"
+	"time"
+
+	"rangefinder/internal/pgtest"
+)
+
+// A backend that rests has as few connections as can be: none that nobody uses. Who asks for one gets it all the same.
+func TestRest(t *testing.T) {
+	be := newBackend(t)
+	r := newRig(t, be, 4, time.Second)
+	idle, lent := r.get(t, "u"), r.get(t, "v")
+	idle.Release()
+	open := func(want int32) {
+		t.Helper()
+		pgtest.Eventually(t, 10*time.Second, func() error {
+			if n := be.open.Load(); n != want {
+				return errOpen(n)
+			}
+			return nil
+		})
+	}
+	open(2)
+	if n := r.Rest(map[string]bool{r.b.Name: true, "another": true}); n != 1 {
+		t.Errorf("%d idle connections were closed, want 1", n)
+	}
+	open(1)
+	if n := r.Rest(map[string]bool{r.b.Name: true}); n != 0 {
+		t.Errorf("said again, %d connections were closed", n)
+	}
+	lent.Release()
+	open(0)
+	again := r.get(t, "u")
+	again.Release()
+	open(0)
+	for _, s := range r.Stats() {
+		if s.InUse+s.Idle != 0 {
+			t.Errorf("connections are counted that are closed: %+v", s)
+		}
+	}
+	if n := r.Rest(nil); n != 0 {
+		t.Errorf("%d connections were closed at its end", n)
+	}
+	again = r.get(t, "u")
+	again.Release()
+	if c := again.Shelf().Ready(true); c != again {
+		t.Error("a connection is not kept though its backend rests no more")
+	} else {
+		c.Release()
+	}
+	open(1)
+}
+
+// errOpen says how many connections there are.
+type errOpen int32
+
+func (n errOpen) Error() string { return "so many connections are open: " + string(rune('0'+n)) }
