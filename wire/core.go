@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -294,7 +295,7 @@ func (c *core) consume() bool {
 		}
 		return false
 	}
-	if len(c.ops) > 0 && !c.skip && !c.copyIn && (typ == 'Q' || typ == 'F' || typ == 'c' || typ == 'f' || c.full(n)) {
+	if len(c.ops) > 0 && !c.skip && !c.copyIn && (typ == 'Q' || typ == 'F' || typ == 'c' || typ == 'f' || (typ == 'S' || typ == 'H') && n > pg.HeaderSize || c.full(n)) {
 		c.endSegment(false) // what came before it without a Sync runs before it
 		return true
 	}
@@ -324,11 +325,14 @@ func (c *core) clientFrame(typ byte, frame []byte) {
 		if c.skip { // PostgreSQL discards up to the Sync whatever comes
 			return
 		}
-		if len(body) == 0 || body[len(body)-1] != 0 {
-			c.protocolViolation(pg.NewError(pg.CodeProtocolViolation, "invalid string in message"))
-			return
+		switch end := bytes.IndexByte(body, 0); {
+		case end < 0:
+			c.malformed('Q', true, "invalid string in message")
+		case end < len(body)-1:
+			c.malformed('Q', true, "invalid message format")
+		default:
+			c.query(frame)
 		}
-		c.query(frame)
 	case 'P', 'B', 'D', 'E', 'C':
 		if c.skip {
 			return
@@ -338,7 +342,7 @@ func (c *core) clientFrame(typ byte, frame []byte) {
 		c.ops = append(c.ops, op{typ: typ, start: start, end: len(c.batch)})
 	case 'S', 'H':
 		if len(body) != 0 {
-			c.protocolViolation(pg.NewError(pg.CodeProtocolViolation, "invalid message format"))
+			c.malformed('S', typ == 'S', "invalid message format")
 			return
 		}
 		c.endSegment(typ == 'S')
@@ -351,6 +355,21 @@ func (c *core) clientFrame(typ byte, frame []byte) {
 	case 'd', 'c', 'f': // the tail of a COPY that has failed meanwhile
 	default:
 		c.unexpected(typ)
+	}
+}
+
+// malformed answers a message that is whole but has a body that it should not have. Where the next one begins is sure, so the session goes
+// on as after any error: what came before it in the same transaction is undone, and if it was to end in a ReadyForQuery, it does.
+func (c *core) malformed(kind byte, sync bool, text string) {
+	e := pg.NewError(pg.CodeProtocolViolation, text)
+	switch {
+	case !c.skip:
+		c.kind, c.plan, c.seg, c.uses = kind, nil, segment{sync: sync, undo: c.seg.undo[:0]}, c.uses[:0]
+		c.begins()
+		c.fail(e)
+	case sync: // all has been undone
+		c.out = pg.AppendError(c.out, e)
+		c.emptySegment(true)
 	}
 }
 

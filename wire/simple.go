@@ -193,7 +193,7 @@ func (c *core) fail(e *pg.Error) {
 	}
 	c.undoFrom(0)
 	c.out = pg.AppendError(c.out, e)
-	if c.onServer() {
+	if c.onServer() || c.serverOpen { // the messages before it are in the same transaction
 		c.abortServer()
 		c.toServer = pg.AppendSync(c.toServer)
 		c.push(expectation{kind: 'S'})

@@ -50,6 +50,14 @@ func pipelineStories(key string) []story {
 			{msg(extended("DO $$ BEGIN RAISE NOTICE 'one'; END $$"), extended("SET application_name = 'piped'"), one, extended("DO $$ BEGIN RAISE WARNING 'two'; END $$"), bad, syncs()), "Z"}, {simple("SHOW application_name"), "Z"},
 			{msg(extended("SET application_name = 'piped'"), one, syncs(), extended("SHOW application_name"), syncs(), extended("RESET application_name"), syncs()), "ZZZ"},
 		}},
+		{name: "malformed", steps: []step{
+			{message('Q', []byte("SELECT 1")), "Z"}, {message('Q', nil), "Z"}, {message('Q', []byte("SELECT 1\x00\x00")), "Z"}, {message('S', []byte("x")), "Z"}, {message('H', []byte("x")), "E"}, {msg(one, message('H', []byte("x")), syncs()), "Z"}, {msg(one, syncs()), "Z"},
+			{msg(extended("INSERT INTO notes VALUES (840, 'x')"), message('S', []byte("x"))), "Z"}, {msg(extended("INSERT INTO notes VALUES (840, 'x')"), message('H', []byte("x"))), "E"}, {msg(one, simple("SELECT 2"), message('H', []byte("x")), message('S', []byte("x"))), "Z"},
+			{msg(extended("INSERT INTO notes VALUES (840, 'x')"), flush()), "C"}, {message('Q', []byte("SELECT 1")), "Z"}, {msg(extended("INSERT INTO notes VALUES (840, 'x')"), flush()), "C"}, {msg(message('H', []byte("x")), one, syncs()), "Z"},
+			{msg(extended("INSERT INTO notes VALUES (840, 'x')"), flush()), "C"}, {message('S', []byte("x")), "Z"}, {msg(extended("INSERT INTO notes VALUES (840, 'x')"), message('Q', []byte("SELECT 1"))), "Z"}, {msg(bad, flush()), "E"}, {msg(message('Q', []byte("no")), message('S', []byte("x"))), "Z"},
+			{simple("SELECT count(*) FROM notes WHERE id = 840"), "Z"}, {simple("BEGIN"), "Z"}, {message('S', []byte("x")), "Z"}, {simple("SELECT 1"), "Z"}, {simple("ROLLBACK"), "Z"}, {simple("BEGIN"), "Z"}, {message('Q', []byte("x")), "Z"}, {simple("COMMIT"), "Z"},
+			{simple("BEGIN"), "Z"}, {simple("INSERT INTO notes VALUES (840, 'x')"), "Z"}, {msg(one, message('S', []byte("x"))), "Z"}, {simple("COMMIT"), "Z"}, {simple("SELECT count(*) FROM notes WHERE id = 840"), "Z"},
+		}},
 		{name: "function calls in a pipeline", steps: []step{{msg(one, callFunction(1317, "hello"), one, syncs()), "ZZ"}, {msg(bad, callFunction(1317, "hello"), syncs(), callFunction(1317, "hello")), "ZZ"}, {msg(extended("BEGIN"), callFunction(1317, "hello"), callFunction(999999), callFunction(1317, "hello"), syncs()), "ZZZZ"}, {simple("ROLLBACK"), "Z"}}},
 		{name: "copy in a pipeline", steps: []step{
 			{msg(one, extended("COPY notes TO STDOUT"), one, syncs()), "Z"}, {msg(extended("COPY notes FROM STDIN"), copyData("830\tx\n"), copyDone(), one, syncs()), "Z"}, {msg(extended("COPY notes FROM STDIN"), copyData("no\n"), copyDone(), one, syncs(), one, syncs()), "ZZ"},

@@ -64,8 +64,15 @@ func (s *Session) Message(typ byte, body []byte) {
 	case pg.TypeSync:
 		s.skip = false
 		clear(s.portals) // the transaction is over
+		if len(body) > 0 {
+			s.Out = pg.AppendError(s.Out, pg.NewError(pg.CodeProtocolViolation, "invalid message format"))
+		}
 		s.Out = pg.AppendReady(s.Out, pg.StatusIdle)
 	case pg.TypeFlush:
+		if len(body) > 0 {
+			s.Out = pg.AppendError(s.Out, pg.NewError(pg.CodeProtocolViolation, "invalid message format"))
+			s.skip = true
+		}
 	case pg.TypeTerminate:
 		s.Closed = true
 	case pg.TypeFunction:
@@ -97,7 +104,7 @@ func (s *Session) Fail(e *pg.Error) {
 func (s *Session) query(body []byte) {
 	sql, err := pg.DecodeQuery(body)
 	if err != nil {
-		s.Fail(pg.NewError(pg.CodeProtocolViolation, "invalid string in message"))
+		s.Out = pg.AppendReady(pg.AppendError(s.Out, pg.NewError(pg.CodeProtocolViolation, "invalid string in message")), pg.StatusIdle)
 		return
 	}
 	delete(s.statements, "") // as PostgreSQL does

@@ -102,7 +102,8 @@ func TestProtocol(t *testing.T) {
 		{"a function call", [][]byte{{'F', 0, 0, 0, 4}}, "ERROR 0A000,Z"},
 		{"stray COPY", [][]byte{{'d', 0, 0, 0, 4}, {'c', 0, 0, 0, 4}}, ""},
 		{"no such message", [][]byte{{'?', 0, 0, 0, 4}}, "FATAL 08P01"},
-		{"a text without an end", [][]byte{{'Q', 0, 0, 0, 5, 'x'}}, "FATAL 08P01"},
+		{"a text without an end", [][]byte{{'Q', 0, 0, 0, 5, 'x'}, pg.AppendQuery(nil, ";")}, "ERROR 08P01,Z,I,Z"},
+		{"a Sync and a Flush with a body", [][]byte{{'S', 0, 0, 0, 5, 'x'}, {'H', 0, 0, 0, 5, 'x'}, pg.AppendQuery(nil, ";"), sync}, "ERROR 08P01,Z,ERROR 08P01,Z"},
 		{"a short Bind", [][]byte{{'B', 0, 0, 0, 6, 0, 0}, sync}, "ERROR 08P01,Z"},
 	} {
 		s := newTestSession()
