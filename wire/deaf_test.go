@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgproto3/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -40,9 +39,6 @@ func freezes(t *testing.T, s *pgtest.Server) {
 		}
 	})
 }
-
-// soon is how long it may take to cut off what waits for a backend that is down: a sweep, a second for its answer, and a busy machine.
-const soon = 8 * time.Second
 
 // What waits for a frozen replica does not wait until it thaws: plain reads are answered by the primary, and the rest hears that the
 // connection is lost. A backend that is up, if behind, may take as long as it likes.
@@ -83,7 +79,7 @@ func TestReplicaFreezes(t *testing.T) {
 		runs(t, shards[0].replica, "SELECT", len(allModes)+2)
 		freezes(t, shards[0].replica)
 		r.believe("shard_1-replica", rib.Up, rib.Replica, time.Hour)
-		r.pass(t, 3*time.Second)
+		r.pass(t, 2*time.Second)
 		select {
 		case a := <-answers:
 			t.Fatalf("a backend that is only behind: %+v", a)
@@ -108,7 +104,7 @@ func TestReplicaFreezes(t *testing.T) {
 						t.Errorf("%s: answered by %q: %v", a.what, a.who, a.err)
 					}
 				}
-			case <-time.After(soon):
+			case <-time.After(patience):
 				t.Fatal("it still waits")
 			}
 		}
@@ -192,11 +188,11 @@ func TestPrimaryFreezes(t *testing.T) {
 				if !errors.As(err, &pe) || pe.Code != code || pe.Hint == "" || !strings.Contains(pe.Detail, "does not answer") {
 					t.Errorf("%s: %v", name, err)
 				}
-			case <-time.After(soon):
+			case <-time.After(patience):
 				t.Fatalf("%s: it still waits", name)
 			}
 		}
-		copying.SetReadDeadline(time.Now().Add(soon))
+		copying.SetReadDeadline(time.Now().Add(patience))
 		heard := make([]byte, 4096)
 		for {
 			n, err := copying.Read(heard)
@@ -235,13 +231,30 @@ func TestPrimaryFreezes(t *testing.T) {
 func TestDownAndStillAtWork(t *testing.T) {
 	shards := ownShards(t, 1)
 	bothTransports(t, func(t *testing.T, buffered bool) {
-		r := newRig(t, rigOptions{tls: buffered, shards: shards})
+		var asked atomic.Int32 // how often the replica was, whether it is there
+		dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if end, ok := ctx.Deadline(); ok && time.Until(end) < 2*time.Second && addr == shards[0].replica.Addr() {
+				asked.Add(1)
+			}
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		}
+		r := newRig(t, rigOptions{tls: buffered, shards: shards, dial: dial})
 		ctx := ctxOf(t)
+		// To the router it is a read as any other. On the replica it takes until the test lets it go on.
 		if err := shards[0].primary.ExecIn(ctx, "app",
-			"CREATE VIEW slow AS SELECT CASE WHEN pg_is_in_recovery() THEN (SELECT 'replica' FROM pg_sleep(5)) ELSE 'primary' END AS who", "GRANT ALL ON slow TO app"); err != nil {
+			"CREATE VIEW slow AS SELECT CASE WHEN pg_is_in_recovery() THEN (SELECT 'replica' FROM pg_advisory_lock_shared(7)) ELSE 'primary' END AS who",
+			"GRANT ALL ON slow TO app"); err != nil {
 			t.Fatal(err)
 		}
 		if err := shards[0].replica.CaughtUp(ctx); err != nil {
+			t.Fatal(err)
+		}
+		holder, err := shards[0].replica.ConnTo(ctx, "app", "postgres")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer holder.Close(context.Background())
+		if _, err := holder.Exec(ctx, "SELECT pg_advisory_lock(7)"); err != nil {
 			t.Fatal(err)
 		}
 		conn := r.connect(pgx.QueryExecModeExec)
@@ -252,7 +265,15 @@ func TestDownAndStillAtWork(t *testing.T) {
 		if err := syscall.Kill(shards[0].replica.PID(), syscall.SIGTERM); err != nil { // a smart shutdown
 			t.Fatal(err)
 		}
+		asked.Store(0)
 		r.believe("shard_1-replica", rib.Down, rib.Replica, 0)
+		pgtest.Eventually(t, patience, func() error {
+			if n := asked.Load(); n < 3 {
+				return fmt.Errorf("the replica was asked %d times", n)
+			}
+			return nil
+		})
+		holder.Close(ctx)
 		if err := <-done; err != nil || who != "replica" {
 			t.Errorf("answered by %q: %v", who, err)
 		}
@@ -265,7 +286,7 @@ func TestDownAndStillAtWork(t *testing.T) {
 
 // Statements that are cut off just when they are answered: whoever gets their connections next, or the next statement, is not hit.
 func TestCuttingOffHarmsNobody(t *testing.T) {
-	bothTransports(t, func(t *testing.T, buffered bool) {
+	bothAtOnce(t, func(t *testing.T, buffered bool) {
 		var deaf atomic.Bool
 		dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if end, ok := ctx.Deadline(); ok && time.Until(end) < 2*time.Second && deaf.Load() { // who asks whether anybody is there
@@ -277,14 +298,17 @@ func TestCuttingOffHarmsNobody(t *testing.T) {
 		r := newRig(t, rigOptions{tls: buffered, poolSize: 9, wait: 60 * time.Second, dial: dial})
 		deaf.Store(true)
 		r.believe("shard_1-primary", rib.Down, rib.Primary, 0)
-		end := time.Now().Add(8 * time.Second)
 		var wg sync.WaitGroup
 		var cut, quick, slow atomic.Int64
+		begun := time.Now()
+		enough := func() bool {
+			return cut.Load() >= 6 && slow.Load() >= 6 && quick.Load() >= 100 || time.Since(begun) > 2*patience || t.Failed()
+		}
 		for i := range 6 {
 			rnd := rand.New(rand.NewPCG(9, uint64(i)))
 			long, short := r.connect(pgx.QueryExecModeExec), r.connect(pgx.QueryExecModeExec)
 			wg.Go(func() {
-				for time.Now().Before(end) {
+				for !enough() {
 					sql := fmt.Sprintf("SELECT pg_sleep(%f)", 0.9+0.7*rnd.Float64())
 					block := rnd.IntN(2) == 0
 					if block {
@@ -312,7 +336,7 @@ func TestCuttingOffHarmsNobody(t *testing.T) {
 				}
 			})
 			wg.Go(func() {
-				for time.Now().Before(end) {
+				for !enough() {
 					if _, err := short.Exec(context.Background(), "SELECT pg_sleep(0.01)"); err != nil {
 						t.Error(err)
 						return
@@ -323,7 +347,7 @@ func TestCuttingOffHarmsNobody(t *testing.T) {
 		}
 		wg.Wait()
 		t.Logf("%d were cut off, %d as slow were not, %d others", cut.Load(), slow.Load(), quick.Load())
-		if cut.Load() < 5 || slow.Load() < 5 || quick.Load() < 20 {
+		if time.Since(begun) > 2*patience {
 			t.Error("too few to prove anything")
 		}
 		r.busy(t, 0)
@@ -365,44 +389,16 @@ func TestAnsweredWhenItIsCutOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var armed atomic.Bool
 			come, seen := make(chan struct{}), make(chan string, 100)
-			serve := func(c *pgtest.FakeConn) error {
-				status := byte('I')
-				for {
-					sql, mine := "", false
-					if err := pgtest.ExpectThat(func(m pgproto3.FrontendMessage) error {
-						switch m := m.(type) {
-						case *pgproto3.Query:
-							sql, mine = m.String, true
-						case *pgproto3.Parse:
-							sql = m.Query
-						}
-						return nil
-					})(c); err != nil {
-						return pgtest.Close()(c)
-					}
-					if strings.HasPrefix(sql, "BEGIN") {
-						status = 'T'
-						if err := pgtest.Send(&pgproto3.ParseComplete{}, &pgproto3.BindComplete{}, &pgproto3.CommandComplete{CommandTag: []byte("BEGIN")})(c); err != nil {
-							return err
-						}
-					}
-					if !mine {
-						continue
-					}
-					if strings.HasPrefix(sql, "INSERT") {
-						seen <- sql
-					}
-					if strings.Contains(sql, "late") {
-						armed.Store(true)
-						<-come
-					}
-					row := []byte{'D', 0, 0, 0, 18, 0, 1, 0, 0, 0, 8, '6', ':', 'p', 'u', 'b', 'l', 'i', 'c'}
-					if err := pgtest.SendBytes(pg.AppendReady(pg.AppendCommandComplete(append(pg.AppendRowDescription(nil, []pg.Field{{Name: "x"}}), row...), "SELECT 1"), status))(c); err != nil {
-						return err
-					}
+			fake := fakeServer(t, fakeSystemID, func(c *pgtest.FakeConn, sql string, status byte) error {
+				if strings.HasPrefix(sql, "INSERT") {
+					seen <- sql
 				}
-			}
-			fake := pgtest.NewFake(t, pgtest.Script{pgtest.Login(), pgtest.Identify(fakeSystemID), serve})
+				if strings.Contains(sql, "late") {
+					armed.Store(true)
+					<-come
+				}
+				return answered(c, sql, status)
+			})
 			dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 				if end, ok := ctx.Deadline(); ok && time.Until(end) < 2*time.Second {
 					<-ctx.Done()
@@ -411,7 +407,7 @@ func TestAnsweredWhenItIsCutOff(t *testing.T) {
 				conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 				return &lateConn{conn, &armed, func() { close(come) }, make(chan struct{})}, err
 			}
-			r := newRig(t, rigOptions{dial: dial, backends: []rib.Backend{{Name: "b", Shard: "shard_1", Region: "fra", Addr: fake.Addr()}}})
+			r := newRig(t, rigOptions{dial: dial, backends: fakeAlone(fake)})
 			conn := r.connect(pgx.QueryExecModeSimpleProtocol)
 			connections := fake.Connections()
 			if block {
@@ -419,11 +415,11 @@ func TestAnsweredWhenItIsCutOff(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r.believe("b", rib.Down, rib.Primary, 0)
+			r.believe("shard_1-fake", rib.Down, rib.Primary, 0)
 			if _, err := conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'late')"); err != nil {
 				t.Errorf("what was answered: %v", err)
 			}
-			r.believe("b", rib.Up, rib.Primary, 0)
+			r.believe("shard_1-fake", rib.Up, rib.Primary, 0)
 			_, err := conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (2, 'next')")
 			<-seen
 			if block {

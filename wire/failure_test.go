@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgproto3/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -202,7 +201,6 @@ func TestReadThatWrites(t *testing.T) {
 
 // A server that answers with something else than PostgreSQL's protocol costs its client one error, and nobody else anything.
 func TestGarbageFromTheServer(t *testing.T) {
-	ready := []byte{'Z', 0, 0, 0, 5, 'I'}
 	for name, answer := range map[string]string{
 		"noise":             "\x00\x01\x02\x03\x04\x05\x06\x07",
 		"negative length":   "C\xff\xff\xff\xff",
@@ -211,8 +209,7 @@ func TestGarbageFromTheServer(t *testing.T) {
 		"unasked ready":     "1\x00\x00\x00\x04Z\x00\x00\x00\x05I",
 	} {
 		t.Run(name, func(t *testing.T) {
-			fake := newGarbageServer(t, []byte(answer), ready)
-			r := newRig(t, rigOptions{backends: []rib.Backend{{Name: "b", Shard: "shard_1", Region: "fra", Addr: fake}}})
+			r := newRig(t, rigOptions{backends: fakeAlone(fakeServer(t, fakeSystemID, firstRequest, pgtest.SendBytes([]byte(answer))))})
 			conn := r.connect(pgx.QueryExecModeSimpleProtocol)
 			var pe *pgconn.PgError
 			_, err := conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'x')")
@@ -233,8 +230,8 @@ func TestLoginPastASilentBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	r := newRig(t, rigOptions{})
-	for i, s := range servers(t) { // as close as the replica, and before it by name
+	r := newRig(t, rigOptions{startup: 9 * time.Second}) // a third of it is for one backend
+	for i, s := range servers(t) {                       // as close as the replica, and before it by name
 		shard := fmt.Sprintf("shard_%d", i+1)
 		r.announce(rib.Backend{Name: shard + "-a-silent", Shard: shard, Region: "fra", Addr: silent.Addr().String(), SystemID: s.primary.SystemID()}, rib.Replica)
 	}
@@ -254,31 +251,16 @@ func TestServerStopsInTheMiddleOfARow(t *testing.T) {
 	half := append(pg.AppendRowDescription(nil, []pg.Field{{Name: "x"}}), 'D', 0, 0, 0x40, 0, 0, 1, 0, 0, 0x3f, 0, 'x')
 	for name, last := range map[string]pgtest.Step{"closes": pgtest.Close(), "resets": pgtest.Reset(), "hangs": pgtest.Hang()} {
 		t.Run(name, func(t *testing.T) {
-			// The first connection is a login's question, or the statement's: each may be asked both.
-			serve := func(c *pgtest.FakeConn) error {
-				for {
-					var sql string
-					if err := pgtest.ExpectThat(func(m pgproto3.FrontendMessage) error {
-						if q, ok := m.(*pgproto3.Query); ok {
-							sql = q.String
-						}
-						return nil
-					})(c); err != nil {
-						return pgtest.Close()(c)
-					}
-					if strings.Contains(sql, "halves") {
-						return pgtest.SendBytes(half)(c)
-					}
-					if err := pgtest.Send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("search_path"), DataTypeOID: 25, DataTypeSize: -1}}}, &pgproto3.DataRow{Values: [][]byte{[]byte("public")}}, &pgproto3.CommandComplete{CommandTag: []byte("SHOW")}, &pgproto3.ReadyForQuery{TxStatus: 'I'})(c); err != nil {
-						return err
-					}
+			fake := fakeServer(t, fakeSystemID, func(c *pgtest.FakeConn, sql string, status byte) error {
+				if !strings.Contains(sql, "halves") {
+					return answered(c, sql, status)
 				}
-			}
-			fake := pgtest.NewFake(t, pgtest.Script{pgtest.Login(), pgtest.Identify(fakeSystemID), serve, last})
-			r := newRig(t, rigOptions{
-				limits:   wire.Limits{Timeouts: wire.Timeouts{Statement: 300 * time.Millisecond}},
-				backends: []rib.Backend{{Name: "b", Shard: "shard_1", Region: "fra", Addr: fake.Addr()}},
-			})
+				if err := pgtest.SendBytes(half)(c); err != nil {
+					return err
+				}
+				return errStop
+			}, last)
+			r := newRig(t, rigOptions{limits: wire.Limits{Timeouts: wire.Timeouts{Statement: 300 * time.Millisecond}}, backends: fakeAlone(fake)})
 			other := r.connect(pgx.QueryExecModeSimpleProtocol)
 			conn := pgtest.Hijack(ctxOf(t), t, r.connect(pgx.QueryExecModeSimpleProtocol).PgConn())
 			if _, err := conn.Write(pg.AppendQuery(nil, "SELECT x FROM halves")); err != nil {

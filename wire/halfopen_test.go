@@ -139,9 +139,6 @@ func TestTenThousandHalfOpenConnections(t *testing.T) {
 	clients(n)
 	among := login()
 	clients(n)
-	if among > 2*time.Second {
-		t.Errorf("a login takes %v among them, and %v alone", among, alone)
-	}
 	each := (inUse() - before) / int64(n)
 	if each > most {
 		t.Errorf("each takes %d bytes, want at most %d", each, most)
@@ -156,11 +153,7 @@ func TestTenThousandHalfOpenConnections(t *testing.T) {
 	r.live.StartupTimeout = timeout
 	r.server.Reload(r.live)
 	flood()
-	began := time.Now()
 	clients(0)
-	if took := time.Since(began); took > timeout+5*time.Second { // a busy machine has ten thousand goodbyes to say
-		t.Errorf("the last one ended after %v, and had %v", took, timeout)
-	}
 	for i, fd := range open {
 		var b [4096]byte
 		k, err := syscall.Read(fd, b[:])

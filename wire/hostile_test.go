@@ -7,12 +7,10 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgproto3/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -22,64 +20,6 @@ import (
 	"rangefinder/wire/console"
 	"rangefinder/wire/pg"
 )
-
-// newGarbageServer accepts anybody, answers SHOW and who it is as a server does, and any other Query with answer; then it closes.
-func newGarbageServer(t *testing.T, answer, ready []byte) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	t.Cleanup(func() { ln.Close(); <-done })
-	go func() {
-		defer close(done)
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				if _, err := pgproto3.NewBackend(pgproto3.NewChunkReader(conn), conn).ReceiveStartupMessage(); err != nil {
-					return
-				}
-				hello := []byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}
-				hello = pg.AppendParameterStatus(hello, "client_encoding", "UTF8")
-				hello = pg.AppendParameterStatus(hello, "standard_conforming_strings", "on")
-				conn.Write(append(pg.AppendBackendKeyData(hello, 1, []byte{1, 2, 3, 4}), ready...))
-				buf := make([]byte, 0, 4096)
-				for {
-					n, err := conn.Read(buf[len(buf):cap(buf)])
-					if err != nil {
-						return
-					}
-					buf = buf[:len(buf)+n]
-					_, size, err := pg.Next(buf, 4096)
-					if err != nil || size == 0 {
-						continue
-					}
-					sql := string(buf[pg.HeaderSize : size-1])
-					buf = buf[:0]
-					if strings.HasPrefix(sql, "SELECT pg_catalog.concat") { // what a login asks
-						conn.Write(append(pg.AppendCommandComplete([]byte{'D', 0, 0, 0, 18, 0, 1, 0, 0, 0, 8, '6', ':', 'p', 'u', 'b', 'l', 'i', 'c'}, "SELECT 1"), ready...))
-						continue
-					}
-					if strings.Contains(sql, "pg_control_system") {
-						id := strconv.Itoa(fakeSystemID)
-						row := binary.BigEndian.AppendUint32([]byte{'D'}, uint32(10+len(id)))
-						row = append(binary.BigEndian.AppendUint32(append(row, 0, 1), uint32(len(id))), id...)
-						conn.Write(append(pg.AppendCommandComplete(row, "SELECT 1"), ready...))
-						continue
-					}
-					conn.Write(answer)
-					return
-				}
-			}()
-		}
-	}()
-	return ln.Addr().String()
-}
 
 func TestConnecting(t *testing.T) {
 	r := newRig(t, rigOptions{})

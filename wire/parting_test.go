@@ -5,79 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/jackc/pgproto3/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/internal/pgtest"
-	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
-
-// scripted is a replica of shard_1, closer than its primary, that answers what a login asks, opens transactions, and does last with
-// the first statement or Sync for which it is nothing of that. Other connections do the same.
-func scripted(t *testing.T, systemID uint64, last ...pgtest.Step) *pgtest.Fake {
-	t.Helper()
-	serve := func(c *pgtest.FakeConn) error {
-		for {
-			sql, mine := "", false
-			if err := pgtest.ExpectThat(func(m pgproto3.FrontendMessage) error {
-				switch m := m.(type) {
-				case *pgproto3.Query:
-					sql, mine = m.String, true
-				case *pgproto3.Parse:
-					sql = m.Query
-				case *pgproto3.Sync:
-					mine = true
-				}
-				return nil
-			})(c); err != nil {
-				return pgtest.Close()(c)
-			}
-			var err error
-			switch {
-			case strings.HasPrefix(sql, "SELECT pg_catalog.concat"):
-				err = pgtest.Send(
-					&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("x"), DataTypeOID: 25, DataTypeSize: -1}}},
-					&pgproto3.DataRow{Values: [][]byte{[]byte("6:public")}}, &pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")}, &pgproto3.ReadyForQuery{TxStatus: 'I'})(c)
-			case strings.HasPrefix(sql, "BEGIN"):
-				err = pgtest.Send(&pgproto3.ParseComplete{}, &pgproto3.BindComplete{}, &pgproto3.CommandComplete{CommandTag: []byte("BEGIN")})(c)
-			case mine:
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return pgtest.NewFake(t, append(pgtest.Script{pgtest.Login(), pgtest.Identify(systemID), serve}, last...))
-}
-
-// behindFake is a rig of the shared primaries, the first of which has the fake as its closest replica.
-func behindFake(t *testing.T, o rigOptions, fake *pgtest.Fake) *rig {
-	t.Helper()
-	for _, s := range servers(t) {
-		o.shards = append(o.shards, shardServers{primary: s.primary})
-	}
-	r := newRig(t, o)
-	r.announce(rib.Backend{Name: "shard_1-fake", Shard: "shard_1", Region: "fra", Addr: fake.Addr(), SystemID: servers(t)[0].primary.SystemID()}, rib.Replica)
-	pgtest.Eventually(t, patience, func() error {
-		if hops := r.handle.Load().Slot("shard_1").Candidates().Reads; hops[0].Backend.Name != "shard_1-fake" {
-			return fmt.Errorf("%s is closest", hops[0].Backend.Name)
-		}
-		return nil
-	})
-	return r
-}
 
 // noticed connects and collects the SQLSTATEs of the notices that come.
 func (r *rig) noticed(mode pgx.QueryExecMode) (*pgx.Conn, func() []string) {
@@ -122,50 +61,29 @@ func TestServerSaysThatItEnds(t *testing.T) {
 		"half":     append(bytes.Clone(crashed), 'E', 0, 0, 0, 50, 'S'),
 	} {
 		t.Run(name, func(t *testing.T) {
-			for mode, first := range map[pgx.QueryExecMode][]byte{pgx.QueryExecModeSimpleProtocol: columns, pgx.QueryExecModeExec: parsed} {
-				for _, alone := range []bool{false, true} {
-					bothTransports(t, func(t *testing.T, buffered bool) {
-						send := append(bytes.Clone(first), words...)
-						if alone {
-							send = words
-						}
-						fake := scripted(t, servers(t)[0].primary.SystemID(), pgtest.SendBytes(send), untilTaken, pgtest.Close())
-						r := behindFake(t, rigOptions{tls: buffered}, fake)
-						conn, notices := r.noticed(mode)
-						n := -1
-						if err := conn.QueryRow(ctxOf(t), "SELECT count(*) FROM notes").Scan(&n); err != nil || n != 0 {
-							t.Errorf("%v: %d rows, %v", mode, n, err)
-						}
-						if got := notices(); len(got) > 0 {
-							t.Errorf("%v: notices %v", mode, got)
-						}
-						if r.counts.failedOver("shard_1-fake") == 0 {
-							t.Error("the fake was not asked")
-						}
-					})
+			bothAtOnce(t, func(t *testing.T, buffered bool) {
+				for mode, first := range map[pgx.QueryExecMode][]byte{pgx.QueryExecModeSimpleProtocol: columns, pgx.QueryExecModeExec: parsed} {
+					for alone, send := range map[string][]byte{"alone": words, "behind columns": append(bytes.Clone(first), words...)} {
+						t.Run(mode.String()+" "+alone, func(t *testing.T) {
+							fake := fakeServer(t, servers(t)[0].primary.SystemID(), firstRequest, pgtest.SendBytes(send), untilTaken, pgtest.Close())
+							r := behindFake(t, rigOptions{tls: buffered}, fake)
+							conn, notices := r.noticed(mode)
+							n := -1
+							if err := conn.QueryRow(ctxOf(t), "SELECT count(*) FROM notes").Scan(&n); err != nil || n != 0 {
+								t.Errorf("%d rows, %v", n, err)
+							}
+							if got := notices(); len(got) > 0 {
+								t.Errorf("notices %v", got)
+							}
+							if r.counts.failedOver("shard_1-fake") == 0 {
+								t.Error("the fake was not asked")
+							}
+						})
+					}
 				}
-			}
+			})
 		})
 	}
-}
-
-// untilTaken waits until the node has read all that was sent: then it has seen it before it sees the end.
-func untilTaken(c *pgtest.FakeConn) error {
-	// A line has the two ends as ADDRESS:PORT, the state, and what is unsent and unread, all in hexadecimal.
-	ends := fmt.Sprintf("0100007F:%04X 0100007F:%04X 01 ", c.RemoteAddr().(*net.TCPAddr).Port, c.LocalAddr().(*net.TCPAddr).Port)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	return pgtest.Wait(ctx, 2*time.Millisecond, func() error {
-		table, err := os.ReadFile("/proc/net/tcp")
-		if err != nil {
-			return err
-		}
-		_, line, there := strings.Cut(string(table), ends)
-		if there && !strings.HasPrefix(line, "00000000:00000000 ") {
-			return errors.New("the node does not read")
-		}
-		return nil
-	})
 }
 
 // What may not be repeated gets its error as before, and the server's words with it.
@@ -183,14 +101,13 @@ func TestServerSaysThatItEndsAndNothingIsRepeated(t *testing.T) {
 		"a write":       {sql: "INSERT INTO notes VALUES (1, 'x')", code: pg.CodeTransactionResolutionUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bothTransports(t, func(t *testing.T, buffered bool) {
+			bothAtOnce(t, func(t *testing.T, buffered bool) {
 				steps := []pgtest.Step{pgtest.SendBytes(c.rows), untilTaken, pgtest.SendBytes(crashed), untilTaken, pgtest.Close()}
 				var r *rig
 				if name == "a write" {
-					fake := scripted(t, fakeSystemID, steps...)
-					r = newRig(t, rigOptions{tls: buffered, backends: []rib.Backend{{Name: "shard_1-fake", Shard: "shard_1", Region: "fra", Addr: fake.Addr()}}})
+					r = newRig(t, rigOptions{tls: buffered, backends: fakeAlone(fakeServer(t, fakeSystemID, firstRequest, steps...))})
 				} else {
-					r = behindFake(t, rigOptions{tls: buffered}, scripted(t, servers(t)[0].primary.SystemID(), steps...))
+					r = behindFake(t, rigOptions{tls: buffered}, fakeServer(t, servers(t)[0].primary.SystemID(), firstRequest, steps...))
 				}
 				conn, notices := r.noticed(pgx.QueryExecModeSimpleProtocol)
 				if c.before != "" {
@@ -215,7 +132,7 @@ func TestServerSaysThatItEndsAndNothingIsRepeated(t *testing.T) {
 
 // Whoever raises such a warning for a reason of his own is heard, in his turn.
 func TestWarningThatEndsNothing(t *testing.T) {
-	bothTransports(t, func(t *testing.T, buffered bool) {
+	bothAtOnce(t, func(t *testing.T, buffered bool) {
 		r := newRig(t, rigOptions{tls: buffered})
 		conn, notices := r.noticed(pgx.QueryExecModeSimpleProtocol)
 		for range 3 {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -46,16 +47,23 @@ type rig struct {
 	stamp uint64
 }
 
-// shards are started once: every rig stands in front of the same servers, in databases of its own.
+// shards are started once: every rig stands in front of the same servers, and makes its database there anew. Tests that run beside others
+// have servers of their own: see bothAtOnce.
 type shardServers struct{ primary, replica *pgtest.Server }
 
-var (
-	startShards sync.Once
-	allShards   []shardServers
-)
+type sharedShards struct {
+	once sync.Once
+	all  []shardServers
+}
+
+var shared, sharedBeside sharedShards
 
 func servers(t *testing.T) []shardServers {
-	startShards.Do(func() {
+	s := &shared
+	if strings.Contains(t.Name(), beside) {
+		s = &sharedBeside
+	}
+	s.once.Do(func() {
 		for range 2 {
 			p, err := pgtest.Shared(t).Primary(t.Context(), pgtest.Options{})
 			if err != nil {
@@ -65,13 +73,13 @@ func servers(t *testing.T) []shardServers {
 			if err != nil {
 				t.Fatal(err)
 			}
-			allShards = append(allShards, shardServers{p, r})
+			s.all = append(s.all, shardServers{p, r})
 		}
 	})
-	if len(allShards) != 2 {
+	if len(s.all) != 2 {
 		t.Fatal("the servers did not start in an earlier test")
 	}
-	return allShards
+	return s.all
 }
 
 type counts struct {

@@ -103,7 +103,7 @@ func TestSleepingSessionsAreWoken(t *testing.T) {
 		t.Fatalf("notification %v %v", n, err)
 	}
 	r.asleep(1)()
-	end, cancel := context.WithTimeout(ctx, 5*time.Second)
+	end, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := r.server.Shutdown(end); err != nil {
 		t.Fatalf("the node does not stop while a session sleeps: %v", err)

@@ -29,6 +29,19 @@ func bothTransports(t *testing.T, test func(t *testing.T, buffered bool)) {
 	}
 }
 
+// beside marks a test that runs beside another one: it has shared servers of its own.
+const beside = "_beside"
+
+// bothAtOnce is bothTransports for a test that needs no servers but the shared ones, or none: it runs on both transports at once.
+func bothAtOnce(t *testing.T, test func(t *testing.T, buffered bool)) {
+	for name, buffered := range map[string]bool{"raw": false, "buffered" + beside: true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, buffered)
+		})
+	}
+}
+
 // pass lets time go by, on a backend's clock.
 func (r *rig) pass(t *testing.T, d time.Duration) {
 	t.Helper()
@@ -46,7 +59,7 @@ func codeOf(err error) string {
 }
 
 func TestStatementTimeout(t *testing.T) {
-	bothTransports(t, func(t *testing.T, buffered bool) {
+	bothAtOnce(t, func(t *testing.T, buffered bool) {
 		const limit = 400 * time.Millisecond
 		r := newRig(t, rigOptions{buffered: buffered, poolSize: 1, limits: wire.Limits{Timeouts: wire.Timeouts{Statement: limit}}})
 		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheStatement} {
@@ -130,7 +143,7 @@ func TestStatementTimeoutIsNotForTheQueue(t *testing.T) {
 
 // A COPY is a statement until its last row.
 func TestStatementTimeoutOfCopy(t *testing.T) {
-	bothTransports(t, func(t *testing.T, buffered bool) {
+	bothAtOnce(t, func(t *testing.T, buffered bool) {
 		r := newRig(t, rigOptions{buffered: buffered, limits: wire.Limits{Timeouts: wire.Timeouts{Statement: 200 * time.Millisecond, Idle: time.Second, IdleInTransaction: time.Second}}})
 		conn := r.connect(pgx.QueryExecModeExec)
 		rows, feed := io.Pipe()
@@ -160,7 +173,7 @@ func TestStatementTimeoutOfCopy(t *testing.T) {
 // A cancel request that is under way when its statement ends hits nothing: neither the session's next statement, nor that of
 // whoever gets the connection.
 func TestStatementTimeoutHitsNothingElse(t *testing.T) {
-	bothTransports(t, func(t *testing.T, buffered bool) {
+	bothAtOnce(t, func(t *testing.T, buffered bool) {
 		for _, inBlock := range []bool{true, false} {
 			var hold atomic.Bool
 			release, held := make(chan struct{}), make(chan struct{}, 10)
@@ -187,6 +200,7 @@ func TestStatementTimeoutHitsNothingElse(t *testing.T) {
 				t.Fatal(err)
 			}
 			hold.Store(true)
+			const slow = "SELECT pg_sleep(0.8)"
 			type result struct {
 				who string
 				err error
@@ -194,7 +208,7 @@ func TestStatementTimeoutHitsNothingElse(t *testing.T) {
 			results := make(chan result, 3)
 			var wg sync.WaitGroup
 			wg.Go(func() {
-				_, err := conn.Exec(ctx, "SELECT pg_sleep(0.8)")
+				_, err := conn.Exec(ctx, slow)
 				results <- result{"the slow statement", err}
 				_, err = conn.Exec(ctx, "SELECT pg_sleep(0.2)")
 				results <- result{"its session's next one", err}
@@ -203,11 +217,12 @@ func TestStatementTimeoutHitsNothingElse(t *testing.T) {
 				}
 			})
 			<-held // the cancel request is on its way, and the statement goes on without it
+			r.setLimits(wire.Limits{})
 			go func() {
 				_, err := other.Exec(ctx, "SELECT pg_sleep(0.2)")
 				results <- result{"the next borrower's", err}
 			}()
-			r.pass(t, time.Second)
+			runs(t, servers(t)[0].primary, slow, 0) // it has ended by itself, and the connection is free for what may be hit
 			hold.Store(false)
 			close(release)
 			for range 3 {
@@ -315,7 +330,7 @@ func fateOf(t *testing.T, conn net.Conn) *pg.Error {
 }
 
 func TestIdleTimeout(t *testing.T) {
-	bothTransports(t, func(t *testing.T, buffered bool) {
+	bothAtOnce(t, func(t *testing.T, buffered bool) {
 		const limit = 300 * time.Millisecond
 		r := newRig(t, rigOptions{buffered: buffered, limits: wire.Limits{Timeouts: wire.Timeouts{Idle: limit}}})
 		ctx := ctxOf(t)
@@ -367,7 +382,7 @@ func TestIdleTimeout(t *testing.T) {
 }
 
 func TestIdleInTransactionTimeout(t *testing.T) {
-	bothTransports(t, func(t *testing.T, buffered bool) {
+	bothAtOnce(t, func(t *testing.T, buffered bool) {
 		const limit = 300 * time.Millisecond
 		r := newRig(t, rigOptions{buffered: buffered, poolSize: 2, limits: wire.Limits{Timeouts: wire.Timeouts{IdleInTransaction: limit}}})
 		ctx := ctxOf(t)
@@ -444,7 +459,7 @@ func TestTimeoutsOfADatabase(t *testing.T) {
 
 // Sessions that are to end for two reasons at once end once, and say one of them.
 func TestIdleTimeoutMeetsShutdown(t *testing.T) {
-	bothTransports(t, func(t *testing.T, buffered bool) {
+	bothAtOnce(t, func(t *testing.T, buffered bool) {
 		for range 3 {
 			r := newRig(t, rigOptions{buffered: buffered, limits: wire.Limits{Timeouts: wire.Timeouts{Idle: 200 * time.Millisecond}}})
 			var conns []*pgx.Conn

@@ -6,54 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/jackc/pgproto3/v2"
 	"github.com/jackc/pgx/v5"
 
 	"rangefinder/internal/pgtest"
-	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
-
-// answerOf is how the servers of this file answer a statement: with itself.
-func answerOf(sql string) []byte {
-	value := []byte(sql)
-	if bytes.Contains(value, []byte("pg_catalog.concat")) { // what a login asks
-		value = []byte("6:public")
-	}
-	row, err := (&pgproto3.DataRow{Values: [][]byte{value}}).Encode(pg.AppendRowDescription(nil, []pg.Field{{Name: "x"}}))
-	if err != nil {
-		panic(err)
-	}
-	return pg.AppendReady(pg.AppendCommandComplete(row, "SELECT 1"), 'I')
-}
-
-// errStop ends eachQuery.
-var errStop = errors.New("stop")
-
-// eachQuery calls do with each Query that comes, until it returns errStop; then the script goes on. It ends with the connection.
-func eachQuery(c *pgtest.FakeConn, do func(sql string) error) error {
-	for {
-		var sql string
-		err := pgtest.ExpectThat(func(m pgproto3.FrontendMessage) error {
-			if q, ok := m.(*pgproto3.Query); ok {
-				sql = q.String
-			}
-			return nil
-		})(c)
-		if err == nil && sql != "" {
-			err = do(sql)
-		}
-		switch {
-		case err == errStop:
-			return nil
-		case err != nil:
-			return pgtest.Close()(c)
-		}
-	}
-}
 
 // rowsOf are the rows of one column that a simple Query is answered with.
 func rowsOf(ctx context.Context, conn *pgx.Conn, sql string) (string, error) {
@@ -65,7 +25,7 @@ func rowsOf(ctx context.Context, conn *pgx.Conn, sql string) (string, error) {
 // A server that says more than it was asked for, in the same breath or later, gives nobody what is not his: who asked gets his answer,
 // the next ones theirs or an error, and other sessions go on.
 func TestServerSaysMoreThanItWasAsked(t *testing.T) {
-	alien := answerOf("alien")
+	alien := rowOf("alien", 'I')
 	row := alien[bytes.IndexByte(alien, 'D') : bytes.IndexByte(alien, 'D')+16]
 	for name, more := range map[string][]byte{
 		"ready":          pg.AppendReady(nil, 'I'),
@@ -82,29 +42,26 @@ func TestServerSaysMoreThanItWasAsked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, later := range []bool{false, true} {
-				bothTransports(t, func(t *testing.T, buffered bool) {
+				bothAtOnce(t, func(t *testing.T, buffered bool) {
 					said := make(chan struct{})
-					serve := func(c *pgtest.FakeConn) error {
-						return eachQuery(c, func(sql string) error {
-							answer := answerOf(sql)
-							if sql == "SELECT odd" && !later {
-								answer = append(answer, more...)
+					fake := fakeServer(t, fakeSystemID, func(c *pgtest.FakeConn, sql string, status byte) error {
+						answer := rowOf(sql, status)
+						if sql == "SELECT odd" && !later {
+							answer = append(answer, more...)
+						}
+						err := pgtest.SendBytes(answer)(c)
+						if sql == "SELECT odd" && later {
+							if err == nil {
+								err = untilTaken(c)
 							}
-							err := pgtest.SendBytes(answer)(c)
-							if sql == "SELECT odd" && later {
-								if err == nil {
-									err = untilTaken(c)
-								}
-								if err == nil {
-									err = pgtest.SendBytes(more)(c)
-								}
-								close(said)
+							if err == nil {
+								err = pgtest.SendBytes(more)(c)
 							}
-							return err
-						})
-					}
-					fake := pgtest.NewFake(t, pgtest.Script{pgtest.Login(), pgtest.Identify(fakeSystemID), serve})
-					r := newRig(t, rigOptions{tls: buffered, poolSize: 1, backends: []rib.Backend{{Name: "b", Shard: "shard_1", Region: "fra", Addr: fake.Addr()}}})
+							close(said)
+						}
+						return err
+					})
+					r := newRig(t, rigOptions{tls: buffered, poolSize: 1, backends: fakeAlone(fake)})
 					odd, next, other := r.connect(pgx.QueryExecModeSimpleProtocol), r.connect(pgx.QueryExecModeSimpleProtocol), r.connect(pgx.QueryExecModeSimpleProtocol)
 					if got, err := rowsOf(ctxOf(t), odd, "SELECT odd"); err != nil || got != "[SELECT odd]" {
 						t.Errorf("later %v: its own answer: %s, %v", later, got, err)
@@ -136,45 +93,53 @@ func TestServerSaysMoreThanItWasAsked(t *testing.T) {
 func TestServerStopsInTheMiddleOfAnything(t *testing.T) {
 	for name, last := range map[string]pgtest.Step{"closes": pgtest.Close(), "resets": pgtest.Reset(), "hangs": pgtest.Hang()} {
 		t.Run(name, func(t *testing.T) {
-			bothTransports(t, func(t *testing.T, buffered bool) {
-				serve := func(c *pgtest.FakeConn) error {
-					return eachQuery(c, func(sql string) error {
-						answer, at := answerOf(sql), 0
-						if _, err := fmt.Sscanf(sql, "SELECT odd %d", &at); err != nil {
-							return pgtest.SendBytes(answer)(c)
-						}
-						if err := pgtest.SendBytes(answer[:at])(c); err != nil {
-							return err
-						}
-						return errStop
-					})
-				}
-				fake := pgtest.NewFake(t, pgtest.Script{pgtest.Login(), pgtest.Identify(fakeSystemID), serve, untilTaken, last})
-				r := newRig(t, rigOptions{tls: buffered, poolSize: 100, backends: []rib.Backend{{Name: "b", Shard: "shard_1", Region: "fra", Addr: fake.Addr()}}})
+			bothAtOnce(t, func(t *testing.T, buffered bool) {
+				var stopped atomic.Int32
+				fake := fakeServer(t, fakeSystemID, func(c *pgtest.FakeConn, sql string, status byte) error {
+					at := 0
+					if _, err := fmt.Sscanf(sql, "SELECT odd_%d", &at); err != nil {
+						return answered(c, sql, status)
+					}
+					stopped.Add(1)
+					if err := pgtest.SendBytes(rowOf(sql, status)[:at])(c); err != nil {
+						return err
+					}
+					return errStop
+				}, untilTaken, last)
+				r := newRig(t, rigOptions{tls: buffered, poolSize: 100, backends: fakeAlone(fake)})
 				other := r.connect(pgx.QueryExecModeSimpleProtocol)
+				// Those whose servers hang wait until they have had enough.
+				enough, leave := context.WithCancel(ctxOf(t))
+				defer leave()
 				var wg sync.WaitGroup
-				for at := 1; at < len(answerOf("SELECT odd 10")); at += 2 {
+				asked := int32(0)
+				for at := 1; at < len(rowOf("SELECT odd_10", 'I')); at += 2 {
+					asked++
 					odd := r.connect(pgx.QueryExecModeSimpleProtocol)
 					wg.Go(func() {
-						ctx, cancel := context.WithTimeout(context.Background(), patience)
-						if name == "hangs" {
-							ctx, cancel = context.WithTimeout(context.Background(), time.Second)
-						}
-						defer cancel()
-						got, err := rowsOf(ctx, odd, fmt.Sprintf("SELECT odd %2d", at))
+						got, err := rowsOf(enough, odd, fmt.Sprintf("SELECT odd_%02d", at))
 						if err == nil {
 							t.Errorf("at %d: half an answer is one: %s", at, got)
 						}
-						if waits := errors.Is(err, context.DeadlineExceeded); waits != (name == "hangs") {
+						if waits := errors.Is(err, context.Canceled); waits != (name == "hangs") {
 							t.Errorf("at %d: it ends with %v", at, err)
 						}
-						odd.Close(context.Background())
+						odd.PgConn().Conn().Close()
 					})
 				}
 				for range 20 {
 					if got, err := rowsOf(ctxOf(t), other, "SELECT other"); err != nil || got != "[SELECT other]" {
 						t.Errorf("another session: %s, %v", got, err)
 					}
+				}
+				pgtest.Eventually(t, patience, func() error {
+					if n := stopped.Load(); n < asked {
+						return fmt.Errorf("%d of %d were asked", n, asked)
+					}
+					return nil
+				})
+				if name == "hangs" {
+					leave()
 				}
 				wg.Wait()
 				if got, err := rowsOf(ctxOf(t), other, "SELECT other"); err != nil || got != "[SELECT other]" {

@@ -10,16 +10,17 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/internal/program"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.WithFarm(m)) }
@@ -77,8 +78,8 @@ func startCluster(t *testing.T) *cluster {
 			errs[i] = errors.Join(s.CreateUser(ctx, user, password, ""), s.Exec(ctx, "CREATE DATABASE app OWNER app"), s.ExecIn(ctx, database, schema))
 		})
 	}
-	binary := filepath.Join(dir, "rangefinder")
-	wg.Go(func() { errs[2] = build(ctx, binary) })
+	var binary string
+	wg.Go(func() { binary, errs[2] = build(ctx, dir) })
 	wg.Wait()
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
@@ -114,7 +115,11 @@ databases = [{ name = "app", shard = "shard_1" }]
 users = [{ name = "app", password_env = "APP_PASSWORD" }]
 backends = [{ name = "%[1]s-db", shard = %[6]q, address = %[7]q }]
 `, region, filepath.Join(dir, region+"-data"), join, cert, key, c.shards[i].Name(), c.shards[i].Addr())
-		n := &node{region: region, log: filepath.Join(dir, region+".log")}
+		own := filepath.Join(dir, region)
+		if err := os.Mkdir(own, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		n := &node{region: region, log: filepath.Join(own, "log")}
 		n.start(t, farm, binary, file(region+".toml", []byte(config)))
 		c.nodes[i] = n
 		join = fmt.Sprintf("%q", n.peers)
@@ -124,40 +129,24 @@ backends = [{ name = "%[1]s-db", shard = %[6]q, address = %[7]q }]
 }
 
 // build builds the binary as this test was built: under the race detector it has one too.
-func build(ctx context.Context, binary string) error {
-	args := []string{"build", "-o", binary}
+func build(ctx context.Context, dir string) (string, error) {
 	if raceDetector {
-		args = append(args, "-race")
+		return program.Build(ctx, dir, "-race")
 	}
-	if out, err := exec.CommandContext(ctx, "go", append(args, "rangefinder")...).CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return nil
+	return program.Build(ctx, dir)
 }
 
 // start starts the node and waits until it serves. At the test's end it must stop within its time, with no data race seen.
 func (n *node) start(t *testing.T, farm *pgtest.Farm, binary, config string) {
 	t.Helper()
-	log, err := os.Create(n.log)
+	env := []string{"APP_PASSWORD=" + password, "CLUSTER_KEY=" + strings.Repeat("5c", 32)}
+	p, err := program.Launch(farm, filepath.Dir(n.log), program.User{}, env, binary, "start", "--config", config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	cmd := exec.Command(binary, "start", "--config", config)
-	cmd.Dir = farm.Dir()
-	cmd.Env = append(os.Environ(), "APP_PASSWORD="+password, "CLUSTER_KEY="+strings.Repeat("5c", 32))
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := farm.Start(cmd); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		if err := cmd.Process.Signal(os.Interrupt); err != nil {
-			t.Errorf("%s: %v", n.region, err)
-		}
-		late := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
-		defer late.Stop()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s did not end well: %v", n.region, err)
+		if code := p.Stop(syscall.SIGINT); code != 0 {
+			t.Errorf("%s did not end well: exit code %d", n.region, code)
 		}
 		text, _ := os.ReadFile(n.log)
 		for _, bad := range []string{"DATA RACE", "panic", password} {
@@ -169,7 +158,9 @@ func (n *node) start(t *testing.T, farm *pgtest.Farm, binary, config string) {
 			t.Logf("the end of the log of %s:\n%s", n.region, text[max(0, len(text)-8000):])
 		}
 	})
-	pgtest.Eventually(t, 60*time.Second, func() error {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	err = p.Until(ctx, func() error {
 		text, err := os.ReadFile(n.log)
 		if err != nil {
 			return err
@@ -185,8 +176,11 @@ func (n *node) start(t *testing.T, farm *pgtest.Farm, binary, config string) {
 				return nil
 			}
 		}
-		return fmt.Errorf("%s does not serve yet: %s", n.region, text)
+		return errors.New("it does not serve yet")
 	})
+	if err != nil {
+		t.Fatalf("%s: %v", n.region, err)
+	}
 }
 
 // makeKeyspace shards orders over both shards and waits until both nodes route by that.

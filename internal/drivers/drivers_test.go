@@ -38,8 +38,8 @@ var steps = []string{
 	"eight connections",           // at once, each with rows of its own
 }
 
-// program is a driver that is not Go's: a command that takes where to connect from libpq's environment variables.
-type program struct {
+// script is a driver that is not Go's: a command that takes where to connect from libpq's environment variables.
+type script struct {
 	name    string
 	command []string
 	needs   func() error // nil error: it is installed
@@ -130,7 +130,7 @@ func (a *account) env(t *testing.T) []string {
 }
 
 // run runs the program and looks at what it says it has done.
-func (p *program) run(t *testing.T, a *account) {
+func (p *script) run(t *testing.T, a *account) {
 	if err := p.needs(); err != nil {
 		t.Fatalf("%s is not installed (make drivers): %v", p.name, err)
 	}
@@ -215,7 +215,7 @@ const jdbcJar = "/usr/share/java/postgresql.jar"
 // nodeModules is where make drivers puts npm's packages, seen from testdata.
 const nodeModules = "../../../bin/drivers/node_modules"
 
-func programs(t *testing.T) []program {
+func programs(t *testing.T) []script {
 	t.Helper()
 	file := func(name string) string {
 		path, err := filepath.Abs(filepath.Join("testdata", name))
@@ -246,7 +246,7 @@ func programs(t *testing.T) []program {
 		}
 		return exec.Command("javac", "-version").Run() // a runtime alone cannot run a source file
 	}
-	return []program{
+	return []script{
 		{name: "psycopg", command: []string{python, file("psycopg3.py")}, needs: imports("psycopg")},
 		{name: "asyncpg", command: []string{python, file("asyncpg_pool.py")}, needs: imports("asyncpg")},
 		{

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -133,16 +135,13 @@ func (d *demo) close() error {
 	for _, c := range d.conns {
 		_ = c.Close(ctx)
 	}
+	var wg sync.WaitGroup
 	for _, r := range d.routers {
 		if r.process != nil {
-			go r.stop() // all at once; waited for below
+			wg.Go(func() { r.process.Stop(syscall.SIGTERM) })
 		}
 	}
-	for _, r := range d.routers {
-		if r.exited != nil {
-			<-r.exited
-		}
-	}
+	wg.Wait()
 	return errors.Join(d.farm.Close(), d.net.close())
 }
 
@@ -150,7 +149,7 @@ func (d *demo) close() error {
 func (d *demo) logs() error {
 	var errs []error
 	for _, r := range d.routers {
-		errs = append(errs, fmt.Errorf("the log of node %s ends:\n%s", r.region.name, tail(r.log, 10)))
+		errs = append(errs, fmt.Errorf("the log of node %s ends:\n%s", r.region.name, tail(r.log(), 10)))
 	}
 	return errors.Join(errs...)
 }

@@ -14,10 +14,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/internal/program"
 )
 
 // router is one node of the cluster: a process of its own.
@@ -25,10 +25,11 @@ type router struct {
 	region  region
 	host    string
 	ports   ports
-	log     string // path
-	process *os.Process
-	exited  chan struct{} // closed when it was waited for
+	dir     string // a folder of its own, with its log
+	process *program.Process
 }
+
+func (r *router) log() string { return filepath.Join(r.dir, "log") }
 
 type ports struct{ postgres, cluster, http int }
 
@@ -72,7 +73,10 @@ func (d *demo) startNodes(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r := &router{region: region, host: host, ports: p, log: d.file(region.name + ".log")}
+		r := &router{region: region, host: host, ports: p, dir: d.file(region.name)}
+		if err := os.Mkdir(r.dir, 0o700); err != nil {
+			return err
+		}
 		d.routers = append(d.routers, r)
 		if err := os.WriteFile(d.file(region.name+".toml"), []byte(d.config(r)), 0o600); err != nil {
 			return err
@@ -81,7 +85,7 @@ func (d *demo) startNodes(ctx context.Context) error {
 		if r != d.routers[0] {
 			args = append(args, "--join", d.routers[0].addr(d.routers[0].ports.cluster))
 		}
-		if err := d.launch(r, args); err != nil {
+		if r.process, err = program.Launch(d.farm, r.dir, program.User{}, nil, append([]string{d.binary}, args...)...); err != nil {
 			return err
 		}
 		d.report.say("%s", strings.Join(append([]string{"rangefinder"}, args...), " "))
@@ -102,7 +106,7 @@ func (d *demo) config(r *router) string {
 	f("region = %q", r.region.name)
 	f("name = %q", r.region.name+"-1")
 	f("bind = %q", r.host)
-	f("data_dir = %q", d.file(r.region.name+".data"))
+	f("data_dir = %q", filepath.Join(r.dir, "data"))
 	f("cluster_key_file = %q", d.file("cluster.key"))
 	f("drain_timeout = \"2s\"")
 	f("\n[ports]\npostgres = %d\ncluster = %d\nhttp = %d", r.ports.postgres, r.ports.cluster, r.ports.http)
@@ -119,45 +123,11 @@ func (d *demo) config(r *router) string {
 	return b.String()
 }
 
-// launch starts a node's process. It dies with this one.
-func (d *demo) launch(r *router, args []string) error {
-	log, err := os.OpenFile(r.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = log.Close() }()
-	cmd := exec.Command(d.binary, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = d.dir, log, log
-	if err := d.farm.Start(cmd); err != nil {
-		return fmt.Errorf("start node %s: %w", r.region.name, err)
-	}
-	r.process, r.exited = cmd.Process, make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // how it ended is in its log
-		close(r.exited)
-	}()
-	return nil
-}
-
-// stop ends a node as an operator would, or by force if it does not end.
-func (r *router) stop() {
-	if r.process == nil {
-		return
-	}
-	_ = r.process.Signal(syscall.SIGTERM)
-	select {
-	case <-r.exited:
-	case <-time.After(10 * time.Second):
-		_ = r.process.Kill()
-		<-r.exited
-	}
-}
-
 // alive returns an error with the end of the log if the node has ended.
 func (r *router) alive() error {
 	select {
-	case <-r.exited:
-		return fmt.Errorf("node %s has ended; its log ends:\n%s", r.region.name, tail(r.log, 15))
+	case <-r.process.Done():
+		return fmt.Errorf("node %s has ended; its log ends:\n%s", r.region.name, tail(r.log(), 15))
 	default:
 		return nil
 	}
