@@ -194,6 +194,15 @@ func testList(t *testing.T, c *testCluster) {
 		t.Error(code, errs)
 	}
 
+	if out := n.mustAdmin(t, "route", "/* rangefinder: shard=shard_2 */ SELECT count(*) FROM sales"); !strings.Contains(out, "because   the hint says shard shard_2") || !strings.Contains(out, "shard     shard_2") {
+		t.Error(out)
+	}
+	for hint, want := range map[string]string{"shard=shard_9": "names shard shard_9, which is not known", "key=it": "lists no shard for the hint key=it"} {
+		if code, _, errs := n.admin("route", "/* rangefinder: "+hint+" */ SELECT count(*) FROM sales"); code != 1 || !strings.Contains(errs, want) {
+			t.Error(code, errs)
+		}
+	}
+
 	out = n.mustAdmin(t, "keyspace", "add", "app.sales", "--value", "it=shard_3", "--value", "a=b=shard_1")
 	if !strings.Contains(out, "4 values by list") {
 		t.Error(out)

@@ -89,6 +89,10 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 		a.Error = statementError(plan.Err)
 		return a
 	case sqlkey.Unsharded:
+		if table.Slot(plan.Shard) == nil {
+			a.Error = statementError(wire.UnknownShard(plan.Shard, plan.HintShard))
+			return a
+		}
 		e = table.ExplainShard(plan.Shard, q.Database, write)
 	case sqlkey.Any:
 		slot := wire.AnySlot(table, catalog, q.Database, plan.Catalogs, write)
@@ -154,6 +158,9 @@ func explainKeys(plan *sqlkey.Plan, table *fib.Table, keyspace *rib.Keyspace, ar
 			}
 		}
 		e = one
+	}
+	if problem := wire.HintContradicts(plan, e.Shard); problem != nil {
+		return e, statementError(problem)
 	}
 	return e, nil
 }

@@ -147,6 +147,28 @@ func (m *rangeMethod) ParseBound(types []Type, s string) (Key, error) {
 	return k, nil
 }
 
+// ParseKey reads the value of a key, of all its columns, as ParseBound of the range method does, and makes the method's key of it.
+func ParseKey(m Method, types []Type, s string) (Key, error) {
+	parts, err := splitColumns(types, s)
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) != len(types) {
+		return nil, fmt.Errorf("%w %q: %d values for a key of %d columns", ErrBound, s, len(parts), len(types))
+	}
+	var k Key
+	for i, part := range parts {
+		v, err := ParseText(types[i], part)
+		if err == nil {
+			k, err = m.AppendKey(k, v)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return m.Join(k, 0), nil
+}
+
 // splitColumns splits a bound at its commas and takes off the quotes that a text may stand in. A text alone needs
 // quotes only where it begins with one or is empty.
 func splitColumns(types []Type, s string) (parts [][]byte, err error) {

@@ -153,7 +153,7 @@ func (c *core) useExecute(u *use, outer *sqlkey.Plan) (need, *sqlkey.Plan, *pg.E
 	}
 	if n.slot == nil && u.Home != "" {
 		if n.slot = c.table.Slot(u.Home); n.slot == nil {
-			return n, outer, unknownShard(u.Home)
+			return n, outer, UnknownShard(u.Home, "")
 		}
 	}
 	if s.outer != outer || s.inner != s.plan {

@@ -43,7 +43,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		}
 		n.slot = c.table.Slot(plan.Shard)
 		if n.slot == nil {
-			return n, unknownShard(plan.Shard)
+			return n, UnknownShard(plan.Shard, plan.HintShard)
 		}
 		return n, nil
 	}
@@ -71,7 +71,18 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 				WithHint("Send one statement for each shard.")
 		}
 	}
-	return n, nil
+	return n, HintContradicts(plan, n.slot.Shard())
+}
+
+// HintContradicts is the error for a statement whose keys another shard owns than its hint says; nil if there is none. Explanations say
+// the same.
+func HintContradicts(plan *sqlkey.Plan, shard string) *pg.Error {
+	if plan.HintShard == "" || plan.HintShard == shard {
+		return nil
+	}
+	return pg.NewError(pg.CodeInvalidParameterValue, "the statement's hint contradicts its key").
+		WithDetail("The hint says shard " + plan.HintShard + "; the key belongs to " + shard + ".").
+		WithHint("Leave out the hint, or mend it.")
 }
 
 // NoOwner is the error for a key that no shard owns: a value that its keyspace does not list. keyText is the condition that gives it.
@@ -388,7 +399,12 @@ func noShard(database string) *pg.Error {
 		WithHint("Set the key \"shard\" of [[databases]], make a keyspace, or wait for the node to hear of backends: see /debug on its HTTP port.")
 }
 
-func unknownShard(name string) *pg.Error {
+// UnknownShard is the error for a shard that the table does not know, and that a hint names if it is hinted too. Explanations say the same.
+func UnknownShard(name, hinted string) *pg.Error {
+	if name == hinted {
+		return pg.NewError(pg.CodeInvalidParameterValue, "the statement's hint names shard "+name+", which is not known to this node").
+			WithHint("The shards and their backends are listed by: rangefinder status.")
+	}
 	return pg.NewError(pg.CodeCannotConnectNow, "shard "+name+" is not known to this node").
 		WithHint("Check the `shard` key of [[databases]] and that a node lists a backend of that shard.")
 }

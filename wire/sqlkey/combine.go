@@ -138,7 +138,7 @@ func (p *Plan) join(q *Plan) *refusal {
 	case q.Target == Any:
 		return nil
 	case p.Target == Any:
-		p.Target, p.Shard, p.Reason = q.Target, q.Shard, q.Reason
+		p.Target, p.Shard, p.HintShard, p.Reason = q.Target, q.Shard, q.HintShard, q.Reason
 		p.Keyspace, p.KeyspaceName, p.Keys, p.method = q.Keyspace, q.KeyspaceName, q.Keys[:len(q.Keys):len(q.Keys)], q.method
 		return nil
 	case p.Target != q.Target || p.Shard != q.Shard || p.Keyspace != q.Keyspace:

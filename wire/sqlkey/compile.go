@@ -16,6 +16,7 @@ type compiler struct {
 	env   *Env
 	path  *path
 	known *builtins
+	hint  *hint // nil: the text has none
 }
 
 func (c *compiler) survey() *survey { return &survey{path: c.path, known: c.known} }
@@ -94,8 +95,20 @@ func (c *compiler) query(n *pgquery.Node) *Plan {
 	return c.route(n, a, s)
 }
 
-// route decides where a statement goes from what was found in it.
+// route decides where a statement goes from what was found in it, and from its hint.
 func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
+	p := c.unhinted(m, a, s)
+	if a.firm {
+		p.about = nil
+	}
+	if c.hint != nil {
+		p = c.hint.apply(p, a)
+	}
+	return p
+}
+
+// unhinted decides where a statement goes without a hint.
+func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 	p := &Plan{Tables: a.tables, NumParams: s.params, Catalogs: a.catalogs, bound: a.bound}
 	if s.write != "" {
 		p.Intent, p.WhyWrite = Write, s.write

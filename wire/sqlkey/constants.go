@@ -97,6 +97,9 @@ func (k *Constants) appendKey(dst rib.Key, ref *KeyRef, m rib.Method) (rib.Key, 
 
 // beyondASCII tells whether ref's bytes depend on the client's encoding.
 func (k *Constants) beyondASCII(ref *KeyRef) (is bool) {
+	if ref.Literal != nil {
+		return ref.nonASCII
+	}
 	ref.eachPart(func(part *KeyRef) {
 		c, _ := k.constant(part.origin)
 		is = is || c.beyondASCII(part.Type)
@@ -113,6 +116,9 @@ func (p *Plan) appendShared(dst rib.Key, i int, args Args, clientUTF8 bool) (rib
 	ref := &p.Keys[i]
 	if !clientUTF8 && k.beyondASCII(ref) {
 		return dst, encodingError(p.KeyText(i, k))
+	}
+	if ref.Literal != nil {
+		return append(dst, ref.Literal...), nil
 	}
 	if ref.Parts == nil {
 		return k.appendKey(dst, ref, p.method)
@@ -131,7 +137,7 @@ func (p *Plan) appendShared(dst rib.Key, i int, args Args, clientUTF8 bool) (rib
 func (p *Plan) KeyText(i int, args Args) string {
 	ref := &p.Keys[i]
 	k, ok := args.(*Constants)
-	if !ok || !p.shared || k.plan != p {
+	if !ok || !p.shared || k.plan != p || ref.Literal != nil {
 		return ref.Text
 	}
 	var texts []string

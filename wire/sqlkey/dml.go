@@ -138,6 +138,7 @@ func (a *analysis) refuseKeyChange(t *table, assignments []*pgquery.Node, what s
 	for _, n := range assignments {
 		for _, c := range t.columns {
 			if n.GetResTarget().GetName() == c {
+				a.firm = true
 				a.refuse(t, &issue{pg.CodeFeatureNotSupported, what + " the sharding key " + quoteName(c) + ", which might move the row to another shard",
 					"Leave " + quoteName(c) + " out of SET; to move a row, DELETE it and INSERT it anew."})
 				return
@@ -189,6 +190,7 @@ func (a *analysis) creates(rv *pgquery.RangeVar) {
 	if rv.GetRelpersistence() == "t" || schema == "pg_temp" {
 		// Temporary tables come first on every search path.
 		if same := a.db.byName[name]; len(same) > 0 {
+			a.firm = true
 			a.refuse(same[0], &issue{pg.CodeFeatureNotSupported, "a temporary " + quoteName(name) + " would hide the sharded table of that name", "Give it another name."})
 		}
 		return

@@ -36,6 +36,7 @@ type analysis struct {
 	bound   []bound  // constants of a text that shares its plan, as they were compared with key columns
 	rows    []row    // to insert into sharded tables
 	problem *refusal // the first thing that can never be routed
+	firm    bool     // there is something that no hint makes right
 }
 
 // refusal is a statement that cannot be routed, or a part of it.

@@ -110,6 +110,9 @@ type Plan struct {
 	// OfPrimary: a plain read whose answer must be a primary's, for it tells the client what it may do here.
 	OfPrimary bool
 
+	// HintShard, with the target Keyed: a hint says that this shard owns the keys. If another one does, the statement is refused.
+	HintShard string
+
 	Intent   Intent
 	WhyWrite string // "" for Read; for people: "FOR UPDATE", "function nextval may be volatile"
 
@@ -172,6 +175,7 @@ type Plan struct {
 	CopyIn    bool     // COPY FROM STDIN
 	CopyOut   bool     // COPY TO STDOUT
 
+	about  *keyspace // of a refusal that a hint may take away: of the table that it is about
 	method rib.Method
 	fixed  bool    // constants decide more of it than its keys
 	shared bool    // by texts that differ in their constants

@@ -194,6 +194,10 @@ func (p *Planner) read(db *database, env *Env, sql string) (*compiler, *pgquery.
 	if e := unreadable(env, sql); e != nil {
 		return c, nil, c.unread(e)
 	}
+	var problem *pg.Error
+	if c.hint, problem = findHint(sql); problem != nil {
+		return c, nil, &Plan{Statements: 1, Target: None, Err: problem, Intent: Write, WhyWrite: "not routed", Reason: problem.Message}
+	}
 	tree, err := p.parse(sql)
 	var syntax *parser.Error
 	switch {

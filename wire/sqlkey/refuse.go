@@ -24,6 +24,11 @@ func (p *Plan) refuse(r *refusal) *Plan {
 		message = "the sharding key is not of the key's type"
 	}
 	p.Err = pg.NewError(r.code, message).WithDetail(detail + ".").WithHint(r.hint)
+	if r.table != nil && r.code == pg.CodeFeatureNotSupported {
+		if p.about = r.table.keyspace; r.table.of != nil {
+			p.about = r.table.of.keyspace
+		}
+	}
 	return p
 }
 

@@ -32,7 +32,7 @@ func (c *compiler) share(tree *pgquery.ParseResult, sql string, n *normal, exact
 		p.bound[i].origin.value = i
 	}
 	for i := range p.Keys {
-		p.Keys[i].eachPart(func(k *KeyRef) { p.shared = p.shared && k.origin != nil })
+		p.Keys[i].eachPart(func(k *KeyRef) { p.shared = p.shared && (k.origin != nil || k.Literal != nil) }) // a literal is a hint's
 	}
 	if !p.shared {
 		return nil, true

@@ -1,0 +1,144 @@
+package sqlkey
+
+import (
+	"fmt"
+	"strings"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+)
+
+// hint is what a comment of the text says about where it is to run: /* rangefinder: key=42 */ or /* rangefinder: shard=shard_1 */.
+type hint struct {
+	key, shard string
+	isKey      bool
+}
+
+// hintPrefix begins a comment that is a hint.
+const hintPrefix = "rangefinder:"
+
+const hintForms = "A hint is a comment of one of the forms /* rangefinder: key=42 */ and /* rangefinder: shard=shard_1 */, anywhere in the text."
+
+// findHint finds the hint among the comments of a text, wherever they stand; nil if there is none. PostgreSQL's own scanner says what is
+// a comment. What looks like a hint and is none is an error: it would be taken for one that works.
+func findHint(sql string) (*hint, *pg.Error) {
+	if !strings.Contains(sql, hintPrefix) {
+		return nil, nil
+	}
+	scanned, err := pgquery.Scan(sql)
+	if err != nil {
+		return nil, nil // the parser will say it better
+	}
+	var found *hint
+	for _, t := range scanned.GetTokens() {
+		if t.GetToken() != pgquery.Token_C_COMMENT || int(t.GetEnd()) > len(sql) || t.GetEnd()-t.GetStart() < 4 {
+			continue
+		}
+		text, ok := strings.CutPrefix(trimSpace(sql[t.GetStart()+2:t.GetEnd()-2]), hintPrefix)
+		if !ok {
+			continue
+		}
+		h, problem := parseHint(trimSpace(text))
+		switch {
+		case problem != nil:
+			return nil, problem
+		case found != nil && *found != *h:
+			return nil, hintError("the statement has two hints that differ", clip(found.String())+" and "+clip(h.String())+".")
+		}
+		found = h
+	}
+	return found, nil
+}
+
+func parseHint(text string) (*hint, *pg.Error) {
+	name, value, ok := strings.Cut(text, "=")
+	name, value = trimSpace(name), trimSpace(value)
+	if ok && value != "" {
+		switch name {
+		case "key":
+			return &hint{key: value, isKey: true}, nil
+		case "shard":
+			return &hint{shard: value}, nil
+		}
+	}
+	return nil, hintError("the statement's hint is not understood", "It says "+rib.QuoteLiteral(clip(text))+".")
+}
+
+func hintError(message, detail string) *pg.Error {
+	return pg.NewError(pg.CodeInvalidParameterValue, message).WithDetail(detail).WithHint(hintForms)
+}
+
+// String is the hint as it is written.
+func (h *hint) String() string {
+	if h.isKey {
+		return "key=" + h.key
+	}
+	return "shard=" + h.shard
+}
+
+// apply is the plan with the hint. What has a key of its own keeps it, and the hint must agree. Of what cannot be routed the hint says
+// where it runs, unless it would be wrong everywhere.
+func (h *hint) apply(p *Plan, a *analysis) *Plan {
+	switch {
+	case p.Target == None && p.about == nil:
+		return p
+	case h.isKey:
+		return h.applyKey(p, a)
+	case p.Target == Keyed:
+		p.HintShard = h.shard
+		return p
+	case p.Target == Unsharded && p.Shard != h.shard && len(a.plain) > 0:
+		p.Reason = "the hint " + clip(h.String()) + " contradicts the tables that are named"
+		return p.hintRefused("the statement's hint contradicts its tables", fmt.Sprintf("The hint says shard %s; %s.", clip(h.shard), p.Shard+" has "+strings.Join(a.plain, ", ")))
+	}
+	p.Target, p.Shard, p.HintShard, p.AnyHome, p.Err, p.about, p.Keys = Unsharded, h.shard, h.shard, false, nil, nil, nil
+	p.Keyspace, p.KeyspaceName, p.method = 0, "", nil
+	p.Reason = "the hint says shard " + clip(h.shard)
+	return p
+}
+
+func (h *hint) applyKey(p *Plan, a *analysis) *Plan {
+	ks := p.about
+	if p.Target == Keyed {
+		ks = a.firstTable().keyspace
+	}
+	if ks == nil || ks.method == nil {
+		p.Reason = "the hint names a key, and no sharded table is named"
+		return p.hintRefused("the statement's hint names a key, and the statement no sharded table", "Without a table it cannot be told whose key "+rib.QuoteLiteral(clip(h.key))+" is.")
+	}
+	key, err := rib.ParseKey(ks.method, ks.types, h.key)
+	if err != nil {
+		p.Reason = "the hint's key cannot be one of keyspace " + ks.name
+		e := p.hintRefused("the statement's hint gives no key of keyspace "+ks.name, upperFirst(err.Error())+".")
+		if code := codeOf(err); code != pg.CodeFeatureNotSupported {
+			e.Err.Code = code
+		}
+		return e
+	}
+	ref := KeyRef{Literal: key, Type: ks.types[0], Text: "the hint " + clip(h.String()), nonASCII: !isASCII(h.key)}
+	if p.Target == Keyed {
+		for i := range p.Keys {
+			if k := &p.Keys[i]; k.Literal != nil && string(k.Literal) != string(key) {
+				p.Reason = ref.Text + " contradicts " + k.Text
+				return p.hintRefused("the statement's hint contradicts its key", "The hint says "+clip(h.String())+"; the statement says "+k.Text+".")
+			}
+		}
+		p.fixed = true               // texts with other keys would have to be compared with the hint anew
+		p.Keys = append(p.Keys, ref) // of a parameter it is seen when it is there: they must have one shard
+		p.Reason += "; " + ref.Text
+		return p
+	}
+	p.Target, p.Err, p.about, p.Keys, p.Shard = Keyed, nil, nil, []KeyRef{ref}, ""
+	p.Keyspace, p.KeyspaceName, p.method = ks.id, ks.name, ks.method
+	p.Reason = "keyspace " + ks.name + " by " + ref.Text
+	return p
+}
+
+// hintRefused makes the plan one that its hint keeps from being routed.
+func (p *Plan) hintRefused(message, detail string) *Plan {
+	p.Target, p.Keys, p.Shard, p.about = None, nil, "", nil
+	p.Err = hintError(message, detail)
+	return p
+}
