@@ -103,8 +103,9 @@ func (n *Node) openProber(context.Context) error {
 	prober := probe.New(probe.Config{
 		Settings: settings,
 		Dial:     n.dialer.DialContext, TLS: n.backendTLS, Sink: sink{n}, Logger: n.log,
-		Saw:  n.saw,
-		Lost: func(backend, why string) { n.table.Health().Evidence(backend, true, why) },
+		Saw:   n.saw,
+		Quiet: n.table.Health().Quiet,
+		Lost:  func(backend, why string) { n.table.Health().Evidence(backend, true, why) },
 		Recovered: func(backend string) {
 			n.log.Info("a backend that could not be reached from here answers again", "backend", backend)
 			if n.whole.Load() {

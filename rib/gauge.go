@@ -11,6 +11,7 @@ import (
 type Gauge struct {
 	InFlight atomic.Int32
 	Seen     atomic.Pointer[Seen]   // how far it had come when this node last asked; nil: never. Positions writes it
+	Quiet    atomic.Bool            // this node's own last probe of it had no answer at all; see Health.Quiet
 	errors   atomic.Uint32          // what speaks against the backend; it wraps
 	reads    [buckets]atomic.Uint32 // answers to reads by the time they took; they wrap
 }

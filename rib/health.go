@@ -309,6 +309,13 @@ func (h *Health) backend(name string) *backend {
 	return b
 }
 
+// Quiet notes, for the sessions of this node alone, whether its own last probe of a backend had no answer at all. It is no verdict.
+func (h *Health) Quiet(backend string, quiet bool) {
+	if g := h.gaugeOf(backend); g != nil {
+		g.Quiet.Store(quiet)
+	}
+}
+
 // gaugeOf is a backend's; nil: nobody has announced it.
 func (h *Health) gaugeOf(name string) *Gauge {
 	h.mu.Lock()

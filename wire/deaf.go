@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"time"
 
 	"rangefinder/fib"
+	"rangefinder/rib"
 )
 
 // This file is about statements whose backend says nothing any more, neither an answer nor the end of their connection: its processes
@@ -18,10 +20,18 @@ import (
 // that takes nobody in any more (it shuts down, and lets those who are there finish) is down for probes; so is one that the
 // observers alone cannot reach. Its statements would be lost for nothing, the writes with an unknown fate. So this node asks the
 // backend itself, once for all statements that wait for it, and cuts off those that were waiting then, if there is no answer and they
-// have heard nothing meanwhile.
+// have heard nothing meanwhile. It asks as soon as a probe of its own has had no answer; nobody is cut off before the backend is down, nor
+// before it has been silent to them for deafPatience, nor if the probes hear of it meanwhile.
 
-// deafAfter is how long a backend that is down has to answer.
-const deafAfter = time.Second
+const (
+	// deafAfter is how long a backend that is down, or quiet, has to answer.
+	deafAfter = time.Second
+	// deafPatience is how long a statement waits at least for a backend that was quiet before it was down.
+	deafPatience = 3 * time.Second
+	// deafVerdict is how long the verdict is waited for: a bit longer than probes take to come to one.
+	deafVerdict = 5 * time.Second
+	deafLook    = 50 * time.Millisecond
+)
 
 var errDeaf = errors.New("the backend is down, as this node sees it, and does not answer")
 
@@ -32,62 +42,131 @@ type place struct{ name, addr string }
 type waiter struct {
 	session *session
 	moment
-	bytes uint64 // that have come from the client and gone to it
+	bytes uint64    // that have come from the client and gone to it
+	since time.Time // it has been seen to wait for that
+}
+
+// suspect is a backend that may be deaf, with who waits for it.
+type suspect struct {
+	waiters []waiter
+	gauge   *rib.Gauge // of one that is quiet, and not down yet; nil: it is down
 }
 
 func (s *session) exchanged() uint64 { return s.core.tally.sent.Load() + s.core.tally.received.Load() }
 
-// lookDown asks the backends that are down for this node whether they are deaf, on behalf of the sessions that wait for them. asked
-// says when that was last done, and is owned by the sweeper.
-func (s *Server) lookDown(t *fib.Table, list []*session, asked map[place]time.Time, now time.Time) {
-	down := make(map[place][]waiter)
+// isDown reports whether a backend is down for this node.
+func isDown(t *fib.Table, at place) bool {
 	for _, slot := range t.Slots() {
 		for _, b := range slot.Candidates().Down {
-			down[place{b.Name, b.Addr}] = nil
+			if b.Name == at.name && b.Addr == at.addr {
+				return true
+			}
 		}
 	}
+	return false
+}
+
+// suspects are the backends that are down for this node, or quiet.
+func suspects(t *fib.Table) map[place]*suspect {
+	found := make(map[place]*suspect)
+	for _, slot := range t.Slots() {
+		c := slot.Candidates()
+		for _, hops := range [...][]fib.NextHop{c.Reads, c.Writes} {
+			for i := range hops {
+				if h := &hops[i]; h.Gauge.Quiet.Load() {
+					found[place{h.Backend.Name, h.Backend.Addr}] = &suspect{gauge: h.Gauge}
+				}
+			}
+		}
+		for _, b := range c.Down {
+			found[place{b.Name, b.Addr}] = new(suspect)
+		}
+	}
+	return found
+}
+
+// lookDown asks the backends that are down for this node, or quiet, whether they are deaf, on behalf of the sessions that wait for them.
+// asked says when that was last done, and is owned by the sweeper.
+func (s *Server) lookDown(t *fib.Table, list []*session, asked map[place]time.Time, now time.Time) {
+	found := suspects(t)
 	for at := range asked {
-		if _, ok := down[at]; !ok {
+		if found[at] == nil {
 			delete(asked, at)
 		}
 	}
-	if len(down) == 0 {
+	if len(found) == 0 {
 		return
 	}
 	for _, ses := range list {
-		w := waiter{ses, ses.moment(), ses.exchanged()}
+		w := waiter{ses, ses.moment(), ses.exchanged(), now}
 		if w.conn == nil || w.conn == s.queue || doing(w.turn)&allDoing != busy {
 			continue
 		}
+		if ses.seen.moment == w.moment {
+			w.since = ses.seen.since
+		}
 		at := place{w.conn.Backend.Name, w.conn.Backend.Addr}
-		if l, ok := down[at]; ok && now.Sub(asked[at]) >= deafAfter {
-			down[at] = append(l, w)
+		if x := found[at]; x != nil && now.Sub(asked[at]) >= deafAfter {
+			x.waiters = append(x.waiters, w)
 		}
 	}
-	for at, waiters := range down {
-		if len(waiters) > 0 {
+	for at, x := range found {
+		if len(x.waiters) > 0 {
 			asked[at] = now
-			s.helpers.Go(func() { s.askDown(at, waiters) })
+			s.helpers.Go(func() { s.askDown(at, x) })
 		}
 	}
 }
 
 // askDown asks a backend whether it is deaf, and cuts off who waits for it if so.
-func (s *Server) askDown(at place, waiters []waiter) {
+func (s *Server) askDown(at place, x *suspect) {
 	ctx, cancel := context.WithTimeout(s.ctx, deafAfter)
 	defer cancel()
-	if !waiters[0].conn.Silent(ctx) {
+	if !x.waiters[0].conn.Silent(ctx) {
 		return
 	}
 	n := 0
-	for i := range waiters {
-		if waiters[i].session.giveUpOn(&waiters[i]) {
-			n++
+	if x.gauge != nil {
+		n = s.cutWhenDown(at, x)
+	} else {
+		for i := range x.waiters {
+			if x.waiters[i].session.giveUpOn(&x.waiters[i]) {
+				n++
+			}
 		}
 	}
 	if n > 0 {
 		s.log.Warn("a backend that is down does not answer: what waits for it is cut off", "backend", at.name, "addr", at.addr, "statements", n)
 	}
+}
+
+// cutWhenDown waits for the verdict on a backend that was quiet, and then cuts off who has waited long enough. It returns how many.
+func (s *Server) cutWhenDown(at place, x *suspect) (n int) {
+	tick := time.NewTicker(deafLook)
+	defer tick.Stop()
+	for end := time.Now().Add(deafVerdict); len(x.waiters) > 0 && x.gauge.Quiet.Load(); {
+		now := time.Now()
+		if now.After(end) {
+			break
+		}
+		if isDown(s.cfg.FIB.Load(), at) {
+			x.waiters = slices.DeleteFunc(x.waiters, func(w waiter) bool {
+				if now.Sub(w.since) < deafPatience {
+					return false
+				}
+				if w.session.giveUpOn(&w) {
+					n++
+				}
+				return true
+			})
+		}
+		select {
+		case <-tick.C:
+		case <-s.ctx.Done():
+			return n
+		}
+	}
+	return n
 }
 
 // giveUpOn cuts the session off from its server connection if it still waits there for the same, and nothing has come. It is safe

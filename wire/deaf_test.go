@@ -435,3 +435,43 @@ func TestAnsweredWhenItIsCutOff(t *testing.T) {
 		})
 	}
 }
+
+// A backend is asked as soon as a probe of this node's has had no answer, so that what waits there is cut off with the verdict; without one
+// it is not, nor if the probe has an answer again.
+func TestQuietBackendIsAskedBeforeTheVerdict(t *testing.T) {
+	shards := ownShards(t, 1)
+	r := newRig(t, rigOptions{shards: shards})
+	slowOnReplicas(t, shards[0])
+	conn := r.connect(pgx.QueryExecModeExec)
+	answer := make(chan error, 1)
+	go func() {
+		var who string
+		answer <- conn.QueryRow(ctxOf(t), "SELECT who FROM slow").Scan(&who)
+	}()
+	runs(t, shards[0].replica, "SELECT", 1)
+	freezes(t, shards[0].replica)
+	quiet := r.table.Health().Quiet
+	waits := func(what string) {
+		t.Helper()
+		r.pass(t, 4*time.Second)
+		select {
+		case err := <-answer:
+			t.Fatalf("%s, and what waits for it ends: %v", what, err)
+		default:
+		}
+	}
+	quiet("shard_1-replica", true)
+	waits("it is quiet")
+	quiet("shard_1-replica", false)
+	waits("it was quiet")
+	quiet("shard_1-replica", true)
+	r.believe("shard_1-replica", rib.Down, rib.Replica, 0)
+	select {
+	case err := <-answer:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it is quiet and down, and what waits for it goes on")
+	}
+}

@@ -27,6 +27,7 @@ type seen struct {
 	recovered []string
 	lost      map[string]string // by backend: why
 	positions []rib.Position
+	quiet     map[string]time.Time // by backend, of those that are: since when
 	changed   chan struct{} // capacity 1
 }
 
@@ -36,12 +37,28 @@ func (s *seen) Saw(p rib.Position) {
 	s.positions = append(s.positions, p)
 }
 
+func (s *seen) Quiet(name string, quiet bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.quiet, name)
+	if quiet {
+		s.quiet[name] = time.Now()
+	}
+}
+
+// quietAt is since when a backend is quiet; zero: it is not.
+func (s *seen) quietAt(name string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.quiet[name]
+}
+
 type sighting struct {
 	rib.Route
 	at time.Time
 }
 
-func newSeen() *seen { return &seen{lost: map[string]string{}, changed: make(chan struct{}, 1)} }
+func newSeen() *seen { return &seen{lost: map[string]string{}, quiet: map[string]time.Time{}, changed: make(chan struct{}, 1)} }
 
 func (s *seen) Announce(b rib.Backend) {
 	s.mu.Lock()

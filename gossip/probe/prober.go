@@ -43,7 +43,7 @@ type Settings struct {
 
 	Interval time.Duration // between probes, +- 10 %; default 1 s
 	Timeout  time.Duration // of one probe, connecting included; default 2 s
-	Fall     int           // failed probes in a row that make an Up backend Down; default 3. A refused connect counts at once
+	Fall     int           // failed probes in a row that make an Up backend Down; default 3. A refused connect counts at once. The second and third run at the same time
 	Rise     int           // good probes in a row that make a Down backend Up; default 2. The very first counts at once
 
 	Soft int // percent of its connections from which on a backend's load is between its limits; 0: it never is
@@ -99,6 +99,10 @@ type Config struct {
 	// Lost is called when this node itself cannot reach a backend any more, with why: that is evidence for this node alone,
 	// whatever others say. May be nil.
 	Lost func(backend, why string)
+
+	// Quiet is called when a probe has had no answer, and when there is one again, or nobody probes the backend any more. One alone
+	// says little: who waits for that backend may begin to ask whether it lives. May be nil.
+	Quiet func(backend string, quiet bool)
 
 	// Saw is called with each answer that tells how far a server has come. May be nil.
 	Saw func(rib.Position)

@@ -122,7 +122,7 @@ func lab(t *testing.T, f func(n *memnet.Net, s *server, p *Prober, sink *seen)) 
 		sink := newSeen()
 		p := New(Config{
 			Settings: Settings{Backends: []Target{{Name: "b", Shard: "shard_1", Region: "fra", Addr: s.host.Addr(port)}}, User: "prober"},
-			Sink:     sink, Logger: quiet(), Lost: sink.Lost, Recovered: sink.Recovered, Saw: sink.Saw,
+			Sink:     sink, Logger: quiet(), Lost: sink.Lost, Recovered: sink.Recovered, Saw: sink.Saw, Quiet: sink.Quiet,
 			Dial: n.Host("node", "fra").Dial,
 		})
 		if err := p.Open(); err != nil {
@@ -168,8 +168,11 @@ func TestSilenceTakesFallAndReturnTakesRise(t *testing.T) {
 		start := time.Now()
 		n.Cut("node", "db")
 		down := sink.await(t, 0, "b", "down", is(rib.Down))
-		// Three probes of 2 s each, the first begun up to 1.1 s after the cut.
-		between(t, "down", down.at.Sub(start), 6*time.Second, 7200*time.Millisecond)
+		// A probe of 2 s, begun up to 1.1 s after the cut, and then two at once.
+		between(t, "down", down.at.Sub(start), 4*time.Second, 5200*time.Millisecond)
+		if quiet := sink.quietAt("b"); quiet.IsZero() || down.at.Sub(quiet) < 1900*time.Millisecond {
+			t.Errorf("it was called quiet at %v, and down at %v", quiet, down.at)
+		}
 		mark := sink.mark()
 		start = time.Now()
 		n.HealAll()

@@ -45,6 +45,7 @@ type worker struct {
 	state    rib.State
 	good     int // probes in a row
 	bad      int
+	mute     bool // the last one had no answer in time
 	latency  time.Duration
 	last     answer // of the last good probe
 	load     rib.LoadClass
@@ -120,6 +121,7 @@ func (w *worker) run() {
 	defer close(w.done)
 	defer w.stop()
 	defer w.hangUp()
+	defer w.heard()
 	for {
 		began := time.Now()
 		if w.stale.Swap(false) {
@@ -214,25 +216,59 @@ func (w *worker) hangUp() {
 	w.prober.wg.Go(func() { <-conn.CleanupDone() })
 }
 
-// probe asks once and works the answer into the state.
+// asked is what came of asking a server once.
+type asked struct {
+	answer answer
+	took   time.Duration
+	at     time.Time // when the query was sent
+	err    error
+}
+
+func (w *worker) askOnce(ctx context.Context) (x asked) {
+	x.answer, x.took, x.at, x.err = w.ask(ctx)
+	return x
+}
+
+// probe asks once and works the answer into the state. After a silence it asks twice at the same time, over two new connections: the
+// verdict is as well founded as with one after the other, and there a timeout earlier.
 func (w *worker) probe() {
-	ctx, cancel := context.WithTimeout(w.ctx, w.prober.settings.Load().Timeout)
+	set := w.prober.settings.Load()
+	ctx, cancel := context.WithTimeout(w.ctx, set.Timeout)
 	defer cancel()
 	kept := w.conn != nil
-	a, took, asked, err := w.ask(ctx)
-	if err != nil && kept && w.ctx.Err() == nil && ctx.Err() == nil {
+	var second chan asked
+	twin := &worker{prober: w.prober, target: w.target}
+	if !kept && w.mute && w.bad > 0 && w.bad+2 <= set.Fall {
+		second = make(chan asked, 1)
+		w.prober.wg.Go(func() { second <- twin.askOnce(ctx) })
+	}
+	x := w.askOnce(ctx)
+	if x.err != nil && kept && w.ctx.Err() == nil && ctx.Err() == nil {
 		// The kept connection may have ended for reasons of its own (an idle timeout, a restart that is over): what counts
 		// is whether a new one works.
-		a, took, asked, err = w.ask(ctx)
+		x = w.askOnce(ctx)
+	}
+	if second != nil {
+		if x.err == nil {
+			cancel()
+		}
+		y := <-second
+		switch {
+		case x.err != nil && y.err == nil:
+			x, w.conn, twin.conn = y, twin.conn, nil
+		case x.err != nil && w.ctx.Err() == nil && judge(x.err) == counts && judge(y.err) == counts:
+			w.bad++ // it is counted where the first is
+		}
+		twin.hangUp()
 	}
 	if w.ctx.Err() != nil {
 		return // closing
 	}
-	if err != nil {
-		w.failed(err)
+	if w.mute = x.err != nil && ctx.Err() != nil; x.err != nil {
+		w.failed(x.err)
 		return
 	}
-	w.answered(a, took, asked)
+	w.answered(x.answer, x.took, x.at)
 }
 
 func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
@@ -241,7 +277,7 @@ func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
 		return
 	}
 	w.bad = 0
-	w.silent.Store(0)
+	w.heard()
 	w.reached = true
 	w.good++
 	w.cleared++
@@ -306,9 +342,9 @@ func (w *worker) failed(err error) {
 	}
 	w.note(explain(err))
 	if verdict == counts {
-		w.silent.CompareAndSwap(0, w.prober.clock())
+		w.unheard()
 	} else {
-		w.silent.Store(0)
+		w.heard()
 	}
 	if verdict == neutral {
 		return
@@ -331,6 +367,20 @@ func (w *worker) failed(err error) {
 	w.observe()
 }
 
+// unheard notes that a probe had no answer.
+func (w *worker) unheard() {
+	if w.silent.CompareAndSwap(0, w.prober.clock()) && w.prober.cfg.Quiet != nil {
+		w.prober.cfg.Quiet(w.target.Name, true)
+	}
+}
+
+// heard notes that the server has said something, or that nobody asks it any more.
+func (w *worker) heard() {
+	if w.silent.Swap(0) != 0 && w.prober.cfg.Quiet != nil {
+		w.prober.cfg.Quiet(w.target.Name, false)
+	}
+}
+
 // lost makes it evidence for this node alone that it cannot reach the backend.
 func (w *worker) lost() {
 	w.evidence, w.cleared = true, 0
@@ -344,7 +394,7 @@ func (w *worker) lost() {
 func (w *worker) stranger(systemID uint64) {
 	w.hangUp()
 	w.good, w.cleared, w.bad = 0, 0, 0
-	w.silent.Store(0)
+	w.heard()
 	first := w.failure == ""
 	w.note(fmt.Sprintf("another server answers at %s: its system identifier is %d, not %d", w.target.Addr, systemID, w.systemID))
 	if first || !w.evidence {
