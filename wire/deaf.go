@@ -43,7 +43,7 @@ type waiter struct {
 	session *session
 	moment
 	bytes uint64    // that have come from the client and gone to it
-	since time.Time // it has been seen to wait for that
+	since time.Time // it waits for that
 }
 
 // suspect is a backend that may be deaf, with who waits for it.
@@ -102,8 +102,11 @@ func (s *Server) lookDown(t *fib.Table, list []*session, asked map[place]time.Ti
 		if w.conn == nil || w.conn == s.queue || doing(w.turn)&allDoing != busy {
 			continue
 		}
-		if ses.seen.moment == w.moment {
-			w.since = ses.seen.since
+		if ses.seen.moment == w.moment { // which began before it was seen, though not before the sweep before that
+			w.since = ses.seen.since.Add(-s.sweepEvery())
+			if came := s.made.Add(time.Duration(ses.core.tally.asked.Load())); came.After(w.since) {
+				w.since = came
+			}
 		}
 		at := place{w.conn.Backend.Name, w.conn.Backend.Addr}
 		if x := found[at]; x != nil && now.Sub(asked[at]) >= deafAfter {

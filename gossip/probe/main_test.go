@@ -28,7 +28,7 @@ type seen struct {
 	lost      map[string]string // by backend: why
 	positions []rib.Position
 	quiet     map[string]time.Time // by backend, of those that are: since when
-	changed   chan struct{} // capacity 1
+	changed   chan struct{}        // capacity 1
 }
 
 func (s *seen) Saw(p rib.Position) {
@@ -58,7 +58,9 @@ type sighting struct {
 	at time.Time
 }
 
-func newSeen() *seen { return &seen{lost: map[string]string{}, quiet: map[string]time.Time{}, changed: make(chan struct{}, 1)} }
+func newSeen() *seen {
+	return &seen{lost: map[string]string{}, quiet: map[string]time.Time{}, changed: make(chan struct{}, 1)}
+}
 
 func (s *seen) Announce(b rib.Backend) {
 	s.mu.Lock()
