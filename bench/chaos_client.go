@@ -55,7 +55,6 @@ type chaosClient struct {
 	refused map[int64]bool
 	last    time.Time     // of the last answer
 	gap     time.Duration // the longest without one
-	gapAt   time.Time     // when that ended
 }
 
 // newChaosCrowd starts clients that begin no statement once ctx ends. What they have begun is given up when abandon ends.
@@ -106,10 +105,7 @@ func (c *chaosClient) run(ctx, abandon context.Context) {
 // answered ends a time without an answer.
 func (c *chaosClient) answered() {
 	now := time.Now()
-	if gap := now.Sub(c.last); gap > c.gap {
-		c.gap, c.gapAt = gap, now
-	}
-	c.last = now
+	c.gap, c.last = max(c.gap, now.Sub(c.last)), now
 }
 
 func (c *chaosClient) step(ctx, abandon context.Context) error {
