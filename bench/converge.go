@@ -32,7 +32,7 @@ type converge struct {
 // watchBudget bounds the watch for false verdicts, unless -watch says how long: 50 nodes are watched for an hour.
 const watchBudget = 50 * time.Hour
 
-const memoryLimit = 3500 << 20 // beyond it memory is collected more often
+const memoryLimit = 4 << 30 // beyond it memory is collected more often
 
 // convergeResult is the JSON line.
 type convergeResult struct {
@@ -87,7 +87,9 @@ func runConverge(args []string) error {
 			return err
 		}
 	}
-	debug.SetGCPercent(300) // a thousand nodes in one process: memory is there, time is not
+	if c.nodes <= manyNodes { // time is dearer than memory
+		debug.SetGCPercent(300)
+	}
 	debug.SetMemoryLimit(memoryLimit)
 	return virtually(func(t *testing.T) error {
 		r, err := c.run(t)

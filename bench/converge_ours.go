@@ -25,7 +25,7 @@ const (
 	startTime    = 3 * time.Second // within which nodes start
 	maxProbed    = 50              // backends that are probed during the watch
 	manyNodes    = 200
-	afterSilence = 20 * time.Second
+	calmTime     = 10 * time.Second
 )
 
 // world is a cluster in one process: of each node what believes and routes, and nothing that serves clients.
@@ -55,7 +55,7 @@ func (c *converge) measureOurs(r *report) error {
 		return err
 	}
 	c.step("all nodes know each other and %d backends", len(w.backends))
-	w.rest(c.nodes)
+	time.Sleep(calmTime)
 	w.net.SetLoss(memnet.Everyone, memnet.Everyone, c.loss)
 
 	w.flips(c, &r.rest)
@@ -112,8 +112,12 @@ func (w *world) belief(i int) rib.Route {
 	return r
 }
 
-// form opens all nodes at random moments and waits until all agree.
+// form opens all nodes at random moments and waits until all agree, and have told each other of each other. When they are many,
+// nobody listens to that: they know all others from the streams over which they meet, and to hear of each of them some sixteen times from
+// packets as well is most of what a thousand nodes would take.
 func (w *world) form() error {
+	many := len(w.nodes) > manyNodes
+	w.net.SetSilent(many)
 	owners := &rib.Ownership{ClusterID: "bench", Epoch: rib.Epoch{Generation: 1, Index: 1}}
 	for i := 0; i < len(w.backends); i += copies {
 		owners.Shards = append(owners.Shards, rib.Shard{Name: w.backends[i].Shard, SystemID: w.backends[i].SystemID, Epoch: owners.Epoch})
@@ -135,27 +139,21 @@ func (w *world) form() error {
 	if err != nil {
 		return err
 	}
+	if many {
+		time.Sleep(drained(len(w.nodes), 40))
+		w.net.SetSilent(false)
+	}
 	if err := await("know each other", w.acquainted); err != nil {
 		return err
 	}
 	for _, n := range w.nodes {
 		n.maintainer.Open() // not before: it would compile each of a thousand tables a thousand times
 	}
-	return await("route alike", w.settled)
-}
-
-// rest waits until the nodes have told each other of each other. When they are many nobody listens meanwhile, for all of them know
-// all others by then, and to hear it again some 16 million times is most of what a thousand nodes would take; and they get a while
-// to find each other well again.
-func (w *world) rest(nodes int) {
-	if nodes > manyNodes {
-		w.net.SetSilent(true)
-		time.Sleep(drained(nodes, 40))
-		w.net.SetSilent(false)
-		time.Sleep(afterSilence)
-		return
+	if err := await("route alike", w.settled); err != nil || many {
+		return err
 	}
-	time.Sleep(drained(nodes, 40))
+	time.Sleep(drained(len(w.nodes), 40))
+	return nil
 }
 
 // await waits until all nodes have come to something.
