@@ -67,10 +67,13 @@ func TestDrain(t *testing.T) {
 	if status, body := n.get(t, "/readyz"); status != 503 || body != "not ready: draining\n" {
 		t.Errorf("readyz while draining = %d %q", status, body)
 	}
-	var e *pgconn.PgError
-	if _, err := idle.Exec(t.Context(), "SELECT 1"); err == nil || (errors.As(err, &e) && e.Code != "57P01") {
-		t.Errorf("the idle session: %v, want its end", err)
-	}
+	pgtest.Eventually(t, 10*time.Second, func() error { // the port is closed first, and sessions are told a moment later
+		var e *pgconn.PgError
+		if _, err := idle.Exec(t.Context(), "SELECT 1"); err == nil || errors.As(err, &e) && e.Code != "57P01" {
+			return fmt.Errorf("the idle session: %v, want its end", err)
+		}
+		return nil
+	})
 	select {
 	case err := <-closed:
 		t.Fatalf("closed under an open transaction: %v", err)
