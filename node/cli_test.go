@@ -122,7 +122,7 @@ func TestUsageMistakes(t *testing.T) {
 		{[]string{"keyspace", "create", "app.orders", "--key", "a", "--type", "bigint"}, "--method hash needs --shards"},
 		{[]string{"keyspace", "create", "app.orders", "--key", "a", "--type", "bigint", "--method", "range"}, "--method range needs --range"},
 		{[]string{"keyspace", "create", "app.orders", "--key", "a", "--type", "bigint", "--method", "range", "--range", "1-2"}, `--range "1-2" names no shard`},
-		{[]string{"keyspace", "create", "app.orders", "--key", "a", "--type", "bigint", "--method", "list"}, `--method must be one of "hash","range" but got "list"`},
+		{[]string{"keyspace", "create", "app.orders", "--key", "a", "--type", "bigint", "--method", "directory"}, `--method must be one of "hash","range","list" but got "directory"`},
 		{[]string{"keyspace", "create"}, "missing flags: --key=COLUMN,..., --type=TYPE,...\nhint: rangefinder keyspace create --help"},
 		{[]string{"statsu"}, `did you mean "status"`},
 		{[]string{"start", "--regoin", "fra"}, "--region"},
