@@ -3,9 +3,11 @@ package pgtest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"rangefinder/internal/pgtest"
 )
@@ -34,9 +36,12 @@ func TestFollowAndRebuild(t *testing.T) {
 		must(t, r.Streaming(ctx))
 	}
 	must(t, next.Exec(ctx, "INSERT INTO t VALUES (2)"))
-	if n := count(t, next, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'"); n != 2 {
-		t.Errorf("%d synchronous replicas, want 2", n)
-	}
+	pgtest.Eventually(t, 10*time.Second, func() error { // each connection reads the settings when it comes to it
+		if n := count(t, next, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'"); n != 2 {
+			return fmt.Errorf("%d synchronous replicas, want 2", n)
+		}
+		return nil
+	})
 	for _, r := range []*pgtest.Server{other, old} {
 		must(t, r.CaughtUp(ctx))
 		if n := count(t, r, "SELECT sum(id) FROM t"); n != 2 {
