@@ -5,8 +5,9 @@
 // asks for. So everything that is hard to get right, which frame means what after which, when a connection may be given back,
 // what may be sent twice, can be tested without a socket, and another transport changes none of it.
 //
-// There are two transports. Plain sockets are driven inside the callbacks of their RawConn (raw.go), which saves system calls
-// and holds no buffer while a client is idle; everything else, TLS above all, goes through net.Conn (session.go).
+// There are two transports. Sessions on plain sockets are run by the goroutine of an epoll set, as far as that goes without waiting
+// (raw.go): no goroutine is switched to for a query, and none stands by an idle client. Everything else, TLS above all, goes through
+// net.Conn (session.go).
 //
 // The package reads the forwarding table and never writes it; it knows nothing of gossip, Raft, or configuration files.
 package wire

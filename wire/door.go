@@ -36,6 +36,17 @@ func (s *Server) loggedIn(conn net.Conn) bool {
 	return ok
 }
 
+// adopted notes that a connection goes on as another one.
+func (s *Server) adopted(conn, as net.Conn) {
+	if as == conn {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, conn)
+	s.conns[as] = nil
+}
+
 // goes forgets a connection that is over.
 func (s *Server) goes(conn net.Conn) {
 	s.mu.Lock()

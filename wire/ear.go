@@ -3,6 +3,8 @@ package wire
 import (
 	"io"
 	"syscall"
+
+	"rangefinder/wire/epoll"
 )
 
 // ear listens to the server connection while the session waits for its client, or writes to the server: a COPY may fail long
@@ -27,7 +29,7 @@ func (c *core) listens() bool {
 // listen is called before the session waits for its client. It begins to listen, if there may be something to hear.
 func (s *session) listen() {
 	s.core.rest()
-	if s.ear != nil || !s.core.listens() {
+	if s.ear != nil || !s.core.listens() || s.raw.sock != nil && s.core.srv.Plain() != nil { // whose events the session is told of
 		return
 	}
 	e, server, client := &ear{buf: make([]byte, serverBuffer), said: make(chan heard, 1), woke: make(chan struct{})}, s.core.srv.Net, s.client
@@ -109,7 +111,7 @@ func (s *session) writeCopy() bool {
 		var n int
 		var err error
 		if e := raw.Write(func(fd uintptr) bool {
-			n, err = writeSocket(int(fd), c.toServer)
+			n, err = epoll.Send(int(fd), c.toServer)
 			return true
 		}); e != nil {
 			err = e

@@ -94,8 +94,8 @@ func (s *session) standBy(ctx context.Context) {
 		c.standDown(nil)
 		return
 	}
-	if s.raw.client != nil { // with what came before it the client need not wait
-		s.flushRaw()
+	if s.raw.sock != nil { // with what came before it the client need not wait
+		s.flushRaw(false)
 	} else {
 		s.flushClient()
 	}

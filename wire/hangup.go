@@ -9,7 +9,7 @@ import (
 	"rangefinder/wire/pool"
 )
 
-// hungUp reports whether the client has closed its side. It takes no byte, and may be called inside a RawConn's callback. Of a
+// hungUp reports whether the client has closed its side. It takes no byte. Of a
 // connection that is no socket it knows nothing.
 func hungUp(client net.Conn) bool {
 	if t, ok := client.(interface{ NetConn() net.Conn }); ok { // TLS

@@ -41,11 +41,10 @@ func (s *Server) kill(database string) {
 	s.pools.Reconnect(database)
 }
 
-// kill wakes the session wherever it is; it sees that it is to end. Its sockets cannot be closed under it: see cutOff.
+// kill wakes the session wherever it is; it sees that it is to end. Its sockets are not closed under it: see cutOff.
 func (s *session) kill() {
 	s.killed.Store(true)
 	s.client.SetDeadline(longAgo)
-	s.Told()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held != nil {

@@ -1,248 +1,430 @@
 package wire
 
 import (
-	"context"
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
+	"rangefinder/wire/epoll"
 	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
 )
 
-// The raw transport drives a core straight on the sockets: a query costs two writes, two reads, and one read that finds
-// nothing. One goroutine lives inside the RawConn.Read callback of the client's socket from login to end; for each request it enters the
-// callback of the server's socket inside that.
+// The raw transport drives a core straight on the sockets: a query costs two writes and two reads, and no goroutine is switched to.
+// The sockets of the client and of the server connection are in an epoll set, not in Go's poller, and the set's own goroutine runs the
+// session when something has come, as far as that goes without waiting. What has to wait (for a connection, for a primary, for a client
+// that does not read) goes on in a goroutine of the session's own, which may. When that has nothing left to do but to wait for bytes, it
+// ends, and the set has the session again. A session that waits for bytes has no goroutine.
 //
-// Go's poller tells of a socket's readiness once (edge-triggered), and forgets what it has told when RawConn.Read is entered.
-// Inside one RawConn.Read nothing is forgotten. Hence the shape of it:
-//
-//   - the client's callback never returns true before the session ends: what arrives while a statement runs is not missed;
-//   - a request is written inside the server's callback: its answer cannot come before the poller listens for it, so the
-//     next thing to do is to wait, not to read.
-//
-// Nothing in a callback may use the same connection by its own methods in the same direction, or close it: they would wait for
-// the callback to end.
-//
-// Everywhere else a read must find nothing before the wait, even after one that did not fill its buffer: the end of the
-// stream may have come with those bytes, and would not be told of again.
+// A session is run by one goroutine at a time: see rawState.word. What happens meanwhile makes it look around once more.
 
-// rawState is the raw transport's part of a session. It is owned by the session's goroutine.
+// rawState is the raw transport's part of a session.
 type rawState struct {
-	client   syscall.RawConn
-	drive    func(fd uintptr) bool // driveClient and driveServer, as values made once
-	driveSrv func(fd uintptr) bool
-	clientFD int
-	asked    bool // a request has just been written to the server: there is nothing to read yet
-	over     bool
-	ctx      context.Context
+	// constant
+	sock *epoll.Socket  // the client's; nil: the session runs on net.Conns
+	self epoll.Listener // the session
+
+	// atomic
+	word atomic.Uint32 // running, stirred or parked
+
+	// owned by who runs the session
+	lent  *[]byte // session.buf; nil: there is none
+	begun int     // bytes of core.out that the client has
+	burst int     // what was read in one go
 }
+
+// The values of rawState.word. Who takes a session from parked to running runs it.
+const (
+	running uint32 = iota // somebody runs it
+	stirred               // the same, and something has happened since it last looked
+	parked                // it waits for bytes
+)
+
+// outcome is how a session stands when its transport cannot go on at once.
+type outcome uint8
+
+const (
+	goesOn outcome = iota // it can: ask the core
+	waits                 // it waits for bytes
+	blocks                // it has to do what may take time, which the set's goroutine must not
+	ends                  // it is over
+)
+
+// burstMost bounds what a session reads in one go in the set's goroutine, where others wait for their turn. A larger result goes on in a
+// goroutine of its own.
+const burstMost = 8 * serverBuffer
+
+// clientBurst is how much more a client's bytes count: statements among them may have to be parsed.
+const clientBurst = 8
 
 // goRaw has the session run on the client's socket, if that is a plain one.
 func (s *session) goRaw() {
-	sc, ok := s.client.(syscall.Conn)
-	if !ok {
+	r := &s.raw
+	if r.sock = s.server.set.Adopt(s.client); r.sock == nil {
 		return
 	}
-	r := &s.raw
-	r.client, _ = sc.SyscallConn()
-	r.ctx, r.drive, r.driveSrv = s.server.ctx, s.driveClient, s.driveServer
+	s.client, s.socket, r.self = r.sock, r.sock, s
+	r.sock.Tell(&r.self)
 }
 
-// runRaw runs the session on the client's socket, and tells whether it sleeps now; else it is over.
-func (s *session) runRaw() (asleep bool) {
-	r := &s.raw
+// Told runs the session, as epoll.Listener says. If somebody does already, he looks around once more.
+func (s *session) Told(inSet bool) {
+	w := &s.raw.word
 	for {
-		err := r.client.Read(r.drive)
-		switch {
-		case r.over:
-			return false
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			// The ear woke us, or the sweeper, or Shutdown: to sleep, to end at once, or to end where the session next waits for its
-			// client.
-			if !s.goesOn() {
-				s.farewell()
-				return false
+		switch w.Load() {
+		case parked:
+			if !w.CompareAndSwap(parked, running) {
+				continue
 			}
-			if s.sleeps() {
-				return true
+			if inSet {
+				s.runInSet()
+			} else {
+				go s.goOn()
 			}
-		default: // closed by Shutdown
-			return false
+			return
+		case running:
+			if w.CompareAndSwap(running, stirred) {
+				return
+			}
+		default:
+			return
 		}
 	}
 }
 
-// driveClient goes on with the session until it has to wait for its client (false) or is over (true).
-func (s *session) driveClient(fd uintptr) bool {
-	c, r := s.core, &s.raw
-	r.clientFD = int(fd)
+// runInSet runs the session in the set's goroutine, and in another one what cannot be done there. A panic ends this session and no other.
+func (s *session) runInSet() {
+	defer func() {
+		if r := recover(); r != nil {
+			s.panicked(r)
+			go s.over()
+		}
+	}()
+	switch s.runRaw(true) {
+	case blocks:
+		go s.goOn()
+	case ends:
+		s.over()
+	}
+}
+
+// runRaw runs the session until it waits for bytes, has to leave the set's goroutine (inSet), or is over. After waits it may be
+// another goroutine's already.
+func (s *session) runRaw(inSet bool) outcome {
+	r := &s.raw
 	for {
-		switch c.next() {
-		case readClient:
-			if s.flushServer() && s.flushRaw() && !s.readRaw() {
-				return false
-			}
-		case readServer:
-			s.serverRaw()
-		case acquire:
-			s.acquire(r.ctx)
-		case standBy:
-			s.standBy(r.ctx)
-		case releaseServer:
+		if s.core.inHand == nil {
+			s.core.inHand = new(inHand)
+		}
+		r.burst = 0
+		how := goesOn
+		if r.begun > 0 {
+			how = s.flushRaw(inSet)
+		}
+		for how == goesOn {
+			how = s.step(inSet)
+		}
+		if r.lent != nil {
+			s.server.reads.Put(r.lent)
+			r.lent, s.buf = nil, nil
+		}
+		if how != waits || r.word.CompareAndSwap(running, parked) {
+			return how
+		}
+		r.word.Store(running) // and look around
+	}
+}
+
+// step does what the core wants next.
+func (s *session) step(inSet bool) outcome {
+	c := s.core
+	switch want := c.next(); want {
+	case readClient:
+		return s.readRaw(inSet)
+	case readServer:
+		return s.serverRaw(inSet)
+	case acquire:
+		if inSet && !s.borrow() {
+			return blocks
+		}
+		if !inSet {
+			s.acquire(s.server.ctx)
+		}
+	case releaseServer:
+		if inSet && !s.shelve() {
+			return blocks
+		}
+		if !inSet {
 			s.release(true)
+		}
+	case finish:
+		if inSet && (c.violated || s.inbox != nil) { // there is more to be done than to close
+			return blocks
+		}
+		if how := s.flushRaw(inSet); how != goesOn {
+			return how
+		}
+		return ends
+	default:
+		if inSet {
+			return blocks
+		}
+		switch want {
+		case standBy:
+			s.standBy(s.server.ctx)
 		case discardServer:
 			s.release(false)
 		case locate:
-			s.locate(r.ctx)
+			s.locate(s.server.ctx)
 		case subscribe:
-			s.subscribe(r.ctx)
+			s.subscribe(s.server.ctx)
 		case washServer:
 			s.wash()
-		case finish:
-			s.flushRaw()
-			r.over = true
-			return true
 		}
 	}
+	return goesOn
 }
 
-// readRaw reads what the client has sent. It returns false if there is nothing yet: wait.
-func (s *session) readRaw() bool {
+// readRaw reads what the client has sent.
+func (s *session) readRaw(inSet bool) outcome {
 	c, r := s.core, &s.raw
+	if how := s.flushBoth(inSet); how != goesOn {
+		return how
+	}
 	if s.leaves() || s.hear() || s.notified() {
-		return true
+		return goesOn
+	}
+	if c.listens() && c.srv.Plain() != nil && c.srv.Plain().Readable() {
+		if how := s.takeServer(c.srv.Plain()); how != waits {
+			return how
+		}
+	}
+	if len(c.toServer) > 0 && c.srv != nil { // no more than that is kept
+		return waits
+	}
+	if inSet && r.burst >= burstMost {
+		return blocks
+	}
+	if !r.sock.Readable() {
+		return s.restRaw()
 	}
 	c.unpark(&s.server.buffers)
-	space := c.clientSpace()
-	n, err := readSocket(r.clientFD, space)
+	n, err := r.sock.TryRead(c.clientSpace())
 	switch {
 	case n > 0:
+		r.burst += clientBurst * n
 		c.clientRead(n)
 	case err == syscall.EAGAIN:
-		if s.expire() {
-			return true
+		return s.restRaw()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		// The ear woke us, or the sweeper, or Shutdown: to sleep, to end at once, or to end where the session next waits for its
+		// client.
+		if inSet {
+			return blocks
 		}
-		s.listen()
-		c.shrink()
-		c.park(&s.server.buffers)
-		return false
+		if !s.goesOn() {
+			s.farewell()
+			return ends
+		}
 	default: // end of file, or the client is gone
 		c.closing = true
 	}
-	return true
+	return goesOn
 }
 
-// serverRaw exchanges bytes with the server until the core wants something else.
-func (s *session) serverRaw() {
+// restRaw has the session wait for its client.
+func (s *session) restRaw() outcome {
+	c := s.core
+	if s.expire() {
+		return goesOn
+	}
+	s.listen()
+	c.shrink()
+	c.park(&s.server.buffers)
+	s.sleep()
+	return waits
+}
+
+// serverRaw exchanges bytes with the server.
+func (s *session) serverRaw(inSet bool) outcome {
 	c, r := s.core, &s.raw
-	conn := c.srv
-	raw := conn.Raw()
-	if raw == nil || s.ear != nil {
-		if s.flushServer() && s.flushRaw() {
+	plain := c.srv.Plain()
+	if plain == nil {
+		if inSet {
+			return blocks
+		}
+		if s.flushServer() && s.flushRaw(false) == goesOn {
 			s.readServer()
 		}
-		return
+		return goesOn
 	}
-	buf := s.server.reads.Get().(*[]byte)
-	s.buf = *buf
-	// After a request its answer is all there is to wait for. In a COPY the server may have said something before that.
-	r.asked = len(c.toServer) > 0 && !c.copied
-	err := raw.Read(r.driveSrv)
-	s.buf = nil
-	s.server.reads.Put(buf)
-	if err != nil && c.srv == conn && !c.broken {
+	if how := s.flushBoth(inSet); how != goesOn {
+		return how
+	}
+	if c.srv == nil || c.broken || c.closing { // something could not be written
+		return goesOn
+	}
+	if inSet && r.burst >= burstMost {
+		return blocks
+	}
+	return s.takeServer(plain)
+}
+
+// takeServer reads what the server has sent.
+func (s *session) takeServer(plain *epoll.Socket) outcome {
+	c, r := s.core, &s.raw
+	if !plain.Readable() {
+		return waits
+	}
+	if r.lent == nil {
+		r.lent = s.server.reads.Get().(*[]byte)
+		s.buf = *r.lent
+	}
+	n, err := plain.TryRead(s.buf)
+	switch {
+	case n > 0:
+		r.burst += n
+		if e := c.serverRead(s.buf[:n]); e != nil {
+			s.brokeProtocol(e)
+		}
+	case err == syscall.EAGAIN:
+		return waits
+	case err == nil:
+		c.serverLost(errEOF)
+	default:
 		c.serverLost(s.why(err))
 	}
+	return goesOn
 }
 
-// driveServer returns true when the core wants something else than to read the server, false to wait for it.
-func (s *session) driveServer(fd uintptr) bool {
-	c, r := s.core, &s.raw
-	for {
-		if c.next() != readServer {
-			return true
-		}
-		if len(c.toServer) > 0 && !s.writeServerRaw(int(fd)) {
-			return true
-		}
-		s.flushRaw()
-		if r.asked {
-			r.asked = false
-			return false
-		}
-		n, err := readSocket(int(fd), s.buf)
-		switch {
-		case n > 0:
-			if e := c.serverRead(s.buf[:n]); e != nil {
-				s.brokeProtocol(e)
-				return true
-			}
-		case err == syscall.EAGAIN:
-			return false
-		case err == nil:
-			c.serverLost(errEOF)
-			return true
-		default:
-			c.serverLost(err)
-			return true
-		}
-	}
-}
-
-// writeServerRaw writes what is due to the server. What its socket does not take at once is written in the background,
-// while this goroutine reads: the server may have to write before it has read all of it. False: the connection is lost, or the client.
-func (s *session) writeServerRaw(fd int) bool {
+// flushBoth writes what is due to the server and to the client. What the server does not take at once stays in core.toServer: it may
+// have to write itself before it reads all of that.
+func (s *session) flushBoth(inSet bool) outcome {
 	c := s.core
+	if len(c.toServer) > 0 && c.srv != nil {
+		if how := s.feed(inSet); how != goesOn {
+			return how
+		}
+	}
+	return s.flushRaw(inSet)
+}
+
+// feed writes what is due to the server.
+func (s *session) feed(inSet bool) outcome {
+	c := s.core
+	plain := c.srv.Plain()
+	if inSet && (plain == nil || s.cutting.Load() != calm) {
+		return blocks
+	}
+	if plain == nil {
+		s.flushServer()
+		return goesOn
+	}
 	if !s.heed() {
-		return false
+		return goesOn
 	}
-	if err := s.joinWriter(); err != nil {
-		return s.lostRaw(fd, err)
+	if plain.Late() { // it has been struck: nothing is to be sent there
+		c.serverLost(s.why(os.ErrDeadlineExceeded))
+		return goesOn
 	}
-	n, err := writeSocket(fd, c.toServer)
+	n, err := plain.TryWrite(c.toServer)
 	switch {
 	case err == nil && n == len(c.toServer):
 		c.sent()
-		return true
-	case err != nil && err != syscall.EAGAIN:
+	case err == nil:
+		c.toServer = c.toServer[n:]
+	case err != syscall.EAGAIN:
 		c.toServer = c.toServer[:0]
-		return s.lostRaw(fd, err)
+		s.lostRaw(plain, err)
 	}
-	s.writeLater(c.toServer[max(n, 0):])
-	return true
+	return goesOn
 }
 
-// lostRaw handles a failed write, as lostOnWrite does. It must not wait: this is the callback of that very socket.
-func (s *session) lostRaw(fd int, err error) bool {
+// lostRaw handles a failed write, as lostOnWrite does. It does not wait.
+func (s *session) lostRaw(plain *epoll.Socket, err error) {
 	c := s.core
-	if n, _ := readSocket(fd, s.buf); n > 0 {
-		if e := c.serverRead(s.buf[:n]); e != nil {
-			err = e
+	for c.srv != nil && !c.broken {
+		if how := s.takeServer(plain); how == waits { // it has said nothing more
+			c.serverLost(s.why(err))
+			return
 		}
 	}
-	if !c.broken {
-		c.serverLost(s.why(err))
-	}
-	return false
 }
 
-// flushRaw writes what is due to the client, however long the client takes to read it. It always returns true: a client
-// that is gone ends the session at the core's next step.
-func (s *session) flushRaw() bool {
+// flushRaw writes what is due to the client, however long the client takes to read it. A client that is gone ends the session at the
+// core's next step.
+func (s *session) flushRaw(inSet bool) outcome {
 	c, r := s.core, &s.raw
-	if len(c.out) == 0 || c.holds() {
-		return true
+	if len(c.out) == 0 || r.begun == 0 && c.holds() {
+		return goesOn
 	}
-	n, err := writeSocket(r.clientFD, c.out)
-	if err == syscall.EAGAIN || err == nil && n < len(c.out) {
-		_, err = writeAll(r.client, c.out[max(n, 0):]) // it waits for the client
+	n, err := r.sock.TryWrite(c.out[r.begun:])
+	if err == nil {
+		r.begun += n
 	}
+	if err == syscall.EAGAIN || err == nil && r.begun < len(c.out) {
+		if inSet {
+			return blocks
+		}
+		_, err = r.sock.Write(c.out[r.begun:]) // it waits for the client
+	}
+	r.begun = 0
 	c.written()
 	if err != nil {
 		s.clientGone()
 	}
+	return goesOn
+}
+
+// borrow is acquire if it takes no time. It returns false, and has done nothing, if it does.
+func (s *session) borrow() bool {
+	if s.gate.enter() != nil {
+		return false
+	}
+	conn := s.ready()
+	if conn != nil && s.core.need.write && conn.Standby() {
+		conn.Release()
+		conn = nil
+	}
+	if conn == nil {
+		s.gate.leave()
+		return false
+	}
+	s.borrowed(s.server.ctx, conn)
 	return true
+}
+
+// shelve is release if it takes no time. It returns false, and has done nothing, if it does.
+func (s *session) shelve() bool {
+	conn := s.core.srv
+	if s.ear != nil || s.writing != nil || !s.mu.TryLock() { // a cancel request is being delivered
+		return false
+	}
+	defer s.mu.Unlock()
+	if s.struck {
+		return false
+	}
+	s.running = nil
+	s.has.Store(nil)
+	s.hearOf(conn, nil)
+	if !conn.Shelve() {
+		s.running = conn
+		s.has.Store(conn)
+		s.hearOf(conn, &s.raw.self)
+		return false
+	}
+	s.gate.leave()
+	s.core.returned()
+	return true
+}
+
+// hearOf has l told of a server connection's events.
+func (s *session) hearOf(conn *pool.Conn, l *epoll.Listener) {
+	if plain := conn.Plain(); plain != nil && s.raw.sock != nil {
+		plain.Tell(l)
+	}
 }
 
 // buffers are what a session needs while bytes are in hand. A session that waits for its client holds none.
@@ -275,7 +457,7 @@ func (c *core) shrink() {
 }
 
 // park gives the buffers back, if nothing is in them.
-func (c *core) park(pool *sync.Pool) {
+func (c *core) park(spare *sync.Pool) {
 	if c.held == nil || len(c.in) > c.inOff || len(c.out)+len(c.toServer)+len(c.batch) > 0 {
 		return
 	}
@@ -290,15 +472,15 @@ func (c *core) park(pool *sync.Pool) {
 		}
 	}
 	c.in, c.inOff, c.out, c.toServer, c.batch, c.held = nil, 0, nil, nil, nil, nil
-	pool.Put(b)
+	spare.Put(b)
 }
 
 // unpark gets buffers for what is about to come.
-func (c *core) unpark(pool *sync.Pool) {
+func (c *core) unpark(spare *sync.Pool) {
 	if c.held != nil {
 		return
 	}
-	b := pool.Get().(*buffers)
+	b := spare.Get().(*buffers)
 	// What the core has of its own by now (a greeting, for one) stays.
 	c.in, c.out = append(b.in[:0], c.in[c.inOff:]...), append(b.out[:0], c.out...)
 	c.toServer, c.batch = append(b.toServer[:0], c.toServer...), append(b.batch[:0], c.batch...)

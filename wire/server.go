@@ -74,7 +74,7 @@ type Server struct {
 	// safe for concurrent use
 	buffers sync.Pool    // of *buffers
 	reads   sync.Pool    // of *[]byte, for server bytes
-	beds    *epoll.Set   // of sessions that sleep; nil: none does
+	set     *epoll.Set   // of the sockets on the raw transport, which are the pools' as well; nil: there is none
 	dozed   atomic.Int64 // how many sessions have gone to sleep so far
 	seats   seats
 	logins  logins
@@ -182,7 +182,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.listeners[ln] = own
 	s.serving.Add(1)
 	s.sweeper.Do(func() {
-		s.beds = epoll.Open()
+		s.set = s.pools.Set()
 		s.helpers.Go(s.heraldLoop)
 		s.helpers.Go(s.sweepLoop)
 		s.helpers.Go(s.averageLoop)
@@ -321,6 +321,7 @@ func (s *Server) serve(conn net.Conn) *session {
 func (s *Server) refuse(client *pg.Client, e *pg.Error) {
 	client.Conn.SetWriteDeadline(time.Now().Add(time.Second))
 	client.Conn.Write(pg.AppendError(client.Held, e.Fatal()))
+	client.Conn.Close()
 	s.log.Info("client refused", "client", client.Conn.RemoteAddr(), "user", client.User, "database", client.Database, "err", e)
 }
 
@@ -360,9 +361,11 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	}
 	ses := &session{server: s, client: client.Conn, socket: conn, id: id, core: c, gate: g, connected: time.Now()}
 	ses.goRaw()
+	client.Conn = ses.client
 	if !s.register(ses, client.Minor) {
 		return nil, pg.NewError(pg.CodeTooManyConnections, "sorry, too many clients already")
 	}
+	s.adopted(conn, ses.socket)
 	c.pid, c.id = ses.pid, s.ids.Add(1)
 	if len(client.Rest) > 0 {
 		c.clientRead(copy(c.clientSpace(), client.Rest)) // which has more room than Rest can need
@@ -424,7 +427,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.cancel()
 	s.helpers.Wait()
-	s.beds.Close()
 	return err
 }
 
@@ -450,8 +452,8 @@ var longAgo = time.Unix(1, 0)
 // lastWait is for sessions that have been cut off: nothing that they do may take that long.
 const lastWait = 5 * time.Second
 
-// cutOff ends all sessions, wherever they are. A session lives in a callback of its sockets, and Close would wait for that
-// callback: so the sockets get a deadline that has passed, which wakes whoever waits for one.
+// cutOff ends all sessions, wherever they are. A session uses its sockets as only who closes them may: so they get a deadline that
+// has passed, which wakes it.
 func (s *Server) cutOff() {
 	s.cancel()
 	s.mu.Lock()

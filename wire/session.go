@@ -22,7 +22,7 @@ type session struct {
 	// constant
 	server *Server
 	client net.Conn
-	socket net.Conn // client as it was accepted, below TLS
+	socket net.Conn // client, or what is below its TLS
 	id     pool.Identity
 	pid    uint32 // with secret, the key of a CancelRequest
 	secret []byte
@@ -43,7 +43,6 @@ type session struct {
 	leaving atomic.Bool               // to end when it has no transaction open
 	has     atomic.Pointer[pool.Conn] // the server connection; the server's queue while there is none yet
 	expired atomic.Uint64             // the turn in which the session has waited for its client for too long
-	asleep  atomic.Bool               // it has no goroutine; see sleep.go
 	drowsy  atomic.Bool               // it may go to sleep
 	cutting atomic.Uint32             // calm, or why no further statement may be sent
 
@@ -72,25 +71,26 @@ var errEOF = errors.New("end of file")
 
 var errDraining = &pg.Error{Code: pg.CodeAdminShutdown, Message: "terminating connection: the node is stopping", Hint: "Connect again: another node takes over."}
 
-// goOn runs the session until it is over, or asleep. A panic ends this session and no other.
+// goOn runs the session until it is over, or waits without a goroutine. A panic ends this session and no other.
 func (s *session) goOn() {
-	asleep := false
+	how := ends
 	defer func() {
 		if r := recover(); r != nil {
-			s.server.log.Error("session panicked", "client", s.client.RemoteAddr(), "panic", r, "stack", stack())
+			s.panicked(r)
 		}
-		if !asleep {
+		if how != waits {
 			s.over()
 		}
 	}()
-	if s.raw.client == nil {
+	if s.raw.sock == nil {
 		s.run(s.server.ctx)
 		return
 	}
-	if s.core.inHand == nil {
-		s.core.inHand = new(inHand)
-	}
-	asleep = s.runRaw()
+	how = s.runRaw(false)
+}
+
+func (s *session) panicked(with any) {
+	s.server.log.Error("session panicked", "client", s.client.RemoteAddr(), "panic", with, "stack", stack())
 }
 
 // over is the end of the session.
@@ -102,7 +102,6 @@ func (s *session) over() {
 		lastWords(s.client)
 	}
 	s.client.Close() // over TLS with a farewell, by which the client knows that nothing was cut off
-	s.server.beds.Forget(int32(s.raw.clientFD), s)
 	s.server.mu.Lock()
 	delete(s.server.sessions, s.pid)
 	s.core.tally.addTo(s.server.ended[s.id.Database])
@@ -192,6 +191,12 @@ func (s *session) acquire(ctx context.Context) {
 		s.core.refused(err)
 		return
 	}
+	s.borrowed(ctx, conn)
+}
+
+// borrowed has the session go on with the connection that it wanted.
+func (s *session) borrowed(ctx context.Context, conn *pool.Conn) {
+	s.hearOf(conn, &s.raw.self)
 	s.has.Store(conn)
 	s.mu.Lock()
 	s.running = conn
@@ -289,6 +294,7 @@ func (s *session) release(clean bool) {
 	s.struck = false
 	s.mu.Unlock()
 	s.has.Store(nil)
+	s.hearOf(conn, nil)
 	if !clean {
 		if left || s.core.unanswered() {
 			s.abandon(conn)
@@ -402,7 +408,7 @@ func (s *session) clientGone() {
 	c := s.core
 	c.closing = true
 	c.inOff, c.in = 0, nil
-	if s.raw.client == nil { // inside the callback of a RawConn, Close would wait for that callback to end
+	if s.raw.sock == nil {
 		s.client.Close()
 	}
 }

@@ -3,57 +3,24 @@ package wire
 import (
 	"runtime/debug"
 	"time"
-
-	"rangefinder/wire/epoll"
 )
 
-// A session whose client has said nothing for a while sleeps: it gives up its goroutine, whose stack is more than all else that it
-// has, and an epoll set wakes it by a new one when something comes. The sweeper sends it to sleep. It is in one of two states, and
-// whoever takes it from asleep to awake starts the goroutine: the set, or who calls wake. Sleeping it has neither a server connection
-// nor bytes in hand, so there is nothing but the session itself to be handed over.
+// A session whose client has said nothing for a while sleeps: it gives up all that only a request needs. On the raw transport it has no
+// goroutine anyway while it waits. The sweeper sends it to sleep.
 
 // sleepAfter is how long a session waits for its client before it goes to sleep.
 const sleepAfter = time.Second
 
 // wake has a session that waits for its client look around. One that does not, does so before it next waits.
-func (s *session) wake() {
-	s.client.SetReadDeadline(longAgo)
-	s.Told()
-}
+func (s *session) wake() { s.client.SetReadDeadline(longAgo) }
 
-// Told wakes the session if it sleeps.
-func (s *session) Told() {
-	if s.asleep.CompareAndSwap(true, false) {
-		go s.goOn()
+// sleep sends the session to sleep, if it can be: it is about to wait for its client.
+func (s *session) sleep() {
+	c := s.core
+	if s.drowsy.Load() && s.drowsy.Swap(false) && c.idle() && c.srv == nil && c.held == nil && len(c.in)+len(c.out)+len(c.batch) == 0 {
+		c.strip()
+		s.server.dozed.Add(1)
 	}
-}
-
-// sleeps sends the session to sleep, if it can be. Its goroutine must do nothing with it any more: another one may have it already.
-func (s *session) sleeps() bool {
-	c, b := s.core, s.inbox
-	if !s.drowsy.Swap(false) || !c.idle() || c.srv != nil || s.ear != nil || s.writing != nil || c.held != nil || len(c.in)+len(c.out)+len(c.batch) > 0 {
-		return false
-	}
-	c.strip()
-	s.asleep.Store(true)
-	if s.server.beds.Await(s.raw.client, epoll.Input, s) < 0 {
-		return !s.stays()
-	}
-	s.server.dozed.Add(1)
-	// Who had something for it before it slept, and so did not wake it, has left a mark.
-	if s.server.draining.Load() || s.leaving.Load() || s.killed.Load() || s.server.ctx.Err() != nil || b != nil && b.full.Load() || s.expired.Load() == c.tally.turn.Load() {
-		return !s.stays()
-	}
-	return true
-}
-
-// stays takes the session back that was about to sleep, unless another goroutine has it already.
-func (s *session) stays() bool {
-	if !s.asleep.CompareAndSwap(true, false) {
-		return false
-	}
-	s.core.inHand = new(inHand)
-	return true
 }
 
 // strip drops what only a request needs.

@@ -163,7 +163,7 @@ func (s *session) look(now time.Time, t Timeouts) {
 		s.seen.again = now.Add(strikeAgain)
 		s.expired.Store(at.turn)
 		s.wake() // it lifts the deadline, and goes if it still waits: see expire
-	case doing(at.turn)&allDoing == idle && took >= s.server.sleepAfter && !s.seen.sent && s.raw.client != nil:
+	case doing(at.turn)&allDoing == idle && took >= s.server.sleepAfter && !s.seen.sent && s.raw.sock != nil:
 		s.seen.sent = true
 		s.drowsy.Store(true)
 		s.wake()

@@ -6,10 +6,12 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"rangefinder/wire/epoll"
 )
 
 // swift is a client's TCP connection, for its login and for what TLS reads and writes below a session: its calls of the kernel are
-// those of readSocket and writeSocket. It has all else of the connection itself.
+// those of epoll.Recv and epoll.Send. It has all else of the connection itself.
 type swift struct {
 	*net.TCPConn
 	raw syscall.RawConn
@@ -34,7 +36,7 @@ func (s *swift) Read(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	e := s.raw.Read(func(fd uintptr) bool {
-		n, err = readSocket(int(fd), p)
+		n, err = epoll.Recv(int(fd), p)
 		return err != syscall.EAGAIN
 	})
 	switch {
@@ -62,7 +64,7 @@ func writeAll(raw syscall.RawConn, p []byte) (n int, err error) {
 	failed := raw.Write(func(fd uintptr) bool {
 		for n < len(p) {
 			var m int
-			if m, err = writeSocket(int(fd), p[n:]); err != nil {
+			if m, err = epoll.Send(int(fd), p[n:]); err != nil {
 				return err != syscall.EAGAIN
 			}
 			n += m

@@ -325,8 +325,8 @@ func (c *core) shown(e *pg.Error) {
 // of the client.
 func (s *session) locate(ctx context.Context) {
 	c := s.core
-	if s.raw.client != nil { // with what came before it the client need not wait
-		s.flushRaw()
+	if s.raw.sock != nil { // with what came before it the client need not wait
+		s.flushRaw(false)
 	} else {
 		s.flushClient()
 	}

@@ -1,41 +1,45 @@
 package epoll
 
 import (
-	"errors"
+	"net"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
-// Events to be told of.
 const (
-	Ended = syscall.EPOLLRDHUP                   // the other side has ended its stream; what it sent before costs nothing
-	Input = syscall.EPOLLIN | syscall.EPOLLRDHUP // there is something to read, be it the end
-)
-
-// edge and once are how events are told: each time there is a new one, or one time and then not until Add is called again.
-// EPOLLET's own constant is negative, which no conversion takes.
-const (
+	// edge is EPOLLET, whose own constant is negative: each event is told once.
 	edge = 1 << 31
-	once = syscall.EPOLLONESHOT
+	// gone are the events by which the other side has ended its stream, or all is over.
+	gone = syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR
 )
 
-// Set is a set of sockets, each with somebody to tell of its events. One goroutine tells them.
+// batch is how many events are taken at a time. If there are as many, they are more than one goroutine can do, and another one is let in, if
+// there is a processor for it. It wakes a thread: for fewer that costs more than it gains.
+const batch = 64
+
+// Set is a set of sockets. Its goroutines take turns in waiting for events: as a rule there is one that waits and does what is to be
+// done; when there is more than it can do, it lets another one wait meanwhile.
 type Set struct {
 	// constant
 	file *os.File // itself waited for by Go's poller
 	fd   int
+	raw  syscall.RawConn
+	turn chan struct{} // capacity 1: who has it waits
+
+	// atomic
+	table  atomic.Pointer[[]atomic.Pointer[Socket]] // by file descriptor; replaced under mu
+	helped atomic.Int32                             // goroutines
 
 	done sync.WaitGroup
 
 	// guarded by mu
 	mu     sync.Mutex
-	heirs  map[int32]Listener // by socket
+	n      int // sockets
 	closed bool
 }
-
-// Listener is told of a socket's event. It must not wait, and not call the Set.
-type Listener interface{ Told() }
 
 // Open makes a set and begins to tell. It returns nil if the kernel has none to give; every method takes that.
 func Open() *Set {
@@ -47,93 +51,171 @@ func Open() *Set {
 		syscall.Close(fd)
 		return nil
 	}
-	s := &Set{file: os.NewFile(uintptr(fd), "epoll"), fd: fd, heirs: make(map[int32]Listener)}
-	raw, err := s.file.SyscallConn()
-	if err != nil {
+	s := &Set{file: os.NewFile(uintptr(fd), "epoll"), fd: fd, turn: make(chan struct{}, 1)}
+	if s.raw, err = s.file.SyscallConn(); err != nil {
 		s.file.Close()
 		return nil
 	}
-	s.done.Go(func() { _ = raw.Read(s.look) }) // ends when the file is closed
+	table := make([]atomic.Pointer[Socket], 64)
+	s.table.Store(&table)
+	s.turn <- struct{}{}
+	s.helped.Store(1)
+	s.done.Go(s.tell)
 	return s
 }
 
-// Close ends the telling. What is left in the set is told nothing any more.
+// Close ends the telling. Sockets that are in the set still hear of their events: it ends with the last one.
 func (s *Set) Close() {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	s.closed = true
+	empty := s.n == 0
 	s.mu.Unlock()
-	s.file.Close()
-	s.done.Wait()
-}
-
-// Watch tells l of each event on a socket from now on, until Forget. It returns the socket's number, or -1 if it cannot.
-func (s *Set) Watch(socket syscall.RawConn, events uint32, l Listener) int32 {
-	return s.add(socket, events|edge, l)
-}
-
-// Await tells l of the next event on a socket, which may be one that was there before, and then no more until it is called again.
-// It returns the socket's number, or -1 if it cannot.
-func (s *Set) Await(socket syscall.RawConn, events uint32, l Listener) int32 {
-	return s.add(socket, events|once, l)
-}
-
-func (s *Set) add(socket syscall.RawConn, events uint32, l Listener) int32 {
-	number := int32(-1)
-	if s == nil || socket == nil {
-		return number
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed { // its number may be another file's by now
-		return number
-	}
-	_ = socket.Control(func(fd uintptr) {
-		e := syscall.EpollEvent{Events: events, Fd: int32(fd)}
-		err := syscall.EpollCtl(s.fd, syscall.EPOLL_CTL_ADD, int(fd), &e)
-		if errors.Is(err, syscall.EEXIST) {
-			err = syscall.EpollCtl(s.fd, syscall.EPOLL_CTL_MOD, int(fd), &e)
-		}
-		if err == nil {
-			number = int32(fd)
-			s.heirs[number] = l // whoever had this number before is closed
-		}
-	})
-	return number
-}
-
-// Forget ends the telling of l about a socket, by the number that Watch or Await gave. It must be called before the socket is
-// closed or after; the kernel takes it out of the set by itself.
-func (s *Set) Forget(number int32, l Listener) {
-	if s == nil || number < 0 {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.heirs[number] == l {
-		delete(s.heirs, number)
+	if empty {
+		s.file.Close()
+		s.done.Wait()
 	}
 }
 
-// look tells of what has happened. It never returns true: it is called again when there is more.
-func (s *Set) look(fd uintptr) bool {
-	var events [64]syscall.EpollEvent
-	for {
-		n, err := syscall.EpollWait(int(fd), events[:], 0)
-		if errors.Is(err, syscall.EINTR) {
-			continue
-		}
-		if n <= 0 {
-			return false
-		}
-		s.mu.Lock()
-		for _, e := range events[:n] {
-			if l := s.heirs[e.Fd]; l != nil {
-				l.Told()
+// tell waits for events when it is its turn, and tells of them.
+func (s *Set) tell() {
+	var events [batch]syscall.EpollEvent
+	n, looks := 0, 0
+	look := func(fd uintptr) bool {
+		looks++
+		n = wait(int(fd), events[:])
+		return n > 0
+	}
+	for range s.turn {
+		for mine := true; mine; {
+			if looks = 0; s.raw.Read(look) != nil { // the file is closed
+				close(s.turn)
+				return
+			}
+			if looks == 1 && runtime.GOMAXPROCS(0) == 1 { // it has not waited, and nobody else can run meanwhile
+				runtime.Gosched()
+			}
+			if mine = n < batch || !s.help(); !mine {
+				s.turn <- struct{}{}
+			}
+			table := *s.table.Load()
+			for i := range events[:n] {
+				if sock := table[events[i].Fd].Load(); sock != nil {
+					sock.event(events[i].Events)
+				}
 			}
 		}
-		s.mu.Unlock()
+	}
+}
+
+// help reports whether another goroutine can take the turn, and makes one if there is none.
+func (s *Set) help() bool {
+	most := int32(runtime.GOMAXPROCS(0))
+	if most > 1 && s.helped.Load() < most { // only who has the turn counts
+		s.helped.Add(1)
+		s.done.Go(s.tell)
+	}
+	return most > 1
+}
+
+// Adopt takes a plain socket out of Go's poller into the set, and closes conn, which had it before. It returns nil, and leaves conn as
+// it is, if conn is none or the set takes none. Events are told of from Tell on; what has come before is Readable by then.
+func (s *Set) Adopt(conn net.Conn) *Socket {
+	if s == nil {
+		return nil
+	}
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	fd := -1
+	if raw.Control(func(old uintptr) {
+		if n, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, old, syscall.F_DUPFD_CLOEXEC, 0); errno == 0 {
+			fd = int(n)
+		}
+	}) != nil || fd < 0 {
+		return nil
+	}
+	sock := &Socket{set: s, fd: fd, own: true, local: conn.LocalAddr(), remote: conn.RemoteAddr()}
+	if !s.add(sock, syscall.EPOLLIN|syscall.EPOLLRDHUP) {
+		syscall.Close(fd)
+		return nil
+	}
+	conn.Close()
+	return sock
+}
+
+// Watch has the set note when the other side ends a socket that stays with Go's poller: see Ended. It returns nil if it cannot. Forget
+// is to be called before it is closed.
+func (s *Set) Watch(socket syscall.RawConn) *Socket {
+	if s == nil || socket == nil {
+		return nil
+	}
+	var sock *Socket
+	_ = socket.Control(func(fd uintptr) {
+		sock = &Socket{set: s, fd: int(fd)}
+		if !s.add(sock, syscall.EPOLLRDHUP) {
+			sock = nil
+		}
+	})
+	return sock
+}
+
+// Forget ends that.
+func (s *Set) Forget(sock *Socket) {
+	if s != nil && sock != nil {
+		s.drop(sock)
+	}
+}
+
+// add puts a socket into the set.
+func (s *Set) add(sock *Socket, events uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	table := *s.table.Load()
+	if sock.fd >= len(table) {
+		grown := make([]atomic.Pointer[Socket], max(2*len(table), sock.fd+1))
+		for i := range table {
+			grown[i].Store(table[i].Load())
+		}
+		table = grown
+		s.table.Store(&grown)
+	}
+	before := table[sock.fd].Load() // whoever was closed and not forgotten
+	table[sock.fd].Store(sock)      // first: its event may come at once
+	e := syscall.EpollEvent{Events: events | edge, Fd: int32(sock.fd)}
+	if syscall.EpollCtl(s.fd, syscall.EPOLL_CTL_ADD, sock.fd, &e) != nil {
+		table[sock.fd].Store(before)
+		return false
+	}
+	if before == nil {
+		s.n++
+	}
+	return true
+}
+
+// drop takes a socket out of the set. It is called before its descriptor is closed: the next one to get it may come at once.
+func (s *Set) drop(sock *Socket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := &(*s.table.Load())[sock.fd]
+	if at.Load() != sock {
+		return
+	}
+	at.Store(nil)
+	if !sock.own {
+		_ = syscall.EpollCtl(s.fd, syscall.EPOLL_CTL_DEL, sock.fd, nil)
+	}
+	if s.n--; s.n == 0 && s.closed {
+		go s.file.Close() // which waits for the set's goroutines, and this may be one
 	}
 }

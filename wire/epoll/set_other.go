@@ -2,19 +2,19 @@
 
 package epoll
 
-import "syscall"
-
-// Events to be told of.
-const (
-	Ended uint32 = 1 // the other side has ended its stream
-	Input uint32 = 2 // there is something to read, be it the end
+import (
+	"net"
+	"syscall"
 )
 
 // Set is not to be had here: every method says so.
 type Set struct{}
 
-// Listener is told of a socket's event.
-type Listener interface{ Told() }
+// Socket is nothing here.
+type Socket struct{ net.Conn }
+
+// Listener is told of a socket's events.
+type Listener interface{ Told(inSet bool) }
 
 // Open returns nil.
 func Open() *Set { return nil }
@@ -22,11 +22,32 @@ func Open() *Set { return nil }
 // Close does nothing.
 func (*Set) Close() {}
 
-// Watch returns -1.
-func (*Set) Watch(syscall.RawConn, uint32, Listener) int32 { return -1 }
+// Adopt returns nil.
+func (*Set) Adopt(net.Conn) *Socket { return nil }
 
-// Await returns -1.
-func (*Set) Await(syscall.RawConn, uint32, Listener) int32 { return -1 }
+// Watch returns nil.
+func (*Set) Watch(syscall.RawConn) *Socket { return nil }
 
 // Forget does nothing.
-func (*Set) Forget(int32, Listener) {}
+func (*Set) Forget(*Socket) {}
+
+// Tell does nothing.
+func (*Socket) Tell(*Listener) {}
+
+// Readable returns false.
+func (*Socket) Readable() bool { return false }
+
+// Late returns false.
+func (*Socket) Late() bool { return false }
+
+// Ended returns false.
+func (*Socket) Ended() bool { return false }
+
+// TryRead returns an error.
+func (*Socket) TryRead([]byte) (int, error) { return -1, syscall.ENOTSUP }
+
+// TryWrite returns an error.
+func (*Socket) TryWrite([]byte) (int, error) { return -1, syscall.ENOTSUP }
+
+// SyscallConn returns an error.
+func (*Socket) SyscallConn() (syscall.RawConn, error) { return nil, syscall.ENOTSUP }

@@ -8,7 +8,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,15 +28,13 @@ type Conn struct {
 	Connected time.Time // when its login was over
 	home      *backendPool
 	shelf     *Shelf
+	plain     *epoll.Socket   // Net as a socket of these pools' set; nil: it is none
+	watched   *epoll.Socket   // the same, or what stands for a socket below TLS; nil: nobody tells of its end
 	raw       syscall.RawConn // nil: no plain socket
 	below     net.Conn        // Net, or what is below TLS
 	socket    syscall.RawConn // below as a socket; nil: it is none
 	peekFn    func(fd uintptr) bool
-	number    int32   // of the socket, if gone tells of its end; else -1
 	jitter    float64 // 0 to 1: see old
-
-	// atomic
-	gone atomic.Bool // its backend has closed it
 
 	// owned by the borrower; by the pool between two borrowers
 	Params   map[string]string // what the server last reported (ParameterStatus)
@@ -69,6 +66,9 @@ func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn
 		ID: home.ids.Add(1), Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
 		home: home, Params: s.Params, Connected: time.Now(), jitter: rand.Float64(),
 	}
+	if c.plain = home.watch.Adopt(c.Net); c.plain != nil {
+		c.Net, c.watched = c.plain, c.plain
+	}
 	c.below = c.Net
 	t, encrypted := c.Net.(*tls.Conn)
 	if encrypted {
@@ -82,9 +82,14 @@ func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn
 			}
 		}
 	}
-	c.number = home.watch.Watch(c.socket, epoll.Ended, c)
+	if c.watched == nil {
+		c.watched = home.watch.Watch(c.socket)
+	}
 	return c
 }
+
+// Plain is the connection as a socket of Pools.Set; nil if it is none.
+func (c *Conn) Plain() *epoll.Socket { return c.plain }
 
 // Raw is the connection as a plain socket; nil if it is none.
 func (c *Conn) Raw() syscall.RawConn { return c.raw }
@@ -114,14 +119,11 @@ func (c *Conn) quiet() bool {
 	return c.peekErr == syscall.EAGAIN
 }
 
-// Told is called when the backend has ended the connection.
-func (c *Conn) Told() { c.gone.Store(true) }
-
 // usable reports whether the backend has not closed the connection, as far as is known without asking; with sure, the kernel is
 // asked: the end may have come a moment ago.
 func (c *Conn) usable(sure bool) bool {
-	if c.number >= 0 && !sure {
-		return !c.gone.Load()
+	if c.watched != nil && !sure {
+		return !c.watched.Ended()
 	}
 	return c.quiet()
 }
@@ -141,6 +143,9 @@ func (c *Conn) PreparedLimit() int {
 // Release gives the connection back. It must be idle: outside a transaction, every answer read.
 func (c *Conn) Release() { c.home.release(c) }
 
+// Shelve does what Release does, if that takes no time: it returns false, and has done nothing, if the connection is to be closed.
+func (c *Conn) Shelve() bool { return c.home.shelve(c) }
+
 // Discard closes the connection: its state is unknown, or was somebody's own.
 func (c *Conn) Discard() {
 	c.close()
@@ -148,8 +153,15 @@ func (c *Conn) Discard() {
 }
 
 func (c *Conn) close() {
-	c.home.watch.Forget(c.number, c)
+	c.forgetEvents()
 	c.Net.Close()
+}
+
+// forgetEvents is called before a connection is closed.
+func (c *Conn) forgetEvents() {
+	if c.plain == nil {
+		c.home.watch.Forget(c.watched)
+	}
 }
 
 // bye closes the connection and says so: it is in order, and not needed any more.

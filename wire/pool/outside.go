@@ -20,6 +20,7 @@ func (p *Pools) Dial(ctx context.Context, b *rib.Backend, id Identity) (*Conn, e
 	if err != nil {
 		return nil, &ConnectError{Backend: bp.name, Addr: bp.addr, Err: err}
 	}
+	c.forgetEvents() // it is closed without the pools
 	return c, nil
 }
 

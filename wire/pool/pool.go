@@ -96,6 +96,9 @@ func (p *Pools) Open() {
 	})
 }
 
+// Set is the set that tells of the server connections' events; nil if there is none, or before Open.
+func (p *Pools) Set() *epoll.Set { return p.watch }
+
 // Close closes every idle connection, refuses new ones, and wakes all who wait. Connections that are lent out are closed
 // when they come back.
 func (p *Pools) Close() {
@@ -415,28 +418,36 @@ func (bp *backendPool) login(ctx context.Context, b *rib.Backend, id Identity) (
 }
 
 func (bp *backendPool) release(c *Conn) {
+	switch {
+	case bp.shelve(c):
+	case c.usable(false):
+		c.bye()
+	default: // its backend has closed it meanwhile
+		c.Discard()
+	}
+}
+
+// shelve gives a connection to who waits for it, or keeps it. It returns false if it is to be closed: if somebody waits, its place is
+// what he gets then.
+func (bp *backendPool) shelve(c *Conn) bool {
 	now := time.Since(bp.start)
 	bp.mu.Lock()
+	defer bp.mu.Unlock()
 	if bp.closed || c.worn || bp.resting.Load() && bp.queue.n == 0 || bp.total > bp.bound() || c.old(now, bp.limits.Load().Lifetime) {
-		bp.mu.Unlock()
-		c.bye()
-		return
+		return false
 	}
 	if bp.queue.n > 0 {
-		if !c.usable(false) { // its backend has closed it meanwhile: the place is what the waiter gets
-			bp.mu.Unlock()
-			c.Discard()
-			return
+		if !c.usable(false) {
+			return false
 		}
 		if bp.pass(c) {
-			bp.mu.Unlock()
-			return
+			return true
 		}
 	}
 	c.since = now
 	c.shelf.idle = append(c.shelf.idle, c)
 	bp.idleN++
-	bp.mu.Unlock()
+	return true
 }
 
 // forget gives up the place of a connection that is gone.

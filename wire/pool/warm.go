@@ -71,7 +71,7 @@ func (c *Conn) old(now, lifetime time.Duration) bool {
 // retire closes a connection that is in order, and waits a moment until its backend has closed it too: only then another one may
 // have its place there.
 func (c *Conn) retire() {
-	c.home.watch.Forget(c.number, c)
+	c.forgetEvents()
 	c.Net.SetDeadline(time.Now().Add(goodbye))
 	if _, err := c.Net.Write(pg.AppendTerminate(nil)); err == nil {
 		io.Copy(io.Discard, c.Net)

@@ -1,0 +1,302 @@
+//go:build linux
+
+package epoll_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"rangefinder/wire/epoll"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t *testing.T) *epoll.Set {
+	t.Helper()
+	set := epoll.Open()
+	if set == nil {
+		t.Fatal("no set")
+	}
+	t.Cleanup(set.Close)
+	return set
+}
+
+// pair returns a socket of the set and its other side.
+func pair(t *testing.T, set *epoll.Set) (*epoll.Socket, *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	far, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sock := set.Adopt(near)
+	if sock == nil {
+		t.Fatal("the set takes no socket")
+	}
+	if _, err := near.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the connection as it was before is not closed: %v", err)
+	}
+	t.Cleanup(func() { sock.Close(); far.Close() })
+	return sock, far.(*net.TCPConn)
+}
+
+// told passes on what it is told.
+type told chan bool
+
+func (c told) Told(inSet bool) { c <- inSet }
+
+// tell has a channel told of the socket's events.
+func tell(sock *epoll.Socket) told {
+	c := make(told, 100)
+	l := epoll.Listener(c)
+	sock.Tell(&l)
+	return c
+}
+
+// A socket is a net.Conn like others: what is written arrives, also if it is more than buffers take, and the end is told.
+func TestSocketIsConn(t *testing.T) {
+	sock, far := pair(t, open(t))
+	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<19) // 8 MiB
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if n, err := sock.Write(want); n != len(want) || err != nil {
+			t.Errorf("wrote %d: %v", n, err)
+		}
+		if err := sock.CloseWrite(); err != nil {
+			t.Error(err)
+		}
+	})
+	wg.Go(func() { io.Copy(far, far); far.CloseWrite() }) // an echo
+	got, err := io.ReadAll(sock)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d of %d bytes came back: %v", len(got), len(want), err)
+	}
+	wg.Wait()
+	if !sock.Ended() {
+		t.Error("its end is not known")
+	}
+}
+
+// A deadline ends a read that waits; one that is taken back ends none.
+func TestSocketDeadlines(t *testing.T) {
+	sock, far := pair(t, open(t))
+	events := tell(sock)
+	for _, d := range []time.Duration{-time.Hour, 20 * time.Millisecond} {
+		sock.SetReadDeadline(time.Now().Add(d))
+		if _, err := sock.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("in %s: %v", d, err)
+		}
+		if inSet := <-events; inSet {
+			t.Error("a deadline was told by the set")
+		}
+		if _, err := sock.TryRead(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("TryRead after it: %v", err)
+		}
+	}
+	read := make(chan error)
+	go func() { _, err := sock.Read(make([]byte, 1)); read <- err }()
+	if err := <-read; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
+	}
+	sock.SetReadDeadline(time.Now().Add(time.Hour))
+	sock.SetReadDeadline(time.Time{})
+	far.Write([]byte("x"))
+	if n, err := sock.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("%d %v", n, err)
+	}
+	go func() { _, err := sock.Read(make([]byte, 1)); read <- err }()
+	sock.Close()
+	if err := <-read; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a read of a socket that is closed: %v", err)
+	}
+}
+
+// The end of the stream is found, whether it came with the last bytes or behind them.
+func TestTryReadFindsTheEnd(t *testing.T) {
+	set := open(t)
+	for i := range 50 {
+		sock, far := pair(t, set)
+		events := tell(sock)
+		if _, err := sock.TryRead(make([]byte, 10)); err != syscall.EAGAIN {
+			t.Fatalf("nothing is there: %v", err)
+		}
+		far.Write([]byte("bye"))
+		if i%2 == 0 {
+			<-events
+		}
+		far.Close()
+		for got := 0; ; {
+			n, err := sock.TryRead(make([]byte, 10))
+			if err == syscall.EAGAIN {
+				select {
+				case <-events:
+				case <-time.After(10 * time.Second):
+					t.Fatalf("after %d bytes nothing is told any more", got)
+				}
+				continue
+			}
+			if n == 0 && err == nil && got == 3 {
+				break
+			}
+			if got += n; err != nil || got > 3 {
+				t.Fatalf("%d %v", got, err)
+			}
+		}
+	}
+}
+
+// Who could not write all hears when there is room again.
+func TestRoomIsTold(t *testing.T) {
+	sock, far := pair(t, open(t))
+	events := tell(sock)
+	chunk := make([]byte, 1<<20)
+	wrote := 0
+	for {
+		n, err := sock.TryWrite(chunk)
+		if err != nil || n < len(chunk) {
+			wrote += max(n, 0)
+			break
+		}
+		wrote += n
+	}
+	go io.Copy(io.Discard, far)
+	for left := 4 * len(chunk); left > 0; {
+		n, err := sock.TryWrite(chunk[:min(left, len(chunk))])
+		if err == syscall.EAGAIN {
+			select {
+			case <-events:
+			case <-time.After(10 * time.Second):
+				t.Fatal("nobody says that there is room")
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		left -= n
+	}
+}
+
+// A set that is closed goes on for the sockets that it has, and takes no more.
+func TestCloseWithSockets(t *testing.T) {
+	set := epoll.Open()
+	sock, far := pair(t, set)
+	set.Close()
+	far.Write([]byte("x"))
+	if n, err := sock.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("%d %v", n, err)
+	}
+	if set.Adopt(far) != nil {
+		t.Error("it takes another socket")
+	}
+	if err := sock.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := sock.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed again: %v", err)
+	}
+	if raw, _ := sock.SyscallConn(); raw.Control(func(uintptr) {}) == nil {
+		t.Error("its descriptor can still be had")
+	}
+}
+
+// A socket that stays with Go's poller is watched for its end.
+func TestWatch(t *testing.T) {
+	set := open(t)
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	if set.Adopt(a) != nil {
+		t.Error("a pipe was adopted")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	far, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	raw, _ := near.(syscall.Conn).SyscallConn()
+	w := set.Watch(raw)
+	events := tell(w)
+	far.Write([]byte("x"))
+	if n, err := near.Read(make([]byte, 1)); n != 1 || err != nil || w.Ended() {
+		t.Fatalf("%d %v, ended %v", n, err, w.Ended())
+	}
+	far.Close()
+	<-events
+	if !w.Ended() {
+		t.Error("its end was not noticed")
+	}
+	set.Forget(w)
+}
+
+// Many sockets at once, whose listeners answer in the set's goroutines: nothing is lost.
+func TestManySockets(t *testing.T) {
+	set := open(t)
+	var wg sync.WaitGroup
+	for range 200 {
+		sock, far := pair(t, set)
+		e := &echo{sock: sock}
+		l := epoll.Listener(e)
+		sock.Tell(&l)
+		wg.Go(func() {
+			buf := make([]byte, 8)
+			for i := range 100 {
+				msg := []byte{byte(i), 1, 2, 3, 4, 5, 6, 7}
+				if _, err := far.Write(msg); err != nil {
+					t.Error(err)
+					return
+				}
+				far.SetReadDeadline(time.Now().Add(20 * time.Second))
+				if _, err := io.ReadFull(far, buf); err != nil || !bytes.Equal(buf, msg) {
+					t.Errorf("answer %d: %v %v", i, buf, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+type echo struct {
+	mu   sync.Mutex
+	sock *epoll.Socket
+}
+
+func (e *echo) Told(bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for {
+		var buf [64]byte
+		n, err := e.sock.TryRead(buf[:])
+		if err != nil || n == 0 {
+			return
+		}
+		e.sock.TryWrite(buf[:n])
+	}
+}
