@@ -46,7 +46,8 @@ func (c *core) noteWrite() {
 	w := wrote{shard: c.srvShard, at: c.env.now(), timeline: c.srvHop.Timeline, waited: !c.settings.alone && !c.settings.hasty}
 	if c.slot != nil {
 		c.slot.Wrote()
-		if p := c.slot.Candidates().Writes; len(p) > 0 { // it may have been promoted since the connection was borrowed
+		// The backend may have been promoted since the connection was borrowed. If another one was, this was written on the old timeline.
+		if p, b := c.slot.Candidates().Writes, c.srvHop.Backend; len(p) > 0 && p[0].Backend.Name == b.Name && p[0].Backend.Addr == b.Addr {
 			w.timeline = max(w.timeline, p[0].Timeline)
 		}
 	}

@@ -231,3 +231,40 @@ func TestCoreWritesAcrossTimelines(t *testing.T) {
 		})
 	}
 }
+
+// A transaction that commits on the old primary while another server is the primary already is one of the old timeline: what the new one
+// lacks of it is not read as if it were there.
+func TestCoreWritesOnTheOldPrimary(t *testing.T) {
+	e := testEnv(t)
+	k := keyOf(t, e, "shard_1")
+	d := newDrive(t, append(query("BEGIN"), query(fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", k))...))
+	env := *d.core.env
+	env.made, env.now = time.Now(), func() time.Duration { return time.Hour }
+	d.core.env = &env
+	list := env.fib.Load().Slot("shard_1").Candidates()
+	old := list.Writes[0].Backend
+	var promoted *rib.Backend
+	for i := range list.Reads {
+		if b := list.Reads[i].Backend; b.Name != old.Name {
+			promoted = b
+		}
+	}
+	saw := func(b *rib.Backend, after time.Duration, timeline uint32, lsn uint64, forks ...rib.Fork) {
+		env.positions.Saw(rib.Position{Backend: b.Name, Shard: b.Shard, Addr: b.Addr, Role: rib.Primary, Timeline: timeline, LSN: lsn, Asked: env.made.Add(time.Hour + after), Forks: forks})
+	}
+	saw(old, -2, 1, 0x40)
+	d.then = func() []byte {
+		d.out = nil
+		d.table.Health().Observe(rib.Route{Backend: promoted.Name, Observer: "n1", Stamp: rib.Stamp{Seq: 100}, State: rib.Up, Role: rib.Primary, Timeline: 2})
+		if env.fib.Load().Flip(d.table.Snapshot()) == 0 { // as a node does it: the session's own slot changes under it
+			t.Error("nothing has changed")
+		}
+		saw(promoted, -1, 2, 0x300, rib.Fork{Timeline: 2, From: 1, Least: 0x200, Most: 0x200})
+		read := query(fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k))
+		return append(query("COMMIT"), append(bytes.Clone(read), read...)...)
+	}
+	d.run()
+	if got, want := types(t, d.out), "C ZI E(55000) ZI T D C ZI"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
