@@ -37,7 +37,8 @@ type Set struct {
 
 	// guarded by mu
 	mu     sync.Mutex
-	n      int // sockets
+	n      int   // sockets
+	stamp  int32 // of the last one
 	closed bool
 }
 
@@ -102,11 +103,16 @@ func (s *Set) tell() {
 			}
 			table := *s.table.Load()
 			for i := range events[:n] {
-				if sock := table[events[i].Fd].Load(); sock != nil {
-					sock.event(events[i].Events)
-				}
+				tellOf(table, &events[i])
 			}
 		}
+	}
+}
+
+// tellOf tells of an event, unless its socket was closed since it was taken: the next one may have the same number by now.
+func tellOf(table []atomic.Pointer[Socket], e *syscall.EpollEvent) {
+	if sock := table[e.Fd].Load(); sock != nil && sock.stamp == e.Pad {
+		sock.event(e.Events)
 	}
 }
 
@@ -191,8 +197,10 @@ func (s *Set) add(sock *Socket, events uint32) bool {
 		s.table.Store(&grown)
 	}
 	before := table[sock.fd].Load() // whoever was closed and not forgotten
-	table[sock.fd].Store(sock)      // first: its event may come at once
-	e := syscall.EpollEvent{Events: events | edge, Fd: int32(sock.fd)}
+	s.stamp++
+	sock.stamp = s.stamp
+	table[sock.fd].Store(sock) // first: its event may come at once
+	e := syscall.EpollEvent{Events: events | edge, Fd: int32(sock.fd), Pad: sock.stamp}
 	if syscall.EpollCtl(s.fd, syscall.EPOLL_CTL_ADD, sock.fd, &e) != nil {
 		table[sock.fd].Store(before)
 		return false

@@ -16,7 +16,8 @@ type Socket struct {
 	// constant
 	set           *Set
 	fd            int
-	own           bool // it closes fd
+	stamp         int32 // by which its events are told from those of an earlier one with its fd
+	own           bool  // it closes fd
 	local, remote net.Addr
 
 	// atomic
@@ -112,7 +113,7 @@ func (s *Socket) TryWrite(p []byte) (int, error) {
 // wantRoom has the set tell when there is room to write, from now on; if there is by now, at once.
 func (s *Socket) wantRoom() {
 	if s.state.Or(writer)&writer == 0 {
-		e := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | edge, Fd: int32(s.fd)}
+		e := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | edge, Fd: int32(s.fd), Pad: s.stamp}
 		_ = syscall.EpollCtl(s.set.fd, syscall.EPOLL_CTL_MOD, s.fd, &e)
 	}
 }

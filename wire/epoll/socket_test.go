@@ -300,3 +300,80 @@ func (e *echo) Told(bool) {
 		e.sock.TryWrite(buf[:n])
 	}
 }
+
+// An event that was taken before its socket was closed is not told to the next one that has its number.
+func TestEventsOfAClosedSocket(t *testing.T) {
+	set := open(t)
+	number := func(sock *epoll.Socket) (fd uintptr) {
+		raw, err := sock.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(n uintptr) { fd = n })
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	far, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	next, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy, busyFar := pair(t, set)
+	first, firstFar := pair(t, set)
+	old, oldFar := pair(t, set)
+	was := number(old)
+	for fd := 0; fd < int(was); { // no lower number is free
+		var err error
+		if fd, err = syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0); err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Close(fd)
+	}
+
+	holds, may, made := make(chan struct{}), make(chan struct{}), make(chan *epoll.Socket, 1)
+	call := func(sock *epoll.Socket, f func()) {
+		var once sync.Once
+		l := epoll.Listener(calls(func() { once.Do(f) }))
+		sock.Tell(&l)
+	}
+	call(busy, func() {
+		close(holds)
+		<-may
+	})
+	call(first, func() { // it is told of first, of the two whose events are taken together
+		old.Close()
+		made <- set.Adopt(next)
+	})
+	busyFar.Write([]byte("x"))
+	<-holds
+	firstFar.Write([]byte("x"))
+	time.Sleep(10 * time.Millisecond) // the first one is the first in the kernel's list as well
+	oldFar.CloseWrite() // its own number is lower, and stays in use
+	time.Sleep(50 * time.Millisecond)
+	close(may)
+	sock := <-made
+	defer sock.Close()
+	if number(sock) != was {
+		t.Skip("the number was given to somebody else")
+	}
+	heard := tell(busy) // whose next event comes after all that were taken before
+	busyFar.Write([]byte("x"))
+	<-heard
+	if sock.Ended() || sock.Readable() {
+		t.Error("it is told of the end of the socket whose number it has")
+	}
+}
+
+type calls func()
+
+func (c calls) Told(bool) { c() }
