@@ -204,7 +204,7 @@ func (s *session) readRaw(inSet bool) outcome {
 	if len(c.toServer) > 0 && c.srv != nil { // no more than that is kept
 		return waits
 	}
-	if inSet && r.burst >= burstMost {
+	if inSet && (r.burst >= burstMost || r.sock.Readable() && len(c.in)-c.inOff >= serverBuffer) { // the end of a large message may be next
 		return blocks
 	}
 	if !r.sock.Readable() {
