@@ -8,9 +8,6 @@ import (
 	"rangefinder/rib"
 )
 
-// Debug is a hack
-var Debug func(node string, backend, seq uint64, direct bool)
-
 const (
 	tick           = time.Second
 	pendingTime    = time.Minute
@@ -205,9 +202,6 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 		return
 	}
 	key := recordKey{kindObservation, o.backend, o.observer}
-	if Debug != nil {
-		Debug(s.cfg.Self.Name, uint64(o.backend), o.route.Stamp.Seq, out != nil)
-	}
 	s.mu.Lock()
 	if had, ok := s.lately[key]; ok && o.route.Stamp.Compare(had.stamp) <= 0 {
 		echo := out != nil && had.echo && o.route.Stamp == had.stamp
