@@ -79,9 +79,7 @@ func (s *session) readOrHear() ([]byte, error) {
 		h := <-s.ear.said
 		return s.stopListening()[:h.n], h.err
 	}
-	if s.buf == nil {
-		s.buf = make([]byte, serverBuffer)
-	}
+	s.lend()
 	n, err := s.core.srv.Net.Read(s.buf)
 	return s.buf[:n], err
 }

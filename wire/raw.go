@@ -272,16 +272,25 @@ func (s *session) serverRaw(inSet bool) outcome {
 	return s.takeServer(plain)
 }
 
+// lend has the session have a buffer for what the server sends.
+func (s *session) lend() {
+	switch {
+	case s.buf != nil:
+	case s.raw.sock == nil:
+		s.buf = make([]byte, serverBuffer)
+	default: // until it next waits
+		s.raw.lent = s.server.reads.Get().(*[]byte)
+		s.buf = *s.raw.lent
+	}
+}
+
 // takeServer reads what the server has sent.
 func (s *session) takeServer(plain *epoll.Socket) outcome {
 	c, r := s.core, &s.raw
 	if !plain.Readable() {
 		return waits
 	}
-	if r.lent == nil {
-		r.lent = s.server.reads.Get().(*[]byte)
-		s.buf = *r.lent
-	}
+	s.lend()
 	n, err := plain.TryRead(s.buf)
 	switch {
 	case n > 0:
