@@ -1,6 +1,9 @@
 package pool
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // Server is one server connection's state.
 type Server struct {
@@ -76,9 +79,7 @@ func (bp *backendPool) renew(whose func(Identity) bool) (closed int) {
 		c.worn = c.worn || whose(c.Identity)
 	}
 	bp.mu.Unlock()
-	for _, c := range gone {
-		c.bye()
-	}
+	farewell(gone)
 	return len(gone)
 }
 
@@ -113,4 +114,21 @@ func (bp *backendPool) ended(id Identity, c *Conn, renewals uint64, took time.Du
 	}
 	bp.fill()
 	return queues
+}
+
+// byesAtOnce is how many connections are closed at a time. One whose backend is silent takes goodbye.
+const byesAtOnce = 32
+
+// farewell closes connections that are in order.
+func farewell(gone []*Conn) {
+	var wg sync.WaitGroup
+	room := make(chan struct{}, byesAtOnce)
+	for _, c := range gone {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			c.bye()
+		})
+	}
+	wg.Wait()
 }

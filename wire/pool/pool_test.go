@@ -30,6 +30,8 @@ type backend struct {
 	most  int32
 	conns []net.Conn
 	wg    sync.WaitGroup
+
+	deaf atomic.Bool // it heeds no goodbye
 }
 
 func newBackend(t testing.TB) *backend {
@@ -69,7 +71,11 @@ func (b *backend) serve(conn net.Conn) {
 	hello := []byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}
 	conn.Write(pg.AppendReady(pg.AppendBackendKeyData(hello, 1, []byte{1, 2, 3, 4}), 'I'))
 	var one [1]byte
-	conn.Read(one[:])
+	for {
+		if _, err := conn.Read(one[:]); err != nil || !b.deaf.Load() {
+			return
+		}
+	}
 }
 
 // kill ends the listener and every connection, as the death of a server does.

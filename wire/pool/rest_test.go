@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/wire/pool"
 )
 
 // A backend that rests has as few connections as can be: none that nobody uses. Who asks for one gets it all the same.
@@ -51,6 +52,28 @@ func TestRest(t *testing.T) {
 		c.Release()
 	}
 	open(1)
+}
+
+// Whoever drains a backend that is silent, as it often will be, does not wait for each of its connections.
+func TestRestOfASilentBackend(t *testing.T) {
+	be := newBackend(t)
+	be.deaf.Store(true)
+	const many = 60
+	r := newRig(t, be, many, time.Second)
+	var lent []*pool.Conn
+	for range many {
+		lent = append(lent, r.get(t, "u"))
+	}
+	for _, c := range lent {
+		c.Release()
+	}
+	began := time.Now()
+	if n := r.Rest(map[string]bool{r.b.Name: true}); n != many {
+		t.Errorf("%d connections were closed", n)
+	}
+	if took := time.Since(began); took > 3*time.Second { // one after the other, it is twice that
+		t.Errorf("it took %v", took)
+	}
 }
 
 // errOpen says how many connections there are.
