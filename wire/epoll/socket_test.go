@@ -358,7 +358,7 @@ func TestEventsOfAClosedSocket(t *testing.T) {
 	<-holds
 	firstFar.Write([]byte("x"))
 	time.Sleep(10 * time.Millisecond) // the first one is the first in the kernel's list as well
-	oldFar.CloseWrite() // its own number is lower, and stays in use
+	oldFar.CloseWrite()               // its own number is lower, and stays in use
 	time.Sleep(50 * time.Millisecond)
 	close(may)
 	sock := <-made
