@@ -53,8 +53,13 @@ func (s *ValuesSpec) With(o *rib.Ownership) (*rib.Keyspace, error) {
 		return nil, err
 	}
 	with := *ks
-	with.Ranges, err = ks.WithValues(values, rib.Epoch{})
-	return &with, listedTwice(err, s.Values)
+	if with.Ranges, err = ks.WithValues(values, rib.Epoch{}); err != nil {
+		return nil, listedTwice(err, s.Values)
+	}
+	if err := stay(ks, s.Values); err != nil {
+		return nil, err
+	}
+	return &with, nil
 }
 
 // AddValues gives values of a list to shards and returns the keyspace with them. Errors and the rest are as for CreateKeyspace.
@@ -113,6 +118,17 @@ func listedTwice(err error, specs []ValueSpec) error {
 	return err
 }
 
+// stay refuses values that would leave the default shard. Nobody keeps a node that has not heard of it from writing them there: that takes
+// a move.
+func stay(ks *rib.Keyspace, specs []ValueSpec) error {
+	for _, v := range specs {
+		if others := ks.Ranges[0].Shard; others != "" && v.Shard != others {
+			return reject(ErrValueTaken, "value %s belongs to the default shard %s already: it can be listed for that one alone, for ranges cannot be moved yet", v.Value, others)
+		}
+	}
+	return nil
+}
+
 // addValues gives values to a keyspace of the list method and returns it as it is in the new table.
 func addValues(next *rib.Ownership, c *valuesCommand) (*rib.Keyspace, error) {
 	keyspaces := slices.Clone(next.Keyspaces)
@@ -136,9 +152,14 @@ func addValues(next *rib.Ownership, c *valuesCommand) (*rib.Keyspace, error) {
 			return nil, reject(ErrUnknownShard, "shard %s is not known: no node has reached a server of it yet, or its name is misspelt", v.Shard)
 		}
 	}
-	if ks.Ranges, err = ks.WithValues(values, next.Epoch); err != nil {
+	ranges, err := ks.WithValues(values, next.Epoch)
+	if err != nil {
 		return nil, listedTwice(err, specs)
 	}
+	if err := stay(ks, specs); err != nil {
+		return nil, err
+	}
+	ks.Ranges = ranges
 	if err := ks.Validate(); err != nil {
 		return nil, reject(ErrInvalid, "%v", err)
 	}

@@ -74,6 +74,16 @@ func TestListsAreMadeAndGrow(t *testing.T) {
 	if m.st.own != own {
 		t.Error("what was refused has changed the table")
 	}
+	m.must(m.create(listSpec("rest", "rest", "b", ValueSpec{"de", "a"})))
+	nl := func(shard string) result {
+		return m.do(&command{Kind: kindValues, Request: "rest " + shard, Values: &valuesCommand{Keyspace: "rest", Values: []valueAndKey{{[]byte("nl\x00"), shard}}}})
+	}
+	if r := nl("a"); !errors.Is(r.err, ErrValueTaken) || !strings.Contains(r.err.Error(), "belongs to the default shard b already") {
+		t.Errorf("a value that would leave the default shard: %v", r.err)
+	}
+	if r := m.must(nl("b")); ownerOf(t, r.keyspace, "nl") != "b" {
+		t.Errorf("%+v", r.keyspace.Ranges)
+	}
 	m.must(m.create(hashSpec("hashed", "other", "a", "b")))
 	if r := m.do(&command{Kind: kindValues, Values: &valuesCommand{Keyspace: "hashed"}}); !errors.Is(r.err, ErrInvalid) || !strings.Contains(r.err.Error(), "shards by hash") {
 		t.Errorf("values for a hash: %v", r.err)
@@ -144,12 +154,17 @@ func TestCheckOfLists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	add := ValuesSpec{Keyspace: ks.Name, Values: []ValueSpec{{"xx", "shard_1"}, {"zz", "shard_1"}}}
-	with, err := add.With(&rib.Ownership{Keyspaces: []rib.Keyspace{*ks}})
+	owned := &rib.Ownership{Keyspaces: []rib.Keyspace{*ks}}
+	add := ValuesSpec{Keyspace: ks.Name, Values: []ValueSpec{{"xx", "shard_3"}, {"zz", "shard_1"}}}
+	if _, err := add.With(owned); !errors.Is(err, ErrValueTaken) || !strings.Contains(err.Error(), "value zz belongs to the default shard shard_3 already") {
+		t.Errorf("a value that would leave the default shard: %v", err)
+	}
+	add.Values[1].Shard = "shard_3"
+	with, err := add.With(owned)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckKeyspace(t.Context(), with, f.primary); err == nil || !strings.Contains(err.Error(), "1 of its rows would belong to another shard (1 to shard_1)") {
-		t.Errorf("a row that the default shard has: %v", err)
+	if err := CheckKeyspace(t.Context(), with, f.primary); err != nil {
+		t.Errorf("values that stay where they are: %v", err)
 	}
 }

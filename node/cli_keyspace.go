@@ -124,8 +124,7 @@ type keyspaceAddCmd struct {
 // Help is shown by `rangefinder keyspace add --help`.
 func (keyspaceAddCmd) Help() string {
 	return "Example:\n\n  rangefinder keyspace add app.sales --value it=shard_2 --value es=shard_1\n\n" +
-		"No row with such a value may be there yet, but on the shard that is to own it. In a keyspace with a default shard, nobody may write such rows meanwhile: " +
-		"they would stay on the default shard, where statements do not look for them any more. If some were, a warning says so."
+		"No row with such a value may be there yet, but on the shard that is to own it. What a default shard owns can be listed for that shard alone."
 }
 
 // Run adds the values, on whichever node leads.

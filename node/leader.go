@@ -183,14 +183,7 @@ func (n *Node) addValuesHere(ctx context.Context, s cluster.ValuesSpec) (view Ke
 		return view, err
 	}
 	n.log.Info("values added to a keyspace", "keyspace", made.Name, "values", len(s.Values), "epoch", n.ledger().Epoch().String())
-	view = keyspaceView(made)
-	if view.Default == "" { // until now nobody could write such rows
-		return view, nil
-	}
-	if err := n.checkShards(ctx, made); err != nil {
-		view.Warnings = append(view.Warnings, "rows were written while the values were added, or may have been: "+err.Error())
-	}
-	return view, nil
+	return keyspaceView(made), nil
 }
 
 // checkShards holds the shards' rows against a keyspace as it is or would be.

@@ -51,6 +51,19 @@ func TestHints(t *testing.T) {
 			t.Errorf("a hint that agrees: %v", err)
 		}
 	}
+	if _, err := conn.Exec(ctx, "PREPARE held(bigint) AS SELECT * FROM orders WHERE customer_id = $1", pgx.QueryExecModeSimpleProtocol); err != nil {
+		t.Fatal(err)
+	}
+	execute := "EXECUTE held(" + itoa(two) + ")"
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+		var e *pgconn.PgError
+		if _, err := conn.Exec(ctx, "/* rangefinder: shard=shard_1 */ "+execute, mode); !errors.As(err, &e) || e.Code != "22023" {
+			t.Errorf("EXECUTE on another shard than the hint says: %v", err)
+		}
+		if tag, err := conn.Exec(ctx, "/* rangefinder: shard=shard_2 */ "+execute, mode); err != nil || tag.RowsAffected() != 3 {
+			t.Errorf("EXECUTE with a hint that agrees: %v, %v", tag, err)
+		}
+	}
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -151,6 +151,11 @@ func (c *core) useExecute(u *use, outer *sqlkey.Plan) (need, *sqlkey.Plan, *pg.E
 	if e != nil {
 		return n, outer, e
 	}
+	if n.slot != nil {
+		if e := HintContradicts(outer, n.slot.Shard()); e != nil {
+			return n, outer, e
+		}
+	}
 	if n.slot == nil && u.Home != "" {
 		if n.slot = c.table.Slot(u.Home); n.slot == nil {
 			return n, outer, UnknownShard(u.Home, "")

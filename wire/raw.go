@@ -324,14 +324,13 @@ func (s *session) flushBoth(inSet bool) outcome {
 func (s *session) feed(inSet bool) outcome {
 	c := s.core
 	plain := c.srv.Plain()
-	if inSet && (plain == nil || s.cutting.Load() != calm) {
+	switch {
+	case inSet && (plain == nil || s.cutting.Load() != calm): // to heed that may mean to wait
 		return blocks
-	}
-	if plain == nil {
+	case plain == nil:
 		s.flushServer()
 		return goesOn
-	}
-	if !s.heed() {
+	case !inSet && !s.heed():
 		return goesOn
 	}
 	if plain.Late() { // it has been struck: nothing is to be sent there
@@ -394,7 +393,9 @@ func (s *session) borrow() bool {
 	}
 	conn := s.ready()
 	if conn != nil && s.core.need.write && conn.Standby() {
-		conn.Release()
+		if !conn.Shelve() { // to close it takes time
+			go conn.Release()
+		}
 		conn = nil
 	}
 	if conn == nil {
