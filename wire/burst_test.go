@@ -1,10 +1,12 @@
 package wire
 
 import (
+	"errors"
 	"net"
 	"testing"
 	"time"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/wire/epoll"
 )
 
@@ -49,9 +51,12 @@ func TestLargeMessageLeavesTheSet(t *testing.T) {
 		if _, err := far.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(10 * time.Second); !s.raw.sock.Readable() && time.Now().Before(end); {
-			time.Sleep(time.Millisecond)
-		}
+		pgtest.Eventually(t, 10*time.Second, func() error {
+			if !s.raw.sock.Readable() {
+				return errors.New("the set does not tell of what has come")
+			}
+			return nil
+		})
 		if how := s.readRaw(c.inSet); how != c.want {
 			t.Errorf("%d bytes are there, in the set %v: %d, want %d", c.held, c.inSet, how, c.want)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"rangefinder/wire/epoll"
 )
@@ -314,6 +315,19 @@ func TestEventsOfAClosedSocket(t *testing.T) {
 		}
 		return fd
 	}
+	arrives := func(sock *epoll.Socket, event int16) { // by the kernel's word, not the set's
+		t.Helper()
+		for {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(number(sock)), Events: event}}, 10_000)
+			if err == unix.EINTR {
+				continue
+			}
+			if n != 1 {
+				t.Fatalf("nothing arrives: %v", err)
+			}
+			return
+		}
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -357,9 +371,9 @@ func TestEventsOfAClosedSocket(t *testing.T) {
 	busyFar.Write([]byte("x"))
 	<-holds
 	firstFar.Write([]byte("x"))
-	time.Sleep(10 * time.Millisecond) // the first one is the first in the kernel's list as well
-	oldFar.CloseWrite()               // its own number is lower, and stays in use
-	time.Sleep(50 * time.Millisecond)
+	arrives(first, unix.POLLIN) // the first one is the first in the kernel's list as well
+	oldFar.CloseWrite()         // its own number is lower, and stays in use
+	arrives(old, unix.POLLRDHUP)
 	close(may)
 	sock := <-made
 	defer sock.Close()
