@@ -4,12 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -29,9 +25,8 @@ const (
 
 // beliefs is the file.
 type beliefs struct {
-	Format    int            `json:"format"`
-	ClusterID string         `json:"cluster_id"`
-	Backends  []knownBackend `json:"backends"`
+	keptFile
+	Backends []knownBackend `json:"backends"`
 }
 
 type knownBackend struct {
@@ -48,7 +43,7 @@ type knownBackend struct {
 }
 
 func encodeBeliefs(clusterID string, known []rib.Known) ([]byte, error) {
-	f := beliefs{Format: beliefsFormat, ClusterID: clusterID, Backends: []knownBackend{}}
+	f := beliefs{keptFile: keptFile{beliefsFormat, clusterID}, Backends: []knownBackend{}}
 	for _, k := range known {
 		b, stamp := k.Announcement.Backend, k.Announcement.Stamp
 		f.Backends = append(f.Backends, knownBackend{
@@ -65,11 +60,8 @@ func decodeBeliefs(text []byte, clusterID string) (known []rib.Known, err error)
 	if err := json.Unmarshal(text, &f); err != nil {
 		return nil, err
 	}
-	switch {
-	case f.Format != beliefsFormat:
-		return nil, fmt.Errorf("it has format %d, this version knows %d", f.Format, beliefsFormat)
-	case f.ClusterID != clusterID:
-		return nil, fmt.Errorf("it is of cluster %q, not of %q", f.ClusterID, clusterID)
+	if err := f.check(keptFile{beliefsFormat, clusterID}); err != nil {
+		return nil, err
 	}
 	for _, b := range f.Backends {
 		if _, _, err := net.SplitHostPort(b.Addr); err != nil || b.Name == "" || b.Shard == "" || b.Observer == "" {
@@ -94,16 +86,8 @@ func decodeBeliefs(text []byte, clusterID string) (known []rib.Known, err error)
 
 // LoadBeliefs reads backends.json; nil if there is none.
 func (d *dataDir) LoadBeliefs(clusterID string) ([]rib.Known, error) {
-	f, err := os.Open(filepath.Join(d.path, beliefsFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxBeliefs))
-	if err != nil {
+	text, found, err := d.readKept(beliefsFile, maxBeliefs)
+	if err != nil || !found {
 		return nil, err
 	}
 	return decodeBeliefs(text, clusterID)

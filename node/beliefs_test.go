@@ -35,18 +35,22 @@ func TestBeliefsFile(t *testing.T) {
 	}
 }
 
-// TestDamagedBeliefsStopNobody: the others say it again.
-func TestDamagedBeliefsStopNobody(t *testing.T) {
+// TestDamagedFilesStopNobody: the others say it again.
+func TestDamagedFilesStopNobody(t *testing.T) {
 	cfg := testConfig(t, "fra")
 	if err := newNode(t, cfg, nil).open(t).Close(); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(cfg.DataDir, beliefsFile)
-	if err := os.WriteFile(file, []byte(`{"format": 1, "backends": [`), 0o600); err != nil {
-		t.Fatal(err)
+	damaged := map[string]string{beliefsFile: `{"format": 1, "backends": [`, drainsFile: `{"format": 1, "drains": [`}
+	for name, text := range damaged {
+		if err := os.WriteFile(filepath.Join(cfg.DataDir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	n := newNode(t, cfg, nil).open(t)
-	if !strings.Contains(n.log.String(), beliefsFile) {
-		t.Error("the log says nothing of a damaged file")
+	for name := range damaged {
+		if !strings.Contains(n.log.String(), name) {
+			t.Errorf("the log says nothing of a damaged %s", name)
+		}
 	}
 }

@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -31,9 +28,8 @@ const (
 
 // drainsOnDisk is the file. Words that are taken back are in it too: an older one must not come back.
 type drainsOnDisk struct {
-	Format    int           `json:"format"`
-	ClusterID string        `json:"cluster_id"`
-	Drains    []drainOnDisk `json:"drains"`
+	keptFile
+	Drains []drainOnDisk `json:"drains"`
 }
 
 type drainOnDisk struct {
@@ -49,7 +45,7 @@ type drainOnDisk struct {
 }
 
 func encodeDrains(clusterID string, words []rib.Drain) ([]byte, error) {
-	f := drainsOnDisk{Format: drainsFormat, ClusterID: clusterID, Drains: []drainOnDisk{}}
+	f := drainsOnDisk{keptFile: keptFile{drainsFormat, clusterID}, Drains: []drainOnDisk{}}
 	for _, w := range words {
 		f.Drains = append(f.Drains, drainOnDisk{w.Target.Kind.String(), w.Target.Name, w.Number, w.Back, w.Author, w.By, w.Why, w.Since, w.Until})
 	}
@@ -62,11 +58,8 @@ func decodeDrains(text []byte, clusterID string) (words []rib.Drain, err error) 
 	if err := json.Unmarshal(text, &f); err != nil {
 		return nil, err
 	}
-	switch {
-	case f.Format != drainsFormat:
-		return nil, fmt.Errorf("it has format %d, this version knows %d", f.Format, drainsFormat)
-	case f.ClusterID != clusterID:
-		return nil, fmt.Errorf("it is of cluster %q, not of %q", f.ClusterID, clusterID)
+	if err := f.check(keptFile{drainsFormat, clusterID}); err != nil {
+		return nil, err
 	}
 	for _, d := range f.Drains {
 		kind, ok := rib.ParseDrainKind(d.Kind)
@@ -81,16 +74,8 @@ func decodeDrains(text []byte, clusterID string) (words []rib.Drain, err error) 
 
 // LoadDrains reads drains.json; nil if there is none.
 func (d *dataDir) LoadDrains(clusterID string) ([]rib.Drain, error) {
-	f, err := os.Open(filepath.Join(d.path, drainsFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxDrains))
-	if err != nil {
+	text, found, err := d.readKept(drainsFile, maxDrains)
+	if err != nil || !found {
 		return nil, err
 	}
 	return decodeDrains(text, clusterID)

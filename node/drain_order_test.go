@@ -3,8 +3,6 @@ package node
 import (
 	"encoding/json"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -31,20 +29,6 @@ func TestDrainsFile(t *testing.T) {
 		if _, err := decodeDrains([]byte(bad), "c1"); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
-	}
-}
-
-// TestDamagedDrainsStopNobody: the others say it again.
-func TestDamagedDrainsStopNobody(t *testing.T) {
-	cfg := testConfig(t, "fra")
-	if err := newNode(t, cfg, nil).open(t).Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(cfg.DataDir, drainsFile), []byte(`{"format": 1, "drains": [`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if n := newNode(t, cfg, nil).open(t); !strings.Contains(n.log.String(), drainsFile) {
-		t.Error("the log says nothing of a damaged file")
 	}
 }
 

@@ -122,6 +122,37 @@ func (d *dataDir) Load() (s State, found bool, err error) {
 	return s, true, nil
 }
 
+// keptFile begins each file of what other nodes say again: it may be lost, but must not be another cluster's.
+type keptFile struct {
+	Format    int    `json:"format"`
+	ClusterID string `json:"cluster_id"`
+}
+
+// check refuses what another version has written, or a node of another cluster.
+func (k keptFile) check(want keptFile) error {
+	switch {
+	case k.Format != want.Format:
+		return fmt.Errorf("it has format %d, this version knows %d", k.Format, want.Format)
+	case k.ClusterID != want.ClusterID:
+		return fmt.Errorf("it is of cluster %q, not of %q", k.ClusterID, want.ClusterID)
+	}
+	return nil
+}
+
+// readKept reads such a file up to a size. found is false if there is none.
+func (d *dataDir) readKept(name string, most int64) (text []byte, found bool, err error) {
+	f, err := os.Open(filepath.Join(d.path, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	text, err = io.ReadAll(io.LimitReader(f, most))
+	return text, err == nil, err
+}
+
 // Save writes the state so that after a crash at any point either the old or the new one is there, whole.
 func (d *dataDir) Save(s State) error {
 	s.Format = stateFormat
