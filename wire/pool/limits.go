@@ -55,9 +55,7 @@ func (bp *backendPool) resize() {
 		gone = append(gone, bp.popAnyIdle())
 	}
 	bp.mu.Unlock()
-	for _, c := range gone {
-		c.bye()
-	}
+	farewell(gone)
 }
 
 // Renew closes every idle connection, and those that are lent out or being made when they come back: connections from now on

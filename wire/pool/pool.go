@@ -522,9 +522,7 @@ func (bp *backendPool) reap(present func(Identity) bool) {
 	for _, c := range gone {
 		c.Discard()
 	}
-	for _, c := range spare {
-		c.bye()
-	}
+	farewell(spare)
 }
 
 func (bp *backendPool) close() {
