@@ -94,11 +94,7 @@ func (s *session) standBy(ctx context.Context) {
 		c.standDown(nil)
 		return
 	}
-	if s.raw.sock != nil { // with what came before it the client need not wait
-		s.flushRaw(false)
-	} else {
-		s.flushClient()
-	}
+	s.flushFirst()
 	if c.closing {
 		c.standDown(errHangup)
 		return

@@ -350,6 +350,15 @@ func (s *session) feed(inSet bool) outcome {
 	return goesOn
 }
 
+// flushFirst writes what is due to the client before a wait of its own: with what came before it the client need not wait.
+func (s *session) flushFirst() {
+	if s.raw.sock != nil {
+		s.flushRaw(false)
+	} else {
+		s.flushClient()
+	}
+}
+
 // lostRaw handles a failed write, as lostOnWrite does. It does not wait.
 func (s *session) lostRaw(plain *epoll.Socket, err error) {
 	c := s.core

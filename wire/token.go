@@ -325,11 +325,7 @@ func (c *core) shown(e *pg.Error) {
 // of the client.
 func (s *session) locate(ctx context.Context) {
 	c := s.core
-	if s.raw.sock != nil { // with what came before it the client need not wait
-		s.flushRaw(false)
-	} else {
-		s.flushClient()
-	}
+	s.flushFirst()
 	if c.closing {
 		c.located(errHangup)
 		return
