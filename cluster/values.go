@@ -44,11 +44,7 @@ func (s *ValuesSpec) With(o *rib.Ownership) (*rib.Keyspace, error) {
 			return nil, reject(ErrInvalid, "the shard of value %s is missing, or longer than %d bytes", v.Value, MaxName)
 		}
 	}
-	method, err := rib.MethodByName(ks.Method)
-	if err != nil {
-		return nil, reject(ErrInvalid, "%v", err)
-	}
-	values, err := parseValues(method, ks.Types, s.Values)
+	values, err := valuesOf(ks, s.Values)
 	if err != nil {
 		return nil, err
 	}
@@ -71,11 +67,7 @@ func (l *Ledger) AddValues(ctx context.Context, spec ValuesSpec) (*rib.Keyspace,
 	if ks == nil {
 		return nil, reject(ErrNoKeyspace, "there is no keyspace named %s", spec.Keyspace)
 	}
-	method, err := rib.MethodByName(ks.Method)
-	if err != nil {
-		return nil, reject(ErrInvalid, "%v", err)
-	}
-	values, err := parseValues(method, ks.Types, spec.Values)
+	values, err := valuesOf(ks, spec.Values)
 	if err != nil {
 		return nil, err
 	}
@@ -91,6 +83,15 @@ func (l *Ledger) AddValues(ctx context.Context, spec ValuesSpec) (*rib.Keyspace,
 		return nil, reject(ErrRequestReused, "request id %q belongs to a command that added no values: use a new one", spec.RequestID)
 	}
 	return r.keyspace, nil
+}
+
+// valuesOf reads the values that a keyspace is to have.
+func valuesOf(ks *rib.Keyspace, specs []ValueSpec) ([]rib.ListedValue, error) {
+	method, err := rib.MethodByName(ks.Method)
+	if err != nil {
+		return nil, reject(ErrInvalid, "%v", err)
+	}
+	return parseValues(method, ks.Types, specs)
 }
 
 // parseValues reads the values of a list.

@@ -134,14 +134,22 @@ func (m *rangeMethod) ParseBound(types []Type, s string) (Key, error) {
 	if len(parts) > len(types) {
 		return nil, fmt.Errorf("%w %q: %d values for a key of %d columns", ErrBound, s, len(parts), len(types))
 	}
-	var k Key
+	k, err := appendTexts(m, types, parts)
+	if err != nil {
+		return nil, fmt.Errorf("%w %q: %w", ErrBound, s, err)
+	}
+	return k, nil
+}
+
+// appendTexts makes the method's key of the texts of columns, before Join.
+func appendTexts(m Method, types []Type, parts [][]byte) (k Key, err error) {
 	for i, part := range parts {
 		v, err := ParseText(types[i], part)
 		if err == nil {
 			k, err = m.AppendKey(k, v)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w %q: %w", ErrBound, s, err)
+			return nil, err
 		}
 	}
 	return k, nil
@@ -156,15 +164,9 @@ func ParseKey(m Method, types []Type, s string) (Key, error) {
 	if len(parts) != len(types) {
 		return nil, fmt.Errorf("%w %q: %d values for a key of %d columns", ErrBound, s, len(parts), len(types))
 	}
-	var k Key
-	for i, part := range parts {
-		v, err := ParseText(types[i], part)
-		if err == nil {
-			k, err = m.AppendKey(k, v)
-		}
-		if err != nil {
-			return nil, err
-		}
+	k, err := appendTexts(m, types, parts)
+	if err != nil {
+		return nil, err
 	}
 	return m.Join(k, 0), nil
 }

@@ -33,12 +33,7 @@ func validInstant(n int64) bool {
 func parseDate(s []byte) (Value, error) {
 	v := Value{Type: TypeDate}
 	b := trimSpace(s)
-	switch infinite(b) {
-	case -1:
-		v.Int = math.MinInt32
-		return v, nil
-	case 1:
-		v.Int = math.MaxInt32
+	if infinite(b, &v, math.MinInt32, math.MaxInt32) {
 		return v, nil
 	}
 	c, rest, ok := scanCalendar(b)
@@ -65,12 +60,7 @@ func parseDate(s []byte) (Value, error) {
 func parseInstant(s []byte) (Value, error) {
 	v := Value{Type: TypeTimestamptz}
 	b := trimSpace(s)
-	switch infinite(b) {
-	case -1:
-		v.Int = math.MinInt64
-		return v, nil
-	case 1:
-		v.Int = math.MaxInt64
+	if infinite(b, &v, math.MinInt64, math.MaxInt64) {
 		return v, nil
 	}
 	const how = "Only YYYY-MM-DD HH:MM:SS.ffffff with an offset such as +02 or Z is read the same under every DateStyle and TimeZone"
@@ -108,15 +98,17 @@ func timeError(t Type, s []byte) error {
 	return fmt.Errorf("%w: type %s: %q", ErrKeyTime, t, clip(s))
 }
 
-// infinite is -1 or 1 for the two infinities, else 0.
-func infinite(b []byte) int {
+// infinite reads the two infinities, which PostgreSQL holds as least and most, and reports whether it is one.
+func infinite(b []byte, v *Value, least, most int64) bool {
 	switch {
 	case bytes.EqualFold(b, []byte("infinity")):
-		return 1
+		v.Int = most
 	case bytes.EqualFold(b, []byte("-infinity")):
-		return -1
+		v.Int = least
+	default:
+		return false
 	}
-	return 0
+	return true
 }
 
 // calendar is a day as it is written.
