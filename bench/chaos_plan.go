@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -45,10 +44,6 @@ type plannedFault struct {
 	hold time.Duration // until it is healed
 	kind string
 	dice [3]uint32 // who is meant
-}
-
-func (p plannedFault) String() string {
-	return fmt.Sprintf("%7.1fs %-16s for %4.1fs, dice %v", p.at.Seconds(), p.kind, p.hold.Seconds(), p.dice)
 }
 
 // chaosPlan is the schedule of a seed, by track. Each kind comes once before any comes twice.

@@ -31,22 +31,29 @@ func open(t *testing.T) *epoll.Set {
 	return set
 }
 
-// pair returns a socket of the set and its other side.
-func pair(t *testing.T, set *epoll.Set) (*epoll.Socket, *net.TCPConn) {
+// ends returns the two ends of a TCP connection. Both are closed in the end.
+func ends(t *testing.T) (near, far net.Conn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	far, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
+	if far, err = net.Dial("tcp", ln.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	near, err := ln.Accept()
-	if err != nil {
+	t.Cleanup(func() { far.Close() })
+	if near, err = ln.Accept(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { near.Close() })
+	return near, far
+}
+
+// pair returns a socket of the set and its other side.
+func pair(t *testing.T, set *epoll.Set) (*epoll.Socket, *net.TCPConn) {
+	t.Helper()
+	near, far := ends(t)
 	sock := set.Adopt(near)
 	if sock == nil {
 		t.Fatal("the set takes no socket")
@@ -54,7 +61,7 @@ func pair(t *testing.T, set *epoll.Set) (*epoll.Socket, *net.TCPConn) {
 	if _, err := near.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the connection as it was before is not closed: %v", err)
 	}
-	t.Cleanup(func() { sock.Close(); far.Close() })
+	t.Cleanup(func() { sock.Close() })
 	return sock, far.(*net.TCPConn)
 }
 
@@ -227,20 +234,7 @@ func TestWatch(t *testing.T) {
 	if set.Adopt(a) != nil {
 		t.Error("a pipe was adopted")
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	far, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	near, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
+	near, far := ends(t)
 	raw, _ := near.(syscall.Conn).SyscallConn()
 	w := set.Watch(raw)
 	events := tell(w)
@@ -328,20 +322,7 @@ func TestEventsOfAClosedSocket(t *testing.T) {
 			return
 		}
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	far, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
-	next, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	next, _ := ends(t)
 	busy, busyFar := pair(t, set)
 	first, firstFar := pair(t, set)
 	old, oldFar := pair(t, set)
