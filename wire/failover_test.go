@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -377,5 +378,43 @@ func TestReadsOfThePrimaryGoOnAtTheNext(t *testing.T) {
 	r.promoted("shard_1-replica", 2)
 	if err := <-read; err != nil {
 		t.Error(err)
+	}
+}
+
+// A connection that was there before a write came, and breaks before anything of the write has been sent, says nothing of the primary:
+// the write gets another one at once. One that was made for it does say something.
+func TestWriteOutlivesAnOldConnection(t *testing.T) {
+	for _, always := range []bool{false, true} {
+		t.Run(fmt.Sprintf("always=%v", always), func(t *testing.T) {
+			var broken atomic.Int64
+			fake := fakeServer(t, fakeSystemID, func(c *pgtest.FakeConn, sql string, status byte) error {
+				if strings.Contains(sql, "work_mem") && (broken.Add(1) == 1 || always) {
+					return errStop
+				}
+				return answered(c, sql, status)
+			}, pgtest.Close())
+			r := newRig(t, rigOptions{backends: fakeAlone(fake)})
+			if _, err := r.connect(pgx.QueryExecModeSimpleProtocol).Exec(ctxOf(t), "SELECT 1"); err != nil {
+				t.Fatal(err)
+			}
+			cfg, err := pgx.ParseConfig(r.dsn() + " work_mem=5MB")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+			conn, err := pgx.ConnectConfig(ctxOf(t), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close(context.Background())
+			_, err = conn.Exec(ctxOf(t), "INSERT INTO notes VALUES (1, 'x')")
+			var pe *pgconn.PgError
+			switch {
+			case !always && (err != nil || broken.Load() != 2):
+				t.Errorf("%d connections were used, %v", broken.Load(), err)
+			case always && (!errors.As(err, &pe) || pe.Code != "57P03" || broken.Load() != 2):
+				t.Errorf("%d connections were used, %v", broken.Load(), err)
+			}
+		})
 	}
 }

@@ -354,6 +354,7 @@ func (c *core) returned() {
 			hop.Gauge.Read(c.env.now() - c.served)
 		}
 	}
+	old := c.broken && c.srv.Connected.Sub(c.env.made) < c.came // it was there before the request
 	c.srv, c.srvHop, c.broken, c.status = nil, nil, false, 'I'
 	c.unpin()
 	c.serverOpen, c.copyIn, c.scratch, c.fatal = false, false, false, nil
@@ -367,6 +368,8 @@ func (c *core) returned() {
 		n := c.need
 		n.write = n.write || !renew
 		c.dispatch(n)
+	case c.retrying && c.left == 0 && !c.follows() && old: // it may have broken long ago, and tells nothing of the backend
+		c.retrying, c.wanting, c.served = false, true, c.env.now()
 	case c.retrying && c.left == 0 && !c.follows():
 		c.retrying = false
 		e := c.refusal(errBroken)

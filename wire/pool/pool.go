@@ -397,7 +397,7 @@ func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*
 		defer cancel()
 	}
 	s, err := bp.login(ctx, b, id)
-	if errors.Is(err, pg.ErrLetGo) { // says nothing of the backend yet
+	for tries := 1; tries < maxLetGo && errors.Is(err, pg.ErrLetGo); tries++ { // somebody ends connections: says nothing of the backend yet
 		s, err = bp.login(ctx, b, id)
 	}
 	if err != nil {

@@ -13,6 +13,9 @@ const (
 	// maxConnecting bounds the connections to one backend that are being made at a time: each is a new process there.
 	maxConnecting = 8
 
+	// maxLetGo is how often in a row a backend may let somebody in and end the connection at once before it counts as out of reach.
+	maxLetGo = 4
+
 	firstPause = 50 * time.Millisecond
 	downPause  = time.Second     // the longest, while a backend is out of reach
 	fullPause  = 2 * time.Second // the longest, while it has no connection left
