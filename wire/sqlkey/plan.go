@@ -16,6 +16,8 @@ const (
 	Unsharded
 	// Keyed: all of Plan.Keys must fall on one shard, which runs it.
 	Keyed
+	// Many: several shards answer, as Plan.Fan says.
+	Many
 	// None: it cannot be routed. Plan.Err says why.
 	None
 )
@@ -103,6 +105,7 @@ type Plan struct {
 	KeyspaceName string         // Keyed
 	Keys         []KeyRef       // Keyed: at least one; none twice, unless constants of a shared plan happen to be equal
 	Shard        string         // Unsharded
+	Fan          *Fan           // Many
 
 	// Catalogs: the system catalogs are named. With the target Any they are best read on Catalog.CatalogShard.
 	Catalogs bool
