@@ -90,7 +90,7 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 		return a
 	case sqlkey.Unsharded:
 		if table.Slot(plan.Shard) == nil {
-			a.Error = statementError(wire.UnknownShard(plan.Shard, plan.HintShard))
+			a.Error = statementError(wire.UnknownShard(plan.Shard, plan))
 			return a
 		}
 		e = table.ExplainShard(plan.Shard, q.Database, write)
@@ -151,11 +151,7 @@ func explainKeys(plan *sqlkey.Plan, table *fib.Table, keyspace *rib.Keyspace, ar
 			return e, statementError(wire.NoOwner(plan, plan.Keys[i].Text))
 		}
 		if i > 0 && one.Shard != e.Shard {
-			return e, &StatementError{
-				Code: pg.CodeFeatureNotSupported, Message: "the statement's keys belong to different shards",
-				Detail: fmt.Sprintf("%s belongs to %s, %s to %s.", plan.Keys[0].Text, e.Shard, plan.Keys[i].Text, one.Shard),
-				Hint:   "Send one statement for each shard.",
-			}
+			return e, statementError(wire.KeysDiffer(plan, i, plan.Keys[0].Text, plan.Keys[i].Text, e.Shard, one.Shard))
 		}
 		e = one
 	}

@@ -7,6 +7,7 @@ import (
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
 )
 
 // A statement's way allocates nothing in the session, however it is sent.
@@ -23,7 +24,9 @@ func TestCoreAllocatesNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		first, firstAnswer []byte
 		then, answer       []byte
+		hint               bool
 	}{
+		"hinted":   {then: query("SELECT item FROM orders WHERE id = 1"), answer: []byte(row + ready), hint: true},
 		"simple":   {then: query(sql), answer: []byte(row + ready)},
 		"extended": {then: ext("", sql), answer: []byte(parsed + bound + row + ready)},
 		"prepared": {first: pg.AppendSync(pg.AppendParse(nil, "p", sql, nil)), firstAnswer: []byte(parsed + ready), then: append(bindFrame("", "p"), run...), answer: []byte(bound + row + ready)},
@@ -31,6 +34,9 @@ func TestCoreAllocatesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			core := newCore(e, "app", "app")
 			core.params.set("client_encoding", "UTF8")
+			if c.hint {
+				core.settings = core.settings.withHint(sqlkey.HintKeySetting, "42", false)
+			}
 			conn := &pool.Conn{Params: make(map[string]string)}
 			answered := 0
 			once := func(request, answer []byte) {

@@ -93,6 +93,7 @@ type core struct {
 	violated   bool    // it is closing because the client broke the protocol
 	own        own     // the values of the node's own parameters
 	wrote      []wrote // by shard, what its reads must see
+	hinted     hintedKey
 
 	// the request in hand
 	*inHand

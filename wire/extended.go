@@ -48,6 +48,7 @@ type segment struct {
 	reads    int            // statements that are run, by what they may do
 	writes   int
 	undo     []change
+	hints    *hints // before it
 }
 
 // change is a Parse or Close that the client's registry has in it already; it is undone if an error comes before it.
@@ -69,7 +70,7 @@ func (c *core) endSegment(sync bool) {
 		return
 	}
 	c.kind, c.table, c.plan = 'S', c.env.fib.Load(), nil
-	c.seg = segment{sync: sync, read: true, undo: c.seg.undo[:0]}
+	c.seg = segment{sync: sync, read: true, undo: c.seg.undo[:0], hints: c.settings.hints}
 	c.begins()
 	if c.lis != nil {
 		c.lis.mark = len(c.lis.pending)
@@ -596,6 +597,7 @@ func (c *core) emitPrepared(s *statement) string {
 func (c *core) failExtended(e *pg.Error) {
 	c.undoFrom(0)
 	c.undoChannels()
+	c.undoHints()
 	c.out = pg.AppendError(c.out, e)
 	sync := c.seg.sync
 	c.dropOps()

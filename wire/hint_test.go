@@ -76,3 +76,115 @@ func TestHints(t *testing.T) {
 	}
 	_ = tx.Rollback(ctx)
 }
+
+// TestSetHints: SET and the startup packet say where statements run, and what is set ends as all that is SET does.
+func TestSetHints(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	ctx := ctxOf(t)
+	one, two := r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)
+	admin := r.connect(pgx.QueryExecModeExec)
+	for i, key := range []int64{one, two, two, two} {
+		if _, err := admin.Exec(ctx, "INSERT INTO orders (customer_id, id) VALUES ($1, $2)", key, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const count = "SELECT count(*) FROM orders WHERE id >= $1"
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec} {
+		conn := r.connect(mode)
+		rows := func() (n int) {
+			t.Helper()
+			if err := conn.QueryRow(ctx, count, 0).Scan(&n); err != nil {
+				var e *pgconn.PgError
+				if !errors.As(err, &e) || e.Code != "0A000" {
+					t.Fatal(err)
+				}
+				return -1
+			}
+			return n
+		}
+		exec := func(sql string, rowsAfter int) {
+			t.Helper()
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+			if rowsAfter < -1 { // not to be asked
+				return
+			}
+			if n := rows(); n != rowsAfter {
+				t.Errorf("after %s: %d rows, want %d", sql, n, rowsAfter)
+			}
+		}
+		itoa := func(n int64) string { return strconv.FormatInt(n, 10) }
+		exec("SET rangefinder.key = '"+itoa(two)+"'", 3)
+		exec("SET rangefinder.key = '"+itoa(one)+"'", 1)
+		exec("RESET rangefinder.key", -1)
+		exec("SET rangefinder.shard = 'shard_2'", 3)
+		exec("BEGIN", -2)
+		exec("UPDATE orders SET item = 'y'", 3) // the block is open on shard_2
+		exec("SAVEPOINT a", 3)
+		exec("SET rangefinder.shard = ''", -2)
+		exec("ROLLBACK TO SAVEPOINT a", 3)
+		exec("SET LOCAL rangefinder.key = '"+itoa(two)+"'", 3)
+		exec("COMMIT", 3)
+		var key string
+		if err := conn.QueryRow(ctx, "SHOW rangefinder.key").Scan(&key); err != nil || key != "" {
+			t.Errorf("SHOW after the transaction: %q, %v", key, err)
+		}
+		exec("BEGIN", -2)
+		exec("SET rangefinder.shard = 'shard_1'", 1)
+		exec("ROLLBACK", 3)
+		exec("RESET ALL", -1)
+		exec("BEGIN", -2)
+		exec("SET LOCAL rangefinder.shard = 'shard_1'", 1)
+		exec("COMMIT", -1)
+		exec("SET rangefinder.shard = 'shard_2'", 3)
+		if mode == pgx.QueryExecModeCacheStatement { // it keeps what DISCARD ALL takes away
+			continue
+		}
+		exec("DISCARD ALL", -2)
+		if n := rows(); n != -1 {
+			t.Errorf("after DISCARD ALL: %d rows", n)
+		}
+	}
+	connect := func(params map[string]string) (*pgx.Conn, error) {
+		cfg, err := pgx.ParseConfig(r.dsn())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, v := range params {
+			cfg.RuntimeParams[k] = v
+		}
+		conn, err := pgx.ConnectConfig(ctx, cfg)
+		if err == nil {
+			t.Cleanup(func() { conn.Close(ctx) })
+		}
+		return conn, err
+	}
+	for _, params := range []map[string]string{{"options": "-c rangefinder.shard=shard_2"}, {"rangefinder.shard": "shard_2"}, {"rangefinder.key": strconv.FormatInt(two, 10)}} {
+		conn, err := connect(params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, before := range []string{"SELECT 1", "SET rangefinder.shard = ''; ", "RESET ALL", "DISCARD ALL"} {
+			if _, err := conn.Exec(ctx, before, pgx.QueryExecModeSimpleProtocol); err != nil {
+				t.Fatal(err)
+			}
+			if _, set := params["rangefinder.key"]; strings.HasPrefix(before, "SET") && !set {
+				continue
+			}
+			var n int
+			if err := conn.QueryRow(ctx, count, pgx.QueryExecModeExec, 0).Scan(&n); err != nil || n != 3 {
+				t.Errorf("%v after %s: %d, %v", params, before, n, err)
+			}
+		}
+	}
+	for _, x := range []struct{ name, value, code, text string }{
+		{"rangefinder.shard", "shard_9", "22023", "names shard shard_9"},
+		{"rangefinder.key", "blue", "22P02", "rangefinder.key"},
+	} {
+		var e *pgconn.PgError
+		if _, err := connect(map[string]string{x.name: x.value}); !errors.As(err, &e) || e.Code != x.code || !strings.Contains(e.Message, x.text) || e.Hint == "" {
+			t.Errorf("%s=%s: %v", x.name, x.value, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"rangefinder/rib"
@@ -33,8 +34,8 @@ func ParseConsistency(name string) (Consistency, bool) {
 	return 0, false
 }
 
-// The node's own parameters. What SET says of them holds from then on, for the session and on all its connections; no transaction
-// takes it back.
+// The node's own parameters. What SET says of these two holds from then on, for the session and on all its connections; no transaction
+// takes it back. Hints (hints.go) follow the transaction.
 const (
 	ownConsistency = "rangefinder.read_consistency"
 	ownLSN         = "rangefinder.lsn" // see token.go
@@ -99,13 +100,16 @@ func (o *own) assign(name, value string) *pg.Error {
 
 func unknownOwn(name string) *pg.Error {
 	return pg.NewError(pg.CodeUndefinedObject, fmt.Sprintf("unrecognized configuration parameter %.64q", name)).
-		WithHint("The node's own parameters are " + ownConsistency + " and " + ownLSN + ".")
+		WithHint("The node's own parameters are " + strings.Join([]string{ownConsistency, ownLSN, sqlkey.HintKeySetting}, ", ") + " and " + sqlkey.HintShardSetting + ".")
 }
 
 // answerOwn carries out a statement about the node's own parameters, and appends the answer without ReadyForQuery; with rows, the
 // description of a row comes first, as a Query wants it. If it must be found out first how far a shard was written to, that shard is in
 // c.locates: then the answer is to be asked for again when that is known.
 func (c *core) answerOwn(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg.Error) {
+	if isHint(plan.Setting) {
+		return c.answerHint(dst, plan, rows)
+	}
 	if plan.Setting != ownConsistency && plan.Setting != ownLSN {
 		return dst, unknownOwn(plan.Setting)
 	}

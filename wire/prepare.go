@@ -158,7 +158,7 @@ func (c *core) useExecute(u *use, outer *sqlkey.Plan) (need, *sqlkey.Plan, *pg.E
 	}
 	if n.slot == nil && u.Home != "" {
 		if n.slot = c.table.Slot(u.Home); n.slot == nil {
-			return n, outer, UnknownShard(u.Home, "")
+			return n, outer, UnknownShard(u.Home, nil)
 		}
 	}
 	if s.outer != outer || s.inner != s.plan {

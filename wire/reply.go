@@ -497,6 +497,9 @@ func (c *core) serverError(frame, body []byte) error {
 			c.undoNames()
 		}
 	}
+	if c.status == 'I' {
+		c.settings.hints = c.unsynced.hints
+	}
 	if c.status == 'I' && c.settings.print != c.unsynced.print {
 		c.settings, c.srv.Applied = c.unsynced, stale // it was one transaction
 	}

@@ -43,16 +43,15 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		}
 		n.slot = c.table.Slot(plan.Shard)
 		if n.slot == nil {
-			return n, UnknownShard(plan.Shard, plan.HintShard)
+			return n, UnknownShard(plan.Shard, plan)
 		}
 		return n, nil
 	}
 	for i := range plan.Keys {
-		key, err := plan.AppendKey(c.keyBuf[:0], i, args, c.clientUTF8())
+		key, err := c.appendKey(plan, i, args)
 		if err != nil {
 			return n, asError(err)
 		}
-		c.keyBuf = key
 		owner, ok := c.table.Lookup(plan.Keyspace, key)
 		if !ok {
 			return n, pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("keyspace %s has no owner for %s", plan.KeyspaceName, plan.KeyText(i, args))).
@@ -66,9 +65,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 			continue
 		}
 		if n.slot != owner.Slot && n.slot.Shard() != owner.Slot.Shard() {
-			return n, pg.NewError(pg.CodeFeatureNotSupported, "the statement's keys belong to different shards").
-				WithDetail(fmt.Sprintf("%s belongs to %s, %s to %s.", plan.KeyText(0, args), n.slot.Shard(), plan.KeyText(i, args), owner.Slot.Shard())).
-				WithHint("Send one statement for each shard.")
+			return n, KeysDiffer(plan, i, plan.KeyText(0, args), plan.KeyText(i, args), n.slot.Shard(), owner.Slot.Shard())
 		}
 	}
 	return n, HintContradicts(plan, n.slot.Shard())
@@ -79,6 +76,11 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 func HintContradicts(plan *sqlkey.Plan, shard string) *pg.Error {
 	if plan.HintShard == "" || plan.HintShard == shard {
 		return nil
+	}
+	if plan.HintedBySession {
+		return pg.NewError(pg.CodeInvalidParameterValue, "the statement's key contradicts "+sqlkey.HintShardSetting).
+			WithDetail("The session has set shard " + plan.HintShard + "; the key belongs to " + shard + ".").
+			WithHint("RESET " + sqlkey.HintShardSetting + ", or set the shard that is meant.")
 	}
 	return pg.NewError(pg.CodeInvalidParameterValue, "the statement's hint contradicts its key").
 		WithDetail("The hint says shard " + plan.HintShard + "; the key belongs to " + shard + ".").
@@ -402,9 +404,24 @@ func noShard(database string) *pg.Error {
 		WithHint("Set the key \"shard\" of [[databases]], make a keyspace, or wait for the node to hear of backends: see /debug on its HTTP port.")
 }
 
-// UnknownShard is the error for a shard that the table does not know, and that a hint names if it is hinted too. Explanations say the same.
-func UnknownShard(name, hinted string) *pg.Error {
-	if name == hinted {
+// KeysDiffer is the error for keys of which another shard owns the i-th than the first. Explanations say the same.
+func KeysDiffer(plan *sqlkey.Plan, i int, firstText, text, first, shard string) *pg.Error {
+	detail := fmt.Sprintf("%s belongs to %s, %s to %s.", firstText, first, text, shard)
+	if plan.Keys[i].Session {
+		return pg.NewError(pg.CodeInvalidParameterValue, "the statement's key contradicts "+sqlkey.HintKeySetting).WithDetail(detail).
+			WithHint("RESET " + sqlkey.HintKeySetting + ", or set the key that is meant.")
+	}
+	return pg.NewError(pg.CodeFeatureNotSupported, "the statement's keys belong to different shards").WithDetail(detail).
+		WithHint("Send one statement for each shard.")
+}
+
+// UnknownShard is the error for a shard that the table does not know, and that plan's hint may name; plan may be nil. Explanations say
+// the same.
+func UnknownShard(name string, plan *sqlkey.Plan) *pg.Error {
+	if plan != nil && plan.HintShard == name {
+		if plan.HintedBySession {
+			return unknownHint(name)
+		}
 		return pg.NewError(pg.CodeInvalidParameterValue, "the statement's hint names shard "+name+", which is not known to this node").
 			WithHint("The shards and their backends are listed by: rangefinder status.")
 	}

@@ -351,6 +351,9 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	if err != nil {
 		return nil, asError(err)
 	}
+	if e := c.checkHints(base.hints.inForce()); e != nil {
+		return nil, e
+	}
 	c.settings, c.base, c.freshPath = base, base, f.searchPath
 	c.ownConn = l.Databases[client.Database].OwnConnections
 	c.params = newParams(f.params)

@@ -21,6 +21,7 @@ type settings struct {
 	alone   bool      // synchronous_commit is among them, and does not wait for replicas
 	hasty   bool      // the transaction alone has it so
 	local   []setting // of the transaction alone, as far as they decide what names mean
+	hints   *hints    // what hints are set; nil: none
 }
 
 // separator stands between statements that are sent as one string: on a line of its own, because a client's text may end in a
@@ -65,7 +66,7 @@ func (s settings) localWithout(name string) []setting {
 // anew returns the settings with another list. Those of the transaction stay.
 func (s settings) anew(list []setting) settings {
 	next := fromList(list)
-	next.local, next.hasty = s.local, s.hasty
+	next.local, next.hasty, next.hints = s.local, s.hasty, s.hints
 	return next
 }
 
@@ -141,6 +142,10 @@ func startupSettings(params []pg.Param, fresh map[string]string, own *own, env *
 	var refused error
 	add := func(name, value string) {
 		name = strings.ToLower(name)
+		if isHint(name) {
+			s = s.withHint(name, value, false)
+			return
+		}
 		if sqlkey.IsOwn(name) {
 			if e := own.begin(name, value, env); e != nil {
 				refused = e
@@ -266,7 +271,7 @@ func (s settings) withLocal(x setting) settings {
 
 // settled returns the settings at the end of a transaction.
 func (s settings) settled() settings {
-	s.local, s.hasty = nil, false
+	s.local, s.hasty, s.hints = nil, false, s.hints.settled()
 	return s
 }
 

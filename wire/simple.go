@@ -11,7 +11,7 @@ import (
 func (c *core) query(frame []byte) {
 	c.kind, c.frame, c.table = 'Q', frame, c.env.fib.Load()
 	c.stmts.unnamed = nil // as PostgreSQL does
-	c.seg, c.uses, c.completed = segment{sync: true, read: true, undo: c.seg.undo[:0]}, c.uses[:0], 0
+	c.seg, c.uses, c.completed = segment{sync: true, read: true, undo: c.seg.undo[:0], hints: c.settings.hints}, c.uses[:0], 0
 	c.begins()
 	plan := c.lookupBytes(frame[pg.HeaderSize : len(frame)-1])
 	c.plan = plan
@@ -89,9 +89,11 @@ func (c *core) replan(s *statement) {
 // look brings what plans stand on up to date. As long as nothing has changed it is the same era.
 func (c *core) look() {
 	catalog := c.env.catalog(c.table)
+	hint := c.settings.hints.inForce()
 	under := sqlkey.Env{
 		Database: c.db, SearchPath: c.searchPath(), User: c.role(),
 		Backslashes: c.params.backslashes, Encoding: c.params.encoding,
+		HintShard: hint.shard, HintKey: hint.key != "",
 	}
 	if catalog != c.catalog || under != c.under {
 		c.catalog, c.under = catalog, under
@@ -230,7 +232,7 @@ func (c *core) functionCall(frame []byte) {
 		c.fail(pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block"))
 		return
 	}
-	c.seg = segment{sync: true, wrote: true, opens: c.tx.open}
+	c.seg = segment{sync: true, wrote: true, opens: c.tx.open, hints: c.settings.hints}
 	c.dispatch(need{write: true})
 }
 
@@ -254,6 +256,7 @@ func (c *core) emit() {
 	}
 	if c.status == 'I' && !c.serverOpen {
 		c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
+		c.unsynced.hints = c.seg.hints // the node has carried out already what the request says of them
 	}
 	c.silent = true
 	c.seg.again = c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""

@@ -38,6 +38,9 @@ func (p *Plan) AppendKey(dst rib.Key, i int, args Args, clientUTF8 bool) (rib.Ke
 		return p.appendShared(dst, i, args, clientUTF8)
 	}
 	k := &p.Keys[i]
+	if k.Session {
+		return dst, errSessionKey
+	}
 	if k.nonASCII && !clientUTF8 {
 		return dst, encodingError(k.Text)
 	}

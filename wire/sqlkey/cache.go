@@ -146,7 +146,7 @@ func (c *cache) sweep(s *stripe, slot *atomic.Pointer[entry]) {
 func (e *entry) bytes() int64 {
 	p := e.plan
 	n := int(unsafe.Sizeof(*e)) + int(unsafe.Sizeof(*p)) + len(e.sql)
-	n += len(e.env.Database) + len(e.env.SearchPath) + len(e.env.User) + len(e.env.Encoding) + len(p.HintShard)
+	n += len(e.env.Database) + len(e.env.SearchPath) + len(e.env.User) + len(e.env.Encoding) + len(e.env.HintShard) + len(p.HintShard)
 	n += len(p.WhyWrite) + len(p.WhyPin) + len(p.Savepoint) + len(p.Setting) + len(p.Value) + len(p.Reason) + len(p.Channel) + len(p.Payload)
 	for i := range p.Keys {
 		n += p.Keys[i].bytes()

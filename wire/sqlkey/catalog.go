@@ -25,6 +25,11 @@ type Env struct {
 	Backslashes bool
 	// Encoding is client_encoding; "" and any spelling of UTF8 are UTF-8. Texts beyond ASCII are refused in others.
 	Encoding string
+
+	// HintShard is the shard that the session has set for statements that do not tell where they run; "" if none.
+	HintShard string
+	// HintKey: the session has set a key for them. Plans have it as a KeyRef.Session, for its value is not theirs.
+	HintKey bool
 }
 
 // Catalog is what plans stand on: the tables that have keys, and where all others live. It is immutable.
@@ -41,6 +46,7 @@ type database struct {
 	tables    map[tableName]*table
 	byName    map[string][]*table // unqualified
 	shards    []string
+	keyspaces []*keyspace
 
 	dependents map[tableName]*table
 }
@@ -131,6 +137,7 @@ func (c *Catalog) add(k *rib.Keyspace) {
 	if m, err := rib.MethodByName(k.Method); err == nil {
 		ks.method = m
 	}
+	d.keyspaces = append(d.keyspaces, ks)
 	for _, t := range k.Tables {
 		kt := &table{tableName: tableName{t.Schema, t.Name}, columns: slices.Clone(t.Columns), keyspace: ks}
 		d.tables[kt.tableName] = kt

@@ -101,8 +101,11 @@ func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
 	if a.firm {
 		p.about = nil
 	}
-	if c.hint != nil {
+	switch {
+	case c.hint != nil:
 		p = c.hint.apply(p, a)
+	case c.env.HintShard != "" || c.env.HintKey:
+		p = c.hintBySession(p, a)
 	}
 	return p
 }

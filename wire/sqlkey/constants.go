@@ -114,6 +114,9 @@ func (p *Plan) appendShared(dst rib.Key, i int, args Args, clientUTF8 bool) (rib
 		return dst, pg.NewError(pg.CodeInternalError, "a plan that texts share was used without this text's constants")
 	}
 	ref := &p.Keys[i]
+	if ref.Session {
+		return dst, errSessionKey
+	}
 	if !clientUTF8 && k.beyondASCII(ref) {
 		return dst, encodingError(p.KeyText(i, k))
 	}
@@ -137,7 +140,7 @@ func (p *Plan) appendShared(dst rib.Key, i int, args Args, clientUTF8 bool) (rib
 func (p *Plan) KeyText(i int, args Args) string {
 	ref := &p.Keys[i]
 	k, ok := args.(*Constants)
-	if !ok || !p.shared || k.plan != p || ref.Literal != nil {
+	if !ok || !p.shared || k.plan != p || ref.Literal != nil || ref.Session {
 		return ref.Text
 	}
 	var texts []string

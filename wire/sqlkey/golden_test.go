@@ -141,6 +141,10 @@ func setEnv(t *testing.T, env *Env, line string) {
 			env.Encoding = value
 		case "backslashes":
 			env.Backslashes = value == "on"
+		case "shard":
+			env.HintShard = value
+		case "key":
+			env.HintKey = value == "on"
 		default:
 			t.Fatalf("what is %q?", line)
 		}
@@ -248,7 +252,7 @@ func checkPlan(t testing.TB, p *Plan) {
 		bad("a write without its reason, or a reason without a write")
 	}
 	for _, k := range p.Keys {
-		if (k.Literal != nil) == (k.Param > 0 || k.Parts != nil) || k.Text == "" {
+		if (k.Literal != nil) == (k.Param > 0 || k.Parts != nil || k.Session) || k.Text == "" {
 			bad("a key that is neither a constant nor a parameter, or both")
 		}
 		if k.Param > p.NumParams {

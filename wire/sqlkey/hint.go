@@ -142,3 +142,91 @@ func (p *Plan) hintRefused(message, detail string) *Plan {
 	p.Err = hintError(message, detail)
 	return p
 }
+
+// unlessSet plans as if the session had set no hint.
+func (c *compiler) unlessSet(plan func() *Plan) *Plan {
+	env := c.env
+	without := *env
+	without.HintShard, without.HintKey = "", false
+	c.env = &without
+	p := plan()
+	c.env = env
+	return p
+}
+
+// hintBySession is the plan with the hints that the session has set. What tells by itself where it runs is held against them; tables of no
+// keyspace, and what is heard from every shard, are where they are.
+func (c *compiler) hintBySession(p *Plan, a *analysis) *Plan {
+	if p.Target == None && p.about == nil || p.AnyHome || len(a.plain) > 0 && (c.env.HintKey || c.env.HintShard != c.db.home) {
+		return p
+	}
+	keyed := p.Target == Keyed
+	if !c.env.HintKey {
+		p.HintShard, p.HintedBySession = c.env.HintShard, true
+		if keyed {
+			return p
+		}
+		p.Target, p.Shard, p.AnyHome, p.Err, p.about, p.Keys, p.Fan = Unsharded, c.env.HintShard, false, nil, nil, nil, nil
+		p.Keyspace, p.KeyspaceName, p.method = 0, "", nil
+		p.Reason = HintShardSetting + " says shard " + clip(c.env.HintShard)
+		return p
+	}
+	ks, problem := c.db.hintKeyspace()
+	if problem != nil {
+		p.Reason = problem.Message
+		p.hintRefused("", "").Err = problem
+		return p
+	}
+	p.HintShard, p.HintedBySession = c.env.HintShard, c.env.HintShard != ""
+	ref := KeyRef{Session: true, Type: ks.types[0], Text: HintKeySetting}
+	if keyed {
+		p.Keys = append(p.Keys, ref) // they must have one shard
+		p.Reason += "; " + ref.Text
+		return p
+	}
+	p.Target, p.Err, p.about, p.Keys, p.Shard, p.AnyHome, p.Fan = Keyed, nil, nil, []KeyRef{ref}, "", false, nil
+	p.Keyspace, p.KeyspaceName, p.method = ks.id, ks.name, ks.method
+	p.Reason = "keyspace " + ks.name + " by " + ref.Text
+	return p
+}
+
+var errSessionKey = pg.NewError(pg.CodeInternalError, "the session's key was asked of a plan")
+
+// hintKeyspace is the keyspace whose key HintKeySetting is.
+func (d *database) hintKeyspace() (*keyspace, *pg.Error) {
+	switch {
+	case len(d.keyspaces) == 0:
+		return nil, pg.NewError(pg.CodeInvalidParameterValue, HintKeySetting+" cannot be used: the database has no keyspace").
+			WithHint("Use " + HintShardSetting + ", or make a keyspace with \"rangefinder keyspace create\".")
+	case len(d.keyspaces) > 1:
+		names := make([]string, len(d.keyspaces))
+		for i, k := range d.keyspaces {
+			names[i] = k.name
+		}
+		return nil, pg.NewError(pg.CodeInvalidParameterValue, HintKeySetting+" cannot be used: the database has several keyspaces, and it cannot be told whose key is meant").
+			WithDetail("Its keyspaces are " + clip(strings.Join(names, ", ")) + ".").
+			WithHint("Use " + HintShardSetting + ", or a comment: /* rangefinder: key=... */ is a key of the statement's own table.")
+	case d.keyspaces[0].method == nil:
+		return nil, pg.NewError(pg.CodeFeatureNotSupported, "keyspace "+d.keyspaces[0].name+" uses a sharding method that this version does not know").WithHint("Upgrade this node.")
+	}
+	return d.keyspaces[0], nil
+}
+
+// HintKey makes the key that text, a value of HintKeySetting, is in a database, and tells of which keyspace.
+func (c *Catalog) HintKey(database, text string) (rib.KeyspaceID, rib.Key, *pg.Error) {
+	ks, problem := c.find(database).hintKeyspace()
+	if problem != nil {
+		return 0, nil, problem
+	}
+	key, err := rib.ParseKey(ks.method, ks.types, text)
+	if err != nil {
+		code := codeOf(err)
+		if code == pg.CodeFeatureNotSupported {
+			code = pg.CodeInvalidParameterValue
+		}
+		return 0, nil, pg.NewError(code, "invalid value for parameter \""+HintKeySetting+"\": "+rib.QuoteLiteral(clip(text))).
+			WithDetail(upperFirst(err.Error()) + ".").
+			WithHint("Give a key of keyspace " + ks.name + ", as in a comment's key=...: the columns of a key that has several with commas, text that needs it in quotes.")
+	}
+	return ks.id, key, nil
+}

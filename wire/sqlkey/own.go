@@ -18,6 +18,12 @@ const (
 	OwnShow        // SHOW Plan.Setting
 )
 
+// The node's parameters that hint where statements run.
+const (
+	HintKeySetting   = "rangefinder.key"
+	HintShardSetting = "rangefinder.shard"
+)
+
 // ownPrefix begins the names of the node's parameters.
 const ownPrefix = "rangefinder."
 
@@ -30,10 +36,10 @@ func showOwn(name string) *Plan {
 
 // setOwn plans SET and RESET of one of the node's parameters.
 func (p *Plan) setOwn(local bool) *Plan {
-	if local {
+	if local && !isOneOf(p.Setting, HintKeySetting, HintShardSetting) {
 		return ownRefused(p.Setting+" cannot be set for one transaction", "Use SET without LOCAL.")
 	}
-	own := &Plan{Target: Any, Reason: "the node answers", Own: OwnSet, Setting: p.Setting, Value: p.Value, Tag: "SET"}
+	own := &Plan{Target: Any, Reason: "the node answers", Own: OwnSet, OwnLocal: local, Setting: p.Setting, Value: p.Value, Tag: "SET"}
 	if p.Default {
 		own.Own, own.Tag = OwnReset, p.WhyWrite // SET or RESET
 	}

@@ -114,7 +114,9 @@ type Plan struct {
 	OfPrimary bool
 
 	// HintShard, with the target Keyed: a hint says that this shard owns the keys. If another one does, the statement is refused.
-	HintShard string
+	// HintedBySession: it is the session's (Env.HintShard), not a comment's.
+	HintShard       string
+	HintedBySession bool
 
 	Intent   Intent
 	WhyWrite string // "" for Read; for people: "FOR UPDATE", "function nextval may be volatile"
@@ -160,8 +162,9 @@ type Plan struct {
 	Value   string
 	Default bool
 
-	// Own is what it does to a parameter of the node's own, Setting.
-	Own OwnOp
+	// Own is what it does to a parameter of the node's own, Setting. OwnLocal: for the transaction alone.
+	Own      OwnOp
+	OwnLocal bool
 
 	// Sets is what SessSet sets by set_config, or by a SET of several parameters at once; Setting is "" then. (If there are Parts,
 	// they tell.) SetsOnly: it does
@@ -196,6 +199,8 @@ type KeyRef struct {
 	Type rib.Type
 	// Text is the condition, for messages: "customer_id = 42"; in a shared plan "customer_id = ..." (see Plan.KeyText).
 	Text string
+	// Session: it is the key that the session has set (Env.HintKey), which the session alone knows: AppendKey does not.
+	Session bool
 	// Parts are the columns of a key that has several and is not all constant, in the keyspace's order.
 	Parts []KeyRef
 

@@ -152,7 +152,7 @@ func (c *compiler) execute(s *pgquery.ExecuteStmt) *Plan {
 	a, sv := c.analysis(), c.survey()
 	sv.take(s)
 	a.subqueries(place{}, s.GetParams()...)
-	p := c.route(s, a, sv)
+	p := c.unlessSet(func() *Plan { return c.route(s, a, sv) })
 	if p.Target == None {
 		return p
 	}

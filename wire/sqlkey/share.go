@@ -32,7 +32,7 @@ func (c *compiler) share(tree *pgquery.ParseResult, sql string, n *normal, exact
 		p.bound[i].origin.value = i
 	}
 	for i := range p.Keys {
-		p.Keys[i].eachPart(func(k *KeyRef) { p.shared = p.shared && (k.origin != nil || k.Literal != nil) }) // a literal is a hint's
+		p.Keys[i].eachPart(func(k *KeyRef) { p.shared = p.shared && (k.origin != nil || k.Literal != nil || k.Session) }) // a literal is a hint's
 	}
 	if !p.shared {
 		return nil, true
@@ -175,13 +175,16 @@ func (k *Constants) agree(exact *Plan) bool {
 	// Which keys are none twice depends on the constants.
 	want := make(map[string]*KeyRef)
 	for i := range exact.Keys {
-		if w := &exact.Keys[i]; want[string(w.Literal)] == nil {
+		if w := &exact.Keys[i]; !w.Session && want[string(w.Literal)] == nil {
 			want[string(w.Literal)] = w
 		}
 	}
 	seen := make(map[string]bool)
 	for i := range k.plan.Keys {
 		ref := &k.plan.Keys[i]
+		if ref.Session {
+			continue
+		}
 		key, err := k.plan.AppendKey(nil, i, k, true)
 		w := want[string(key)]
 		if err != nil || w == nil || w.Literal == nil || ref.Type != w.Type || k.beyondASCII(ref) != w.nonASCII {
