@@ -158,9 +158,9 @@ func (k *KeyRef) value(err error, format int16) error {
 	case errors.Is(err, rib.ErrKeySyntax) && format == 1:
 		return k.failed(pg.CodeInvalidBinaryRepresentation, "%v", err)
 	case errors.Is(err, rib.ErrKeyUnclear):
-		return k.failed(codeOf(err), "%v", err).WithHint(unclearHint)
+		return k.failed(CodeOf(err), "%v", err).WithHint(unclearHint)
 	}
-	return k.failed(codeOf(err), "%v", err)
+	return k.failed(CodeOf(err), "%v", err)
 }
 
 func (k *KeyRef) failed(code, format string, args ...any) *pg.Error {

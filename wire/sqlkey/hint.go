@@ -112,7 +112,7 @@ func (h *hint) applyKey(p *Plan, a *analysis) *Plan {
 	if err != nil {
 		p.Reason = "the hint's key cannot be one of keyspace " + ks.name
 		e := p.hintRefused("the statement's hint gives no key of keyspace "+ks.name, upperFirst(err.Error())+".")
-		if code := codeOf(err); code != pg.CodeFeatureNotSupported {
+		if code := CodeOf(err); code != pg.CodeFeatureNotSupported {
 			e.Err.Code = code
 		}
 		return e
@@ -220,7 +220,7 @@ func (c *Catalog) HintKey(database, text string) (rib.KeyspaceID, rib.Key, *pg.E
 	}
 	key, err := rib.ParseKey(ks.method, ks.types, text)
 	if err != nil {
-		code := codeOf(err)
+		code := CodeOf(err)
 		if code == pg.CodeFeatureNotSupported {
 			code = pg.CodeInvalidParameterValue
 		}

@@ -270,13 +270,8 @@ func unreadable(env *Env, sql string) *pg.Error {
 // IsUTF8 reports whether a name of an encoding means UTF8. As PostgreSQL does, it looks at letters and digits alone: asyncpg writes
 // 'utf-8', quotes included. Servers report it as UTF8 however it is spelled.
 func IsUTF8(encoding string) bool {
-	name := strings.Map(func(r rune) rune {
-		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
-			return r
-		}
-		return -1
-	}, encoding)
-	return strings.EqualFold(name, "utf8") || strings.EqualFold(name, "unicode")
+	name := plainEncoding(encoding)
+	return name == "utf8" || name == "unicode"
 }
 
 // unread is the plan of a text that was not parsed. Where there is nothing but one shard to go to, it goes there, on the

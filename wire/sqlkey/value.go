@@ -293,15 +293,15 @@ func typeName(t *pgquery.TypeName, p *path) string {
 
 // parseIssue maps rib's errors.
 func parseIssue(err error) *issue {
-	i := &issue{code: codeOf(err), reason: err.Error()}
+	i := &issue{code: CodeOf(err), reason: err.Error()}
 	if errors.Is(err, rib.ErrKeyUnclear) {
 		i.hint = unclearHint
 	}
 	return i
 }
 
-// codeOf is the SQLSTATE that PostgreSQL has for what rib says of a value in text form.
-func codeOf(err error) string {
+// CodeOf is the SQLSTATE that PostgreSQL has for what rib says of a value in text form.
+func CodeOf(err error) string {
 	switch {
 	case errors.Is(err, rib.ErrKeyRange):
 		return pg.CodeNumericValueOutOfRange

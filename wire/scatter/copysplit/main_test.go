@@ -1,0 +1,10 @@
+package copysplit_test
+
+import (
+	"os"
+	"testing"
+
+	"rangefinder/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
