@@ -171,7 +171,7 @@ var owners = map[string][]string{
 	"github.com/pelletier/go-toml":      {"node"},
 	"github.com/prometheus":             {"node", "wire"},
 	"github.com/xdg-go/scram":           {"wire/pg"},
-	"github.com/jackc/pgx":              {"gossip/probe", "cluster", "node", "bench", "internal/pgtest"},
+	"github.com/jackc/pgx":              {"gossip/probe", "cluster", "node", "bench", "internal/pgtest", "wire/twophase"},
 	"github.com/hashicorp/raft-boltdb/": {"cluster"},
 }
 
