@@ -9,6 +9,9 @@ SOAK ?= 30m
 # Time for `make chaos`, and further flags for it: CHAOS_FLAGS='-seed 7 -v'.
 CHAOS ?= 10m
 CHAOS_FLAGS ?=
+# What the statements of `make oracle` are generated from, and how many.
+ORACLE_SEED ?= $(shell date +%s)
+ORACLE_N ?= 20000
 # Further flags for go test, for example TESTFLAGS='-v -run Session'.
 TESTFLAGS ?=
 # Packages for test, race and check.
@@ -32,7 +35,7 @@ INSTALL = \
 	$$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends$$missing
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race fuzz bench soak chaos check demo pgxsuite postgres peers drivers compiler clean
+.PHONY: help build test race fuzz bench soak chaos oracle check demo pgxsuite postgres peers drivers compiler clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +72,12 @@ chaos: compiler postgres ## nodes and servers in networks of their own, random f
 	command -v nft >/dev/null || [ -x /usr/sbin/nft ] || missing="$$missing nftables"; \
 	$(INSTALL)
 	PATH=$$PATH:/usr/sbin $(GO) run ./bench chaos -time $(CHAOS) $(CHAOS_FLAGS)
+
+# The last line is the program's own, so it is not run by go test.
+oracle: compiler postgres ## ask ORACLE_N (20,000) generated statements of a sharded schema and of one plain PostgreSQL
+	@mkdir -p bin
+	$(GO) test -c -o bin/sqloracle.test ./internal/sqloracle
+	@cd internal/sqloracle && ../../bin/sqloracle.test -test.timeout 0 -test.v -test.run 'TestOracle/generated' -oracle.seed $(ORACLE_SEED) -oracle.n $(ORACLE_N)
 
 # What `go run ./bench compare` compares with. What cannot be had is left out of its tables, with a line that says so.
 peers: postgres ## install PgBouncer, HAProxy and Pgpool for go run ./bench compare, if they are missing

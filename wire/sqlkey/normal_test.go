@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -162,13 +163,29 @@ func checkScan(t testing.TB, sql string, n *normal) {
 	}
 }
 
-// wideCorpus is the golden files' statements and what psql's own commands send.
+// wideCorpus is the golden files' statements, what psql's own commands send, and what internal/sqloracle asks of real servers.
 func wideCorpus(t testing.TB) []string {
 	psql, err := os.ReadFile("testdata/psql15.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append(corpus(t), strings.Split(string(psql), ";\n")...)
+	all := append(corpus(t), strings.Split(string(psql), ";\n")...)
+	files, err := filepath.Glob("../../internal/sqloracle/testdata/*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no statements of the oracle", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sql := range strings.FieldsFunc(string(text), func(r rune) bool { return r == ';' }) {
+			for block := range strings.SplitSeq(sql, "\n\n") {
+				all = append(all, strings.TrimSpace(block))
+			}
+		}
+	}
+	return all
 }
 
 func TestConstantsAreThoseOfPostgresScanner(t *testing.T) {
@@ -180,7 +197,7 @@ func TestConstantsAreThoseOfPostgresScanner(t *testing.T) {
 			checkScan(t, sql, &n)
 		}
 	}
-	if sure < 400 {
+	if sure < 800 {
 		t.Errorf("only %d statements were read without doubt", sure)
 	}
 }

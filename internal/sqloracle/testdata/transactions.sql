@@ -1,0 +1,117 @@
+BEGIN;
+UPDATE customers SET name = 'a' WHERE customer_id = 7;
+SELECT name FROM customers WHERE customer_id = 7;
+COMMIT;
+SELECT name FROM customers WHERE customer_id = 7
+
+BEGIN;
+UPDATE customers SET name = 'a' WHERE customer_id = 7;
+ROLLBACK;
+SELECT name FROM customers WHERE customer_id = 7
+
+BEGIN;
+INSERT INTO orders (customer_id, id) VALUES (9, 70);
+SAVEPOINT s;
+DELETE FROM orders WHERE customer_id = 9;
+ROLLBACK TO SAVEPOINT s;
+SELECT count(*) FROM orders WHERE customer_id = 9;
+COMMIT
+
+BEGIN;
+INSERT INTO orders (customer_id, id) VALUES (9, 1);
+SELECT 1;
+ROLLBACK
+
+BEGIN;
+SAVEPOINT a;
+INSERT INTO orders (customer_id, id) VALUES (9, 1);
+ROLLBACK TO SAVEPOINT a;
+INSERT INTO orders (customer_id, id) VALUES (9, 71);
+RELEASE SAVEPOINT a;
+COMMIT
+
+-- refused: no key
+BEGIN;
+SELECT count(*) FROM customers;
+COMMIT
+
+-- refused: no key
+BEGIN READ ONLY;
+SELECT count(*) FROM customers;
+SELECT count(*) FROM orders WHERE customer_id = 9;
+COMMIT
+
+BEGIN READ ONLY;
+UPDATE customers SET name = 'a' WHERE customer_id = 7;
+ROLLBACK
+
+-- refused: transaction of another shard
+BEGIN;
+UPDATE customers SET name = 'a' WHERE customer_id = 1;
+UPDATE customers SET name = 'b' WHERE customer_id = 2;
+UPDATE customers SET name = 'c' WHERE customer_id = 3;
+UPDATE customers SET name = 'd' WHERE customer_id = 4;
+COMMIT
+
+-- refused: transaction of another shard
+BEGIN;
+UPDATE customers SET name = 'a' WHERE customer_id = 1;
+UPDATE customers SET name = 'b' WHERE customer_id = 2;
+UPDATE customers SET name = 'c' WHERE customer_id = 3;
+ROLLBACK
+
+-- refused: no key
+BEGIN;
+UPDATE customers SET balance = 0;
+SAVEPOINT s;
+DELETE FROM orders;
+ROLLBACK TO SAVEPOINT s;
+SELECT sum(balance), count(*) FROM customers;
+COMMIT
+
+-- refused: no key
+BEGIN;
+UPDATE customers SET name = 'a' WHERE customer_id = 1;
+SELECT count(*) FROM customers WHERE name = 'a';
+ROLLBACK
+
+-- refused: keys of several shards
+BEGIN;
+INSERT INTO customers (customer_id) VALUES (601), (602), (603), (604);
+SELECT count(*) FROM customers;
+COMMIT
+
+-- refused: transaction of another shard
+BEGIN;
+UPDATE notes SET n = 9 WHERE id = 1;
+UPDATE customers SET name = 'a' WHERE customer_id = 1;
+UPDATE customers SET name = 'b' WHERE customer_id = 2;
+COMMIT
+
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT count(*) FROM orders WHERE customer_id = 9;
+COMMIT
+
+BEGIN;
+COMMIT AND CHAIN;
+SELECT 1;
+ROLLBACK
+
+START TRANSACTION;
+SELECT 1 AS a;
+END
+
+COMMIT
+
+ROLLBACK
+
+SAVEPOINT nowhere
+
+SELECT 1 AS a; SELECT 2 AS b
+
+UPDATE customers SET name = 'x' WHERE customer_id = 7; SELECT name FROM customers WHERE customer_id = 7
+
+-- refused: keys of several shards
+UPDATE customers SET name = 'x' WHERE customer_id = 1; UPDATE customers SET name = 'y' WHERE customer_id = 2
+
+UPDATE customers SET name = 'x' WHERE customer_id = 7; SELECT 1 / 0
