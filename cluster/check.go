@@ -64,34 +64,37 @@ const checkAtOnce = 8
 // counts. The error is a *CheckError that lists everything found, or ctx's.
 //
 // It reads every row's key once. Rows that are written meanwhile are not seen.
+//
+// Reference tables must have the same columns and rows everywhere. Into their Columns it writes those whose defaults each server would
+// compute for itself.
 func CheckKeyspace(ctx context.Context, ks *rib.Keyspace, primary PrimaryFunc) error {
 	method, err := rib.MethodByName(ks.Method)
 	if err != nil {
 		return err
 	}
-	c := &checker{ks: ks, method: method}
-	for i := range ks.Ranges {
-		if shard := ks.Ranges[i].Shard; shard != "" && !slices.Contains(c.shards, shard) {
-			c.shards = append(c.shards, shard)
-		}
+	c := &checker{ks: ks, method: method, shards: ks.Shards()}
+	if ks.Reference() {
+		c.copies = make([][]tableCopy, len(c.shards))
 	}
-	slices.Sort(c.shards)
-
 	found := make([][]Obstacle, len(c.shards))
 	room := make(chan struct{}, checkAtOnce)
 	var wg sync.WaitGroup
-	for i, shard := range c.shards {
+	for i := range c.shards {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			found[i] = c.shard(ctx, shard, primary)
+			found[i] = c.shard(ctx, i, primary)
 		})
 	}
 	wg.Wait()
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("check keyspace %s: %w", ks.Name, context.Cause(ctx))
 	}
-	if all := slices.Concat(found...); len(all) > 0 {
+	all := slices.Concat(found...)
+	if len(all) == 0 && ks.Reference() {
+		all = c.compare()
+	}
+	if len(all) > 0 {
 		return &CheckError{Keyspace: ks.Name, Obstacles: all}
 	}
 	return nil
@@ -101,10 +104,13 @@ type checker struct {
 	ks     *rib.Keyspace
 	method rib.Method
 	shards []string // sorted
+
+	copies [][]tableCopy // of reference tables, by shard and table
 }
 
 // shard returns the obstacles on one shard.
-func (c *checker) shard(ctx context.Context, shard string, primary PrimaryFunc) []Obstacle {
+func (c *checker) shard(ctx context.Context, number int, primary PrimaryFunc) []Obstacle {
+	shard := c.shards[number]
 	whole := func(format string, args ...any) []Obstacle {
 		return []Obstacle{{Shard: shard, Problem: fmt.Sprintf(format, args...)}}
 	}
@@ -149,6 +155,7 @@ func (c *checker) shard(ctx context.Context, shard string, primary PrimaryFunc) 
 const (
 	savepoint = "before_table"
 	beginSQL  = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog; SET LOCAL row_security = off; " +
+		"SET LOCAL datestyle = ISO; SET LOCAL intervalstyle = postgres; SET LOCAL timezone = UTC; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; " +
 		"SELECT pg_is_in_recovery(), current_setting('server_encoding'); SAVEPOINT " + savepoint
 )
 
@@ -257,6 +264,9 @@ func (c *checker) table(ctx context.Context, conn *pgx.Conn, shard string, t *ri
 	}
 	if r.persistence == "u" {
 		obstacle("", "it is unlogged, so replicas have none of its rows: ALTER TABLE ... SET LOGGED")
+	}
+	if c.ks.Reference() {
+		return all, c.look(ctx, conn, shard, t)
 	}
 	wrong := c.columns(r, t)
 	for _, o := range wrong {

@@ -24,6 +24,7 @@ const (
 	kindValues   = "values"   // more values of a list
 	// kindKeyspace2 is a new keyspace of types or a method that the first version did not know: it would refuse what others accept, and must stop instead.
 	kindKeyspace2 = "keyspace.2"
+	kindKeyspace3 = "keyspace.3" // the same for what the second did not know
 )
 
 // command is one entry of the Raft log. Exactly the field that belongs to Kind is set.
@@ -79,7 +80,7 @@ func decodeCommand(data []byte) (*command, error) {
 		return nil, fmt.Errorf("%w: %v", errStalled, err)
 	}
 	switch {
-	case c.Kind == kindInit && c.Init != nil, c.Kind == kindShard && c.Shard != nil, (c.Kind == kindKeyspace || c.Kind == kindKeyspace2) && c.Created != nil,
+	case c.Kind == kindInit && c.Init != nil, c.Kind == kindShard && c.Shard != nil, (c.Kind == kindKeyspace || c.Kind == kindKeyspace2 || c.Kind == kindKeyspace3) && c.Created != nil,
 		c.Kind == kindValues && c.Values != nil:
 		return c, nil
 	}
@@ -88,6 +89,9 @@ func decodeCommand(data []byte) (*command, error) {
 
 // keyspaceKind is the oldest kind of command that says what ks is.
 func keyspaceKind(ks *rib.Keyspace) string {
+	if ks.Reference() {
+		return kindKeyspace3
+	}
 	if ks.Method == "list" || ks.Method == "hash" && len(ks.Types) > 1 || slices.ContainsFunc(ks.Types, func(t rib.Type) bool { return t > rib.TypeUUID }) {
 		return kindKeyspace2
 	}

@@ -22,10 +22,10 @@ const (
 type KeyspaceSpec struct {
 	Name     string      `json:"name"` // for example "app.orders"
 	Database string      `json:"database"`
-	Method   string      `json:"method"` // "hash", "range", "list"
-	Types    []string    `json:"types"`  // of the key's columns
+	Method   string      `json:"method"` // "hash", "range", "list", "reference"
+	Types    []string    `json:"types"`  // of the key's columns; none of reference tables
 	Tables   []TableSpec `json:"tables"`
-	// Who owns what, one of: Shards alone (hash: an even split), Shards with one Split fewer, Ranges, or Values with a Default.
+	// Who owns what, one of: Shards alone (hash: an even split; reference: those that have a copy), Shards with one Split fewer, Ranges, or Values with a Default.
 	Shards []string    `json:"shards,omitempty"`
 	Splits []string    `json:"splits,omitempty"` // range method: where one shard ends and the next begins
 	Ranges []RangeSpec `json:"ranges,omitempty"`
@@ -40,7 +40,7 @@ type KeyspaceSpec struct {
 type TableSpec struct {
 	Schema  string   `json:"schema"`
 	Name    string   `json:"name"`
-	Columns []string `json:"columns"` // that hold the key, in the order of the keyspace's types
+	Columns []string `json:"columns"` // that hold the key, in the order of the keyspace's types; of a reference table see rib.KeyedTable
 }
 
 // RangeSpec gives an interval of keys to a shard.
@@ -57,10 +57,10 @@ func (s *KeyspaceSpec) Keyspace() (*rib.Keyspace, error) {
 	}
 	method, err := rib.MethodByName(s.Method)
 	if err != nil {
-		return nil, reject(ErrInvalid, "method %q is not known; the methods are hash, range and list", s.Method)
+		return nil, reject(ErrInvalid, "method %q is not known; the methods are hash, range, list and reference", s.Method)
 	}
 	ks := &rib.Keyspace{Name: s.Name, Database: s.Database, Method: s.Method}
-	if len(s.Types) == 0 {
+	if len(s.Types) == 0 && !ks.Reference() {
 		return nil, reject(ErrInvalid, "types is empty: name the type of each key column, for example bigint")
 	}
 	for _, name := range s.Types {
@@ -107,7 +107,7 @@ func (s *KeyspaceSpec) names() error {
 	}
 	for i, t := range s.Tables {
 		err = errors.Join(err, named(fmt.Sprintf("tables[%d].schema", i), t.Schema), named(fmt.Sprintf("tables[%d].name", i), t.Name))
-		if len(t.Columns) != len(s.Types) {
+		if len(t.Columns) != len(s.Types) && s.Method != rib.MethodReference {
 			err = errors.Join(err, reject(ErrInvalid, "table %s.%s names %d key columns and the keyspace has %d types: they must match one to one",
 				t.Schema, t.Name, len(t.Columns), len(s.Types)))
 		}
@@ -156,6 +156,13 @@ func rejected(err error) error {
 func (s *KeyspaceSpec) ranges(method rib.Method, types []rib.Type) ([]rib.Range, error) {
 	listed := len(s.Values) > 0 || s.Default != ""
 	switch {
+	case s.Method == rib.MethodReference && (listed || len(s.Ranges) > 0 || len(s.Splits) > 0):
+		return nil, reject(ErrInvalid, "method reference takes shards, each of which has all rows, and nothing else")
+	case s.Method == rib.MethodReference && len(s.Shards) > 0:
+		if err := s.shardsOnce(); err != nil {
+			return nil, err
+		}
+		return rib.ReferenceRanges(s.Shards), nil
 	case s.Method == "list" && (len(s.Ranges) > 0 || len(s.Shards) > 0 || len(s.Splits) > 0):
 		return nil, reject(ErrInvalid, "method list takes values and a default, not shards, splits or ranges")
 	case s.Method == "list" && !listed:
@@ -179,15 +186,22 @@ func (s *KeyspaceSpec) ranges(method rib.Method, types []rib.Type) ([]rib.Range,
 	case len(s.Splits) > 0 || len(s.Shards) == 1:
 		return s.split(method, types)
 	case s.Method == "hash":
-		for i, shard := range s.Shards {
-			if slices.Contains(s.Shards[:i], shard) {
-				return nil, reject(ErrInvalid, "shard %s is named twice", shard)
-			}
+		if err := s.shardsOnce(); err != nil {
+			return nil, err
 		}
 		return rib.EvenRanges(s.Shards), nil
 	}
 	return nil, reject(ErrInvalid, "method %s cannot divide the keys over %d shards by itself: give splits (%d of them, for example \"1000\"), or ranges",
 		s.Method, len(s.Shards), len(s.Shards)-1)
+}
+
+func (s *KeyspaceSpec) shardsOnce() error {
+	for i, shard := range s.Shards {
+		if slices.Contains(s.Shards[:i], shard) {
+			return reject(ErrInvalid, "shard %s is named twice", shard)
+		}
+	}
+	return nil
 }
 
 // split gives each shard the keys up to the next split.

@@ -65,7 +65,7 @@ func (s *state) apply(index uint64, c *command, data []byte) result {
 		if r.changed, err = recordShard(&next, c.Shard); err == nil && !r.changed {
 			return result{epoch: s.own.Epoch}
 		}
-	case kindKeyspace, kindKeyspace2:
+	case kindKeyspace, kindKeyspace2, kindKeyspace3:
 		r.keyspace, err = s.create(&next, c.Created)
 	case kindValues:
 		r.keyspace, err = addValues(&next, c.Values)

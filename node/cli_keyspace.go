@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"rangefinder/cluster"
+	"rangefinder/rib"
 )
 
 type keyspaceCmd struct {
@@ -23,16 +24,17 @@ const nameRule = "NAME is database.schema.table; or two parts: database.table (s
 
 type keyspaceCreateCmd struct {
 	adminFlags
-	Name     string   `arg:"" help:"The table, which also names the keyspace."`
-	Key      []string `required:"" placeholder:"COLUMN" help:"The key's columns."`
-	Type     []string `required:"" placeholder:"TYPE" help:"Their types: bigint, int, smallint, text, varchar, uuid, bytea, date or timestamptz."`
-	Method   string   `default:"hash" enum:"hash,range,list" help:"hash (PostgreSQL's own hash, split evenly), range (the type's order) or list (a shard for each value)."`
-	Shards   []string `placeholder:"SHARD" help:"For hash: the shards that share the keys evenly."`
-	Range    []string `placeholder:"BOUNDS=SHARD" sep:"none" help:"For range: ..1000=shard_1, 1000..2000=shard_2 (or 1000-2000=shard_2), 2000..=shard_3. From is part of it, to is not. Repeat until every key has a shard."`
-	Value    []string `placeholder:"VALUE=SHARD" sep:"none" help:"For list: de=shard_1. May be repeated; more values can be added later."`
-	Default  string   `placeholder:"SHARD" help:"For list: the shard of all other values. Without it statements about them are refused."`
-	Table    []string `placeholder:"NAME[:COLUMN]" sep:"none" help:"Another table that lives on the same key; its key columns if they are named otherwise. May be repeated."`
-	Database string   `placeholder:"NAME" help:"The database, if NAME does not say it."`
+	Name      string   `arg:"" help:"The table, which also names the keyspace."`
+	Key       []string `placeholder:"COLUMN" help:"The key's columns."`
+	Type      []string `placeholder:"TYPE" help:"Their types: bigint, int, smallint, text, varchar, uuid, bytea, date or timestamptz."`
+	Method    string   `default:"hash" enum:"hash,range,list" help:"hash (PostgreSQL's own hash, split evenly), range (the type's order) or list (a shard for each value)."`
+	Reference bool     `help:"Reference tables: whole on each of --shards, without a key. They must be there already, alike and with the same rows."`
+	Shards    []string `placeholder:"SHARD" help:"For hash: the shards that share the keys evenly. For --reference: those that have the tables."`
+	Range     []string `placeholder:"BOUNDS=SHARD" sep:"none" help:"For range: ..1000=shard_1, 1000..2000=shard_2 (or 1000-2000=shard_2), 2000..=shard_3. From is part of it, to is not. Repeat until every key has a shard."`
+	Value     []string `placeholder:"VALUE=SHARD" sep:"none" help:"For list: de=shard_1. May be repeated; more values can be added later."`
+	Default   string   `placeholder:"SHARD" help:"For list: the shard of all other values. Without it statements about them are refused."`
+	Table     []string `placeholder:"NAME[:COLUMN]" sep:"none" help:"Another table that lives on the same key; its key columns if they are named otherwise. May be repeated."`
+	Database  string   `placeholder:"NAME" help:"The database, if NAME does not say it."`
 }
 
 // Help is shown by `rangefinder keyspace create --help`.
@@ -42,11 +44,22 @@ func (keyspaceCreateCmd) Help() string {
 		"  rangefinder keyspace create app.accounts --key id --type bigint --method range --range ..1000=shard_1 --range 1000..2000=shard_2 --range 2000..=shard_3\n" +
 		"  rangefinder keyspace create app.sales --key country --type text --method list --value de=shard_1 --value fr=shard_1 --value us=shard_2 --default shard_3\n" +
 		"  rangefinder keyspace create app.orders --key customer_id --type bigint --shards shard_1,shard_2 --table app.order_lines:customer\n\n" +
+		"  rangefinder keyspace create app.countries --reference --shards shard_1,shard_2,shard_3 --table app.currencies\n\n" +
 		"The tables must exist on every shard. Before anything is changed, each shard counts rows whose key it would not own; if there are any, the keyspace is refused.\n\n" + nameRule
 }
 
 // Run makes the keyspace, on whichever node leads.
 func (c *keyspaceCreateCmd) Run(e *env) error {
+	switch {
+	case c.Reference && len(c.Key)+len(c.Type)+len(c.Range)+len(c.Value) > 0 || c.Reference && c.Default != "":
+		return &usageError{message: "--reference takes --shards and --table alone", hint: "A reference table has no key: it is whole on every shard."}
+	case c.Reference && len(c.Shards) == 0:
+		return &usageError{message: "--reference needs --shards", hint: "For example --shards shard_1,shard_2,shard_3"}
+	case c.Reference:
+		c.Method = rib.MethodReference
+	case len(c.Key) == 0:
+		return &usageError{message: "--key is missing", hint: "Name the key's columns and their types, for example --key customer_id --type bigint; or say --reference."}
+	}
 	if len(c.Key) != len(c.Type) {
 		return &usageError{message: fmt.Sprintf("--key names %d columns and --type %d types", len(c.Key), len(c.Type)), hint: "Give one type for each column, in the same order."}
 	}
@@ -92,6 +105,10 @@ func (c *keyspaceCreateCmd) Run(e *env) error {
 // printMade tells of a keyspace that was made or changed.
 func printMade(w io.Writer, v *KeyspaceView, what string) error {
 	parts := fmt.Sprintf("%d ranges", v.Ranges)
+	if len(v.Copies) > 0 {
+		_, err := fmt.Fprintf(w, "keyspace %s %s: reference tables, whole on %s\n", v.Name, what, strings.Join(v.Copies, ", "))
+		return err
+	}
 	if v.Method == "list" {
 		parts = fmt.Sprintf("%d values", v.Values)
 	}
@@ -186,6 +203,10 @@ func printKeyspaces(w io.Writer, list []KeyspaceView) error {
 		for _, k := range list {
 			var tables []string
 			for _, t := range k.Tables {
+				if len(k.Copies) > 0 {
+					tables = append(tables, t.Schema+"."+t.Name)
+					continue
+				}
 				tables = append(tables, fmt.Sprintf("%s.%s(%s)", t.Schema, t.Name, strings.Join(t.Columns, ", ")))
 			}
 			row(k.Name, k.Database, k.Method, strings.Join(k.Types, ", "), k.Ranges, strings.Join(tables, " "))

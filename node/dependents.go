@@ -101,7 +101,7 @@ func (n *Node) lookAtDependents(ctx context.Context) bool {
 	tables := make(map[string][]rib.KeyedTable)
 	for i := range o.Keyspaces {
 		k := &o.Keyspaces[i]
-		if _, ok := rules[k.Database]; ok { // else no client gets there
+		if _, ok := rules[k.Database]; ok && !k.Reference() { // else no client gets there; and what reads a table that is whole knows all rows
 			tables[k.Database] = append(tables[k.Database], k.Tables...)
 		}
 	}

@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"rangefinder/cluster"
+	"rangefinder/rib"
 )
 
 // KeyspaceRequest is the body of POST /api/v1/keyspaces: the ledger's specification as it stands, or its short form. In the
 // short form tables is absent, name stands for one table and key names its columns; also adds tables on the same key.
 type KeyspaceRequest struct {
 	cluster.KeyspaceSpec
-	Key  []string `json:"key,omitempty"`  // key columns of the table that name stands for
+	Key  []string `json:"key,omitempty"`  // key columns of the table that name stands for; none of a reference table
 	Also []string `json:"also,omitempty"` // "app.order_lines", or "app.order_lines:customer" if its key columns are named otherwise
 }
 
@@ -35,7 +36,10 @@ func (r KeyspaceRequest) resolve(databases []string) (cluster.KeyspaceSpec, erro
 		}
 		return spec, checkDatabase(spec.Database, databases)
 	}
-	if len(r.Key) == 0 {
+	switch reference := spec.Method == rib.MethodReference; {
+	case reference && len(r.Key) > 0:
+		return spec, badRequest("a reference table is whole on every shard: it has no key", "Leave out key and types, or choose another method.")
+	case !reference && len(r.Key) == 0:
 		return spec, badRequest("key is missing: which columns hold the sharding key?", `For example "key": ["customer_id"], or --key customer_id.`)
 	}
 	known := databases

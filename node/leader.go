@@ -223,6 +223,12 @@ func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view Keyspace
 	if err := n.checkShards(ctx, ks); err != nil {
 		return view, err
 	}
+	if ks.Reference() {
+		spec.Tables = slices.Clone(spec.Tables)
+		for i := range spec.Tables {
+			spec.Tables[i].Columns = ks.Tables[i].Columns // as the check has found them
+		}
+	}
 	made, err := n.ledger().CreateKeyspace(ctx, spec)
 	if err != nil {
 		return view, err

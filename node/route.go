@@ -93,9 +93,15 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 			a.Error = statementError(wire.UnknownShard(plan.Shard, plan))
 			return a
 		}
+		if problem := wire.LacksCopy(plan.Copies, plan.Shard); problem != nil {
+			a.Error = statementError(problem)
+			return a
+		}
 		e = table.ExplainShard(plan.Shard, q.Database, write)
+	case sqlkey.Many:
+		return a
 	case sqlkey.Any:
-		slot := wire.AnySlot(table, catalog, q.Database, plan.Catalogs, write)
+		slot := wire.AnySlot(table, catalog, q.Database, plan.Copies, plan.Catalogs, write)
 		if slot == nil {
 			a.Error = &StatementError{Code: pg.CodeCannotConnectNow, Message: "no shard is known yet", Hint: "See which backends nodes have announced: rangefinder status."}
 			return a
@@ -155,6 +161,9 @@ func explainKeys(plan *sqlkey.Plan, table *fib.Table, keyspace *rib.Keyspace, ar
 		}
 		e = one
 	}
+	if problem := wire.LacksCopy(plan.Copies, e.Shard); problem != nil {
+		return e, statementError(problem)
+	}
 	if problem := wire.HintContradicts(plan, e.Shard); problem != nil {
 		return e, statementError(problem)
 	}
@@ -177,6 +186,8 @@ func targetName(t sqlkey.Target) string {
 		return "unsharded"
 	case sqlkey.Keyed:
 		return "keyed"
+	case sqlkey.Many:
+		return "many shards"
 	}
 	return "none"
 }

@@ -188,6 +188,9 @@ func keyspaceView(k *rib.Keyspace) KeyspaceView {
 	if k.Method == "list" {
 		v.Values, v.Default = len(k.Ranges)/2, k.Ranges[0].Shard
 	}
+	if k.Reference() {
+		v.Copies = k.Shards()
+	}
 	for _, t := range k.Types {
 		v.Types = append(v.Types, t.String())
 	}

@@ -139,6 +139,7 @@ type KeyspaceView struct {
 	Tables   []TableView `json:"tables"`
 	Ranges   int         `json:"ranges"`
 	Values   int         `json:"values,omitempty"`   // of the list method
+	Copies   []string    `json:"copies,omitempty"`   // of reference tables: the shards that have one
 	Default  string      `json:"default,omitempty"`  // of the list method: the shard of all other values; "" if they have none
 	Warnings []string    `json:"warnings,omitempty"` // when it is made: which relations are refused from now on
 }
@@ -147,7 +148,7 @@ type KeyspaceView struct {
 type TableView struct {
 	Schema  string   `json:"schema"`
 	Name    string   `json:"name"`
-	Columns []string `json:"columns"`
+	Columns []string `json:"columns"` // of a reference table: those that INSERT must give
 }
 
 // RangeView is one range and its owner.

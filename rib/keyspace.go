@@ -40,7 +40,7 @@ func (k *Keyspace) Validate() error {
 	if err != nil {
 		return fail("%w", err)
 	}
-	if len(k.Types) == 0 || len(k.Types) > maxColumns {
+	if (len(k.Types) == 0 || len(k.Types) > maxColumns) && !k.Reference() {
 		return fail("its key has %d columns; 1 to %d are possible", len(k.Types), maxColumns)
 	}
 	for _, t := range k.Types {
@@ -65,15 +65,15 @@ func (k *Keyspace) validateTables(fail func(string, ...any) error) error {
 			return fail("table %s.%s is listed twice", t.Schema, t.Name)
 		}
 		seen[id] = true
-		if len(t.Columns) != len(k.Types) {
+		if len(t.Columns) != len(k.Types) && !k.Reference() {
 			return fail("table %s.%s has %d key columns, the key has %d", t.Schema, t.Name, len(t.Columns), len(k.Types))
 		}
 		for i, c := range t.Columns {
 			if c == "" {
-				return fail("key column %d of table %s.%s has no name", i+1, t.Schema, t.Name)
+				return fail("column %d of table %s.%s has no name", i+1, t.Schema, t.Name)
 			}
 			if slices.Contains(t.Columns[:i], c) {
-				return fail("key column %s of table %s.%s is listed twice", c, t.Schema, t.Name)
+				return fail("column %s of table %s.%s is listed twice", c, t.Schema, t.Name)
 			}
 		}
 	}
@@ -117,8 +117,11 @@ func (k *Keyspace) validateRanges(m Method, fail func(string, ...any) error) err
 			return fail("range %s holds no key", name(before))
 		}
 	}
-	if k.Method == "list" {
+	switch {
+	case k.Method == "list":
 		return k.validateList(fail)
+	case k.Reference():
+		return k.validateCopies(fail)
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ type Method interface {
 	CheckBound(types []Type, k Key) error
 }
 
-// MethodByName is the method that a keyspace names: "hash", "range" or "list". Else ErrMethod.
+// MethodByName is the method that a keyspace names: "hash", "range", "list" or "reference". Else ErrMethod.
 func MethodByName(name string) (Method, error) {
 	switch name {
 	case "hash":
@@ -43,8 +43,10 @@ func MethodByName(name string) (Method, error) {
 		return &rangeMethod{}, nil
 	case "list":
 		return &listMethod{}, nil
+	case MethodReference:
+		return &referenceMethod{}, nil
 	}
-	return nil, fmt.Errorf("%w %q: the methods are hash, range and list", ErrMethod, name)
+	return nil, fmt.Errorf("%w %q: the methods are hash, range, list and reference", ErrMethod, name)
 }
 
 // QuoteIdent makes a name an SQL identifier.

@@ -28,12 +28,13 @@ type Keyspace struct {
 	Name     string // as users name it, for example "app.orders"
 	Database string
 	Method   string // see MethodByName
-	Types    []Type // of the key's columns
+	Types    []Type // of the key's columns; none of the reference method
 	Tables   []KeyedTable
 	Ranges   []Range // sorted by From; no gap, no overlap; the first From and the last To are empty
 }
 
-// KeyedTable is one table of a keyspace, with the columns that hold the key in the order of Keyspace.Types.
+// KeyedTable is one table of a keyspace, with the columns that hold the key in the order of Keyspace.Types. Of a reference table they are
+// those that every INSERT must give, since their defaults differ from server to server.
 type KeyedTable struct {
 	Schema  string
 	Name    string

@@ -276,13 +276,16 @@ func (c *core) parsed(o *op) (need, *pg.Error) {
 // to go.
 func (c *core) prepareHome(plan *sqlkey.Plan) {
 	c.seg.server = true
-	if c.seg.home == nil && (plan.Target == sqlkey.Unsharded || plan.Target == sqlkey.Keyed) {
+	if c.seg.home == nil && (plan.Target == sqlkey.Unsharded || plan.Target == sqlkey.Keyed || plan.Copies != nil) {
 		c.seg.home = plan
 	}
 }
 
 // homeOf picks a shard that has the tables of a plan.
 func (c *core) homeOf(plan *sqlkey.Plan) *fib.Slot {
+	if plan.Target == sqlkey.Any {
+		return c.anySlot(need{copies: plan.Copies})
+	}
 	if plan.Target == sqlkey.Unsharded {
 		return c.table.Slot(plan.Shard)
 	}

@@ -26,7 +26,7 @@ func (s *Server) AskStored(ctx context.Context, q *auth.Query, database, user st
 		defer g.leave()
 	}
 	table := s.cfg.FIB.Load()
-	slot := AnySlot(table, s.catalogFor(table), database, false, false)
+	slot := AnySlot(table, s.catalogFor(table), database, nil, false, false)
 	if slot == nil { // no client's database: postgres, say, which all have
 		slot = closest(table.Slots())
 	}

@@ -196,6 +196,9 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		ID: 1, Name: "app.orders", Database: "app", Method: "hash", Types: []rib.Type{rib.TypeBigint},
 		Tables: []rib.KeyedTable{{Schema: "public", Name: "orders", Columns: []string{"customer_id"}}},
 		Ranges: rib.EvenRanges(names),
+	}, {
+		ID: 2, Name: "app.countries", Database: "app", Method: rib.MethodReference, Tables: []rib.KeyedTable{{Schema: "public", Name: "countries"}},
+		Ranges: rib.ReferenceRanges(names),
 	}}
 	h.Distance("far", 50*time.Millisecond, time.Now())
 	r.table.Owners().Set(own)
@@ -312,6 +315,7 @@ func (r *rig) schema(shards []shardServers) {
 		}
 		sql := []string{
 			"CREATE TABLE orders (customer_id bigint NOT NULL, id bigint NOT NULL, item text, PRIMARY KEY (customer_id, id))",
+			"CREATE TABLE countries (code text PRIMARY KEY, name text)", "GRANT ALL ON countries TO app",
 			"GRANT ALL ON orders TO app", "GRANT ALL ON SCHEMA public TO app",
 		}
 		if i == 0 {

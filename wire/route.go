@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
+	"strings"
 
 	"rangefinder/fib"
 	"rangefinder/wire/pg"
@@ -16,11 +18,12 @@ type need struct {
 	slot     *fib.Slot // nil: any shard will do
 	write    bool      // on the primary
 	catalogs bool      // the system catalogs are read: best where all tables are
+	copies   []string  // the shards that have the reference tables it names; nil: it names none
 }
 
 // route finds where one statement must run, from its plan and the arguments of this execution.
 func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
-	n := need{write: c.mustWrite(plan)}
+	n := need{write: c.mustWrite(plan), copies: plan.Copies}
 	switch {
 	case plan.Syntax:
 		return n, notUnderstood()
@@ -45,7 +48,9 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		if n.slot == nil {
 			return n, UnknownShard(plan.Shard, plan)
 		}
-		return n, nil
+		return n, LacksCopy(plan.Copies, plan.Shard)
+	case sqlkey.Many:
+		return n, overShards(plan)
 	}
 	for i := range plan.Keys {
 		key, err := c.appendKey(plan, i, args)
@@ -68,7 +73,27 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 			return n, KeysDiffer(plan, i, plan.KeyText(0, args), plan.KeyText(i, args), n.slot.Shard(), owner.Slot.Shard())
 		}
 	}
+	if e := LacksCopy(plan.Copies, n.slot.Shard()); e != nil {
+		return n, e
+	}
 	return n, HintContradicts(plan, n.slot.Shard())
+}
+
+// overShards is the error for a statement that needs several shards.
+func overShards(plan *sqlkey.Plan) *pg.Error {
+	return pg.NewError(pg.CodeFeatureNotSupported, "statements over several shards are not run yet").WithDetail("Why it needs them: " + plan.Fan.Why + ".").
+		WithHint("Run it on each shard, connected to the shard's primary.")
+}
+
+// LacksCopy is the error for a statement that must run on a shard without the reference tables that it names; nil if there is none, or if
+// it names none (copies is nil). Explanations say the same.
+func LacksCopy(copies []string, shard string) *pg.Error {
+	if copies == nil || slices.Contains(copies, shard) {
+		return nil
+	}
+	return pg.NewError(pg.CodeFeatureNotSupported, "shard "+shard+" does not have the reference tables that the statement names").
+		WithDetail("They are on " + strings.Join(copies, ", ") + ".").
+		WithHint("Ask for the tables one by one, or make the keyspace of the reference tables over this shard too.")
 }
 
 // HintContradicts is the error for a statement whose keys another shard owns than its hint says; nil if there is none. Explanations say
@@ -117,11 +142,22 @@ func (c *core) clientUTF8() bool { return c.params.encoding == "UTF8" }
 // merge joins what two statements of one request need. Both must run on one shard.
 func (n *need) merge(o need, plan *sqlkey.Plan) *pg.Error {
 	n.write, n.catalogs = n.write || o.write, n.catalogs || o.catalogs
-	if o.slot == nil {
-		return nil
+	switch {
+	case n.copies == nil:
+		n.copies = o.copies
+	case o.copies != nil && !slices.Equal(n.copies, o.copies):
+		n.copies = slices.DeleteFunc(slices.Clone(n.copies), func(shard string) bool { return !slices.Contains(o.copies, shard) })
 	}
 	if n.slot == nil {
 		n.slot = o.slot
+	}
+	if n.slot == nil {
+		return nil
+	}
+	if e := LacksCopy(n.copies, n.slot.Shard()); e != nil {
+		return e
+	}
+	if o.slot == nil {
 		return nil
 	}
 	if n.slot.Shard() != o.slot.Shard() {
@@ -150,6 +186,10 @@ func (c *core) dispatch(n need) {
 	if c.srv != nil {
 		if n.slot != nil && n.slot.Shard() != c.srvShard {
 			c.fail(c.elsewhere(n))
+			return
+		}
+		if e := LacksCopy(n.copies, c.srvShard); e != nil {
+			c.fail(e)
 			return
 		}
 		c.emit()
@@ -213,22 +253,26 @@ func (c *core) elsewhere(n need) *pg.Error {
 
 // anySlot picks the shard for a statement that names none. After a write it goes where whatever the session has made would be.
 func (c *core) anySlot(n need) *fib.Slot {
-	return AnySlot(c.table, c.env.catalog(c.table), c.db, n.catalogs || len(c.wrote) > 0, n.write)
+	return AnySlot(c.table, c.env.catalog(c.table), c.db, n.copies, n.catalogs || len(c.wrote) > 0, n.write)
 }
 
 // AnySlot picks the shard for a statement with the target Any: the closest one that has the database, or always the same one
 // for a write and for the catalogs (Plan.Catalogs). It is nil if no shard could run it. Explanations call it too, so that they
-// say what sessions do.
-func AnySlot(table *fib.Table, catalog *sqlkey.Catalog, database string, catalogs, write bool) *fib.Slot {
-	if catalogs || write {
+// say what sessions do. With copies it is one of these shards.
+func AnySlot(table *fib.Table, catalog *sqlkey.Catalog, database string, copies []string, catalogs, write bool) *fib.Slot {
+	shards := catalog.Shards(database)
+	if copies != nil {
+		shards = copies
+	}
+	if usual := catalog.CatalogShard(database); (catalogs || write) && (copies == nil || slices.Contains(copies, usual)) {
 		// Reads of the catalogs do without the usual shard when nothing of it is known, as after a restart all alone.
-		if s := table.Slot(catalog.CatalogShard(database)); s != nil && (write || len(s.For(database).Reads) > 0) {
+		if s := table.Slot(usual); s != nil && (write || len(s.For(database).Reads) > 0) {
 			return s
 		}
 	}
 	var best *fib.Slot
 	var first *fib.NextHop
-	for _, shard := range catalog.Shards(database) {
+	for _, shard := range shards {
 		s := table.Slot(shard)
 		if s == nil {
 			continue

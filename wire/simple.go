@@ -113,7 +113,8 @@ func (c *core) opens(plan *sqlkey.Plan) bool {
 	if !c.tx.open {
 		return false
 	}
-	harmless := plan.Target == sqlkey.Any && plan.Intent == sqlkey.Read && plan.Tx == sqlkey.TxNone
+	harmless := plan.Target == sqlkey.Any && plan.Intent == sqlkey.Read && plan.Tx == sqlkey.TxNone &&
+		(plan.Copies == nil || c.tx.plain) // rows are seen as the block is to see them
 	return !harmless && (plan.Session != sqlkey.SessSet || len(plan.Sets) > 0 && !plan.SetsOnly || len(c.tx.deferred) >= maxDeferred)
 }
 

@@ -14,11 +14,12 @@ var builtinsText string
 // builtins is what PostgreSQL knows by itself: names in pg_catalog. It never changes.
 type builtins struct {
 	functions map[string]bool // name -> safe for a replica: no overload is volatile
+	immutable map[string]bool // name -> all overloads are immutable: every server computes the same
 	relations map[string]bool
 }
 
 var loadBuiltins = sync.OnceValue(func() *builtins {
-	b := &builtins{functions: make(map[string]bool, 3000), relations: make(map[string]bool, 200)}
+	b := &builtins{functions: make(map[string]bool, 3000), immutable: make(map[string]bool, 2000), relations: make(map[string]bool, 200)}
 	for line := range strings.Lines(builtinsText) {
 		kind, name, ok := strings.Cut(strings.TrimSpace(line), " ")
 		if !ok {
@@ -27,6 +28,8 @@ var loadBuiltins = sync.OnceValue(func() *builtins {
 		switch kind {
 		case "function":
 			b.functions[name] = true
+		case "immutable":
+			b.functions[name], b.immutable[name] = true, true
 		case "volatile":
 			b.functions[name] = false
 		case "relation":

@@ -46,17 +46,17 @@ type database struct {
 	tables    map[tableName]*table
 	byName    map[string][]*table // unqualified
 	shards    []string
-	keyspaces []*keyspace
+	keyspaces []*keyspace // with a key
 
 	dependents map[tableName]*table
 }
 
 type tableName struct{ schema, name string }
 
-// table is a table that has a key, or a Dependent of one.
+// table is a table that has a key, a reference table, or a Dependent of the first.
 type table struct {
 	tableName
-	columns  []string
+	columns  []string // of its key; of a reference table those that INSERT must give
 	keyspace *keyspace
 
 	of        *table // of a dependent, which has nothing of the above but its name
@@ -68,6 +68,8 @@ type keyspace struct {
 	name   string
 	types  []rib.Type
 	method rib.Method // nil: a method of a newer version
+	shards []string   // that own a part of it, sorted
+	whole  bool       // its tables are whole on each of these
 }
 
 func (t *table) String() string { return qualified(t.schema, t.name) }
@@ -101,18 +103,23 @@ func NewCatalog(o *rib.Ownership, databases map[string]DatabaseRule, dependents 
 	return c
 }
 
-// identify hashes what plans stand on: not the ranges, whose owners plans do not know.
+// identify hashes what plans stand on: not the ranges, whose owners plans do not know, but which shards there are, where tables are whole.
 func identify(o *rib.Ownership, databases map[string]DatabaseRule, dependents map[string][]Dependent, only string) [sha256.Size]byte {
 	type rule struct {
 		ID                     rib.KeyspaceID
 		Name, Database, Method string
 		Types                  []rib.Type
 		Tables                 []rib.KeyedTable
+		Shards                 []string
 	}
 	rules := make([]rule, len(o.Keyspaces))
+	whole := slices.ContainsFunc(o.Keyspaces, func(k rib.Keyspace) bool { return k.Reference() })
 	for i := range o.Keyspaces {
 		k := &o.Keyspaces[i]
-		rules[i] = rule{k.ID, k.Name, k.Database, k.Method, k.Types, k.Tables}
+		rules[i] = rule{k.ID, k.Name, k.Database, k.Method, k.Types, k.Tables, nil}
+		if whole {
+			rules[i].Shards = k.Shards()
+		}
 	}
 	// Maps are written in the order of their keys. A type that has no name yet cannot be written, nor planned for.
 	b, err := json.Marshal([]any{rules, databases, only, dependents})
@@ -133,21 +140,19 @@ func (c *Catalog) database(name string) *database {
 
 func (c *Catalog) add(k *rib.Keyspace) {
 	d := c.database(k.Database)
-	ks := &keyspace{id: k.ID, name: k.Name, types: slices.Clone(k.Types)}
+	ks := &keyspace{id: k.ID, name: k.Name, types: slices.Clone(k.Types), shards: k.Shards(), whole: k.Reference()}
 	if m, err := rib.MethodByName(k.Method); err == nil {
 		ks.method = m
 	}
-	d.keyspaces = append(d.keyspaces, ks)
+	if !ks.whole {
+		d.keyspaces = append(d.keyspaces, ks)
+	}
 	for _, t := range k.Tables {
 		kt := &table{tableName: tableName{t.Schema, t.Name}, columns: slices.Clone(t.Columns), keyspace: ks}
 		d.tables[kt.tableName] = kt
 		d.byName[t.Name] = append(d.byName[t.Name], kt)
 	}
-	for i := range k.Ranges {
-		if shard := k.Ranges[i].Shard; shard != "" {
-			d.shards = append(d.shards, shard)
-		}
-	}
+	d.shards = append(d.shards, ks.shards...)
 }
 
 // find returns the database, which may be one that neither the configuration nor the ledger names.

@@ -133,6 +133,13 @@ func followed(parts []*Plan) bool {
 
 // join makes q's target p's too.
 func (p *Plan) join(q *Plan) *refusal {
+	if q.Copies != nil {
+		if p.Copies == nil {
+			p.Copies = q.Copies
+		} else if p.Copies = common(p.Copies, q.Copies); len(p.Copies) == 0 {
+			return &refusal{issue: issue{pg.CodeFeatureNotSupported, "no shard has all of the reference tables that its statements name", "Send them one by one."}}
+		}
+	}
 	conflict := &refusal{issue: issue{pg.CodeFeatureNotSupported, "its statements belong to different places", "Send them one by one."}}
 	switch {
 	case q.Target == Any:

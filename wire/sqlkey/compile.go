@@ -120,6 +120,7 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 	if n, ok := m.(*pgquery.Node); ok {
 		p.Sets, p.SetsOnly = assignments(n, len(s.configs))
 	}
+	p.Copies = copiesOf(a.copied)
 	if refused := ownAssigned(p.Sets); refused != nil {
 		return refused
 	}
@@ -153,6 +154,10 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 	switch {
 	case a.problem != nil:
 		return p.refuse(a.problem)
+	case len(a.changed) > 0:
+		return c.everywhere(p, a, s)
+	case len(a.copied) > 0 && p.Copies == nil:
+		return p.refuse(&refusal{issue{pg.CodeFeatureNotSupported, "no shard has all of the reference tables that it names", "Ask for the tables one by one."}, a.copied[0]})
 	case len(a.keyed) > 0 || len(a.rows) > 0:
 		return c.keyed(p, a)
 	case len(a.plain) > 0:
@@ -163,6 +168,8 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 			}
 		}
 		return c.home(p, why)
+	case len(a.copied) > 0 && s.home == "":
+		return c.copied(p, a)
 	case s.home != "" && !s.homeTied:
 		p.AnyHome = true
 		return c.home(p, s.home+" is heard from every shard")
@@ -199,6 +206,9 @@ func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
 		if d := o.GetDefElem(); d.GetDefname() == "analyze" {
 			analyze = isTrue(d.GetArg())
 		}
+	}
+	if !analyze && p.Fan != nil && p.Fan.Everywhere { // nothing is written, and one knows as much as all
+		p.Target, p.Shard, p.Fan, p.Keyspace, p.KeyspaceName = Unsharded, p.Copies[0], nil, 0, ""
 	}
 	if !analyze {
 		p.Session, p.Remains, p.WhyPin, p.Frees, p.Setting, p.Value, p.Sets, p.Opaque = SessNone, 0, "", false, "", "", nil, false
@@ -273,6 +283,10 @@ func (c *compiler) copy(s *pgquery.CopyStmt) *Plan {
 		a.query(s.GetQuery(), place{})
 	}
 	if s.GetRelation() != nil {
+		if whole, kind := a.resolve(s.GetRelation()); kind == copiedTable && s.GetIsFrom() {
+			a.firm = true // a hint would have one copy written
+			a.refuse(whole, &issue{pg.CodeFeatureNotSupported, "COPY into a reference table is not routed yet", "Use INSERT, which writes all copies in one transaction."})
+		}
 		if t := a.relation(s.GetRelation()); t != nil {
 			a.refuse(t, &issue{pg.CodeFeatureNotSupported, "COPY of a sharded table is not routed yet",
 				"Copy on each shard, connected to its primary, or COPY (SELECT ... WHERE the key = a value) TO STDOUT."})

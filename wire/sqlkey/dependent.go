@@ -29,7 +29,7 @@ func (d *database) depend(list []Dependent) {
 		one := &list[i]
 		name := tableName{one.Schema, one.Name}
 		of := d.tables[tableName{one.OfSchema, one.OfName}]
-		if of == nil || d.tables[name] != nil {
+		if of == nil || of.keyspace.whole || d.tables[name] != nil {
 			continue
 		}
 		if d.dependents == nil {

@@ -17,7 +17,7 @@ type row struct {
 
 func (a *analysis) insert(s *pgquery.InsertStmt, at place) {
 	at = a.with(s.GetWithClause(), at)
-	t := a.relation(s.GetRelation())
+	t := a.target(s.GetRelation())
 	target := &ref{alias: s.GetRelation().GetRelname(), table: t}
 	if al := s.GetRelation().GetAlias(); al != nil {
 		target.alias = al.GetAliasname()
@@ -30,6 +30,8 @@ func (a *analysis) insert(s *pgquery.InsertStmt, at place) {
 	}
 	if t != nil {
 		a.insertRows(t, s, values)
+	} else if whole, kind := a.resolve(s.GetRelation()); kind == copiedTable {
+		a.insertWhole(whole, s, values)
 	}
 	inside := place{&scope{parent: at.scope, refs: []*ref{target, {alias: "excluded"}}}, at.facts, at.ctes}
 	if c := s.GetOnConflictClause(); c != nil {
@@ -116,16 +118,19 @@ func (a *analysis) insertValue(t *table, i int, n *pgquery.Node) *binding {
 
 func (a *analysis) update(s *pgquery.UpdateStmt, at place) {
 	at = a.with(s.GetWithClause(), at)
-	t := a.relation(s.GetRelation())
+	t := a.target(s.GetRelation())
 	inside := a.level(a.addRef(s.GetRelation(), t), s.GetFromClause(), s.GetWhereClause(), at)
 	a.subqueries(inside, s.GetTargetList()...)
 	a.subqueries(inside, s.GetReturningList()...)
 	a.refuseKeyChange(t, s.GetTargetList(), "UPDATE sets")
+	if whole, kind := a.resolve(s.GetRelation()); kind == copiedTable {
+		a.updateWhole(whole, s.GetTargetList())
+	}
 }
 
 func (a *analysis) delete(s *pgquery.DeleteStmt, at place) {
 	at = a.with(s.GetWithClause(), at)
-	t := a.relation(s.GetRelation())
+	t := a.target(s.GetRelation())
 	inside := a.level(a.addRef(s.GetRelation(), t), s.GetUsingClause(), s.GetWhereClause(), at)
 	a.subqueries(inside, s.GetReturningList()...)
 }
@@ -168,7 +173,8 @@ func (a *analysis) whole(m proto.Message, c *ctes, what string, made *pgquery.Ra
 				a.seen++
 				return false
 			}
-			if t, _ := a.resolve(n); t != nil {
+			if t, kind := a.resolve(n); t != nil {
+				a.firm = a.firm || kind == copiedTable && (what == "MERGE" || what == "TRUNCATE") // a hint would have one copy written
 				a.refuse(t, onEachShard(what))
 			}
 			a.relation(n)

@@ -21,6 +21,9 @@ type Fan struct {
 	Final string
 	// Writes: rows of shards may change. Command tags are added up, and rows of RETURNING are the client's as they come.
 	Writes bool
+	// Everywhere: it writes reference tables, which are whole on all shards of Plan.Keyspace. All of them do the same in one transaction,
+	// and the client hears one of them: its rows and its command tag.
+	Everywhere bool
 	// Why it needs several shards, for people: "no condition on customer_id".
 	Why string
 }

@@ -16,10 +16,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A function is safe for a replica only if every overload is, for the planner does not resolve overloads. Two functions are
+// A function is immutable only if every overload is, and as well it is safe for a replica only if every overload is, for the planner does not resolve overloads. Two functions are
 // called stable and yet need a transaction id, which a replica cannot give.
 const functions = `
-select case when bool_and(provolatile in ('i', 's')) and proname not in ('txid_current', 'pg_current_xact_id')
+select case when bool_and(provolatile = 'i') then 'immutable'
+            when bool_and(provolatile in ('i', 's')) and proname not in ('txid_current', 'pg_current_xact_id')
             then 'function' else 'volatile' end || ' ' || proname
   from pg_proc where pronamespace = 'pg_catalog'::regnamespace
  group by proname order by proname collate "C"`

@@ -24,6 +24,9 @@ func testCatalog(t testing.TB) *Catalog {
 		if method == "hash" {
 			ks.Ranges = rib.EvenRanges([]string{"shard_1", "shard_2", "shard_3"})
 		}
+		if ks.Reference() {
+			ks.Ranges = rib.ReferenceRanges(map[string][]string{"app.world": {"shard_0", "shard_1", "shard_2", "shard_3"}, "app.fees": {"shard_2", "shard_3"}}[name])
+		}
 		if err := ks.Validate(); err != nil {
 			t.Fatal(err)
 		}
@@ -48,6 +51,8 @@ func testCatalog(t testing.TB) *Catalog {
 			keyspace(10, "app", "app.blobs", "range", []rib.Type{rib.TypeBytea}, table("app", "blobs", "digest")),
 			keyspace(12, "app", "app.tiles", "hash", []rib.Type{rib.TypeInt, rib.TypeText}, table("app", "tiles", "zoom", "name")),
 			keyspace(11, "app", "app.cells", "hash", []rib.Type{rib.TypeSmallint}, table("app", "cells", "cell")),
+			keyspace(13, "app", "app.world", "reference", nil, table("app", "nations"), table("app", "areas", "id", "made")),
+			keyspace(14, "app", "app.fees", "reference", nil, table("app", "fees")),
 			keyspace(7, "bare", "t", "hash", []rib.Type{rib.TypeBigint}, table("public", "t", "id")),
 		},
 		Shards: []rib.Shard{{Name: "shard_0"}, {Name: "shard_1"}, {Name: "shard_2"}, {Name: "shard_3"}},
@@ -164,6 +169,11 @@ func tell(p *Plan) string {
 		for i, k := range p.Keys {
 			b.WriteString([]string{": ", "; "}[min(i, 1)] + k.Text)
 		}
+	case Many:
+		b.WriteString("many " + p.KeyspaceName)
+		if p.Fan.Everywhere {
+			b.WriteString(", everywhere")
+		}
 	case None:
 		fmt.Fprintf(&b, "none %s %s\n  %s\n  hint: %s", p.Err.Code, p.Err.Message, p.Err.Detail, p.Err.Hint)
 		return b.String()
@@ -178,6 +188,7 @@ func tell(p *Plan) string {
 			fmt.Fprintf(&b, ", "+format, args...)
 		}
 	}
+	note(p.Copies != nil, "copies on %s", strings.Join(p.Copies, " "))
 	note(p.Statements != 1, "%d statements", p.Statements)
 	note(p.Syntax, "syntax error")
 	note(p.Tx != TxNone, "tx %s", []string{"none", "begin", "commit", "rollback", "savepoint", "release", "rollback to", "set", "prepare"}[p.Tx])

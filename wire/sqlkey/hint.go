@@ -84,6 +84,10 @@ func (h *hint) apply(p *Plan, a *analysis) *Plan {
 	switch {
 	case p.Target == None && p.about == nil:
 		return p
+	case len(a.changed) > 0:
+		p.Reason = "a hint cannot have some copies of a reference table written and others not"
+		p.Fan, p.Keyspace, p.KeyspaceName = nil, 0, ""
+		return p.hintRefused("a write to a reference table runs on all shards that have it, and the hint says one", upperFirst(p.Reason)+".")
 	case h.isKey:
 		return h.applyKey(p, a)
 	case p.Target == Keyed:
@@ -104,7 +108,7 @@ func (h *hint) applyKey(p *Plan, a *analysis) *Plan {
 	if p.Target == Keyed {
 		ks = a.firstTable().keyspace
 	}
-	if ks == nil || ks.method == nil {
+	if ks == nil || ks.method == nil || ks.whole {
 		p.Reason = "the hint names a key, and no sharded table is named"
 		return p.hintRefused("the statement's hint names a key, and the statement no sharded table", "Without a table it cannot be told whose key "+rib.QuoteLiteral(clip(h.key))+" is.")
 	}
@@ -157,7 +161,7 @@ func (c *compiler) unlessSet(plan func() *Plan) *Plan {
 // hintBySession is the plan with the hints that the session has set. What tells by itself where it runs is held against them; tables of no
 // keyspace, and what is heard from every shard, are where they are.
 func (c *compiler) hintBySession(p *Plan, a *analysis) *Plan {
-	if p.Target == None && p.about == nil || p.AnyHome || len(a.plain) > 0 && (c.env.HintKey || c.env.HintShard != c.db.home) {
+	if p.Target == None && p.about == nil || p.AnyHome || len(a.changed) > 0 || len(a.plain) > 0 && (c.env.HintKey || c.env.HintShard != c.db.home) {
 		return p
 	}
 	keyed := p.Target == Keyed

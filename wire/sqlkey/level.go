@@ -29,6 +29,8 @@ type analysis struct {
 	seen     int      // references to tables that were visited, to be compared with those there are
 	keyed    []*ref   // to sharded tables
 	plain    []string // unsharded tables
+	copied   []*table // reference tables
+	changed  []*table // those of them that are written
 	tables   []string // all, in order
 	catalogs bool     // a system catalog is named
 	facts    int
@@ -59,6 +61,10 @@ func (a *analysis) relation(rv *pgquery.RangeVar) *table {
 	switch kind {
 	case keyedTable:
 		name = t.String()
+	case copiedTable:
+		name = t.String()
+		a.copied = append(a.copied, t)
+		t = nil
 	case catalogTable:
 		a.catalogs = true
 	case dependentTable:
@@ -70,6 +76,7 @@ func (a *analysis) relation(rv *pgquery.RangeVar) *table {
 	}
 	a.tables = append(a.tables, name)
 	if c := rv.GetCatalogname(); c != "" && c != a.env.Database {
+		a.firm = a.firm || kind == copiedTable
 		a.refuse(t, issuef("table %s.%s is in another database", quoteName(c), name))
 	}
 	return t
@@ -80,6 +87,7 @@ type tableKind uint8
 const (
 	plainTable tableKind = iota
 	keyedTable
+	copiedTable
 	catalogTable
 	dependentTable
 )
@@ -114,6 +122,8 @@ func (a *analysis) kindOf(name tableName) (*table, tableKind) {
 		return nil, plainTable
 	case t.of != nil:
 		return t, dependentTable
+	case t.keyspace.whole:
+		return t, copiedTable
 	}
 	return t, keyedTable
 }

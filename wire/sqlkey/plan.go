@@ -107,6 +107,10 @@ type Plan struct {
 	Shard        string         // Unsharded
 	Fan          *Fan           // Many
 
+	// Copies are the shards that have a copy of all reference tables that are named; nil: none is. With the target Any it may run on one of
+	// these alone; where it runs otherwise must be one of them.
+	Copies []string
+
 	// Catalogs: the system catalogs are named. With the target Any they are best read on Catalog.CatalogShard.
 	Catalogs bool
 

@@ -37,6 +37,9 @@ func (t *table) what() string {
 	if t.of != nil {
 		return t.String() + " depends on a sharded table"
 	}
+	if t.keyspace.whole {
+		return "table " + t.String() + " is whole on several shards"
+	}
 	return "table " + t.String() + " is sharded"
 }
 
@@ -44,6 +47,9 @@ func (t *table) what() string {
 func (t *table) rule() string {
 	if t.of != nil {
 		return fmt.Sprintf("%s, which is sharded by keyspace %s", upperFirst(t.dependent.String()), t.of.keyspace.name)
+	}
+	if t.keyspace.whole {
+		return fmt.Sprintf("Table %s of keyspace %s is whole on %s", t, t.keyspace.name, clip(strings.Join(t.keyspace.shards, ", ")))
 	}
 	columns := make([]string, len(t.columns))
 	for i, c := range t.columns {

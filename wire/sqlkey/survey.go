@@ -26,6 +26,7 @@ type survey struct {
 	foreign  bool   // it calls functions that are not PostgreSQL's own
 	channels bool   // it asks which channels the session listens to
 	opaque   *issue // what may read tables that no parser sees
+	unlike   string // what in it may come out otherwise on another server
 	params   int    // the highest $n
 
 	configs []config // calls of set_config
@@ -39,6 +40,12 @@ type config struct {
 }
 
 func (s *survey) take(m proto.Message) { walk(m, s.visit) }
+
+func (s *survey) differs(why string) {
+	if s.unlike == "" {
+		s.unlike = why
+	}
+}
 
 func (s *survey) writes(why string) {
 	if s.write == "" {
@@ -68,6 +75,9 @@ func (s *survey) visit(n any) bool {
 		s.params = max(s.params, int(n.GetNumber()))
 	case *pgquery.LockingClause:
 		s.writes(lockName(n.GetStrength()))
+		if n.GetWaitPolicy() != pgquery.LockWaitPolicy_LockWaitBlock {
+			s.differs("SKIP LOCKED or NOWAIT")
+		}
 	case *pgquery.IntoClause:
 		s.writes("SELECT INTO")
 		if n.GetRel().GetRelpersistence() == "t" || n.GetRel().GetSchemaname() == "pg_temp" {
@@ -85,7 +95,18 @@ func (s *survey) visit(n any) bool {
 		s.writes("DELETE")
 	case *pgquery.MergeStmt:
 		s.writes("MERGE")
+	case *pgquery.SQLValueFunction:
+		s.differs("a function of the server's clock or session, " + valueFunction(n.GetOp()))
+	case *pgquery.A_Const: // whatever it becomes: a time, if that is what its column holds
+		if word := n.GetSval().GetSval(); isOneOf(strings.ToLower(trimSpace(word)), "now", "today", "tomorrow", "yesterday") {
+			s.differs("the constant '" + word + "', if it is a time,")
+		}
+	case *pgquery.SelectStmt:
+		if n.GetLimitCount() != nil || n.GetLimitOffset() != nil {
+			s.differs("LIMIT or OFFSET")
+		}
 	case *pgquery.RangeTableSample:
+		s.differs("TABLESAMPLE")
 		if m := n.GetMethod(); len(m) != 1 || !isOneOf(m[0].GetString_().GetSval(), "system", "bernoulli") {
 			s.writes("a TABLESAMPLE method that may be volatile")
 		}
@@ -117,6 +138,9 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	full := strings.Join(names, ".")
 	builtin := len(names) == 1 && s.path.builtinsFirst || len(names) == 2 && names[0] == "pg_catalog"
 	harmless, known := s.known.functions[name]
+	if !builtin || !s.known.immutable[name] {
+		s.differs("function " + full)
+	}
 	switch {
 	case !builtin || !known:
 		s.writes("function " + full + " may be volatile")

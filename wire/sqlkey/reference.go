@@ -1,0 +1,149 @@
+package sqlkey
+
+import (
+	"slices"
+	"strings"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+
+	"rangefinder/wire/pg"
+)
+
+// Reference tables are whole on each shard of their keyspace. What reads them may run on any of these, so they stand in no other table's way;
+// what writes them runs on all, and must do the same on each.
+
+// target resolves the name of a table that is written.
+func (a *analysis) target(rv *pgquery.RangeVar) *table {
+	if t, kind := a.resolve(rv); kind == copiedTable {
+		a.changed = append(a.changed, t)
+	}
+	return a.relation(rv)
+}
+
+// copiesOf are the shards that have all the tables; nil if there are no tables, or no such shard.
+func copiesOf(tables []*table) (shards []string) {
+	for i, t := range tables {
+		if i == 0 {
+			shards = t.keyspace.shards
+		} else {
+			shards = common(shards, t.keyspace.shards)
+		}
+	}
+	return shards
+}
+
+// common are the names in both of two sorted lists; nil if there is none.
+func common(a, b []string) (both []string) {
+	if slices.Equal(a, b) {
+		return a
+	}
+	for _, s := range a {
+		if _, ok := slices.BinarySearch(b, s); ok {
+			both = append(both, s)
+		}
+	}
+	return both
+}
+
+// copied plans what names reference tables, and no others.
+func (c *compiler) copied(p *Plan, a *analysis) *Plan {
+	p.Reason = a.copied[0].String() + " is whole on every shard of keyspace " + a.copied[0].keyspace.name
+	if p.Intent == Write { // always the same one, so that those who lock rows meet
+		p.Target, p.Shard = Unsharded, p.Copies[0]
+	}
+	return p
+}
+
+// everywhere plans a write to reference tables.
+func (c *compiler) everywhere(p *Plan, a *analysis, s *survey) *Plan {
+	t := a.changed[0]
+	ks := t.keyspace
+	refuse := func(reason, hint string) *Plan {
+		q := p.refuse(&refusal{issue{pg.CodeFeatureNotSupported, reason, hint}, t})
+		q.about = nil // no hint makes it right
+		return q
+	}
+	switch {
+	case ks.method == nil:
+		return refuse("its keyspace uses a sharding method that this version does not know", "Upgrade this node.")
+	case len(a.keyed)+len(a.rows) > 0:
+		return refuse("a write to it names a sharded table as well, of which each shard has other rows", "Select what is to be written first, and send it as constants or parameters.")
+	case len(a.plain) > 0:
+		return refuse("a write to it names "+strings.Join(a.plain, ", ")+" as well, which one shard alone has", "Select what is to be written first, and send it as constants or parameters.")
+	case a.catalogs:
+		return refuse("a write to it reads the system catalogs, which differ between shards", "Select what is to be written first, and send it as constants or parameters.")
+	case s.unlike != "":
+		return refuse("a write to it must do the same on every shard, and "+s.unlike+" may come out differently on each",
+			"Compute it first (SELECT ...), and send the value as a constant or a parameter.")
+	}
+	for _, u := range a.copied {
+		if !slices.Equal(u.keyspace.shards, ks.shards) {
+			return refuse("a write to it names "+u.String()+" as well, which is on other shards", "Select what is to be written first, and send it as constants or parameters.")
+		}
+	}
+	p.Target, p.Keyspace, p.KeyspaceName = Many, ks.id, ks.name
+	p.fixed = true // some constants would be refused
+	p.Fan = &Fan{Writes: true, Everywhere: true, Why: t.String() + " is whole on several shards, and all of them are written"}
+	p.Reason = p.Fan.Why
+	return p
+}
+
+// insertWhole refuses an INSERT into a reference table that leaves a column to each server.
+func (a *analysis) insertWhole(t *table, s *pgquery.InsertStmt, values *pgquery.SelectStmt) {
+	if len(t.columns) == 0 {
+		return
+	}
+	list := quoteNames(t.columns)
+	const hint = "Give it as a constant or a parameter; rangefinder.unique_id() makes numbers."
+	own := func(what string) {
+		a.refuse(t, &issue{pg.CodeFeatureNotSupported, what + ", for which each server would compute a default of its own", hint})
+	}
+	if values == nil {
+		own("DEFAULT VALUES gives no " + list)
+		return
+	}
+	if len(s.GetCols()) == 0 {
+		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "INSERT names no columns, so it cannot be told whether it gives " + list,
+			"Name the columns: INSERT INTO " + t.String() + " (...) VALUES (...)."})
+		return
+	}
+	for _, column := range t.columns {
+		at := slices.IndexFunc(s.GetCols(), func(n *pgquery.Node) bool { return n.GetResTarget().GetName() == column })
+		if at < 0 {
+			own("INSERT gives no " + quoteName(column))
+			return
+		}
+		for _, n := range values.GetValuesLists() {
+			if items := n.GetList().GetItems(); at < len(items) && items[at].GetSetToDefault() != nil {
+				own("INSERT leaves " + quoteName(column) + " to its DEFAULT")
+				return
+			}
+		}
+	}
+	a.updateWhole(t, s.GetOnConflictClause().GetTargetList())
+}
+
+// updateWhole refuses assignments of DEFAULT that each server would compute for itself.
+func (a *analysis) updateWhole(t *table, assignments []*pgquery.Node) {
+	for _, n := range assignments {
+		r := n.GetResTarget()
+		if r.GetVal().GetSetToDefault() != nil && slices.Contains(t.columns, r.GetName()) {
+			a.refuse(t, &issue{pg.CodeFeatureNotSupported, "it sets " + quoteName(r.GetName()) + " to its DEFAULT, which each server would compute for itself",
+				"Give it as a constant or a parameter."})
+		}
+	}
+}
+
+func quoteNames(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = quoteName(n)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// valueFunction is how SQL writes a function that has no parentheses.
+func valueFunction(op pgquery.SQLValueFunctionOp) string {
+	name := strings.TrimPrefix(op.String(), "SVFOP_")
+	return strings.TrimSuffix(name, "_N")
+}
