@@ -18,8 +18,8 @@ import (
 
 const module = "rangefinder"
 
-// folders are the top-level folders. A new one needs a reason that these cannot hold. examples has no Go code.
-var folders = []string{"bench", "cluster", "examples", "fib", "gossip", "internal", "node", "rib", "wire"}
+// folders are the top-level folders. A new one needs a reason that these cannot hold. docs and examples have no Go code.
+var folders = []string{"bench", "cluster", "docs", "examples", "fib", "gossip", "internal", "node", "rib", "wire"}
 
 // file is one Go file of the tree.
 type file struct {

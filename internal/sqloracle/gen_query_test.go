@@ -87,7 +87,7 @@ func (g *generator) selects(group string, types []string, outermost bool, depth 
 		case 2:
 			return g.groups(sources, tail, outermost)
 		case 3:
-			return g.windows(sources, tail, outermost)
+			return g.windows(sources, tail)
 		}
 	}
 	return g.plain(sources, tail, types, outermost)
@@ -399,7 +399,7 @@ func (g *generator) groups(sources []*source, tail string, outermost bool) (stri
 }
 
 // windows makes a SELECT with window functions, most over the rows of a key.
-func (g *generator) windows(sources []*source, tail string, outermost bool) (string, []column, order) {
+func (g *generator) windows(sources []*source, tail string) (string, []column, order) {
 	s := sources[0]
 	over := ""
 	if s.table.key != "" && g.chance(85) {

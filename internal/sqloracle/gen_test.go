@@ -155,7 +155,6 @@ type source struct {
 	alias   string
 	table   *table // nil: a subquery or a CTE
 	columns []column
-	missing bool // an outer join may have none of it
 }
 
 // named is a column as a statement names it.

@@ -6,5 +6,7 @@ import "testing"
 func TestOracle(t *testing.T) {
 	p := newPlace(t)
 	t.Run("corpus", func(t *testing.T) { testCorpus(t, p) })
+	t.Run("bad input", func(t *testing.T) { testBadInput(t, p) })
+	t.Run("document", func(t *testing.T) { testDocument(t, p) })
 	t.Run("generated", func(t *testing.T) { testGenerated(t, p) })
 }

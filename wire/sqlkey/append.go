@@ -160,7 +160,7 @@ func (k *KeyRef) value(err error, format int16) error {
 	case errors.Is(err, rib.ErrKeyUnclear):
 		return k.failed(CodeOf(err), "%v", err).WithHint(unclearHint)
 	}
-	return k.failed(CodeOf(err), "%v", err)
+	return k.failed(CodeOf(err), "%v", err).WithHint("Give the parameter a value of type " + k.Type.String() + ".")
 }
 
 func (k *KeyRef) failed(code, format string, args ...any) *pg.Error {
