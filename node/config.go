@@ -67,6 +67,12 @@ const (
 	poolSession     = "session"
 )
 
+// The values of Listing.CrossShardWrites.
+const (
+	writesRefuse   = "refuse"
+	writesTwoPhase = "2pc"
+)
+
 // Listing is a database that clients may name when they connect.
 type Listing struct {
 	Name     string `toml:"name" comment:"As clients and shards name it."`
@@ -74,6 +80,8 @@ type Listing struct {
 	PoolMode string `toml:"pool_mode" comment:"transaction: server connections are shared from one transaction to the next. session: a client keeps its connection, to a primary, from the first use to its end; on one shard only. Empty: transaction."`
 
 	ReadConsistency string `toml:"read_consistency" comment:"What a session's plain reads must see. session: whatever the session itself has written; they go to the primary until a replica is known to have it. eventual: anything; they go to the closest copy, however far behind. primary: whatever anybody has written; they all go to the primary. A session may SET rangefinder.read_consistency; with session and primary, SET rangefinder.lsn has it also see what SHOW rangefinder.lsn told another session that it had written. Empty: session."`
+
+	CrossShardWrites string `toml:"cross_shard_writes" comment:"Whether a transaction may write on several shards. refuse: it gets an error (0A000). 2pc: it commits on all of them or on none, by two-phase commit: each shard's backends need max_prepared_transactions above 0, and the node's user (admin.user, else probe.user) may create the schema rangefinder, or has rights on it, and is a member of the clients' roles or a superuser. Empty: refuse."`
 
 	Regions []string `toml:"regions" comment:"Regions that its reads go to first, in this order, before all others. Empty: the closest by measured distance."`
 	Pinned  bool     `toml:"pinned" comment:"true: its reads go to no other region than those of regions, even if nothing is left there. false: to the others when nothing better is left. Writes go to the primary, wherever it is."`

@@ -200,6 +200,9 @@ func (c *checker) clients(cfg *Config) {
 		if d.PoolMode != "" {
 			c.oneOf(key+".pool_mode", d.PoolMode, poolTransaction, poolSession)
 		}
+		if d.CrossShardWrites != "" {
+			c.oneOf(key+".cross_shard_writes", d.CrossShardWrites, writesRefuse, writesTwoPhase)
+		}
 		if d.ReadConsistency != "" {
 			c.oneOf(key+".read_consistency", d.ReadConsistency, wire.Session.String(), wire.Eventual.String(), wire.Primary.String())
 		}

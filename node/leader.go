@@ -235,7 +235,7 @@ func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view Keyspace
 	}
 	n.log.Info("keyspace made", "keyspace", made.Name, "id", made.ID, "epoch", n.ledger().Epoch().String())
 	view = keyspaceView(made)
-	view.Warnings = n.warnDependents(ctx, made)
+	view.Warnings = append(n.warnDependents(ctx, made), n.warnTwoPhase(ctx, made)...)
 	return view, nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"rangefinder/gossip"
 	"rangefinder/wire"
+	"rangefinder/wire/twophase"
 )
 
 // metrics is what a node counts. It is told by sessions (it implements wire.Metrics) and asks the node when it is scraped.
@@ -35,6 +36,8 @@ type gauges struct {
 	EpochIndex, FIBVersion, Compiles, Failures uint64
 	Gossip                                     gossip.Stats
 	Drains                                     int
+	TwoPhase                                   twophase.Counts
+	TwoPhaseOpen                               int
 	Alarms                                     int
 	Ready, Leader                              bool
 	Pools                                      []PoolView
@@ -142,6 +145,9 @@ func newNodeCollector(read func() gauges) *nodeCollector {
 		{"gossip_deaths_total", "Nodes that went without a goodbye, as far as can be told: crashed, or cut off.", nil},
 		{"gossip_implausible_total", "Records that cannot be from whom they say they are, not believed.", nil},
 		{"gossip_calmed_total", "Flips that were left to the next round, because too many came at once to push each.", nil},
+		{"twophase_total", "Transactions that wrote on several shards, by how they ended for their client.", []string{"outcome"}},
+		{"twophase_open", "Transactions over several shards that have not come to their end, of this node and found on the shards that it observes.", nil},
+		{"twophase_resolved_total", "Parts of such transactions, of any node, that this one has found left behind on a shard and ended.", nil},
 		{"drains", "Regions, backends and nodes that operators have drained.", nil},
 		{"alarms", "Things that a person should look at; see /debug.", nil},
 		{"ready", "1 if /readyz says so.", nil},
@@ -195,6 +201,11 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	counter("gossip_deaths_total", g.Gossip.Deaths)
 	counter("gossip_implausible_total", g.Gossip.Implausible)
 	counter("gossip_calmed_total", g.Gossip.Calmed)
+	for outcome, count := range map[string]uint64{"committed": g.TwoPhase.Committed, "rolled_back": g.TwoPhase.RolledBack, "in_doubt": g.TwoPhase.Doubtful} {
+		send(prometheus.CounterValue, "twophase_total", float64(count), outcome)
+	}
+	gauge("twophase_open", float64(g.TwoPhaseOpen))
+	counter("twophase_resolved_total", g.TwoPhase.Ended)
 	gauge("drains", float64(g.Drains))
 	gauge("alarms", float64(g.Alarms))
 	gauge("ready", truth(g.Ready))

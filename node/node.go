@@ -25,6 +25,7 @@ import (
 	"rangefinder/wire/auth"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
+	"rangefinder/wire/twophase"
 )
 
 // Options are what a node gets from the process around it. The zero value is the process's own.
@@ -71,6 +72,7 @@ type Node struct {
 	pools     *pool.Pools
 	planner   *sqlkey.Planner
 	server    *wire.Server
+	twophase  *twophase.Manager
 	pgLn      net.Listener
 	sockets   sockets      // from the process before this one; nil: opened here
 	word      *gossip.Word // what has been said in this node's name before; nil: nothing
@@ -191,7 +193,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.waits("starting")
 	n.warn()
 	for _, step := range []func(context.Context) error{
-		n.takeOver, n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.startLoops, n.awaitOwnership, n.awaitBeliefs, n.awaitDependents, n.openServer, n.openHandover,
+		n.takeOver, n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.openTwoPhase, n.startLoops, n.awaitOwnership, n.awaitBeliefs, n.awaitDependents, n.openServer, n.openHandover,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -439,6 +441,8 @@ func (n *Node) openServer(ctx context.Context) error {
 		_ = ln.Close()
 		return err
 	}
+	n.twophase.Open()
+	n.opened("two-phase commit", func() error { n.twophase.Close(); return nil })
 	n.opened("clients", func() error {
 		_ = ln.Close() // also if Serve has not come to know it yet
 		ctx, cancel := context.WithTimeout(context.Background(), n.cfg().DrainTimeout.Duration)

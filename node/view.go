@@ -63,6 +63,7 @@ func (n *Node) View() ClusterView {
 		Sessions:  n.sessionsView(),
 		Alarms:    orEmpty(n.alarmList(s, status)),
 		Drains:    drainViews(s),
+		TwoPhase:  n.twoPhaseViews(),
 
 		Preferences: preferenceViews(n.fib.Load(), n.cfg().Databases),
 	}
@@ -272,6 +273,7 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 	}
 	n.mu.Unlock()
 	list = append(list, n.dependents.alarms()...)
+	list = append(list, n.twophase.Alarms()...)
 	for _, slot := range n.fib.Load().Slots() {
 		if c := slot.Candidates(); c.SplitBrain || len(c.Writes) == 0 {
 			list = append(list, "no writes: "+c.WritesReason)
@@ -305,7 +307,7 @@ func (n *Node) gauges() gauges {
 		Sessions: sessions.Sessions, Accepted: sessions.Accepted, Members: heard.Members, Backends: len(s.Backends), Voters: len(status.Voters),
 		EpochGeneration: s.Ownership.Epoch.Generation, EpochIndex: s.Ownership.Epoch.Index,
 		FIBVersion: n.fib.Load().Version(), Compiles: compiles.Compiles, Failures: compiles.Failures,
-		Gossip: heard, Drains: len(s.Drains),
+		Gossip: heard, Drains: len(s.Drains), TwoPhase: n.twophase.Counts(), TwoPhaseOpen: len(n.twophase.Transactions()),
 		Alarms: len(n.alarmList(s, status)), Ready: len(n.NotReady()) == 0, Leader: n.ledger().IsLeader(),
 		Pools: n.poolViews(), BackendUp: map[string]bool{},
 	}

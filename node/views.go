@@ -27,8 +27,9 @@ type ClusterView struct {
 	Sessions    SessionsView   `json:"sessions"`
 	Epoch       string         `json:"epoch"` // of the newest change to ownership that this node knows
 	FIB         uint64         `json:"fib_version"`
-	Alarms      []string       `json:"alarms"` // what a person should look at now
-	Drains      []DrainView    `json:"drains"` // what operators have drained
+	Alarms      []string       `json:"alarms"`    // what a person should look at now
+	Drains      []DrainView    `json:"drains"`    // what operators have drained
+	TwoPhase    []TwoPhaseView `json:"two_phase"` // transactions over several shards that have not come to their end, the oldest thousand
 
 	Preferences []PreferenceView `json:"preferences"` // reads of databases that do not go by distance alone; the first thousand
 }

@@ -22,6 +22,7 @@ type ConsoleConfig struct {
 	Version  string   // of the node
 	Known    []string // users who may log in to the node
 	Settings func() []console.Setting
+	TwoPhase func() []console.TwoPhase                     // transactions over several shards; nil: there are none
 	Reload   func(by string) ([]console.Change, *pg.Error) // nil: RELOAD is not possible
 	Shutdown func(wait bool)                               // must not wait itself; nil: SHUTDOWN is not possible
 }
@@ -328,6 +329,9 @@ func (s *Server) Snapshot() *console.Snapshot {
 	v := &console.Snapshot{At: time.Now(), Version: l.Console.Version, Users: l.Console.Known}
 	if l.Console.Settings != nil {
 		v.Settings = l.Console.Settings()
+	}
+	if l.Console.TwoPhase != nil {
+		v.TwoPhase = l.Console.TwoPhase()
 	}
 	holders := make(map[uint64]uint32)
 	totals, sessions := s.totals()

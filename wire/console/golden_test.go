@@ -39,7 +39,11 @@ func testSnapshot() *Snapshot {
 		},
 		LoggingIn: 2,
 		Logins:    []Login{{User: "report", Database: "other", Count: 1}},
-		Settings:  []Setting{{"region", "fra", "", false}, {"pool.size", "50", "20", true}},
+		TwoPhase: []TwoPhase{
+			{GID: "rangefinder:01234567:fra-1:ABC:7:shard_1", Node: "fra-1", Database: "app", Participants: "shard_1,shard_2", Open: "shard_2", Decision: "shard_1", State: "decided", Age: 12500 * time.Millisecond, Problem: "shard shard_2: no primary"},
+			{GID: "rangefinder:01234567:fra-1:ABC:9:shard_2", Node: "fra-1", Database: "app", Participants: "shard_2,shard_1", Open: "shard_1", Decision: "shard_2", State: "preparing", Age: time.Millisecond},
+		},
+		Settings: []Setting{{"region", "fra", "", false}, {"pool.size", "50", "20", true}},
 	}
 }
 

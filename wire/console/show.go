@@ -81,6 +81,8 @@ func views() []viewDef {
 		{"USERS", "who may log in", slices.Concat(
 			text("name"), number("current_connections", "current_client_connections")), users},
 		{"CONFIG", "the configuration in effect", text("key", "value", "default", "changeable"), config},
+		{"TWO_PHASE", "transactions over several shards that have not come to their end: this node's, and what it has found left on the shards that it observes", slices.Concat(
+			text("gid", "node", "database", "participants", "prepared_on", "decision_shard", "state"), number("age", "age_us"), text("problem")), twoPhase},
 		{"LISTS", "how many there are of everything", slices.Concat(text("list"), number("items")), lists},
 		{"STATE", "what the node does", text("key", "value"), state},
 		{"VERSION", "what runs here", text("version"), func(s *Snapshot) [][]string { return [][]string{{"Rangefinder " + s.Version}} }},
@@ -259,6 +261,16 @@ func config(s *Snapshot) [][]string {
 			changeable = "yes"
 		}
 		rows = append(rows, []string{x.Key, x.Value, x.Default, changeable})
+	}
+	return rows
+}
+
+func twoPhase(s *Snapshot) [][]string {
+	rows := make([][]string, 0, len(s.TwoPhase))
+	for i := range s.TwoPhase {
+		t := &s.TwoPhase[i]
+		sec, us := seconds(t.Age)
+		rows = append(rows, []string{t.GID, t.Node, t.Database, t.Participants, t.Open, t.Decision, t.State, sec, us, t.Problem})
 	}
 	return rows
 }

@@ -16,6 +16,20 @@ type Snapshot struct {
 	Logins    []Login
 	LoggingIn int // connections of clients that are not let in yet
 	Settings  []Setting
+	TwoPhase  []TwoPhase
+}
+
+// TwoPhase is a transaction over several shards that has not come to its end.
+type TwoPhase struct {
+	GID          string // as pg_prepared_xacts has it
+	Node         string // that has begun it
+	Database     string
+	Participants string // shards, with commas between them
+	Open         string // of them, those where its part may still be prepared
+	Decision     string // the shard that decides
+	State        string
+	Age          time.Duration
+	Problem      string // why it could not be ended so far; ""
 }
 
 // State is what a client does.

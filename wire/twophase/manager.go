@@ -23,7 +23,7 @@ type Config struct {
 	Alive   func(node string) bool  // is that node heard of? nil: no other is
 	Wanted  func() bool             // may clients write on several shards at all? If not, leftovers are looked for seldom. nil: yes
 	Logger  *slog.Logger            // nil: slog.Default
-	Uses    func() (names []string) // databases that clients may use
+	Uses    func() (names []string) // databases whose clients may write on several shards
 
 	Every  time.Duration // between two looks at the shards; 0: 5s
 	Seldom time.Duration // the same where nothing is wanted and nothing was left; 0: 1m
@@ -31,7 +31,7 @@ type Config struct {
 	Busy   time.Duration // the same while its node is heard of; 0: 1m
 	Fate   time.Duration // how long a client waits to hear whether a commit whose connection was lost has been done; 0: 10s
 	Keep   time.Duration // how long decisions to roll back are kept; 0: 24h
-	Settle time.Duration // how old a decision must be before another node removes it; 0: 1m
+	Settle time.Duration // how old a decision must be before another node removes it, and how often old ones are looked for; 0: 1m
 }
 
 func (c *Config) defaults() {
@@ -73,6 +73,7 @@ type Manager struct {
 	spent  map[place][]string      // decisions whose work is done
 	ready  map[place]bool          // where decisions can be kept
 	looks  map[string]look         // by shard: what the last look has shown
+	tidied time.Time               // when old decisions were last looked for; zero: never
 }
 
 // place is one database on one shard.

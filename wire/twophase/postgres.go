@@ -225,7 +225,8 @@ func (p *postgres) ForgetRefusals(ctx context.Context, age time.Duration) error 
 	if there, err := p.kept(ctx); err != nil || !there {
 		return err
 	}
-	// Who could still decide has had his transaction's number before the row had its own.
+	// Who could still decide has had his transaction's number before the row had its own. One that had written nothing, and so had no number, is
+	// kept from it by the age.
 	_, err := p.conn.Exec(ctx, `DELETE FROM rangefinder.decision WHERE NOT commit AND decided < pg_catalog.clock_timestamp() - $1::float8 * interval '1 second'
 	AND xid < pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())`, pgx.QueryExecModeExec, age.Seconds())
 	return p.wrap(err)

@@ -146,13 +146,19 @@ type leftover struct {
 // Look looks for what was left on the shards that this node looks after, and ends it. It tells whether anything is left, or might be.
 func (m *Manager) Look(ctx context.Context) (left bool) {
 	shards := m.cfg.Shards()
+	m.mu.Lock()
+	tidy := m.tidied.IsZero() || time.Since(m.tidied) >= m.cfg.Settle
+	if tidy {
+		m.tidied = time.Now()
+	}
+	m.mu.Unlock()
 	looks := make([]look, len(shards))
 	var wg sync.WaitGroup
 	for i, shard := range shards {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, lookTime)
 			defer cancel()
-			looks[i] = m.lookAt(ctx, shard)
+			looks[i] = m.lookAt(ctx, shard, tidy)
 		})
 	}
 	wg.Wait()
@@ -166,7 +172,7 @@ func (m *Manager) Look(ctx context.Context) (left bool) {
 	return left
 }
 
-func (m *Manager) lookAt(ctx context.Context, shard string) look {
+func (m *Manager) lookAt(ctx context.Context, shard string, tidy bool) look {
 	l := look{max: -1}
 	found, err := m.prepared(ctx, shard)
 	if err != nil {
@@ -196,9 +202,11 @@ func (m *Manager) lookAt(ctx context.Context, shard string) look {
 		}
 		l.left = append(l.left, x)
 	}
-	for _, database := range m.cfg.Uses() {
-		if err := m.tidy(ctx, place{shard, database}); err != nil && l.err == "" {
-			l.err = err.Error()
+	if tidy {
+		for _, database := range m.cfg.Uses() {
+			if err := m.tidy(ctx, place{shard, database}); err != nil && l.err == "" && sqlState(err) != pg.CodeInvalidCatalogName {
+				l.err = err.Error() // but a database need not be on all shards
+			}
 		}
 	}
 	return l
@@ -357,6 +365,13 @@ func (m *Manager) Alarms() (list []string) {
 		for _, shard := range m.Unable() {
 			list = append(list, disabled(shard).Message+". "+disabled(shard).Hint)
 		}
+		m.mu.Lock()
+		for _, shard := range slices.Sorted(maps.Keys(m.looks)) {
+			if err := m.looks[shard].err; err != "" {
+				list = append(list, "what transactions over several shards have left on shard "+shard+" cannot be seen: "+err)
+			}
+		}
+		m.mu.Unlock()
 	}
 	for _, t := range m.Transactions() {
 		if t.Age < alarmAfter || t.Problem == "" {
