@@ -233,7 +233,10 @@ func (c *routeCmd) Run(e *env) error {
 	fmt.Fprintf(e.stdout, "%-10s%s\n", "intent", intent)
 	fmt.Fprintf(e.stdout, "%-10s%s", "target", a.Target)
 	if a.Keyspace != "" {
-		fmt.Fprintf(e.stdout, ", keyspace %s, %s", a.Keyspace, strings.Join(a.Keys, ", "))
+		fmt.Fprintf(e.stdout, ", keyspace %s", a.Keyspace)
+		if len(a.Keys) > 0 {
+			fmt.Fprintf(e.stdout, ", %s", strings.Join(a.Keys, ", "))
+		}
 	}
 	fmt.Fprintln(e.stdout)
 	if a.Reason != "" {
@@ -245,6 +248,11 @@ func (c *routeCmd) Run(e *env) error {
 			fmt.Fprintf(e.stdout, ", range %s, epoch %s", a.Range, a.Epoch)
 		}
 		fmt.Fprintln(e.stdout)
+	}
+	for _, line := range []struct{ name, text string }{{"shards", strings.Join(a.Shards, ", ")}, {"asks", a.Asks}, {"final", a.Final}} {
+		if line.text != "" {
+			fmt.Fprintf(e.stdout, "%-10s%s\n", line.name, line.text)
+		}
 	}
 	if a.Error != nil {
 		return &Failure{Message: fmt.Sprintf("a client would get %s: %s", a.Error.Code, a.Error.Message), Detail: a.Error.Detail, Hint: a.Error.Hint}

@@ -98,8 +98,6 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 			return a
 		}
 		e = table.ExplainShard(plan.Shard, q.Database, write)
-	case sqlkey.Many:
-		return a
 	case sqlkey.Any:
 		slot := wire.AnySlot(table, catalog, q.Database, plan.Copies, plan.Catalogs, write)
 		if slot == nil {
@@ -107,6 +105,13 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 			return a
 		}
 		e = table.ExplainShard(slot.Shard(), q.Database, write)
+	case sqlkey.Many:
+		one, failed := a.explainMany(plan, table, q)
+		if failed != nil || one == "" {
+			a.Error = failed
+			return a
+		}
+		e = table.ExplainShard(one, q.Database, write)
 	case sqlkey.Keyed:
 		keyspace := table.Ownership().Keyspace(plan.Keyspace)
 		if keyspace == nil {
@@ -139,6 +144,31 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 		a.Error = &StatementError{Code: pg.CodeCannotConnectNow, Message: "shard " + e.Shard + " has no backend for this statement now", Detail: e.Problem}
 	}
 	return a
+}
+
+// explainMany says which shards a statement needs, and what becomes of their answers; one is the shard if that is all.
+func (a *RouteAnswer) explainMany(plan *sqlkey.Plan, table *fib.Table, q RouteQuery) (one string, failed *StatementError) {
+	if plan.Fan.Everywhere {
+		a.Shards = plan.Copies
+		return "", nil
+	}
+	var cover fib.Cover
+	if !cover.Reset(table, plan.Keyspace) {
+		return "", &StatementError{Code: pg.CodeCannotConnectNow, Message: "the routing table does not hold keyspace " + plan.KeyspaceName + " yet", Hint: "Ask again in a moment."}
+	}
+	if _, err := plan.Shards(&cover, nil, textArgs(q.Args), true); err != nil {
+		return "", statementError(err)
+	}
+	for _, s := range cover.Slots(nil) {
+		a.Shards = append(a.Shards, s.Shard())
+	}
+	slices.Sort(a.Shards)
+	if len(a.Shards) == 1 {
+		one, a.Shards = a.Shards[0], nil
+		return one, nil
+	}
+	a.Asks, a.Final = plan.Fan.SQL, plan.Fan.Final
+	return "", statementError(plan.Fan.Refusal)
 }
 
 // explainKeys finds the one shard of all keys.

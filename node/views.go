@@ -205,7 +205,7 @@ type RouteAnswer struct {
 	User       string          `json:"user"`
 	Node       string          `json:"node"`
 	Region     string          `json:"region"`
-	Target     string          `json:"target"` // any, unsharded, keyed, none
+	Target     string          `json:"target"` // any shard, unsharded, keyed, several shards, none
 	Intent     string          `json:"intent"` // read or write
 	WhyWrite   string          `json:"why_write,omitempty"`
 	Keyspace   string          `json:"keyspace,omitempty"`
@@ -214,8 +214,11 @@ type RouteAnswer struct {
 	Reason     string          `json:"reason"`
 	Range      string          `json:"range,omitempty"` // that holds the key
 	Shard      string          `json:"shard,omitempty"`
-	Epoch      string          `json:"epoch,omitempty"` // of the range's owner
-	Candidates []CandidateView `json:"candidates"`      // in the order in which they would be tried
+	Epoch      string          `json:"epoch,omitempty"`  // of the range's owner
+	Shards     []string        `json:"shards,omitempty"` // if several are needed
+	Asks       string          `json:"asks,omitempty"`   // what each of them is asked, if that is not the statement itself
+	Final      string          `json:"final,omitempty"`  // what is asked over their rows, if merging is not enough
+	Candidates []CandidateView `json:"candidates"`       // in the order in which they would be tried
 	LeftOut    []CandidateView `json:"left_out"`
 	Error      *StatementError `json:"error,omitempty"` // what the client would be told
 }

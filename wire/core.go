@@ -143,6 +143,8 @@ type inHand struct {
 	bind      pg.Bind
 	args      bindArgs
 	keyBuf    rib.Key
+	cover     fib.Cover        // of a statement with several keys
+	covered   []*fib.Slot      // by it
 	values    sqlkey.Constants // of the Query in hand
 	uses      []use            // what its text names
 	completed int              // how many of its statements the server has carried out, if it names any

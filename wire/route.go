@@ -50,7 +50,23 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		}
 		return n, LacksCopy(plan.Copies, plan.Shard)
 	case sqlkey.Many:
-		return n, overShards(plan)
+		if plan.Fan.Everywhere {
+			return n, plan.Fan.Refusal
+		}
+		slots, err := c.needs(plan, args)
+		if err == nil && len(slots) > 1 {
+			err = plan.Fan.Refusal
+		}
+		if err != nil {
+			return n, err
+		}
+		if n.slot = c.anyOf(plan.Keyspace); len(slots) == 1 {
+			n.slot = slots[0]
+		}
+		if n.slot == nil {
+			return n, nil
+		}
+		return n, LacksCopy(plan.Copies, n.slot.Shard())
 	}
 	for i := range plan.Keys {
 		key, err := c.appendKey(plan, i, args)
@@ -79,10 +95,19 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 	return n, HintContradicts(plan, n.slot.Shard())
 }
 
-// overShards is the error for a statement that needs several shards.
-func overShards(plan *sqlkey.Plan) *pg.Error {
-	return pg.NewError(pg.CodeFeatureNotSupported, "statements over several shards are not run yet").WithDetail("Why it needs them: " + plan.Fan.Why + ".").
-		WithHint("Run it on each shard, connected to the shard's primary.")
+// needs are the shards of a statement with several keys, until the next call.
+func (c *core) needs(plan *sqlkey.Plan, args sqlkey.Args) ([]*fib.Slot, *pg.Error) {
+	if !c.cover.Reset(c.table, plan.Keyspace) {
+		return nil, pg.NewError(pg.CodeFeatureNotSupported, "keyspace "+plan.KeyspaceName+" has no owner").
+			WithHint("The keyspace may have been made a moment ago; try again.")
+	}
+	buf, err := plan.Shards(&c.cover, c.keyBuf[:0], args, c.clientUTF8())
+	c.keyBuf = buf
+	if err != nil {
+		return nil, asError(err)
+	}
+	c.covered = c.cover.Slots(c.covered[:0])
+	return c.covered, nil
 }
 
 // LacksCopy is the error for a statement that must run on a shard without the reference tables that it names; nil if there is none, or if

@@ -37,7 +37,11 @@ func (p *Plan) AppendKey(dst rib.Key, i int, args Args, clientUTF8 bool) (rib.Ke
 	if p.shared {
 		return p.appendShared(dst, i, args, clientUTF8)
 	}
-	k := &p.Keys[i]
+	return p.appendRef(dst, &p.Keys[i], args, clientUTF8)
+}
+
+// appendRef appends the key that k means, of a plan that is not shared.
+func (p *Plan) appendRef(dst rib.Key, k *KeyRef, args Args, clientUTF8 bool) (rib.Key, error) {
 	if k.Session {
 		return dst, errSessionKey
 	}
@@ -80,6 +84,11 @@ func (p *Plan) appendPart(dst rib.Key, k *KeyRef, args Args, clientUTF8 bool) (r
 	case format != 0 && format != 1:
 		return dst, k.failed(pg.CodeProtocolViolation, "parameter $%d has format %d", k.Param, format)
 	}
+	return p.appendValue(dst, k, val, format, oid, clientUTF8)
+}
+
+// appendValue appends the key, or the part of one, that k is with that value of its parameter.
+func (p *Plan) appendValue(dst rib.Key, k *KeyRef, val []byte, format int16, oid uint32, clientUTF8 bool) (rib.Key, error) {
 	typ, ok := k.reads(oid)
 	if !ok {
 		return dst, pg.Errorf(pg.CodeFeatureNotSupported, "parameter $%d of type OID %d cannot be routed by", k.Param, oid).

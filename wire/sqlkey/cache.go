@@ -162,6 +162,9 @@ func (e *entry) bytes() int64 {
 			n += int(unsafe.Sizeof(u.Args[j])) + len(u.Args[j].Text)
 		}
 	}
+	if p.Fan != nil {
+		n += p.Fan.bytes()
+	}
 	for _, part := range p.Parts {
 		n += int(unsafe.Sizeof(*part)) + len(part.WhyWrite) + len(part.WhyPin) + len(part.Setting) + len(part.Value) + len(part.Reason) + len(part.Channel)
 	}
@@ -169,6 +172,37 @@ func (e *entry) bytes() int64 {
 		n += int(unsafe.Sizeof(*p.Err)) + len(p.Err.Message) + len(p.Err.Detail) + len(p.Err.Hint)
 	}
 	return int64(n)
+}
+
+func (f *Fan) bytes() int {
+	n := int(unsafe.Sizeof(*f)) + len(f.SQL) + len(f.Final) + len(f.Why) + len(f.Order)*int(unsafe.Sizeof(FanOrder{}))
+	if e := f.Refusal; e != nil {
+		n += int(unsafe.Sizeof(*e)) + len(e.Message) + len(e.Detail) + len(e.Hint)
+	}
+	keys := func(list []KeyRef) {
+		for i := range list {
+			n += list[i].bytes()
+		}
+	}
+	for i := range f.Within {
+		s := &f.Within[i]
+		keys(s.Keys)
+		keys(s.Lists)
+		n += int(unsafe.Sizeof(*s)) + len(s.Text)
+		for _, b := range s.Bounds {
+			n += int(unsafe.Sizeof(b))
+			for _, k := range []*KeyRef{b.From, b.To} {
+				if k != nil {
+					n += k.bytes()
+				}
+			}
+		}
+	}
+	if f.Split != nil {
+		keys(f.Split.Rows)
+		n += f.Split.bytes()
+	}
+	return n
 }
 
 func (k *KeyRef) bytes() int {

@@ -20,6 +20,9 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		}
 		return p
 	}
+	for i, q := range parts {
+		parts[i] = q.alone()
+	}
 	p := &Plan{Statements: len(parts), Target: Any}
 	if followed(parts) {
 		p.Session, p.Parts = SessSeveral, parts

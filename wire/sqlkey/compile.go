@@ -157,9 +157,9 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 	case len(a.changed) > 0:
 		return c.everywhere(p, a, s)
 	case len(a.copied) > 0 && p.Copies == nil:
-		return p.refuse(&refusal{issue{pg.CodeFeatureNotSupported, "no shard has all of the reference tables that it names", "Ask for the tables one by one."}, a.copied[0]})
+		return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "no shard has all of the reference tables that it names", "Ask for the tables one by one."}, table: a.copied[0]})
 	case len(a.keyed) > 0 || len(a.rows) > 0:
-		return c.keyed(p, a)
+		return c.keyed(m, p, a, s)
 	case len(a.plain) > 0:
 		why := "no keyspace holds " + strings.Join(a.plain, ", ")
 		for _, name := range a.plain {
@@ -200,7 +200,7 @@ func (c *compiler) home(p *Plan, why string) *Plan {
 
 // explain routes EXPLAIN as the statement that it explains. Without ANALYZE nothing of it is executed.
 func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
-	p := c.statement(e.GetQuery())
+	p := c.statement(e.GetQuery()).alone()
 	analyze := false
 	for _, o := range e.GetOptions() {
 		if d := o.GetDefElem(); d.GetDefname() == "analyze" {
@@ -234,7 +234,7 @@ func isTrue(n *pgquery.Node) bool {
 }
 
 func (c *compiler) declare(d *pgquery.DeclareCursorStmt) *Plan {
-	p := c.statement(d.GetQuery())
+	p := c.statement(d.GetQuery()).alone()
 	if p.Intent == Read {
 		p.Intent, p.WhyWrite = Write, "DECLARE CURSOR"
 	}

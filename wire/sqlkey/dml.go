@@ -119,7 +119,7 @@ func (a *analysis) insertValue(t *table, i int, n *pgquery.Node) *binding {
 func (a *analysis) update(s *pgquery.UpdateStmt, at place) {
 	at = a.with(s.GetWithClause(), at)
 	t := a.target(s.GetRelation())
-	inside := a.level(a.addRef(s.GetRelation(), t), s.GetFromClause(), s.GetWhereClause(), at)
+	inside := a.level(s, a.addRef(s.GetRelation(), t), s.GetFromClause(), s.GetWhereClause(), at)
 	a.subqueries(inside, s.GetTargetList()...)
 	a.subqueries(inside, s.GetReturningList()...)
 	a.refuseKeyChange(t, s.GetTargetList(), "UPDATE sets")
@@ -131,7 +131,7 @@ func (a *analysis) update(s *pgquery.UpdateStmt, at place) {
 func (a *analysis) delete(s *pgquery.DeleteStmt, at place) {
 	at = a.with(s.GetWithClause(), at)
 	t := a.target(s.GetRelation())
-	inside := a.level(a.addRef(s.GetRelation(), t), s.GetUsingClause(), s.GetWhereClause(), at)
+	inside := a.level(s, a.addRef(s.GetRelation(), t), s.GetUsingClause(), s.GetWhereClause(), at)
 	a.subqueries(inside, s.GetReturningList()...)
 }
 

@@ -74,8 +74,8 @@ func (f *facts) with(more []fact) *facts {
 	return &facts{f, more}
 }
 
-// value finds a constant that c must equal, directly or through other columns.
-func (f *facts) value(c column) *binding {
+// value finds a constant that c must equal, directly or through other columns: the unknown key before others.
+func (f *facts) value(c column) (v *binding) {
 	known := []column{c}
 	seen := map[column]bool{c: true}
 	for i := 0; i < len(known); i++ {
@@ -88,8 +88,14 @@ func (f *facts) value(c column) *binding {
 				}
 				switch {
 				case e.a == known[i]:
-					if e.value != nil {
+					if e.value != nil && e.value.unknown > 0 {
 						return e.value
+					}
+					if e.value != nil {
+						if v == nil {
+							v = e.value
+						}
+						continue
 					}
 				case e.value == nil && e.b == known[i]:
 					other = e.a
@@ -103,5 +109,5 @@ func (f *facts) value(c column) *binding {
 			}
 		}
 	}
-	return nil
+	return v
 }

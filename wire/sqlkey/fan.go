@@ -1,11 +1,17 @@
 package sqlkey
 
+import (
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+)
+
 // Fan is how a statement with the target Many runs: what each shard is asked, and how their answers become the client's. The
-// package scatter carries it out. Parameters keep the client's numbers in all texts.
+// package scatter carries it out. Parameters keep the client's numbers in all texts but those of Split, so a text may lack some of
+// them: their types, and the result's columns, are those of the statement itself, which any shard can be asked to describe.
 type Fan struct {
-	// Keys bound the statement to the shards that own them; nil: to every shard that owns a part of Plan.Keyspace. Each shard is asked
-	// the same, since on it only the keys that it owns have rows.
-	Keys []KeyRef
+	// Within bound the statement to the shards that own a key of each of the sets; nil: to every shard that owns a part of
+	// Plan.Keyspace. See Plan.Shards. Each shard is asked the same, since on it only the keys that it owns have rows.
+	Within []KeySet
 	// SQL is what each shard is asked; "" is the statement itself.
 	SQL string
 	// Hidden is how many of the last columns of the shards' rows the client does not see. Merging or Final needs them.
@@ -13,39 +19,85 @@ type Fan struct {
 	// Order is by which columns each shard's rows come sorted; merging keeps that order. nil: as they come.
 	Order []FanOrder
 	// Offset rows are left out after merging, and then Limit rows are the client's. Each shard is asked for no fewer than their sum.
+	// Not for Final, which has its own.
 	Offset, Limit FanCount
 	// Final is a query over the gathered rows of all shards, which PostgreSQL itself carries out on one of them: so it has grouping,
-	// collations and numbers as PostgreSQL has them. "": merging in the order of Order is enough. FinalRows in it stands for the rows as a
-	// relation with the columns c1, c2, ...; FinalType with a column's number and "}" for the name of that column's type. With Order it
-	// is what is done if a column of Order is of a type, or has a collation, whose order only PostgreSQL knows.
+	// collations and numbers as PostgreSQL has them. "": merging in the order of Order is enough. See FinalRows for what in it
+	// is to be replaced. With Order it is what is done if a column of Order is of a type, or has a collation, whose order only
+	// PostgreSQL knows; it then gives the client's columns in the order of Order, with Offset and Limit taken.
 	Final string
 	// Writes: rows of shards may change. Command tags are added up, and rows of RETURNING are the client's as they come.
 	Writes bool
 	// Everywhere: it writes reference tables, which are whole on all shards of Plan.Keyspace. All of them do the same in one transaction,
 	// and the client hears one of them: its rows and its command tag.
 	Everywhere bool
+	// Split, of an INSERT of several rows: each shard gets a statement of its own, with its rows. nil: all are asked the same.
+	Split *Split
 	// Why it needs several shards, for people: "no condition on customer_id".
 	Why string
+	// Refusal is what the client hears where statements over several shards are not run. It is never nil.
+	Refusal *pg.Error
 }
 
-// What Fan.Final stands on.
+// What is to be replaced in Fan.Final. Nothing else in it looks like that.
 const (
+	// FinalRows stands where a table may in FROM: for the gathered rows as a relation named rows, with the columns c1, c2, ...
 	FinalRows = "{rows}"
-	FinalType = "{type " // and the number of a column, from 1, and "}"
+	// FinalColumns is the list of all columns that are not hidden, each under the name that the shards give it:
+	// rows.c1 AS "id", rows.c2 AS "note".
+	FinalColumns = "{columns}"
+	// FinalType, then a column's number from 1 and "}", stands for the name of that column's type.
+	FinalType = "{type "
+	// FinalHidden, then the number of a hidden column from 1 and "}", stands for its name: c9.
+	FinalHidden = "{hidden "
 )
 
 // FanOrder is one column of an order.
 type FanOrder struct {
-	Column     int // of the shards' rows, from 0
+	Column     int // of the shards' rows, from 0; of the hidden ones if it is Hidden
+	Hidden     bool
 	Desc       bool
 	NullsFirst bool // else they come last
 	// Bytes: its values are text that is compared byte by byte (COLLATE "C"). Of other text only PostgreSQL knows the order.
 	Bytes bool
 }
 
-// FanCount is LIMIT's or OFFSET's number of rows.
+// FanCount is LIMIT's or OFFSET's number of rows. NULL is none, and below zero is an error (2201W, 2201X), as in PostgreSQL.
 type FanCount struct {
 	Set   bool
 	Value uint64 // if Param is 0
 	Param int    // the parameter's number, from 1
+}
+
+// KeySet are keys of which a row must have one.
+type KeySet struct {
+	Keys   []KeyRef    // each is one
+	Lists  []KeyRef    // parameters that are arrays: each of its elements is one
+	Bounds []KeyBounds // all keys within are
+	Text   string      // the condition, for messages
+}
+
+// KeyBounds are all keys from one to another, of a keyspace whose method keeps order.
+type KeyBounds struct {
+	From, To           *KeyRef // nil: no bound
+	FromOpen, ToClosed bool    // FromOpen: From itself is left out. ToClosed: To itself belongs to it
+}
+
+// Shards is what Plan.Shards tells its findings to: a set of shards, as the caller knows them.
+type Shards interface {
+	// Begin begins one more set of keys: a shard is needed if it is in all of them.
+	Begin()
+	// Key adds the shard that owns a key to the set. The key is the caller's until it returns.
+	Key(k rib.Key) error
+	// Range adds the shards that own a part of [from, to); an empty bound is open.
+	Range(from, to rib.Key) error
+}
+
+// Split makes the statements of an INSERT whose rows belong to several shards.
+type Split struct {
+	// Rows are the keys of the rows. Each may stand for several columns, as those of Plan.Keys.
+	Rows []KeyRef
+
+	head, tail []piece   // what stands before and after the rows
+	rows       [][]piece // as they are written
 }

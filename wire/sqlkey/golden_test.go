@@ -225,7 +225,53 @@ func tell(p *Plan) string {
 	if p.Target != Keyed {
 		b.WriteString("\n  " + p.Reason)
 	}
+	if f := p.Fan; f != nil {
+		tellFan(&b, f)
+	}
 	return b.String()
+}
+
+// tellFan writes what several shards do.
+func tellFan(b *strings.Builder, f *Fan) {
+	for _, s := range f.Within {
+		fmt.Fprintf(b, "\n  within: %s (%d keys, %d lists, %d bounds)", s.Text, len(s.Keys), len(s.Lists), len(s.Bounds))
+	}
+	if f.SQL != "" {
+		b.WriteString("\n  shards: " + f.SQL)
+	}
+	if f.Hidden > 0 {
+		fmt.Fprintf(b, "\n  hidden: %d", f.Hidden)
+	}
+	for i, o := range f.Order {
+		b.WriteString([]string{"\n  order: ", ", "}[min(i, 1)])
+		if o.Hidden {
+			b.WriteString("hidden ")
+		}
+		fmt.Fprintf(b, "%d", o.Column+1)
+		for _, n := range []struct {
+			on   bool
+			name string
+		}{{o.Desc, " desc"}, {o.NullsFirst, " nulls first"}, {o.Bytes, " by bytes"}} {
+			if n.on {
+				b.WriteString(n.name)
+			}
+		}
+	}
+	count := func(what string, c FanCount) {
+		if c.Param > 0 {
+			fmt.Fprintf(b, "\n  %s: $%d", what, c.Param)
+		} else if c.Set {
+			fmt.Fprintf(b, "\n  %s: %d", what, c.Value)
+		}
+	}
+	count("offset", f.Offset)
+	count("limit", f.Limit)
+	if f.Final != "" {
+		b.WriteString("\n  final: " + f.Final)
+	}
+	if f.Writes {
+		b.WriteString("\n  writes")
+	}
 }
 
 func orAll(name string) string {
@@ -252,6 +298,13 @@ func checkPlan(t testing.TB, p *Plan) {
 		if p.Shard == "" {
 			bad("unsharded without a shard")
 		}
+	case Many:
+		if p.Fan == nil || p.Fan.Refusal == nil || p.Fan.Why == "" || p.Keyspace == 0 || p.method == nil && !p.Fan.Everywhere {
+			bad("many without a fan, or one without why")
+		}
+	}
+	if (p.Fan != nil) != (p.Target == Many) {
+		bad("a fan for another target")
 	}
 	if p.Target != None && p.Err != nil {
 		bad("an error for a plan that can be routed")

@@ -88,6 +88,8 @@ func (h *hint) apply(p *Plan, a *analysis) *Plan {
 		p.Reason = "a hint cannot have some copies of a reference table written and others not"
 		p.Fan, p.Keyspace, p.KeyspaceName = nil, 0, ""
 		return p.hintRefused("a write to a reference table runs on all shards that have it, and the hint says one", upperFirst(p.Reason)+".")
+	case p.Target == Many && p.about == nil: // no hint makes it one shard's
+		return p
 	case h.isKey:
 		return h.applyKey(p, a)
 	case p.Target == Keyed:
@@ -97,7 +99,7 @@ func (h *hint) apply(p *Plan, a *analysis) *Plan {
 		p.Reason = "the hint " + clip(h.String()) + " contradicts the tables that are named"
 		return p.hintRefused("the statement's hint contradicts its tables", fmt.Sprintf("The hint says shard %s; %s.", clip(h.shard), p.Shard+" has "+strings.Join(a.plain, ", ")))
 	}
-	p.Target, p.Shard, p.HintShard, p.AnyHome, p.Err, p.about, p.Keys = Unsharded, h.shard, h.shard, false, nil, nil, nil
+	p.Target, p.Shard, p.HintShard, p.AnyHome, p.Err, p.about, p.Keys, p.Fan = Unsharded, h.shard, h.shard, false, nil, nil, nil, nil
 	p.Keyspace, p.KeyspaceName, p.method = 0, "", nil
 	p.Reason = "the hint says shard " + clip(h.shard)
 	return p
@@ -134,7 +136,7 @@ func (h *hint) applyKey(p *Plan, a *analysis) *Plan {
 		p.Reason += "; " + ref.Text
 		return p
 	}
-	p.Target, p.Err, p.about, p.Keys, p.Shard = Keyed, nil, nil, []KeyRef{ref}, ""
+	p.Target, p.Err, p.about, p.Keys, p.Shard, p.Fan = Keyed, nil, nil, []KeyRef{ref}, "", nil
 	p.Keyspace, p.KeyspaceName, p.method = ks.id, ks.name, ks.method
 	p.Reason = "keyspace " + ks.name + " by " + ref.Text
 	return p
@@ -142,7 +144,7 @@ func (h *hint) applyKey(p *Plan, a *analysis) *Plan {
 
 // hintRefused makes the plan one that its hint keeps from being routed.
 func (p *Plan) hintRefused(message, detail string) *Plan {
-	p.Target, p.Keys, p.Shard, p.about = None, nil, "", nil
+	p.Target, p.Keys, p.Shard, p.about, p.Fan = None, nil, "", nil, nil
 	p.Err = hintError(message, detail)
 	return p
 }

@@ -36,6 +36,7 @@ type analysis struct {
 	facts    int
 
 	bound   []bound  // constants of a text that shares its plan, as they were compared with key columns
+	spread  *spread  // not nil: whether it is spread over the keys is asked
 	rows    []row    // to insert into sharded tables
 	problem *refusal // the first thing that can never be routed
 	firm    bool     // there is something that no hint makes right
@@ -45,11 +46,12 @@ type analysis struct {
 type refusal struct {
 	issue
 	table *table
+	many  string // a clause: why all shards together cannot run it either; "" if that is not the point
 }
 
 func (a *analysis) refuse(t *table, i *issue) {
 	if a.problem == nil {
-		a.problem = &refusal{*i, t}
+		a.problem = &refusal{issue: *i, table: t}
 	}
 }
 
@@ -195,7 +197,7 @@ func (a *analysis) selects(s *pgquery.SelectStmt, at place) {
 		a.subqueries(at, s.GetLimitOffset(), s.GetLimitCount())
 		return
 	}
-	inside := a.level(nil, s.GetFromClause(), s.GetWhereClause(), at)
+	inside := a.level(s, nil, s.GetFromClause(), s.GetWhereClause(), at)
 	for _, list := range [][]*pgquery.Node{
 		s.GetDistinctClause(), s.GetTargetList(), s.GetGroupClause(), s.GetWindowClause(), s.GetValuesLists(), s.GetSortClause(),
 		{s.GetHavingClause(), s.GetLimitOffset(), s.GetLimitCount()},
@@ -206,7 +208,7 @@ func (a *analysis) selects(s *pgquery.SelectStmt, at place) {
 
 // level analyses a FROM and a WHERE clause: it finds the items and what holds of them, and gives every sharded table among
 // them its key if there is one. It returns the place of the level's other expressions.
-func (a *analysis) level(target *ref, from []*pgquery.Node, where *pgquery.Node, at place) place {
+func (a *analysis) level(owner any, target *ref, from []*pgquery.Node, where *pgquery.Node, at place) place {
 	s := &scope{parent: at.scope, merged: make(map[string]*ref)}
 	b := &builder{analysis: a, scope: s, at: at}
 	var items []*item
@@ -224,8 +226,18 @@ func (a *analysis) level(target *ref, from []*pgquery.Node, where *pgquery.Node,
 	for _, it := range items {
 		list = append(list, it.holds()...)
 	}
+	asked := a.spread != nil && a.spread.owner == owner
+	if asked {
+		list = a.spread.pickFrom(items, list)
+	}
 	unlock(list)
 	inside := place{s, at.facts.with(list), at.ctes}
+	for _, it := range items {
+		it.mayMiss(false)
+	}
+	if asked {
+		a.spread.inside = inside
+	}
 	for _, it := range items {
 		b.bind(it, inside.facts)
 	}

@@ -101,8 +101,8 @@ type Plan struct {
 	// message, never Query or Execute).
 	Syntax bool
 
-	Keyspace     rib.KeyspaceID // Keyed
-	KeyspaceName string         // Keyed
+	Keyspace     rib.KeyspaceID // Keyed, Many
+	KeyspaceName string         // Keyed, Many
 	Keys         []KeyRef       // Keyed: at least one; none twice, unless constants of a shared plan happen to be equal
 	Shard        string         // Unsharded
 	Fan          *Fan           // Many
@@ -185,7 +185,7 @@ type Plan struct {
 	CopyIn    bool     // COPY FROM STDIN
 	CopyOut   bool     // COPY TO STDOUT
 
-	about  *keyspace // of a refusal that a hint may take away: of the table that it is about
+	about  *keyspace // of a refusal, or a plan for several shards, that a hint may take away: of the table that it is about
 	method rib.Method
 	fixed  bool    // constants decide more of it than its keys
 	shared bool    // by texts that differ in their constants
@@ -211,5 +211,6 @@ type KeyRef struct {
 	column   string   // the key column
 	cast     rib.Type // the parameter is cast to this type: a text parameter is parsed as it
 	origin   *origin  // of a shared plan: the constant that the key is made of
+	unknown  int      // of a key of which nothing is known (see spread): the number of the column, from 1
 	nonASCII bool     // Literal was made from text beyond ASCII: it depends on client_encoding
 }

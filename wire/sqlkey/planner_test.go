@@ -231,9 +231,10 @@ func TestLongStrings(t *testing.T) {
 		{`select "it's" from app.users where name = 'bob' and x = '` + long + "'", Keyed, "name = 'bob'"},
 		{"insert into elsewhere values ('" + long + "')", Unsharded, ""},
 		{"select '" + long + "'", Any, ""},
-		{"select '" + long + "' from app.orders", None, ""}, // no key
+		{"select '" + long + "' from app.orders", Many, ""},
 		{"select * from app.users where name = '" + long + "'", None, ""},
-		{"select * from app.users where name = 'bob' || '" + long + "'", None, ""},
+		{"select * from app.users where name = 'bob' || '" + long + "'", Many, ""},
+		{"select '" + long + "' from app.orders order by 1 offset 3", None, ""}, // what shards are asked holds it
 		{"insert into app.users (name) values (E'" + long + "')", None, ""},
 		{"select set_config('search_path', '" + long + "', false)", None, ""},
 		{"do '" + long + " delete from orders'", None, ""},

@@ -65,7 +65,7 @@ func (u *NameUse) Arg(i int, types []uint32) (val []byte, format int16, oid uint
 
 // Refused tells why EXECUTE of a statement with that plan cannot be routed by u's arguments, whatever their values.
 func (u *NameUse) Refused(inner *Plan) *pg.Error {
-	if u.Creates && inner.Target == Keyed {
+	if u.Creates && (inner.Target == Keyed || inner.Target == Many) {
 		return pg.NewError(pg.CodeFeatureNotSupported, "the statement cannot be routed").
 			WithDetail("It makes a table, which no keyspace holds, of a statement that names a sharded one.").
 			WithHint("Make the table first, and insert what a SELECT returns.")
@@ -100,7 +100,7 @@ func (p *Plan) Executing(u *NameUse, inner *Plan) *Plan {
 		q.Frees = q.Frees || inner.Frees
 	}
 	if q.Target == Any {
-		q.Target, q.Shard, q.Reason = inner.Target, inner.Shard, inner.Reason
+		q.Target, q.Shard, q.Reason, q.Fan = inner.Target, inner.Shard, inner.Reason, inner.Fan
 	}
 	q.Catalogs, q.OfPrimary = q.Catalogs || inner.Catalogs, q.OfPrimary || inner.OfPrimary
 	q.Tables = append(q.Tables[:len(q.Tables):len(q.Tables)], inner.Tables...)

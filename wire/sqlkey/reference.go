@@ -59,7 +59,7 @@ func (c *compiler) everywhere(p *Plan, a *analysis, s *survey) *Plan {
 	t := a.changed[0]
 	ks := t.keyspace
 	refuse := func(reason, hint string) *Plan {
-		q := p.refuse(&refusal{issue{pg.CodeFeatureNotSupported, reason, hint}, t})
+		q := p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, reason, hint}, table: t})
 		q.about = nil // no hint makes it right
 		return q
 	}
@@ -84,6 +84,9 @@ func (c *compiler) everywhere(p *Plan, a *analysis, s *survey) *Plan {
 	p.Target, p.Keyspace, p.KeyspaceName = Many, ks.id, ks.name
 	p.fixed = true // some constants would be refused
 	p.Fan = &Fan{Writes: true, Everywhere: true, Why: t.String() + " is whole on several shards, and all of them are written"}
+	p.Fan.Refusal = pg.NewError(pg.CodeFeatureNotSupported, "the statement cannot be routed: "+t.what()).
+		WithDetail(t.rule() + ": all of them would be written.").
+		WithHint("Send it as a statement of its own.")
 	p.Reason = p.Fan.Why
 	return p
 }

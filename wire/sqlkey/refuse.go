@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"rangefinder/wire/pg"
 )
 
@@ -23,7 +25,11 @@ func (p *Plan) refuse(r *refusal) *Plan {
 	case pg.CodeInvalidTextRepresentation, pg.CodeInvalidParameterValue:
 		message = "the sharding key is not of the key's type"
 	}
-	p.Err = pg.NewError(r.code, message).WithDetail(detail + ".").WithHint(r.hint)
+	detail += "."
+	if r.many != "" {
+		detail += " " + upperFirst(r.many) + "."
+	}
+	p.Err = pg.NewError(r.code, message).WithDetail(detail).WithHint(r.hint)
 	if r.table != nil && r.code == pg.CodeFeatureNotSupported {
 		if p.about = r.table.keyspace; r.table.of != nil {
 			p.about = r.table.of.keyspace
@@ -58,17 +64,17 @@ func (t *table) rule() string {
 	return fmt.Sprintf("Table %s of keyspace %s is sharded by %s", t, t.keyspace.name, strings.Join(columns, ", "))
 }
 
-// keyed makes the keys of all references to sharded tables the plan's, or refuses.
-func (c *compiler) keyed(p *Plan, a *analysis) *Plan {
+// keyed makes the keys of all references to sharded tables the plan's, or spreads the statement m over the shards, or refuses.
+func (c *compiler) keyed(m proto.Message, p *Plan, a *analysis, s *survey) *Plan {
 	first := a.firstTable()
 	if len(a.plain) > 0 {
-		return p.refuse(&refusal{issue{pg.CodeFeatureNotSupported,
+		return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported,
 			"it names " + strings.Join(a.plain, ", ") + ", which no keyspace holds, together with a sharded table",
-			"Ask for the tables one by one, or make a keyspace that holds both."}, first})
+			"Ask for the tables one by one, or make a keyspace that holds both."}, table: first})
 	}
 	ks := first.keyspace
 	if ks.method == nil {
-		return p.refuse(&refusal{issue{pg.CodeFeatureNotSupported, "its keyspace uses a sharding method that this version does not know", "Upgrade this node."}, first})
+		return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "its keyspace uses a sharding method that this version does not know", "Upgrade this node."}, table: first})
 	}
 	p.Keyspace, p.KeyspaceName, p.method = ks.id, ks.name, ks.method
 	add := newKeys(p)
@@ -84,7 +90,7 @@ func (c *compiler) keyed(p *Plan, a *analysis) *Plan {
 		}
 		for i, v := range r.keys {
 			if v == nil {
-				return p.refuse(r.noKey(i))
+				return c.many(m, p, s, r.noKey(i))
 			}
 		}
 		add.key(r.keys)
@@ -110,14 +116,14 @@ func (a *analysis) firstTable() *table {
 }
 
 func twoKeyspaces(a, b *table) *refusal {
-	return &refusal{issue{pg.CodeFeatureNotSupported, fmt.Sprintf("it names tables of two keyspaces, %s and %s", a.keyspace.name, b.keyspace.name),
-		"Ask for the tables one by one, or make one keyspace that holds both."}, a}
+	return &refusal{issue: issue{pg.CodeFeatureNotSupported, fmt.Sprintf("it names tables of two keyspaces, %s and %s", a.keyspace.name, b.keyspace.name),
+		"Ask for the tables one by one, or make one keyspace that holds both."}, table: a}
 }
 
 // noKey says why a reference has no value for key column i, and what to add.
 func (r *ref) noKey(i int) *refusal {
 	name := quoteName(r.table.columns[i])
-	n := &refusal{issue{pg.CodeFeatureNotSupported, "no condition says which " + name + " is meant", ""}, r.table}
+	n := &refusal{issue: issue{pg.CodeFeatureNotSupported, "no condition says which " + name + " is meant", ""}, table: r.table}
 	missing := r.missing()
 	switch {
 	case r.renames:

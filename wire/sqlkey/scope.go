@@ -9,6 +9,8 @@ type ref struct {
 	table   *table // nil for everything that has no key
 	renames bool   // its alias renames columns, so no column is known by name
 
+	optional bool // on the side of an outer join that may be missing
+
 	keys  []*binding // by key column, once known
 	issue *issue     // the first reason found why a condition on its key did not count
 }

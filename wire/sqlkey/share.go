@@ -24,7 +24,7 @@ func (c *compiler) share(tree *pgquery.ParseResult, sql string, n *normal, exact
 		return nil, true
 	}
 	p := c.plan(tree)
-	if p.Target == None || p.Session != SessNone || p.Tx != TxNone || p.fixed || p.NumParams != 0 {
+	if p.Target == None || p.Target == Many || p.Session != SessNone || p.Tx != TxNone || p.fixed || p.NumParams != 0 {
 		return nil, true
 	}
 	p.shared = len(p.bound) <= maxShared

@@ -28,6 +28,9 @@ type survey struct {
 	opaque   *issue // what may read tables that no parser sees
 	unlike   string // what in it may come out otherwise on another server
 	params   int    // the highest $n
+	volatile string // a function that must not be called on several shards
+	changes  bool   // it changes rows
+	marks    bool   // it holds what would be taken for a mark of Fan.Final
 
 	configs []config // calls of set_config
 }
@@ -83,17 +86,28 @@ func (s *survey) visit(n any) bool {
 		if n.GetRel().GetRelpersistence() == "t" || n.GetRel().GetSchemaname() == "pg_temp" {
 			s.temporary(n.GetOnCommit())
 		}
+	case *pgquery.RangeVar:
+		s.marks = s.marks || holdsMark(n.GetRelname()) || holdsMark(n.GetSchemaname())
+	case *pgquery.ResTarget:
+		s.marks = s.marks || holdsMark(n.GetName())
+	case *pgquery.Alias:
+		s.marks = s.marks || holdsMark(n.GetAliasname())
 	case *pgquery.String:
+		s.marks = s.marks || holdsMark(n.GetSval())
 		if n.GetSval() == "pg_temp" { // the schema: of a function, say
 			s.remains(RemainTemp, "a temporary object")
 		}
 	case *pgquery.InsertStmt:
+		s.changes = true
 		s.writes("INSERT")
 	case *pgquery.UpdateStmt:
+		s.changes = true
 		s.writes("UPDATE")
 	case *pgquery.DeleteStmt:
+		s.changes = true
 		s.writes("DELETE")
 	case *pgquery.MergeStmt:
+		s.changes = true
 		s.writes("MERGE")
 	case *pgquery.SQLValueFunction:
 		s.differs("a function of the server's clock or session, " + valueFunction(n.GetOp()))
@@ -144,10 +158,13 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	switch {
 	case !builtin || !known:
 		s.writes("function " + full + " may be volatile")
-		s.foreign = true
+		s.foreign, s.volatile = true, full
 		s.home, s.homeTied = "function "+full+", which is not PostgreSQL's own,", true
 	case !harmless:
 		s.writes("function " + full + " may be volatile")
+		if !isOneOf(name, "random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday", "pg_sleep") {
+			s.volatile = full
+		}
 	}
 	// By name alone, for a function that cannot be told from PostgreSQL's own is better taken for it here.
 	if len(names) > 1 && !builtin {

@@ -1,0 +1,284 @@
+package sqlkey
+
+import (
+	"slices"
+	"strconv"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// gather takes a query apart: into the columns that each shard is asked for, and a query over them.
+type gather struct {
+	fanned  *fanned
+	columns []*pgquery.Node // that shards are asked for
+	groups  []*pgquery.Node // the expressions of GROUP BY
+	partial bool            // aggregates are made of those that the shards make
+	star    bool            // the shards' rows begin with columns of which nobody knows how many they are
+	loose   []int           // partial: columns that are neither a group's nor an aggregate's
+	odd     *issue
+}
+
+// index is the number of the column that has an expression's value.
+func (g *gather) index(n *pgquery.Node) int {
+	for i, c := range g.columns {
+		if proto.Equal(c, n) {
+			return i
+		}
+	}
+	g.columns = append(g.columns, n)
+	return len(g.columns) - 1
+}
+
+// name is a column's in the query over the rows.
+func (g *gather) name(i int) *pgquery.Node {
+	if g.star {
+		return columnRef("rows", FinalHidden+itoa(i+1)+"}")
+	}
+	return columnRef("rows", "c"+itoa(i+1))
+}
+
+func (g *gather) column(n *pgquery.Node) *pgquery.Node { return g.name(g.index(n)) }
+
+// take replaces, in the expressions, what rows are needed for by names of columns.
+func (g *gather) take(nodes ...*pgquery.Node) {
+	for _, n := range nodes {
+		walk(n, g.visit)
+	}
+}
+
+func (g *gather) visit(x any) bool {
+	n, ok := x.(*pgquery.Node)
+	if !ok {
+		return true
+	}
+	for _, e := range g.groups {
+		if proto.Equal(e, n) {
+			n.Node = g.column(proto.Clone(n).(*pgquery.Node)).Node
+			return false
+		}
+	}
+	switch {
+	case n.GetFuncCall() != nil && g.partial && isAggregate(n.GetFuncCall()):
+		n.Node = g.combined(n.GetFuncCall()).Node
+		return false
+	case n.GetColumnRef() != nil:
+		if isStar(n) || g.wholeRow(n) {
+			g.odd = issuef("a whole row is taken as one value, which cannot be gathered from several shards")
+			return false
+		}
+	case n.GetSubLink() != nil:
+	case n.GetRowExpr() != nil, n.GetNode() == nil:
+		return true
+	default:
+		return true
+	}
+	i := g.index(proto.Clone(n).(*pgquery.Node))
+	if g.partial && !slices.Contains(g.loose, i) {
+		g.loose = append(g.loose, i)
+	}
+	n.Node = g.name(i).Node
+	return false
+}
+
+// wholeRow tells whether a reference means an item of FROM as a whole.
+func (g *gather) wholeRow(n *pgquery.Node) bool {
+	name := bareName(n)
+	return name != "" && slices.ContainsFunc(g.fanned.a.spread.inside.scope.refs, func(r *ref) bool { return r.alias == name })
+}
+
+// gathered makes f one whose rows PostgreSQL puts together: with partial each shard aggregates its rows.
+func (f *fanned) gathered(sh *levelShape, partial bool) *issue {
+	s := f.shard
+	if len(s.GetLockingClause()) > 0 {
+		return issuef("it locks rows, and its result is made of the rows of several shards")
+	}
+	g := &gather{fanned: f, partial: partial, star: len(sh.stars) > 0}
+	if g.star && (sh.grouped || !consecutive(sh.stars)) {
+		return issuef("* stands among expressions that are made of the rows of several shards")
+	}
+	final := cloned(s)
+	final.FromClause, final.WhereClause, final.WithClause = []*pgquery.Node{rowsNode()}, nil, nil
+	if problem := f.groups(g, final); problem != nil {
+		return problem
+	}
+	outputs := make(map[string]bool)
+	for _, t := range s.GetTargetList() {
+		if !isStar(t.GetResTarget().GetVal()) {
+			outputs[targetLabel(t)] = true
+		}
+	}
+	keep := func(n *pgquery.Node) bool { // it names a column of the result
+		_, number := ordinal(n)
+		return number || bareName(n) != "" && outputs[bareName(n)]
+	}
+	var targets []*pgquery.Node
+	for i, t := range final.GetTargetList() {
+		switch {
+		case len(sh.stars) > 0 && i == sh.stars[0]:
+			t.GetResTarget().Name, t.GetResTarget().Val = "", columnRef(FinalColumns)
+		case isStar(t.GetResTarget().GetVal()):
+			continue
+		default:
+			t.GetResTarget().Name = targetLabel(t)
+			g.take(t.GetResTarget().GetVal())
+		}
+		targets = append(targets, t)
+	}
+	final.TargetList = targets
+	g.take(final.GetHavingClause())
+	g.take(final.GetWindowClause()...)
+	for _, list := range [][]*pgquery.Node{final.GetSortClause(), final.GetDistinctClause()} {
+		for _, n := range list {
+			if e := orderedBy(n); !keep(e) {
+				g.take(e)
+			}
+		}
+	}
+	if g.odd != nil {
+		return g.odd
+	}
+	if len(g.columns) == 0 {
+		g.columns = append(g.columns, pgquery.MakeAConstIntNode(1, 0))
+	}
+	s.DistinctClause, s.HavingClause, s.WindowClause, s.SortClause, s.LimitOffset, s.LimitCount = nil, nil, nil, nil, nil, nil
+	s.LimitOption = pgquery.LimitOption_LIMIT_OPTION_DEFAULT
+	s.GroupClause = nil
+	if partial {
+		s.GroupClause = f.groupBy
+		for _, i := range g.loose { // what depends on the groups: else the shard says that it must be in GROUP BY
+			if len(f.groupBy) > 0 {
+				final.GroupClause = append(final.GroupClause, g.name(i))
+			}
+		}
+	}
+	targets = nil
+	for _, i := range sh.stars {
+		targets = append(targets, s.GetTargetList()[i])
+	}
+	for i, c := range g.columns {
+		targets = append(targets, target("rangefinder_"+itoa(i+1), c))
+	}
+	s.TargetList = targets
+	if g.star {
+		f.hidden = len(g.columns)
+	}
+	f.changed, f.final = true, final
+	f.how = "their rows are gathered and put together by PostgreSQL"
+	if partial {
+		f.how = "each aggregates its rows, and PostgreSQL puts these together"
+	}
+	return nil
+}
+
+// orderedBy is what an item of ORDER BY orders by, and that of DISTINCT ON itself.
+func orderedBy(n *pgquery.Node) *pgquery.Node {
+	if s := n.GetSortBy(); s != nil {
+		return s.GetNode()
+	}
+	return n
+}
+
+// groups makes GROUP BY's expressions columns, for the shards and for the query over their rows.
+func (f *fanned) groups(g *gather, final *pgquery.SelectStmt) *issue {
+	for i, n := range f.shard.GetGroupClause() {
+		if n.GetGroupingSet() != nil {
+			g.take(final.GetGroupClause()[i])
+			continue
+		}
+		e, guard, problem := f.groupExpr(n)
+		if problem != nil {
+			return problem
+		}
+		if guard {
+			f.guard(bareName(n))
+		}
+		f.groupBy = append(f.groupBy, e)
+		if !slices.ContainsFunc(g.groups, func(o *pgquery.Node) bool { return proto.Equal(o, e) }) {
+			g.groups = append(g.groups, e)
+		}
+		final.GroupClause[i] = g.column(cloned(e))
+	}
+	return nil
+}
+
+// groupExpr is the expression that an item of GROUP BY means: a number or a name may mean a target. guard: that it does is not certain,
+// for a column of that name would come first.
+func (f *fanned) groupExpr(n *pgquery.Node) (e *pgquery.Node, guard bool, problem *issue) {
+	targets := f.shard.GetTargetList()
+	if i, ok := ordinal(n); ok {
+		for j, t := range targets {
+			if isStar(t.GetResTarget().GetVal()) {
+				return nil, false, issuef("GROUP BY counts columns of *")
+			}
+			if j+1 == i {
+				return cloned(t.GetResTarget().GetVal()), false, nil
+			}
+		}
+		return cloned(n), false, nil // PostgreSQL says that there is none
+	}
+	name := bareName(n)
+	if name == "" || f.names(name) {
+		return cloned(n), false, nil
+	}
+	for _, t := range targets {
+		if targetLabel(t) == name && !isStar(t.GetResTarget().GetVal()) {
+			return cloned(t.GetResTarget().GetVal()), true, nil
+		}
+	}
+	return cloned(n), false, nil
+}
+
+// names tells whether an item of FROM certainly has a column of that name: because it is a key, or is spoken of where nothing else can be
+// meant.
+func (f *fanned) names(name string) bool {
+	if _, ok := f.a.spread.inside.scope.column(columnRef(name), f.a.env.Database); ok {
+		return true
+	}
+	found := false
+	visit := func(n any) bool {
+		x, ok := n.(*pgquery.Node)
+		if ok && x.GetColumnRef() != nil && lastName(x) == name {
+			found = true
+		}
+		_, query := n.(*pgquery.SelectStmt)
+		return !query
+	}
+	for _, t := range f.shard.GetTargetList() {
+		walk(t.GetResTarget().GetVal(), visit)
+	}
+	walk(f.shard.GetWhereClause(), visit)
+	return found
+}
+
+// guard makes the shards' statement fail if a column of that name exists after all: PostgreSQL calls the name ambiguous then.
+func (f *fanned) guard(name string) {
+	if slices.Contains(f.guards, name) {
+		return
+	}
+	f.guards = append(f.guards, name)
+	one := &pgquery.SelectStmt{
+		TargetList:  []*pgquery.Node{target(name, pgquery.MakeAConstIntNode(1, 0))},
+		Op:          pgquery.SetOperation_SETOP_NONE,
+		LimitOption: pgquery.LimitOption_LIMIT_OPTION_DEFAULT,
+	}
+	item := rowsOf(one)
+	item.GetRangeSubselect().Alias.Aliasname = "rangefinder_" + itoa(len(f.guards))
+	f.shard.FromClause = append(f.shard.FromClause, item)
+	term := &pgquery.Node{Node: &pgquery.Node_NullTest{NullTest: &pgquery.NullTest{Arg: columnRef(name), Nulltesttype: pgquery.NullTestType_IS_NOT_NULL}}}
+	if w := f.shard.GetWhereClause(); w != nil {
+		term = pgquery.MakeBoolExprNode(pgquery.BoolExprType_AND_EXPR, []*pgquery.Node{w, term}, 0)
+	}
+	f.shard.WhereClause = term
+}
+
+func consecutive(list []int) bool {
+	for i := 1; i < len(list); i++ {
+		if list[i] != list[i-1]+1 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,109 @@
+package sqlkey
+
+import (
+	"strings"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"rangefinder/wire/pg"
+)
+
+// many makes the plan of a statement that has not one key one for several shards, or refuses with one, and with why that cannot be.
+func (c *compiler) many(m proto.Message, p *Plan, s *survey, one *refusal) *Plan {
+	if one.code != pg.CodeFeatureNotSupported { // the key is given, and wrong
+		return p.refuse(one)
+	}
+	fan, how, problem := c.fan(m, s)
+	if problem != nil {
+		one.many = problem.reason
+		if problem.hint != "" && one.hint != "" {
+			one.hint += " " + problem.hint
+		}
+		return p.refuse(one)
+	}
+	refused := *p
+	refused.refuse(one)
+	fan.Refusal, fan.Why = refused.Err, one.reason
+	p.Target, p.Fan, p.about, p.Keys = Many, fan, refused.about, nil
+	p.Reason = c.where(p, fan) + ": " + one.reason + "; " + how
+	return p
+}
+
+// alone is the plan of a statement that has to run on one shard because of where it stands: in EXPLAIN, or among others.
+func (p *Plan) alone() *Plan {
+	if p.Target != Many {
+		return p
+	}
+	q := *p
+	q.Target, q.Err, q.Reason, q.Fan = None, p.Fan.Refusal, p.Fan.Why, nil
+	return &q
+}
+
+// where says which shards are asked.
+func (c *compiler) where(p *Plan, f *Fan) string {
+	if len(f.Within) == 0 {
+		return "all shards of keyspace " + p.KeyspaceName
+	}
+	texts := make([]string, len(f.Within))
+	for i := range f.Within {
+		texts[i] = f.Within[i].Text
+	}
+	return "the shards of keyspace " + p.KeyspaceName + " with " + strings.Join(texts, " and ")
+}
+
+// fan is how the statement m runs on several shards. how says it for people.
+func (c *compiler) fan(m proto.Message, s *survey) (f *Fan, how string, problem *issue) {
+	if n, ok := m.(*pgquery.Node); ok && n.GetSelectStmt() != nil {
+		return c.fanSelect(n, n.GetSelectStmt(), s)
+	}
+	return nil, "", issuef("a statement of its kind cannot run on several shards")
+}
+
+// crossed is the hint for what only one place that has all rows could answer.
+const crossed = "Joins and subqueries across shards need the key on both sides: table_1.key = table_2.key."
+
+func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey) (*Fan, string, *issue) {
+	switch {
+	case s.volatile != "":
+		return nil, "", issuef("function %s would be called on each shard, and it may be volatile", s.volatile)
+	case s.changes:
+		return nil, "", issuef("it changes rows in WITH, on several shards")
+	}
+	f, problem := c.fanned(n, sel)
+	if problem != nil {
+		return nil, "", problem
+	}
+	fan := &Fan{Hidden: f.hidden, Order: f.order, Offset: f.offset, Limit: f.limit, Within: f.a.spread.sets(f.a)}
+	var err error
+	if f.changed {
+		if fan.SQL, err = deparse(selectNode(f.shard)); err != nil {
+			return nil, "", issuef("what each shard is to be asked cannot be written")
+		}
+	}
+	if f.final != nil {
+		if s.marks {
+			return nil, "", issuef("it holds a name or text like %s", FinalRows)
+		}
+		if fan.Final, err = deparseFinal(f.final); err != nil {
+			return nil, "", issuef("what is to be made of the shards' rows cannot be written")
+		}
+	}
+	return fan, f.how, nil
+}
+
+// fanned takes a query apart that stands for itself in n.
+func (c *compiler) fanned(n *pgquery.Node, sel *pgquery.SelectStmt) (*fanned, *issue) {
+	if sel.GetOp() != pgquery.SetOperation_SETOP_NONE {
+		return nil, &issue{code: pg.CodeFeatureNotSupported, reason: "a set operation over several shards is not possible yet"}
+	}
+	a := c.spreads(n, sel)
+	if a == nil {
+		return nil, &issue{code: pg.CodeFeatureNotSupported, reason: "all shards together cannot run it: its tables are not joined by their keys", hint: crossed}
+	}
+	f := &fanned{a: a, client: sel, shard: cloned(sel)}
+	return f, f.selects()
+}
+
+// sets are the conditions on the unknown key.
+func (q *spread) sets(*analysis) []KeySet { return nil }

@@ -1,0 +1,145 @@
+package sqlkey
+
+import (
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+)
+
+// spread is the question whether a query level gives on all rows what it gives for each key alone, all taken together. It does
+// if the statement could run on one shard were there a condition more on that level, that the key of one of its tables is a
+// certain one: whatever that key is, rows with others do not change the result, and each row of the level's result has one key.
+// So the analysis is made again with that condition, for a key of which nothing is known (see KeyRef.unknown), and what it finds is
+// the answer: every reference to a sharded table must be bound to that key.
+type spread struct {
+	owner any        // the query level: a statement of the parse tree
+	pick  int        // which of its tables it is that has the key
+	key   []*binding // by column
+
+	// what was found
+	choices int   // tables of the level that could be picked
+	anchor  *ref  // the one that was
+	inside  place // what holds at the level
+}
+
+// maxChoices bounds how many tables of a level are tried.
+const maxChoices = 8
+
+// unknowns is a key of n columns of which nothing is known.
+func unknowns(n int) []*binding {
+	list := make([]*binding, n)
+	for i := range list {
+		list[i] = &binding{KeyRef{unknown: i + 1}}
+	}
+	return list
+}
+
+// pickFrom adds the condition on the table that is picked from the items of a level.
+func (q *spread) pickFrom(items []*item, list []fact) []fact {
+	var certain []*ref
+	for _, it := range items {
+		certain = it.certain(certain)
+	}
+	q.choices = len(certain)
+	if q.pick >= len(certain) {
+		return list
+	}
+	q.anchor = certain[q.pick]
+	if q.key == nil {
+		q.key = unknowns(len(q.anchor.table.columns))
+	}
+	if len(q.key) != len(q.anchor.table.columns) {
+		return list
+	}
+	for i, v := range q.key {
+		list = append(list, fact{a: column{q.anchor, i}, value: v})
+	}
+	return list
+}
+
+// certain appends the sharded tables below that are there in every row which comes out of the item.
+func (it *item) certain(list []*ref) []*ref {
+	if it.left == nil {
+		if it.ref.table != nil {
+			list = append(list, it.ref)
+		}
+		return list
+	}
+	switch it.kind {
+	case pgquery.JoinType_JOIN_INNER:
+		return it.right.certain(it.left.certain(list))
+	case pgquery.JoinType_JOIN_LEFT:
+		return it.left.certain(list)
+	case pgquery.JoinType_JOIN_RIGHT:
+		return it.right.certain(list)
+	}
+	return list
+}
+
+// mayMiss notes which tables below may be missing in a row that comes out of the item.
+func (it *item) mayMiss(missing bool) {
+	if it.left == nil {
+		it.ref.optional = it.ref.optional || missing
+		return
+	}
+	full := it.kind == pgquery.JoinType_JOIN_FULL
+	it.left.mayMiss(missing || full || it.kind == pgquery.JoinType_JOIN_RIGHT)
+	it.right.mayMiss(missing || full || it.kind == pgquery.JoinType_JOIN_LEFT)
+}
+
+// bound tells whether every reference to a sharded table has the unknown key. If not, the first that has not is returned.
+func (q *spread) bound(a *analysis) (*ref, bool) {
+	if q.anchor == nil {
+		return nil, false
+	}
+	for _, r := range a.keyed {
+		if len(r.keys) != len(q.key) || r.table.keyspace != q.anchor.table.keyspace {
+			return r, false
+		}
+		for i, v := range r.keys {
+			if v == nil || v.unknown != i+1 {
+				return r, false
+			}
+		}
+	}
+	return nil, true
+}
+
+// has tells whether an expression of the level is the unknown key's column i in every row.
+func (q *spread) has(a *analysis, n *pgquery.Node, i int) bool {
+	c, ok := q.inside.scope.column(n, a.env.Database)
+	if !ok || c.ref.optional {
+		return false
+	}
+	v := q.inside.facts.value(c)
+	return v != nil && v.unknown == i+1
+}
+
+// haveKey tells whether all columns of the key are among the expressions.
+func (q *spread) haveKey(a *analysis, exprs []*pgquery.Node) bool {
+	for i := range q.key {
+		found := false
+		for _, n := range exprs {
+			found = found || q.has(a, n, i)
+		}
+		if !found {
+			return false
+		}
+	}
+	return len(q.key) > 0
+}
+
+// spreads looks for a table of the level owner whose key makes the whole statement n spread. The analysis is the one in which it
+// was found; nil if there is none.
+func (c *compiler) spreads(n *pgquery.Node, owner any) *analysis {
+	for pick := 0; pick < maxChoices; pick++ {
+		a := c.analysis()
+		a.spread = &spread{owner: owner, pick: pick}
+		a.query(n, place{})
+		if _, ok := a.spread.bound(a); ok && a.problem == nil {
+			return a
+		}
+		if pick+1 >= a.spread.choices {
+			break
+		}
+	}
+	return nil
+}
