@@ -6,14 +6,24 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 )
 
+// treeVersion is what the parser writes on its trees, without which it does not take them back.
+var treeVersion = sync.OnceValue(func() int32 {
+	tree, err := pgquery.Parse("SELECT 1")
+	if err != nil {
+		return 0
+	}
+	return tree.GetVersion()
+})
+
 // deparse writes a statement. Texts are made by PostgreSQL's own grammar alone: of a tree, and never of pieces of text.
 func deparse(n *pgquery.Node) (string, error) {
-	text, err := pgquery.Deparse(&pgquery.ParseResult{Stmts: []*pgquery.RawStmt{{Stmt: n}}})
+	text, err := pgquery.Deparse(&pgquery.ParseResult{Version: treeVersion(), Stmts: []*pgquery.RawStmt{{Stmt: n}}})
 	if err != nil {
 		return "", err
 	}

@@ -78,7 +78,7 @@ func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey
 	var err error
 	if f.changed {
 		if fan.SQL, err = deparse(selectNode(f.shard)); err != nil {
-			return nil, "", issuef("what each shard is to be asked cannot be written")
+			return nil, "", issuef("what each shard is to be asked cannot be written: %v", err)
 		}
 	}
 	if f.final != nil {
@@ -86,7 +86,7 @@ func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey
 			return nil, "", issuef("it holds a name or text like %s", FinalRows)
 		}
 		if fan.Final, err = deparseFinal(f.final); err != nil {
-			return nil, "", issuef("what is to be made of the shards' rows cannot be written")
+			return nil, "", issuef("what is to be made of the shards' rows cannot be written: %v", err)
 		}
 	}
 	return fan, f.how, nil

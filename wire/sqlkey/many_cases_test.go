@@ -1,0 +1,220 @@
+package sqlkey
+
+import (
+	"fmt"
+	"strings"
+)
+
+// byHand are statements over several shards, one for each thing that matters.
+var byHand = []string{
+	"select * from orders",
+	"select id, x from orders where x > 1",
+	"select * from orders order by customer_id, id",
+	"select * from orders order by id desc, customer_id",
+	"select id from orders order by x nulls first, customer_id, id",
+	"select id as name from orders order by name, customer_id",
+	"select lower(name) as name, customer_id from orders order by name, customer_id, id",
+	"select name, customer_id from orders order by lower(name) desc, customer_id, id",
+	"select name, customer_id from orders order by name collate \"C\", customer_id, id",
+	"select *, x as y from orders order by y desc, customer_id, id",
+	"select customer_id, id from orders order by 2, 1 limit 5",
+	"select customer_id, id from orders order by 2, 1 limit 5 offset 7",
+	"select customer_id, id from orders order by 2, 1 offset 30",
+	"select customer_id, id from orders order by 2, 1 limit all offset 30",
+	"select customer_id, id from orders order by 2, 1 limit 2 + 3 offset 1",
+	"select customer_id, id from orders order by 2, 1 limit null",
+	"select customer_id, id from orders order by 2, 1 limit 9223372036854775807 offset 3",
+	"select id from orders order by id fetch first 3 rows with ties",
+	"select id from orders order by id offset 2 fetch next 3 rows with ties",
+	"select id from orders order by customer_id, id fetch first row only",
+	"select customer_id, id from orders order by customer_id using >, id using <",
+	"select o.id, i.x from orders o join items i on i.customer_id = o.customer_id and i.id = o.id",
+	"select o.id, i.x from orders o left join items i on i.customer_id = o.customer_id and i.id = o.id order by o.customer_id, o.id, i.id",
+	"select o.id, n.x from orders o, notes n where o.customer_id = n.cust and o.x = n.x",
+	"select id from orders o where exists (select 1 from items i where i.customer_id = o.customer_id and i.id = o.id)",
+	"select id from orders o where not exists (select 1 from notes n where n.cust = o.customer_id)",
+	"select id, (select count(*) from items i where i.customer_id = o.customer_id) from orders o",
+	"select id, (select count(*) from items i where i.customer_id = o.customer_id) as n from orders o order by n, customer_id, id",
+	"select o.id, x.n from orders o, lateral (select count(*) n from items i where i.customer_id = o.customer_id) x",
+	"select count(*) from orders",
+	"select count(x), count(*) as n, sum(x), sum(big), sum(price), min(name), max(at), avg(x), avg(price), avg(f), avg(r), avg(gap), sum(gap), bool_and(flag), bool_or(flag), every(x > 0), bit_and(x), bit_or(id) from orders",
+	"select sum(f), sum(r), avg(big), min(gap), max(price) from orders",
+	"select count(*) filter (where x > 1), sum(x) filter (where flag), avg(x) filter (where x > 100) from orders",
+	"select count(*) + 1, sum(x) * 2 + max(id) from orders",
+	"select sum(x) from orders where false",
+	"select count(*) from orders having count(*) > 3",
+	"select count(*) from orders having count(*) > 300",
+	"select x, count(*) from orders group by x",
+	"select x, count(*) from orders group by 1 order by 2 desc, 1",
+	"select x as y, count(*) as n from orders group by y order by n desc, y",
+	"select x + 1 as y, count(*) from orders group by y order by y",
+	"select x + 1, count(*) from orders group by x + 1 order by x + 1",
+	"select x % 2, sum(id) from orders group by x order by x",
+	"select lower(name) as name, count(*) from orders group by name order by 1, 2",
+	"select date_trunc('day', at) as day, avg(price) from orders group by day order by day",
+	"select x, count(*) from orders group by x having sum(id) > 5 order by x",
+	"select x, flag, count(*) from orders group by x, flag order by x, flag limit 3 offset 1",
+	"select x from orders group by x order by x",
+	"select count(*) from orders group by x order by count(*), max(id)",
+	"select distinct count(*) from orders group by x",
+	"select customer_id, count(*) from orders group by customer_id order by 1",
+	"select customer_id, string_agg(name, ',' order by id) from orders group by customer_id order by 1",
+	"select o.customer_id, max(i.x) from orders o join items i on i.customer_id = o.customer_id group by o.customer_id having count(*) > 2 order by 1 limit 3",
+	"select x, string_agg(name, ',' order by customer_id, id) from orders group by x order by x",
+	"select array_agg(id order by customer_id, id) from orders",
+	"select json_agg(x order by customer_id, id) from orders where id = 1",
+	"select count(distinct x), sum(distinct x) from orders",
+	"select count(distinct name) from orders group by x order by x",
+	"select stddev(x), variance(price), corr(f, x) from orders",
+	"select percentile_cont(0.5) within group (order by x), mode() within group (order by x) from orders",
+	"select x, flag, count(*) from orders group by rollup (x, flag) order by x, flag, 3",
+	"select x, grouping(x), count(*) from orders group by grouping sets ((x), ()) order by x, 2",
+	"select customer_id, id, row_number() over (order by customer_id, id) from orders order by 1, 2",
+	"select customer_id, id, row_number() over (partition by customer_id order by id) from orders order by 1, 2 limit 7",
+	"select id, rank() over w from orders window w as (partition by x order by customer_id, id) order by customer_id, id",
+	"select *, sum(x) over (order by customer_id, id) from orders order by customer_id, id",
+	"select x, sum(count(*)) over (order by x) from orders group by x order by x",
+	"select distinct x from orders",
+	"select distinct x from orders order by x desc nulls last limit 2",
+	"select distinct x, flag from orders order by flag, x offset 2",
+	"select distinct name from orders order by name",
+	"select distinct customer_id, x from orders order by 1, 2",
+	"select distinct on (x) x, customer_id, id from orders order by x, customer_id desc, id",
+	"select distinct on (x) name from orders order by x, customer_id, id limit 3",
+	"select distinct on (customer_id) customer_id, id from orders order by customer_id, id desc",
+	"select distinct * from items",
+	"select distinct * from items order by customer_id, id, x",
+	"select now() is not null, coalesce(x, 0), case when x > 1 then 'a' else name end, id::text, array[x], greatest(x, 1), nullif(x, 1), true, 1 from orders",
+	"select case when count(*) > 1 then 'many' else 'few' end, coalesce(sum(x), 0), sum(x)::text, (array_agg(id))[1] is null, extract(hour from max(at)), current_date is null from orders",
+	"select id from orders for update",
+	"select id from orders order by customer_id, id limit 3 for share",
+	"with c as (select 2 as v) select id from orders where x > (select v from c) order by customer_id, id",
+	"select o.id, v.a from orders o join (values (1, 10), (2, 20)) v(id, a) on v.id = o.id order by o.customer_id, v.a",
+	"select g, count(*) from orders o, generate_series(1, o.id) g group by g order by g",
+	"select count(*) from orders o left join items i on i.customer_id = o.customer_id and i.x is null",
+	"select i.id, count(*) from orders o left join items i using (customer_id) group by i.id order by 1",
+}
+
+// manyGenerator makes statements over all shards.
+type manyGenerator struct{ generator }
+
+func (g *manyGenerator) statement() string {
+	g.next = 0
+	from, sources := g.joined()
+	where := ""
+	if g.chance(40) {
+		where = " where " + g.condition(sources)
+	}
+	s := sources[g.r.IntN(len(sources))]
+	col := func() string {
+		o := sources[g.r.IntN(len(sources))]
+		return o.alias + "." + g.oneOf("id", "x", "x", o.key)
+	}
+	expr := func() string {
+		switch g.r.IntN(5) {
+		case 0:
+			return col() + " + " + col()
+		case 1:
+			return "coalesce(" + col() + ", 0)"
+		case 2:
+			return "case when " + col() + " > 1 then " + col() + " end"
+		}
+		return col()
+	}
+	agg := func() string {
+		filter := ""
+		if g.chance(15) {
+			filter = " filter (where " + g.condition(sources) + ")"
+		}
+		switch g.r.IntN(8) {
+		case 0:
+			return "count(*)" + filter
+		case 1:
+			return "count(distinct " + expr() + ")" + filter
+		case 2:
+			return "array_agg(" + expr() + " order by " + s.alias + ".id, 1)" + " is null"
+		}
+		return g.oneOf("count", "sum", "min", "max", "avg") + "(" + expr() + ")" + filter
+	}
+	list := func(n int, f func() string) (out []string) {
+		for i := range n {
+			text := f()
+			if g.chance(30) {
+				text += fmt.Sprintf(" as a%d", i)
+			}
+			out = append(out, text)
+		}
+		return out
+	}
+	limit := ""
+	if g.chance(30) {
+		limit = fmt.Sprintf(" limit %d", g.r.IntN(12))
+	}
+	if g.chance(20) {
+		limit += fmt.Sprintf(" offset %d", g.r.IntN(6))
+	}
+	order := func(n int) string { // by all columns, so that there are no ties
+		var terms []string
+		for _, i := range g.r.Perm(n) {
+			terms = append(terms, fmt.Sprint(i+1)+g.oneOf("", "", " desc", " nulls first", " desc nulls last"))
+		}
+		return " order by " + strings.Join(terms, ", ")
+	}
+	n := 1 + g.r.IntN(3)
+	switch g.r.IntN(6) {
+	case 0:
+		return "select " + strings.Join(list(n, agg), ", ") + from + where + g.oneOf("", " having count(*) > 2")
+	case 1, 2:
+		keys := list(1+g.r.IntN(2), expr)
+		targets := append(keys, list(n, agg)...)
+		var by []string
+		for i := range keys {
+			by = append(by, fmt.Sprint(i+1))
+		}
+		return "select " + strings.Join(targets, ", ") + from + where + " group by " + strings.Join(by, ", ") +
+			g.oneOf("", "", " having count(*) > 1", " having "+agg()+" is not null") + order(len(targets)) + limit
+	case 3:
+		targets := list(n, expr)
+		return "select distinct " + strings.Join(targets, ", ") + from + where + order(len(targets)) + limit
+	case 4:
+		targets := append(list(n, expr), g.oneOf("count(*)", "sum("+col()+")")+" over (partition by "+expr()+")")
+		return "select " + strings.Join(targets, ", ") + from + where + order(len(targets)) + limit
+	}
+	targets := list(n, expr)
+	if g.chance(20) {
+		targets = append(targets, fmt.Sprintf("(select count(*) from items q where q.customer_id = %s.%s)", s.alias, s.key))
+	}
+	return "select " + strings.Join(targets, ", ") + from + where + order(len(targets)) + limit
+}
+
+// joined is a FROM clause of tables joined on their keys, mostly.
+func (g *manyGenerator) joined() (string, []source) {
+	text, first := g.table()
+	sources := []source{first}
+	for range g.r.IntN(3) {
+		more, s := g.table()
+		l := sources[g.r.IntN(len(sources))]
+		on := fmt.Sprintf("%s.%s = %s.%s", l.alias, l.key, s.alias, s.key)
+		if g.chance(40) {
+			on += fmt.Sprintf(" and %s.%s = %s.%s", l.alias, g.oneOf("id", "x"), s.alias, g.oneOf("id", "x"))
+		}
+		text += " " + g.oneOf("join", "join", "left join", "right join", "full join") + " " + more + " on " + on
+		sources = append(sources, s)
+	}
+	return " from " + text, sources
+}
+
+func (g *manyGenerator) condition(sources []source) string {
+	s := sources[g.r.IntN(len(sources))]
+	switch g.r.IntN(7) {
+	case 0:
+		return s.alias + ".x is null"
+	case 1:
+		return fmt.Sprintf("%s.%s in (%d, %d)", s.alias, s.key, 1+g.r.IntN(9), 1+g.r.IntN(9))
+	case 2:
+		return fmt.Sprintf("exists (select 1 from notes q where q.cust = %s.%s and q.x = %s.x)", s.alias, s.key, s.alias)
+	case 3:
+		return fmt.Sprintf("%s.%s between %d and %d", s.alias, s.key, 1+g.r.IntN(9), 1+g.r.IntN(9))
+	}
+	return fmt.Sprintf("%s.%s %s %d", s.alias, g.oneOf("id", "x"), g.oneOf("=", ">", "<", "<>"), g.r.IntN(5))
+}
