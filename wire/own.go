@@ -34,11 +34,18 @@ func ParseConsistency(name string) (Consistency, bool) {
 	return 0, false
 }
 
-// The node's own parameters. What SET says of these two holds from then on, for the session and on all its connections; no transaction
+// The values of cross_shard_writes.
+const (
+	writesRefuse   = "refuse" // a transaction writes on one shard
+	writesTwoPhase = "2pc"    // on several: it commits on all of them or on none
+)
+
+// The node's own parameters. What SET says of these three holds from then on, for the session and on all its connections; no transaction
 // takes it back. Hints (hints.go) follow the transaction.
 const (
 	ownConsistency = "rangefinder.read_consistency"
 	ownLSN         = "rangefinder.lsn" // see token.go
+	ownWrites      = "rangefinder.cross_shard_writes"
 )
 
 // own are a session's values of the node's own parameters.
@@ -46,6 +53,10 @@ type own struct {
 	database *atomic.Uint32 // Consistency of the database, as configured now; nil: Session
 	begun    *Consistency   // what the startup packet has asked for; nil: nothing
 	set      *Consistency   // what was set; nil: nothing, begun counts or the database
+
+	acrossDatabase *atomic.Bool // whether the database's transactions may write on several shards, as configured now; nil: no
+	acrossBegun    *bool        // as begun
+	acrossSet      *bool        // as set
 
 	begunToken rib.Token // what the startup packet has asked for
 	token      []wrote   // what was set, or that: what others have written and the session's reads must see
@@ -62,9 +73,31 @@ func (o *own) consistency() Consistency {
 	return Session
 }
 
+// across tells whether a transaction of the session may write on several shards.
+func (o *own) across() bool {
+	switch {
+	case o.acrossSet != nil:
+		return *o.acrossSet
+	case o.acrossDatabase != nil:
+		return o.acrossDatabase.Load()
+	}
+	return false
+}
+
+// text is the value of a parameter that is no token.
+func (o *own) text(name string) string {
+	switch {
+	case name == ownConsistency:
+		return o.consistency().String()
+	case o.across():
+		return writesTwoPhase
+	}
+	return writesRefuse
+}
+
 // reset takes back what was set of all of them.
 func (o *own) reset() {
-	o.set = o.begun
+	o.set, o.acrossSet = o.begun, o.acrossBegun
 	o.setToken(o.begunToken)
 }
 
@@ -80,27 +113,35 @@ func (o *own) begin(name, value string, e *env) *pg.Error {
 		return nil
 	}
 	err := o.assign(name, value)
-	o.begun = o.set
+	o.begun, o.acrossBegun = o.set, o.acrossSet
 	return err
 }
 
 // assign sets a parameter that is no token.
 func (o *own) assign(name, value string) *pg.Error {
-	if name != ownConsistency {
+	available := writesRefuse + ", " + writesTwoPhase
+	switch lower := sqlkey.LowerASCII(value); name {
+	case ownConsistency:
+		if c, ok := ParseConsistency(lower); ok {
+			o.set = &c
+			return nil
+		}
+		available = "session, eventual, primary"
+	case ownWrites:
+		if across := lower == writesTwoPhase; across || lower == writesRefuse {
+			o.acrossSet = &across
+			return nil
+		}
+	default:
 		return unknownOwn(name)
 	}
-	c, ok := ParseConsistency(sqlkey.LowerASCII(value))
-	if !ok {
-		return pg.NewError(pg.CodeInvalidParameterValue, fmt.Sprintf("invalid value for parameter %q: %.64q", name, value)).
-			WithHint("Available values: session, eventual, primary.")
-	}
-	o.set = &c
-	return nil
+	return pg.NewError(pg.CodeInvalidParameterValue, fmt.Sprintf("invalid value for parameter %q: %.64q", name, value)).
+		WithHint("Available values: " + available + ".")
 }
 
 func unknownOwn(name string) *pg.Error {
 	return pg.NewError(pg.CodeUndefinedObject, fmt.Sprintf("unrecognized configuration parameter %.64q", name)).
-		WithHint("The node's own parameters are " + strings.Join([]string{ownConsistency, ownLSN, sqlkey.HintKeySetting}, ", ") + " and " + sqlkey.HintShardSetting + ".")
+		WithHint("The node's own parameters are " + strings.Join([]string{ownConsistency, ownWrites, ownLSN, sqlkey.HintKeySetting}, ", ") + " and " + sqlkey.HintShardSetting + ".")
 }
 
 // answerOwn carries out a statement about the node's own parameters, and appends the answer without ReadyForQuery; with rows, the
@@ -110,7 +151,7 @@ func (c *core) answerOwn(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg.
 	if isHint(plan.Setting) {
 		return c.answerHint(dst, plan, rows)
 	}
-	if plan.Setting != ownConsistency && plan.Setting != ownLSN {
+	if plan.Setting != ownConsistency && plan.Setting != ownLSN && plan.Setting != ownWrites {
 		return dst, unknownOwn(plan.Setting)
 	}
 	lsn := plan.Setting == ownLSN
@@ -126,18 +167,21 @@ func (c *core) answerOwn(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg.
 			return dst, e
 		}
 	case sqlkey.OwnReset:
-		if lsn {
+		switch plan.Setting {
+		case ownLSN:
 			c.own.setToken(c.own.begunToken)
-		} else {
+		case ownWrites:
+			c.own.acrossSet = c.own.acrossBegun
+		default:
 			c.own.set = c.own.begun
 		}
 	case sqlkey.OwnShow:
-		value := c.own.consistency().String()
-		if lsn {
-			var e *pg.Error
-			if value, e = c.tokenText(); e != nil || c.locates.shard != "" {
-				return dst, e
-			}
+		var value string
+		var e *pg.Error
+		if !lsn {
+			value = c.own.text(plan.Setting)
+		} else if value, e = c.tokenText(); e != nil || c.locates.shard != "" {
+			return dst, e
 		}
 		if rows {
 			dst = describeOwn(dst, plan)

@@ -35,6 +35,10 @@ func TestCoreOwnParameters(t *testing.T) {
 		{"described before it is bound", "1 t T ZI 1 t n ZI", join(
 			pg.AppendSync(pg.AppendDescribe(pg.AppendParse(nil, "a", show, nil), 'S', "a")), pg.AppendSync(pg.AppendDescribe(pg.AppendParse(nil, "b", set+"eventual", nil), 'S', "b"))), "", nil},
 		{"in a transaction that is open on a server", "C ZT T D C ZT C ZT T D C ZT C ZI", join(query("BEGIN"), query(write), query(set+"eventual"), query(show), query("COMMIT")), "far", []string{"eventual"}},
+		{"writes on several shards", "T D C ZI C ZI T D C ZI C ZI T D C ZI", join(query("SHOW rangefinder.cross_shard_writes"), query("SET rangefinder.cross_shard_writes = '2PC'"), query("SHOW rangefinder.cross_shard_writes"),
+			query("RESET rangefinder.cross_shard_writes"), query("SHOW rangefinder.cross_shard_writes")), "", []string{"refuse", "2pc", "refuse"}},
+		{"writes on several shards: a value that is none", "E(22023) ZI T D C ZI", join(query("SET rangefinder.cross_shard_writes = 'yes'"), query("SHOW rangefinder.cross_shard_writes")), "", []string{"refuse", "Available values: refuse, 2pc."}},
+		{"one does not touch the other", "C ZI T D C ZI", join(query("SET rangefinder.cross_shard_writes = '2pc'"), query(show)), "", []string{"session"}},
 		{"a value that is none", "E(22023) ZI T D C ZI", join(query(set+"'strong'"), query(show)), "", []string{"session", "Available values: session, eventual, primary."}},
 		{"a value that is none, in a transaction on a server", "C ZT T D C ZT E(22023) ZE E(25P02) ZE C ZI", join(query("BEGIN"), query(write), query(set+"'strong'"), query(read), query("COMMIT")), "far", nil},
 		{"in the extended protocol too", "1 2 n E(22023) ZI", ext("", set+"'strong'"), "", nil},

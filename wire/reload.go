@@ -18,6 +18,7 @@ type Live struct {
 	MaxFrame       int                            // bytes of one message, of clients that log in from now on
 	StartupTimeout time.Duration                  // for the whole handshake
 	Consistency    map[string]Consistency         // of reads, by database; those not in it: Session. Sessions that go on follow it too
+	Across         map[string]bool                // databases whose transactions may write on several shards. Sessions that go on follow it too
 	TLS            func() *tls.Config             // see pg.AcceptConfig
 	RequireTLS     bool                           // see pg.AcceptConfig
 	Console        ConsoleConfig
@@ -58,6 +59,7 @@ func (s *Server) Reload(next Live) {
 			s.gates[name], s.ended[name] = new(gate), new(console.Totals)
 		}
 		s.gates[name].consistency.Store(uint32(next.Consistency[name]))
+		s.gates[name].across.Store(next.Across[name])
 		if _, ok := l.Databases[name]; !ok {
 			s.gates[name].open(nil) // nobody could RESUME it any more
 		}

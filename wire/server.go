@@ -346,7 +346,7 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 		return nil, e
 	}
 	c := newCore(&l.env, client.User, client.Database)
-	c.own.database = &g.consistency
+	c.own.database, c.own.acrossDatabase = &g.consistency, &g.across
 	base, err := startupSettings(client.Startup.Params, f.params, &c.own, &l.env)
 	if err != nil {
 		return nil, asError(err)
