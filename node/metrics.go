@@ -10,6 +10,7 @@ import (
 
 	"rangefinder/gossip"
 	"rangefinder/wire"
+	"rangefinder/wire/sqlkey"
 	"rangefinder/wire/twophase"
 )
 
@@ -35,6 +36,7 @@ type gauges struct {
 	EpochGeneration                            uint32
 	EpochIndex, FIBVersion, Compiles, Failures uint64
 	Gossip                                     gossip.Stats
+	Statements                                 sqlkey.Usage // all of them together
 	Drains                                     int
 	TwoPhase                                   twophase.Counts
 	TwoPhaseOpen                               int
@@ -148,6 +150,9 @@ func newNodeCollector(read func() gauges) *nodeCollector {
 		{"twophase_total", "Transactions that wrote on several shards, by how they ended for their client.", []string{"outcome"}},
 		{"twophase_open", "Transactions over several shards that have not come to their end, of this node and found on the shards that it observes.", nil},
 		{"twophase_resolved_total", "Parts of such transactions, of any node, that this one has found left behind on a shard and ended.", nil},
+		{"statement_shards_total", "Shards that statements have touched, one by one.", nil},
+		{"statement_rows_total", "Rows that statements have returned or changed, as their command tags say.", nil},
+		{"statement_seconds_total", "Time from when statements came to when the last server had done with them.", nil},
 		{"drains", "Regions, backends and nodes that operators have drained.", nil},
 		{"alarms", "Things that a person should look at; see /debug.", nil},
 		{"ready", "1 if /readyz says so.", nil},
@@ -206,6 +211,9 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge("twophase_open", float64(g.TwoPhaseOpen))
 	counter("twophase_resolved_total", g.TwoPhase.Ended)
+	counter("statement_shards_total", g.Statements.Shards)
+	counter("statement_rows_total", g.Statements.Rows)
+	send(prometheus.CounterValue, "statement_seconds_total", g.Statements.Total.Seconds())
 	gauge("drains", float64(g.Drains))
 	gauge("alarms", float64(g.Alarms))
 	gauge("ready", truth(g.Ready))

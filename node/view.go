@@ -307,7 +307,7 @@ func (n *Node) gauges() gauges {
 		Sessions: sessions.Sessions, Accepted: sessions.Accepted, Members: heard.Members, Backends: len(s.Backends), Voters: len(status.Voters),
 		EpochGeneration: s.Ownership.Epoch.Generation, EpochIndex: s.Ownership.Epoch.Index,
 		FIBVersion: n.fib.Load().Version(), Compiles: compiles.Compiles, Failures: compiles.Failures,
-		Gossip: heard, Drains: len(s.Drains), TwoPhase: n.twophase.Counts(), TwoPhaseOpen: len(n.twophase.Transactions()),
+		Gossip: heard, Statements: n.planner.Usage(), Drains: len(s.Drains), TwoPhase: n.twophase.Counts(), TwoPhaseOpen: len(n.twophase.Transactions()),
 		Alarms: len(n.alarmList(s, status)), Ready: len(n.NotReady()) == 0, Leader: n.ledger().IsLeader(),
 		Pools: n.poolViews(), BackendUp: map[string]bool{},
 	}

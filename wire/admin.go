@@ -201,12 +201,19 @@ func (o *operator) read() bool {
 func (o *operator) do(c console.Command) (console.Table, *pg.Error) {
 	s := o.server
 	if c.Verb == "SHOW" {
-		return console.Show(c, s.Snapshot()), nil
+		v := s.Snapshot()
+		if c.View == "STATEMENTS" {
+			v.Statements = s.statements()
+		}
+		return console.Show(c, v), nil
 	}
 	s.log.Info("console", "command", c.Verb, "database", c.Database, "user", o.client.User, "client", o.client.Conn.RemoteAddr())
 	switch c.Verb {
 	case "RELOAD":
 		return s.reload(o.client.User)
+	case "RESET":
+		s.cfg.Planner.ResetUsages()
+		return console.Table{}, nil
 	case "SHUTDOWN":
 		stop := s.live.Load().Console.Shutdown
 		if stop == nil {

@@ -147,6 +147,10 @@ type inHand struct {
 	covered   []*fib.Slot      // by it
 	values    sqlkey.Constants // of the Query in hand
 	uses      []use            // what its text names
+	told      time.Duration    // env.now when the last of its statements was done; before, of its coming
+	rows      uint64           // of the Query in hand: that its statements have told of
+	erred     bool             // one of them has failed
+	asked     int              // how many shards it touches
 	completed int              // how many of its statements the server has carried out, if it names any
 	seg       segment
 	list      *fib.Candidates // of the slot below

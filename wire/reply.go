@@ -228,6 +228,11 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		c.lastTag = append(c.lastTag[:0], pg.CommandTag(body)...)
 		c.doubt = c.doubt || c.pinned != "" && string(c.lastTag) == "ROLLBACK"
 		if h.plan != nil && !h.quiet {
+			if h.kind == 'E' {
+				c.used(h.plan, pg.TagRows(c.lastTag))
+			} else {
+				c.rows += pg.TagRows(c.lastTag)
+			}
 			if parts := h.plan.Parts; parts == nil {
 				c.sessionDone(h.plan, h.sets)
 			} else if h.part < len(parts) {
@@ -387,6 +392,9 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		}
 	}
 	c.tally.answered(status, !e.quietZ)
+	if e.kind == 'Q' && e.plan != nil && !c.erred {
+		c.used(e.plan, c.rows)
+	}
 	if c.ownConn && c.need.slot != nil && c.pinned == "" {
 		c.pin(sqlkey.RemainUnknown, pinOfMode)
 	}
@@ -502,6 +510,9 @@ func (c *core) serverError(frame, body []byte) error {
 	}
 	if c.status == 'I' && c.settings.print != c.unsynced.print {
 		c.settings, c.srv.Applied = c.unsynced, stale // it was one transaction
+	}
+	if !h.quiet && !c.redo && h.fail == nil {
+		c.misused(h)
 	}
 	if (!h.quiet || h.stmt != nil) && !c.redo { // what is prepared unasked is asked for by what comes behind it
 		c.out = append(c.out, frame...)

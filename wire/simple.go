@@ -63,7 +63,8 @@ var emptyQuery = []byte{'I', 0, 0, 0, 4}
 // begins notes when a request has come.
 func (c *core) begins() {
 	c.came = c.env.now()
-	c.served = c.came
+	c.served, c.told = c.came, c.came
+	c.rows, c.erred, c.asked = 0, false, 1
 	c.tally.asked.Store(int64(c.came))
 }
 

@@ -43,6 +43,11 @@ func testSnapshot() *Snapshot {
 			{GID: "rangefinder:01234567:fra-1:ABC:7:shard_1", Node: "fra-1", Database: "app", Participants: "shard_1,shard_2", Open: "shard_2", Decision: "shard_1", State: "decided", Age: 12500 * time.Millisecond, Problem: "shard shard_2: no primary"},
 			{GID: "rangefinder:01234567:fra-1:ABC:9:shard_2", Node: "fra-1", Database: "app", Participants: "shard_2,shard_1", Open: "shard_1", Decision: "shard_2", State: "preparing", Age: time.Millisecond},
 		},
+		Statements: []Statement{
+			{Database: "app", Text: "SELECT ?", Calls: 2, Shards: 2, Rows: 2, Total: 1999 * time.Nanosecond, Max: 1500 * time.Nanosecond},
+			{Database: "app", Text: "SELECT * FROM orders", Calls: 3, Errors: 1, Shards: 9, Rows: 70, Total: 90 * time.Millisecond, Max: 50 * time.Millisecond},
+			{Database: "other", Text: "DELETE FROM t", Errors: 4},
+		},
 		Settings: []Setting{{"region", "fra", "", false}, {"pool.size", "50", "20", true}},
 	}
 }

@@ -63,6 +63,10 @@ func command(words []token) (Command, *pg.Error) {
 		case len(words) == 2 && words[1].keyword() == "WAIT_FOR_CLIENTS":
 			return Command{Verb: verb, Wait: true}, nil
 		}
+	case "RESET":
+		if len(words) == 2 && words[1].keyword() == "STATEMENTS" {
+			return Command{Verb: verb}, nil
+		}
 	case "DISABLE", "ENABLE", "KILL":
 		if len(words) == 2 && words[1].name {
 			return Command{Verb: verb, Database: words[1].text}, nil

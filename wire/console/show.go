@@ -76,6 +76,8 @@ func views() []viewDef {
 				"avg_xact_count", "avg_query_count", "avg_recv", "avg_sent", "avg_wait_time")), stats},
 		{"STATS_TOTALS", "the totals alone", slices.Concat(text("database"), totalColumns()), statsTotals},
 		{"STATS_AVERAGES", "the averages alone", slices.Concat(text("database"), totalColumns()), statsAverages},
+		{"STATEMENTS", "statements by what they have in common, those that took the most time first; times in microseconds", slices.Concat(
+			text("database"), number("calls", "errors", "shards", "rows", "total_time", "mean_time", "max_time"), text("statement")), statements},
 		{"DATABASES", "what clients may connect to", slices.Concat(
 			text("name", "database", "shard", "pool_mode"), number("current_connections", "current_client_connections", "paused", "disabled")), databases},
 		{"USERS", "who may log in", slices.Concat(
@@ -297,6 +299,7 @@ func verbs() []verbDef {
 		{"ENABLE database", "let new clients in again"},
 		{"KILL database", "end its clients and server connections at once; new clients wait for RESUME"},
 		{"RECONNECT [database]", "close each server connection once it is free"},
+		{"RESET STATEMENTS", "count statements from zero on"},
 		{"RELOAD", "read the configuration again; any mistake in it, and nothing changes"},
 		{"SHUTDOWN", "stop the node as SIGTERM does: transactions may finish within drain_timeout"},
 		{"SHUTDOWN WAIT_FOR_CLIENTS", "accept nobody any more, and stop when the last client has left"},

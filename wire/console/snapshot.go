@@ -17,6 +17,8 @@ type Snapshot struct {
 	LoggingIn int // connections of clients that are not let in yet
 	Settings  []Setting
 	TwoPhase  []TwoPhase
+	// Statements are what was counted of statements. They are there if they are to be shown.
+	Statements []Statement
 }
 
 // TwoPhase is a transaction over several shards that has not come to its end.
@@ -30,6 +32,18 @@ type TwoPhase struct {
 	State        string
 	Age          time.Duration
 	Problem      string // why it could not be ended so far; ""
+}
+
+// Statement is what was counted of the statements of one normal form since the node started, or since RESET STATEMENTS.
+type Statement struct {
+	Database string
+	Text     string // without its constants
+	Calls    uint64 // that servers have carried out
+	Errors   uint64 // that servers have refused
+	Shards   uint64 // that the calls have touched, one by one
+	Rows     uint64
+	Total    time.Duration // of the calls, from when they came to when the last server had done with them
+	Max      time.Duration
 }
 
 // State is what a client does.

@@ -1,6 +1,11 @@
 package console
 
-import "strconv"
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+)
 
 func totalColumns() []Column {
 	return number("xact_count", "query_count", "bytes_received", "bytes_sent", "wait_time")
@@ -85,4 +90,20 @@ func state(s *Snapshot) [][]string {
 		return "no"
 	}
 	return [][]string{{"active", yes(!paused)}, {"paused", yes(paused)}, {"suspended", "no"}}
+}
+
+// statements are those that took the most time first.
+func statements(s *Snapshot) [][]string {
+	list := slices.SortedFunc(slices.Values(s.Statements), func(a, b Statement) int {
+		return cmp.Or(cmp.Compare(b.Total, a.Total), cmp.Compare(b.Calls, a.Calls), cmp.Compare(a.Database, b.Database), cmp.Compare(a.Text, b.Text))
+	})
+	rows := make([][]string, 0, len(list))
+	for i := range list {
+		x := &list[i]
+		count := func(n uint64) string { return strconv.FormatUint(n, 10) }
+		micros := func(d time.Duration) string { return strconv.FormatInt(d.Microseconds(), 10) }
+		rows = append(rows, []string{x.Database, count(x.Calls), count(x.Errors), count(x.Shards), count(x.Rows),
+			micros(x.Total), micros(x.Total / time.Duration(max(x.Calls, 1))), micros(x.Max), x.Text})
+	}
+	return rows
 }

@@ -136,6 +136,22 @@ func CommandTag(body []byte) []byte {
 	return body
 }
 
+// TagRows is the number of rows that a tag tells of: "INSERT 0 5" of five, "BEGIN" of none.
+func TagRows(tag []byte) uint64 {
+	i := len(tag)
+	for i > 0 && '0' <= tag[i-1] && tag[i-1] <= '9' {
+		i--
+	}
+	if i == 0 || tag[i-1] != ' ' {
+		return 0
+	}
+	n := uint64(0)
+	for _, c := range tag[i:] {
+		n = n*10 + uint64(c-'0')
+	}
+	return n
+}
+
 // reader walks the body of one message. After the first mistake it yields zeros and end tells the mistake, so a decoder
 // reads straight down and asks once.
 type reader struct {

@@ -72,6 +72,8 @@ func TestDecode(t *testing.T) {
 		}, fmt.Sprint(9, "0123456789")},
 		"CommandTag":          {func() (any, error) { return CommandTag([]byte("UPDATE 1\x00")), nil }, []byte("UPDATE 1")},
 		"CommandTag, unended": {func() (any, error) { return CommandTag([]byte("UPDATE 1")), nil }, []byte("UPDATE 1")},
+		"TagRows":             {func() (any, error) { return TagRows([]byte("INSERT 0 507")), nil }, uint64(507)},
+		"TagRows, none":       {func() (any, error) { return TagRows([]byte("CREATE TABLE")) + TagRows([]byte("7")) + TagRows(nil), nil }, uint64(0)},
 		"CommandTag, nothing": {func() (any, error) { return CommandTag(nil), nil }, []byte(nil)},
 		"Parse of 65535 types": {func() (any, error) {
 			p, err := decodeParse(body(AppendParse(nil, "", "", make([]uint32, 65535))))

@@ -45,7 +45,7 @@ func FuzzPlan(f *testing.F) {
 			plan := p.Plan(c, env, sql)
 			checkPlan(t, plan)
 			again := p.compile(c.find(env.Database), env, sql)
-			again.SQL = sql
+			again.SQL, again.usage = sql, plan.usage
 			if !reflect.DeepEqual(plan, again) {
 				t.Errorf("%q: two plans:\n%s\n%s", sql, tell(plan), tell(again))
 			}

@@ -185,6 +185,7 @@ type Plan struct {
 	CopyIn    bool     // COPY FROM STDIN
 	CopyOut   bool     // COPY TO STDOUT
 
+	usage  *usage    // nil: its use is not counted
 	about  *keyspace // of a refusal, or a plan for several shards, that a hint may take away: of the table that it is about
 	method rib.Method
 	fixed  bool    // constants decide more of it than its keys

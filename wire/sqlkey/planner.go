@@ -38,6 +38,7 @@ type Planner struct {
 	cache        *cache
 	known        *builtins
 	byText       *Plan         // in the cache under a normal form: its texts are planned each by itself
+	usages       *usages       // their own guard
 	slots        chan struct{} // one for each text that may be parsed at a time: the parser is C, and holds a thread
 
 	// atomic
@@ -61,6 +62,7 @@ func NewPlanner(config PlannerConfig) *Planner {
 		cache:        newCache(config.MaxBytes),
 		known:        loadBuiltins(),
 		byText:       &Plan{Reason: "planned by its text"},
+		usages:       newUsages(),
 		slots:        make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 		normals:      sync.Pool{New: func() any { return newNormal() }},
 	}
@@ -79,6 +81,7 @@ func (p *Planner) Plan(c *Catalog, env *Env, sql string) *Plan {
 // keep puts a text's own plan into the cache. hash is the text's.
 func (p *Planner) keep(hash uint64, c *Catalog, env *Env, sql string, plan *Plan) *Plan {
 	plan.SQL = sql
+	p.count(plan, env, sql, nil)
 	return p.cache.put(hash, false, &c.id, env, sql, plan)
 }
 
@@ -135,6 +138,9 @@ func (p *Planner) missNormal(hash uint64, c *Catalog, env *Env, sql string, n *n
 	own, shared, lasting := p.compileNormal(c.find(env.Database), env, sql, n)
 	if shared == nil && lasting {
 		shared = p.byText
+	}
+	if shared != nil && shared != p.byText {
+		p.count(shared, env, sql, n)
 	}
 	if shared != nil {
 		shared = p.cache.put(hash, true, &c.id, env, string(n.text), shared)

@@ -16,10 +16,10 @@ import (
 // ownPlan makes of a plan and its constants what the text's own plan must be.
 func ownPlan(t testing.TB, plan *Plan, k *Constants, sql string) *Plan {
 	t.Helper()
-	if !plan.shared {
-		return plan
-	}
 	own := *plan
+	if own.usage = nil; !plan.shared {
+		return &own
+	}
 	own.SQL, own.Keys, own.shared, own.bound = sql, nil, false, nil
 	var texts []string
 	for i := range plan.Keys {
