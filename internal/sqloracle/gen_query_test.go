@@ -149,7 +149,7 @@ func (g *generator) expression(sources []*source, typ string) item {
 	if !ok {
 		return item{g.typed(typ, g.value(typ)), typ}
 	}
-	if !g.chance(30) {
+	if !g.chance(30) || len(values[c.typ]) == 0 {
 		return item{name, c.typ}
 	}
 	switch c.typ {

@@ -217,6 +217,9 @@ func (g *generator) condition(sources []*source, depth int) string {
 	s := sources[g.n(len(sources))]
 	c := s.columns[g.n(len(s.columns))]
 	name := s.named(c.name)
+	if len(values[c.typ]) == 0 {
+		return name + " IS NOT NULL"
+	}
 	value := func() string { return g.constant(c.typ, g.value(c.typ)) }
 	switch g.weigh(40, 12, 8, 8, 6, 6, 6, 8) {
 	case 1:

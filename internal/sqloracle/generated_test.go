@@ -40,7 +40,11 @@ func testGenerated(t *testing.T, p *place) {
 		made := &choices{random: rand.New(rand.NewPCG(*seed, i))}
 		for _, s := range c.tell(newStory(made)) {
 			if log != nil {
-				fmt.Fprintf(log, "%d: shards %d, refused %q, problem %q: %s\n", i, s.shards, s.refused, s.problem, s.statement)
+				code := ""
+				if s.answer.err != nil {
+					code = s.answer.err.Code
+				}
+				fmt.Fprintf(log, "%d: shards %d, error %q, refused %q, problem %q: %s\n", i, s.shards, code, s.refused, s.problem, s.statement)
 			}
 			switch {
 			case s.problem != "":
