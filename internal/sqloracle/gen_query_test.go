@@ -122,7 +122,22 @@ func (g *generator) from(group string) (text string, sources []*source, key stri
 		text += fmt.Sprintf(" %s %s %s ON %s", kind, t.name, n.alias, on)
 		sources = append(sources, n)
 	}
+	if first.group == "customers" && g.chance(12) {
+		join, n := g.reference(sources)
+		text, sources = text+join, append(sources, n)
+	}
 	return text, sources, key
+}
+
+// reference joins a reference table.
+func (g *generator) reference(sources []*source) (string, *source) {
+	t := tables[slices.IndexFunc(tables, func(t *table) bool { return t.name == "items" })]
+	named, _, ok := g.column(sources, "text")
+	if tier, _, is := g.column(sources, "tier"); is && (!ok || g.chance(50)) {
+		t, named = tables[slices.IndexFunc(tables, func(t *table) bool { return t.name == "tiers" })], tier
+	}
+	n := &source{alias: g.fresh("t"), table: t, columns: t.columns}
+	return fmt.Sprintf(" %s %s %s ON %s = %s", oneOf(g.choices, "JOIN", "JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"), t.name, n.alias, named, n.named(t.unique[0])), n
 }
 
 // column chooses a column of the sources, of a type if that is not "".

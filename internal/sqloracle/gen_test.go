@@ -176,7 +176,7 @@ func ofGroup(group string) (out []*table) {
 }
 
 func (g *generator) group() string {
-	return []string{"customers", "readings", "stock", "accounts", "notes"}[g.weigh(62, 13, 9, 8, 8)]
+	return []string{"customers", "readings", "stock", "accounts", "notes", "items"}[g.weigh(62, 12, 9, 7, 6, 4)]
 }
 
 // keyed is a condition on the key of a table; "": none.

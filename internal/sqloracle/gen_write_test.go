@@ -63,7 +63,7 @@ func (g *generator) insert(t *table) string {
 				values = append(values, g.constant(c.typ, key))
 			case slices.Contains(t.unique, c.name) && c.typ == "int":
 				values = append(values, g.constant(c.typ, fmt.Sprint(1+g.n(30))))
-			case slices.Contains(t.unique, c.name):
+			case slices.Contains(t.unique, c.name) && c.typ == "text":
 				values = append(values, g.constant(c.typ, fmt.Sprintf("k%d", 1+g.n(20))))
 			case g.chance(15):
 				values = append(values, "NULL")

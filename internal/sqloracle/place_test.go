@@ -154,7 +154,7 @@ ports = { postgres = 0, cluster = 0, http = 0 }
 log = { format = "json" }
 probe = { user = %[2]q, password_env = "APP_PASSWORD", interval = "200ms" }
 admin = { user = %[2]q, password_env = "APP_PASSWORD" }
-databases = [{ name = "app", shard = "shard_1" }]
+databases = [{ name = "app", shard = "shard_1", cross_shard_writes = "2pc" }]
 users = [{ name = %[3]q, password_env = "APP_PASSWORD" }]
 `, filepath.Join(dir, "data"), watcher, user)
 	for i, r := range p.relays {
@@ -299,11 +299,17 @@ func (p *place) compareTables(ctx context.Context, tables ...string) (wrong stri
 	err = p.everywhere(func(n int, c *pgx.Conn) error {
 		var parts []string
 		for _, table := range tables {
-			here := "true"
-			if n > 0 {
+			copies := owner[table] == "{all}"
+			here, places := "true", "(VALUES ('')) p (place)"
+			switch {
+			case n > 0 && copies:
+				places = fmt.Sprintf("(VALUES (' on shard_%d')) p (place)", n)
+			case copies:
+				places = "(SELECT ' on shard_' || generate_series(1, 3)) p (place)"
+			case n > 0:
 				here = fmt.Sprintf("coalesce(%s = %d, false)", owning(owner[table]), n)
 			}
-			parts = append(parts, fmt.Sprintf("SELECT '%s ' || t::text, %s FROM public.%[1]s t", table, here))
+			parts = append(parts, fmt.Sprintf("SELECT '%[1]s ' || t::text || place, %[2]s FROM public.%[1]s t, %[3]s", table, here, places))
 		}
 		results, err := c.PgConn().Exec(ctx, strings.Join(parts, " UNION ALL ")).ReadAll()
 		if err != nil {

@@ -26,6 +26,8 @@ CREATE TABLE readings (
 	PRIMARY KEY (device, n));
 CREATE TABLE stock (region text NOT NULL, sku text NOT NULL, qty int, price numeric(8,2), PRIMARY KEY (region, sku));
 CREATE TABLE accounts (name text PRIMARY KEY, owner text, cents bigint, opened date);
+CREATE TABLE items (item text PRIMARY KEY, grams int, kind text);
+CREATE TABLE tiers (tier tier PRIMARY KEY, discount numeric(4,2), label text);
 CREATE TABLE notes (id int PRIMARY KEY, body text, n int);
 CREATE TABLE settings (k text PRIMARY KEY, v text);
 `
@@ -54,15 +56,17 @@ var rows = []struct{ table, sql string }{
 		FROM unnest(ARRAY['de', 'fr', 'us', 'at', 'jp', 'br']) r, generate_series(0, 4) s WHERE {list r}`},
 	{"accounts", `SELECT a, upper(left(a, 1)), CASE WHEN length(a) > 3 THEN hashtext(a) % 1000 END, '2020-02-01'::date + length(a) * 31
 		FROM unnest(ARRAY['ann', 'Ann', 'bob', 'carl', 'dora', 'émile', 'frank', 'gus', 'heidi', 'ida', 'O''Neil', 'back\slash', 'zed', '']) a WHERE {text a}`},
+	{"items", `SELECT i, CASE WHEN length(i) > 3 THEN length(i) * 10 END, upper(left(i, 1)) FROM unnest(ARRAY['pen', 'Pen', 'ink', 'paper', 'Ölkreide', 'sku1', 'sku3', 'chalk']) i WHERE {all}`},
+	{"tiers", `SELECT t::tier, n * 1.25, CASE WHEN n > 0 THEN 'the ' || t END FROM unnest(ARRAY['gold', 'silver']) WITH ORDINALITY AS x (t, n) WHERE {all}`},
 	{"notes", `SELECT i, 'note ' || i, CASE WHEN i % 3 > 0 THEN i % 4 END FROM generate_series(1, 12) i WHERE {first}`},
 	{"settings", `SELECT 'k' || i, CASE WHEN i % 2 > 0 THEN 'v' || i END FROM generate_series(1, 6) i WHERE {first}`},
 }
 
-// owner is what says for a table on which shard a row has to be: SQL over its columns that gives the shard's number. It is PostgreSQL's
+// owner is what says for a table on which shard a row has to be: SQL over its columns that gives the shard's number; 0: on each. It is PostgreSQL's
 // own reckoning; nothing of the node's is asked.
 var owner = map[string]string{
 	"customers": "{hash customer_id}", "orders": "{hash customer_id}", "order_lines": "{hash customer_id}",
-	"readings": "{range device}", "stock": "{list region}", "accounts": "{text name}", "notes": "{first}", "settings": "{first}",
+	"readings": "{range device}", "stock": "{list region}", "accounts": "{text name}", "items": "{all}", "tiers": "{all}", "notes": "{first}", "settings": "{first}",
 }
 
 // functions tell the owning shard of a key.
@@ -88,12 +92,12 @@ func owning(sql string) string {
 			sql = before + "(" + fmt.Sprintf(r.to, key) + ")" + after
 		}
 	}
-	return strings.ReplaceAll(sql, "{first}", "1")
+	return strings.ReplaceAll(strings.ReplaceAll(sql, "{first}", "1"), "{all}", "0")
 }
 
 // filled is the SQL that makes base.TABLE with the rows of shard n; 0: all of them.
 func filled(table, sql string, n int) string {
-	if n == 0 {
+	if n == 0 || strings.HasSuffix(sql, "{all}") {
 		at := strings.LastIndex(sql, "{")
 		sql = sql[:at] + "true"
 	} else {
@@ -107,5 +111,6 @@ var keyspaces = []string{
 	`{"name": "app.customers", "key": ["customer_id"], "types": ["bigint"], "method": "hash", "shards": ["shard_1", "shard_2", "shard_3"], "also": ["app.orders", "app.order_lines"]}`,
 	`{"name": "app.readings", "key": ["device"], "types": ["int"], "method": "range", "ranges": [{"bounds": "..10", "shard": "shard_1"}, {"bounds": "10..20", "shard": "shard_2"}, {"bounds": "20..", "shard": "shard_3"}]}`,
 	`{"name": "app.stock", "key": ["region"], "types": ["text"], "method": "list", "values": [{"value": "de", "shard": "shard_1"}, {"value": "fr", "shard": "shard_1"}, {"value": "us", "shard": "shard_2"}], "default": "shard_3"}`,
+	`{"name": "app.items", "method": "reference", "shards": ["shard_1", "shard_2", "shard_3"], "also": ["app.tiers"]}`,
 	`{"name": "app.accounts", "key": ["name"], "types": ["text"], "method": "hash", "shards": ["shard_1", "shard_2", "shard_3"]}`,
 }
