@@ -13,6 +13,9 @@ var refusals = []struct {
 	why    string
 	phrase *regexp.Regexp // in message or detail
 }{
+	{"several shards", "several shards are not asked yet", regexp.MustCompile(`over several shards are not run yet`)},
+	{"write to a reference table", "several shards are not asked yet", regexp.MustCompile(`all of them would be written`)},
+	{"reference and sharded tables in a write", "each shard would write other rows", regexp.MustCompile(`a write to it names a sharded table as well`)},
 	{"no key", "nothing says on which shard, and several are not asked yet", regexp.MustCompile(`no condition says which|is compared by .*, not by =|gives no key|compared with a subquery|` +
 		`is part of an expression|not compared by a plain =|expression that only PostgreSQL can evaluate|column of which no value is known|is of type numeric|renames its columns`)},
 	{"no key in INSERT", "a row without a key belongs to no shard", regexp.MustCompile(`INSERT gives no|INSERT names no columns`)},

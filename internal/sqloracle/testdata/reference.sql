@@ -57,32 +57,43 @@ SELECT (SELECT count(*) FROM items), count(*) FROM orders
 -- refused: no key
 SELECT i.item, r.device FROM items i JOIN readings r ON r.label = i.kind
 
+-- refused: write to a reference table
 INSERT INTO items (item, grams) VALUES ('glue', 5)
 
+-- refused: write to a reference table
 INSERT INTO items (item, grams) VALUES ('glue', 5), ('pen', 6)
 
+-- refused: write to a reference table
 INSERT INTO items (item, grams) VALUES ('glue', 5), ('ruler', 6) RETURNING item, grams
 
+-- refused: write to a reference table
 INSERT INTO items (item, grams) VALUES ('pen', 5) ON CONFLICT (item) DO UPDATE SET grams = EXCLUDED.grams RETURNING grams
 
+-- refused: write to a reference table
 UPDATE items SET grams = 0 WHERE item = 'pen'
 
+-- refused: write to a reference table
 UPDATE items SET grams = coalesce(grams, 0) + 1 RETURNING item, grams
 
+-- refused: write to a reference table
 DELETE FROM items WHERE grams IS NULL
 
 UPDATE orders o SET qty = i.grams FROM items i WHERE i.item = o.item AND o.customer_id = 9
 
+-- refused: reference and sharded tables in a write
 UPDATE items i SET grams = o.qty FROM orders o WHERE i.item = o.item AND o.customer_id = 9
 
+-- refused: write to a reference table
 BEGIN;
 INSERT INTO items (item) VALUES ('glue');
 UPDATE customers SET name = 'x' WHERE customer_id = 1;
 SELECT count(*) FROM items;
 COMMIT
 
+-- refused: write to a reference table
 BEGIN;
 DELETE FROM items;
 ROLLBACK
 
+-- refused: write to a reference table
 INSERT INTO tiers (tier, label) VALUES ('bronze', 'the bronze')
