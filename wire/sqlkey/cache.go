@@ -179,6 +179,14 @@ func (f *Fan) bytes() int {
 	if e := f.Refusal; e != nil {
 		n += int(unsafe.Sizeof(*e)) + len(e.Message) + len(e.Detail) + len(e.Hint)
 	}
+	if c := f.Copy; c != nil {
+		n += int(unsafe.Sizeof(*c)) + len(c.Null) + len(c.Default) + len(c.Encoding)
+		for _, list := range [][]string{c.Columns, c.ForceNull, c.ForceNotNull} {
+			for _, name := range list {
+				n += int(unsafe.Sizeof(name)) + len(name)
+			}
+		}
+	}
 	keys := func(list []KeyRef) {
 		for i := range list {
 			n += list[i].bytes()

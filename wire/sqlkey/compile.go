@@ -275,31 +275,6 @@ func (p *Plan) leaves(what Remains, why string) {
 	}
 }
 
-func (c *compiler) copy(s *pgquery.CopyStmt) *Plan {
-	a, sv := c.analysis(), c.survey()
-	sv.take(s)
-	sv.writes("COPY")
-	if s.GetQuery() != nil {
-		a.query(s.GetQuery(), place{})
-	}
-	if s.GetRelation() != nil {
-		if whole, kind := a.resolve(s.GetRelation()); kind == copiedTable && s.GetIsFrom() {
-			a.firm = true // a hint would have one copy written
-			a.refuse(whole, &issue{pg.CodeFeatureNotSupported, "COPY into a reference table is not routed yet", "Use INSERT, which writes all copies in one transaction."})
-		}
-		if t := a.relation(s.GetRelation()); t != nil {
-			a.refuse(t, &issue{pg.CodeFeatureNotSupported, "COPY of a sharded table is not routed yet",
-				"Copy on each shard, connected to its primary, or COPY (SELECT ... WHERE the key = a value) TO STDOUT."})
-		}
-	}
-	a.subqueries(place{}, s.GetWhereClause())
-	p := c.route(s, a, sv)
-	if s.GetFilename() == "" && !s.GetIsProgram() {
-		p.CopyIn, p.CopyOut = s.GetIsFrom(), !s.GetIsFrom()
-	}
-	return p
-}
-
 func (c *compiler) createAs(s *pgquery.CreateTableAsStmt) *Plan {
 	a, sv := c.analysis(), c.survey()
 	sv.take(s)

@@ -1,9 +1,13 @@
 package sqlkey
 
 import (
+	"slices"
 	"strings"
 
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+
 	"rangefinder/rib"
+	"rangefinder/wire/pg"
 )
 
 // CopyFormat is how the data of a COPY are written.
@@ -19,8 +23,8 @@ const (
 // Copy is what a COPY between a client and a sharded table says: what the package copysplit needs to find each row's key. Of options
 // that are wrong the shards say so, before any data.
 type Copy struct {
-	From         bool // COPY FROM STDIN, else TO STDOUT
-	Schema, Name string
+	From         bool   // COPY FROM STDIN, else TO STDOUT
+	Schema, Name string // of the table; "" of COPY (query)
 	// Columns are the statement's list of columns; nil: all of the table's that are not generated, in its order.
 	Columns []string
 	// Key are the key's columns, in the keyspace's order.
@@ -40,6 +44,151 @@ type Copy struct {
 	ForceNullAll, ForceNotNullAll bool
 	// Encoding is the one that the statement gives the data; "": client_encoding.
 	Encoding string
+}
+
+// copy plans COPY. Between the client and a sharded table it is one for all shards.
+func (c *compiler) copy(s *pgquery.CopyStmt) *Plan {
+	a, sv := c.analysis(), c.survey()
+	sv.take(s)
+	sv.writes("COPY")
+	if s.GetQuery() != nil {
+		a.query(s.GetQuery(), place{})
+	}
+	streams := s.GetFilename() == "" && !s.GetIsProgram()
+	var sharded *table
+	if s.GetRelation() != nil {
+		if whole, kind := a.resolve(s.GetRelation()); kind == copiedTable && s.GetIsFrom() {
+			a.firm = true // a hint would have one copy written
+			a.refuse(whole, &issue{pg.CodeFeatureNotSupported, "COPY into a reference table is not routed yet", "Use INSERT, which writes all copies in one transaction."})
+		}
+		if sharded = a.relation(s.GetRelation()); sharded != nil {
+			hint := "Copy on each shard, connected to its primary, or COPY (SELECT ... WHERE the key = a value) TO STDOUT."
+			if !streams {
+				hint = "Use COPY FROM STDIN or TO STDOUT, or psql's \\copy: a file of a server's is read by that server alone."
+			}
+			a.refuse(sharded, &issue{pg.CodeFeatureNotSupported, "COPY concerns the rows of all shards", hint})
+		}
+	}
+	a.subqueries(place{}, s.GetWhereClause())
+	p := c.route(s, a, sv)
+	if streams {
+		if p.Target == None && p.about != nil {
+			p = c.copySeveral(p, s, a, sharded)
+		}
+		p.CopyIn, p.CopyOut = s.GetIsFrom(), !s.GetIsFrom()
+	}
+	return p
+}
+
+// copySeveral makes the plan of a COPY that cannot run on one shard, p, one for several, if it can be.
+func (c *compiler) copySeveral(p *Plan, s *pgquery.CopyStmt, a *analysis, t *table) *Plan {
+	fan := &Fan{Writes: s.GetIsFrom(), Why: "COPY concerns the rows of all shards", Refusal: p.Err}
+	switch ks := p.about; {
+	case t == nil:
+		return c.copyQuery(p, s)
+	case a.problem == nil || a.problem.table != t || t.of != nil || ks.method == nil:
+		return p
+	default:
+		p.Keyspace, p.KeyspaceName, p.method = ks.id, ks.name, ks.method
+	}
+	if fan.Copy = readCopy(s); copyOption(s, "on_error") == "ignore" {
+		return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "COPY with ON_ERROR ignore is not possible on several shards", "Leave the option out: COPY ends at the first bad row."}, table: t})
+	}
+	fan.Copy.Schema, fan.Copy.Name, fan.Copy.Key, fan.Copy.Types, fan.Copy.Method = t.schema, t.name, t.columns, t.keyspace.types, t.keyspace.method
+	p.Target, p.Fan, p.Err = Many, fan, nil
+	p.Reason = c.where(p, fan) + ": each gets the rows whose keys it owns"
+	if !s.GetIsFrom() {
+		p.Intent, p.WhyWrite = Read, ""
+		p.Reason = c.where(p, fan) + ": rows come as they are"
+	}
+	return p
+}
+
+// copyQuery plans COPY (query) TO STDOUT if the query's rows are the shards' as they come.
+func (c *compiler) copyQuery(p *Plan, s *pgquery.CopyStmt) *Plan {
+	hint := c.hint
+	c.hint = nil // it was heeded
+	q := c.query(s.GetQuery())
+	c.hint = hint
+	switch f := q.Fan; {
+	case q.Target != Many:
+		return p
+	case f.SQL != "" || f.Order != nil || f.Final != "" || f.Hidden > 0 || f.Limit.Set || f.Offset.Set || f.Writes:
+		e := *p.Err
+		e.Detail += " COPY of several shards gives their rows as they come: without ORDER BY, LIMIT, DISTINCT and aggregates over all of them."
+		e.Hint = "Use SELECT, which merges them, or bind the sharding key."
+		p.Err = &e
+		return p
+	}
+	fan := *q.Fan
+	fan.Copy = readCopy(s)
+	q.Fan = &fan
+	return q
+}
+
+// readCopy reads the options of a COPY. What is wrong with them is for a server to say.
+func readCopy(s *pgquery.CopyStmt) *Copy {
+	c := &Copy{From: s.GetIsFrom(), Columns: stringsOf(s.GetAttlist())}
+	c.Delimiter, c.Null = '\t', `\N`
+	switch copyOption(s, "format") {
+	case "csv":
+		c.Format, c.Delimiter, c.Null = CopyCSV, ',', ""
+	case "binary":
+		c.Format = CopyBinary
+	}
+	c.Quote = '"'
+	escaped := false
+	for _, o := range s.GetOptions() {
+		d := o.GetDefElem()
+		text := d.GetArg().GetString_().GetSval()
+		switch d.GetDefname() {
+		case "delimiter":
+			c.Delimiter = firstByte(text, c.Delimiter)
+		case "null":
+			c.Null = text
+		case "default":
+			c.Default = text
+		case "header":
+			c.Header = isTrue(d.GetArg())
+		case "quote":
+			c.Quote = firstByte(text, c.Quote)
+		case "escape":
+			c.Escape, escaped = firstByte(text, c.Escape), true
+		case "force_null":
+			c.ForceNull, c.ForceNullAll = stringsOf(d.GetArg().GetList().GetItems()), d.GetArg().GetAStar() != nil
+		case "force_not_null":
+			c.ForceNotNull, c.ForceNotNullAll = stringsOf(d.GetArg().GetList().GetItems()), d.GetArg().GetAStar() != nil
+		case "encoding":
+			c.Encoding = text
+		}
+	}
+	if !escaped {
+		c.Escape = c.Quote
+	}
+	return c
+}
+
+// copyOption is an option's value in lower case, "" if it is not given.
+func copyOption(s *pgquery.CopyStmt, name string) string {
+	i := slices.IndexFunc(s.GetOptions(), func(o *pgquery.Node) bool { return o.GetDefElem().GetDefname() == name })
+	if i < 0 {
+		return ""
+	}
+	return strings.ToLower(s.GetOptions()[i].GetDefElem().GetArg().GetString_().GetSval())
+}
+
+func stringsOf(nodes []*pgquery.Node) (list []string) {
+	for _, n := range nodes {
+		list = append(list, n.GetString_().GetSval())
+	}
+	return list
+}
+
+func firstByte(s string, other byte) byte {
+	if s == "" {
+		return other
+	}
+	return s[0]
 }
 
 // Splits tells whether data of an encoding can be taken apart without decoding them: no byte of a character beyond ASCII looks like an

@@ -33,6 +33,8 @@ type Fan struct {
 	Everywhere bool
 	// Split, of an INSERT of several rows: each shard gets a statement of its own, with its rows. nil: all are asked the same.
 	Split *Split
+	// Copy, of a COPY between the client and the shards: its data are to be split, or put together. nil: it is none.
+	Copy *Copy
 	// Why it needs several shards, for people: "no condition on customer_id".
 	Why string
 	// Refusal is what the client hears where statements over several shards are not run. It is never nil.

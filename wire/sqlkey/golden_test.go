@@ -272,6 +272,16 @@ func tellFan(b *strings.Builder, f *Fan) {
 	if f.Writes {
 		b.WriteString("\n  writes")
 	}
+	if c := f.Copy; c != nil {
+		fmt.Fprintf(b, "\n  copy: %s by %s, columns %q, format %d, delimiter %q, null %q, default %q, header %t", qualified(c.Schema, c.Name), strings.Join(c.Key, ", "), c.Columns,
+			c.Format, c.Delimiter, c.Null, c.Default, c.Header)
+		if c.Format == CopyCSV {
+			fmt.Fprintf(b, ", quote %q, escape %q, null in quotes of %q %t, not null of %q %t", c.Quote, c.Escape, c.ForceNull, c.ForceNullAll, c.ForceNotNull, c.ForceNotNullAll)
+		}
+		if c.Encoding != "" {
+			b.WriteString(", encoding " + c.Encoding)
+		}
+	}
 }
 
 func orAll(name string) string {
