@@ -225,40 +225,66 @@ func (c *routeCmd) Run(e *env) error {
 	if err := c.call(e, "/debug/route?"+v.Encode(), nil, &a); err != nil || c.JSON {
 		return err
 	}
-	intent := a.Intent
-	if a.WhyWrite != "" {
-		intent += " (" + a.WhyWrite + ")"
-	}
-	fmt.Fprintf(e.stdout, "from node %s in %s, database %s\n", a.Node, a.Region, a.Database)
-	fmt.Fprintf(e.stdout, "%-10s%s\n", "intent", intent)
-	fmt.Fprintf(e.stdout, "%-10s%s", "target", a.Target)
-	if a.Keyspace != "" {
-		fmt.Fprintf(e.stdout, ", keyspace %s", a.Keyspace)
-		if len(a.Keys) > 0 {
-			fmt.Fprintf(e.stdout, ", %s", strings.Join(a.Keys, ", "))
-		}
-	}
-	fmt.Fprintln(e.stdout)
-	if a.Reason != "" {
-		fmt.Fprintf(e.stdout, "%-10s%s\n", "because", a.Reason)
-	}
-	if a.Shard != "" {
-		fmt.Fprintf(e.stdout, "%-10s%s", "shard", a.Shard)
-		if a.Range != "" {
-			fmt.Fprintf(e.stdout, ", range %s, epoch %s", a.Range, a.Epoch)
-		}
-		fmt.Fprintln(e.stdout)
-	}
-	for _, line := range []struct{ name, text string }{{"shards", strings.Join(a.Shards, ", ")}, {"asks", a.Asks}, {"final", a.Final}} {
-		if line.text != "" {
-			fmt.Fprintf(e.stdout, "%-10s%s\n", line.name, line.text)
-		}
-	}
+	a.write(e.stdout)
 	if a.Error != nil {
 		return &Failure{Message: fmt.Sprintf("a client would get %s: %s", a.Error.Code, a.Error.Message), Detail: a.Error.Detail, Hint: a.Error.Hint}
 	}
 	fmt.Fprintln(e.stdout)
-	return table(e.stdout, func(row func(...any)) {
+	return a.writeCandidates(e.stdout)
+}
+
+// write tells where the statement goes and why, but for the backends.
+func (a *RouteAnswer) write(w io.Writer) {
+	intent := a.Intent
+	if a.WhyWrite != "" {
+		intent += " (" + a.WhyWrite + ")"
+	}
+	fmt.Fprintf(w, "from node %s in %s, database %s\n", a.Node, a.Region, a.Database)
+	fmt.Fprintf(w, "%-10s%s\n", "intent", intent)
+	fmt.Fprintf(w, "%-10s%s", "target", a.Target)
+	if a.Keyspace != "" {
+		fmt.Fprint(w, ", "+strings.Join(append([]string{"keyspace " + a.Keyspace}, a.Keys...), ", "))
+	}
+	fmt.Fprintln(w)
+	if a.Reason != "" {
+		fmt.Fprintf(w, "%-10s%s\n", "because", a.Reason)
+	}
+	if a.Shard != "" {
+		fmt.Fprintf(w, "%-10s%s", "shard", a.Shard)
+		if a.Range != "" {
+			fmt.Fprintf(w, ", range %s, epoch %s", a.Range, a.Epoch)
+		}
+		fmt.Fprintln(w)
+	}
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-10s"+format+"\n", append([]any{name}, args...)...)
+	}
+	if a.Hint != "" {
+		line("hint", "%s", a.Hint)
+	}
+	if len(a.Shards) > 0 {
+		line("shards", "%s", strings.Join(a.Shards, ", "))
+	}
+	if a.Asks != "" {
+		line("each runs", "%s", oneLine(a.Asks))
+	}
+	if a.Final != "" {
+		line("and then", "%s", oneLine(a.Final))
+	}
+	if len(a.Copies) > 0 {
+		line("copies on", "%s", strings.Join(a.Copies, ", "))
+	}
+	for _, n := range a.Notes {
+		line("session", "%s", n)
+	}
+}
+
+// oneLine is a text without line breaks.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// writeCandidates lists the backends in the order in which they would be tried, and those left out.
+func (a *RouteAnswer) writeCandidates(w io.Writer) error {
+	return table(w, func(row func(...any)) {
 		row("TRY", "BACKEND", "REGION", "ROLE", "COST MS", "ADDRESS", "WHY")
 		for _, b := range a.Candidates {
 			why := b.Reason

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,16 +41,21 @@ func (n *Node) Route(_ context.Context, q RouteQuery) (RouteAnswer, error) {
 	if !slices.ContainsFunc(n.cfg().Databases, func(d Listing) bool { return d.Name == q.Database }) {
 		return RouteAnswer{}, badRequest(fmt.Sprintf("database %.64q is not configured", q.Database), "See [[databases]] in the node's configuration.")
 	}
-	table := n.fib.Load()
 	catalog := n.server.Catalog()
 	plan := n.planner.Plan(catalog, &sqlkey.Env{Database: q.Database, User: q.User}, q.SQL)
-	consistency := wire.Session
+	if plan.Explained != nil {
+		plan = plan.Explained
+	}
+	r := &wire.Route{
+		SQL: q.SQL, Database: q.Database, User: q.User, Plan: plan, Table: n.fib.Load(), Catalog: catalog, Params: len(q.Args), Args: textArgs(q.Args), UTF8: true,
+		Key: func(i int) (rib.Key, error) { return plan.AppendKey(nil, i, textArgs(q.Args), true) },
+	}
 	for _, d := range n.cfg().Databases {
 		if d.Name == q.Database {
-			consistency = d.consistency()
+			r.Consistency = d.consistency()
 		}
 	}
-	return explainPlan(plan, table, q, catalog, consistency, n.state.Node, n.cfg().Region), nil
+	return explainPlan(r, n.state.Node, n.cfg().Region, false), nil
 }
 
 // whyThere says what the consistency of reads means for a read.
@@ -63,13 +69,17 @@ func whyThere(c wire.Consistency) string {
 	return "read_consistency = session: after a write of the session its reads go to the primary until a replica is known to have it"
 }
 
-// explainPlan puts a plan and a table together as a session does at its first statement.
-func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sqlkey.Catalog, consistency wire.Consistency, node, region string) RouteAnswer {
+// unbound is said of a statement whose shards depend on parameters without a value.
+const unbound = "; which of the shards, is said by parameters that have no value yet"
+
+// explainPlan puts a plan and a table together as a session does. open: parameters without a value are no error.
+func explainPlan(r *wire.Route, node, region string, open bool) RouteAnswer {
+	plan, table := r.Plan, r.Table
 	write := plan.Intent == sqlkey.Write
 	a := RouteAnswer{
-		SQL: q.SQL, Database: q.Database, User: q.User, Node: node, Region: region,
+		SQL: r.SQL, Database: r.Database, User: r.User, Node: node, Region: region,
 		Target: targetName(plan.Target), Intent: "read", WhyWrite: plan.WhyWrite, Keyspace: plan.KeyspaceName,
-		Tables: plan.Tables, Reason: plan.Reason, Candidates: []CandidateView{}, LeftOut: []CandidateView{},
+		Tables: plan.Tables, Reason: plan.Reason, Hint: plan.Hint, Copies: plan.Copies, Notes: r.Notes, Candidates: []CandidateView{}, LeftOut: []CandidateView{},
 	}
 	switch {
 	case plan.Own != sqlkey.OwnNone:
@@ -77,8 +87,10 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 	case write:
 		a.Intent = "write"
 	case plan.Target != sqlkey.None:
-		a.Reason = strings.TrimPrefix(a.Reason+"; "+whyThere(consistency), "; ")
-		write = consistency == wire.Primary
+		a.Reason = strings.TrimPrefix(a.Reason+"; "+whyThere(r.Consistency), "; ")
+		if write = r.Consistency == wire.Primary || r.Primary; write && r.Consistency != wire.Primary {
+			a.Reason += "; in this transaction it goes to the primary"
+		}
 	}
 	for _, k := range plan.Keys {
 		a.Keys = append(a.Keys, k.Text)
@@ -97,21 +109,21 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 			a.Error = statementError(problem)
 			return a
 		}
-		e = table.ExplainShard(plan.Shard, q.Database, write)
+		e = table.ExplainShard(plan.Shard, r.Database, write)
 	case sqlkey.Any:
-		slot := wire.AnySlot(table, catalog, q.Database, plan.Copies, plan.Catalogs, write)
+		slot := wire.AnySlot(table, r.Catalog, r.Database, plan.Copies, plan.Catalogs, write)
 		if slot == nil {
 			a.Error = &StatementError{Code: pg.CodeCannotConnectNow, Message: "no shard is known yet", Hint: "See which backends nodes have announced: rangefinder status."}
 			return a
 		}
-		e = table.ExplainShard(slot.Shard(), q.Database, write)
+		e = table.ExplainShard(slot.Shard(), r.Database, write)
 	case sqlkey.Many:
-		one, failed := a.explainMany(plan, table, q)
+		one, failed := a.explainMany(r, open)
 		if failed != nil || one == "" {
 			a.Error = failed
 			return a
 		}
-		e = table.ExplainShard(one, q.Database, write)
+		e = table.ExplainShard(one, r.Database, write)
 	case sqlkey.Keyed:
 		keyspace := table.Ownership().Keyspace(plan.Keyspace)
 		if keyspace == nil {
@@ -119,7 +131,12 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 			return a
 		}
 		var failed *StatementError
-		if e, failed = explainKeys(plan, table, keyspace, q.Args, write); failed != nil {
+		if open && slices.ContainsFunc(plan.Keys, func(k sqlkey.KeyRef) bool { return k.Needs() > r.Params }) {
+			a.Shards = keyspace.Shards()
+			a.Reason += unbound
+			return a
+		}
+		if e, failed = explainKeys(r, keyspace, write, open); failed != nil {
 			a.Error = failed
 			return a
 		}
@@ -135,7 +152,7 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 		}
 	}
 	if e.Prefers != "" && !write {
-		a.Reason = strings.TrimPrefix(a.Reason+"; reads of database "+q.Database+" are "+e.Prefers, "; ")
+		a.Reason = strings.TrimPrefix(a.Reason+"; reads of database "+r.Database+" are "+e.Prefers, "; ")
 	}
 	if e.Problem != "" {
 		a.Reason = strings.TrimPrefix(a.Reason+"; "+e.Problem, "; ")
@@ -147,7 +164,8 @@ func explainPlan(plan *sqlkey.Plan, table *fib.Table, q RouteQuery, catalog *sql
 }
 
 // explainMany says which shards a statement needs, and what becomes of their answers; one is the shard if that is all.
-func (a *RouteAnswer) explainMany(plan *sqlkey.Plan, table *fib.Table, q RouteQuery) (one string, failed *StatementError) {
+func (a *RouteAnswer) explainMany(r *wire.Route, open bool) (one string, failed *StatementError) {
+	plan, table := r.Plan, r.Table
 	if plan.Fan.Everywhere {
 		a.Shards = plan.Copies
 		return "", nil
@@ -156,7 +174,12 @@ func (a *RouteAnswer) explainMany(plan *sqlkey.Plan, table *fib.Table, q RouteQu
 	if !cover.Reset(table, plan.Keyspace) {
 		return "", &StatementError{Code: pg.CodeCannotConnectNow, Message: "the routing table does not hold keyspace " + plan.KeyspaceName + " yet", Hint: "Ask again in a moment."}
 	}
-	if _, err := plan.Shards(&cover, nil, textArgs(q.Args), true); err != nil {
+	if _, err := plan.Shards(&cover, nil, r.Args, r.UTF8); err != nil && open && r.Params < plan.NumParams {
+		a.Shards = table.Ownership().Keyspace(plan.Keyspace).Shards()
+		a.Reason += unbound
+		a.Asks, a.Final = plan.Fan.SQL, plan.Fan.Final
+		return "", nil
+	} else if err != nil {
 		return "", statementError(err)
 	}
 	for _, s := range cover.Slots(nil) {
@@ -172,17 +195,18 @@ func (a *RouteAnswer) explainMany(plan *sqlkey.Plan, table *fib.Table, q RouteQu
 }
 
 // explainKeys finds the one shard of all keys.
-func explainKeys(plan *sqlkey.Plan, table *fib.Table, keyspace *rib.Keyspace, args []string, write bool) (e fib.Explanation, failed *StatementError) {
+func explainKeys(r *wire.Route, keyspace *rib.Keyspace, write, open bool) (e fib.Explanation, failed *StatementError) {
+	plan := r.Plan
 	for i := range plan.Keys {
-		key, err := plan.AppendKey(nil, i, textArgs(args), true)
+		key, err := r.Key(i)
 		if err != nil {
 			failed := statementError(err)
-			if len(args) < plan.NumParams {
-				failed.Hint = strings.TrimSpace(failed.Hint + fmt.Sprintf(" The statement has %d parameters and %d values were given: add --arg (or &arg=).", plan.NumParams, len(args)))
+			if !open && r.Params < plan.NumParams {
+				failed.Hint = strings.TrimSpace(failed.Hint + fmt.Sprintf(" The statement has %d parameters and %d values were given: add --arg (or &arg=).", plan.NumParams, r.Params))
 			}
 			return e, failed
 		}
-		one := table.Explain(keyspace, key, write)
+		one := r.Table.Explain(keyspace, key, write)
 		if one.Shard == "" {
 			return e, statementError(wire.NoOwner(plan, plan.Keys[i].Text))
 		}
@@ -198,6 +222,31 @@ func explainKeys(plan *sqlkey.Plan, table *fib.Table, keyspace *rib.Keyspace, ar
 		return e, statementError(problem)
 	}
 	return e, nil
+}
+
+// explainRoute answers EXPLAIN (ROUTE).
+func (n *Node) explainRoute(r *wire.Route) []string {
+	a := explainPlan(r, n.state.Node, n.cfg().Region, true)
+	if r.JSON {
+		b, err := json.MarshalIndent(&a, "", "  ")
+		if err != nil { // there is nothing in it that could not be written
+			b = []byte("null")
+		}
+		return []string{string(b)}
+	}
+	var b strings.Builder
+	a.write(&b)
+	if a.Error != nil {
+		fmt.Fprintf(&b, "%-10s%s %s\n", "error", a.Error.Code, a.Error.Message)
+		for _, part := range [][2]string{{"detail", a.Error.Detail}, {"hint", a.Error.Hint}} {
+			if part[1] != "" {
+				fmt.Fprintf(&b, "%-10s%s\n", part[0], part[1])
+			}
+		}
+	} else if len(a.Candidates)+len(a.LeftOut) > 0 {
+		_ = a.writeCandidates(&b) // a builder takes all
+	}
+	return strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
 }
 
 func statementError(err error) *StatementError {
@@ -217,7 +266,7 @@ func targetName(t sqlkey.Target) string {
 	case sqlkey.Keyed:
 		return "keyed"
 	case sqlkey.Many:
-		return "many shards"
+		return "several shards"
 	}
 	return "none"
 }

@@ -212,10 +212,13 @@ type RouteAnswer struct {
 	Keys       []string        `json:"keys,omitempty"` // "customer_id = 42"
 	Tables     []string        `json:"tables,omitempty"`
 	Reason     string          `json:"reason"`
-	Range      string          `json:"range,omitempty"` // that holds the key
+	Hint       string          `json:"hint,omitempty"`   // the hint that is heeded
+	Copies     []string        `json:"copies,omitempty"` // shards that have the reference tables that are named
+	Notes      []string        `json:"notes,omitempty"`  // of EXPLAIN (ROUTE): what of the session matters
+	Range      string          `json:"range,omitempty"`  // that holds the key
 	Shard      string          `json:"shard,omitempty"`
 	Epoch      string          `json:"epoch,omitempty"`  // of the range's owner
-	Shards     []string        `json:"shards,omitempty"` // if several are needed
+	Shards     []string        `json:"shards,omitempty"` // if several are needed, or one of them once the parameters are known
 	Asks       string          `json:"asks,omitempty"`   // what each of them is asked, if that is not the statement itself
 	Final      string          `json:"final,omitempty"`  // what is asked over their rows, if merging is not enough
 	Candidates []CandidateView `json:"candidates"`       // in the order in which they would be tried

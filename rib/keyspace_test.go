@@ -100,7 +100,7 @@ func TestValidate(t *testing.T) {
 		{func(k *rib.Keyspace) { k.Tables[0].Name = "" }, "a table wants a schema and a name"},
 		{func(k *rib.Keyspace) { k.Tables = append(k.Tables, k.Tables[0]) }, "table public.orders is listed twice"},
 		{func(k *rib.Keyspace) { k.Tables[0].Columns = nil }, "has 0 key columns, the key has 1"},
-		{func(k *rib.Keyspace) { k.Tables[0].Columns = []string{""} }, "key column 1 of table public.orders has no name"},
+		{func(k *rib.Keyspace) { k.Tables[0].Columns = []string{""} }, "column 1 of table public.orders has no name"},
 		{func(k *rib.Keyspace) { k.Ranges = nil }, "no ranges"},
 		{func(k *rib.Keyspace) { k.Ranges[1].Shard = "" }, "range [1000..2000) of  has no shard"},
 		{func(k *rib.Keyspace) { k.Ranges[0].From = bound("5") }, "first range [5..1000) of shard_1 leaves a gap before it"},

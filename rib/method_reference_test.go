@@ -10,11 +10,11 @@ import (
 
 // A reference keyspace has a copy on each shard, and nothing else.
 func TestReferenceKeyspaces(t *testing.T) {
-	make := func(shards ...string) *rib.Keyspace {
+	of := func(shards ...string) *rib.Keyspace {
 		return &rib.Keyspace{Name: "k", Database: "d", Method: rib.MethodReference, Ranges: rib.ReferenceRanges(shards),
 			Tables: []rib.KeyedTable{{Schema: "public", Name: "countries"}, {Schema: "public", Name: "rates", Columns: []string{"id"}}}}
 	}
-	k := make("shard_2", "shard_1", "shard_3")
+	k := of("shard_2", "shard_1", "shard_3")
 	if err := k.Validate(); err != nil || !k.Reference() {
 		t.Fatalf("%v, %v", err, k.Reference())
 	}
@@ -39,7 +39,7 @@ func TestReferenceKeyspaces(t *testing.T) {
 		"listed twice":                 func(k *rib.Keyspace) { k.Tables[1].Columns = []string{"id", "id"} },
 		"4 bytes":                      func(k *rib.Keyspace) { k.Ranges[1].From = rib.Key{1}; k.Ranges[0].To = rib.Key{1} },
 	} {
-		k := make("shard_1", "shard_2", "shard_3")
+		k := of("shard_1", "shard_2", "shard_3")
 		if wrong(k); k.Validate() == nil || !strings.Contains(k.Validate().Error(), want) {
 			t.Errorf("%s: %v", want, k.Validate())
 		}

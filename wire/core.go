@@ -38,7 +38,8 @@ type env struct {
 	random   func() uint32
 	maxFrame int
 	metrics  Metrics
-	recheck  func(backend string) // see Config.Recheck; never nil
+	recheck  func(backend string)  // see Config.Recheck; never nil
+	explain  func(*Route) []string // see Config.Explain; nil: nobody can
 
 	positions *rib.Positions
 }

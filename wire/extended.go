@@ -192,6 +192,10 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 	if known && p.virtual && p.plan.Own != sqlkey.OwnNone {
 		var e *pg.Error
 		o.virtual = true
+		if p.lines != nil {
+			o.answer = appendLines(nil, *p.lines, p.plan)
+			return need{}, nil
+		}
 		if c.locates.shard == "" {
 			o.answer, e = c.answerOwn(nil, p.plan, false)
 		}
@@ -330,7 +334,15 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	}
 	if c.deallocates(s.plan) || s.plan.Own != sqlkey.OwnNone || s.plan.Listen != sqlkey.ListenNone || c.answersTx(s.plan) && !c.seg.runs {
 		o.virtual, o.answer = true, bindComplete
-		if !c.stmts.setPortal(c.bind.Portal, portal{plan: s.plan, virtual: true}) {
+		p := portal{plan: s.plan, virtual: true}
+		if s.plan.Own == sqlkey.OwnExplain { // now, as long as its arguments are here
+			lines, e := c.explainRoute(s.plan, c.argsOf(s), c.bind.NumParams())
+			if e != nil {
+				return need{}, e
+			}
+			p.lines = &lines
+		}
+		if !c.stmts.setPortal(c.bind.Portal, p) {
 			return need{}, tooManyPortals()
 		}
 		return need{}, nil
@@ -411,7 +423,7 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 		}
 	}
 	if s.plan.Own != sqlkey.OwnNone {
-		o.virtual, o.answer = true, describeOwn([]byte{'t', 0, 0, 0, 6, 0, 0}, s.plan)
+		o.virtual, o.answer = true, describeOwn(describeParams(s), s.plan)
 		return need{}, nil
 	}
 	if s.plan.Tx != sqlkey.TxNone || s.plan.Listen != sqlkey.ListenNone || len(s.plan.Names) > 0 {

@@ -148,7 +148,17 @@ func unknownOwn(name string) *pg.Error {
 // description of a row comes first, as a Query wants it. If it must be found out first how far a shard was written to, that shard is in
 // c.locates: then the answer is to be asked for again when that is known.
 func (c *core) answerOwn(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg.Error) {
-	if isHint(plan.Setting) {
+	switch {
+	case plan.Own == sqlkey.OwnExplain:
+		lines, e := c.explainRoute(plan, nil, 0)
+		if e != nil {
+			return dst, e
+		}
+		if rows {
+			dst = describeOwn(dst, plan)
+		}
+		return appendLines(dst, lines, plan), nil
+	case isHint(plan.Setting):
 		return c.answerHint(dst, plan, rows)
 	}
 	if plan.Setting != ownConsistency && plan.Setting != ownLSN && plan.Setting != ownWrites {
@@ -193,7 +203,15 @@ func (c *core) answerOwn(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg.
 
 // describeOwn appends what Describe of such a statement's portal is answered with.
 func describeOwn(dst []byte, plan *sqlkey.Plan) []byte {
-	if plan.Own != sqlkey.OwnShow {
+	switch plan.Own {
+	case sqlkey.OwnShow:
+	case sqlkey.OwnExplain:
+		oid := uint32(pg.OIDText)
+		if plan.ExplainJSON {
+			oid = oidJSON
+		}
+		return pg.AppendRowDescription(dst, []pg.Field{{Name: "QUERY PLAN", OID: oid, Size: -1}})
+	default:
 		return append(dst, noData...)
 	}
 	return pg.AppendRowDescription(dst, []pg.Field{{Name: plan.Setting, OID: pg.OIDText, Size: -1}})

@@ -50,6 +50,7 @@ type portal struct {
 	use     *use        // of PREPARE and EXECUTE
 	stmt    *statement  // if it has a name
 	sets    *[]assigned // what it sets by set_config
+	lines   *[]string   // of EXPLAIN (ROUTE): the answer
 }
 
 // serverName names a statement on server connections by what it is. 128 bits of SHA-256: two texts never share a name. under

@@ -59,7 +59,7 @@ func TestCoreShowsToken(t *testing.T) {
 		"extended":                  {first: write, finds: 0x80, looks: 1, then: ext("", show), want: "1 2 T D C ZI", value: "shard_1/1/0/80"},
 		"extended, nobody can tell": {first: write, looks: 1, then: ext("", show), want: "1 2 T E(57P03) ZI"},
 		"extended, before what cannot be planned": {first: write, finds: 0x80, looks: 1, value: "shard_1/1/0/80", want: "1 2 T D C E(0A000) ZI",
-			then: append(bytes.TrimSuffix(ext("", show), pg.AppendSync(nil)), ext("", "SELECT * FROM orders")...)},
+			then: append(bytes.TrimSuffix(ext("", show), pg.AppendSync(nil)), ext("", "SELECT * FROM orders, elsewhere")...)},
 		"extended, before a read": {first: write, finds: 0x80, looks: 1, value: "shard_1/1/0/80", want: "1 2 T D C 1 2 T D C ZI",
 			then: append(bytes.TrimSuffix(ext("", show), pg.AppendSync(nil)), ext("", fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k))...)},
 		"extended, nobody can tell, before a read": {first: write, looks: 1, want: "1 2 T E(57P03) ZI",

@@ -168,6 +168,9 @@ func (e *entry) bytes() int64 {
 	for _, part := range p.Parts {
 		n += int(unsafe.Sizeof(*part)) + len(part.WhyWrite) + len(part.WhyPin) + len(part.Setting) + len(part.Value) + len(part.Reason) + len(part.Channel)
 	}
+	if p.Explained != nil {
+		n += int((&entry{plan: p.Explained}).bytes())
+	}
 	if p.Err != nil {
 		n += int(unsafe.Sizeof(*p.Err)) + len(p.Err.Message) + len(p.Err.Detail) + len(p.Err.Hint)
 	}

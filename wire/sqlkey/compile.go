@@ -104,6 +104,7 @@ func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
 	switch {
 	case c.hint != nil:
 		p = c.hint.apply(p, a)
+		p.Hint = "a comment: " + clip(c.hint.String())
 	case c.env.HintShard != "" || c.env.HintKey:
 		p = c.hintBySession(p, a)
 	}
@@ -200,16 +201,22 @@ func (c *compiler) home(p *Plan, why string) *Plan {
 
 // explain routes EXPLAIN as the statement that it explains. Without ANALYZE nothing of it is executed.
 func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
-	p := c.statement(e.GetQuery()).alone()
+	p := c.statement(e.GetQuery())
 	analyze := false
 	for _, o := range e.GetOptions() {
-		if d := o.GetDefElem(); d.GetDefname() == "analyze" {
+		switch d := o.GetDefElem(); d.GetDefname() {
+		case "analyze":
 			analyze = isTrue(d.GetArg())
+		case "route":
+			if isTrue(d.GetArg()) {
+				return explainRoute(p, e.GetOptions())
+			}
 		}
 	}
 	if !analyze && p.Fan != nil && p.Fan.Everywhere { // nothing is written, and one knows as much as all
 		p.Target, p.Shard, p.Fan, p.Keyspace, p.KeyspaceName = Unsharded, p.Copies[0], nil, 0, ""
 	}
+	p = p.alone()
 	if !analyze {
 		p.Session, p.Remains, p.WhyPin, p.Frees, p.Setting, p.Value, p.Sets, p.Opaque = SessNone, 0, "", false, "", "", nil, false
 		for i := range p.Names {

@@ -169,6 +169,7 @@ func (c *compiler) hintBySession(p *Plan, a *analysis) *Plan {
 	keyed := p.Target == Keyed
 	if !c.env.HintKey {
 		p.HintShard, p.HintedBySession = c.env.HintShard, true
+		p.Hint = HintShardSetting + " = " + clip(c.env.HintShard)
 		if keyed {
 			return p
 		}
@@ -184,6 +185,9 @@ func (c *compiler) hintBySession(p *Plan, a *analysis) *Plan {
 		return p
 	}
 	p.HintShard, p.HintedBySession = c.env.HintShard, c.env.HintShard != ""
+	if p.Hint = HintKeySetting; p.HintedBySession {
+		p.Hint += ", and " + HintShardSetting + " = " + clip(c.env.HintShard)
+	}
 	ref := KeyRef{Session: true, Type: ks.types[0], Text: HintKeySetting}
 	if keyed {
 		p.Keys = append(p.Keys, ref) // they must have one shard

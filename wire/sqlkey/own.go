@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"strings"
 
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
 
@@ -12,10 +15,11 @@ type OwnOp uint8
 
 // The operations on the node's parameters.
 const (
-	OwnNone  OwnOp = iota
-	OwnSet         // SET Plan.Setting TO Plan.Value
-	OwnReset       // RESET Plan.Setting, or SET to the default
-	OwnShow        // SHOW Plan.Setting
+	OwnNone    OwnOp = iota
+	OwnSet           // SET Plan.Setting TO Plan.Value
+	OwnReset         // RESET Plan.Setting, or SET to the default
+	OwnShow          // SHOW Plan.Setting
+	OwnExplain       // EXPLAIN (ROUTE): tells where the statement with the plan Plan.Explained would go
 )
 
 // The node's parameters that hint where statements run.
@@ -57,7 +61,7 @@ func ownRefused(message, hint string) *Plan {
 func ownAmong(parts []*Plan) *Plan {
 	for i, q := range parts {
 		if q.Own != OwnNone {
-			return ownRefused(fmt.Sprintf("statement %d: %s is the node's own, and cannot be set or shown among other statements", i+1, q.Setting), "Send it alone.")
+			return ownRefused(fmt.Sprintf("statement %d: %s is the node's own, and cannot stand among other statements", i+1, q.Setting), "Send it alone.")
 		}
 	}
 	return nil
@@ -71,4 +75,97 @@ func ownAssigned(list []Assignment) *Plan {
 		}
 	}
 	return nil
+}
+
+// explainRoute plans EXPLAIN (ROUTE) of a statement with the plan p.
+func explainRoute(p *Plan, options []*pgquery.Node) *Plan {
+	p.Statements = 1
+	own := &Plan{Target: Any, Reason: "the node answers", Own: OwnExplain, Setting: "EXPLAIN (ROUTE)", Tag: "EXPLAIN", Explained: p, NumParams: p.NumParams}
+	for _, o := range options {
+		d := o.GetDefElem()
+		switch {
+		case d.GetDefname() == "route":
+		case d.GetDefname() != "format":
+			refused := ownRefused("EXPLAIN option "+strings.ToUpper(clip(d.GetDefname()))+" cannot be used with ROUTE", "EXPLAIN (ROUTE) runs nothing. Its only option is FORMAT, TEXT or JSON.")
+			refused.Err.Code = pg.CodeSyntaxError
+			return refused
+		default:
+			form := strings.ToLower(d.GetArg().GetString_().GetSval())
+			if own.ExplainJSON = form == "json"; !own.ExplainJSON && form != "text" {
+				refused := ownRefused("unrecognized value for EXPLAIN (ROUTE) option FORMAT: "+rib.QuoteLiteral(clip(form)), "FORMAT is TEXT or JSON.")
+				refused.Err.Code = pg.CodeInvalidParameterValue
+				return refused
+			}
+		}
+	}
+	return own
+}
+
+// ExplainedText is the statement in the text of an EXPLAIN (...).
+func ExplainedText(sql string) string {
+	scan, err := pgquery.Scan(sql)
+	if err != nil {
+		return sql
+	}
+	explains, depth := false, 0
+	for _, t := range scan.GetTokens() {
+		switch t.GetToken() {
+		case pgquery.Token_EXPLAIN:
+			explains = true
+		case pgquery.Token_ASCII_40:
+			depth++
+		case pgquery.Token_ASCII_41:
+			if depth--; explains && depth == 0 {
+				return strings.Clone(trimSpace(sql[t.GetEnd():]))
+			}
+		}
+	}
+	return sql
+}
+
+// Needs is the highest number of a parameter that the key is made of; 0 if it is made of none.
+func (k *KeyRef) Needs() (n int) {
+	k.eachPart(func(part *KeyRef) { n = max(n, part.Param) })
+	return n
+}
+
+// ParamType is the OID of the type that parameter n has as a key, or of text.
+func (p *Plan) ParamType(n int) uint32 {
+	oid := uint32(oidText)
+	look := func(keys []KeyRef) {
+		for i := range keys {
+			keys[i].eachPart(func(k *KeyRef) {
+				if k.Param == n {
+					oid = oidOf(orType(k.cast, k.Type))
+				}
+			})
+		}
+	}
+	look(p.Keys)
+	if p.Fan != nil {
+		for i := range p.Fan.Within {
+			look(p.Fan.Within[i].Keys)
+		}
+	}
+	return oid
+}
+
+func oidOf(t rib.Type) uint32 {
+	switch t {
+	case rib.TypeBigint:
+		return oidInt8
+	case rib.TypeInt:
+		return oidInt4
+	case rib.TypeSmallint:
+		return oidInt2
+	case rib.TypeUUID:
+		return oidUUID
+	case rib.TypeBytea:
+		return oidBytea
+	case rib.TypeDate:
+		return oidDate
+	case rib.TypeTimestamptz:
+		return oidTimestamptz
+	}
+	return oidText
 }

@@ -121,6 +121,7 @@ type Plan struct {
 	// HintedBySession: it is the session's (Env.HintShard), not a comment's.
 	HintShard       string
 	HintedBySession bool
+	Hint            string // for people: the hint that was heeded; "" if there was none
 
 	Intent   Intent
 	WhyWrite string // "" for Read; for people: "FOR UPDATE", "function nextval may be volatile"
@@ -169,6 +170,9 @@ type Plan struct {
 	// Own is what it does to a parameter of the node's own, Setting. OwnLocal: for the transaction alone.
 	Own      OwnOp
 	OwnLocal bool
+	// Explained is the plan that OwnExplain tells of, ExplainJSON in which form.
+	Explained   *Plan
+	ExplainJSON bool
 
 	// Sets is what SessSet sets by set_config, or by a SET of several parameters at once; Setting is "" then. (If there are Parts,
 	// they tell.) SetsOnly: it does
