@@ -18,6 +18,7 @@ import (
 
 	"rangefinder/cluster"
 	"rangefinder/rib"
+	"rangefinder/wire/twophase"
 )
 
 // Bounds of what the HTTP port reads.
@@ -52,6 +53,8 @@ type backOffice interface {
 	Drain(r DrainRequest, from string) (DrainView, error)
 	DrainLeft(ctx context.Context, t rib.DrainTarget) DrainLeftView
 	DrainLeftHere(t rib.DrainTarget, number uint64) LeftHere
+	// Spanning lists the transactions of this node that are open on several shards.
+	Spanning() []twophase.Spanning
 	// CreateKeyspace validates and makes a keyspace, on whichever node leads. Errors are *apiError or mapped by statusOf.
 	CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error)
 	// AddValues gives further values of a keyspace of the list method to shards, as CreateKeyspace does.
@@ -116,12 +119,13 @@ func (a *api) handler() http.Handler {
 	return a.guard(mux)
 }
 
-// forwarded is what another node may ask over the cluster port: the calls that only the leader answers, and what is left here of what
-// is drained.
+// forwarded is what another node may ask over the cluster port: the calls that only the leader answers, what is left here of what
+// is drained, and which transactions are open on several shards.
 func (a *api) forwarded() http.Handler {
 	mux := http.NewServeMux()
 	a.v1(mux)
 	mux.HandleFunc("GET /api/v1/drains/here", a.drainLeft(true))
+	mux.HandleFunc("GET /api/v1/spanning", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, a.office.Spanning()) })
 	mux.HandleFunc("/", notFound)
 	return mux
 }

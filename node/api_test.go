@@ -14,6 +14,7 @@ import (
 
 	"rangefinder/cluster"
 	"rangefinder/rib"
+	"rangefinder/wire/twophase"
 )
 
 // fakeOffice is a node that believes what the test tells it.
@@ -48,6 +49,8 @@ func (f *fakeOffice) CopyUser(_ context.Context, c UserCopy) (UsersView, error) 
 }
 
 func (f *fakeOffice) Drains() []DrainView { return f.view.Drains }
+
+func (f *fakeOffice) Spanning() []twophase.Spanning { return nil }
 
 func (f *fakeOffice) Drain(r DrainRequest, _ string) (DrainView, error) {
 	f.drained = append(f.drained, r)

@@ -96,9 +96,21 @@ func (n *Node) askLeft(ctx context.Context, m rib.Member, target rib.DrainTarget
 	ctx, cancel := context.WithTimeout(ctx, leftTimeout)
 	defer cancel()
 	q := url.Values{"kind": {target.Kind.String()}, "name": {target.Name}, "number": {strconv.FormatUint(number, 10)}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.Addr+"/api/v1/drains/here?"+q.Encode(), nil)
+	err = n.askNode(ctx, m, "/api/v1/drains/here?"+q.Encode(), leftBody, &here)
+	if errors.Is(err, errUnknownCall) {
+		err = errors.New("it is of a release that knows no drains")
+	}
+	return here, err
+}
+
+// errUnknownCall is that another node knows no such call: it is of another release.
+var errUnknownCall = errors.New("it is of a release that does not know the call")
+
+// askNode asks another node something over the cluster port, and reads at most limit bytes of its answer.
+func (n *Node) askNode(ctx context.Context, m rib.Member, path string, limit int64, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.Addr+path, nil)
 	if err != nil {
-		return here, err
+		return err
 	}
 	resp, err := n.clusterClient(m.Addr).Do(req)
 	if err != nil {
@@ -106,16 +118,16 @@ func (n *Node) askLeft(ctx context.Context, m rib.Member, target rib.DrainTarget
 		if errors.As(err, &inner) {
 			err = inner.Err
 		}
-		return here, err
+		return err
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
-		return here, json.NewDecoder(io.LimitReader(resp.Body, leftBody)).Decode(&here)
+		return json.NewDecoder(io.LimitReader(resp.Body, limit)).Decode(answer)
 	case http.StatusNotFound:
-		return here, errors.New("it is of a release that knows no drains")
+		return errUnknownCall
 	}
-	return here, fmt.Errorf("it answers %s", resp.Status)
+	return fmt.Errorf("it answers %s", resp.Status)
 }
 
 // stays is what of a target cannot move by itself, as every node sees it: writes, and reads that find nothing better.

@@ -153,6 +153,7 @@ func newNodeCollector(read func() gauges) *nodeCollector {
 		{"statement_shards_total", "Shards that statements have touched, one by one.", nil},
 		{"statement_rows_total", "Rows that statements have returned or changed, as their command tags say.", nil},
 		{"statement_seconds_total", "Time from when statements came to when the last server had done with them.", nil},
+		{"twophase_deadlocks_total", "Transactions over several shards that were ended because they and others waited for each other.", nil},
 		{"drains", "Regions, backends and nodes that operators have drained.", nil},
 		{"alarms", "Things that a person should look at; see /debug.", nil},
 		{"ready", "1 if /readyz says so.", nil},
@@ -214,6 +215,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	counter("statement_shards_total", g.Statements.Shards)
 	counter("statement_rows_total", g.Statements.Rows)
 	send(prometheus.CounterValue, "statement_seconds_total", g.Statements.Total.Seconds())
+	counter("twophase_deadlocks_total", g.TwoPhase.Deadlocks)
 	gauge("drains", float64(g.Drains))
 	gauge("alarms", float64(g.Alarms))
 	gauge("ready", truth(g.Ready))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,7 +22,7 @@ func (n *Node) openTwoPhase(context.Context) error {
 	})
 	n.twophase = twophase.New(twophase.Config{
 		Cluster: n.state.ClusterID, Node: n.state.Node, Logger: n.log.With("part", "two-phase commit"),
-		Sites: sites, Shards: n.shardsHere,
+		Sites: sites, Shards: n.shardsHere, Others: n.spanningElsewhere,
 		Alive: func(node string) bool {
 			return slices.ContainsFunc(n.speaker().Members(), func(m rib.Member) bool { return m.Name == node })
 		},
@@ -53,6 +54,39 @@ func (n *Node) shardsHere() (shards []string) {
 		}
 	}
 	return shards
+}
+
+const (
+	spanningBody    = 4 << 20 // bytes of another node's answer
+	spanningTimeout = 2 * time.Second
+)
+
+// Spanning lists the transactions of this node that are open on several shards.
+func (n *Node) Spanning() []twophase.Spanning {
+	return orEmpty(n.twophase.Spanning())
+}
+
+// spanningElsewhere asks all other nodes for theirs. One that does not answer in time is left out: what waits for its transactions waits until
+// another look, or until its statement's own time is over.
+func (n *Node) spanningElsewhere(ctx context.Context) (all []twophase.Spanning) {
+	ctx, cancel := context.WithTimeout(ctx, spanningTimeout)
+	defer cancel()
+	members := n.speaker().Members()
+	answers := make([][]twophase.Spanning, len(members))
+	var wg sync.WaitGroup
+	for i, m := range members {
+		if m.Name == n.state.Node {
+			continue
+		}
+		wg.Go(func() {
+			if err := n.askNode(ctx, m, "/api/v1/spanning", spanningBody, &answers[i]); err != nil {
+				answers[i] = nil
+				n.log.Info("a node does not say which transactions it has open on several shards", "node", m.Name, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+	return slices.Concat(answers...)
 }
 
 // TwoPhaseView is a transaction over several shards that has not come to its end.

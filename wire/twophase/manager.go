@@ -25,6 +25,8 @@ type Config struct {
 	Logger  *slog.Logger            // nil: slog.Default
 	Uses    func() (names []string) // databases whose clients may write on several shards
 
+	Others func(ctx context.Context) []Spanning // transactions that other nodes have open on several shards; nil: none
+
 	Every  time.Duration // between two looks at the shards; 0: 5s
 	Seldom time.Duration // the same where nothing is wanted and nothing was left; 0: 1m
 	Grace  time.Duration // how long what another process has prepared is left alone; 0: 10s
@@ -66,6 +68,7 @@ type Manager struct {
 	// atomic
 	numbers atomic.Uint64
 	counts  counts
+	spans   spans
 
 	// guarded by mu
 	mu     sync.Mutex
@@ -97,6 +100,11 @@ const tick = time.Second
 
 // Open starts the goroutine that ends what was left.
 func (m *Manager) Open() {
+	m.done.Go(func() {
+		for pause(m.ctx, detectEvery) {
+			m.Detect(m.ctx)
+		}
+	})
 	m.done.Go(func() {
 		t := time.NewTicker(tick)
 		defer t.Stop()

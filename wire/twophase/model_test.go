@@ -267,8 +267,9 @@ func (x *fakeSite) do(f func()) error {
 	return nil
 }
 
-func (x *fakeSite) Close()                      {}
-func (x *fakeSite) Ready(context.Context) error { return x.do(func() {}) }
+func (x *fakeSite) Waits(context.Context) ([]Wait, error) { return nil, nil }
+func (x *fakeSite) Close()                                {}
+func (x *fakeSite) Ready(context.Context) error           { return x.do(func() {}) }
 
 func (x *fakeSite) Prepared(context.Context, string) (f Found, err error) {
 	err = x.do(func() {

@@ -126,6 +126,16 @@ func (p *postgres) Prepared(ctx context.Context, prefix string) (f Found, err er
 	return f, p.wrap(err)
 }
 
+func (p *postgres) Waits(ctx context.Context) ([]Wait, error) {
+	rows, err := p.conn.Query(ctx, "SELECT pid::bigint, coalesce(max(waitstart)::text, ''), pg_catalog.pg_blocking_pids(pid)::bigint[] FROM pg_catalog.pg_locks WHERE NOT granted AND pid IS NOT NULL GROUP BY pid",
+		pgx.QueryExecModeExec)
+	if err != nil {
+		return nil, p.wrap(err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Wait])
+	return list, p.wrap(err)
+}
+
 const decisionColumns = `gid, commit, participants, by::text FROM rangefinder.decision`
 
 // kept tells whether anybody has ever decided anything in this database. To find out by an error would fill the server's log.

@@ -24,6 +24,7 @@ const (
 type counts struct {
 	committed, rolledBack, doubtful atomic.Uint64 // by Commit, of those with two writers or more
 	ended                           atomic.Uint64 // found by Look, and ended
+	deadlocks                       atomic.Uint64
 }
 
 // Counts are since the start: of transactions with two writers or more.
@@ -32,11 +33,12 @@ type Counts struct {
 	RolledBack uint64
 	Doubtful   uint64 // the client was told that their fate is not known
 	Ended      uint64 // parts of anybody's that were found prepared, and ended
+	Deadlocks  uint64 // transactions that were ended because others and they waited for each other
 }
 
 // Counts returns what has been counted.
 func (m *Manager) Counts() Counts {
-	return Counts{m.counts.committed.Load(), m.counts.rolledBack.Load(), m.counts.doubtful.Load(), m.counts.ended.Load()}
+	return Counts{m.counts.committed.Load(), m.counts.rolledBack.Load(), m.counts.doubtful.Load(), m.counts.ended.Load(), m.counts.deadlocks.Load()}
 }
 
 var errNoDecision = errors.New("its decision is gone again")

@@ -29,6 +29,8 @@ type Site interface {
 	Forget(ctx context.Context, gids []string) error
 	// ForgetRefusals removes decisions to roll back that are older than an age, and than all transactions that are open there.
 	ForgetRefusals(ctx context.Context, age time.Duration) error
+	// Waits lists who waits for locks there, in all databases.
+	Waits(ctx context.Context) ([]Wait, error)
 	// Close closes the connection.
 	Close()
 }
