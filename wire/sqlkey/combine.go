@@ -21,7 +21,11 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		return p
 	}
 	for i, q := range parts {
-		parts[i] = q.alone()
+		if parts[i] = q.alone(); q.Fan != nil && q.Fan.Everywhere {
+			p := *q
+			p.Target, p.Err, p.Reason, p.Fan = None, q.Fan.Refusal, q.Fan.Why, nil
+			parts[i] = &p
+		}
 	}
 	p := &Plan{Statements: len(parts), Target: Any}
 	if followed(parts) {

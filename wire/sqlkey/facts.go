@@ -14,6 +14,7 @@ type fact struct {
 	a     column
 	b     column // if value is nil
 	value *binding
+	set   *KeySet // or a is one of these
 	// within, if not nil, are the items on the side of an outer join that may be missing: the equality is that join's
 	// condition, and holds in the rows in which these items are there.
 	within []*ref
@@ -83,7 +84,7 @@ func (f *facts) value(c column) (v *binding) {
 			for j := range at.list {
 				e := &at.list[j]
 				other := e.b
-				if !e.holdsOf(known[i].ref) {
+				if e.set != nil || !e.holdsOf(known[i].ref) {
 					continue // what is known to equal c is not NULL, but says nothing of these items
 				}
 				switch {

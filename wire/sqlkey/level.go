@@ -36,6 +36,7 @@ type analysis struct {
 	facts    int
 
 	bound   []bound  // constants of a text that shares its plan, as they were compared with key columns
+	sought  *sought  // the last query that something was looked for in
 	spread  *spread  // not nil: whether it is spread over the keys is asked
 	rows    []row    // to insert into sharded tables
 	problem *refusal // the first thing that can never be routed
@@ -226,15 +227,18 @@ func (a *analysis) level(owner any, target *ref, from []*pgquery.Node, where *pg
 	for _, it := range items {
 		list = append(list, it.holds()...)
 	}
+	for _, it := range items {
+		it.mayMiss(false)
+	}
+	if a.sought != nil && a.sought.in == owner {
+		list = a.paired(a.sought, list, s, at)
+	}
 	asked := a.spread != nil && a.spread.owner == owner
 	if asked {
 		list = a.spread.pickFrom(items, list)
 	}
 	unlock(list)
 	inside := place{s, at.facts.with(list), at.ctes}
-	for _, it := range items {
-		it.mayMiss(false)
-	}
 	if asked {
 		a.spread.inside = inside
 	}
@@ -249,9 +253,17 @@ func (a *analysis) level(owner any, target *ref, from []*pgquery.Node, where *pg
 func (a *analysis) subqueries(at place, exprs ...*pgquery.Node) {
 	for _, e := range exprs {
 		walk(e, func(n any) bool {
-			if s, ok := n.(*pgquery.SelectStmt); ok {
-				a.selects(s, at)
+			switch n := n.(type) {
+			case *pgquery.SelectStmt:
+				a.selects(n, at)
 				return false
+			case *pgquery.SubLink:
+				if m := membership(n); m != nil {
+					a.subqueries(at, n.GetTestexpr())
+					a.sought = m
+					a.selects(m.in, at)
+					return false
+				}
 			}
 			return true
 		})
@@ -271,8 +283,16 @@ func (a *analysis) conditions(n *pgquery.Node, s *scope) []fact {
 		return list
 	}
 	e := n.GetAExpr()
+	if e.GetKind() == pgquery.A_Expr_Kind_AEXPR_IN && operator(e.GetName()) == "=" && len(e.GetRexpr().GetList().GetItems()) == 1 {
+		return a.equality(e.GetLexpr(), e.GetRexpr().GetList().GetItems()[0], s)
+	}
 	if e == nil || e.GetKind() != pgquery.A_Expr_Kind_AEXPR_OP || operator(e.GetName()) != "=" || e.GetLexpr() == nil {
 		a.note(n, s)
+		if a.facts++; a.facts <= maxFacts {
+			if c, set := a.setOf(n, s); set != nil {
+				return []fact{{a: c, set: set}}
+			}
+		}
 		return nil
 	}
 	l, r := e.GetLexpr(), e.GetRexpr()

@@ -32,7 +32,7 @@ func (c *compiler) many(m proto.Message, p *Plan, s *survey, one *refusal) *Plan
 
 // alone is the plan of a statement that has to run on one shard because of where it stands: in EXPLAIN, or among others.
 func (p *Plan) alone() *Plan {
-	if p.Target != Many {
+	if p.Target != Many || p.Fan.Everywhere {
 		return p
 	}
 	q := *p
@@ -104,6 +104,3 @@ func (c *compiler) fanned(n *pgquery.Node, sel *pgquery.SelectStmt) (*fanned, *i
 	f := &fanned{a: a, client: sel, shard: cloned(sel)}
 	return f, f.selects()
 }
-
-// sets are the conditions on the unknown key.
-func (q *spread) sets(*analysis) []KeySet { return nil }

@@ -92,6 +92,34 @@ var byHand = []string{
 	"select o.id, v.a from orders o join (values (1, 10), (2, 20)) v(id, a) on v.id = o.id order by o.customer_id, v.a",
 	"select g, count(*) from orders o, generate_series(1, o.id) g group by g order by g",
 	"select count(*) from orders o left join items i on i.customer_id = o.customer_id and i.x is null",
+	"select id from orders where customer_id in (1, 2)",
+	"select id from orders where customer_id in (1, 4, null)",
+	"select id from orders where customer_id = any (array[1, 5])",
+	"select id from orders where customer_id = any ('{1, 5, null, 7}')",
+	"select id from orders where customer_id = any ('{}'::int[])",
+	"select id from orders where customer_id = any (array[3, 5]::bigint[])",
+	"select count(*) from orders where customer_id = any ('{}')",
+	"select id from orders where customer_id = 1 or customer_id = 9",
+	"select id from orders where customer_id = 1 or (customer_id in (5, 6) and x = 1) or customer_id > 8",
+	"select id from orders where customer_id = 1 or x = 1",
+	"select id from orders where customer_id between 2 and 4 order by customer_id, id",
+	"select id from orders where customer_id >= 4 and customer_id < 7",
+	"select id from orders where customer_id > 3 and 6 >= customer_id",
+	"select id from orders where customer_id > 6",
+	"select id from orders where customer_id < 4 and customer_id in (3, 9)",
+	"select id from orders where customer_id between 9 and 1",
+	"select id from orders where customer_id > 2147483647",
+	"select id from orders where customer_id in (3000000000, 1)",
+	"select id from orders where customer_id between 3 and null",
+	"select o.id from orders o join items i on i.customer_id = o.customer_id where i.customer_id in (2, 3)",
+	"select o.id from orders o left join items i on i.customer_id = o.customer_id and i.customer_id in (2, 3)",
+	"select o.id from orders o left join items i on i.customer_id = o.customer_id where i.customer_id in (2, 7)",
+	"select id from orders where customer_id in (select customer_id from items where x = 1)",
+	"select id from orders where customer_id not in (select cust from notes where x = 1)",
+	"select id from orders where (customer_id, id) in (select customer_id, id from items)",
+	"select id from orders where (customer_id, x) not in (select customer_id, max(id) from items group by customer_id having count(*) > 1)",
+	"select id from orders where customer_id = any (select cust from notes)",
+	"select count(*) from orders where customer_id in (select customer_id from items) and customer_id not in (8, 9)",
 	"select i.id, count(*) from orders o left join items i using (customer_id) group by i.id order by 1",
 }
 
@@ -206,7 +234,13 @@ func (g *manyGenerator) joined() (string, []source) {
 
 func (g *manyGenerator) condition(sources []source) string {
 	s := sources[g.r.IntN(len(sources))]
-	switch g.r.IntN(7) {
+	switch g.r.IntN(10) {
+	case 7:
+		return fmt.Sprintf("%s.%s %s (select q.%s from items q where q.x %s)", s.alias, s.key, g.oneOf("in", "not in"), g.oneOf("customer_id", "customer_id", "id"), g.oneOf("= 1", "> 0", "is not null"))
+	case 8:
+		return fmt.Sprintf("(%s.%s %s %d or %s.%s in (%d, %d))", s.alias, s.key, g.oneOf("=", ">", "<="), 1+g.r.IntN(9), s.alias, s.key, 1+g.r.IntN(9), 1+g.r.IntN(9))
+	case 9:
+		return fmt.Sprintf("%s.%s %s %d and %s.%s %s %d", s.alias, s.key, g.oneOf(">", ">="), 1+g.r.IntN(9), s.alias, s.key, g.oneOf("<", "<="), 1+g.r.IntN(9))
 	case 0:
 		return s.alias + ".x is null"
 	case 1:

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
 
@@ -171,33 +172,40 @@ func newKeys(p *Plan) *keys { return &keys{p, make(map[string]bool)} }
 
 // key adds the key that has the columns' values.
 func (k *keys) key(columns []*binding) {
-	ref := columns[0].KeyRef
-	id := ref.identity()
-	if len(columns) > 1 {
-		ref = KeyRef{Type: ref.Type}
-		id = ""
-		var texts []string
-		constant := true
-		for _, c := range columns {
-			part := c.KeyRef
-			id += part.identity() + ";"
-			texts = append(texts, part.Text)
-			constant = constant && part.Literal != nil
-			ref.Literal = append(ref.Literal, part.Literal...)
-			ref.nonASCII = ref.nonASCII || part.nonASCII
-			ref.Parts = append(ref.Parts, part)
-		}
-		ref.Text = strings.Join(texts, ", ")
-		if constant {
-			ref.Parts, ref.Literal = nil, k.plan.method.Join(ref.Literal, 0)
-		} else {
-			ref.Literal = nil
-		}
+	id := ""
+	for _, c := range columns {
+		id += c.identity() + ";"
 	}
 	if !k.seen[id] {
 		k.seen[id] = true
-		k.plan.Keys = append(k.plan.Keys, ref)
+		k.plan.Keys = append(k.plan.Keys, composed(columns, k.plan.method))
 	}
+}
+
+// composed is the key that has the columns' values.
+func composed(columns []*binding, m rib.Method) KeyRef {
+	ref := columns[0].KeyRef
+	if len(columns) == 1 {
+		return ref
+	}
+	ref = KeyRef{Type: ref.Type}
+	var texts []string
+	constant := true
+	for _, c := range columns {
+		part := c.KeyRef
+		texts = append(texts, part.Text)
+		constant = constant && part.Literal != nil
+		ref.Literal = append(ref.Literal, part.Literal...)
+		ref.nonASCII = ref.nonASCII || part.nonASCII
+		ref.Parts = append(ref.Parts, part)
+	}
+	ref.Text = strings.Join(texts, ", ")
+	if constant {
+		ref.Parts, ref.Literal = nil, m.Join(ref.Literal, 0)
+	} else {
+		ref.Literal = nil
+	}
+	return ref
 }
 
 // identity is the same for keys that must be equal.

@@ -84,12 +84,14 @@ func (p *Plan) within(s *KeySet, set Shards, buf rib.Key, args Args, clientUTF8 
 
 // member is the key that k means. ok is false if that is NULL, so that no row has it.
 func (p *Plan) member(dst rib.Key, k *KeyRef, args Args, clientUTF8 bool) (_ rib.Key, ok bool, err error) {
-	dst, err = p.appendRef(dst, k, args, clientUTF8)
+	if dst, err = p.appendRef(dst, k, args, clientUTF8); err == nil {
+		return dst, true, nil
+	}
 	var e *pg.Error
 	if errors.As(err, &e) && e.Code == pg.CodeNullValueNotAllowed {
 		return dst, false, nil
 	}
-	return dst, err == nil, err
+	return dst, false, err
 }
 
 // bounds are what b says, as [from, to). ok is false if no key lies there.
@@ -169,12 +171,12 @@ func elementOf(array uint32) (oid uint32, ok bool) {
 // elements tells set the keys of an array's elements. NULL among them matches nothing.
 func (p *Plan) elements(k *KeyRef, set Shards, buf rib.Key, args Args, clientUTF8 bool) (rib.Key, error) {
 	if args == nil {
-		return buf, k.failed(pg.CodeUndefinedParameter, "there is no parameter $%d", k.Param)
+		return buf, errUnreadable
 	}
 	val, format, oid, null, ok := args.Arg(k.Param)
 	switch {
 	case !ok:
-		return buf, k.failed(pg.CodeUndefinedParameter, "there is no parameter $%d", k.Param)
+		return buf, errUnreadable
 	case null:
 		return buf, nil
 	}
