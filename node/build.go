@@ -151,6 +151,7 @@ func (s sink) Withdraw(name string)   { s.n.speaker().Withdraw(name) }
 // buildServer makes the pools and the server that uses them.
 func (n *Node) buildServer() *wire.Server {
 	n.pools = pool.New(pool.Config{
+		NoRing: !n.cfg().IOUring,
 		Limits: n.cfg().poolLimits(),
 		Dial:   n.dialer.DialContext, TLS: n.backendTLS, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
 		Credential: n.credential, Refused: func(ctx context.Context, id pool.Identity) { n.guard.Refused(ctx, id.User, id.Database) },

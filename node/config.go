@@ -21,6 +21,7 @@ type Config struct {
 	TakeoverWait   Duration   `toml:"takeover_timeout" live:"yes" comment:"After another process has taken over by --takeover, how long idle sessions of this one may stay; then it drains as on SIGTERM. 0s: not at all."`
 	FailoverWait   Duration   `toml:"failover_wait" live:"yes" comment:"How long a statement that needs the primary waits for the next one while its shard has none, from when it came; then it fails with 57P03. Nothing of it has been sent until then. 0s: it fails at once."`
 	Watchdog       Duration   `toml:"watchdog_timeout" live:"yes" comment:"This node goes a statement's way through its routing table twice a second. If that does not come back for so long, it writes the stacks of all goroutines to standard error and exits with status 70, for its supervisor to start it again. 0s: it stays as it is."`
+	IOUring        bool       `toml:"io_uring" comment:"true: what many sessions have to read and write at a time is done in one call of the kernel, by io_uring, which saves up to a third of the processor time under load. Where the kernel or a container does not allow that, and with false: in a call for each."`
 	Ports          Ports      `toml:"ports" comment:"TCP ports. 0: any free port, written to the log (for tests)."`
 	Log            Log        `toml:"log"`
 	Probe          Probe      `toml:"probe" live:"yes" comment:"How this node looks at the backends near it."`
@@ -232,6 +233,7 @@ func Defaults() Config {
 		TakeoverWait: Duration{10 * time.Minute},
 		FailoverWait: Duration{10 * time.Second},
 		Watchdog:     Duration{20 * time.Second},
+		IOUring:      true,
 		Ports:        Ports{Postgres: 6432, Cluster: 7946, HTTP: 8080},
 		Log:          Log{Level: "info", Format: "text"},
 		Auth:         Auth{Query: defaultAuthQuery, Lifetime: Duration{30 * time.Second}, Timeout: Duration{3 * time.Second}},

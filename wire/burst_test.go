@@ -12,7 +12,7 @@ import (
 
 // Whoever sends a large statement in small pieces has it parsed in a goroutine of his own: in the set's all others would wait for that.
 func TestLargeMessageLeavesTheSet(t *testing.T) {
-	set := epoll.Open()
+	set := epoll.Open(true)
 	if set == nil {
 		t.Skip("there are no sets")
 	}

@@ -33,6 +33,21 @@ type rawState struct {
 	lent  *[]byte // session.buf; nil: there is none
 	begun int     // bytes of core.out that the client has
 	burst int     // what was read in one go
+
+	// the same, while the set runs it together with others
+	batch *epoll.Batch  // nil: it reads and writes for itself
+	from  *epoll.Socket // what it waits for bytes from
+	got   exchanged     // what the batch has read for it
+	wrote exchanged     // what the batch has written for it
+	due   *epoll.Socket // to where the batch is to write, or has written; nil: nowhere
+	full  bool          // the server takes no more for now
+}
+
+// exchanged is what a read or a write has come to.
+type exchanged struct {
+	there bool
+	n     int
+	err   error
 }
 
 // The values of rawState.word. Who takes a session from parked to running runs it.
@@ -47,6 +62,7 @@ type outcome uint8
 
 const (
 	goesOn outcome = iota // it can: ask the core
+	writes                // the batch has to write for it first
 	waits                 // it waits for bytes
 	blocks                // it has to do what may take time, which the set's goroutine must not
 	ends                  // it is over
@@ -71,43 +87,102 @@ func (s *session) goRaw() {
 
 // Told runs the session, as epoll.Listener says. If somebody does already, he looks around once more.
 func (s *session) Told(inSet bool) {
+	switch {
+	case !s.Take():
+	case inSet:
+		s.Run(nil)
+	default:
+		go s.goOn()
+	}
+}
+
+// Take is epoll.Runner's.
+func (s *session) Take() bool {
 	w := &s.raw.word
 	for {
 		switch w.Load() {
 		case parked:
-			if !w.CompareAndSwap(parked, running) {
-				continue
+			if w.CompareAndSwap(parked, running) {
+				return true
 			}
-			if inSet {
-				s.runInSet()
-			} else {
-				go s.goOn()
-			}
-			return
 		case running:
 			if w.CompareAndSwap(running, stirred) {
-				return
+				return false
 			}
 		default:
-			return
+			return false
 		}
 	}
 }
 
-// runInSet runs the session in the set's goroutine, and in another one what cannot be done there. A panic ends this session and no other.
-func (s *session) runInSet() {
+// Room is epoll.Runner's.
+func (s *session) Room(sock *epoll.Socket) []byte {
+	c, r := s.core, &s.raw
+	switch {
+	case sock != r.from || c.inHand == nil:
+		return nil
+	case sock != r.sock:
+		s.lend()
+		return s.buf
+	case len(c.in)-c.inOff >= serverBuffer:
+		return nil
+	}
+	c.unpark(&s.server.buffers)
+	return c.clientSpace()
+}
+
+// Got is epoll.Runner's.
+func (s *session) Got(_ *epoll.Socket, n int, err error) { s.raw.got = exchanged{true, n, err} }
+
+// Wrote is epoll.Runner's.
+func (s *session) Wrote(n int, err error) { s.raw.wrote = exchanged{true, n, err} }
+
+// Run is epoll.Runner's: it runs the session in the set's goroutine, and in another one what cannot be done there. A panic ends this
+// session and no other.
+func (s *session) Run(b *epoll.Batch) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.panicked(r)
 			go s.over()
 		}
 	}()
-	switch s.runRaw(true) {
+	r := &s.raw
+	r.batch = b
+	how := s.settle()
+	if how == goesOn {
+		how = s.runRaw(true)
+	}
+	switch how {
 	case blocks:
+		r.batch = nil
 		go s.goOn()
 	case ends:
 		s.over()
 	}
+}
+
+// settle has the core know of what the batch has done for the session.
+func (s *session) settle() outcome {
+	r := &s.raw
+	if !r.wrote.there {
+		r.burst, r.full = 0, false // it begins
+	}
+	if got := r.got; got.there {
+		r.got = exchanged{}
+		if r.from == r.sock {
+			s.gotRaw(got.n, got.err)
+		} else {
+			s.tookServer(got.n, got.err)
+		}
+	}
+	if w, to := r.wrote, r.due; w.there {
+		r.wrote, r.due = exchanged{}, nil
+		if to == r.sock {
+			return s.flushedRaw(w.n, w.err, true)
+		}
+		s.fed(to, w.n, w.err)
+	}
+	return goesOn
 }
 
 // runRaw runs the session until it waits for bytes, has to leave the set's goroutine (inSet), or is over. After waits it may be
@@ -118,7 +193,6 @@ func (s *session) runRaw(inSet bool) outcome {
 		if s.core.inHand == nil {
 			s.core.inHand = new(inHand)
 		}
-		r.burst = 0
 		how := goesOn
 		if r.begun > 0 {
 			how = s.flushRaw(inSet)
@@ -130,10 +204,15 @@ func (s *session) runRaw(inSet bool) outcome {
 			s.server.reads.Put(r.lent)
 			r.lent, s.buf = nil, nil
 		}
-		if how != waits || r.word.CompareAndSwap(running, parked) {
+		if how != waits {
+			return how
+		}
+		r.batch = nil
+		if r.word.CompareAndSwap(running, parked) {
 			return how
 		}
 		r.word.Store(running) // and look around
+		r.burst, r.full = 0, false
 	}
 }
 
@@ -202,6 +281,7 @@ func (s *session) readRaw(inSet bool) outcome {
 		}
 	}
 	if len(c.toServer) > 0 && c.srv != nil { // no more than that is kept
+		r.from = nil
 		return waits
 	}
 	if inSet && (r.burst >= burstMost || r.sock.Readable() && len(c.in)-c.inOff >= serverBuffer) { // the end of a large message may be next
@@ -211,11 +291,7 @@ func (s *session) readRaw(inSet bool) outcome {
 		return s.restRaw()
 	}
 	c.unpark(&s.server.buffers)
-	n, err := r.sock.TryRead(c.clientSpace())
-	switch {
-	case n > 0:
-		r.burst += clientBurst * n
-		c.clientRead(n)
+	switch n, err := r.sock.TryRead(c.clientSpace()); {
 	case err == syscall.EAGAIN:
 		return s.restRaw()
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -228,10 +304,21 @@ func (s *session) readRaw(inSet bool) outcome {
 			s.farewell()
 			return ends
 		}
-	default: // end of file, or the client is gone
-		c.closing = true
+	default:
+		s.gotRaw(n, err)
 	}
 	return goesOn
+}
+
+// gotRaw takes what was read from the client.
+func (s *session) gotRaw(n int, err error) {
+	switch {
+	case n > 0:
+		s.raw.burst += clientBurst * n
+		s.core.clientRead(n)
+	case err != syscall.EAGAIN: // end of file, or the client is gone
+		s.core.closing = true
+	}
 }
 
 // restRaw has the session wait for its client.
@@ -244,6 +331,7 @@ func (s *session) restRaw() outcome {
 	c.shrink()
 	c.park(&s.server.buffers)
 	s.sleep()
+	s.raw.from = s.raw.sock
 	return waits
 }
 
@@ -286,26 +374,31 @@ func (s *session) lend() {
 
 // takeServer reads what the server has sent.
 func (s *session) takeServer(plain *epoll.Socket) outcome {
-	c, r := s.core, &s.raw
-	if !plain.Readable() {
-		return waits
+	if plain.Readable() {
+		s.lend()
+		if n, err := plain.TryRead(s.buf); err != syscall.EAGAIN {
+			s.tookServer(n, err)
+			return goesOn
+		}
 	}
-	s.lend()
-	n, err := plain.TryRead(s.buf)
+	s.raw.from = plain
+	return waits
+}
+
+// tookServer takes what was read from the server into the session's buffer.
+func (s *session) tookServer(n int, err error) {
 	switch {
 	case n > 0:
-		r.burst += n
-		if e := c.serverRead(s.buf[:n]); e != nil {
+		s.raw.burst += n
+		if e := s.core.serverRead(s.buf[:n]); e != nil {
 			s.brokeProtocol(e)
 		}
 	case err == syscall.EAGAIN:
-		return waits
 	case err == nil:
-		c.serverLost(errEOF)
+		s.core.serverLost(errEOF)
 	default:
-		c.serverLost(s.why(err))
+		s.core.serverLost(s.why(err))
 	}
-	return goesOn
 }
 
 // flushBoth writes what is due to the server and to the client. What the server does not take at once stays in core.toServer: it may
@@ -337,17 +430,38 @@ func (s *session) feed(inSet bool) outcome {
 		c.serverLost(s.why(os.ErrDeadlineExceeded))
 		return goesOn
 	}
+	if s.raw.batch != nil {
+		if !s.raw.full {
+			return s.leave(plain, c.toServer)
+		}
+		return goesOn
+	}
 	n, err := plain.TryWrite(c.toServer)
+	s.fed(plain, n, err)
+	return goesOn
+}
+
+// leave leaves a write to the batch.
+func (s *session) leave(sock *epoll.Socket, p []byte) outcome {
+	s.raw.due = sock
+	s.raw.batch.Write(s, sock, p)
+	return writes
+}
+
+// fed tells how much the server has taken.
+func (s *session) fed(plain *epoll.Socket, n int, err error) {
+	c := s.core
 	switch {
 	case err == nil && n == len(c.toServer):
 		c.sent()
 	case err == nil:
-		c.toServer = c.toServer[n:]
-	case err != syscall.EAGAIN:
+		c.toServer, s.raw.full = c.toServer[n:], true
+	case err == syscall.EAGAIN:
+		s.raw.full = true
+	default:
 		c.toServer = c.toServer[:0]
 		s.lostRaw(plain, err)
 	}
-	return goesOn
 }
 
 // flushFirst writes what is due to the client before a wait of its own: with what came before it the client need not wait.
@@ -377,7 +491,16 @@ func (s *session) flushRaw(inSet bool) outcome {
 	if len(c.out) == 0 || r.begun == 0 && c.holds() {
 		return goesOn
 	}
+	if r.batch != nil {
+		return s.leave(r.sock, c.out[r.begun:])
+	}
 	n, err := r.sock.TryWrite(c.out[r.begun:])
+	return s.flushedRaw(n, err, inSet)
+}
+
+// flushedRaw tells how much the client has taken, and has it take the rest.
+func (s *session) flushedRaw(n int, err error, inSet bool) outcome {
+	c, r := s.core, &s.raw
 	if err == nil {
 		r.begun += n
 	}

@@ -28,6 +28,7 @@ type Set struct {
 	fd   int
 	raw  syscall.RawConn
 	turn chan struct{} // capacity 1: who has it waits
+	ring bool          // batches may use io_uring
 
 	// atomic
 	table  atomic.Pointer[[]atomic.Pointer[Socket]] // by file descriptor; replaced under mu
@@ -42,8 +43,9 @@ type Set struct {
 	closed bool
 }
 
-// Open makes a set and begins to tell. It returns nil if the kernel has none to give; every method takes that.
-func Open() *Set {
+// Open makes a set and begins to tell. It returns nil if the kernel has none to give; every method takes that. ring: io_uring may be
+// used for calls of the kernel that concern many sockets; where that is not to be had, there is a call for each.
+func Open(ring bool) *Set {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil
@@ -52,7 +54,7 @@ func Open() *Set {
 		syscall.Close(fd)
 		return nil
 	}
-	s := &Set{file: os.NewFile(uintptr(fd), "epoll"), fd: fd, turn: make(chan struct{}, 1)}
+	s := &Set{file: os.NewFile(uintptr(fd), "epoll"), fd: fd, turn: make(chan struct{}, 1), ring: ring}
 	if s.raw, err = s.file.SyscallConn(); err != nil {
 		s.file.Close()
 		return nil
@@ -83,6 +85,8 @@ func (s *Set) Close() {
 // tell waits for events when it is its turn, and tells of them.
 func (s *Set) tell() {
 	var events [batch]syscall.EpollEvent
+	b := newBatch(s.ring)
+	defer b.close()
 	n, looks := 0, 0
 	look := func(fd uintptr) bool {
 		looks++
@@ -103,16 +107,17 @@ func (s *Set) tell() {
 			}
 			table := *s.table.Load()
 			for i := range events[:n] {
-				tellOf(table, &events[i])
+				tellOf(table, &events[i], b)
 			}
+			b.run()
 		}
 	}
 }
 
 // tellOf tells of an event, unless its socket was closed since it was taken: the next one may have the same number by now.
-func tellOf(table []atomic.Pointer[Socket], e *syscall.EpollEvent) {
+func tellOf(table []atomic.Pointer[Socket], e *syscall.EpollEvent, b *Batch) {
 	if sock := table[e.Fd].Load(); sock != nil && sock.stamp == e.Pad {
-		sock.event(e.Events)
+		sock.event(e.Events, b)
 	}
 }
 

@@ -13,11 +13,14 @@ type Set struct{}
 // Socket is nothing here.
 type Socket struct{ net.Conn }
 
-// Listener is told of a socket's events.
-type Listener interface{ Told(inSet bool) }
+// Batch is nothing here.
+type Batch struct{}
+
+// Write does nothing.
+func (*Batch) Write(Runner, *Socket, []byte) {}
 
 // Open returns nil.
-func Open() *Set { return nil }
+func Open(bool) *Set { return nil }
 
 // Close does nothing.
 func (*Set) Close() {}

@@ -48,13 +48,6 @@ type deadline struct {
 	turn  uint        // of the last call that has set one
 }
 
-// Listener is told of a socket's events.
-type Listener interface {
-	// Told is called when there is something to read, room to write again, or a deadline has passed. inSet: it is the set's own
-	// goroutine that calls, so Told must not wait.
-	Told(inSet bool)
-}
-
 // Tell has l told of events from now on; nil: nobody.
 func (s *Socket) Tell(l *Listener) { s.listener.Store(l) }
 
@@ -67,8 +60,8 @@ func (s *Socket) Late() bool { return s.state.Load()&(lateRead|lateWrite) != 0 }
 // Ended reports whether the other side is known to have ended its stream.
 func (s *Socket) Ended() bool { return s.state.Load()&ended != 0 }
 
-// event takes note of what the kernel has said.
-func (s *Socket) event(events uint32) {
+// event takes note of what the kernel has said, and has the listener run, with b if it can be.
+func (s *Socket) event(events uint32, b *Batch) {
 	var bits uint32
 	if events&(syscall.EPOLLIN|gone) != 0 {
 		bits = readable
@@ -79,7 +72,13 @@ func (s *Socket) event(events uint32) {
 	if s.state.Or(bits)&waiting != 0 {
 		s.stir()
 	}
-	if l := s.listener.Load(); l != nil {
+	l := s.listener.Load()
+	if l == nil {
+		return
+	}
+	if r, ok := (*l).(Runner); ok {
+		b.take(s, r)
+	} else {
 		(*l).Told(true)
 	}
 }
@@ -94,20 +93,30 @@ func (s *Socket) TryRead(p []byte) (int, error) {
 	}
 	before := s.state.And(^readable) // what comes after the read is an event
 	n, err := Recv(s.fd, p)
-	if n == len(p) || before&ended != 0 { // an end that came with these bytes is not told of again
+	s.received(n, len(p), before)
+	return n, err
+}
+
+// received notes that n bytes were read where there was room for more or as many. before is the state from before it.
+func (s *Socket) received(n, room int, before uint32) {
+	if n == room || before&ended != 0 { // an end that came with these bytes is not told of again
 		s.state.Or(readable)
 	}
-	return n, err
 }
 
 // TryWrite writes as much as the socket takes, whatever the deadline: it does not wait. The error is EAGAIN if that is nothing. If it is
 // not all, there will be an event.
 func (s *Socket) TryWrite(p []byte) (int, error) {
 	n, err := Send(s.fd, p)
-	if err == syscall.EAGAIN || err == nil && n < len(p) {
+	s.wrote(n, len(p), err)
+	return n, err
+}
+
+// wrote notes that n of size bytes were written.
+func (s *Socket) wrote(n, size int, err error) {
+	if err == syscall.EAGAIN || err == nil && n < size {
 		s.wantRoom()
 	}
-	return n, err
 }
 
 // wantRoom has the set tell when there is room to write, from now on; if there is by now, at once.

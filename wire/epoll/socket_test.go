@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t *testing.T) *epoll.Set {
 	t.Helper()
-	set := epoll.Open()
+	set := epoll.Open(true)
 	if set == nil {
 		t.Fatal("no set")
 	}
@@ -204,7 +204,7 @@ func TestRoomIsTold(t *testing.T) {
 
 // A set that is closed goes on for the sockets that it has, and takes no more.
 func TestCloseWithSockets(t *testing.T) {
-	set := epoll.Open()
+	set := epoll.Open(true)
 	sock, far := pair(t, set)
 	set.Close()
 	far.Write([]byte("x"))

@@ -27,6 +27,7 @@ type Config struct {
 	Refused    func(context.Context, Identity) // a backend did not take what it was shown, or asked for more; nil: nobody is told
 	Report     func(backend string, err error) // a backend could not be reached: this node's own evidence
 	Logger     *slog.Logger
+	NoRing     bool // io_uring is not used for the sockets of Set
 }
 
 func (c *Config) tls(addr string) *tls.Config {
@@ -73,7 +74,7 @@ func New(cfg Config) *Pools {
 // Open starts the goroutine that closes connections which are too old, idle for too long, or closed by their backend, and makes
 // those that should be there in advance.
 func (p *Pools) Open() {
-	p.watch = epoll.Open()
+	p.watch = epoll.Open(!p.cfg.NoRing)
 	p.done.Go(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		tick := time.NewTicker(time.Second)
