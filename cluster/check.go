@@ -136,6 +136,13 @@ func (c *checker) shard(ctx context.Context, number int, primary PrimaryFunc) []
 	if encoding := row[1]; encoding != "UTF8" && slices.Contains(c.ks.Types, rib.TypeText) {
 		all = append(all, whole("database %s is encoded in %s, and keys of type text need UTF8", c.ks.Database, encoding)...)
 	}
+	if c.ks.BySchema() {
+		obstacles, err := c.schemas(ctx, conn, shard)
+		if err != nil {
+			return append(all, whole("its schemas cannot be read: %v", err)...)
+		}
+		return append(all, obstacles...)
+	}
 	for i := range c.ks.Tables {
 		t := &c.ks.Tables[i]
 		obstacles, err := c.table(ctx, conn, shard, t)

@@ -89,7 +89,7 @@ func decodeCommand(data []byte) (*command, error) {
 
 // keyspaceKind is the oldest kind of command that says what ks is.
 func keyspaceKind(ks *rib.Keyspace) string {
-	if ks.Reference() {
+	if ks.Reference() || ks.BySchema() {
 		return kindKeyspace3
 	}
 	if ks.Method == "list" || ks.Method == "hash" && len(ks.Types) > 1 || slices.ContainsFunc(ks.Types, func(t rib.Type) bool { return t > rib.TypeUUID }) {

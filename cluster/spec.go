@@ -22,7 +22,7 @@ const (
 type KeyspaceSpec struct {
 	Name     string      `json:"name"` // for example "app.orders"
 	Database string      `json:"database"`
-	Method   string      `json:"method"` // "hash", "range", "list", "reference"
+	Method   string      `json:"method"` // "hash", "range", "list", "reference", "schema"
 	Types    []string    `json:"types"`  // of the key's columns; none of reference tables
 	Tables   []TableSpec `json:"tables"`
 	// Who owns what, one of: Shards alone (hash: an even split; reference: those that have a copy), Shards with one Split fewer, Ranges, or Values with a Default.
@@ -57,7 +57,7 @@ func (s *KeyspaceSpec) Keyspace() (*rib.Keyspace, error) {
 	}
 	method, err := rib.MethodByName(s.Method)
 	if err != nil {
-		return nil, reject(ErrInvalid, "method %q is not known; the methods are hash, range, list and reference", s.Method)
+		return nil, reject(ErrInvalid, "method %q is not known; the methods are hash, range, list, reference and schema", s.Method)
 	}
 	ks := &rib.Keyspace{Name: s.Name, Database: s.Database, Method: s.Method}
 	if len(s.Types) == 0 && !ks.Reference() {
@@ -99,7 +99,7 @@ func (s *KeyspaceSpec) names() error {
 	if len(s.RequestID) > MaxName {
 		err = errors.Join(err, reject(ErrInvalid, "request_id is longer than %d bytes", MaxName))
 	}
-	if len(s.Tables) == 0 {
+	if len(s.Tables) == 0 && s.Method != rib.MethodSchema {
 		err = errors.Join(err, reject(ErrInvalid, "tables is empty: a keyspace needs at least one table with its key columns"))
 	}
 	if len(s.Tables) > MaxTables {
@@ -154,7 +154,7 @@ func rejected(err error) error {
 
 // ranges makes the partition of the keys that the specification asks for.
 func (s *KeyspaceSpec) ranges(method rib.Method, types []rib.Type) ([]rib.Range, error) {
-	listed := len(s.Values) > 0 || s.Default != ""
+	listed, isList := len(s.Values) > 0 || s.Default != "", s.Method == "list" || s.Method == rib.MethodSchema
 	switch {
 	case s.Method == rib.MethodReference && (listed || len(s.Ranges) > 0 || len(s.Splits) > 0):
 		return nil, reject(ErrInvalid, "method reference takes shards, each of which has all rows, and nothing else")
@@ -163,11 +163,11 @@ func (s *KeyspaceSpec) ranges(method rib.Method, types []rib.Type) ([]rib.Range,
 			return nil, err
 		}
 		return rib.ReferenceRanges(s.Shards), nil
-	case s.Method == "list" && (len(s.Ranges) > 0 || len(s.Shards) > 0 || len(s.Splits) > 0):
-		return nil, reject(ErrInvalid, "method list takes values and a default, not shards, splits or ranges")
-	case s.Method == "list" && !listed:
+	case isList && (len(s.Ranges) > 0 || len(s.Shards) > 0 || len(s.Splits) > 0):
+		return nil, reject(ErrInvalid, "method %s takes values and a default, not shards, splits or ranges", s.Method)
+	case isList && !listed:
 		return nil, reject(ErrInvalid, "who owns the keys is missing: give values with their shards, or a default shard, or both")
-	case s.Method == "list":
+	case isList:
 		values, err := parseValues(method, types, s.Values)
 		if err != nil {
 			return nil, err
@@ -175,7 +175,7 @@ func (s *KeyspaceSpec) ranges(method rib.Method, types []rib.Type) ([]rib.Range,
 		ranges, err := rib.ListRanges(values, s.Default)
 		return ranges, listedTwice(err, s.Values)
 	case listed:
-		return nil, reject(ErrInvalid, "values and a default are for method list, not for method %s", s.Method)
+		return nil, reject(ErrInvalid, "values and a default are for the methods list and schema, not for method %s", s.Method)
 	case len(s.Ranges) > 0:
 		if len(s.Shards) > 0 || len(s.Splits) > 0 {
 			return nil, reject(ErrInvalid, "give ranges, or shards with splits, not both")

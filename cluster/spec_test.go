@@ -78,7 +78,7 @@ func TestSpecSaysWhatToFix(t *testing.T) {
 		}), "splits must rise"},
 		{change(func(s *KeyspaceSpec) { s.Method, s.Splits = "range", []string{"seven"} }), `split "seven"`},
 		{change(func(s *KeyspaceSpec) { s.Method, s.Splits = "range", []string{""} }), "a split is empty"},
-		{change(func(s *KeyspaceSpec) { s.Method = "murmur" }), "the methods are hash, range, list and reference"},
+		{change(func(s *KeyspaceSpec) { s.Method = "murmur" }), "the methods are hash, range, list, reference and schema"},
 		{change(func(s *KeyspaceSpec) { s.Types = []string{"money"} }), "the types are bigint, int, smallint, text, varchar, uuid, bytea, date and timestamptz"},
 		{change(func(s *KeyspaceSpec) { s.Types = nil; s.Tables[0].Columns = nil }), "types is empty"},
 		{change(func(s *KeyspaceSpec) { s.Types = []string{"int", "int"} }), "must match one to one"},

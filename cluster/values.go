@@ -170,8 +170,8 @@ func addValues(next *rib.Ownership, c *valuesCommand) (*rib.Keyspace, error) {
 
 // listOnly refuses keyspaces of other methods.
 func listOnly(ks *rib.Keyspace) error {
-	if ks.Method != "list" {
-		return reject(ErrInvalid, "keyspace %s shards by %s: values are given to keyspaces of the method list", ks.Name, ks.Method)
+	if !ks.Listed() {
+		return reject(ErrInvalid, "keyspace %s shards by %s: values are given to keyspaces of the methods list and schema", ks.Name, ks.Method)
 	}
 	return nil
 }

@@ -111,7 +111,7 @@ func TestListSpecifications(t *testing.T) {
 		{change(func(s *KeyspaceSpec) { s.Values, s.Default = nil, "" }), "who owns the keys is missing"},
 		{change(func(s *KeyspaceSpec) { s.Shards = []string{"a"} }), "method list takes values and a default"},
 		{change(func(s *KeyspaceSpec) { s.Ranges = []RangeSpec{{"..", "a"}} }), "method list takes values and a default"},
-		{change(func(s *KeyspaceSpec) { s.Method = "range" }), "values and a default are for method list, not for method range"},
+		{change(func(s *KeyspaceSpec) { s.Method = "range" }), "values and a default are for the methods list and schema, not for method range"},
 		{change(func(s *KeyspaceSpec) { s.Values = append(s.Values, ValueSpec{"de", "b"}) }), "value de belongs to shard a already"},
 		{change(func(s *KeyspaceSpec) { s.Values[0].Shard = "" }), `the shard of value "de" is missing`},
 		{change(func(s *KeyspaceSpec) { s.Values[0].Value = "" }), "write '' for the empty text"},

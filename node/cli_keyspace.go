@@ -29,6 +29,7 @@ type keyspaceCreateCmd struct {
 	Type      []string `placeholder:"TYPE" help:"Their types: bigint, int, smallint, text, varchar, uuid, bytea, date or timestamptz."`
 	Method    string   `default:"hash" enum:"hash,range,list" help:"hash (PostgreSQL's own hash, split evenly), range (the type's order) or list (a shard for each value)."`
 	Reference bool     `help:"Reference tables: whole on each of --shards, without a key. They must be there already, alike and with the same rows."`
+	BySchema  bool     `help:"The key is the name of a schema: --value tenant_1=shard_1 puts a schema and all that is in it on a shard."`
 	Shards    []string `placeholder:"SHARD" help:"For hash: the shards that share the keys evenly. For --reference: those that have the tables."`
 	Range     []string `placeholder:"BOUNDS=SHARD" sep:"none" help:"For range: ..1000=shard_1, 1000..2000=shard_2 (or 1000-2000=shard_2), 2000..=shard_3. From is part of it, to is not. Repeat until every key has a shard."`
 	Value     []string `placeholder:"VALUE=SHARD" sep:"none" help:"For list: de=shard_1. May be repeated; more values can be added later."`
@@ -44,6 +45,7 @@ func (keyspaceCreateCmd) Help() string {
 		"  rangefinder keyspace create app.accounts --key id --type bigint --method range --range ..1000=shard_1 --range 1000..2000=shard_2 --range 2000..=shard_3\n" +
 		"  rangefinder keyspace create app.sales --key country --type text --method list --value de=shard_1 --value fr=shard_1 --value us=shard_2 --default shard_3\n" +
 		"  rangefinder keyspace create app.orders --key customer_id --type bigint --shards shard_1,shard_2 --table app.order_lines:customer\n\n" +
+		"  rangefinder keyspace create app.tenants --by-schema --value tenant_1=shard_1 --value tenant_2=shard_2\n" +
 		"  rangefinder keyspace create app.countries --reference --shards shard_1,shard_2,shard_3 --table app.currencies\n\n" +
 		"The tables must exist on every shard. Before anything is changed, each shard counts rows whose key it would not own; if there are any, the keyspace is refused.\n\n" + nameRule
 }
@@ -51,6 +53,12 @@ func (keyspaceCreateCmd) Help() string {
 // Run makes the keyspace, on whichever node leads.
 func (c *keyspaceCreateCmd) Run(e *env) error {
 	switch {
+	case c.BySchema && (c.Reference || len(c.Key)+len(c.Type)+len(c.Range)+len(c.Shards)+len(c.Table) > 0):
+		return &usageError{message: "--by-schema takes --value, --default and --database alone", hint: "For example --by-schema --value tenant_1=shard_1 --value tenant_2=shard_2"}
+	case c.BySchema && len(c.Value) == 0:
+		return &usageError{message: "--by-schema needs --value", hint: "For example --value tenant_1=shard_1 --value tenant_2=shard_2"}
+	case c.BySchema:
+		c.Method = rib.MethodSchema
 	case c.Reference && len(c.Key)+len(c.Type)+len(c.Range)+len(c.Value) > 0 || c.Reference && c.Default != "":
 		return &usageError{message: "--reference takes --shards and --table alone", hint: "A reference table has no key: it is whole on every shard."}
 	case c.Reference && len(c.Shards) == 0:
@@ -80,7 +88,7 @@ func (c *keyspaceCreateCmd) Run(e *env) error {
 		return err
 	}
 	switch {
-	case c.Method != "list" && (len(c.Value) > 0 || c.Default != ""):
+	case c.Method != "list" && !c.BySchema && (len(c.Value) > 0 || c.Default != ""):
 		return &usageError{message: "--value and --default are for --method list", hint: ""}
 	case c.Method == "list" && len(c.Value) == 0 && c.Default == "":
 		return &usageError{message: "--method list needs --value or --default", hint: "For example --value de=shard_1 --value fr=shard_2 --default shard_3"}
@@ -109,6 +117,10 @@ func printMade(w io.Writer, v *KeyspaceView, what string) error {
 		_, err := fmt.Fprintf(w, "keyspace %s %s: reference tables, whole on %s\n", v.Name, what, strings.Join(v.Copies, ", "))
 		return err
 	}
+	if v.Method == rib.MethodSchema {
+		_, err := fmt.Fprintf(w, "keyspace %s %s: %d schemas, each with all that is in it on its shard\n", v.Name, what, v.Values)
+		return err
+	}
 	if v.Method == "list" {
 		parts = fmt.Sprintf("%d values", v.Values)
 	}
@@ -134,7 +146,7 @@ func valueFlags(flags []string) (values []cluster.ValueSpec, err error) {
 
 type keyspaceAddCmd struct {
 	adminFlags
-	Name  string   `arg:"" help:"The keyspace, which is one of the method list."`
+	Name  string   `arg:"" help:"The keyspace, which is one of the method list, or by schema."`
 	Value []string `required:"" placeholder:"VALUE=SHARD" sep:"none" help:"A value and the shard that owns it from now on. May be repeated."`
 }
 

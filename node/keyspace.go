@@ -36,6 +36,20 @@ func (r KeyspaceRequest) resolve(databases []string) (cluster.KeyspaceSpec, erro
 		}
 		return spec, checkDatabase(spec.Database, databases)
 	}
+	if spec.Method == rib.MethodSchema {
+		if len(r.Key)+len(r.Also) > 0 {
+			return spec, badRequest("the key of a keyspace by schema is the schema's name", "Leave out key and tables.")
+		}
+		if spec.Database == "" {
+			t, err := resolveTable(spec.Name, databases)
+			if err != nil {
+				return spec, err
+			}
+			spec.Database = t.database
+		}
+		spec.Types = []string{"text"}
+		return spec, checkDatabase(spec.Database, databases)
+	}
 	switch reference := spec.Method == rib.MethodReference; {
 	case reference && len(r.Key) > 0:
 		return spec, badRequest("a reference table is whole on every shard: it has no key", "Leave out key and types, or choose another method.")

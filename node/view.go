@@ -186,7 +186,7 @@ func (n *Node) Keyspaces() []KeyspaceView {
 
 func keyspaceView(k *rib.Keyspace) KeyspaceView {
 	v := KeyspaceView{ID: uint32(k.ID), Name: k.Name, Database: k.Database, Method: k.Method, Ranges: len(k.Ranges)}
-	if k.Method == "list" {
+	if k.Listed() {
 		v.Values, v.Default = len(k.Ranges)/2, k.Ranges[0].Shard
 	}
 	if k.Reference() {
@@ -212,7 +212,7 @@ func (n *Node) Ranges(keyspace string) (ranges []RangeView, epoch string, found 
 
 // shownRanges is how many of a keyspace's ranges rangeViews writes: of a list its values, and the others once.
 func shownRanges(k *rib.Keyspace) int {
-	if k.Method == "list" {
+	if k.Listed() {
 		return len(k.Ranges)/2 + 1
 	}
 	return len(k.Ranges)
@@ -238,7 +238,7 @@ func rangeViews(o *rib.Ownership, keyspace string, limit int) []RangeView {
 				return list
 			}
 			r := &k.Ranges[j]
-			if k.Method != "list" {
+			if !k.Listed() {
 				list = append(list, RangeView{Keyspace: k.Name, From: show(r.From), To: show(r.To), Shard: r.Shard, Epoch: r.Epoch.String()})
 			} else if j%2 == 1 || j == 0 { // the others are one and the same
 				list = append(list, RangeView{Keyspace: k.Name, Value: rib.FormatInterval(method, k.Types, r.From, r.To), Shard: r.Shard, Epoch: r.Epoch.String()})

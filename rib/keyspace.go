@@ -96,7 +96,7 @@ func (k *Keyspace) validateRanges(m Method, fail func(string, ...any) error) err
 	}
 	for i := range k.Ranges {
 		r := &k.Ranges[i]
-		if r.Shard == "" && k.Method != "list" {
+		if r.Shard == "" && !k.Listed() {
 			return fail("range %s has no shard", name(r))
 		}
 		if err := m.CheckBound(k.Types, r.From); err != nil {
@@ -118,8 +118,11 @@ func (k *Keyspace) validateRanges(m Method, fail func(string, ...any) error) err
 		}
 	}
 	switch {
-	case k.Method == "list":
-		return k.validateList(fail)
+	case k.Listed():
+		if err := k.validateList(fail); err != nil || !k.BySchema() {
+			return err
+		}
+		return k.validateSchemas(fail)
 	case k.Reference():
 		return k.validateCopies(fail)
 	}

@@ -34,7 +34,7 @@ type Method interface {
 	CheckBound(types []Type, k Key) error
 }
 
-// MethodByName is the method that a keyspace names: "hash", "range", "list" or "reference". Else ErrMethod.
+// MethodByName is the method that a keyspace names: "hash", "range", "list", "reference" or "schema". Else ErrMethod.
 func MethodByName(name string) (Method, error) {
 	switch name {
 	case "hash":
@@ -45,8 +45,10 @@ func MethodByName(name string) (Method, error) {
 		return &listMethod{}, nil
 	case MethodReference:
 		return &referenceMethod{}, nil
+	case MethodSchema:
+		return &schemaMethod{}, nil
 	}
-	return nil, fmt.Errorf("%w %q: the methods are hash, range, list and reference", ErrMethod, name)
+	return nil, fmt.Errorf("%w %q: the methods are hash, range, list, reference and schema", ErrMethod, name)
 }
 
 // QuoteIdent makes a name an SQL identifier.

@@ -293,6 +293,11 @@ func (c *core) homeOf(plan *sqlkey.Plan) *fib.Slot {
 	if plan.Target == sqlkey.Unsharded {
 		return c.table.Slot(plan.Shard)
 	}
+	if len(plan.Keys) > 0 && plan.Keys[0].Literal != nil {
+		if owner, ok := c.table.Lookup(plan.Keyspace, plan.Keys[0].Literal); ok && owner.Slot != nil {
+			return owner.Slot // of a schema, no other has its tables
+		}
+	}
 	return c.anyOf(plan.Keyspace)
 }
 

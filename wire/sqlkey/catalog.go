@@ -47,6 +47,7 @@ type database struct {
 	byName    map[string][]*table // unqualified
 	shards    []string
 	keyspaces []*keyspace // with a key
+	tenants   map[string]*tenant
 
 	dependents map[tableName]*table
 }
@@ -110,14 +111,18 @@ func identify(o *rib.Ownership, databases map[string]DatabaseRule, dependents ma
 		Name, Database, Method string
 		Types                  []rib.Type
 		Tables                 []rib.KeyedTable
-		Shards                 []string
+		Shards, Schemas        []string
 	}
 	rules := make([]rule, len(o.Keyspaces))
 	whole := slices.ContainsFunc(o.Keyspaces, func(k rib.Keyspace) bool { return k.Reference() })
 	for i := range o.Keyspaces {
 		k := &o.Keyspaces[i]
-		rules[i] = rule{k.ID, k.Name, k.Database, k.Method, k.Types, k.Tables, nil}
-		if whole {
+		rules[i] = rule{k.ID, k.Name, k.Database, k.Method, k.Types, k.Tables, nil, nil}
+		if k.BySchema() {
+			rules[i].Schemas, rules[i].Shards = k.Schemas()
+			rules[i].Shards = append(rules[i].Shards, k.Others())
+		}
+		if whole && !k.BySchema() {
 			rules[i].Shards = k.Shards()
 		}
 	}
@@ -139,6 +144,10 @@ func (c *Catalog) database(name string) *database {
 }
 
 func (c *Catalog) add(k *rib.Keyspace) {
+	if k.BySchema() {
+		c.addSchemas(k)
+		return
+	}
 	d := c.database(k.Database)
 	ks := &keyspace{id: k.ID, name: k.Name, types: slices.Clone(k.Types), shards: k.Shards(), whole: k.Reference()}
 	if m, err := rib.MethodByName(k.Method); err == nil {

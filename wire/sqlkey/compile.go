@@ -26,7 +26,7 @@ func (c *compiler) analysis() *analysis {
 }
 
 // sharded tells whether the database has any keyspace.
-func (c *compiler) sharded() bool { return len(c.db.tables) > 0 }
+func (c *compiler) sharded() bool { return len(c.db.tables) > 0 || c.db.tenants != nil }
 
 // statement plans one statement.
 func (c *compiler) statement(n *pgquery.Node) *Plan {
@@ -122,6 +122,9 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 		p.Sets, p.SetsOnly = assignments(n, len(s.configs))
 	}
 	p.Copies = copiesOf(a.copied)
+	for _, name := range s.schemas {
+		a.ofSchema(name)
+	}
 	if refused := ownAssigned(p.Sets); refused != nil {
 		return refused
 	}
@@ -157,6 +160,8 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 		return p.refuse(a.problem)
 	case len(a.changed) > 0:
 		return c.everywhere(p, a, s)
+	case len(a.schemas) > 0:
+		return c.tenants(p, a, a.schemas)
 	case len(a.copied) > 0 && p.Copies == nil:
 		return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "no shard has all of the reference tables that it names", "Ask for the tables one by one."}, table: a.copied[0]})
 	case len(a.keyed) > 0 || len(a.rows) > 0:
@@ -169,6 +174,8 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 			}
 		}
 		return c.home(p, why)
+	case c.db.tenants != nil && len(a.plain) == 0 && (s.homeTied || a.catalogs) && len(pathSchemas(c.db, c.path)) > 0:
+		return c.tenants(p, a, pathSchemas(c.db, c.path))
 	case len(a.copied) > 0 && s.home == "":
 		return c.copied(p, a)
 	case s.home != "" && !s.homeTied:
@@ -340,6 +347,8 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 		sv.notifies, sv.channel, sv.payload = true, n.GetNotifyStmt().GetConditionname(), n.GetNotifyStmt().GetPayload()
 	case n.GetDropStmt() != nil:
 		sv.frees = true
+	case n.GetCreateSchemaStmt() != nil:
+		a.ofSchema(n.GetCreateSchemaStmt().GetSchemaname())
 	}
 	if made != nil {
 		a.creates(made)

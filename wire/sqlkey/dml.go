@@ -192,7 +192,16 @@ func (a *analysis) creates(rv *pgquery.RangeVar) {
 	a.seen++
 	schema, name := rv.GetSchemaname(), rv.GetRelname()
 	a.tables = append(a.tables, qualified(schema, name))
-	a.plain = append(a.plain, qualified(schema, name))
+	in := a.schemasOf(rv)
+	if schema == "pg_temp" {
+		in = pathSchemas(a.db, a.path)
+	}
+	for _, s := range in {
+		a.ofSchema(s)
+	}
+	if len(in) == 0 || a.db.tenants[in[0]] == nil {
+		a.plain = append(a.plain, qualified(schema, name))
+	}
 	if rv.GetRelpersistence() == "t" || schema == "pg_temp" {
 		// Temporary tables come first on every search path.
 		if same := a.db.byName[name]; len(same) > 0 {

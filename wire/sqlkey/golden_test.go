@@ -24,8 +24,20 @@ func testCatalog(t testing.TB) *Catalog {
 		if method == "hash" {
 			ks.Ranges = rib.EvenRanges([]string{"shard_1", "shard_2", "shard_3"})
 		}
+		if ks.BySchema() {
+			values := []rib.ListedValue{{Key: schemaKey(t, "t1"), Shard: "shard_1"}, {Key: schemaKey(t, "t2"), Shard: "shard_2"}, {Key: schemaKey(t, "t3"), Shard: "shard_1"}}
+			others := ""
+			if db == "tenants2" {
+				others = "shard_3"
+			}
+			ranges, err := rib.ListRanges(values, others)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ks.Ranges = ranges
+		}
 		if ks.Reference() {
-			ks.Ranges = rib.ReferenceRanges(map[string][]string{"app.world": {"shard_0", "shard_1", "shard_2", "shard_3"}, "app.fees": {"shard_2", "shard_3"}}[name])
+			ks.Ranges = rib.ReferenceRanges(map[string][]string{"app.world": {"shard_0", "shard_1", "shard_2", "shard_3"}, "app.fees": {"shard_2", "shard_3"}, "tenants.world": {"shard_0", "shard_1", "shard_2"}}[name])
 		}
 		if err := ks.Validate(); err != nil {
 			t.Fatal(err)
@@ -53,11 +65,14 @@ func testCatalog(t testing.TB) *Catalog {
 			keyspace(11, "app", "app.cells", "hash", []rib.Type{rib.TypeSmallint}, table("app", "cells", "cell")),
 			keyspace(13, "app", "app.world", "reference", nil, table("app", "nations"), table("app", "areas", "id", "made")),
 			keyspace(14, "app", "app.fees", "reference", nil, table("app", "fees")),
+			keyspace(15, "tenants", "tenants", "schema", []rib.Type{rib.TypeText}),
+			keyspace(16, "tenants2", "tenants2", "schema", []rib.Type{rib.TypeText}),
+			keyspace(17, "tenants", "tenants.world", "reference", nil, table("public", "nations")),
 			keyspace(7, "bare", "t", "hash", []rib.Type{rib.TypeBigint}, table("public", "t", "id")),
 		},
 		Shards: []rib.Shard{{Name: "shard_0"}, {Name: "shard_1"}, {Name: "shard_2"}, {Name: "shard_3"}},
 	}
-	return NewCatalog(o, map[string]DatabaseRule{"app": {Shard: "shard_0"}, "legacy": {Shard: "shard_9"}}, map[string][]Dependent{
+	return NewCatalog(o, map[string]DatabaseRule{"app": {Shard: "shard_0"}, "legacy": {Shard: "shard_9"}, "tenants": {Shard: "shard_0"}}, map[string][]Dependent{
 		"app": {
 			{"app", "open_orders", DependsView, "app", "orders"},
 			{"public", "order_totals", DependsStored, "app", "orders"},
@@ -70,6 +85,19 @@ func testCatalog(t testing.TB) *Catalog {
 		"bare":   {{"public", "vt", DependsView, "public", "t"}},
 		"legacy": {{"public", "vt", DependsView, "public", "t"}}, // has no keyspace
 	})
+}
+
+func schemaKey(t testing.TB, name string) rib.Key {
+	t.Helper()
+	m, err := rib.MethodByName(rib.MethodSchema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := m.AppendKey(nil, rib.Value{Type: rib.TypeText, Bytes: []byte(name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 // TestGolden holds the planner against testdata/*.txt: a statement, "----", and its plan. Lines that begin with "@" set the

@@ -107,7 +107,7 @@ func (h *hint) apply(p *Plan, a *analysis) *Plan {
 
 func (h *hint) applyKey(p *Plan, a *analysis) *Plan {
 	ks := p.about
-	if p.Target == Keyed {
+	if p.Target == Keyed && len(a.keyed)+len(a.rows) > 0 {
 		ks = a.firstTable().keyspace
 	}
 	if ks == nil || ks.method == nil || ks.whole {
@@ -163,7 +163,7 @@ func (c *compiler) unlessSet(plan func() *Plan) *Plan {
 // hintBySession is the plan with the hints that the session has set. What tells by itself where it runs is held against them; tables of no
 // keyspace, and what is heard from every shard, are where they are.
 func (c *compiler) hintBySession(p *Plan, a *analysis) *Plan {
-	if p.Target == None && p.about == nil || p.AnyHome || len(a.changed) > 0 || len(a.plain) > 0 && (c.env.HintKey || c.env.HintShard != c.db.home) {
+	if p.Target == None && p.about == nil || p.AnyHome || len(a.changed) > 0 || len(a.schemas) > 0 && c.env.HintKey || len(a.plain) > 0 && (c.env.HintKey || c.env.HintShard != c.db.home) {
 		return p
 	}
 	keyed := p.Target == Keyed

@@ -31,6 +31,7 @@ type analysis struct {
 	plain    []string // unsharded tables
 	copied   []*table // reference tables
 	changed  []*table // those of them that are written
+	schemas  []string // listed ones, in which something is named: see tenants
 	tables   []string // all, in order
 	catalogs bool     // a system catalog is named
 	facts    int
@@ -63,9 +64,20 @@ func (a *analysis) relation(rv *pgquery.RangeVar) *table {
 	name := qualified(rv.GetSchemaname(), rv.GetRelname())
 	switch kind {
 	case keyedTable:
-		name = t.String()
+		if name = t.String(); rv.GetSchemaname() == "" {
+			a.refuseTwoMeanings(t)
+		}
+	case schemaTable:
+		for _, s := range a.schemasOf(rv) {
+			a.ofSchema(s)
+		}
+		t = nil
 	case copiedTable:
-		name = t.String()
+		if name = t.String(); rv.GetSchemaname() == "" { // or what is called so in a listed schema
+			for _, s := range pathSchemas(a.db, a.path) {
+				a.ofSchema(s)
+			}
+		}
 		a.copied = append(a.copied, t)
 		t = nil
 	case catalogTable:
@@ -85,12 +97,21 @@ func (a *analysis) relation(rv *pgquery.RangeVar) *table {
 	return t
 }
 
+// schemasOf are the listed schemas in which a name may be found.
+func (a *analysis) schemasOf(rv *pgquery.RangeVar) []string {
+	if rv.GetSchemaname() != "" {
+		return []string{rv.GetSchemaname()}
+	}
+	return pathSchemas(a.db, a.path)
+}
+
 type tableKind uint8
 
 const (
 	plainTable tableKind = iota
 	keyedTable
 	copiedTable
+	schemaTable // in a listed schema, or along a search path that has one
 	catalogTable
 	dependentTable
 )
@@ -102,11 +123,15 @@ func (a *analysis) resolve(rv *pgquery.RangeVar) (*table, tableKind) {
 	case "pg_catalog", "information_schema":
 		return nil, catalogTable
 	default:
-		return a.kindOf(tableName{schema, name})
+		if t, kind := a.kindOf(tableName{schema, name}); t != nil || a.db.tenants[schema] == nil {
+			return t, kind
+		}
+		return nil, schemaTable
 	}
 	if a.path.builtinsFirst && a.known.relations[name] {
 		return nil, catalogTable
 	}
+	listed := false
 	for _, s := range a.path.schemas {
 		if s == "pg_catalog" && a.known.relations[name] {
 			return nil, catalogTable
@@ -114,6 +139,10 @@ func (a *analysis) resolve(rv *pgquery.RangeVar) (*table, tableKind) {
 		if t, kind := a.kindOf(tableName{s, name}); t != nil {
 			return t, kind
 		}
+		listed = listed || a.db.tenants[s] != nil
+	}
+	if listed {
+		return nil, schemaTable
 	}
 	return nil, plainTable
 }

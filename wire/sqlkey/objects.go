@@ -37,6 +37,7 @@ func (a *analysis) named(n *pgquery.Node, what string) {
 		}
 	case n.GetAlterObjectSchemaStmt() != nil:
 		s := n.GetAlterObjectSchemaStmt()
+		a.ofSchema(s.GetNewschema())
 		if t := a.db.tables[tableName{s.GetNewschema(), s.GetRelation().GetRelname()}]; t != nil {
 			a.refuse(t, onEachShard(what+" to its name"))
 		}
@@ -65,6 +66,7 @@ func (a *analysis) object(o *pgquery.Node, what string) {
 			words = append(words, w.GetString_().GetSval())
 		}
 	}
+	a.objectOfSchema(words)
 	for _, n := range []int{len(words), len(words) - 1} {
 		if n < 1 || n > 3 {
 			continue
@@ -90,6 +92,7 @@ func (a *analysis) schema(name, what string) {
 	if first != nil {
 		a.refuse(first, onEachShard(what+" of its schema"))
 	}
+	a.ofSchema(name)
 }
 
 // code refuses a code block in which the name of a sharded table, or of what depends on one, occurs: what it does cannot be routed.

@@ -15,7 +15,9 @@ import (
 // target resolves the name of a table that is written.
 func (a *analysis) target(rv *pgquery.RangeVar) *table {
 	if t, kind := a.resolve(rv); kind == copiedTable {
-		a.changed = append(a.changed, t)
+		if a.changed = append(a.changed, t); rv.GetSchemaname() == "" {
+			a.refuseTwoMeanings(t)
+		}
 	}
 	return a.relation(rv)
 }

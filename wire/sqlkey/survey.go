@@ -23,14 +23,15 @@ type survey struct {
 	notifies bool
 	channel  string // that NOTIFY names
 	payload  string
-	foreign  bool   // it calls functions that are not PostgreSQL's own
-	channels bool   // it asks which channels the session listens to
-	opaque   *issue // what may read tables that no parser sees
-	unlike   string // what in it may come out otherwise on another server
-	params   int    // the highest $n
-	volatile string // a function that must not be called on several shards
-	changes  bool   // it changes rows
-	marks    bool   // it holds what would be taken for a mark of Fan.Final
+	foreign  bool     // it calls functions that are not PostgreSQL's own
+	channels bool     // it asks which channels the session listens to
+	opaque   *issue   // what may read tables that no parser sees
+	schemas  []string // that functions and types are named with
+	unlike   string   // what in it may come out otherwise on another server
+	params   int      // the highest $n
+	volatile string   // a function that must not be called on several shards
+	changes  bool     // it changes rows
+	marks    bool     // it holds what would be taken for a mark of Fan.Final
 
 	configs []config // calls of set_config
 }
@@ -74,6 +75,10 @@ func (s *survey) visit(n any) bool {
 	switch n := n.(type) {
 	case *pgquery.FuncCall:
 		s.function(n)
+	case *pgquery.TypeName:
+		if len(n.GetNames()) == 2 {
+			s.schemas = append(s.schemas, n.GetNames()[0].GetString_().GetSval())
+		}
 	case *pgquery.ParamRef:
 		s.params = max(s.params, int(n.GetNumber()))
 	case *pgquery.LockingClause:
@@ -150,6 +155,9 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	}
 	name := names[len(names)-1]
 	full := strings.Join(names, ".")
+	if len(names) == 2 {
+		s.schemas = append(s.schemas, names[0])
+	}
 	builtin := len(names) == 1 && s.path.builtinsFirst || len(names) == 2 && names[0] == "pg_catalog"
 	harmless, known := s.known.functions[name]
 	if !builtin || !s.known.immutable[name] {
