@@ -241,10 +241,14 @@ func (p *place) stopNode(t *testing.T) {
 	if !t.Failed() {
 		return
 	}
+	said := map[string]int{}
 	for line := range strings.Lines(string(text)) {
-		if !strings.Contains(line, `"level":"INFO"`) {
-			t.Logf("the node says: %s", line)
+		if _, what, _ := strings.Cut(line, `,"level":`); !strings.HasPrefix(what, `"INFO"`) {
+			said[what]++
 		}
+	}
+	for what, n := range said {
+		t.Logf("the node says %d times: %s", n, what)
 	}
 }
 

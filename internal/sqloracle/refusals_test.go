@@ -14,6 +14,7 @@ var refusals = []struct {
 	phrase *regexp.Regexp // in message or detail
 }{
 	{"several shards", "several shards are not asked yet", regexp.MustCompile(`over several shards are not run yet`)},
+	{"EXECUTE", "what SQL's PREPARE has prepared is on one shard", regexp.MustCompile(`EXECUTE of the prepared statement .* needs several shards`)},
 	{"write to a reference table", "several shards are not asked yet", regexp.MustCompile(`all of them would be written`)},
 	{"reference and sharded tables in a write", "each shard would write other rows", regexp.MustCompile(`a write to it names a sharded table as well`)},
 	{"no key", "nothing says on which shard, and several are not asked yet", regexp.MustCompile(`no condition says which|is compared by .*, not by =|gives no key|compared with a subquery|` +

@@ -45,7 +45,7 @@ SELECT customer_id::numeric(20,4), name::char(4) FROM customers ORDER BY custome
 SELECT ARRAY[customer_id, 1], ARRAY[name, 'x'] FROM customers ORDER BY customer_id
 
 -- refused: no key
-SELECT tier::text, enum_range(tier) FROM customers ORDER BY customer_id
+SELECT tier::text, enum_range(tier)::text FROM customers ORDER BY customer_id
 
 SELECT now() - now() AS zero, current_user, current_database() FROM customers WHERE customer_id = 3
 
