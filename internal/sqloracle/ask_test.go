@@ -2,6 +2,7 @@ package sqloracle
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,9 +23,12 @@ const (
 	extended                 // Parse, Bind, Describe, Execute: parameters and results as text
 	binaries                 // the same in binary, parameters with their types
 	prepared                 // Parse and Describe of a named statement first; parameters as text, results in binary
+	pipeline                 // several statements of the extended protocol with one Sync
 )
 
-func (p protocol) String() string { return [...]string{"simple", "extended", "binary", "prepared"}[p] }
+func (p protocol) String() string {
+	return [...]string{"simple", "extended", "binary", "prepared", "pipeline"}[p]
+}
 
 // arg is a parameter's value.
 type arg struct {
@@ -55,10 +59,16 @@ type statement struct {
 	args  []arg
 	how   protocol
 	order order
+	parts []*statement // of several in one: in one text, or in a pipeline
 }
 
 func (s *statement) String() string {
 	text := s.sql
+	if s.how == pipeline {
+		for _, p := range s.parts {
+			text += "\n    " + p.String()
+		}
+	}
 	for i, a := range s.args {
 		value := a.text
 		if a.null {
@@ -100,6 +110,8 @@ func (c *clients) ask(side int, s *statement) (a answer) {
 	ctx, conn, p := c.ctx, c.conns[side], reader{c.p.types[side]}
 	var err error
 	switch s.how {
+	case pipeline:
+		err = p.pipeline(ctx, conn, s, &a)
 	case simple:
 		all := conn.Exec(ctx, s.sql)
 		for all.NextResult() {
@@ -141,6 +153,34 @@ func (c *clients) ask(side int, s *statement) (a answer) {
 		a.lost = err
 	}
 	return a
+}
+
+// pipeline sends all parts of s before it reads the first answer.
+func (p reader) pipeline(ctx context.Context, conn *pgconn.PgConn, s *statement, a *answer) error {
+	pipe := conn.StartPipeline(ctx)
+	for _, part := range s.parts {
+		values, oids, formats, wanted := part.bind()
+		pipe.SendQueryParams(part.sql, values, oids, formats, wanted)
+	}
+	err := pipe.Sync()
+	for err == nil {
+		var got any
+		if got, err = pipe.GetResults(); err != nil {
+			break
+		}
+		r, ok := got.(*pgconn.ResultReader)
+		if !ok {
+			break
+		}
+		var one result
+		if one, err = p.read(r); err == nil {
+			a.results = append(a.results, one)
+		}
+	}
+	if e := pipe.Close(); err == nil {
+		err = e
+	}
+	return err
 }
 
 // bind returns the parameters of the extended protocol.
@@ -216,7 +256,7 @@ func (p reader) typeName(oid uint32) string {
 }
 
 // differ says how got is not what want is, as far as the order is defined; "": they are alike.
-func differ(want, got *answer, o order) string {
+func differ(want, got *answer, s *statement) string {
 	switch {
 	case want.lost != nil || got.lost != nil:
 		return fmt.Sprintf("the connection is lost: PostgreSQL %v, router %v", want.lost, got.lost)
@@ -236,6 +276,10 @@ func differ(want, got *answer, o order) string {
 		return fmt.Sprintf("types of parameters %v, want %v", got.params, want.params)
 	}
 	for i := range want.results {
+		o := s.order
+		if len(s.parts) > i {
+			o = s.parts[i].order
+		}
 		if d := want.results[i].differ(&got.results[i], o); d != "" {
 			return d
 		}

@@ -12,6 +12,7 @@ import (
 type story struct {
 	statements []*statement
 	writes     []string // the tables that it may change
+	sets       bool     // it changes settings
 }
 
 func (s *story) add(st *statement) { s.statements = append(s.statements, st) }
@@ -31,7 +32,7 @@ func (s *story) control(sql string) { s.add(&statement{sql: sql}) }
 // controls tells whether a statement is about the transaction alone: it is not counted.
 func (s *statement) controls() bool {
 	word, _, _ := strings.Cut(s.sql, " ")
-	return slices.Contains([]string{"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"}, word)
+	return slices.Contains([]string{"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET"}, word)
 }
 
 // generator makes one statement.
@@ -45,7 +46,7 @@ type generator struct {
 // newStory makes a read, a write, or a transaction of some of both.
 func newStory(c *choices) *story {
 	s := &story{}
-	switch c.weigh(64, 26, 10) {
+	switch c.weigh(58, 24, 10, 4, 2, 2) {
 	case 0:
 		s.add(read(c))
 	case 1:
@@ -57,8 +58,50 @@ func newStory(c *choices) *story {
 		}
 	case 2:
 		s.transaction(c)
+	case 3:
+		s.set(c)
+	case 4, 5:
+		s.several(c)
 	}
 	return s
+}
+
+// set reads under other settings.
+func (s *story) set(c *choices) {
+	s.sets = true
+	for range 1 + c.n(2) {
+		s.control(oneOf(c, "SET TimeZone = 'Asia/Tokyo'", "SET DateStyle = 'German'", "SET DateStyle = 'SQL, DMY'", "SET extra_float_digits = 0", "SET IntervalStyle = 'iso_8601'", "SET TimeZone = 'America/New_York'"))
+		s.add(read(c))
+	}
+}
+
+// several makes statements that go together, in one text or in one pipeline.
+func (s *story) several(c *choices) {
+	all := &statement{how: oneOf(c, simple, pipeline)}
+	var texts []string
+	for range 2 + c.n(2) {
+		g := newGenerator(c)
+		g.how = oneOf(c, extended, binaries)
+		if all.how == simple {
+			g.how = simple
+		}
+		var part *statement
+		if c.chance(40) {
+			sql, t := g.write()
+			part = g.statement(sql, order{})
+			s.writes = append(s.writes, t)
+		} else {
+			sql, o := g.query()
+			part = g.statement(sql, o)
+		}
+		all.parts, texts = append(all.parts, part), append(texts, part.sql)
+	}
+	if all.how == simple {
+		all.sql = strings.Join(texts, "; ")
+	}
+	slices.Sort(s.writes)
+	s.writes = slices.Compact(s.writes)
+	s.add(all)
 }
 
 func (s *story) transaction(c *choices) {
@@ -104,7 +147,7 @@ func (g *generator) statement(sql string, o order) *statement {
 		}
 		return number[p]
 	})
-	return &statement{sql, args, g.how, o}
+	return &statement{sql: sql, args: args, how: g.how, order: o}
 }
 
 func read(c *choices) *statement {

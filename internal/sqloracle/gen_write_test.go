@@ -9,9 +9,13 @@ import (
 // write makes an INSERT, UPDATE or DELETE, and names the table that it changes.
 func write(c *choices) (*statement, string) {
 	g := newGenerator(c)
+	sql, table := g.write()
+	return g.statement(sql, order{}), table
+}
+
+func (g *generator) write() (sql, table string) {
 	all := ofGroup(g.group())
 	t := all[g.n(len(all))]
-	var sql string
 	switch g.weigh(45, 35, 20) {
 	case 0:
 		sql = g.insert(t)
@@ -20,7 +24,7 @@ func write(c *choices) (*statement, string) {
 	case 2:
 		sql = g.deletes(t)
 	}
-	return g.statement(sql, order{}), t.name
+	return sql, t.name
 }
 
 // returning is the clause, in some cases.

@@ -15,6 +15,8 @@ var refusals = []struct {
 }{
 	{"several shards", "several shards are not asked yet", regexp.MustCompile(`over several shards are not run yet`)},
 	{"EXECUTE", "what SQL's PREPARE has prepared is on one shard", regexp.MustCompile(`EXECUTE of the prepared statement .* needs several shards`)},
+	{"computed in a reference table", "each copy must get the same, and a function might give others on each shard", regexp.MustCompile(`a write to it must do the same on every shard`)},
+	{"several statements in one text", "one text is taken for one shard", regexp.MustCompile(`Its statements belong to different places`)},
 	{"write to a reference table", "several shards are not asked yet", regexp.MustCompile(`all of them would be written`)},
 	{"reference and sharded tables in a write", "each shard would write other rows", regexp.MustCompile(`a write to it names a sharded table as well`)},
 	{"no key", "nothing says on which shard, and several are not asked yet", regexp.MustCompile(`no condition says which|is compared by .*, not by =|gives no key|compared with a subquery|` +

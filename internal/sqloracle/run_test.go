@@ -72,7 +72,7 @@ func (c *clients) try(s *statement) (o outcome) {
 		return o
 	}
 	want := c.ask(0, s)
-	o.problem = differ(&want, &o.answer, s.order)
+	o.problem = differ(&want, &o.answer, s)
 	o.passed = o.problem == ""
 	return o
 }
@@ -114,6 +114,13 @@ func (c *clients) tell(s *story) (all []told) {
 		}
 	}
 	c.settle()
+	if s.sets {
+		for _, conn := range c.conns {
+			if _, err := conn.Exec(c.ctx, "RESET ALL").ReadAll(); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+	}
 	if len(s.writes) > 0 {
 		last := &all[len(all)-1]
 		different, err := c.p.compareTables(c.ctx, s.writes...)
