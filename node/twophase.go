@@ -26,6 +26,7 @@ func (n *Node) openTwoPhase(context.Context) error {
 		Alive: func(node string) bool {
 			return slices.ContainsFunc(n.speaker().Members(), func(m rib.Member) bool { return m.Name == node })
 		},
+		Alone:  func() bool { return n.before == nil && !n.handing.Load() && phase(n.phase.Load()) != phaseHanded },
 		Wanted: func() bool { return len(n.cfg().acrossShards()) > 0 },
 		Uses:   func() []string { return n.cfg().acrossShards() },
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -60,6 +61,13 @@ type spans struct {
 	open map[uint64]Span
 }
 
+// all is a copy: a Span may be held up by somebody who wants to be watched.
+func (s *spans) all() map[uint64]Span {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.open)
+}
+
 // Watch has a transaction be looked after until the function that it returns is called.
 func (m *Manager) Watch(s Span) (forget func()) {
 	m.spans.mu.Lock()
@@ -79,9 +87,7 @@ func (m *Manager) Watch(s Span) (forget func()) {
 
 // Spanning lists the transactions of this node that are open on several shards. Other nodes ask for it.
 func (m *Manager) Spanning() (list []Spanning) {
-	m.spans.mu.Lock()
-	defer m.spans.mu.Unlock()
-	for number, s := range m.spans.open {
+	for number, s := range m.spans.all() {
 		if parts := s.Parts(); len(parts) > 1 {
 			list = append(list, Spanning{m.cfg.Node, number, parts})
 		}
@@ -130,9 +136,7 @@ func (m *Manager) Detect(ctx context.Context) {
 }
 
 func (m *Manager) suspects() bool {
-	m.spans.mu.Lock()
-	defer m.spans.mu.Unlock()
-	for _, s := range m.spans.open {
+	for _, s := range m.spans.all() {
 		if s.Waits() >= suspicious {
 			return true
 		}

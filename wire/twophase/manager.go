@@ -21,6 +21,7 @@ type Config struct {
 	Sites   Sites
 	Shards  func() []string         // whose leftovers this node looks for; others may look for the same
 	Alive   func(node string) bool  // is that node heard of? nil: no other is
+	Alone   func() bool             // is this the only process of this node, so that what another one has left can be ended at once? nil: it may not be
 	Wanted  func() bool             // may clients write on several shards at all? If not, leftovers are looked for seldom. nil: yes
 	Logger  *slog.Logger            // nil: slog.Default
 	Uses    func() (names []string) // databases whose clients may write on several shards
@@ -50,6 +51,9 @@ func (c *Config) defaults() {
 	}
 	if c.Alive == nil {
 		c.Alive = func(string) bool { return false }
+	}
+	if c.Alone == nil {
+		c.Alone = func() bool { return false }
 	}
 	if c.Wanted == nil {
 		c.Wanted = func() bool { return true }

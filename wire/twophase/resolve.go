@@ -235,6 +235,8 @@ func (m *Manager) mayEnd(gid GID, age time.Duration) bool {
 	switch {
 	case gid.Node == m.cfg.Node && gid.Boot == m.boot:
 		return true // and not known any more: PREPARE came to its server when it had been given up
+	case gid.Node == m.cfg.Node && m.cfg.Alone():
+		return true
 	case gid.Node != m.cfg.Node && m.cfg.Alive(gid.Node):
 		return age >= m.cfg.Busy
 	}
