@@ -167,6 +167,7 @@ func (m *Manager) Look(ctx context.Context) (left bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.looks = make(map[string]look, len(shards))
+	left = len(shards) == 0 // they may not be known yet
 	for i, shard := range shards {
 		m.looks[shard] = looks[i]
 		left = left || len(looks[i].left) > 0 || looks[i].err != ""
