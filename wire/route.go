@@ -121,6 +121,26 @@ func LacksCopy(copies []string, shard string) *pg.Error {
 		WithHint("Ask for the tables one by one, or make the keyspace of the reference tables over this shard too.")
 }
 
+// apart tells whether the keys of a Query's plan belong to several shards.
+func (c *core) apart(plan *sqlkey.Plan) bool {
+	var first *fib.Slot
+	for i := range plan.Keys {
+		key, err := c.appendKey(plan, i, &c.values)
+		if err != nil {
+			return false
+		}
+		owner, ok := c.table.Lookup(plan.Keyspace, key)
+		if !ok || owner.Slot == nil {
+			return false
+		}
+		if first != nil && owner.Slot != first {
+			return true
+		}
+		first = owner.Slot
+	}
+	return false
+}
+
 // HintContradicts is the error for a statement whose keys another shard owns than its hint says; nil if there is none. Explanations say
 // the same.
 func HintContradicts(plan *sqlkey.Plan, shard string) *pg.Error {

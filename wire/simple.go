@@ -77,7 +77,11 @@ func (c *core) routed() {
 // made of c.values.
 func (c *core) lookupBytes(sql []byte) *sqlkey.Plan {
 	c.look()
-	return c.env.planner.PlanQuery(c.catalog, &c.under, sql, &c.values)
+	plan := c.env.planner.PlanQuery(c.catalog, &c.under, sql, &c.values)
+	if plan.Apart && c.apart(plan) {
+		plan = c.env.planner.PlanBytes(c.catalog, &c.under, sql)
+	}
+	return plan
 }
 
 // replan plans a statement if it is new, or if what its plan stands on has changed: who owns what, or the search_path.

@@ -10,6 +10,7 @@ import (
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // treeVersion is what the parser writes on its trees, without which it does not take them back.
@@ -64,7 +65,7 @@ func deparseFinal(s *pgquery.SelectStmt) (string, error) {
 
 // holdsMark tells whether a statement has what would be taken for one of Final's marks.
 func holdsMark(sql string) bool {
-	return strings.Contains(sql, FinalRows) || strings.Contains(sql, FinalColumns) || strings.Contains(sql, FinalType) || strings.Contains(sql, FinalHidden)
+	return strings.Contains(sql, FinalRows) || strings.Contains(sql, FinalColumns) || strings.Contains(sql, FinalType) || strings.Contains(sql, rowMark) || strings.Contains(sql, FinalHidden)
 }
 
 func selectNode(s *pgquery.SelectStmt) *pgquery.Node {
@@ -181,4 +182,14 @@ func ordinal(n *pgquery.Node) (int, bool) {
 		return 0, false
 	}
 	return int(v.Ival.GetIval()), true
+}
+
+// surface is a copy of a message that shares what it holds.
+func surface[M proto.Message](m M) M {
+	c := m.ProtoReflect().New()
+	m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		c.Set(f, v)
+		return true
+	})
+	return c.Interface().(M)
 }

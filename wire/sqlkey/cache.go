@@ -210,6 +210,10 @@ func (f *Fan) bytes() int {
 		}
 	}
 	if f.Split != nil {
+		if t := f.Split.together; t != nil {
+			n += int(unsafe.Sizeof(*t)) + len(t.Reason)
+			keys(t.Keys)
+		}
 		keys(f.Split.Rows)
 		n += f.Split.bytes()
 	}

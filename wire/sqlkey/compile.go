@@ -17,6 +17,8 @@ type compiler struct {
 	path  *path
 	known *builtins
 	hint  *hint // nil: the text has none
+	// sharing: what is planned is what several texts have in common
+	sharing bool
 }
 
 func (c *compiler) survey() *survey { return &survey{path: c.path, known: c.known} }

@@ -12,7 +12,8 @@ import (
 // row is what an INSERT gives for the key of one row.
 type row struct {
 	table *table
-	keys  []*binding
+	keys  []*binding // those of INSERT ... SELECT may be nil: see issue
+	issue *issue
 }
 
 func (a *analysis) insert(s *pgquery.InsertStmt, at place) {
@@ -24,6 +25,7 @@ func (a *analysis) insert(s *pgquery.InsertStmt, at place) {
 	}
 	values := s.GetSelectStmt().GetSelectStmt()
 	if values != nil {
+		a.watch = values
 		a.selects(values, at)
 	} else if s.GetSelectStmt() != nil {
 		a.query(s.GetSelectStmt(), at)
@@ -50,9 +52,6 @@ func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.S
 	case values == nil:
 		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "DEFAULT VALUES gives no " + name, "Give the row's " + name + " as a constant or a parameter."})
 		return
-	case len(values.GetValuesLists()) == 0:
-		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "INSERT ... SELECT into a sharded table is not routed yet", "Select the rows first and insert them with VALUES."})
-		return
 	case len(s.GetCols()) == 0:
 		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "INSERT names no columns, so which value is " + name + " cannot be told",
 			"Name the columns: INSERT INTO " + t.String() + " (" + name + ", ...) VALUES (...)."})
@@ -75,9 +74,13 @@ func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.S
 			return
 		}
 	}
+	if len(values.GetValuesLists()) == 0 {
+		a.insertSelected(t, at, values)
+		return
+	}
 	for _, n := range values.GetValuesLists() {
 		items := n.GetList().GetItems()
-		r := row{t, make([]*binding, len(at))}
+		r := row{table: t, keys: make([]*binding, len(at))}
 		for i, j := range at {
 			if j >= len(items) {
 				a.refuse(t, &issue{pg.CodeSyntaxError, "a row has fewer values than there are columns", "Give every row a value for each column."})
@@ -89,6 +92,47 @@ func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.S
 		}
 		a.rows = append(a.rows, r)
 	}
+}
+
+// insertSelected finds the key of the rows that a query gives: it must be the key of a table of the query, or a constant. at are the
+// places of the key's columns among the query's.
+func (a *analysis) insertSelected(t *table, at []int, s *pgquery.SelectStmt) {
+	const hint = "Select the key's column of a table that the rows are made of, or select the rows first and insert them with VALUES."
+	r := row{table: t, keys: make([]*binding, len(at))}
+	for i, j := range at {
+		name := quoteName(t.columns[i])
+		if a.watch == s || j >= len(s.GetTargetList()) {
+			r.issue = &issue{pg.CodeFeatureNotSupported, "INSERT ... SELECT gives " + name + " by a query of several parts", hint}
+			break
+		}
+		var val *pgquery.Node
+		for k, n := range s.GetTargetList() {
+			if isStar(n.GetResTarget().GetVal()) {
+				break
+			}
+			if k == j {
+				val = n.GetResTarget().GetVal()
+			}
+		}
+		switch {
+		case val == nil:
+			r.issue = &issue{pg.CodeFeatureNotSupported, "which column of * is " + name + " cannot be told", "Name the columns that are selected."}
+		case val.GetColumnRef() != nil:
+			c, ok := a.watched.scope.column(val, a.env.Database)
+			if ok && !c.ref.optional && c.typ() == t.keyspace.types[i] {
+				r.keys[i] = a.watched.facts.value(c)
+			}
+			if r.keys[i] == nil {
+				r.issue = &issue{pg.CodeFeatureNotSupported, name + " is given by a column of which no value is known", hint}
+			}
+		default:
+			r.keys[i] = a.insertValue(t, i, val)
+			if r.keys[i] == nil {
+				return
+			}
+		}
+	}
+	a.rows = append(a.rows, r)
 }
 
 func (a *analysis) insertValue(t *table, i int, n *pgquery.Node) *binding {

@@ -100,6 +100,10 @@ type Split struct {
 	// Rows are the keys of the rows. Each may stand for several columns, as those of Plan.Keys.
 	Rows []KeyRef
 
+	// Whole: the text is too long to be taken apart, so the rows must all belong to one shard.
+	Whole bool
+
+	together   *Plan     // if all rows belong to one shard
 	head, tail []piece   // what stands before and after the rows
 	rows       [][]piece // as they are written
 }

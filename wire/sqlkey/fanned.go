@@ -45,6 +45,28 @@ func (f *fanned) selects() *issue {
 	return f.ordered(sh)
 }
 
+// byKey tells whether what the query gives is no other on a shard than what it gives of that shard's keys on all together.
+func (f *fanned) byKey() bool {
+	s, sh := f.shard, shapeOf(f.shard)
+	return sh.odd == nil && s.GetLimitCount() == nil && s.GetLimitOffset() == nil &&
+		(!sh.grouped || !sh.sets && f.a.spread.haveKey(f.a, f.groupExprs())) && f.windowsByKey(sh.windows) && f.undoubled()
+}
+
+// undoubled tells whether no row of one shard has its double, in the sense of DISTINCT, on another.
+func (f *fanned) undoubled() bool {
+	list := f.shard.GetDistinctClause()
+	if len(list) == 0 {
+		return true
+	}
+	if list[0].GetNode() == nil {
+		list = nil
+		for _, t := range f.shard.GetTargetList() {
+			list = append(list, t.GetResTarget().GetVal())
+		}
+	}
+	return f.a.spread.haveKey(f.a, list)
+}
+
 // groupExprs are the expressions of GROUP BY that certainly mean what is in them.
 func (f *fanned) groupExprs() (list []*pgquery.Node) {
 	for _, n := range f.shard.GetGroupClause() {
@@ -72,18 +94,7 @@ func (f *fanned) ordered(sh *levelShape) *issue {
 	f.how = "rows come as they are"
 	distinct := len(s.GetDistinctClause()) > 0
 	on := distinct && s.GetDistinctClause()[0].GetNode() != nil
-	whole := !distinct // no row of one shard has its double on another
-	if distinct {
-		var exprs []*pgquery.Node
-		if on {
-			exprs = s.GetDistinctClause()
-		} else {
-			for _, t := range s.GetTargetList() {
-				exprs = append(exprs, t.GetResTarget().GetVal())
-			}
-		}
-		whole = f.a.spread.haveKey(f.a, exprs)
-	}
+	whole := f.undoubled()
 	if !whole && len(s.GetLockingClause()) > 0 {
 		return issuef("it locks rows, and its result is made of the rows of several shards")
 	}

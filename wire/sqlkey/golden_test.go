@@ -300,6 +300,12 @@ func tellFan(b *strings.Builder, f *Fan) {
 	if f.Writes {
 		b.WriteString("\n  writes")
 	}
+	if f.Split != nil {
+		for i := range f.Split.Rows {
+			sql, params := f.Split.Part([]int{i})
+			fmt.Fprintf(b, "\n  %s: %s %v", f.Split.Rows[i].Text, sql, params)
+		}
+	}
 	if c := f.Copy; c != nil {
 		fmt.Fprintf(b, "\n  copy: %s by %s, columns %q, format %d, delimiter %q, null %q, default %q, header %t", qualified(c.Schema, c.Name), strings.Join(c.Key, ", "), c.Columns,
 			c.Format, c.Delimiter, c.Null, c.Default, c.Header)

@@ -37,6 +37,8 @@ type analysis struct {
 	facts    int
 
 	bound   []bound  // constants of a text that shares its plan, as they were compared with key columns
+	watch   any      // a query level whose place is of interest
+	watched place    // that
 	sought  *sought  // the last query that something was looked for in
 	spread  *spread  // not nil: whether it is spread over the keys is asked
 	rows    []row    // to insert into sharded tables
@@ -270,6 +272,9 @@ func (a *analysis) level(owner any, target *ref, from []*pgquery.Node, where *pg
 	inside := place{s, at.facts.with(list), at.ctes}
 	if asked {
 		a.spread.inside = inside
+	}
+	if a.watch == owner {
+		a.watch, a.watched = nil, inside
 	}
 	for _, it := range items {
 		b.bind(it, inside.facts)

@@ -27,7 +27,7 @@ func (p *Planner) compileLong(db *database, env *Env, sql string) *Plan {
 			if plan == nil && onlyQueries(tree) {
 				plan = c.plan(tree)
 			}
-			plans[i] = plan
+			plans[i] = plan.whole()
 		}
 		if plans[i] == nil || !reflect.DeepEqual(plans[0], plans[i]) {
 			return (&compiler{db: db}).unread(pg.Errorf(pg.CodeProgramLimitExceeded, "the statement of %d bytes is too long to be routed", len(sql)).
@@ -36,6 +36,17 @@ func (p *Planner) compileLong(db *database, env *Env, sql string) *Plan {
 		}
 	}
 	return plans[0]
+}
+
+// whole is a plan of which nothing is kept that is made of the text's own words, if that is what it can do without.
+func (p *Plan) whole() *Plan {
+	if p == nil || p.Fan == nil || p.Fan.Split == nil {
+		return p
+	}
+	q, fan := *p, *p.Fan
+	fan.Split = &Split{Rows: fan.Split.Rows, Whole: true, together: fan.Split.together}
+	q.Fan = &fan
+	return &q
 }
 
 // shorten puts other, a string with its quotes, in the place of every long string of sql. It splits the text as normal does, and

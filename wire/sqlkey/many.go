@@ -35,6 +35,10 @@ func (p *Plan) alone() *Plan {
 	if p.Target != Many || p.Fan.Everywhere {
 		return p
 	}
+	if p.Fan.Split != nil { // its rows may have one
+		q := *p.Fan.Split.together
+		return &q
+	}
 	q := *p
 	q.Target, q.Err, q.Reason, q.Fan = None, p.Fan.Refusal, p.Fan.Why, nil
 	return &q
@@ -54,8 +58,17 @@ func (c *compiler) where(p *Plan, f *Fan) string {
 
 // fan is how the statement m runs on several shards. how says it for people.
 func (c *compiler) fan(m proto.Message, s *survey) (f *Fan, how string, problem *issue) {
-	if n, ok := m.(*pgquery.Node); ok && n.GetSelectStmt() != nil {
+	n, ok := m.(*pgquery.Node)
+	switch {
+	case !ok:
+	case n.GetSelectStmt() != nil:
 		return c.fanSelect(n, n.GetSelectStmt(), s)
+	case n.GetUpdateStmt() != nil:
+		return c.fanWrite(n, n.GetUpdateStmt(), s)
+	case n.GetDeleteStmt() != nil:
+		return c.fanWrite(n, n.GetDeleteStmt(), s)
+	case n.GetInsertStmt().GetSelectStmt().GetSelectStmt() != nil:
+		return c.fanWrite(n, n.GetInsertStmt().GetSelectStmt().GetSelectStmt(), s)
 	}
 	return nil, "", issuef("a statement of its kind cannot run on several shards")
 }
@@ -67,7 +80,7 @@ func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey
 	switch {
 	case s.volatile != "":
 		return nil, "", issuef("function %s would be called on each shard, and it may be volatile", s.volatile)
-	case s.changes:
+	case s.changes > 0:
 		return nil, "", issuef("it changes rows in WITH, on several shards")
 	}
 	f, problem := c.fanned(n, sel)
@@ -90,6 +103,27 @@ func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey
 		}
 	}
 	return fan, f.how, nil
+}
+
+// fanWrite is how a statement that changes rows runs on several shards: as it is, on each. owner is the level that the rows are of.
+func (c *compiler) fanWrite(n *pgquery.Node, owner any, s *survey) (*Fan, string, *issue) {
+	switch {
+	case s.changes > 1:
+		return nil, "", issuef("it changes rows in WITH, on several shards")
+	case s.current:
+		return nil, "", issuef("a cursor is on one shard")
+	}
+	a := c.spreads(n, owner)
+	if a == nil {
+		return nil, "", &issue{code: pg.CodeFeatureNotSupported, reason: "all shards together cannot run it: its tables are not joined by their keys", hint: crossed}
+	}
+	if sel, ok := owner.(*pgquery.SelectStmt); ok {
+		f := &fanned{a: a, client: sel, shard: sel}
+		if !f.byKey() {
+			return nil, "", issuef("the rows that it inserts are made of rows of several shards")
+		}
+	}
+	return &Fan{Writes: true, Within: a.spread.sets(a)}, "each changes its rows", nil
 }
 
 // fanned takes a query apart that stands for itself in n.

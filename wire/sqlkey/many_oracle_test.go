@@ -229,18 +229,23 @@ func (s *threeShards) found() (list []int) {
 	return list
 }
 
-// shards are those that the plan needs, or one if it needs none.
-func (m *manyOracle) shards(t *testing.T, plan *Plan) []int {
+// ends are where the second and the third shard begin.
+func (m *manyOracle) ends(t *testing.T) (ends [2]rib.Key) {
 	method, err := rib.MethodByName("range")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s threeShards
 	for i, k := range []int64{4, 7} {
-		if s.ends[i], err = method.AppendKey(nil, rib.Value{Type: rib.TypeInt, Int: k}); err != nil {
+		if ends[i], err = method.AppendKey(nil, rib.Value{Type: rib.TypeInt, Int: k}); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return ends
+}
+
+// shards are those that the plan needs, or one if it needs none.
+func (m *manyOracle) shards(t *testing.T, plan *Plan) []int {
+	s := threeShards{ends: m.ends(t)}
 	if _, err := plan.Shards(&s, nil, nil, true); err != nil {
 		t.Fatal(err)
 	}

@@ -111,6 +111,10 @@ type Plan struct {
 	// these alone; where it runs otherwise must be one of them.
 	Copies []string
 
+	// Apart: with the target Keyed, of a plan that texts share: if the keys belong to several shards, the text's own plan (Planner.PlanBytes)
+	// says how it runs on them.
+	Apart bool
+
 	// Catalogs: the system catalogs are named. With the target Any they are best read on Catalog.CatalogShard.
 	Catalogs bool
 

@@ -83,7 +83,18 @@ func (c *compiler) keyed(m proto.Message, p *Plan, a *analysis, s *survey) *Plan
 		if r.table.keyspace != ks {
 			return p.refuse(twoKeyspaces(first, r.table))
 		}
+		if r.issue != nil {
+			return c.many(m, p, s, &refusal{issue: *r.issue, table: r.table})
+		}
 		add.key(r.keys)
+	}
+	if len(p.Keys) > 1 && len(a.keyed) == 0 && c.hint == nil && c.env.HintShard == "" && !c.env.HintKey {
+		together := *p
+		together.byKeys()
+		if together.Apart = c.sharing; c.sharing {
+			return &together
+		}
+		return c.split(m, p, &together, a, s)
 	}
 	for _, r := range a.keyed {
 		if r.table.keyspace != ks {
@@ -96,6 +107,12 @@ func (c *compiler) keyed(m proto.Message, p *Plan, a *analysis, s *survey) *Plan
 		}
 		add.key(r.keys)
 	}
+	p.byKeys()
+	return p
+}
+
+// byKeys makes the plan one that runs where its keys are.
+func (p *Plan) byKeys() {
 	p.Target = Keyed
 	texts := make([]string, 0, min(len(p.Keys), 5))
 	for i, k := range p.Keys {
@@ -105,8 +122,7 @@ func (c *compiler) keyed(m proto.Message, p *Plan, a *analysis, s *survey) *Plan
 		}
 		texts = append(texts, k.Text)
 	}
-	p.Reason = "keyspace " + ks.name + " by " + strings.Join(texts, "; ")
-	return p
+	p.Reason = "keyspace " + p.KeyspaceName + " by " + strings.Join(texts, "; ")
 }
 
 func (a *analysis) firstTable() *table {

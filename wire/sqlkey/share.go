@@ -23,6 +23,7 @@ func (c *compiler) share(tree *pgquery.ParseResult, sql string, n *normal, exact
 	if !onlyQueries(tree) || !b.blank(tree) {
 		return nil, true
 	}
+	c.sharing = true
 	p := c.plan(tree)
 	if p.Target == None || p.Target == Many || p.Session != SessNone || p.Tx != TxNone || p.fixed || p.NumParams != 0 {
 		return nil, true
@@ -164,7 +165,13 @@ func (k *KeyRef) eachPart(f func(*KeyRef)) {
 
 // agree tells whether a shared plan with k's constants is the plan that the text has by itself.
 func (k *Constants) agree(exact *Plan) bool {
+	if exact.Fan != nil && exact.Fan.Split != nil { // of which one is planned by itself only if its rows belong to several shards
+		together := *exact.Fan.Split.together
+		together.SQL, together.Statements = exact.SQL, exact.Statements
+		exact = &together
+	}
 	p := *k.plan
+	p.Apart = exact.Apart
 	p.SQL, p.Keys, p.Reason, p.shared, p.bound = exact.SQL, exact.Keys, exact.Reason, false, nil
 	if !reflect.DeepEqual(&p, exact) {
 		return false

@@ -3,13 +3,111 @@ package sqlkey
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"unsafe"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"rangefinder/wire/pg"
 )
 
 // piece is a part of a statement's text, and the parameter that follows it; 0: none does.
 type piece struct {
 	text  string
 	param int
+}
+
+// rowMark stands between the rows of the statement that is taken apart.
+const rowMark = "{row}"
+
+// split makes the plan of an INSERT whose rows have several keys.
+// together is its plan if they belong to one shard.
+func (c *compiler) split(m proto.Message, p, together *Plan, a *analysis, s *survey) *Plan {
+	n, _ := m.(*pgquery.Node)
+	text := make([]string, 0, 2)
+	for _, k := range p.Keys[:2] {
+		text = append(text, k.Text)
+	}
+	one := &refusal{issue: issue{pg.CodeFeatureNotSupported, "its rows have several keys, " + strings.Join(text, " and "), "Send one statement for each key."}, table: a.rows[0].table}
+	split := &Split{together: together}
+	for _, r := range a.rows {
+		split.Rows = append(split.Rows, composed(r.keys, p.method))
+	}
+	problem := split.takeApart(n.GetInsertStmt(), s)
+	if problem != nil {
+		one.many = problem.reason
+		return p.refuse(one)
+	}
+	refused := *p
+	refused.refuse(one)
+	p.Target, p.Keys = Many, nil
+	p.Fan = &Fan{Writes: true, Split: split, Why: one.reason, Refusal: refused.Err}
+	p.Reason = "keyspace " + p.KeyspaceName + ": " + one.reason + "; each shard gets its rows"
+	return p
+}
+
+// takeApart writes the statement with marks between its rows, and cuts it there.
+func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey) *issue {
+	switch {
+	case insert == nil:
+		return issuef("a statement of its kind cannot run on several shards")
+	case found.changes > 1:
+		return issuef("it changes rows in WITH, on several shards")
+	case found.marks:
+		return issuef("it holds a name or text like %s", rowMark)
+	}
+	mark := pgquery.MakeListNode([]*pgquery.Node{columnRef(rowMark)})
+	list := []*pgquery.Node{mark}
+	for _, row := range insert.GetSelectStmt().GetSelectStmt().GetValuesLists() {
+		list = append(list, row, mark)
+	}
+	values := surface(insert.GetSelectStmt().GetSelectStmt())
+	values.ValuesLists = list
+	marked := surface(insert)
+	marked.SelectStmt = selectNode(values)
+	text, err := deparse(&pgquery.Node{Node: &pgquery.Node_InsertStmt{InsertStmt: marked}})
+	if err != nil {
+		return issuef("what each shard is to be asked cannot be written: %v", err)
+	}
+	scan, err := pgquery.Scan(text)
+	if err != nil {
+		return issuef("what each shard is to be asked cannot be written: %v", err)
+	}
+	tokens := scan.GetTokens()
+	cut := func(from, to int) (list []piece) {
+		for len(tokens) > 0 && int(tokens[0].GetStart()) < to {
+			t := tokens[0]
+			tokens = tokens[1:]
+			if t.GetToken() != pgquery.Token_PARAM || int(t.GetStart()) < from {
+				continue
+			}
+			number, err := strconv.Atoi(text[t.GetStart()+1 : t.GetEnd()])
+			if err != nil {
+				continue
+			}
+			list = append(list, piece{text[from:t.GetStart()], number})
+			from = int(t.GetEnd())
+		}
+		return append(list, piece{text: text[from:to]})
+	}
+	const written = `("` + rowMark + `")`
+	at := 0
+	for i := range len(s.Rows) + 1 {
+		end := strings.Index(text[at:], written)
+		if end < 0 {
+			return issuef("what each shard is to be asked cannot be taken apart")
+		}
+		end += at
+		if i == 0 {
+			s.head = cut(at, end)
+		} else {
+			s.rows = append(s.rows, cut(at+len(", "), end-len(", ")))
+		}
+		at = end + len(written)
+	}
+	s.tail = cut(at, len(text))
+	return nil
 }
 
 // Part makes the statement that inserts some of the rows, by their numbers from 0. Its parameters are numbered anew, for one that it

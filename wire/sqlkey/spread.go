@@ -90,17 +90,27 @@ func (q *spread) bound(a *analysis) (*ref, bool) {
 	if q.anchor == nil {
 		return nil, false
 	}
-	for _, r := range a.keyed {
-		if len(r.keys) != len(q.key) || r.table.keyspace != q.anchor.table.keyspace {
-			return r, false
+	for _, r := range a.rows {
+		if r.table.keyspace != q.anchor.table.keyspace || !q.isKey(r.keys) {
+			return nil, false
 		}
-		for i, v := range r.keys {
-			if v == nil || v.unknown != i+1 {
-				return r, false
-			}
+	}
+	for _, r := range a.keyed {
+		if r.table.keyspace != q.anchor.table.keyspace || !q.isKey(r.keys) {
+			return r, false
 		}
 	}
 	return nil, true
+}
+
+// isKey tells whether columns have the unknown key.
+func (q *spread) isKey(columns []*binding) bool {
+	for i, v := range columns {
+		if v == nil || v.unknown != i+1 {
+			return false
+		}
+	}
+	return len(columns) == len(q.key)
 }
 
 // has tells whether an expression of the level is the unknown key's column i in every row.

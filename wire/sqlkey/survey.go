@@ -30,7 +30,8 @@ type survey struct {
 	unlike   string   // what in it may come out otherwise on another server
 	params   int      // the highest $n
 	volatile string   // a function that must not be called on several shards
-	changes  bool     // it changes rows
+	changes  int      // how many INSERTs, UPDATEs, DELETEs and MERGEs it holds
+	current  bool     // WHERE CURRENT OF
 	marks    bool     // it holds what would be taken for a mark of Fan.Final
 
 	configs []config // calls of set_config
@@ -103,17 +104,19 @@ func (s *survey) visit(n any) bool {
 			s.remains(RemainTemp, "a temporary object")
 		}
 	case *pgquery.InsertStmt:
-		s.changes = true
+		s.changes++
 		s.writes("INSERT")
 	case *pgquery.UpdateStmt:
-		s.changes = true
+		s.changes++
 		s.writes("UPDATE")
 	case *pgquery.DeleteStmt:
-		s.changes = true
+		s.changes++
 		s.writes("DELETE")
 	case *pgquery.MergeStmt:
-		s.changes = true
+		s.changes++
 		s.writes("MERGE")
+	case *pgquery.CurrentOfExpr:
+		s.current = true
 	case *pgquery.SQLValueFunction:
 		s.differs("a function of the server's clock or session, " + valueFunction(n.GetOp()))
 	case *pgquery.A_Const: // whatever it becomes: a time, if that is what its column holds
