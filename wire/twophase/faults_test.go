@@ -297,3 +297,41 @@ func TestAServerCrashes(t *testing.T) {
 		})
 	}
 }
+
+// The shard that decides fails over to its synchronous replica: what was decided is decided there too, and what was prepared on the other
+// shard follows it.
+func TestTheDecisionShardFailsOver(t *testing.T) {
+	a := pgtest.NewPrimary(t, prepared(5))
+	b := pgtest.NewReplica(t, a, pgtest.Options{Params: map[string]string{"synchronous_standby_names": ""}})
+	other := pgtest.NewPrimary(t, prepared(5))
+	r := rigOn(t, a, other)
+	if err := r.m.ensure(t.Context(), place{"shard_1", r.db}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Set(map[string]string{"synchronous_standby_names": "*"}); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, time.Minute, func() error {
+		if s := r.query("shard_1", "SELECT sync_state FROM pg_stat_replication"); len(s) != 1 || s[0] != "sync" {
+			return fmt.Errorf("replicas %q", s)
+		}
+		return nil
+	})
+	list := r.transfer()
+	list[0].after = at(atDecision, func() error {
+		if err := a.Kill(); err != nil {
+			return err
+		}
+		return errLost
+	})
+	r.m.cfg.Fate = time.Millisecond
+	if err := r.m.Commit(t.Context(), "app", writers(list...)); code(err) != pg.CodeTransactionResolutionUnknown {
+		t.Fatalf("error %v", err)
+	}
+	if err := b.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.servers["shard_1"] = b
+	r.settled(r.m)
+	r.is(true)
+}

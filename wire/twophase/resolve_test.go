@@ -1,0 +1,114 @@
+package twophase
+
+import (
+	"context"
+
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whose is left alone for how long.
+func TestWhatMayBeEnded(t *testing.T) {
+	alone := true
+	m := New(Config{
+		Cluster: "0123456789", Node: "a", Logger: slog.New(slog.DiscardHandler),
+		Alive: func(node string) bool { return node == "b" }, Alone: func() bool { return alone },
+	})
+	for _, c := range []struct {
+		what  string
+		gid   GID
+		alone bool
+		from  time.Duration // the youngest that may be ended
+	}{
+		{"this process's, and unknown to it", GID{Node: "a", Boot: m.boot}, true, 0},
+		{"an earlier process's", GID{Node: "a", Boot: "x"}, true, 0},
+		{"that of a process which may be alive beside this one", GID{Node: "a", Boot: "x"}, false, 10 * time.Second},
+		{"a live node's", GID{Node: "b", Boot: "x"}, true, time.Minute},
+		{"a dead node's", GID{Node: "c", Boot: "x"}, true, 10 * time.Second},
+	} {
+		alone = c.alone
+		if !m.mayEnd(c.gid, c.from) {
+			t.Errorf("%s: not after %s", c.what, c.from)
+		}
+		if c.from > 0 && m.mayEnd(c.gid, c.from-1) {
+			t.Errorf("%s: before %s", c.what, c.from)
+		}
+	}
+}
+
+// A shard that cannot be asked, and what is left there for that reason, is for a person to look at.
+func TestAlarms(t *testing.T) {
+	w := newWorld(false)
+	n := w.nodes[0]
+	n.m.cfg.Uses = func() []string { return nil }
+	w.shards["shard_2"].prepared["rangefinder:01234567:gone:x:1:shard_1"] = &fakeTx{fate: map[string]string{}}
+	w.shards["shard_1"].down = true
+	if !n.m.Look(context.Background()) {
+		t.Error("nothing is left")
+	}
+	alarms := strings.Join(n.m.Alarms(), "\n")
+	for _, want := range []string{
+		"what transactions over several shards have left on shard shard_1 cannot be seen: connection lost",
+		"transaction rangefinder:01234567:gone:x:1:shard_1 is left prepared on shard_2 since 1h0m0s, with its locks (in doubt): connection lost",
+	} {
+		if !strings.Contains(alarms, want) {
+			t.Errorf("no %q in %q", want, alarms)
+		}
+	}
+	w.shards["shard_1"].down = false
+	if n.m.Look(context.Background()) {
+		t.Errorf("left: %+v", n.m.Transactions())
+	}
+	if alarms := n.m.Alarms(); len(alarms) != 0 {
+		t.Errorf("alarms %q", alarms)
+	}
+	n.m.cfg.Shards = func() []string { return nil }
+	if !n.m.Look(context.Background()) {
+		t.Error("it is enough to know no shards")
+	}
+}
+
+// A decision is removed when nothing that has to follow it is left, and not before that is known.
+func TestDecisionsAreRemoved(t *testing.T) {
+	const gid = "rangefinder:01234567:gone:x:1:shard_1"
+	w := newWorld(false)
+	m := w.nodes[0].m
+	m.cfg.Shards = func() []string { return []string{"shard_1"} }
+	decision := w.shards["shard_1"].decisions
+	decision[gid] = Decision{GID: gid, Commit: true, Participants: shardNames(3), By: "app"}
+	w.shards["shard_2"].prepared[gid] = &fakeTx{fate: map[string]string{}}
+	if m.Look(context.Background()); len(decision) != 1 {
+		t.Error("removed, and a part of the transaction was still prepared")
+	}
+	delete(w.shards["shard_2"].prepared, gid)
+	w.shards["shard_3"].down = true
+	if m.Look(context.Background()); len(decision) != 1 {
+		t.Error("removed, and a shard could not be asked")
+	}
+	w.shards["shard_3"].down = false
+	if m.Look(context.Background()); len(decision) != 0 {
+		t.Error("not removed")
+	}
+}
+
+// There is a bound to what a node keeps in its books.
+func TestTooManyOpen(t *testing.T) {
+	w := newWorld(false)
+	m := w.nodes[0].m
+	for i := range maxActive {
+		m.active[string(rune('a'+i%26))+strings.Repeat("x", i/26)] = &transaction{shards: shardNames(2)}
+	}
+	tx := &fakeTx{shards: shardNames(2), fate: map[string]string{}}
+	var list []Participant
+	for _, name := range shardNames(2) {
+		list = append(list, Participant{&fakeBranch{n: w.nodes[0], s: w.shards[name], tx: tx, plan: map[string]fault{}}, true})
+	}
+	if err := m.Commit(context.Background(), "app", list); code(err) != "53000" {
+		t.Errorf("error %v", err)
+	}
+	if tx.fate["shard_1"] != "rolled back" || tx.fate["shard_2"] != "rolled back" {
+		t.Errorf("fate %v", tx.fate)
+	}
+}
