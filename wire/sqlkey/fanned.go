@@ -3,6 +3,7 @@ package sqlkey
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
@@ -22,6 +23,8 @@ type fanned struct {
 	limit   FanCount
 	final   *pgquery.SelectStmt // nil: merging in order is enough
 	how     string              // for people
+	over    *pgquery.SelectStmt // what final would be
+	set     bool                // a set operation, whose parts have conditions of their own
 
 	groupBy []*pgquery.Node
 	guards  []string
@@ -42,7 +45,7 @@ func (f *fanned) selects() *issue {
 	case !f.windowsByKey(sh.windows):
 		return f.gathered(sh, false)
 	}
-	return f.ordered(sh)
+	return f.ordered(f.shard.GetTargetList(), len(f.shard.GetDistinctClause()) > 0, f.undoubled())
 }
 
 // byKey tells whether what the query gives is no other on a shard than what it gives of that shard's keys on all together.
@@ -87,18 +90,17 @@ func (f *fanned) windowsByKey(windows []*pgquery.WindowDef) bool {
 	return true
 }
 
-// ordered takes a query apart whose rows are those of the shards, in an order and with a limit at most, or without doubles.
-func (f *fanned) ordered(sh *levelShape) *issue {
+// ordered takes a query apart whose rows are those of the shards, in an order and with a limit at most, or without doubles (distinct):
+// these are none of two shards if it is whole.
+func (f *fanned) ordered(targets []*pgquery.Node, distinct, whole bool) *issue {
 	s := f.shard
 	final := finalOver()
 	f.how = "rows come as they are"
-	distinct := len(s.GetDistinctClause()) > 0
-	on := distinct && s.GetDistinctClause()[0].GetNode() != nil
-	whole := f.undoubled()
+	on := len(s.GetDistinctClause()) > 0 && s.GetDistinctClause()[0].GetNode() != nil
 	if !whole && len(s.GetLockingClause()) > 0 {
 		return issuef("it locks rows, and its result is made of the rows of several shards")
 	}
-	p := &picker{fanned: f, targets: s.GetTargetList(), star: len(sh.stars) > 0, distinct: distinct && !on}
+	p := &picker{fanned: f, targets: targets, distinct: distinct && !on, star: slices.ContainsFunc(targets, func(t *pgquery.Node) bool { return isStar(t.GetResTarget().GetVal()) })}
 	var distinctOn []*pgquery.Node
 	if on {
 		for _, n := range s.GetDistinctClause() {
@@ -125,11 +127,11 @@ func (f *fanned) ordered(sh *levelShape) *issue {
 	simple := f.limits()
 	final.TargetList = []*pgquery.Node{target("", columnRef(FinalColumns))}
 	final.LimitCount, final.LimitOffset, final.LimitOption = f.client.GetLimitCount(), f.client.GetLimitOffset(), f.client.GetLimitOption()
+	f.over = final
 	switch {
 	case !whole:
 		inner := finalOver()
-		inner.TargetList = []*pgquery.Node{target("", columnRef("*"))}
-		inner.TargetList[0].GetResTarget().Val = pgquery.MakeColumnRefNode([]*pgquery.Node{pgquery.MakeAStarNode()}, 0)
+		inner.TargetList = []*pgquery.Node{target("", pgquery.MakeColumnRefNode([]*pgquery.Node{pgquery.MakeAStarNode()}, 0))}
 		inner.DistinctClause = []*pgquery.Node{{}}
 		if on {
 			inner.DistinctClause = distinctOn

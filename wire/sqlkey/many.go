@@ -85,9 +85,14 @@ func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey
 	}
 	f, problem := c.fanned(n, sel)
 	if problem != nil {
-		return nil, "", problem
+		if f = c.nested(sel); f == nil {
+			return nil, "", problem
+		}
 	}
-	fan := &Fan{Hidden: f.hidden, Order: f.order, Offset: f.offset, Limit: f.limit, Within: f.a.spread.sets(f.a)}
+	fan := &Fan{Hidden: f.hidden, Order: f.order, Offset: f.offset, Limit: f.limit}
+	if !f.set {
+		fan.Within = f.a.spread.sets()
+	}
 	var err error
 	if f.changed {
 		if fan.SQL, err = deparse(selectNode(f.shard)); err != nil {
@@ -123,13 +128,13 @@ func (c *compiler) fanWrite(n *pgquery.Node, owner any, s *survey) (*Fan, string
 			return nil, "", issuef("the rows that it inserts are made of rows of several shards")
 		}
 	}
-	return &Fan{Writes: true, Within: a.spread.sets(a)}, "each changes its rows", nil
+	return &Fan{Writes: true, Within: a.spread.sets()}, "each changes its rows", nil
 }
 
 // fanned takes a query apart that stands for itself in n.
 func (c *compiler) fanned(n *pgquery.Node, sel *pgquery.SelectStmt) (*fanned, *issue) {
 	if sel.GetOp() != pgquery.SetOperation_SETOP_NONE {
-		return nil, &issue{code: pg.CodeFeatureNotSupported, reason: "a set operation over several shards is not possible yet"}
+		return c.fannedSet(sel)
 	}
 	a := c.spreads(n, sel)
 	if a == nil {

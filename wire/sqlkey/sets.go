@@ -285,7 +285,7 @@ func (m *memberOf) array(n *pgquery.Node, cast *keyType) {
 }
 
 // sets are the conditions on the unknown key.
-func (q *spread) sets(*analysis) []KeySet {
+func (q *spread) sets() []KeySet {
 	columns := make([][]KeySet, len(q.key))
 	for at := q.inside.facts; at != nil; at = at.parent {
 		for i := range at.list {

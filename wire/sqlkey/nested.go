@@ -1,0 +1,168 @@
+package sqlkey
+
+import (
+	"slices"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+
+	"rangefinder/wire/pg"
+)
+
+// fannedSet takes a set operation apart. Each of its parts must be one whose rows are those of the shards.
+func (c *compiler) fannedSet(sel *pgquery.SelectStmt) (*fanned, *issue) {
+	if sel.GetWithClause() != nil {
+		return nil, issuef("a set operation with WITH before it is not taken apart")
+	}
+	parts, ops := operands(sel)
+	var first *fanned
+	keys := true // rows of two parts are equal only if their keys are
+	var places []int
+	for _, part := range parts {
+		a := c.spreads(selectNode(part), part)
+		if a == nil || part.GetWithClause() != nil {
+			return nil, &issue{code: pg.CodeFeatureNotSupported, reason: "all shards together cannot run a part of its set operation: its tables are not joined by their keys", hint: crossed}
+		}
+		f := &fanned{a: a, client: part, shard: part, set: true}
+		if !f.byKey() {
+			return nil, issuef("a part of its set operation is made of rows of several shards")
+		}
+		at := f.keyPlaces()
+		if first == nil {
+			first, places = f, at
+		}
+		if f.a.spread.anchor.table.keyspace != first.a.spread.anchor.table.keyspace {
+			return nil, issuef("its set operation has parts in two keyspaces")
+		}
+		keys = keys && len(at) > 0 && slices.Equal(at, places)
+	}
+	all, unions := true, true
+	for i, op := range ops {
+		if i > 0 && (len(op.GetSortClause()) > 0 || op.GetLimitCount() != nil || op.GetLimitOffset() != nil || op.GetWithClause() != nil) {
+			return nil, issuef("a part of its set operation is ordered or limited by itself")
+		}
+		all, unions = all && op.GetAll(), unions && op.GetOp() == pgquery.SetOperation_SETOP_UNION
+	}
+	switch {
+	case keys || unions && all:
+	case !unions:
+		return nil, issuef("INTERSECT and EXCEPT over several shards need the key among the columns")
+	case sel.GetAll():
+		return nil, issuef("doubles are removed in a part of its set operation alone")
+	}
+	f := &fanned{a: first.a, client: sel, shard: cloned(sel), set: true}
+	return f, f.ordered(parts[0].GetTargetList(), true, keys || unions && all)
+}
+
+// operands are the queries of a set operation, and its nodes.
+func operands(s *pgquery.SelectStmt) (parts, ops []*pgquery.SelectStmt) {
+	if s.GetOp() == pgquery.SetOperation_SETOP_NONE {
+		return []*pgquery.SelectStmt{s}, nil
+	}
+	l, lo := operands(s.GetLarg())
+	r, ro := operands(s.GetRarg())
+	return append(l, r...), append(append([]*pgquery.SelectStmt{s}, lo...), ro...)
+}
+
+// keyPlaces are where the key's columns stand among the targets; nil if one does not.
+func (f *fanned) keyPlaces() (list []int) {
+	for i := range f.a.spread.key {
+		at := -1
+		for j, t := range f.client.GetTargetList() {
+			if isStar(t.GetResTarget().GetVal()) {
+				return nil
+			}
+			if at < 0 && f.a.spread.has(f.a, t.GetResTarget().GetVal(), i) {
+				at = j
+			}
+		}
+		if at < 0 {
+			return nil
+		}
+		list = append(list, at)
+	}
+	return list
+}
+
+// nested takes a query apart that has one subquery with all of its tables: that is what shards are asked, and all around it is done over
+// their rows. nil: there is none.
+func (c *compiler) nested(sel *pgquery.SelectStmt) *fanned {
+	if len(sel.GetLockingClause()) > 0 {
+		return nil
+	}
+	tables := tablesIn(sel)
+	var found *fanned
+	var at *pgquery.Node
+	final := cloned(sel)
+	try := func(n *pgquery.Node) {
+		s := n.GetSelectStmt()
+		if s == nil || found != nil || tablesIn(s) != tables {
+			return
+		}
+		if f, problem := c.fanned(n, s); problem == nil && len(f.a.plain) == 0 && len(s.GetLockingClause()) == 0 {
+			found, at = f, n
+		}
+	}
+	walk(final, func(n any) bool { // from the outside in: the larger the part that shards do, the better
+		switch n := n.(type) {
+		case *pgquery.RangeSubselect:
+			if !n.GetLateral() {
+				try(n.GetSubquery())
+			}
+		case *pgquery.CommonTableExpr:
+			try(n.GetCtequery())
+		case *pgquery.SubLink: // it may speak of what is around it
+			if len(sel.GetFromClause()) > 0 {
+				return false
+			}
+			if s := n.GetSubselect().GetSelectStmt(); n.GetSubLinkType() == pgquery.SubLinkType_EXISTS_SUBLINK && s.GetLimitCount() == nil {
+				s.LimitCount, s.LimitOption = pgquery.MakeAConstIntNode(1, 0), pgquery.LimitOption_LIMIT_OPTION_COUNT
+			}
+			try(n.GetSubselect())
+		}
+		return found == nil
+	})
+	if found == nil {
+		return nil
+	}
+	over := found.final
+	if over == nil {
+		over = found.over
+	}
+	found.shard = found.asked(proto.Clone(at.GetSelectStmt()).(*pgquery.SelectStmt))
+	at.Node = selectNode(over).Node
+	found.final, found.order, found.limit, found.offset, found.changed = final, nil, FanCount{}, FanCount{}, true
+	found.how += "; what is around that is done over their rows by PostgreSQL"
+	return found
+}
+
+// asked is what each shard is asked: the query itself, unless that was changed.
+func (f *fanned) asked(itself *pgquery.SelectStmt) *pgquery.SelectStmt {
+	if f.changed {
+		return f.shard
+	}
+	return itself
+}
+
+// tablesIn counts the tables that are named in a query, names of WITH left out as far as they are in it.
+func tablesIn(s *pgquery.SelectStmt) (n int) {
+	names := map[string]bool{}
+	walk(s, func(x any) bool {
+		if cte, ok := x.(*pgquery.CommonTableExpr); ok {
+			names[cte.GetCtename()] = true
+		}
+		return true
+	})
+	walk(s, func(x any) bool {
+		switch x := x.(type) {
+		case *pgquery.LockingClause:
+			return false
+		case *pgquery.RangeVar:
+			if x.GetSchemaname() != "" || !names[x.GetRelname()] {
+				n++
+			}
+		}
+		return true
+	})
+	return n
+}
