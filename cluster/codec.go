@@ -13,12 +13,14 @@ import (
 // The encoding of a table of ownership: what a pull carries, what lies on disk, and the body of a Raft snapshot.
 //
 //	"RFO1" | CRC-32C of the rest | cluster id, epoch, catalog | shards | keyspaces
+//	"RFO2" | the same, and behind it the names of nodes that have numbers
 //
 // A keyspace's ranges are flat arrays (split keys as one arena, shard numbers, runs of equal epochs) rather than a record each:
 // a million ranges are read with a handful of allocations. As ranges partition the keys, each bound is stored once: a range ends
 // where the next begins. All integers are little endian; "uvarint" is encoding/binary's.
 const (
 	magicOwnership = "RFO1"
+	magicNumbered  = "RFO2" // written only if there are numbers: what knows none reads the other
 	magicState     = "RFS1"
 	headSize       = 8 // magic and checksum
 )
@@ -51,6 +53,13 @@ func EncodeOwnership(dst []byte, o *rib.Ownership) ([]byte, error) {
 			return dst[:start], err
 		}
 	}
+	if len(o.Nodes) > 0 {
+		copy(dst[start:], magicNumbered)
+		dst = binary.AppendUvarint(dst, uint64(len(o.Nodes)))
+		for _, name := range o.Nodes {
+			dst = appendString(dst, name)
+		}
+	}
 	seal(dst[start:])
 	return dst, nil
 }
@@ -58,11 +67,23 @@ func EncodeOwnership(dst []byte, o *rib.Ownership) ([]byte, error) {
 // DecodeOwnership reads what EncodeOwnership wrote. The result shares no memory with b. Errors wrap ErrCorrupt; no input makes it
 // panic or take memory out of proportion to its length.
 func DecodeOwnership(b []byte) (*rib.Ownership, error) {
-	d, err := unseal(b, magicOwnership)
+	magic := magicOwnership
+	if bytes.HasPrefix(b, []byte(magicNumbered)) {
+		magic = magicNumbered
+	}
+	d, err := unseal(b, magic)
 	if err != nil {
 		return nil, err
 	}
 	o := d.ownership()
+	if n := 0; magic == magicNumbered && d.err == nil {
+		if n = d.count(1); n == 0 || n > rib.MaxNodes {
+			d.fail("it has no nodes with numbers, or too many")
+		}
+		for range n {
+			o.Nodes = append(o.Nodes, d.string())
+		}
+	}
 	if err := d.end(); err != nil {
 		return nil, err
 	}

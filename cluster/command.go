@@ -22,6 +22,7 @@ const (
 	kindShard    = "shard"    // which system identifier a shard's servers show
 	kindKeyspace = "keyspace" // a new keyspace with its ranges
 	kindValues   = "values"   // more values of a list
+	kindNode     = "node"     // a node's number
 	// kindKeyspace2 is a new keyspace of types or a method that the first version did not know: it would refuse what others accept, and must stop instead.
 	kindKeyspace2 = "keyspace.2"
 	kindKeyspace3 = "keyspace.3" // the same for what the second did not know
@@ -35,6 +36,7 @@ type command struct {
 	Shard   *shardCommand  `json:"shard,omitempty"`    //
 	Created []byte         `json:"keyspace,omitempty"` // by encodeKeyspace, without id and epochs: those are given by apply
 	Values  *valuesCommand `json:"values,omitempty"`   //
+	Node    string         `json:"node,omitempty"`     // its name
 }
 
 type initCommand struct {
@@ -81,7 +83,7 @@ func decodeCommand(data []byte) (*command, error) {
 	}
 	switch {
 	case c.Kind == kindInit && c.Init != nil, c.Kind == kindShard && c.Shard != nil, (c.Kind == kindKeyspace || c.Kind == kindKeyspace2 || c.Kind == kindKeyspace3) && c.Created != nil,
-		c.Kind == kindValues && c.Values != nil:
+		c.Kind == kindValues && c.Values != nil, c.Kind == kindNode && c.Node != "":
 		return c, nil
 	}
 	return nil, fmt.Errorf("%w: kind %q", errStalled, c.Kind)

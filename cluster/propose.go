@@ -46,6 +46,16 @@ func (l *Ledger) RecordShard(ctx context.Context, name string, systemID uint64) 
 	return err
 }
 
+// NumberNode gives a node a number that no other one ever has, if it has none yet. It works on the leader alone; errors are as for
+// CreateKeyspace.
+func (l *Ledger) NumberNode(ctx context.Context, name string) error {
+	if _, ok := l.cfg.Owners.Get().NodeNumber(name); ok {
+		return nil
+	}
+	_, err := l.propose(ctx, &command{Kind: kindNode, Request: rand.Text(), Node: name})
+	return err
+}
+
 func (l *Ledger) isRecorded(name string, systemID uint64) bool {
 	for _, s := range l.cfg.Owners.Get().Shards {
 		if s.Name == name && s.SystemID == systemID {

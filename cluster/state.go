@@ -69,6 +69,10 @@ func (s *state) apply(index uint64, c *command, data []byte) result {
 		r.keyspace, err = s.create(&next, c.Created)
 	case kindValues:
 		r.keyspace, err = addValues(&next, c.Values)
+	case kindNode:
+		if r.changed, err = numberNode(&next, c.Node); err == nil && !r.changed {
+			return result{epoch: s.own.Epoch}
+		}
 	}
 	if err != nil {
 		return result{err: err}
@@ -125,6 +129,21 @@ func recordShard(next *rib.Ownership, c *shardCommand) (changed bool, err error)
 	shards = append(shards, next.Shards[:at]...)
 	shards = append(shards, rib.Shard{Name: c.Name, SystemID: c.SystemID, Epoch: next.Epoch})
 	next.Shards = append(shards, next.Shards[at:]...)
+	return true, nil
+}
+
+// numberNode gives a node the next number. It keeps it for ever, whatever becomes of the node.
+func numberNode(next *rib.Ownership, name string) (changed bool, err error) {
+	if next.ClusterID == "" {
+		return false, reject(ErrNoCluster, "the cluster is not set up yet")
+	}
+	if _, ok := next.NodeNumber(name); ok {
+		return false, nil
+	}
+	if len(name) > MaxName || len(next.Nodes) >= rib.MaxNodes {
+		return false, reject(ErrInvalid, "node %.64q gets no number: there are %d, and its name has %d bytes of at most %d", name, rib.MaxNodes, len(name), MaxName)
+	}
+	next.Nodes = append(slices.Clone(next.Nodes), name)
 	return true, nil
 }
 

@@ -55,6 +55,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.pullLoop(ctx) })
 	wg.Go(func() { n.servePulls(ctx, pulls) })
 	wg.Go(func() { n.recordLoop(ctx) })
+	wg.Go(func() { n.uniqueLoop(ctx) })
 	wg.Go(func() { n.hintLoop(ctx) })
 	wg.Go(func() { n.beliefsLoop(ctx) })
 	wg.Go(func() { n.watchLoop(ctx) })
@@ -191,6 +192,7 @@ func (n *Node) recordLoop(ctx context.Context) {
 	for pause(ctx, leaderTick) {
 		if n.ledger().IsLeader() {
 			n.recordShards(ctx)
+			n.numberNodes(ctx)
 			continue
 		}
 		n.forgetShards()

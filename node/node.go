@@ -104,6 +104,7 @@ type Node struct {
 	keeper *shareKeeper // owned by budgetLoop
 
 	dependents dependents // has a guard of its own
+	unique     *uniques   // atomic
 	stale      staleness  // likewise
 
 	drainsMu   sync.Mutex // one writer of drains.json
@@ -165,7 +166,7 @@ func New(cfg Config, o Options) (*Node, error) {
 	n := &Node{
 		log: o.Logger, level: o.Level, options: o,
 		pulls: make(chan pullFrom, 1), sawPrimary: make(chan struct{}, 1), cancels: make(chan struct{}, maxCancels), failed: make(chan struct{}), retired: make(chan struct{}), contacted: make(chan struct{}),
-		shards: map[string]time.Time{}, alarms: map[string]string{},
+		shards: map[string]time.Time{}, alarms: map[string]string{}, unique: newUniques(time.Now),
 	}
 	n.setup.Store(first)
 	n.guard = auth.NewGuard(first.policy, n.askStored)

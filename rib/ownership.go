@@ -3,6 +3,7 @@ package rib
 import (
 	"cmp"
 	"fmt"
+	"slices"
 )
 
 // Epoch is (recovery generation, Raft index) of a change to ownership. Its order carries meaning, distances do not.
@@ -63,7 +64,11 @@ type Ownership struct {
 	Catalog   uint64 // counts changes to keyspaces and their tables: plans made for another value are void
 	Keyspaces []Keyspace
 	Shards    []Shard
+	Nodes     []string // names, in the order of their numbers from 0: a node's number is never another one's (see NodeNumber)
 }
+
+// MaxNodes bounds the numbers of nodes: they take 12 bits of rangefinder.unique_id().
+const MaxNodes = 1 << 12
 
 // String is "generation/index", as logs and the debug page show it.
 func (e Epoch) String() string { return fmt.Sprintf("%d/%d", e.Generation, e.Index) }
@@ -96,4 +101,10 @@ func (o *Ownership) Shard(name string) *Shard {
 		}
 	}
 	return nil
+}
+
+// NodeNumber is the number that the ledger has given to a node; false if it has none yet.
+func (o *Ownership) NodeNumber(name string) (number int, ok bool) {
+	number = slices.Index(o.Nodes, name)
+	return number, number >= 0
 }

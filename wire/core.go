@@ -40,6 +40,7 @@ type env struct {
 	metrics  Metrics
 	recheck  func(backend string)  // see Config.Recheck; never nil
 	explain  func(*Route) []string // see Config.Explain; nil: nobody can
+	unique   func() (int64, error) // see Config.Unique; nil: nobody makes them
 
 	positions *rib.Positions
 }

@@ -249,6 +249,9 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 		return need{}, tooManyStatements()
 	}
 	c.replan(s)
+	if e := c.uniqueParse(s); e != nil {
+		return need{}, e
+	}
 	c.stmts.nextID++
 	s.id, o.stmt = c.stmts.nextID, s
 	return c.parsed(o)
@@ -333,6 +336,10 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 		return need{}, unknownStatement(c.bind.Statement)
 	}
 	c.replan(s)
+	s, e := c.uniqueBind(s)
+	if e != nil {
+		return need{}, e
+	}
 	o.stmt, o.plan, c.plan = s, s.plan, s.plan
 	if e := c.refusedByState(s.plan); e != nil {
 		return need{}, e
@@ -512,7 +519,7 @@ func (c *core) emitSegment() {
 				continue
 			}
 			name := c.emitPrepared(o.stmt)
-			if name != "" {
+			if name != "" || o.stmt.anew {
 				if err := c.bind.Decode(frame[pg.HeaderSize:]); err == nil { // it was decoded before
 					c.toServer = pg.AppendBindRenamed(c.toServer, &c.bind, name)
 				}

@@ -45,7 +45,7 @@ func (s *Server) Reload(next Live) {
 	}
 	l.env = env{
 		fib: s.cfg.FIB, planner: s.cfg.Planner, catalog: s.catalogFor, metrics: s.cfg.Metrics,
-		recheck: s.cfg.Recheck, explain: s.cfg.Explain, positions: s.cfg.Positions,
+		recheck: s.cfg.Recheck, explain: s.cfg.Explain, unique: s.cfg.Unique, positions: s.cfg.Positions,
 		made: s.made, now: func() time.Duration { return time.Since(s.made) + 1 }, random: mrand.Uint32, maxFrame: next.MaxFrame,
 	}
 	s.mu.Lock()

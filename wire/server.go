@@ -48,6 +48,7 @@ type Config struct {
 	Recheck       func(backend string)                                 // that gets writes seems to be no primary: look at it; must not block; nil: nobody does
 	Positions     *rib.Positions                                       // how far this node's probes have seen backends
 	Look          func(*rib.Backend)                                   // somebody waits for how far a primary is: look at it soon; must not block; nil: nobody does
+	Unique        func() (int64, error)                                // makes the ids of rangefinder.unique_id(); must not block; nil: nobody does
 	Explain       func(*Route) []string                                // tells where a statement goes and why, for EXPLAIN (ROUTE), in lines; nil: it is refused
 	Metrics       Metrics
 	Logger        *slog.Logger

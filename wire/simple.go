@@ -14,6 +14,15 @@ func (c *core) query(frame []byte) {
 	c.seg, c.uses, c.completed = segment{sync: true, read: true, undo: c.seg.undo[:0], hints: c.settings.hints}, c.uses[:0], 0
 	c.begins()
 	plan := c.lookupBytes(frame[pg.HeaderSize : len(frame)-1])
+	if len(plan.Unique) > 0 {
+		var e *pg.Error
+		if frame, e = c.uniqueQuery(plan, frame); e != nil {
+			c.fail(e)
+			return
+		}
+		c.frame = frame
+		plan = c.lookupBytes(frame[pg.HeaderSize : len(frame)-1])
+	}
 	c.plan = plan
 
 	if plan.Statements == 0 && c.srv == nil {

@@ -24,6 +24,11 @@ type statement struct {
 	under  string // what server was made under; see core.parsing
 	id     uint64 // tells unnamed statements apart
 
+	// Of one that calls rangefinder.unique_id(): the plan that says where, and the client's text; sql has zeros there.
+	calls  *sqlkey.Plan
+	source string
+	anew   bool // it is such a statement as it was bound: the client has it under another name
+
 	shape pool.Shape // what the client has been told of it
 
 	// What EXECUTE of it is, for the text whose plan is outer and its own plan inner; see useExecute.
@@ -32,7 +37,7 @@ type statement struct {
 
 // is reports whether a Parse asks for the statement as it is.
 func (s *statement) is(v *pg.ParseView) bool {
-	if s.sql != string(v.SQL) || len(s.oids) != v.NumOIDs() {
+	if s.calls != nil || s.sql != string(v.SQL) || len(s.oids) != v.NumOIDs() {
 		return false
 	}
 	for i, oid := range s.oids {

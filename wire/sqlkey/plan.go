@@ -187,6 +187,10 @@ type Plan struct {
 	// Opaque: it runs code that no parser sees, which may change what the session has set.
 	Opaque bool
 
+	// Unique are the places of rangefinder.unique_id() in the text. Such a plan says nothing else: the text is to be planned again once they
+	// are replaced (see WithUnique).
+	Unique []Span
+
 	NumParams int      // the highest $n
 	Tables    []string // every table named, resolved as far as known, for people
 	Reason    string   // why this target, for people

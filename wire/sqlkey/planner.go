@@ -85,6 +85,14 @@ func (p *Planner) keep(hash uint64, c *Catalog, env *Env, sql string, plan *Plan
 	return p.cache.put(hash, false, &c.id, env, sql, plan)
 }
 
+// PlanOnce is Plan for a text that will not come again: it is not kept.
+func (p *Planner) PlanOnce(c *Catalog, env *Env, sql string) *Plan {
+	p.misses.Add(1)
+	plan := p.compile(c.find(env.Database), env, sql)
+	plan.SQL = sql
+	return plan
+}
+
 // PlanBytes is Plan for a text in a buffer. It copies the text on a miss only; the buffer stays the caller's.
 func (p *Planner) PlanBytes(c *Catalog, env *Env, sql []byte) *Plan {
 	text := unsafe.String(unsafe.SliceData(sql), len(sql)) // not kept beyond this call
@@ -212,7 +220,7 @@ func (p *Planner) read(db *database, env *Env, sql string) (*compiler, *pgquery.
 	case err != nil: // errTooDeep, or the tree was too deep to be handed over
 		return c, nil, c.unread(tooComplex)
 	}
-	return c, tree, nil
+	return c, tree, uniqueIDs(tree, sql)
 }
 
 // plan plans the statements of a text.
