@@ -38,7 +38,8 @@ func testGenerated(t *testing.T, p *place) {
 	refusals := 0
 	for i := uint64(0); passed+failed+refusals < *number; i++ {
 		made := &choices{random: rand.New(rand.NewPCG(*seed, i))}
-		for _, s := range c.tell(newStory(made)) {
+		all := c.tell(newStory(made))
+		for k, s := range all {
 			if log != nil {
 				code := ""
 				if s.answer.err != nil {
@@ -49,7 +50,7 @@ func testGenerated(t *testing.T, p *place) {
 			switch {
 			case s.problem != "":
 				if failed++; failed <= shown {
-					t.Errorf("story %d:\n%s", i, c.smaller(made.made))
+					t.Errorf("story %d:\n%s", i, c.smaller(made.made, all[:k+1]))
 				}
 			case s.statement.controls():
 			case s.refused != "":
@@ -79,20 +80,23 @@ func testGenerated(t *testing.T, p *place) {
 	}
 }
 
-// smaller returns the smallest story made of fewer or smaller choices that fails too, in words.
-func (c *clients) smaller(made []uint32) string {
-	fails := func(made []uint32) (text string) {
-		for _, s := range c.tell(newStory(&choices{made: made})) {
-			text += "  " + s.statement.String() + "\n"
-			if s.problem != "" {
-				return text + "  " + s.problem
-			}
+// inWords is a story up to its problem; "": it has none.
+func inWords(all []told) (text string) {
+	for _, s := range all {
+		text += "  " + s.statement.String() + "\n"
+		if s.problem != "" {
+			return text + "  " + s.problem
 		}
-		return ""
 	}
+	return ""
+}
+
+// smaller returns the smallest story made of fewer or smaller choices that fails too, in words. first is what became of the whole.
+func (c *clients) smaller(made []uint32, first []told) string {
+	fails := func(made []uint32) string { return inWords(c.tell(newStory(&choices{made: made}))) }
 	made = smallest(made, 400, func(m []uint32) bool { return fails(m) != "" })
 	if text := fails(made); text != "" {
 		return text
 	}
-	return "  it does not fail a second time"
+	return "  it does not fail a second time. The first time:\n" + inWords(first)
 }
