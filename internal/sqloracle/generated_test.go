@@ -43,7 +43,7 @@ func testGenerated(t *testing.T, p *place) {
 			if log != nil {
 				code := ""
 				if s.answer.err != nil {
-					code = s.answer.err.Code
+					code = s.answer.err.Code + " " + s.answer.err.Message + "; " + s.answer.err.Detail
 				}
 				fmt.Fprintf(log, "%d: shards %d, error %q, refused %q, problem %q: %s\n", i, s.shards, code, s.refused, s.problem, s.statement)
 			}

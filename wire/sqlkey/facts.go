@@ -36,8 +36,10 @@ func guarded(list []fact, within []*ref) []fact {
 
 // unlock makes facts hold for all rows if others say that their items are there: "b.x = 1" in WHERE leaves no row without a
 // b, so that b's outer join is an inner one.
-func unlock(list []fact) {
-	present := make(map[*ref]bool)
+//
+// It returns the items that are there in all rows of which the facts hold.
+func unlock(list []fact) (present map[*ref]bool) {
+	present = make(map[*ref]bool)
 	for changed := true; changed; {
 		changed = false
 		for i := range list {
@@ -53,6 +55,7 @@ func unlock(list []fact) {
 			}
 		}
 	}
+	return present
 }
 
 // binding is a constant that a column equals.

@@ -177,6 +177,35 @@ func (it *item) holds() []fact {
 	return append(guarded(l, it.left.leaves()), guarded(r, it.right.leaves())...)
 }
 
+// matching are the facts that are true of the rows of a side for which the join's condition is true.
+func (it *item) matching(side *item) []fact {
+	list := slices.Concat(side.holds(), it.on)
+	unlock(list)
+	return list
+}
+
+// reduce makes outer joins what they are if some of the items are there in every row that matters: a full join whose left side is there is a
+// left join. What else they turn into shows in their facts (see unlock).
+func (it *item) reduce(present map[*ref]bool) {
+	if it.left == nil {
+		return
+	}
+	is := func(r *ref) bool { return present[r] }
+	if it.kind == pgquery.JoinType_JOIN_FULL {
+		l, r := slices.ContainsFunc(it.left.leaves(), is), slices.ContainsFunc(it.right.leaves(), is)
+		switch {
+		case l && r:
+			it.kind = pgquery.JoinType_JOIN_INNER
+		case l:
+			it.kind = pgquery.JoinType_JOIN_LEFT
+		case r:
+			it.kind = pgquery.JoinType_JOIN_RIGHT
+		}
+	}
+	it.left.reduce(present)
+	it.right.reduce(present)
+}
+
 // leaves are all items below.
 func (it *item) leaves() []*ref {
 	if it.left == nil {
@@ -200,9 +229,9 @@ func (b *builder) bind(it *item, f *facts) {
 	switch it.kind {
 	case pgquery.JoinType_JOIN_INNER: // what holds of it is in f
 	case pgquery.JoinType_JOIN_LEFT:
-		r = f.with(append(it.right.holds(), it.on...))
+		r = f.with(it.matching(it.right))
 	case pgquery.JoinType_JOIN_RIGHT:
-		l = f.with(append(it.left.holds(), it.on...))
+		l = f.with(it.matching(it.left))
 	default:
 		l, r = f.with(it.left.holds()), f.with(it.right.holds())
 	}

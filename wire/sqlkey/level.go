@@ -2,6 +2,7 @@ package sqlkey
 
 import (
 	"fmt"
+	"slices"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -255,6 +256,20 @@ func (a *analysis) level(owner any, target *ref, from []*pgquery.Node, where *pg
 		s.refs = append(s.refs, it.visible...)
 	}
 	list := a.conditions(where, s)
+	for before := -1; ; { // each full join that is reduced may show that more is there
+		all := slices.Clone(list)
+		for _, it := range items {
+			all = append(all, it.holds()...)
+		}
+		present := unlock(all)
+		if len(present) == before {
+			break
+		}
+		before = len(present)
+		for _, it := range items {
+			it.reduce(present)
+		}
+	}
 	for _, it := range items {
 		list = append(list, it.holds()...)
 	}

@@ -1,6 +1,8 @@
 package sqlkey
 
 import (
+	"slices"
+
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 )
 
@@ -34,7 +36,7 @@ func unknowns(n int) []*binding {
 
 // pickFrom adds the condition on the table that is picked from the items of a level.
 func (q *spread) pickFrom(items []*item, list []fact) []fact {
-	var certain []*ref
+	var certain [][]*ref
 	for _, it := range items {
 		certain = it.certain(certain)
 	}
@@ -42,24 +44,32 @@ func (q *spread) pickFrom(items []*item, list []fact) []fact {
 	if q.pick >= len(certain) {
 		return list
 	}
-	q.anchor = certain[q.pick]
+	picked := certain[q.pick]
+	q.anchor = picked[0]
 	if q.key == nil {
 		q.key = unknowns(len(q.anchor.table.columns))
 	}
 	if len(q.key) != len(q.anchor.table.columns) {
 		return list
 	}
-	for i, v := range q.key {
-		list = append(list, fact{a: column{q.anchor, i}, value: v})
+	for _, r := range picked {
+		var within []*ref
+		if len(picked) > 1 {
+			within = []*ref{r}
+		}
+		for i, v := range q.key {
+			list = append(list, fact{a: column{r, i}, value: v, within: within})
+		}
 	}
 	return list
 }
 
-// certain appends the sharded tables below that are there in every row which comes out of the item.
-func (it *item) certain(list []*ref) []*ref {
+// certain appends the sharded tables below of which one is there in every row that comes out of the item: one alone, or the two sides of a
+// full join by their keys, of which those that are there have the same.
+func (it *item) certain(list [][]*ref) [][]*ref {
 	if it.left == nil {
 		if it.ref.table != nil {
-			list = append(list, it.ref)
+			list = append(list, []*ref{it.ref})
 		}
 		return list
 	}
@@ -70,8 +80,35 @@ func (it *item) certain(list []*ref) []*ref {
 		return it.left.certain(list)
 	case pgquery.JoinType_JOIN_RIGHT:
 		return it.right.certain(list)
+	case pgquery.JoinType_JOIN_FULL:
+		for _, l := range it.left.certain(nil) {
+			for _, r := range it.right.certain(nil) {
+				if it.pairs(l, r) {
+					list = append(list, slices.Concat(l, r))
+				}
+			}
+		}
 	}
 	return list
+}
+
+// pairs tells whether the join's condition has the keys of one of the left tables and one of the right ones equal.
+func (it *item) pairs(left, right []*ref) bool {
+	for _, l := range left {
+		for _, r := range right {
+			equal := l.table.keyspace == r.table.keyspace && len(l.table.columns) == len(r.table.columns)
+			for i := range l.table.columns {
+				a, b := column{l, i}, column{r, i}
+				equal = equal && slices.ContainsFunc(it.on, func(f fact) bool {
+					return f.value == nil && f.set == nil && (f.a == a && f.b == b || f.a == b && f.b == a)
+				})
+			}
+			if equal {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // mayMiss notes which tables below may be missing in a row that comes out of the item.
