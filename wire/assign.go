@@ -101,9 +101,9 @@ func (c *core) resetDone(name, sql string) {
 	c.change(s, true)
 }
 
-// again has a statement carried out again when the client's block is opened, if it is open nowhere yet.
+// again has a statement carried out again where the client's block is opened: if it is open nowhere yet, or if it needs another shard.
 func (c *core) again(sql string) {
-	if c.tx.open {
+	if c.tx.open || c.tx.inServer && c.repeats() {
 		c.tx.deferred = append(c.tx.deferred, sql)
 	}
 }

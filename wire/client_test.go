@@ -225,7 +225,7 @@ func TestTransactions(t *testing.T) {
 				t.Errorf("%d rows after COMMIT", n)
 			}
 
-			// A key of another shard: refused with both names, and the transaction fails as a whole.
+			// A key of another shard: one transaction may read there, and an error fails it as a whole.
 			tx, err = conn.Begin(ctx)
 			if err != nil {
 				t.Fatal(err)
@@ -233,8 +233,10 @@ func TestTransactions(t *testing.T) {
 			if _, err := tx.Exec(ctx, "INSERT INTO orders (customer_id, id) VALUES ($1, 9)", k2); err != nil {
 				t.Fatal(err)
 			}
-			pe := pgErr(t, conn, "SELECT * FROM orders WHERE customer_id = $1", k1)
-			if pe.Code != "0A000" || !strings.Contains(pe.Message, "shard_1") || !strings.Contains(pe.Message, "shard_2") || !strings.Contains(pe.Message, "customer_id") {
+			if _, err := conn.Exec(ctx, "SELECT * FROM orders WHERE customer_id = $1", k1); err != nil {
+				t.Error(err)
+			}
+			if pe := pgErr(t, conn, "SELECT 1/(customer_id - $1) FROM orders WHERE customer_id = $1", k2); pe.Code != "22012" {
 				t.Errorf("%v: %s", pe.Code, pe.Message)
 			}
 			if pe := pgErr(t, conn, "SELECT 1"); pe.Code != "25P02" {
@@ -251,7 +253,7 @@ func TestTransactions(t *testing.T) {
 			if _, err := conn.Exec(ctx, "START TRANSACTION"); err != nil {
 				t.Fatal(err)
 			}
-			if pe := pgErr(t, conn, "SELECT * FROM orders"); pe.Code != "0A000" || pe.Hint == "" {
+			if pe := pgErr(t, conn, "INSERT INTO orders (id) VALUES (1)"); pe.Code != "0A000" || pe.Hint == "" {
 				t.Errorf("no key: %v %s %q", pe.Code, pe.Message, pe.Hint)
 			}
 			if pe := pgErr(t, conn, "SELECT * FROM orders WHERE customer_id = 1"); pe.Code != "25P02" {
@@ -338,7 +340,7 @@ func TestPipelines(t *testing.T) {
 	b.Queue("INSERT INTO orders (customer_id, id) VALUES ($1, 1000)", key)
 	b.Queue("INSERT INTO orders (customer_id, id) VALUES ($1, 1000)", other)
 	err := conn.SendBatch(ctx, &b).Close()
-	if err == nil || !strings.Contains(err.Error(), "0A000") || !strings.Contains(err.Error(), "Sync") {
+	if err == nil || !strings.Contains(err.Error(), "0A000") {
 		t.Errorf("a pipeline over two shards: %v", err)
 	}
 	if err := conn.QueryRow(ctx, "SELECT count(*) FROM orders WHERE customer_id = $1", key).Scan(&n); err != nil || n != 500 {

@@ -9,6 +9,7 @@ import (
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
+	"rangefinder/wire/scatter"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -19,6 +20,7 @@ const (
 	readClient    request = iota // write what is due to both sides, then read the client and call clientRead
 	readServer                   // the same, then read the server and call serverRead or serverLost
 	acquire                      // get a connection to hop() and call acquired or refused
+	convene                      // make a coordinator, which gets the server connection if there is one, and call convened or refused
 	standBy                      // wait until the shard may have another primary and call resume, or call standDown
 	releaseServer                // give the server connection back to its pool and call returned
 	discardServer                // close the server connection and call returned
@@ -99,21 +101,22 @@ type core struct {
 
 	// the request in hand
 	*inHand
-	came     time.Duration // env.now of it
-	served   time.Duration // the same, or since when it has not waited for anything on this node: what follows is its backend's time
-	kind     byte          // 'Q', 'F', or 'S' for a segment of the extended protocol
-	batch    []byte
-	ahead    *pg.Error // what is wrong with the request, found before it is sent; see lookAhead
-	skip     bool      // discard extended messages up to the next Sync: one of them failed
-	first    int
-	left     uint64 // which of hops are still to be tried: see setHop
-	wanting  bool
-	lastErr  error
-	outMark  int  // length of out when the request was dispatched
-	silent   bool // nothing has come from the server since the request was sent
-	flushed  bool // bytes of the answer have left for the client
-	redo     bool // the replica cannot do it: run it again on the primary once its answer is read
-	retrying bool // the backend died: run it again on the next candidate
+	came      time.Duration // env.now of it
+	served    time.Duration // the same, or since when it has not waited for anything on this node: what follows is its backend's time
+	kind      byte          // 'Q', 'F', or 'S' for a segment of the extended protocol
+	batch     []byte
+	ahead     *pg.Error // what is wrong with the request, found before it is sent; see lookAhead
+	skip      bool      // discard extended messages up to the next Sync: one of them failed
+	first     int
+	left      uint64 // which of hops are still to be tried: see setHop
+	wanting   bool
+	convening bool
+	lastErr   error
+	outMark   int  // length of out when the request was dispatched
+	silent    bool // nothing has come from the server since the request was sent
+	flushed   bool // bytes of the answer have left for the client
+	redo      bool // the replica cannot do it: run it again on the primary once its answer is read
+	retrying  bool // the backend died: run it again on the next candidate
 
 	// the server connection
 	srv        *pool.Conn
@@ -134,6 +137,10 @@ type core struct {
 	worn       bool // the same, once it is idle: what is prepared there is out of date
 	notified   bool // the transaction has sent notifications
 	fatal      *pg.Error
+
+	// if that is a coordinator's
+	coordinator *scatter.Coordinator
+	host        *host
 }
 
 // inHand is the part of a core that nothing of is kept between two requests. A session that sleeps has none.
@@ -186,6 +193,8 @@ func (c *core) next() request {
 			return discardServer
 		case c.wanting:
 			return acquire
+		case c.convening:
+			return convene
 		case c.noPrimary != nil:
 			return standBy
 		case c.subscribes() && !c.closing:
@@ -227,7 +236,9 @@ func (c *core) waiting() bool { return c.expectOff < len(c.expect) }
 
 // unsent reports whether the request in hand waits for where it can be sent to, a connection or a primary, or for what it is to be
 // answered: all there is of it must stay.
-func (c *core) unsent() bool { return c.wanting || c.noPrimary != nil || c.locates.shard != "" }
+func (c *core) unsent() bool {
+	return c.wanting || c.convening || c.noPrimary != nil || c.locates.shard != ""
+}
 
 // idleServer reports whether nothing of the session lives on the server connection: no transaction, no answer due.
 func (c *core) idleServer() bool {
@@ -434,7 +445,7 @@ func (c *core) protocolViolation(err error) {
 	c.out = pg.AppendError(c.out, e.Fatal())
 	c.closing, c.broken, c.violated = true, true, true
 	c.inOff, c.in = 0, c.in[:0]
-	c.wanting = false
+	c.wanting, c.convening = false, false
 }
 
 // terminate ends an idle session in the server's name.

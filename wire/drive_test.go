@@ -102,6 +102,8 @@ func (d *drive) run() {
 				d.conns[name] = b
 			}
 			c.acquired(b.conn)
+		case convene: // nobody is there to carry it out
+			c.refused(pg.NewError(pg.CodeInsufficientResources, "no coordinator here"))
 		case standBy:
 			c.standDown(nil)
 		case locate:

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"slices"
 
 	"rangefinder/fib"
 	"rangefinder/rib"
@@ -81,25 +82,24 @@ func (c *core) endSegment(sync bool) {
 		c.ops[i].changes = len(c.seg.undo)
 		o, e := c.planOp(&c.ops[i])
 		if e == nil {
-			e = n.merge(o, c.ops[i].plan)
+			n.merge(o)
+			continue
 		}
-		if e != nil {
-			c.undoFrom(c.ops[i].changes)
-			before.undo = c.seg.undo
-			c.seg, c.ops = before, c.ops[:i+1]
-			if c.locates.shard != "" && !c.seg.server {
-				c.ops = c.ops[:i]
-				c.deferred = deferral{waits: true, failed: e}
-				return
-			}
-			if !c.seg.server {
-				c.answerOps(c.ops[:i])
-				c.failExtended(e)
-				return
-			}
-			c.ops[i].fail = e // what comes before it runs, and is rolled back as PostgreSQL does
-			break
+		c.undoFrom(c.ops[i].changes)
+		before.undo = c.seg.undo
+		c.seg, c.ops = before, c.ops[:i+1]
+		if c.locates.shard != "" && !c.seg.server {
+			c.ops = c.ops[:i]
+			c.deferred = deferral{waits: true, failed: e}
+			return
 		}
+		if !c.seg.server {
+			c.answerOps(c.ops[:i])
+			c.failExtended(e)
+			return
+		}
+		c.ops[i].fail = e // what comes before it runs, and is rolled back as PostgreSQL does
+		break
 	}
 	if c.awaitsChannels() { // first
 		c.lis.deferred, c.lis.sync = n, sync
@@ -301,7 +301,18 @@ func (c *core) homeOf(plan *sqlkey.Plan) *fib.Slot {
 			return owner.Slot // of a schema, no other has its tables
 		}
 	}
+	if plan.Target == sqlkey.Many { // by whose numbers for types its rows will be described
+		if s := c.table.Slot(c.catalog.CatalogShard(c.db)); s != nil && c.owns(s, plan.Keyspace) && len(s.For(c.db).Reads) > 0 && s.For(c.db).Reads[0].Healthy {
+			return s
+		}
+	}
 	return c.anyOf(plan.Keyspace)
+}
+
+// owns reports whether a shard owns a part of a keyspace.
+func (c *core) owns(s *fib.Slot, id rib.KeyspaceID) bool {
+	keyspace := c.table.Ownership().Keyspace(id)
+	return keyspace != nil && slices.ContainsFunc(keyspace.Ranges, func(r rib.Range) bool { return r.Shard == s.Shard() })
 }
 
 // anyOf picks a shard of a keyspace that can be asked now. A statement must not fail because a shard is down that it will never

@@ -101,7 +101,7 @@ func (s *session) standBy(ctx context.Context) {
 	}
 	s.has.Store(s.server.queue)
 	held, free := s.hold(ctx)
-	err := s.awaitPrimary(held, left)
+	err := s.server.awaitPrimary(held, c, left)
 	free()
 	s.has.Store(nil)
 	switch {
@@ -126,27 +126,27 @@ func (c *core) outOfPatience(wait time.Duration) {
 
 var errWaited = errors.New("no primary has come")
 
-// awaitPrimary returns nil when there is a primary to try, and what has ended the wait else.
-func (s *session) awaitPrimary(held context.Context, left time.Duration) error {
+// awaitPrimary returns nil when there is a primary for c's request to try, and what has ended the wait else.
+func (s *Server) awaitPrimary(held context.Context, c *core, left time.Duration) error {
 	over, retry := time.NewTimer(left), time.NewTicker(primaryRetry)
 	defer over.Stop()
 	defer retry.Stop()
 	for {
-		changed := s.server.cfg.FIB.Changed()
-		if s.core.hasPrimary(false) {
+		changed := s.cfg.FIB.Changed()
+		if c.hasPrimary(false) {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-retry.C:
-			if s.core.hasPrimary(true) {
+			if c.hasPrimary(true) {
 				return nil
 			}
 		case <-over.C:
 			return errWaited
 		case <-held.Done():
 			return context.Cause(held)
-		case <-s.server.stopping.Done():
+		case <-s.stopping.Done():
 			return errDraining.WithSeverity("ERROR")
 		}
 	}

@@ -43,11 +43,21 @@ type owing struct {
 
 // noteWrite remembers that a transaction that wrote has ended on the server connection.
 func (c *core) noteWrite() {
-	w := wrote{shard: c.srvShard, at: c.env.now(), timeline: c.srvHop.Timeline, waited: !c.settings.alone && !c.settings.hasty}
-	if c.slot != nil {
-		c.slot.Wrote()
+	if c.coordinator != nil {
+		for _, w := range c.coordinator.Wrote() {
+			c.noteWriteOn(w.Slot.Shard(), w.Slot, w.Hop)
+		}
+		return
+	}
+	c.noteWriteOn(c.srvShard, c.slot, c.srvHop)
+}
+
+func (c *core) noteWriteOn(shard string, slot *fib.Slot, hop *fib.NextHop) {
+	w := wrote{shard: shard, at: c.env.now(), timeline: hop.Timeline, waited: !c.settings.alone && !c.settings.hasty}
+	if slot != nil {
+		slot.Wrote()
 		// The backend may have been promoted since the connection was borrowed. If another one was, this was written on the old timeline.
-		if p, b := c.slot.Candidates().Writes, c.srvHop.Backend; len(p) > 0 && p[0].Backend.Name == b.Name && p[0].Backend.Addr == b.Addr {
+		if p, b := slot.Candidates().Writes, hop.Backend; len(p) > 0 && p[0].Backend.Name == b.Name && p[0].Backend.Addr == b.Addr {
 			w.timeline = max(w.timeline, p[0].Timeline)
 		}
 	}

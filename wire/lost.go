@@ -122,6 +122,9 @@ func (c *core) serverLost(err error) {
 // backendError counts an error that the backend answered with or was lost with. Those that are about the server and not about the
 // statement speak against it.
 func (c *core) backendError(code string) {
+	if c.coordinator != nil { // which has told of it
+		return
+	}
 	c.env.metrics.BackendError(c.srv.Backend.Name, code)
 	if c.srvHop != nil && pg.OfServer(code) {
 		c.srvHop.Gauge.Failed()

@@ -46,7 +46,7 @@ func TestCoreOwnParameters(t *testing.T) {
 		{"for one transaction", "C ZT E(0A000) ZE", join(query("BEGIN"), query("SET LOCAL rangefinder.read_consistency = 'eventual'")), "", nil},
 		{"among others", "E(0A000) ZI", query(set + "eventual; SELECT 1"), "", nil},
 		{"by a function", "E(0A000) ZI", query("SELECT set_config('rangefinder.read_consistency', 'eventual', false)"), "", nil},
-		{"in a failed transaction", "C ZT E(0A000) ZE E(25P02) ZE", join(query("BEGIN"), query("SELECT * FROM orders"), query(show)), "", nil},
+		{"in a failed transaction", "C ZT E(53000) ZE E(25P02) ZE", join(query("BEGIN"), query("SELECT * FROM orders"), query(show)), "", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDrive(t, c.client)

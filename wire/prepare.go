@@ -79,7 +79,8 @@ func (c *core) queryNames(plan *sqlkey.Plan) {
 					WithDetail("Its statements belong to different shards: " + n.slot.Shard() + " and " + o.slot.Shard() + ".").WithHint("Send them one by one.")
 				break
 			}
-			if e = n.merge(o, done); e == nil && c.seg.opens {
+			n.merge(o)
+			if c.seg.opens {
 				n.write = n.write || !c.tx.readOnly
 			}
 		case sqlkey.NameDeallocate:
@@ -150,6 +151,10 @@ func (c *core) useExecute(u *use, outer *sqlkey.Plan) (need, *sqlkey.Plan, *pg.E
 	n, e := c.route(s.plan, &execArgs{u.NameUse, s.oids})
 	if e != nil {
 		return n, outer, e
+	}
+	if n.many {
+		return n, outer, pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("EXECUTE of the prepared statement %q needs several shards", u.Name)).
+			WithHint("Prepare it by the protocol, as drivers do, or send the statement itself.")
 	}
 	if n.slot != nil {
 		if e := HintContradicts(outer, n.slot.Shard()); e != nil {
@@ -317,7 +322,7 @@ func (c *core) bindNames(o *op, outer *statement) (need, *pg.Error) {
 		}
 		m, done, e = c.useExecute(u, outer.plan)
 		if e == nil {
-			e = n.merge(m, done)
+			n.merge(m)
 		} else if e.Code == pg.CodeSyntaxError { // PostgreSQL counts the arguments when it executes it
 			u.fail, e = e, nil
 			c.prepareHome(u.stmt.plan)

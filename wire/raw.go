@@ -251,6 +251,8 @@ func (s *session) step(inSet bool) outcome {
 			return blocks
 		}
 		switch want {
+		case convene:
+			s.convene(s.server.ctx)
 		case standBy:
 			s.standBy(s.server.ctx)
 		case discardServer:

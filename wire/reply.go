@@ -395,7 +395,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 	if e.kind == 'Q' && e.plan != nil && !c.erred {
 		c.used(e.plan, c.rows)
 	}
-	if c.ownConn && c.need.slot != nil && c.pinned == "" {
+	if c.ownConn && c.need.slot != nil && c.pinned == "" && c.coordinator == nil {
 		c.pin(sqlkey.RemainUnknown, pinOfMode)
 	}
 	if !e.quietZ {
@@ -404,7 +404,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 				c.endChannels()
 			}
 		}
-		if notified && status == 'I' && c.lis != nil && len(c.lis.heard) > 0 {
+		if notified && status == 'I' && c.lis != nil && len(c.lis.heard) > 0 && c.coordinator == nil {
 			c.lis.barrier = c.srvShard // what it has sent itself it is told before, as PostgreSQL does
 		} else {
 			c.out = pg.AppendReady(c.out, status)
@@ -678,6 +678,7 @@ func (c *core) sessionDone(plan *sqlkey.Plan, sets []assigned) {
 		}
 	case sqlkey.SessReset:
 		c.explain("")
+		c.again(plan.SQL)
 		c.own.reset()
 		if plan.Setting != "DISCARD ALL" {
 			c.resetAllDone()

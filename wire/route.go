@@ -10,6 +10,7 @@ import (
 	"rangefinder/fib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
+	"rangefinder/wire/scatter"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -19,6 +20,7 @@ type need struct {
 	write    bool      // on the primary
 	catalogs bool      // the system catalogs are read: best where all tables are
 	copies   []string  // the shards that have the reference tables it names; nil: it names none
+	many     bool      // it runs on several shards
 }
 
 // route finds where one statement must run, from its plan and the arguments of this execution.
@@ -50,20 +52,11 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		}
 		return n, LacksCopy(plan.Copies, plan.Shard)
 	case sqlkey.Many:
-		if plan.Fan.Everywhere {
-			return n, plan.Fan.Refusal
-		}
-		slots, err := c.needs(plan, args)
-		if err == nil && len(slots) > 1 {
-			err = plan.Fan.Refusal
-		}
+		many, err := c.overShards(&n, plan, args)
 		if err != nil {
 			return n, err
 		}
-		if n.slot = c.anyOf(plan.Keyspace); len(slots) == 1 {
-			n.slot = slots[0]
-		}
-		if n.slot == nil {
+		if n.many = many; many || n.slot == nil {
 			return n, nil
 		}
 		return n, LacksCopy(plan.Copies, n.slot.Shard())
@@ -93,6 +86,29 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		return n, e
 	}
 	return n, HintContradicts(plan, n.slot.Shard())
+}
+
+// overShards finds where a statement with several keys runs. It reports whether it needs several shards.
+func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bool, _ *pg.Error) {
+	if plan.Fan.Everywhere {
+		return true, nil
+	}
+	if plan.Fan.Split != nil {
+		shares, err := c.rowsOf(plan, args)
+		if err != nil || len(shares) > 1 {
+			return len(shares) > 1, err
+		}
+		n.slot = shares[0].Slot
+		return false, nil
+	}
+	slots, err := c.needs(plan, args)
+	if err != nil || len(slots) > 1 {
+		return len(slots) > 1, err
+	}
+	if n.slot = c.anyOf(plan.Keyspace); len(slots) == 1 {
+		n.slot = slots[0]
+	}
+	return false, nil
 }
 
 // needs are the shards of a statement with several keys, until the next call.
@@ -184,33 +200,24 @@ func (c *core) mustWrite(plan *sqlkey.Plan) bool {
 
 func (c *core) clientUTF8() bool { return c.params.encoding == "UTF8" }
 
-// merge joins what two statements of one request need. Both must run on one shard.
-func (n *need) merge(o need, plan *sqlkey.Plan) *pg.Error {
-	n.write, n.catalogs = n.write || o.write, n.catalogs || o.catalogs
+// merge joins what two statements of one request need.
+func (n *need) merge(o need) {
+	n.write, n.catalogs, n.many = n.write || o.write, n.catalogs || o.catalogs, n.many || o.many
 	switch {
 	case n.copies == nil:
 		n.copies = o.copies
 	case o.copies != nil && !slices.Equal(n.copies, o.copies):
 		n.copies = slices.DeleteFunc(slices.Clone(n.copies), func(shard string) bool { return !slices.Contains(o.copies, shard) })
+		n.many = n.many || len(n.copies) == 0
 	}
-	if n.slot == nil {
+	switch {
+	case o.slot == nil:
+	case n.slot == nil:
 		n.slot = o.slot
+	case n.slot.Shard() != o.slot.Shard():
+		n.many = true
 	}
-	if n.slot == nil {
-		return nil
-	}
-	if e := LacksCopy(n.copies, n.slot.Shard()); e != nil {
-		return e
-	}
-	if o.slot == nil {
-		return nil
-	}
-	if n.slot.Shard() != o.slot.Shard() {
-		return pg.NewError(pg.CodeFeatureNotSupported, "statements sent before one Sync belong to different shards").
-			WithDetail(fmt.Sprintf("Everything up to a Sync is one transaction. It began on %s; %s belongs to %s.", n.slot.Shard(), describe(plan, nil), o.slot.Shard())).
-			WithHint("Send a Sync between statements for different shards.")
-	}
-	return nil
+	n.many = n.many || n.slot != nil && LacksCopy(n.copies, n.slot.Shard()) != nil
 }
 
 // describe names what ties a statement to its shard. args are those of its keys.
@@ -228,15 +235,21 @@ func describe(plan *sqlkey.Plan, args sqlkey.Args) string {
 func (c *core) dispatch(n need) {
 	n.write = n.write || c.ownConn && n.slot != nil // whatever comes later must be able to run there
 	c.need, c.outMark, c.flushed, c.redo, c.copied = n, len(c.out), false, false, false
-	if c.srv != nil {
-		if n.slot != nil && n.slot.Shard() != c.srvShard {
-			c.fail(c.elsewhere(n))
-			return
+	switch {
+	case c.srv != nil && c.reaches(n) && !c.handsOver():
+		e := LacksCopy(n.copies, c.srvShard)
+		if e == nil {
+			e = c.elsewhere(n)
 		}
-		if e := LacksCopy(n.copies, c.srvShard); e != nil {
-			c.fail(e)
-			return
-		}
+		c.fail(e)
+		return
+	case c.srv == nil && n.many || c.srv != nil && c.reaches(n):
+		c.convene()
+		return
+	case c.coordinator != nil && (c.seg.pin != "" || c.seg.asks != ""):
+		c.fail(scatter.Pins(c.seg.pin + c.seg.asks))
+		return
+	case c.srv != nil:
 		c.emit()
 		return
 	}
@@ -280,20 +293,33 @@ func (c *core) headless() *pg.Error {
 		WithHint("Nothing was sent: try again when one has been promoted; see why with: rangefinder route '…'.")
 }
 
-// elsewhere is the error for a statement whose shard is not the one that the session's connection belongs to.
+// elsewhere is the error for a statement that needs another shard than the session's connection belongs to, while that cannot be left.
 func (c *core) elsewhere(n need) *pg.Error {
 	what := "the statement"
 	if c.plan != nil {
 		what = describe(c.plan, &c.values)
 	}
+	needs := what + " needs several shards"
+	if n.slot != nil && !n.many {
+		needs = what + " belongs to " + n.slot.Shard()
+	}
 	if c.pinned != "" && c.status == 'I' {
-		return pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("%s belongs to %s, but this session is tied to %s", what, n.slot.Shard(), c.srvShard)).
+		return pg.NewError(pg.CodeFeatureNotSupported, needs+", but this session is tied to "+c.srvShard).
 			WithDetail("The session's state cannot be moved: " + c.pinned + ".").
 			WithHint("Use another connection for the other shard.")
 	}
-	return pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("%s belongs to %s, but this transaction is open on %s", what, n.slot.Shard(), c.srvShard)).
-		WithDetail("A transaction stays on the shard of its first statement that names one.").
+	e := pg.NewError(pg.CodeFeatureNotSupported, needs+", but this transaction is open on "+c.srvShard).
+		WithDetail("The transaction cannot go on elsewhere as things stand.").
 		WithHint("Use one transaction for each shard.")
+	switch {
+	case c.pinned != "":
+		e = e.WithDetail("The session is tied to its connection: " + c.pinned + ".")
+	case c.tx.overfull:
+		e = e.WithDetail("Too much has been set in it, or too many savepoints, for it to go on elsewhere.")
+	case c.serverOpen:
+		e = e.WithDetail("It began with messages that end in a Flush.").WithHint("Send a Sync, or a statement of each shard in one block.")
+	}
+	return e
 }
 
 // anySlot picks the shard for a statement that names none. After a write it goes where whatever the session has made would be.
@@ -396,7 +422,7 @@ func (c *core) refused(err error) {
 		c.env.metrics.Failover(ce.Backend)
 		return
 	}
-	c.wanting = false
+	c.wanting, c.convening = false, false
 	if c.need.write && noPrimary(err) {
 		c.stall(c.refusal(err))
 		return
@@ -447,6 +473,7 @@ func (c *core) returned() {
 	}
 	old := c.broken && c.srv.Connected.Sub(c.env.made) < c.came // it was there before the request
 	c.srv, c.srvHop, c.broken, c.status = nil, nil, false, 'I'
+	c.coordinator, c.host = nil, nil
 	c.unpin()
 	c.serverOpen, c.copyIn, c.scratch, c.fatal = false, false, false, nil
 	c.asks, c.fixes, c.reports = "", nil, c.reports[:0]

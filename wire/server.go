@@ -19,6 +19,7 @@ import (
 	"rangefinder/wire/epoll"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
+	"rangefinder/wire/scatter"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -74,17 +75,18 @@ type Server struct {
 	ids      atomic.Uint64 // given to sessions
 
 	// safe for concurrent use
-	buffers sync.Pool    // of *buffers
-	reads   sync.Pool    // of *[]byte, for server bytes
-	set     *epoll.Set   // of the sockets on the raw transport, which are the pools' as well; nil: there is none
-	dozed   atomic.Int64 // how many sessions have gone to sleep so far
-	seats   seats
-	logins  logins
-	sweeper sync.Once
-	changed chan struct{} // capacity 1: other limits are in force
-	cutters chan struct{} // capacity maxCutters: statements that are being canceled
-	hands   chan net.Conn // to a goroutine that rests
-	resting atomic.Int32  // those, and those about to
+	buffers   sync.Pool    // of *buffers
+	reads     sync.Pool    // of *[]byte, for server bytes
+	set       *epoll.Set   // of the sockets on the raw transport, which are the pools' as well; nil: there is none
+	dozed     atomic.Int64 // how many sessions have gone to sleep so far
+	seats     seats
+	scattered scatter.Shared // of statements over several shards
+	logins    logins
+	sweeper   sync.Once
+	changed   chan struct{} // capacity 1: other limits are in force
+	cutters   chan struct{} // capacity maxCutters: statements that are being canceled
+	hands     chan net.Conn // to a goroutine that rests
+	resting   atomic.Int32  // those, and those about to
 
 	// guarded by mu
 	mu         sync.Mutex

@@ -127,6 +127,8 @@ func (s *session) run(ctx context.Context) {
 			}
 		case acquire:
 			s.acquire(ctx)
+		case convene:
+			s.convene(ctx)
 		case standBy:
 			s.standBy(ctx)
 		case releaseServer:

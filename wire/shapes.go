@@ -100,7 +100,7 @@ func fits(told, has pool.Shape) (fit, known bool) {
 // lookAhead has the server prepare and describe what the request in hand binds and its client has been told the shape of, if the
 // server connection lacks it. The request itself is sent when that is known. It returns false if nothing is to be asked.
 func (c *core) lookAhead() bool {
-	if c.kind != 'S' || c.serverOpen { // in the midst of an implicit transaction nothing may end it
+	if c.kind != 'S' || c.serverOpen || c.coordinator != nil { // in the midst of an implicit transaction nothing may end it
 		return false
 	}
 	asked := false

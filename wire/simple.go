@@ -275,7 +275,13 @@ func (c *core) emit() {
 	}
 	c.silent = true
 	c.seg.again = c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
+	if c.coordinator != nil {
+		c.host.see(c)
+	}
 	c.seg.retry = c.seg.read && c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
+	if c.coordinator != nil { // it tries again itself
+		c.seg.again, c.seg.retry = false, false
+	}
 	if c.seg.opens && c.tx.open {
 		c.openBlock()
 		if len(c.tx.deferred) > 0 {

@@ -13,7 +13,7 @@ type transaction struct {
 	open         bool
 	failed       bool
 	begin        string   // the client's own BEGIN
-	deferred     []string // SET, SET TRANSACTION, SAVEPOINT: sent behind the BEGIN when the block opens
+	deferred     []string // SET, SET TRANSACTION, SAVEPOINT: sent behind the BEGIN when the block opens, on each shard
 	readOnly     bool
 	readWrite    bool
 	serializable bool
@@ -25,6 +25,7 @@ type transaction struct {
 	unopened     bool // the server has refused to open it: to the client, who was told that it is open, it has failed
 	wrote        bool
 	lost         *pg.Error         // why the block has failed, as long as the client has not been told
+	overfull     bool              // not all that has been set in it is in deferred
 	locals       string            // the block's SET LOCAL: what a statement means may depend on it
 	told         map[string]string // while open: what the client knew of parameters that have been reported since
 }
@@ -205,24 +206,36 @@ func (c *core) markSavepoint(name string) {
 func (c *core) txStatementDone(plan *sqlkey.Plan) {
 	switch plan.Tx {
 	case sqlkey.TxSavepoint:
+		if c.tx.inServer {
+			c.again(plan.SQL)
+		}
 		c.markSavepoint(plan.Savepoint)
 	case sqlkey.TxRollbackTo:
 		if i := c.savepointIndex(plan.Savepoint); i >= 0 {
 			c.settings = c.tx.marks[i].settings
 			c.backToMark(c.tx.marks[i].channels)
+			c.tx.deferred = c.tx.deferred[:min(c.tx.marks[i].deferred, len(c.tx.deferred))]
 			c.tx.marks = c.tx.marks[:i+1]
 			c.srv.Applied = stale
 		}
 	case sqlkey.TxRelease:
 		if i := c.savepointIndex(plan.Savepoint); i >= 0 {
+			if at := c.tx.marks[i].deferred; at > 0 && at == len(c.tx.deferred) { // nothing has been set since
+				c.tx.deferred = c.tx.deferred[:at-1]
+			} else {
+				c.again(plan.SQL)
+			}
 			c.tx.marks = c.tx.marks[:i]
 		}
 	case sqlkey.TxBegin: // among other statements: it has begun with the text
 		if !c.tx.inServer && !c.tx.open {
-			c.tx = transaction{inServer: true, saved: c.unsynced, applied: c.unsyncedIn, wrote: c.tx.wrote}
+			c.tx = transaction{inServer: true, begin: plan.SQL, saved: c.unsynced, applied: c.unsyncedIn, wrote: c.tx.wrote}
 		}
 	case sqlkey.TxSet:
 		c.explain(plan.Setting)
+		if c.tx.inServer {
+			c.again(plan.SQL)
+		}
 		c.setLocal(plan.SQL)
 		if c.onServer() || c.tx.inServer {
 			c.settings = c.settings.withLocal(setting{name: plan.Setting, value: plan.Value})
@@ -262,6 +275,12 @@ func (c *core) savepointIndex(name string) int {
 		}
 	}
 	return -1
+}
+
+// repeats reports whether what is set in a block that a server has can be repeated on another shard.
+func (c *core) repeats() bool {
+	c.tx.overfull = c.tx.overfull || len(c.tx.deferred) >= maxDeferred
+	return !c.tx.overfull
 }
 
 // statusChanged follows the server's transaction status.

@@ -29,7 +29,8 @@ var refusals = []struct {
 	{"sharded and unsharded tables", "rows of one shard would have to meet rows of another", regexp.MustCompile(`which no keyspace holds, together with a sharded table`)},
 	{"INSERT ... SELECT", "where its rows go is known when they have been read", regexp.MustCompile(`INSERT \.\.\. SELECT into a sharded table`)},
 	{"UPDATE of the key", "it may move the row to another shard", regexp.MustCompile(`UPDATE sets the sharding key`)},
-	{"transaction of another shard", "a transaction stays on one shard yet", regexp.MustCompile(`transaction`)},
+	{"EXECUTE over several shards", "the protocol's prepared statements do", regexp.MustCompile(`EXECUTE of the prepared statement .* needs several shards`)},
+	{"transaction of several shards", "it wrote on several without two-phase commit", regexp.MustCompile(`transaction`)},
 }
 
 // refused returns the kind of a refusal; "" with ok: it is none that is listed.

@@ -118,3 +118,86 @@ func AppendBindRenamed(dst []byte, b *Bind, statement string) []byte {
 	dst = cstring(cstring(dst, b.Portal), statement)
 	return finish(append(dst, b.rest...), start)
 }
+
+// AppendBindWith appends a Bind frame of the unnamed statement and portal: b's parameters, those that keep does not say as NULL in text form,
+// then more in text form. results are the result format codes; nil: b's.
+func AppendBindWith(dst []byte, b *Bind, keep []bool, more [][]byte, results []int16) []byte {
+	dst, start := begin(dst, TypeBind)
+	dst = append(dst, 0, 0)
+	n := b.NumParams()
+	dst = binary.BigEndian.AppendUint16(dst, uint16(n+len(more)))
+	for i := range n + len(more) {
+		format := FormatText
+		if i < n && keep[i] {
+			_, format, _ = b.Param(i)
+		}
+		dst = binary.BigEndian.AppendUint16(dst, uint16(format))
+	}
+	dst = binary.BigEndian.AppendUint16(dst, uint16(n+len(more)))
+	for i := range n + len(more) {
+		var val []byte
+		null := false
+		switch {
+		case i >= n:
+			val = more[i-n]
+		case keep[i]:
+			val, _, null = b.Param(i)
+		default:
+			null = true
+		}
+		if null {
+			dst = binary.BigEndian.AppendUint32(dst, 0xffffffff)
+			continue
+		}
+		dst = binary.BigEndian.AppendUint32(dst, uint32(len(val)))
+		dst = append(dst, val...)
+	}
+	if results == nil {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(b.NumResults()))
+		return finish(append(dst, b.results...), start)
+	}
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(results)))
+	for _, f := range results {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(f))
+	}
+	return finish(dst, start)
+}
+
+// AppendBindOf appends a Bind frame of the unnamed statement and portal with some of b's parameters, by their numbers from 1. One that b
+// does not have is NULL.
+func AppendBindOf(dst []byte, b *Bind, params []int) []byte {
+	dst, start := begin(dst, TypeBind)
+	dst = append(dst, 0, 0)
+	n := b.NumParams()
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(params)))
+	for _, p := range params {
+		format := FormatText
+		if p <= n {
+			_, format, _ = b.Param(p - 1)
+		}
+		dst = binary.BigEndian.AppendUint16(dst, uint16(format))
+	}
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(params)))
+	for _, p := range params {
+		var val []byte
+		null := true
+		if p <= n {
+			val, _, null = b.Param(p - 1)
+		}
+		if null {
+			dst = binary.BigEndian.AppendUint32(dst, 0xffffffff)
+			continue
+		}
+		dst = binary.BigEndian.AppendUint32(dst, uint32(len(val)))
+		dst = append(dst, val...)
+	}
+	dst = binary.BigEndian.AppendUint16(dst, uint16(b.NumResults()))
+	return finish(append(dst, b.results...), start)
+}
+
+// AppendBindAs is AppendBindRenamed under another portal's name, too.
+func AppendBindAs(dst []byte, b *Bind, portal, statement string) []byte {
+	dst, start := begin(dst, TypeBind)
+	dst = cstring(cstring(dst, portal), statement)
+	return finish(append(dst, b.rest...), start)
+}

@@ -35,6 +35,7 @@ type Conn struct {
 	socket    syscall.RawConn // below as a socket; nil: it is none
 	peekFn    func(fd uintptr) bool
 	jitter    float64 // 0 to 1: see old
+	local     Local   // nil: it leads to a backend, and has a home
 
 	// owned by the borrower; by the pool between two borrowers
 	Params   map[string]string // what the server last reported (ParameterStatus)
@@ -66,7 +67,13 @@ func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn
 		ID: home.ids.Add(1), Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
 		home: home, Params: s.Params, Connected: time.Now(), jitter: rand.Float64(),
 	}
-	if c.plain = home.watch.Adopt(c.Net); c.plain != nil {
+	c.plug(home.watch)
+	return c
+}
+
+// plug puts the connection's socket into a set, and finds out what it is.
+func (c *Conn) plug(watch *epoll.Set) {
+	if c.plain = watch.Adopt(c.Net); c.plain != nil {
 		c.Net, c.watched = c.plain, c.plain
 	}
 	c.below = c.Net
@@ -82,10 +89,9 @@ func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn
 			}
 		}
 	}
-	if c.watched == nil {
-		c.watched = home.watch.Watch(c.socket)
+	if c.watched == nil && c.local == nil {
+		c.watched = watch.Watch(c.socket)
 	}
-	return c
 }
 
 // Plain is the connection as a socket of Pools.Set; nil if it is none.
@@ -141,13 +147,24 @@ func (c *Conn) PreparedLimit() int {
 }
 
 // Release gives the connection back. It must be idle: outside a transaction, every answer read.
-func (c *Conn) Release() { c.home.release(c) }
+func (c *Conn) Release() {
+	if c.local != nil {
+		c.Discard()
+		return
+	}
+	c.home.release(c)
+}
 
 // Shelve does what Release does, if that takes no time: it returns false, and has done nothing, if the connection is to be closed.
-func (c *Conn) Shelve() bool { return c.home.shelve(c) }
+func (c *Conn) Shelve() bool { return c.local == nil && c.home.shelve(c) }
 
 // Discard closes the connection: its state is unknown, or was somebody's own.
 func (c *Conn) Discard() {
+	if c.local != nil {
+		c.Net.Close()
+		c.local.Closed()
+		return
+	}
 	c.close()
 	c.home.forget(c)
 }
@@ -174,6 +191,9 @@ func (c *Conn) bye() {
 // a caller who keeps c until then cannot hit the next borrower's statement. An
 // ErrUnheard means that the request may still arrive, at any time: then c has no next borrower.
 func (c *Conn) Cancel(ctx context.Context) error {
+	if c.local != nil {
+		return c.local.Cancel(ctx)
+	}
 	cfg := c.home.cfg
 	nc, err := cfg.Dial(ctx, "tcp", c.Backend.Addr)
 	if err != nil {
@@ -192,6 +212,9 @@ func (c *Conn) Cancel(ctx context.Context) error {
 // refusing one more connection. It makes one, at the same address, without a login, and waits for as long as ctx lets it. Only
 // the lack of an answer counts: whatever else may go wrong with the attempt says nothing of a server.
 func (c *Conn) Silent(ctx context.Context) bool {
+	if c.local != nil {
+		return false
+	}
 	nc, err := c.home.cfg.Dial(ctx, "tcp", c.Net.RemoteAddr().String())
 	if err == nil {
 		err = pg.Knock(ctx, nc)

@@ -117,7 +117,7 @@ func (c *compiler) route(m proto.Message, a *analysis, s *survey) *Plan {
 func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 	p := &Plan{Tables: a.tables, NumParams: s.params, Catalogs: a.catalogs, bound: a.bound}
 	if s.write != "" {
-		p.Intent, p.WhyWrite = Write, s.write
+		p.Intent, p.WhyWrite, p.Locks = Write, s.write, !s.alters
 	}
 	p.Opaque = s.foreign
 	if n, ok := m.(*pgquery.Node); ok {

@@ -80,6 +80,11 @@ func (g *gather) visit(x any) bool {
 		g.loose = append(g.loose, i)
 	}
 	n.Node = g.name(i).Node
+	if g.partial && len(g.fanned.groupBy) == 0 { // one row of each shard, and all have the same there
+		n.Node = &pgquery.Node_AIndirection{AIndirection: &pgquery.A_Indirection{
+			Arg: call("array_agg", g.name(i)), Indirection: []*pgquery.Node{{Node: &pgquery.Node_AIndices{AIndices: &pgquery.A_Indices{Uidx: pgquery.MakeAConstIntNode(1, 0)}}}},
+		}}
+	}
 	return false
 }
 

@@ -129,6 +129,7 @@ type Plan struct {
 
 	Intent   Intent
 	WhyWrite string // "" for Read; for people: "FOR UPDATE", "function nextval may be volatile"
+	Locks    bool   // it is Write for the locks on rows alone: nothing is changed
 
 	// Of a sole transaction statement.
 	Tx          TxOp

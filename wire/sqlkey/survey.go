@@ -32,6 +32,7 @@ type survey struct {
 	volatile string   // a function that must not be called on several shards
 	changes  int      // how many INSERTs, UPDATEs, DELETEs and MERGEs it holds
 	current  bool     // WHERE CURRENT OF
+	alters   bool     // it writes, and not just by locking rows
 	marks    bool     // it holds what would be taken for a mark of Fan.Final
 
 	configs []config // calls of set_config
@@ -53,6 +54,7 @@ func (s *survey) differs(why string) {
 }
 
 func (s *survey) writes(why string) {
+	s.alters = true
 	if s.write == "" {
 		s.write = why
 	}
@@ -83,7 +85,9 @@ func (s *survey) visit(n any) bool {
 	case *pgquery.ParamRef:
 		s.params = max(s.params, int(n.GetNumber()))
 	case *pgquery.LockingClause:
+		alters := s.alters
 		s.writes(lockName(n.GetStrength()))
+		s.alters = alters
 		if n.GetWaitPolicy() != pgquery.LockWaitPolicy_LockWaitBlock {
 			s.differs("SKIP LOCKED or NOWAIT")
 		}

@@ -4,27 +4,27 @@ DELETE FROM orders WHERE customer_id = 9 RETURNING *
 
 DELETE FROM orders WHERE customer_id = 9 AND id = 2
 
--- refused: no key
+-- refused: transaction of several shards
 DELETE FROM orders
 
--- refused: no key
+-- refused: transaction of several shards
 DELETE FROM orders WHERE paid
 
--- refused: no key
+-- refused: transaction of several shards
 DELETE FROM orders WHERE paid RETURNING customer_id, id
 
--- refused: several keys
+-- refused: transaction of several shards
 DELETE FROM orders WHERE customer_id IN (1, 2, 3)
 
--- refused: no key
+-- refused: transaction of several shards
 DELETE FROM orders o USING customers c WHERE c.customer_id = o.customer_id AND c.tier = 'gold'
 
 DELETE FROM orders o USING customers c WHERE c.customer_id = o.customer_id AND c.customer_id = 9
 
--- refused: no key
+-- refused: transaction of several shards
 DELETE FROM customers c WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.customer_id = c.customer_id)
 
--- refused: no key
+-- refused: transaction of several shards
 DELETE FROM customers WHERE customer_id IN (SELECT customer_id FROM orders WHERE qty > 5)
 
 DELETE FROM order_lines WHERE customer_id = 8 AND order_id = 1 RETURNING line
@@ -32,15 +32,14 @@ DELETE FROM order_lines WHERE customer_id = 8 AND order_id = 1 RETURNING line
 -- $1 bigint 9
 DELETE FROM orders WHERE customer_id = $1
 
--- refused: several keys
+-- refused: transaction of several shards
 DELETE FROM readings WHERE device BETWEEN 8 AND 12
 
 DELETE FROM readings WHERE device = 3 RETURNING n
 
--- refused: no key
+-- refused: transaction of several shards
 DELETE FROM stock WHERE qty IS NULL
 
--- refused: several keys
 DELETE FROM accounts WHERE name IN ('ann', 'bob')
 
 DELETE FROM notes WHERE id > 6

@@ -1,122 +1,83 @@
--- refused: no key
 SELECT tier, count(*) FROM customers GROUP BY tier
 
--- refused: no key
 SELECT tier, count(*) FROM customers GROUP BY tier ORDER BY tier
 
--- refused: no key
 SELECT tier, count(*) FROM customers GROUP BY tier ORDER BY count(*) DESC, tier
 
--- refused: no key
 SELECT tier, count(*) AS n FROM customers GROUP BY 1 HAVING count(*) > 7 ORDER BY n DESC, 1
 
--- refused: no key
 SELECT name, count(*) FROM customers GROUP BY name ORDER BY name NULLS FIRST
 
--- refused: no key
 SELECT name, sum(balance), avg(score) FROM customers GROUP BY name
 
--- refused: no key
 SELECT customer_id, count(*), sum(qty) FROM orders GROUP BY customer_id
 
--- refused: no key
 SELECT customer_id, count(*), sum(qty) FROM orders GROUP BY customer_id ORDER BY customer_id LIMIT 5
 
--- refused: no key
 SELECT customer_id, sum(price) AS total FROM orders GROUP BY customer_id ORDER BY total DESC NULLS LAST, customer_id LIMIT 3
 
 SELECT customer_id, count(*) FROM orders WHERE customer_id = 9 GROUP BY customer_id
 
--- refused: no key
 SELECT tier, paid, count(*) FROM orders GROUP BY tier, paid ORDER BY tier, paid
 
--- refused: no key
 SELECT tier, max(item), min(placed) FROM orders GROUP BY tier
 
--- refused: no key
 SELECT upper(item) AS i, count(*) FROM orders GROUP BY upper(item)
 
--- refused: no key
 SELECT qty % 2 AS odd, sum(qty) FROM orders GROUP BY qty % 2
 
--- refused: no key
 SELECT date_trunc('day', placed) AS d, count(*) FROM orders GROUP BY 1 ORDER BY 1
 
--- refused: no key
 SELECT tier FROM orders GROUP BY tier
 
--- refused: no key
 SELECT count(*) FROM orders GROUP BY tier
 
--- refused: no key
 SELECT tier, count(*) FROM orders GROUP BY ROLLUP (tier)
 
--- refused: no key
 SELECT tier, paid, count(*) FROM orders GROUP BY CUBE (tier, paid)
 
--- refused: no key
 SELECT tier, paid, count(*), grouping(tier, paid) FROM orders GROUP BY GROUPING SETS ((tier), (paid), ())
 
--- refused: no key
 SELECT tier, string_agg(item, ',' ORDER BY item, customer_id, id) FROM orders GROUP BY tier
 
--- refused: no key
 SELECT tier, array_agg(DISTINCT qty ORDER BY qty) FROM orders GROUP BY tier
 
--- refused: no key
 SELECT tier, count(DISTINCT customer_id) FROM orders GROUP BY tier
 
--- refused: no key
 SELECT customer_id, count(DISTINCT tier) FROM orders GROUP BY customer_id HAVING count(DISTINCT tier) > 1
 
--- refused: no key
 SELECT c.tier, sum(o.qty) FROM customers c JOIN orders o USING (customer_id) GROUP BY c.tier
 
--- refused: no key
 SELECT c.customer_id, c.name, count(o.id) FROM customers c LEFT JOIN orders o USING (customer_id) GROUP BY c.customer_id
 
--- refused: no key
 SELECT c.customer_id, c.name, count(o.id) FROM customers c LEFT JOIN orders o USING (customer_id) GROUP BY c.customer_id ORDER BY 3 DESC, 1
 
--- refused: no key
 SELECT tier, stddev(qty), variance(price) FROM orders GROUP BY tier
 
--- refused: no key
 SELECT label, count(*) FROM readings GROUP BY label ORDER BY label
 
--- refused: no key
 SELECT ok, avg(value) FROM readings WHERE device < 10 GROUP BY ok
 
--- refused: no key
 SELECT region, sum(qty) FROM stock GROUP BY region
 
--- refused: no key
 SELECT sku, sum(qty * price) FROM stock GROUP BY sku ORDER BY sku
 
 SELECT n, count(*) FROM notes GROUP BY n ORDER BY n
 
--- refused: no key
 SELECT DISTINCT tier FROM customers
 
--- refused: no key
 SELECT DISTINCT tier, active FROM customers ORDER BY tier, active
 
--- refused: no key
 SELECT DISTINCT name FROM customers ORDER BY name DESC NULLS LAST LIMIT 4
 
--- refused: no key
 SELECT DISTINCT ON (tier) tier, customer_id FROM customers ORDER BY tier, customer_id
 
--- refused: no key
 SELECT DISTINCT ON (customer_id) customer_id, id, item FROM orders ORDER BY customer_id, id DESC
 
--- refused: no key
 SELECT DISTINCT meta FROM customers
 
 SELECT DISTINCT tags FROM customers WHERE customer_id = 3
 
--- refused: no key
 SELECT DISTINCT customer_id FROM orders
 
--- refused: no key
 SELECT tier, count(*) FILTER (WHERE qty > 3) AS big FROM orders GROUP BY tier HAVING sum(qty) > 10

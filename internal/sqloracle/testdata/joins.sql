@@ -14,45 +14,35 @@ SELECT c.name, o.item FROM customers c LEFT JOIN orders o ON o.customer_id = c.c
 
 SELECT c.name, o.item FROM orders o RIGHT JOIN customers c ON o.customer_id = c.customer_id WHERE c.customer_id = 10
 
--- refused: no key
 SELECT c.name, o.item FROM customers c JOIN orders o ON o.customer_id = c.customer_id
 
--- refused: no key
 SELECT c.name, o.item FROM customers c LEFT JOIN orders o ON o.customer_id = c.customer_id
 
 -- refused: no key
 SELECT c.name, o.item FROM customers c FULL JOIN orders o ON o.customer_id = c.customer_id
 
--- refused: no key
 SELECT c.name, o.item FROM customers c JOIN orders o USING (customer_id) WHERE c.tier = 'gold'
 
 SELECT c.name, o.item, l.sku FROM customers c JOIN orders o USING (customer_id) JOIN order_lines l ON l.customer_id = o.customer_id AND l.order_id = o.id WHERE c.customer_id = 8
 
--- refused: no key
 SELECT c.name, o.item, l.sku FROM customers c JOIN orders o USING (customer_id) JOIN order_lines l ON l.customer_id = o.customer_id AND l.order_id = o.id
 
--- refused: several keys
 SELECT c.name, o.item, l.sku FROM customers c LEFT JOIN orders o USING (customer_id) LEFT JOIN order_lines l ON l.customer_id = o.customer_id AND l.order_id = o.id WHERE c.customer_id IN (8, 9)
 
 SELECT a.id, b.id FROM orders a JOIN orders b ON a.customer_id = b.customer_id AND a.id < b.id WHERE a.customer_id = 9
 
--- refused: no key
 SELECT a.customer_id, a.id, b.id FROM orders a JOIN orders b ON a.customer_id = b.customer_id AND a.id < b.id
 
 SELECT c.name, x.n FROM customers c CROSS JOIN LATERAL (SELECT count(*) AS n FROM orders o WHERE o.customer_id = c.customer_id) x WHERE c.customer_id = 9
 
--- refused: no key
 SELECT c.name, x.n FROM customers c CROSS JOIN LATERAL (SELECT count(*) AS n FROM orders o WHERE o.customer_id = c.customer_id) x
 
--- refused: no key
 SELECT c.name, x.item FROM customers c LEFT JOIN LATERAL (SELECT item FROM orders o WHERE o.customer_id = c.customer_id ORDER BY id DESC LIMIT 1) x ON true
 
--- refused: no key
 SELECT c.customer_id, t.tag FROM customers c, unnest(c.tags) AS t(tag)
 
 SELECT c.customer_id, t.tag FROM customers c, unnest(c.tags) AS t(tag) WHERE c.customer_id = 3
 
--- refused: no key
 SELECT c.customer_id, v.x FROM customers c JOIN (VALUES (1, 'a'), (2, 'b'), (7, 'c')) v (k, x) ON v.k = c.customer_id
 
 -- refused: no key

@@ -8,7 +8,6 @@ SELECT * FROM customers WHERE customer_id = 7::bigint
 
 SELECT * FROM customers WHERE customer_id = '7'
 
--- refused: no key
 SELECT * FROM customers WHERE customer_id = 3 + 4
 
 SELECT * FROM customers WHERE customer_id = -7
@@ -19,36 +18,26 @@ SELECT * FROM customers WHERE customer_id = 7 AND customer_id = 7
 
 SELECT * FROM customers WHERE customer_id = 7 AND customer_id = 8
 
--- refused: several keys
 SELECT * FROM customers WHERE customer_id IN (7)
 
--- refused: several keys
 SELECT * FROM customers WHERE customer_id IN (7, 8, 9)
 
--- refused: several keys
 SELECT * FROM customers WHERE customer_id IN (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 
--- refused: several keys
 SELECT * FROM customers WHERE customer_id IN (7, NULL)
 
--- refused: no key
 SELECT * FROM customers WHERE customer_id NOT IN (7, 8, 9)
 
--- refused: several keys
 SELECT * FROM customers WHERE customer_id = ANY (ARRAY[7, 8, 9])
 
--- refused: several keys
 SELECT * FROM customers WHERE customer_id = ANY ('{7,8,9}')
 
--- refused: several keys
 SELECT * FROM customers WHERE customer_id = ANY ('{}'::bigint[])
 
 -- $1 bigint[] {7,8,9}
--- refused: several keys
 SELECT * FROM customers WHERE customer_id = ANY ($1)
 
 -- $1 bigint[] {}
--- refused: several keys
 SELECT * FROM customers WHERE customer_id = ANY ($1)
 
 -- $1 bigint 7
@@ -56,36 +45,26 @@ SELECT * FROM customers WHERE customer_id = $1
 
 -- $1 bigint 7
 -- $2 bigint 8
--- refused: several keys
 SELECT * FROM customers WHERE customer_id IN ($1, $2)
 
 -- $1 bigint 7
 -- $2 bigint 8
--- refused: several keys
 SELECT * FROM customers WHERE customer_id = $1 OR customer_id = $2
 
--- refused: several keys
 SELECT * FROM customers WHERE customer_id = 7 OR customer_id = 8
 
--- refused: several keys
 SELECT * FROM customers WHERE (customer_id = 7 AND active) OR (customer_id = 8 AND NOT active)
 
--- refused: several keys
 SELECT * FROM customers WHERE customer_id = 7 OR tier = 'gold'
 
--- refused: several keys
 SELECT * FROM customers WHERE customer_id BETWEEN 7 AND 9
 
--- refused: no key
 SELECT * FROM customers WHERE customer_id > 7 AND customer_id < 10
 
--- refused: no key
 SELECT * FROM customers WHERE customer_id <> 7
 
--- refused: no key
 SELECT * FROM customers WHERE customer_id IS NULL
 
--- refused: no key
 SELECT * FROM customers WHERE NOT customer_id = 7
 
 SELECT * FROM customers WHERE customer_id = 7 LIMIT 1
@@ -94,7 +73,6 @@ SELECT * FROM customers c WHERE c.customer_id = 7
 
 SELECT * FROM public.customers WHERE public.customers.customer_id = 7
 
--- refused: no key
 SELECT * FROM customers AS c (k, n) WHERE c.k = 7
 
 SELECT * FROM ONLY customers WHERE customer_id = 7
@@ -103,21 +81,16 @@ SELECT * FROM customers WHERE (customer_id, name) = (7, 'Bob')
 
 SELECT * FROM orders WHERE (customer_id, id) = (7, 1)
 
--- refused: several keys
 SELECT * FROM orders WHERE (customer_id, id) IN ((7, 1), (7, 2))
 
--- refused: several keys
 SELECT * FROM orders WHERE (customer_id, id) IN ((7, 1), (8, 2))
 
--- refused: no key
 SELECT * FROM customers WHERE customer_id = 7.0
 
 SELECT * FROM customers WHERE customer_id = 7 AND random() < 2
 
--- refused: no key
 SELECT * FROM customers WHERE customer_id = abs(-7)
 
--- refused: no key
 SELECT * FROM customers WHERE customer_id = (SELECT 7)
 
 -- error 22003: no row has a key that is out of the type's range; to ask for one is taken for a mistake
@@ -127,55 +100,40 @@ SELECT * FROM readings WHERE device = 5
 
 SELECT * FROM readings WHERE device = 5 AND n = 1
 
--- refused: several keys
 SELECT * FROM readings WHERE device IN (5, 15, 25)
 
--- refused: several keys
 SELECT * FROM readings WHERE device IN (5, 6)
 
--- refused: several keys
 SELECT * FROM readings WHERE device BETWEEN 3 AND 6
 
--- refused: several keys
 SELECT * FROM readings WHERE device BETWEEN 8 AND 12
 
--- refused: no key
 SELECT * FROM readings WHERE device < 5
 
--- refused: no key
 SELECT * FROM readings WHERE device >= 20
 
--- refused: no key
 SELECT * FROM readings WHERE device > 9 AND device < 20
 
--- refused: several keys
 SELECT * FROM readings WHERE device < 5 OR device > 25
 
--- refused: several keys
 SELECT * FROM readings WHERE device BETWEEN 6 AND 3
 
--- refused: no key
 SELECT * FROM readings
 
 -- $1 int 12
 -- $2 int 15
--- refused: no key
 SELECT * FROM readings WHERE device >= $1 AND device <= $2
 
 SELECT * FROM stock WHERE region = 'de'
 
--- refused: several keys
 SELECT * FROM stock WHERE region IN ('de', 'fr')
 
--- refused: several keys
 SELECT * FROM stock WHERE region IN ('de', 'us', 'jp')
 
 SELECT * FROM stock WHERE region = 'nowhere'
 
--- refused: no key
 SELECT * FROM stock WHERE region > 'de'
 
--- refused: no key
 SELECT * FROM stock
 
 SELECT * FROM accounts WHERE name = 'ann'
@@ -192,13 +150,10 @@ SELECT * FROM accounts WHERE name = 'émile'
 
 SELECT * FROM accounts WHERE name = 'ann'::varchar
 
--- refused: several keys
 SELECT * FROM accounts WHERE name IN ('ann', 'bob', 'zed')
 
--- refused: no key
 SELECT * FROM accounts WHERE name LIKE 'a%'
 
--- refused: no key
 SELECT * FROM accounts WHERE lower(name) = 'ann'
 
 -- $1 text émile

@@ -1,25 +1,19 @@
 SELECT name FROM customers c WHERE customer_id = 9 AND EXISTS (SELECT 1 FROM orders o WHERE o.customer_id = c.customer_id AND o.paid)
 
--- refused: no key
 SELECT name FROM customers c WHERE EXISTS (SELECT 1 FROM orders o WHERE o.customer_id = c.customer_id AND o.paid)
 
--- refused: no key
 SELECT name FROM customers c WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.customer_id = c.customer_id)
 
--- refused: no key
 SELECT customer_id FROM customers WHERE customer_id IN (SELECT customer_id FROM orders WHERE qty > 5)
 
--- refused: no key
 SELECT customer_id FROM customers WHERE customer_id NOT IN (SELECT customer_id FROM orders)
 
 SELECT customer_id FROM customers WHERE customer_id = 9 AND customer_id IN (SELECT customer_id FROM orders WHERE customer_id = 9)
 
 SELECT name, (SELECT count(*) FROM orders o WHERE o.customer_id = c.customer_id) AS n FROM customers c WHERE customer_id = 9
 
--- refused: no key
 SELECT customer_id, (SELECT count(*) FROM orders o WHERE o.customer_id = c.customer_id) AS n FROM customers c
 
--- refused: no key
 SELECT customer_id, (SELECT max(price) FROM orders o WHERE o.customer_id = c.customer_id) AS m FROM customers c ORDER BY customer_id
 
 SELECT * FROM (SELECT customer_id, name FROM customers WHERE customer_id = 9) x

@@ -30,12 +30,10 @@ INSERT INTO orders (customer_id, id) VALUES (9, 71);
 RELEASE SAVEPOINT a;
 COMMIT
 
--- refused: no key
 BEGIN;
 SELECT count(*) FROM customers;
 COMMIT
 
--- refused: no key
 BEGIN READ ONLY;
 SELECT count(*) FROM customers;
 SELECT count(*) FROM orders WHERE customer_id = 9;
@@ -45,7 +43,7 @@ BEGIN READ ONLY;
 UPDATE customers SET name = 'a' WHERE customer_id = 7;
 ROLLBACK
 
--- refused: transaction of another shard
+-- refused: transaction of several shards
 BEGIN;
 UPDATE customers SET name = 'a' WHERE customer_id = 1;
 UPDATE customers SET name = 'b' WHERE customer_id = 2;
@@ -53,14 +51,13 @@ UPDATE customers SET name = 'c' WHERE customer_id = 3;
 UPDATE customers SET name = 'd' WHERE customer_id = 4;
 COMMIT
 
--- refused: transaction of another shard
 BEGIN;
 UPDATE customers SET name = 'a' WHERE customer_id = 1;
 UPDATE customers SET name = 'b' WHERE customer_id = 2;
 UPDATE customers SET name = 'c' WHERE customer_id = 3;
 ROLLBACK
 
--- refused: no key
+-- refused: transaction of several shards
 BEGIN;
 UPDATE customers SET balance = 0;
 SAVEPOINT s;
@@ -69,19 +66,18 @@ ROLLBACK TO SAVEPOINT s;
 SELECT sum(balance), count(*) FROM customers;
 COMMIT
 
--- refused: no key
 BEGIN;
 UPDATE customers SET name = 'a' WHERE customer_id = 1;
 SELECT count(*) FROM customers WHERE name = 'a';
 ROLLBACK
 
--- refused: keys of several shards
+-- refused: transaction of several shards
 BEGIN;
 INSERT INTO customers (customer_id) VALUES (601), (602), (603), (604);
 SELECT count(*) FROM customers;
 COMMIT
 
--- refused: transaction of another shard
+-- refused: transaction of several shards
 BEGIN;
 UPDATE notes SET n = 9 WHERE id = 1;
 UPDATE customers SET name = 'a' WHERE customer_id = 1;

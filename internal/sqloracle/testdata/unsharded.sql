@@ -35,30 +35,25 @@ SHOW standard_conforming_strings
 
 SELECT current_setting('DateStyle')
 
--- refused: no key
 SET DateStyle = 'German';
 SELECT born FROM customers WHERE customer_id = 7;
 SELECT seen FROM customers ORDER BY customer_id;
 RESET DateStyle
 
--- refused: no key
 SET TimeZone = 'Asia/Tokyo';
 SELECT seen FROM customers WHERE customer_id = 7;
 SELECT customer_id, seen FROM customers ORDER BY customer_id;
 SELECT date_trunc('day', placed) AS d, count(*) FROM orders GROUP BY 1 ORDER BY 1;
 RESET TimeZone
 
--- refused: no key
 SET extra_float_digits = 0;
 SELECT score / 3 FROM customers ORDER BY customer_id;
 RESET extra_float_digits
 
--- refused: no key
 SET IntervalStyle = 'iso_8601';
 SELECT seen - '2024-01-01' FROM customers ORDER BY customer_id;
 RESET IntervalStyle
 
--- refused: no key
 SET bytea_output = 'escape';
 SELECT 'abc'::bytea FROM customers WHERE customer_id < 4;
 RESET bytea_output
@@ -68,7 +63,7 @@ EXECUTE p (7);
 EXECUTE p (8);
 DEALLOCATE p
 
--- refused: no key
+-- refused: EXECUTE
 PREPARE q AS SELECT count(*) FROM customers;
 EXECUTE q;
 DEALLOCATE q

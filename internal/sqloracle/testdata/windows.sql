@@ -1,30 +1,21 @@
 SELECT id, row_number() OVER (ORDER BY id) FROM orders WHERE customer_id = 9
 
--- refused: no key
 SELECT customer_id, id, row_number() OVER (PARTITION BY customer_id ORDER BY id) FROM orders
 
--- refused: no key
 SELECT customer_id, id, sum(qty) OVER (PARTITION BY customer_id ORDER BY id) FROM orders
 
--- refused: no key
 SELECT customer_id, id, sum(qty) OVER w, avg(qty) OVER w FROM orders WINDOW w AS (PARTITION BY customer_id)
 
--- refused: no key
 SELECT customer_id, row_number() OVER (ORDER BY customer_id) FROM customers
 
--- refused: no key
 SELECT customer_id, rank() OVER (ORDER BY tier) FROM customers
 
--- refused: no key
 SELECT customer_id, count(*) OVER () FROM customers
 
--- refused: no key
 SELECT customer_id, lag(customer_id) OVER (ORDER BY customer_id) FROM customers
 
--- refused: no key
 SELECT customer_id, tier, count(*) OVER (PARTITION BY tier) FROM customers
 
--- refused: no key
 SELECT tier, count(*), sum(count(*)) OVER () FROM customers GROUP BY tier
 
 -- refused: no key

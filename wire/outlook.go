@@ -1,0 +1,384 @@
+package wire
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/scatter"
+	"rangefinder/wire/sqlkey"
+)
+
+// outlook is what a session goes by when it plans, routes and chooses. It is immutable: a coordinator and its branches take it along.
+type outlook struct {
+	env      *env
+	user, db string
+	table    *fib.Table
+	catalog  *sqlkey.Catalog
+	under    sqlkey.Env
+	settings settings
+	params   params
+	wrote    []wrote
+	own      own
+}
+
+// outlook is the core's.
+func (c *core) outlook() *outlook {
+	o := &outlook{
+		env: c.env, user: c.user, db: c.db, table: c.table, catalog: c.catalog, under: c.under, settings: c.settings, params: c.params,
+		wrote: slices.Clone(c.wrote), own: c.own,
+	}
+	o.own.token, o.params.changed = slices.Clone(c.own.token), slices.Clone(c.params.changed)
+	if o.table == nil {
+		o.table = c.env.fib.Load()
+	}
+	if o.catalog == nil {
+		o.catalog = c.env.catalog(o.table)
+	}
+	return o
+}
+
+// core makes a core that decides as the session would. It serves nobody.
+func (o *outlook) core() *core {
+	c := newCore(o.env, o.user, o.db)
+	c.table, c.catalog, c.under, c.settings, c.params, c.own = o.table, o.catalog, o.under, o.settings, o.params, o.own
+	c.wrote, c.own.token = slices.Clone(o.wrote), slices.Clone(o.own.token)
+	c.came = o.env.now()
+	c.served = c.came
+	c.seg.reads = 1
+	return c
+}
+
+// host is a session as its coordinator sees it: a scatter.Host.
+type host struct {
+	// constant
+	server  *Server
+	id      pool.Identity
+	session uint64
+	base    string // the settings that are brought into force before a branch's transaction begins
+
+	// atomic
+	now atomic.Pointer[outlook]
+
+	// owned by the coordinator's goroutine
+	last   *outlook
+	router *core
+}
+
+// see has the coordinator go by what the session goes by. The session calls it before it sends a request.
+func (h *host) see(c *core) { h.now.Store(c.outlook()) }
+
+func (h *host) core() *core {
+	if o := h.now.Load(); o != h.last {
+		h.last, h.router = o, o.core()
+	}
+	return h.router
+}
+
+// Plan is scatter.Host's.
+func (h *host) Plan(sql string) *sqlkey.Plan {
+	c := h.core()
+	return c.env.planner.Plan(c.catalog, &c.under, sql)
+}
+
+// Route is scatter.Host's.
+func (h *host) Route(plan *sqlkey.Plan, args sqlkey.Args) (*fib.Slot, *pg.Error) {
+	n, e := h.core().route(plan, args)
+	if e == nil && n.many {
+		e = pg.NewError(pg.CodeFeatureNotSupported, "the statement's keys belong to different shards").WithHint("Send one statement for each shard.")
+	}
+	return n.slot, e
+}
+
+// Anywhere is scatter.Host's.
+func (h *host) Anywhere(plan *sqlkey.Plan, write bool) (*fib.Slot, *pg.Error) {
+	c := h.core()
+	if slot := AnySlot(c.table, c.catalog, c.db, plan.Copies, plan.Catalogs || len(c.wrote) > 0, write); slot != nil {
+		return slot, nil
+	}
+	return nil, noShard(c.db)
+}
+
+// Shards is scatter.Host's.
+func (h *host) Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg.Error) {
+	c := h.core()
+	var slots []*fib.Slot
+	switch {
+	case plan.Fan != nil && plan.Fan.Everywhere:
+		for _, name := range plan.Copies {
+			slot := c.table.Slot(name)
+			if slot == nil {
+				return nil, UnknownShard(name, nil)
+			}
+			slots = append(slots, slot)
+		}
+	case plan.Fan != nil && plan.Fan.Split != nil:
+		return c.rowsOf(plan, args)
+	default:
+		found, e := c.needs(plan, args)
+		if e != nil {
+			return nil, e
+		}
+		slots = append(slots, found...)
+	}
+	if len(slots) == 0 { // no row can match: any shard says so
+		slots = append(slots, c.anyOf(plan.Keyspace))
+	}
+	if slots[0] == nil {
+		return nil, noShard(c.db)
+	}
+	slices.SortFunc(slots, func(a, b *fib.Slot) int { return cmp.Compare(a.Shard(), b.Shard()) })
+	shares := make([]scatter.Share, len(slots))
+	for i, slot := range slots {
+		shares[i].Slot = slot
+	}
+	return shares, nil
+}
+
+// Describes is scatter.Host's.
+func (h *host) Describes(plan *sqlkey.Plan) (*fib.Slot, *pg.Error) {
+	c := h.core()
+	c.catalog = c.env.catalog(c.table)
+	if slot := c.homeOf(plan); slot != nil {
+		return slot, nil
+	}
+	return nil, noShard(c.db)
+}
+
+// owners finds, in their order, who owns some keys: it is a sqlkey.Shards.
+type owners struct {
+	table    *fib.Table
+	keyspace rib.KeyspaceID
+	slots    []*fib.Slot
+	err      error
+}
+
+// Begin is sqlkey.Shards's.
+func (o *owners) Begin() {}
+
+// Key is sqlkey.Shards's.
+func (o *owners) Key(k rib.Key) error {
+	owner, ok := o.table.Lookup(o.keyspace, k)
+	if !ok || owner.Slot == nil {
+		return o.err
+	}
+	o.slots = append(o.slots, owner.Slot)
+	return nil
+}
+
+// Range is sqlkey.Shards's.
+func (o *owners) Range(_, _ rib.Key) error { return o.err }
+
+// rowsOf finds which rows of an INSERT belong to which shard.
+func (c *core) rowsOf(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg.Error) {
+	o := &owners{table: c.table, keyspace: plan.Keyspace, err: NoOwner(plan, "the key of one of its rows")}
+	buf, err := plan.Shards(o, c.keyBuf[:0], args, c.clientUTF8())
+	c.keyBuf = buf
+	if err != nil {
+		return nil, asError(err)
+	}
+	var shares []scatter.Share
+	for row, slot := range o.slots {
+		i := slices.IndexFunc(shares, func(s scatter.Share) bool { return s.Slot == slot })
+		if i < 0 {
+			i = len(shares)
+			shares = append(shares, scatter.Share{Slot: slot})
+		}
+		shares[i].Rows = append(shares[i].Rows, row)
+	}
+	slices.SortFunc(shares, func(a, b scatter.Share) int { return cmp.Compare(a.Slot.Shard(), b.Slot.Shard()) })
+	return shares, nil
+}
+
+// Home is scatter.Host's.
+func (h *host) Home() string {
+	c := h.core()
+	return c.catalog.CatalogShard(c.db)
+}
+
+// MustWrite is scatter.Host's.
+func (h *host) MustWrite(plan *sqlkey.Plan) bool {
+	return plan.Tx == sqlkey.TxNone && (!repeatable(plan) || plan.OfPrimary)
+}
+
+// Failed is scatter.Host's.
+func (h *host) Failed(hop *fib.NextHop, sqlstate string) {
+	h.now.Load().env.metrics.BackendError(hop.Backend.Name, sqlstate)
+	if pg.OfServer(sqlstate) {
+		hop.Gauge.Failed()
+	}
+}
+
+// Choose is scatter.Host's.
+func (h *host) Choose(slot *fib.Slot, write bool) scatter.Chooser {
+	return &chooser{h: h, c: h.now.Load().core(), need: need{slot: slot, write: write}}
+}
+
+// chooser finds a connection as a session does for a request of its own: its core takes the same decisions.
+type chooser struct {
+	h     *host
+	c     *core
+	need  need
+	begun bool
+	last  *pool.Conn // what was returned last
+	again bool       // the same hop has been tried twice, for its connection was old
+}
+
+// Next is scatter.Chooser's.
+func (x *chooser) Next(ctx context.Context) (scatter.Link, *pg.Error) {
+	c := x.c
+	if !x.begun {
+		x.begun = true
+		c.dispatch(x.need)
+	} else if e := x.failed(); e != nil {
+		return scatter.Link{}, e
+	}
+	for {
+		switch {
+		case c.wanting:
+			conn, err := x.get(ctx)
+			if err != nil {
+				c.refused(err)
+				continue
+			}
+			if c.unproven(conn) {
+				conn.Release()
+				c.slot.Wrote()
+				c.nextHop()
+				continue
+			}
+			switch e, lost := x.prepare(ctx, conn); {
+			case lost:
+				x.last = conn
+				if e := x.failed(); e != nil {
+					return scatter.Link{}, e
+				}
+			case e != nil:
+				return scatter.Link{}, e
+			default:
+				x.last = conn
+				return scatter.Link{Conn: conn, Hop: c.hop}, nil
+			}
+		case c.noPrimary != nil:
+			x.standBy(ctx)
+		case c.locates.shard != "":
+			return scatter.Link{}, pg.NewError(pg.CodeCannotConnectNow, "shard "+c.locates.shard+" has another primary, and what the session has written there is not found yet").
+				WithHint("Try the transaction again.")
+		default:
+			return scatter.Link{}, answerOf(c.out)
+		}
+	}
+}
+
+// failed goes on to the next candidate after the last connection has failed.
+func (x *chooser) failed() *pg.Error {
+	c := x.c
+	old := x.last.Connected.Sub(c.env.made) < c.came
+	switch {
+	case c.left != 0 || c.follows():
+		c.env.metrics.Failover(x.last.Backend.Name)
+		c.wanting = true
+		c.nextHop()
+	case old && !x.again: // it may have broken long ago
+		x.again, c.wanting = true, true
+	default:
+		return pg.NewError(pg.CodeConnectionFailure, "the connection to backend "+x.last.Backend.Name+" of shard "+x.need.slot.Shard()+" was lost").
+			WithHint("Nothing has taken effect: try it again.")
+	}
+	return nil
+}
+
+// get gets a connection to the hop whose turn it is.
+func (x *chooser) get(ctx context.Context) (*pool.Conn, error) {
+	pools, b, write := x.h.server.pools, x.c.hop.Backend, x.c.need.write
+	if conn := pools.Ready(b, x.h.id, write); conn != nil && !(write && conn.Standby()) {
+		return conn, nil
+	} else if conn != nil {
+		conn.Discard()
+	}
+	began := time.Now()
+	for {
+		conn, err := pools.Get(ctx, b, x.h.id, write)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err != nil:
+			return nil, err
+		case !write || !conn.Standby():
+			return conn, nil
+		case conn.Connected.After(began):
+			x.h.server.cfg.Recheck(b.Name)
+			conn.Release()
+			return nil, errStandby
+		}
+		conn.Discard()
+	}
+}
+
+// prepare brings the session's settings into force on a connection. lost: it has broken.
+func (x *chooser) prepare(ctx context.Context, conn *pool.Conn) (_ *pg.Error, lost bool) {
+	left := conn.Left != 0 && conn.Left != x.h.session
+	if conn.Applied == x.h.base && !left {
+		return nil, false
+	}
+	sql := x.h.base
+	switch {
+	case left:
+		sql = cleanSession + sql
+	case conn.Applied != "":
+		sql = resetSettings + sql
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Net.SetDeadline(longAgo) })
+	_, err := ask(conn, sql)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		conn.Applied, conn.Left = x.h.base, 0
+		return nil, false
+	}
+	conn.Discard()
+	var e *pg.Error
+	return e, !errors.As(err, &e)
+}
+
+// standBy waits for the shard's next primary.
+func (x *chooser) standBy(ctx context.Context) {
+	c, s := x.c, x.h.server
+	wait := s.live.Load().FailoverWait
+	left := c.came + wait - c.env.now()
+	if wait == 0 || left <= 0 {
+		if wait > 0 {
+			c.outOfPatience(wait)
+		}
+		c.standDown(nil)
+		return
+	}
+	switch err := s.awaitPrimary(ctx, c, left); {
+	case err == nil:
+		c.resume()
+	case errors.Is(err, errWaited):
+		c.outOfPatience(wait)
+		c.standDown(nil)
+	default:
+		c.standDown(err)
+	}
+}
+
+// answerOf is the error that a core has answered with.
+func answerOf(out []byte) *pg.Error {
+	if typ, n, err := pg.Next(out, maxServerFrame); err == nil && n > 0 && typ == pg.TypeErrorResponse {
+		if e, err := pg.DecodeError(out[pg.HeaderSize:n]); err == nil {
+			return e
+		}
+	}
+	return pg.NewError(pg.CodeInternalError, fmt.Sprintf("no way to a shard was found, and no reason: %d bytes", len(out)))
+}

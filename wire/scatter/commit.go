@@ -1,0 +1,159 @@
+package scatter
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"rangefinder/fib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/twophase"
+)
+
+// Committer ends transactions that have written on more than one shard: everywhere, or nowhere. It is a *twophase.Manager.
+type Committer interface {
+	// Commit commits on all of these, or on none, as twophase.Manager does. The error is the client's answer, a *pg.Error: nothing has taken
+	// effect, or, with SQLSTATE 08007, what has is not known. It may be called by many goroutines at once.
+	Commit(ctx context.Context, database string, all []twophase.Participant) error
+}
+
+// participant is a branch as a Committer sees it: a twophase.Branch.
+type participant struct{ b *branch }
+
+// Shard is twophase.Branch's.
+func (p participant) Shard() string { return p.b.slot.Shard() }
+
+// Exec is twophase.Branch's.
+func (p participant) Exec(ctx context.Context, sql string) (tag string, _ error) {
+	tag, e := p.b.command(ctx, sql, true)
+	switch {
+	case e == nil:
+		return tag, nil
+	case p.b.broken:
+		return tag, errors.New(e.Message)
+	}
+	return tag, e
+}
+
+// Wrote is a shard that a committed transaction has written to, and where.
+type Wrote struct {
+	Slot *fib.Slot
+	Hop  *fib.NextHop
+}
+
+// Wrote are the shards that have been written to since the last call: what the session's reads must see.
+func (c *Coordinator) Wrote() []Wrote {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.wrote
+	c.wrote = nil
+	return w
+}
+
+// open are the branches, sorted by shard.
+func (c *Coordinator) open() []*branch {
+	list := make([]*branch, 0, len(c.branches))
+	for _, b := range c.branches {
+		list = append(list, b)
+	}
+	slices.SortFunc(list, func(a, b *branch) int { return cmp.Compare(a.slot.Shard(), b.slot.Shard()) })
+	return list
+}
+
+// commit commits on all branches, and gives them back.
+func (c *Coordinator) commit(ctx context.Context) *pg.Error {
+	list := c.open()
+	var writers []*branch
+	for _, b := range list {
+		if b.wrote {
+			writers = append(writers, b)
+		}
+	}
+	var e *pg.Error
+	switch {
+	case len(writers) == 1:
+		e = c.commitOne(ctx, writers[0])
+	case len(writers) > 1 && c.cfg.Committer == nil:
+		e = refuseWriters(writers)
+	case len(writers) > 1:
+		all := make([]twophase.Participant, len(list))
+		for i, b := range list {
+			all[i] = twophase.Participant{Branch: participant{b}, Wrote: b.wrote}
+		}
+		if err := c.cfg.Committer.Commit(ctx, c.cfg.Identity.Database, all); err != nil {
+			e = asError(err)
+		}
+	}
+	if e != nil {
+		c.rollback(ctx)
+		return e
+	}
+	c.mu.Lock()
+	for _, b := range writers {
+		c.wrote = append(c.wrote, Wrote{b.slot, b.hop})
+	}
+	c.mu.Unlock()
+	e = c.everywhere(ctx, "COMMIT")
+	c.giveBack()
+	return e
+}
+
+// commitOne commits on the one branch that has written.
+func (c *Coordinator) commitOne(ctx context.Context, b *branch) *pg.Error {
+	tag, e := b.command(ctx, "COMMIT", false)
+	switch {
+	case e != nil && b.broken:
+		return pg.NewError(pg.CodeTransactionResolutionUnknown, "the connection to backend "+b.conn.Backend.Name+" was lost while the transaction was committed: whether it took effect is unknown").
+			WithDetail(e.Message + ".").WithHint("Look before you try again.")
+	case e == nil && tag == "ROLLBACK":
+		return pg.NewError(pg.CodeTransactionRollback, "shard "+b.slot.Shard()+" has rolled the transaction back")
+	}
+	return e
+}
+
+func refuseWriters(writers []*branch) *pg.Error {
+	names := make([]string, len(writers))
+	for i, b := range writers {
+		names[i] = b.slot.Shard()
+	}
+	return pg.NewError(pg.CodeFeatureNotSupported, "the transaction has written on several shards").
+		WithDetail("It wrote on " + strings.Join(names, ", ") + ". It was rolled back on all of them.").
+		WithHint(`Use one transaction for each shard, or set cross_shard_writes = "2pc" for the database.`)
+}
+
+// rollback rolls back on all branches, and gives them back.
+func (c *Coordinator) rollback(ctx context.Context) {
+	_ = c.everywhere(ctx, "ROLLBACK") // a branch that does not answer is closed, which rolls back as well
+	c.giveBack()
+}
+
+// everywhere has all branches with an open transaction carry out a command, at once. The error is the first shard's by name.
+func (c *Coordinator) everywhere(ctx context.Context, sql string) (first *pg.Error) {
+	list := c.open()
+	errs := make([]*pg.Error, len(list))
+	var wg sync.WaitGroup
+	for i, b := range list {
+		if b.broken || b.status == pg.StatusIdle {
+			continue
+		}
+		wg.Go(func() { _, errs[i] = b.command(ctx, sql, false) })
+	}
+	wg.Wait()
+	for _, e := range errs {
+		if first == nil {
+			first = e
+		}
+	}
+	return first
+}
+
+// giveBack gives all branches back to their pools.
+func (c *Coordinator) giveBack() {
+	for shard, b := range c.branches {
+		delete(c.branches, shard)
+		c.release(b)
+	}
+}

@@ -1,0 +1,438 @@
+package scatter
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+	"strconv"
+	"sync"
+
+	"rangefinder/fib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// execution is one statement that is to be carried out.
+type execution struct {
+	stmt    *stmt
+	bind    *pg.Bind
+	portal  *portal // nil: of a Query
+	columns bool    // the session wants the columns described first
+	simple  bool    // it came in a Query
+	max     uint32  // rows; 0: all
+	alone   bool    // nothing else is in its transaction, which ends with it
+}
+
+func (c *Coordinator) executePortal(p *portal, most uint32, columns, alone bool) *pg.Error {
+	return c.execute(&execution{stmt: p.stmt, bind: p.bind, portal: p, columns: columns, max: most, alone: alone && most == 0})
+}
+
+// args are the statement's arguments, for its plan.
+func (x *execution) args() *arguments { return &arguments{x.bind, x.stmt.oids} }
+
+func (c *Coordinator) execute(x *execution) *pg.Error {
+	plan := x.stmt.plan
+	if e := c.refuses(plan); e != nil {
+		return e
+	}
+	switch {
+	case plan.Statements == 0:
+		if x.columns && !x.simple {
+			c.out = pg.AppendNoData(c.out)
+		}
+		c.out = pg.AppendEmptyQuery(c.out)
+		return nil
+	case plan.Syntax:
+		if e := c.check(x.stmt); e != nil {
+			return e
+		}
+		return pg.NewError(pg.CodeFeatureNotSupported, "the router does not understand this statement")
+	case plan.Tx != sqlkey.TxNone:
+		return c.transactional(x)
+	case len(plan.Names) > 0:
+		return pg.NewError(pg.CodeFeatureNotSupported, "SQL's PREPARE and EXECUTE cannot be part of a transaction over several shards").
+			WithHint("Use prepared statements of the protocol, or send the statement itself.")
+	case plan.Session == sqlkey.SessSet || plan.Session == sqlkey.SessReset:
+		return c.everySession(x)
+	case plan.Target == sqlkey.Many:
+		return c.many(x)
+	}
+	b, e := c.branchFor(plan, x.args())
+	if e != nil {
+		return e
+	}
+	if plan.CopyIn {
+		return c.copyIn(x, b)
+	}
+	return c.single(x, b)
+}
+
+// writeFor reports whether a statement's branches must be primaries.
+func (c *Coordinator) writeFor(plan *sqlkey.Plan) bool {
+	return c.cfg.Write || c.writes || c.block && !c.readOnly || c.cfg.Host.MustWrite(plan)
+}
+
+// branchFor is the branch on which a statement of one shard runs, in the session's transaction.
+func (c *Coordinator) branchFor(plan *sqlkey.Plan, args sqlkey.Args) (*branch, *pg.Error) {
+	slot, e := c.cfg.Host.Route(plan, args)
+	if e != nil {
+		return nil, e
+	}
+	if slot == nil {
+		for _, b := range c.open() { // what its transaction has made, if anything, is more likely to be there
+			if plan.Copies == nil || slices.Contains(plan.Copies, b.slot.Shard()) {
+				return b, nil
+			}
+		}
+		if slot, e = c.cfg.Host.Anywhere(plan, c.writeFor(plan)); e != nil {
+			return nil, e
+		}
+	}
+	return c.branch(slot, c.writeFor(plan))
+}
+
+// branch is the session's branch on a shard. If there is none yet, it is opened.
+func (c *Coordinator) branch(slot *fib.Slot, write bool) (*branch, *pg.Error) {
+	if b := c.branches[slot.Shard()]; b != nil {
+		return b, nil
+	}
+	b, e := c.connect(c.ctx, slot, c.cfg.Host.Choose(slot, write), write)
+	if e != nil {
+		return nil, e
+	}
+	c.join(b)
+	return b, nil
+}
+
+// join makes a new branch part of the transaction: what opens that there goes before whatever is sent next.
+func (c *Coordinator) join(b *branch) {
+	c.branches[b.slot.Shard()] = b
+	begin := c.begin
+	if begin == "" {
+		begin = "BEGIN"
+	}
+	b.send = appendCommand(b.send, begin)
+	for _, sql := range c.journal {
+		b.send = appendCommand(b.send, sql)
+	}
+	b.quiet, b.stale = 1+len(c.journal), b.stale || len(c.journal) > 0
+	b.status = pg.StatusInTx // as soon as anything is sent
+}
+
+// connect gets a connection to a shard, outside of any transaction.
+func (c *Coordinator) connect(ctx context.Context, slot *fib.Slot, by Chooser, write bool) (*branch, *pg.Error) {
+	l, e := by.Next(ctx)
+	if e != nil {
+		return nil, e
+	}
+	b := &branch{slot: slot, conn: l.Conn, hop: l.Hop, write: write, status: pg.StatusIdle}
+	l.Hop.Gauge.InFlight.Add(1)
+	l.Conn.Unnamed = 0
+	c.mu.Lock()
+	c.live[b] = struct{}{}
+	if c.closed {
+		b.strike()
+	}
+	c.mu.Unlock()
+	return b, nil
+}
+
+// appendCommand appends what carries out a statement without parameters, in the extended protocol and without a Sync: if it fails, the
+// server discards what comes behind it.
+func appendCommand(dst []byte, sql string) []byte {
+	dst = pg.AppendParse(dst, "", sql, nil)
+	dst = pg.AppendBindAs(dst, noArguments, "", "")
+	return pg.AppendExecute(dst, "", 0)
+}
+
+// appendRun appends the statement itself, from Parse to Execute.
+func (x *execution) appendRun(dst []byte, sql, portal string, most uint32) []byte {
+	dst = pg.AppendParse(dst, "", sql, x.stmt.oids)
+	dst = pg.AppendBindAs(dst, x.bind, portal, "")
+	dst = pg.AppendDescribe(dst, pg.KindPortal, portal)
+	return pg.AppendExecute(dst, portal, most)
+}
+
+// suspended is the name of a portal on a server that is not run to its end at once.
+func (c *Coordinator) suspended(p *portal) string {
+	for name, q := range c.portals {
+		if p == q {
+			return "rf_" + name
+		}
+	}
+	return "rf_"
+}
+
+// single runs a statement on one branch, and hands on what that says.
+func (c *Coordinator) single(x *execution, b *branch) *pg.Error {
+	c.marks0(x, b)
+	name := ""
+	if x.max > 0 {
+		name = c.suspended(x.portal)
+	}
+	resumes := x.portal != nil && x.portal.branch == b
+	switch {
+	case resumes:
+		if x.columns {
+			b.send = pg.AppendDescribe(b.send, pg.KindPortal, x.portal.name)
+		}
+		b.send = pg.AppendExecute(b.send, x.portal.name, x.max)
+	case name != "":
+		b.send = x.appendRun(pg.AppendClose(b.send, pg.KindPortal, name), x.stmt.sql, name, x.max)
+		x.portal.branch, x.portal.name = b, name
+	default:
+		b.send = x.appendRun(b.send, x.stmt.sql, "", 0)
+	}
+	b.send = pg.AppendSync(b.send)
+	b.begin()
+	e := b.flush()
+	if e == nil {
+		e = b.receive(func(typ byte, size int) *pg.Error { return c.relay(x, b, typ, size) })
+	}
+	b.done()
+	return c.ended(x, b, e)
+}
+
+// marks0 notes what a statement may do to a branch before it is sent.
+func (c *Coordinator) marks0(x *execution, b *branch) {
+	plan := x.stmt.plan
+	b.wrote = b.wrote || plan.Intent == sqlkey.Write && !plan.Locks
+	b.opaque = b.opaque || plan.Opaque
+	b.conn.Unnamed = 0
+}
+
+// ended follows the end of a statement on a branch.
+func (c *Coordinator) ended(x *execution, b *branch, e *pg.Error) *pg.Error {
+	if e == nil {
+		return nil
+	}
+	c.cfg.Host.Failed(b.hop, e.Code)
+	if !x.stmt.sure {
+		c.refused(x.stmt)
+	}
+	if b.broken && b.wrote && !c.block {
+		return e.WithHint("The transaction was rolled back: try it again.")
+	}
+	return e
+}
+
+// relay hands on one frame of a statement's answer.
+func (c *Coordinator) relay(x *execution, b *branch, typ byte, size int) *pg.Error {
+	keep := true
+	switch typ {
+	case pg.TypeParseComplete:
+		c.taken(x.stmt)
+		keep = false
+	case pg.TypeBindComplete, pg.TypeCloseComplete, pg.TypeParameterDescription:
+		keep = false
+	case pg.TypeRowDescription:
+		keep = x.columns
+	case pg.TypeNoData:
+		keep = x.columns && !x.simple
+	case pg.TypeCommandComplete, pg.TypeParameterStatus:
+		f, err := b.frame(size)
+		switch {
+		case err != nil:
+			return b.lost(err)
+		case typ == pg.TypeParameterStatus:
+			b.parameter(f)
+			c.out = append(c.out, f...)
+		case x.simple:
+			c.held = append(c.held[:0], f...)
+		default:
+			c.out = append(c.out, f...)
+		}
+		return nil
+	}
+	read, written := b.pass(size, func(p []byte) error {
+		if !keep {
+			return nil
+		}
+		return c.emit(p)
+	})
+	if written == nil && !b.buffered() && typ == pg.TypeDataRow {
+		written = c.flush()
+	}
+	if written != nil {
+		b.strike()
+	}
+	if read != nil {
+		return b.lost(read)
+	}
+	return nil
+}
+
+// tell answers a statement that the node itself has carried out.
+func (c *Coordinator) tell(x *execution, tag string) {
+	if x.columns && !x.simple {
+		c.out = pg.AppendNoData(c.out)
+	}
+	c.complete(x, tag)
+}
+
+// everySession carries out a statement that sets something for the session: on all branches, and on those to come.
+func (c *Coordinator) everySession(x *execution) *pg.Error {
+	plan := x.stmt.plan
+	if x.bind.NumParams() > 0 {
+		return pg.NewError(pg.CodeFeatureNotSupported, "set_config with parameters cannot be part of a transaction over several shards").
+			WithHint("Use constants, or SET.")
+	}
+	first, e := c.branchFor(plan, x.args())
+	if e != nil {
+		return e
+	}
+	others := make([]*branch, 0, len(c.branches))
+	for _, b := range c.open() {
+		if b.stale = true; b != first {
+			others = append(others, b)
+		}
+	}
+	if e := c.single(x, first); e != nil {
+		return e
+	}
+	first.wrote = first.wrote && plan.Session == sqlkey.SessNone
+	if e := c.onAll(others, x.stmt.sql); e != nil {
+		return e
+	}
+	c.journal = append(c.journal, x.stmt.sql)
+	return nil
+}
+
+// onAll has branches carry out a command, at once.
+func (c *Coordinator) onAll(list []*branch, sql string) (first *pg.Error) {
+	errs := make([]*pg.Error, len(list))
+	var wg sync.WaitGroup
+	for i, b := range list {
+		wg.Go(func() { _, errs[i] = b.command(c.ctx, sql, false) })
+	}
+	wg.Wait()
+	for i, e := range errs {
+		if e != nil {
+			c.cfg.Host.Failed(list[i].hop, e.Code)
+			if first == nil {
+				first = e
+			}
+		}
+	}
+	return first
+}
+
+// check has a server look at a statement, and not run it.
+func (c *Coordinator) check(s *stmt) *pg.Error {
+	return c.describe(s, nil, false)
+}
+
+func (c *Coordinator) describeStatement(name string) *pg.Error {
+	s := c.stmts[name]
+	if s == nil {
+		return pg.NewError(pg.CodeInvalidStatementName, "prepared statement "+strconv.Quote(name)+" does not exist")
+	}
+	if own(s.plan) {
+		c.taken(s)
+		c.out = pg.AppendNoData(pg.AppendNoParameters(c.out))
+		return nil
+	}
+	return c.describe(s, nil, true)
+}
+
+func (c *Coordinator) describePortal(p *portal) *pg.Error {
+	if own(p.stmt.plan) {
+		c.taken(p.stmt)
+		c.out = pg.AppendNoData(c.out)
+		return nil
+	}
+	return c.describe(p.stmt, p.bind, true)
+}
+
+// own reports whether the coordinator itself carries out a statement.
+func own(plan *sqlkey.Plan) bool { return plan.Tx != sqlkey.TxNone || plan.Statements == 0 }
+
+// describe asks a shard that has the statement's tables about it: by the statement itself, whose columns and parameters are the
+// session's whatever the shards are asked.
+func (c *Coordinator) describe(s *stmt, bind *pg.Bind, tell bool) *pg.Error {
+	b, e := c.describer(s.plan)
+	if e != nil {
+		return e
+	}
+	b.send = pg.AppendParse(b.send, "", s.sql, s.oids)
+	switch {
+	case bind != nil:
+		b.send = pg.AppendDescribe(pg.AppendBindAs(b.send, bind, "", ""), pg.KindPortal, "")
+	case tell:
+		b.send = pg.AppendDescribe(b.send, pg.KindStatement, "")
+	}
+	b.send = pg.AppendSync(b.send)
+	b.conn.Unnamed = 0
+	b.begin()
+	defer b.done()
+	if e = b.flush(); e == nil {
+		e = b.receive(func(typ byte, size int) *pg.Error {
+			f, err := b.frame(size)
+			switch {
+			case err != nil:
+				return b.lost(err)
+			case typ == pg.TypeParseComplete:
+				c.taken(s)
+			case typ != pg.TypeBindComplete && tell || typ == pg.TypeNoticeResponse:
+				c.out = append(c.out, f...)
+			}
+			return nil
+		})
+	}
+	if e != nil && !s.sure {
+		c.refused(s)
+	}
+	return e
+}
+
+// describer is a branch that knows the statement's tables.
+func (c *Coordinator) describer(plan *sqlkey.Plan) (*branch, *pg.Error) {
+	switch plan.Target {
+	case sqlkey.Keyed, sqlkey.Many:
+		slot, e := c.cfg.Host.Describes(plan)
+		if e != nil {
+			return nil, e
+		}
+		return c.branch(slot, c.writeFor(plan))
+	}
+	return c.branchFor(plan, nil)
+}
+
+// sum adds up command tags: "INSERT 0 2" and "INSERT 0 1" are "INSERT 0 3". Tags without a number stay as they are.
+func sum(total, tag string) string {
+	if total == "" {
+		return tag
+	}
+	cut := len(tag)
+	for cut > 0 && tag[cut-1] >= '0' && tag[cut-1] <= '9' {
+		cut--
+	}
+	n, err := strconv.ParseUint(tag[cut:], 10, 64)
+	if err != nil || len(total) < cut {
+		return total
+	}
+	m, err := strconv.ParseUint(total[cut:], 10, 64)
+	if err != nil {
+		return total
+	}
+	return tag[:cut] + strconv.FormatUint(n+m, 10)
+}
+
+// columnsOf is the number of columns of a RowDescription, and where in its body each of them begins and ends.
+func columnsOf(body []byte) (ends []int, ok bool) {
+	if len(body) < 2 {
+		return nil, false
+	}
+	n := int(binary.BigEndian.Uint16(body))
+	at := 2
+	for range n {
+		for at < len(body) && body[at] != 0 {
+			at++
+		}
+		if at += 1 + 18; at > len(body) {
+			return nil, false
+		}
+		ends = append(ends, at)
+	}
+	return ends, at == len(body)
+}

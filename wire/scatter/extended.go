@@ -1,0 +1,304 @@
+package scatter
+
+import (
+	"fmt"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// op is one message of the extended protocol that waits for its Sync or Flush, in Coordinator.batch.
+type op struct {
+	typ        byte
+	start, end int
+}
+
+// stmt is a statement that the session has prepared.
+type stmt struct {
+	name string
+	sql  string
+	oids []uint32
+	plan *sqlkey.Plan
+	sure bool // a server has taken it
+}
+
+// portal is a bound statement.
+type portal struct {
+	stmt   *stmt
+	bind   *pg.Bind
+	branch *branch // where it is suspended; nil: nowhere
+	name   string  // its name there
+	rest   *rest   // what is left of the rows of several shards; nil: it has not begun
+}
+
+// pending is an answer that the session gets as soon as it is known that the statement is in order: servers are asked when it is
+// executed or described.
+type pending struct {
+	answer []byte
+	stmt   *stmt
+}
+
+// arguments gives a plan the arguments of a Bind.
+type arguments struct {
+	bind *pg.Bind
+	oids []uint32
+}
+
+// Arg is sqlkey.Args's.
+func (a *arguments) Arg(i int) (val []byte, format int16, oid uint32, null, ok bool) {
+	if i < 1 || i > a.bind.NumParams() {
+		return nil, 0, 0, false, false
+	}
+	val, format, null = a.bind.Param(i - 1)
+	if i <= len(a.oids) {
+		oid = a.oids[i-1]
+	}
+	return val, format, oid, null, true
+}
+
+// noArguments is the Bind of a statement that came in a Query: no parameters, all results as text.
+var noArguments = func() *pg.Bind {
+	b := new(pg.Bind)
+	_ = b.Decode(make([]byte, 8))
+	return b
+}()
+
+var (
+	parseComplete = pg.AppendParseComplete(nil)
+	bindComplete  = pg.AppendBindComplete(nil)
+	closeComplete = pg.AppendCloseComplete(nil)
+)
+
+// segment runs the messages that have come since the last Sync, Flush or Query.
+func (c *Coordinator) segment(sync bool) {
+	defer func() { c.ops, c.batch = c.ops[:0], c.batch[:0] }()
+	if len(c.ops) == 0 {
+		return
+	}
+	executes := 0
+	for i := range c.ops {
+		if c.ops[i].typ == pg.TypeExecute {
+			executes++
+		}
+	}
+	c.writes = c.writes || !sync && executes > 0 || c.mustWrite()
+	alone := sync && executes == 1 && !c.block && len(c.branches) == 0
+	for i := 0; i < len(c.ops); i++ {
+		n, e := c.op(i, alone)
+		if e != nil {
+			if c.settlePending(); !c.skip {
+				c.fail(e)
+			}
+			c.skip = true
+			return
+		}
+		i += n
+	}
+	if !sync { // what is sent before a Flush is answered before it ends
+		c.settlePending()
+	}
+}
+
+// mustWrite reports whether something in the segment must run on a primary: then everything does that runs in its transaction.
+func (c *Coordinator) mustWrite() bool {
+	var b pg.Bind
+	parsed := make(map[string]*sqlkey.Plan)
+	for i := range c.ops {
+		body := c.batch[c.ops[i].start:c.ops[i].end]
+		switch c.ops[i].typ {
+		case pg.TypeParse:
+			if v, err := pg.DecodeParseView(body); err == nil {
+				parsed[string(v.Name)] = c.cfg.Host.Plan(string(v.SQL))
+			}
+		case pg.TypeBind:
+			if b.Decode(body) != nil {
+				continue
+			}
+			plan := parsed[string(b.Statement)]
+			if s := c.stmts[string(b.Statement)]; plan == nil && s != nil {
+				plan = s.plan
+			}
+			if plan != nil && c.cfg.Host.MustWrite(plan) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// op carries out one message. It returns how many of those behind it are done with it.
+func (c *Coordinator) op(i int, alone bool) (more int, _ *pg.Error) {
+	o := &c.ops[i]
+	body := c.batch[o.start:o.end]
+	switch o.typ {
+	case pg.TypeParse:
+		return 0, c.parse(body)
+	case pg.TypeBind:
+		return 0, c.bind(body)
+	case pg.TypeClose:
+		m, err := pg.DecodeClose(body)
+		if err != nil {
+			return 0, asError(err)
+		}
+		if m.Kind == pg.KindPortal {
+			if p := c.portals[string(m.Name)]; p != nil {
+				c.forget(p)
+				delete(c.portals, string(m.Name))
+			}
+		} else {
+			delete(c.stmts, string(m.Name))
+		}
+		c.answer(closeComplete, nil)
+		return 0, nil
+	case pg.TypeDescribe:
+		m, err := pg.DecodeDescribe(body)
+		if err != nil {
+			return 0, asError(err)
+		}
+		if m.Kind == pg.KindStatement {
+			return 0, c.describeStatement(string(m.Name))
+		}
+		p := c.portals[string(m.Name)]
+		if p == nil {
+			return 0, noPortal(m.Name)
+		}
+		if i+1 < len(c.ops) && c.ops[i+1].typ == pg.TypeExecute { // as a rule both come together
+			x, err := pg.DecodeExecute(c.batch[c.ops[i+1].start:c.ops[i+1].end])
+			if err == nil && string(x.Portal) == string(m.Name) {
+				return 1, c.executePortal(p, x.MaxRows, true, alone)
+			}
+		}
+		return 0, c.describePortal(p)
+	}
+	x, err := pg.DecodeExecute(body)
+	if err != nil {
+		return 0, asError(err)
+	}
+	p := c.portals[string(x.Portal)]
+	if p == nil {
+		return 0, noPortal(x.Portal)
+	}
+	return 0, c.executePortal(p, x.MaxRows, false, alone)
+}
+
+func noPortal(name []byte) *pg.Error {
+	return pg.NewError(pg.CodeInvalidCursorName, fmt.Sprintf("portal %q does not exist", name))
+}
+
+// answer is the node's own answer to a message. s is the statement that it depends on; nil: none.
+func (c *Coordinator) answer(p []byte, s *stmt) {
+	if s == nil && len(c.pending) == 0 || s != nil && s.sure && len(c.pending) == 0 {
+		c.out = append(c.out, p...)
+		return
+	}
+	c.pending = append(c.pending, pending{p, s})
+}
+
+// taken tells that a server has taken a statement: what the session was to be told of it can be told.
+func (c *Coordinator) taken(s *stmt) {
+	s.sure = true
+	for len(c.pending) > 0 && (c.pending[0].stmt == nil || c.pending[0].stmt.sure) {
+		c.out = append(c.out, c.pending[0].answer...)
+		c.pending = c.pending[1:]
+	}
+}
+
+// refused tells that no server takes s: of it nothing is told.
+func (c *Coordinator) refused(s *stmt) {
+	for i := range c.pending {
+		if c.pending[i].stmt == s {
+			c.pending = c.pending[:i]
+			break
+		}
+	}
+	for _, p := range c.pending {
+		c.out = append(c.out, p.answer...)
+	}
+	c.pending = c.pending[:0]
+}
+
+// settlePending asks servers about statements that have been prepared or bound, and not described or executed.
+func (c *Coordinator) settlePending() {
+	for len(c.pending) > 0 && !c.skip {
+		s := c.pending[0].stmt
+		if s != nil && !s.sure {
+			if e := c.check(s); e != nil {
+				c.refused(s)
+				c.fail(e)
+				c.skip = true
+				return
+			}
+		}
+		c.taken(&stmt{})
+	}
+}
+
+func (c *Coordinator) parse(body []byte) *pg.Error {
+	v, err := pg.DecodeParseView(body)
+	if err != nil {
+		return asError(err)
+	}
+	m := v.Copy()
+	s := &stmt{name: m.Name, sql: m.SQL, oids: m.OIDs, plan: c.cfg.Host.Plan(m.SQL)}
+	if e := c.refuses(s.plan); e != nil {
+		return e
+	}
+	s.sure = own(s.plan)
+	c.stmts[m.Name] = s
+	c.answer(parseComplete, s)
+	return nil
+}
+
+func (c *Coordinator) bind(body []byte) *pg.Error {
+	b := new(pg.Bind)
+	if err := b.Decode(append([]byte(nil), body...)); err != nil {
+		return asError(err)
+	}
+	s := c.stmts[string(b.Statement)]
+	if s == nil {
+		return pg.NewError(pg.CodeInvalidStatementName, fmt.Sprintf("prepared statement %q does not exist", b.Statement))
+	}
+	if old := c.portals[string(b.Portal)]; old != nil {
+		c.forget(old)
+	}
+	c.portals[string(b.Portal)] = &portal{stmt: s, bind: b}
+	c.answer(bindComplete, s)
+	return nil
+}
+
+// refuses is why a statement cannot run, as things stand.
+func (c *Coordinator) refuses(plan *sqlkey.Plan) *pg.Error {
+	ends := plan.Tx == sqlkey.TxCommit || plan.Tx == sqlkey.TxRollback || plan.Tx == sqlkey.TxRollbackTo
+	switch {
+	case c.failed && !ends:
+		return pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block")
+	case plan.Target == sqlkey.None:
+		return plan.Err
+	case plan.Session == sqlkey.SessPin || plan.Listen != sqlkey.ListenNone:
+		return Pins(plan.WhyPin)
+	}
+	return nil
+}
+
+// Pins is the error for what would tie a session to one connection, in a transaction over several shards. Sessions say the same.
+func Pins(why string) *pg.Error {
+	return pg.NewError(pg.CodeFeatureNotSupported, "the statement cannot be part of a transaction over several shards").
+		WithDetail("It would tie the session to one connection: " + why + ".").
+		WithHint("Use it in a transaction on one shard, or outside of transactions.")
+}
+
+// forget gives up a portal.
+func (c *Coordinator) forget(p *portal) {
+	if p.rest != nil {
+		p.rest.drop()
+		p.rest = nil
+	}
+	p.branch = nil
+}
+
+func asError(err error) *pg.Error {
+	if e, ok := err.(*pg.Error); ok {
+		return e
+	}
+	return pg.NewError(pg.CodeInternalError, err.Error())
+}

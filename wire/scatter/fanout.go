@@ -1,0 +1,335 @@
+package scatter
+
+import (
+	"context"
+	"encoding/binary"
+	"strconv"
+	"sync"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// fanout is one statement on its way to several shards and back.
+type fanout struct {
+	// constant
+	c       *Coordinator
+	x       *execution
+	fan     *sqlkey.Fan
+	how     way
+	write   bool
+	alone   bool // a read in no transaction: each shard's part is by itself, and may be tried again elsewhere
+	offset  int64
+	limit   int64
+	request []byte // what each shard is sent
+	ctx     context.Context
+	cut     context.CancelFunc
+	stop    chan struct{} // closed when no more rows are wanted
+	rows    chan batch
+
+	once sync.Once
+	wg   sync.WaitGroup
+
+	// owned by the coordinator's goroutine
+	parts   []*part
+	keys    []key // merge's
+	last    int   // the last column among them
+	cursors []cursor
+	home    *part // by whose numbers the columns are described
+	columns int   // that the session sees; -1: no rows
+	sent    int64 // rows that the session has got, or that are kept for it
+	passed  int64 // rows of OFFSET that were left out
+	memory  ration
+	keep    *rest // where rows go if not to the session
+}
+
+// frames makes what each shard is sent. What is to be gathered comes as text.
+func (f *fanout) frames(gathers bool) {
+	x := f.x
+	sql := f.fan.SQL
+	if sql == "" && !gathers {
+		f.request = pg.AppendSync(x.appendRun(nil, x.stmt.sql, "", 0))
+		return
+	}
+	if sql == "" {
+		sql = x.stmt.sql
+	}
+	var results []int16
+	switch n := x.bind.NumResults(); {
+	case gathers:
+		results = []int16{}
+	case n > 1 && f.fan.Hidden > 0: // one for each of the session's columns
+		for i := range n {
+			results = append(results, x.bind.Result(i))
+		}
+		results = append(results, make([]int16, f.fan.Hidden)...)
+	}
+	n := x.bind.NumParams()
+	keep, oids := mentioned(sql, n), make([]uint32, n)
+	copy(oids, x.stmt.oids)
+	for i := range oids {
+		if !keep[i] {
+			oids[i] = oidText
+		}
+	}
+	f.request = pg.AppendParse(nil, "", sql, oids)
+	f.request = pg.AppendBindWith(f.request, x.bind, keep, nil, results)
+	f.request = pg.AppendDescribe(f.request, pg.KindPortal, "")
+	f.request = pg.AppendSync(pg.AppendExecute(f.request, "", 0))
+}
+
+// rowsOf makes what a shard is sent that gets some of the rows.
+func (f *fanout) rowsOf(rows []int) []byte {
+	x := f.x
+	sql, params := f.fan.Split.Part(rows)
+	oids := make([]uint32, len(params))
+	for i, n := range params {
+		if n <= len(x.stmt.oids) {
+			oids[i] = x.stmt.oids[n-1]
+		}
+	}
+	out := pg.AppendParse(nil, "", sql, oids)
+	out = pg.AppendBindOf(out, x.bind, params)
+	out = pg.AppendDescribe(out, pg.KindPortal, "")
+	return pg.AppendSync(pg.AppendExecute(out, "", 0))
+}
+
+// begin asks all shards.
+func (f *fanout) begin(shares []Share) {
+	shared := make(chan batch, len(shares))
+	f.rows = shared
+	for _, s := range shares {
+		slot := s.Slot
+		p := &part{f: f, slot: slot, rows: shared, described: make(chan struct{}), request: f.request}
+		if f.fan.Split != nil {
+			p.request = f.rowsOf(s.Rows)
+		}
+		if f.how == merged {
+			p.rows = make(chan batch, 1)
+		}
+		if !f.alone {
+			p.b = f.c.branches[slot.Shard()]
+		}
+		if p.b == nil {
+			p.chooser = f.c.cfg.Host.Choose(slot, f.write)
+		}
+		f.parts = append(f.parts, p)
+		if f.home == nil || slot.Shard() == f.c.cfg.Host.Home() {
+			f.home = p
+		}
+	}
+	for _, p := range f.parts {
+		f.wg.Go(p.run)
+	}
+}
+
+// enough says that no more rows are wanted. What runs by itself is canceled; in a transaction that would end it.
+func (f *fanout) enough(cancel bool) {
+	f.once.Do(func() {
+		close(f.stop)
+		f.cut()
+		if cancel {
+			f.c.cancelLive()
+		}
+	})
+}
+
+// describe tells the session the columns, once.
+func (f *fanout) describe() *pg.Error {
+	<-f.home.described
+	switch {
+	case f.home.none:
+		f.columns = -1
+		f.c.taken(f.x.stmt)
+		if f.x.columns && !f.x.simple {
+			f.c.out = pg.AppendNoData(f.c.out)
+		}
+		return nil
+	case f.home.desc == nil:
+		_, e := f.awaitHome()
+		return e
+	}
+	ends, ok := columnsOf(f.home.desc)
+	if !ok || len(ends) < f.fan.Hidden {
+		return pg.NewError(pg.CodeInternalError, "a shard has described rows that it cannot have")
+	}
+	f.columns = len(ends) - f.fan.Hidden
+	f.c.taken(f.x.stmt)
+	if f.x.columns {
+		end := 2
+		if f.columns > 0 {
+			end = ends[f.columns-1]
+		}
+		f.c.out = append(f.c.out, pg.TypeRowDescription)
+		f.c.out = binary.BigEndian.AppendUint32(f.c.out, uint32(4+end))
+		f.c.out = binary.BigEndian.AppendUint16(f.c.out, uint16(f.columns))
+		f.c.out = append(f.c.out, f.home.desc[2:end]...)
+	}
+	return nil
+}
+
+// wellKnown is the first OID that a server gives to what its users make: below it all servers agree.
+const wellKnown = 16384
+
+// typeAt is the type of the column that ends there.
+func typeAt(desc []byte, end int) uint32 { return binary.BigEndian.Uint32(desc[end-12:]) }
+
+func drift(a, b *part) *pg.Error {
+	return pg.NewError(pg.CodeDatatypeMismatch, "the shards' tables differ: they answer with other columns").
+		WithDetail("Compare " + a.slot.Shard() + " with " + b.slot.Shard() + ".").
+		WithHint("Bring the tables of all shards to the same definition.")
+}
+
+// concat hands on the rows as they come.
+func (f *fanout) concat() *pg.Error {
+	if e := f.describe(); e != nil {
+		return e
+	}
+	for left := len(f.parts); left > 0; {
+		if f.limit >= 0 && f.sent >= f.limit && !f.fan.Writes {
+			f.enough(f.alone)
+			return nil
+		}
+		if len(f.rows) == 0 && f.keep == nil {
+			if f.c.flush() != nil {
+				return nil
+			}
+		}
+		bt := <-f.rows
+		p := bt.p
+		if bt.end {
+			left--
+			if p.err != nil {
+				return p.err
+			}
+		}
+		if !p.checked {
+			p.checked = true
+			if e := f.agrees(p); e != nil {
+				return e
+			}
+		}
+		if bt.rows != nil && f.fan.Everywhere && p != f.home { // of what all have done alike the session hears one
+			free(bt.rows)
+			continue
+		}
+		if bt.rows != nil {
+			e := f.take(*bt.rows)
+			free(bt.rows)
+			if e != nil {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+// take hands on whole rows of one shard.
+func (f *fanout) take(rows []byte) *pg.Error {
+	if f.fan.Hidden == 0 && f.passed >= f.offset && f.limit < 0 && f.keep == nil && f.x.max == 0 {
+		for at := 0; at < len(rows); at += pg.Want(rows[at:]) {
+			f.sent++
+		}
+		if f.c.emit(rows) != nil {
+			return gone()
+		}
+		return nil
+	}
+	for len(rows) > 0 {
+		n := pg.Want(rows)
+		if e := f.row(rows[:n]); e != nil {
+			return e
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// row hands on one row, if OFFSET and LIMIT let it.
+func (f *fanout) row(frame []byte) *pg.Error {
+	switch {
+	case f.passed < f.offset:
+		f.passed++
+		return nil
+	case f.limit >= 0 && f.sent >= f.limit:
+		return nil
+	}
+	if f.fan.Hidden > 0 && f.how != gathered {
+		frame = visible(frame, f.columns)
+	}
+	if f.x.max > 0 && f.sent >= int64(f.x.max) {
+		if f.keep == nil {
+			f.keep = &rest{memory: ration{of: &f.c.cfg.Shared.Memory}}
+		}
+		if e := f.keep.add(frame); e != nil {
+			return f.c.cannot(f.x, e)
+		}
+		f.sent++
+		return nil
+	}
+	f.sent++
+	if f.c.emit(frame) != nil {
+		return gone()
+	}
+	return nil
+}
+
+func gone() *pg.Error { return pg.NewError(pg.CodeConnectionDoesNotExist, "the session is gone") }
+
+// visible cuts a row after its first n columns, in place.
+func visible(frame []byte, n int) []byte {
+	at := pg.HeaderSize + 2
+	for range n {
+		if size := int32(binary.BigEndian.Uint32(frame[at:])); size > 0 {
+			at += int(size)
+		}
+		at += 4
+	}
+	binary.BigEndian.PutUint16(frame[pg.HeaderSize:], uint16(n))
+	binary.BigEndian.PutUint32(frame[1:], uint32(at-1))
+	return frame[:at]
+}
+
+// end waits for all parts, and answers how the statement has ended.
+func (f *fanout) end(e *pg.Error) *pg.Error {
+	if e != nil || f.c.gone != nil {
+		f.enough(f.alone || e != errUnordered) // which is no reason to end a transaction
+	}
+	f.wg.Wait()
+	f.memory.drop()
+	c := f.c
+	c.mu.Lock()
+	c.out = append(c.out, c.notices...)
+	c.notices = c.notices[:0]
+	c.mu.Unlock()
+	if e != nil {
+		if f.keep != nil {
+			f.keep.drop()
+		}
+		if !f.x.stmt.sure && e != errUnordered {
+			c.refused(f.x.stmt)
+		}
+		return e
+	}
+	c.taken(f.x.stmt)
+	tag := ""
+	for _, p := range f.parts {
+		if p.err == nil && (!f.fan.Everywhere || p == f.home) {
+			tag = sum(tag, p.tag)
+		}
+	}
+	if f.columns >= 0 && !f.fan.Writes {
+		tag = "SELECT " + strconv.FormatInt(f.sent, 10)
+	}
+	if f.keep != nil {
+		f.keep.tag, f.keep.left = tag, f.sent-int64(f.x.max)
+		f.x.portal.rest = f.keep
+		c.out = pg.AppendPortalSuspended(c.out)
+		return nil
+	}
+	if f.x.max > 0 {
+		f.x.portal.rest = &rest{tag: tag}
+	}
+	c.complete(f.x, tag)
+	return nil
+}

@@ -1,0 +1,355 @@
+package scatter
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// What no merging can put together PostgreSQL itself does: the rows of all shards are gathered here, as text and within bounds, and go as
+// one array for each column to one shard, which runs Fan.Final over them. Text is what every type can be made of again, also where its
+// number differs between shards.
+
+// oidTextArray is the type of the arrays.
+const oidTextArray = 1009
+
+// heap is the gathered rows: for each column the text of an array, but for its end.
+type heap struct {
+	columns [][]byte
+	rows    int
+}
+
+// add takes a row.
+func (h *heap) add(frame []byte) *pg.Error {
+	at := pg.HeaderSize + 2
+	for i := range h.columns {
+		col := h.columns[i]
+		if h.rows > 0 {
+			col = append(col, ',')
+		} else {
+			col = append(col, '{')
+		}
+		if at+4 > len(frame) {
+			return malformed()
+		}
+		size := int(int32(binary.BigEndian.Uint32(frame[at:])))
+		at += 4
+		if size < 0 {
+			h.columns[i] = append(col, "NULL"...)
+			continue
+		}
+		if at+size > len(frame) {
+			return malformed()
+		}
+		col = append(col, '"')
+		for _, c := range frame[at : at+size] {
+			if c == '"' || c == '\\' {
+				col = append(col, '\\')
+			}
+			col = append(col, c)
+		}
+		h.columns[i] = append(col, '"')
+		at += size
+	}
+	h.rows++
+	return nil
+}
+
+// array is a column's array, as text.
+func (h *heap) array(i int) []byte {
+	if h.rows == 0 {
+		return []byte("{}")
+	}
+	return append(h.columns[i], '}')
+}
+
+// gather gathers all rows, and has PostgreSQL make the answer of them.
+func (f *fanout) gather() *pg.Error {
+	desc, e := f.awaitHome()
+	if e != nil {
+		return e
+	}
+	ends, ok := columnsOf(desc)
+	if !ok || len(ends) < f.fan.Hidden {
+		return malformed()
+	}
+	h := &heap{columns: make([][]byte, len(ends))}
+	for left := len(f.parts); left > 0; {
+		bt := <-f.rows
+		p := bt.p
+		if bt.end {
+			left--
+			if p.err != nil {
+				return p.err
+			}
+		}
+		if !p.checked {
+			p.checked = true
+			if e := f.agrees(p); e != nil {
+				return e
+			}
+		}
+		if bt.rows == nil {
+			continue
+		}
+		rows := *bt.rows
+		e := f.memory.take(len(rows))
+		if e != nil {
+			e = f.c.cannot(f.x, e)
+		}
+		for len(rows) > 0 && e == nil {
+			n := pg.Want(rows)
+			e = h.add(rows[:n])
+			rows = rows[n:]
+		}
+		free(bt.rows)
+		if e != nil {
+			return e
+		}
+	}
+	f.wg.Wait()
+	return f.final(h, ends)
+}
+
+// final runs Fan.Final, and hands on what it answers.
+func (f *fanout) final(h *heap, ends []int) *pg.Error {
+	c, x := f.c, f.x
+	b, e := f.finalBranch()
+	if e != nil {
+		return e
+	}
+	types, e := c.typeNames(b, f.home.desc, ends)
+	if e == nil {
+		text := finalText(f.fan, f.home.desc, ends, types, x.bind.NumParams())
+		e = f.runFinal(b, text, h)
+	}
+	if f.alone {
+		c.release(b)
+	}
+	return e
+}
+
+// finalBranch is where Final runs: in a transaction, where what that has written is.
+func (f *fanout) finalBranch() (*branch, *pg.Error) {
+	if !f.alone {
+		return f.c.branches[f.home.slot.Shard()], nil
+	}
+	return f.c.connect(f.ctx, f.home.slot, f.c.cfg.Host.Choose(f.home.slot, f.c.cfg.Write), f.c.cfg.Write)
+}
+
+// runFinal runs Final's text with the arguments and the arrays.
+func (f *fanout) runFinal(b *branch, text string, h *heap) *pg.Error {
+	c, x := f.c, f.x
+	n := x.bind.NumParams()
+	oids := make([]uint32, n+len(h.columns))
+	copy(oids, x.stmt.oids)
+	keep := mentioned(text, n)
+	for i := range n {
+		if !keep[i] {
+			oids[i] = oidText
+		}
+	}
+	arrays := make([][]byte, len(h.columns))
+	for i := range arrays {
+		arrays[i], oids[n+i] = h.array(i), oidTextArray
+	}
+	b.send = pg.AppendParse(b.send, "", text, oids)
+	b.send = pg.AppendBindWith(b.send, x.bind, keep, arrays, nil)
+	b.send = pg.AppendDescribe(b.send, pg.KindPortal, "")
+	b.send = pg.AppendExecute(b.send, "", 0)
+	b.send = pg.AppendSync(b.send)
+	h.columns = nil
+	b.conn.Unnamed = 0
+	c.taken(x.stmt)
+	b.begin()
+	defer b.done()
+	if e := b.flush(); e != nil {
+		return e
+	}
+	f.columns = -1
+	e := b.receive(func(typ byte, size int) *pg.Error {
+		switch typ {
+		case pg.TypeRowDescription:
+			f.columns = 0
+			if !x.columns {
+				break
+			}
+			return c.relay(x, b, typ, size)
+		case pg.TypeDataRow:
+			frame, err := b.frame(size)
+			if err != nil {
+				return b.lost(err)
+			}
+			if e := f.row(frame); e != nil {
+				b.strike()
+				return e
+			}
+			return nil
+		case pg.TypeNoticeResponse:
+			return c.relay(x, b, typ, size)
+		}
+		if _, err := b.frame(size); err != nil {
+			return b.lost(err)
+		}
+		return nil
+	})
+	if e != nil {
+		c.cfg.Host.Failed(b.hop, e.Code)
+	}
+	return e
+}
+
+// finalText writes Final with what stands for its marks.
+func finalText(fan *sqlkey.Fan, desc []byte, ends []int, types []string, params int) string {
+	visible := len(ends) - fan.Hidden
+	var from, outer strings.Builder
+	from.WriteString("(SELECT ")
+	for i := range ends {
+		if i > 0 {
+			from.WriteString(", ")
+		}
+		n := strconv.Itoa(i + 1)
+		from.WriteString("u.c" + n + "::" + types[i] + " AS c" + n)
+	}
+	from.WriteString(" FROM ROWS FROM (")
+	for i := range ends {
+		if i > 0 {
+			from.WriteString(", ")
+		}
+		from.WriteString("pg_catalog.unnest($" + strconv.Itoa(params+i+1) + ")")
+	}
+	from.WriteString(") AS u(")
+	for i := range ends {
+		if i > 0 {
+			from.WriteString(", ")
+		}
+		from.WriteString("c" + strconv.Itoa(i+1))
+	}
+	from.WriteString(")) AS rows")
+	for i := range visible {
+		if i > 0 {
+			outer.WriteString(", ")
+		}
+		outer.WriteString("rows.c" + strconv.Itoa(i+1) + ` AS "` + strings.ReplaceAll(nameAt(desc, ends, i), `"`, `""`) + `"`)
+	}
+	words := []string{sqlkey.FinalRows, from.String(), sqlkey.FinalColumns, outer.String()}
+	for i := range ends {
+		words = append(words, sqlkey.FinalType+strconv.Itoa(i+1)+"}", types[i])
+	}
+	for i := range fan.Hidden {
+		words = append(words, sqlkey.FinalHidden+strconv.Itoa(i+1)+"}", "c"+strconv.Itoa(visible+i+1))
+	}
+	return strings.NewReplacer(words...).Replace(fan.Final)
+}
+
+// nameAt is a column's name.
+func nameAt(desc []byte, ends []int, i int) string {
+	start := 2
+	if i > 0 {
+		start = ends[i-1]
+	}
+	return string(desc[start : ends[i]-19])
+}
+
+// commonTypes are names of types that need no question.
+var commonTypes = map[uint32]string{
+	oidBool: "bool", oidBytea: "bytea", oidInt8: "int8", oidInt2: "int2", oidInt4: "int4", oidText: "text", oidFloat4: "float4",
+	oidFloat8: "float8", oidDate: "date", oidNumeric: "numeric", oidUUID: "uuid", oidVarchar: "varchar",
+	oidTimestamp: "timestamp", oidTimestamptz: "timestamptz", oidBpchar: "bpchar",
+}
+
+// typeNames are the names of the columns' types, as the shard of b knows them; modifiers included, as a bit string without one is one bit, and
+// the columns' own collations.
+func (c *Coordinator) typeNames(b *branch, desc []byte, ends []int) ([]string, *pg.Error) {
+	names := make([]string, len(ends))
+	var ask []string
+	var where []int
+	for i, end := range ends {
+		oid, modifier := typeAt(desc, end), int32(binary.BigEndian.Uint32(desc[end-6:]))
+		table, attribute := binary.BigEndian.Uint32(desc[end-18:]), int16(binary.BigEndian.Uint16(desc[end-14:]))
+		name, ok := commonTypes[oid]
+		if ok && modifier == -1 {
+			names[i] = "pg_catalog." + name
+		} else {
+			ask = append(ask, "pg_catalog.format_type("+strconv.FormatUint(uint64(oid), 10)+", "+strconv.Itoa(int(modifier))+")")
+			where = append(where, i)
+		}
+		if table != 0 && (!ok || oid == oidText || oid == oidVarchar || oid == oidBpchar) {
+			ask = append(ask, fmt.Sprintf(collationOf, table, attribute))
+			where = append(where, i)
+		}
+	}
+	if len(ask) == 0 {
+		return names, nil
+	}
+	row, e := c.ask(b, "SELECT "+strings.Join(ask, ", "))
+	if e != nil {
+		return nil, e
+	}
+	for j, i := range where {
+		if j >= len(row) || row[j] == "-" || row[j] == "???" {
+			return nil, pg.NewError(pg.CodeUndefinedObject, "a shard does not know the type of a column")
+		}
+		names[i] += row[j]
+	}
+	return names, nil
+}
+
+// collationOf asks for a column's collation, if it is not the database's.
+const collationOf = `(SELECT pg_catalog.concat(' COLLATE ', pg_catalog.quote_ident(n.nspname), '.', pg_catalog.quote_ident(l.collname))
+ FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_collation l ON l.oid OPERATOR(pg_catalog.=) a.attcollation
+ JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) l.collnamespace
+ WHERE a.attrelid OPERATOR(pg_catalog.=) %d AND a.attnum OPERATOR(pg_catalog.=) %d AND l.collname OPERATOR(pg_catalog.<>) 'default')`
+
+// ask has a branch answer a query of the coordinator's own, whose only row is returned; "" is NULL as well.
+func (c *Coordinator) ask(b *branch, sql string) (row []string, _ *pg.Error) {
+	b.send = pg.AppendSync(appendCommand(b.send, sql))
+	b.conn.Unnamed = 0
+	b.begin()
+	defer b.done()
+	if e := b.flush(); e != nil {
+		return nil, e
+	}
+	e := b.receive(func(typ byte, size int) *pg.Error {
+		f, err := b.frame(size)
+		if err != nil {
+			return b.lost(err)
+		}
+		if typ == pg.TypeDataRow {
+			values, err := pg.DecodeDataRow(f[pg.HeaderSize:])
+			if err != nil {
+				return b.lost(err)
+			}
+			row = row[:0]
+			for _, v := range values {
+				row = append(row, string(v))
+			}
+		}
+		return nil
+	})
+	return row, e
+}
+
+// mentioned tells which of the parameters a text may mention. One that it does not must not be bound as what it is: its type could not be
+// told.
+func mentioned(sql string, params int) []bool {
+	found := make([]bool, params)
+	for i := 0; i < len(sql); i++ {
+		if sql[i] != '$' {
+			continue
+		}
+		n := 0
+		for i+1 < len(sql) && sql[i+1] >= '0' && sql[i+1] <= '9' && n <= params {
+			i++
+			n = n*10 + int(sql[i]-'0')
+		}
+		if n >= 1 && n <= params {
+			found[n-1] = true
+		}
+	}
+	return found
+}

@@ -1,0 +1,53 @@
+package scatter
+
+import (
+	"context"
+
+	"rangefinder/fib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
+)
+
+// Host is the session that a Coordinator works for. Its methods go by the table, the catalog and the settings by which the session has
+// planned the request that the Coordinator has in hand. All but Choose and Failed are called by the Coordinator's goroutine alone.
+type Host interface {
+	// Plan plans a text as the session does. It never returns nil.
+	Plan(sql string) *sqlkey.Plan
+	// Route is the shard of a statement with the target Keyed, Unsharded or Any; of Any it is nil if any shard will do.
+	Route(plan *sqlkey.Plan, args sqlkey.Args) (*fib.Slot, *pg.Error)
+	// Anywhere is the closest shard that could run a statement with the target Any.
+	Anywhere(plan *sqlkey.Plan, write bool) (*fib.Slot, *pg.Error)
+	// Shards are those that a statement with the target Many needs, sorted by name; at least one.
+	Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]Share, *pg.Error)
+	// Describes is a shard that has the tables of a statement with the target Keyed or Many.
+	Describes(plan *sqlkey.Plan) (*fib.Slot, *pg.Error)
+	// Home is the name of the shard by whose numbers for types the client goes.
+	Home() string
+	// MustWrite tells that a statement must run on a primary.
+	MustWrite(plan *sqlkey.Plan) bool
+	// Choose begins to look for a connection to a shard: to its primary (write), or to the closest copy that the session may read. The
+	// Chooser is used by one goroutine at a time.
+	Choose(slot *fib.Slot, write bool) Chooser
+	// Failed tells of an error that a backend has answered with, or was lost with.
+	Failed(hop *fib.NextHop, sqlstate string)
+}
+
+// Share is what a shard has to do with a statement.
+type Share struct {
+	Slot *fib.Slot
+	Rows []int // of sqlkey.Fan.Split that belong there
+}
+
+// Chooser finds connections to one shard.
+type Chooser interface {
+	// Next gets a connection with the session's settings in force, outside any transaction. Each further call means that the last one
+	// has failed.
+	Next(ctx context.Context) (Link, *pg.Error)
+}
+
+// Link is a connection to a backend, and the way it was found by. The Coordinator counts it in Hop.Gauge.
+type Link struct {
+	Conn *pool.Conn
+	Hop  *fib.NextHop
+}

@@ -1,0 +1,140 @@
+package scatter
+
+import (
+	"context"
+	"encoding/binary"
+	"strconv"
+	"strings"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// many runs a statement that several shards answer.
+func (c *Coordinator) many(x *execution) *pg.Error {
+	if x.portal != nil && x.portal.rest != nil {
+		return c.more(x)
+	}
+	plan := x.stmt.plan
+	fan := plan.Fan
+	if fan == nil || plan.CopyIn || plan.CopyOut {
+		return c.cannot(x, nil)
+	}
+	shares, e := c.cfg.Host.Shards(plan, x.args())
+	if e != nil {
+		return e
+	}
+	if fan.Final != "" && (len(fan.Order) == 0 || c.cfg.Shared.unordered(fan)) {
+		return c.fan(x, shares, gathered)
+	}
+	if len(fan.Order) == 0 {
+		return c.fan(x, shares, asTheyCome)
+	}
+	if e = c.fan(x, shares, merged); e == errUnordered {
+		if fan.Final == "" {
+			return c.cannot(x, nil)
+		}
+		c.cfg.Shared.learn(fan)
+		e = c.fan(x, shares, gathered)
+	}
+	return e
+}
+
+// errUnordered is that only PostgreSQL knows the order of the rows. It is known before any row has reached the session.
+var errUnordered = pg.NewError(pg.CodeFeatureNotSupported, "rows that cannot be merged")
+
+// fan asks all shards, and puts their answers together in one way.
+func (c *Coordinator) fan(x *execution, shares []Share, how way) (e *pg.Error) {
+	plan, fan := x.stmt.plan, x.stmt.plan.Fan
+	f := &fanout{c: c, x: x, fan: fan, write: c.writeFor(plan), how: how, alone: x.alone && plan.Intent == sqlkey.Read, stop: make(chan struct{}), memory: ration{of: &c.cfg.Shared.Memory}}
+	if f.offset, f.limit, e = counts(fan, x.args()); e != nil {
+		return e
+	}
+	f.ctx, f.cut = context.WithCancel(c.ctx)
+	defer f.cut()
+	if how == gathered { // Final has its own
+		f.offset, f.limit = 0, -1
+	}
+	f.frames(how == gathered)
+	f.begin(shares)
+	switch how {
+	case merged:
+		e = f.merge()
+	case gathered:
+		e = f.gather()
+	default:
+		e = f.concat()
+	}
+	return f.end(e)
+}
+
+// way is how the shards' rows become the session's.
+type way uint8
+
+const (
+	asTheyCome way = iota
+	merged         // by their order
+	gathered       // and then PostgreSQL makes the answer of them
+)
+
+// cannot is where a statement ends that is not run here: because its plan cannot be carried out, or because it needs more memory than it
+// may have (why is not nil then). Nothing of it has taken effect, and nothing of it has reached the session. This is the one place where
+// another executor, which is given the statement and the shards' rows as foreign tables, is to take over later.
+func (c *Coordinator) cannot(x *execution, why *pg.Error) *pg.Error {
+	if why != nil {
+		return why
+	}
+	e := pg.NewError(pg.CodeFeatureNotSupported, "the statement needs several shards, and cannot be put together from their answers")
+	if fan := x.stmt.plan.Fan; fan != nil && fan.Why != "" {
+		e = e.WithDetail(fan.Why + ".")
+	}
+	return e.WithHint("Bind it to one shard by its key, or simplify it.")
+}
+
+// counts are OFFSET and LIMIT. limit is -1 if there is none.
+func counts(fan *sqlkey.Fan, args sqlkey.Args) (offset, limit int64, e *pg.Error) {
+	limit = -1
+	if fan.Offset.Set {
+		offset, e = count(fan.Offset, args, "OFFSET", 0)
+	}
+	if fan.Limit.Set && e == nil {
+		limit, e = count(fan.Limit, args, "LIMIT", -1)
+	}
+	return offset, limit, e
+}
+
+func count(n sqlkey.FanCount, args sqlkey.Args, what string, null int64) (int64, *pg.Error) {
+	if n.Param == 0 {
+		return int64(min(n.Value, 1<<62)), nil
+	}
+	val, format, _, isNull, ok := args.Arg(n.Param)
+	var v int64
+	var err error
+	switch {
+	case !ok:
+		return 0, pg.NewError(pg.CodeUndefinedParameter, "there is no parameter $"+strconv.Itoa(n.Param))
+	case isNull:
+		return null, nil
+	case format == pg.FormatText:
+		v, err = strconv.ParseInt(strings.TrimSpace(string(val)), 10, 64)
+	case len(val) == 8:
+		v = int64(binary.BigEndian.Uint64(val))
+	case len(val) == 4:
+		v = int64(int32(binary.BigEndian.Uint32(val)))
+	case len(val) == 2:
+		v = int64(int16(binary.BigEndian.Uint16(val)))
+	default:
+		err = strconv.ErrSyntax
+	}
+	if err != nil {
+		return 0, pg.NewError(pg.CodeInvalidTextRepresentation, "parameter $"+strconv.Itoa(n.Param)+" is no number for "+what)
+	}
+	if v < 0 {
+		code := "2201W" // invalid_row_count_in_limit_clause
+		if what == "OFFSET" {
+			code = "2201X"
+		}
+		return 0, pg.NewError(code, what+" must not be negative")
+	}
+	return v, nil
+}

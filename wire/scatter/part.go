@@ -1,0 +1,209 @@
+package scatter
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+
+	"rangefinder/fib"
+	"rangefinder/wire/pg"
+)
+
+// part is one shard's part of it.
+type part struct {
+	f       *fanout
+	slot    *fib.Slot
+	request []byte
+	chooser Chooser
+
+	// owned by its goroutine, and by the coordinator's when that has ended
+	b         *branch
+	described chan struct{} // closed when desc is there, or will not be
+	desc      []byte        // the body of the RowDescription; nil: no rows
+	none      bool          // it has no rows
+	iso       bool          // dates come in ISO 8601
+	told      bool
+	begun     bool // rows of it have been handed on
+	tag       string
+	err       *pg.Error
+	rows      chan batch // constant
+
+	// owned by the coordinator's goroutine
+	checked bool
+}
+
+// batch is some rows of a part, as whole frames.
+type batch struct {
+	p    *part
+	rows *[]byte
+	end  bool // it was the last
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, readSize); return &b }}
+
+// run has the part's shard carry out its part, in a goroutine of its own.
+func (p *part) run() {
+	f := p.f
+	for {
+		p.err = p.try()
+		if p.err == nil || !f.alone || p.begun || !p.elsewhere() {
+			break
+		}
+		f.c.drop(p)
+	}
+	if f.alone && p.b != nil {
+		f.c.release(p.b)
+		p.b = nil
+	}
+	p.tell(nil, false)
+	select {
+	case p.rows <- batch{p: p, end: true}:
+	case <-f.stop:
+	}
+}
+
+// elsewhere reports whether another copy may do better: the connection has broken before anything was heard, or a replica says that it is
+// no plain read after all.
+func (p *part) elsewhere() bool {
+	if p.b == nil || p.f.ctx.Err() != nil {
+		return false
+	}
+	if p.err.Code == pg.CodeReadOnlyTransaction && !p.f.write {
+		p.chooser = p.f.c.cfg.Host.Choose(p.slot, true)
+		return true
+	}
+	return p.b.broken
+}
+
+// drop gives up a part's connection.
+func (c *Coordinator) drop(p *part) {
+	c.release(p.b)
+	p.b = nil
+}
+
+// tell says what the part's columns are. none: it has no rows.
+func (p *part) tell(desc []byte, none bool) {
+	if !p.told {
+		p.told, p.desc, p.none = true, desc, none
+		close(p.described)
+	}
+}
+
+// try asks the shard and hands on its rows.
+func (p *part) try() *pg.Error {
+	f, c := p.f, p.f.c
+	if p.b == nil {
+		b, e := c.connect(f.ctx, p.slot, p.chooser, f.write)
+		if e != nil {
+			return e
+		}
+		if !f.alone {
+			c.mu.Lock()
+			c.join(b)
+			c.mu.Unlock()
+		}
+		p.b = b
+	}
+	b := p.b
+	c.marks0(f.x, b)
+	b.send = append(b.send, p.request...)
+	b.begin()
+	defer b.done()
+	if f.ctx.Err() != nil {
+		b.send = b.send[:len(b.send)-len(p.request)]
+		if e, ok := context.Cause(c.ctx).(*pg.Error); ok {
+			return e
+		}
+		return errCanceled
+	}
+	if e := b.flush(); e != nil {
+		return e
+	}
+	var buf *[]byte
+	e := b.receive(func(typ byte, size int) *pg.Error {
+		frame, err := b.frame(size)
+		if err != nil {
+			return b.lost(err)
+		}
+		switch typ {
+		case pg.TypeRowDescription:
+			p.iso = strings.HasPrefix(b.conn.Params["DateStyle"], "ISO")
+			p.tell(bytes.Clone(frame[pg.HeaderSize:]), false)
+		case pg.TypeNoData:
+			p.tell(nil, true)
+		case pg.TypeDataRow:
+			if buf == nil {
+				buf = buffers.Get().(*[]byte)
+			}
+			*buf = append(*buf, frame...)
+		case pg.TypeCommandComplete:
+			p.tag = string(pg.CommandTag(frame[pg.HeaderSize:]))
+		case pg.TypeNoticeResponse:
+			c.mu.Lock()
+			if len(c.notices) < maxNotices {
+				c.notices = append(c.notices, frame...)
+			}
+			c.mu.Unlock()
+		case pg.TypeParameterStatus:
+			b.parameter(frame)
+		case pg.TypeCopyInResponse, pg.TypeCopyOutResponse:
+			b.broken = true
+			return pg.NewError(pg.CodeFeatureNotSupported, "COPY over several shards")
+		}
+		if buf != nil && (len(*buf) >= readSize || !b.buffered()) {
+			p.hand(buf)
+			buf = nil
+		}
+		return nil
+	})
+	if buf != nil {
+		p.hand(buf)
+	}
+	if e != nil {
+		c.cfg.Host.Failed(b.hop, e.Code)
+	}
+	return e
+}
+
+// maxNotices bounds, in bytes, the notices of one statement that are kept.
+const maxNotices = 64 << 10
+
+// hand hands on some rows. It waits until somebody takes them, or none are wanted any more.
+func (p *part) hand(rows *[]byte) {
+	select {
+	case p.rows <- batch{p: p, rows: rows}:
+		p.begun = true
+	case <-p.f.stop:
+		free(rows)
+	}
+}
+
+func free(rows *[]byte) {
+	if cap(*rows) <= 4*readSize {
+		*rows = (*rows)[:0]
+		buffers.Put(rows)
+	}
+}
+
+// agrees is the error for a shard whose columns are not the others'.
+func (f *fanout) agrees(p *part) *pg.Error {
+	if p == f.home {
+		return nil
+	}
+	if (p.desc == nil) != (f.home.desc == nil) {
+		return drift(f.home, p)
+	}
+	a, _ := columnsOf(f.home.desc)
+	b, _ := columnsOf(p.desc)
+	if len(a) != len(b) {
+		return drift(f.home, p)
+	}
+	for i := range a {
+		x, y := typeAt(f.home.desc, a[i]), typeAt(p.desc, b[i])
+		if x != y && (x < wellKnown || y < wellKnown) {
+			return drift(f.home, p)
+		}
+	}
+	return nil
+}
