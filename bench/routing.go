@@ -27,6 +27,9 @@ type router struct {
 	env     sqlkey.Env
 	known   sqlkey.Constants
 	buffer  rib.Key
+
+	text []byte // pgbench's statement in the extended protocol
+	arg  sqlkey.Args
 }
 
 func newRouter() (*router, error) {
@@ -55,6 +58,7 @@ func newRouter() (*router, error) {
 		handle: new(fib.Handle), planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), buffer: make(rib.Key, 0, 64),
 		catalog: sqlkey.NewCatalog(&owners, map[string]sqlkey.DatabaseRule{benchDatabase: {Shard: "shard_1"}}, nil),
 		env:     sqlkey.Env{Database: benchDatabase, User: benchUser, Encoding: "UTF8"},
+		text:    []byte("SELECT abalance FROM pgbench_accounts WHERE aid = $1;"), arg: parameter("123456"),
 	}
 	r.handle.Store(compiled)
 	return r, nil
@@ -109,12 +113,8 @@ func (r *router) timed(route func(r *router, i int) error) (ns float64, allocs i
 	return round(float64(b.T.Nanoseconds()) / float64(b.N)), b.AllocsPerOp(), nil
 }
 
-// byParameter is pgbench's statement in the extended protocol.
-func byParameter(r *router, i int) error {
-	return r.route(extendedText, sqlkey.Args(parameter("123456")), uint32(i))
-}
-
-var extendedText = []byte("SELECT abalance FROM pgbench_accounts WHERE aid = $1;")
+// byParameter routes it.
+func byParameter(r *router, i int) error { return r.route(r.text, r.arg, uint32(i)) }
 
 // routing times what a session does to find a statement's backend.
 func (c *comparison) routing(context.Context) error {
