@@ -17,7 +17,7 @@ type row struct {
 }
 
 func (a *analysis) insert(s *pgquery.InsertStmt, at place) {
-	at = a.with(s.GetWithClause(), at)
+	at = a.with(s.GetWithClause(), at, s)
 	t := a.target(s.GetRelation())
 	target := &ref{alias: s.GetRelation().GetRelname(), table: t}
 	if al := s.GetRelation().GetAlias(); al != nil {
@@ -161,7 +161,7 @@ func (a *analysis) insertValue(t *table, i int, n *pgquery.Node) *binding {
 }
 
 func (a *analysis) update(s *pgquery.UpdateStmt, at place) {
-	at = a.with(s.GetWithClause(), at)
+	at = a.with(s.GetWithClause(), at, s)
 	t := a.target(s.GetRelation())
 	inside := a.level(s, a.addRef(s.GetRelation(), t), s.GetFromClause(), s.GetWhereClause(), at)
 	a.subqueries(inside, s.GetTargetList()...)
@@ -173,7 +173,7 @@ func (a *analysis) update(s *pgquery.UpdateStmt, at place) {
 }
 
 func (a *analysis) delete(s *pgquery.DeleteStmt, at place) {
-	at = a.with(s.GetWithClause(), at)
+	at = a.with(s.GetWithClause(), at, s)
 	t := a.target(s.GetRelation())
 	inside := a.level(s, a.addRef(s.GetRelation(), t), s.GetUsingClause(), s.GetWhereClause(), at)
 	a.subqueries(inside, s.GetReturningList()...)
@@ -197,7 +197,7 @@ func (a *analysis) refuseKeyChange(t *table, assignments []*pgquery.Node, what s
 }
 
 func (a *analysis) merge(s *pgquery.MergeStmt, at place) {
-	a.whole(s, a.with(s.GetWithClause(), at).ctes, "MERGE", nil)
+	a.whole(s, a.with(s.GetWithClause(), at, nil).ctes, "MERGE", nil)
 }
 
 // whole takes a statement's tables from wherever they stand. It refuses sharded ones: what the statement does with them is

@@ -1,6 +1,7 @@
 package sqlkey
 
 import (
+	"maps"
 	"slices"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
@@ -13,6 +14,8 @@ type item struct {
 	// a leaf
 	ref     *ref
 	query   *pgquery.Node // a subquery
+	around  *place        // that it was written in, if that is not where it stands
+	inner   *derived      // the same, if its key columns can be followed
 	exprs   []*pgquery.Node
 	lateral bool
 	before  []*ref // what a LATERAL item sees to its left
@@ -44,15 +47,23 @@ func (b *builder) item(n *pgquery.Node) *item {
 		rv := n.GetRangeVar()
 		if rv.GetSchemaname() == "" && rv.GetCatalogname() == "" && b.at.ctes.has(rv.GetRelname()) {
 			b.seen++
-			return b.leaf(b.addRef(rv, nil))
+			it := b.leaf(b.addRef(rv, nil))
+			if q := b.at.ctes.find(rv.GetRelname()); q != nil {
+				it.query, it.around = q.query, &q.at
+				b.derive(it, q.at)
+			}
+			return it
 		}
 		return b.leaf(b.addRef(rv, b.relation(rv)))
 	case n.GetJoinExpr() != nil:
 		return b.join(n.GetJoinExpr())
 	case n.GetRangeSubselect() != nil:
 		s := n.GetRangeSubselect()
-		it := b.leaf(&ref{alias: s.GetAlias().GetAliasname()})
+		it := b.leaf(&ref{alias: s.GetAlias().GetAliasname(), renames: len(s.GetAlias().GetColnames()) > 0})
 		it.query, it.lateral, it.before = s.GetSubquery(), s.GetLateral(), before
+		if !it.lateral {
+			b.derive(it, b.at)
+		}
 		return it
 	case n.GetRangeTableSample() != nil:
 		s := n.GetRangeTableSample()
@@ -115,10 +126,14 @@ func (b *builder) join(j *pgquery.JoinExpr) *item {
 // keyColumns are the names of all key columns that can be named below, each once.
 func (it *item) keyColumns() (names []string) {
 	for _, r := range it.sees {
-		if r.table == nil || r.renames {
+		if r.renames {
 			continue
 		}
-		for _, c := range r.table.columns {
+		columns := slices.Sorted(maps.Keys(r.exports))
+		if r.table != nil {
+			columns = r.table.columns
+		}
+		for _, c := range columns {
 			if !slices.Contains(names, c) {
 				names = append(names, c)
 			}
@@ -163,6 +178,9 @@ func (b *builder) side(it *item, name string) (column, bool) {
 // the side that may be missing is there.
 func (it *item) holds() []fact {
 	if it.left == nil {
+		if it.inner != nil {
+			return slices.Clone(it.inner.level.list)
+		}
 		return nil
 	}
 	l, r := it.left.holds(), it.right.holds()
@@ -209,7 +227,13 @@ func (it *item) reduce(present map[*ref]bool) {
 // leaves are all items below.
 func (it *item) leaves() []*ref {
 	if it.left == nil {
-		return []*ref{it.ref}
+		list := []*ref{it.ref}
+		if it.inner != nil {
+			for _, in := range it.inner.level.items {
+				list = append(list, in.leaves()...)
+			}
+		}
+		return list
 	}
 	return append(it.left.leaves(), it.right.leaves()...)
 }
@@ -247,10 +271,16 @@ func (b *builder) bindLeaf(it *item, f *facts) {
 		}
 	}
 	around := b.at
-	if it.lateral {
+	switch {
+	case it.lateral:
 		around = place{b.scope.within(it.before), f, b.at.ctes}
+	case it.around != nil:
+		around = *it.around
 	}
-	if it.query != nil {
+	switch {
+	case it.inner != nil:
+		b.selectsRest(it.inner.query, b.bindLevel(it.inner.level, f))
+	case it.query != nil:
 		b.query(it.query, around)
 	}
 	b.subqueries(place{b.scope.within(it.before), b.at.facts, b.at.ctes}, it.exprs...)

@@ -198,11 +198,12 @@ func (a *analysis) query(n *pgquery.Node, at place) {
 	// Anything else leaves its tables unseen, which is refused.
 }
 
-func (a *analysis) with(w *pgquery.WithClause, at place) place {
+// with analyses the queries of WITH. One that owner, the statement with it, names once is analysed there instead, as a subquery.
+func (a *analysis) with(w *pgquery.WithClause, at place, owner proto.Message) place {
 	if w == nil {
 		return at
 	}
-	c := &ctes{at.ctes, make(map[string]bool)}
+	c := &ctes{parent: at.ctes, names: make(map[string]bool)}
 	inside := place{at.scope, at.facts, c}
 	if w.GetRecursive() {
 		for _, n := range w.GetCtes() {
@@ -210,16 +211,38 @@ func (a *analysis) with(w *pgquery.WithClause, at place) place {
 		}
 	}
 	for _, n := range w.GetCtes() {
-		a.query(n.GetCommonTableExpr().GetCtequery(), inside)
-		c = &ctes{c, map[string]bool{n.GetCommonTableExpr().GetCtename(): true}}
+		name, query := n.GetCommonTableExpr().GetCtename(), n.GetCommonTableExpr().GetCtequery()
+		c = &ctes{parent: c, names: map[string]bool{name: true}}
+		if owner != nil && !w.GetRecursive() && query.GetSelectStmt() != nil && len(n.GetCommonTableExpr().GetAliascolnames()) == 0 && namedOnce(owner, name) {
+			c.once = map[string]*subquery{name: {query, inside}}
+		} else {
+			a.query(query, inside)
+		}
 		inside.ctes = c
 	}
 	return inside
 }
 
+// namedOnce tells whether a statement has one table reference by a name.
+func namedOnce(owner proto.Message, name string) bool {
+	n := 0
+	walk(owner, func(x any) bool {
+		switch x := x.(type) {
+		case *pgquery.LockingClause:
+			return false
+		case *pgquery.RangeVar:
+			if x.GetSchemaname() == "" && x.GetRelname() == name {
+				n++
+			}
+		}
+		return true
+	})
+	return n == 1
+}
+
 // selects analyses one query level. at.scope and at.facts are those of the level around it.
 func (a *analysis) selects(s *pgquery.SelectStmt, at place) {
-	at = a.with(s.GetWithClause(), at)
+	at = a.with(s.GetWithClause(), at, s)
 	if into := s.GetIntoClause(); into != nil {
 		a.creates(into.GetRel())
 	}
@@ -230,7 +253,11 @@ func (a *analysis) selects(s *pgquery.SelectStmt, at place) {
 		a.subqueries(at, s.GetLimitOffset(), s.GetLimitCount())
 		return
 	}
-	inside := a.level(s, nil, s.GetFromClause(), s.GetWhereClause(), at)
+	a.selectsRest(s, a.level(s, nil, s.GetFromClause(), s.GetWhereClause(), at))
+}
+
+// selectsRest analyses what stands in a query beside FROM and WHERE.
+func (a *analysis) selectsRest(s *pgquery.SelectStmt, inside place) {
 	for _, list := range [][]*pgquery.Node{
 		s.GetDistinctClause(), s.GetTargetList(), s.GetGroupClause(), s.GetWindowClause(), s.GetValuesLists(), s.GetSortClause(),
 		{s.GetHavingClause(), s.GetLimitOffset(), s.GetLimitCount()},
@@ -242,6 +269,22 @@ func (a *analysis) selects(s *pgquery.SelectStmt, at place) {
 // level analyses a FROM and a WHERE clause: it finds the items and what holds of them, and gives every sharded table among
 // them its key if there is one. It returns the place of the level's other expressions.
 func (a *analysis) level(owner any, target *ref, from []*pgquery.Node, where *pgquery.Node, at place) place {
+	return a.bindLevel(a.build(owner, target, from, where, at), at.facts)
+}
+
+// built is a level of which the keys are not known yet.
+type built struct {
+	owner any
+	at    place
+	where *pgquery.Node
+	scope *scope
+	items []*item
+	list  []fact // that hold for each of its rows
+	from  *builder
+}
+
+// build finds a level's items and what holds of them.
+func (a *analysis) build(owner any, target *ref, from []*pgquery.Node, where *pgquery.Node, at place) *built {
 	s := &scope{parent: at.scope, merged: make(map[string]*ref)}
 	b := &builder{analysis: a, scope: s, at: at}
 	var items []*item
@@ -279,13 +322,18 @@ func (a *analysis) level(owner any, target *ref, from []*pgquery.Node, where *pg
 	if a.sought != nil && a.sought.in == owner {
 		list = a.paired(a.sought, list, s, at)
 	}
-	asked := a.spread != nil && a.spread.owner == owner
-	if asked {
+	if a.spread != nil && a.spread.owner == owner {
 		list = a.spread.pickFrom(items, list)
 	}
 	unlock(list)
-	inside := place{s, at.facts.with(list), at.ctes}
-	if asked {
+	return &built{owner, at, where, s, items, list, b}
+}
+
+// bindLevel gives the tables of a level their keys. f is what holds around it.
+func (a *analysis) bindLevel(l *built, f *facts) place {
+	b, items, where, owner := l.from, l.items, l.where, l.owner
+	inside := place{l.scope, f.with(l.list), l.at.ctes}
+	if a.spread != nil && a.spread.owner == owner {
 		a.spread.inside = inside
 	}
 	if a.watch == owner {

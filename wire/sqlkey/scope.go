@@ -4,10 +4,11 @@ import pgquery "github.com/pganalyze/pg_query_go/v6"
 
 // ref is one item of a FROM clause, or the target of a data-modifying statement.
 type ref struct {
-	alias   string // the name its columns are qualified with
-	schema  string // for schema-qualified columns; "" if it has an alias or is no table
-	table   *table // nil for everything that has no key
-	renames bool   // its alias renames columns, so no column is known by name
+	alias   string            // the name its columns are qualified with
+	schema  string            // for schema-qualified columns; "" if it has an alias or is no table
+	table   *table            // nil for everything that has no key
+	renames bool              // its alias renames columns, so no column is known by name
+	exports map[string]column // of a subquery: the key columns of its tables among its own
 
 	optional bool // on the side of an outer join that may be missing
 
@@ -106,8 +107,11 @@ func (s *scope) named(match func(*ref) bool) (found *ref, here bool) {
 
 // key is the key column of that name.
 func (r *ref) key(name string) (column, bool) {
-	if r == nil || r.table == nil || r.renames {
+	if r == nil || r.renames {
 		return column{}, false
+	}
+	if c, ok := r.exports[name]; ok || r.table == nil {
+		return c, ok
 	}
 	for i, c := range r.table.columns {
 		if c == name {
@@ -121,6 +125,23 @@ func (r *ref) key(name string) (column, bool) {
 type ctes struct {
 	parent *ctes
 	names  map[string]bool
+	once   map[string]*subquery // those that are as good as a subquery where they are named
+}
+
+// subquery is a query where it was written.
+type subquery struct {
+	query *pgquery.Node
+	at    place
+}
+
+// find is the subquery that a name stands for; nil if it stands for what is to be taken for itself.
+func (c *ctes) find(name string) *subquery {
+	for ; c != nil; c = c.parent {
+		if c.names[name] {
+			return c.once[name]
+		}
+	}
+	return nil
 }
 
 func (c *ctes) has(name string) bool {

@@ -71,6 +71,9 @@ func (it *item) certain(list [][]*ref) [][]*ref {
 		if it.ref.table != nil {
 			list = append(list, []*ref{it.ref})
 		}
+		if it.inner != nil {
+			list = it.inner.certain(list)
+		}
 		return list
 	}
 	switch it.kind {
@@ -115,6 +118,11 @@ func (it *item) pairs(left, right []*ref) bool {
 func (it *item) mayMiss(missing bool) {
 	if it.left == nil {
 		it.ref.optional = it.ref.optional || missing
+		if it.inner != nil {
+			for _, in := range it.inner.level.items {
+				in.mayMiss(missing)
+			}
+		}
 		return
 	}
 	full := it.kind == pgquery.JoinType_JOIN_FULL
