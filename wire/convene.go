@@ -116,10 +116,10 @@ func (s *session) convene(ctx context.Context) {
 	cfg := scatter.Config{
 		Host: h, Identity: s.id, Session: c.id, MaxFrame: 2 * c.env.maxFrame, Write: c.need.write, Shared: &s.server.scattered,
 	}
+	h.base = c.wanted().print
 	if c.own.across() {
 		cfg.Committer = s.server.cfg.Committer
 	}
-	h.base = c.wanted().print
 	if from != nil {
 		cfg.Begin, cfg.Replay, cfg.Marks = c.branching()
 		h.base = c.tx.saved.print

@@ -143,6 +143,15 @@ func (h *host) Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg
 	return shares, nil
 }
 
+// Owner is scatter.Host's.
+func (h *host) Owner(plan *sqlkey.Plan, key rib.Key) (*fib.Slot, *pg.Error) {
+	owner, ok := h.core().table.Lookup(plan.Keyspace, key)
+	if !ok || owner.Slot == nil {
+		return nil, NoOwner(plan, "the row's key")
+	}
+	return owner.Slot, nil
+}
+
 // Describes is scatter.Host's.
 func (h *host) Describes(plan *sqlkey.Plan) (*fib.Slot, *pg.Error) {
 	c := h.core()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +25,9 @@ import (
 	"rangefinder/wire/auth"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
+	"rangefinder/wire/scatter"
 	"rangefinder/wire/sqlkey"
+	"rangefinder/wire/twophase"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.WithFarm(m)) }
@@ -65,11 +68,12 @@ func servers(t *testing.T) []shardServers {
 	}
 	s.once.Do(func() {
 		for range 2 {
-			p, err := pgtest.Shared(t).Primary(t.Context(), pgtest.Options{})
+			prepares := pgtest.Options{Params: map[string]string{"max_prepared_transactions": "20"}}
+			p, err := pgtest.Shared(t).Primary(t.Context(), prepares)
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := pgtest.Shared(t).Replica(t.Context(), p, pgtest.Options{})
+			r, err := pgtest.Shared(t).Replica(t.Context(), p, prepares)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,6 +142,7 @@ type rigOptions struct {
 	dial       pool.Dialer    // nil: a plain one
 	shards     []shardServers // instead of the shared ones
 	backends   []rib.Backend  // more of them, announced as primaries that are up
+	across     bool           // transactions may write on several shards, by two-phase commit
 }
 
 const (
@@ -233,8 +238,22 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		cfg := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 		r.tls, r.live.TLS, r.live.RequireTLS = true, func() *tls.Config { return cfg }, true
 	}
+	var committer scatter.Committer
+	if o.across {
+		r.live.Across = map[string]bool{"app": true}
+		m := twophase.New(twophase.Config{
+			Cluster: "test", Node: "n1", Logger: log, Shards: func() []string { return names }, Uses: func() []string { return []string{"app"} },
+			Sites: twophase.Connect(func(ctx context.Context, shard, database string) (*pgx.Conn, error) {
+				return o.shards[slices.Index(names, shard)].primary.ConnTo(ctx, database, "")
+			}),
+		})
+		m.Open()
+		t.Cleanup(m.Close)
+		committer = m
+	}
 	r.server = wire.NewServer(wire.Config{
-		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools, Guard: guard, Positions: r.table.Positions(), Metrics: r.counts, Logger: log, Live: r.live,
+		Committer: committer,
+		FIB:       r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools, Guard: guard, Positions: r.table.Positions(), Metrics: r.counts, Logger: log, Live: r.live,
 		Look: func(b *rib.Backend) {
 			looks.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)

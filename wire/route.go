@@ -90,7 +90,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 
 // overShards finds where a statement with several keys runs. It reports whether it needs several shards.
 func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bool, _ *pg.Error) {
-	if plan.Fan.Everywhere {
+	if plan.Fan.Everywhere || plan.Fan.Copy != nil && plan.Fan.Copy.From { // of COPY each row's key is looked at, also if one shard has all
 		return true, nil
 	}
 	if plan.Fan.Split != nil {

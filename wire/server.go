@@ -51,7 +51,7 @@ type Config struct {
 	Look          func(*rib.Backend)                                   // somebody waits for how far a primary is: look at it soon; must not block; nil: nobody does
 	Unique        func() (int64, error)                                // makes the ids of rangefinder.unique_id(); must not block; nil: nobody does
 	Explain       func(*Route) []string                                // tells where a statement goes and why, for EXPLAIN (ROUTE), in lines; nil: it is refused
-	Committer     scatter.Committer                                    // of transactions that have written on several shards; nil: they are refused
+	Committer     scatter.Committer                                    // ends transactions that have written on several shards; nil: they are refused
 	Metrics       Metrics
 	Logger        *slog.Logger
 	Live          Live // until the first Reload

@@ -47,6 +47,9 @@ func badLength(typ byte, length int64, limit int) *Error {
 	return violation("invalid message length").WithDetail(detail)
 }
 
+// SetLength has the header of the one frame in b tell its length.
+func SetLength(b []byte) { finish(b, 0) }
+
 // begin appends a header whose length finish fills in.
 func begin(dst []byte, typ byte) (out []byte, start int) {
 	return append(dst, typ, 0, 0, 0, 0), len(dst)

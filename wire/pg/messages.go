@@ -115,6 +115,15 @@ func AppendSync(dst []byte) []byte { return empty(dst, TypeSync) }
 // AppendFlush appends a Flush frame.
 func AppendFlush(dst []byte) []byte { return empty(dst, TypeFlush) }
 
+// AppendCopyDone appends a CopyDone frame.
+func AppendCopyDone(dst []byte) []byte { return empty(dst, TypeCopyDone) }
+
+// AppendCopyFail appends a CopyFail frame.
+func AppendCopyFail(dst []byte, text string) []byte {
+	dst, start := begin(dst, TypeCopyFail)
+	return finish(cstring(dst, text), start)
+}
+
 // AppendTerminate appends a Terminate frame.
 func AppendTerminate(dst []byte) []byte { return empty(dst, TypeTerminate) }
 

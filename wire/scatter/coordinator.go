@@ -52,6 +52,7 @@ type Coordinator struct {
 	// owned by Serve's goroutine
 	in       []byte
 	off      int
+	unread   int // of in and of what is to come: bytes that are nobody's any more
 	out      []byte
 	gone     error // the session does not take what it is sent
 	batch    []byte
@@ -180,29 +181,43 @@ var (
 // next reads the session's next message. The body holds until the next call.
 func (c *Coordinator) next() (typ byte, body []byte, err error) {
 	for {
-		typ, n, err := pg.Next(c.in[c.off:], max(c.cfg.MaxFrame, readSize)+512) // it was bounded before; names may be longer now
-		if err != nil {
-			return 0, nil, err
+		if c.unread > 0 {
+			n := min(c.unread, len(c.in)-c.off)
+			c.unread, c.off = c.unread-n, c.off+n
 		}
-		if n > 0 {
-			body = c.in[c.off+pg.HeaderSize : c.off+n]
-			c.off += n
-			return typ, body, nil
+		if c.unread == 0 {
+			typ, n, err := pg.Next(c.in[c.off:], max(c.cfg.MaxFrame, readSize)+512) // it was bounded before; names may be longer now
+			if err != nil {
+				return 0, nil, err
+			}
+			if n > 0 {
+				body = c.in[c.off+pg.HeaderSize : c.off+n]
+				c.off += n
+				return typ, body, nil
+			}
 		}
-		if c.off > 0 {
-			c.in = c.in[:copy(c.in, c.in[c.off:])]
-			c.off = 0
-		}
-		if want := max(pg.Want(c.in), len(c.in)+1); want > cap(c.in) {
-			grown := make([]byte, len(c.in), max(want, 4096, 2*cap(c.in)))
-			copy(grown, c.in)
-			c.in = grown
-		}
-		m, err := c.nc.Read(c.in[len(c.in):cap(c.in)])
-		if c.in = c.in[:len(c.in)+m]; m == 0 && err != nil {
+		if err := c.read(pg.Want(c.in[c.off:])); err != nil {
 			return 0, nil, err
 		}
 	}
+}
+
+// read reads what there is of the session's, with room for want bytes from off on.
+func (c *Coordinator) read(want int) error {
+	if c.off > 0 {
+		c.in = c.in[:copy(c.in, c.in[c.off:])]
+		c.off = 0
+	}
+	if want = max(want, len(c.in)+1); want > cap(c.in) {
+		grown := make([]byte, len(c.in), max(want, 4096, 2*cap(c.in)))
+		copy(grown, c.in)
+		c.in = grown
+	}
+	m, err := c.nc.Read(c.in[len(c.in):cap(c.in)])
+	if c.in = c.in[:len(c.in)+m]; m == 0 && err != nil {
+		return err
+	}
+	return nil
 }
 
 const clientFlush = 64 << 10

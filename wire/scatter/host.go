@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"rangefinder/fib"
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
@@ -20,6 +21,8 @@ type Host interface {
 	Anywhere(plan *sqlkey.Plan, write bool) (*fib.Slot, *pg.Error)
 	// Shards are those that a statement with the target Many needs, sorted by name; at least one.
 	Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]Share, *pg.Error)
+	// Owner is the shard that owns a key of plan.Keyspace.
+	Owner(plan *sqlkey.Plan, key rib.Key) (*fib.Slot, *pg.Error)
 	// Describes is a shard that has the tables of a statement with the target Keyed or Many.
 	Describes(plan *sqlkey.Plan) (*fib.Slot, *pg.Error)
 	// Home is the name of the shard by whose numbers for types the client goes.

@@ -17,8 +17,13 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	}
 	plan := x.stmt.plan
 	fan := plan.Fan
-	if fan == nil || plan.CopyIn || plan.CopyOut {
+	switch {
+	case fan == nil:
 		return c.cannot(x, nil)
+	case fan.Copy != nil && fan.Copy.From:
+		return c.copySplit(x)
+	case fan.Copy != nil:
+		return c.copyOut(x)
 	}
 	shares, e := c.cfg.Host.Shards(plan, x.args())
 	if e != nil {

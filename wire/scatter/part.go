@@ -140,11 +140,7 @@ func (p *part) try() *pg.Error {
 		case pg.TypeCommandComplete:
 			p.tag = string(pg.CommandTag(frame[pg.HeaderSize:]))
 		case pg.TypeNoticeResponse:
-			c.mu.Lock()
-			if len(c.notices) < maxNotices {
-				c.notices = append(c.notices, frame...)
-			}
-			c.mu.Unlock()
+			c.notice(frame)
 		case pg.TypeParameterStatus:
 			b.parameter(frame)
 		case pg.TypeCopyInResponse, pg.TypeCopyOutResponse:

@@ -64,7 +64,7 @@ func (s *Splitter) take(whole, line []byte, f found, fields fields) error {
 		return nil
 	case s.copy.Header && !s.begun:
 		s.header, s.begun = append(s.header, whole...), true
-		s.advance()
+		s.headerLines, _ = s.advance()
 		return nil
 	default:
 		if _, err := fields(line, true); err != nil {

@@ -64,24 +64,25 @@ type Splitter struct {
 	process func(b []byte, final bool) (used int, err error)
 
 	// owned by the goroutine that uses it
-	carry   []byte // what has come of a row that is not complete, but what was passed on of it
-	scanned int    // how much of carry was looked at
-	shard   int    // whose row carry goes on with; -1: carry begins a row
-	line    uint64 // lines before the row
-	lines   int    // line ends within the row so far: those in quotes
-	eol     eol
-	quoted  bool // CSV: the scan is within quotes
-	escaped bool // CSV: the scan is behind an escape sign in quotes
-	begun   bool // the header, if there is to be one, is complete
-	done    bool // the data's own end has come: what follows is nothing
-	header  []byte
-	trailer []byte
-	tuple   tuple
-	fields  [][]byte // the raw values of keyed
-	null    []bool   // binary: which of fields are NULL
-	ends    []rib.Key
-	scratch []byte  // a value without its escapes
-	key     rib.Key // reused
+	carry       []byte // what has come of a row that is not complete, but what was passed on of it
+	scanned     int    // how much of carry was looked at
+	shard       int    // whose row carry goes on with; -1: carry begins a row
+	line        uint64 // lines before the row
+	lines       int    // line ends within the row so far: those in quotes
+	eol         eol
+	quoted      bool // CSV: the scan is within quotes
+	escaped     bool // CSV: the scan is behind an escape sign in quotes
+	begun       bool // the header, if there is to be one, is complete
+	done        bool // the data's own end has come: what follows is nothing
+	header      []byte
+	headerLines uint64
+	trailer     []byte
+	tuple       tuple
+	fields      [][]byte // the raw values of keyed
+	null        []bool   // binary: which of fields are NULL
+	ends        []rib.Key
+	scratch     []byte  // a value without its escapes
+	key         rib.Key // reused
 }
 
 // New makes a Splitter. Errors are *pg.Error: the columns do not hold the key, or the encoding hides where lines end.
@@ -122,6 +123,9 @@ func New(c Config, sink Sink) (*Splitter, error) {
 
 // Header is what every shard's data must begin with, "" if nothing. It is complete before the first Row, and when Close has returned.
 func (s *Splitter) Header() []byte { return s.header }
+
+// HeaderLines is how many lines the header has; in binary format it has none.
+func (s *Splitter) HeaderLines() uint64 { return s.headerLines }
 
 // Trailer is what every shard's data must end with. It is known when Close has returned.
 func (s *Splitter) Trailer() []byte { return s.trailer }

@@ -1,0 +1,588 @@
+package scatter
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/scatter/copysplit"
+	"rangefinder/wire/sqlkey"
+)
+
+// copySplit is one COPY FROM STDIN whose rows go to the shards that own their keys.
+type copySplit struct {
+	// constant
+	c     *Coordinator
+	x     *execution
+	plan  *sqlkey.Plan
+	split *copysplit.Splitter
+
+	// owned by the coordinator's goroutine
+	left int // bytes still to come of the session's CopyData message in hand
+
+	// guarded by mu
+	mu    sync.Mutex
+	parts []*copyPart // the splitter's numbers are their places
+	woken bool
+}
+
+// copyPart is one shard's part of it.
+type copyPart struct {
+	// constant
+	s    *copySplit
+	b    *branch
+	done chan struct{} // closed when nothing more comes from the server
+
+	// owned by the coordinator's goroutine
+	out    []byte // one CopyData message, which grows
+	broken bool   // it was cut off in the middle of a message
+	lines  lines
+
+	// owned by the part's goroutine, and by the coordinator's when that has ended
+	tag string
+	err *pg.Error // a server's own words
+}
+
+const copyMessage = 64 << 10 // bytes of one message to a shard, more or less
+
+// copySplit runs COPY FROM STDIN on all shards that own some of its rows. One that is refused is refused everywhere.
+func (c *Coordinator) copySplit(x *execution) *pg.Error {
+	s := &copySplit{c: c, x: x, plan: x.stmt.plan}
+	shares, e := c.cfg.Host.Shards(s.plan, x.args())
+	if e != nil {
+		return e
+	}
+	if len(shares) > 1 && c.cfg.Committer == nil {
+		return pg.NewError(pg.CodeFeatureNotSupported, "COPY into "+s.plan.Fan.Copy.Name+" would write on several shards").
+			WithHint(`Set cross_shard_writes = "2pc" for the database, or SET rangefinder.cross_shard_writes.`)
+	}
+	if e := s.begin(shares[0].Slot); e != nil {
+		return e
+	}
+	e = s.feed()
+	if e == nil {
+		e = s.finish()
+	}
+	if e != nil {
+		return s.abort(e)
+	}
+	c.out = append(c.out, c.notices...)
+	c.notices = c.notices[:0]
+	tag := ""
+	for _, p := range s.parts {
+		tag = sum(tag, p.tag)
+	}
+	c.complete(x, tag)
+	return nil
+}
+
+// begin opens the COPY on a first shard, which tells the session its columns, or what is wrong with the statement.
+func (s *copySplit) begin(slot *fib.Slot) *pg.Error {
+	c, x, say := s.c, s.x, s.plan.Fan.Copy
+	encoding := say.Encoding
+	b, e := c.branch(slot, true)
+	if e != nil {
+		return e
+	}
+	if encoding == "" {
+		encoding = b.conn.Params["client_encoding"]
+	}
+	if !sqlkey.Splits(encoding) {
+		return pg.NewError(pg.CodeFeatureNotSupported, "COPY into several shards cannot take data in "+encoding+" apart").
+			WithHint("Convert the data to UTF-8, and SET client_encoding = 'UTF8' or say ENCODING 'UTF8'.")
+	}
+	columns := say.Columns
+	if columns == nil {
+		if columns, e = c.columnsOf(b, say.Schema, say.Name); e != nil {
+			return c.ended(x, b, e)
+		}
+	}
+	major, _, _ := strings.Cut(b.conn.Params["server_version"], ".")
+	version, err := strconv.Atoi(major)
+	split, refused := copysplit.New(copysplit.Config{
+		Copy: say, Columns: columns, UTF8: sqlkey.IsUTF8(encoding), MarkerInCSV: err == nil && version < 18,
+	}, s)
+	if refused != nil {
+		return asError(refused)
+	}
+	s.split = split
+	c.marks0(x, b)
+	b.send = pg.AppendFlush(x.appendRun(b.send, x.stmt.sql, "", 0))
+	b.begin()
+	if e := b.flush(); e != nil {
+		return c.ended(x, b, e)
+	}
+	for taking := false; !taking; {
+		typ, size, err := b.header()
+		switch {
+		case err != nil:
+			e = b.lost(err)
+		case typ == pg.TypeErrorResponse:
+			var fatal bool
+			if e, fatal = b.error(size); !fatal {
+				e = s.synced(b, e)
+			}
+		case b.quiet > 0 && typ != pg.TypeNoticeResponse:
+			var f []byte
+			if f, err = b.frame(size); err != nil {
+				e = b.lost(err)
+			} else if f[0] == pg.TypeCommandComplete {
+				b.quiet--
+			}
+		default:
+			e, taking = c.relay(x, b, typ, size), typ == pg.TypeCopyInResponse
+		}
+		if e != nil {
+			b.done()
+			return c.ended(x, b, e)
+		}
+	}
+	c.copying = !x.simple
+	s.join(b)
+	_ = c.flush()
+	return nil
+}
+
+// synced ends what an error has ended.
+func (s *copySplit) synced(b *branch, e *pg.Error) *pg.Error {
+	b.send = pg.AppendSync(b.send)
+	if lost := b.flush(); lost != nil {
+		return lost
+	}
+	if lost := b.receive(func(_ byte, size int) *pg.Error {
+		if _, err := b.frame(size); err != nil {
+			return b.lost(err)
+		}
+		return nil
+	}); lost != nil && b.broken {
+		return lost
+	}
+	return e
+}
+
+// columnsOf asks a shard for the columns that COPY without a list of them has.
+func (c *Coordinator) columnsOf(b *branch, schema, table string) (columns []string, _ *pg.Error) {
+	name := rib.QuoteLiteral(rib.QuoteIdent(schema) + "." + rib.QuoteIdent(table))
+	b.send = appendCommand(b.send, "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = "+name+
+		"::pg_catalog.regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum")
+	b.send = pg.AppendSync(b.send)
+	b.conn.Unnamed = 0
+	b.begin()
+	defer b.done()
+	if e := b.flush(); e != nil {
+		return nil, e
+	}
+	e := b.receive(func(typ byte, size int) *pg.Error {
+		f, err := b.frame(size)
+		if err != nil {
+			return b.lost(err)
+		}
+		if typ != pg.TypeDataRow {
+			return nil
+		}
+		values, err := pg.DecodeDataRow(f[pg.HeaderSize:])
+		if err != nil || len(values) != 1 {
+			return pg.NewError(pg.CodeProtocolViolation, "a shard has answered with other columns than it was asked for")
+		}
+		columns = append(columns, string(values[0]))
+		return nil
+	})
+	return columns, e
+}
+
+// join makes a branch on which the COPY is open, or about to be, a part of it.
+func (s *copySplit) join(b *branch) *copyPart {
+	p := &copyPart{s: s, b: b, done: make(chan struct{})}
+	s.mu.Lock()
+	s.parts = append(s.parts, p)
+	s.mu.Unlock()
+	go p.listen()
+	return p
+}
+
+// open opens the COPY on one more shard. What that says to it is heard by the part's goroutine.
+func (s *copySplit) open(slot *fib.Slot) (*copyPart, *pg.Error) {
+	b, e := s.c.branch(slot, true)
+	if e != nil {
+		return nil, e
+	}
+	s.c.marks0(s.x, b)
+	b.send = s.x.appendRun(b.send, s.x.stmt.sql, "", 0)
+	b.begin()
+	if e := b.flush(); e != nil {
+		b.done()
+		return nil, s.c.ended(s.x, b, e)
+	}
+	return s.join(b), nil
+}
+
+// listen hears what a shard says while it takes data, and after them, up to its ReadyForQuery.
+func (p *copyPart) listen() {
+	defer close(p.done)
+	b := p.b
+	for {
+		typ, size, err := b.header()
+		if err != nil {
+			p.failed(b.lost(err))
+			return
+		}
+		if typ == pg.TypeErrorResponse {
+			e, fatal := b.error(size)
+			if p.failed(e); fatal {
+				return
+			}
+			continue
+		}
+		f, err := b.frame(size)
+		if err == nil && typ == pg.TypeReadyForQuery {
+			if b.status, err = pg.DecodeReady(f[pg.HeaderSize:]); err == nil {
+				b.quiet = 0
+				return
+			}
+		}
+		switch {
+		case err != nil:
+			p.failed(b.lost(err))
+			return
+		case typ == pg.TypeCommandComplete && b.quiet > 0:
+			b.quiet--
+		case typ == pg.TypeCommandComplete:
+			p.tag = string(pg.CommandTag(f[pg.HeaderSize:]))
+		case typ == pg.TypeParameterStatus:
+			b.parameter(f)
+		case typ == pg.TypeNoticeResponse:
+			p.s.c.notice(f)
+		}
+	}
+}
+
+// notice keeps a notice of a shard for the session.
+func (c *Coordinator) notice(frame []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.notices) < maxNotices {
+		c.notices = append(c.notices, frame...)
+	}
+}
+
+// failed notes a shard's error, and has the coordinator's goroutine see it, wherever that waits.
+func (p *copyPart) failed(e *pg.Error) {
+	s := p.s
+	if p.err == nil {
+		p.err = e
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.woken {
+		return
+	}
+	s.woken = true
+	_ = s.c.nc.SetReadDeadline(longAgo)
+	for _, o := range s.parts {
+		_ = o.b.conn.Net.SetWriteDeadline(longAgo)
+	}
+}
+
+// awake takes back what failed has done to wake the coordinator.
+func (s *copySplit) awake() (failed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.woken {
+		return false
+	}
+	_ = s.c.nc.SetReadDeadline(time.Time{})
+	for _, p := range s.parts {
+		p.b.mu.Lock()
+		if !p.b.struck {
+			_ = p.b.conn.Net.SetWriteDeadline(time.Time{})
+		}
+		p.b.mu.Unlock()
+	}
+	return true
+}
+
+// errShard stands for the error that a shard has said, which abort finds.
+var errShard = pg.NewError(pg.CodeInternalError, "a shard has refused the rows")
+
+// feed takes the session's data up to their end.
+func (s *copySplit) feed() *pg.Error {
+	c := s.c
+	for {
+		buf := c.in[c.off:]
+		switch {
+		case s.left > 0 && len(buf) > 0:
+			n := min(s.left, len(buf))
+			s.left, c.off = s.left-n, c.off+n
+			if err := s.split.Write(buf[:n]); err != nil {
+				return asError(err)
+			}
+			continue
+		case s.left == 0 && len(buf) >= pg.HeaderSize && buf[0] == pg.TypeCopyData && pg.Want(buf) > 0:
+			s.left = pg.Want(buf) - pg.HeaderSize
+			c.off += pg.HeaderSize
+			continue
+		case s.left > 0 || len(buf) < pg.HeaderSize:
+			if err := c.read(copyMessage); err != nil {
+				return s.silent(err)
+			}
+			continue
+		}
+		typ, body, err := c.next()
+		if err != nil {
+			return s.silent(err)
+		}
+		switch typ {
+		case pg.TypeCopyDone:
+			return nil
+		case pg.TypeCopyFail:
+			text, _, _ := strings.Cut(string(body), "\x00")
+			e := pg.NewError(pg.CodeQueryCanceled, "COPY from stdin failed: "+text)
+			e.Where = fmt.Sprintf("COPY %s, line %d", s.plan.Fan.Copy.Name, s.split.Line()+1)
+			return e
+		case pg.TypeSync, pg.TypeFlush: // ignored, as PostgreSQL does
+		default: // it belongs to what comes next: the session has given up
+			c.off -= pg.HeaderSize + len(body)
+			return errCanceled
+		}
+	}
+}
+
+// silent is the error when nothing more came from the session.
+func (s *copySplit) silent(err error) *pg.Error {
+	if s.awake() {
+		return errShard
+	}
+	s.c.gone = err
+	return gone()
+}
+
+// Owner is copysplit.Sink's.
+func (s *copySplit) Owner(key rib.Key) (int, error) {
+	slot, e := s.c.cfg.Host.Owner(s.plan, key)
+	if e != nil {
+		return 0, e
+	}
+	for i, p := range s.parts {
+		if p.b.slot == slot {
+			return i, nil
+		}
+	}
+	if _, e := s.open(slot); e != nil {
+		return 0, e
+	}
+	return len(s.parts) - 1, nil
+}
+
+// Row is copysplit.Sink's.
+func (s *copySplit) Row(shard int, b []byte, line uint64, count int) error {
+	p := s.parts[shard]
+	if !p.lines.begun {
+		p.lines.begun = true
+		if h := s.split.Header(); len(h) > 0 {
+			p.append(h)
+			if s.plan.Fan.Copy.Format != sqlkey.CopyBinary {
+				p.lines.local = s.split.HeaderLines()
+			}
+		}
+	}
+	p.append(b)
+	if count > 0 {
+		p.lines.add(line, count)
+	}
+	if len(p.out) >= copyMessage {
+		return p.flush()
+	}
+	return nil
+}
+
+func (p *copyPart) append(b []byte) {
+	if len(p.out) == 0 {
+		p.out = append(p.out, pg.TypeCopyData, 0, 0, 0, 0)
+	}
+	p.out = append(p.out, b...)
+}
+
+// flush sends the shard what there is for it, and waits until it is taken.
+func (p *copyPart) flush() error {
+	if len(p.out) == 0 {
+		return nil
+	}
+	pg.SetLength(p.out)
+	err := p.send(p.out)
+	if p.out = p.out[:0]; cap(p.out) > 4*copyMessage {
+		p.out = nil
+	}
+	return err
+}
+
+func (p *copyPart) send(b []byte) error {
+	if _, err := p.b.conn.Net.Write(b); err != nil {
+		p.broken = true
+		if !p.s.awake() { // its own connection: listen has more to say
+			p.b.strike()
+			<-p.done
+		}
+		return errShard
+	}
+	p.s.mu.Lock()
+	woken := p.s.woken
+	p.s.mu.Unlock()
+	if woken {
+		return errShard
+	}
+	return nil
+}
+
+// finish ends the data on all shards, and waits for what they say.
+func (s *copySplit) finish() *pg.Error {
+	if err := s.split.Close(); err != nil {
+		return asError(err)
+	}
+	if p := s.parts[0]; !p.lines.begun { // a header alone is to be checked as well
+		p.append(s.split.Header())
+	}
+	for _, p := range s.parts {
+		p.append(s.split.Trailer())
+		if len(p.out) == pg.HeaderSize {
+			p.out = p.out[:0]
+		}
+		if err := p.flush(); err != nil {
+			return asError(err)
+		}
+		if err := p.send(pg.AppendSync(pg.AppendCopyDone(nil))); err != nil {
+			return asError(err)
+		}
+	}
+	failed := false
+	for _, p := range s.parts {
+		<-p.done
+		p.b.done()
+		failed = failed || p.err != nil
+	}
+	if failed {
+		return errShard
+	}
+	return nil
+}
+
+// abort ends the COPY on all shards without its rows. It returns the error that the session gets.
+func (s *copySplit) abort(e *pg.Error) *pg.Error {
+	s.awake()
+	s.c.unread = s.left
+	late := time.AfterFunc(abandonLimit, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, p := range s.parts {
+			p.b.strike()
+		}
+	})
+	for _, p := range s.parts {
+		select {
+		case <-p.done:
+			continue
+		default:
+		}
+		if p.broken {
+			p.b.strike()
+			continue
+		}
+		if _, err := p.b.conn.Net.Write(pg.AppendSync(pg.AppendCopyFail(nil, "COPY has failed on another shard"))); err != nil {
+			p.b.strike()
+		}
+	}
+	var said *copyPart
+	for _, p := range s.parts {
+		<-p.done
+		p.b.done()
+		if p.broken {
+			p.b.broken = true
+		}
+		if p.err != nil && (said == nil || worse(p.err, said.err)) {
+			said = p
+		}
+	}
+	late.Stop()
+	s.awake() // what they said woke somebody again
+	if e != errShard || said == nil {
+		return e
+	}
+	s.c.cfg.Host.Failed(said.b.hop, said.err.Code)
+	return said.translate(said.err)
+}
+
+// worse tells whether an error says more than another: of a shard that was told to stop one hears that it has.
+func worse(a, b *pg.Error) bool {
+	rank := func(e *pg.Error) int {
+		switch e.Code {
+		case pg.CodeQueryCanceled:
+			return 0
+		case pg.CodeConnectionFailure:
+			return 1
+		}
+		return 2
+	}
+	return rank(a) > rank(b)
+}
+
+// maxLines bounds how many rows back a shard's line can be told as one of the whole data.
+const maxLines = 32 << 10
+
+// lines tells the lines of one shard's data as those of the whole.
+type lines struct {
+	begun bool
+	local uint64 // lines that the shard has got
+	ring  []lineAt
+	next  int // of ring, when it is full
+}
+
+type lineAt struct{ local, whole uint64 }
+
+func (l *lines) add(whole uint64, count int) {
+	l.local += uint64(count)
+	if len(l.ring) < maxLines {
+		l.ring = append(l.ring, lineAt{l.local, whole})
+		return
+	}
+	l.ring[l.next] = lineAt{l.local, whole}
+	l.next = (l.next + 1) % maxLines
+}
+
+// find is the line of the whole that the shard calls n; 0 if it is not known any more.
+func (l *lines) find(n uint64) uint64 {
+	at := func(i int) lineAt { return l.ring[(l.next+i)%len(l.ring)] }
+	i := sort.Search(len(l.ring), func(i int) bool { return at(i).local >= n })
+	if i == len(l.ring) || i == 0 && at(0).local-n > 0 && len(l.ring) == maxLines {
+		return 0
+	}
+	return at(i).whole - min(at(i).local-n, at(i).whole-1) // within a row of several lines
+}
+
+// translate is the shard's error with the line in its CONTEXT told as one of the whole.
+func (p *copyPart) translate(e *pg.Error) *pg.Error {
+	context := "COPY " + p.s.plan.Fan.Copy.Name + ", line "
+	before, rest, ok := strings.Cut(e.Where, context)
+	if !ok {
+		return e
+	}
+	n := 0
+	for n < len(rest) && rest[n] >= '0' && rest[n] <= '9' {
+		n++
+	}
+	local, err := strconv.ParseUint(rest[:n], 10, 64)
+	if err != nil || local <= p.s.split.HeaderLines() {
+		return e
+	}
+	c := *e
+	if whole := p.lines.find(local); whole > 0 {
+		c.Where = fmt.Sprintf("%s%s%d%s", before, context, whole, rest[n:])
+	} else {
+		c.Where = fmt.Sprintf("%s%s%d of those of shard %s%s", before, context, local, p.b.slot.Shard(), rest[n:])
+	}
+	return &c
+}
