@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -358,7 +359,11 @@ func (r *result) canonical(keys []int) []string {
 			if b.Len() > 1 {
 				b.WriteString(", ")
 			}
-			b.WriteString(r.fields[c].canonical(v))
+			text := r.fields[c].canonical(v)
+			if keys != nil && r.fields[c].oid == pgtype.NumericOID {
+				text = r.fields[c].number(v)
+			}
+			b.WriteString(text)
 		}
 		b.WriteByte(')')
 		out[i] = b.String()
@@ -396,6 +401,27 @@ func (f *field) canonical(v []byte) string {
 		return fmt.Sprintf("%x", v)
 	}
 	return string(v)
+}
+
+// number is a numeric without zeros at its end: as a value to order by, 0.50 is 0.500.
+func (f *field) number(v []byte) string {
+	var n pgtype.Numeric
+	if v == nil || pgtype.NewMap().Scan(f.oid, f.format, v, &n) != nil || n.Int == nil {
+		return f.canonical(v)
+	}
+	ten, rest := big.NewInt(10), new(big.Int)
+	for n.Int.Sign() != 0 {
+		q, r := new(big.Int).QuoRem(n.Int, ten, rest)
+		if r.Sign() != 0 {
+			break
+		}
+		n.Int = q
+		n.Exp++
+	}
+	if n.Int.Sign() == 0 {
+		n.Exp = 0
+	}
+	return fmt.Sprintf("%se%d", n.Int, n.Exp)
 }
 
 func printable(v []byte) bool {
