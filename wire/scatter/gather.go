@@ -122,7 +122,7 @@ func (f *fanout) final(h *heap, ends []int) *pg.Error {
 	if e != nil {
 		return e
 	}
-	types, e := c.typeNames(b, f.home.desc, ends)
+	types, e := f.typeNames(b, ends)
 	if e == nil {
 		text := finalText(f.fan, f.home.desc, ends, types, x.bind.NumParams())
 		e = f.runFinal(b, text, h)
@@ -263,10 +263,12 @@ var commonTypes = map[uint32]string{
 }
 
 // typeNames are the names of the columns' types, as the shard of b knows them; modifiers included, as a bit string without one is one bit, and
-// the columns' own collations.
-func (c *Coordinator) typeNames(b *branch, desc []byte, ends []int) ([]string, *pg.Error) {
+// the collations that the columns have if it is not the database's.
+func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
+	c, desc := f.c, f.home.desc
 	names := make([]string, len(ends))
 	var ask []string
+	computed := false // a text that is no column of a table: PostgreSQL is asked what collation it has
 	var where []int
 	for i, end := range ends {
 		oid, modifier := typeAt(desc, end), int32(binary.BigEndian.Uint32(desc[end-6:]))
@@ -278,15 +280,25 @@ func (c *Coordinator) typeNames(b *branch, desc []byte, ends []int) ([]string, *
 			ask = append(ask, "pg_catalog.format_type("+strconv.FormatUint(uint64(oid), 10)+", "+strconv.Itoa(int(modifier))+")")
 			where = append(where, i)
 		}
-		if table != 0 && (!ok || oid == oidText || oid == oidVarchar || oid == oidBpchar) {
+		text := oid == oidText || oid == oidVarchar || oid == oidBpchar
+		switch {
+		case table != 0 && (!ok || text):
 			ask = append(ask, fmt.Sprintf(collationOf, table, attribute))
+			where = append(where, i)
+		case text:
+			computed = true
+			ask = append(ask, fmt.Sprintf(collationFor, i+1))
 			where = append(where, i)
 		}
 	}
 	if len(ask) == 0 {
 		return names, nil
 	}
-	row, e := c.ask(b, "SELECT "+strings.Join(ask, ", "))
+	sql := "SELECT " + strings.Join(ask, ", ")
+	if computed {
+		sql += f.unasked(len(ends))
+	}
+	row, e := c.ask(b, f.x, sql)
 	if e != nil {
 		return nil, e
 	}
@@ -305,9 +317,39 @@ const collationOf = `(SELECT pg_catalog.concat(' COLLATE ', pg_catalog.quote_ide
  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) l.collnamespace
  WHERE a.attrelid OPERATOR(pg_catalog.=) %d AND a.attnum OPERATOR(pg_catalog.=) %d AND l.collname OPERATOR(pg_catalog.<>) 'default')`
 
-// ask has a branch answer a query of the coordinator's own, whose only row is returned; "" is NULL as well.
-func (c *Coordinator) ask(b *branch, sql string) (row []string, _ *pg.Error) {
-	b.send = pg.AppendSync(appendCommand(b.send, sql))
+// collationFor asks for the collation of a column of unasked, if it is not the database's.
+const collationFor = `' COLLATE ' OPERATOR(pg_catalog.||) nullif(pg_catalog.pg_collation_for(q.c%d), '"default"')`
+
+// unasked is a FROM of one row that has what the shards are asked as q, whose columns are c1, c2, ...: PostgreSQL says what they are, and
+// runs nothing of it.
+func (f *fanout) unasked(columns int) string {
+	sql := f.fan.SQL
+	if sql == "" {
+		sql = f.x.stmt.sql
+		if parts, err := sqlkey.Texts(sql); err == nil && len(parts) == 1 {
+			sql = parts[0] // without a semicolon
+		}
+	}
+	var names []string
+	for i := range columns {
+		names = append(names, "c"+strconv.Itoa(i+1))
+	}
+	return " FROM (SELECT 1) AS one LEFT JOIN (" + sql + "\n) AS q(" + strings.Join(names, ", ") + ") ON false"
+}
+
+// ask has a branch answer a query of the coordinator's own, which may have the parameters of x. Its only row is returned; "" is NULL as well.
+func (c *Coordinator) ask(b *branch, x *execution, sql string) (row []string, _ *pg.Error) {
+	n := x.bind.NumParams()
+	keep, oids := mentioned(sql, n), make([]uint32, n)
+	copy(oids, x.stmt.oids)
+	for i := range oids {
+		if !keep[i] {
+			oids[i] = oidText
+		}
+	}
+	b.send = pg.AppendParse(b.send, "", sql, oids)
+	b.send = pg.AppendBindWith(b.send, x.bind, keep, nil, []int16{})
+	b.send = pg.AppendSync(pg.AppendExecute(b.send, "", 0))
 	b.conn.Unnamed = 0
 	b.begin()
 	defer b.done()

@@ -1,12 +1,9 @@
 WITH w AS (SELECT * FROM orders WHERE customer_id = 9) SELECT count(*), sum(qty) FROM w
 
--- refused: no key
 WITH w AS (SELECT * FROM orders) SELECT item FROM w WHERE customer_id = 9
 
--- refused: no key
 WITH w AS (SELECT * FROM orders) SELECT count(*) FROM w
 
--- refused: no key
 WITH w AS (SELECT customer_id, sum(qty) AS q FROM orders GROUP BY customer_id) SELECT * FROM w WHERE q > 5
 
 -- refused: no key

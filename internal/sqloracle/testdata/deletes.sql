@@ -4,27 +4,20 @@ DELETE FROM orders WHERE customer_id = 9 RETURNING *
 
 DELETE FROM orders WHERE customer_id = 9 AND id = 2
 
--- refused: transaction of several shards
 DELETE FROM orders
 
--- refused: transaction of several shards
 DELETE FROM orders WHERE paid
 
--- refused: transaction of several shards
 DELETE FROM orders WHERE paid RETURNING customer_id, id
 
--- refused: transaction of several shards
 DELETE FROM orders WHERE customer_id IN (1, 2, 3)
 
--- refused: transaction of several shards
 DELETE FROM orders o USING customers c WHERE c.customer_id = o.customer_id AND c.tier = 'gold'
 
 DELETE FROM orders o USING customers c WHERE c.customer_id = o.customer_id AND c.customer_id = 9
 
--- refused: transaction of several shards
 DELETE FROM customers c WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.customer_id = c.customer_id)
 
--- refused: transaction of several shards
 DELETE FROM customers WHERE customer_id IN (SELECT customer_id FROM orders WHERE qty > 5)
 
 DELETE FROM order_lines WHERE customer_id = 8 AND order_id = 1 RETURNING line
@@ -32,12 +25,10 @@ DELETE FROM order_lines WHERE customer_id = 8 AND order_id = 1 RETURNING line
 -- $1 bigint 9
 DELETE FROM orders WHERE customer_id = $1
 
--- refused: transaction of several shards
 DELETE FROM readings WHERE device BETWEEN 8 AND 12
 
 DELETE FROM readings WHERE device = 3 RETURNING n
 
--- refused: transaction of several shards
 DELETE FROM stock WHERE qty IS NULL
 
 DELETE FROM accounts WHERE name IN ('ann', 'bob')

@@ -27,10 +27,8 @@ SELECT count(*) FROM customers GROUP BY tier HAVING name = 'x'
 
 SELECT * FROM customers ORDER BY nothing
 
--- refused: no key
 SELECT name FROM customers UNION SELECT customer_id FROM orders
 
--- refused: no key
 SELECT (SELECT name FROM customers)
 
 SELECT name::int FROM customers

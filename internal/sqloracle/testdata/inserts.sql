@@ -9,13 +9,10 @@ INSERT INTO customers VALUES (103, 'new', 'gold', 1.5, 2.5, '2020-01-01', true, 
 
 INSERT INTO orders (customer_id, id, item) VALUES (9, 50, 'a'), (9, 51, 'b')
 
--- refused: transaction of several shards
 INSERT INTO orders (customer_id, id, item) VALUES (9, 50, 'a'), (10, 50, 'b'), (11, 50, 'c')
 
--- refused: transaction of several shards
 INSERT INTO orders (customer_id, id, item) VALUES (9, 50, 'a'), (10, 50, 'b'), (11, 50, 'c') RETURNING customer_id, item
 
--- refused: transaction of several shards
 INSERT INTO customers (customer_id) VALUES (201), (202), (203), (204), (205), (206), (207), (208)
 
 -- $1 bigint 301
@@ -36,10 +33,8 @@ INSERT INTO customers (customer_id, name) VALUES (1, 'again') ON CONFLICT (custo
 
 INSERT INTO customers (customer_id, name) VALUES (1, 'again') ON CONFLICT (customer_id) DO UPDATE SET name = EXCLUDED.name RETURNING name
 
--- refused: transaction of several shards
 INSERT INTO customers (customer_id, name) VALUES (1, 'a'), (2, 'b'), (105, 'c') ON CONFLICT (customer_id) DO UPDATE SET name = EXCLUDED.name || '!' RETURNING customer_id, name
 
--- refused: transaction of several shards
 INSERT INTO customers (customer_id, name) VALUES (1, 'a'), (2, 'b'), (105, 'c') ON CONFLICT DO NOTHING RETURNING customer_id
 
 INSERT INTO customers (customer_id, score) VALUES (1, 5) ON CONFLICT (customer_id) DO UPDATE SET score = customers.score + EXCLUDED.score WHERE customers.active RETURNING score
@@ -56,7 +51,6 @@ INSERT INTO customers (customer_id, tier) VALUES (108, 'platinum')
 
 INSERT INTO order_lines (customer_id, order_id, line, sku) SELECT customer_id, id, 77, item FROM orders WHERE customer_id = 9
 
--- refused: transaction of several shards
 INSERT INTO order_lines (customer_id, order_id, line, sku) SELECT customer_id, id, 77, item FROM orders
 
 -- refused: no key
@@ -66,18 +60,14 @@ INSERT INTO customers (customer_id, name) SELECT 406, 'one'
 
 INSERT INTO readings (device, n, value) VALUES (5, 10, 1.5)
 
--- refused: transaction of several shards
 INSERT INTO readings (device, n, value) VALUES (5, 10, 1.5), (15, 10, 2.5), (25, 10, 3.5)
 
--- refused: transaction of several shards
 INSERT INTO readings (device, n) VALUES (9, 11), (10, 11) RETURNING device
 
--- refused: transaction of several shards
 INSERT INTO stock (region, sku, qty) VALUES ('de', 'new', 1), ('us', 'new', 2), ('zz', 'new', 3)
 
 INSERT INTO stock (region, sku, qty) VALUES ('fr', 'sku1', 100) ON CONFLICT (region, sku) DO UPDATE SET qty = stock.qty + EXCLUDED.qty RETURNING qty
 
--- refused: transaction of several shards
 INSERT INTO accounts (name, cents) VALUES ('new', 5), ('Neu', 6), ('nouveau', 7)
 
 INSERT INTO notes (id, body) VALUES (100, 'x'), (101, 'y') RETURNING *

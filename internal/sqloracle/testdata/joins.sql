@@ -18,7 +18,6 @@ SELECT c.name, o.item FROM customers c JOIN orders o ON o.customer_id = c.custom
 
 SELECT c.name, o.item FROM customers c LEFT JOIN orders o ON o.customer_id = c.customer_id
 
--- refused: no key
 SELECT c.name, o.item FROM customers c FULL JOIN orders o ON o.customer_id = c.customer_id
 
 SELECT c.name, o.item FROM customers c JOIN orders o USING (customer_id) WHERE c.tier = 'gold'

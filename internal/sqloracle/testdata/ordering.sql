@@ -77,3 +77,16 @@ SELECT name FROM accounts ORDER BY length(name), name
 SELECT id FROM notes ORDER BY n, id
 
 SELECT customer_id, CASE WHEN active THEN name ELSE 'none' END AS x FROM customers ORDER BY x, customer_id
+
+SELECT coalesce(label, 'pen') FROM readings ORDER BY 1
+
+SELECT label || '!' AS x, device FROM readings WHERE n = 1 ORDER BY x, device
+
+SELECT coalesce(label, 'x') COLLATE "default" AS x, device FROM readings WHERE n = 1 ORDER BY x, device
+
+SELECT label FROM readings WHERE device < 15 UNION ALL SELECT label FROM readings WHERE device > 15 ORDER BY 1
+
+-- $1 text Z
+SELECT coalesce(label, $1) AS x, count(*) FROM readings GROUP BY 1 ORDER BY 1
+
+SELECT min(label || ''), max(coalesce(label, 'a')) FROM readings

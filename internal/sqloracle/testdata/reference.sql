@@ -50,24 +50,18 @@ SELECT (SELECT count(*) FROM items), count(*) FROM orders
 
 SELECT i.item, r.device FROM items i JOIN readings r ON r.label = i.kind
 
--- refused: transaction of several shards
 INSERT INTO items (item, grams) VALUES ('glue', 5)
 
 INSERT INTO items (item, grams) VALUES ('glue', 5), ('pen', 6)
 
--- refused: transaction of several shards
 INSERT INTO items (item, grams) VALUES ('glue', 5), ('ruler', 6) RETURNING item, grams
 
--- refused: transaction of several shards
 INSERT INTO items (item, grams) VALUES ('pen', 5) ON CONFLICT (item) DO UPDATE SET grams = EXCLUDED.grams RETURNING grams
 
--- refused: transaction of several shards
 UPDATE items SET grams = 0 WHERE item = 'pen'
 
--- refused: transaction of several shards
 UPDATE items SET grams = coalesce(grams, 0) + 1 RETURNING item, grams
 
--- refused: transaction of several shards
 DELETE FROM items WHERE grams IS NULL
 
 UPDATE orders o SET qty = i.grams FROM items i WHERE i.item = o.item AND o.customer_id = 9
@@ -75,7 +69,6 @@ UPDATE orders o SET qty = i.grams FROM items i WHERE i.item = o.item AND o.custo
 -- refused: reference and sharded tables in a write
 UPDATE items i SET grams = o.qty FROM orders o WHERE i.item = o.item AND o.customer_id = 9
 
--- refused: transaction of several shards
 BEGIN;
 INSERT INTO items (item) VALUES ('glue');
 UPDATE customers SET name = 'x' WHERE customer_id = 1;
@@ -86,5 +79,4 @@ BEGIN;
 DELETE FROM items;
 ROLLBACK
 
--- refused: transaction of several shards
 INSERT INTO tiers (tier, label) VALUES ('bronze', 'the bronze')

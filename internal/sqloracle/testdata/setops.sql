@@ -3,28 +3,21 @@ SELECT id FROM orders WHERE customer_id = 9 UNION SELECT order_id FROM order_lin
 -- refused: keys of several shards
 SELECT id FROM orders WHERE customer_id = 1 UNION ALL SELECT id FROM orders WHERE customer_id = 2
 
--- refused: no key
 SELECT item FROM orders UNION SELECT sku FROM order_lines
 
--- refused: no key
 SELECT item FROM orders UNION ALL SELECT sku FROM order_lines
 
--- refused: no key
 SELECT customer_id FROM customers EXCEPT SELECT customer_id FROM orders
 
--- refused: no key
 SELECT customer_id FROM customers INTERSECT SELECT customer_id FROM orders
 
--- refused: no key
 SELECT customer_id FROM customers INTERSECT ALL SELECT customer_id FROM orders
 
 -- refused: no key
 SELECT tier FROM customers EXCEPT ALL SELECT tier FROM orders
 
--- refused: no key
 SELECT customer_id, name FROM customers UNION ALL SELECT customer_id, item FROM orders ORDER BY 1, 2
 
--- refused: no key
 SELECT customer_id, name FROM customers UNION ALL SELECT customer_id, item FROM orders ORDER BY 1, 2 LIMIT 10
 
 -- refused: no key
@@ -36,7 +29,6 @@ SELECT 1 AS a UNION SELECT 2 ORDER BY a
 
 SELECT body FROM notes UNION ALL SELECT v FROM settings
 
--- refused: no key
 SELECT device FROM readings WHERE device < 3 UNION SELECT device FROM readings WHERE device > 27
 
 VALUES (1, 'a'), (2, 'b')

@@ -18,22 +18,16 @@ SELECT customer_id, (SELECT max(price) FROM orders o WHERE o.customer_id = c.cus
 
 SELECT * FROM (SELECT customer_id, name FROM customers WHERE customer_id = 9) x
 
--- refused: no key
 SELECT * FROM (SELECT customer_id, name FROM customers) x WHERE customer_id = 9
 
--- refused: no key
 SELECT * FROM (SELECT customer_id, name FROM customers) x WHERE x.name LIKE 'b%'
 
--- refused: no key
 SELECT count(*) FROM (SELECT DISTINCT tier FROM customers) x
 
--- refused: no key
 SELECT count(*) FROM (SELECT customer_id FROM customers LIMIT 5) x
 
--- refused: no key
 SELECT max(n) FROM (SELECT customer_id, count(*) AS n FROM orders GROUP BY customer_id) x
 
--- refused: no key
 SELECT tier, max(n) FROM (SELECT tier, customer_id, count(*) AS n FROM orders GROUP BY tier, customer_id) x GROUP BY tier
 
 -- refused: no key
@@ -51,7 +45,6 @@ SELECT name FROM customers WHERE tier IN (SELECT tier FROM orders WHERE customer
 
 SELECT ARRAY(SELECT id FROM orders WHERE customer_id = 9 ORDER BY id) AS ids
 
--- refused: no key
 SELECT ARRAY(SELECT customer_id FROM customers ORDER BY 1) AS ids
 
 SELECT (SELECT name FROM customers WHERE customer_id = 9) AS a, (SELECT name FROM customers WHERE customer_id = 9) AS b
@@ -61,5 +54,4 @@ SELECT (SELECT name FROM customers WHERE customer_id = 1) AS a, (SELECT name FRO
 
 SELECT EXISTS (SELECT 1 FROM orders WHERE customer_id = 9)
 
--- refused: no key
 SELECT EXISTS (SELECT 1 FROM orders WHERE qty = 8)

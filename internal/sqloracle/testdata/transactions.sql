@@ -43,7 +43,6 @@ BEGIN READ ONLY;
 UPDATE customers SET name = 'a' WHERE customer_id = 7;
 ROLLBACK
 
--- refused: transaction of several shards
 BEGIN;
 UPDATE customers SET name = 'a' WHERE customer_id = 1;
 UPDATE customers SET name = 'b' WHERE customer_id = 2;
@@ -57,7 +56,6 @@ UPDATE customers SET name = 'b' WHERE customer_id = 2;
 UPDATE customers SET name = 'c' WHERE customer_id = 3;
 ROLLBACK
 
--- refused: transaction of several shards
 BEGIN;
 UPDATE customers SET balance = 0;
 SAVEPOINT s;
@@ -71,13 +69,11 @@ UPDATE customers SET name = 'a' WHERE customer_id = 1;
 SELECT count(*) FROM customers WHERE name = 'a';
 ROLLBACK
 
--- refused: transaction of several shards
 BEGIN;
 INSERT INTO customers (customer_id) VALUES (601), (602), (603), (604);
 SELECT count(*) FROM customers;
 COMMIT
 
--- refused: transaction of several shards
 BEGIN;
 UPDATE notes SET n = 9 WHERE id = 1;
 UPDATE customers SET name = 'a' WHERE customer_id = 1;

@@ -18,7 +18,6 @@ SELECT customer_id, tier, count(*) OVER (PARTITION BY tier) FROM customers
 
 SELECT tier, count(*), sum(count(*)) OVER () FROM customers GROUP BY tier
 
--- refused: no key
 SELECT * FROM (SELECT customer_id, id, row_number() OVER (PARTITION BY customer_id ORDER BY id DESC) AS r FROM orders) x WHERE r = 1
 
 SELECT id, first_value(body) OVER (ORDER BY id) FROM notes
