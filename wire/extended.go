@@ -283,7 +283,7 @@ func (c *core) parsed(o *op) (need, *pg.Error) {
 // to go.
 func (c *core) prepareHome(plan *sqlkey.Plan) {
 	c.seg.server = true
-	if c.seg.home == nil && (plan.Target == sqlkey.Unsharded || plan.Target == sqlkey.Keyed || plan.Target == sqlkey.Many || plan.Copies != nil) {
+	if c.seg.home == nil && (plan.Target == sqlkey.Unsharded || plan.Target == sqlkey.Keyed || plan.Target == sqlkey.Many && !plan.Fan.Apart || plan.Copies != nil) {
 		c.seg.home = plan
 	}
 }

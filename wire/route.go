@@ -79,6 +79,10 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 			continue
 		}
 		if n.slot != owner.Slot && n.slot.Shard() != owner.Slot.Shard() {
+			if plan.Statements > 1 && !plan.Keys[i].Session { // they are of different statements, perhaps
+				n.slot, n.many = nil, true
+				return n, nil
+			}
 			return n, KeysDiffer(plan, i, plan.KeyText(0, args), plan.KeyText(i, args), n.slot.Shard(), owner.Slot.Shard())
 		}
 	}
@@ -90,7 +94,7 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 
 // overShards finds where a statement with several keys runs. It reports whether it needs several shards.
 func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bool, _ *pg.Error) {
-	if plan.Fan.Everywhere || plan.Fan.Copy != nil && plan.Fan.Copy.From { // of COPY each row's key is looked at, also if one shard has all
+	if plan.Fan.Everywhere || plan.Fan.Apart || plan.Fan.Copy != nil && plan.Fan.Copy.From { // of COPY each row's key is looked at, also if one shard has all
 		return true, nil
 	}
 	if plan.Fan.Split != nil {

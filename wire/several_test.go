@@ -97,3 +97,110 @@ func TestTransactionReachesAnotherShard(t *testing.T) {
 		}
 	}
 }
+
+// Reads without a key, in every query mode, as they come, in order, and gathered; in a transaction and outside.
+func TestReadsOfSeveralShards(t *testing.T) {
+	for _, buffered := range []bool{false, true} {
+		r := newRig(t, rigOptions{buffered: buffered})
+		one, two := r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)
+		for _, mode := range queryModes {
+			t.Run(fmt.Sprintf("%v buffered=%v", mode, buffered), func(t *testing.T) {
+				ctx := ctxOf(t)
+				conn := r.connect(mode)
+				for _, customer := range []int64{one, two} {
+					for _, sql := range []string{"DELETE FROM orders WHERE customer_id = $1", "INSERT INTO orders (customer_id, id, item) SELECT $1, i, 'item' || i % 3 FROM generate_series(1, 500) i"} {
+						if _, err := conn.Exec(ctx, sql, customer); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				check := func() {
+					t.Helper()
+					rows, err := conn.Query(ctx, "SELECT customer_id, id, item FROM orders WHERE id > $1", 100)
+					if err != nil {
+						t.Fatal(err)
+					}
+					type row struct {
+						Customer, ID int64
+						Item         string
+					}
+					all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+					if err != nil || len(all) != 800 {
+						t.Fatalf("%d rows, %v", len(all), err)
+					}
+					rows, err = conn.Query(ctx, "SELECT customer_id, id, item FROM orders ORDER BY id DESC, customer_id LIMIT $1 OFFSET $2", 7, 3)
+					if err != nil {
+						t.Fatal(err)
+					}
+					all, err = pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+					if err != nil || len(all) != 7 || all[0].ID != 499 || all[0].Customer != max(one, two) || all[6].ID != 496 {
+						t.Fatalf("%v, %v", all, err)
+					}
+					rows, err = conn.Query(ctx, "SELECT item, count(*), max(id), avg(id)::float8 FROM orders WHERE id <= $1 GROUP BY item ORDER BY item", 300)
+					if err != nil {
+						t.Fatal(err)
+					}
+					type group struct {
+						Item    string
+						N, Max  int64
+						Average float64
+					}
+					groups, err := pgx.CollectRows(rows, pgx.RowToStructByPos[group])
+					if err != nil || fmt.Sprint(groups) != "[{item0 200 300 151.5} {item1 200 298 149.5} {item2 200 299 150.5}]" {
+						t.Fatalf("%v, %v", groups, err)
+					}
+				}
+				check()
+				r.busy(t, 0)
+				tx, err := conn.Begin(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				check()
+				if _, err := tx.Exec(ctx, "UPDATE orders SET item = 'other' WHERE customer_id = $1", one); err != nil {
+					t.Fatal(err)
+				}
+				var n int
+				if err := tx.QueryRow(ctx, "SELECT count(*) FROM orders WHERE item = 'other'").Scan(&n); err != nil || n != 500 {
+					t.Fatalf("%d rows of the transaction's own are seen, %v", n, err)
+				}
+				if err := tx.Rollback(ctx); err != nil {
+					t.Fatal(err)
+				}
+				check()
+				if _, err := conn.Exec(ctx, "SELECT 1/(id - 250) FROM orders"); err == nil {
+					t.Error("no error")
+				} else {
+					wantCode(t, err, "22012")
+				}
+				check()
+				r.busy(t, 0)
+			})
+		}
+	}
+}
+
+// Several statements in one text are one transaction, also over several shards.
+func TestSeveralStatementsOverShards(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	one, two := r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)
+	ctx := ctxOf(t)
+	conn := r.connect(pgx.QueryExecModeSimpleProtocol)
+	text := func(format string) string { return fmt.Sprintf(format, one, two) }
+	results, err := conn.PgConn().Exec(ctx, text("INSERT INTO orders (customer_id, id) VALUES (%d, 1); SELECT count(*) FROM orders WHERE customer_id = %d; SELECT count(*) FROM orders; INSERT INTO notes VALUES (1, 'x')")).ReadAll()
+	if err != nil || len(results) != 4 || results[0].CommandTag.String() != "INSERT 0 1" || string(results[2].Rows[0][0]) != "1" || results[3].CommandTag.String() != "INSERT 0 1" {
+		t.Fatalf("%v, %v", results, err)
+	}
+	_, err = conn.Exec(ctx, text("BEGIN; INSERT INTO orders (customer_id, id) VALUES (%d, 2); SELECT 1/count(*) - 1/0 FROM orders WHERE customer_id = %d; COMMIT"))
+	wantCode(t, err, "22012")
+	if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Exec(ctx, text("INSERT INTO orders (customer_id, id) VALUES (%d, 3); INSERT INTO orders (customer_id, id) VALUES (%d, 3)"))
+	wantCode(t, err, pg.CodeFeatureNotSupported)
+	var n int
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM orders").Scan(&n); err != nil || n != 1 {
+		t.Fatalf("%d rows, %v", n, err)
+	}
+	r.busy(t, 0)
+}

@@ -6,8 +6,8 @@ import (
 	"rangefinder/wire/pg"
 )
 
-// combine makes one plan of the plans of several statements in one text: PostgreSQL runs them in one transaction, so they
-// must all go to one shard.
+// combine makes one plan of the plans of several statements in one text, which PostgreSQL runs in one transaction. If they do not all go to
+// one shard, they run one by one (Fan.Apart).
 func combine(parts []*Plan, sharded bool) *Plan {
 	if refused := ownAmong(parts); refused != nil {
 		refused.Statements = len(parts)
@@ -20,11 +20,13 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		}
 		return p
 	}
+	apart := "" // why they do not
 	for i, q := range parts {
-		if parts[i] = q.alone(); q.Fan != nil && q.Fan.Everywhere {
-			p := *q
-			p.Target, p.Err, p.Reason, p.Fan = None, q.Fan.Refusal, q.Fan.Why, nil
-			parts[i] = &p
+		switch {
+		case q.Target == Many && q.Fan.Split != nil: // its rows may belong together
+			parts[i] = q.alone()
+		case q.Target == Many && apart == "":
+			apart = fmt.Sprintf("statement %d: %s", i+1, q.Fan.Why)
 		}
 	}
 	p := &Plan{Statements: len(parts), Target: Any}
@@ -69,8 +71,8 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		}
 		p.Opaque = p.Opaque || q.Opaque
 		p.Frees = p.Frees || q.Frees
-		if r := p.join(q); r != nil {
-			return p.refuse(r)
+		if q.Target != Many && !p.join(q) && apart == "" {
+			apart = "its statements belong to different places"
 		}
 		for _, u := range q.Names {
 			u.Statement = i
@@ -99,7 +101,10 @@ func combine(parts []*Plan, sharded bool) *Plan {
 			return p.refuse(r)
 		}
 	}
-	if p.Target == Any && p.Reason == "" {
+	switch {
+	case apart != "":
+		p.goApart(apart)
+	case p.Target == Any && p.Reason == "":
 		p.Reason = "no table is named"
 	}
 	return p
@@ -138,28 +143,35 @@ func followed(parts []*Plan) bool {
 	return concerns && !only && len(parts) <= maxParts
 }
 
-// join makes q's target p's too.
-func (p *Plan) join(q *Plan) *refusal {
+// join makes q's target p's too. It returns false if no place is both.
+func (p *Plan) join(q *Plan) bool {
 	if q.Copies != nil {
 		if p.Copies == nil {
 			p.Copies = q.Copies
 		} else if p.Copies = common(p.Copies, q.Copies); len(p.Copies) == 0 {
-			return &refusal{issue: issue{pg.CodeFeatureNotSupported, "no shard has all of the reference tables that its statements name", "Send them one by one."}}
+			return false
 		}
 	}
-	conflict := &refusal{issue: issue{pg.CodeFeatureNotSupported, "its statements belong to different places", "Send them one by one."}}
 	switch {
 	case q.Target == Any:
-		return nil
+		return true
 	case p.Target == Any:
 		p.Target, p.Shard, p.HintShard, p.Reason = q.Target, q.Shard, q.HintShard, q.Reason
 		p.Keyspace, p.KeyspaceName, p.Keys, p.method = q.Keyspace, q.KeyspaceName, q.Keys[:len(q.Keys):len(q.Keys)], q.method
-		return nil
+		return true
 	case p.Target != q.Target || p.Shard != q.Shard || p.Keyspace != q.Keyspace:
-		return conflict
+		return false
 	}
 	p.Keys = append(p.Keys, q.Keys...)
-	return nil
+	return true
+}
+
+// goApart makes a plan of several statements one that runs them one by one.
+func (p *Plan) goApart(why string) {
+	p.Target, p.Reason, p.Shard, p.HintShard, p.Keys, p.Copies = Many, why+": they run one by one", "", "", nil, nil
+	p.Keyspace, p.KeyspaceName, p.method = 0, "", nil
+	p.Fan = &Fan{Apart: true, Why: why, Refusal: pg.NewError(pg.CodeFeatureNotSupported, "the statements cannot be routed together").
+		WithDetail("They do not all run on one shard: " + why + ".").WithHint("Send them one by one.")}
 }
 
 // setsPath tells whether set_config may change what unqualified names mean.

@@ -31,6 +31,9 @@ type Fan struct {
 	// Everywhere: it writes reference tables, which are whole on all shards of Plan.Keyspace. All of them do the same in one transaction,
 	// and the client hears one of them: its rows and its command tag.
 	Everywhere bool
+	// Apart: it is a text of several statements that do not all run on one shard. They are planned and run one by one, in one transaction;
+	// nothing else here is set but Why and Refusal.
+	Apart bool
 	// Split, of an INSERT of several rows: each shard gets a statement of its own, with its rows. nil: all are asked the same.
 	Split *Split
 	// Copy, of a COPY between the client and the shards: its data are to be split, or put together. nil: it is none.

@@ -343,7 +343,7 @@ func checkPlan(t testing.TB, p *Plan) {
 			bad("unsharded without a shard")
 		}
 	case Many:
-		if p.Fan == nil || p.Fan.Refusal == nil || p.Fan.Why == "" || p.Keyspace == 0 || p.method == nil && !p.Fan.Everywhere {
+		if p.Fan == nil || p.Fan.Refusal == nil || p.Fan.Why == "" || (p.Keyspace == 0 || p.method == nil && !p.Fan.Everywhere) && !p.Fan.Apart {
 			bad("many without a fan, or one without why")
 		}
 	}
