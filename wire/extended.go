@@ -358,6 +358,12 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	if c.deallocates(s.plan) || s.plan.Own != sqlkey.OwnNone || s.plan.Listen != sqlkey.ListenNone || c.answersTx(s.plan) && !c.seg.runs {
 		o.virtual, o.answer = true, bindComplete
 		p := portal{plan: s.plan, virtual: true}
+		if s.plan.OwnParam != 0 {
+			var e *pg.Error
+			if p.plan, e = c.hintArgument(s.plan, c.argsOf(s)); e != nil {
+				return need{}, e
+			}
+		}
 		if s.plan.Own == sqlkey.OwnExplain { // now, as long as its arguments are here
 			lines, e := c.explainRoute(s.plan, c.argsOf(s), c.bind.NumParams())
 			if e != nil {

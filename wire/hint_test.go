@@ -119,6 +119,20 @@ func TestSetHints(t *testing.T) {
 		exec("SET rangefinder.key = '"+itoa(two)+"'", 3)
 		exec("SET rangefinder.key = '"+itoa(one)+"'", 1)
 		exec("RESET rangefinder.key", 4)
+		var set string
+		if err := conn.QueryRow(ctx, "SELECT set_config('rangefinder.key', $1, false)", itoa(two)).Scan(&set); err != nil || set != itoa(two) || rows() != 3 {
+			t.Errorf("by set_config: %q, %v, %d rows", set, err, rows())
+		}
+		var n int
+		if err := conn.QueryRow(ctx, "SELECT count(*) FROM orders WHERE customer_id IN ($1, $2)", one, two).Scan(&n); err != nil || n != 4 {
+			t.Errorf("%v: keys of two shards: %d, %v", mode, n, err) // they say where it runs
+		}
+		exec("BEGIN", -2)
+		if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('rangefinder.key', '"+itoa(one)+"', true)"); err != nil || rows() != 1 {
+			t.Errorf("by set_config for the transaction: %v, %d rows", err, rows())
+		}
+		exec("COMMIT", 3)
+		exec("RESET rangefinder.key", 4)
 		exec("SET rangefinder.shard = 'shard_2'", 3)
 		exec("BEGIN", -2)
 		exec("UPDATE orders SET item = 'y'", 3) // the block is open on shard_2

@@ -91,6 +91,9 @@ func (c *core) answerHint(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg
 		return pg.AppendCommandComplete(pg.AppendDataRow(dst, [][]byte{[]byte(*now.field(plan.Setting))}), plan.Tag), nil
 	}
 	value := plan.Value
+	if plan.OwnParam != 0 {
+		return dst, pg.Errorf(pg.CodeUndefinedParameter, "there is no parameter $%d", plan.OwnParam)
+	}
 	if plan.Own == sqlkey.OwnReset {
 		begun := c.base.hints.inForce()
 		value = *begun.field(plan.Setting)
@@ -100,10 +103,17 @@ func (c *core) answerHint(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg
 	if e := c.checkHints(wanted); e != nil {
 		return dst, e
 	}
-	if plan.OwnLocal && !c.tx.open && !c.onServer() {
-		dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeNoActiveTransaction, Message: "SET LOCAL can only be used in transaction blocks"})
-	} else {
+	switch nowhere := plan.OwnLocal && !c.tx.open && !c.onServer(); {
+	case !nowhere:
 		c.settings = c.settings.withHint(plan.Setting, value, plan.OwnLocal)
+	case !plan.OwnCall: // set_config says nothing
+		dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeNoActiveTransaction, Message: "SET LOCAL can only be used in transaction blocks"})
+	}
+	if plan.OwnCall {
+		if rows {
+			dst = describeOwn(dst, plan)
+		}
+		dst = pg.AppendDataRow(dst, [][]byte{[]byte(value)})
 	}
 	return pg.AppendCommandComplete(dst, plan.Tag), nil
 }
@@ -142,4 +152,17 @@ func (c *core) appendKey(plan *sqlkey.Plan, i int, args sqlkey.Args) (rib.Key, e
 		return nil, k.err
 	}
 	return k.key, nil
+}
+
+// hintArgument gives a call of set_config the argument of its Bind.
+func (c *core) hintArgument(plan *sqlkey.Plan, args sqlkey.Args) (*sqlkey.Plan, *pg.Error) {
+	value, null, ok := argument(args, plan.OwnParam)
+	if !ok {
+		return nil, pg.Errorf(pg.CodeUndefinedParameter, "there is no parameter $%d", plan.OwnParam)
+	}
+	bound := *plan
+	if bound.OwnParam = 0; !null {
+		bound.Value = value
+	}
+	return &bound, nil
 }

@@ -205,6 +205,11 @@ func (c *core) answerOwn(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg.
 func describeOwn(dst []byte, plan *sqlkey.Plan) []byte {
 	switch plan.Own {
 	case sqlkey.OwnShow:
+	case sqlkey.OwnSet:
+		if !plan.OwnCall {
+			return append(dst, noData...)
+		}
+		return pg.AppendRowDescription(dst, []pg.Field{{Name: "set_config", OID: pg.OIDText, Size: -1}})
 	case sqlkey.OwnExplain:
 		oid := uint32(pg.OIDText)
 		if plan.ExplainJSON {

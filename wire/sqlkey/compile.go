@@ -127,7 +127,7 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 	for _, name := range s.schemas {
 		a.ofSchema(name)
 	}
-	if refused := ownAssigned(p.Sets); refused != nil {
+	if refused := ownAssigned(p.Sets, p.SetsOnly); refused != nil {
 		return refused
 	}
 	switch {

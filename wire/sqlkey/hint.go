@@ -163,6 +163,9 @@ func (c *compiler) unlessSet(plan func() *Plan) *Plan {
 // hintBySession is the plan with the hints that the session has set. What tells by itself where it runs is held against them; tables of no
 // keyspace, and what is heard from every shard, are where they are.
 func (c *compiler) hintBySession(p *Plan, a *analysis) *Plan {
+	if p.Target == Many && (p.about == nil || len(p.Fan.Within) > 0 || p.Fan.Split != nil) { // its own keys say where it runs
+		return p
+	}
 	if p.Target == None && p.about == nil || p.AnyHome || len(a.changed) > 0 || len(a.schemas) > 0 && c.env.HintKey || len(a.plain) > 0 && (c.env.HintKey || c.env.HintShard != c.db.home) {
 		return p
 	}

@@ -67,11 +67,19 @@ func ownAmong(parts []*Plan) *Plan {
 	return nil
 }
 
-// ownAssigned refuses set_config of the node's parameters; nil if that sets none.
-func ownAssigned(list []Assignment) *Plan {
+// ownAssigned plans set_config of the node's parameters; nil if that sets none. Hints can be set so, by a call that is all of the statement:
+// there is no other way to set them by a parameter.
+func ownAssigned(list []Assignment, only bool) *Plan {
 	for _, a := range list {
-		if IsOwn(a.Name) {
-			return ownRefused(a.Name+" is the node's own, and cannot be set by a function", "Use SET "+a.Name+" = …")
+		if !IsOwn(a.Name) {
+			continue
+		}
+		if len(list) != 1 || !only || a.LocalParam != 0 || !isOneOf(a.Name, HintKeySetting, HintShardSetting) {
+			return ownRefused(a.Name+" is the node's own, and cannot be set by a function", "Use SET "+a.Name+" = …; "+HintKeySetting+" and "+HintShardSetting+" can be set by SELECT set_config('"+HintKeySetting+"', $1, false), alone.")
+		}
+		return &Plan{
+			Target: Any, Reason: "the node answers", Own: OwnSet, OwnLocal: a.Local, OwnCall: true, OwnParam: a.ValueParam, NumParams: a.ValueParam,
+			Setting: a.Name, Value: a.Value, Tag: "SELECT 1",
 		}
 	}
 	return nil

@@ -175,6 +175,9 @@ type Plan struct {
 	// Own is what it does to a parameter of the node's own, Setting. OwnLocal: for the transaction alone.
 	Own      OwnOp
 	OwnLocal bool
+	// OwnCall: it does so by set_config, and so has a row. The value is that of parameter OwnParam, unless that is 0.
+	OwnCall  bool
+	OwnParam int
 	// Explained is the plan that OwnExplain tells of, ExplainJSON in which form.
 	Explained   *Plan
 	ExplainJSON bool

@@ -42,7 +42,10 @@ func (c *compiler) share(tree *pgquery.ParseResult, sql string, n *normal, exact
 	if !values.take(p, n, sql) {
 		return nil, false
 	}
-	return p, values.agree(exact)
+	if !values.agree(exact) { // by a constant of this text: another one's may do
+		return nil, false
+	}
+	return p, true
 }
 
 // onlyQueries tells whether a text's statements are all of the kinds whose plans are shared.
