@@ -11,26 +11,29 @@ import (
 var refusals = []struct {
 	kind   string
 	why    string
-	phrase *regexp.Regexp // in message or detail
+	phrase *regexp.Regexp // in message or detail; the first that fits counts
 }{
-	{"several shards", "several shards are not asked yet", regexp.MustCompile(`over several shards are not run yet`)},
-	{"EXECUTE", "what SQL's PREPARE has prepared is on one shard", regexp.MustCompile(`EXECUTE of the prepared statement .* needs several shards`)},
-	{"computed in a reference table", "each copy must get the same, and a function might give others on each shard", regexp.MustCompile(`a write to it must do the same on every shard`)},
-	{"several statements in one text", "one text is taken for one shard", regexp.MustCompile(`Its statements belong to different places`)},
-	{"write to a reference table", "several shards are not asked yet", regexp.MustCompile(`all of them would be written`)},
-	{"reference and sharded tables in a write", "each shard would write other rows", regexp.MustCompile(`a write to it names a sharded table as well`)},
-	{"no key", "nothing says on which shard, and several are not asked yet", regexp.MustCompile(`no condition says which|is compared by .*, not by =|gives no key|compared with a subquery|` +
-		`is part of an expression|not compared by a plain =|expression that only PostgreSQL can evaluate|column of which no value is known|is of type numeric|renames its columns`)},
-	{"no key in INSERT", "a row without a key belongs to no shard", regexp.MustCompile(`INSERT gives no|INSERT names no columns`)},
-	{"MERGE", "it is not routed yet", regexp.MustCompile(`MERGE is not routed`)},
-	{"several keys", "several shards are not asked yet", regexp.MustCompile(`may give several keys|gives a range, not one key`)},
-	{"keys of several shards", "several shards are not asked yet", regexp.MustCompile(`keys belong to different shards`)},
+	{"not joined by the key", "rows of one shard would have to meet rows of another: only tables that are joined by their keys can be", regexp.MustCompile(`not joined by their keys`)},
+	{"set operation", "its parts are not of a sort that can be put together again", regexp.MustCompile(`set operation|INTERSECT and EXCEPT over several shards`)},
+	{"writes in WITH", "what is written on several shards is known when all have written", regexp.MustCompile(`changes rows in WITH`)},
+	{"locks", "rows that are put together of others cannot be locked", regexp.MustCompile(`it locks rows, and its result is made`)},
+	{"not to be gathered", "its rows cannot be told apart and put together again", regexp.MustCompile(`cannot be gathered|\* stands among|GROUP BY counts columns|aggregate of the rows around|compared with an aggregate`)},
+	{"volatile", "a function that may have effects would be called on each shard", regexp.MustCompile(`it may be volatile`)},
+	{"INSERT ... SELECT", "the rows would have to move from one shard to another", regexp.MustCompile(`INSERT \.\.\. SELECT into a sharded table|rows that it inserts are made of rows of several shards`)},
+	{"no key in INSERT", "a row without a key belongs to no shard; columns must be named", regexp.MustCompile(`INSERT gives no|INSERT names no columns`)},
+	{"UPDATE of the key", "the row might belong to another shard then: DELETE it and INSERT it anew", regexp.MustCompile(`UPDATE sets the sharding key`)},
+	{"MERGE", "it is not routed", regexp.MustCompile(`MERGE is not routed`)},
+	{"EXECUTE", "what SQL's PREPARE has prepared is on one shard; prepared statements of the protocol are on all", regexp.MustCompile(`EXECUTE of the prepared statement .* needs several shards`)},
+	{"keys of several shards", "rows of one shard would have to meet rows of another", regexp.MustCompile(`keys belong to different shards`)},
+	{"several statements in one text", "one text is for one shard: send them one by one, or in a pipeline", regexp.MustCompile(`Its statements belong to different places`)},
 	{"tables of two keyspaces", "rows of one shard would have to meet rows of another", regexp.MustCompile(`names tables of two keyspaces`)},
-	{"sharded and unsharded tables", "rows of one shard would have to meet rows of another", regexp.MustCompile(`which no keyspace holds, together with a sharded table`)},
-	{"INSERT ... SELECT", "where its rows go is known when they have been read", regexp.MustCompile(`INSERT \.\.\. SELECT into a sharded table`)},
-	{"UPDATE of the key", "it may move the row to another shard", regexp.MustCompile(`UPDATE sets the sharding key`)},
-	{"EXECUTE over several shards", "the protocol's prepared statements do", regexp.MustCompile(`EXECUTE of the prepared statement .* needs several shards`)},
-	{"transaction of several shards", "it wrote on several without two-phase commit", regexp.MustCompile(`transaction`)},
+	{"sharded and unsharded tables", "rows of one shard would have to meet rows of another; a reference table is on all of them", regexp.MustCompile(`which no keyspace holds, together with a sharded table`)},
+	{"computed in a reference table", "each copy must get the same, and a function might give others on each shard", regexp.MustCompile(`a write to it must do the same on every shard`)},
+	{"part of a text that writes a reference table", "such a write is a statement of its own", regexp.MustCompile(`all of them would be written`)},
+	{"reference and sharded tables in a write", "each shard would write other rows", regexp.MustCompile(`a write to it names a sharded table as well`)},
+	{"no key", "nothing says on which shard, and several cannot be asked", regexp.MustCompile(`no condition says which|is compared by .*, not by =|gives no key|compared with a subquery|may give several keys|` +
+		`gives a range, not one key|is part of an expression|not compared by a plain =|expression that only PostgreSQL can evaluate|column of which no value is known|is of type numeric|renames its columns`)},
+	{"transaction", "it is not for a transaction over several shards", regexp.MustCompile(`transaction over several shards`)},
 }
 
 // refused returns the kind of a refusal; "" with ok: it is none that is listed.

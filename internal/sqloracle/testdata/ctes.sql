@@ -6,7 +6,6 @@ WITH w AS (SELECT * FROM orders) SELECT count(*) FROM w
 
 WITH w AS (SELECT customer_id, sum(qty) AS q FROM orders GROUP BY customer_id) SELECT * FROM w WHERE q > 5
 
--- refused: no key
 WITH w AS (SELECT customer_id, sum(qty) AS q FROM orders GROUP BY customer_id) SELECT c.name, w.q FROM customers c JOIN w ON w.customer_id = c.customer_id
 
 WITH w AS (SELECT customer_id, sum(qty) AS q FROM orders WHERE customer_id = 9 GROUP BY customer_id) SELECT c.name, w.q FROM customers c JOIN w ON w.customer_id = c.customer_id WHERE c.customer_id = 9
@@ -19,7 +18,6 @@ WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELE
 
 WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELECT t.n, o.item FROM t JOIN orders o ON o.id = t.n WHERE o.customer_id = 9
 
--- refused: no key
 WITH a AS (SELECT customer_id FROM customers WHERE tier = 'gold'), b AS (SELECT customer_id FROM orders WHERE paid) SELECT count(*) FROM a JOIN b USING (customer_id)
 
 WITH gone AS (DELETE FROM orders WHERE customer_id = 9 AND id = 1 RETURNING *) SELECT item, qty FROM gone
@@ -28,5 +26,5 @@ WITH made AS (INSERT INTO orders (customer_id, id, item) VALUES (9, 99, 'new') R
 
 WITH changed AS (UPDATE orders SET qty = 0 WHERE customer_id = 9 RETURNING id) SELECT count(*) FROM changed
 
--- refused: no key
+-- refused: writes in WITH
 WITH gone AS (DELETE FROM orders WHERE qty = 1 RETURNING *) SELECT count(*) FROM gone

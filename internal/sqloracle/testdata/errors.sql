@@ -18,7 +18,7 @@ SELECT name + 1 FROM customers WHERE customer_id = 7
 
 SELECT name + 1 FROM customers
 
--- refused: no key
+-- refused: volatile
 SELECT missing_function(name) FROM customers
 
 SELECT name, count(*) FROM customers
@@ -44,7 +44,7 @@ UPDATE customers SET nothing = 1
 
 DELETE FROM customers WHERE nothing
 
--- refused: no key
+-- refused: not joined by the key
 SELECT * FROM orders o, orders o
 
 SELECT customer_id FROM customers c JOIN orders o ON o.customer_id = c.customer_id

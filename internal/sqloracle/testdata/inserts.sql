@@ -53,7 +53,7 @@ INSERT INTO order_lines (customer_id, order_id, line, sku) SELECT customer_id, i
 
 INSERT INTO order_lines (customer_id, order_id, line, sku) SELECT customer_id, id, 77, item FROM orders
 
--- refused: no key
+-- refused: not joined by the key
 INSERT INTO customers (customer_id, name) SELECT i, 'gen' FROM generate_series(401, 405) i
 
 INSERT INTO customers (customer_id, name) SELECT 406, 'one'

@@ -44,7 +44,7 @@ SELECT c.customer_id, t.tag FROM customers c, unnest(c.tags) AS t(tag) WHERE c.c
 
 SELECT c.customer_id, v.x FROM customers c JOIN (VALUES (1, 'a'), (2, 'b'), (7, 'c')) v (k, x) ON v.k = c.customer_id
 
--- refused: no key
+-- refused: not joined by the key
 SELECT a.name, b.name FROM customers a JOIN customers b ON a.tier = b.tier AND a.customer_id < b.customer_id
 
 -- refused: keys of several shards
@@ -52,7 +52,7 @@ SELECT a.name, b.name FROM customers a JOIN customers b ON a.name = b.name WHERE
 
 SELECT a.name, b.name FROM customers a CROSS JOIN customers b WHERE a.customer_id = 3 AND b.customer_id = 3
 
--- refused: no key
+-- refused: not joined by the key
 SELECT c.name, r.value FROM customers c JOIN readings r ON r.device = c.customer_id
 
 -- refused: sharded and unsharded tables

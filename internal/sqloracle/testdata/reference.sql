@@ -12,38 +12,38 @@ SELECT o.customer_id, o.id, i.grams FROM orders o JOIN items i ON i.item = o.ite
 
 SELECT o.customer_id, o.id, i.grams FROM orders o LEFT JOIN items i ON i.item = o.item
 
--- refused: no key
+-- refused: not joined by the key
 SELECT o.customer_id, o.id, i.item FROM orders o RIGHT JOIN items i ON i.item = o.item
 
--- refused: no key
+-- refused: not joined by the key
 SELECT o.customer_id, o.id, i.item FROM orders o FULL JOIN items i ON i.item = o.item
 
--- refused: no key
+-- refused: not joined by the key
 SELECT i.item, o.id FROM items i LEFT JOIN orders o ON i.item = o.item
 
 SELECT i.item, o.id FROM items i LEFT JOIN orders o ON i.item = o.item AND o.customer_id = 9
 
 SELECT i.kind, sum(o.qty) FROM orders o JOIN items i ON i.item = o.item GROUP BY i.kind
 
--- refused: no key
+-- refused: not joined by the key
 SELECT i.kind, count(o.id) FROM items i LEFT JOIN orders o ON i.item = o.item GROUP BY i.kind
 
 SELECT c.name, t.discount FROM customers c JOIN tiers t USING (tier) WHERE c.customer_id = 7
 
 SELECT c.name, t.discount FROM customers c JOIN tiers t USING (tier)
 
--- refused: no key
+-- refused: not joined by the key
 SELECT item FROM items WHERE NOT EXISTS (SELECT 1 FROM orders o WHERE o.item = items.item)
 
--- refused: no key
+-- refused: not joined by the key
 SELECT item FROM items WHERE item IN (SELECT item FROM orders)
 
 SELECT count(*) FROM orders WHERE item IN (SELECT item FROM items WHERE grams IS NULL)
 
--- refused: no key
+-- refused: not joined by the key
 SELECT item FROM items UNION ALL SELECT item FROM orders
 
--- refused: no key
+-- refused: not joined by the key
 SELECT item FROM items UNION SELECT item FROM orders
 
 SELECT (SELECT count(*) FROM items), count(*) FROM orders

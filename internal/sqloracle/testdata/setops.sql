@@ -13,14 +13,14 @@ SELECT customer_id FROM customers INTERSECT SELECT customer_id FROM orders
 
 SELECT customer_id FROM customers INTERSECT ALL SELECT customer_id FROM orders
 
--- refused: no key
+-- refused: set operation
 SELECT tier FROM customers EXCEPT ALL SELECT tier FROM orders
 
 SELECT customer_id, name FROM customers UNION ALL SELECT customer_id, item FROM orders ORDER BY 1, 2
 
 SELECT customer_id, name FROM customers UNION ALL SELECT customer_id, item FROM orders ORDER BY 1, 2 LIMIT 10
 
--- refused: no key
+-- refused: set operation
 (SELECT customer_id FROM customers ORDER BY 1 LIMIT 3) UNION ALL (SELECT customer_id FROM customers ORDER BY 1 DESC LIMIT 3)
 
 (SELECT id FROM orders WHERE customer_id = 9 ORDER BY 1 LIMIT 1) UNION ALL (SELECT id FROM orders WHERE customer_id = 9 ORDER BY 1 DESC LIMIT 1)
@@ -33,5 +33,5 @@ SELECT device FROM readings WHERE device < 3 UNION SELECT device FROM readings W
 
 VALUES (1, 'a'), (2, 'b')
 
--- refused: no key
+-- refused: set operation
 SELECT name FROM accounts UNION SELECT region FROM stock

@@ -30,15 +30,15 @@ SELECT max(n) FROM (SELECT customer_id, count(*) AS n FROM orders GROUP BY custo
 
 SELECT tier, max(n) FROM (SELECT tier, customer_id, count(*) AS n FROM orders GROUP BY tier, customer_id) x GROUP BY tier
 
--- refused: no key
+-- refused: not joined by the key
 SELECT name FROM customers WHERE balance > (SELECT avg(balance) FROM customers)
 
 SELECT name FROM customers WHERE customer_id = 9 AND balance > (SELECT avg(balance) FROM customers WHERE customer_id = 9)
 
--- refused: no key
+-- refused: not joined by the key
 SELECT name FROM customers WHERE score > ALL (SELECT score FROM customers WHERE tier = 'gold' AND score IS NOT NULL)
 
--- refused: no key
+-- refused: not joined by the key
 SELECT name FROM customers WHERE customer_id = (SELECT max(customer_id) FROM orders)
 
 SELECT name FROM customers WHERE tier IN (SELECT tier FROM orders WHERE customer_id = 9) AND customer_id = 9
