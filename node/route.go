@@ -167,7 +167,14 @@ func explainPlan(r *wire.Route, node, region string, open bool) RouteAnswer {
 func (a *RouteAnswer) explainMany(r *wire.Route, open bool) (one string, failed *StatementError) {
 	plan, table := r.Plan, r.Table
 	if plan.Fan.Everywhere {
-		a.Shards = plan.Copies
+		a.Shards = slices.Concat(plan.Copies, plan.Fan.Copies)
+		for _, id := range plan.Fan.Keyspaces {
+			if ks := table.Ownership().Keyspace(id); ks != nil {
+				a.Shards = append(a.Shards, ks.Shards()...)
+			}
+		}
+		slices.Sort(a.Shards)
+		a.Shards = slices.Compact(a.Shards)
 		return "", nil
 	}
 	var cover fib.Cover

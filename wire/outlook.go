@@ -113,12 +113,23 @@ func (h *host) Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg
 	var slots []*fib.Slot
 	switch {
 	case plan.Fan != nil && plan.Fan.Everywhere:
-		for _, name := range plan.Copies {
+		for _, name := range slices.Concat(plan.Copies, plan.Fan.Copies) {
 			slot := c.table.Slot(name)
 			if slot == nil {
 				return nil, UnknownShard(name, nil)
 			}
 			slots = append(slots, slot)
+		}
+		for _, id := range plan.Fan.Keyspaces {
+			found, e := c.needs(plan.Within(id), nil)
+			if e != nil {
+				return nil, e
+			}
+			for _, slot := range found {
+				if !slices.Contains(slots, slot) {
+					slots = append(slots, slot)
+				}
+			}
 		}
 	case plan.Fan != nil && plan.Fan.Split != nil:
 		return c.rowsOf(plan, args)

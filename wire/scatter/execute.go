@@ -61,9 +61,6 @@ func (c *Coordinator) execute(x *execution) *pg.Error {
 	if e != nil {
 		return e
 	}
-	if e := c.mayWrite(plan, []Share{{Slot: b.slot}}); e != nil {
-		return e
-	}
 	if plan.CopyIn {
 		return c.copyIn(x, b)
 	}
@@ -110,7 +107,6 @@ func (c *Coordinator) branch(slot *fib.Slot, write bool) (*branch, *pg.Error) {
 // join makes a new branch part of the transaction: what opens that there goes before whatever is sent next.
 func (c *Coordinator) join(b *branch) {
 	c.branches[b.slot.Shard()] = b
-	c.watch()
 	begin := c.begin
 	if begin == "" {
 		begin = "BEGIN"
@@ -200,7 +196,7 @@ func (c *Coordinator) single(x *execution, b *branch) *pg.Error {
 // marks0 notes what a statement may do to a branch before it is sent.
 func (c *Coordinator) marks0(x *execution, b *branch) {
 	plan := x.stmt.plan
-	b.wrote = b.wrote || writes(plan)
+	b.wrote = b.wrote || plan.Intent == sqlkey.Write && !plan.Locks
 	b.opaque = b.opaque || plan.Opaque
 	b.conn.Unnamed = 0
 }
@@ -209,9 +205,6 @@ func (c *Coordinator) marks0(x *execution, b *branch) {
 func (c *Coordinator) ended(x *execution, b *branch, e *pg.Error) *pg.Error {
 	if e == nil {
 		return nil
-	}
-	if why := c.brokenBy(e); why != nil {
-		return why
 	}
 	c.cfg.Host.Failed(b.hop, e.Code)
 	if !x.stmt.sure {

@@ -24,12 +24,11 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 		return c.copySplit(x)
 	case fan.Copy != nil:
 		return c.copyOut(x)
+	case fan.Steps:
+		return c.steps(x)
 	}
 	shares, e := c.cfg.Host.Shards(plan, x.args())
 	if e != nil {
-		return e
-	}
-	if e = c.mayWrite(plan, shares); e != nil {
 		return e
 	}
 	if fan.Final != "" && (len(fan.Order) == 0 || c.cfg.Shared.unordered(fan)) {

@@ -157,9 +157,6 @@ func (p *part) try() *pg.Error {
 		p.hand(buf)
 	}
 	if e != nil {
-		if why := c.brokenBy(e); why != nil {
-			return why
-		}
 		c.cfg.Host.Failed(b.hop, e.Code)
 	}
 	return e

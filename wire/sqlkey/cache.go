@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"rangefinder/rib"
 )
 
 // cache holds plans by text, or by normal form, and environment, bounded by bytes. Readers take no lock and write nothing but a plan's own
@@ -181,6 +183,10 @@ func (f *Fan) bytes() int {
 	n := int(unsafe.Sizeof(*f)) + len(f.SQL) + len(f.Final) + len(f.Why) + len(f.Order)*int(unsafe.Sizeof(FanOrder{}))
 	if e := f.Refusal; e != nil {
 		n += int(unsafe.Sizeof(*e)) + len(e.Message) + len(e.Detail) + len(e.Hint)
+	}
+	n += len(f.Keyspaces) * int(unsafe.Sizeof(rib.KeyspaceID(0)))
+	for _, shard := range f.Copies {
+		n += int(unsafe.Sizeof(shard)) + len(shard)
 	}
 	if c := f.Copy; c != nil {
 		n += int(unsafe.Sizeof(*c)) + len(c.Null) + len(c.Default) + len(c.Encoding)

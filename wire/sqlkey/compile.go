@@ -222,7 +222,7 @@ func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
 			}
 		}
 	}
-	if !analyze && p.Fan != nil && p.Fan.Everywhere { // nothing is written, and one knows as much as all
+	if !analyze && p.Fan != nil && p.Fan.Everywhere && p.Copies != nil { // nothing is written, and one knows as much as all
 		p.Target, p.Shard, p.Fan, p.Keyspace, p.KeyspaceName = Unsharded, p.Copies[0], nil, 0, ""
 	}
 	p = p.alone()
@@ -319,10 +319,11 @@ func (c *compiler) view(s *pgquery.ViewStmt) *Plan {
 		sv.remains(RemainTemp, "a temporary view")
 	}
 	a.query(s.GetQuery(), place{})
-	if len(a.keyed) > 0 {
-		a.refuse(a.keyed[0].table, onEachShard("CREATE VIEW"))
+	for _, r := range a.keyed {
+		a.eachShard(r.table, "CREATE VIEW")
 	}
-	return c.route(s, a, sv)
+	n := &pgquery.Node{Node: &pgquery.Node_ViewStmt{ViewStmt: s}}
+	return c.everyShard(c.route(s, a, sv), n, a, s.GetView())
 }
 
 func isTemporary(rv *pgquery.RangeVar) bool {
@@ -363,7 +364,7 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	if len(a.plain) == 0 {
 		sv.home, sv.homeTied = what, sv.homeTied || n.GetNotifyStmt() == nil
 	}
-	p := c.route(n, a, sv)
+	p := c.everyShard(c.route(n, a, sv), n, a, made)
 	if n.GetDoStmt() != nil || n.GetCallStmt() != nil {
 		p.mayLeave(what) // what, the server is asked at once
 	}
@@ -392,6 +393,7 @@ var kindNames = map[string]string{
 	"Rename":            "ALTER ... RENAME",
 	"Rule":              "CREATE RULE",
 	"SecLabel":          "SECURITY LABEL",
+	"View":              "CREATE VIEW",
 }
 
 // kindName is a statement's name as people write it: of TruncateStmt "TRUNCATE", of AlterTableStmt "ALTER TABLE".

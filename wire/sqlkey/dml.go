@@ -219,7 +219,7 @@ func (a *analysis) whole(m proto.Message, c *ctes, what string, made *pgquery.Ra
 			}
 			if t, kind := a.resolve(n); t != nil {
 				a.firm = a.firm || kind == copiedTable && (what == "MERGE" || what == "TRUNCATE") // a hint would have one copy written
-				a.refuse(t, onEachShard(what))
+				a.eachShard(t, what)
 			}
 			a.relation(n)
 		}
@@ -261,6 +261,6 @@ func (a *analysis) creates(rv *pgquery.RangeVar) {
 		}
 	}
 	if t != nil {
-		a.refuse(t, onEachShard("making one by that name"))
+		a.eachShard(t, "making one by that name")
 	}
 }

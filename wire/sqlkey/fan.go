@@ -34,6 +34,11 @@ type Fan struct {
 	// Apart: it is a text of several statements that do not all run on one shard. They are planned and run one by one, in one transaction;
 	// nothing else here is set but Why and Refusal.
 	Apart bool
+	// Keyspaces and Copies, of a statement about sharded tables as such, with Everywhere: all shards of these keyspaces, and these, run it.
+	Keyspaces []rib.KeyspaceID
+	Copies    []string
+	// Steps: PostgreSQL refuses it in a transaction: it runs on one shard after the other, each by itself.
+	Steps bool
 	// Split, of an INSERT of several rows: each shard gets a statement of its own, with its rows. nil: all are asked the same.
 	Split *Split
 	// Copy, of a COPY between the client and the shards: its data are to be split, or put together. nil: it is none.

@@ -306,6 +306,12 @@ func tellFan(b *strings.Builder, f *Fan) {
 			fmt.Fprintf(b, "\n  %s: %s %v", f.Split.Rows[i].Text, sql, params)
 		}
 	}
+	if len(f.Keyspaces)+len(f.Copies) > 0 {
+		fmt.Fprintf(b, "\n  everywhere: keyspaces %v, copies on %v", f.Keyspaces, f.Copies)
+		if f.Steps {
+			b.WriteString(", in steps")
+		}
+	}
 	if c := f.Copy; c != nil {
 		fmt.Fprintf(b, "\n  copy: %s by %s, columns %q, format %d, delimiter %q, null %q, default %q, header %t", qualified(c.Schema, c.Name), strings.Join(c.Key, ", "), c.Columns,
 			c.Format, c.Delimiter, c.Null, c.Default, c.Header)

@@ -43,6 +43,7 @@ type analysis struct {
 	sought  *sought  // the last query that something was looked for in
 	spread  *spread  // not nil: whether it is spread over the keys is asked
 	rows    []row    // to insert into sharded tables
+	each    []*table // that eachShard was told of
 	problem *refusal // the first thing that can never be routed
 	firm    bool     // there is something that no hint makes right
 }
@@ -51,6 +52,7 @@ type analysis struct {
 type refusal struct {
 	issue
 	table *table
+	each  bool   // by eachShard
 	many  string // a clause: why all shards together cannot run it either; "" if that is not the point
 }
 

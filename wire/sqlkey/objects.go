@@ -76,7 +76,7 @@ func (a *analysis) object(o *pgquery.Node, what string) {
 			rv.Schemaname = words[n-2]
 		}
 		if t, _ := a.resolve(rv); t != nil {
-			a.refuse(t, onEachShard(what))
+			a.eachShard(t, what)
 		}
 	}
 }

@@ -1,0 +1,120 @@
+package sqlkey
+
+import (
+	"slices"
+	"strings"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+)
+
+// eachShard refuses a statement that is about a table as such, unless all shards that have it can run it: see everyShard.
+func (a *analysis) eachShard(t *table, what string) {
+	if a.problem == nil {
+		a.problem = &refusal{issue: *onEachShard(what), table: t, each: true}
+	}
+	if !slices.Contains(a.each, t) {
+		a.each = append(a.each, t)
+	}
+}
+
+// everyShard makes the plan p of a statement that was refused by eachShard one for all shards that have the tables. made is the table or
+// view that it makes, if it makes one.
+func (c *compiler) everyShard(p *Plan, n *pgquery.Node, a *analysis, made *pgquery.RangeVar) *Plan {
+	if p.Target != None || a.problem == nil || !a.problem.each {
+		return p
+	}
+	what, t := kindName(n), a.problem.table
+	if why := c.notEverywhere(n, a, made); why != nil {
+		return p.refuse(&refusal{issue: *why, table: t})
+	}
+	fan := &Fan{Everywhere: true, Writes: n.GetLockStmt() == nil, Steps: inSteps(n), Why: what + " concerns all shards that have " + t.String(), Refusal: p.Err}
+	for _, t := range a.each {
+		ks := t.keyspace
+		if t.of != nil {
+			ks = t.of.keyspace
+		}
+		if ks.whole {
+			fan.Copies = append(fan.Copies, ks.shards...)
+		} else if !slices.Contains(fan.Keyspaces, ks.id) {
+			fan.Keyspaces = append(fan.Keyspaces, ks.id)
+		}
+		p.Keyspace, p.KeyspaceName = ks.id, ks.name
+	}
+	slices.Sort(fan.Copies)
+	fan.Copies = slices.Compact(fan.Copies)
+	p.Target, p.Fan, p.Err, p.Copies = Many, fan, nil, nil
+	p.Reason = fan.Why + ": all of them in one transaction"
+	if fan.Steps {
+		p.Reason = fan.Why + ": one after the other, for it cannot be part of a transaction"
+	}
+	return p
+}
+
+// Within is a plan for all shards of one of Fan.Keyspaces.
+func (p *Plan) Within(id rib.KeyspaceID) *Plan {
+	return &Plan{Target: Many, Keyspace: id, KeyspaceName: p.KeyspaceName, Fan: &Fan{}}
+}
+
+// notEverywhere is why a statement about a sharded table is not for all of its shards.
+func (c *compiler) notEverywhere(n *pgquery.Node, a *analysis, made *pgquery.RangeVar) *issue {
+	refuse := func(reason, hint string) *issue { return &issue{pg.CodeFeatureNotSupported, reason, hint} }
+	if made != nil {
+		name := qualified(made.GetSchemaname(), made.GetRelname())
+		if i := slices.Index(a.plain, name); i >= 0 {
+			a.plain = slices.Delete(slices.Clone(a.plain), i, i+1)
+		}
+		t, _ := a.resolve(made)
+		isPart := n.GetCreateStmt().GetPartbound() != nil
+		if t == nil && n.GetCreateStmt() != nil && !isPart {
+			return refuse("CREATE TABLE makes a table that no keyspace holds, and names one that is sharded", "Add the table to a keyspace first, or leave the other one out.")
+		}
+	}
+	const apart = "Use one statement for what is sharded, and another one for what is not."
+	switch d := n.GetDropStmt(); {
+	case len(a.plain) > 0:
+		return refuse("it names "+strings.Join(a.plain, ", ")+", which no keyspace holds, together with a sharded table", apart)
+	case d != nil && isRelation(d.GetRemoveType()) && len(a.each) < len(d.GetObjects()):
+		return refuse("it names something that no keyspace holds, together with a sharded table", apart)
+	case n.GetCreateTableAsStmt() != nil, n.GetDoStmt() != nil, n.GetCallStmt() != nil:
+		return refuse(kindName(n)+" cannot run on all shards", "Run it on each shard, connected to the shard's primary.")
+	}
+	const keyed = "The keyspace knows the table by its name and its key's columns: remove the table from it first."
+	switch r := n.GetRenameStmt(); {
+	case r == nil:
+	case isOneOf(r.GetRenameType().String(), "OBJECT_TABLE") && a.problem.table.of == nil:
+		return refuse("ALTER TABLE ... RENAME would take its name from it", keyed)
+	case r.GetRenameType() == pgquery.ObjectType_OBJECT_COLUMN && slices.Contains(a.problem.table.columns, r.GetSubname()):
+		return refuse("ALTER TABLE ... RENAME would take its name from a column of its key", keyed)
+	}
+	if n.GetAlterObjectSchemaStmt() != nil && a.problem.table.of == nil {
+		return refuse("ALTER TABLE ... SET SCHEMA would take its name from it", keyed)
+	}
+	for _, node := range n.GetAlterTableStmt().GetCmds() {
+		cmd := node.GetAlterTableCmd()
+		changes := cmd.GetSubtype() == pgquery.AlterTableType_AT_DropColumn || cmd.GetSubtype() == pgquery.AlterTableType_AT_AlterColumnType
+		if changes && slices.Contains(a.problem.table.columns, cmd.GetName()) {
+			return refuse("ALTER TABLE would change "+quoteName(cmd.GetName())+", a column of its key", keyed)
+		}
+	}
+	return nil
+}
+
+func isRelation(t pgquery.ObjectType) bool {
+	return t == pgquery.ObjectType_OBJECT_TABLE || t == pgquery.ObjectType_OBJECT_VIEW || t == pgquery.ObjectType_OBJECT_MATVIEW || t == pgquery.ObjectType_OBJECT_FOREIGN_TABLE
+}
+
+// inSteps tells whether PostgreSQL refuses a statement in a transaction.
+func inSteps(n *pgquery.Node) bool {
+	concurrently := func(options []*pgquery.Node) bool {
+		return slices.ContainsFunc(options, func(o *pgquery.Node) bool {
+			return o.GetDefElem().GetDefname() == "concurrently" && isTrue(o.GetDefElem().GetArg())
+		})
+	}
+	return n.GetIndexStmt().GetConcurrent() || n.GetVacuumStmt().GetIsVacuumcmd() || concurrently(n.GetReindexStmt().GetParams()) ||
+		slices.ContainsFunc(n.GetAlterTableStmt().GetCmds(), func(c *pgquery.Node) bool {
+			return c.GetAlterTableCmd().GetDef().GetPartitionCmd().GetConcurrent()
+		})
+}
