@@ -24,7 +24,7 @@ func combine(parts []*Plan, sharded bool) *Plan {
 	for i, q := range parts {
 		switch {
 		case q.Target == Many && q.Fan.Split != nil: // its rows may belong together
-			parts[i] = q.alone()
+			parts[i] = q.Fan.Split.onOne()
 		case q.Target == Many && apart == "":
 			apart = fmt.Sprintf("statement %d: %s", i+1, q.Fan.Why)
 		}

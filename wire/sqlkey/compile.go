@@ -225,7 +225,7 @@ func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
 	if !analyze && p.Fan != nil && p.Fan.Everywhere && p.Copies != nil { // nothing is written, and one knows as much as all
 		p.Target, p.Shard, p.Fan, p.Keyspace, p.KeyspaceName = Unsharded, p.Copies[0], nil, 0, ""
 	}
-	p = p.alone()
+	p = p.alone("EXPLAIN is not asked of several shards")
 	if !analyze {
 		p.Session, p.Remains, p.WhyPin, p.Frees, p.Setting, p.Value, p.Sets, p.Opaque = SessNone, 0, "", false, "", "", nil, false
 		for i := range p.Names {
@@ -250,7 +250,7 @@ func isTrue(n *pgquery.Node) bool {
 }
 
 func (c *compiler) declare(d *pgquery.DeclareCursorStmt) *Plan {
-	p := c.statement(d.GetQuery()).alone()
+	p := c.statement(d.GetQuery()).alone("a cursor of SQL is on one shard")
 	if p.Intent == Read {
 		p.Intent, p.WhyWrite = Write, "DECLARE CURSOR"
 	}

@@ -16,6 +16,19 @@
 // outer join for the side that may be missing, directly or by way of other key columns (a.k = b.k). The tests hold this
 // promise against a real server: each generated statement gives on its shard what it gives on all rows together.
 //
+// # When all shards together are right
+//
+// A query level is what its shards give, taken together, if it could run on one shard were there a condition more: that the key of
+// one of its tables is a certain one (see spread). For then, whatever that key is, rows with others change nothing, and each row of
+// the result has one key. So the analysis is made again with that condition, for a key of which nothing is known, and the statement
+// may be asked of several shards if all references are bound to it. What is above the rows (ORDER BY, LIMIT, GROUP BY, DISTINCT,
+// windows) is left to the shards where the key is in it, and else done over their rows: in Go where rows are merged in their order,
+// and by PostgreSQL (Fan.Final) where it takes grouping, collations or numbers. Aggregates that can be made of those of parts are made by
+// the shards first; of all others the columns are gathered that the query needs. All texts are written by PostgreSQL's own deparser, and
+// read back before they are used. The tests ask shards and the whole the same, and put the shards' rows together by hand.
+//
+// Conditions on the key that are no equality (IN, = ANY, OR, bounds of a range keyspace) say which shards are asked: Fan.Within.
+//
 // # What it cannot know
 //
 // Only sharded tables are in the catalog, and what is known to depend on them (see Dependent). Any other name is an unsharded

@@ -7,8 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
 
 	"rangefinder/rib"
 )
@@ -331,6 +334,11 @@ func orAll(name string) string {
 	return name
 }
 
+// asWritten is Final with its marks as names.
+func asWritten(final string) string {
+	return regexp.MustCompile(`\{(rows|columns|(type|hidden) \d+)\}`).ReplaceAllString(final, `"$0"`)
+}
+
 // checkPlan holds what is true of every plan.
 func checkPlan(t testing.TB, p *Plan) {
 	t.Helper()
@@ -351,6 +359,12 @@ func checkPlan(t testing.TB, p *Plan) {
 	case Many:
 		if p.Fan == nil || p.Fan.Refusal == nil || p.Fan.Why == "" || (p.Keyspace == 0 || p.method == nil && !p.Fan.Everywhere) && !p.Fan.Apart {
 			bad("many without a fan, or one without why")
+			break
+		}
+		for _, text := range []string{p.Fan.SQL, asWritten(p.Fan.Final)} {
+			if _, err := pgquery.Parse(text); err != nil {
+				bad("a text that cannot be read: " + err.Error())
+			}
 		}
 	}
 	if (p.Fan != nil) != (p.Target == Many) {

@@ -31,16 +31,16 @@ func (c *compiler) many(m proto.Message, p *Plan, s *survey, one *refusal) *Plan
 }
 
 // alone is the plan of a statement that has to run on one shard because of where it stands: in EXPLAIN, or among others.
-func (p *Plan) alone() *Plan {
+func (p *Plan) alone(why string) *Plan {
 	if p.Target != Many || p.Fan.Everywhere {
 		return p
 	}
 	if p.Fan.Split != nil { // its rows may have one
-		q := *p.Fan.Split.together
-		return &q
+		return p.Fan.Split.onOne()
 	}
 	q := *p
-	q.Target, q.Err, q.Reason, q.Fan = None, p.Fan.Refusal, p.Fan.Why, nil
+	e := *p.Fan.Refusal
+	q.Target, q.Err, q.Reason, q.Fan = None, e.WithDetail(e.Detail+" "+upperFirst(why)+"."), p.Fan.Why+"; "+why, nil
 	return &q
 }
 

@@ -50,7 +50,11 @@ func (a *analysis) setOf(n *pgquery.Node, s *scope) (c column, set *KeySet) {
 		if op != "=" {
 			return c, nil
 		}
-		for _, item := range r.GetList().GetItems() {
+		items := r.GetList().GetItems()
+		if len(items) > maxMembers {
+			return c, nil
+		}
+		for _, item := range items {
 			m.key(item)
 		}
 	case pgquery.A_Expr_Kind_AEXPR_OP_ANY:
@@ -250,6 +254,10 @@ func (m *memberOf) array(n *pgquery.Node, cast *keyType) {
 			m.text = append(m.text, v.String())
 		}
 	case n.GetAArrayExpr() != nil:
+		if len(n.GetAArrayExpr().GetElements()) > maxMembers {
+			m.failed = true
+			return
+		}
 		for _, e := range n.GetAArrayExpr().GetElements() {
 			v, problem := evaluate(e, m.a.path)
 			element(v, problem)
