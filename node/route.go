@@ -98,6 +98,9 @@ func explainPlan(r *wire.Route, node, region string, open bool) RouteAnswer {
 	var e fib.Explanation
 	switch plan.Target {
 	case sqlkey.None:
+		if plan.Hintable() {
+			a.Reason += "; a comment can say where it runs: /* rangefinder: key=... */ or /* rangefinder: shard=... */"
+		}
 		a.Error = statementError(plan.Err)
 		return a
 	case sqlkey.Unsharded:

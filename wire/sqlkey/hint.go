@@ -243,3 +243,6 @@ func (c *Catalog) HintKey(database, text string) (rib.KeyspaceID, rib.Key, *pg.E
 	}
 	return ks.id, key, nil
 }
+
+// Hintable tells whether a hint can say where a statement runs that cannot be routed.
+func (p *Plan) Hintable() bool { return p.Target == None && p.about != nil }
