@@ -265,6 +265,9 @@ func (a *RouteAnswer) write(w io.Writer) {
 	if len(a.Shards) > 0 {
 		line("shards", "%s", strings.Join(a.Shards, ", "))
 	}
+	for _, p := range a.Parts {
+		line("  at", "%s: %s", p.Shard, p.line())
+	}
 	if a.Asks != "" {
 		line("each runs", "%s", oneLine(a.Asks))
 	}
@@ -277,6 +280,14 @@ func (a *RouteAnswer) write(w io.Writer) {
 	for _, n := range a.Notes {
 		line("session", "%s", n)
 	}
+}
+
+// line is where a shard's part of a statement goes.
+func (p *PartView) line() string {
+	if p.Backend == "" {
+		return "nowhere: " + p.Reason
+	}
+	return fmt.Sprintf("%s, %s in %s, %s ms: %s", p.Backend, p.Role, p.Region, showMS(p.CostMS), p.Reason)
 }
 
 // oneLine is a text without line breaks.

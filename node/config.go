@@ -29,6 +29,7 @@ type Config struct {
 	TLS            TLS        `toml:"tls" live:"yes" comment:"TLS towards Postgres clients. The files are read again when they change, at most once a second."`
 	BackendTLS     BackendTLS `toml:"backend_tls" live:"yes" comment:"TLS towards all backends: statements, cancel requests, probes and checks alike."`
 	Pool           Pool       `toml:"pool" live:"yes" comment:"Connections to each backend."`
+	Scatter        Scatter    `toml:"scatter" live:"yes" comment:"Statements over several shards."`
 	Reads          Reads      `toml:"reads" live:"yes" comment:"Which backends reads go to. What an observer of a backend finds (load) is told to all nodes; the rest is this node's own."`
 	KeepAlive      KeepAlive  `toml:"keepalive" live:"yes" comment:"TCP keepalive towards clients and backends, of connections made from now on."`
 	Limits         Limits     `toml:"limits" live:"yes" comment:"Bounds on what clients may ask for."`
@@ -74,6 +75,12 @@ const (
 	writesTwoPhase = "2pc"
 )
 
+// Scatter bounds statements over several shards.
+type Scatter struct {
+	QueryMemory Size `toml:"query_memory" comment:"What one statement may keep of the rows that shards send it, if they cannot be passed on as they come. Beyond: error 53200. 0B: no limit."`
+	Memory      Size `toml:"memory" comment:"What all such statements of this node may keep together. Beyond: error 53200. 0B: no limit."`
+}
+
 // Listing is a database that clients may name when they connect.
 type Listing struct {
 	Name     string `toml:"name" comment:"As clients and shards name it."`
@@ -81,6 +88,8 @@ type Listing struct {
 	PoolMode string `toml:"pool_mode" comment:"transaction: server connections are shared from one transaction to the next. session: a client keeps its connection, to a primary, from the first use to its end; on one shard only. Empty: transaction."`
 
 	ReadConsistency string `toml:"read_consistency" comment:"What a session's plain reads must see. session: whatever the session itself has written; they go to the primary until a replica is known to have it. eventual: anything; they go to the closest copy, however far behind. primary: whatever anybody has written; they all go to the primary. A session may SET rangefinder.read_consistency; with session and primary, SET rangefinder.lsn has it also see what SHOW rangefinder.lsn told another session that it had written. Empty: session."`
+
+	Scatter string `toml:"scatter" comment:"What becomes of a statement that runs on several shards because nothing binds it to one. allow: it runs. warn: it runs, and the log tells of it, once a second at most. forbid: it gets an error (0A000). A session may SET rangefinder.scatter. Empty: allow."`
 
 	CrossShardWrites string `toml:"cross_shard_writes" comment:"Whether a transaction may write on several shards. refuse: it gets an error (0A000). 2pc: it commits on all of them or on none, by two-phase commit: each shard's backends need max_prepared_transactions above 0, and the node's user (admin.user, else probe.user) may create the schema rangefinder, or has rights on it, and is a member of the clients' roles or a superuser. A session may SET rangefinder.cross_shard_writes. Empty: refuse."`
 
@@ -241,6 +250,7 @@ func Defaults() Config {
 		TLS:          TLS{MinVersion: "1.2"},
 		BackendTLS:   BackendTLS{Mode: "disable"},
 		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}, Connect: Duration{5 * time.Second}, Lifetime: Duration{time.Hour}, Prepared: 1000},
+		Scatter:      Scatter{QueryMemory: Size{64 << 20}, Memory: Size{512 << 20}},
 		Reads: Reads{
 			MaxLag: Duration{10 * time.Second}, LoadSoft: 80, LoadHard: 95, EjectErrors: 5, EjectSlow: 4,
 			EjectTime: Duration{30 * time.Second}, EjectMax: Duration{5 * time.Minute}, WarmUp: Duration{30 * time.Second},

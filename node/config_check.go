@@ -203,6 +203,9 @@ func (c *checker) clients(cfg *Config) {
 		if d.CrossShardWrites != "" {
 			c.oneOf(key+".cross_shard_writes", d.CrossShardWrites, writesRefuse, writesTwoPhase)
 		}
+		if d.Scatter != "" {
+			c.oneOf(key+".scatter", d.Scatter, wire.ScatterAllow.String(), wire.ScatterWarn.String(), wire.ScatterForbid.String())
+		}
 		if d.ReadConsistency != "" {
 			c.oneOf(key+".read_consistency", d.ReadConsistency, wire.Session.String(), wire.Eventual.String(), wire.Primary.String())
 		}

@@ -156,6 +156,9 @@ func TestMistakesAreNamed(t *testing.T) {
 				"F:3:1: pool.size must be at least 1, not 0\n" +
 				"F:4:1: pool.connect_timeout must be more than 0s"},
 		{"prepared statements", "region = \"fra\"\n[pool]\nprepared = 99", "F:3:1: pool.prepared must be at least 100, not 99"},
+		{"scatter", "region = \"fra\"\n[[databases]]\nname = \"app\"\nscatter = \"never\"",
+			"F:4:1: databases[0].scatter: \"never\" is unknown; use one of allow, warn, forbid\n" +
+				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it needs no right on any table"},
 		{"cross-shard writes", "region = \"fra\"\n[[databases]]\nname = \"app\"\ncross_shard_writes = \"3pc\"",
 			"F:4:1: databases[0].cross_shard_writes: \"3pc\" is unknown; use one of refuse, 2pc\n" +
 				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it needs no right on any table"},

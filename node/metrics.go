@@ -27,6 +27,8 @@ type metrics struct {
 	limited  *prometheus.CounterVec
 	lookups  *prometheus.CounterVec
 	ejected  *prometheus.CounterVec
+
+	scattered, touched prometheus.Counter
 }
 
 // gauges is what a scrape reads of a node that runs.
@@ -70,7 +72,9 @@ func newMetrics(read func() gauges) *metrics {
 	}
 	statements := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rangefinder_statements_total", Help: "Statements sent to backends, by what they may do."}, []string{"intent"})
 	m.reads, m.writes = statements.WithLabelValues("read"), statements.WithLabelValues("write")
-	m.registry.MustRegister(m.latency, statements, m.refused, m.errors, m.failover, m.limited, m.lookups, m.ejected, newNodeCollector(read),
+	m.scattered = prometheus.NewCounter(prometheus.CounterOpts{Name: "rangefinder_scattered_total", Help: "Statements that ran on several shards because nothing bound them to one."})
+	m.touched = prometheus.NewCounter(prometheus.CounterOpts{Name: "rangefinder_scattered_shards_total", Help: "Shards that they were asked of."})
+	m.registry.MustRegister(m.latency, m.scattered, m.touched, statements, m.refused, m.errors, m.failover, m.limited, m.lookups, m.ejected, newNodeCollector(read),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -101,6 +105,12 @@ func (m *metrics) Failover(string) { m.failover.Inc() }
 
 // Limited counts a client or statement that met a limit.
 func (m *metrics) Limited(kind wire.Refusal) { m.limited.WithLabelValues(string(kind)).Inc() }
+
+// Scattered counts a statement that ran on several shards.
+func (m *metrics) Scattered(shards int) {
+	m.scattered.Inc()
+	m.touched.Add(float64(shards))
+}
 
 // Ejected counts an ejection of a backend.
 func (m *metrics) Ejected(backend string) { m.ejected.WithLabelValues(backend).Inc() }

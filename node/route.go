@@ -53,6 +53,7 @@ func (n *Node) Route(_ context.Context, q RouteQuery) (RouteAnswer, error) {
 	for _, d := range n.cfg().Databases {
 		if d.Name == q.Database {
 			r.Consistency = d.consistency()
+			r.Scatter, _ = wire.ParseScatter(d.Scatter) // checked
 		}
 	}
 	return explainPlan(r, n.state.Node, n.cfg().Region, false), nil
@@ -169,6 +170,9 @@ func explainPlan(r *wire.Route, node, region string, open bool) RouteAnswer {
 // explainMany says which shards a statement needs, and what becomes of their answers; one is the shard if that is all.
 func (a *RouteAnswer) explainMany(r *wire.Route, open bool) (one string, failed *StatementError) {
 	plan, table := r.Plan, r.Table
+	if plan.Fan.Apart { // each of its statements goes its own way
+		return "", nil
+	}
 	if plan.Fan.Everywhere {
 		a.Shards = slices.Concat(plan.Copies, plan.Fan.Copies)
 		for _, id := range plan.Fan.Keyspaces {
@@ -178,6 +182,7 @@ func (a *RouteAnswer) explainMany(r *wire.Route, open bool) (one string, failed 
 		}
 		slices.Sort(a.Shards)
 		a.Shards = slices.Compact(a.Shards)
+		a.explainEach(r, true)
 		return "", nil
 	}
 	var cover fib.Cover
@@ -201,7 +206,28 @@ func (a *RouteAnswer) explainMany(r *wire.Route, open bool) (one string, failed 
 		return one, nil
 	}
 	a.Asks, a.Final = plan.Fan.SQL, plan.Fan.Final
-	return "", statementError(plan.Fan.Refusal)
+	if r.Scatter == wire.ScatterForbid && plan.Fan.Split == nil && plan.Fan.Copy == nil {
+		return "", statementError(wire.Forbidden(plan))
+	}
+	a.explainEach(r, plan.Intent == sqlkey.Write)
+	return "", nil
+}
+
+// explainEach says where each shard's part of a statement would go first, by the comparator that orders the candidates.
+func (a *RouteAnswer) explainEach(r *wire.Route, write bool) {
+	for _, shard := range a.Shards {
+		p := PartView{Shard: shard}
+		e := r.Table.ExplainShard(shard, r.Database, write)
+		for _, v := range e.Backends {
+			if v.Order == 1 {
+				p.Backend, p.Region, p.Addr, p.Role, p.CostMS, p.Reason = v.Backend, v.Region, v.Addr, v.Role, v.CostMS, v.Reason
+			}
+		}
+		if p.Backend == "" {
+			p.Reason = e.Problem
+		}
+		a.Parts = append(a.Parts, p)
+	}
 }
 
 // explainKeys finds the one shard of all keys.

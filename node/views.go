@@ -219,11 +219,23 @@ type RouteAnswer struct {
 	Shard      string          `json:"shard,omitempty"`
 	Epoch      string          `json:"epoch,omitempty"`  // of the range's owner
 	Shards     []string        `json:"shards,omitempty"` // if several are needed, or one of them once the parameters are known
+	Parts      []PartView      `json:"parts,omitempty"`  // where each of them would be asked first
 	Asks       string          `json:"asks,omitempty"`   // what each of them is asked, if that is not the statement itself
 	Final      string          `json:"final,omitempty"`  // what is asked over their rows, if merging is not enough
 	Candidates []CandidateView `json:"candidates"`       // in the order in which they would be tried
 	LeftOut    []CandidateView `json:"left_out"`
 	Error      *StatementError `json:"error,omitempty"` // what the client would be told
+}
+
+// PartView is one shard's part of a statement that several shards answer.
+type PartView struct {
+	Shard   string  `json:"shard"`
+	Backend string  `json:"backend,omitempty"` // that would be asked first; "": there is none
+	Region  string  `json:"region,omitempty"`
+	Addr    string  `json:"addr,omitempty"`
+	Role    string  `json:"role,omitempty"`
+	CostMS  float64 `json:"cost_ms"`
+	Reason  string  `json:"reason"`
 }
 
 // CandidateView is one backend in a RouteAnswer.

@@ -24,6 +24,7 @@ func (noMetrics) Routed(int, int, time.Duration) {}
 func (noMetrics) Refused(string)                 {}
 func (noMetrics) BackendError(_, _ string)       {}
 func (noMetrics) Failover(string)                {}
+func (noMetrics) Scattered(int)                  {}
 func (noMetrics) Limited(Refusal)                {}
 
 // testEnv is two shards, each a primary and a closer replica, and table orders sharded by customer_id.

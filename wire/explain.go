@@ -19,6 +19,7 @@ type Route struct {
 	Table          *fib.Table
 	Catalog        *sqlkey.Catalog
 	Consistency    Consistency
+	Scatter        Scatter
 	// Key makes the plan's i-th key. Params is how many parameters have values.
 	Key    func(i int) (rib.Key, error)
 	Params int
@@ -41,7 +42,7 @@ func (c *core) explainRoute(plan *sqlkey.Plan, args sqlkey.Args, given int) ([]s
 	inner := plan.Explained
 	r := &Route{
 		SQL: sqlkey.ExplainedText(plan.SQL), Database: c.db, User: c.user, Table: c.table, Catalog: c.catalog,
-		Consistency: c.own.consistency(), Params: given, JSON: plan.ExplainJSON,
+		Consistency: c.own.consistency(), Scatter: c.own.scatter(), Params: given, JSON: plan.ExplainJSON,
 	}
 	if len(inner.Names) > 0 && inner.Names[0].Op == sqlkey.NameExecute {
 		u := &inner.Names[0]

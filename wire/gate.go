@@ -21,6 +21,7 @@ type gate struct {
 	held     atomic.Int64          // nanoseconds that sessions have been held
 
 	consistency atomic.Uint32 // Consistency of its sessions' reads, unless they say otherwise
+	scatter     atomic.Uint32 // Scatter of its sessions' statements, unless they say otherwise
 	across      atomic.Bool   // its sessions' transactions may write on several shards, unless they say otherwise
 }
 

@@ -44,6 +44,7 @@ const (
 // takes it back. Hints (hints.go) follow the transaction.
 const (
 	ownConsistency = "rangefinder.read_consistency"
+	ownScatter     = "rangefinder.scatter"
 	ownLSN         = "rangefinder.lsn" // see token.go
 	ownWrites      = "rangefinder.cross_shard_writes"
 )
@@ -53,6 +54,10 @@ type own struct {
 	database *atomic.Uint32 // Consistency of the database, as configured now; nil: Session
 	begun    *Consistency   // what the startup packet has asked for; nil: nothing
 	set      *Consistency   // what was set; nil: nothing, begun counts or the database
+
+	scatterDatabase *atomic.Uint32 // Scatter of the database, as configured now; nil: ScatterAllow
+	scatterBegun    *Scatter       // as begun
+	scatterSet      *Scatter       // as set
 
 	acrossDatabase *atomic.Bool // whether the database's transactions may write on several shards, as configured now; nil: no
 	acrossBegun    *bool        // as begun
@@ -73,6 +78,17 @@ func (o *own) consistency() Consistency {
 	return Session
 }
 
+// scatter is what becomes of the session's statements on several shards.
+func (o *own) scatter() Scatter {
+	switch {
+	case o.scatterSet != nil:
+		return *o.scatterSet
+	case o.scatterDatabase != nil:
+		return Scatter(o.scatterDatabase.Load())
+	}
+	return ScatterAllow
+}
+
 // across tells whether a transaction of the session may write on several shards.
 func (o *own) across() bool {
 	switch {
@@ -89,6 +105,8 @@ func (o *own) text(name string) string {
 	switch {
 	case name == ownConsistency:
 		return o.consistency().String()
+	case name == ownScatter:
+		return o.scatter().String()
 	case o.across():
 		return writesTwoPhase
 	}
@@ -97,7 +115,7 @@ func (o *own) text(name string) string {
 
 // reset takes back what was set of all of them.
 func (o *own) reset() {
-	o.set, o.acrossSet = o.begun, o.acrossBegun
+	o.set, o.acrossSet, o.scatterSet = o.begun, o.acrossBegun, o.scatterBegun
 	o.setToken(o.begunToken)
 }
 
@@ -113,7 +131,7 @@ func (o *own) begin(name, value string, e *env) *pg.Error {
 		return nil
 	}
 	err := o.assign(name, value)
-	o.begun, o.acrossBegun = o.set, o.acrossSet
+	o.begun, o.acrossBegun, o.scatterBegun = o.set, o.acrossSet, o.scatterSet
 	return err
 }
 
@@ -127,6 +145,12 @@ func (o *own) assign(name, value string) *pg.Error {
 			return nil
 		}
 		available = "session, eventual, primary"
+	case ownScatter:
+		if policy, ok := ParseScatter(lower); ok {
+			o.scatterSet = &policy
+			return nil
+		}
+		available = "allow, warn, forbid"
 	case ownWrites:
 		if across := lower == writesTwoPhase; across || lower == writesRefuse {
 			o.acrossSet = &across
@@ -141,7 +165,7 @@ func (o *own) assign(name, value string) *pg.Error {
 
 func unknownOwn(name string) *pg.Error {
 	return pg.NewError(pg.CodeUndefinedObject, fmt.Sprintf("unrecognized configuration parameter %.64q", name)).
-		WithHint("The node's own parameters are " + strings.Join([]string{ownConsistency, ownWrites, ownLSN, sqlkey.HintKeySetting}, ", ") + " and " + sqlkey.HintShardSetting + ".")
+		WithHint("The node's own parameters are " + strings.Join([]string{ownConsistency, ownScatter, ownWrites, ownLSN, sqlkey.HintKeySetting}, ", ") + " and " + sqlkey.HintShardSetting + ".")
 }
 
 // answerOwn carries out a statement about the node's own parameters, and appends the answer without ReadyForQuery; with rows, the
@@ -161,7 +185,7 @@ func (c *core) answerOwn(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg.
 	case isHint(plan.Setting):
 		return c.answerHint(dst, plan, rows)
 	}
-	if plan.Setting != ownConsistency && plan.Setting != ownLSN && plan.Setting != ownWrites {
+	if plan.Setting != ownConsistency && plan.Setting != ownLSN && plan.Setting != ownWrites && plan.Setting != ownScatter {
 		return dst, unknownOwn(plan.Setting)
 	}
 	lsn := plan.Setting == ownLSN
@@ -182,6 +206,8 @@ func (c *core) answerOwn(dst []byte, plan *sqlkey.Plan, rows bool) ([]byte, *pg.
 			c.own.setToken(c.own.begunToken)
 		case ownWrites:
 			c.own.acrossSet = c.own.acrossBegun
+		case ownScatter:
+			c.own.scatterSet = c.own.scatterBegun
 		default:
 			c.own.set = c.own.begun
 		}

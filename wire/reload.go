@@ -18,6 +18,9 @@ type Live struct {
 	MaxFrame       int                            // bytes of one message, of clients that log in from now on
 	StartupTimeout time.Duration                  // for the whole handshake
 	Consistency    map[string]Consistency         // of reads, by database; those not in it: Session. Sessions that go on follow it too
+	Scatter        map[string]Scatter             // what becomes of statements on several shards, by database; those not in it: ScatterAllow. Sessions that go on follow it too
+	QueryMemory    int64                          // bytes that one statement over several shards may keep of its rows; 0: no limit
+	ScatterMemory  int64                          // bytes that all of them may keep; 0: no limit
 	Across         map[string]bool                // databases whose transactions may write on several shards. Sessions that go on follow it too
 	TLS            func() *tls.Config             // see pg.AcceptConfig
 	RequireTLS     bool                           // see pg.AcceptConfig
@@ -60,10 +63,12 @@ func (s *Server) Reload(next Live) {
 		}
 		s.gates[name].consistency.Store(uint32(next.Consistency[name]))
 		s.gates[name].across.Store(next.Across[name])
+		s.gates[name].scatter.Store(uint32(next.Scatter[name]))
 		if _, ok := l.Databases[name]; !ok {
 			s.gates[name].open(nil) // nobody could RESUME it any more
 		}
 	}
+	s.scattered.Memory.SetLimits(next.QueryMemory, next.ScatterMemory)
 	s.live.Store(l)
 	for _, own := range s.listeners {
 		if own != nil {

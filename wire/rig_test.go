@@ -93,12 +93,14 @@ type counts struct {
 	refused  map[string]int
 	limited  map[string]int
 	recheck  map[string]int
+	scatter  map[string]int
 }
 
 func (c *counts) Routed(int, int, time.Duration) {}
 func (c *counts) Refused(code string)            { c.add(&c.refused, code) }
 func (c *counts) BackendError(b, code string)    { c.add(&c.errors, b+" "+code) }
 func (c *counts) Failover(backend string)        { c.add(&c.failover, backend) }
+func (c *counts) Scattered(shards int)           { c.add(&c.scatter, strconv.Itoa(shards)) }
 func (c *counts) Limited(kind wire.Refusal)      { c.add(&c.limited, string(kind)) }
 
 // limits is how often a limit was met.

@@ -34,6 +34,8 @@ type Metrics interface {
 	BackendError(backend, sqlstate string)
 	// Failover is called when a statement goes to another backend because this one failed.
 	Failover(backend string)
+	// Scattered is called for each statement that is run on several shards because nothing binds it to one.
+	Scattered(shards int)
 	// Limited is called when a client meets one of the limits.
 	Limited(kind Refusal)
 }
@@ -76,18 +78,19 @@ type Server struct {
 	ids      atomic.Uint64 // given to sessions
 
 	// safe for concurrent use
-	buffers   sync.Pool    // of *buffers
-	reads     sync.Pool    // of *[]byte, for server bytes
-	set       *epoll.Set   // of the sockets on the raw transport, which are the pools' as well; nil: there is none
-	dozed     atomic.Int64 // how many sessions have gone to sleep so far
-	seats     seats
-	scattered scatter.Shared // of statements over several shards
-	logins    logins
-	sweeper   sync.Once
-	changed   chan struct{} // capacity 1: other limits are in force
-	cutters   chan struct{} // capacity maxCutters: statements that are being canceled
-	hands     chan net.Conn // to a goroutine that rests
-	resting   atomic.Int32  // those, and those about to
+	buffers    sync.Pool    // of *buffers
+	reads      sync.Pool    // of *[]byte, for server bytes
+	set        *epoll.Set   // of the sockets on the raw transport, which are the pools' as well; nil: there is none
+	dozed      atomic.Int64 // how many sessions have gone to sleep so far
+	seats      seats
+	scatterLog scatterLog
+	scattered  scatter.Shared // of statements over several shards
+	logins     logins
+	sweeper    sync.Once
+	changed    chan struct{} // capacity 1: other limits are in force
+	cutters    chan struct{} // capacity maxCutters: statements that are being canceled
+	hands      chan net.Conn // to a goroutine that rests
+	resting    atomic.Int32  // those, and those about to
 
 	// guarded by mu
 	mu         sync.Mutex
@@ -352,6 +355,7 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	}
 	c := newCore(&l.env, client.User, client.Database)
 	c.own.database, c.own.acrossDatabase = &g.consistency, &g.across
+	c.own.scatterDatabase = &g.scatter
 	base, err := startupSettings(client.Startup.Params, f.params, &c.own, &l.env)
 	if err != nil {
 		return nil, asError(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rangefinder/wire"
 	"rangefinder/wire/pg"
 )
 
@@ -201,6 +202,64 @@ func TestSeveralStatementsOverShards(t *testing.T) {
 	var n int
 	if err := conn.QueryRow(ctx, "SELECT count(*) FROM orders").Scan(&n); err != nil || n != 1 {
 		t.Fatalf("%d rows, %v", n, err)
+	}
+	r.busy(t, 0)
+}
+
+// What has to be kept of the rows is bounded, and scatter = forbid lets nothing run on several shards. Counted is what ran.
+func TestBoundsOfSeveralShards(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	ctx := ctxOf(t)
+	conn := r.connect(pgx.QueryExecModeExec)
+	for _, shard := range []string{"shard_1", "shard_2"} {
+		if _, err := conn.Exec(ctx, "INSERT INTO orders (customer_id, id, item) SELECT $1, i, repeat('x', 1000) FROM generate_series(1, 1000) i", r.keyOn(shard, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const gathered = "SELECT item FROM orders ORDER BY item || id"
+	count := func(sql string) (n int, _ error) {
+		rows, err := conn.Query(ctx, sql)
+		if err != nil {
+			return 0, err
+		}
+		for rows.Next() {
+			n++
+		}
+		return n, rows.Err()
+	}
+	if n, err := count(gathered); err != nil || n != 2000 {
+		t.Fatalf("%d rows, %v", n, err)
+	}
+	r.live.QueryMemory = 1 << 20
+	r.server.Reload(r.live)
+	_, err := count(gathered)
+	if e := wantCode(t, err, pg.CodeOutOfMemory); e.Hint == "" || e.Detail == "" {
+		t.Errorf("%+v", e)
+	}
+	if n, err := count("SELECT item FROM orders"); err != nil || n != 2000 { // that is not kept
+		t.Errorf("%d rows as they come, %v", n, err)
+	}
+	r.live.QueryMemory, r.live.ScatterMemory = 0, 1<<20
+	r.server.Reload(r.live)
+	_, err = count(gathered)
+	wantCode(t, err, pg.CodeOutOfMemory)
+	r.live.ScatterMemory = 0
+	r.live.Scatter = map[string]wire.Scatter{"app": wire.ScatterForbid}
+	r.server.Reload(r.live)
+	_, err = count(gathered)
+	if e := wantCode(t, err, pg.CodeFeatureNotSupported); e.Hint == "" {
+		t.Errorf("%+v", e)
+	}
+	if _, err := conn.Exec(ctx, "SET rangefinder.scatter = 'warn'"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := count(gathered); err != nil || n != 2000 {
+		t.Errorf("%d rows, %v", n, err)
+	}
+	r.counts.mu.Lock()
+	defer r.counts.mu.Unlock()
+	if n := r.counts.scatter["2"]; n != 5 {
+		t.Errorf("%d statements on two shards were counted", n)
 	}
 	r.busy(t, 0)
 }

@@ -259,6 +259,9 @@ func (p *Planner) count(plan *Plan, env *Env, sql string, n *normal) {
 	}
 }
 
+// Form is the normal form of a text, for people: without its constants.
+func (p *Planner) Form(sql string) string { return p.normalized(sql) }
+
 // normalized is the normal form of a text of which our own lexer makes none: that of PostgreSQL's parser.
 func (p *Planner) normalized(sql string) string {
 	if len(sql) <= maxNormalText && !tooDeep(sql) {
