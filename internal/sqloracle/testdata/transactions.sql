@@ -103,7 +103,6 @@ SELECT 1 AS a; SELECT 2 AS b
 
 UPDATE customers SET name = 'x' WHERE customer_id = 7; SELECT name FROM customers WHERE customer_id = 7
 
--- refused: keys of several shards
 UPDATE customers SET name = 'x' WHERE customer_id = 1; UPDATE customers SET name = 'y' WHERE customer_id = 2
 
 UPDATE customers SET name = 'x' WHERE customer_id = 7; SELECT 1 / 0
