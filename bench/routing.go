@@ -19,9 +19,20 @@ func (p parameter) Arg(i int) (val []byte, format int16, oid uint32, null, ok bo
 	return p, 0, 0, false, i == 1
 }
 
-// routing times what a session does to find a statement's backend, on one processor: its plan by its text, the key from its
-// parameter, the owner, the closest copy. These are the calls of wire.core, without its sockets.
-func (c *comparison) routing(context.Context) error {
+// router is what a session has to find a statement's backend with.
+type router struct {
+	handle  *fib.Handle
+	catalog *sqlkey.Catalog
+	planner *sqlkey.Planner
+	env     sqlkey.Env
+	known   sqlkey.Constants
+	buffer  rib.Key
+
+	text []byte // pgbench's statement in the extended protocol
+	arg  sqlkey.Args
+}
+
+func newRouter() (*router, error) {
 	owners := rib.Ownership{
 		Epoch: rib.Epoch{Index: 1},
 		Keyspaces: []rib.Keyspace{{ID: 1, Name: "bench.pgbench_accounts", Database: benchDatabase, Method: "hash", Types: []rib.Type{rib.TypeInt},
@@ -41,55 +52,79 @@ func (c *comparison) routing(context.Context) error {
 	}
 	compiled, err := fib.Compile(table.Snapshot())
 	if err != nil {
+		return nil, err
+	}
+	r := &router{
+		handle: new(fib.Handle), planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), buffer: make(rib.Key, 0, 64),
+		catalog: sqlkey.NewCatalog(&owners, map[string]sqlkey.DatabaseRule{benchDatabase: {Shard: "shard_1"}}, nil),
+		env:     sqlkey.Env{Database: benchDatabase, User: benchUser, Encoding: "UTF8"},
+		text:    []byte("SELECT abalance FROM pgbench_accounts WHERE aid = $1;"), arg: parameter("123456"),
+	}
+	r.handle.Store(compiled)
+	return r, nil
+}
+
+// route goes a statement's way: its plan, the key from its arguments, the owner, the closest copy. These are the calls of wire.core, without its
+// sockets. args nil: the text holds its values itself, as a Query does.
+func (r *router) route(text []byte, args sqlkey.Args, rnd uint32) error {
+	t := r.handle.Load()
+	var plan *sqlkey.Plan
+	if args == nil {
+		plan, args = r.planner.PlanQuery(r.catalog, &r.env, text, &r.known), &r.known
+	} else {
+		plan = r.planner.PlanBytes(r.catalog, &r.env, text)
+	}
+	if plan.Target != sqlkey.Keyed {
+		return errors.New(plan.Reason)
+	}
+	key, err := plan.AppendKey(r.buffer[:0], 0, args, true)
+	if err != nil {
 		return err
 	}
-	handle := new(fib.Handle)
-	handle.Store(compiled)
-	catalog := sqlkey.NewCatalog(&owners, map[string]sqlkey.DatabaseRule{benchDatabase: {Shard: "shard_1"}}, nil)
-	planner := sqlkey.NewPlanner(sqlkey.PlannerConfig{})
-	env := sqlkey.Env{Database: benchDatabase, User: benchUser, Encoding: "UTF8"}
+	owner, ok := t.Lookup(plan.Keyspace, key)
+	if !ok {
+		return errors.New("no owner")
+	}
+	if plan.Intent == sqlkey.Read {
+		near := owner.Slot.Candidates()
+		if i := near.PickRead(rnd); i >= 0 && near.Reads[i].Backend != nil {
+			return nil
+		}
+	}
+	return errors.New("no backend to read from")
+}
 
-	text, arg, buffer := []byte("SELECT abalance FROM pgbench_accounts WHERE aid = $1;"), sqlkey.Args(parameter("123456")), make(rib.Key, 0, 64)
-	var failed error
-	route := func(rnd uint32) *rib.Backend {
-		t := handle.Load()
-		plan := planner.PlanBytes(catalog, &env, text)
-		if plan.Target != sqlkey.Keyed {
-			failed = errors.New(plan.Reason)
-			return nil
-		}
-		key, err := plan.AppendKey(buffer[:0], 0, arg, true)
-		if err != nil {
-			failed = err
-			return nil
-		}
-		owner, ok := t.Lookup(plan.Keyspace, key)
-		if !ok {
-			failed = errors.New("no owner")
-			return nil
-		}
-		if plan.Intent == sqlkey.Read {
-			near := owner.Slot.Candidates()
-			if i := near.PickRead(rnd); i >= 0 {
-				return near.Reads[i].Backend
-			}
-		}
-		failed = errors.New("no backend to read from")
-		return nil
+// timed returns what one call of route takes, on one processor: nanoseconds and allocations.
+func (r *router) timed(route func(r *router, i int) error) (ns float64, allocs int64, err error) {
+	if err = route(r, 0); err != nil {
+		return 0, 0, fmt.Errorf("routing: %w", err)
 	}
-	if route(0); failed != nil {
-		return fmt.Errorf("routing: %w", failed)
-	}
-	r := testing.Benchmark(func(b *testing.B) {
+	b := testing.Benchmark(func(b *testing.B) {
 		b.ReportAllocs()
 		for i := range b.N {
-			route(uint32(i))
+			if e := route(r, i); e != nil {
+				err = e
+			}
 		}
 	})
-	if failed != nil {
-		return fmt.Errorf("routing: %w", failed)
+	if err != nil {
+		return 0, 0, fmt.Errorf("routing: %w", err)
 	}
-	c.result.RoutingNS, c.result.RoutingAllocs = round(float64(r.T.Nanoseconds())/float64(r.N)), r.AllocsPerOp()
+	return round(float64(b.T.Nanoseconds()) / float64(b.N)), b.AllocsPerOp(), nil
+}
+
+// byParameter routes it.
+func byParameter(r *router, i int) error { return r.route(r.text, r.arg, uint32(i)) }
+
+// routing times what a session does to find a statement's backend.
+func (c *comparison) routing(context.Context) error {
+	r, err := newRouter()
+	if err != nil {
+		return err
+	}
+	if c.result.RoutingNS, c.result.RoutingAllocs, err = r.timed(byParameter); err != nil {
+		return err
+	}
 	c.printf("\nrouting a statement (its plan known, a parameter for its key): %.0f ns, %d allocations\n", c.result.RoutingNS, c.result.RoutingAllocs)
 	return nil
 }

@@ -57,6 +57,8 @@ type backOffice interface {
 	Spanning() []twophase.Spanning
 	// CreateKeyspace validates and makes a keyspace, on whichever node leads. Errors are *apiError or mapped by statusOf.
 	CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error)
+	// InspectKeyspace asks the shards what is wrong with a keyspace's tables.
+	InspectKeyspace(ctx context.Context, name string) ([]cluster.Finding, error)
 	// AddValues gives further values of a keyspace of the list method to shards, as CreateKeyspace does.
 	AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceView, error)
 }
@@ -135,6 +137,16 @@ func (a *api) v1(mux *http.ServeMux) {
 		reply(w, http.StatusOK, struct {
 			Keyspaces []KeyspaceView `json:"keyspaces"`
 		}{orEmpty(a.office.Keyspaces())})
+	})
+	mux.HandleFunc("GET /api/v1/keyspaces/check", func(w http.ResponseWriter, r *http.Request) {
+		findings, err := a.office.InspectKeyspace(r.Context(), r.URL.Query().Get("keyspace"))
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		reply(w, http.StatusOK, struct {
+			Findings []cluster.Finding `json:"findings"`
+		}{orEmpty(findings)})
 	})
 	mux.HandleFunc("POST /api/v1/keyspaces", a.createKeyspace)
 	mux.HandleFunc("POST /api/v1/keyspaces/values", a.addValues)

@@ -82,6 +82,10 @@ func (f *fakeOffice) Ranges(keyspace string) ([]RangeView, string, bool) {
 	return list, f.view.Epoch, keyspace == "" || len(list) > 0
 }
 
+func (f *fakeOffice) InspectKeyspace(context.Context, string) ([]cluster.Finding, error) {
+	return []cluster.Finding{{Severity: cluster.SeverityError, Shards: []string{"shard_1"}, Table: "public.orders", Problem: "it is wrong", Fix: "Mend it."}}, nil
+}
+
 func (f *fakeOffice) Route(_ context.Context, q RouteQuery) (RouteAnswer, error) {
 	f.asked = append(f.asked, q)
 	return f.answer, f.err

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 type keyspaceCmd struct {
 	Create keyspaceCreateCmd `cmd:"" help:"Make a keyspace over tables that exist on every shard."`
 	Add    keyspaceAddCmd    `cmd:"" help:"Give further values of a list to shards."`
+	Check  keyspaceCheckCmd  `cmd:"" help:"Ask every shard what is wrong with a keyspace's tables."`
 	Show   keyspaceShowCmd   `cmd:"" help:"Show a keyspace and who owns what of it."`
 	List   keyspaceListCmd   `cmd:"" help:"List keyspaces."`
 }
@@ -167,6 +169,58 @@ func (c *keyspaceAddCmd) Run(e *env) error {
 		return err
 	}
 	return printMade(e.stdout, &v, "has the values")
+}
+
+type keyspaceCheckCmd struct {
+	adminFlags
+	Name string `arg:"" help:"The keyspace."`
+}
+
+// Help is shown by `rangefinder keyspace check --help`.
+func (keyspaceCheckCmd) Help() string {
+	return "It looks for unique constraints and primary keys without the key, foreign keys that leave it, columns that count by themselves, what differs\n" +
+		"between the shards, rows that lie on the wrong shard, and max_prepared_transactions. Each row's key is read once.\n\n" +
+		"It ends with status 1 if there are errors; warnings alone are no failure."
+}
+
+// Run prints what was found.
+func (c *keyspaceCheckCmd) Run(e *env) error {
+	var v struct {
+		Findings []cluster.Finding `json:"findings"`
+	}
+	read := c.adminFlags
+	read.JSON = false // the findings decide the status in that form too
+	if err := read.call(e, "/api/v1/keyspaces/check?"+url.Values{"keyspace": {c.Name}}.Encode(), nil, &v); err != nil {
+		return err
+	}
+	if c.JSON {
+		encoder := json.NewEncoder(e.stdout)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(&v); err != nil {
+			return err
+		}
+	}
+	errs := 0
+	for _, f := range v.Findings {
+		if f.Severity == cluster.SeverityError {
+			errs++
+		}
+		if c.JSON {
+			continue
+		}
+		table := ""
+		if f.Table != "" {
+			table = ", table " + f.Table
+		}
+		fmt.Fprintf(e.stdout, "%s: on %s%s: %s\n  %s\n", f.Severity, strings.Join(f.Shards, ", "), table, f.Problem, f.Fix)
+	}
+	switch {
+	case errs > 0:
+		return &Failure{Message: fmt.Sprintf("keyspace %s has %d errors and %d warnings", c.Name, errs, len(v.Findings)-errs)}
+	case !c.JSON:
+		fmt.Fprintf(e.stdout, "keyspace %s: no errors, %d warnings\n", c.Name, len(v.Findings))
+	}
+	return nil
 }
 
 type keyspaceShowCmd struct {

@@ -86,6 +86,17 @@ TRY  BACKEND  REGION  ROLE     COST MS  ADDRESS         WHY
 	}
 }
 
+func TestKeyspaceCheckFailsOnErrors(t *testing.T) {
+	url := serveOffice(t, &fakeOffice{})
+	code, out, errs := runCLI("keyspace", "check", "--admin", url, "app.orders")
+	if code != 1 || out != "error: on shard_1, table public.orders: it is wrong\n  Mend it.\n" || !strings.Contains(errs, "keyspace app.orders has 1 errors and 0 warnings") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+	if code, out, _ := runCLI("keyspace", "check", "--admin", url, "--json", "app.orders"); code != 1 || !strings.Contains(out, `"severity": "error"`) {
+		t.Errorf("exit %d: %s", code, out)
+	}
+}
+
 func TestKeyspaceCreateSendsWhatWasTyped(t *testing.T) {
 	office := &fakeOffice{}
 	url := serveOffice(t, office)

@@ -199,6 +199,18 @@ func (n *Node) checkShards(ctx context.Context, ks *rib.Keyspace) error {
 	return err
 }
 
+// InspectKeyspace asks the shards what is wrong with a keyspace's tables, from this node.
+func (n *Node) InspectKeyspace(ctx context.Context, name string) ([]cluster.Finding, error) {
+	o := n.table.Owners().Get()
+	ks := o.KeyspaceByName(name)
+	if ks == nil {
+		return nil, &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{Error: fmt.Sprintf("there is no keyspace %.100q", name), Hint: "See rangefinder keyspace list."}}
+	}
+	return cluster.Inspect(ctx, o, ks, func(ctx context.Context, shard string) (*pgx.Conn, error) {
+		return n.connectPrimary(ctx, shard, ks.Database)
+	})
+}
+
 // createHere checks everything against the shards themselves and then asks the ledger.
 func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view KeyspaceView, err error) {
 	if !n.ledger().IsLeader() {

@@ -80,6 +80,9 @@ func TestSchemasOnRealPostgreSQL(t *testing.T) {
 	if _, err := conn.Prepare(t.Context(), "held", "SELECT item FROM t2.orders WHERE id = $1"); err != nil { // only prepared, it must be where the schema is
 		t.Error(err)
 	}
+	if code, out, errs := n.admin("keyspace", "check", "app.tenants"); code != 0 || !strings.Contains(out, "no errors") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
 	// A schema that is listed later.
 	n.mustAdmin(t, "keyspace", "add", "app.tenants", "--value", "t4=shard_2")
 	pgtest.Eventually(t, 10*time.Second, func() error {

@@ -22,7 +22,6 @@ type relay struct {
 	sock  *epoll.Socket
 	word  atomic.Int32 // 0: parked, 1: running, 2: something has happened meanwhile
 	room  [3000]byte
-	got   int
 	gone  bool
 	out   []byte
 	due   bool // a write is left to the batch
