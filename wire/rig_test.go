@@ -140,11 +140,12 @@ type rigOptions struct {
 	limits     wire.Limits   // nothing: 200 clients
 	failover   time.Duration // wire.Live.FailoverWait
 	maxFrame   int
-	startup    time.Duration  // 0: patience
-	dial       pool.Dialer    // nil: a plain one
-	shards     []shardServers // instead of the shared ones
-	backends   []rib.Backend  // more of them, announced as primaries that are up
-	across     bool           // transactions may write on several shards, by two-phase commit
+	startup    time.Duration    // 0: patience
+	dial       pool.Dialer      // nil: a plain one
+	shards     []shardServers   // instead of the shared ones
+	backends   []rib.Backend    // more of them, announced as primaries that are up
+	keyed      []rib.KeyedTable // of one more keyspace, by the hash of an int
+	across     bool             // transactions may write on several shards, by two-phase commit
 }
 
 const (
@@ -207,6 +208,11 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		ID: 2, Name: "app.countries", Database: "app", Method: rib.MethodReference, Tables: []rib.KeyedTable{{Schema: "public", Name: "countries"}},
 		Ranges: rib.ReferenceRanges(names),
 	}}
+	if o.keyed != nil {
+		own.Keyspaces = append(own.Keyspaces, rib.Keyspace{
+			ID: 3, Name: "app.keyed", Database: "app", Method: "hash", Types: []rib.Type{rib.TypeInt}, Tables: o.keyed, Ranges: rib.EvenRanges(names),
+		})
+	}
 	h.Distance("far", 50*time.Millisecond, time.Now())
 	r.table.Owners().Set(own)
 

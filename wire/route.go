@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"rangefinder/fib"
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/scatter"
@@ -95,11 +96,13 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 // overShards finds where a statement with several keys runs. It reports whether it needs several shards.
 func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bool, _ *pg.Error) {
 	if plan.Fan.Everywhere || plan.Fan.Apart || plan.Fan.Copy != nil && plan.Fan.Copy.From { // of COPY each row's key is looked at, also if one shard has all
+		c.asked = c.spans(plan)
 		return true, nil
 	}
 	if plan.Fan.Split != nil {
 		shares, err := c.rowsOf(plan, args)
 		if err != nil || len(shares) > 1 {
+			c.asked = len(shares)
 			return len(shares) > 1, err
 		}
 		n.slot = shares[0].Slot
@@ -107,12 +110,29 @@ func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bo
 	}
 	slots, err := c.needs(plan, args)
 	if err != nil || len(slots) > 1 {
+		c.asked = len(slots)
 		return len(slots) > 1, err
 	}
 	if n.slot = c.anyOf(plan.Keyspace); len(slots) == 1 {
 		n.slot = slots[0]
 	}
 	return false, nil
+}
+
+// spans is how many shards a statement may touch whose shards are those of its keyspaces, or are listed.
+func (c *core) spans(plan *sqlkey.Plan) int {
+	ids := plan.Fan.Keyspaces
+	if plan.Fan.Copy != nil {
+		ids = []rib.KeyspaceID{plan.Keyspace}
+	}
+	shards := slices.Concat(plan.Copies, plan.Fan.Copies)
+	for _, id := range ids {
+		if ks := c.table.Ownership().Keyspace(id); ks != nil {
+			shards = append(shards, ks.Shards()...)
+		}
+	}
+	slices.Sort(shards)
+	return max(1, len(slices.Compact(shards)))
 }
 
 // needs are the shards of a statement with several keys, until the next call.

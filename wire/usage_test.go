@@ -62,14 +62,22 @@ func TestShowStatements(t *testing.T) {
 	if _, err := simple.Exec(ctx, "SELECT 1; SELECT 2"); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := simple.Exec(ctx, "SELECT count(*) FROM orders WHERE id > 7"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := prepared.Exec(ctx, "COPY orders TO STDOUT"); err != nil {
+		t.Fatal(err)
+	}
 	got := shownStatements(t, admin)
 	for text, want := range map[string]string{
 		"SELECT g FROM generate_series(?, ?) AS g": "app: 5 calls, 0 errors, 5 shards, 10 rows",
-		"SELECT $1::int":        "app: 5 calls, 0 errors, 5 shards, 5 rows",
-		"SELECT ? / (? * ?)":    "app: 0 calls, 5 errors, 0 shards, 0 rows",
-		"SELECT $2 / ($1 * $3)": "app: 0 calls, 5 errors, 0 shards, 0 rows",
-		"VALUES (?), (?)":       "app: 3 calls, 0 errors, 3 shards, 6 rows",
-		"SELECT ?; SELECT ?":    "app: 1 calls, 0 errors, 1 shards, 2 rows",
+		"SELECT $1::int":                           "app: 5 calls, 0 errors, 5 shards, 5 rows",
+		"SELECT ? / (? * ?)":                       "app: 0 calls, 5 errors, 0 shards, 0 rows",
+		"SELECT $2 / ($1 * $3)":                    "app: 0 calls, 5 errors, 0 shards, 0 rows",
+		"SELECT count(*) FROM orders WHERE id > ?": "app: 1 calls, 0 errors, 2 shards, 1 rows",
+		"COPY orders TO STDOUT":                    "app: 1 calls, 0 errors, 2 shards, 0 rows",
+		"VALUES (?), (?)":                          "app: 3 calls, 0 errors, 3 shards, 6 rows",
+		"SELECT ?; SELECT ?":                       "app: 1 calls, 0 errors, 1 shards, 2 rows",
 	} {
 		if got[text] != want {
 			t.Errorf("%s: %q, want %q", text, got[text], want)
