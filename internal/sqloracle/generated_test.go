@@ -13,7 +13,7 @@ import (
 const (
 	// mostRefused is how many of a hundred generated statements may be refused, and fewestScattered how many must pass of those that
 	// several shards have a part in.
-	mostRefused     = 7
+	mostRefused     = 5
 	fewestScattered = 800
 
 	// shown is how many failures are made smaller and shown in full.
