@@ -45,6 +45,10 @@ func (c *compiler) fannedSet(sel *pgquery.SelectStmt) (*fanned, *issue) {
 	}
 	switch {
 	case keys || unions && all:
+	case !unions && len(parts) == 2:
+		f := &fanned{a: first.a, client: sel, set: true}
+		f.compared()
+		return f, nil
 	case !unions:
 		return nil, issuef("INTERSECT and EXCEPT over several shards need the key among the columns")
 	case sel.GetAll():
@@ -52,6 +56,34 @@ func (c *compiler) fannedSet(sel *pgquery.SelectStmt) (*fanned, *issue) {
 	}
 	f := &fanned{a: first.a, client: sel, shard: cloned(sel), set: true}
 	return f, f.ordered(parts[0].GetTargetList(), true, keys || unions && all)
+}
+
+// compared takes INTERSECT or EXCEPT of two queries apart, whose rows may be equal though they are of two shards: rows of both are gathered,
+// with which query they are of.
+func (f *fanned) compared() {
+	side := func(i int) *pgquery.SelectStmt {
+		s := finalOver()
+		s.FromClause = []*pgquery.Node{{Node: &pgquery.Node_RangeVar{RangeVar: &pgquery.RangeVar{
+			Relname: "rangefinder_rows", Inh: true, Relpersistence: "p", Alias: &pgquery.Alias{Aliasname: "rows"}}}}}
+		s.TargetList = []*pgquery.Node{target("", columnRef(FinalColumns))}
+		s.WhereClause = operation("=", columnRef("rows", FinalHidden+"1}"), pgquery.MakeAConstIntNode(int64(i), 0))
+		return s
+	}
+	gathered := finalOver()
+	gathered.TargetList = []*pgquery.Node{target("", pgquery.MakeColumnRefNode([]*pgquery.Node{pgquery.MakeAStarNode()}, 0))}
+	f.final = cloned(f.client)
+	f.final.Larg, f.final.Rarg = side(1), side(2)
+	f.final.WithClause = &pgquery.WithClause{Ctes: []*pgquery.Node{{Node: &pgquery.Node_CommonTableExpr{CommonTableExpr: &pgquery.CommonTableExpr{
+		Ctename: "rangefinder_rows", Ctematerialized: pgquery.CTEMaterialize_CTEMaterializeDefault, Ctequery: selectNode(gathered)}}}}}
+	f.shard = cloned(f.client)
+	f.shard.Op, f.shard.All = pgquery.SetOperation_SETOP_UNION, true
+	f.shard.SortClause, f.shard.LimitCount, f.shard.LimitOffset = nil, nil, nil
+	f.shard.LimitOption = pgquery.LimitOption_LIMIT_OPTION_DEFAULT
+	for i, part := range []*pgquery.SelectStmt{f.shard.Larg, f.shard.Rarg} {
+		part.TargetList = append(part.TargetList, target("rangefinder_1", pgquery.MakeAConstIntNode(int64(i+1), 0)))
+	}
+	f.changed, f.hidden = true, 1
+	f.how = "rows of both are gathered and compared by PostgreSQL"
 }
 
 // operands are the queries of a set operation, and its nodes.

@@ -13,7 +13,6 @@ SELECT customer_id FROM customers INTERSECT SELECT customer_id FROM orders
 
 SELECT customer_id FROM customers INTERSECT ALL SELECT customer_id FROM orders
 
--- refused: set operation
 SELECT tier FROM customers EXCEPT ALL SELECT tier FROM orders
 
 SELECT customer_id, name FROM customers UNION ALL SELECT customer_id, item FROM orders ORDER BY 1, 2
