@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/wire"
 	"rangefinder/wire/pg"
 )
@@ -261,5 +263,92 @@ func TestBoundsOfSeveralShards(t *testing.T) {
 	if n := r.counts.scatter["2"]; n != 5 {
 		t.Errorf("%d statements on two shards were counted", n)
 	}
+	r.busy(t, 0)
+}
+
+// A cancel request reaches all shards, and the session goes on. When the client goes, nothing is left at work.
+func TestCancelOverShards(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	ctx := ctxOf(t)
+	conn := r.connect(pgx.QueryExecModeExec)
+	for _, shard := range []string{"shard_1", "shard_2"} {
+		if _, err := conn.Exec(ctx, "INSERT INTO orders (customer_id, id) VALUES ($1, 1)", r.keyOn(shard, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const slow = "SELECT id FROM orders WHERE (SELECT true FROM pg_sleep(600)) IS NOT NULL"
+	sleeping := func(server *pgtest.Server, what string) (n int) {
+		t.Helper()
+		c, err := server.Conn(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close(context.Background())
+		if err := c.QueryRow(ctx, "SELECT count("+what+") FROM pg_stat_activity WHERE (query LIKE '%pg_sleep(600)%') AND state = 'active' AND pid <> pg_backend_pid()").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	total := func() (n int) {
+		for _, s := range r.servers {
+			n += sleeping(s.primary, "*") + sleeping(s.replica, "*")
+		}
+		return n
+	}
+	for _, inBlock := range []bool{false, true} {
+		if inBlock {
+			if _, err := conn.Exec(ctx, "BEGIN"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		failed := make(chan error, 1)
+		go func() {
+			_, err := conn.Exec(ctx, slow)
+			failed <- err
+		}()
+		pgtest.Eventually(t, patience, func() error {
+			if n := total(); n != 2 {
+				return fmt.Errorf("%d shards are at work", n)
+			}
+			return nil
+		})
+		if err := conn.PgConn().CancelRequest(ctx); err != nil {
+			t.Fatal(err)
+		}
+		wantCode(t, <-failed, pg.CodeQueryCanceled)
+		if n := total(); n != 0 {
+			t.Errorf("%d shards are still at work", n)
+		}
+		if inBlock {
+			if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var n int
+		if err := conn.QueryRow(ctx, "SELECT count(*) FROM orders").Scan(&n); err != nil || n != 2 {
+			t.Fatalf("%d rows, %v", n, err)
+		}
+		r.busy(t, 0)
+	}
+	failed := make(chan error, 1)
+	// The client goes: nothing is left at work.
+	go func() {
+		_, err := conn.Exec(ctx, slow)
+		failed <- err
+	}()
+	pgtest.Eventually(t, patience, func() error {
+		if n := total(); n != 2 {
+			return fmt.Errorf("%d shards are at work", n)
+		}
+		return nil
+	})
+	conn.PgConn().Conn().Close()
+	<-failed
+	pgtest.Eventually(t, patience, func() error {
+		if n := total(); n != 0 {
+			return fmt.Errorf("%d shards are at work for nobody", n)
+		}
+		return nil
+	})
 	r.busy(t, 0)
 }
