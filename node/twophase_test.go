@@ -28,9 +28,14 @@ type bank struct {
 // startBank starts it; prepared is each server's max_prepared_transactions.
 func startBank(t *testing.T, prepared ...int) *bank {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
+	return startBankWith(t, nil, prepared...)
+}
+
+// startBankWith starts one whose configuration is changed before; nil: it is not.
+func startBankWith(t *testing.T, change func(*bank, *Config), prepared ...int) *bank {
+	t.Helper()
 	b := new(bank)
+	b.serve(t, prepared...)
 	file := filepath.Join(t.TempDir(), "ops.password")
 	if err := os.WriteFile(file, []byte(opsPassword), 0o600); err != nil {
 		t.Fatal(err)
@@ -40,6 +45,22 @@ func startBank(t *testing.T, prepared ...int) *bank {
 	cfg.Users = []User{{Name: "app", SecretRef: SecretRef{PasswordEnv: "APP_PASSWORD"}}, {Name: "ops", SecretRef: SecretRef{PasswordFile: file}}}
 	cfg.Console.Users = []string{"ops"}
 	cfg.Probe.User, cfg.Probe.PasswordEnv = "probe", "PROBE_PASSWORD"
+	for i, s := range b.servers {
+		cfg.Backends = append(cfg.Backends, Backend{Name: fmt.Sprintf("iad-%d", i+1), Shard: fmt.Sprintf("shard_%d", i+1), Address: s.Addr()})
+	}
+	if change != nil {
+		change(b, &cfg)
+	}
+	b.node = newNode(t, cfg, clusterEnv()).open(t)
+	b.node.settled(t, 1, len(prepared))
+	return b
+}
+
+// serve starts the servers alone.
+func (b *bank) serve(t *testing.T, prepared ...int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
 	for i, most := range prepared {
 		s := pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1), Auth: "scram-sha-256", Params: map[string]string{"max_prepared_transactions": strconv.Itoa(most)}})
 		if err := errors.Join(
@@ -49,11 +70,7 @@ func startBank(t *testing.T, prepared ...int) *bank {
 			t.Fatal(err)
 		}
 		b.servers = append(b.servers, s)
-		cfg.Backends = append(cfg.Backends, Backend{Name: fmt.Sprintf("iad-%d", i+1), Shard: fmt.Sprintf("shard_%d", i+1), Address: s.Addr()})
 	}
-	b.node = newNode(t, cfg, clusterEnv()).open(t)
-	b.node.settled(t, 1, len(prepared))
-	return b
 }
 
 // create makes the keyspace of accounts, and returns what was said about it.

@@ -21,6 +21,7 @@ import (
 	"rangefinder/wire/pool"
 	"rangefinder/wire/scatter"
 	"rangefinder/wire/sqlkey"
+	"rangefinder/wire/twophase"
 )
 
 // Metrics is told what sessions do. Its methods are called on the way of a statement: they must not block.
@@ -54,6 +55,7 @@ type Config struct {
 	Unique        func() (int64, error)                                // makes the ids of rangefinder.unique_id(); must not block; nil: nobody does
 	Explain       func(*Route) []string                                // tells where a statement goes and why, for EXPLAIN (ROUTE), in lines; nil: it is refused
 	Committer     scatter.Committer                                    // ends transactions that have written on several shards; nil: they are refused
+	Watch         func(twophase.Span) (forget func())                  // is told of transactions that are open on several shards; nil: nobody is
 	Metrics       Metrics
 	Logger        *slog.Logger
 	Live          Live // until the first Reload

@@ -152,6 +152,7 @@ func (c *Coordinator) everywhere(ctx context.Context, sql string) (first *pg.Err
 
 // giveBack gives all branches back to their pools.
 func (c *Coordinator) giveBack() {
+	c.unwatch()
 	for shard, b := range c.branches {
 		delete(c.branches, shard)
 		c.release(b)

@@ -11,6 +11,7 @@ import (
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
+	"rangefinder/wire/twophase"
 )
 
 // Config is what a Coordinator needs.
@@ -22,6 +23,8 @@ type Config struct {
 	Write     bool   // all branches are to be primaries
 	Shared    *Shared
 	Committer Committer // nil: a transaction may write on one shard only
+
+	Watch func(twophase.Span) (forget func()) // has somebody look whether transactions wait for each other; nil: nobody does
 
 	// Of a transaction that is open already: see Adopt.
 	Begin  string   // what it has begun with; "": BEGIN
@@ -44,6 +47,7 @@ type Coordinator struct {
 	// guarded by mu
 	mu      sync.Mutex
 	stop    context.CancelCauseFunc // ends the request in hand; nil: there is none
+	since   time.Time               // when that came
 	live    map[*branch]struct{}    // all that are connected
 	wrote   []Wrote
 	notices []byte // of the shards of the statement in hand
@@ -61,6 +65,7 @@ type Coordinator struct {
 	stmts    map[string]*stmt
 	portals  map[string]*portal
 	branches map[string]*branch // by shard
+	watched  func()             // what Config.Watch returned; nil: nobody watches
 	pending  []pending          // answers that are the session's if what comes behind them is in order
 	skip     bool               // discard up to the Sync
 	block    bool               // the session's transaction block is open
@@ -115,6 +120,7 @@ func (c *Coordinator) end() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
+	c.unwatch()
 	for shard, b := range c.branches {
 		delete(c.branches, shard)
 		if b.status != pg.StatusIdle {
@@ -261,7 +267,7 @@ func (c *Coordinator) message(ctx context.Context, typ byte, body []byte) {
 	c.ctx, stop = context.WithCancelCause(ctx)
 	defer stop(nil)
 	c.mu.Lock()
-	c.stop = stop
+	c.stop, c.since = stop, time.Now()
 	if c.closed {
 		stop(errGone)
 	}

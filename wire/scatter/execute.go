@@ -107,6 +107,7 @@ func (c *Coordinator) branch(slot *fib.Slot, write bool) (*branch, *pg.Error) {
 // join makes a new branch part of the transaction: what opens that there goes before whatever is sent next.
 func (c *Coordinator) join(b *branch) {
 	c.branches[b.slot.Shard()] = b
+	c.watch()
 	begin := c.begin
 	if begin == "" {
 		begin = "BEGIN"
@@ -205,6 +206,9 @@ func (c *Coordinator) marks0(x *execution, b *branch) {
 func (c *Coordinator) ended(x *execution, b *branch, e *pg.Error) *pg.Error {
 	if e == nil {
 		return nil
+	}
+	if why := c.brokenBy(e); why != nil {
+		return why
 	}
 	c.cfg.Host.Failed(b.hop, e.Code)
 	if !x.stmt.sure {

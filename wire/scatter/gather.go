@@ -198,6 +198,9 @@ func (f *fanout) runFinal(b *branch, text string, h *heap) *pg.Error {
 		return nil
 	})
 	if e != nil {
+		if why := c.brokenBy(e); why != nil {
+			return why
+		}
 		c.cfg.Host.Failed(b.hop, e.Code)
 	}
 	return e

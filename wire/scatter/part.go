@@ -157,6 +157,9 @@ func (p *part) try() *pg.Error {
 		p.hand(buf)
 	}
 	if e != nil {
+		if why := c.brokenBy(e); why != nil {
+			return why
+		}
 		c.cfg.Host.Failed(b.hop, e.Code)
 	}
 	return e
