@@ -10,6 +10,7 @@ import (
 
 	"rangefinder/fib"
 	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
 	"rangefinder/wire/twophase"
 )
 
@@ -66,19 +67,24 @@ func (c *Coordinator) open() []*branch {
 // commit commits on all branches, and gives them back.
 func (c *Coordinator) commit(ctx context.Context) *pg.Error {
 	list := c.open()
-	var writers []*branch
+	var writers, readers []*branch
 	for _, b := range list {
 		if b.wrote {
 			writers = append(writers, b)
+		} else {
+			readers = append(readers, b)
 		}
 	}
 	var e *pg.Error
 	switch {
-	case len(writers) == 1:
-		e = c.commitOne(ctx, writers[0])
-	case len(writers) > 1 && c.cfg.Committer == nil:
-		e = refuseWriters(writers)
-	case len(writers) > 1:
+	case len(writers) < 2:
+		// First where it only read: nothing is lost there, but one that is serializable may fail at its end, and nothing may be committed then.
+		if e = c.carryOut(ctx, readers, "COMMIT"); e == nil && len(writers) == 1 {
+			e = c.commitOne(ctx, writers[0])
+		}
+	case c.cfg.Committer == nil: // which mayWrite should have refused
+		e = refuseWriters(shardsOf(writers))
+	default:
 		all := make([]twophase.Participant, len(list))
 		for i, b := range list {
 			all[i] = twophase.Participant{Branch: participant{b}, Wrote: b.wrote}
@@ -96,9 +102,8 @@ func (c *Coordinator) commit(ctx context.Context) *pg.Error {
 		c.wrote = append(c.wrote, Wrote{b.slot, b.hop})
 	}
 	c.mu.Unlock()
-	e = c.everywhere(ctx, "COMMIT")
 	c.giveBack()
-	return e
+	return nil
 }
 
 // commitOne commits on the one branch that has written.
@@ -114,25 +119,52 @@ func (c *Coordinator) commitOne(ctx context.Context, b *branch) *pg.Error {
 	return e
 }
 
-func refuseWriters(writers []*branch) *pg.Error {
-	names := make([]string, len(writers))
-	for i, b := range writers {
-		names[i] = b.slot.Shard()
+// writes tells whether a statement may change something where it runs.
+func writes(plan *sqlkey.Plan) bool { return plan.Intent == sqlkey.Write && !plan.Locks }
+
+// mayWrite refuses a statement that would have the transaction write on several shards, if it must not.
+func (c *Coordinator) mayWrite(plan *sqlkey.Plan, on []Share) *pg.Error {
+	if c.cfg.Committer != nil || !writes(plan) {
+		return nil
 	}
-	return pg.NewError(pg.CodeFeatureNotSupported, "the transaction has written on several shards").
-		WithDetail("It wrote on " + strings.Join(names, ", ") + ". It was rolled back on all of them.").
+	var names []string
+	for _, b := range c.open() {
+		if b.wrote {
+			names = append(names, b.slot.Shard())
+		}
+	}
+	for _, s := range on {
+		if !slices.Contains(names, s.Slot.Shard()) {
+			names = append(names, s.Slot.Shard())
+		}
+	}
+	if len(names) < 2 {
+		return nil
+	}
+	return refuseWriters(names)
+}
+
+func shardsOf(list []*branch) (names []string) {
+	for _, b := range list {
+		names = append(names, b.slot.Shard())
+	}
+	return names
+}
+
+func refuseWriters(names []string) *pg.Error {
+	return pg.NewError(pg.CodeFeatureNotSupported, "the transaction would write on several shards").
+		WithDetail("These are " + strings.Join(names, ", ") + ".").
 		WithHint(`Use one transaction for each shard, or set cross_shard_writes = "2pc" for the database.`)
 }
 
 // rollback rolls back on all branches, and gives them back.
 func (c *Coordinator) rollback(ctx context.Context) {
-	_ = c.everywhere(ctx, "ROLLBACK") // a branch that does not answer is closed, which rolls back as well
+	_ = c.carryOut(ctx, c.open(), "ROLLBACK") // a branch that does not answer is closed, which rolls back as well
 	c.giveBack()
 }
 
-// everywhere has all branches with an open transaction carry out a command, at once. The error is the first shard's by name.
-func (c *Coordinator) everywhere(ctx context.Context, sql string) (first *pg.Error) {
-	list := c.open()
+// carryOut has those branches of a list that have an open transaction carry out a command, at once. The error is the first of them.
+func (c *Coordinator) carryOut(ctx context.Context, list []*branch, sql string) (first *pg.Error) {
 	errs := make([]*pg.Error, len(list))
 	var wg sync.WaitGroup
 	for i, b := range list {

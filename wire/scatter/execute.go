@@ -61,6 +61,9 @@ func (c *Coordinator) execute(x *execution) *pg.Error {
 	if e != nil {
 		return e
 	}
+	if e := c.mayWrite(plan, []Share{{Slot: b.slot}}); e != nil {
+		return e
+	}
 	if plan.CopyIn {
 		return c.copyIn(x, b)
 	}
@@ -197,7 +200,7 @@ func (c *Coordinator) single(x *execution, b *branch) *pg.Error {
 // marks0 notes what a statement may do to a branch before it is sent.
 func (c *Coordinator) marks0(x *execution, b *branch) {
 	plan := x.stmt.plan
-	b.wrote = b.wrote || plan.Intent == sqlkey.Write && !plan.Locks
+	b.wrote = b.wrote || writes(plan)
 	b.opaque = b.opaque || plan.Opaque
 	b.conn.Unnamed = 0
 }

@@ -34,6 +34,9 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	if e = c.cfg.Host.Scatter(plan, x.stmt.sql, len(shares)); e != nil {
 		return e
 	}
+	if e = c.mayWrite(plan, shares); e != nil {
+		return e
+	}
 	if fan.Final != "" && (len(fan.Order) == 0 || c.cfg.Shared.unordered(fan)) {
 		return c.fan(x, shares, gathered)
 	}
