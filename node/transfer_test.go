@@ -182,11 +182,24 @@ func TestTransfersBetweenShards(t *testing.T) {
 	}
 }
 
-// Two transactions that lock the same rows in another order wait for each other, and no server sees it.
+// Two transactions that lock the same rows in another order wait for each other, and no server sees it: on one node, and on two.
 func TestDeadlockOverShards(t *testing.T) {
 	b := startBank(t, 20, 20)
 	b.accounts(t)
-	one, two := b.node.connect(t), b.node.connect(t)
+	cfg := testConfig(t, "fra", b.node.port().Addr())
+	cfg.Databases, cfg.Users, cfg.Probe = b.node.cfg.Databases, b.node.cfg.Users, b.node.cfg.Probe
+	other := newNode(t, cfg, clusterEnv()).open(t)
+	other.settled(t, 2, 2)
+	other.sees(t, "app.accounts")
+	t.Run("on one node", func(t *testing.T) { b.deadlock(t, b.node.connect(t), b.node.connect(t)) })
+	t.Run("on two nodes", func(t *testing.T) { b.deadlock(t, b.node.connect(t), other.connect(t)) })
+	b.clean(t)
+}
+
+// deadlock has two clients lock the two accounts in another order.
+func (b *bank) deadlock(t *testing.T, one, two *pgx.Conn) {
+	t.Helper()
+	had := b.on(t, 0, "SELECT balance FROM accounts WHERE id = $1", here)[0]
 	lock := func(conn *pgx.Conn, id int) error {
 		_, err := conn.Exec(t.Context(), "UPDATE accounts SET balance = balance + 1 WHERE id = $1", id)
 		return err
@@ -219,8 +232,7 @@ func TestDeadlockOverShards(t *testing.T) {
 		t.Errorf("errors %v and %v, want one deadlock", first, second)
 	}
 	x, y := b.on(t, 0, "SELECT balance FROM accounts WHERE id = $1", here)[0], b.on(t, 1, "SELECT balance FROM accounts WHERE id = $1", there)[0]
-	if x != balance+1 || y != balance+1 {
-		t.Errorf("the accounts have %d and %d, want one more each", x, y)
+	if x != had+1 || y != had+1 {
+		t.Errorf("the accounts have %d and %d, want one more than %d each", x, y, had)
 	}
-	b.clean(t)
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -86,16 +84,8 @@ func (b *bank) create(t *testing.T) string {
 
 func (b *bank) metrics(t *testing.T) string {
 	t.Helper()
-	resp, err := http.Get(b.node.url() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	_, text := b.node.get(t, "/metrics")
+	return text
 }
 
 // A shard that cannot prepare is named before a client needs it.
@@ -145,6 +135,9 @@ func TestLeftoversOfADeadNodeAreEnded(t *testing.T) {
 	})
 	if v := b.node.View().TwoPhase; len(v) != 2 || v[0].Node != "gone" || v[0].Decision != "shard_1" {
 		t.Errorf("view %+v", v)
+	}
+	if _, page := b.node.get(t, "/debug"); !strings.Contains(page, gid(1)) || !strings.Contains(page, "Transactions over several shards") {
+		t.Error("the page does not show them")
 	}
 	if m := b.metrics(t); !strings.Contains(m, "\nrangefinder_twophase_open 2\n") {
 		t.Error("metrics do not show two open transactions")
