@@ -33,15 +33,16 @@ type branch struct {
 	write bool // it was asked for as a primary
 
 	// owned by the goroutine that runs it
-	in     []byte // bytes of the server from off on are not consumed yet
-	off    int
-	send   []byte // due to the server
-	quiet  int    // commands of the coordinator's own whose ends are still to come, before anything else
-	status byte   // of the last ReadyForQuery
-	wrote  bool
-	broken bool // the connection is to be closed
-	stale  bool // its settings are not the session's any more
-	opaque bool // code that nobody can look into has run
+	in      []byte // bytes of the server from off on are not consumed yet
+	off     int
+	send    []byte // due to the server
+	reports []byte // ParameterStatus frames that commands were answered with
+	quiet   int    // commands of the coordinator's own whose ends are still to come, before anything else
+	status  byte   // of the last ReadyForQuery
+	wrote   bool
+	broken  bool // the connection is to be closed
+	stale   bool // its settings are not the session's any more
+	opaque  bool // code that nobody can look into has run
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -288,6 +289,7 @@ func (b *branch) command(ctx context.Context, sql string, several bool) (tag str
 			tag = string(pg.CommandTag(f[pg.HeaderSize:]))
 		case pg.TypeParameterStatus:
 			b.parameter(f)
+			b.reports = append(b.reports, f...)
 		}
 		return nil
 	})

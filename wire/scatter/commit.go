@@ -182,8 +182,20 @@ func (c *Coordinator) carryOut(ctx context.Context, list []*branch, sql string) 
 	return first
 }
 
+// report tells the session which of its parameters have other values now, in the words of one branch: all have the same.
+func (c *Coordinator) report(list []*branch) {
+	told := false
+	for _, b := range list {
+		if !told && !b.broken {
+			c.out, told = append(c.out, b.reports...), true
+		}
+		b.reports = nil
+	}
+}
+
 // giveBack gives all branches back to their pools.
 func (c *Coordinator) giveBack() {
+	c.report(c.open())
 	c.unwatch()
 	for shard, b := range c.branches {
 		delete(c.branches, shard)

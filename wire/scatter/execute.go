@@ -24,6 +24,15 @@ type execution struct {
 }
 
 func (c *Coordinator) executePortal(p *portal, most uint32, columns, alone bool) *pg.Error {
+	switch {
+	case p.ran && p.stmt.plan.Intent == sqlkey.Read:
+		c.out = pg.AppendCommandComplete(c.out, "SELECT 0")
+		return nil
+	case p.ran:
+		return pg.NewError(pg.CodeObjectNotInPrerequisiteState, "portal "+strconv.Quote(string(p.bind.Portal))+" cannot be run").
+			WithDetail("It has been run to its end.")
+	}
+	p.ran = most == 0 && p.branch == nil && p.rest == nil
 	return c.execute(&execution{stmt: p.stmt, bind: p.bind, portal: p, columns: columns, max: most, alone: alone && most == 0})
 }
 
@@ -298,7 +307,11 @@ func (c *Coordinator) everySession(x *execution) *pg.Error {
 		return e
 	}
 	first.wrote = first.wrote && plan.Session == sqlkey.SessNone
-	if e := c.onAll(others, x.stmt.sql); e != nil {
+	e = c.onAll(others, x.stmt.sql)
+	for _, b := range others { // first has said it
+		b.reports = nil
+	}
+	if e != nil {
 		return e
 	}
 	c.journal = append(c.journal, x.stmt.sql)

@@ -28,6 +28,7 @@ type portal struct {
 	bind   *pg.Bind
 	branch *branch // where it is suspended; nil: nowhere
 	name   string  // its name there
+	ran    bool    // it was run to its end at once
 	rest   *rest   // what is left of the rows of several shards; nil: it has not begun
 }
 
@@ -82,9 +83,9 @@ func (c *Coordinator) segment(sync bool) {
 		}
 	}
 	c.writes = c.writes || !sync && executes > 0 || c.mustWrite()
-	alone := sync && executes == 1 && !c.block && len(c.branches) == 0
+	alone := sync && executes == 1 && !c.block
 	for i := 0; i < len(c.ops); i++ {
-		n, e := c.op(i, alone)
+		n, e := c.op(i, alone && len(c.branches) == 0) // what was described has a branch
 		if e != nil {
 			if c.settlePending(); !c.skip {
 				c.fail(e)

@@ -298,6 +298,11 @@ func (f *fanout) end(e *pg.Error) *pg.Error {
 	f.wg.Wait()
 	f.memory.drop()
 	c := f.c
+	for _, p := range f.parts {
+		if e == nil && !f.alone && p.err != nil && p.b != nil && p.b.status == pg.StatusFailed { // its rows are not needed, but its transaction is
+			e = p.err
+		}
+	}
 	c.mu.Lock()
 	c.out = append(c.out, c.notices...)
 	c.notices = c.notices[:0]

@@ -21,6 +21,19 @@ const oidTextArray = 1009
 type heap struct {
 	columns [][]byte
 	rows    int
+	leads   func(byte) bool // see leads; nil: none does
+}
+
+// leads tells, for a client's encoding, which bytes begin a character whose second byte may look like a backslash. Servers have no such
+// encodings themselves, but clients may.
+func leads(encoding string) func(byte) bool {
+	switch encoding {
+	case "SJIS", "SHIFT_JIS_2004":
+		return func(c byte) bool { return c >= 0x80 && c < 0xA1 || c > 0xDF }
+	case "BIG5", "GBK", "GB18030", "JOHAB", "UHC":
+		return func(c byte) bool { return c >= 0x80 }
+	}
+	return nil
 }
 
 // add takes a row.
@@ -46,11 +59,13 @@ func (h *heap) add(frame []byte) *pg.Error {
 			return malformed()
 		}
 		col = append(col, '"')
+		second := false // of a character
 		for _, c := range frame[at : at+size] {
-			if c == '"' || c == '\\' {
+			if !second && (c == '"' || c == '\\') {
 				col = append(col, '\\')
 			}
 			col = append(col, c)
+			second = !second && h.leads != nil && h.leads(c)
 		}
 		h.columns[i] = append(col, '"')
 		at += size
@@ -77,7 +92,7 @@ func (f *fanout) gather() *pg.Error {
 	if !ok || len(ends) < f.fan.Hidden {
 		return malformed()
 	}
-	h := &heap{columns: make([][]byte, len(ends))}
+	h := &heap{columns: make([][]byte, len(ends)), leads: leads(f.home.encoding)}
 	for left := len(f.parts); left > 0; {
 		bt := <-f.rows
 		p := bt.p

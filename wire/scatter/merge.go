@@ -15,8 +15,9 @@ type key struct {
 	first   bool // NULLs come first
 }
 
-// keysOf are the columns of an order, for rows that are described like that. ok is false if only PostgreSQL knows it.
-func keysOf(order []sqlkey.FanOrder, desc []byte, ends []int, visible int, iso bool) (keys []key, ok bool) {
+// keysOf are the columns of an order, for rows that are described like that. ok is false if only PostgreSQL knows it. asIs: text comes in the
+// server's own encoding.
+func keysOf(order []sqlkey.FanOrder, desc []byte, ends []int, visible int, iso, asIs bool) (keys []key, ok bool) {
 	for _, o := range order {
 		at := o.Column
 		if o.Hidden {
@@ -26,7 +27,7 @@ func keysOf(order []sqlkey.FanOrder, desc []byte, ends []int, visible int, iso b
 			return nil, false
 		}
 		format := int16(binary.BigEndian.Uint16(desc[ends[at]-2:]))
-		k := key{column: at, compare: comparer(typeAt(desc, ends[at]), format, o.Bytes, iso), desc: o.Desc, first: o.NullsFirst}
+		k := key{column: at, compare: comparer(typeAt(desc, ends[at]), format, o.Bytes && asIs, iso), desc: o.Desc, first: o.NullsFirst}
 		if k.compare == nil {
 			return nil, false
 		}
@@ -117,7 +118,7 @@ func (f *fanout) order() *pg.Error {
 	if !ok || len(ends) < f.fan.Hidden {
 		return malformed()
 	}
-	if f.keys, ok = keysOf(f.fan.Order, desc, ends, len(ends)-f.fan.Hidden, f.home.iso); !ok {
+	if f.keys, ok = keysOf(f.fan.Order, desc, ends, len(ends)-f.fan.Hidden, f.home.iso, f.home.asIs); !ok {
 		return errUnordered
 	}
 	for i := range f.keys {

@@ -23,6 +23,8 @@ type part struct {
 	desc      []byte        // the body of the RowDescription; nil: no rows
 	none      bool          // it has no rows
 	iso       bool          // dates come in ISO 8601
+	asIs      bool          // text comes in the server's own encoding
+	encoding  string        // of text
 	told      bool
 	begun     bool // rows of it have been handed on
 	tag       string
@@ -129,6 +131,9 @@ func (p *part) try() *pg.Error {
 		switch typ {
 		case pg.TypeRowDescription:
 			p.iso = strings.HasPrefix(b.conn.Params["DateStyle"], "ISO")
+			p.encoding = b.conn.Params["client_encoding"]
+			own := b.conn.Params["server_encoding"]
+			p.asIs = p.encoding == own || p.encoding == "SQL_ASCII" || own == "SQL_ASCII"
 			p.tell(bytes.Clone(frame[pg.HeaderSize:]), false)
 		case pg.TypeNoData:
 			p.tell(nil, true)

@@ -51,6 +51,7 @@ func (c *Coordinator) transactional(x *execution) *pg.Error {
 		if e := c.onAll(c.open(), x.stmt.sql); e != nil {
 			return e
 		}
+		c.report(c.open())
 		c.readOnly = (c.readOnly || plan.TxReadOnly) && !plan.TxReadWrite
 		c.journal = append(c.journal, x.stmt.sql)
 	default:
@@ -123,6 +124,7 @@ func (c *Coordinator) savepoint(x *execution) *pg.Error {
 	if e := c.onAll(c.open(), x.stmt.sql); e != nil {
 		return e
 	}
+	c.report(c.open())
 	at := c.marks[i].At
 	if plan.Tx == sqlkey.TxRollbackTo {
 		c.failed = false

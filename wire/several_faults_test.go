@@ -1,0 +1,273 @@
+package wire_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/wire/pg"
+)
+
+// spread is a client, and a key on each of two shards.
+type spread struct {
+	*rig
+	ctx      context.Context
+	conn     *pgx.Conn
+	one, two int64
+}
+
+func newSpread(t *testing.T, o rigOptions) *spread {
+	t.Helper()
+	o.across = true
+	r := newRig(t, o)
+	return &spread{rig: r, ctx: ctxOf(t), conn: r.connect(pgx.QueryExecModeExec), one: r.keyOn("shard_1", 1), two: r.keyOn("shard_2", 1)}
+}
+
+func (s *spread) exec(sql string, args ...any) {
+	s.t.Helper()
+	if _, err := s.conn.Exec(s.ctx, sql, args...); err != nil {
+		s.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// read returns rows as "a|b,c|d".
+func (s *spread) read(sql string, args ...any) string {
+	s.t.Helper()
+	rows, err := s.conn.Query(s.ctx, sql, args...)
+	if err != nil {
+		s.t.Fatalf("%s: %v", sql, err)
+	}
+	list, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (string, error) {
+		var v []string
+		for _, x := range r.RawValues() {
+			v = append(v, string(x))
+		}
+		return strings.Join(v, "|"), nil
+	})
+	if err != nil {
+		s.t.Fatalf("%s: %v", sql, err)
+	}
+	return strings.Join(list, ",")
+}
+
+// A commit of which the client is told that it has failed has not taken effect.
+func TestCommitThatLosesAReader(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("BEGIN")
+	s.read("SELECT id::text FROM orders WHERE customer_id = $1", s.two)
+	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a')", s.one)
+	if err := s.servers[1].primary.ExecIn(s.ctx, "app", "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle in transaction'"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.conn.Exec(s.ctx, "COMMIT"); err == nil {
+		t.Error("the commit has not noticed")
+	}
+	if rows := s.read("SELECT id::text FROM orders WHERE customer_id = $1", s.one); rows != "" {
+		t.Errorf("rows %s have been committed all the same", rows)
+	}
+	s.busy(t, 0)
+}
+
+// A statement that is described and run in one go needs one connection to each shard.
+func TestDescribedAndRunOnOneConnection(t *testing.T) {
+	s := newSpread(t, rigOptions{poolSize: 1, wait: 5 * time.Second})
+	p := s.conn.PgConn().StartPipeline(s.ctx)
+	p.SendPrepare("s", "SELECT customer_id, id FROM orders ORDER BY id", nil)
+	p.SendQueryPrepared("s", nil, nil, nil)
+	if err := p.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	for done := false; !done; {
+		x, err := p.GetResults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch x := x.(type) {
+		case *pgconn.ResultReader:
+			if _, err := x.Close(); err != nil {
+				t.Fatal(err)
+			}
+		case *pgconn.PipelineSync, nil:
+			done = true
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.busy(t, 0)
+}
+
+// Shards sort text by its bytes in their encoding, which is not its order in the client's.
+func TestOrderInAnotherEncoding(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'я'), ($2, 2, 'ё')", s.one, s.two)
+	s.exec("SET client_encoding = 'WIN1251'")
+	if got := s.read(`SELECT id::text FROM orders ORDER BY item COLLATE "C"`); got != "1,2" {
+		t.Errorf("%s, want 1,2", got)
+	}
+}
+
+// In some encodings a character's second byte is a backslash's.
+func TestGatheredInAnotherEncoding(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec(`INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, '表'), ($2, 2, 'ｱ\"ソ表b')`, s.one, s.two)
+	s.exec("SET client_encoding = 'SJIS'")
+	want := "\x95\x5c|1,\xb1\\\"\x83\x5c\x95\x5cb|1"
+	if got := s.read(`SELECT item, count(*)::text FROM orders GROUP BY item ORDER BY octet_length(item)`); got != want {
+		t.Errorf("%x, want %x", got, want)
+	}
+}
+
+// A portal runs once, as on PostgreSQL.
+func TestPortalRunsOnce(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("BEGIN")
+	s.read("SELECT id::text FROM orders WHERE customer_id = $1", s.two)
+	s.read("SELECT id::text FROM orders WHERE customer_id = $1", s.one)
+	raw := pg.AppendParse(nil, "", fmt.Sprintf("INSERT INTO orders (customer_id, id, item) SELECT %d, coalesce(max(id), 0) + 1, 'x' FROM orders WHERE customer_id = %[1]d", s.one), nil)
+	raw = append(raw, 'B', 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0)
+	raw = pg.AppendSync(pg.AppendExecute(pg.AppendExecute(raw, "", 0), "", 0))
+	h, err := s.conn.PgConn().Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Conn.Close()
+	if _, err := h.Conn.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+	got, in := "", []byte(nil)
+	for !strings.HasSuffix(got, "Z") {
+		room := make([]byte, 4096)
+		n, err := h.Conn.Read(room)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in = append(in, room[:n]...)
+		for {
+			typ, n, err := pg.Next(in, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 0 {
+				break
+			}
+			got, in = got+string(typ), in[n:]
+		}
+	}
+	if got != "12CEZ" {
+		t.Errorf("answers %s, want 12CEZ", got)
+	}
+}
+
+// Rows may be enough while a shard has still to fail: then its transaction has, and the client must hear of it.
+func TestErrorBehindALimit(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a'), ($1, 2, 'b'), ($1, 3, 'c'), ($2, 2, 'b')", s.one, s.two)
+	s.exec("BEGIN")
+	_, err := s.conn.Exec(s.ctx, "SELECT CASE WHEN customer_id = $1 THEN length(pg_sleep(0.5)::text) + 1/(id - id) ELSE 1 END FROM orders LIMIT 3", s.two)
+	wantCode(t, err, "22012")
+	s.exec("ROLLBACK")
+}
+
+// What is set in a transaction is so on all its shards, also on those that come later, and what the client was told is taken back with it.
+func TestSettingsReachAllShards(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a'), ($2, 2, 'b')", s.one, s.two)
+	const ask = "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), current_setting('lock_timeout'), current_setting('TimeZone') FROM orders WHERE customer_id = $1"
+	both := func(want string) {
+		t.Helper()
+		for _, key := range []int64{s.one, s.two} {
+			if got := s.read(ask, key); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		}
+	}
+	told := func(want string) {
+		t.Helper()
+		if got := s.conn.PgConn().ParameterStatus("TimeZone"); got != want {
+			t.Errorf("the client was told %s, want %s", got, want)
+		}
+	}
+	s.exec("SET TimeZone = 'UTC'")
+	s.exec("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	s.exec("SET LOCAL lock_timeout = '1234ms'")
+	both("repeatable read|on|1234ms|UTC")
+	s.exec("SAVEPOINT s")
+	s.exec("SET LOCAL TimeZone = 'Asia/Tokyo'")
+	both("repeatable read|on|1234ms|Asia/Tokyo")
+	told("Asia/Tokyo")
+	s.exec("ROLLBACK TO SAVEPOINT s")
+	both("repeatable read|on|1234ms|UTC")
+	told("UTC")
+	s.exec("SET TimeZone = 'Asia/Seoul'")
+	both("repeatable read|on|1234ms|Asia/Seoul")
+	told("Asia/Seoul")
+	s.exec("ROLLBACK")
+	told("UTC")
+	both("read committed|off|0|UTC")
+	s.exec("BEGIN")
+	both("read committed|off|0|UTC")
+	s.exec("SET TimeZone = 'Asia/Seoul'")
+	s.exec("SET LOCAL TimeZone = 'Asia/Tokyo'")
+	told("Asia/Tokyo")
+	s.exec("COMMIT")
+	told("Asia/Seoul")
+	both("read committed|off|0|Asia/Seoul")
+	s.busy(t, 0)
+}
+
+// A request to cancel ends what runs on all shards, and hits nothing that comes later.
+func TestCancelOnSeveralShards(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a'), ($2, 2, 'b')", s.one, s.two)
+	for _, block := range []bool{false, true} {
+		if block {
+			s.exec("BEGIN")
+			s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 3, 'c')", s.one)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			_, err := s.conn.Exec(s.ctx, "SELECT pg_sleep(100) FROM orders WHERE id < 3")
+			ended <- err
+		}()
+		pgtest.Eventually(t, patience, func() error {
+			running := 0
+			for _, shard := range s.servers {
+				for _, server := range []*pgtest.Server{shard.primary, shard.replica} {
+					c, err := server.ConnTo(s.ctx, "app", "")
+					if err != nil {
+						return err
+					}
+					n := 0
+					err = c.QueryRow(s.ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'").Scan(&n)
+					c.Close(s.ctx)
+					if err != nil {
+						return err
+					}
+					running += n
+				}
+			}
+			if running != 2 {
+				return fmt.Errorf("it runs on %d shards", running)
+			}
+			return nil
+		})
+		if err := s.conn.PgConn().CancelRequest(s.ctx); err != nil {
+			t.Fatal(err)
+		}
+		wantCode(t, <-ended, pg.CodeQueryCanceled)
+		if block {
+			s.exec("ROLLBACK")
+		}
+		if got := s.read("SELECT id::text FROM orders ORDER BY id"); got != "1,2" {
+			t.Error(got)
+		}
+		s.busy(t, 0)
+	}
+}
