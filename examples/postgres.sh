@@ -34,6 +34,7 @@ configure() { # shard region
 		shared_buffers = 16MB
 		max_connections = 60
 		max_wal_senders = 8
+		max_prepared_transactions = 50 # for transactions over several shards
 	CONF
 }
 
@@ -58,6 +59,9 @@ make_primary() { # shard
 		CREATE ROLE rangefinder LOGIN PASSWORD '$(cat "$DIR/rangefinder.password")';
 		GRANT pg_read_all_data, pg_monitor TO rangefinder;
 		CREATE DATABASE app OWNER app;
+		-- The nodes end what a crash leaves prepared: with a table of theirs in a schema of theirs, and as who has prepared it.
+		GRANT CREATE ON DATABASE app TO rangefinder;
+		GRANT app TO rangefinder;
 		\c app
 		SET ROLE app;
 		CREATE TABLE orders (customer_id bigint, id int, note text, PRIMARY KEY (customer_id, id));
