@@ -222,6 +222,86 @@ func TestSettingsReachAllShards(t *testing.T) {
 	s.busy(t, 0)
 }
 
+// sleeps waits until n server processes are in pg_sleep.
+func (s *spread) sleeps(n int) {
+	s.t.Helper()
+	pgtest.Eventually(s.t, patience, func() error {
+		found := 0
+		for _, shard := range s.servers {
+			for _, server := range []*pgtest.Server{shard.primary, shard.replica} {
+				c, err := server.ConnTo(s.ctx, "app", "")
+				if err != nil {
+					return err
+				}
+				one := 0
+				err = c.QueryRow(s.ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'").Scan(&one)
+				c.Close(s.ctx)
+				if err != nil {
+					return err
+				}
+				found += one
+			}
+		}
+		if found != n {
+			return fmt.Errorf("%d sleep, want %d", found, n)
+		}
+		return nil
+	})
+}
+
+// begin sends a statement, and returns where its error comes.
+func (s *spread) begin(sql string, args ...any) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.conn.Exec(s.ctx, sql, args...)
+		ended <- err
+	}()
+	return ended
+}
+
+// A commit that is canceled while a shard is at it has not taken effect, and says so. What is canceled leaves its connections to others.
+func TestCancelAtCommit(t *testing.T) {
+	s := newSpread(t, rigOptions{poolSize: 1})
+	for _, shard := range s.servers {
+		err := shard.primary.ExecIn(s.ctx, "app",
+			"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(100); RETURN NULL; END $$",
+			"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.item = 'slow') EXECUTE FUNCTION slow()")
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a'), ($2, 2, 'b')", s.one, s.two)
+	const processes = "UPDATE orders SET item = item WHERE id IN (1, 2) RETURNING id, pg_backend_pid()"
+	before := s.read(processes + " -- 1")
+	for name, second := range map[string]string{
+		"one writes": "SELECT id FROM orders WHERE customer_id = $1", "both write": "INSERT INTO orders (customer_id, id, item) VALUES ($1, 3, 'b')",
+	} {
+		s.exec("BEGIN")
+		s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 3, 'slow')", s.one)
+		s.exec(second, s.two)
+		ended := s.begin("COMMIT")
+		s.sleeps(1)
+		if err := s.conn.PgConn().CancelRequest(s.ctx); err != nil {
+			t.Fatal(err)
+		}
+		wantCode(t, <-ended, pg.CodeQueryCanceled)
+		if got := s.read("SELECT id::text FROM orders WHERE customer_id IN ($1, $2) ORDER BY id", s.one, s.two); got != "1,2" {
+			t.Errorf("%s: rows %s", name, got)
+		}
+		s.busy(t, 0)
+	}
+	ended := s.begin("UPDATE orders SET item = pg_sleep(100)::text WHERE id IN (1, 2)")
+	s.sleeps(2)
+	if err := s.conn.PgConn().CancelRequest(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, <-ended, pg.CodeQueryCanceled)
+	s.busy(t, 0)
+	if after := s.read(processes + " -- 2"); after != before {
+		t.Errorf("%s is what was %s: connections have been closed", after, before)
+	}
+}
+
 // A request to cancel ends what runs on all shards, and hits nothing that comes later.
 func TestCancelOnSeveralShards(t *testing.T) {
 	s := newSpread(t, rigOptions{})
@@ -231,33 +311,8 @@ func TestCancelOnSeveralShards(t *testing.T) {
 			s.exec("BEGIN")
 			s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 3, 'c')", s.one)
 		}
-		ended := make(chan error, 1)
-		go func() {
-			_, err := s.conn.Exec(s.ctx, "SELECT pg_sleep(100) FROM orders WHERE id < 3")
-			ended <- err
-		}()
-		pgtest.Eventually(t, patience, func() error {
-			running := 0
-			for _, shard := range s.servers {
-				for _, server := range []*pgtest.Server{shard.primary, shard.replica} {
-					c, err := server.ConnTo(s.ctx, "app", "")
-					if err != nil {
-						return err
-					}
-					n := 0
-					err = c.QueryRow(s.ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event = 'PgSleep'").Scan(&n)
-					c.Close(s.ctx)
-					if err != nil {
-						return err
-					}
-					running += n
-				}
-			}
-			if running != 2 {
-				return fmt.Errorf("it runs on %d shards", running)
-			}
-			return nil
-		})
+		ended := s.begin("SELECT pg_sleep(100) FROM orders WHERE id < 3")
+		s.sleeps(2)
 		if err := s.conn.PgConn().CancelRequest(s.ctx); err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"rangefinder/fib"
 	"rangefinder/wire/pg"
@@ -64,8 +65,14 @@ func (c *Coordinator) open() []*branch {
 	return list
 }
 
-// commit commits on all branches, and gives them back.
+// commit commits on all branches, and gives them back. A request to cancel that comes before is its error. One that comes meanwhile the servers
+// are told of: they know whether it is too late.
 func (c *Coordinator) commit(ctx context.Context) *pg.Error {
+	if ctx.Err() != nil {
+		c.rollback(ctx)
+		return asError(context.Cause(ctx))
+	}
+	ctx = context.WithoutCancel(ctx)
 	list := c.open()
 	var writers, readers []*branch
 	for _, b := range list {
@@ -94,6 +101,9 @@ func (c *Coordinator) commit(ctx context.Context) *pg.Error {
 		}
 	}
 	if e != nil {
+		if why := c.brokenBy(e); why != nil {
+			e = why
+		}
 		c.rollback(ctx)
 		return e
 	}
@@ -157,8 +167,13 @@ func refuseWriters(names []string) *pg.Error {
 		WithHint(`Use one transaction for each shard, or set cross_shard_writes = "2pc" for the database.`)
 }
 
+// rollbackLimit bounds how long a rollback may take before its connections are closed.
+const rollbackLimit = 10 * time.Second
+
 // rollback rolls back on all branches, and gives them back.
 func (c *Coordinator) rollback(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit) // also of what was canceled
+	defer cancel()
 	_ = c.carryOut(ctx, c.open(), "ROLLBACK") // a branch that does not answer is closed, which rolls back as well
 	c.giveBack()
 }

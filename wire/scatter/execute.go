@@ -293,6 +293,9 @@ func (c *Coordinator) everySession(x *execution) *pg.Error {
 		return pg.NewError(pg.CodeFeatureNotSupported, "set_config with parameters cannot be part of a transaction over several shards").
 			WithHint("Use constants, or SET.")
 	}
+	if len(c.journal) >= maxJournal {
+		return tooMuch()
+	}
 	first, e := c.branchFor(plan, x.args())
 	if e != nil {
 		return e
