@@ -189,7 +189,7 @@ func (w *world) testPsql(t *testing.T) {
 		{"a transaction", "BEGIN;\nINSERT INTO orders (customer_id, id) VALUES (1, 99);\nSELECT count(*) FROM orders WHERE customer_id = 1;\nROLLBACK;", []string{"BEGIN", "INSERT 0 1", " 2", "ROLLBACK"}, false},
 		{"copy", "\\copy settings FROM STDIN\na\t1\nb\t2\n\\.\nSELECT 'n=' || count(*) FROM settings;\n\\copy settings TO STDOUT\nDELETE FROM settings;", []string{"COPY 2", "n=2", "a\t1"}, false},
 		{"a syntax error", "SELCT 1;", []string{`ERROR:  syntax error at or near "SELCT"`, "LINE 1: SELCT 1;"}, true},
-		{"no key", "SELECT * FROM orders;", []string{"ERROR:", "customer_id", "HINT:"}, true},
+		{"no key", "SELECT * FROM orders ORDER BY customer_id, id LIMIT 3;\nUPDATE orders SET note = 'all';", []string{"(3 rows)", "ERROR:", "customer_id", "HINT:", "cross_shard_writes"}, true},
 		{"another shard in a transaction", "BEGIN;\nSELECT note FROM orders WHERE customer_id = 1 FOR UPDATE;\nSELECT note FROM orders WHERE customer_id = 2 FOR UPDATE;\nSELECT note FROM orders WHERE customer_id = 3 FOR UPDATE;\nSELECT note FROM orders WHERE customer_id = 4 FOR UPDATE;\nSELECT note FROM orders WHERE customer_id = 5 FOR UPDATE;\nROLLBACK;", []string{"ROLLBACK"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -268,9 +268,13 @@ func TestClusterOnRealPostgreSQL(t *testing.T) {
 				t.Errorf("%s: exit %d\n%s%s", sql, code, out, errs)
 			}
 		}
-		code, _, errs = c.nodes[1].admin("route", "SELECT * FROM accounts")
+		code, out, errs = c.nodes[1].admin("route", "SELECT * FROM accounts")
+		if code != 0 || !strings.Contains(out, "shard_1") || !strings.Contains(out, "shard_3") {
+			t.Errorf("without a key: exit %d\n%s%s", code, out, errs)
+		}
+		code, _, errs = c.nodes[1].admin("route", "SELECT * FROM accounts CROSS JOIN orders")
 		if code != 1 || !strings.Contains(errs, "0A000") {
-			t.Errorf("without a key: exit %d\n%s", code, errs)
+			t.Errorf("two keyspaces: exit %d\n%s", code, errs)
 		}
 		code, _, errs = c.nodes[1].admin("route", "SELECT * FROM accounts WHERE id = $1")
 		if code != 1 || !strings.Contains(errs, "add --arg") {

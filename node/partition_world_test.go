@@ -20,6 +20,7 @@ import (
 	"rangefinder/gossip/probe"
 	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
+	"rangefinder/wire/twophase"
 )
 
 // partWorld is a cluster in virtual time: of each node everything that believes and routes, as in production (speaker, prober, watch list,
@@ -109,6 +110,7 @@ func (n *partNode) open() {
 	}
 	log := slog.New(slog.DiscardHandler)
 	n.Node = &Node{log: log, fib: new(fib.Handle), alarms: map[string]string{}}
+	n.twophase = twophase.New(twophase.Config{Wanted: func() bool { return false }})
 	n.dead, n.addr = false, tr.Addr()
 	n.setup.Store(&setup{cfg: Config{Region: n.region, Probe: Probe{User: "prober"}}})
 	settings := probe.Settings{User: "prober"}

@@ -298,7 +298,7 @@ LINE 1: SELECT nothing FROM one;
 42703
 ERROR:  the statement cannot be routed: table public.orders is sharded
 DETAIL:  Table public.orders of keyspace app.orders is sharded by customer_id (bigint): no condition says which customer_id is meant.
-HINT:  Add orders.customer_id = ... to WHERE, with a constant or a parameter.
+HINT:  Add orders.customer_id = ... to WHERE, with a constant or a parameter. Or set cross_shard_writes = "2pc" for the database.
 0A000
 NOTICE:  table "not_there" does not exist, skipping`)
 }

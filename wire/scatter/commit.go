@@ -148,8 +148,13 @@ func (c *Coordinator) mayWrite(plan *sqlkey.Plan, on []Share) *pg.Error {
 			names = append(names, s.Slot.Shard())
 		}
 	}
-	if len(names) < 2 {
+	switch {
+	case len(names) < 2:
 		return nil
+	case len(on) > 1 && plan.Fan != nil && plan.Fan.Refusal != nil: // the statement by itself: it says what it lacks
+		e := *plan.Fan.Refusal
+		e.Hint = strings.TrimSpace(e.Hint + ` Or set cross_shard_writes = "2pc" for the database.`)
+		return &e
 	}
 	return refuseWriters(names)
 }
