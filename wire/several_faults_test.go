@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -173,6 +174,25 @@ func TestErrorBehindALimit(t *testing.T) {
 	_, err := s.conn.Exec(s.ctx, "SELECT CASE WHEN customer_id = $1 THEN length(pg_sleep(0.5)::text) + 1/(id - id) ELSE 1 END FROM orders LIMIT 3", s.two)
 	wantCode(t, err, "22012")
 	s.exec("ROLLBACK")
+}
+
+// Rows may be enough before a shard has been asked at all: it takes no part in the commit of what might have written then.
+func TestEnoughBeforeAShardIsAsked(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a'), ($2, 2, 'b')", s.one, s.two)
+	var all sync.WaitGroup
+	for range 8 { // so that one part is now and then late
+		conn := s.connect(pgx.QueryExecModeExec)
+		all.Go(func() {
+			for i := range 40 {
+				if _, err := conn.Exec(s.ctx, "SELECT clock_timestamp() IS NULL FROM orders LIMIT 0"); err != nil {
+					t.Errorf("the %dth time: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 // What is set in a transaction is so on all its shards, also on those that come later, and what the client was told is taken back with it.

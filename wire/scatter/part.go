@@ -108,17 +108,16 @@ func (p *part) try() *pg.Error {
 		p.b = b
 	}
 	b := p.b
-	c.marks0(f.x, b)
-	b.send = append(b.send, p.request...)
 	b.begin()
 	defer b.done()
-	if f.ctx.Err() != nil {
-		b.send = b.send[:len(b.send)-len(p.request)]
+	if f.ctx.Err() != nil { // then nothing of it has run there
 		if e, ok := context.Cause(c.ctx).(*pg.Error); ok {
 			return e
 		}
 		return errCanceled
 	}
+	c.marks0(f.x, b)
+	b.send = append(b.send, p.request...)
 	if e := b.flush(); e != nil {
 		return e
 	}
