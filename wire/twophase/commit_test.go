@@ -1,6 +1,7 @@
 package twophase
 
 import (
+	"context"
 	"io"
 	"strings"
 	"testing"
@@ -166,4 +167,32 @@ func TestTheDecisionIsOnTheDisk(t *testing.T) {
 			t.Errorf("%s: synchronous_commit is %q after it: %v", b.shard, now, err)
 		}
 	}
+}
+
+// A server that fails may take what it has committed with it, if nobody has waited for its replica. What it had prepared is committed by the next
+// one: the decision is still there.
+func TestADecisionOutlivesItsWork(t *testing.T) {
+	r := newRig(t)
+	cfg := r.config("n1")
+	cfg.Settle = 0 // a minute
+	m, all := New(cfg), r.transfer()
+	lost := Participant{forgetful{all[1]}, true}
+	if err := m.Commit(t.Context(), r.db, []Participant{{all[0], true}, lost}); err != nil {
+		t.Fatal(err)
+	}
+	m.Mend(t.Context())
+	m.Mend(t.Context())
+	other := r.manager("n2")
+	other.Look(t.Context())
+	r.is(true)
+}
+
+// forgetful is a branch whose server loses what it commits.
+type forgetful struct{ *branch }
+
+func (b forgetful) Exec(ctx context.Context, sql string) (string, error) {
+	if strings.HasPrefix(sql, "COMMIT PREPARED") {
+		return "COMMIT PREPARED", nil
+	}
+	return b.branch.Exec(ctx, sql)
 }

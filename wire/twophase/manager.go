@@ -34,7 +34,7 @@ type Config struct {
 	Busy   time.Duration // the same while its node is heard of; 0: 1m
 	Fate   time.Duration // how long a client waits to hear whether a commit whose connection was lost has been done; 0: 10s
 	Keep   time.Duration // how long decisions to roll back are kept; 0: 24h
-	Settle time.Duration // how old a decision must be before another node removes it, and how often old ones are looked for; 0: 1m
+	Settle time.Duration // how long a decision is kept when its work is done, by whichever node, and how often old ones are looked for; 0: 1m
 }
 
 func (c *Config) defaults() {
@@ -77,11 +77,21 @@ type Manager struct {
 	// guarded by mu
 	mu     sync.Mutex
 	active map[string]*transaction // by GID: under way, or to be ended in the background
-	spent  map[place][]string      // decisions whose work is done
+	spent  map[place][]spent       // decisions whose work is done, the oldest first
 	ready  map[place]bool          // where decisions can be kept
 	looks  map[string]look         // by shard: what the last look has shown
 	tidied time.Time               // when old decisions were last looked for; zero: never
 }
+
+// spent is a decision whose work is done. It is kept for a while: a server may fail and take with it what it has committed, if nobody has
+// waited for its replica, and then what it had prepared is there again.
+type spent struct {
+	gid string
+	at  time.Time
+}
+
+// maxSpent bounds how many of them are kept in mind for one place.
+const maxSpent = 100_000
 
 // place is one database on one shard.
 type place struct{ shard, database string }
@@ -95,7 +105,7 @@ func New(cfg Config) *Manager {
 	ctx, stop := context.WithCancel(context.Background())
 	return &Manager{
 		cfg: cfg, boot: rand.Text()[:13], ctx: ctx, stop: stop,
-		active: make(map[string]*transaction), spent: make(map[place][]string), ready: make(map[place]bool), looks: make(map[string]look),
+		active: make(map[string]*transaction), spent: make(map[place][]spent), ready: make(map[place]bool), looks: make(map[string]look),
 	}
 }
 
@@ -212,7 +222,9 @@ func (m *Manager) shut(tx *transaction, shards []string) {
 	delete(m.active, tx.name)
 	if tx.state == Decided {
 		at := place{tx.shards[0], tx.database}
-		m.spent[at] = append(m.spent[at], tx.name)
+		if list := m.spent[at]; len(list) < maxSpent { // else it is removed as what others have left is
+			m.spent[at] = append(list, spent{tx.name, time.Now()})
+		}
 	}
 }
 

@@ -79,20 +79,30 @@ func (m *Manager) Mend(ctx context.Context) {
 			left = append(left, tx)
 		}
 	}
-	spent := m.spent
-	m.spent = make(map[place][]string)
+	due := make(map[place][]string)
+	for at, list := range m.spent {
+		n := 0
+		for ; n < len(list) && time.Since(list[n].at) >= m.cfg.Settle; n++ {
+			due[at] = append(due[at], list[n].gid)
+		}
+		if m.spent[at] = list[n:]; n == len(list) {
+			delete(m.spent, at)
+		}
+	}
 	m.mu.Unlock()
 	each(left, func(tx *transaction) error {
 		m.mend(ctx, tx)
 		return nil
 	})
-	each(slices.Collect(maps.Keys(spent)), func(at place) error {
-		gids := spent[at]
+	each(slices.Collect(maps.Keys(due)), func(at place) error {
+		gids := due[at]
 		for len(gids) > 0 {
 			some := gids[:min(len(gids), maxForget)]
 			if err := m.at(ctx, at, func(s Site) error { return s.Forget(ctx, some) }); err != nil {
 				m.mu.Lock() // else another node does it, later
-				m.spent[at] = append(m.spent[at], gids[:min(len(gids), maxActive)]...)
+				for _, gid := range gids[:min(len(gids), maxActive)] {
+					m.spent[at] = append(m.spent[at], spent{gid: gid})
+				}
 				m.mu.Unlock()
 				return err
 			}
