@@ -265,7 +265,7 @@ func TestBoundsOfSeveralShards(t *testing.T) {
 
 // A cancel request reaches all shards, and the session goes on. When the client goes, nothing is left at work.
 func TestCancelOverShards(t *testing.T) {
-	r := newRig(t, rigOptions{})
+	r := newRig(t, rigOptions{across: true})
 	ctx := ctxOf(t)
 	conn := r.connect(pgx.QueryExecModeExec)
 	for _, shard := range []string{"shard_1", "shard_2"} {
