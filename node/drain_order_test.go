@@ -2,11 +2,14 @@ package node
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 )
 
@@ -123,9 +126,13 @@ func TestDrainLeftOfThoseWhoDoNotSay(t *testing.T) {
 	}) {
 		t.Errorf("left: %+v", v)
 	}
-	if !slices.ContainsFunc(v.Left, func(l LeftView) bool { return l.What == "reads" && l.Of == "shard_1" }) {
-		t.Errorf("that reads stay is not told: %+v", v.Left)
-	}
+	pgtest.Eventually(t, 20*time.Second, func() error { // once the table knows of the drain
+		v := n.DrainLeft(t.Context(), rib.DrainTarget{Kind: rib.DrainBackend, Name: "iad-db"})
+		if !slices.ContainsFunc(v.Left, func(l LeftView) bool { return l.What == "reads" && l.Of == "shard_1" }) {
+			return fmt.Errorf("that reads stay is not told: %+v", v.Left)
+		}
+		return nil
+	})
 }
 
 // The lists of databases that prefer regions are shown.
