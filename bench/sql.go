@@ -264,14 +264,11 @@ func (b *sqlBench) copies(ctx context.Context) error {
 		fmt.Fprintf(&data, "%d\t%d\t%s\n", i, i%1000, sqlFiller)
 	}
 	mb := float64(data.Len()) / 1e6
-	c, err := b.world.client(ctx)
+	c, err := b.world.writer(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Close(ctx)
-	if _, err := c.Exec(ctx, "SET rangefinder.cross_shard_writes = '2pc'").ReadAll(); err != nil {
-		return err
-	}
 	one, err := connect(ctx, b.world.shardDoor(0))
 	if err != nil {
 		return err
@@ -312,14 +309,11 @@ func (b *sqlBench) copies(ctx context.Context) error {
 
 // commits compares a transaction that writes on two shards with one that writes as much on one.
 func (b *sqlBench) commits(ctx context.Context) error {
-	c, err := b.world.client(ctx)
+	c, err := b.world.writer(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Close(ctx)
-	if _, err := c.Exec(ctx, "SET rangefinder.cross_shard_writes = '2pc'").ReadAll(); err != nil {
-		return err
-	}
 	near, far, err := b.world.keys(ctx)
 	if err != nil {
 		return err

@@ -171,6 +171,18 @@ func (w *sqlWorld) shardDoor(i int) door {
 // client connects to the node.
 func (w *sqlWorld) client(ctx context.Context) (*pgconn.PgConn, error) { return connect(ctx, w.door()) }
 
+// writer connects to the node, and may write on several shards.
+func (w *sqlWorld) writer(ctx context.Context) (*pgconn.PgConn, error) {
+	c, err := w.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Exec(ctx, "SET rangefinder.cross_shard_writes = '2pc'").ReadAll(); err != nil {
+		return nil, errors.Join(err, c.Close(ctx))
+	}
+	return c, nil
+}
+
 // empty empties a table on each shard.
 func (w *sqlWorld) empty(ctx context.Context, table string) error {
 	for _, s := range w.shards {

@@ -256,8 +256,8 @@ func parseUUID(s []byte) (u [16]byte, err error) {
 		if len(b) < 2 {
 			return u, syntaxError(TypeUUID, s)
 		}
-		high, ok1 := hexDigit(b[0])
-		low, ok2 := hexDigit(b[1])
+		high, ok1 := HexDigit(b[0])
+		low, ok2 := HexDigit(b[1])
 		if !ok1 || !ok2 {
 			return u, syntaxError(TypeUUID, s)
 		}
@@ -273,7 +273,8 @@ func parseUUID(s []byte) (u [16]byte, err error) {
 	return u, nil
 }
 
-func hexDigit(c byte) (byte, bool) {
+// HexDigit is the value of a hexadecimal digit of either case; false: it is none.
+func HexDigit(c byte) (byte, bool) {
 	switch {
 	case c >= '0' && c <= '9':
 		return c - '0', true

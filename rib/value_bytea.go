@@ -48,14 +48,14 @@ func (t *byteaText) nextHex() (c byte, ok bool, err error) {
 	if len(t.rest) == 0 {
 		return 0, false, nil
 	}
-	high, isHigh := hexDigit(t.rest[0])
+	high, isHigh := HexDigit(t.rest[0])
 	switch {
 	case !isHigh:
 		return 0, false, fmt.Errorf("%w: %q is no hexadecimal digit", ErrKeyHex, t.rest[:1])
 	case len(t.rest) == 1:
 		return 0, false, fmt.Errorf("%w: an odd number of digits", ErrKeyHex)
 	}
-	low, isLow := hexDigit(t.rest[1])
+	low, isLow := HexDigit(t.rest[1])
 	if !isLow {
 		return 0, false, fmt.Errorf("%w: %q is no hexadecimal digit", ErrKeyHex, t.rest[1:2])
 	}

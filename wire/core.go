@@ -150,7 +150,7 @@ type inHand struct {
 	plan      *sqlkey.Plan
 	ops       []op
 	bind      pg.Bind
-	args      bindArgs
+	args      pg.Arguments
 	keyBuf    rib.Key
 	cover     fib.Cover        // of a statement with several keys
 	covered   []*fib.Slot      // by it

@@ -475,28 +475,10 @@ func unknownStatement(name []byte) *pg.Error {
 	return pg.NewError(pg.CodeInvalidStatementName, fmt.Sprintf("prepared statement %q does not exist", name))
 }
 
-// bindArgs gives a plan the arguments of a Bind, with the types that the Parse declared.
-type bindArgs struct {
-	bind *pg.Bind
-	oids []uint32
-}
-
 // argsOf are those of the Bind in hand.
-func (c *core) argsOf(s *statement) *bindArgs {
-	c.args = bindArgs{&c.bind, s.oids} // a field: nothing is allocated
+func (c *core) argsOf(s *statement) *pg.Arguments {
+	c.args = pg.Arguments{Bind: &c.bind, OIDs: s.oids} // a field: nothing is allocated
 	return &c.args
-}
-
-// Arg returns the i-th argument, counted from 1.
-func (a *bindArgs) Arg(i int) (val []byte, format int16, oid uint32, null, ok bool) {
-	if i < 1 || i > a.bind.NumParams() {
-		return nil, 0, 0, false, false
-	}
-	val, format, null = a.bind.Param(i - 1)
-	if i <= len(a.oids) {
-		oid = a.oids[i-1]
-	}
-	return val, format, oid, null, true
 }
 
 var (

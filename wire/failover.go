@@ -86,12 +86,8 @@ func (c *core) standDown(err error) {
 func (s *session) standBy(ctx context.Context) {
 	c := s.core
 	wait := s.server.live.Load().FailoverWait
-	left := c.came + wait - c.env.now()
-	if wait == 0 || left <= 0 {
-		if wait > 0 {
-			c.outOfPatience(wait)
-		}
-		c.standDown(nil)
+	left := c.patience(wait)
+	if left == 0 {
 		return
 	}
 	s.flushFirst()
@@ -104,6 +100,27 @@ func (s *session) standBy(ctx context.Context) {
 	err := s.server.awaitPrimary(held, c, left)
 	free()
 	s.has.Store(nil)
+	if errors.Is(err, errHangup) {
+		s.clientGone()
+	}
+	c.stoodBy(wait, err)
+}
+
+// patience is for how long the request in hand may still wait for a primary; 0: not at all, and it has its answer.
+func (c *core) patience(wait time.Duration) time.Duration {
+	left := c.came + wait - c.env.now()
+	if wait == 0 || left <= 0 {
+		if wait > 0 {
+			c.outOfPatience(wait)
+		}
+		c.standDown(nil)
+		return 0
+	}
+	return left
+}
+
+// stoodBy has it go on after the wait, which has ended with err.
+func (c *core) stoodBy(wait time.Duration, err error) {
 	switch {
 	case err == nil:
 		c.resume()
@@ -111,9 +128,6 @@ func (s *session) standBy(ctx context.Context) {
 		c.outOfPatience(wait)
 		c.standDown(nil)
 	default:
-		if errors.Is(err, errHangup) {
-			s.clientGone()
-		}
 		c.standDown(err)
 	}
 }

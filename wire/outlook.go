@@ -372,24 +372,9 @@ func (x *chooser) prepare(ctx context.Context, conn *pool.Conn) (_ *pg.Error, lo
 
 // standBy waits for the shard's next primary.
 func (x *chooser) standBy(ctx context.Context) {
-	c, s := x.c, x.h.server
-	wait := s.live.Load().FailoverWait
-	left := c.came + wait - c.env.now()
-	if wait == 0 || left <= 0 {
-		if wait > 0 {
-			c.outOfPatience(wait)
-		}
-		c.standDown(nil)
-		return
-	}
-	switch err := s.awaitPrimary(ctx, c, left); {
-	case err == nil:
-		c.resume()
-	case errors.Is(err, errWaited):
-		c.outOfPatience(wait)
-		c.standDown(nil)
-	default:
-		c.standDown(err)
+	wait := x.h.server.live.Load().FailoverWait
+	if left := x.c.patience(wait); left > 0 {
+		x.c.stoodBy(wait, x.h.server.awaitPrimary(ctx, x.c, left))
 	}
 }
 

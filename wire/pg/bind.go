@@ -93,6 +93,24 @@ func (b *Bind) Param(i int) (val []byte, format int16, null bool) {
 	return b.body[at : at+length : at+length], format, false
 }
 
+// Arguments are those of a Bind with the types that its Parse declared, as plans take them (sqlkey.Args).
+type Arguments struct {
+	Bind *Bind
+	OIDs []uint32 // may be fewer than the parameters; 0: not declared
+}
+
+// Arg returns the i-th argument, counted from 1; not ok: there is none. oid is 0 if its type was not declared.
+func (a *Arguments) Arg(i int) (val []byte, format int16, oid uint32, null, ok bool) {
+	if i < 1 || i > a.Bind.NumParams() {
+		return nil, 0, 0, false, false
+	}
+	val, format, null = a.Bind.Param(i - 1)
+	if i <= len(a.OIDs) {
+		oid = a.OIDs[i-1]
+	}
+	return val, format, oid, null, true
+}
+
 // NumResults is the number of result format codes: 0 is text for all columns, 1 is for all of them alike.
 func (b *Bind) NumResults() int { return len(b.results) / 2 }
 

@@ -327,3 +327,24 @@ func (c *Coordinator) release(b *branch) {
 
 // staleSettings marks a connection whose settings are not known, as the session does: they are set anew before it is used.
 const staleSettings = "?"
+
+// answer sends what is due, which asks the branch for a few rows of the coordinator's own, and calls row with each; err: it is none. What
+// the branch had without a name is gone.
+func (b *branch) answer(row func(values [][]byte, err error) *pg.Error) *pg.Error {
+	b.conn.Unnamed = 0
+	b.begin()
+	defer b.done()
+	if e := b.flush(); e != nil {
+		return e
+	}
+	return b.receive(func(typ byte, size int) *pg.Error {
+		f, err := b.frame(size)
+		switch {
+		case err != nil:
+			return b.lost(err)
+		case typ == pg.TypeDataRow:
+			return row(pg.DecodeDataRow(f[pg.HeaderSize:]))
+		}
+		return nil
+	})
+}

@@ -172,21 +172,7 @@ func (c *Coordinator) columnsOf(b *branch, schema, table string) (columns []stri
 	b.send = appendCommand(b.send, "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = "+name+
 		"::pg_catalog.regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum")
 	b.send = pg.AppendSync(b.send)
-	b.conn.Unnamed = 0
-	b.begin()
-	defer b.done()
-	if e := b.flush(); e != nil {
-		return nil, e
-	}
-	e := b.receive(func(typ byte, size int) *pg.Error {
-		f, err := b.frame(size)
-		if err != nil {
-			return b.lost(err)
-		}
-		if typ != pg.TypeDataRow {
-			return nil
-		}
-		values, err := pg.DecodeDataRow(f[pg.HeaderSize:])
+	e := b.answer(func(values [][]byte, err error) *pg.Error {
 		if err != nil || len(values) != 1 {
 			return pg.NewError(pg.CodeProtocolViolation, "a shard has answered with other columns than it was asked for")
 		}

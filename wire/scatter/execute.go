@@ -37,7 +37,7 @@ func (c *Coordinator) executePortal(p *portal, most uint32, columns, alone bool)
 }
 
 // args are the statement's arguments, for its plan.
-func (x *execution) args() *arguments { return &arguments{x.bind, x.stmt.oids} }
+func (x *execution) args() *pg.Arguments { return &pg.Arguments{Bind: x.bind, OIDs: x.stmt.oids} }
 
 func (c *Coordinator) execute(x *execution) *pg.Error {
 	plan := x.stmt.plan

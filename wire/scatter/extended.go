@@ -39,24 +39,6 @@ type pending struct {
 	stmt   *stmt
 }
 
-// arguments gives a plan the arguments of a Bind.
-type arguments struct {
-	bind *pg.Bind
-	oids []uint32
-}
-
-// Arg is sqlkey.Args's.
-func (a *arguments) Arg(i int) (val []byte, format int16, oid uint32, null, ok bool) {
-	if i < 1 || i > a.bind.NumParams() {
-		return nil, 0, 0, false, false
-	}
-	val, format, null = a.bind.Param(i - 1)
-	if i <= len(a.oids) {
-		oid = a.oids[i-1]
-	}
-	return val, format, oid, null, true
-}
-
 // noArguments is the Bind of a statement that came in a Query: no parameters, all results as text.
 var noArguments = func() *pg.Bind {
 	b := new(pg.Bind)

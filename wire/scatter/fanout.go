@@ -195,21 +195,14 @@ func (f *fanout) concat() *pg.Error {
 				return nil
 			}
 		}
-		bt := <-f.rows
-		p := bt.p
+		bt, e := f.arrive()
+		if e != nil {
+			return e
+		}
 		if bt.end {
 			left--
-			if p.err != nil {
-				return p.err
-			}
 		}
-		if !p.checked {
-			p.checked = true
-			if e := f.agrees(p); e != nil {
-				return e
-			}
-		}
-		if bt.rows != nil && f.fan.Everywhere && p != f.home { // of what all have done alike the session hears one
+		if bt.rows != nil && f.fan.Everywhere && bt.p != f.home { // of what all have done alike the session hears one
 			free(bt.rows)
 			continue
 		}
@@ -222,6 +215,20 @@ func (f *fanout) concat() *pg.Error {
 		}
 	}
 	return nil
+}
+
+// arrive waits for what a shard sends next. The first of each is looked at for whether its columns are the others'.
+func (f *fanout) arrive() (batch, *pg.Error) {
+	bt := <-f.rows
+	p := bt.p
+	if bt.end && p.err != nil {
+		return bt, p.err
+	}
+	if !p.checked {
+		p.checked = true
+		return bt, f.agrees(p)
+	}
+	return bt, nil
 }
 
 // take hands on whole rows of one shard.

@@ -94,26 +94,18 @@ func (f *fanout) gather() *pg.Error {
 	}
 	h := &heap{columns: make([][]byte, len(ends)), leads: leads(f.home.encoding)}
 	for left := len(f.parts); left > 0; {
-		bt := <-f.rows
-		p := bt.p
+		bt, e := f.arrive()
+		if e != nil {
+			return e
+		}
 		if bt.end {
 			left--
-			if p.err != nil {
-				return p.err
-			}
-		}
-		if !p.checked {
-			p.checked = true
-			if e := f.agrees(p); e != nil {
-				return e
-			}
 		}
 		if bt.rows == nil {
 			continue
 		}
 		rows := *bt.rows
-		e := f.memory.take(len(rows))
-		if e != nil {
+		if e = f.memory.take(len(rows)); e != nil {
 			e = f.c.cannot(f.x, e)
 		}
 		for len(rows) > 0 && e == nil {
@@ -368,26 +360,13 @@ func (c *Coordinator) ask(b *branch, x *execution, sql string) (row []string, _ 
 	b.send = pg.AppendParse(b.send, "", sql, oids)
 	b.send = pg.AppendBindWith(b.send, x.bind, keep, nil, []int16{})
 	b.send = pg.AppendSync(pg.AppendExecute(b.send, "", 0))
-	b.conn.Unnamed = 0
-	b.begin()
-	defer b.done()
-	if e := b.flush(); e != nil {
-		return nil, e
-	}
-	e := b.receive(func(typ byte, size int) *pg.Error {
-		f, err := b.frame(size)
+	e := b.answer(func(values [][]byte, err error) *pg.Error {
 		if err != nil {
 			return b.lost(err)
 		}
-		if typ == pg.TypeDataRow {
-			values, err := pg.DecodeDataRow(f[pg.HeaderSize:])
-			if err != nil {
-				return b.lost(err)
-			}
-			row = row[:0]
-			for _, v := range values {
-				row = append(row, string(v))
-			}
+		row = row[:0]
+		for _, v := range values {
+			row = append(row, string(v))
 		}
 		return nil
 	})

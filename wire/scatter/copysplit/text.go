@@ -3,6 +3,7 @@ package copysplit
 import (
 	"bytes"
 
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
 
@@ -152,7 +153,7 @@ func unescape(dst, raw []byte) []byte {
 		case 'x':
 			v, n := byte(0), 0
 			for ; n < 2 && i < len(raw); n++ {
-				d, ok := hexDigit(raw[i])
+				d, ok := rib.HexDigit(raw[i])
 				if !ok {
 					break
 				}
@@ -178,16 +179,4 @@ func unescape(dst, raw []byte) []byte {
 		dst = append(dst, c)
 	}
 	return dst
-}
-
-func hexDigit(c byte) (byte, bool) {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0', true
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10, true
-	case c >= 'A' && c <= 'F':
-		return c - 'A' + 10, true
-	}
-	return 0, false
 }
