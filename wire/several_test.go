@@ -292,12 +292,7 @@ func TestCancelOverShards(t *testing.T) {
 		}
 		return n
 	}
-	for _, inBlock := range []bool{false, true} {
-		if inBlock {
-			if _, err := conn.Exec(ctx, "BEGIN"); err != nil {
-				t.Fatal(err)
-			}
-		}
+	begin := func() <-chan error {
 		failed := make(chan error, 1)
 		go func() {
 			_, err := conn.Exec(ctx, slow)
@@ -309,6 +304,15 @@ func TestCancelOverShards(t *testing.T) {
 			}
 			return nil
 		})
+		return failed
+	}
+	for _, inBlock := range []bool{false, true} {
+		if inBlock {
+			if _, err := conn.Exec(ctx, "BEGIN"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		failed := begin()
 		if err := conn.PgConn().CancelRequest(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -327,18 +331,7 @@ func TestCancelOverShards(t *testing.T) {
 		}
 		r.busy(t, 0)
 	}
-	failed := make(chan error, 1)
-	// The client goes: nothing is left at work.
-	go func() {
-		_, err := conn.Exec(ctx, slow)
-		failed <- err
-	}()
-	pgtest.Eventually(t, patience, func() error {
-		if n := total(); n != 2 {
-			return fmt.Errorf("%d shards are at work", n)
-		}
-		return nil
-	})
+	failed := begin() // the client goes: nothing is left at work
 	conn.PgConn().Conn().Close()
 	<-failed
 	pgtest.Eventually(t, patience, func() error {

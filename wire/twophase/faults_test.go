@@ -30,32 +30,44 @@ func at(step string, strike func() error) func(string) error {
 
 func lose() error { return errLost }
 
-// A connection is lost, before or after its server has done what it was asked. The server itself lives.
-func TestConnectionsAreLost(t *testing.T) {
-	r := newRig(t)
-	for _, c := range []struct {
-		shard, step string
-		after       bool
-		done        bool
-	}{
+// stroke is a step of the protocol at which something strikes on one shard, before or after its server has done what it was asked.
+type stroke struct {
+	shard, step string
+	after       bool
+	done        bool // the transfer is there all the same
+}
+
+func strokes() []stroke {
+	return []stroke{
 		{"shard_2", atPrepare, false, false},
 		{"shard_2", atPrepare, true, false},
 		{"shard_1", atDecision, false, false},
 		{"shard_1", atDecision, true, true},
 		{"shard_2", atCommit, false, true},
 		{"shard_2", atCommit, true, true},
-	} {
+	}
+}
+
+// on has it strike on one of the branches.
+func (f stroke) on(list []*branch, strike func() error) {
+	for _, b := range list {
+		if b.shard == f.shard && f.after {
+			b.after = at(f.step, strike)
+		} else if b.shard == f.shard {
+			b.before = at(f.step, strike)
+		}
+	}
+}
+
+// A connection is lost, before or after its server has done what it was asked. The server itself lives.
+func TestConnectionsAreLost(t *testing.T) {
+	r := newRig(t)
+	for _, c := range strokes() {
 		t.Run(fmt.Sprintf("%s %s %v", c.shard, c.step, c.after), func(t *testing.T) {
 			r := r.in(t)
 			r.reset()
 			list := r.transfer()
-			for _, b := range list {
-				if b.shard == c.shard && c.after {
-					b.after = at(c.step, lose)
-				} else if b.shard == c.shard {
-					b.before = at(c.step, lose)
-				}
-			}
+			c.on(list, lose)
 			err := r.m.Commit(t.Context(), "app", writers(list...))
 			if c.done && err != nil || !c.done && code(err) != pg.CodeSerializationFailure {
 				t.Errorf("error %v, want the transfer to be there: %v", err, c.done)
@@ -173,18 +185,7 @@ func TestWhoAsksWaitsForADecisionUnderWay(t *testing.T) {
 // The node dies at each step: no more comes from it, and its connections end. Another node ends what it has left.
 func TestTheNodeDies(t *testing.T) {
 	r := newRig(t)
-	for _, c := range []struct {
-		shard, step string
-		after       bool
-		done        bool
-	}{
-		{"shard_2", atPrepare, false, false},
-		{"shard_2", atPrepare, true, false},
-		{"shard_1", atDecision, false, false},
-		{"shard_1", atDecision, true, true},
-		{"shard_2", atCommit, false, true},
-		{"shard_2", atCommit, true, true},
-	} {
+	for _, c := range strokes() {
 		t.Run(fmt.Sprintf("%s %s %v", c.shard, c.step, c.after), func(t *testing.T) {
 			r := r.in(t)
 			r.reset()
@@ -199,13 +200,7 @@ func TestTheNodeDies(t *testing.T) {
 				<-dead // until the others have done their work
 				return errLost
 			}
-			for _, b := range list {
-				if b.shard == c.shard && c.after {
-					b.after = at(c.step, strike)
-				} else if b.shard == c.shard {
-					b.before = at(c.step, strike)
-				}
-			}
+			c.on(list, strike)
 			victim := r.manager("node_b")
 			ctx, cancel := context.WithCancel(t.Context())
 			victim.cfg.Sites, victim.cfg.Fate = &mortal{Sites: victim.cfg.Sites, dead: dies}, time.Millisecond
