@@ -35,6 +35,7 @@ const (
 type chaosWrite struct {
 	client int
 	seq    int64 // from 1
+	over   int64 // of a register that was acknowledged: the number that it has overwritten, 0 is the first
 	kind   string
 	key    int
 	fate   outcome
@@ -137,6 +138,15 @@ func judgeHistory(writes []chaosWrite, ends []shardEnd, keys int) (found []findi
 		if w.kind == writeRegister {
 			if known[w.key] == nil {
 				known[w.key] = map[int64]outcome{}
+			}
+			if w.fate == fateAcked {
+				f, ok := known[w.key][w.over]
+				switch { // a client's writes come one after the other, and a key is one client's alone
+				case w.over < newest[w.key]:
+					add(foundLost, w.key, "overwrote %d, acknowledged was %d: %v", w.over, newest[w.key], w)
+				case w.over != 0 && (!ok || f == fateRefused):
+					add(foundPhantom, w.key, "overwrote %d, which nobody has written or which was refused: %v", w.over, w)
+				}
 			}
 			known[w.key][w.seq] = w.fate
 			if w.fate == fateAcked {

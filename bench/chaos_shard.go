@@ -65,7 +65,7 @@ func (s *chaosShard) start(ctx context.Context, port int, r rib.Range, keys int)
 		SET ROLE %s;
 		CREATE TABLE ledger (key int, client int, seq bigint, amount int);
 		CREATE INDEX ON ledger (key, client, seq);
-		CREATE TABLE registers (key int PRIMARY KEY, seq bigint NOT NULL);
+		CREATE TABLE registers (key int PRIMARY KEY, seq bigint NOT NULL, over bigint NOT NULL DEFAULT 0);
 		CREATE TABLE accounts (key int, side int, balance bigint NOT NULL, PRIMARY KEY (key, side));
 		INSERT INTO registers SELECT key, 0 FROM generate_series(0, %d) AS key WHERE %s;
 		INSERT INTO accounts SELECT key, side, 0 FROM registers, generate_series(0, 1) AS side`, benchUser, keys-1, s.owned))

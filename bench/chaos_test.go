@@ -26,6 +26,11 @@ func honest() (writes []chaosWrite, ends []shardEnd) {
 	w(0, 5, writeRegister, fateAcked)
 	w(0, 6, writeRegister, fateUnknown) // there
 	w(0, 7, writeRegister, fateRefused)
+	w(0, 8, writeRegister, fateAcked)
+	writes[len(writes)-1].over = 6
+	w(0, 9, writeRegister, fateAcked)
+	writes[len(writes)-1].over = 8
+	w(0, 10, writeRegister, fateRefused)
 	w(1, 1, writeTransfer, fateAcked)
 	w(1, 2, writeTransfer, fateUnknown) // not there
 	w(1, 3, writeTransfer, fateUnknown) // there
@@ -34,7 +39,7 @@ func honest() (writes []chaosWrite, ends []shardEnd) {
 	w(1, 6, writeRegister, fateUnknown) // not there
 	moved := amount(1) + amount(3)
 	return writes, []shardEnd{
-		{shard: "shard_1", ledger: []ledgerRow{{0, 0, 1, 0}, {0, 0, 3, 0}}, registers: map[int]int64{0: 6}, accounts: map[int][2]int64{0: {0, 0}}},
+		{shard: "shard_1", ledger: []ledgerRow{{0, 0, 1, 0}, {0, 0, 3, 0}}, registers: map[int]int64{0: 9}, accounts: map[int][2]int64{0: {0, 0}}},
 		{shard: "shard_2", ledger: []ledgerRow{{1, 1, 1, amount(1)}, {1, 1, 3, amount(3)}}, registers: map[int]int64{1: 5}, accounts: map[int][2]int64{1: {-moved, moved}}},
 	}
 }
@@ -51,7 +56,7 @@ func TestJudgeHistory(t *testing.T) {
 		{"an acknowledged insert is not there", func(_ []chaosWrite, e []shardEnd) { e[0].ledger = e[0].ledger[1:] }, []string{foundLost}},
 		{"an acknowledged register is old", func(_ []chaosWrite, e []shardEnd) { e[1].registers[1] = 0 }, []string{foundLost}},
 		{"a refused insert is there", func(_ []chaosWrite, e []shardEnd) { e[0].ledger = append(e[0].ledger, ledgerRow{0, 0, 4, 0}) }, []string{foundPhantom}},
-		{"a refused register is there", func(_ []chaosWrite, e []shardEnd) { e[0].registers[0] = 7 }, []string{foundPhantom}},
+		{"a refused register is there", func(_ []chaosWrite, e []shardEnd) { e[0].registers[0] = 10 }, []string{foundPhantom}},
 		{"a register nobody wrote", func(_ []chaosWrite, e []shardEnd) { e[0].registers[0] = 99 }, []string{foundPhantom}},
 		{"a row nobody wrote", func(_ []chaosWrite, e []shardEnd) { e[0].ledger = append(e[0].ledger, ledgerRow{0, 5, 1, 0}) }, []string{foundPhantom}},
 		{"a row with another key", func(_ []chaosWrite, e []shardEnd) { e[0].ledger[0].key = 1 }, []string{foundPhantom}},
@@ -61,9 +66,13 @@ func TestJudgeHistory(t *testing.T) {
 		{"half a transaction: the row is missing", func(_ []chaosWrite, e []shardEnd) { e[1].ledger = e[1].ledger[:1] }, []string{foundTorn}},
 		{"half a transaction: an account is", func(_ []chaosWrite, e []shardEnd) { e[1].accounts[1] = [2]int64{-amount(1), amount(1) + amount(3)} }, []string{foundTorn}},
 		{"a row on a shard that does not own it", func(_ []chaosWrite, e []shardEnd) { e[1].misplaced = []string{"ledger (0,0,1,0)"} }, []string{foundWrong}},
-		{"a register on both shards", func(_ []chaosWrite, e []shardEnd) { e[1].registers[0] = 6 }, []string{foundWrong}},
+		{"a register on both shards", func(_ []chaosWrite, e []shardEnd) { e[1].registers[0] = 9 }, []string{foundWrong}},
 		{"no register", func(_ []chaosWrite, e []shardEnd) { delete(e[0].registers, 0) }, []string{foundWrong}},
 		{"no accounts", func(_ []chaosWrite, e []shardEnd) { delete(e[0].accounts, 0) }, []string{foundWrong}},
+		{"an acknowledged register was lost, and is overwritten", func(w []chaosWrite, _ []shardEnd) { overwrote(w, 9, 6) }, []string{foundLost}},
+		{"a refused register was there, and is overwritten", func(w []chaosWrite, _ []shardEnd) { overwrote(w, 8, 7) }, []string{foundPhantom}},
+		{"one that nobody wrote is overwritten", func(w []chaosWrite, _ []shardEnd) { overwrote(w, 8, 99) }, []string{foundPhantom}},
+		{"all registers were lost, and are overwritten", func(w []chaosWrite, _ []shardEnd) { overwrote(w, 8, 0) }, []string{foundLost}},
 		{"two at a time", func(w []chaosWrite, _ []shardEnd) {
 			w[1].fate = fateAcked // it was not there
 			w[2].fate = fateRefused
@@ -77,6 +86,15 @@ func TestJudgeHistory(t *testing.T) {
 		}
 		if !reflect.DeepEqual(kinds, c.want) {
 			t.Errorf("%s: found %v, want %v", c.what, kinds, c.want)
+		}
+	}
+}
+
+// overwrote has client 0's write of that number bring back another one.
+func overwrote(writes []chaosWrite, seq, over int64) {
+	for i := range writes {
+		if writes[i].client == 0 && writes[i].seq == seq {
+			writes[i].over = over
 		}
 	}
 }

@@ -37,9 +37,11 @@ const (
 
 // past is a timeline that is over, with what is still asked of it.
 type past struct {
+	primary  string
 	timeline uint32
 	marks    []mark
-	sync     bool
+	sync     time.Time
+	furthest uint64
 }
 
 // learn takes what is known of a fork. What is known better than before counts.
@@ -113,23 +115,45 @@ func (t *track) fate(on uint32, lsn uint64) Verdict {
 	return v
 }
 
-// marksOf are those of a timeline, if they are kept still.
-func (t *track) marksOf(timeline uint32) (marks []mark, sync bool) {
+// of is what is kept of a timeline; empty if it is not kept any more.
+func (t *track) of(timeline uint32) past {
 	if timeline == t.timeline {
-		return t.marks, t.sync
+		return past{t.primary, t.timeline, t.marks, t.sync, t.furthest}
 	}
 	for _, p := range t.past {
 		if p.timeline == timeline {
-			return p.marks, p.sync
+			return p
 		}
 	}
-	return nil, false
+	return past{}
+}
+
+// replayed notes how far a replica of a timeline has come.
+func (t *track) replayed(timeline uint32, lsn uint64) {
+	if timeline == t.timeline {
+		t.furthest = max(t.furthest, lsn)
+		return
+	}
+	for i := range t.past {
+		if p := &t.past[i]; p.timeline == timeline {
+			p.furthest = max(p.furthest, lsn)
+		}
+	}
+}
+
+// left is the fork at which the present timeline's past left another one; false: that is not known.
+func (t *track) left(timeline uint32) (f Fork, ok bool) {
+	for at := t.timeline; at > timeline; at = f.From {
+		if f, ok = t.forks[at]; !ok || f.From == 0 {
+			return Fork{Timeline: at, Most: ^uint64(0)}, false
+		}
+	}
+	return f, ok && f.From == timeline
 }
 
 // after is the first mark of a timeline that was asked for at that time or later.
 func (t *track) after(timeline uint32, at time.Time) (lsn uint64, ok bool) {
-	marks, _ := t.marksOf(timeline)
-	for _, m := range marks {
+	for _, m := range t.of(timeline).marks {
 		if !m.asked.Before(at) {
 			return m.lsn, true
 		}
@@ -150,8 +174,8 @@ func (p *Positions) Fate(w Written) Verdict {
 
 // FateSince tells the same of a write whose end was heard of at that time, on a primary of that timeline. Where it stands in the log
 // is only known from above, by the next look at the primary. If there was none before the shard went on elsewhere, it was among the
-// last that this primary did: those may be lost, and count as such, unless the write waited for replicas and the primary did so before it
-// acknowledged anything: then the promoted one had it.
+// last that this primary did: those may be lost, and count as such, unless the write waited for replicas, and the primary had them
+// wait since before that. Then some replica had it; whether the promoted one did depends on which was promoted, see promise.
 func (p *Positions) FateSince(shard string, timeline uint32, at time.Time, waited bool) Verdict {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -167,11 +191,36 @@ func (p *Positions) FateSince(shard string, timeline uint32, at time.Time, waite
 	if v.Fate == FateKept {
 		return v
 	}
-	if _, sync := t.marksOf(timeline); sync && waited && (v.Fork.From == 0 || v.Fork.From >= timeline) {
-		return Verdict{Fate: FateKept, Now: v.Now}
+	old := t.of(timeline)
+	if !waited || old.sync.IsZero() || old.sync.After(at) || v.Fork.From != 0 && v.Fork.From < timeline {
+		v.Fate = FateLost
+		return v
 	}
-	v.Fate = FateLost
-	return v
+	return p.promise(t, shard, &old)
+}
+
+// promise is the fate of what some replica of the old primary had. It may be another than the one that was promoted, and who promotes
+// one that is not the most advanced loses what was acknowledged. A replica that has replayed more than the new timeline took over gives
+// that away; one that follows the new timeline had no more. As long as one may have had more, nobody can tell.
+func (p *Positions) promise(t *track, shard string, old *past) Verdict {
+	f, known := t.left(old.timeline)
+	v := Verdict{FateUnsure, t.timeline, f}
+	switch {
+	case !known:
+		return v
+	case old.furthest > f.Most:
+		v.Fate = FateLost
+		return v
+	}
+	for _, c := range p.health.copies(shard) {
+		if s := t.seen[c.name]; s != nil { // this node's own look may be newer, and is never of a later timeline than the server's
+			c.timeline = max(c.timeline, s.Timeline)
+		}
+		if c.name != old.primary && c.timeline < f.Timeline {
+			return v
+		}
+	}
+	return Verdict{Fate: FateKept, Now: t.timeline}
 }
 
 // After is the first position of a shard's primary that was asked for at that time or later, on the shard's present timeline: whatever

@@ -17,7 +17,7 @@ type Position struct {
 	Timeline uint32    // 0: unknown, the position is of no use
 	LSN      uint64    // 0: the same
 	Asked    time.Time // before the question was sent
-	Sync     bool      // of a primary: it acknowledges what a replica has as well (synchronous_standby_names)
+	Sync     bool      // of a primary: it acknowledges what a replica has as well (synchronous_standby_names, synchronous_commit)
 	Forks    []Fork    // of a primary: how it came to its timeline, as far as it says so. Not changed any more
 }
 
@@ -52,7 +52,8 @@ type track struct {
 	timeline uint32 // the latest on which a primary was seen
 	marks    []mark // of that timeline, oldest first; both fields only grow
 	distrust time.Time
-	sync     bool             // of that timeline's primary, when it last said so
+	sync     time.Time        // since when that timeline's primary has said so at every look; zero: it does not
+	furthest uint64           // that a replica was seen to have replayed of that timeline
 	past     []past           // the timelines before it, the latest first
 	forks    map[uint32]Fork  // by timeline
 	seen     map[string]*Seen // by backend
@@ -95,6 +96,9 @@ func (p *Positions) Saw(x Position) {
 	}
 	before := t.seen[x.Backend]
 	t.seen[x.Backend] = &Seen{Position: x}
+	if x.Role == Replica && (before == nil || before.Timeline <= x.Timeline) { // else it has no receiver, and what it says is an old one
+		t.replayed(x.Timeline, x.LSN)
+	}
 	if x.Role == Primary && x.Timeline != 0 && x.LSN != 0 {
 		t.mark(x, before)
 		if p.changed != nil {
@@ -125,14 +129,20 @@ func (t *track) mark(x Position, before *Seen) {
 		return
 	case x.Timeline > t.timeline:
 		if t.timeline != 0 {
-			t.past = append([]past{{t.timeline, t.marks, t.sync}}, t.past[:min(len(t.past), maxPast-1)]...)
+			t.past = append([]past{{t.primary, t.timeline, t.marks, t.sync, t.furthest}}, t.past[:min(len(t.past), maxPast-1)]...)
 		}
 		t.primary, t.timeline, t.marks, t.distrust = x.Backend, x.Timeline, nil, time.Time{}
+		t.sync, t.furthest = time.Time{}, 0
 		t.promoted(before, &x)
 	case x.Backend != t.primary: // two of one timeline, which write different things at the same positions; or another name
 		t.primary, t.marks, t.distrust = x.Backend, nil, x.Asked.Add(rivals)
 	}
-	t.sync = x.Sync
+	switch {
+	case !x.Sync:
+		t.sync = time.Time{}
+	case t.sync.IsZero():
+		t.sync = x.Asked
+	}
 	if x.Asked.Before(t.distrust) {
 		return
 	}

@@ -91,6 +91,25 @@ func (h *Health) view(b *backend) (v BackendView, ok bool) {
 	return v, true
 }
 
+// standing is the timeline that a backend follows, as far as anybody has said; 0: unknown.
+type standing struct {
+	name     string
+	timeline uint32
+}
+
+// copies are all backends of a shard that somebody announces.
+func (h *Health) copies(shard string) (all []standing) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, b := range h.backends {
+		if identity, _ := b.identity(h.live); identity != nil && identity.Backend.Shard == shard {
+			_, timeline := b.roleOf(h.live)
+			all = append(all, standing{b.name, timeline})
+		}
+	}
+	return all
+}
+
 // identity picks whose announcement counts: of the live authors, or if none lives of all, the one whose name sorts first.
 // Authors that disagree are named: one of the configurations is wrong.
 func (b *backend) identity(live func(string, Stamp) bool) (chosen *Announcement, conflict string) {

@@ -166,11 +166,12 @@ type inHand struct {
 	slot      *fib.Slot
 	hops      []fib.NextHop
 	hop       *fib.NextHop
-	noPrimary *pg.Error // it waits for one, and has this error if none comes; nil: it does not
-	after     owing     // what it must see, if it runs on a replica
-	locates   location  // what must be known first
-	unlocated bool      // that could not be had, and the request goes on
-	deferred  deferral  // the segment that waits for that
+	noPrimary *pg.Error     // it waits for one, and has this error if none comes; nil: it does not
+	after     owing         // what it must see, if it runs on a replica
+	locates   location      // what must be known first
+	unlocated bool          // that could not be had, and the request goes on
+	fateless  []rib.Verdict // of the session's own writes, whose fate is not known: the client is to be told
+	deferred  deferral      // the segment that waits for that
 	expect    []expectation
 	expectOff int
 	lastTag   []byte // of the last command; an error's is ROLLBACK

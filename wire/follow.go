@@ -138,6 +138,7 @@ func (c *core) due(list *fib.Candidates) (o owing, done bool) {
 		if c.locates.shard != "" {
 			return o, true
 		}
+		c.warn()
 		o = c.owed(c.srvShard)
 	}
 	if now != 0 && now < o.timeline {

@@ -146,6 +146,24 @@ func unsureNotice(v *rib.Verdict) *pg.Error {
 	}
 }
 
+// warn tells of the session's own writes whose fate is not known, once.
+func (c *core) warn() {
+	for i := range c.fateless {
+		v := &c.fateless[i]
+		detail := fmt.Sprintf("The shard is on timeline %d by now, and this node does not know on which timeline that began.", v.Now)
+		if v.Fork.From != 0 {
+			detail = fmt.Sprintf("The shard is on timeline %d by now, and not all of its copies are known to follow timeline %d: one may have more than the one that was promoted.", v.Now, v.Fork.Timeline)
+		}
+		c.out = pg.AppendNotice(c.out, &pg.Error{
+			Severity: "WARNING", Code: "01000",
+			Message: "whether a shard still has the session's last write is not known: it is read from the primary",
+			Detail:  detail,
+			Hint:    "It is there if the most advanced replica was promoted. Look what is there, and write again what is not.",
+		})
+	}
+	c.fateless = nil
+}
+
 // setToken replaces what others have written and the session's reads must see.
 func (o *own) setToken(t rib.Token) {
 	o.token = nil
@@ -227,6 +245,9 @@ func (c *core) settle(shard string, now uint32) *pg.Error {
 					w.lsn = 0 // a write of the session's own is known by its time as well
 				}
 			case v.Fate == rib.FateUnsure: // asked again and again: the shard's servers may tell later
+				if w.at != 0 && !w.unsure {
+					c.fateless = append(c.fateless, v)
+				}
 				w.unsure = true
 			default:
 				e := lostWrites(rib.Written{Shard: shard, Timeline: w.timeline, LSN: w.lsn}, &v)

@@ -170,21 +170,25 @@ func TestCoreWritesAcrossTimelines(t *testing.T) {
 	read := query(fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k))
 	exact := rib.Fork{Timeline: 2, From: 1, Least: 0x200, Most: 0x200}
 	for name, c := range map[string]struct {
-		before uint64 // position of the old primary after the write, seen by a probe; 0: none came
-		sync   bool
-		first  string // has the session not wait for replicas
-		forks  []rib.Fork
-		unseen bool // no probe has seen the new primary
-		then   []byte
-		want   string
+		before   uint64 // position of the old primary after the write, seen by a probe; 0: none came
+		sync     bool
+		first    string // has the session not wait for replicas
+		forks    []rib.Fork
+		followed bool   // the shard's replicas follow the new timeline
+		passed   uint64 // how far one of them was seen to have come on the old one; 0: not
+		unseen   bool   // no probe has seen the new primary
+		then     []byte
+		want     string
 	}{
 		"it is there":                          {before: 0x200, forks: []rib.Fork{exact}, then: read, want: "T D C ZI"},
 		"one byte too many":                    {before: 0x201, forks: []rib.Fork{exact}, then: append(bytes.Clone(read), read...), want: "E(55000) ZI T D C ZI"},
 		"nobody knows how far it was":          {forks: []rib.Fork{exact}, then: append(bytes.Clone(read), read...), want: "E(55000) ZI T D C ZI"},
-		"the primary waited for replicas":      {sync: true, forks: []rib.Fork{exact}, then: read, want: "T D C ZI"},
+		"the primary waited for replicas":      {sync: true, followed: true, forks: []rib.Fork{exact}, then: read, want: "T D C ZI"},
+		"which one was promoted is not known":  {sync: true, forks: []rib.Fork{exact}, then: append(bytes.Clone(read), read...), want: "N T D C ZI T D C ZI"},
+		"a more advanced one was not promoted": {sync: true, followed: true, passed: 0x201, forks: []rib.Fork{exact}, then: read, want: "E(55000) ZI"},
 		"but this session did not":             {sync: true, first: "SET synchronous_commit = local", forks: []rib.Fork{exact}, then: read, want: "E(55000) ZI"},
 		"but this transaction did not":         {sync: true, first: "BEGIN; SET LOCAL synchronous_commit = off", forks: []rib.Fork{exact}, then: read, want: "E(55000) ZI"},
-		"and waits now":                        {sync: true, first: "SET synchronous_commit = off; SET synchronous_commit = remote_apply", forks: []rib.Fork{exact}, then: read, want: "T D C ZI"},
+		"and waits now":                        {sync: true, first: "SET synchronous_commit = off; SET synchronous_commit = remote_apply", followed: true, forks: []rib.Fork{exact}, then: read, want: "T D C ZI"},
 		"nobody knows where it began":          {before: 0x100, then: read, want: "E(55000) ZI"},
 		"it comes from elsewhere":              {before: 0x100, forks: []rib.Fork{{Timeline: 3, From: 1, Least: 0x80, Most: 0x80}}, then: read, want: "E(55000) ZI"},
 		"no probe has seen the new primary":    {before: 0x200, unseen: true, then: read, want: "E(57P03) ZI"},
@@ -208,7 +212,14 @@ func TestCoreWritesAcrossTimelines(t *testing.T) {
 			env := *d.core.env
 			env.made, env.now = time.Now(), func() time.Duration { return time.Hour }
 			d.core.env = &env
-			b := env.fib.Load().Slot("shard_1").Candidates().Writes[0].Backend
+			list := env.fib.Load().Slot("shard_1").Candidates()
+			b := list.Writes[0].Backend
+			var replicas []*rib.Backend
+			for _, h := range list.Reads {
+				if h.Backend.Name != b.Name {
+					replicas = append(replicas, h.Backend)
+				}
+			}
 			saw := func(after time.Duration, timeline uint32, lsn uint64, forks []rib.Fork) {
 				env.positions.Saw(rib.Position{Backend: b.Name, Shard: b.Shard, Addr: b.Addr, Role: rib.Primary, Timeline: timeline, LSN: lsn, Asked: env.made.Add(time.Hour + after), Sync: c.sync, Forks: forks})
 			}
@@ -219,6 +230,14 @@ func TestCoreWritesAcrossTimelines(t *testing.T) {
 					saw(1, 1, c.before, nil)
 				}
 				d.observe(rib.Route{Backend: b.Name, State: rib.Up, Role: rib.Primary, Timeline: 2})
+				for _, r := range replicas {
+					if c.passed != 0 {
+						env.positions.Saw(rib.Position{Backend: r.Name, Shard: r.Shard, Addr: r.Addr, Role: rib.Replica, Timeline: 1, LSN: c.passed, Asked: env.made.Add(time.Hour)})
+					}
+					if c.followed {
+						d.observe(rib.Route{Backend: r.Name, State: rib.Up, Role: rib.Replica, Timeline: 2})
+					}
+				}
 				if !c.unseen {
 					saw(2, 2, 0x300, c.forks)
 				}

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -156,5 +157,52 @@ func TestRealServers(t *testing.T) {
 	far.until(t, "recovery", func() bool { return len(far.recovered) == 1 && far.recovered[0] == "p" })
 	if len(far.routes) != 0 || len(far.announced) != 0 {
 		t.Errorf("watching a far backend told the sink: %+v %+v", far.announced, far.routes)
+	}
+}
+
+// What a primary says of its commits: they wait for a replica, unless its settings have them not wait for some role or database.
+func TestWhetherCommitsWait(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	primary := pgtest.NewPrimary(t, pgtest.Options{})
+	if err := primary.CreateUser(ctx, "prober", "pr0be", ""); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := primary.Conn(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, "SET ROLE prober"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		sql  []string
+		want bool
+	}{
+		{nil, false},
+		{[]string{"ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'"}, true},
+		{[]string{"ALTER SYSTEM SET synchronous_commit = 'local'"}, false},
+		{[]string{"ALTER SYSTEM SET synchronous_commit = 'remote_write'"}, true},
+		{[]string{"ALTER SYSTEM RESET synchronous_commit", "ALTER ROLE prober SET synchronous_commit = 'off'"}, false},
+		{[]string{"ALTER ROLE prober SET synchronous_commit = 'remote_apply'"}, true},
+		{[]string{"ALTER ROLE prober RESET ALL", "ALTER DATABASE postgres SET synchronous_commit = FALSE"}, false},
+		{[]string{"ALTER DATABASE postgres RESET ALL"}, true},
+	} {
+		// The server has no replica, so nothing here may wait for one.
+		if err := primary.Exec(ctx, append(append([]string{"SET synchronous_commit = local"}, c.sql...), "SELECT pg_reload_conf()")...); err != nil {
+			t.Fatal(err)
+		}
+		pgtest.Eventually(t, 10*time.Second, func() error {
+			results, err := conn.PgConn().Exec(ctx, query).ReadAll()
+			if err != nil {
+				return err
+			}
+			a, err := parse(results[0].Rows[0])
+			if err != nil || a.sync != c.want {
+				return fmt.Errorf("after %q commits wait: %v, %v; want %v", c.sql, a.sync, err, c.want)
+			}
+			return nil
+		})
 	}
 }

@@ -31,6 +31,9 @@ import (
 // before it is flushed. A replica's receiver only follows a timeline that holds what it has replayed, so its timeline is good for
 // the position too; without a receiver the timeline may be an older one, and is never a newer one.
 //
+// Commits wait for a replica if synchronous_standby_names is set, and synchronous_commit says so; not if that says otherwise for some role
+// or database, whatever that is: which settings a client's session begins with is not known.
+//
 // Where recovery ended is, after a promotion, where the new timeline began. After a crash it is something else: see forks.
 const query = `SELECT r,
  CASE WHEN r THEN coalesce(
@@ -49,7 +52,11 @@ const query = `SELECT r,
    - pg_catalog.current_setting('superuser_reserved_connections')::int), 0)::int FROM pg_catalog.pg_stat_database),
  CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END,
  CASE WHEN NOT r THEN pg_catalog.pg_last_wal_replay_lsn() END,
- NOT r AND pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''
+ CASE WHEN r OR pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.=) '' THEN false
+ ELSE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.<>) ALL ('{off,local}')
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS d, pg_catalog.unnest(d.setconfig) AS c
+     WHERE pg_catalog.starts_with(c, 'synchronous_commit=') AND pg_catalog.lower(c) OPERATOR(pg_catalog.<>)
+       ALL ('{synchronous_commit=on,synchronous_commit=remote_write,synchronous_commit=remote_apply,synchronous_commit=true,synchronous_commit=yes,synchronous_commit=1}')) END
  FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) AS s`
 
 // answer is what a server says of itself.
@@ -62,7 +69,7 @@ type answer struct {
 	used     int    // percent of its connections
 	lsn      uint64 // 0: unknown
 	ended    uint64 // of a primary: where its recovery ended; 0: unknown
-	sync     bool   // of a primary: a commit waits for a replica
+	sync     bool   // of a primary: every commit waits for a replica, unless its session says otherwise
 }
 
 const maxAnswer = 64 << 10 // bytes of one message of a server
