@@ -123,7 +123,7 @@ func (m *Manager) decide(ctx context.Context, tx *transaction, b Branch) (decide
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.Fate)
 	defer cancel()
 	for {
-		commit, fate := m.fate(ctx, place{tx.shards[0], tx.database}, tx.name, "")
+		commit, fate := m.fateOf(ctx, tx)
 		switch {
 		case fate == nil && commit:
 			return true, nil

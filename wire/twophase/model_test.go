@@ -305,8 +305,9 @@ func (x *fakeSite) Refuse(_ context.Context, gid string) error {
 	})
 }
 
-func (x *fakeSite) Finish(_ context.Context, gid string, commit bool) error {
-	return x.do(func() { x.s.finish(gid, commit) })
+func (x *fakeSite) Finish(_ context.Context, gid string, commit bool) (ended bool, err error) {
+	err = x.do(func() { ended = x.s.finish(gid, commit) })
+	return ended, err
 }
 
 func (x *fakeSite) Decisions(context.Context, time.Duration, int) (list []Decision, err error) {

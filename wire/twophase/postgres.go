@@ -171,26 +171,28 @@ func (p *postgres) Refuse(ctx context.Context, gid string) error {
 
 const syncSessionSQL = "SELECT CASE WHEN pg_catalog.current_setting('synchronous_commit') IN ('off', 'local') THEN pg_catalog.set_config('synchronous_commit', 'on', false) END"
 
-func (p *postgres) Finish(ctx context.Context, gid string, commit bool) error {
+func (p *postgres) Finish(ctx context.Context, gid string, commit bool) (ended bool, err error) {
 	sql := rollbackPreparedSQL(gid)
 	if commit {
 		sql = commitPreparedSQL(gid)
 	}
-	err := p.exec(ctx, sql)
+	err = p.exec(ctx, sql)
 	if sqlState(err) == pg.CodeInsufficientPrivilege { // only its owner may, and a superuser
 		err = p.finishAsOwner(ctx, gid, sql)
 	}
-	if sqlState(err) == pg.CodeUndefinedObject {
-		return nil
+	if errors.Is(err, errNotPrepared) || sqlState(err) == pg.CodeUndefinedObject {
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
+
+var errNotPrepared = errors.New("nothing is prepared under that name")
 
 func (p *postgres) finishAsOwner(ctx context.Context, gid, sql string) error {
 	var owner string
 	err := p.conn.QueryRow(ctx, "SELECT owner::text FROM pg_catalog.pg_prepared_xacts WHERE gid = $1", pgx.QueryExecModeExec, gid).Scan(&owner)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
+		return errNotPrepared
 	}
 	if err != nil {
 		return p.wrap(err)

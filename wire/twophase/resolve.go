@@ -1,6 +1,7 @@
 package twophase
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,10 +42,13 @@ func (m *Manager) Counts() Counts {
 	return Counts{m.counts.committed.Load(), m.counts.rolledBack.Load(), m.counts.doubtful.Load(), m.counts.ended.Load(), m.counts.deadlocks.Load()}
 }
 
-var errNoDecision = errors.New("its decision is gone again")
+var (
+	errNoDecision = errors.New("its decision is gone again")
+	errWhose      = errors.New("somebody has decided to commit it, and nothing is prepared any more that would tell whether it was its own role")
+)
 
-// fate finds out how a transaction was decided. If it was not, it is decided here, to be rolled back. owner is the role that has prepared it,
-// "" if that is not known: what another one has decided is none of its decisions.
+// fate finds out how a transaction was decided. If it was not, it is decided here, to be rolled back. owner is the role that has prepared it:
+// what another one has decided is none of its decisions. "": nobody knows it any more; then a decision to commit is errWhose.
 func (m *Manager) fate(ctx context.Context, at place, gid, owner string) (commit bool, err error) {
 	err = m.at(ctx, at, func(s Site) error {
 		d, err := s.Decision(ctx, gid)
@@ -62,10 +66,42 @@ func (m *Manager) fate(ctx context.Context, at place, gid, owner string) (commit
 		case d == nil:
 			return fmt.Errorf("shard %s: %w", at.shard, errNoDecision)
 		}
-		commit = d.Commit && (owner == "" || d.By == owner)
+		if d.Commit && owner == "" {
+			return errWhose
+		}
+		commit = d.Commit && d.By == owner
 		return nil
 	})
 	return commit, err
+}
+
+// fateOf is that of one of this process's. Its role is asked for where it is prepared, which says so of whatever SET ROLE has made of it.
+func (m *Manager) fateOf(ctx context.Context, tx *transaction) (commit bool, err error) {
+	m.mu.Lock()
+	open := slices.Clone(tx.open)
+	m.mu.Unlock()
+	owners := make([]string, len(open))
+	numbers := make([]int, len(open))
+	for i := range numbers {
+		numbers[i] = i
+	}
+	errs := each(numbers, func(i int) error {
+		found, err := m.prepared(ctx, open[i])
+		for _, p := range found.Prepared {
+			if p.GID == tx.name {
+				owners[i] = p.Owner
+			}
+		}
+		return err
+	})
+	owner := ""
+	for _, o := range owners {
+		owner = cmp.Or(owner, o)
+	}
+	if err := errors.Join(errs...); owner == "" && err != nil {
+		return false, err
+	}
+	return m.fate(ctx, place{tx.shards[0], tx.database}, tx.name, owner)
 }
 
 // Mend tries to end what this process could not, and removes decisions that have done their work.
@@ -118,8 +154,13 @@ func (m *Manager) mend(ctx context.Context, tx *transaction) {
 	state, open := tx.state, slices.Clone(tx.open)
 	m.mu.Unlock()
 	if state == InDoubt {
-		commit, err := m.fate(ctx, place{tx.shards[0], tx.database}, tx.name, "")
-		if err != nil {
+		commit, err := m.fateOf(ctx, tx)
+		switch {
+		case errors.Is(err, errWhose): // somebody else has ended it on all shards
+			m.to(tx, Refused)
+			m.leave(tx, open, nil)
+			return
+		case err != nil:
 			m.leave(tx, nil, err)
 			return
 		}
@@ -130,7 +171,8 @@ func (m *Manager) mend(ctx context.Context, tx *transaction) {
 	}
 	var shut []string
 	errs := each(open, func(shard string) error {
-		return m.at(ctx, place{shard, tx.database}, func(s Site) error { return s.Finish(ctx, tx.name, state == Decided) })
+		_, err := m.endAt(ctx, place{shard, tx.database}, tx.name, state == Decided)
+		return err
 	})
 	for i, shard := range open {
 		if errs[i] == nil {
@@ -187,6 +229,7 @@ func (m *Manager) Look(ctx context.Context) (left bool) {
 
 func (m *Manager) lookAt(ctx context.Context, shard string, tidy bool) look {
 	l := look{max: -1}
+	ours := m.ours() // before the list is made: what is in it and ends meanwhile was never left
 	found, err := m.prepared(ctx, shard)
 	if err != nil {
 		l.err = err.Error()
@@ -195,7 +238,7 @@ func (m *Manager) lookAt(ctx context.Context, shard string, tidy bool) look {
 	l.max = found.Max
 	for _, p := range found.Prepared {
 		gid, ok := ParseGID(p.GID)
-		if !ok || m.isOurs(p.GID) {
+		if !ok || ours[p.GID] || m.isOurs(p.GID) {
 			continue
 		}
 		x := leftover{Prepared: p, gid: gid, state: Preparing}
@@ -205,9 +248,12 @@ func (m *Manager) lookAt(ctx context.Context, shard string, tidy bool) look {
 				if x.state = Refused; commit {
 					x.state = Decided
 				}
-				if err = m.at(ctx, place{shard, p.Database}, func(s Site) error { return s.Finish(ctx, p.GID, commit) }); err == nil {
-					m.counts.ended.Add(1)
-					m.cfg.Logger.Warn("a part of a transaction over several shards was left prepared, and is ended now", "shard", shard, "gid", p.GID, "committed", commit, "age", p.Age)
+				var ended bool
+				if ended, err = m.endAt(ctx, place{shard, p.Database}, p.GID, commit); err == nil {
+					if ended { // else somebody has come first
+						m.counts.ended.Add(1)
+						m.cfg.Logger.Warn("a part of a transaction over several shards was left prepared, and is ended now", "shard", shard, "gid", p.GID, "committed", commit, "age", p.Age)
+					}
 					continue
 				}
 			}
@@ -231,6 +277,26 @@ func (m *Manager) prepared(ctx context.Context, shard string) (found Found, err 
 		return err
 	})
 	return found, err
+}
+
+// endAt ends what is prepared at a place. It reports whether anything was.
+func (m *Manager) endAt(ctx context.Context, at place, gid string, commit bool) (ended bool, err error) {
+	err = m.at(ctx, at, func(s Site) error {
+		ended, err = s.Finish(ctx, gid, commit)
+		return err
+	})
+	return ended, err
+}
+
+// ours are the names of this process's transactions.
+func (m *Manager) ours() map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	names := make(map[string]bool, len(m.active))
+	for name := range m.active {
+		names[name] = true
+	}
+	return names
 }
 
 // isOurs tells whether a transaction is this process's, which ends it itself.

@@ -1,8 +1,8 @@
 package twophase
 
 import (
+	"bytes"
 	"context"
-
 	"log/slog"
 	"strings"
 	"testing"
@@ -90,6 +90,66 @@ func TestDecisionsAreRemoved(t *testing.T) {
 	w.shards["shard_3"].down = false
 	if m.Look(context.Background()); len(decision) != 0 {
 		t.Error("not removed")
+	}
+}
+
+// meanwhile are Sites where something happens after a list of what is prepared was made.
+type meanwhile struct {
+	Sites
+	then func()
+}
+
+type meanwhileSite struct {
+	Site
+	then func()
+}
+
+func (x meanwhile) Open(ctx context.Context, shard, database string) (Site, error) {
+	s, err := x.Sites.Open(ctx, shard, database)
+	return meanwhileSite{s, x.then}, err
+}
+
+func (x meanwhileSite) Prepared(ctx context.Context, prefix string) (Found, error) {
+	f, err := x.Site.Prepared(ctx, prefix)
+	x.then()
+	return f, err
+}
+
+// What ends by itself after it was listed as prepared was not left by anybody: nothing is said of it, nor decided.
+func TestEndedMeanwhile(t *testing.T) {
+	for _, whose := range []string{"this process's", "another node's"} {
+		w := newWorld(false)
+		var log bytes.Buffer
+		m := w.nodes[0].m
+		gid := GID{Cluster: "01234567", Node: "node_a", Boot: m.boot, Number: 1, Decision: "shard_1"}
+		if whose != "this process's" {
+			gid.Node = "node_b"
+		}
+		name := gid.String()
+		shard := w.shards["shard_2"]
+		shard.prepared[name] = &fakeTx{fate: map[string]string{}}
+		if whose == "this process's" {
+			m.active[name] = &transaction{name: name, shards: shardNames(2), open: []string{"shard_2"}, state: Deciding}
+		} else {
+			w.shards["shard_1"].decisions[name] = Decision{GID: name, Commit: true, Participants: shardNames(2), By: "app"}
+		}
+		m.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		m.cfg.Uses, m.cfg.Shards = func() []string { return nil }, func() []string { return []string{"shard_2"} }
+		m.cfg.Sites = meanwhile{w.nodes[0], func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			shard.finish(name, false)
+			m.mu.Lock()
+			delete(m.active, name)
+			m.mu.Unlock()
+		}}
+		m.Look(context.Background())
+		if log.Len() > 0 || m.Counts().Ended != 0 {
+			t.Errorf("%s: it was ended by somebody else, and is told of: %s", whose, log.String())
+		}
+		if d, there := w.shards["shard_1"].decisions[name]; there && !d.Commit {
+			t.Errorf("%s: it was decided to roll it back", whose)
+		}
 	}
 }
 

@@ -99,3 +99,41 @@ func TestAStrangerDecides(t *testing.T) {
 	r.settled(r.m)
 	r.is(false)
 }
+
+// A stranger decides for a transaction whose own decision never comes: neither the node that commits it nor one that looks later believes it.
+func TestAStrangerDecidesAndTheConnectionIsLost(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		r := newRig(t)
+		if err := r.m.ensure(t.Context(), place{"shard_1", "app"}); err != nil {
+			t.Fatal(err)
+		}
+		if !asked {
+			r.m.cfg.Fate = 1
+		}
+		list := r.transfer()
+		r.user = "other"
+		stranger := r.open("shard_1")
+		list[0].before = func(sql string) error {
+			if !strings.Contains(sql, atDecision) {
+				return nil
+			}
+			gid, ok := ParseGID(r.query("shard_2", "SELECT gid FROM pg_prepared_xacts")[0])
+			if !ok {
+				t.Error("nothing is prepared")
+			}
+			if _, err := stranger.Exec(t.Context(), "BEGIN; "+decideSQL(gid, shardNames(2))); err != nil {
+				t.Error(err)
+			}
+			return errLost
+		}
+		want := pg.CodeSerializationFailure
+		if !asked {
+			want = pg.CodeTransactionResolutionUnknown
+		}
+		if err := r.m.Commit(t.Context(), "app", writers(list...)); code(err) != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		r.settled(r.m)
+		r.is(false)
+	}
+}

@@ -21,8 +21,8 @@ type Site interface {
 	Decision(ctx context.Context, gid string) (*Decision, error)
 	// Refuse keeps the decision to roll back, unless there is a decision already. If there is about to be one, it waits for that.
 	Refuse(ctx context.Context, gid string) error
-	// Finish commits what is prepared, or rolls it back. It is no error that nothing is prepared under that name.
-	Finish(ctx context.Context, gid string, commit bool) error
+	// Finish commits what is prepared, or rolls it back. It is no error that nothing is prepared under that name: then ended is false.
+	Finish(ctx context.Context, gid string, commit bool) (ended bool, err error)
 	// Decisions lists those to commit that are older than an age, the oldest first, and no more than limit.
 	Decisions(ctx context.Context, age time.Duration, limit int) ([]Decision, error)
 	// Forget removes decisions to commit.
