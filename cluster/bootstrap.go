@@ -144,7 +144,7 @@ func (l *Ledger) watchLeadership() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeouts.Command)
-		_, err := l.propose(ctx, &command{Kind: kindInit, Request: "init " + l.ClusterID(), Init: &initCommand{ClusterID: l.ClusterID(), Generation: 1}})
+		_, err := l.propose(ctx, &command{Kind: kindInit2, Request: "init " + l.ClusterID(), Init: &initCommand{ClusterID: l.ClusterID(), Generation: 1}})
 		cancel()
 		if err != nil {
 			l.log.Warn("the cluster's first command failed; the next leader repeats it", slog.Any("error", err))

@@ -14,6 +14,7 @@ import (
 //
 //	"RFO1" | CRC-32C of the rest | cluster id, epoch, catalog | shards | keyspaces
 //	"RFO2" | the same, and behind it the names of nodes that have numbers
+//	"RFO3" | the same, of which there may be none, and behind them moves | links of the chain
 //
 // A keyspace's ranges are flat arrays (split keys as one arena, shard numbers, runs of equal epochs) rather than a record each:
 // a million ranges are read with a handful of allocations. As ranges partition the keys, each bound is stored once: a range ends
@@ -21,8 +22,10 @@ import (
 const (
 	magicOwnership = "RFO1"
 	magicNumbered  = "RFO2" // written only if there are numbers: what knows none reads the other
+	magicChained   = "RFO3" // written only if there are moves or links
 	magicState     = "RFS1"
-	headSize       = 8 // magic and checksum
+	magicState2    = "RFS2" // of a table with links
+	headSize       = 8      // magic and checksum
 )
 
 // Limits of a decoded table. A stranger cannot send one (streams are authenticated), but a damaged one must not take the memory.
@@ -53,12 +56,18 @@ func EncodeOwnership(dst []byte, o *rib.Ownership) ([]byte, error) {
 			return dst[:start], err
 		}
 	}
-	if len(o.Nodes) > 0 {
+	later := len(o.Moves) > 0 || len(o.Links) > 0
+	if later || len(o.Nodes) > 0 {
 		copy(dst[start:], magicNumbered)
 		dst = binary.AppendUvarint(dst, uint64(len(o.Nodes)))
 		for _, name := range o.Nodes {
 			dst = appendString(dst, name)
 		}
+	}
+	if later {
+		copy(dst[start:], magicChained)
+		dst = appendMoves(dst, o.Moves)
+		dst = appendLinks(dst, o.Links)
 	}
 	seal(dst[start:])
 	return dst, nil
@@ -68,20 +77,28 @@ func EncodeOwnership(dst []byte, o *rib.Ownership) ([]byte, error) {
 // panic or take memory out of proportion to its length.
 func DecodeOwnership(b []byte) (*rib.Ownership, error) {
 	magic := magicOwnership
-	if bytes.HasPrefix(b, []byte(magicNumbered)) {
-		magic = magicNumbered
+	for _, later := range []string{magicNumbered, magicChained} {
+		if bytes.HasPrefix(b, []byte(later)) {
+			magic = later
+		}
 	}
 	d, err := unseal(b, magic)
 	if err != nil {
 		return nil, err
 	}
 	o := d.ownership()
-	if n := 0; magic == magicNumbered && d.err == nil {
-		if n = d.count(1); n == 0 || n > rib.MaxNodes {
+	if n := 0; magic != magicOwnership && d.err == nil {
+		if n = d.count(1); n == 0 && magic == magicNumbered || n > rib.MaxNodes {
 			d.fail("it has no nodes with numbers, or too many")
 		}
 		for range n {
 			o.Nodes = append(o.Nodes, d.string())
+		}
+	}
+	if magic == magicChained && d.err == nil {
+		o.Moves, o.Links = d.moves(), d.links()
+		if len(o.Moves) == 0 && len(o.Links) == 0 {
+			d.fail("it has neither moves nor links")
 		}
 	}
 	if err := d.end(); err != nil {

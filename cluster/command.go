@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"rangefinder/rib"
 )
@@ -26,6 +28,17 @@ const (
 	// kindKeyspace2 is a new keyspace of types or a method that the first version did not know: it would refuse what others accept, and must stop instead.
 	kindKeyspace2 = "keyspace.2"
 	kindKeyspace3 = "keyspace.3" // the same for what the second did not know
+
+	// With each of these the chain of commands begins, if it has not yet (see rib.Link): what is older does not know them.
+	kindInit2       = "init.2"       // kindInit of a cluster whose chain begins there
+	kindSplit       = "split"        // bounds between ranges
+	kindMerge       = "merge"        // ranges of one shard become one
+	kindReassign    = "reassign"     // a range that holds no row gets another owner
+	kindMoveStart   = "move.start"   // a range sets out for another shard
+	kindMoveAdvance = "move.advance" // its next phase
+	kindMoveNote    = "move.note"    // what whoever carries it out wants to remember
+	kindMoveAbort   = "move.abort"   // it stays where it was
+	kindMoveFinish  = "move.finish"  // nothing of it is left on any server
 )
 
 // command is one entry of the Raft log. Exactly the field that belongs to Kind is set.
@@ -37,6 +50,38 @@ type command struct {
 	Created []byte         `json:"keyspace,omitempty"` // by encodeKeyspace, without id and epochs: those are given by apply
 	Values  *valuesCommand `json:"values,omitempty"`   //
 	Node    string         `json:"node,omitempty"`     // its name
+	Range   *rangeCommand  `json:"range,omitempty"`    // of kindSplit, kindMerge, kindReassign
+	Move    *moveCommand   `json:"move,omitempty"`     //
+	By      *signature     `json:"by,omitempty"`       // only in clusters with a chain
+}
+
+// signature says who wanted a command, when, and why. It decides nothing.
+type signature struct {
+	Author string    `json:"author,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+	At     time.Time `json:"at"` // by the clock of the node that proposed it
+}
+
+type rangeCommand struct {
+	Keyspace string   `json:"keyspace"` // its name
+	Low      []byte   `json:"low,omitempty"`
+	High     []byte   `json:"high,omitempty"`
+	At       [][]byte `json:"at,omitempty"`   // kindSplit: the bounds
+	From     string   `json:"from,omitempty"` // kindReassign: the owner, as the proposer knows it
+	To       string   `json:"to,omitempty"`
+}
+
+type moveCommand struct {
+	ID       uint64        `json:"id,omitempty"`       // but for kindMoveStart
+	Keyspace string        `json:"keyspace,omitempty"` // kindMoveStart, as all up to Until: its name
+	Low      []byte        `json:"low,omitempty"`
+	High     []byte        `json:"high,omitempty"`
+	From     string        `json:"from,omitempty"`
+	To       string        `json:"to,omitempty"`
+	Until    time.Time     `json:"until,omitzero"`
+	Phase    rib.MovePhase `json:"phase,omitempty"` // kindMoveAdvance: the phase that it is in
+	Next     rib.MovePhase `json:"next,omitempty"`  // kindMoveAdvance: the phase that it shall be in
+	Note     []byte        `json:"note,omitempty"`  // empty: as it was
 }
 
 type initCommand struct {
@@ -81,12 +126,53 @@ func decodeCommand(data []byte) (*command, error) {
 	if err := d.Decode(c); err != nil {
 		return nil, fmt.Errorf("%w: %v", errStalled, err)
 	}
-	switch {
-	case c.Kind == kindInit && c.Init != nil, c.Kind == kindShard && c.Shard != nil, (c.Kind == kindKeyspace || c.Kind == kindKeyspace2 || c.Kind == kindKeyspace3) && c.Created != nil,
-		c.Kind == kindValues && c.Values != nil, c.Kind == kindNode && c.Node != "":
+	if c.whole() {
 		return c, nil
 	}
 	return nil, fmt.Errorf("%w: kind %q", errStalled, c.Kind)
+}
+
+// whole tells whether the command is of a kind that is known here, and has what belongs to that.
+func (c *command) whole() bool {
+	switch c.Kind {
+	case kindInit, kindInit2:
+		return c.Init != nil
+	case kindShard:
+		return c.Shard != nil
+	case kindKeyspace, kindKeyspace2, kindKeyspace3:
+		return c.Created != nil
+	case kindValues:
+		return c.Values != nil
+	case kindNode:
+		return c.Node != ""
+	case kindSplit, kindMerge, kindReassign:
+		return c.Range != nil
+	case kindMoveStart, kindMoveAdvance, kindMoveNote, kindMoveAbort, kindMoveFinish:
+		return c.Move != nil
+	}
+	return false
+}
+
+// chains tells whether the chain of commands begins with the command at the latest.
+func (c *command) chains() bool {
+	switch c.Kind {
+	case kindInit2, kindSplit, kindMerge, kindReassign, kindMoveStart, kindMoveAdvance, kindMoveNote, kindMoveAbort, kindMoveFinish:
+		return true
+	}
+	return false
+}
+
+// identity is what tells a repetition from another command under the same request id. Whoever repeats one does it later.
+func (c *command) identity(data []byte) [16]byte {
+	if c.By != nil {
+		timeless, by := *c, *c.By
+		by.At, timeless.By = time.Time{}, &by
+		if b, err := json.Marshal(&timeless); err == nil {
+			data = b
+		}
+	}
+	sum := sha256.Sum256(data)
+	return [16]byte(sum[:16])
 }
 
 // keyspaceKind is the oldest kind of command that says what ks is.

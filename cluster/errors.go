@@ -15,6 +15,12 @@ var (
 	ErrUnknownShard  = errors.New("the shard is not known to the cluster")
 	ErrShardConflict = errors.New("the shard and the system identifier do not belong together")
 	ErrRequestReused = errors.New("the request id was used for another command")
+	ErrNoMove        = errors.New("there is no such move")
+	ErrMoving        = errors.New("the range is under a move")
+	ErrPhase         = errors.New("the move is in another phase")
+	ErrOwner         = errors.New("the range has another owner")
+	ErrTooMany       = errors.New("there are too many")
+	ErrUnhealthy     = errors.New("the shard has no healthy primary")
 )
 
 // Other errors that a caller tells apart.

@@ -21,6 +21,7 @@ type fsm struct {
 
 	applied atomic.Uint64                 // index of the last command applied
 	current atomic.Pointer[rib.Ownership] // st.own, for readers
+	past    atomic.Pointer[[]Event]       // the history, for readers
 	stalled atomic.Pointer[string]        // why no more commands are applied; nil: they are
 }
 
@@ -48,10 +49,17 @@ func (f *fsm) Apply(l *raft.Log) any {
 	r := f.st.apply(l.Index, c, l.Data)
 	f.applied.Store(l.Index)
 	if r.changed {
-		f.current.Store(f.st.own)
+		f.show()
 		f.publish(f.st.own)
 	}
 	return r
+}
+
+// show gives the state to readers.
+func (f *fsm) show() {
+	past := f.st.history.last()
+	f.past.Store(&past)
+	f.current.Store(f.st.own)
 }
 
 // Snapshot returns the state as it is now.
@@ -76,7 +84,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	f.st = s
 	f.stalled.Store(nil)
-	f.current.Store(s.own)
+	f.show()
 	f.applied.Store(s.own.Epoch.Index)
 	f.publish(s.own)
 	return nil

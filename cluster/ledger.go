@@ -32,6 +32,9 @@ type Config struct {
 	Voters   int                               // how many nodes hold the log; default 3
 	OnApply  func(rib.Epoch)                   // called after each newer table, in order; must not block; may be nil
 	Stores   func(dir string) (*Stores, error) // nil: DurableStores
+	// CheckShard says why a shard cannot be given a range now, nil if it can. The leader asks before it proposes to give it one, since what
+	// is applied may not depend on how servers are. nil: all can.
+	CheckShard func(shard string) error
 }
 
 // Timeouts are for round trips between regions of up to about 300 ms. Zero means the default.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
@@ -20,6 +21,7 @@ type state struct {
 	own        *rib.Ownership
 	requests   map[string]request
 	order      []string // requests' ids, oldest first
+	history    history
 }
 
 // request is what is remembered of a command that took effect.
@@ -27,12 +29,14 @@ type request struct {
 	hash     [16]byte // of the command, to tell a repetition from an id used twice
 	epoch    rib.Epoch
 	keyspace rib.KeyspaceID
+	move     uint64
 }
 
 // result is what a command came to.
 type result struct {
 	epoch    rib.Epoch
-	keyspace *rib.Keyspace // for kindKeyspace and kindKeyspace2: part of an immutable table
+	keyspace *rib.Keyspace // of commands about one: part of an immutable table
+	move     rib.Move      // of commands about one: as it is then
 	changed  bool
 	err      error // a *RejectedError: nothing changed
 }
@@ -43,13 +47,12 @@ func newState() *state {
 
 // apply carries out one command, which data encodes, or refuses it and changes nothing.
 func (s *state) apply(index uint64, c *command, data []byte) result {
-	sum := sha256.Sum256(data)
-	hash := [16]byte(sum[:16])
+	hash := c.identity(data)
 	if old, ok := s.requests[c.Request]; ok && c.Request != "" {
 		if old.hash != hash {
 			return result{err: reject(ErrRequestReused, "request id %q was used for another command: use a new one", c.Request)}
 		}
-		return result{epoch: old.epoch, keyspace: s.byID(old.keyspace)}
+		return result{epoch: old.epoch, keyspace: s.byID(old.keyspace), move: s.moveByID(old.move)}
 	}
 
 	next := *s.own // the new table shares with the old one what does not change
@@ -59,7 +62,7 @@ func (s *state) apply(index uint64, c *command, data []byte) result {
 		err error
 	)
 	switch c.Kind {
-	case kindInit:
+	case kindInit, kindInit2:
 		err = s.init(&next, c.Init)
 	case kindShard:
 		if r.changed, err = recordShard(&next, c.Shard); err == nil && !r.changed {
@@ -73,20 +76,78 @@ func (s *state) apply(index uint64, c *command, data []byte) result {
 		if r.changed, err = numberNode(&next, c.Node); err == nil && !r.changed {
 			return result{epoch: s.own.Epoch}
 		}
+	default:
+		var same bool
+		if r, same, err = s.change(&next, c); same && err == nil {
+			r.epoch = s.own.Epoch
+			return r
+		}
 	}
 	if err != nil {
 		return result{err: err}
 	}
+	if c.chains() || len(next.Links) > 0 {
+		next.Links = chain(next.Links, next.Epoch, data)
+		s.history.add(eventOf(&next, c, &r))
+	}
 	s.own = &next
 	r.changed, r.epoch = true, next.Epoch
 	if c.Request != "" {
-		done := request{hash: hash, epoch: r.epoch}
+		done := request{hash: hash, epoch: r.epoch, move: r.move.ID}
 		if r.keyspace != nil {
 			done.keyspace = r.keyspace.ID
 		}
 		s.remember(c.Request, done)
 	}
 	return r
+}
+
+// change carries out a command that changes ranges or moves. same: all is as it should be already.
+func (s *state) change(next *rib.Ownership, c *command) (r result, same bool, err error) {
+	if next.ClusterID == "" {
+		return r, false, reject(ErrNoCluster, "the cluster is not set up yet")
+	}
+	if by := c.By; by != nil && (len(by.Author) > MaxName || len(by.Reason) > MaxReason) {
+		return r, false, reject(ErrInvalid, "an author has at most %d bytes, and a reason %d", MaxName, MaxReason)
+	}
+	changed := true
+	switch c.Kind {
+	case kindSplit:
+		r.keyspace, err = splitRanges(next, c.Range)
+	case kindMerge:
+		r.keyspace, err = mergeRanges(next, c.Range)
+	case kindReassign:
+		r.keyspace, err = reassignRange(next, c.Range)
+	case kindMoveStart:
+		r.move, err = startMove(next, c.Move)
+	case kindMoveAdvance:
+		r.move, changed, err = advanceMove(next, c.Move)
+	case kindMoveNote:
+		r.move, err = noteMove(next, c.Move)
+	case kindMoveAbort:
+		why := ""
+		if c.By != nil {
+			why = c.By.Reason
+		}
+		r.move, changed, err = abortMove(next, c.Move, why)
+	case kindMoveFinish:
+		r.move, err = finishMove(next, c.Move)
+	}
+	return r, !changed, err
+}
+
+// chain appends a command's link to those before it.
+func chain(links []rib.Link, epoch rib.Epoch, data []byte) []rib.Link {
+	h := sha256.New()
+	if n := len(links); n > 0 {
+		h.Write(links[n-1].Hash[:])
+	}
+	h.Write(data)
+	if drop := len(links) + 1 - rib.MaxLinks; drop > 0 {
+		links = links[drop:]
+	}
+	links = append(make([]rib.Link, 0, len(links)+1), links...) // readers hold the old ones
+	return append(links, rib.Link{Epoch: epoch, Hash: [16]byte(h.Sum(nil)[:16])})
 }
 
 func (s *state) remember(id string, r request) {
@@ -105,6 +166,14 @@ func (s *state) byID(id rib.KeyspaceID) *rib.Keyspace {
 		}
 	}
 	return nil
+}
+
+// moveByID is a move as it is now; one that is over has its number alone.
+func (s *state) moveByID(id uint64) rib.Move {
+	if m := s.own.Move(id); m != nil {
+		return *m
+	}
+	return rib.Move{ID: id}
 }
 
 func (s *state) init(next *rib.Ownership, c *initCommand) error {
@@ -216,28 +285,41 @@ func checkNewKeyspace(o *rib.Ownership, ks *rib.Keyspace) error {
 		}
 	}
 	known := make(map[string]bool, len(o.Shards))
-	names := make([]string, len(o.Shards))
 	for i := range o.Shards {
 		known[o.Shards[i].Name] = true
-		names[i] = o.Shards[i].Name
 	}
 	for i := range ks.Ranges {
 		if name := ks.Ranges[i].Shard; name != "" && !known[name] {
-			list := strings.Join(names, ", ")
-			if list == "" {
-				list = "none yet"
-			}
-			return reject(ErrUnknownShard, "shard %s is not known: no node has reached a server of it yet, or its name is misspelt; known are: %s", name, list)
+			return unknownShard(o, name)
 		}
 	}
 	return nil
 }
 
+// unknownShard says which shards there are.
+func unknownShard(o *rib.Ownership, name string) error {
+	names := make([]string, len(o.Shards))
+	for i := range o.Shards {
+		names[i] = o.Shards[i].Name
+	}
+	list := strings.Join(names, ", ")
+	if list == "" {
+		list = "none yet"
+	}
+	return reject(ErrUnknownShard, "shard %s is not known: no node has reached a server of it yet, or its name is misspelt; known are: %s", name, list)
+}
+
 // encode returns the whole state for a Raft snapshot: the table, and what only the state machine needs.
 //
 //	"RFS1" | CRC-32C of the rest | generation | next id | requests, oldest first | the table by EncodeOwnership
+//	"RFS2" | the same, but requests have the number of a move behind them, and before the table is the history, oldest first
 func (s *state) encode() ([]byte, error) {
-	dst := append([]byte(magicState), 0, 0, 0, 0)
+	chained := len(s.own.Links) > 0
+	magic := magicState
+	if chained {
+		magic = magicState2
+	}
+	dst := append([]byte(magic), 0, 0, 0, 0)
 	dst = binary.LittleEndian.AppendUint32(dst, s.generation)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(s.nextID))
 	dst = binary.AppendUvarint(dst, uint64(len(s.order)))
@@ -247,6 +329,12 @@ func (s *state) encode() ([]byte, error) {
 		dst = append(dst, r.hash[:]...)
 		dst = appendEpoch(dst, r.epoch)
 		dst = binary.LittleEndian.AppendUint32(dst, uint32(r.keyspace))
+		if chained {
+			dst = binary.AppendUvarint(dst, r.move)
+		}
+	}
+	if chained {
+		dst = s.history.append(dst)
 	}
 	dst, err := EncodeOwnership(dst, s.own)
 	if err != nil {
@@ -260,7 +348,11 @@ const minRequest = 1 + 16 + 12 + 4
 
 // decodeState reads what encode wrote.
 func decodeState(b []byte) (*state, error) {
-	d, err := unseal(b, magicState)
+	magic := magicState
+	if bytes.HasPrefix(b, []byte(magicState2)) {
+		magic = magicState2
+	}
+	d, err := unseal(b, magic)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +363,13 @@ func decodeState(b []byte) (*state, error) {
 		var r request
 		copy(r.hash[:], d.take(len(r.hash)))
 		r.epoch, r.keyspace = d.epoch(), rib.KeyspaceID(d.uint32())
+		if magic == magicState2 {
+			r.move = d.uvarint()
+		}
 		s.remember(id, r)
+	}
+	if magic == magicState2 {
+		s.history = d.history()
 	}
 	if d.err != nil {
 		return nil, d.err

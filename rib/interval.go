@@ -28,9 +28,38 @@ func ParseInterval(m Method, types []Type, s string) (from, to Key, err error) {
 	return from, to, nil
 }
 
+// ParseInterval reads an interval of the keyspace's keys as the function of this name does; of a list, one listed value.
+func (k *Keyspace) ParseInterval(s string) (from, to Key, err error) {
+	m, err := MethodByName(k.Method)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !k.Listed() {
+		return ParseInterval(m, k.Types, s)
+	}
+	if from, err = m.ParseBound(k.Types, s); err != nil {
+		return nil, nil, err
+	}
+	if len(from) == 0 {
+		return nil, nil, fmt.Errorf("%w: name a listed value", ErrBound)
+	}
+	return from, after(from), nil
+}
+
+// FormatInterval writes an interval of the keyspace's keys as ParseInterval reads it.
+func (k *Keyspace) FormatInterval(from, to Key) string {
+	m, err := MethodByName(k.Method)
+	if err != nil {
+		return fmt.Sprintf("%x..%x", []byte(from), []byte(to))
+	}
+	return FormatInterval(m, k.Types, from, to)
+}
+
 // FormatInterval writes [from, to) as ParseInterval reads it; of the list method a value, or "other values".
 func FormatInterval(m Method, types []Type, from, to Key) string {
-	if l, ok := m.(*listMethod); ok {
+	if l, ok := m.(interface {
+		formatInterval(types []Type, from, to Key) string
+	}); ok { // a list, by schema too
 		return l.formatInterval(types, from, to)
 	}
 	return m.FormatKey(types, from) + ".." + m.FormatKey(types, to)

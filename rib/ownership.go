@@ -65,6 +65,8 @@ type Ownership struct {
 	Keyspaces []Keyspace
 	Shards    []Shard
 	Nodes     []string // names, in the order of their numbers from 0: a node's number is never another one's (see NodeNumber)
+	Moves     []Move   // that are not over, by ID; at most MaxMoves
+	Links     []Link   // of the last commands, oldest first; none: the cluster is older than the chain
 }
 
 // MaxNodes bounds the numbers of nodes: they take 12 bits of rangefinder.unique_id().

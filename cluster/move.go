@@ -1,0 +1,145 @@
+package cluster
+
+import (
+	"slices"
+
+	"rangefinder/rib"
+)
+
+// Moves, as commands are applied: pure, and checked again here, whoever has checked before. Each returns the move as it is then.
+
+// moveID is the number of a move that begins at an epoch. A new generation may count its log from the beginning.
+func moveID(e rib.Epoch) uint64 {
+	id := e.Index
+	if e.Generation > 1 {
+		id |= uint64(e.Generation-1) << 40
+	}
+	return id
+}
+
+func startMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {
+	ks := next.KeyspaceByName(c.Keyspace)
+	if ks == nil {
+		return rib.Move{}, reject(ErrNoKeyspace, "there is no keyspace named %s", c.Keyspace)
+	}
+	from, err := checkHandover(next, ks, c.Low, c.High, c.From, c.To)
+	if err != nil {
+		return rib.Move{}, err
+	}
+	switch {
+	case from == "":
+		return rib.Move{}, reject(ErrOwner, "range %s of keyspace %s belongs to nobody: there is nothing to move", ks.FormatInterval(c.Low, c.High), ks.Name)
+	case len(next.Moves) >= rib.MaxMoves:
+		return rib.Move{}, reject(ErrTooMany, "%d moves are under way, and no more may be: wait until one is over", len(next.Moves))
+	case len(ks.Ranges)+2 > MaxKeyspaceRanges:
+		return rib.Move{}, reject(ErrTooMany, "keyspace %s has %d ranges, the most that there may be: merge some", ks.Name, len(ks.Ranges))
+	case len(c.Note) > MaxNote:
+		return rib.Move{}, reject(ErrInvalid, "a move's note has at most %d bytes, not %d", MaxNote, len(c.Note))
+	}
+	m := rib.Move{
+		ID: moveID(next.Epoch), Keyspace: ks.ID, Low: c.Low, High: c.High, From: from, To: c.To,
+		Phase: rib.MovePrepare, Epoch: next.Epoch, Until: wholeMillis(c.Until), Note: c.Note,
+	}
+	next.Moves = append(slices.Clip(next.Moves), m)
+	return m, nil
+}
+
+// editMove returns a move of next that may be changed.
+func editMove(next *rib.Ownership, id uint64) (*rib.Move, error) {
+	if next.Move(id) == nil {
+		return nil, reject(ErrNoMove, "there is no move %d: it is over, or never was", id)
+	}
+	next.Moves = slices.Clone(next.Moves)
+	return next.Move(id), nil
+}
+
+// advanceMove takes a move to its next phase. Where it is there already, nothing changes.
+func advanceMove(next *rib.Ownership, c *moveCommand) (m rib.Move, changed bool, err error) {
+	move, err := editMove(next, c.ID)
+	if err != nil {
+		return m, false, err
+	}
+	if !c.Phase.Ahead() || c.Next != c.Phase+1 {
+		return m, false, reject(ErrInvalid, "a move goes from prepare to frozen and from frozen to flipped, not from %s to %s", c.Phase, c.Next)
+	}
+	if len(c.Note) > MaxNote {
+		return m, false, reject(ErrInvalid, "a move's note has at most %d bytes, not %d", MaxNote, len(c.Note))
+	}
+	switch move.Phase {
+	case c.Phase:
+	case c.Next:
+		return *move, false, nil
+	default:
+		return m, false, reject(ErrPhase, "move %d is %s and not %s: it cannot become %s", move.ID, move.Phase, c.Phase, c.Next)
+	}
+	if c.Next == rib.MoveFlipped {
+		if err := flip(next, move); err != nil {
+			return m, false, err
+		}
+	}
+	move.Phase, move.Epoch = c.Next, next.Epoch
+	if len(c.Note) > 0 {
+		move.Note = c.Note
+	}
+	return *move, true, nil
+}
+
+// flip gives the range to its new owner.
+func flip(next *rib.Ownership, m *rib.Move) error {
+	at := slices.IndexFunc(next.Keyspaces, func(k rib.Keyspace) bool { return k.ID == m.Keyspace })
+	if at < 0 {
+		return reject(ErrNoKeyspace, "the keyspace of move %d is gone", m.ID)
+	}
+	next.Keyspaces = slices.Clone(next.Keyspaces)
+	ks := &next.Keyspaces[at]
+	if owner, err := soleOwner(ks, m.Low, m.High); err != nil || owner != m.From {
+		return reject(ErrOwner, "the range of move %d does not belong to shard %s alone", m.ID, m.From)
+	}
+	ks.Ranges = assign(ks.Ranges, m.Low, m.High, m.To, next.Epoch)
+	return nil
+}
+
+func noteMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {
+	move, err := editMove(next, c.ID)
+	if err != nil {
+		return rib.Move{}, err
+	}
+	if len(c.Note) > MaxNote {
+		return rib.Move{}, reject(ErrInvalid, "a move's note has at most %d bytes, not %d", MaxNote, len(c.Note))
+	}
+	move.Note = c.Note
+	return *move, nil
+}
+
+// abortMove has the range stay where it is. Where that is so already, nothing changes.
+func abortMove(next *rib.Ownership, c *moveCommand, why string) (m rib.Move, changed bool, err error) {
+	move, err := editMove(next, c.ID)
+	if err != nil {
+		return m, false, err
+	}
+	switch {
+	case move.Phase == rib.MoveAborted:
+		return *move, false, nil
+	case !move.Phase.Ahead():
+		return m, false, reject(ErrPhase, "move %d is %s: the range belongs to shard %s, and the move only goes forward from here; to have it back, move it back", move.ID, move.Phase, move.To)
+	}
+	move.Phase, move.Epoch, move.Why = rib.MoveAborted, next.Epoch, why
+	return *move, true, nil
+}
+
+// finishMove takes a move of which nothing is left out of the table.
+func finishMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {
+	move := next.Move(c.ID)
+	if move == nil {
+		return rib.Move{}, reject(ErrNoMove, "there is no move %d: it is over, or never was", c.ID)
+	}
+	if move.Phase.Ahead() {
+		return rib.Move{}, reject(ErrPhase, "move %d is %s: it is over when it has flipped or was aborted, and nothing of it is left", move.ID, move.Phase)
+	}
+	over := *move
+	next.Moves = slices.DeleteFunc(slices.Clone(next.Moves), func(m rib.Move) bool { return m.ID == c.ID })
+	if len(next.Moves) == 0 {
+		next.Moves = nil
+	}
+	return over, nil
+}
