@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"mime"
-	"net"
 	"net/http"
 	"net/http/pprof"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -90,19 +87,14 @@ type api struct {
 	office  backOffice
 	metrics http.Handler
 	log     *slog.Logger
-	open    bool // the HTTP port may be reached by other names than loopback's: --insecure
+	audit   *auditLog
+	gate    func() gatekeeper // what holds for callers of the HTTP port now
 }
 
-// handler is what people and programs on this machine may ask.
+// handler is what people and programs may ask, of this machine or with a token or certificate.
 func (a *api) handler() http.Handler {
 	mux := http.NewServeMux()
-	a.v1(mux)
-	mux.HandleFunc("POST /api/v1/reload", a.reload) // of this node alone: no other node may ask for it
-	mux.HandleFunc("GET /api/v1/users", a.checkUsers)
-	mux.HandleFunc("POST /api/v1/users/copy", a.copyUser)
-	mux.HandleFunc("GET /api/v1/drains", a.drains)
-	mux.HandleFunc("POST /api/v1/drains", a.drain)
-	mux.HandleFunc("GET /api/v1/drains/left", a.drainLeft(false))
+	a.serve(mux, func(o *operation) bool { return !o.inside })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.Handle("GET /metrics", a.metrics)
@@ -118,87 +110,15 @@ func (a *api) handler() http.Handler {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("/", notFound)
-	return a.guard(mux)
+	return a.enter(mux)
 }
 
-// forwarded is what another node may ask over the cluster port: the calls that only the leader answers, what is left here of what
-// is drained, and which transactions are open on several shards.
+// forwarded is what another node may ask over the cluster port.
 func (a *api) forwarded() http.Handler {
 	mux := http.NewServeMux()
-	a.v1(mux)
-	mux.HandleFunc("GET /api/v1/drains/here", a.drainLeft(true))
-	mux.HandleFunc("GET /api/v1/spanning", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, a.office.Spanning()) })
+	a.serve(mux, func(o *operation) bool { return o.forwarded || o.inside })
 	mux.HandleFunc("/", notFound)
-	return mux
-}
-
-func (a *api) v1(mux *http.ServeMux) {
-	mux.HandleFunc("GET /api/v1/keyspaces", func(w http.ResponseWriter, _ *http.Request) {
-		reply(w, http.StatusOK, struct {
-			Keyspaces []KeyspaceView `json:"keyspaces"`
-		}{orEmpty(a.office.Keyspaces())})
-	})
-	mux.HandleFunc("GET /api/v1/keyspaces/check", func(w http.ResponseWriter, r *http.Request) {
-		findings, err := a.office.InspectKeyspace(r.Context(), r.URL.Query().Get("keyspace"))
-		if err != nil {
-			fail(w, err)
-			return
-		}
-		reply(w, http.StatusOK, struct {
-			Findings []cluster.Finding `json:"findings"`
-		}{orEmpty(findings)})
-	})
-	mux.HandleFunc("POST /api/v1/keyspaces", a.createKeyspace)
-	mux.HandleFunc("POST /api/v1/keyspaces/values", a.addValues)
-	mux.HandleFunc("GET /api/v1/ranges", a.ranges)
-	for _, path := range []string{"/api/v1/keyspaces", "/api/v1/keyspaces/values", "/api/v1/ranges"} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			fail(w, &apiError{Status: http.StatusMethodNotAllowed, ErrorView: ErrorView{
-				Error: r.Method + " is not possible here", Hint: "GET lists; POST makes a keyspace at /api/v1/keyspaces, and adds values to one at /api/v1/keyspaces/values.",
-			}})
-		})
-	}
-}
-
-// guard keeps web pages away from a port that asks nobody for a password: a page that a browser shows could otherwise make
-// it call 127.0.0.1 (a cross-site POST), or read from it under a name that suddenly points there (DNS rebinding).
-func (a *api) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
-		if !a.open && !loopbackHost(r.Host) {
-			fail(w, &apiError{Status: http.StatusForbidden, ErrorView: ErrorView{
-				Error: fmt.Sprintf("the Host header %.100q is not an IP address or localhost", r.Host),
-				Hint:  "Ask by address, for example http://127.0.0.1:8080.",
-			}})
-			return
-		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			// A page's form or simple fetch cannot send this type without asking first, and nobody here answers that question.
-			if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-				fail(w, &apiError{Status: http.StatusUnsupportedMediaType, ErrorView: ErrorView{
-					Error: "a call that changes something must be Content-Type: application/json",
-					Hint:  "curl -H 'Content-Type: application/json' -d '{...}'",
-				}})
-				return
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// loopbackHost accepts what no foreign DNS name can be: an IP address, or localhost.
-func loopbackHost(host string) bool {
-	name, _, err := net.SplitHostPort(host)
-	if err != nil {
-		name = host
-	}
-	name = strings.Trim(name, "[]")
-	if strings.EqualFold(name, "localhost") {
-		return true
-	}
-	_, err = netip.ParseAddr(name)
-	return err == nil
+	return a.enterForwarded(mux)
 }
 
 func (a *api) readyz(w http.ResponseWriter, _ *http.Request) {
@@ -220,7 +140,7 @@ func (a *api) checkUsers(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) copyUser(w http.ResponseWriter, r *http.Request) {
 	var c UserCopy
-	if err := readJSON(w, r, &c); err != nil {
+	if err := readJSON(r, &c); err != nil {
 		fail(w, err)
 		return
 	}
@@ -235,7 +155,7 @@ func (a *api) copyUser(w http.ResponseWriter, r *http.Request) {
 // reload takes no argument: a body is an empty object.
 func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 	var none struct{}
-	if err := readJSON(w, r, &none); err != nil {
+	if err := readJSON(r, &none); err != nil {
 		fail(w, err)
 		return
 	}
@@ -254,17 +174,17 @@ func (a *api) ranges(w http.ResponseWriter, r *http.Request) {
 		fail(w, &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{Error: fmt.Sprintf("there is no keyspace %.100q", name), Hint: "See GET /api/v1/keyspaces."}})
 		return
 	}
-	reply(w, http.StatusOK, struct {
-		Epoch  string      `json:"epoch"`
-		Ranges []RangeView `json:"ranges"`
-	}{epoch, orEmpty(ranges)})
+	reply(w, http.StatusOK, RangesAnswer{epoch, orEmpty(ranges)})
 }
 
 func (a *api) createKeyspace(w http.ResponseWriter, r *http.Request) {
 	var req KeyspaceRequest
-	if err := readJSON(w, r, &req); err != nil {
+	if err := readJSON(r, &req); err != nil {
 		fail(w, err)
 		return
+	}
+	if req.RequestID == "" {
+		req.RequestID = requestID(r.Context())
 	}
 	view, err := a.office.CreateKeyspace(r.Context(), req)
 	if err != nil {
@@ -277,9 +197,12 @@ func (a *api) createKeyspace(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) addValues(w http.ResponseWriter, r *http.Request) {
 	var spec cluster.ValuesSpec
-	if err := readJSON(w, r, &spec); err != nil {
+	if err := readJSON(r, &spec); err != nil {
 		fail(w, err)
 		return
+	}
+	if spec.RequestID == "" {
+		spec.RequestID = requestID(r.Context())
 	}
 	view, err := a.office.AddValues(r.Context(), spec)
 	if err != nil {
@@ -316,9 +239,9 @@ func routeQuery(r *http.Request) (RouteQuery, error) {
 	return q, nil
 }
 
-// readJSON reads one JSON object of bounded size and known fields.
-func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+// readJSON reads one JSON object of known fields. The body is in memory: see bounded.
+func readJSON(r *http.Request, into any) error {
+	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
 	if err == nil {
@@ -327,13 +250,8 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 		}
 		return nil
 	}
-	var tooLarge *http.MaxBytesError
 	var wrongType *json.UnmarshalTypeError
 	switch {
-	case errors.As(err, &tooLarge):
-		return &apiError{Status: http.StatusRequestEntityTooLarge, ErrorView: ErrorView{
-			Error: fmt.Sprintf("the body is larger than %d bytes", maxBody), Hint: "Name fewer ranges in one request.",
-		}}
 	case errors.As(err, &wrongType) && wrongType.Field == "":
 		return badRequest("the body is "+wrongType.Value+", not a JSON object", fieldsHint)
 	case errors.As(err, &wrongType):
@@ -346,7 +264,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 	return badRequest("the body is not JSON: "+err.Error(), fieldsHint)
 }
 
-const fieldsHint = "The fields are in MANUAL.md, section \"The admin API\"."
+const fieldsHint = "The fields are in /api/v1/openapi.json."
 
 // fail writes an error as its status and body. An error that has neither is a 500: it says what happened and nothing else.
 func fail(w http.ResponseWriter, err error) {
@@ -358,6 +276,15 @@ func fail(w http.ResponseWriter, err error) {
 			e.Detail, e.Hint = f.Detail, f.Hint
 		}
 	}
+	if e.Code == "" {
+		e.Code = codeOf(e.Status)
+	}
+	if o, ok := w.(*observed); ok {
+		o.code, o.message = e.Code, e.ErrorView.Error
+	}
+	if e.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="rangefinder"`)
+	}
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
 	}
@@ -367,7 +294,7 @@ func fail(w http.ResponseWriter, err error) {
 func notFound(w http.ResponseWriter, r *http.Request) {
 	fail(w, &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{
 		Error: fmt.Sprintf("there is nothing at %.100q", r.URL.Path),
-		Hint:  "See /debug, /debug/cluster, /debug/rib, /debug/fib, /debug/route?sql=, /debug/pprof, /metrics, /healthz, /readyz, /api/v1/keyspaces, /api/v1/ranges, /api/v1/users, /api/v1/drains, /api/v1/reload.",
+		Hint:  "See /debug, /debug/cluster, /debug/rib, /debug/fib, /debug/route?sql=, /debug/pprof, /metrics, /healthz, /readyz; all of the API is in /api/v1/openapi.json.",
 	}})
 }
 

@@ -11,6 +11,51 @@ import (
 // retryLeader is how soon a caller should ask again when no leader is known: an election takes about that long.
 const retryLeader = 2 * time.Second
 
+// The codes of errors, for programs. Those that are not named here follow from the status: see codeOf.
+const (
+	codeBadRequest   = "bad_request"
+	codeUnauthorized = "unauthorized"
+	codeForbidden    = "forbidden"
+	codeNotFound     = "not_found"
+	codeMethod       = "method_not_allowed"
+	codeConflict     = "conflict"
+	codeTooLarge     = "too_large"
+	codeMediaType    = "unsupported_media_type"
+	codeCannotWork   = "cannot_work"
+	codeUnavailable  = "unavailable"
+	codeUnknown      = "outcome_unknown"
+	codeInternal     = "internal"
+)
+
+// codeOf is the code of an error that has none of its own.
+func codeOf(status int) string {
+	switch status {
+	case http.StatusBadRequest:
+		return codeBadRequest
+	case http.StatusUnauthorized:
+		return codeUnauthorized
+	case http.StatusForbidden:
+		return codeForbidden
+	case http.StatusNotFound:
+		return codeNotFound
+	case http.StatusMethodNotAllowed:
+		return codeMethod
+	case http.StatusConflict:
+		return codeConflict
+	case http.StatusRequestEntityTooLarge:
+		return codeTooLarge
+	case http.StatusUnsupportedMediaType:
+		return codeMediaType
+	case http.StatusUnprocessableEntity:
+		return codeCannotWork
+	case http.StatusServiceUnavailable:
+		return codeUnavailable
+	case http.StatusGatewayTimeout:
+		return codeUnknown
+	}
+	return codeInternal
+}
+
 // reloadRefused says why a reload has changed nothing.
 func reloadRefused(err error) *apiError {
 	var wrong *ConfigError

@@ -124,13 +124,15 @@ func exampleView() ClusterView {
 }
 
 func newTestAPI(office backOffice) *api {
-	return &api{office: office, metrics: http.NotFoundHandler(), log: slog.New(slog.DiscardHandler)}
+	log := slog.New(slog.DiscardHandler)
+	return &api{office: office, metrics: http.NotFoundHandler(), log: log, audit: newAuditLog(log), gate: func() gatekeeper { return gatekeeper{} }}
 }
 
 // ask sends one request as a local program would.
 func ask(t *testing.T, h http.Handler, method, target, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(method, "http://127.0.0.1:8080"+target, strings.NewReader(body))
+	r.RemoteAddr = "127.0.0.1:40000"
 	if method == http.MethodPost {
 		r.Header.Set("Content-Type", "application/json")
 	}

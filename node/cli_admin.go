@@ -1,84 +1,13 @@
 package node
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strings"
 	"text/tabwriter"
-	"time"
 )
-
-// adminFlags say which node to ask.
-type adminFlags struct {
-	Admin string `env:"RANGEFINDER_ADMIN" default:"http://127.0.0.1:8080" placeholder:"URL" help:"HTTP port of any node (default: ${default})."`
-	JSON  bool   `name:"json" help:"Print JSON."`
-}
-
-// adminTimeout bounds a call; making a keyspace counts rows on every shard first.
-const adminTimeout = 2 * time.Minute
-
-// call asks the node for path and decodes the answer into out. body nil: GET; else POST as JSON.
-func (a adminFlags) call(e *env, path string, body, out any) error {
-	base := strings.TrimRight(a.Admin, "/")
-	if !strings.Contains(base, "://") {
-		base = "http://" + base
-	}
-	ctx, cancel := context.WithTimeout(e.ctx, adminTimeout)
-	defer cancel()
-	method, reader := http.MethodGet, io.Reader(nil)
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		method, reader = http.MethodPost, bytes.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, base+path, reader)
-	if err != nil {
-		return &usageError{message: fmt.Sprintf("--admin %q is not an address", a.Admin), hint: "For example http://127.0.0.1:8080"}
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		var inner *url.Error
-		if errors.As(err, &inner) {
-			err = inner.Err
-		}
-		return &Failure{
-			Message: fmt.Sprintf("no node answers at %s: %v", base, err),
-			Hint:    "Is a node running here? Name another one's HTTP port by --admin or RANGEFINDER_ADMIN.",
-			Err:     err,
-		}
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 256<<20))
-	if err != nil {
-		return fmt.Errorf("read the answer of %s: %w", base, err)
-	}
-	if resp.StatusCode/100 != 2 {
-		failed := &apiError{Status: resp.StatusCode}
-		if json.Unmarshal(text, &failed.ErrorView) != nil || failed.ErrorView.Error == "" {
-			failed.ErrorView = ErrorView{Error: fmt.Sprintf("%s answered %s", base, resp.Status), Detail: strings.TrimSpace(string(text[:min(len(text), 500)]))}
-		}
-		return failed
-	}
-	if a.JSON {
-		_, err := e.stdout.Write(append(bytes.TrimRight(text, "\n"), '\n'))
-		return err
-	}
-	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("%s answered something that is no Rangefinder's: %w", base, err)
-	}
-	return nil
-}
 
 // print writes an answer as --json does.
 func (adminFlags) print(e *env, v any) error {

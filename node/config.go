@@ -10,7 +10,7 @@ type Config struct {
 	Name           string     `toml:"name" comment:"This node's name, unique in the cluster. Empty: the region and 4 random hex digits, kept in data_dir."`
 	Bind           string     `toml:"bind" comment:"IP address that the Postgres and cluster ports listen on. Anything but loopback needs a cluster key."`
 	Advertise      string     `toml:"advertise" comment:"Address, or address:port, by which other nodes reach the cluster port. Empty: bind."`
-	HTTPBind       string     `toml:"http_bind" comment:"IP address of the HTTP port: loopback, unless insecure. Empty: bind if that is loopback, else 127.0.0.1."`
+	HTTPBind       string     `toml:"http_bind" comment:"IP address of the HTTP port: loopback, unless [api] asks for a token or a certificate, or insecure is set. Empty: bind if that is loopback, else 127.0.0.1."`
 	DataDir        string     `toml:"data_dir" comment:"Directory of this node's state and ledger; one process at a time."`
 	Join           []string   `toml:"join" comment:"Cluster ports (host:port) of nodes to join. Empty: the first start makes a new cluster; a restart never does."`
 	ClusterKeyFile string     `toml:"cluster_key_file" comment:"File that holds the cluster key: 32 bytes as base64 or hex, see 'rangefinder key'. Up to two more below it are accepted from other nodes, while the key is changed. Empty: see cluster_key_env."`
@@ -26,6 +26,7 @@ type Config struct {
 	Log            Log        `toml:"log"`
 	Probe          Probe      `toml:"probe" live:"yes" comment:"How this node looks at the backends near it."`
 	Admin          Admin      `toml:"admin" live:"yes" comment:"Who looks at the shards when a keyspace is made, and at what they keep of passwords (rangefinder user). No user: the probe's."`
+	API            API        `toml:"api" comment:"Who may use the admin API. Neither a token nor client_ca_file: everybody on this machine, and nobody from elsewhere."`
 	TLS            TLS        `toml:"tls" live:"yes" comment:"TLS towards Postgres clients. The files are read again when they change, at most once a second."`
 	BackendTLS     BackendTLS `toml:"backend_tls" live:"yes" comment:"TLS towards all backends: statements, cancel requests, probes and checks alike."`
 	Pool           Pool       `toml:"pool" live:"yes" comment:"Connections to each backend."`
@@ -155,6 +156,18 @@ type Admin struct {
 	User string `toml:"user" comment:"PostgreSQL user that may read the tables of new keyspaces; a superuser for rangefinder user. Empty: the probe's user and password."`
 	SecretRef
 }
+
+// API is who may use the admin API on the HTTP port, and how that port encrypts.
+type API struct {
+	TokenEnv     string `toml:"token_env" live:"yes" comment:"Name of the environment variable that holds the bearer tokens, one a line: the token alone, or a name for the audit log and the token. 16 to 512 characters each. Empty: see token_file."`
+	TokenFile    string `toml:"token_file" live:"yes" comment:"File that holds them. Empty: see token_env. Both empty: no token."`
+	CertFile     string `toml:"cert_file" comment:"PEM file of the HTTP port's certificate, read again when it changes. Empty: the port speaks clear text."`
+	KeyFile      string `toml:"key_file" comment:"PEM file of its private key."`
+	ClientCAFile string `toml:"client_ca_file" comment:"PEM file of authorities: who shows a certificate signed by one of them needs no token. Needs cert_file. Empty: no certificates are asked for."`
+}
+
+// guarded reports whether the API asks for anything at all.
+func (a *API) guarded() bool { return a.TokenEnv != "" || a.TokenFile != "" || a.ClientCAFile != "" }
 
 // TLS is how Postgres clients may encrypt.
 type TLS struct {

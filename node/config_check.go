@@ -115,6 +115,7 @@ func (cfg *Config) check(at map[string]position) []Problem {
 	c.oneOf("log.format", cfg.Log.Format, "text", "json")
 	c.clients(cfg)
 	c.tls(cfg)
+	c.api(cfg)
 	c.hba(cfg)
 	c.auth(cfg)
 	c.backends(cfg)
@@ -155,9 +156,9 @@ func (c *checker) addresses(cfg *Config) {
 		switch {
 		case err != nil:
 			c.fail("http_bind", fmt.Sprintf("http_bind: %q is not an IP address", cfg.HTTPBind), "")
-		case !ip.IsLoopback() && !cfg.Insecure:
+		case !ip.IsLoopback() && !cfg.Insecure && !cfg.API.guarded():
 			c.fail("http_bind", fmt.Sprintf("http_bind: %s is not loopback, and the HTTP port asks nobody for a password", cfg.HTTPBind),
-				"keep it on 127.0.0.1 and reach it by ssh -L, or give --insecure")
+				"give [api] a token_file or a client_ca_file; or keep it on 127.0.0.1 and reach it by ssh -L; or give --insecure")
 		}
 	}
 	seen := map[int]string{}

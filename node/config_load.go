@@ -91,6 +91,7 @@ type Secrets struct {
 	Probe      Secret
 	Admin      Secret
 	Auth       Secret
+	API        []Token // of the admin API
 }
 
 // Format keeps keys and passwords out of whatever prints the whole struct, whichever verb it uses.
@@ -155,6 +156,16 @@ func (cfg *Config) readSecrets(getenv func(string) (string, bool), c *checker) (
 	s.Probe = read("probe.password", "probe", cfg.Probe.PasswordEnv, cfg.Probe.PasswordFile)
 	s.Auth = read("auth.password", "auth", cfg.Auth.PasswordEnv, cfg.Auth.PasswordFile)
 	s.Admin = read("admin.password", "admin", cfg.Admin.PasswordEnv, cfg.Admin.PasswordFile)
+	if text := read("api.token", "api", cfg.API.TokenEnv, cfg.API.TokenFile); text.Set() {
+		var err error
+		if s.API, err = parseTokens(text); err != nil {
+			key := "api.token_file"
+			if cfg.API.TokenEnv != "" {
+				key = "api.token_env"
+			}
+			c.fail(key, "api: "+err.Error(), "make one with: rangefinder key")
+		}
+	}
 	return s, warnings
 }
 

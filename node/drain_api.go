@@ -40,6 +40,11 @@ type DrainView struct {
 	Text   string     `json:"text"`            // all of it in words
 }
 
+// DrainsAnswer is the answer of GET /api/v1/drains.
+type DrainsAnswer struct {
+	Drains []DrainView `json:"drains"`
+}
+
 func drainView(w *rib.Drain) DrainView {
 	v := DrainView{Kind: w.Target.Kind.String(), Name: w.Target.Name, Back: w.Back, By: w.By, Why: w.Why, Since: time.Unix(w.Since, 0).UTC(), ToldTo: w.Author, Number: w.Number}
 	if v.Text = w.Target.String() + " " + w.String(); w.Back {
@@ -157,7 +162,7 @@ func targetsOf(s *rib.Snapshot, kind rib.DrainKind) (names []string) {
 
 func (a *api) drain(w http.ResponseWriter, r *http.Request) {
 	var req DrainRequest
-	if err := readJSON(w, r, &req); err != nil {
+	if err := readJSON(r, &req); err != nil {
 		fail(w, err)
 		return
 	}
@@ -171,9 +176,7 @@ func (a *api) drain(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) drains(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, struct {
-		Drains []DrainView `json:"drains"`
-	}{orEmpty(a.office.Drains())})
+	reply(w, http.StatusOK, DrainsAnswer{orEmpty(a.office.Drains())})
 }
 
 // drainLeft serves what is left of a target in the whole cluster, or with here of this node alone.

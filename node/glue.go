@@ -43,7 +43,7 @@ func (n *Node) startLoops(context.Context) error {
 	var wg sync.WaitGroup
 	apiCalls := n.port().Listener(port.KindAPI)
 	pulls := n.port().Listener(port.KindPull)
-	forwarded := &api{office: leaderOnly{n}, log: n.log}
+	forwarded := &api{office: n, log: n.log}
 	calls := newHTTPServer(forwarded.forwarded(), n.log)
 	calls.IdleTimeout = 10 * time.Second
 	// These two may be held up by a node that does not answer; they end when gossip, ledger and port are closed under them.

@@ -36,7 +36,7 @@ func (n *Node) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceV
 	if r.RequestID == "" {
 		r.RequestID = randomHex(16)
 	}
-	return n.onLeader(ctx, "/api/v1/keyspaces", r, func(ctx context.Context) (KeyspaceView, error) { return n.createHere(ctx, r) })
+	return onLeader(ctx, n, "/api/v1/keyspaces", r, func(ctx context.Context) (KeyspaceView, error) { return n.createHere(ctx, r) })
 }
 
 // AddValues gives values of a list to shards, on whichever node leads, as CreateKeyspace does.
@@ -44,14 +44,30 @@ func (n *Node) AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceVie
 	if s.RequestID == "" {
 		s.RequestID = randomHex(16)
 	}
-	return n.onLeader(ctx, "/api/v1/keyspaces/values", s, func(ctx context.Context) (KeyspaceView, error) { return n.addValuesHere(ctx, s) })
+	return onLeader(ctx, n, "/api/v1/keyspaces/values", s, func(ctx context.Context) (KeyspaceView, error) { return n.addValuesHere(ctx, s) })
+}
+
+// leads returns a *cluster.NotLeaderError unless this node leads.
+func (n *Node) leads() error {
+	if n.ledger().IsLeader() {
+		return nil
+	}
+	name, addr := n.ledger().Leader()
+	return &cluster.NotLeaderError{Leader: name, Addr: addr}
 }
 
 // onLeader has the leader carry out a call: this node, by here, or the one that leads, by the request's body at a path of its API.
-func (n *Node) onLeader(ctx context.Context, path string, body any, here func(context.Context) (KeyspaceView, error)) (KeyspaceView, error) {
+func onLeader[V any](ctx context.Context, n *Node, path string, body any, here func(context.Context) (V, error)) (V, error) {
 	var deadline time.Time
+	if passedOn(ctx) { // by a node that took this one for the leader: it asks again, and whom to ask is for it to find out
+		view, err := here(ctx)
+		if err != nil {
+			return view, statusOf(err)
+		}
+		return view, nil
+	}
 	for {
-		view, err := n.tryLeader(ctx, path, body, here)
+		view, err := tryLeader(ctx, n, path, body, here)
 		if err == nil {
 			return view, nil
 		}
@@ -71,38 +87,46 @@ func (n *Node) onLeader(ctx context.Context, path string, body any, here func(co
 	}
 }
 
-func (n *Node) tryLeader(ctx context.Context, path string, body any, here func(context.Context) (KeyspaceView, error)) (KeyspaceView, error) {
+func tryLeader[V any](ctx context.Context, n *Node, path string, body any, here func(context.Context) (V, error)) (view V, err error) {
 	if n.ledger().IsLeader() {
 		return here(ctx)
 	}
 	name, addr := n.ledger().Leader()
 	if addr == "" || name == n.state.Node {
-		return KeyspaceView{}, &cluster.NotLeaderError{}
+		return view, &cluster.NotLeaderError{}
 	}
-	return n.forward(ctx, name, addr, path, body)
+	return view, n.forward(ctx, name, addr, path, body, &view)
 }
 
 // forward asks another node over the cluster port, which is protected by the cluster key. A leader may take long over its answer;
-// it is given up when another one leads.
-func (n *Node) forward(ctx context.Context, name, addr, path string, call any) (view KeyspaceView, err error) {
+// it is given up when another one leads. call nil: GET.
+func (n *Node) forward(ctx context.Context, name, addr, path string, call, into any) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go n.watchLeader(ctx, name, cancel)
-	body, err := json.Marshal(call)
-	if err != nil {
-		return view, err
+	method, body := http.MethodGet, []byte(nil)
+	if call != nil {
+		method = http.MethodPost
+		var err error
+		if body, err = json.Marshal(call); err != nil {
+			return err
+		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, bytes.NewReader(body))
 	if err != nil {
-		return view, err
+		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set(authorHeader, author(ctx))
+	if id := requestID(ctx); id != "" {
+		req.Header.Set(requestIDHeader, id)
+	}
 	resp, err := n.clusterClient(addr).Do(req)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		return view, &apiError{Status: http.StatusServiceUnavailable, RetryAfter: retryLeader, ErrorView: ErrorView{
+		return &apiError{Status: http.StatusServiceUnavailable, RetryAfter: retryLeader, ErrorView: ErrorView{
 			Error: fmt.Sprintf("the leader %s at %s cannot be asked: %v", name, addr, err),
 			Hint:  "Look with 'rangefinder keyspace list' before you repeat it.",
 		}}
@@ -110,22 +134,22 @@ func (n *Node) forward(ctx context.Context, name, addr, path string, call any) (
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, forwardedBody))
 	if err != nil {
-		return view, fmt.Errorf("read the answer of the leader %s: %w", name, err)
+		return fmt.Errorf("read the answer of the leader %s: %w", name, err)
 	}
-	if resp.StatusCode != http.StatusCreated {
+	if resp.StatusCode/100 != 2 {
 		failed := &apiError{Status: resp.StatusCode}
 		if err := json.Unmarshal(text, &failed.ErrorView); err != nil {
-			return view, fmt.Errorf("the leader %s answered %s and no JSON", name, resp.Status)
+			return fmt.Errorf("the leader %s answered %s and no JSON", name, resp.Status)
 		}
 		if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
 			failed.RetryAfter = time.Duration(seconds) * time.Second
 		}
-		return view, failed
+		return failed
 	}
-	if err := json.Unmarshal(text, &view); err != nil {
-		return view, fmt.Errorf("read the answer of the leader %s: %w", name, err)
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("read the answer of the leader %s: %w", name, err)
 	}
-	return view, nil
+	return nil
 }
 
 // clusterClient calls another node over its cluster port.
@@ -138,32 +162,10 @@ func (n *Node) clusterClient(addr string) *http.Client {
 	}}
 }
 
-// leaderOnly is the node as other nodes may ask it: what is not for this node to do is refused, not forwarded on.
-type leaderOnly struct{ *Node }
-
-// CreateKeyspace makes a keyspace if this node leads.
-func (n leaderOnly) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error) {
-	view, err := n.createHere(ctx, r)
-	if err != nil {
-		return view, statusOf(err)
-	}
-	return view, nil
-}
-
-// AddValues gives values of a list to shards if this node leads.
-func (n leaderOnly) AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceView, error) {
-	view, err := n.addValuesHere(ctx, s)
-	if err != nil {
-		return view, statusOf(err)
-	}
-	return view, nil
-}
-
 // addValuesHere looks on the shards for rows that would lie wrong and then asks the ledger.
 func (n *Node) addValuesHere(ctx context.Context, s cluster.ValuesSpec) (view KeyspaceView, err error) {
-	if !n.ledger().IsLeader() {
-		name, addr := n.ledger().Leader()
-		return view, &cluster.NotLeaderError{Leader: name, Addr: addr}
+	if err := n.leads(); err != nil {
+		return view, err
 	}
 	with, err := s.With(n.table.Owners().Get())
 	switch {
@@ -213,9 +215,8 @@ func (n *Node) InspectKeyspace(ctx context.Context, name string) ([]cluster.Find
 
 // createHere checks everything against the shards themselves and then asks the ledger.
 func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view KeyspaceView, err error) {
-	if !n.ledger().IsLeader() {
-		name, addr := n.ledger().Leader()
-		return view, &cluster.NotLeaderError{Leader: name, Addr: addr}
+	if err := n.leads(); err != nil {
+		return view, err
 	}
 	var databases []string
 	for _, d := range n.cfg().Databases {

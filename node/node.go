@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -60,6 +61,7 @@ type Node struct {
 	dialer  *lab.Dialer
 	started time.Time
 	metrics *metrics
+	audit   *auditLog
 	guard   *auth.Guard // its policy is what a reload replaces
 
 	// constant once Open has returned; made in this order, closed in the opposite one
@@ -169,6 +171,7 @@ func New(cfg Config, o Options) (*Node, error) {
 		shards: map[string]time.Time{}, alarms: map[string]string{}, unique: newUniques(time.Now),
 	}
 	n.setup.Store(first)
+	n.audit = newAuditLog(o.Logger)
 	n.guard = auth.NewGuard(first.policy, n.askStored)
 	n.metrics = newMetrics(n.gauges)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -217,6 +220,9 @@ func (n *Node) warn() {
 	}
 	if n.setup.Load().tls == nil && n.cfg().exposed() != "" {
 		n.log.Warn("no [tls]: what clients ask and are answered goes over the network in clear text", "bind", n.cfg().Bind)
+	}
+	if ip, err := netip.ParseAddr(n.cfg().httpBind()); err == nil && !ip.IsLoopback() && n.setup.Load().api == nil {
+		n.log.Warn("[api] has no certificate: tokens and all that the HTTP port says go over the network in clear text", "http_bind", n.cfg().httpBind())
 	}
 	n.warnPolicy(n.setup.Load())
 	for _, l := range n.cfg().Lab {
@@ -381,15 +387,24 @@ func (n *Node) openHTTP(context.Context) error {
 		return portTaken("http", "ports.http", err)
 	}
 	n.httpLn = ln
-	a := &api{office: n, metrics: n.metrics.handler(), log: n.log, open: n.cfg().Insecure}
+	if err := n.audit.open(n.dir.path); err != nil {
+		_ = ln.Close()
+		return fmt.Errorf("the audit log: %w", err)
+	}
+	n.opened("audit log", n.audit.close)
+	a := &api{office: n, metrics: n.metrics.handler(), log: n.log, audit: n.audit, gate: n.gatekeeper}
 	server := newHTTPServer(n.gate(a.handler()), n.log)
+	secured := ln
+	if c := n.setup.Load().api; c != nil {
+		secured = tls.NewListener(ln, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.Get().asking, nil }})
+	}
 	n.opened("HTTP", func() error {
 		_ = ln.Close() // also if nobody serves it yet
 		return shutdownHTTP(server)
 	})
 	n.serveHTTP = func() {
 		n.wg.Go(func() {
-			if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			if err := server.Serve(secured); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 				n.fail(fmt.Errorf("the HTTP port: %w", err))
 			}
 		})

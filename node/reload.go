@@ -238,5 +238,8 @@ func diffSecrets(old, next *setup) (list []ConfigChange) {
 	add("auth.password", old.secrets.Auth, next.secrets.Auth)
 	add("probe.password", old.secrets.Probe, next.secrets.Probe)
 	add("admin.password", old.secrets.Admin, next.secrets.Admin)
+	if len(old.secrets.API) > 0 && len(next.secrets.API) > 0 && !slices.Equal(old.secrets.API, next.secrets.API) {
+		list = append(list, ConfigChange{"api.token", "(set)", "(another)"})
+	}
 	return list
 }

@@ -17,6 +17,7 @@ type setup struct {
 	secrets Secrets
 	tls     *clientTLS // nil: clients have none
 	backend *backendTLS
+	api     *clientTLS // of the HTTP port; nil: clear text
 	policy  *auth.Policy
 }
 
@@ -37,6 +38,12 @@ func newSetup(cfg Config, o Options, old *setup) (*setup, error) {
 	if !c.failed("tls") {
 		if s.tls, err = newClientTLS(cfg.TLS, o.Logger, time.Now); err != nil {
 			c.failure("tls.cert_file", err)
+		}
+	}
+	if !c.failed("api") {
+		api := TLS{CertFile: cfg.API.CertFile, KeyFile: cfg.API.KeyFile, ClientCAFile: cfg.API.ClientCAFile}
+		if s.api, err = newServerTLS(api, "callers of the API", "api", "http/1.1", o.Logger, time.Now); err != nil {
+			c.failure("api.cert_file", err)
 		}
 	}
 	if !c.failed("backend_tls") {

@@ -20,6 +20,11 @@ type handshakes struct{ asking, insisting *tls.Config }
 
 // newClientTLS reads the files; nil if no certificate is configured.
 func newClientTLS(cfg TLS, log *slog.Logger, now func() time.Time) (*clientTLS, error) {
+	return newServerTLS(cfg, "clients", "tls", pg.ALPN, log, now)
+}
+
+// newServerTLS is newClientTLS for whom is served, by a section of the configuration, over a protocol as ALPN names it.
+func newServerTLS(cfg TLS, whom, section, alpn string, log *slog.Logger, now func() time.Time) (*clientTLS, error) {
 	if cfg.CertFile == "" {
 		return nil, nil
 	}
@@ -27,11 +32,11 @@ func newClientTLS(cfg TLS, log *slog.Logger, now func() time.Time) (*clientTLS, 
 	if cfg.ClientCAFile != "" {
 		files = append(files, cfg.ClientCAFile)
 	}
-	w, err := watch("the certificate for clients", files, log, now, func() (handshakes, error) { return loadClientTLS(cfg, log, now()) })
+	w, err := watch("the certificate for "+whom, files, log, now, func() (handshakes, error) { return loadServerTLS(cfg, whom, alpn, log, now()) })
 	if err != nil {
 		return nil, &Failure{
-			Message: fmt.Sprintf("TLS for clients: %v", err),
-			Hint:    "Look at cert_file, key_file and client_ca_file under [tls]; without them clients are served in clear text.",
+			Message: fmt.Sprintf("TLS for %s: %v", whom, err),
+			Hint:    fmt.Sprintf("Look at cert_file, key_file and client_ca_file under [%s]; without them %s are served in clear text.", section, whom),
 			Err:     err,
 		}
 	}
@@ -52,7 +57,7 @@ func (c *clientTLS) serverConfig(rules func() bool) func() *tls.Config {
 	}
 }
 
-func loadClientTLS(cfg TLS, log *slog.Logger, now time.Time) (handshakes, error) {
+func loadServerTLS(cfg TLS, whom, alpn string, log *slog.Logger, now time.Time) (handshakes, error) {
 	cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
 	if err != nil {
 		return handshakes{}, err
@@ -61,13 +66,13 @@ func loadClientTLS(cfg TLS, log *slog.Logger, now time.Time) (handshakes, error)
 		log.Warn(fmt.Sprintf("%s can be read by every user of this machine: chmod 600 %[1]s", cfg.KeyFile))
 	}
 	if now.After(cert.Leaf.NotAfter) || now.Before(cert.Leaf.NotBefore) {
-		log.Warn("the certificate for clients is not valid now: whoever verifies it stays away", "file", cfg.CertFile,
+		log.Warn("the certificate for "+whom+" is not valid now: whoever verifies it stays away", "file", cfg.CertFile,
 			"not_before", cert.Leaf.NotBefore, "not_after", cert.Leaf.NotAfter)
 	}
 	out := &tls.Config{
 		Certificates: []tls.Certificate{cert},
 		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{pg.ALPN},
+		NextProtos:   []string{alpn},
 		// As PostgreSQL does: sessions are long, and a ticket would outlive a certificate that was taken back.
 		SessionTicketsDisabled: true,
 	}

@@ -261,9 +261,10 @@ type StatementError struct {
 
 // ErrorView is the body of every answer of the API that is not a success.
 type ErrorView struct {
-	Error  string `json:"error"`
+	Code   string `json:"code"`    // for programs: see codes in api_errors.go
+	Error  string `json:"message"` // for people
 	Detail string `json:"detail,omitempty"`
-	Hint   string `json:"hint,omitempty"`
+	Hint   string `json:"hint,omitempty"` // what to do about it
 
 	Problems []ProblemView `json:"problems,omitempty"` // every mistake of a configuration that was not taken
 }
