@@ -95,6 +95,10 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 
 // overShards finds where a statement with several keys runs. It reports whether it needs several shards.
 func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bool, _ *pg.Error) {
+	if plan.Fan.Local && c.pinned != "" && c.srvShard != "" { // as of a temporary table
+		n.slot = c.table.Slot(c.srvShard)
+		return n.slot == nil, nil
+	}
 	if plan.Fan.Everywhere || plan.Fan.Apart || plan.Fan.Copy != nil && plan.Fan.Copy.From { // of COPY each row's key is looked at, also if one shard has all
 		c.asked = c.spans(plan)
 		return true, nil

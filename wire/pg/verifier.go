@@ -79,6 +79,12 @@ func decodeKey(dst *[sha256.Size]byte, s string) bool {
 	return err == nil && copy(dst[:], raw) == len(dst) && len(raw) == len(dst)
 }
 
+// Stored is the verifier as ParseVerifier reads it: what CREATE ROLE takes in place of a password. It is a secret.
+func (v Verifier) Stored() string {
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("%s$%d:%s$%s:%s", scramMechanism, v.iterations, b64([]byte(v.salt)), b64(v.storedKey[:]), b64(v.serverKey[:]))
+}
+
 // Check tells whether v was made of that password. It takes about a millisecond, whatever the answer.
 func (v Verifier) Check(password string) bool {
 	_, ok := v.clientKey(password)

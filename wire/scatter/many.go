@@ -31,6 +31,9 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	if e != nil {
 		return e
 	}
+	if shares, e = c.having(x, shares); e != nil {
+		return e
+	}
 	if e = c.cfg.Host.Scatter(plan, x.stmt.sql, len(shares)); e != nil {
 		return e
 	}

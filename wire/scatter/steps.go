@@ -18,6 +18,9 @@ func (c *Coordinator) steps(x *execution) *pg.Error {
 	if e != nil {
 		return e
 	}
+	if shares, e = c.having(x, shares); e != nil {
+		return e
+	}
 	tag := ""
 	for i := range shares {
 		if tag, e = c.step(x, shares[i]); e != nil {

@@ -2,6 +2,7 @@ package sqlkey
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
@@ -176,7 +177,7 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 			}
 		}
 		return c.home(p, why)
-	case c.db.tenants != nil && len(a.plain) == 0 && (s.homeTied || a.catalogs) && len(pathSchemas(c.db, c.path)) > 0:
+	case c.db.tenants != nil && len(a.plain) == 0 && !a.elsewhere && (s.homeTied || a.catalogs) && len(pathSchemas(c.db, c.path)) > 0:
 		return c.tenants(p, a, pathSchemas(c.db, c.path))
 	case len(a.copied) > 0 && s.home == "":
 		return c.copied(p, a)
@@ -299,6 +300,10 @@ func (c *compiler) createAs(s *pgquery.CreateTableAsStmt) *Plan {
 	e := s.GetQuery().GetExecuteStmt()
 	if e == nil {
 		a.query(s.GetQuery(), place{})
+		if s.GetObjtype() == pgquery.ObjectType_OBJECT_MATVIEW {
+			sv.write = "CREATE MATERIALIZED VIEW"
+			return c.viewed(&pgquery.Node{Node: &pgquery.Node_CreateTableAsStmt{CreateTableAsStmt: s}}, s, a, sv, s.GetInto().GetRel())
+		}
 		return c.route(s, a, sv)
 	}
 	a.subqueries(place{}, e.GetParams()...)
@@ -319,11 +324,15 @@ func (c *compiler) view(s *pgquery.ViewStmt) *Plan {
 		sv.remains(RemainTemp, "a temporary view")
 	}
 	a.query(s.GetQuery(), place{})
+	return c.viewed(&pgquery.Node{Node: &pgquery.Node_ViewStmt{ViewStmt: s}}, s, a, sv, s.GetView())
+}
+
+// viewed plans what makes a view: where the sharded tables are that it reads, each with the part that is there.
+func (c *compiler) viewed(n *pgquery.Node, m proto.Message, a *analysis, sv *survey, made *pgquery.RangeVar) *Plan {
 	for _, r := range a.keyed {
-		a.eachShard(r.table, "CREATE VIEW")
+		a.eachShard(r.table, sv.write)
 	}
-	n := &pgquery.Node{Node: &pgquery.Node_ViewStmt{ViewStmt: s}}
-	return c.everyShard(c.route(s, a, sv), n, a, s.GetView())
+	return c.everyShard(c.route(m, a, sv), n, a, made)
 }
 
 func isTemporary(rv *pgquery.RangeVar) bool {
@@ -352,6 +361,8 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 		sv.frees = true
 	case n.GetCreateSchemaStmt() != nil:
 		a.ofSchema(n.GetCreateSchemaStmt().GetSchemaname())
+	case n.GetCompositeTypeStmt() != nil:
+		made = n.GetCompositeTypeStmt().GetTypevar()
 	}
 	if made != nil {
 		a.creates(made)
@@ -361,10 +372,21 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	}
 	a.whole(n, nil, what, made)
 	a.named(n, what)
+	if words := madeBy(n); len(words) > 0 {
+		a.objectOfSchema(words)
+	}
+	d := definitionOf(n)
+	if d != nil && made == nil && a.problem != nil && a.problem.each && n.GetAlterSeqStmt() == nil { // it is about a table
+		d = nil
+	}
+	if d != nil {
+		a.plain = slices.DeleteFunc(a.plain, func(name string) bool { return slices.Contains(d.names, name) || name == objectName(madeBy(n)) })
+	}
+	a.ownedBy(slices.Concat(n.GetCreateSeqStmt().GetOptions(), n.GetAlterSeqStmt().GetOptions()), what)
 	if len(a.plain) == 0 {
 		sv.home, sv.homeTied = what, sv.homeTied || n.GetNotifyStmt() == nil
 	}
-	p := c.everyShard(c.route(n, a, sv), n, a, made)
+	p := c.everyShardOf(c.everyShard(c.route(n, a, sv), n, a, made), n, d, a)
 	if n.GetDoStmt() != nil || n.GetCallStmt() != nil {
 		p.mayLeave(what) // what, the server is asked at once
 	}
@@ -375,7 +397,10 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 var kindNames = map[string]string{
 	"AlterObjectSchema": "ALTER ... SET SCHEMA",
 	"AlterOwner":        "ALTER ... OWNER",
+	"AlterEnum":         "ALTER TYPE",
 	"AlterSeq":          "ALTER SEQUENCE",
+	"AlterRoleSet":      "ALTER ROLE",
+	"AlterDatabaseSet":  "ALTER DATABASE",
 	"CheckPoint":        "CHECKPOINT",
 	"ClosePortal":       "CLOSE",
 	"CompositeType":     "CREATE TYPE",
@@ -403,6 +428,9 @@ func kindName(n *pgquery.Node) string {
 	}
 	name := reflect.TypeOf(n.GetNode()).Elem().Name()
 	name = strings.TrimSuffix(strings.TrimPrefix(name, "Node_"), "Stmt")
+	if n.GetCreateTableAsStmt().GetObjtype() == pgquery.ObjectType_OBJECT_MATVIEW {
+		return "CREATE MATERIALIZED VIEW"
+	}
 	if name == "Vacuum" && !n.GetVacuumStmt().GetIsVacuumcmd() {
 		return "ANALYZE"
 	}

@@ -78,7 +78,7 @@ func (c *compiler) notEverywhere(n *pgquery.Node, a *analysis, made *pgquery.Ran
 		return refuse("it names "+strings.Join(a.plain, ", ")+", which no keyspace holds, together with a sharded table", apart)
 	case d != nil && isRelation(d.GetRemoveType()) && len(a.each) < len(d.GetObjects()):
 		return refuse("it names something that no keyspace holds, together with a sharded table", apart)
-	case n.GetCreateTableAsStmt() != nil, n.GetDoStmt() != nil, n.GetCallStmt() != nil:
+	case n.GetCreateTableAsStmt() != nil && n.GetCreateTableAsStmt().GetObjtype() != pgquery.ObjectType_OBJECT_MATVIEW, n.GetDoStmt() != nil, n.GetCallStmt() != nil:
 		return refuse(kindName(n)+" cannot run on all shards", "Run it on each shard, connected to the shard's primary.")
 	}
 	const keyed = "The keyspace knows the table by its name and its key's columns: remove the table from it first."
@@ -113,7 +113,7 @@ func inSteps(n *pgquery.Node) bool {
 			return o.GetDefElem().GetDefname() == "concurrently" && isTrue(o.GetDefElem().GetArg())
 		})
 	}
-	return n.GetIndexStmt().GetConcurrent() || n.GetVacuumStmt().GetIsVacuumcmd() || concurrently(n.GetReindexStmt().GetParams()) ||
+	return n.GetIndexStmt().GetConcurrent() || n.GetDropStmt().GetConcurrent() || n.GetVacuumStmt().GetIsVacuumcmd() || concurrently(n.GetReindexStmt().GetParams()) ||
 		slices.ContainsFunc(n.GetAlterTableStmt().GetCmds(), func(c *pgquery.Node) bool {
 			return c.GetAlterTableCmd().GetDef().GetPartitionCmd().GetConcurrent()
 		})

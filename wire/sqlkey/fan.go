@@ -34,9 +34,15 @@ type Fan struct {
 	// Apart: it is a text of several statements that do not all run on one shard. They are planned and run one by one, in one transaction;
 	// nothing else here is set but Why and Refusal.
 	Apart bool
-	// Keyspaces and Copies, of a statement about sharded tables as such, with Everywhere: all shards of these keyspaces, and these, run it.
+	// Keyspaces and Copies, of a statement about sharded tables as such, or about what all shards of the database have, with Everywhere: all
+	// shards of these keyspaces, and these, run it.
 	Keyspaces []rib.KeyspaceID
 	Copies    []string
+	// Probe, of a statement about something that is no table, is a question that tells what of it a shard has: a row with a "t" or "f" for each
+	// thing, or ProbeTable for a table. Only those run it that have something; if none has, or if it is a table of Home, Home does. "": all run it.
+	Probe, Home string
+	// Local, with Probe: it may be about a table, and so about one of a session's own connection if there is one.
+	Local bool
 	// Steps: PostgreSQL refuses it in a transaction: it runs on one shard after the other, each by itself.
 	Steps bool
 	// Split, of an INSERT of several rows: each shard gets a statement of its own, with its rows. nil: all are asked the same.
@@ -61,6 +67,9 @@ const (
 	// FinalHidden, then the number of a hidden column from 1 and "}", stands for its name: c9.
 	FinalHidden = "{hidden "
 )
+
+// ProbeTable is what Fan.Probe gives for a thing that is a table: it is where it is.
+const ProbeTable = "h"
 
 // FanOrder is one column of an order.
 type FanOrder struct {

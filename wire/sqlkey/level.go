@@ -32,7 +32,9 @@ type analysis struct {
 	schemas  []string // listed ones, in which something is named: see tenants
 	tables   []string // all, in order
 	catalogs bool     // a system catalog is named
-	facts    int
+
+	elsewhere bool // something is named with a schema that is not listed
+	facts     int
 
 	bound   []bound  // constants of a text that shares its plan, as they were compared with key columns
 	watch   any      // a query level whose place is of interest

@@ -16,7 +16,7 @@ func (a *analysis) named(n *pgquery.Node, what string) {
 		for _, o := range n.GetDropStmt().GetObjects() {
 			a.object(o, what)
 			if n.GetDropStmt().GetRemoveType() == pgquery.ObjectType_OBJECT_SCHEMA {
-				a.schema(o.GetString_().GetSval(), what)
+				a.ofSchema(o.GetString_().GetSval())
 			}
 		}
 	case n.GetCommentStmt() != nil:
@@ -45,7 +45,7 @@ func (a *analysis) named(n *pgquery.Node, what string) {
 		g := n.GetGrantStmt()
 		if g.GetTargtype() != pgquery.GrantTargetType_ACL_TARGET_OBJECT || g.GetObjtype() == pgquery.ObjectType_OBJECT_SCHEMA {
 			for _, o := range g.GetObjects() {
-				a.schema(o.GetString_().GetSval(), what)
+				a.ofSchema(o.GetString_().GetSval())
 			}
 		}
 	case n.GetDoStmt() != nil:

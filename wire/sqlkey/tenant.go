@@ -107,6 +107,7 @@ func (a *analysis) objectOfSchema(words []string) {
 		}
 	}
 	if len(words) > 1 { // in another schema
+		a.elsewhere = true
 		a.plain = append(a.plain, qualified(words[len(words)-2], words[len(words)-1]))
 		return
 	}
