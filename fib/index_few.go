@@ -1,9 +1,12 @@
 package fib
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // few is the whole way from a key to its owner where one node holds all starts. A lookup among so few ranges takes as long as it has
-// instructions, so this has one case and no layers, and leaves to search whatever it is not made for.
+// instructions, so this has no layers, and leaves to search whatever it is not made for.
 type few struct {
 	// constant
 	least       int    // what is shorter is for search
@@ -12,8 +15,10 @@ type few struct {
 	second      int
 	shift       uint8
 	tied        bool                 // a key with a start's number is not decided by it
-	numbers     [nodeWidth]uint64    // of the layer, padded
+	twins       bool                 // see pair
+	numbers     [nodeWidth]uint64    // of all starts, padded
 	tails       [nodeWidth + 1]tail  // by how many of them are at or before a key's: the last of them
+	pairs       [nodeWidth + 1]pair  // by the same
 	owners      [nodeWidth + 1]Owner // by the same
 }
 
@@ -21,28 +26,54 @@ type few struct {
 type tail struct {
 	number, after uint64
 	alone         bool // no other start has the number
+	nth           int  // which of the different numbers it is, from 1
 }
+
+// pair is for starts of which two begin with the same eight bytes, as those of one tenant do. Then many keys will begin like some start, too,
+// and for which of them more has to be compared the processor cannot foresee. So 24 bytes of every key are compared, with the last two
+// starts whose first eight do not come after it, and nothing that is done depends on the key.
+//
+// It is as long as a line of the processor's cache.
+type pair struct {
+	earlier, later words
+	n              uint64 // how many starts there are up to later
+	_              uint64
+}
+
+// words are 24 bytes of a start as numbers; missing ones are zero. A start that is not there is all zero: no key is before it.
+type words struct{ a, b, c uint64 }
 
 // newFew is for an index that has its slots; nil if its starts need more than a node, or have much in common.
 func (x *index) newFew() *few {
-	if x.kind != single || len(x.prefix) > 16 {
+	if x.kind != single || x.size > nodeWidth || len(x.prefix) > 16 {
 		return nil
 	}
 	f := &few{
 		least: len(x.prefix) + 8, from: len(x.prefix), first: x.first, last: x.last, second: x.second, shift: x.shift,
-		tied: x.tied, numbers: *x.node,
+		tied: x.tied, twins: x.begins != nil,
 	}
 	if f.from > 0 {
 		f.least = max(f.least, x.reach)
 	}
+	for i := range f.numbers {
+		f.numbers[i] = ^uint64(0)
+	}
 	for i := range f.owners { // the padding counts for a key of the largest number
-		n := min(i, x.n)
-		f.owners[i] = x.owner(x.before(n))
-		if n > 0 {
-			f.tails[i].number, f.tails[i].alone = x.numbers[n-1], x.before(n)-x.before(n-1) == 1
-			if x.tied {
-				f.tails[i].after = x.after[n-1]
-			}
+		n := min(i, x.size)
+		f.owners[i], f.pairs[i].n = x.owner(n), uint64(n)
+		if n == 0 {
+			continue
+		}
+		start := x.ranges[n].From[f.from:]
+		w := words{head(start, 0), head(start, min(len(start), 8)), head(start, min(len(start), 16))}
+		f.numbers[n-1], f.pairs[i].later, f.pairs[i].earlier = w.a, w, f.pairs[n-1].later
+		f.tails[i] = tail{number: w.a, after: w.b, nth: 1}
+		for f.tails[i].nth < x.n && x.before(f.tails[i].nth) < n {
+			f.tails[i].nth++
+		}
+		f.tails[i].alone = x.before(f.tails[i].nth)-x.before(f.tails[i].nth-1) == 1
+		if n > 2 && f.numbers[n-3] == w.a {
+			f.twins = false
 		}
 	}
 	return f
@@ -65,14 +96,40 @@ func (x *index) lookupLong(key []byte) Owner {
 		}
 	}
 	number := binary.BigEndian.Uint64(key[f.from:])
-	n := countNode(&f.numbers, number)
+	// This is countNode: a call would be felt.
+	four := lessIfAfter(3, f.numbers[3], number)
+	four = lessIfAfter(four, f.numbers[7], number)
+	four = lessIfAfter(four, f.numbers[11], number)
+	node := (*[4]uint64)(f.numbers[four&3*4:])
+	n := lessIfAfter(four*4+4, node[0], number)
+	n = lessIfAfter(n, node[1], number)
+	n = lessIfAfter(n, node[2], number)
+	n = lessIfAfter(n, node[3], number)
+	if f.twins && len(key) > f.from+16 {
+		p := &f.pairs[n]
+		b := binary.BigEndian.Uint64(key[f.from+8:])
+		missing := (len(key) - f.from - 24) >> 63 & (f.from + 24 - len(key)) // of the last eight bytes
+		c := binary.BigEndian.Uint64(key[f.from+16-missing:]) << (missing * 8 & 63)
+		if c == p.later.c && b == p.later.b || c == p.earlier.c && b == p.earlier.b {
+			return x.owner(x.find(key))
+		}
+		_, less := bits.Sub64(c, p.later.c, 0)
+		_, less = bits.Sub64(b, p.later.b, less)
+		_, less = bits.Sub64(number, p.later.a, less)
+		n, _ = bits.Sub64(p.n, 0, less)
+		_, less = bits.Sub64(c, p.earlier.c, 0)
+		_, less = bits.Sub64(b, p.earlier.b, less)
+		_, less = bits.Sub64(number, p.earlier.a, less)
+		n, _ = bits.Sub64(n, 0, less)
+		return f.owners[n]
+	}
 	if t := &f.tails[n]; t.number == number {
 		if t.alone && len(key)-f.from >= 16 {
 			if next := binary.BigEndian.Uint64(key[f.from+8:]); next != t.after {
-				return f.owners[lessIfAfter(uint64(n), t.after, next)]
+				return f.owners[lessIfAfter(f.pairs[n].n, t.after, next)]
 			}
 		}
-		return x.owner(x.tie(&x.layer, min(n, x.n), key, f.from))
+		return x.owner(x.tie(&x.layer, t.nth, key, f.from))
 	}
 	return f.owners[n]
 }

@@ -113,6 +113,15 @@ type shape struct {
 
 func (s shape) String() string { return s.name }
 
+// odd is a few bytes, most of which are the smallest or the largest.
+func odd(r *rand.Rand, most int) []byte {
+	b := make([]byte, r.IntN(most))
+	for i := range b {
+		b[i] = []byte{0, 0, 1, 7, 0xfe, 0xff}[r.IntN(6)]
+	}
+	return b
+}
+
 func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
 var shapes = []shape{
@@ -126,6 +135,12 @@ var shapes = []shape{
 	{"text", func(r *rand.Rand, _, _ int) []byte { return text(r, 1+r.IntN(20), 4) }},
 	{"text with ties", func(r *rand.Rand, _, _ int) []byte {
 		return append([]byte("customer/eu/00000000"), text(r, r.IntN(12), 2)...)
+	}},
+	{"at the end", func(r *rand.Rand, _, _ int) []byte { // numbers that are those of the padding
+		return append(bytes.Repeat([]byte{0xff}, r.IntN(20)), odd(r, 12)...)
+	}},
+	{"pairs", func(r *rand.Rand, _, n int) []byte { // often two with the same eight bytes, that differ in one of the next sixteen or behind
+		return append(append(number(uint64(r.IntN(1+n/2))*0x0100_0000_0000_00ff), bytes.Repeat([]byte{7}, r.IntN(2)*r.IntN(18))...), odd(r, 12)...)
 	}},
 	{"two prefixes", func(r *rand.Rand, _, _ int) []byte {
 		return append([]byte([]string{"aaaaaaaaaaaa", "aaaabbbbbbbbbb"}[r.IntN(2)]), text(r, r.IntN(6), 26)...)
