@@ -1,0 +1,360 @@
+package move
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/rib"
+)
+
+// checker collects what stands against a move.
+type checker struct {
+	p   *Postgres
+	j   *Job
+	l   *link
+	all []Obstacle
+}
+
+// Check looks for all that stands against the move, and changes nothing.
+func (p *Postgres) Check(ctx context.Context, j *Job) ([]Obstacle, error) {
+	c := &checker{p: p, j: j, l: &link{}}
+	defer c.l.close()
+	if len(j.Keyspace.Tables) == 0 || j.Keyspace.Reference() || j.Keyspace.BySchema() {
+		c.add(j.Move.From, "", "keyspace %s is of method %s, whose ranges cannot be moved: only those of hash, range and list can", j.Keyspace.Name, j.Keyspace.Method)
+		return c.all, nil
+	}
+	for _, side := range []struct {
+		conn  **pgx.Conn
+		shard string
+	}{{&c.l.source, j.Move.From}, {&c.l.target, j.Move.To}} {
+		conn, err := p.connect(ctx, j, side.shard)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			c.add(side.shard, "", "its primary cannot be asked: %v", err)
+			continue
+		}
+		*side.conn = conn
+	}
+	steps := []func(context.Context) error{c.source, c.target, c.tables, c.waits, c.rights}
+	if c.l.source == nil || c.l.target == nil {
+		steps = nil
+	}
+	for _, f := range steps {
+		if err := f(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			return nil, err
+		}
+	}
+	return c.all, nil
+}
+
+func (c *checker) add(shard, table, format string, args ...any) {
+	c.all = append(c.all, Obstacle{Shard: shard, Table: table, Problem: fmt.Sprintf(format, args...)})
+}
+
+// source looks at the settings of the source.
+func (c *checker) source(ctx context.Context) error {
+	var level string
+	var slots, senders, version int
+	err := c.l.source.QueryRow(ctx, `SELECT current_setting('wal_level'), current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots)::int,
+current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication)::int, current_setting('server_version_num')::int`, pgx.QueryExecModeExec).Scan(&level, &slots, &senders, &version)
+	if err != nil {
+		return err
+	}
+	from := c.j.Move.From
+	if level != "logical" {
+		c.add(from, "", "wal_level is %s: set it to logical in postgresql.conf and restart the server", level)
+	}
+	if slots < 2 {
+		c.add(from, "", "%d replication slots are free, and a move takes 2: raise max_replication_slots, which wants a restart", max(slots, 0))
+	}
+	if senders < 3 {
+		c.add(from, "", "%d WAL senders are free, and a move takes 3: raise max_wal_senders, which wants a restart", max(senders, 0))
+	}
+	if version < 150000 {
+		c.add(from, "", "it runs PostgreSQL %d, and row filters need version 15", version/10000)
+	}
+	return nil
+}
+
+// target looks at the settings of the target.
+func (c *checker) target(ctx context.Context) error {
+	var workers, processes, origins, version int
+	err := c.l.target.QueryRow(ctx, `SELECT current_setting('max_logical_replication_workers')::int - (SELECT count(*) FROM pg_stat_subscription WHERE pid IS NOT NULL)::int,
+current_setting('max_worker_processes')::int - (SELECT count(*) FROM pg_stat_activity WHERE backend_type NOT IN ('client backend', 'autovacuum launcher', 'autovacuum worker', 'background writer', 'checkpointer', 'walwriter',
+'walsender', 'walreceiver', 'startup', 'archiver'))::int, current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_origin)::int, current_setting('server_version_num')::int`,
+		pgx.QueryExecModeExec).Scan(&workers, &processes, &origins, &version)
+	if err != nil {
+		return err
+	}
+	to := c.j.Move.To
+	if workers < 1 {
+		c.add(to, "", "no logical replication worker is free: raise max_logical_replication_workers, which wants a restart")
+	}
+	if processes < 1 {
+		c.add(to, "", "no background worker is free: raise max_worker_processes, which wants a restart")
+	}
+	if origins < 1 {
+		c.add(to, "", "no replication origin is free: raise max_replication_slots, which wants a restart")
+	}
+	if version < 150000 {
+		c.add(to, "", "it runs PostgreSQL %d, and row filters need version 15", version/10000)
+	}
+	return nil
+}
+
+// tables looks at each table on both servers.
+func (c *checker) tables(ctx context.Context) error {
+	for i := range c.j.Keyspace.Tables {
+		t := &c.j.Keyspace.Tables[i]
+		there := true
+		for _, side := range []string{sideSource, sideTarget} {
+			found, err := c.table(ctx, side, t)
+			if err != nil {
+				return err
+			}
+			there = there && found
+		}
+		if !there {
+			continue
+		}
+		a, err := columnsOf(ctx, c.l.source, tableName(t))
+		if err != nil {
+			return err
+		}
+		b, err := columnsOf(ctx, c.l.target, tableName(t))
+		if err != nil {
+			return err
+		}
+		if d := difference(a, b); d != "" {
+			c.add(c.j.Move.To, tableName(t), "its columns differ from those on %s: %s. Make them alike", c.j.Move.From, d)
+			continue
+		}
+		if err := c.rows(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// identitySQL tells of a table and of each partition of it what replication identifies rows by.
+const identitySQL = `
+SELECT c.oid::regclass::text, c.relkind::text, c.relpersistence::text, c.relreplident::text,
+       ARRAY(SELECT a.attname::text FROM pg_index AS i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(n, at) JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.n
+             WHERE i.indrelid = c.oid AND i.indisvalid AND k.at <= i.indnkeyatts AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
+FROM pg_class AS c WHERE c.oid = $1::regclass OR c.oid IN (SELECT relid FROM pg_partition_tree($1::regclass))`
+
+const uniqueSQL = `
+SELECT x.relname::text, i.indisexclusion, ARRAY(SELECT coalesce(a.attname::text, '') FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(n, at)
+       LEFT JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.n AND k.n > 0 WHERE k.at <= i.indnkeyatts)
+FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid WHERE i.indrelid = $1::regclass AND (i.indisunique OR i.indisexclusion)`
+
+const pointingSQL = `
+SELECT f.conname::text, n.nspname::text, c.relname::text FROM pg_constraint AS f JOIN pg_class AS c ON c.oid = f.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE f.contype = 'f' AND f.confrelid = $1::regclass AND f.conparentid = 0`
+
+// table looks at one table on one server, and tells whether it is there.
+func (c *checker) table(ctx context.Context, side string, t *rib.KeyedTable) (bool, error) {
+	conn, shard, name := c.l.on(side), c.j.Move.From, tableName(t)
+	if side == sideTarget {
+		shard = c.j.Move.To
+	}
+	var there bool
+	if err := conn.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", pgx.QueryExecModeExec, name).Scan(&there); err != nil {
+		return false, err
+	}
+	if !there {
+		c.add(shard, name, "it does not exist: create it there first, as it is on the other shard")
+		return false, nil
+	}
+	rows, err := conn.Query(ctx, identitySQL, pgx.QueryExecModeExec, name)
+	if err != nil {
+		return false, err
+	}
+	var leaf, kind, persistence, identity string
+	var columns []string
+	_, err = pgx.ForEachRow(rows, []any{&leaf, &kind, &persistence, &identity, &columns}, func() error {
+		missing := slices.DeleteFunc(slices.Clone(t.Columns), func(k string) bool { return slices.Contains(columns, k) })
+		switch {
+		case kind != "r" && kind != "p":
+			c.add(shard, leaf, "it is not a table")
+		case persistence == "u":
+			c.add(shard, leaf, "it is unlogged, so its rows are not replicated: ALTER TABLE ... SET LOGGED")
+		case identity == "f":
+		case identity == "n", len(columns) == 0:
+			c.add(shard, leaf, "it has no replica identity, so updates of moving rows could not be replicated: give it a primary key that holds the key (%s), or ALTER TABLE ... REPLICA IDENTITY FULL", strings.Join(t.Columns, ", "))
+		case len(missing) > 0:
+			c.add(shard, leaf, "its replica identity does not hold the key (%s is missing), so updates of moving rows could not be replicated: add it to the primary key, or ALTER TABLE ... REPLICA IDENTITY FULL", strings.Join(missing, ", "))
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	if rows, err = conn.Query(ctx, uniqueSQL, pgx.QueryExecModeExec, name); err != nil {
+		return false, err
+	}
+	var index string
+	var exclusion bool
+	_, err = pgx.ForEachRow(rows, []any{&index, &exclusion, &columns}, func() error {
+		for _, k := range t.Columns {
+			if !slices.Contains(columns, k) {
+				c.add(shard, name, "unique index %s is without the key (%s): a moving row may clash with one of the target's. Add the key to it", index, strings.Join(t.Columns, ", "))
+				break
+			}
+		}
+		return nil
+	})
+	if err != nil || side == sideTarget {
+		return true, err
+	}
+	for _, k := range t.Columns {
+		var generated bool
+		if err := conn.QueryRow(ctx, "SELECT coalesce((SELECT attgenerated <> '' FROM pg_attribute WHERE attrelid = $1::regclass AND attname = $2), false)", pgx.QueryExecModeExec, name, k).Scan(&generated); err != nil {
+			return false, err
+		}
+		if generated {
+			c.add(shard, name, "key column %s is a generated one, which is not replicated", rib.QuoteIdent(k))
+		}
+	}
+	if rows, err = conn.Query(ctx, pointingSQL, pgx.QueryExecModeExec, name); err != nil {
+		return false, err
+	}
+	var constraint, schema, other string
+	_, err = pgx.ForEachRow(rows, []any{&constraint, &schema, &other}, func() error {
+		if !slices.ContainsFunc(c.j.Keyspace.Tables, func(k rib.KeyedTable) bool { return k.Schema == schema && k.Name == other }) {
+			c.add(shard, name, "foreign key %s of %s.%s points at it, and that table does not move along: drop the constraint, or put the table into the keyspace", constraint, rib.QuoteIdent(schema), rib.QuoteIdent(other))
+		}
+		return nil
+	})
+	return true, err
+}
+
+// rows looks for rows of the range on the target, which cannot be told from copied ones.
+func (c *checker) rows(ctx context.Context, t *rib.KeyedTable) error {
+	where, err := predicate(c.j, t, "")
+	if err != nil {
+		return err
+	}
+	var n int64
+	if err := c.l.target.QueryRow(ctx, "SELECT count(*) FROM "+tableName(t)+" WHERE "+where, pgx.QueryExecModeExec).Scan(&n); err != nil {
+		return err
+	}
+	if n > 0 {
+		c.all = append(c.all, Obstacle{Shard: c.j.Move.To, Table: tableName(t), Rows: n,
+			Problem: fmt.Sprintf("%d rows of the range lie there already, and nobody knows why: delete them, or move them to %s", n, c.j.Move.From)})
+	}
+	return nil
+}
+
+// longTransaction is how old a transaction may be when a move begins. The copy can only begin when all that were there before it are over.
+const longTransaction = 10 * time.Second
+
+// waits looks for what the copy would wait for.
+func (c *checker) waits(ctx context.Context) error {
+	rows, err := c.l.source.Query(ctx, `SELECT pid, coalesce(usename::text, ''), coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8 FROM pg_stat_activity
+WHERE xact_start < clock_timestamp() - $1::float8 * interval '1 second' AND backend_xid IS NOT NULL AND backend_type = 'client backend' AND pid <> pg_backend_pid()`, pgx.QueryExecModeExec, longTransaction.Seconds())
+	if err != nil {
+		return err
+	}
+	var pid int
+	var user string
+	var age float64
+	if _, err := pgx.ForEachRow(rows, []any{&pid, &user, &age}, func() error {
+		c.add(c.j.Move.From, "", "a transaction of user %s that writes is open for %s (process %d): the copy can begin only when it is over. Wait for it, or end it", user, time.Duration(age*float64(time.Second)).Round(time.Second), pid)
+		return nil
+	}); err != nil {
+		return err
+	}
+	gids, err := c.l.preparedFor(ctx, longTransaction)
+	if err != nil || len(gids) == 0 {
+		return err
+	}
+	if c.p.cfg.Settle != nil {
+		if err := c.p.cfg.Settle(ctx, c.j.Move.From, gids); err == nil {
+			gids, err = c.l.preparedFor(ctx, longTransaction)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	for _, gid := range gids {
+		c.add(c.j.Move.From, "", "a transaction is prepared there and was not ended: %q. Whoever prepared it must commit it or roll it back", gid)
+	}
+	return nil
+}
+
+// preparedFor lists what is prepared in this database at the source for longer than an age.
+func (l *link) preparedFor(ctx context.Context, age time.Duration) ([]string, error) {
+	rows, err := l.source.Query(ctx, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND prepared < clock_timestamp() - $1::float8 * interval '1 second' ORDER BY prepared", pgx.QueryExecModeExec, age.Seconds())
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// rights tries what the move will do, in transactions that are rolled back. It also finds out whether the target can reach the source.
+func (c *checker) rights(ctx context.Context) error {
+	try := func(conn *pgx.Conn, shard, what, hint string, sql ...string) error {
+		err := script(ctx, conn, append([]string{"BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '20s'"}, append(sql, "ROLLBACK")...)...)
+		if err == nil {
+			return nil
+		}
+		if conn.IsClosed() {
+			return fmt.Errorf("shard %s: %w", shard, err)
+		}
+		if err := script(ctx, conn, "ROLLBACK"); err != nil {
+			return err
+		}
+		c.add(shard, "", "user %s cannot %s: %v. %s", rib.QuoteIdent(conn.Config().User), what, err, hint)
+		return nil
+	}
+	const super = "The node's user (admin.user, else probe.user) needs the rights of a superuser there"
+	from, to := c.j.Move.From, c.j.Move.To
+	own := strings.Split(ownSQL, ";\n")
+	filters := make([]string, 0, len(c.j.Keyspace.Tables))
+	for i := range c.j.Keyspace.Tables {
+		t := &c.j.Keyspace.Tables[i]
+		where, err := predicate(c.j, t, "")
+		if err != nil {
+			return err
+		}
+		filters = append(filters, fmt.Sprintf("TABLE ONLY %s WHERE %s", tableName(t), where))
+	}
+	if len(c.all) == 0 { // else it fails for what is told already
+		if err := try(c.l.source, from, "publish the tables", super, "CREATE PUBLICATION rangefinder_try FOR "+strings.Join(filters, ", ")); err != nil {
+			return err
+		}
+	}
+	if err := try(c.l.source, from, "fence writes", super, append(own, `CREATE FUNCTION rangefinder.try() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'`,
+		"CREATE EVENT TRIGGER rangefinder_try ON sql_drop EXECUTE FUNCTION rangefinder.try()")...); err != nil {
+		return err
+	}
+	var replicates bool
+	if err := c.l.source.QueryRow(ctx, "SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user", pgx.QueryExecModeExec).Scan(&replicates); err != nil {
+		return err
+	}
+	if !replicates {
+		c.add(from, "", "user %s may not replicate: ALTER ROLE ... REPLICATION", rib.QuoteIdent(c.l.source.Config().User))
+	}
+	if err := try(c.l.target, to, "keep triggers from firing for rows that are copied", super, append(own, "SET LOCAL session_replication_role = replica")...); err != nil {
+		return err
+	}
+	conninfo := c.p.conninfo(c.l.source)
+	err := try(c.l.target, to, fmt.Sprintf("subscribe to %s", from), "The target's server must reach the source's, as this node does, and "+super,
+		fmt.Sprintf("CREATE SUBSCRIPTION rangefinder_try CONNECTION %s PUBLICATION rangefinder_try WITH (create_slot = false, enabled = false, copy_data = false, slot_name = 'rangefinder_try')", rib.QuoteLiteral(conninfo)))
+	if err != nil {
+		return errors.New(strings.ReplaceAll(err.Error(), conninfo, "(connection)"))
+	}
+	return nil
+}

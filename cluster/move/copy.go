@@ -1,0 +1,378 @@
+package move
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Copy has the target hold all rows of the range, and begin to follow what is written to them at the source. The slot comes first: what it
+// exports is the snapshot that is copied, and what it streams is all that was committed after that.
+func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Identity, err error) {
+	p.drop(j.Move.ID)
+	began := *j
+	began.Identity = Identity{}
+	err = p.with(ctx, &began, func(l *link) error {
+		if id, err = identify(ctx, l.source, l.target); err != nil {
+			return err
+		}
+		if _, err := l.look(ctx, j); err != nil {
+			return err
+		}
+		before, err := present(ctx, l.target, j, sideTarget)
+		if err != nil {
+			return err
+		}
+		if !before {
+			if before, err = present(ctx, l.source, j, sideSource); err != nil {
+				return err
+			}
+		}
+		if err := rowsOf(ctx, l, j); err != nil {
+			return err
+		}
+		if before {
+			if err := p.wipe(ctx, l, j); err != nil {
+				return err
+			}
+		}
+		if err := p.fence(ctx, l, j); err != nil {
+			return err
+		}
+		if err := publish(ctx, l, j); err != nil {
+			return err
+		}
+		slot, snapshot, err := p.slot(ctx, l, j)
+		if err != nil {
+			return err
+		}
+		defer closeSlot(slot)
+		if err := p.subscribe(ctx, l, j); err != nil {
+			return err
+		}
+		c := &copier{p: p, j: j, l: l, snapshot: snapshot, seed: maphash.MakeSeed(), pace: &pace{rate: p.cfg.Rate}, report: report, sums: make([]sum, len(l.tables))}
+		if err := c.copy(ctx); err != nil {
+			return err
+		}
+		if err := c.compare(ctx); err != nil {
+			return err
+		}
+		return script(ctx, l.target, "ALTER SUBSCRIPTION "+slotName(j)+" ENABLE")
+	})
+	return id, err
+}
+
+// wipe removes what an earlier try has left, but for the rows that claim the move.
+func (p *Postgres) wipe(ctx context.Context, l *link, j *Job) error {
+	err := unsubscribe(ctx, l.target, j)
+	if err == nil {
+		err = unpublish(ctx, l.source, j)
+	}
+	for _, side := range []string{sideSource, sideTarget} {
+		if err == nil {
+			err = p.unguard(ctx, l.on(side), j, allGuards)
+		}
+	}
+	if err == nil {
+		err = p.deleteRows(ctx, l.target, j, sideTarget, func(Copied) {})
+	}
+	return err
+}
+
+// slot makes the two slots, and the snapshot that is as old as they are for as long as the connection lives. A slot can begin only when the
+// transactions that were there before it are over.
+func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (conn *pgconn.PgConn, snapshot string, err error) {
+	c := l.source.Config().Config.Copy()
+	c.RuntimeParams["replication"] = "database"
+	limited, cancel := context.WithTimeout(ctx, p.cfg.LockWait)
+	defer cancel()
+	conn, err = pgconn.ConnectConfig(limited, c)
+	if err != nil {
+		return nil, "", err
+	}
+	results, err := conn.Exec(limited, fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export')", slotName(j))).ReadAll()
+	if err == nil && (len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 3) {
+		err = errors.New("the answer to CREATE_REPLICATION_SLOT is not understood")
+	}
+	if err != nil {
+		closeSlot(conn)
+		if limited.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("shard %s: transactions that were open before the copy have not ended in %s: end them (pg_stat_activity), or wait: %w", j.Move.From, p.cfg.LockWait, err)
+		}
+		return nil, "", err
+	}
+	snapshot = string(results[0].Rows[0][2])
+	// The second one is of the same moment. From it is read what has to be compared.
+	if _, err := l.source.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2)", pgx.QueryExecModeExec, slotName(j), trackName(j)); err != nil {
+		closeSlot(conn)
+		return nil, "", err
+	}
+	return conn, snapshot, nil
+}
+
+func closeSlot(conn *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// sum is what rows come to, whatever their order.
+type sum struct {
+	rows  int64
+	bytes int64
+	hash  uint64
+}
+
+func (s *sum) add(o sum) {
+	s.rows += o.rows
+	s.bytes += o.bytes
+	s.hash += o.hash
+}
+
+// lines adds up the lines of a COPY, and slows it down.
+type lines struct {
+	ctx  context.Context
+	seed maphash.Seed
+	pace *pace
+	to   io.Writer // nil: nowhere
+	sum  sum
+	rest []byte // of a line that is not whole
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	if err := l.pace.wait(l.ctx, int64(len(b))); err != nil {
+		return 0, err
+	}
+	l.sum.bytes += int64(len(b))
+	for rest := b; len(rest) > 0; {
+		end := bytes.IndexByte(rest, '\n')
+		if end < 0 {
+			l.rest = append(l.rest, rest...)
+			break
+		}
+		line := rest[:end+1]
+		if len(l.rest) > 0 {
+			line = append(l.rest, line...)
+		}
+		l.sum.hash += maphash.Bytes(l.seed, line)
+		l.sum.rows++
+		l.rest, rest = l.rest[:0], rest[end+1:]
+	}
+	if l.to == nil {
+		return len(b), nil
+	}
+	return l.to.Write(b)
+}
+
+// pace bounds how many bytes go by in a second.
+type pace struct {
+	rate int64
+
+	// guarded by mu
+	mu   sync.Mutex
+	next time.Time
+}
+
+// burst is what may go by at a stroke after a pause.
+const burst = 100 * time.Millisecond
+
+func (p *pace) wait(ctx context.Context, n int64) error {
+	p.mu.Lock()
+	now := time.Now()
+	if earliest := now.Add(-burst); p.next.Before(earliest) {
+		p.next = earliest
+	}
+	p.next = p.next.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
+	d := p.next.Sub(now)
+	p.mu.Unlock()
+	if d <= 0 {
+		return nil
+	}
+	return sleep(ctx, d)
+}
+
+// copier is one copy.
+type copier struct {
+	// constant
+	p        *Postgres
+	j        *Job
+	l        *link
+	snapshot string
+	seed     maphash.Seed
+	pace     *pace
+	report   func(Copied)
+
+	// guarded by mu
+	mu    sync.Mutex
+	sums  []sum // by table
+	done  int   // windows
+	total int
+}
+
+// piece is one window of one table.
+type piece struct {
+	table  int
+	window window
+}
+
+// The parts of the whole that copying and comparing make up.
+const copyPart = 0.7
+
+func (c *copier) tell(table int, s sum, from, to float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if table >= 0 {
+		c.sums[table].add(s)
+	}
+	c.done++
+	var all Copied
+	for i := range c.sums {
+		all.Rows += c.sums[i].rows
+		all.Bytes += c.sums[i].bytes
+	}
+	all.Part = from + (to-from)*float64(c.done)/float64(max(c.total, 1))
+	c.report(all)
+}
+
+// pieces cuts the tables into windows.
+func pieces(ctx context.Context, conn querier, tables []table) (all []piece, err error) {
+	for i := range tables {
+		list, err := windows(ctx, conn, tables[i].leaves)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range list {
+			all = append(all, piece{i, w})
+		}
+	}
+	return all, nil
+}
+
+func (c *copier) copy(ctx context.Context) error {
+	all, err := pieces(ctx, c.l.source, c.l.tables)
+	if err != nil {
+		return err
+	}
+	c.total = len(all)
+	work := make(chan piece)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for range min(c.p.cfg.Workers, len(all)) {
+		wg.Go(func() {
+			if err := c.worker(ctx, work); err != nil {
+				cancel(err)
+			}
+		})
+	}
+feed:
+	for _, one := range all {
+		select {
+		case work <- one:
+		case <-ctx.Done():
+			break feed
+		}
+	}
+	close(work)
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+func (c *copier) worker(ctx context.Context, work <-chan piece) error {
+	source, err := c.p.connect(ctx, c.j, c.j.Move.From)
+	if err != nil {
+		return err
+	}
+	defer hangUp(source)
+	target, err := c.p.connect(ctx, c.j, c.j.Move.To)
+	if err != nil {
+		return err
+	}
+	defer hangUp(target)
+	if err := script(ctx, source, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET TRANSACTION SNAPSHOT "+quote(c.snapshot)); err != nil {
+		return err
+	}
+	for one := range work {
+		s, err := c.piece(ctx, source, target, one)
+		if err != nil {
+			return fmt.Errorf("copy of table %s: %w", c.l.tables[one.table].name, err)
+		}
+		c.tell(one.table, s, 0, copyPart)
+	}
+	return nil
+}
+
+// piece copies one window in a transaction of its own.
+func (c *copier) piece(ctx context.Context, source, target *pgx.Conn, one piece) (sum, error) {
+	t := &c.l.tables[one.table]
+	if err := c.pace.wait(ctx, windowBlocks*8192/4); err != nil { // what is read and not copied costs the source as well
+		return sum{}, err
+	}
+	if err := script(ctx, target, "BEGIN", "SET LOCAL session_replication_role = replica"); err != nil {
+		return sum{}, err
+	}
+	if err := held(ctx, target, c.j, sideTarget); err != nil {
+		return sum{}, err
+	}
+	from, to := io.Pipe()
+	out := &lines{ctx: ctx, seed: c.seed, pace: c.pace, to: to}
+	read := make(chan error, 1)
+	go func() {
+		_, err := source.PgConn().CopyTo(ctx, out, selectSQL(t, one.window))
+		to.CloseWithError(err)
+		read <- err
+	}()
+	_, err := target.PgConn().CopyFrom(ctx, from, fmt.Sprintf("COPY %s (%s) FROM STDIN", t.name, t.copied()))
+	from.CloseWithError(errors.Join(err, io.ErrClosedPipe))
+	if sent := <-read; err == nil || sent != nil && !errors.Is(sent, io.ErrClosedPipe) {
+		err = sent
+	}
+	if err == nil {
+		err = script(ctx, target, "COMMIT")
+	}
+	return out.sum, err
+}
+
+// selectSQL sends the rows of a window that move.
+func selectSQL(t *table, w window) string {
+	return fmt.Sprintf("COPY (SELECT %s FROM ONLY %s WHERE %s AND %s) TO STDOUT", t.copied(), w.leaf, w.condition(), t.where)
+}
+
+// compare reads all that was copied back and holds it against what was sent. Nothing else writes these rows yet.
+func (c *copier) compare(ctx context.Context) error {
+	there, err := look(ctx, c.l.target, c.j)
+	if err != nil {
+		return err
+	}
+	for i := range there {
+		there[i].columns = c.l.tables[i].columns // in the same order
+	}
+	all, err := pieces(ctx, c.l.target, there)
+	if err != nil {
+		return err
+	}
+	c.done, c.total = 0, len(all)
+	found := make([]sum, len(there))
+	for _, one := range all {
+		out := &lines{ctx: ctx, seed: c.seed, pace: c.pace}
+		if _, err := c.l.target.PgConn().CopyTo(ctx, out, selectSQL(&there[one.table], one.window)); err != nil {
+			return err
+		}
+		found[one.table].add(out.sum)
+		c.tell(-1, sum{}, copyPart, 1)
+	}
+	for i := range found {
+		if found[i] != c.sums[i] {
+			return fmt.Errorf("%w: table %s has %d rows of the range at the source, and %d of them or others at the target", ErrDiffers, there[i].name, c.sums[i].rows, found[i].rows)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+package move
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/rib"
+)
+
+func quote(s string) string { return rib.QuoteLiteral(s) }
+
+// bump writes the next mark at the source.
+func bump(ctx context.Context, conn querier, j *Job) (n int64, err error) {
+	err = conn.QueryRow(ctx, "UPDATE rangefinder.mark SET n = n + 1 WHERE move = $1 RETURNING n", pgx.QueryExecModeExec, int64(j.Move.ID)).Scan(&n)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, fmt.Errorf("%w: the move's mark is gone from shard %s", ErrBroken, j.Move.From)
+	}
+	return n, err
+}
+
+// applied waits until a mark has come to the target: then all that was committed before it has.
+func (l *link) applied(ctx context.Context, j *Job, mark int64) error {
+	checked := time.Now()
+	for pause := time.Millisecond; ; pause = min(pause*2, 20*time.Millisecond) {
+		var n int64
+		if err := l.target.QueryRow(ctx, "SELECT n FROM rangefinder.mark WHERE move = $1", pgx.QueryExecModeExec, int64(j.Move.ID)).Scan(&n); err != nil {
+			return err
+		}
+		if n >= mark {
+			return nil
+		}
+		if time.Since(checked) > time.Second {
+			checked = time.Now()
+			if err := l.alive(ctx, j); err != nil {
+				return err
+			}
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return fmt.Errorf("the target has not caught up: %w", err)
+		}
+	}
+}
+
+// alive finds out whether the replication can still come to an end.
+func (l *link) alive(ctx context.Context, j *Job) error {
+	var enabled bool
+	err := l.target.QueryRow(ctx, "SELECT subenabled FROM pg_subscription WHERE subname = $1", pgx.QueryExecModeExec, slotName(j)).Scan(&enabled)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("%w: the subscription is gone from shard %s", ErrBroken, j.Move.To)
+	case err != nil:
+		return err
+	case !enabled:
+		return fmt.Errorf("%w: the subscription on shard %s has stopped at an error, which the server's log tells", ErrBroken, j.Move.To)
+	}
+	var slots int
+	err = l.source.QueryRow(ctx, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = ANY($1) AND coalesce(wal_status, '') <> 'lost'", pgx.QueryExecModeExec, []string{slotName(j), trackName(j)}).Scan(&slots)
+	if err == nil && slots < 2 {
+		err = fmt.Errorf("%w: a slot is gone from shard %s, or has lost its WAL (max_slot_wal_keep_size)", ErrBroken, j.Move.From)
+	}
+	return err
+}
+
+// followTime bounds one look at how far the target is behind: then at least the answer is that it is.
+const followTime = 30 * time.Second
+
+// Follow tells how far the target is behind, and compares what has changed since it was last called.
+func (p *Postgres) Follow(ctx context.Context, j *Job) (lag Lag, err error) {
+	err = p.with(ctx, j, func(l *link) error {
+		if err := l.alive(ctx, j); err != nil {
+			return err
+		}
+		t, err := p.track(ctx, l, j)
+		if err != nil {
+			return err
+		}
+		limited, cancel := context.WithTimeout(ctx, followTime)
+		defer cancel()
+		began := time.Now()
+		mark, err := bump(ctx, l.source, j)
+		if err != nil {
+			return err
+		}
+		if err := l.applied(limited, j, mark); err != nil {
+			if limited.Err() != nil && ctx.Err() == nil {
+				lag = Lag{Time: time.Since(began)} // whoever hears of such a lag freezes nothing, so what has changed does not matter yet
+				return nil
+			}
+			return err
+		}
+		lag.Time = time.Since(began)
+		if err := t.reached(ctx, mark); err != nil && !errors.Is(err, errFull) {
+			return err
+		}
+		lag.Unverified, err = l.compare(ctx, j, t, false)
+		return err
+	})
+	return lag, err
+}
+
+// How many rows are compared in one statement: few while they go on changing, for then as many are looked at again.
+const (
+	compareAtOnce = 500
+	compareStill  = 5000
+)
+
+// compare holds the rows that have changed against each other, and tells how many were not found alike: those that have changed again
+// meanwhile, or, when the source is fenced and the target has all, those that differ.
+func (l *link) compare(ctx context.Context, j *Job, t *tracker, still bool) (open int, err error) {
+	changed, at := t.take()
+	atOnce := compareAtOnce
+	if still {
+		atOnce = compareStill
+	}
+	back := map[string][]string{}
+	defer func() { open = t.give(back, at) }()
+	for i := range l.tables {
+		table := &l.tables[i]
+		for keys := range slices.Chunk(changed[table.name], atOnce) {
+			back[table.name] = append(back[table.name], keys...)
+			same, err := l.same(ctx, j, table, t.keys[table.name], keys, still)
+			if err != nil {
+				// What was not looked at must not be forgotten.
+				for k := i; k < len(l.tables); k++ {
+					back[l.tables[k].name] = changed[l.tables[k].name]
+				}
+				return 0, err
+			}
+			if same {
+				back[table.name] = back[table.name][:len(back[table.name])-len(keys)]
+			}
+		}
+	}
+	return 0, nil
+}
+
+// same compares some rows of a table.
+func (l *link) same(ctx context.Context, j *Job, t *table, columns, keys []string, still bool) (bool, error) {
+	sql, args := sumSQL(t, columns, keys)
+	var a, b string
+	read := func(conn *pgx.Conn, into *string) error {
+		if err := conn.QueryRow(ctx, sql, args...).Scan(into); err != nil {
+			return fmt.Errorf("compare table %s: %w", t.name, err)
+		}
+		return nil
+	}
+	if still {
+		first := make(chan error, 1)
+		go func() { first <- read(l.source, &a) }()
+		err := read(l.target, &b)
+		return a == b, errors.Join(err, <-first)
+	}
+	if err := read(l.source, &a); err != nil {
+		return false, err
+	}
+	mark, err := bump(ctx, l.source, j) // what the source had must have come to the target
+	if err == nil {
+		err = l.applied(ctx, j, mark)
+	}
+	if err == nil {
+		err = read(l.target, &b)
+	}
+	return a == b, err
+}
+
+// sumSQL adds up rows that are named by some of their columns.
+func sumSQL(t *table, columns, keys []string) (sql string, args []any) {
+	values := make([][]string, len(columns))
+	for _, key := range keys {
+		for i, v := range strings.SplitN(key, "\x00", len(columns)) {
+			values[i] = append(values[i], v)
+		}
+	}
+	args = []any{pgx.QueryExecModeExec}
+	var unnest, names, joins []string
+	for i, c := range columns {
+		args = append(args, values[i])
+		unnest = append(unnest, fmt.Sprintf("$%d::text[]", i+1))
+		names = append(names, fmt.Sprintf("k%d", i))
+		joins = append(joins, fmt.Sprintf("t.%s = k.k%d::%s", rib.QuoteIdent(c), i, t.column(c).Type))
+	}
+	var all []string
+	for _, c := range t.columns {
+		all = append(all, "t."+rib.QuoteIdent(c.Name))
+	}
+	return fmt.Sprintf("SELECT count(*) || '/' || coalesce(sum(hashtextextended(ROW(%s)::text, 0)::numeric), 0) FROM unnest(%s) AS k(%s) JOIN %s AS t ON %s",
+		strings.Join(all, ", "), strings.Join(unnest, ", "), strings.Join(names, ", "), t.name, strings.Join(joins, " AND ")), args
+}

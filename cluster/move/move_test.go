@@ -1,0 +1,28 @@
+package move
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestMove(t *testing.T) {
+	r := newRig(t, true)
+	r.fill(4000)
+	low, high := r.quarter()
+	moving := r.query("shard_1", "SELECT count(*)::text FROM orders WHERE "+r.where(low, high))
+	before := r.rowsOf("shard_1")
+	m := r.mover(nil)
+	id := r.book.start(low, high, "shard_1", "shard_2")
+	r.over(id, m)
+	if got := fmt.Sprint(r.book.became()); got != "[flipped]" {
+		t.Fatal(got)
+	}
+	r.clean()
+	if n := r.query("shard_1", "SELECT count(*)::text FROM orders WHERE "+r.where(low, high)); n != "0" {
+		t.Errorf("%s rows of the range are left on the source", n)
+	}
+	if n := r.query("shard_2", "SELECT count(*)::text FROM orders"); n != moving || n == "0" {
+		t.Errorf("%s rows are on the target, and %s were to be moved", n, moving)
+	}
+	_ = before
+}

@@ -1,0 +1,390 @@
+package move
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rangefinder/rib"
+)
+
+// PostgresConfig is what Postgres needs. Zero values are the defaults.
+type PostgresConfig struct {
+	// Primary connects to a shard's primary.
+	Primary func(ctx context.Context, shard, database string) (*pgx.Conn, error)
+	// Replicas connects to those of a shard's replicas that may be promoted and are not down. nil: to none; those that a primary streams to
+	// count all the same.
+	Replicas func(ctx context.Context, shard, database string) (conns []*pgx.Conn, err error)
+	// Source is how the target's server reaches the source, given a connection of the node's own to it. nil: the same address and login.
+	Source func(c *pgx.ConnConfig) (conninfo string)
+	// Settle ends prepared transactions as they were decided. nil: they are waited for.
+	Settle func(ctx context.Context, shard string, gids []string) error
+	Logger *slog.Logger // nil: slog.Default
+
+	Rate     int64         // bytes of rows that a copy or a removal moves in a second; 0: 16 MiB
+	Workers  int           // connections that copy; 0: 2
+	Locks    time.Duration // how long statements of others may wait for a lock that a move wants on a table; 0: 50ms
+	LockWait time.Duration // how long such a lock is tried for; 0: 1m
+	EndAfter time.Duration // how long the fence waits for writers before it ends them; 0: 1s
+}
+
+func (c *PostgresConfig) defaults() {
+	if c.Rate == 0 {
+		c.Rate = 16 << 20
+	}
+	c.Workers = cmp.Or(c.Workers, 2)
+	c.Locks, c.LockWait, c.EndAfter = cmp.Or(c.Locks, 50*time.Millisecond), cmp.Or(c.LockWait, time.Minute), cmp.Or(c.EndAfter, time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+}
+
+// Postgres are shards that are PostgreSQL servers, of version 15 or later.
+type Postgres struct {
+	// constant
+	cfg PostgresConfig
+
+	// guarded by mu
+	mu    sync.Mutex
+	links map[uint64]*link
+}
+
+// link is what is kept open of one move between two calls.
+type link struct {
+	source, target *pgx.Conn
+	tracker        *tracker // nil: not begun
+	tables         []table  // nil: not looked at
+	sequences      []string // that the tables' columns count by, at the source
+}
+
+var _ Servers = (*Postgres)(nil)
+
+// NewPostgres returns the shards. It connects to nothing.
+func NewPostgres(cfg PostgresConfig) *Postgres {
+	cfg.defaults()
+	return &Postgres{cfg: cfg, links: make(map[uint64]*link)}
+}
+
+// Close closes what is open.
+func (p *Postgres) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, l := range p.links {
+		l.close()
+		delete(p.links, id)
+	}
+}
+
+func (l *link) close() {
+	for _, c := range []*pgx.Conn{l.source, l.target} {
+		hangUp(c)
+	}
+	if l.tracker != nil {
+		l.tracker.close()
+	}
+}
+
+func hangUp(c *pgx.Conn) {
+	if c == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = c.Close(ctx)
+}
+
+// drop forgets what is open of a move: after a failure, a connection may be in any state.
+func (p *Postgres) drop(id uint64) {
+	p.mu.Lock()
+	l := p.links[id]
+	delete(p.links, id)
+	p.mu.Unlock()
+	if l != nil {
+		l.close()
+	}
+}
+
+// with calls f with connections to both primaries, which are those that the move began with. They are kept for the next call if it succeeds.
+func (p *Postgres) with(ctx context.Context, j *Job, f func(l *link) error) (err error) {
+	p.mu.Lock()
+	l := p.links[j.Move.ID]
+	p.mu.Unlock()
+	if l == nil {
+		if l, err = p.open(ctx, j); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.links[j.Move.ID] = l
+		p.mu.Unlock()
+	}
+	if err = f(l); err != nil {
+		p.drop(j.Move.ID)
+	}
+	return err
+}
+
+func (p *Postgres) open(ctx context.Context, j *Job) (l *link, err error) {
+	l = &link{}
+	if l.source, err = p.claimed(ctx, j, sideSource); err == nil {
+		l.target, err = p.claimed(ctx, j, sideTarget)
+	}
+	if err == nil && j.Identity != (Identity{}) {
+		err = recognize(ctx, l.source, l.target, j)
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// sessionSQL has rows look alike as text wherever they are read, and keeps what the database's own settings would do to a move away.
+const sessionSQL = `SET search_path = pg_catalog; SET datestyle = ISO; SET intervalstyle = postgres; SET timezone = UTC; SET extra_float_digits = 1; SET bytea_output = hex;
+SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET lock_timeout = '5s'; SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';
+SET row_security = off; SET client_encoding = 'UTF8'; SET synchronous_commit = on; SET client_min_messages = warning; SET xmloption = content; SET quote_all_identifiers = off`
+
+// connect connects to a shard's primary for a move.
+func (p *Postgres) connect(ctx context.Context, j *Job, shard string) (*pgx.Conn, error) {
+	conn, err := p.cfg.Primary(ctx, shard, j.Keyspace.Database)
+	if err != nil {
+		return nil, fmt.Errorf("shard %s: %w", shard, err)
+	}
+	_, err = conn.Exec(ctx, sessionSQL+"; SET rangefinder.mover = '"+number(j)+"'; SET application_name = 'rangefinder move "+number(j)+"'", pgx.QueryExecModeSimpleProtocol)
+	if err == nil {
+		var replica bool
+		if err = conn.QueryRow(ctx, "SELECT pg_is_in_recovery()", pgx.QueryExecModeExec).Scan(&replica); err == nil && replica {
+			err = errors.New("the server that answered is a replica")
+		}
+	}
+	if err != nil {
+		hangUp(conn)
+		return nil, fmt.Errorf("shard %s: %w", shard, err)
+	}
+	return conn, nil
+}
+
+// claimed connects to one of the move's two primaries in the name of the job's term.
+func (p *Postgres) claimed(ctx context.Context, j *Job, side string) (*pgx.Conn, error) {
+	conn, err := p.connect(ctx, j, shardOf(j, side))
+	if err != nil {
+		return nil, err
+	}
+	if err := claim(ctx, conn, j, side); err != nil {
+		hangUp(conn)
+		return nil, fmt.Errorf("shard %s: %w", shardOf(j, side), err)
+	}
+	return conn, nil
+}
+
+func shardOf(j *Job, side string) string {
+	if side == sideSource {
+		return j.Move.From
+	}
+	return j.Move.To
+}
+
+// Names of what a move makes on the servers.
+
+func number(j *Job) string { return strconv.FormatUint(j.Move.ID, 10) }
+
+func slotName(j *Job) string    { return "rangefinder_move_" + number(j) }
+func trackName(j *Job) string   { return "rangefinder_track_" + number(j) }
+func fenceName(j *Job) string   { return "rangefinder_fence_" + number(j) }
+func fenceCall(j *Job) string   { return "rangefinder.fence_" + number(j) }
+func ddlCall(j *Job) string     { return "rangefinder.ddl_" + number(j) }
+func ddlName(j *Job) string     { return "rangefinder_ddl_" + number(j) }
+func dropName(j *Job) string    { return "rangefinder_drop_" + number(j) }
+func truncName(j *Job) string   { return "rangefinder_truncate_" + number(j) }
+func removeName(j *Job) string  { return "rangefinder_fence_old_" + number(j) }
+func lockOf(j *Job) (key int64) { return lockKey("rangefinder move " + number(j)) }
+
+func lockKey(s string) int64 {
+	h := fnv.New64a()
+	h.Write([]byte(s))
+	return int64(h.Sum64())
+}
+
+// ownSQL makes the tables that moves keep what they need in. They stay.
+const ownSQL = `
+SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('rangefinder.fence', 0));
+CREATE SCHEMA IF NOT EXISTS rangefinder;
+CREATE TABLE IF NOT EXISTS rangefinder.fence (
+	move bigint, side text, keyspace text NOT NULL, low bytea NOT NULL, high bytea NOT NULL, from_shard text NOT NULL, to_shard text NOT NULL,
+	state text NOT NULL, term bigint NOT NULL, generation bigint NOT NULL, epoch bigint NOT NULL, PRIMARY KEY (move, side)
+);
+CREATE TABLE IF NOT EXISTS rangefinder.mark (move bigint PRIMARY KEY, n bigint NOT NULL);
+CREATE TABLE IF NOT EXISTS rangefinder.still (move bigint, relation oid, PRIMARY KEY (move, relation))`
+
+// The two rows of a move, one on each server.
+const (
+	sideSource = "source"
+	sideTarget = "target"
+)
+
+// States of a move's row on the source.
+const (
+	stateOpen   = "open"   // writes are let through
+	stateFrozen = "frozen" // they are refused
+	stateMoved  = "moved"  // the same, and another shard has the range
+)
+
+// claim takes the term on a server, where the move has been before.
+func claim(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
+	there, err := present(ctx, conn, j, side)
+	if err != nil || !there {
+		return err
+	}
+	tag, err := conn.Exec(ctx, "UPDATE rangefinder.fence SET term = $3 WHERE move = $1 AND side = $2 AND term <= $3", pgx.QueryExecModeExec, int64(j.Move.ID), side, int64(j.Term))
+	if err == nil && tag.RowsAffected() == 0 {
+		if there, err = present(ctx, conn, j, side); err == nil && there {
+			err = ErrDeposed
+		}
+	}
+	return err
+}
+
+// present tells whether a server has the move's row.
+func present(ctx context.Context, conn *pgx.Conn, j *Job, side string) (there bool, err error) {
+	err = conn.QueryRow(ctx, "SELECT to_regclass('rangefinder.fence') IS NOT NULL", pgx.QueryExecModeExec).Scan(&there)
+	if err == nil && there {
+		err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM rangefinder.fence WHERE move = $1 AND side = $2)", pgx.QueryExecModeExec, int64(j.Move.ID), side).Scan(&there)
+	}
+	return there, err
+}
+
+func (l *link) on(side string) *pgx.Conn {
+	if side == sideSource {
+		return l.source
+	}
+	return l.target
+}
+
+// held is a condition in a move's transaction: it holds the row against a newer leader until the transaction ends.
+func held(ctx context.Context, conn querier, j *Job, side string) error {
+	var one int
+	err := conn.QueryRow(ctx, "SELECT 1 FROM rangefinder.fence WHERE move = $1 AND side = $2 AND term = $3 FOR SHARE", pgx.QueryExecModeExec,
+		int64(j.Move.ID), side, int64(j.Term)).Scan(&one)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ErrDeposed
+	}
+	return err
+}
+
+// querier is a connection or a transaction.
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// identify asks who the two servers are.
+func identify(ctx context.Context, source, target *pgx.Conn) (id Identity, err error) {
+	for _, one := range []struct {
+		conn *pgx.Conn
+		is   *Server
+	}{{source, &id.Source}, {target, &id.Target}} {
+		var system string
+		s := one.is
+		// The checkpoint's timeline may be the one before a promotion: the current file's is not.
+		err := one.conn.QueryRow(ctx, "SELECT system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int FROM pg_control_system()", pgx.QueryExecModeExec).Scan(&system, &s.Timeline)
+		if err == nil {
+			s.SystemID, err = strconv.ParseUint(system, 10, 64)
+		}
+		if err != nil {
+			return id, err
+		}
+	}
+	return id, nil
+}
+
+// recognize refuses servers that are not those with which the move began.
+func recognize(ctx context.Context, source, target *pgx.Conn, j *Job) error {
+	if !j.Move.Phase.Ahead() {
+		return nil // what is to be removed is removed wherever it is
+	}
+	now, err := identify(ctx, source, target)
+	switch {
+	case err != nil:
+		return err
+	case now.Source != j.Identity.Source:
+		return fmt.Errorf("shard %s: %w since the move began", j.Move.From, ErrPromoted)
+	case now.Target != j.Identity.Target:
+		return fmt.Errorf("shard %s: %w since the move began", j.Move.To, ErrPromoted)
+	}
+	return nil
+}
+
+// predicate is the condition that holds for the rows that move, on a table's columns as they stand behind a prefix such as "NEW.".
+func predicate(j *Job, t *rib.KeyedTable, prefix string) (string, error) {
+	method, err := rib.MethodByName(j.Keyspace.Method)
+	if err != nil {
+		return "", err
+	}
+	columns := make([]string, len(t.Columns))
+	for i, c := range t.Columns {
+		columns[i] = prefix + rib.QuoteIdent(c)
+	}
+	return method.Predicate(columns, j.Keyspace.Types, j.Move.Low, j.Move.High), nil
+}
+
+func tableName(t *rib.KeyedTable) string {
+	return rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name)
+}
+
+// script runs statements one after another in one transaction, unless they say otherwise.
+func script(ctx context.Context, conn *pgx.Conn, sql ...string) error {
+	_, err := conn.PgConn().Exec(ctx, strings.Join(sql, ";\n")).ReadAll()
+	return err
+}
+
+// sqlState is the code of a server's error; "": it is none.
+func sqlState(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return pe.Code
+	}
+	return ""
+}
+
+const (
+	codeLockNotAvailable = "55P03"
+	codeDeadlock         = "40P01"
+	codeUndefinedObject  = "42704"
+	codeObjectInUse      = "55006"
+	codeUndefinedTable   = "42P01"
+)
+
+// locked runs statements that want locks on tables. Others wait for no longer than Locks for them, so it may take many tries.
+func (p *Postgres) locked(ctx context.Context, conn *pgx.Conn, sql ...string) error {
+	until := time.Now().Add(p.cfg.LockWait)
+	for wait := p.cfg.Locks; ; wait = min(2*wait, time.Second) {
+		err := script(ctx, conn, append([]string{fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = '%dms'", p.cfg.Locks.Milliseconds())}, append(sql, "COMMIT")...)...)
+		if err == nil {
+			return nil
+		}
+		if conn.PgConn().TxStatus() != 'I' {
+			if again := script(ctx, conn, "ROLLBACK"); again != nil {
+				return errors.Join(err, again)
+			}
+		}
+		if code := sqlState(err); code != codeLockNotAvailable && code != codeDeadlock {
+			return err
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("a lock was not to be had in %s, because of a long transaction: %w", p.cfg.LockWait, err)
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,309 @@
+package move
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// slotTime is how long a slot's process may take to end.
+const slotTime = 10 * time.Second
+
+// freeSlot ends whoever reads from a slot: another leader, or a connection of ours that the server has not seen end yet.
+func freeSlot(ctx context.Context, conn *pgx.Conn, name string) error {
+	until := time.Now().Add(slotTime)
+	for {
+		var active bool
+		err := conn.QueryRow(ctx, "SELECT active AND pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1", pgx.QueryExecModeExec, name).Scan(&active)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			return fmt.Errorf("%w: slot %s is gone", ErrBroken, name)
+		case err != nil:
+			return err
+		case !active:
+			return nil
+		case time.Now().After(until):
+			return fmt.Errorf("slot %s is in use, and its process does not end", name)
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// dropSlot removes a slot, if it is there.
+func dropSlot(ctx context.Context, conn *pgx.Conn, name string) error {
+	until := time.Now().Add(slotTime)
+	for {
+		err := freeSlot(ctx, conn, name)
+		if errors.Is(err, ErrBroken) {
+			return nil
+		}
+		if err == nil {
+			_, err = conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", pgx.QueryExecModeExec, name)
+		}
+		if code := sqlState(err); code == codeUndefinedObject {
+			return nil
+		} else if code != codeObjectInUse || time.Now().After(until) { // else the target has just come back to it
+			return err
+		}
+	}
+}
+
+// unpublish ends the replication at the source.
+func unpublish(ctx context.Context, conn *pgx.Conn, j *Job) error {
+	for _, name := range []string{slotName(j), trackName(j)} {
+		if err := dropSlot(ctx, conn, name); err != nil {
+			return err
+		}
+	}
+	return script(ctx, conn, "DROP PUBLICATION IF EXISTS "+slotName(j))
+}
+
+// unsubscribe ends the replication at the target, which need not reach the source for that.
+func unsubscribe(ctx context.Context, conn *pgx.Conn, j *Job) error {
+	var there bool
+	err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_subscription WHERE subname = $1 AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()))", pgx.QueryExecModeExec, slotName(j)).Scan(&there)
+	if err != nil || !there {
+		return err
+	}
+	return script(ctx, conn, "ALTER SUBSCRIPTION "+slotName(j)+" DISABLE", "ALTER SUBSCRIPTION "+slotName(j)+" SET (slot_name = NONE)", "DROP SUBSCRIPTION "+slotName(j))
+}
+
+// gone makes sure that nothing of the replication is left: a removal at the source would reach the target.
+func gone(ctx context.Context, l *link, j *Job) error {
+	until := time.Now().Add(slotTime)
+	for {
+		var slots, publications, subscriptions, workers int
+		err := l.source.QueryRow(ctx, "SELECT (SELECT count(*) FROM pg_replication_slots WHERE slot_name = ANY($1)), (SELECT count(*) FROM pg_publication WHERE pubname = $2)", pgx.QueryExecModeExec,
+			[]string{slotName(j), trackName(j)}, slotName(j)).Scan(&slots, &publications)
+		if err == nil {
+			err = l.target.QueryRow(ctx, "SELECT (SELECT count(*) FROM pg_subscription WHERE subname = $1), (SELECT count(*) FROM pg_stat_subscription WHERE subname = $1 AND pid IS NOT NULL)", pgx.QueryExecModeExec,
+				slotName(j)).Scan(&subscriptions, &workers)
+		}
+		switch {
+		case err != nil:
+			return err
+		case slots+publications+subscriptions+workers == 0:
+			return nil
+		case time.Now().After(until):
+			return fmt.Errorf("the replication has not ended: %d slots, %d publications, %d subscriptions, %d workers are left", slots, publications, subscriptions, workers)
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// guards are what keeps tables from changing.
+type guards int
+
+const (
+	stillGuards guards = iota // those against TRUNCATE and DDL
+	allGuards                 // and the fence
+)
+
+// unguard removes triggers and their functions from a server.
+func (p *Postgres) unguard(ctx context.Context, conn *pgx.Conn, j *Job, which guards) error {
+	sql := []string{"DROP EVENT TRIGGER IF EXISTS " + ddlName(j), "DROP EVENT TRIGGER IF EXISTS " + dropName(j), "DROP FUNCTION IF EXISTS " + ddlCall(j) + "()",
+		"DELETE FROM rangefinder.still WHERE move = " + number(j)}
+	if err := p.locked(ctx, conn, sql...); err != nil && sqlState(err) != codeUndefinedTable && sqlState(err) != codeInvalidSchema {
+		return err
+	}
+	names := []string{truncName(j)}
+	if which == allGuards {
+		names = append(names, fenceName(j), removeName(j))
+	}
+	rows, err := conn.Query(ctx, "SELECT tgname::text, tgrelid::regclass::text FROM pg_trigger WHERE tgname = ANY($1) AND tgparentid = 0", pgx.QueryExecModeExec, names)
+	if err != nil {
+		return err
+	}
+	byTable := map[string][]string{}
+	var trigger, table string
+	if _, err := pgx.ForEachRow(rows, []any{&trigger, &table}, func() error {
+		byTable[table] = append(byTable[table], fmt.Sprintf("DROP TRIGGER IF EXISTS %s ON %s", trigger, table))
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, drops := range byTable {
+		if err := p.locked(ctx, conn, drops...); err != nil {
+			return err
+		}
+	}
+	if which == allGuards {
+		err := script(ctx, conn, "DROP FUNCTION IF EXISTS "+fenceCall(j)+"()")
+		if err != nil && sqlState(err) != codeInvalidSchema {
+			return err
+		}
+	}
+	return nil
+}
+
+const codeInvalidSchema = "3F000"
+
+// forget removes the move's own rows from a server.
+func forget(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
+	err := script(ctx, conn, "DELETE FROM rangefinder.mark WHERE move = "+number(j), fmt.Sprintf("DELETE FROM rangefinder.fence WHERE move = %s AND side = '%s'", number(j), side))
+	if code := sqlState(err); code == codeUndefinedTable || code == codeInvalidSchema {
+		return nil
+	}
+	return err
+}
+
+// deleteRows removes the range's rows from a server, in batches, as fast as a copy goes.
+func (p *Postgres) deleteRows(ctx context.Context, conn *pgx.Conn, j *Job, side string, report func(Copied)) error {
+	tables, err := look(ctx, conn, j)
+	if err != nil {
+		return err
+	}
+	// No foreign key's action and nobody's trigger: the rows go on to live elsewhere, or never did here.
+	if err := script(ctx, conn, "SET session_replication_role = replica"); err != nil {
+		return err
+	}
+	slow := &pace{rate: p.cfg.Rate}
+	var all Copied
+	for again := true; again; {
+		list, err := pieces(ctx, conn, tables)
+		if err != nil {
+			return err
+		}
+		for i, one := range list {
+			t := &tables[one.table]
+			n, err := deleteSome(ctx, conn, j, side, fmt.Sprintf("DELETE FROM ONLY %s WHERE %s AND %s", one.window.leaf, one.window.condition(), t.where))
+			if err != nil {
+				return err
+			}
+			all.Rows, all.Part = all.Rows+n, float64(i+1)/float64(len(list))
+			report(all)
+			cost := int64(windowBlocks * 8192 / 4)
+			if n > 0 {
+				cost = windowBlocks * 8192
+			}
+			if err := slow.wait(ctx, cost); err != nil {
+				return err
+			}
+		}
+		// A row may have come to a place that was looked at already, if it was written while this began.
+		again = false
+		for i := range tables {
+			var some bool
+			if err := conn.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s)", tables[i].name, tables[i].where), pgx.QueryExecModeExec).Scan(&some); err != nil {
+				return err
+			}
+			again = again || some
+		}
+	}
+	return script(ctx, conn, "RESET session_replication_role")
+}
+
+func deleteSome(ctx context.Context, conn *pgx.Conn, j *Job, side, sql string) (n int64, err error) {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if err := held(ctx, tx, j, side); err != nil {
+		return 0, err
+	}
+	tag, err := tx.Exec(ctx, sql, pgx.QueryExecModeExec)
+	if err != nil {
+		return 0, err
+	}
+	return tag.RowsAffected(), tx.Commit(ctx)
+}
+
+// Clean removes all that an aborted move has left on both servers. What can be removed on one is, also when the other does not answer.
+func (p *Postgres) Clean(ctx context.Context, j *Job, report func(Copied)) error {
+	p.drop(j.Move.ID)
+	side := func(side string, f func(conn *pgx.Conn) error) error {
+		conn, err := p.claimed(ctx, j, side)
+		if err != nil {
+			return err
+		}
+		defer hangUp(conn)
+		if err := f(conn); err != nil {
+			return fmt.Errorf("shard %s: %w", shardOf(j, side), err)
+		}
+		return forget(ctx, conn, j, side)
+	}
+	target := side(sideTarget, func(conn *pgx.Conn) error { return unsubscribeAndDelete(ctx, p, conn, j, report) })
+	source := side(sideSource, func(conn *pgx.Conn) error {
+		if err := unpublish(ctx, conn, j); err != nil {
+			return err
+		}
+		return p.unguard(ctx, conn, j, allGuards)
+	})
+	return errors.Join(source, target)
+}
+
+func unsubscribeAndDelete(ctx context.Context, p *Postgres, conn *pgx.Conn, j *Job, report func(Copied)) error {
+	if err := unsubscribe(ctx, conn, j); err != nil {
+		return err
+	}
+	there, err := present(ctx, conn, j, sideTarget)
+	if err == nil && there { // else nothing was copied
+		err = p.deleteRows(ctx, conn, j, sideTarget, report)
+	}
+	if err != nil {
+		return err
+	}
+	return p.unguard(ctx, conn, j, allGuards)
+}
+
+// Detach ends the replication, and makes sure that it has ended.
+func (p *Postgres) Detach(ctx context.Context, j *Job) error {
+	p.drop(j.Move.ID)
+	return p.with(ctx, j, func(l *link) error {
+		_, err := l.source.Exec(ctx, "UPDATE rangefinder.fence SET state = $3, generation = $4, epoch = $5 WHERE move = $1 AND side = $2", pgx.QueryExecModeExec,
+			int64(j.Move.ID), sideSource, stateMoved, int64(j.Move.Epoch.Generation), int64(j.Move.Epoch.Index))
+		if err == nil {
+			err = unsubscribe(ctx, l.target, j)
+		}
+		if err == nil {
+			err = unpublish(ctx, l.source, j)
+		}
+		if err == nil {
+			err = gone(ctx, l, j)
+		}
+		if err == nil {
+			err = p.unguard(ctx, l.target, j, allGuards)
+		}
+		if err == nil {
+			err = forget(ctx, l.target, j, sideTarget)
+		}
+		return err
+	})
+}
+
+// Delete removes the range's rows at the source. It looks once more whether the replication has ended.
+func (p *Postgres) Delete(ctx context.Context, j *Job, report func(Copied)) error {
+	defer p.drop(j.Move.ID)
+	return p.with(ctx, j, func(l *link) error {
+		err := gone(ctx, l, j)
+		if err == nil {
+			err = p.deleteRows(ctx, l.source, j, sideSource, report)
+		}
+		if err == nil {
+			err = p.unguard(ctx, l.source, j, stillGuards)
+		}
+		return err
+	})
+}
+
+// RemoveFence removes the last that is left.
+func (p *Postgres) RemoveFence(ctx context.Context, j *Job) error {
+	p.drop(j.Move.ID)
+	conn, err := p.claimed(ctx, j, sideSource)
+	if err != nil {
+		return err
+	}
+	defer hangUp(conn)
+	if err := p.unguard(ctx, conn, j, allGuards); err != nil {
+		return err
+	}
+	return forget(ctx, conn, j, sideSource)
+}

@@ -1,0 +1,200 @@
+package move
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/rib"
+)
+
+// conninfo is how the target's server reaches the source.
+func (p *Postgres) conninfo(source *pgx.Conn) string {
+	c := source.Config()
+	if p.cfg.Source != nil {
+		return p.cfg.Source(c)
+	}
+	quote := func(v string) string {
+		return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(v) + "'"
+	}
+	mode := "disable"
+	if c.TLSConfig != nil {
+		mode = "require"
+	}
+	return fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=%s connect_timeout=10", quote(c.Host), c.Port, quote(c.User), quote(c.Password), quote(c.Database), mode)
+}
+
+// rowsOf makes a move's rows of rangefinder.fence, one on each server.
+func rowsOf(ctx context.Context, l *link, j *Job) error {
+	for _, side := range []string{sideSource, sideTarget} {
+		if err := script(ctx, l.on(side), "BEGIN", ownSQL, "COMMIT"); err != nil {
+			return err
+		}
+		_, err := l.on(side).Exec(ctx, `INSERT INTO rangefinder.fence (move, side, keyspace, low, high, from_shard, to_shard, state, term, generation, epoch)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (move, side) DO UPDATE SET state = EXCLUDED.state, term = EXCLUDED.term WHERE rangefinder.fence.term <= EXCLUDED.term`, pgx.QueryExecModeExec,
+			int64(j.Move.ID), side, j.Keyspace.Name, append([]byte{}, j.Move.Low...), append([]byte{}, j.Move.High...), j.Move.From, j.Move.To, stateOpen,
+			int64(j.Term), int64(j.Move.Epoch.Generation), int64(j.Move.Epoch.Index))
+		if err != nil {
+			return err
+		}
+	}
+	return errors.Join(claim(ctx, l.source, j, sideSource), claim(ctx, l.target, j, sideTarget))
+}
+
+// fenceSQL makes the function that keeps writes out, and what keeps tables from changing while the range moves.
+//
+// In READ COMMITTED each statement of the function sees what was committed before it, so the lock comes first, and what is read under it is how
+// things are until the transaction ends. In stricter isolation the row that is read may be an old one: there it is locked itself, and whoever
+// finds it changed gets a serialization failure.
+func fenceSQL(j *Job) string {
+	return fmt.Sprintf(`
+CREATE OR REPLACE FUNCTION %[1]s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fence$
+DECLARE found_state text;
+BEGIN
+	IF TG_OP = 'TRUNCATE' THEN
+		IF current_setting('rangefinder.mover', true) = '%[2]s' THEN RETURN NULL; END IF;
+		RAISE EXCEPTION 'table %%.%% cannot be truncated while a range of its keys moves between shards', TG_TABLE_SCHEMA, TG_TABLE_NAME
+			USING ERRCODE = '55006', HINT = 'Wait until the move is over, or abort it: rangefinder move abort %[2]s. DELETE works.';
+	END IF;
+	IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+		PERFORM pg_advisory_xact_lock_shared(%[3]d);
+		SELECT state INTO found_state FROM rangefinder.fence WHERE move = %[2]s AND side = 'source';
+	ELSE
+		SELECT state INTO found_state FROM rangefinder.fence WHERE move = %[2]s AND side = 'source' FOR SHARE;
+	END IF;
+	IF found_state = 'open' OR current_setting('rangefinder.mover', true) = '%[2]s' THEN RETURN NULL; END IF;
+	RAISE EXCEPTION 'the row belongs to another shard now, or is about to' USING ERRCODE = 'RF001', DETAIL = 'Move %[2]s, to shard ' || %[4]s || '.',
+		HINT = 'Repeat the transaction through a node that knows the present owner.';
+END $fence$`, fenceCall(j), number(j), lockOf(j), strings.ReplaceAll(rib.QuoteLiteral(j.Move.To), "$fence$", ""))
+}
+
+// fence makes the triggers on the source, and what refuses TRUNCATE and DDL on both. Where it is there already, it is made anew.
+func (p *Postgres) fence(ctx context.Context, l *link, j *Job) error {
+	tables, err := l.look(ctx, j)
+	if err != nil {
+		return err
+	}
+	for _, side := range []string{sideSource, sideTarget} {
+		conn := l.on(side)
+		if err := script(ctx, conn, fenceSQL(j)); err != nil {
+			return err
+		}
+		there := tables
+		if side == sideTarget {
+			if there, err = look(ctx, conn, j); err != nil {
+				return err
+			}
+		}
+		for i := range there {
+			t := &there[i]
+			var sql []string
+			if side == sideSource {
+				after, err := predicate(j, t.keyed, "NEW.")
+				if err != nil {
+					return err
+				}
+				before, err := predicate(j, t.keyed, "OLD.")
+				if err != nil {
+					return err
+				}
+				// After the row, so that no other trigger can still change its key. ALWAYS: in every session_replication_role.
+				sql = append(sql, fmt.Sprintf("CREATE TRIGGER %s AFTER INSERT OR UPDATE ON %s FOR EACH ROW WHEN %s EXECUTE FUNCTION %s()", fenceName(j), t.name, after, fenceCall(j)),
+					fmt.Sprintf("CREATE TRIGGER %s AFTER UPDATE OR DELETE ON %s FOR EACH ROW WHEN %s EXECUTE FUNCTION %s()", removeName(j), t.name, before, fenceCall(j)),
+					fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, fenceName(j)), fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, removeName(j)))
+			}
+			sql = append(sql, truncateSQL(j, t)...)
+			if err := p.locked(ctx, conn, sql...); err != nil {
+				return err
+			}
+		}
+		if err := p.locked(ctx, conn, ddlSQL(j, there)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// truncateSQL refuses TRUNCATE of a table and of each of its partitions.
+func truncateSQL(j *Job, t *table) (sql []string) {
+	names := []string{t.name}
+	if t.partition {
+		names = append(names, t.leaves...)
+	}
+	for _, name := range names {
+		sql = append(sql, fmt.Sprintf("CREATE TRIGGER %s BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s()", truncName(j), name, fenceCall(j)),
+			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", name, truncName(j)))
+	}
+	return sql
+}
+
+// ddlSQL refuses to change, index or drop the tables.
+func ddlSQL(j *Job, tables []table) []string {
+	names := make([]string, len(tables))
+	for i := range tables {
+		names[i] = rib.QuoteLiteral(tables[i].name) + "::regclass"
+	}
+	return []string{
+		fmt.Sprintf(`DELETE FROM rangefinder.still WHERE move = %[1]s;
+INSERT INTO rangefinder.still SELECT %[1]s, p.oid FROM (SELECT unnest(ARRAY[%[2]s])::oid AS oid) AS t, LATERAL (SELECT t.oid UNION SELECT relid::oid FROM pg_partition_tree(t.oid::regclass)
+	UNION SELECT indexrelid FROM pg_index WHERE indrelid = t.oid) AS p`, number(j), strings.Join(names, ", ")),
+		fmt.Sprintf(`CREATE OR REPLACE FUNCTION %[1]s() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $ddl$
+DECLARE touched text;
+BEGIN
+	IF coalesce(current_setting('rangefinder.mover', true), '') <> '' THEN RETURN; END IF;
+	IF TG_EVENT = 'sql_drop' THEN
+		SELECT object_identity INTO touched FROM pg_event_trigger_dropped_objects() AS o
+			WHERE o.classid = 'pg_class'::regclass AND o.objid IN (SELECT relation FROM rangefinder.still WHERE move = %[2]s) LIMIT 1;
+	ELSE
+		SELECT object_identity INTO touched FROM pg_event_trigger_ddl_commands() AS o WHERE o.classid = 'pg_class'::regclass AND EXISTS (
+			SELECT FROM rangefinder.still AS s WHERE s.move = %[2]s AND (s.relation = o.objid OR s.relation IN (SELECT indrelid FROM pg_index WHERE indexrelid = o.objid)
+				OR s.relation IN (SELECT inhparent FROM pg_inherits WHERE inhrelid = o.objid))) LIMIT 1;
+	END IF;
+	IF touched IS NOT NULL THEN
+		RAISE EXCEPTION '%% cannot be changed while a range of its keys moves between shards', touched
+			USING ERRCODE = '55006', HINT = 'Wait until the move is over, or abort it: rangefinder move abort %[2]s.';
+	END IF;
+END $ddl$`, ddlCall(j), number(j)),
+		fmt.Sprintf("CREATE EVENT TRIGGER %s ON ddl_command_end EXECUTE FUNCTION %s()", ddlName(j), ddlCall(j)),
+		fmt.Sprintf("CREATE EVENT TRIGGER %s ON sql_drop EXECUTE FUNCTION %s()", dropName(j), ddlCall(j)),
+	}
+}
+
+// publish makes the publication: the tables' rows of the range, and the mark that tells how far the target is.
+func publish(ctx context.Context, l *link, j *Job) error {
+	var parts []string
+	for i := range l.tables {
+		parts = append(parts, fmt.Sprintf("TABLE ONLY %s WHERE %s", l.tables[i].name, l.tables[i].where))
+	}
+	for i := range l.tables {
+		if l.tables[i].partition {
+			parts[i] = strings.Replace(parts[i], "TABLE ONLY ", "TABLE ", 1)
+		}
+	}
+	parts = append(parts, "TABLE ONLY rangefinder.mark WHERE (move = "+number(j)+")")
+	return script(ctx, l.source,
+		fmt.Sprintf("INSERT INTO rangefinder.mark VALUES (%s, 1) ON CONFLICT (move) DO NOTHING", number(j)),
+		fmt.Sprintf("CREATE PUBLICATION %s FOR %s WITH (publish = 'insert,update,delete', publish_via_partition_root = true)", slotName(j), strings.Join(parts, ", ")))
+}
+
+// subscribe makes the subscription, which does not begin yet.
+func (p *Postgres) subscribe(ctx context.Context, l *link, j *Job) error {
+	err := script(ctx, l.target,
+		fmt.Sprintf("INSERT INTO rangefinder.mark VALUES (%s, 0) ON CONFLICT (move) DO UPDATE SET n = 0", number(j)),
+		fmt.Sprintf("CREATE SUBSCRIPTION %[1]s CONNECTION %[2]s PUBLICATION %[1]s WITH (create_slot = false, slot_name = '%[1]s', enabled = false, copy_data = false, disable_on_error = true)",
+			slotName(j), rib.QuoteLiteral(p.conninfo(l.source))))
+	if err != nil {
+		return fmt.Errorf("subscribe to shard %s from %s: %w", j.Move.From, j.Move.To, hide(err, p.conninfo(l.source)))
+	}
+	return nil
+}
+
+// hide takes a connection string, with its password, out of an error.
+func hide(err error, conninfo string) error {
+	if !strings.Contains(err.Error(), conninfo) {
+		return err
+	}
+	return fmt.Errorf("%s", strings.ReplaceAll(err.Error(), conninfo, "(connection)"))
+}

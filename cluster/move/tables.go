@@ -1,0 +1,171 @@
+package move
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/rib"
+)
+
+// table is one table of the keyspace, as the source has it.
+type table struct {
+	keyed     *rib.KeyedTable
+	name      string // as SQL writes it
+	where     string // the rows that move
+	columns   []column
+	leaves    []string // tables that hold its rows, as SQL writes them: itself, or its partitions
+	partition bool     // it has partitions
+}
+
+// column is one column of a table.
+type column struct {
+	Name      string
+	Type      string // with its modifiers
+	Generated bool   // computed from others by the server: never copied
+	Shape     string // all that must be alike on both servers
+}
+
+// copied are the names of the columns that are copied, as SQL writes them.
+func (t *table) copied() string {
+	var names []string
+	for _, c := range t.columns {
+		if !c.Generated {
+			names = append(names, rib.QuoteIdent(c.Name))
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// column finds a column by its name; nil if there is none.
+func (t *table) column(name string) *column {
+	for i := range t.columns {
+		if t.columns[i].Name == name {
+			return &t.columns[i]
+		}
+	}
+	return nil
+}
+
+const columnsSQL = `
+SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',
+       concat_ws(' ', format_type(a.atttypid, a.atttypmod), CASE WHEN a.attcollation <> 0 THEN 'COLLATE ' || (SELECT l.collname FROM pg_collation AS l WHERE l.oid = a.attcollation) END,
+         CASE WHEN a.attnotnull THEN 'NOT NULL' END, CASE WHEN a.attgenerated <> '' THEN 'GENERATED AS ' || pg_get_expr(d.adbin, d.adrelid) END)
+FROM pg_attribute AS a LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attname`
+
+// look reads the tables of a keyspace, of which each must be there.
+func look(ctx context.Context, conn *pgx.Conn, j *Job) ([]table, error) {
+	var all []table
+	for i := range j.Keyspace.Tables {
+		t := table{keyed: &j.Keyspace.Tables[i], name: tableName(&j.Keyspace.Tables[i])}
+		var err error
+		if t.where, err = predicate(j, t.keyed, ""); err != nil {
+			return nil, err
+		}
+		if t.columns, err = columnsOf(ctx, conn, t.name); err != nil {
+			return nil, err
+		}
+		rows, err := conn.Query(ctx, `SELECT p.relid::regclass::text, c.relkind = 'p' FROM pg_partition_tree($1::regclass) AS p JOIN pg_class AS c ON c.oid = p.relid WHERE p.isleaf
+UNION ALL SELECT $1::regclass::text, false WHERE NOT EXISTS (SELECT FROM pg_partition_tree($1::regclass))`, pgx.QueryExecModeExec, t.name)
+		if err != nil {
+			return nil, err
+		}
+		var leaf string
+		var empty bool
+		if _, err := pgx.ForEachRow(rows, []any{&leaf, &empty}, func() error {
+			if !empty { // a table that has no partition yet is its own leaf
+				t.leaves = append(t.leaves, leaf)
+			}
+			t.partition = t.partition || empty
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		var kind string
+		if err := conn.QueryRow(ctx, "SELECT relkind::text FROM pg_class WHERE oid = $1::regclass", pgx.QueryExecModeExec, t.name).Scan(&kind); err != nil {
+			return nil, err
+		}
+		t.partition = kind == "p"
+		all = append(all, t)
+	}
+	return all, nil
+}
+
+func columnsOf(ctx context.Context, conn *pgx.Conn, name string) ([]column, error) {
+	rows, err := conn.Query(ctx, columnsSQL, pgx.QueryExecModeExec, name)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[column])
+}
+
+// tables are those of the source, which do not change while the range moves.
+func (l *link) look(ctx context.Context, j *Job) (all []table, err error) {
+	if l.tables == nil {
+		l.tables, err = look(ctx, l.source, j)
+	}
+	return l.tables, err
+}
+
+// window is a part of a table's blocks, as a condition on ctid; the last one has no end.
+type window struct {
+	leaf     string
+	from, to int64 // blocks; to 0: no end
+}
+
+// condition is true for the rows of the window.
+func (w window) condition() string {
+	c := fmt.Sprintf("ctid >= '(%d,0)'::tid", w.from)
+	if w.to > 0 {
+		c += fmt.Sprintf(" AND ctid < '(%d,0)'::tid", w.to)
+	}
+	return c
+}
+
+// windowBlocks is how many blocks of a table are looked at in one statement: 4 MiB.
+const windowBlocks = 512
+
+// windows divides tables into parts.
+func windows(ctx context.Context, conn querier, leaves []string) (all []window, err error) {
+	for _, leaf := range leaves {
+		var blocks int64
+		err := conn.QueryRow(ctx, "SELECT pg_relation_size($1::regclass) / current_setting('block_size')::bigint", pgx.QueryExecModeExec, leaf).Scan(&blocks)
+		if err != nil {
+			return nil, err
+		}
+		for from := int64(0); from == 0 || from < blocks; from += windowBlocks {
+			w := window{leaf: leaf, from: from, to: from + windowBlocks}
+			if w.to >= blocks {
+				w.to = 0
+			}
+			all = append(all, w)
+		}
+	}
+	return all, nil
+}
+
+// difference says how two servers' columns of a table differ; "": not at all.
+func difference(a, b []column) string {
+	if slices.Equal(a, b) {
+		return ""
+	}
+	shapes := func(list []column) (out []string) {
+		for _, c := range list {
+			out = append(out, rib.QuoteIdent(c.Name)+" "+c.Shape)
+		}
+		return out
+	}
+	only := func(list, other []string) string {
+		rest := slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(other, s) })
+		if len(rest) == 0 {
+			return "nothing more"
+		}
+		return strings.Join(rest, "; ")
+	}
+	x, y := shapes(a), shapes(b)
+	return fmt.Sprintf("only on the source %s; only on the target %s", only(x, y), only(y, x))
+}
