@@ -99,7 +99,7 @@ func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bo
 		n.slot = c.table.Slot(c.srvShard)
 		return n.slot == nil, nil
 	}
-	if plan.Fan.Everywhere || plan.Fan.Apart || plan.Fan.Copy != nil && plan.Fan.Copy.From { // of COPY each row's key is looked at, also if one shard has all
+	if plan.Fan.Everywhere || plan.Fan.Apart || plan.Fan.Unnamed != nil || plan.Fan.Copy != nil && plan.Fan.Copy.From { // of COPY each row's key is looked at, also if one shard has all
 		c.asked = c.spans(plan)
 		return true, nil
 	}
@@ -113,6 +113,10 @@ func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bo
 		return false, nil
 	}
 	slots, err := c.needs(plan, args)
+	if err == nil && plan.Fan.Rekey != nil && !c.stays(plan, args, slots) {
+		c.asked = max(len(slots), 1)
+		return true, nil
+	}
 	if err != nil || len(slots) > 1 {
 		c.asked = len(slots)
 		return len(slots) > 1, err
@@ -121,6 +125,20 @@ func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bo
 		n.slot = slots[0]
 	}
 	return false, nil
+}
+
+// stays reports whether all rows of an UPDATE of key columns are on one shard, before and after: then it runs there as it is.
+func (c *core) stays(plan *sqlkey.Plan, args sqlkey.Args, slots []*fib.Slot) bool {
+	if len(slots) != 1 {
+		return len(slots) == 0
+	}
+	key, ok := plan.NewKey(c.keyBuf[:0], args, c.clientUTF8())
+	c.keyBuf = key
+	if !ok {
+		return false
+	}
+	owner, ok := c.table.Lookup(plan.Keyspace, key)
+	return ok && owner.Slot == slots[0]
 }
 
 // spans is how many shards a statement may touch whose shards are those of its keyspaces, or are listed.

@@ -126,8 +126,12 @@ func (g *generator) updates(t *table) string {
 			where(s.named(t.key)+" = "+other.named(o.key), g.keyed(s.named(t.key), t), g.condition([]*source{other}, 0)) + g.returning(s)
 	}
 	set := g.set(t, s)
-	if t.key != "" && g.chance(2) {
-		set = t.key + " = " + g.constant(t.columns[0].typ, oneOf(g.choices, t.keys...))
+	if t.key != "" && g.chance(8) {
+		key := g.constant(t.columns[0].typ, oneOf(g.choices, t.keys...))
+		if t.columns[0].typ != "text" && g.chance(60) { // each row gets another
+			key = fmt.Sprintf("%s + %d", s.named(t.key), 100+g.n(30))
+		}
+		set = strings.TrimSuffix(t.key+" = "+key+", "+oneOf(g.choices, set, ""), ", ")
 	}
 	return fmt.Sprintf("UPDATE %s t SET %s", t.name, set) + where(g.keyed(s.named(t.key), t), oneOf(g.choices, "", g.condition([]*source{s}, 1))) + g.returning(s)
 }

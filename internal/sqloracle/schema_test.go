@@ -26,6 +26,7 @@ CREATE TABLE readings (
 	PRIMARY KEY (device, n));
 CREATE TABLE stock (region text NOT NULL, sku text NOT NULL, qty int, price numeric(8,2), PRIMARY KEY (region, sku));
 CREATE TABLE accounts (name text PRIMARY KEY, owner text, cents bigint, opened date);
+CREATE TABLE tiles (zoom int NOT NULL, name text NOT NULL, n int, note text, PRIMARY KEY (zoom, name, n));
 CREATE TABLE items (item text PRIMARY KEY, grams int, kind text);
 CREATE TABLE tiers (tier tier PRIMARY KEY, discount numeric(4,2), label text);
 CREATE TABLE notes (id int PRIMARY KEY, body text, n int);
@@ -56,6 +57,7 @@ var rows = []struct{ table, sql string }{
 		FROM unnest(ARRAY['de', 'fr', 'us', 'at', 'jp', 'br']) r, generate_series(0, 4) s WHERE {list r}`},
 	{"accounts", `SELECT a, upper(left(a, 1)), CASE WHEN length(a) > 3 THEN hashtext(a) % 1000 END, '2020-02-01'::date + length(a) * 31
 		FROM unnest(ARRAY['ann', 'Ann', 'bob', 'carl', 'dora', 'émile', 'frank', 'gus', 'heidi', 'ida', 'O''Neil', 'back\slash', 'zed', '']) a WHERE {text a}`},
+	{"tiles", `SELECT z, m, i, CASE WHEN i % 2 > 0 THEN m || z END FROM generate_series(1, 6) z, unnest(ARRAY['a', 'B', 'é']) m, generate_series(1, 2) i WHERE {row z, m}`},
 	{"items", `SELECT i, CASE WHEN length(i) > 3 THEN length(i) * 10 END, upper(left(i, 1)) FROM unnest(ARRAY['pen', 'Pen', 'ink', 'paper', 'Ölkreide', 'sku1', 'sku3', 'chalk']) i WHERE {all}`},
 	{"tiers", `SELECT t::tier, n * 1.25, CASE WHEN n > 0 THEN 'the ' || t END FROM unnest(ARRAY['gold', 'silver']) WITH ORDINALITY AS x (t, n) WHERE {all}`},
 	{"notes", `SELECT i, 'note ' || i, CASE WHEN i % 3 > 0 THEN i % 4 END FROM generate_series(1, 12) i WHERE {first}`},
@@ -66,7 +68,7 @@ var rows = []struct{ table, sql string }{
 // own reckoning; nothing of the node's is asked.
 var owner = map[string]string{
 	"customers": "{hash customer_id}", "orders": "{hash customer_id}", "order_lines": "{hash customer_id}",
-	"readings": "{range device}", "stock": "{list region}", "accounts": "{text name}", "items": "{all}", "tiers": "{all}", "notes": "{first}", "settings": "{first}",
+	"readings": "{range device}", "stock": "{list region}", "accounts": "{text name}", "tiles": "{row zoom, name}", "items": "{all}", "tiers": "{all}", "notes": "{first}", "settings": "{first}",
 }
 
 // functions tell the owning shard of a key.
@@ -80,6 +82,7 @@ CREATE FUNCTION base.third(h bigint) RETURNS int LANGUAGE sql IMMUTABLE AS
 func owning(sql string) string {
 	for _, r := range []struct{ word, to string }{
 		{"{hash ", "base.third(hashint8extended(%s, 0))"}, {"{text ", "base.third(hashtextextended(%s, 0))"},
+		{"{row ", "base.third(hash_record_extended(ROW(%s), 0))"},
 		{"{range ", "CASE WHEN %[1]s < 10 THEN 1 WHEN %[1]s < 20 THEN 2 ELSE 3 END"},
 		{"{list ", "CASE WHEN %[1]s IN ('de', 'fr') THEN 1 WHEN %[1]s = 'us' THEN 2 ELSE 3 END"},
 	} {
@@ -112,5 +115,6 @@ var keyspaces = []string{
 	`{"name": "app.readings", "key": ["device"], "types": ["int"], "method": "range", "ranges": [{"bounds": "..10", "shard": "shard_1"}, {"bounds": "10..20", "shard": "shard_2"}, {"bounds": "20..", "shard": "shard_3"}]}`,
 	`{"name": "app.stock", "key": ["region"], "types": ["text"], "method": "list", "values": [{"value": "de", "shard": "shard_1"}, {"value": "fr", "shard": "shard_1"}, {"value": "us", "shard": "shard_2"}], "default": "shard_3"}`,
 	`{"name": "app.items", "method": "reference", "shards": ["shard_1", "shard_2", "shard_3"], "also": ["app.tiers"]}`,
+	`{"name": "app.tiles", "key": ["zoom", "name"], "types": ["int", "text"], "method": "hash", "shards": ["shard_1", "shard_2", "shard_3"]}`,
 	`{"name": "app.accounts", "key": ["name"], "types": ["text"], "method": "hash", "shards": ["shard_1", "shard_2", "shard_3"]}`,
 }

@@ -29,6 +29,7 @@ var tables = []*table{
 		[]string{"de", "fr", "us", "at", "jp", "br", "zz", "DE"}},
 	{"accounts", "name", "accounts", []string{"name"}, []column{{"name", "text"}, {"owner", "text"}, {"cents", "bigint"}, {"opened", "date"}},
 		[]string{"ann", "Ann", "bob", "carl", "émile", "frank", "O'Neil", "back\\slash", "", "nobody"}},
+	{"tiles", "zoom", "tiles", []string{"zoom", "name", "n"}, []column{{"zoom", "int"}, {"name", "text"}, {"n", "int"}, {"note", "text"}}, []string{"1", "2", "3", "4", "5", "6", "7", "-1"}},
 	{"items", "", "items", []string{"item"}, []column{{"item", "text"}, {"grams", "int"}, {"kind", "text"}}, nil},
 	{"tiers", "", "items", []string{"tier"}, []column{{"tier", "tier"}, {"discount", "numeric"}, {"label", "text"}}, nil},
 	{"notes", "", "notes", []string{"id"}, []column{{"id", "int"}, {"body", "text"}, {"n", "int"}}, nil},

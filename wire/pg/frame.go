@@ -64,3 +64,9 @@ func finish(dst []byte, start int) []byte {
 func cstring[T ~string | ~[]byte](dst []byte, s T) []byte {
 	return append(append(dst, s...), 0)
 }
+
+// AppendFrame appends a whole frame.
+func AppendFrame(dst []byte, typ byte, body []byte) []byte {
+	dst, start := begin(dst, typ)
+	return finish(append(dst, body...), start)
+}

@@ -70,5 +70,20 @@ func AppendNoParameters(dst []byte) []byte {
 	return append(dst, TypeParameterDescription, 0, 0, 0, 6, 0, 0)
 }
 
+// DecodeParameterDescription is the types that a ParameterDescription's body names.
+func DecodeParameterDescription(body []byte) ([]uint32, error) {
+	r := reader{rest: body}
+	count := int(r.uint16())
+	if 4*count > len(r.rest) {
+		r.fail("insufficient data left in message")
+		return nil, r.err
+	}
+	oids := make([]uint32, count)
+	for i := range oids {
+		oids[i] = r.uint32()
+	}
+	return oids, r.end()
+}
+
 // AppendPortalSuspended appends a PortalSuspended frame.
 func AppendPortalSuspended(dst []byte) []byte { return empty(dst, TypePortalSuspended) }

@@ -99,7 +99,7 @@ func (s *copySplit) begin(slot *fib.Slot) *pg.Error {
 	}
 	columns := say.Columns
 	if columns == nil {
-		if columns, e = c.columnsOf(b, say.Schema, say.Name); e != nil {
+		if columns, e = c.columnsOf(b, say.Schema, say.Name, false); e != nil {
 			return c.ended(x, b, e)
 		}
 	}
@@ -166,11 +166,11 @@ func (s *copySplit) synced(b *branch, e *pg.Error) *pg.Error {
 	return e
 }
 
-// columnsOf asks a shard for the columns that COPY without a list of them has.
-func (c *Coordinator) columnsOf(b *branch, schema, table string) (columns []string, _ *pg.Error) {
+// columnsOf asks a shard for a table's columns, those that are generated if generated says so.
+func (c *Coordinator) columnsOf(b *branch, schema, table string, generated bool) (columns []string, _ *pg.Error) {
 	name := rib.QuoteLiteral(rib.QuoteIdent(schema) + "." + rib.QuoteIdent(table))
 	b.send = appendCommand(b.send, "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = "+name+
-		"::pg_catalog.regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum")
+		"::pg_catalog.regclass AND attnum > 0 AND NOT attisdropped AND (attgenerated = '' OR "+strconv.FormatBool(generated)+") ORDER BY attnum")
 	b.send = pg.AppendSync(b.send)
 	e := b.answer(func(values [][]byte, err error) *pg.Error {
 		if err != nil || len(values) != 1 {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 
+	"rangefinder/fib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
@@ -64,18 +65,7 @@ func (f *fanout) frames(gathers bool) {
 		}
 		results = append(results, make([]int16, f.fan.Hidden)...)
 	}
-	n := x.bind.NumParams()
-	keep, oids := mentioned(sql, n), make([]uint32, n)
-	copy(oids, x.stmt.oids)
-	for i := range oids {
-		if !keep[i] {
-			oids[i] = oidText
-		}
-	}
-	f.request = pg.AppendParse(nil, "", sql, oids)
-	f.request = pg.AppendBindWith(f.request, x.bind, keep, nil, results)
-	f.request = pg.AppendDescribe(f.request, pg.KindPortal, "")
-	f.request = pg.AppendSync(pg.AppendExecute(f.request, "", 0))
+	f.request = pg.AppendSync(x.appendAsk(nil, sql, nil, results))
 }
 
 // rowsOf makes what a shard is sent that gets some of the rows.
@@ -174,9 +164,11 @@ const wellKnown = 16384
 // typeAt is the type of the column that ends there.
 func typeAt(desc []byte, end int) uint32 { return binary.BigEndian.Uint32(desc[end-12:]) }
 
-func drift(a, b *part) *pg.Error {
+func drift(a, b *part) *pg.Error { return driftBetween(a.slot, b.slot) }
+
+func driftBetween(a, b *fib.Slot) *pg.Error {
 	return pg.NewError(pg.CodeDatatypeMismatch, "the shards' tables differ: they answer with other columns").
-		WithDetail("Compare " + a.slot.Shard() + " with " + b.slot.Shard() + ".").
+		WithDetail("Compare " + a.Shard() + " with " + b.Shard() + ".").
 		WithHint("Bring the tables of all shards to the same definition.")
 }
 

@@ -20,7 +20,9 @@ const oidTextArray = 1009
 // heap is the gathered rows: for each column the text of an array, but for its end.
 type heap struct {
 	columns [][]byte
+	pick    []int // which of a row's columns they are; nil: all
 	rows    int
+	values  [][]byte        // scratch
 	leads   func(byte) bool // see leads; nil: none does
 }
 
@@ -39,6 +41,29 @@ func leads(encoding string) func(byte) bool {
 // add takes a row.
 func (h *heap) add(frame []byte) *pg.Error {
 	at := pg.HeaderSize + 2
+	h.values = h.values[:0]
+	for range h.columns {
+		if at+4 > len(frame) {
+			return malformed()
+		}
+		size := int(int32(binary.BigEndian.Uint32(frame[at:])))
+		at += 4
+		if size < 0 {
+			h.values = append(h.values, nil)
+			continue
+		}
+		if at+size > len(frame) {
+			return malformed()
+		}
+		h.values = append(h.values, frame[at:at+size:at+size])
+		at += size
+	}
+	h.put(h.values)
+	return nil
+}
+
+// put takes a row's values; nil is NULL.
+func (h *heap) put(values [][]byte) {
 	for i := range h.columns {
 		col := h.columns[i]
 		if h.rows > 0 {
@@ -46,21 +71,17 @@ func (h *heap) add(frame []byte) *pg.Error {
 		} else {
 			col = append(col, '{')
 		}
-		if at+4 > len(frame) {
-			return malformed()
+		at := i
+		if h.pick != nil {
+			at = h.pick[i]
 		}
-		size := int(int32(binary.BigEndian.Uint32(frame[at:])))
-		at += 4
-		if size < 0 {
+		if values[at] == nil {
 			h.columns[i] = append(col, "NULL"...)
 			continue
 		}
-		if at+size > len(frame) {
-			return malformed()
-		}
 		col = append(col, '"')
 		second := false // of a character
-		for _, c := range frame[at : at+size] {
+		for _, c := range values[at] {
 			if !second && (c == '"' || c == '\\') {
 				col = append(col, '\\')
 			}
@@ -68,10 +89,8 @@ func (h *heap) add(frame []byte) *pg.Error {
 			second = !second && h.leads != nil && h.leads(c)
 		}
 		h.columns[i] = append(col, '"')
-		at += size
 	}
 	h.rows++
-	return nil
 }
 
 // array is a column's array, as text.
@@ -151,24 +170,11 @@ func (f *fanout) finalBranch() (*branch, *pg.Error) {
 // runFinal runs Final's text with the arguments and the arrays.
 func (f *fanout) runFinal(b *branch, text string, h *heap) *pg.Error {
 	c, x := f.c, f.x
-	n := x.bind.NumParams()
-	oids := make([]uint32, n+len(h.columns))
-	copy(oids, x.stmt.oids)
-	keep := mentioned(text, n)
-	for i := range n {
-		if !keep[i] {
-			oids[i] = oidText
-		}
-	}
 	arrays := make([][]byte, len(h.columns))
 	for i := range arrays {
-		arrays[i], oids[n+i] = h.array(i), oidTextArray
+		arrays[i] = h.array(i)
 	}
-	b.send = pg.AppendParse(b.send, "", text, oids)
-	b.send = pg.AppendBindWith(b.send, x.bind, keep, arrays, nil)
-	b.send = pg.AppendDescribe(b.send, pg.KindPortal, "")
-	b.send = pg.AppendExecute(b.send, "", 0)
-	b.send = pg.AppendSync(b.send)
+	b.send = pg.AppendSync(x.appendAsk(b.send, text, arrays, nil))
 	h.columns = nil
 	b.conn.Unnamed = 0
 	c.taken(x.stmt)
@@ -314,7 +320,7 @@ func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
 	}
 	for j, i := range where {
 		if j >= len(row) || row[j] == "-" || row[j] == "???" {
-			return nil, pg.NewError(pg.CodeUndefinedObject, "a shard does not know the type of a column")
+			return nil, unknownType()
 		}
 		names[i] += row[j]
 	}
@@ -349,17 +355,7 @@ func (f *fanout) unasked(columns int) string {
 
 // ask has a branch answer a query of the coordinator's own, which may have the parameters of x. Its only row is returned; "" is NULL as well.
 func (c *Coordinator) ask(b *branch, x *execution, sql string) (row []string, _ *pg.Error) {
-	n := x.bind.NumParams()
-	keep, oids := mentioned(sql, n), make([]uint32, n)
-	copy(oids, x.stmt.oids)
-	for i := range oids {
-		if !keep[i] {
-			oids[i] = oidText
-		}
-	}
-	b.send = pg.AppendParse(b.send, "", sql, oids)
-	b.send = pg.AppendBindWith(b.send, x.bind, keep, nil, []int16{})
-	b.send = pg.AppendSync(pg.AppendExecute(b.send, "", 0))
+	b.send = pg.AppendSync(x.appendAsk(b.send, sql, nil, []int16{}))
 	e := b.answer(func(values [][]byte, err error) *pg.Error {
 		if err != nil {
 			return b.lost(err)

@@ -20,6 +20,8 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	switch {
 	case fan == nil:
 		return c.cannot(x, nil)
+	case fan.Unnamed != nil:
+		return c.unnamed(x)
 	case fan.Copy != nil && fan.Copy.From:
 		return c.copySplit(x)
 	case fan.Copy != nil:
@@ -36,6 +38,9 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	}
 	if e = c.cfg.Host.Scatter(plan, x.stmt.sql, len(shares)); e != nil {
 		return e
+	}
+	if fan.Rekey != nil {
+		return c.rekey(x, shares)
 	}
 	if e = c.mayWrite(plan, shares); e != nil {
 		return e

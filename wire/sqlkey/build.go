@@ -1,6 +1,7 @@
 package sqlkey
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -21,6 +22,8 @@ var treeVersion = sync.OnceValue(func() int32 {
 	}
 	return tree.GetVersion()
 })
+
+var errNoInsert = errors.New("it is no INSERT")
 
 // deparse writes a statement. Texts are made by PostgreSQL's own grammar alone: of a tree, and never of pieces of text.
 func deparse(n *pgquery.Node) (string, error) {

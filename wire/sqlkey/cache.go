@@ -215,6 +215,12 @@ func (f *Fan) bytes() int {
 			}
 		}
 	}
+	if u := f.Unnamed; u != nil {
+		n += int(unsafe.Sizeof(*u)) + len(u.Schema) + len(u.Table)
+	}
+	if f.Rekey != nil {
+		n += f.Rekey.bytes()
+	}
 	if f.Split != nil {
 		if t := f.Split.together; t != nil {
 			n += int(unsafe.Sizeof(*t)) + len(t.Reason)

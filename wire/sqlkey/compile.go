@@ -94,6 +94,7 @@ const listenReason = "the node listens to all shards of the database, for all it
 func (c *compiler) query(n *pgquery.Node) *Plan {
 	a, s := c.analysis(), c.survey()
 	s.take(n)
+	a.top = topOf(n)
 	a.query(n, place{})
 	return c.route(n, a, s)
 }
@@ -163,6 +164,8 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 		return p.refuse(a.problem)
 	case len(a.changed) > 0:
 		return c.everywhere(p, a, s)
+	case a.unnamed != nil && a.unnamed.keyspace.method != nil:
+		return c.unnamed(p, a)
 	case len(a.schemas) > 0:
 		return c.tenants(p, a, a.schemas)
 	case len(a.copied) > 0 && p.Copies == nil:

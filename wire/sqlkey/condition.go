@@ -22,7 +22,10 @@ func (a *analysis) conditions(n *pgquery.Node, s *scope) []fact {
 	}
 	e := n.GetAExpr()
 	if e.GetKind() == pgquery.A_Expr_Kind_AEXPR_IN && operator(e.GetName()) == "=" && len(e.GetRexpr().GetList().GetItems()) == 1 {
-		return a.equality(e.GetLexpr(), e.GetRexpr().GetList().GetItems()[0], s)
+		return a.equals(e.GetLexpr(), e.GetRexpr().GetList().GetItems()[0], s)
+	}
+	if list := a.rowIn(e, s); list != nil {
+		return list
 	}
 	if e == nil || e.GetKind() != pgquery.A_Expr_Kind_AEXPR_OP || operator(e.GetName()) != "=" || e.GetLexpr() == nil {
 		a.note(n, s)
@@ -33,15 +36,19 @@ func (a *analysis) conditions(n *pgquery.Node, s *scope) []fact {
 		}
 		return nil
 	}
-	l, r := e.GetLexpr(), e.GetRexpr()
-	if lr, rr := l.GetRowExpr().GetArgs(), r.GetRowExpr().GetArgs(); len(lr) > 0 && len(lr) == len(rr) {
-		var list []fact
-		for i := range lr {
-			list = append(list, a.equality(lr[i], rr[i], s)...)
-		}
-		return list
+	return a.equals(e.GetLexpr(), e.GetRexpr(), s)
+}
+
+// equals returns the facts that l = r states, each of which may be a row.
+func (a *analysis) equals(l, r *pgquery.Node, s *scope) (list []fact) {
+	lr, rr := l.GetRowExpr().GetArgs(), r.GetRowExpr().GetArgs()
+	if len(lr) == 0 || len(lr) != len(rr) {
+		return a.equality(l, r, s)
 	}
-	return a.equality(l, r, s)
+	for i := range lr {
+		list = append(list, a.equality(lr[i], rr[i], s)...)
+	}
+	return list
 }
 
 // equality returns the fact that l = r states of a key column, if it does.
@@ -49,6 +56,7 @@ func (a *analysis) equality(l, r *pgquery.Node, s *scope) []fact {
 	if a.facts++; a.facts > maxFacts {
 		return nil
 	}
+	l, r = s.constant(l), s.constant(r)
 	lc, lok := s.column(l, a.env.Database)
 	rc, rok := s.column(r, a.env.Database)
 	switch {

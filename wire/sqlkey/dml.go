@@ -40,7 +40,9 @@ func (a *analysis) insert(s *pgquery.InsertStmt, at place) {
 		a.subqueries(inside, c.GetInfer().GetWhereClause(), c.GetWhereClause())
 		a.subqueries(inside, c.GetInfer().GetIndexElems()...)
 		a.subqueries(inside, c.GetTargetList()...)
-		a.refuseKeyChange(t, c.GetTargetList(), "ON CONFLICT DO UPDATE sets")
+		if t != nil && !keepsShard(t, c.GetTargetList()) {
+			a.refuseKeyChange(t, c.GetTargetList(), "ON CONFLICT DO UPDATE sets")
+		}
 	}
 	a.subqueries(inside, s.GetReturningList()...)
 }
@@ -51,6 +53,9 @@ func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.S
 	switch {
 	case values == nil:
 		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "DEFAULT VALUES gives no " + name, "Give the row's " + name + " as a constant or a parameter."})
+		return
+	case len(s.GetCols()) == 0 && a.top == any(s):
+		a.unnamed = t
 		return
 	case len(s.GetCols()) == 0:
 		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "INSERT names no columns, so which value is " + name + " cannot be told",
@@ -163,10 +168,16 @@ func (a *analysis) insertValue(t *table, i int, n *pgquery.Node) *binding {
 func (a *analysis) update(s *pgquery.UpdateStmt, at place) {
 	at = a.with(s.GetWithClause(), at, s)
 	t := a.target(s.GetRelation())
-	inside := a.level(s, a.addRef(s.GetRelation(), t), s.GetFromClause(), s.GetWhereClause(), at)
+	target := a.addRef(s.GetRelation(), t)
+	target.target = s
+	inside := a.level(s, target, s.GetFromClause(), s.GetWhereClause(), at)
 	a.subqueries(inside, s.GetTargetList()...)
 	a.subqueries(inside, s.GetReturningList()...)
-	a.refuseKeyChange(t, s.GetTargetList(), "UPDATE sets")
+	if i := keyChange(t, s.GetTargetList(), "UPDATE sets"); i != nil && a.top == any(s) {
+		a.rekeyed = i
+	} else {
+		a.refuseKeyChange(t, s.GetTargetList(), "UPDATE sets")
+	}
 	if whole, kind := a.resolve(s.GetRelation()); kind == copiedTable {
 		a.updateWhole(whole, s.GetTargetList())
 	}
@@ -181,23 +192,26 @@ func (a *analysis) delete(s *pgquery.DeleteStmt, at place) {
 
 // refuseKeyChange refuses assignments to key columns: the row might have to move to another shard.
 func (a *analysis) refuseKeyChange(t *table, assignments []*pgquery.Node, what string) {
+	if i := keyChange(t, assignments, what); i != nil {
+		a.firm = true
+		a.refuse(t, i)
+	}
+}
+
+// keyChange is what is to be said of assignments to key columns; nil: there are none.
+func keyChange(t *table, assignments []*pgquery.Node, what string) *issue {
 	if t == nil {
-		return
+		return nil
 	}
 	for _, n := range assignments {
 		for _, c := range t.columns {
 			if n.GetResTarget().GetName() == c {
-				a.firm = true
-				a.refuse(t, &issue{pg.CodeFeatureNotSupported, what + " the sharding key " + quoteName(c) + ", which might move the row to another shard",
-					"Leave " + quoteName(c) + " out of SET; to move a row, DELETE it and INSERT it anew."})
-				return
+				return &issue{pg.CodeFeatureNotSupported, what + " the sharding key " + quoteName(c) + ", which might move the row to another shard",
+					"Leave " + quoteName(c) + " out of SET; to move a row, DELETE it and INSERT it anew."}
 			}
 		}
 	}
-}
-
-func (a *analysis) merge(s *pgquery.MergeStmt, at place) {
-	a.whole(s, a.with(s.GetWithClause(), at, nil).ctes, "MERGE", nil)
+	return nil
 }
 
 // whole takes a statement's tables from wherever they stand. It refuses sharded ones: what the statement does with them is
@@ -218,7 +232,7 @@ func (a *analysis) whole(m proto.Message, c *ctes, what string, made *pgquery.Ra
 				return false
 			}
 			if t, kind := a.resolve(n); t != nil {
-				a.firm = a.firm || kind == copiedTable && (what == "MERGE" || what == "TRUNCATE") // a hint would have one copy written
+				a.firm = a.firm || kind == copiedTable && what == "TRUNCATE" // a hint would have one copy written
 				a.eachShard(t, what)
 			}
 			a.relation(n)

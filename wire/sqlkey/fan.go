@@ -45,6 +45,10 @@ type Fan struct {
 	Local bool
 	// Steps: PostgreSQL refuses it in a transaction: it runs on one shard after the other, each by itself.
 	Steps bool
+	// Unnamed, of an INSERT without a list of columns: it is planned again with the names that a shard tells. nil: it is none.
+	Unnamed *Unnamed
+	// Rekey, of an UPDATE that sets key columns: rows may have to move. nil: it sets none.
+	Rekey *Rekey
 	// Split, of an INSERT of several rows: each shard gets a statement of its own, with its rows. nil: all are asked the same.
 	Split *Split
 	// Copy, of a COPY between the client and the shards: its data are to be split, or put together. nil: it is none.
@@ -94,6 +98,8 @@ type KeySet struct {
 	Lists  []KeyRef    // parameters that are arrays: each of its elements is one
 	Bounds []KeyBounds // all keys within are
 	Text   string      // the condition, for messages
+
+	row int // of a column in a list of rows: which list, from 1, whose Keys are in the order of the rows; 0: it is none
 }
 
 // KeyBounds are all keys from one to another, of a keyspace whose method keeps order.

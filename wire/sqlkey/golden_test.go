@@ -303,6 +303,20 @@ func tellFan(b *strings.Builder, f *Fan) {
 	if f.Writes {
 		b.WriteString("\n  writes")
 	}
+	if u := f.Unnamed; u != nil {
+		b.WriteString("\n  columns of " + qualified(u.Schema, u.Table))
+	}
+	for _, s := range f.Within {
+		for i := 0; s.row > 0 && i < len(s.Keys); i++ {
+			b.WriteString("\n  of rows: " + s.Keys[i].Text)
+		}
+	}
+	if r := f.Rekey; r != nil {
+		fmt.Fprintf(b, "\n  rows: %s\n  sets %q of %s AS %s,%s", r.SQL, r.Columns, r.Table, r.Alias, r.Returning)
+		if r.New != nil {
+			b.WriteString("\n  new key: " + r.New.Text)
+		}
+	}
 	if f.Split != nil {
 		for i := range f.Split.Rows {
 			sql, params := f.Split.Part([]int{i})

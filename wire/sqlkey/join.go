@@ -61,6 +61,7 @@ func (b *builder) item(n *pgquery.Node) *item {
 		s := n.GetRangeSubselect()
 		it := b.leaf(&ref{alias: s.GetAlias().GetAliasname(), renames: len(s.GetAlias().GetColnames()) > 0})
 		it.query, it.lateral, it.before = s.GetSubquery(), s.GetLateral(), before
+		it.ref.row = rowOf(s.GetSubquery().GetSelectStmt(), s.GetAlias())
 		if !it.lateral {
 			b.derive(it, b.at)
 		}

@@ -45,6 +45,10 @@ type analysis struct {
 	each    []*table // that eachShard was told of
 	problem *refusal // the first thing that can never be routed
 	firm    bool     // there is something that no hint makes right
+
+	top     any    // the statement itself: a message of the parse tree
+	rekeyed *issue // it is an UPDATE that sets key columns; nil: it is not
+	unnamed *table // it is an INSERT into it that names no columns; nil: it is not
 }
 
 // refusal is a statement that cannot be routed, or a part of it.

@@ -67,6 +67,8 @@ func (c *compiler) fan(m proto.Message, s *survey) (f *Fan, how string, problem 
 		return c.fanWrite(n, n.GetUpdateStmt(), s)
 	case n.GetDeleteStmt() != nil:
 		return c.fanWrite(n, n.GetDeleteStmt(), s)
+	case n.GetMergeStmt() != nil:
+		return c.fanWrite(n, n.GetMergeStmt(), s)
 	case n.GetInsertStmt().GetSelectStmt().GetSelectStmt() != nil:
 		return c.fanWrite(n, n.GetInsertStmt().GetSelectStmt().GetSelectStmt(), s)
 	}

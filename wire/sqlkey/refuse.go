@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	pgquery "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 
 	"rangefinder/rib"
@@ -76,6 +77,9 @@ func (c *compiler) keyed(m proto.Message, p *Plan, a *analysis, s *survey) *Plan
 	ks := first.keyspace
 	if ks.method == nil {
 		return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "its keyspace uses a sharding method that this version does not know", "Upgrade this node."}, table: first})
+	}
+	if n, ok := m.(*pgquery.Node); ok && a.rekeyed != nil {
+		return c.rekey(n, p, a, s)
 	}
 	p.Keyspace, p.KeyspaceName, p.method = ks.id, ks.name, ks.method
 	add := newKeys(p)

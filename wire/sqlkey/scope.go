@@ -10,6 +10,9 @@ type ref struct {
 	renames bool              // its alias renames columns, so no column is known by name
 	exports map[string]column // of a subquery: the key columns of its tables among its own
 
+	row    map[string]*pgquery.Node // of a subquery that is one row of expressions: these, by column
+	target *pgquery.UpdateStmt      // that changes it; nil of all others
+
 	optional bool // on the side of an outer join that may be missing
 
 	keys  []*binding // by key column, once known

@@ -34,8 +34,14 @@ func (a *analysis) setOf(n *pgquery.Node, s *scope) (c column, set *KeySet) {
 		return c, nil
 	}
 	l, r := e.GetLexpr(), e.GetRexpr()
-	c, ok := s.column(l, a.env.Database)
 	op := operator(e.GetName())
+	if lr, rr := l.GetRowExpr().GetArgs(), r.GetRowExpr().GetArgs(); len(lr) > 0 && len(lr) == len(rr) && e.GetKind() == pgquery.A_Expr_Kind_AEXPR_OP {
+		if op != "=" { // of (a, b) > (1, 2) it is a >= 1 that matters
+			op = strings.TrimSuffix(op, "=") + "="
+		}
+		l, r = lr[0], rr[0]
+	}
+	c, ok := s.column(l, a.env.Database)
 	if !ok && e.GetKind() == pgquery.A_Expr_Kind_AEXPR_OP {
 		if c, ok = s.column(r, a.env.Database); ok {
 			r, op = l, mirrored(op)
@@ -99,6 +105,38 @@ func mirrored(op string) string {
 		return "<="
 	}
 	return op
+}
+
+// rowIn are the facts that (a, b) IN ((1, 2), (3, 4)) states of key columns; nil: n is nothing of the kind, or there are none.
+func (a *analysis) rowIn(e *pgquery.A_Expr, s *scope) (list []fact) {
+	columns, items := e.GetLexpr().GetRowExpr().GetArgs(), e.GetRexpr().GetList().GetItems()
+	if e.GetKind() != pgquery.A_Expr_Kind_AEXPR_IN || operator(e.GetName()) != "=" || len(columns) == 0 || len(items) > maxMembers {
+		return nil
+	}
+	for i, n := range columns {
+		c, ok := s.column(n, a.env.Database)
+		if !ok {
+			continue
+		}
+		if a.facts++; a.facts > maxFacts {
+			return nil
+		}
+		m := &memberOf{a: a, c: c}
+		for _, item := range items {
+			values := item.GetRowExpr().GetArgs()
+			if len(values) != len(columns) {
+				return nil
+			}
+			m.key(values[i])
+		}
+		if _, set := m.done(); set != nil {
+			if len(set.Keys) == len(items) { // no NULL is among them
+				set.row = int(e.GetLocation()) + 1
+			}
+			list = append(list, fact{a: c, set: set})
+		}
+	}
+	return list
 }
 
 // anyOf is the set that the terms of an OR give together: each must give one, of the same column.
@@ -355,6 +393,9 @@ func (s *KeySet) isBounds() bool { return len(s.Keys)+len(s.Lists) == 0 && len(s
 // still tell by the first.
 func (q *spread) product(columns [][]KeySet) []KeySet {
 	t := q.anchor.table
+	if s := q.rows(columns); s != nil {
+		return []KeySet{*s}
+	}
 	best := make([]*KeySet, len(columns))
 	total := 1
 	for i, sets := range columns {
@@ -390,6 +431,44 @@ func (q *spread) product(columns [][]KeySet) []KeySet {
 	}
 	choose(0)
 	return []KeySet{out}
+}
+
+// rows are the keys that a list of rows gives which has all columns of the key; nil: there is none.
+func (q *spread) rows(columns [][]KeySet) *KeySet {
+	of := make([]*KeySet, len(columns))
+	for i := range columns[0] {
+		found := 0
+		for j, sets := range columns {
+			for k := range sets {
+				if columns[0][i].row > 0 && sets[k].row == columns[0][i].row {
+					of[j] = &sets[k]
+				}
+			}
+			if of[j] != nil && of[j].row == columns[0][i].row {
+				found++
+			}
+		}
+		if found < len(columns) {
+			continue
+		}
+		out := &KeySet{}
+		var texts []string
+		parts := make([]*binding, len(of))
+		for n := range of[0].Keys {
+			for j := range of {
+				parts[j] = &binding{of[j].Keys[n]}
+			}
+			out.Keys = append(out.Keys, composed(parts, q.anchor.table.keyspace.method))
+			if n < 4 {
+				texts = append(texts, out.Keys[n].Text)
+			}
+		}
+		if out.Text = strings.Join(texts, " OR "); len(out.Keys) > len(texts) {
+			out.Text += " OR " + itoa(len(out.Keys)-len(texts)) + " more"
+		}
+		return out
+	}
+	return nil
 }
 
 // prefix makes bounds of what the first column of a key may be.

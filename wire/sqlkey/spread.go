@@ -187,7 +187,7 @@ func (q *spread) haveKey(a *analysis, exprs []*pgquery.Node) bool {
 func (c *compiler) spreads(n *pgquery.Node, owner any) *analysis {
 	for pick := 0; pick < maxChoices; pick++ {
 		a := c.analysis()
-		a.spread = &spread{owner: owner, pick: pick}
+		a.spread, a.top = &spread{owner: owner, pick: pick}, topOf(n)
 		a.query(n, place{})
 		if _, ok := a.spread.bound(a); ok && a.problem == nil {
 			return a

@@ -4,7 +4,6 @@ INSERT INTO customers (customer_id, name) VALUES (101, 'new') RETURNING *
 
 INSERT INTO customers (name, customer_id) VALUES ('new', 102) RETURNING customer_id, name AS n
 
--- refused: no key in INSERT
 INSERT INTO customers VALUES (103, 'new', 'gold', 1.5, 2.5, '2020-01-01', true, '{a}', '{"x": 1}', NULL, NULL) RETURNING customer_id
 
 INSERT INTO orders (customer_id, id, item) VALUES (9, 50, 'a'), (9, 51, 'b')
@@ -78,5 +77,21 @@ INSERT INTO notes DEFAULT VALUES
 
 INSERT INTO settings (k, v) VALUES ('k1', 'changed') ON CONFLICT (k) DO UPDATE SET v = EXCLUDED.v
 
--- refused: MERGE
+-- refused: no key
 MERGE INTO orders o USING (VALUES (9::bigint, 1, 'merged'), (9, 60, 'made')) v (c, i, t) ON o.customer_id = v.c AND o.id = v.i WHEN MATCHED THEN UPDATE SET item = v.t WHEN NOT MATCHED THEN INSERT (customer_id, id, item) VALUES (v.c, v.i, v.t)
+
+INSERT INTO stock VALUES ('de', 'new', 3, 1.5), ('us', 'new', 4, 2.5), ('jp', 'new', 5, DEFAULT) RETURNING *
+
+INSERT INTO stock VALUES ('de', 'new')
+
+-- $1 text de
+-- $2 text new2
+INSERT INTO stock AS s VALUES ($1, $2, 5) ON CONFLICT (region, sku) DO UPDATE SET qty = s.qty + 1 RETURNING sku, qty
+
+INSERT INTO orders SELECT customer_id, id + 40, 'copied', qty FROM orders WHERE id = 1
+
+INSERT INTO stock VALUES ('de', 'new', 3, 1.5, 'too many')
+
+INSERT INTO stock VALUES ('de', 'new', 'x')
+
+INSERT INTO tiles VALUES (7, 'new', 1), (8, 'new', 1), (9, 'new', 1, 'noted') RETURNING note, name, zoom

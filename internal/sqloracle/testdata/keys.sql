@@ -158,3 +158,27 @@ SELECT * FROM accounts WHERE lower(name) = 'ann'
 
 -- $1 text émile
 SELECT * FROM accounts WHERE name = $1
+
+SELECT * FROM tiles WHERE (zoom, name) IN ((1, 'a'), (2, 'B'), (3, 'é'))
+
+SELECT * FROM tiles WHERE (name, n, zoom) IN (('a', 1, 1), ('B', 2, 2))
+
+SELECT * FROM tiles WHERE (zoom, name) = (1, 'a')
+
+SELECT * FROM tiles WHERE (zoom, name) IN ((1, 'a'), (2, NULL))
+
+-- $1 int 4
+-- $2 text a
+SELECT * FROM tiles WHERE (zoom, name) IN ((1, 'a'), ($1, $2)) ORDER BY zoom, name COLLATE "C", n
+
+SELECT count(*) FROM tiles WHERE zoom IN (1, 2) AND name IN ('a', 'é')
+
+SELECT * FROM orders WHERE (customer_id, id) IN ((7, 1), (8, 2), (9, 3))
+
+SELECT * FROM readings WHERE (device, n) > (7, 2) AND (device, n) <= (12, 1)
+
+SELECT * FROM readings WHERE (device, n) < (2, 2)
+
+UPDATE tiles SET zoom = zoom + 1, name = upper(name) WHERE (zoom, name) IN ((1, 'a'), (2, 'é')) RETURNING *
+
+DELETE FROM tiles WHERE (zoom, name) NOT IN ((1, 'a'), (2, 'B'))

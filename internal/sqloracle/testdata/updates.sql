@@ -20,13 +20,10 @@ UPDATE customers SET name = 'changed' WHERE customer_id IN (1, 2, 3, 4)
 
 UPDATE customers SET name = 'changed' WHERE customer_id = ANY ('{1,2,3}')
 
--- refused: UPDATE of the key
 UPDATE customers SET customer_id = 7 WHERE customer_id = 7
 
--- refused: UPDATE of the key
 UPDATE customers SET customer_id = 500 WHERE customer_id = 7
 
--- refused: UPDATE of the key
 UPDATE customers SET customer_id = customer_id + 1000 WHERE tier = 'gold'
 
 UPDATE orders SET qty = 0 WHERE customer_id = 9 AND id = 1
@@ -72,3 +69,55 @@ UPDATE settings SET v = 'x'
 UPDATE customers SET tags = array_append(tags, 'z'), meta = meta || '{"z": 1}' WHERE customer_id = 3 RETURNING tags, meta
 
 UPDATE customers SET name = 'x' WHERE false
+
+UPDATE orders SET customer_id = 777 WHERE customer_id = 7 RETURNING *
+
+UPDATE orders SET (customer_id, item) = (customer_id + 100, 'moved') WHERE qty > 2 RETURNING customer_id, id, item, price
+
+UPDATE customers SET customer_id = 500, name = 'it''s {rows}', tier = 'gold', tags = '{"a,b",NULL}', meta = '{"k": [1, null]}' WHERE customer_id IN (7, 8) AND name IS NOT NULL RETURNING customer_id, name, tier, tags, meta
+
+-- $1 bigint 600
+-- $2 text gold
+UPDATE customers SET customer_id = $1, tier = $2 WHERE customer_id = 9 RETURNING *
+
+UPDATE order_lines SET customer_id = -customer_id, weight = weight / 3 WHERE line > 1
+
+UPDATE orders o SET customer_id = c.customer_id + 1000 FROM customers c WHERE c.customer_id = o.customer_id AND c.active
+
+UPDATE orders o SET customer_id = (SELECT max(c.customer_id) + 1000 FROM customers c WHERE c.customer_id = o.customer_id) WHERE o.id = 1
+
+UPDATE readings SET device = device + 10 WHERE n = 1 AND device < 5 RETURNING device, n, at, value, ok
+
+UPDATE readings SET device = 29 - device, n = n + 10
+
+UPDATE stock SET region = 'us' WHERE region = 'de' AND sku = 'sku9'
+
+UPDATE stock SET region = upper(region) WHERE region IN ('de', 'us') RETURNING region, sku, qty
+
+UPDATE accounts SET name = name || '\x' WHERE owner = 'B' RETURNING name
+
+-- error 22004: a NULL key belongs to no shard
+UPDATE customers SET customer_id = NULL WHERE customer_id = 7
+
+UPDATE customers SET customer_id = 'x' WHERE customer_id = 7
+
+UPDATE customers SET customer_id = 12.6 WHERE customer_id = 7 AND false
+
+UPDATE customers SET customer_id = 99999999999999999999 WHERE customer_id = 7
+
+-- refused: UPDATE of the key
+UPDATE orders SET customer_id = DEFAULT WHERE customer_id = 7
+
+-- refused: UPDATE of the key
+UPDATE orders SET customer_id = 7 WHERE customer_id = 8 RETURNING (SELECT count(*) FROM customers c WHERE c.customer_id = 8)
+
+INSERT INTO customers (customer_id, name) VALUES (7, 'x') ON CONFLICT (customer_id) DO UPDATE SET customer_id = EXCLUDED.customer_id, name = EXCLUDED.name RETURNING customer_id, name
+
+-- refused: UPDATE of the key
+WITH w AS (UPDATE orders SET customer_id = 7 WHERE customer_id = 8 RETURNING *) SELECT count(*) FROM w
+
+BEGIN;
+UPDATE customers SET customer_id = 700 WHERE customer_id = 7;
+UPDATE customers SET name = 'there' WHERE customer_id = 700;
+UPDATE customers SET customer_id = 7 WHERE customer_id = 700 RETURNING name;
+COMMIT

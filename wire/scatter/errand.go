@@ -1,0 +1,159 @@
+package scatter
+
+import (
+	"bytes"
+	"strconv"
+	"sync"
+
+	"rangefinder/wire/pg"
+)
+
+// errand is something that a branch is asked by the coordinator for a statement of the session's.
+type errand struct {
+	b      *branch
+	send   []byte // messages without their Sync
+	writes bool
+	row    func(frame []byte) *pg.Error // takes a row's frame, in the errand's goroutine; nil: there are none
+
+	// what has come
+	desc []byte // the body of the RowDescription; nil: none
+	oids []uint32
+	tag  string
+	err  *pg.Error
+}
+
+// errands has branches, each no more than once, do what they are asked, at once. The error is the first of a list's.
+func (c *Coordinator) errands(x *execution, list []*errand) *pg.Error {
+	var wg sync.WaitGroup
+	for _, r := range list {
+		r.b.wrote = r.b.wrote || r.writes
+		r.b.opaque = r.b.opaque || x.stmt.plan.Opaque
+		wg.Go(func() { r.err = r.run(c) })
+	}
+	wg.Wait()
+	c.mu.Lock()
+	c.out = append(c.out, c.notices...)
+	c.notices = c.notices[:0]
+	c.mu.Unlock()
+	for _, r := range list {
+		if r.err != nil {
+			return c.ended(x, r.b, r.err)
+		}
+	}
+	return nil
+}
+
+func (r *errand) run(c *Coordinator) *pg.Error {
+	b := r.b
+	b.conn.Unnamed = 0
+	b.begin()
+	defer b.done()
+	b.send = pg.AppendSync(append(b.send, r.send...))
+	if e := b.flush(); e != nil {
+		return e
+	}
+	return b.receive(func(typ byte, size int) *pg.Error {
+		f, err := b.frame(size)
+		if err != nil {
+			return b.lost(err)
+		}
+		switch typ {
+		case pg.TypeRowDescription:
+			r.desc = bytes.Clone(f[pg.HeaderSize:])
+		case pg.TypeParameterDescription:
+			r.oids, err = pg.DecodeParameterDescription(f[pg.HeaderSize:])
+			if err != nil {
+				return b.lost(err)
+			}
+		case pg.TypeCommandComplete:
+			r.tag = string(pg.CommandTag(f[pg.HeaderSize:]))
+		case pg.TypeDataRow:
+			if r.row != nil {
+				return r.row(f)
+			}
+		case pg.TypeNoticeResponse:
+			c.notice(f)
+		case pg.TypeParameterStatus:
+			b.parameter(f)
+		}
+		return nil
+	})
+}
+
+// appendAsk appends what has a shard carry out a text that may have the parameters of x, and behind these arrays of text. results are the formats of
+// its columns; nil: those of x.
+func (x *execution) appendAsk(dst []byte, sql string, arrays [][]byte, results []int16) []byte {
+	n := x.bind.NumParams()
+	keep, oids := mentioned(sql, n), make([]uint32, n+len(arrays))
+	copy(oids[:n], x.stmt.oids)
+	for i := range oids {
+		switch {
+		case i >= n:
+			oids[i] = oidTextArray
+		case !keep[i]:
+			oids[i] = oidText
+		}
+	}
+	dst = pg.AppendParse(dst, "", sql, oids)
+	dst = pg.AppendBindWith(dst, x.bind, keep, arrays, results)
+	dst = pg.AppendDescribe(dst, pg.KindPortal, "")
+	return pg.AppendExecute(dst, "", 0)
+}
+
+// hoard is what goroutines keep of a statement's rows.
+type hoard struct {
+	// guarded by mu
+	mu     sync.Mutex
+	memory ration
+}
+
+// take counts n bytes more.
+func (h *hoard) take(n int) *pg.Error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.memory.take(n)
+}
+
+// typesOf are the names of a description's types, without modifiers, as the shard of b has them.
+func (c *Coordinator) typesOf(x *execution, b *branch, desc []byte, ends []int) ([]string, *pg.Error) {
+	names := make([]string, len(ends))
+	ask, where := "SELECT", []int(nil)
+	for i, end := range ends {
+		oid := typeAt(desc, end)
+		if name, ok := commonTypes[oid]; ok {
+			names[i] = "pg_catalog." + name
+			continue
+		}
+		if len(where) > 0 {
+			ask += ","
+		}
+		ask += " pg_catalog.format_type(" + strconv.FormatUint(uint64(oid), 10) + ", -1)"
+		where = append(where, i)
+	}
+	if len(where) == 0 {
+		return names, nil
+	}
+	row, e := c.ask(b, x, ask)
+	if e != nil {
+		return nil, e
+	}
+	for j, i := range where {
+		if j >= len(row) || row[j] == "-" || row[j] == "???" {
+			return nil, unknownType()
+		}
+		names[i] = row[j]
+	}
+	return names, nil
+}
+
+func unknownType() *pg.Error {
+	return pg.NewError(pg.CodeUndefinedObject, "a shard does not know the type of a column")
+}
+
+// tagged is the number at the end of a command tag.
+func tagged(tag string) (n int) {
+	for i, scale := len(tag)-1, 1; i >= 0 && tag[i] >= '0' && tag[i] <= '9'; i, scale = i-1, scale*10 {
+		n += int(tag[i]-'0') * scale
+	}
+	return n
+}
