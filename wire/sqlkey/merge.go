@@ -108,8 +108,8 @@ func rowOf(s *pgquery.SelectStmt, alias *pgquery.Alias) map[string]*pgquery.Node
 		}
 		row[name] = val
 	}
-	for _, n := range s.GetValuesLists() {
-		for i, val := range n.GetList().GetItems() {
+	if lists := s.GetValuesLists(); len(lists) == 1 {
+		for i, val := range lists[0].GetList().GetItems() {
 			add(i, "column"+itoa(i+1), val)
 		}
 		return row

@@ -149,12 +149,11 @@ func (r *Rekey) write(u *pgquery.UpdateStmt) error {
 func assignedValue(set *pgquery.ResTarget) (*pgquery.Node, *issue) {
 	val := set.GetVal()
 	if m := val.GetMultiAssignRef(); m != nil {
-		args := m.GetSource().GetRowExpr().GetArgs()
-		if at := int(m.GetColno()) - 1; at >= 0 && at < len(args) {
-			val = args[at]
-		} else {
+		args, at := m.GetSource().GetRowExpr().GetArgs(), int(m.GetColno())-1
+		if at < 0 || at >= len(args) {
 			return nil, issuef("it assigns a subquery to several columns")
 		}
+		val = args[at]
 	}
 	switch {
 	case len(set.GetIndirection()) > 0:
