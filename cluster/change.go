@@ -173,12 +173,13 @@ func reassignRange(next *rib.Ownership, c *rangeCommand) (*rib.Keyspace, error) 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := checkHandover(next, ks, c.Low, c.High, c.From, c.To); err != nil {
+	owner, err := checkHandover(next, ks, c.Low, c.High, c.From, c.To)
+	if err != nil {
 		return nil, err
 	}
 	if len(ks.Ranges)+2 > MaxKeyspaceRanges {
 		return nil, reject(ErrTooMany, "keyspace %s has %d ranges, the most that there may be: merge some", ks.Name, len(ks.Ranges))
 	}
 	ks.Ranges = assign(ks.Ranges, c.Low, c.High, c.To, next.Epoch)
-	return ks, nil
+	return ks, lend(next, rib.Loan{ID: changeID(next.Epoch), Keyspace: ks.ID, Low: c.Low, High: c.High, From: owner, To: c.To, Until: c.Until})
 }

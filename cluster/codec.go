@@ -14,7 +14,7 @@ import (
 //
 //	"RFO1" | CRC-32C of the rest | cluster id, epoch, catalog | shards | keyspaces
 //	"RFO2" | the same, and behind it the names of nodes that have numbers
-//	"RFO3" | the same, of which there may be none, and behind them moves | links of the chain
+//	"RFO3" | the same, of which there may be none, and behind them moves | loans | links of the chain
 //
 // A keyspace's ranges are flat arrays (split keys as one arena, shard numbers, runs of equal epochs) rather than a record each:
 // a million ranges are read with a handful of allocations. As ranges partition the keys, each bound is stored once: a range ends
@@ -22,7 +22,7 @@ import (
 const (
 	magicOwnership = "RFO1"
 	magicNumbered  = "RFO2" // written only if there are numbers: what knows none reads the other
-	magicChained   = "RFO3" // written only if there are moves or links
+	magicChained   = "RFO3" // written only if there are moves, loans or links
 	magicState     = "RFS1"
 	magicState2    = "RFS2" // of a table with links
 	headSize       = 8      // magic and checksum
@@ -56,7 +56,7 @@ func EncodeOwnership(dst []byte, o *rib.Ownership) ([]byte, error) {
 			return dst[:start], err
 		}
 	}
-	later := len(o.Moves) > 0 || len(o.Links) > 0
+	later := len(o.Moves) > 0 || len(o.Loans) > 0 || len(o.Links) > 0
 	if later || len(o.Nodes) > 0 {
 		copy(dst[start:], magicNumbered)
 		dst = binary.AppendUvarint(dst, uint64(len(o.Nodes)))
@@ -67,6 +67,7 @@ func EncodeOwnership(dst []byte, o *rib.Ownership) ([]byte, error) {
 	if later {
 		copy(dst[start:], magicChained)
 		dst = appendMoves(dst, o.Moves)
+		dst = appendLoans(dst, o.Loans)
 		dst = appendLinks(dst, o.Links)
 	}
 	seal(dst[start:])
@@ -96,9 +97,9 @@ func DecodeOwnership(b []byte) (*rib.Ownership, error) {
 		}
 	}
 	if magic == magicChained && d.err == nil {
-		o.Moves, o.Links = d.moves(), d.links()
-		if len(o.Moves) == 0 && len(o.Links) == 0 {
-			d.fail("it has neither moves nor links")
+		o.Moves, o.Loans, o.Links = d.moves(), d.loans(), d.links()
+		if len(o.Moves) == 0 && len(o.Loans) == 0 && len(o.Links) == 0 {
+			d.fail("it has neither moves, loans nor links")
 		}
 	}
 	if err := d.end(); err != nil {

@@ -31,6 +31,27 @@ func appendMoves(dst []byte, moves []rib.Move) []byte {
 	return dst
 }
 
+func appendLoans(dst []byte, loans []rib.Loan) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(loans)))
+	for i := range loans {
+		l := &loans[i]
+		dst = binary.LittleEndian.AppendUint64(dst, l.ID)
+		dst = binary.AppendUvarint(dst, uint64(l.Keyspace))
+		dst = appendTime(dst, l.Until)
+		due := byte(0)
+		if l.Due {
+			due = 1
+		}
+		dst = append(dst, due)
+		dst = appendString(dst, string(l.Low))
+		dst = appendString(dst, string(l.High))
+		dst = appendString(dst, l.From)
+		dst = appendString(dst, l.To)
+		dst = appendString(dst, l.Why)
+	}
+	return dst
+}
+
 func appendLinks(dst []byte, links []rib.Link) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(links)))
 	for i := range links {
@@ -41,6 +62,7 @@ func appendLinks(dst []byte, links []rib.Link) []byte {
 
 const (
 	minMove  = 8 + 1 + 1 + 12 + 8 + 6
+	minLoan  = 8 + 1 + 8 + 1 + 5
 	sizeLink = 12 + 16
 )
 
@@ -60,12 +82,7 @@ func (d *decoder) moves() []rib.Move {
 }
 
 func (d *decoder) move() rib.Move {
-	m := rib.Move{ID: d.uint64()}
-	id := d.uvarint()
-	if id > 1<<32-1 {
-		d.fail("a keyspace's id is too large")
-	}
-	m.Keyspace = rib.KeyspaceID(id)
+	m := rib.Move{ID: d.uint64(), Keyspace: d.keyspaceID()}
 	if phase := d.take(1); phase != nil {
 		m.Phase = rib.MovePhase(phase[0])
 	}
@@ -77,6 +94,38 @@ func (d *decoder) move() rib.Move {
 	m.From, m.To, m.Why = d.string(), d.string(), d.string()
 	m.Note = d.bytes()
 	return m
+}
+
+func (d *decoder) loans() []rib.Loan {
+	n := d.count(minLoan)
+	if n > rib.MaxLoans {
+		d.fail(fmt.Sprintf("%d loans are more than the limit of %d", n, rib.MaxLoans))
+	}
+	if n == 0 || d.err != nil {
+		return nil
+	}
+	loans := make([]rib.Loan, n)
+	for i := range loans {
+		l := rib.Loan{ID: d.uint64(), Keyspace: d.keyspaceID(), Until: d.time()}
+		if due := d.take(1); due != nil {
+			l.Due = due[0] == 1
+			if due[0] > 1 {
+				d.fail("a loan is neither due nor not")
+			}
+		}
+		l.Low, l.High = d.key(), d.key()
+		l.From, l.To, l.Why = d.string(), d.string(), d.string()
+		loans[i] = l
+	}
+	return loans
+}
+
+func (d *decoder) keyspaceID() rib.KeyspaceID {
+	id := d.uvarint()
+	if id > 1<<32-1 {
+		d.fail("a keyspace's id is too large")
+	}
+	return rib.KeyspaceID(id)
 }
 
 func (d *decoder) links() []rib.Link {

@@ -39,6 +39,9 @@ const (
 	kindMoveNote    = "move.note"    // what whoever carries it out wants to remember
 	kindMoveAbort   = "move.abort"   // it stays where it was
 	kindMoveFinish  = "move.finish"  // nothing of it is left on any server
+	kindLoanDue     = "loan.due"     // the time has come to give a range back
+	kindLoanKeep    = "loan.keep"    // it stays where it is nevertheless, for a reason
+	kindLoanEnd     = "loan.end"     // it stays where it is for good
 )
 
 // command is one entry of the Raft log. Exactly the field that belongs to Kind is set.
@@ -52,6 +55,7 @@ type command struct {
 	Node    string         `json:"node,omitempty"`     // its name
 	Range   *rangeCommand  `json:"range,omitempty"`    // of kindSplit, kindMerge, kindReassign
 	Move    *moveCommand   `json:"move,omitempty"`     //
+	Loan    *loanCommand   `json:"loan,omitempty"`     //
 	By      *signature     `json:"by,omitempty"`       // only in clusters with a chain
 }
 
@@ -63,12 +67,19 @@ type signature struct {
 }
 
 type rangeCommand struct {
-	Keyspace string   `json:"keyspace"` // its name
-	Low      []byte   `json:"low,omitempty"`
-	High     []byte   `json:"high,omitempty"`
-	At       [][]byte `json:"at,omitempty"`   // kindSplit: the bounds
-	From     string   `json:"from,omitempty"` // kindReassign: the owner, as the proposer knows it
-	To       string   `json:"to,omitempty"`
+	Keyspace string    `json:"keyspace"` // its name
+	Low      []byte    `json:"low,omitempty"`
+	High     []byte    `json:"high,omitempty"`
+	At       [][]byte  `json:"at,omitempty"`   // kindSplit: the bounds
+	From     string    `json:"from,omitempty"` // kindReassign: the owner, as the proposer knows it
+	To       string    `json:"to,omitempty"`
+	Until    time.Time `json:"until,omitzero"` // kindReassign: when it is to go back; zero: it stays
+}
+
+type loanCommand struct {
+	ID    uint64    `json:"id"`
+	Stamp time.Time `json:"stamp,omitzero"` // kindLoanDue: the proposer's clock, or the last stamp if that is later
+	Why   string    `json:"why,omitempty"`  // kindLoanKeep
 }
 
 type moveCommand struct {
@@ -149,17 +160,15 @@ func (c *command) whole() bool {
 		return c.Range != nil
 	case kindMoveStart, kindMoveAdvance, kindMoveNote, kindMoveAbort, kindMoveFinish:
 		return c.Move != nil
+	case kindLoanDue, kindLoanKeep, kindLoanEnd:
+		return c.Loan != nil
 	}
 	return false
 }
 
 // chains tells whether the chain of commands begins with the command at the latest.
 func (c *command) chains() bool {
-	switch c.Kind {
-	case kindInit2, kindSplit, kindMerge, kindReassign, kindMoveStart, kindMoveAdvance, kindMoveNote, kindMoveAbort, kindMoveFinish:
-		return true
-	}
-	return false
+	return c.Kind == kindInit2 || c.Range != nil || c.Move != nil || c.Loan != nil
 }
 
 // identity is what tells a repetition from another command under the same request id. Whoever repeats one does it later.

@@ -105,11 +105,7 @@ func (d *decoder) ownership() *rib.Ownership {
 }
 
 func (d *decoder) keyspace(ks *rib.Keyspace) {
-	id := d.uvarint()
-	if id > 1<<32-1 {
-		d.fail("a keyspace's id is too large")
-	}
-	ks.ID = rib.KeyspaceID(id)
+	ks.ID = d.keyspaceID()
 	ks.Name, ks.Database, ks.Method = d.string(), d.string(), d.string()
 	if types := d.take(d.count(1)); len(types) > 0 {
 		ks.Types = make([]rib.Type, len(types))

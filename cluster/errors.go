@@ -19,6 +19,8 @@ var (
 	ErrMoving        = errors.New("the range is under a move")
 	ErrPhase         = errors.New("the move is in another phase")
 	ErrOwner         = errors.New("the range has another owner")
+	ErrNoLoan        = errors.New("there is no such loan")
+	ErrNotDue        = errors.New("the loan is not due yet")
 	ErrTooMany       = errors.New("there are too many")
 	ErrUnhealthy     = errors.New("the shard has no healthy primary")
 )

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -21,6 +22,7 @@ type fsm struct {
 
 	applied atomic.Uint64                 // index of the last command applied
 	current atomic.Pointer[rib.Ownership] // st.own, for readers
+	stamp   atomic.Pointer[time.Time]     // the latest stamp, for proposers
 	past    atomic.Pointer[[]Event]       // the history, for readers
 	stalled atomic.Pointer[string]        // why no more commands are applied; nil: they are
 }
@@ -58,7 +60,9 @@ func (f *fsm) Apply(l *raft.Log) any {
 // show gives the state to readers.
 func (f *fsm) show() {
 	past := f.st.history.last()
+	stamp := f.st.stamp
 	f.past.Store(&past)
+	f.stamp.Store(&stamp)
 	f.current.Store(f.st.own)
 }
 

@@ -26,7 +26,7 @@ type Event struct {
 	Range    string        `json:"range,omitempty"` // the same for people; empty: the whole keyspace, or none
 	From     string        `json:"from,omitempty"`
 	To       string        `json:"to,omitempty"`
-	Move     uint64        `json:"move,omitempty"`  // its number
+	Move     uint64        `json:"move,omitempty"`  // its number, or the loan's
 	Phase    rib.MovePhase `json:"phase,omitempty"` // that it came into
 	Subject  string        `json:"subject,omitempty"`
 }
@@ -71,11 +71,21 @@ func eventOf(next *rib.Ownership, c *command, r *result) Event {
 	case c.Move != nil:
 		m := &r.move
 		e.Low, e.High, e.From, e.To, e.Move, e.Phase = m.Low, m.High, m.From, m.To, m.ID, m.Phase
-		if ks := next.Keyspace(m.Keyspace); ks != nil {
-			e.Keyspace = ks.Name
-		}
+		e.Keyspace = nameOf(next, m.Keyspace)
+	case c.Loan != nil:
+		l := &r.loan
+		e.Low, e.High, e.From, e.To, e.Move, e.Subject = l.Low, l.High, l.From, l.To, l.ID, l.Why
+		e.Keyspace = nameOf(next, l.Keyspace)
 	}
 	return e
+}
+
+func nameOf(o *rib.Ownership, id rib.KeyspaceID) string {
+	if ks := o.Keyspace(id); ks != nil {
+		return ks.Name
+	}
+	return ""
+
 }
 
 // HistoryFilter says which changes to list. The zero value lists all.

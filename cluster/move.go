@@ -8,8 +8,8 @@ import (
 
 // Moves, as commands are applied: pure, and checked again here, whoever has checked before. Each returns the move as it is then.
 
-// moveID is the number of a move that begins at an epoch. A new generation may count its log from the beginning.
-func moveID(e rib.Epoch) uint64 {
+// changeID is the number of a move or a loan that begins at an epoch. A new generation may count its log from the beginning.
+func changeID(e rib.Epoch) uint64 {
 	id := e.Index
 	if e.Generation > 1 {
 		id |= uint64(e.Generation-1) << 40
@@ -33,11 +33,13 @@ func startMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {
 		return rib.Move{}, reject(ErrTooMany, "%d moves are under way, and no more may be: wait until one is over", len(next.Moves))
 	case len(ks.Ranges)+2 > MaxKeyspaceRanges:
 		return rib.Move{}, reject(ErrTooMany, "keyspace %s has %d ranges, the most that there may be: merge some", ks.Name, len(ks.Ranges))
+	case !c.Until.IsZero() && len(next.Loans)+len(next.Moves) >= rib.MaxLoans: // each move may become one
+		return rib.Move{}, reject(ErrTooMany, "%d ranges are lent to other shards, and no more may be", len(next.Loans))
 	case len(c.Note) > MaxNote:
 		return rib.Move{}, reject(ErrInvalid, "a move's note has at most %d bytes, not %d", MaxNote, len(c.Note))
 	}
 	m := rib.Move{
-		ID: moveID(next.Epoch), Keyspace: ks.ID, Low: c.Low, High: c.High, From: from, To: c.To,
+		ID: changeID(next.Epoch), Keyspace: ks.ID, Low: c.Low, High: c.High, From: from, To: c.To,
 		Phase: rib.MovePrepare, Epoch: next.Epoch, Until: wholeMillis(c.Until), Note: c.Note,
 	}
 	next.Moves = append(slices.Clip(next.Moves), m)
@@ -96,7 +98,7 @@ func flip(next *rib.Ownership, m *rib.Move) error {
 		return reject(ErrOwner, "the range of move %d does not belong to shard %s alone", m.ID, m.From)
 	}
 	ks.Ranges = assign(ks.Ranges, m.Low, m.High, m.To, next.Epoch)
-	return nil
+	return lend(next, rib.Loan{ID: m.ID, Keyspace: ks.ID, Low: m.Low, High: m.High, From: m.From, To: m.To, Until: m.Until})
 }
 
 func noteMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {

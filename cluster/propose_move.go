@@ -32,10 +32,11 @@ type MergeSpec struct {
 
 // ReassignSpec gives a range that holds no row, and gets none meanwhile, another owner. What holds rows is moved instead.
 type ReassignSpec struct {
-	Keyspace string `json:"keyspace"`
-	Range    string `json:"range"`
-	From     string `json:"from,omitempty"` // empty: whoever owns it now
-	To       string `json:"to"`
+	Keyspace string    `json:"keyspace"`
+	Range    string    `json:"range"`
+	From     string    `json:"from,omitempty"` // empty: whoever owns it now
+	To       string    `json:"to"`
+	Until    time.Time `json:"until,omitzero"` // when it is to go back; zero: it stays
 	Origin
 }
 
@@ -89,7 +90,7 @@ func (l *Ledger) Reassign(ctx context.Context, s ReassignSpec) (*rib.Keyspace, e
 	if err := l.checkTarget(s.To); err != nil {
 		return nil, err
 	}
-	return l.proposeRange(ctx, kindReassign, &rangeCommand{Keyspace: s.Keyspace, Low: low, High: high, From: s.From, To: s.To}, s.Origin)
+	return l.proposeRange(ctx, kindReassign, &rangeCommand{Keyspace: s.Keyspace, Low: low, High: high, From: s.From, To: s.To, Until: wholeMillis(s.Until)}, s.Origin)
 }
 
 // StartMove begins a move, in phase MovePrepare.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+	"time"
 
 	"rangefinder/rib"
 )
@@ -22,6 +23,7 @@ type state struct {
 	requests   map[string]request
 	order      []string // requests' ids, oldest first
 	history    history
+	stamp      time.Time // the latest that a command has had: time never runs backwards here
 }
 
 // request is what is remembered of a command that took effect.
@@ -37,6 +39,7 @@ type result struct {
 	epoch    rib.Epoch
 	keyspace *rib.Keyspace // of commands about one: part of an immutable table
 	move     rib.Move      // of commands about one: as it is then
+	loan     rib.Loan      // the same
 	changed  bool
 	err      error // a *RejectedError: nothing changed
 }
@@ -132,6 +135,12 @@ func (s *state) change(next *rib.Ownership, c *command) (r result, same bool, er
 		r.move, changed, err = abortMove(next, c.Move, why)
 	case kindMoveFinish:
 		r.move, err = finishMove(next, c.Move)
+	case kindLoanDue:
+		r.loan, changed, err = s.loanDue(next, c.Loan)
+	case kindLoanKeep:
+		r.loan, changed, err = keepLoan(next, c.Loan)
+	case kindLoanEnd:
+		r.loan, err = endLoan(next, c.Loan)
 	}
 	return r, !changed, err
 }
@@ -312,7 +321,7 @@ func unknownShard(o *rib.Ownership, name string) error {
 // encode returns the whole state for a Raft snapshot: the table, and what only the state machine needs.
 //
 //	"RFS1" | CRC-32C of the rest | generation | next id | requests, oldest first | the table by EncodeOwnership
-//	"RFS2" | the same, but requests have the number of a move behind them, and before the table is the history, oldest first
+//	"RFS2" | the same, but requests have the number of a move behind them, and before the table are the last stamp and the history, oldest first
 func (s *state) encode() ([]byte, error) {
 	chained := len(s.own.Links) > 0
 	magic := magicState
@@ -334,7 +343,7 @@ func (s *state) encode() ([]byte, error) {
 		}
 	}
 	if chained {
-		dst = s.history.append(dst)
+		dst = s.history.append(appendTime(dst, s.stamp))
 	}
 	dst, err := EncodeOwnership(dst, s.own)
 	if err != nil {
@@ -369,7 +378,7 @@ func decodeState(b []byte) (*state, error) {
 		s.remember(id, r)
 	}
 	if magic == magicState2 {
-		s.history = d.history()
+		s.stamp, s.history = d.time(), d.history()
 	}
 	if d.err != nil {
 		return nil, d.err

@@ -79,9 +79,7 @@ func (m *Move) Holds(k Key) bool {
 }
 
 // Meets tells whether the range that moves and [from, to) have keys in common; an empty bound is open.
-func (m *Move) Meets(from, to Key) bool {
-	return (len(to) == 0 || m.Low.Compare(to) < 0) && (len(m.High) == 0 || from.Compare(m.High) < 0)
-}
+func (m *Move) Meets(from, to Key) bool { return Meet(from, to, m.Low, m.High) }
 
 // Move finds a move by ID; nil if there is none.
 func (o *Ownership) Move(id uint64) *Move {
@@ -91,6 +89,35 @@ func (o *Ownership) Move(id uint64) *Move {
 		}
 	}
 	return nil
+}
+
+// Loan is a range that is to go back to the shard that it came from. It ends when the range, or a part of it, changes hands again.
+type Loan struct {
+	ID        uint64 // of the command that lent it, as Move.ID
+	Keyspace  KeyspaceID
+	Low, High Key
+	From, To  string    // the shard that it goes back to, and the one that has it
+	Until     time.Time // in UTC and whole milliseconds
+	Due       bool      // that time has come, by the ledger's stamps
+	Why       string    // due, and it stays where it is nevertheless: the reason; empty: it goes back
+}
+
+// MaxLoans bounds the loans of a table.
+const MaxLoans = 1024
+
+// Loan finds a loan by ID; nil if there is none.
+func (o *Ownership) Loan(id uint64) *Loan {
+	for i := range o.Loans {
+		if o.Loans[i].ID == id {
+			return &o.Loans[i]
+		}
+	}
+	return nil
+}
+
+// Meet tells whether two half-open ranges have keys in common; an empty bound is open.
+func Meet(from, to, low, high Key) bool {
+	return (len(to) == 0 || low.Compare(to) < 0) && (len(high) == 0 || from.Compare(high) < 0)
 }
 
 // Link is a command's place in the chain of all commands: Hash is made of the one before and of the command. Two tables with the same link

@@ -66,6 +66,7 @@ type Ownership struct {
 	Shards    []Shard
 	Nodes     []string // names, in the order of their numbers from 0: a node's number is never another one's (see NodeNumber)
 	Moves     []Move   // that are not over, by ID; at most MaxMoves
+	Loans     []Loan   // ranges that are to go back, by ID; at most MaxLoans
 	Links     []Link   // of the last commands, oldest first; none: the cluster is older than the chain
 }
 

@@ -1,0 +1,134 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"rangefinder/rib"
+)
+
+// A range that is lent goes back when its time has come. Time is what the leader says it is, in a command, and never runs backwards: so
+// every voter comes to the same state. Whether the range can go back depends on its rows, of which the ledger knows nothing: who
+// proposes looks at them, and moves the range back, or says why it stays.
+
+// lend notes that a range has changed hands. That ends the loans of what it meets, and makes one if l has a time to go back.
+func lend(next *rib.Ownership, l rib.Loan) error {
+	ends := func(old rib.Loan) bool {
+		return old.Keyspace == l.Keyspace && rib.Meet(old.Low, old.High, l.Low, l.High)
+	}
+	if slices.ContainsFunc(next.Loans, ends) {
+		next.Loans = slices.DeleteFunc(slices.Clone(next.Loans), ends)
+	}
+	if !l.Until.IsZero() {
+		if len(next.Loans) >= rib.MaxLoans {
+			return reject(ErrTooMany, "%d ranges are lent to other shards, and no more may be", len(next.Loans))
+		}
+		l.Until = wholeMillis(l.Until)
+		at, _ := slices.BinarySearchFunc(next.Loans, l.ID, func(old rib.Loan, id uint64) int { return cmp.Compare(old.ID, id) })
+		next.Loans = slices.Insert(slices.Clone(next.Loans), at, l)
+	}
+	if len(next.Loans) == 0 {
+		next.Loans = nil
+	}
+	return nil
+}
+
+// editLoan returns a loan of next that may be changed.
+func editLoan(next *rib.Ownership, id uint64) (*rib.Loan, error) {
+	if next.Loan(id) == nil {
+		return nil, reject(ErrNoLoan, "there is no loan %d: the range has gone back, or has changed hands since", id)
+	}
+	next.Loans = slices.Clone(next.Loans)
+	return next.Loan(id), nil
+}
+
+func (s *state) loanDue(next *rib.Ownership, c *loanCommand) (l rib.Loan, changed bool, err error) {
+	loan, err := editLoan(next, c.ID)
+	if err != nil || loan.Due {
+		if loan != nil {
+			l = *loan
+		}
+		return l, false, err
+	}
+	stamp := wholeMillis(c.Stamp)
+	if stamp.Before(s.stamp) {
+		stamp = s.stamp
+	}
+	if stamp.Before(loan.Until) {
+		return l, false, reject(ErrNotDue, "loan %d is due at %s, and it is %s now", loan.ID, loan.Until.Format(time.RFC3339), stamp.Format(time.RFC3339))
+	}
+	s.stamp = stamp
+	loan.Due = true
+	return *loan, true, nil
+}
+
+func keepLoan(next *rib.Ownership, c *loanCommand) (l rib.Loan, changed bool, err error) {
+	loan, err := editLoan(next, c.ID)
+	switch {
+	case err != nil:
+		return l, false, err
+	case !loan.Due:
+		return l, false, reject(ErrNotDue, "loan %d is not due yet, but at %s", loan.ID, loan.Until.Format(time.RFC3339))
+	case c.Why == "" || len(c.Why) > MaxReason:
+		return l, false, reject(ErrInvalid, "why a range stays is told in 1 to %d bytes", MaxReason)
+	case c.Why == loan.Why:
+		return *loan, false, nil
+	}
+	loan.Why = c.Why
+	return *loan, true, nil
+}
+
+func endLoan(next *rib.Ownership, c *loanCommand) (rib.Loan, error) {
+	loan := next.Loan(c.ID)
+	if loan == nil {
+		return rib.Loan{}, reject(ErrNoLoan, "there is no loan %d: the range has gone back, or has changed hands since", c.ID)
+	}
+	ended := *loan
+	if next.Loans = slices.DeleteFunc(slices.Clone(next.Loans), func(l rib.Loan) bool { return l.ID == c.ID }); len(next.Loans) == 0 {
+		next.Loans = nil
+	}
+	return ended, nil
+}
+
+// DueLoans says of each loan whose time has come that it is due, if nobody has yet, and returns all that are due and not settled: those
+// to move back, or to keep (KeepLoan). The leader's node calls it now and then. Errors are as for CreateKeyspace; the loans returned
+// with one are due all the same.
+func (l *Ledger) DueLoans(ctx context.Context) (due []rib.Loan, err error) {
+	if err := l.leads(); err != nil {
+		return nil, err
+	}
+	now := wholeMillis(time.Now())
+	if stamp := l.fsm.stamp.Load(); stamp != nil && now.Before(*stamp) {
+		now = *stamp // this node's clock is behind that of an earlier leader
+	}
+	for _, loan := range l.cfg.Owners.Get().Loans {
+		if !loan.Due && !now.Before(loan.Until) {
+			loan, err = l.proposeLoan(ctx, kindLoanDue, &loanCommand{ID: loan.ID, Stamp: now}, Origin{})
+			if err != nil {
+				return due, err
+			}
+		}
+		if loan.Due && loan.Why == "" {
+			due = append(due, loan)
+		}
+	}
+	return due, nil
+}
+
+// KeepLoan says why a range that is due stays where it is: mostly since there are rows in it. The loan stays in the table, for people to
+// see, until the range changes hands or EndLoan is called.
+func (l *Ledger) KeepLoan(ctx context.Context, id uint64, why string) (rib.Loan, error) {
+	return l.proposeLoan(ctx, kindLoanKeep, &loanCommand{ID: id, Why: why}, Origin{})
+}
+
+// EndLoan lets a range stay where it is for good.
+func (l *Ledger) EndLoan(ctx context.Context, id uint64, o Origin) (rib.Loan, error) {
+	return l.proposeLoan(ctx, kindLoanEnd, &loanCommand{ID: id}, o)
+}
+
+func (l *Ledger) proposeLoan(ctx context.Context, kind string, c *loanCommand, o Origin) (rib.Loan, error) {
+	r, err := l.proposeSigned(ctx, &command{Kind: kind, Loan: c}, o)
+	return r.loan, err
+}

@@ -1,0 +1,81 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"rangefinder/rib"
+)
+
+// TestLoans: a range that is lent is due when a stamp says so, never earlier, and the loan ends when the range changes hands.
+func TestLoans(t *testing.T) {
+	s := newStory(t)
+	until := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+	lend := func(interval, to string) result {
+		c := &rangeCommand{Keyspace: "app.orders", To: to, Until: until}
+		c.Low, c.High = s.keys("app.orders", interval)
+		return s.do(&command{Kind: kindReassign, Range: c})
+	}
+	due := func(id uint64, stamp time.Time) result {
+		return s.do(&command{Kind: kindLoanDue, Loan: &loanCommand{ID: id, Stamp: stamp}})
+	}
+	keep := func(id uint64, why string) result {
+		return s.do(&command{Kind: kindLoanKeep, Loan: &loanCommand{ID: id, Why: why}})
+	}
+	s.must(lend("100..200", "shard_3"))
+	first := s.st.own.Loans[0]
+	if first.From != "shard_1" || first.To != "shard_3" || !first.Until.Equal(until) || first.ID != s.index {
+		t.Fatalf("%+v", first)
+	}
+	s.must(lend("300..400", "shard_2"))
+	second := s.st.own.Loans[1]
+
+	s.refused("no loan", func() result { return due(99, until) }, ErrNoLoan, "99")
+	s.refused("early", func() result { return due(first.ID, until.Add(-time.Millisecond)) }, ErrNotDue, "2030-01-01T12:00:00Z")
+	s.refused("kept early", func() result { return keep(first.ID, "rows") }, ErrNotDue, "not due")
+	if r := s.must(due(first.ID, until.Add(time.Hour))); !r.loan.Due {
+		t.Fatalf("%+v", r.loan)
+	}
+	if r := s.must(due(first.ID, until)); r.changed {
+		t.Fatal("due twice")
+	}
+	// The next leader's clock is behind, and time has passed nevertheless.
+	if r := s.must(due(second.ID, until.Add(-24*time.Hour))); !r.loan.Due {
+		t.Fatalf("%+v", r.loan)
+	}
+	s.refused("no reason", func() result { return keep(first.ID, "") }, ErrInvalid, "1 to")
+	if r := s.must(keep(first.ID, "17 rows")); r.loan.Why != "17 rows" || s.st.own.Loan(first.ID).Why != "17 rows" {
+		t.Fatalf("%+v", r.loan)
+	}
+
+	// A part of the second changes hands: nobody can give it back whole.
+	s.must(s.rangeCommand(kindReassign, "app.orders", "350..360", "", "shard_3"))
+	if len(s.st.own.Loans) != 1 {
+		t.Fatalf("%+v", s.st.own.Loans)
+	}
+	// The first is moved back.
+	m := s.must(s.start("app.orders", "100..200", "shard_3", "shard_1")).move
+	s.must(s.advance(m.ID, rib.MovePrepare, rib.MoveFrozen))
+	if len(s.st.own.Loans) != 1 {
+		t.Fatal("a move that has not flipped has ended a loan")
+	}
+	s.must(s.advance(m.ID, rib.MoveFrozen, rib.MoveFlipped))
+	if s.st.own.Loans != nil {
+		t.Fatalf("%+v", s.st.own.Loans)
+	}
+
+	// A move may lend as well, from its flip on; and what is lent may stay for good.
+	c := &moveCommand{Keyspace: "app.orders", To: "shard_2", Until: until}
+	c.Low, c.High = s.keys("app.orders", "3000..")
+	m = s.must(s.do(&command{Kind: kindMoveStart, Move: c})).move
+	s.must(s.advance(m.ID, rib.MovePrepare, rib.MoveFrozen))
+	s.must(s.advance(m.ID, rib.MoveFrozen, rib.MoveFlipped))
+	if l := s.st.own.Loan(m.ID); l == nil || l.From != "shard_3" || l.To != "shard_2" || !l.Until.Equal(until) {
+		t.Fatalf("%+v", l)
+	}
+	s.must(s.do(&command{Kind: kindLoanEnd, Loan: &loanCommand{ID: m.ID}}))
+	s.refused("ended twice", func() result { return s.do(&command{Kind: kindLoanEnd, Loan: &loanCommand{ID: m.ID}}) }, ErrNoLoan, "changed hands")
+	if got := s.owners("app.orders"); s.st.own.Loans != nil || got[len(got)-len("3000..=shard_2@20"):len(got)-3] != "3000..=shard_2" {
+		t.Fatalf("%s, %+v", got, s.st.own.Loans)
+	}
+}
