@@ -312,3 +312,20 @@ func BenchmarkRestoreAMillionRanges(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkSplitAtAMillionRanges(b *testing.B) {
+	s := bigState()
+	key, _, err := s.own.Keyspaces[0].ParseInterval("12345678..")
+	if err != nil {
+		b.Fatal(err)
+	}
+	own := s.own
+	for i := uint64(100); b.Loop(); i++ {
+		s.own = own
+		c := &command{Kind: kindSplit, Range: &rangeCommand{Keyspace: "app.orders", At: [][]byte{key}}}
+		data, _ := c.encode()
+		if r := s.apply(i, c, data); r.err != nil {
+			b.Fatal(r.err)
+		}
+	}
+}
