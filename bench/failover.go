@@ -21,6 +21,7 @@ type failover struct {
 	out     io.Writer
 	farm    *pgtest.Farm
 	clients int           // readers, and as many writers, on each side
+	rounds  int           // of each fault
 	after   time.Duration // that they go on after the fault
 	faults  []string
 }
@@ -45,10 +46,11 @@ const (
 // faultResult is one line of the table, and of the JSON object.
 type faultResult struct {
 	Fault         string         `json:"fault"`
-	GapP50        float64        `json:"gap_p50_ms"`         // of the clients' longest times without an answer
-	GapMax        float64        `json:"gap_max_ms"`         // the longest of them
-	HAProxyGapMax float64        `json:"haproxy_gap_max_ms"` // the same through HAProxy
-	Errors        map[string]int `json:"errors"`             // by SQLSTATE; connection: without one
+	GapP50        float64        `json:"gap_p50_ms"`                     // of the clients' longest times without an answer; of several rounds the median
+	GapMax        float64        `json:"gap_max_ms"`                     // the longest of them, in any round
+	HAProxyGapMax float64        `json:"haproxy_gap_max_ms"`             // the same through HAProxy
+	Refused       float64        `json:"refused_to_answer_ms,omitempty"` // replica_kill: from when its port refuses connects until every reader has had an answer; the longest in any round
+	Errors        map[string]int `json:"errors"`                         // by SQLSTATE; connection: without one
 	Lost          int            `json:"lost_acked_writes"`
 	Stale         int            `json:"stale_reads"` // that a session's last write was not in
 }
@@ -57,6 +59,7 @@ func runFailover(ctx context.Context, args []string) error {
 	b := &failover{out: os.Stdout}
 	f := flag.NewFlagSet("bench failover", flag.ContinueOnError)
 	f.IntVar(&b.clients, "clients", 4, "readers, and as many writers, through each of the two")
+	f.IntVar(&b.rounds, "rounds", 1, "rounds of each fault, each with servers of its own")
 	f.DurationVar(&b.after, "after", 30*time.Second, "how long they go on after the fault")
 	faults := f.String("faults", strings.Join(allFaults, ","), "which faults")
 	asJSON := f.Bool("json", false, "print one JSON object as the last line")
@@ -69,8 +72,8 @@ func runFailover(ctx context.Context, args []string) error {
 			return fmt.Errorf("-faults wants some of %s, not %q", strings.Join(allFaults, ","), name)
 		}
 	}
-	if f.NArg() > 0 || b.clients < 1 || b.after < time.Second {
-		return errors.New("failover wants -clients of 1 or more, -after of 1s or more, and nothing else but its flags")
+	if f.NArg() > 0 || b.clients < 1 || b.rounds < 1 || b.after < time.Second {
+		return errors.New("failover wants -clients and -rounds of 1 or more, -after of 1s or more, and nothing else but its flags")
 	}
 	farm, err := pgtest.Open(ctx, "")
 	if err != nil {
@@ -80,13 +83,21 @@ func runFailover(ctx context.Context, args []string) error {
 	defer farm.Close()
 	var results []faultResult
 	for _, name := range b.faults {
-		r, err := b.run(ctx, name)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		var rounds []faultResult
+		for round := range b.rounds {
+			r, err := b.run(ctx, name, fmt.Sprintf("%s-%d", name, round))
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			rounds = append(rounds, r)
 		}
 		if name != faultPrimaryAsync { // which tells of PostgreSQL, not of the node
-			results = append(results, r)
+			results = append(results, sumUp(rounds))
 		}
+	}
+	b.printf("%-20s %10s %10s %12s %12s  %6s %6s  %s\n", "all rounds, ms", "gap p50", "gap max", "HAProxy's", "refused to", "lost", "stale", "errors")
+	for _, r := range results {
+		b.printf("%-20s %10.0f %10.0f %12.0f %12.1f  %6d %6d  %v\n", r.Fault, r.GapP50, r.GapMax, r.HAProxyGapMax, r.Refused, r.Lost, r.Stale, r.Errors)
 	}
 	if *asJSON {
 		return json.NewEncoder(b.out).Encode(map[string]any{"faults": results})
@@ -96,10 +107,26 @@ func runFailover(ctx context.Context, args []string) error {
 
 func (b *failover) printf(format string, args ...any) { fmt.Fprintf(b.out, format, args...) }
 
+// sumUp is several rounds of one fault in one line.
+func sumUp(rounds []faultResult) faultResult {
+	sum := faultResult{Fault: rounds[0].Fault, Errors: map[string]int{}}
+	var p50 []float64
+	for _, r := range rounds {
+		p50 = append(p50, r.GapP50)
+		sum.GapMax, sum.HAProxyGapMax, sum.Refused = max(sum.GapMax, r.GapMax), max(sum.HAProxyGapMax, r.HAProxyGapMax), max(sum.Refused, r.Refused)
+		sum.Lost, sum.Stale = sum.Lost+r.Lost, sum.Stale+r.Stale
+		for code, n := range r.Errors {
+			sum.Errors[code] += n
+		}
+	}
+	sum.GapP50 = median(p50)
+	return sum
+}
+
 // run is one fault, with servers, node and HAProxy of its own.
-func (b *failover) run(ctx context.Context, fault string) (r faultResult, err error) {
+func (b *failover) run(ctx context.Context, fault, name string) (r faultResult, err error) {
 	b.printf("%s: starting a primary, two replicas, a node and HAProxy\n", fault)
-	w, err := newFaultWorld(ctx, b.farm, fault)
+	w, err := newFaultWorld(ctx, b.farm, fault, name)
 	if err != nil {
 		return r, err
 	}
@@ -114,6 +141,10 @@ func (b *failover) run(ctx context.Context, fault string) (r faultResult, err er
 	for _, c := range []*faultCrowd{ours, theirs} {
 		c.mark()
 	}
+	var refusing <-chan time.Time
+	if fault == faultReplicaKill {
+		refusing = refused(run, w.replicas[0].Addr())
+	}
 	ledger, err := w.strike(ctx, fault)
 	if err != nil {
 		return r, err
@@ -121,6 +152,10 @@ func (b *failover) run(ctx context.Context, fault string) (r faultResult, err er
 	b.printf("%s: done within %v; going on for %v\n", fault, time.Since(at).Round(time.Millisecond), b.after)
 	if err := pause(ctx, time.Until(at.Add(b.after))); err != nil {
 		return r, err
+	}
+	var since time.Time
+	if refusing != nil {
+		since = <-refusing
 	}
 	cancel()
 	ours.wait()
@@ -132,6 +167,10 @@ func (b *failover) run(ctx context.Context, fault string) (r faultResult, err er
 	writers := fault == faultPrimaryKill || fault == faultPrimaryAsync
 	r = faultResult{Fault: fault, Errors: ours.errors(), Lost: ours.lost(there), Stale: ours.stale()}
 	r.GapP50, r.GapMax = ours.gaps(writers)
+	if !since.IsZero() {
+		r.Refused = ours.answeredSince(since)
+		b.printf("%s: its port refused connects after %v; every reader had an answer %.1f ms later\n", fault, since.Sub(at).Round(100*time.Microsecond), r.Refused)
+	}
 	p50, most := theirs.gaps(writers)
 	r.HAProxyGapMax = most
 	who := "reads"

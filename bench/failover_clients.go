@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,6 +40,7 @@ type faultClient struct {
 	conn, other *pgx.Conn // other: for reading, if that is somewhere else
 	last        time.Time // of the last answer
 	gap         time.Duration
+	answered    []time.Time // the answers since the fault, of a reader
 	errors      map[string]int
 	acked       []entry
 	stale       int
@@ -111,6 +115,9 @@ func (f *faultClient) note() {
 	now := time.Now()
 	if f.marked.Load() {
 		f.gap = max(f.gap, now.Sub(f.last))
+		if f.write == "" {
+			f.answered = append(f.answered, now)
+		}
 	}
 	f.last = now
 }
@@ -182,6 +189,38 @@ func (c *faultCrowd) gaps(writers bool) (p50, most float64) {
 		all, most = append(all, ms), max(most, ms)
 	}
 	return median(all), most
+}
+
+// answeredSince is how long it took from then on, in milliseconds, until every reader had had an answer.
+func (c *faultCrowd) answeredSince(at time.Time) (most float64) {
+	for _, f := range c.readers {
+		took := float64(time.Since(at).Milliseconds()) // it has had none
+		if i := slices.IndexFunc(f.answered, at.Before); i >= 0 {
+			took = float64(f.answered[i].Sub(at).Microseconds()) / 1000
+		}
+		most = max(most, took)
+	}
+	return most
+}
+
+// refused tells when an address first refuses a connect; it asks each millisecond.
+func refused(ctx context.Context, addr string) <-chan time.Time {
+	told := make(chan time.Time, 1)
+	go func() {
+		var d net.Dialer
+		for ctx.Err() == nil {
+			conn, err := d.DialContext(ctx, "tcp", addr)
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				break
+			}
+			if err == nil {
+				_ = conn.Close()
+			}
+			_ = pause(ctx, time.Millisecond)
+		}
+		told <- time.Now()
+	}()
+	return told
 }
 
 func (c *faultCrowd) errors() map[string]int {

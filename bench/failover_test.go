@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -85,5 +86,30 @@ func TestCrowdSums(t *testing.T) {
 	}
 	if e := c.errors(); e["08006"] != 2 || e["08007"] != 1 || c.stale() != 2 {
 		t.Errorf("%v, %d stale", e, c.stale())
+	}
+}
+
+// Rounds in one line: the median of the medians, the worst of all else.
+func TestSumUpRounds(t *testing.T) {
+	got := sumUp([]faultResult{
+		{Fault: "x", GapP50: 1, GapMax: 10, HAProxyGapMax: 100, Refused: 7, Errors: map[string]int{"08007": 1}, Lost: 1},
+		{Fault: "x", GapP50: 5, GapMax: 30, HAProxyGapMax: 90, Refused: 9, Errors: map[string]int{"08007": 2, "08006": 1}, Stale: 2},
+		{Fault: "x", GapP50: 3, GapMax: 20, HAProxyGapMax: 80, Refused: 8, Errors: map[string]int{}},
+	})
+	want := faultResult{Fault: "x", GapP50: 3, GapMax: 30, HAProxyGapMax: 100, Refused: 9, Errors: map[string]int{"08007": 3, "08006": 1}, Lost: 1, Stale: 2}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	// The first reader's next answer came 4 ms later, the other's 9.
+	at := time.Unix(100, 0)
+	after := func(ms ...int) *faultClient {
+		f := new(faultClient)
+		for _, n := range ms {
+			f.answered = append(f.answered, at.Add(time.Duration(n)*time.Millisecond))
+		}
+		return f
+	}
+	if took := (&faultCrowd{readers: []*faultClient{after(-5, 0, 4, 30), after(-2, 9)}}).answeredSince(at); took != 9 {
+		t.Errorf("answered after %v ms, want 9", took)
 	}
 }

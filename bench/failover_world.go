@@ -29,7 +29,7 @@ type faultWorld struct {
 	node, haproxyWrite, haproxyRead string // addresses
 }
 
-func newFaultWorld(ctx context.Context, farm *pgtest.Farm, fault string) (w *faultWorld, err error) {
+func newFaultWorld(ctx context.Context, farm *pgtest.Farm, fault, name string) (w *faultWorld, err error) {
 	w = &faultWorld{farm: farm}
 	defer func() {
 		if err != nil {
@@ -69,11 +69,11 @@ func newFaultWorld(ctx context.Context, farm *pgtest.Farm, fault string) (w *fau
 		}
 		closest = w.link.addr()
 	}
-	return w, errors.Join(w.startNode(ctx, fault, closest), w.startHAProxy(ctx, fault, closest))
+	return w, errors.Join(w.startNode(ctx, name, closest), w.startHAProxy(ctx, name, closest))
 }
 
-func (w *faultWorld) startNode(ctx context.Context, fault, closest string) error {
-	dir := filepath.Join(w.farm.Dir(), fault+"-node")
+func (w *faultWorld) startNode(ctx context.Context, name, closest string) error {
+	dir := filepath.Join(w.farm.Dir(), name+"-node")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (w *faultWorld) startNode(ctx context.Context, fault, closest string) error
 
 // startHAProxy starts it as the managers of PostgreSQL recommend: writes go where a query says that the server is no replica, reads to
 // the closest replica and, if that is down, to the other. Sessions with a server that is found down are ended.
-func (w *faultWorld) startHAProxy(ctx context.Context, fault, closest string) error {
+func (w *faultWorld) startHAProxy(ctx context.Context, name, closest string) error {
 	haproxy, err := installed("haproxy")
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (w *faultWorld) startHAProxy(ctx context.Context, fault, closest string) er
 		return err
 	}
 	w.haproxyWrite, w.haproxyRead = program.Loopback(ports[0]), program.Loopback(ports[1])
-	dir := filepath.Join(w.farm.Dir(), fault+"-haproxy")
+	dir := filepath.Join(w.farm.Dir(), name+"-haproxy")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}

@@ -310,7 +310,7 @@ func TestUnreachableNodeIsNoVoter(t *testing.T) {
 		}
 		w.net.Cut("a", "b")
 		start := time.Now()
-		a.ledger.Reconcile([]rib.Member{a.member(), b.member(), c.member()})
+		a.ledger.Reconcile([]rib.Member{a.member(), b.member(), c.member()}, nil)
 		if took := time.Since(start); took > reconcileTime {
 			t.Errorf("Reconcile took %v", took)
 		}
@@ -414,18 +414,23 @@ func TestPlanVoters(t *testing.T) {
 		servers []raft.Server
 		members []rib.Member
 		want    string
+		drained string
 	}{
-		{"another region first", []raft.Server{server("a1")}, all, "b1"},
-		{"then the third region", []raft.Server{server("a1"), server("b1")}, all, "c1"},
-		{"a dead voter's region counts", []raft.Server{server("a1"), server("gone")}, all, "c1"},
-		{"the same region if there is no other", []raft.Server{server("a1")}, all[:2], "a2"},
-		{"three are enough", []raft.Server{server("a1"), server("b1"), server("c1")}, all, ""},
-		{"dead voters are not replaced", []raft.Server{server("a1"), server("b1"), server("gone")}, all, ""},
-		{"nobody new", []raft.Server{server("a1")}, all[:1], ""},
-		{"a voter that moved stays", []raft.Server{{ID: "a1", Address: "old:1"}, server("b1"), server("c1")}, all, ""},
+		{"another region first", []raft.Server{server("a1")}, all, "b1", ""},
+		{"then the third region", []raft.Server{server("a1"), server("b1")}, all, "c1", ""},
+		{"a dead voter's region counts", []raft.Server{server("a1"), server("gone")}, all, "c1", ""},
+		{"the same region if there is no other", []raft.Server{server("a1")}, all[:2], "a2", ""},
+		{"three are enough", []raft.Server{server("a1"), server("b1"), server("c1")}, all, "", ""},
+		{"dead voters are not replaced", []raft.Server{server("a1"), server("b1"), server("gone")}, all, "", ""},
+		{"nobody new", []raft.Server{server("a1")}, all[:1], "", ""},
+		{"a drained one is passed over", []raft.Server{server("a1")}, all, "c1", "b1"},
+		{"rather the same region", []raft.Server{server("a1")}, all[:3], "a2", "b1"},
+		{"alone it does not become one", []raft.Server{server("a1")}, []rib.Member{all[0], all[2]}, "", "b1"},
+		{"as a voter it counts", []raft.Server{server("a1"), server("b1"), server("c1")}, all, "", "b1"},
+		{"a voter that moved stays", []raft.Server{{ID: "a1", Address: "old:1"}, server("b1"), server("c1")}, all, "", ""},
 	} {
 		got := ""
-		if m := planVoters(c.servers, c.members, known, 3); m != nil {
+		if m := planVoters(c.servers, c.members, known, map[string]bool{c.drained: true}, 3); m != nil {
 			got = m.Name
 		}
 		if got != c.want {

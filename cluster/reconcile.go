@@ -20,8 +20,10 @@ const reconcileTime = 10 * time.Second
 // Reconcile tells the ledger who lives. Call it on every node whenever the members change, and now and then; another call while
 // one is at work returns at once. Every node learns from it where the voters are now, and keeps that on disk, so that they find each
 // other even if all came back at other addresses. The leader also makes voters of members, up to Config.Voters, from regions without
-// a voter first. It never removes a voter: a member that gossip believes dead may be counting votes on the other side of a partition.
-func (l *Ledger) Reconcile(members []rib.Member) {
+// a voter first, but of none that drained names (nil: nobody is): it may be stopped soon, and would count for the majority then. It never
+// removes a voter: a member that gossip believes dead may be counting votes on the other side of a partition, and one that is drained
+// counts as well as any for as long as it runs.
+func (l *Ledger) Reconcile(members []rib.Member, drained map[string]bool) {
 	select {
 	case <-l.opened:
 	default:
@@ -43,7 +45,7 @@ func (l *Ledger) Reconcile(members []rib.Member) {
 	ctx, cancel := context.WithTimeout(context.Background(), reconcileTime)
 	defer cancel()
 	for ctx.Err() == nil && l.raft.State() == raft.Leader {
-		change := l.nextChange(members)
+		change := l.nextChange(members, drained)
 		if change == nil {
 			return
 		}
@@ -57,17 +59,17 @@ func (l *Ledger) Reconcile(members []rib.Member) {
 }
 
 // nextChange returns the member to make a voter next; nil: all is well.
-func (l *Ledger) nextChange(members []rib.Member) *rib.Member {
+func (l *Ledger) nextChange(members []rib.Member, drained map[string]bool) *rib.Member {
 	servers := l.raft.GetConfiguration().Configuration().Servers
 	l.membersMu.Lock()
 	defer l.membersMu.Unlock()
-	return planVoters(servers, members, l.members, l.voters)
+	return planVoters(servers, members, l.members, drained, l.voters)
 }
 
 // planVoters decides whom to add. It leaves alone the address of a voter that moved: addresses (below) is where Raft asks, and changing
 // it in the configuration makes raft 1.8.0 read and write it at once from two goroutines. members live now; known also holds those
 // that lived before, for their regions.
-func planVoters(servers []raft.Server, members []rib.Member, known map[string]rib.Member, want int) *rib.Member {
+func planVoters(servers []raft.Server, members []rib.Member, known map[string]rib.Member, drained map[string]bool, want int) *rib.Member {
 	voters, regions := make(map[string]bool), make(map[string]int)
 	for _, s := range servers {
 		name := string(s.ID)
@@ -77,7 +79,7 @@ func planVoters(servers []raft.Server, members []rib.Member, known map[string]ri
 	if len(voters) >= want {
 		return nil
 	}
-	candidates := slices.DeleteFunc(slices.Clone(members), func(m rib.Member) bool { return voters[m.Name] || m.Addr == "" || m.Name == "" })
+	candidates := slices.DeleteFunc(slices.Clone(members), func(m rib.Member) bool { return voters[m.Name] || drained[m.Name] || m.Addr == "" || m.Name == "" })
 	if len(candidates) == 0 {
 		return nil
 	}

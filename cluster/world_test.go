@@ -173,7 +173,7 @@ func (w *world) reconcile() {
 	}
 	for _, n := range w.nodes {
 		if n.ledger != nil {
-			n.ledger.Reconcile(members)
+			n.ledger.Reconcile(members, nil)
 		}
 	}
 }

@@ -180,11 +180,24 @@ func pause(ctx context.Context, d time.Duration) bool {
 // reconcileLoop tells the ledger who lives: it makes voters of them where it leads, and finds the voters where it does not.
 func (n *Node) reconcileLoop(ctx context.Context) {
 	for {
-		n.ledger().Reconcile(n.speaker().Members())
+		n.ledger().Reconcile(n.speaker().Members(), n.drainedNodes())
 		if !pause(ctx, leaderTick) {
 			return
 		}
 	}
+}
+
+// drainedNodes are the names of the live nodes that are drained; nil: none is.
+func (n *Node) drainedNodes() (names map[string]bool) {
+	if len(n.table.Health().Drains()) == 0 {
+		return nil
+	}
+	names = map[string]bool{}
+	s := n.table.Snapshot()
+	for _, m := range s.Members {
+		names[m.Name] = s.NodeDrain(m) != nil
+	}
+	return names
 }
 
 // recordLoop records, on the leader, the shards that have shown a primary.
