@@ -151,3 +151,13 @@ func (l *Ledger) Status() Status {
 	}
 	return s
 }
+
+// Term is Raft's, as this node knows it: no two leaders have the same. 0 before the ledger is open.
+func (l *Ledger) Term() uint64 {
+	select {
+	case <-l.opened:
+		return l.raft.CurrentTerm()
+	default:
+		return 0
+	}
+}

@@ -31,6 +31,7 @@ type Config struct {
 	BackendTLS     BackendTLS `toml:"backend_tls" live:"yes" comment:"TLS towards all backends: statements, cancel requests, probes and checks alike."`
 	Pool           Pool       `toml:"pool" live:"yes" comment:"Connections to each backend."`
 	Scatter        Scatter    `toml:"scatter" live:"yes" comment:"Statements over several shards."`
+	Moves          Moves      `toml:"moves" comment:"Ranges on their way from one shard to another, while this node leads the ledger."`
 	Reads          Reads      `toml:"reads" live:"yes" comment:"Which backends reads go to. What an observer of a backend finds (load) is told to all nodes; the rest is this node's own."`
 	KeepAlive      KeepAlive  `toml:"keepalive" live:"yes" comment:"TCP keepalive towards clients and backends, of connections made from now on."`
 	Limits         Limits     `toml:"limits" live:"yes" comment:"Bounds on what clients may ask for."`
@@ -80,6 +81,11 @@ const (
 type Scatter struct {
 	QueryMemory Size `toml:"query_memory" comment:"What one statement may keep of the rows that shards send it, if they cannot be passed on as they come. Beyond: error 53200. 0B: no limit."`
 	Memory      Size `toml:"memory" comment:"What all such statements of this node may keep together. Beyond: error 53200. 0B: no limit."`
+}
+
+// Moves bounds what moves of ranges cost.
+type Moves struct {
+	Rate Size `toml:"rate" comment:"What a move copies, compares or removes in a second, in bytes of rows. 0B: 16MiB."`
 }
 
 // Listing is a database that clients may name when they connect.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"rangefinder/cluster"
+	"rangefinder/cluster/move"
 	"rangefinder/fib"
 	"rangefinder/gossip"
 	"rangefinder/gossip/probe"
@@ -75,6 +76,8 @@ type Node struct {
 	planner   *sqlkey.Planner
 	server    *wire.Server
 	twophase  *twophase.Manager
+	carriers  *move.Postgres // the shards, as moves see them
+	mover     *move.Mover
 	pgLn      net.Listener
 	sockets   sockets      // from the process before this one; nil: opened here
 	word      *gossip.Word // what has been said in this node's name before; nil: nothing
@@ -197,7 +200,7 @@ func (n *Node) Open(ctx context.Context) (err error) {
 	n.waits("starting")
 	n.warn()
 	for _, step := range []func(context.Context) error{
-		n.takeOver, n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.openTwoPhase, n.startLoops, n.awaitOwnership, n.awaitBeliefs, n.awaitDependents, n.openServer, n.openHandover,
+		n.takeOver, n.openDir, n.openHTTP, n.openPort, n.join, n.openTables, n.openLedger, n.openGossip, n.openProber, n.openTwoPhase, n.openMover, n.startLoops, n.awaitOwnership, n.awaitBeliefs, n.awaitDependents, n.openServer, n.openHandover,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -459,6 +462,7 @@ func (n *Node) openServer(ctx context.Context) error {
 	}
 	n.twophase.Open()
 	n.opened("two-phase commit", func() error { n.twophase.Close(); return nil })
+	n.startMover()
 	n.opened("clients", func() error {
 		_ = ln.Close() // also if Serve has not come to know it yet
 		ctx, cancel := context.WithTimeout(context.Background(), n.cfg().DrainTimeout.Duration)

@@ -97,7 +97,7 @@ func (p *Postgres) unblock(ctx context.Context, conn *pgx.Conn, j *Job, pid uint
 				}
 			}
 		}
-		if prepared && p.cfg.Settle != nil {
+		if prepared && p.cfg.Settle != nil && time.Since(began) >= p.cfg.EndAfter/4 { // whoever has prepared may be about to end it
 			rows, err := conn.Query(ctx, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
 			if err != nil {
 				return

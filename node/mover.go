@@ -1,0 +1,109 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/cluster"
+	"rangefinder/cluster/move"
+	"rangefinder/rib"
+)
+
+// openMover makes what carries ranges from shard to shard. It does nothing before clients are served, and only while this node leads.
+func (n *Node) openMover(context.Context) error {
+	log := n.log.With("part", "moves")
+	n.carriers = move.NewPostgres(move.PostgresConfig{
+		Primary: n.connectPrimary, Replicas: n.connectReplicas, Settle: n.twophase.Settle, Logger: log,
+		Rate: n.cfg().Moves.Rate.Bytes,
+	})
+	n.mover = move.New(move.Config{
+		Ledger: moverLedger{n}, Leases: n.moverLeases(), Servers: n.carriers, Owners: n.table.Owners().Get, Logger: log,
+		Leads: func() (term uint64, ok bool) {
+			l := n.ledger()
+			// A recovery begins the terms anew, in a generation of its own.
+			return uint64(n.table.Owners().Get().Epoch.Generation)<<40 | l.Term(), l.IsLeader()
+		},
+	})
+	return nil
+}
+
+// startMover has the mover begin.
+func (n *Node) startMover() {
+	n.mover.Open()
+	n.opened("moves", func() error {
+		n.mover.Close()
+		n.carriers.Close()
+		return nil
+	})
+}
+
+// Mover carries out moves while this node leads; nil before the node has made it.
+func (n *Node) Mover() *move.Mover { return n.mover }
+
+// CheckMove looks for all that stands against a move of a range, and changes nothing.
+func (n *Node) CheckMove(ctx context.Context, ks *rib.Keyspace, m rib.Move) ([]move.Obstacle, error) {
+	return n.carriers.Check(ctx, &move.Job{Move: m, Keyspace: ks})
+}
+
+// moverLedger is the ledger as the mover knows it.
+type moverLedger struct{ n *Node }
+
+func (l moverLedger) AdvanceMove(ctx context.Context, id uint64, from, to rib.MovePhase, note []byte) error {
+	_, err := l.n.ledger().AdvanceMove(ctx, id, from, to, note)
+	return err
+}
+
+func (l moverLedger) NoteMove(ctx context.Context, id uint64, note []byte) error {
+	return l.n.ledger().NoteMove(ctx, id, note)
+}
+
+func (l moverLedger) AbortMove(ctx context.Context, id uint64, reason string) error {
+	_, err := l.n.ledger().AbortMove(ctx, id, cluster.Origin{Author: "mover", Reason: reason})
+	return err
+}
+
+func (l moverLedger) FinishMove(ctx context.Context, id uint64) error {
+	return l.n.ledger().FinishMove(ctx, id)
+}
+
+// connectReplicas connects to those of a shard's replicas that are not down: any of them may be promoted.
+func (n *Node) connectReplicas(ctx context.Context, shard, database string) ([]*pgx.Conn, error) {
+	var addrs, names []string
+	for _, b := range n.table.Snapshot().Backends {
+		if b.Backend.Shard == shard && b.Role == rib.Replica && !b.Down() && b.Refused == "" {
+			addrs, names = append(addrs, b.Backend.Addr), append(names, b.Backend.Name)
+		}
+	}
+	found, errs := make([]*pgx.Conn, len(addrs)), make([]error, len(addrs))
+	var wg sync.WaitGroup
+	for i, addr := range addrs {
+		wg.Go(func() {
+			conn, err := n.connect(ctx, addr, database)
+			if err != nil {
+				errs[i] = fmt.Errorf("replica %s, which may be promoted, cannot be asked: %w", names[i], err)
+				return
+			}
+			found[i] = conn
+		})
+	}
+	wg.Wait()
+	conns := found[:0]
+	for _, c := range found {
+		if c != nil {
+			conns = append(conns, c)
+		}
+	}
+	return conns, errors.Join(errs...)
+}
+
+// noLeases is what is known of other nodes where no leases are granted: nothing, so no range changes hands.
+type noLeases struct{}
+
+func (noLeases) Drained(uint64) bool             { return false }
+func (noLeases) Acknowledged(rib.Epoch) []string { return nil }
+
+func (n *Node) moverLeases() move.Leases { return noLeases{} }
