@@ -121,55 +121,71 @@ func (l *link) compare(ctx context.Context, j *Job, t *tracker, still bool) (ope
 	back := map[string][]string{}
 	defer func() { open = t.give(back, at) }()
 	for i := range l.tables {
-		table := &l.tables[i]
+		table, seen := &l.tables[i], 0
 		for keys := range slices.Chunk(changed[table.name], atOnce) {
-			back[table.name] = append(back[table.name], keys...)
-			same, err := l.same(ctx, j, table, t.keys[table.name], keys, still)
+			differ, err := l.differ(ctx, j, table, t.keys[table.name], keys, still)
 			if err != nil {
 				// What was not looked at must not be forgotten.
-				for k := i; k < len(l.tables); k++ {
-					back[l.tables[k].name] = changed[l.tables[k].name]
+				back[table.name] = append(back[table.name], changed[table.name][seen:]...)
+				for _, later := range l.tables[i+1:] {
+					back[later.name] = changed[later.name]
 				}
 				return 0, err
 			}
-			if same {
-				back[table.name] = back[table.name][:len(back[table.name])-len(keys)]
-			}
+			seen += len(keys)
+			back[table.name] = append(back[table.name], differ...)
 		}
 	}
 	return 0, nil
 }
 
-// same compares some rows of a table.
-func (l *link) same(ctx context.Context, j *Job, t *table, columns, keys []string, still bool) (bool, error) {
+// differ compares some rows of a table and returns those that are not alike.
+func (l *link) differ(ctx context.Context, j *Job, t *table, columns, keys []string, still bool) (list []string, err error) {
 	sql, args := sumSQL(t, columns, keys)
-	var a, b string
-	read := func(conn *pgx.Conn, into *string) error {
-		if err := conn.QueryRow(ctx, sql, args...).Scan(into); err != nil {
+	a, b := make([]string, len(keys)), make([]string, len(keys))
+	read := func(conn *pgx.Conn, into []string) error {
+		rows, err := conn.Query(ctx, sql, args...)
+		if err == nil {
+			var at int
+			var v string
+			_, err = pgx.ForEachRow(rows, []any{&at, &v}, func() error {
+				into[at-1] = v
+				return nil
+			})
+		}
+		if err != nil {
 			return fmt.Errorf("compare table %s: %w", t.name, err)
 		}
 		return nil
 	}
 	if still {
 		first := make(chan error, 1)
-		go func() { first <- read(l.source, &a) }()
-		err := read(l.target, &b)
-		return a == b, errors.Join(err, <-first)
+		go func() { first <- read(l.source, a) }()
+		err = read(l.target, b)
+		err = errors.Join(err, <-first)
+	} else {
+		if err = read(l.source, a); err == nil {
+			var mark int64
+			if mark, err = bump(ctx, l.source, j); err == nil { // what the source had must have come to the target
+				err = l.applied(ctx, j, mark)
+			}
+		}
+		if err == nil {
+			err = read(l.target, b)
+		}
 	}
-	if err := read(l.source, &a); err != nil {
-		return false, err
+	if err != nil {
+		return nil, err
 	}
-	mark, err := bump(ctx, l.source, j) // what the source had must have come to the target
-	if err == nil {
-		err = l.applied(ctx, j, mark)
+	for i := range keys {
+		if a[i] != b[i] {
+			list = append(list, keys[i])
+		}
 	}
-	if err == nil {
-		err = read(l.target, &b)
-	}
-	return a == b, err
+	return list, nil
 }
 
-// sumSQL adds up rows that are named by some of their columns.
+// sumSQL tells of rows that are named by some of their columns, by their place in the list, how many each is and what they come to.
 func sumSQL(t *table, columns, keys []string) (sql string, args []any) {
 	values := make([][]string, len(columns))
 	for _, key := range keys {
@@ -189,6 +205,7 @@ func sumSQL(t *table, columns, keys []string) (sql string, args []any) {
 	for _, c := range t.columns {
 		all = append(all, "t."+rib.QuoteIdent(c.Name))
 	}
-	return fmt.Sprintf("SELECT count(*) || '/' || coalesce(sum(hashtextextended(ROW(%s)::text, 0)::numeric), 0) FROM unnest(%s) AS k(%s) JOIN %s AS t ON %s",
+	return fmt.Sprintf("SELECT k.at::int, count(t.tableoid) || '/' || coalesce(sum(hashtextextended(ROW(%s)::text, 0)::numeric) FILTER (WHERE t.tableoid IS NOT NULL), 0) "+
+		"FROM unnest(%s) WITH ORDINALITY AS k(%s, at) LEFT JOIN %s AS t ON %s GROUP BY k.at",
 		strings.Join(all, ", "), strings.Join(unnest, ", "), strings.Join(names, ", "), t.name, strings.Join(joins, " AND ")), args
 }

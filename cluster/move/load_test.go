@@ -88,6 +88,7 @@ func (l *load) client(ctx context.Context, n int) {
 			committing, err := l.write(ctx, conn, l.customers[rand.IntN(len(l.customers))], note, i)
 			if err == nil {
 				l.took(note, time.Since(began))
+				_ = sleep(ctx, 5*time.Millisecond)
 				break
 			}
 			var pe *pgconn.PgError
@@ -135,7 +136,7 @@ func (l *load) write(ctx context.Context, conn *pgx.Conn, customer int64, note s
 	if _, err := conn.Exec(ctx, `INSERT INTO "Order Lines" VALUES ($1, $2, 1, 'a', 0.1), ($1, $2, 2, 'b', 'NaN')`, customer, id); err != nil {
 		return false, err
 	}
-	if _, err := conn.Exec(ctx, "UPDATE orders SET amount = amount + 1 WHERE customer_id = $1", customer); err != nil {
+	if _, err := conn.Exec(ctx, "UPDATE orders SET amount = amount + 1 WHERE (customer_id, id) IN (SELECT customer_id, id FROM orders WHERE customer_id = $1 LIMIT 5)", customer); err != nil {
 		return false, err
 	}
 	if _, err := conn.Exec(ctx, `DELETE FROM "Order Lines" WHERE customer_id = $1 AND order_id = $2 AND line = 2`, customer, id); err != nil {

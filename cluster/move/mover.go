@@ -48,7 +48,7 @@ type Config struct {
 	Retry      time.Duration // after a failure; 0: 1s
 	Round      time.Duration // between two looks at how far the target is behind; 0: 500ms
 	MaxLag     time.Duration // behind which nothing is frozen; 0: 1s
-	MaxChanged int           // rows not verified yet, above which nothing is frozen; 0: 5000
+	MaxChanged int           // rows not verified yet, above which nothing is frozen; 0: 2000
 	Freeze     time.Duration // how long a freeze may last before the move is aborted: nodes hold statements back for 5 s; 0: 4s
 	Patience   time.Duration // how long a step before the freeze may fail until the move is aborted; 0: 1m
 }
@@ -65,7 +65,7 @@ func (c *Config) defaults() {
 			*d.to = d.is
 		}
 	}
-	c.MaxChanged = cmp.Or(c.MaxChanged, 5000)
+	c.MaxChanged = cmp.Or(c.MaxChanged, 2000)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

@@ -219,6 +219,21 @@ func (r *rig) primary(ctx context.Context, name, _ string) (*pgx.Conn, error) {
 	return r.at(name).primary.Conn(ctx)
 }
 
+// promote has a shard's replica take over from its primary, which is killed.
+func (r *rig) promote(name string) {
+	r.t.Helper()
+	s := r.at(name)
+	if err := s.primary.Kill(); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := s.replica.Promote(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shards[name] = &shard{primary: s.replica}
+}
+
 // fill gives the first shard customers with orders and lines.
 func (r *rig) fill(customers int) {
 	r.t.Helper()

@@ -1,0 +1,289 @@
+package move
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// hooked are servers with something that happens once, at one moment of a move: "Copy before", "Copy within", "Copy after".
+type hooked struct {
+	Servers
+	at   string
+	once *sync.Once
+	do   func() error // its error is the call's
+}
+
+func (h *hooked) moment(name string) (err error) {
+	if name == h.at {
+		h.once.Do(func() { err = h.do() })
+	}
+	return err
+}
+
+func (h *hooked) around(name string, f func(report func(Copied)) error) error {
+	if err := h.moment(name + " before"); err != nil {
+		return err
+	}
+	var within error
+	if err := f(func(c Copied) {
+		if err := h.moment(name + " within"); err != nil {
+			within = err
+		}
+	}); err != nil {
+		return errors.Join(err, within)
+	}
+	return h.moment(name + " after")
+}
+
+func (h *hooked) Check(ctx context.Context, j *Job) (o []Obstacle, err error) {
+	err = h.around("Check", func(func(Copied)) (err error) {
+		o, err = h.Servers.Check(ctx, j)
+		return err
+	})
+	return o, err
+}
+
+func (h *hooked) Copy(ctx context.Context, j *Job, report func(Copied)) (id Identity, err error) {
+	err = h.around("Copy", func(within func(Copied)) (err error) {
+		id, err = h.Servers.Copy(ctx, j, func(c Copied) {
+			report(c)
+			within(c)
+		})
+		return err
+	})
+	return id, err
+}
+
+func (h *hooked) Follow(ctx context.Context, j *Job) (lag Lag, err error) {
+	err = h.around("Follow", func(func(Copied)) (err error) {
+		lag, err = h.Servers.Follow(ctx, j)
+		return err
+	})
+	return lag, err
+}
+
+func (h *hooked) Fence(ctx context.Context, j *Job) error {
+	return h.around("Fence", func(func(Copied)) error { return h.Servers.Fence(ctx, j) })
+}
+
+func (h *hooked) Complete(ctx context.Context, j *Job) error {
+	return h.around("Complete", func(func(Copied)) error { return h.Servers.Complete(ctx, j) })
+}
+
+func (h *hooked) Unfence(ctx context.Context, j *Job) error {
+	return h.around("Unfence", func(func(Copied)) error { return h.Servers.Unfence(ctx, j) })
+}
+
+func (h *hooked) Clean(ctx context.Context, j *Job, _ func(Copied)) error {
+	return h.around("Clean", func(within func(Copied)) error { return h.Servers.Clean(ctx, j, within) })
+}
+
+func (h *hooked) Detach(ctx context.Context, j *Job) error {
+	return h.around("Detach", func(func(Copied)) error { return h.Servers.Detach(ctx, j) })
+}
+
+func (h *hooked) Delete(ctx context.Context, j *Job, _ func(Copied)) error {
+	return h.around("Delete", func(within func(Copied)) error { return h.Servers.Delete(ctx, j, within) })
+}
+
+func (h *hooked) RemoveFence(ctx context.Context, j *Job) error {
+	return h.around("RemoveFence", func(func(Copied)) error { return h.Servers.RemoveFence(ctx, j) })
+}
+
+// hook has something happen at a moment of the mover's next move.
+func hook(at string, do func() error) func(*Config) {
+	return func(c *Config) { c.Servers = &hooked{c.Servers, at, &sync.Once{}, do} }
+}
+
+// moments are those of a move that comes to its end.
+func moments() (all []string) {
+	for _, name := range []string{"Check before", "Copy", "Follow after", "Fence", "Complete", "Detach", "Delete", "RemoveFence"} {
+		switch name {
+		case "Copy", "Delete":
+			all = append(all, name+" before", name+" within", name+" after")
+		case "Fence", "Complete", "Detach", "RemoveFence":
+			all = append(all, name+" before", name+" after")
+		default:
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// other is the shard that does not have the moving range.
+func (r *rig) other() string {
+	if *r.book.owner.Load() == "shard_1" {
+		return "shard_2"
+	}
+	return "shard_1"
+}
+
+var errKilled = errors.New("the leader is gone")
+
+// TestAnotherLeaderGoesOn ends the leader at each step of a move, and has another one go on.
+func TestAnotherLeaderGoesOn(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(1500)
+	low, high := r.quarter()
+	l := r.load(3, r.where(low, high))
+	for _, at := range moments() {
+		t.Run(at, func(t *testing.T) {
+			r.t = t
+			to := r.other()
+			gone := make(chan struct{})
+			var first *Mover
+			first = r.mover(hook(at, func() error {
+				r.book.mu.Lock()
+				r.book.leader = 0 // and its own commands fail from now on
+				r.book.mu.Unlock()
+				first.stop()
+				close(gone)
+				return errKilled
+			}))
+			id := r.book.start(low, high, *r.book.owner.Load(), to)
+			<-gone
+			first.Close()
+			r.book.mu.Lock()
+			r.book.leader = id
+			r.book.mu.Unlock()
+			second := r.mover(nil)
+			r.over(id, second)
+			second.Close()
+			if told := r.book.became(); told[len(told)-1] != "flipped" || *r.book.owner.Load() != to {
+				t.Errorf("the move has come to nothing: %v", told)
+			}
+			r.clean()
+			l.busy()
+		})
+	}
+	r.t = t
+	l.end()
+	l.check()
+}
+
+// TestAbort aborts a move at each step before the flip. Nothing of it is left.
+func TestAbort(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(1500)
+	low, high := r.quarter()
+	l := r.load(3, r.where(low, high))
+	for _, at := range moments() {
+		if strings.HasPrefix(at, "Detach") {
+			break
+		}
+		t.Run(at, func(t *testing.T) {
+			r.t = t
+			before := r.rowsOf("shard_2")
+			var id uint64
+			var m *Mover
+			aborted := make(chan error, 1)
+			started := make(chan struct{})
+			m = r.mover(hook(at, func() error {
+				<-started
+				aborted <- m.Abort(t.Context(), id, "of a test")
+				return nil
+			}))
+			id = r.book.start(low, high, "shard_1", "shard_2")
+			close(started)
+			if err := <-aborted; err != nil {
+				t.Fatal(err)
+			}
+			r.over(id, m)
+			m.Close()
+			if told := r.book.became(); told[len(told)-1] != "aborted: of a test" {
+				t.Error(told)
+			}
+			r.clean()
+			if after := r.rowsOf("shard_2"); after != before {
+				t.Errorf("the target had %s and has %s", before, after)
+			}
+			l.busy()
+		})
+	}
+	r.t = t
+	l.end()
+	l.check()
+}
+
+// TestServersRestart crashes the source's or the target's server at each step.
+func TestServersRestart(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(1500)
+	low, high := r.quarter()
+	l := r.load(3, r.where(low, high))
+	for _, side := range []string{sideSource, sideTarget} {
+		for _, at := range moments() {
+			t.Run(side+" "+at, func(t *testing.T) {
+				r.t = t
+				from, to := *r.book.owner.Load(), r.other()
+				server := r.at(from).primary
+				if side == sideTarget {
+					server = r.at(to).primary
+				}
+				restarted := false
+				m := r.mover(hook(at, func() error {
+					restarted = true
+					if err := server.Kill(); err != nil {
+						return err
+					}
+					return server.Start(t.Context())
+				}))
+				id := r.book.start(low, high, from, to)
+				r.over(id, m)
+				m.Close()
+				if !restarted {
+					t.Error("the server was not restarted")
+				}
+				told := r.book.became()
+				t.Log(told[len(told)-1])
+				r.clean()
+				l.busy()
+			})
+		}
+	}
+	r.t = t
+	l.end()
+	l.check()
+}
+
+// TestPromotion promotes the source's or the target's replica. Before the flip the move is aborted, after it it comes to its end.
+func TestPromotion(t *testing.T) {
+	for _, c := range []struct{ at, side, want string }{
+		{"Follow after", sideSource, "aborted"}, {"Follow after", sideTarget, "aborted"},
+		{"Fence after", sideSource, "aborted"}, {"Complete before", sideTarget, "aborted"},
+		{"Detach before", sideSource, "flipped"}, {"Delete before", sideTarget, "flipped"},
+	} {
+		t.Run(c.side+" "+c.at, func(t *testing.T) {
+			r := newRig(t, true)
+			for _, name := range []string{"shard_1", "shard_2"} { // else a promotion loses what it loses without a move
+				if err := r.at(name).primary.Exec(t.Context(), "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.fill(500)
+			low, high := r.quarter()
+			l := r.load(3, r.where(low, high))
+			name := "shard_1"
+			if c.side == sideTarget {
+				name = "shard_2"
+			}
+			m := r.mover(hook(c.at, func() error {
+				r.promote(name)
+				return r.at(name).primary.Exec(t.Context(), "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+			}))
+			id := r.book.start(low, high, "shard_1", "shard_2")
+			r.over(id, m)
+			l.busy()
+			l.end()
+			if told := fmt.Sprint(r.book.became()); !strings.HasPrefix(told, "["+c.want) {
+				t.Errorf("%s, want %s", told, c.want)
+			}
+			l.check()
+			r.clean()
+		})
+	}
+}
