@@ -1,8 +1,6 @@
 package cluster
 
 import (
-	"slices"
-
 	"rangefinder/rib"
 )
 
@@ -10,20 +8,10 @@ import (
 
 // Limits of one command.
 const (
-	MaxSplits         = 1000    // bounds of one split
+	MaxSplits         = 100     // bounds of one split
 	MaxReason         = 1024    // bytes of a reason
 	MaxKeyspaceRanges = 2 << 20 // ranges of one keyspace
 )
-
-// edit returns a keyspace of next that may be changed.
-func edit(next *rib.Ownership, name string) (*rib.Keyspace, error) {
-	at := slices.IndexFunc(next.Keyspaces, func(k rib.Keyspace) bool { return k.Name == name })
-	if at < 0 {
-		return nil, reject(ErrNoKeyspace, "there is no keyspace named %s", name)
-	}
-	next.Keyspaces = slices.Clone(next.Keyspaces)
-	return &next.Keyspaces[at], nil
-}
 
 // divided refuses keyspaces whose ranges have a meaning of their own.
 func divided(ks *rib.Keyspace, what string) error {
@@ -34,7 +22,7 @@ func divided(ks *rib.Keyspace, what string) error {
 }
 
 // checkInterval refuses what is no range of the keyspace.
-func checkInterval(ks *rib.Keyspace, low, high rib.Key) error {
+func checkInterval(ks *rib.Keyspace, p *partition, low, high rib.Key) error {
 	m, err := rib.MethodByName(ks.Method)
 	if err != nil {
 		return reject(ErrInvalid, "%v", err)
@@ -50,7 +38,7 @@ func checkInterval(ks *rib.Keyspace, low, high rib.Key) error {
 	if !ks.Listed() {
 		return nil
 	}
-	if i, _ := span(ks.Ranges, low, high); i%2 == 0 || ks.Ranges[i].From.Compare(low) != 0 || ks.Ranges[i].To.Compare(high) != 0 {
+	if i := p.find(low); i%2 == 0 || p.at(i).From.Compare(low) != 0 || p.at(i).To.Compare(high) != 0 {
 		return reject(ErrInvalid, "keyspace %s lists values: name one of them, alone", ks.Name)
 	}
 	return nil
@@ -68,30 +56,30 @@ func still(o *rib.Ownership, ks *rib.Keyspace, low, high rib.Key) error {
 }
 
 // soleOwner is the shard that owns all of [low, high).
-func soleOwner(ks *rib.Keyspace, low, high rib.Key) (string, error) {
-	i, j := span(ks.Ranges, low, high)
-	owner := ks.Ranges[i].Shard
-	for _, r := range ks.Ranges[i+1 : j] {
-		if r.Shard != owner {
+func soleOwner(ks *rib.Keyspace, p *partition, low, high rib.Key) (string, error) {
+	i, j := p.span(low, high)
+	first := p.at(i)
+	for k := i + 1; k < j; k++ {
+		if r := p.at(k); r.Shard != first.Shard {
 			return "", reject(ErrOwner, "range %s of keyspace %s belongs to several shards: %s is %s's and %s is %s's; name ranges of one shard each",
-				ks.FormatInterval(low, high), ks.Name, ks.FormatInterval(ks.Ranges[i].From, ks.Ranges[i].To), owner, ks.FormatInterval(r.From, r.To), r.Shard)
+				ks.FormatInterval(low, high), ks.Name, ks.FormatInterval(first.From, first.To), first.Shard, ks.FormatInterval(r.From, r.To), r.Shard)
 		}
 	}
-	return owner, nil
+	return first.Shard, nil
 }
 
 // checkHandover refuses to give [low, high) from one shard to another, and returns whose it is. from may be empty: whoever's it is.
-func checkHandover(o *rib.Ownership, ks *rib.Keyspace, low, high rib.Key, from, to string) (owner string, err error) {
+func checkHandover(d *draft, ks *rib.Keyspace, p *partition, low, high rib.Key, from, to string) (owner string, err error) {
 	if ks.Reference() {
 		return "", reject(ErrInvalid, "keyspace %s has reference tables, which are whole on each of its shards: nothing of it moves", ks.Name)
 	}
-	if err := checkInterval(ks, low, high); err != nil {
+	if err := checkInterval(ks, p, low, high); err != nil {
 		return "", err
 	}
-	if err := still(o, ks, low, high); err != nil {
+	if err := still(&d.Ownership, ks, low, high); err != nil {
 		return "", err
 	}
-	if owner, err = soleOwner(ks, low, high); err != nil {
+	if owner, err = soleOwner(ks, p, low, high); err != nil {
 		return "", err
 	}
 	switch {
@@ -99,14 +87,14 @@ func checkHandover(o *rib.Ownership, ks *rib.Keyspace, low, high rib.Key, from, 
 		return "", reject(ErrOwner, "range %s of keyspace %s belongs to shard %s, not to shard %s", ks.FormatInterval(low, high), ks.Name, owner, from)
 	case owner == to:
 		return "", reject(ErrInvalid, "range %s of keyspace %s belongs to shard %s already", ks.FormatInterval(low, high), ks.Name, to)
-	case o.Shard(to) == nil:
-		return "", unknownShard(o, to)
+	case d.Shard(to) == nil:
+		return "", unknownShard(&d.Ownership, to)
 	}
 	return owner, nil
 }
 
-func splitRanges(next *rib.Ownership, c *rangeCommand) (*rib.Keyspace, error) {
-	ks, err := edit(next, c.Keyspace)
+func splitRanges(next *draft, c *rangeCommand) (*rib.Keyspace, error) {
+	ks, p, err := next.edit(c.Keyspace)
 	if err != nil {
 		return nil, err
 	}
@@ -117,69 +105,68 @@ func splitRanges(next *rib.Ownership, c *rangeCommand) (*rib.Keyspace, error) {
 	if err != nil {
 		return nil, reject(ErrInvalid, "%v", err)
 	}
-	if len(c.At) == 0 || len(c.At) > MaxSplits || len(ks.Ranges)+len(c.At) > MaxKeyspaceRanges {
+	if len(c.At) == 0 || len(c.At) > MaxSplits || (*p).n+len(c.At) > MaxKeyspaceRanges {
 		return nil, reject(ErrTooMany, "a split has 1 to %d bounds, and a keyspace at most %d ranges; here are %d bounds, and keyspace %s has %d ranges",
-			MaxSplits, MaxKeyspaceRanges, len(c.At), ks.Name, len(ks.Ranges))
+			MaxSplits, MaxKeyspaceRanges, len(c.At), ks.Name, (*p).n)
 	}
 	for _, at := range c.At {
 		key := rib.Key(at)
 		if err := m.CheckBound(ks.Types, key); err != nil || len(key) == 0 {
 			return nil, reject(ErrInvalid, "a split is at no key of keyspace %s: %v", ks.Name, err)
 		}
-		i, _ := span(ks.Ranges, key, nil)
-		if ks.Ranges[i].From.Compare(key) == 0 {
+		if (*p).at((*p).find(key)).From.Compare(key) == 0 {
 			return nil, reject(ErrInvalid, "there is a bound at %s in keyspace %s already", m.FormatKey(ks.Types, key), ks.Name)
 		}
 		for j := range next.Moves {
 			if move := &next.Moves[j]; move.Keyspace == ks.ID && move.Holds(key) && move.Low.Compare(key) != 0 {
-				return nil, still(next, ks, move.Low, move.High)
+				return nil, still(&next.Ownership, ks, move.Low, move.High)
 			}
 		}
-		ks.Ranges = cut(ks.Ranges, key)
+		*p = (*p).cut(key)
 	}
 	return ks, nil
 }
 
-func mergeRanges(next *rib.Ownership, c *rangeCommand) (*rib.Keyspace, error) {
-	ks, err := edit(next, c.Keyspace)
+func mergeRanges(next *draft, c *rangeCommand) (*rib.Keyspace, error) {
+	ks, p, err := next.edit(c.Keyspace)
 	if err != nil {
 		return nil, err
 	}
 	if err := divided(ks, "merged"); err != nil {
 		return nil, err
 	}
-	if err := checkInterval(ks, c.Low, c.High); err != nil {
+	if err := checkInterval(ks, *p, c.Low, c.High); err != nil {
 		return nil, err
 	}
-	if err := still(next, ks, c.Low, c.High); err != nil {
+	if err := still(&next.Ownership, ks, c.Low, c.High); err != nil {
 		return nil, err
 	}
-	i, j := span(ks.Ranges, c.Low, c.High)
-	if first, last := &ks.Ranges[i], &ks.Ranges[j-1]; first.From.Compare(c.Low) != 0 || last.To.Compare(c.High) != 0 {
+	i, j := (*p).span(c.Low, c.High)
+	if first, last := (*p).at(i), (*p).at(j-1); first.From.Compare(c.Low) != 0 || last.To.Compare(c.High) != 0 {
 		return nil, reject(ErrInvalid, "%s is not made of whole ranges of keyspace %s: those that it touches are %s", ks.FormatInterval(c.Low, c.High), ks.Name, ks.FormatInterval(first.From, last.To))
 	}
 	if j-i < 2 {
 		return nil, reject(ErrInvalid, "%s is one range of keyspace %s already: there is nothing to merge", ks.FormatInterval(c.Low, c.High), ks.Name)
 	}
-	if _, err := soleOwner(ks, c.Low, c.High); err != nil {
+	if _, err := soleOwner(ks, *p, c.Low, c.High); err != nil {
 		return nil, err
 	}
-	ks.Ranges = join(ks.Ranges, i, j)
+	*p = (*p).join(i, j)
 	return ks, nil
 }
 
-func reassignRange(next *rib.Ownership, c *rangeCommand) (*rib.Keyspace, error) {
-	ks, err := edit(next, c.Keyspace)
+func reassignRange(next *draft, c *rangeCommand) (*rib.Keyspace, error) {
+	ks, p, err := next.edit(c.Keyspace)
 	if err != nil {
 		return nil, err
 	}
-	owner, err := checkHandover(next, ks, c.Low, c.High, c.From, c.To)
+	owner, err := checkHandover(next, ks, *p, c.Low, c.High, c.From, c.To)
 	if err != nil {
 		return nil, err
 	}
-	if len(ks.Ranges)+2 > MaxKeyspaceRanges {
-		return nil, reject(ErrTooMany, "keyspace %s has %d ranges, the most that there may be: merge some", ks.Name, len(ks.Ranges))
+	if (*p).n+2 > MaxKeyspaceRanges {
+		return nil, reject(ErrTooMany, "keyspace %s has %d ranges, the most that there may be: merge some", ks.Name, (*p).n)
 	}
-	ks.Ranges = assign(ks.Ranges, c.Low, c.High, c.To, next.Epoch)
+	*p = (*p).assign(c.Low, c.High, c.To, next.Epoch)
 	return ks, lend(next, rib.Loan{ID: changeID(next.Epoch), Keyspace: ks.ID, Low: c.Low, High: c.High, From: owner, To: c.To, Until: c.Until})
 }

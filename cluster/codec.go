@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 
 	"rangefinder/rib"
 )
@@ -174,7 +175,7 @@ func appendRanges(dst []byte, ks *rib.Keyspace) ([]byte, error) {
 	width, size := 0, 0
 	for i := 1; i < n; i++ {
 		key := ks.Ranges[i].From
-		if !bytes.Equal(ks.Ranges[i-1].To, key) || len(key) == 0 || len(key) > math.MaxUint16 {
+		if to := ks.Ranges[i-1].To; len(key) == 0 || len(to) != len(key) || len(key) > math.MaxUint16 || &to[0] != &key[0] && !bytes.Equal(to, key) {
 			return nil, fmt.Errorf("encode keyspace %q: ranges %d and %d do not meet", ks.Name, i-1, i)
 		}
 		size += len(key)
@@ -185,6 +186,7 @@ func appendRanges(dst []byte, ks *rib.Keyspace) ([]byte, error) {
 			width = 0
 		}
 	}
+	dst = slices.Grow(dst, size+n*(2+1)+64)
 	dst = binary.AppendUvarint(dst, uint64(width))
 	if width == 0 {
 		for i := 1; i < n; i++ {

@@ -9,29 +9,27 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"rangefinder/rib"
 )
 
 // fsm is Raft's view of the state machine. Raft calls its methods from one goroutine.
 type fsm struct {
-	log     *slog.Logger         // constant
-	publish func(*rib.Ownership) // constant
+	log     *slog.Logger // constant
+	publish func()       // constant: there is a newer draft
 
 	st *state // owned by Raft's goroutine for the state machine
 
-	applied atomic.Uint64                 // index of the last command applied
-	current atomic.Pointer[rib.Ownership] // st.own, for readers
-	stamp   atomic.Pointer[time.Time]     // the latest stamp, for proposers
-	past    atomic.Pointer[[]Event]       // the history, for readers
-	stalled atomic.Pointer[string]        // why no more commands are applied; nil: they are
+	applied atomic.Uint64             // index of the last command applied
+	current atomic.Pointer[draft]     // st.now, for readers
+	stamp   atomic.Pointer[time.Time] // the latest stamp, for proposers
+	past    atomic.Pointer[[]Event]   // the history, for readers
+	stalled atomic.Pointer[string]    // why no more commands are applied; nil: they are
 }
 
 var _ raft.FSM = (*fsm)(nil)
 
-func newFSM(log *slog.Logger, publish func(*rib.Ownership)) *fsm {
+func newFSM(log *slog.Logger, publish func()) *fsm {
 	f := &fsm{log: log, publish: publish, st: newState()}
-	f.current.Store(f.st.own)
+	f.current.Store(f.st.now)
 	return f
 }
 
@@ -52,7 +50,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 	f.applied.Store(l.Index)
 	if r.changed {
 		f.show()
-		f.publish(f.st.own)
+		f.publish()
 	}
 	return r
 }
@@ -63,7 +61,7 @@ func (f *fsm) show() {
 	stamp := f.st.stamp
 	f.past.Store(&past)
 	f.stamp.Store(&stamp)
-	f.current.Store(f.st.own)
+	f.current.Store(f.st.now)
 }
 
 // Snapshot returns the state as it is now.
@@ -89,8 +87,8 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	f.st = s
 	f.stalled.Store(nil)
 	f.show()
-	f.applied.Store(s.own.Epoch.Index)
-	f.publish(s.own)
+	f.applied.Store(s.now.Epoch.Index)
+	f.publish()
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -95,6 +96,7 @@ type Ledger struct {
 	done    chan struct{} // closed by Close
 	ready   chan struct{} // closed once a table with a cluster id is published
 	saves   chan struct{} // capacity 1: there is a newer table to keep
+	drafts  chan struct{} // capacity 1: the state machine has a newer draft
 	wg      sync.WaitGroup
 
 	// set by Open, constant then
@@ -114,6 +116,7 @@ type Ledger struct {
 
 	publishMu sync.Mutex // orders Owners.Set and OnApply
 	isReady   bool
+	reached   chan struct{} // closed with the next newer table
 
 	encodedMu    sync.Mutex // the last encoding made, for many followers and the disk
 	encodedTable *rib.Ownership
@@ -163,10 +166,10 @@ func New(cfg Config) (*Ledger, error) {
 	}
 	l := &Ledger{
 		cfg: cfg, log: cfg.Logger, raftLog: newRaftLogger(cfg.Logger), voters: cfg.Voters,
-		opened: make(chan struct{}), done: make(chan struct{}), ready: make(chan struct{}), saves: make(chan struct{}, 1),
+		opened: make(chan struct{}), done: make(chan struct{}), ready: make(chan struct{}), saves: make(chan struct{}, 1), drafts: make(chan struct{}, 1), reached: make(chan struct{}),
 		members: make(map[string]rib.Member),
 	}
-	l.fsm = newFSM(cfg.Logger, func(o *rib.Ownership) { l.publish(o) })
+	l.fsm = newFSM(cfg.Logger, func() { wake(l.drafts) })
 	return l, nil
 }
 
@@ -209,6 +212,7 @@ func (l *Ledger) Open() error {
 	}
 	close(l.opened)
 	l.wg.Go(l.save)
+	l.wg.Go(l.publishDrafts)
 	l.wg.Go(l.watchLeadership)
 	return nil
 }
@@ -308,14 +312,48 @@ func (l *Ledger) publish(o *rib.Ownership) bool {
 	if l.cfg.OnApply != nil {
 		l.cfg.OnApply(o.Epoch)
 	}
-	l.wakeSaver()
+	close(l.reached)
+	l.reached = make(chan struct{})
+	wake(l.saves)
 	return true
 }
 
-func (l *Ledger) wakeSaver() {
+// wake tells whoever receives from c, of capacity 1, that there is something new.
+func wake(c chan struct{}) {
 	select {
-	case l.saves <- struct{}{}:
+	case c <- struct{}{}:
 	default: // one is pending, and it will see what is new
+	}
+}
+
+// publishDrafts makes tables of the state machine's drafts: of a million ranges that takes longer than a command may.
+func (l *Ledger) publishDrafts() {
+	for {
+		select {
+		case <-l.done:
+			return
+		case <-l.drafts:
+			l.publish(l.fsm.current.Load().table())
+		}
+	}
+}
+
+// served waits until this node serves a table of an epoch, or a newer one.
+func (l *Ledger) served(ctx context.Context, e rib.Epoch) error {
+	for {
+		l.publishMu.Lock()
+		reached := l.reached
+		l.publishMu.Unlock()
+		if l.Epoch().Compare(e) >= 0 {
+			return nil
+		}
+		select {
+		case <-reached:
+		case <-l.done:
+			return ErrNotOpen
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // proposes looks at them, and moves the range back, or says why it stays.
 
 // lend notes that a range has changed hands. That ends the loans of what it meets, and makes one if l has a time to go back.
-func lend(next *rib.Ownership, l rib.Loan) error {
+func lend(next *draft, l rib.Loan) error {
 	ends := func(old rib.Loan) bool {
 		return old.Keyspace == l.Keyspace && rib.Meet(old.Low, old.High, l.Low, l.High)
 	}
@@ -36,7 +36,7 @@ func lend(next *rib.Ownership, l rib.Loan) error {
 }
 
 // editLoan returns a loan of next that may be changed.
-func editLoan(next *rib.Ownership, id uint64) (*rib.Loan, error) {
+func editLoan(next *draft, id uint64) (*rib.Loan, error) {
 	if next.Loan(id) == nil {
 		return nil, reject(ErrNoLoan, "there is no loan %d: the range has gone back, or has changed hands since", id)
 	}
@@ -44,7 +44,7 @@ func editLoan(next *rib.Ownership, id uint64) (*rib.Loan, error) {
 	return next.Loan(id), nil
 }
 
-func (s *state) loanDue(next *rib.Ownership, c *loanCommand) (l rib.Loan, changed bool, err error) {
+func (s *state) loanDue(next *draft, c *loanCommand) (l rib.Loan, changed bool, err error) {
 	loan, err := editLoan(next, c.ID)
 	if err != nil || loan.Due {
 		if loan != nil {
@@ -64,7 +64,7 @@ func (s *state) loanDue(next *rib.Ownership, c *loanCommand) (l rib.Loan, change
 	return *loan, true, nil
 }
 
-func keepLoan(next *rib.Ownership, c *loanCommand) (l rib.Loan, changed bool, err error) {
+func keepLoan(next *draft, c *loanCommand) (l rib.Loan, changed bool, err error) {
 	loan, err := editLoan(next, c.ID)
 	switch {
 	case err != nil:
@@ -80,7 +80,7 @@ func keepLoan(next *rib.Ownership, c *loanCommand) (l rib.Loan, changed bool, er
 	return *loan, true, nil
 }
 
-func endLoan(next *rib.Ownership, c *loanCommand) (rib.Loan, error) {
+func endLoan(next *draft, c *loanCommand) (rib.Loan, error) {
 	loan := next.Loan(c.ID)
 	if loan == nil {
 		return rib.Loan{}, reject(ErrNoLoan, "there is no loan %d: the range has gone back, or has changed hands since", c.ID)

@@ -23,12 +23,12 @@ func TestLoans(t *testing.T) {
 		return s.do(&command{Kind: kindLoanKeep, Loan: &loanCommand{ID: id, Why: why}})
 	}
 	s.must(lend("100..200", "shard_3"))
-	first := s.st.own.Loans[0]
+	first := s.st.now.table().Loans[0]
 	if first.From != "shard_1" || first.To != "shard_3" || !first.Until.Equal(until) || first.ID != s.index {
 		t.Fatalf("%+v", first)
 	}
 	s.must(lend("300..400", "shard_2"))
-	second := s.st.own.Loans[1]
+	second := s.st.now.table().Loans[1]
 
 	s.refused("no loan", func() result { return due(99, until) }, ErrNoLoan, "99")
 	s.refused("early", func() result { return due(first.ID, until.Add(-time.Millisecond)) }, ErrNotDue, "2030-01-01T12:00:00Z")
@@ -44,24 +44,24 @@ func TestLoans(t *testing.T) {
 		t.Fatalf("%+v", r.loan)
 	}
 	s.refused("no reason", func() result { return keep(first.ID, "") }, ErrInvalid, "1 to")
-	if r := s.must(keep(first.ID, "17 rows")); r.loan.Why != "17 rows" || s.st.own.Loan(first.ID).Why != "17 rows" {
+	if r := s.must(keep(first.ID, "17 rows")); r.loan.Why != "17 rows" || s.st.now.table().Loan(first.ID).Why != "17 rows" {
 		t.Fatalf("%+v", r.loan)
 	}
 
 	// A part of the second changes hands: nobody can give it back whole.
 	s.must(s.rangeCommand(kindReassign, "app.orders", "350..360", "", "shard_3"))
-	if len(s.st.own.Loans) != 1 {
-		t.Fatalf("%+v", s.st.own.Loans)
+	if len(s.st.now.table().Loans) != 1 {
+		t.Fatalf("%+v", s.st.now.table().Loans)
 	}
 	// The first is moved back.
 	m := s.must(s.start("app.orders", "100..200", "shard_3", "shard_1")).move
 	s.must(s.advance(m.ID, rib.MovePrepare, rib.MoveFrozen))
-	if len(s.st.own.Loans) != 1 {
+	if len(s.st.now.table().Loans) != 1 {
 		t.Fatal("a move that has not flipped has ended a loan")
 	}
 	s.must(s.advance(m.ID, rib.MoveFrozen, rib.MoveFlipped))
-	if s.st.own.Loans != nil {
-		t.Fatalf("%+v", s.st.own.Loans)
+	if s.st.now.table().Loans != nil {
+		t.Fatalf("%+v", s.st.now.table().Loans)
 	}
 
 	// A move may lend as well, from its flip on; and what is lent may stay for good.
@@ -70,12 +70,12 @@ func TestLoans(t *testing.T) {
 	m = s.must(s.do(&command{Kind: kindMoveStart, Move: c})).move
 	s.must(s.advance(m.ID, rib.MovePrepare, rib.MoveFrozen))
 	s.must(s.advance(m.ID, rib.MoveFrozen, rib.MoveFlipped))
-	if l := s.st.own.Loan(m.ID); l == nil || l.From != "shard_3" || l.To != "shard_2" || !l.Until.Equal(until) {
+	if l := s.st.now.table().Loan(m.ID); l == nil || l.From != "shard_3" || l.To != "shard_2" || !l.Until.Equal(until) {
 		t.Fatalf("%+v", l)
 	}
 	s.must(s.do(&command{Kind: kindLoanEnd, Loan: &loanCommand{ID: m.ID}}))
 	s.refused("ended twice", func() result { return s.do(&command{Kind: kindLoanEnd, Loan: &loanCommand{ID: m.ID}}) }, ErrNoLoan, "changed hands")
-	if got := s.owners("app.orders"); s.st.own.Loans != nil || got[len(got)-len("3000..=shard_2@20"):len(got)-3] != "3000..=shard_2" {
-		t.Fatalf("%s, %+v", got, s.st.own.Loans)
+	if got := s.owners("app.orders"); s.st.now.table().Loans != nil || got[len(got)-len("3000..=shard_2@20"):len(got)-3] != "3000..=shard_2" {
+		t.Fatalf("%s, %+v", got, s.st.now.table().Loans)
 	}
 }

@@ -17,12 +17,13 @@ func changeID(e rib.Epoch) uint64 {
 	return id
 }
 
-func startMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {
+func startMove(next *draft, c *moveCommand) (rib.Move, error) {
 	ks := next.KeyspaceByName(c.Keyspace)
 	if ks == nil {
 		return rib.Move{}, reject(ErrNoKeyspace, "there is no keyspace named %s", c.Keyspace)
 	}
-	from, err := checkHandover(next, ks, c.Low, c.High, c.From, c.To)
+	p := next.part(ks.ID)
+	from, err := checkHandover(next, ks, p, c.Low, c.High, c.From, c.To)
 	if err != nil {
 		return rib.Move{}, err
 	}
@@ -31,8 +32,8 @@ func startMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {
 		return rib.Move{}, reject(ErrOwner, "range %s of keyspace %s belongs to nobody: there is nothing to move", ks.FormatInterval(c.Low, c.High), ks.Name)
 	case len(next.Moves) >= rib.MaxMoves:
 		return rib.Move{}, reject(ErrTooMany, "%d moves are under way, and no more may be: wait until one is over", len(next.Moves))
-	case len(ks.Ranges)+2 > MaxKeyspaceRanges:
-		return rib.Move{}, reject(ErrTooMany, "keyspace %s has %d ranges, the most that there may be: merge some", ks.Name, len(ks.Ranges))
+	case p.n+2 > MaxKeyspaceRanges:
+		return rib.Move{}, reject(ErrTooMany, "keyspace %s has %d ranges, the most that there may be: merge some", ks.Name, p.n)
 	case !c.Until.IsZero() && len(next.Loans)+len(next.Moves) >= rib.MaxLoans: // each move may become one
 		return rib.Move{}, reject(ErrTooMany, "%d ranges are lent to other shards, and no more may be", len(next.Loans))
 	case len(c.Note) > MaxNote:
@@ -47,7 +48,7 @@ func startMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {
 }
 
 // editMove returns a move of next that may be changed.
-func editMove(next *rib.Ownership, id uint64) (*rib.Move, error) {
+func editMove(next *draft, id uint64) (*rib.Move, error) {
 	if next.Move(id) == nil {
 		return nil, reject(ErrNoMove, "there is no move %d: it is over, or never was", id)
 	}
@@ -56,7 +57,7 @@ func editMove(next *rib.Ownership, id uint64) (*rib.Move, error) {
 }
 
 // advanceMove takes a move to its next phase. Where it is there already, nothing changes.
-func advanceMove(next *rib.Ownership, c *moveCommand) (m rib.Move, changed bool, err error) {
+func advanceMove(next *draft, c *moveCommand) (m rib.Move, changed bool, err error) {
 	move, err := editMove(next, c.ID)
 	if err != nil {
 		return m, false, err
@@ -87,21 +88,19 @@ func advanceMove(next *rib.Ownership, c *moveCommand) (m rib.Move, changed bool,
 }
 
 // flip gives the range to its new owner.
-func flip(next *rib.Ownership, m *rib.Move) error {
-	at := slices.IndexFunc(next.Keyspaces, func(k rib.Keyspace) bool { return k.ID == m.Keyspace })
-	if at < 0 {
-		return reject(ErrNoKeyspace, "the keyspace of move %d is gone", m.ID)
+func flip(next *draft, m *rib.Move) error {
+	ks, p, err := next.edit(nameOf(&next.Ownership, m.Keyspace))
+	if err != nil {
+		return err
 	}
-	next.Keyspaces = slices.Clone(next.Keyspaces)
-	ks := &next.Keyspaces[at]
-	if owner, err := soleOwner(ks, m.Low, m.High); err != nil || owner != m.From {
+	if owner, err := soleOwner(ks, *p, m.Low, m.High); err != nil || owner != m.From {
 		return reject(ErrOwner, "the range of move %d does not belong to shard %s alone", m.ID, m.From)
 	}
-	ks.Ranges = assign(ks.Ranges, m.Low, m.High, m.To, next.Epoch)
+	*p = (*p).assign(m.Low, m.High, m.To, next.Epoch)
 	return lend(next, rib.Loan{ID: m.ID, Keyspace: ks.ID, Low: m.Low, High: m.High, From: m.From, To: m.To, Until: m.Until})
 }
 
-func noteMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {
+func noteMove(next *draft, c *moveCommand) (rib.Move, error) {
 	move, err := editMove(next, c.ID)
 	if err != nil {
 		return rib.Move{}, err
@@ -114,7 +113,7 @@ func noteMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {
 }
 
 // abortMove has the range stay where it is. Where that is so already, nothing changes.
-func abortMove(next *rib.Ownership, c *moveCommand, why string) (m rib.Move, changed bool, err error) {
+func abortMove(next *draft, c *moveCommand, why string) (m rib.Move, changed bool, err error) {
 	move, err := editMove(next, c.ID)
 	if err != nil {
 		return m, false, err
@@ -130,7 +129,7 @@ func abortMove(next *rib.Ownership, c *moveCommand, why string) (m rib.Move, cha
 }
 
 // finishMove takes a move of which nothing is left out of the table.
-func finishMove(next *rib.Ownership, c *moveCommand) (rib.Move, error) {
+func finishMove(next *draft, c *moveCommand) (rib.Move, error) {
 	move := next.Move(c.ID)
 	if move == nil {
 		return rib.Move{}, reject(ErrNoMove, "there is no move %d: it is over, or never was", c.ID)

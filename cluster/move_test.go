@@ -32,7 +32,7 @@ func newStory(t *testing.T) *story {
 // keys reads an interval of a keyspace.
 func (s *story) keys(keyspace, text string) (low, high rib.Key) {
 	s.t.Helper()
-	low, high, err := s.st.own.KeyspaceByName(keyspace).ParseInterval(text)
+	low, high, err := s.st.now.table().KeyspaceByName(keyspace).ParseInterval(text)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func (s *story) finish(id uint64) result {
 
 // owners says who owns what, in one line.
 func (s *story) owners(keyspace string) string {
-	ks := s.st.own.KeyspaceByName(keyspace)
+	ks := s.st.now.table().KeyspaceByName(keyspace)
 	if err := ks.Validate(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -98,13 +98,13 @@ func (s *story) owned(keyspace, want string) {
 // refused checks that a command was refused for a reason, and changed nothing.
 func (s *story) refused(what string, run func() result, reason error, text string) {
 	s.t.Helper()
-	own, past := s.st.own, len(s.st.history.list)
+	own, past := s.st.now.table(), len(s.st.history.list)
 	r := run()
 	var rejected *RejectedError
 	if !errors.Is(r.err, reason) || !errors.As(r.err, &rejected) || !strings.Contains(r.err.Error(), text) {
 		s.t.Errorf("%s: %v", what, r.err)
 	}
-	if r.changed || s.st.own != own || len(s.st.history.list) != past {
+	if r.changed || s.st.now.table() != own || len(s.st.history.list) != past {
 		s.t.Errorf("%s: it was refused and changed something", what)
 	}
 }
@@ -125,7 +125,7 @@ func TestSplitMergeReassign(t *testing.T) {
 	s.owned("app.lands", "other values=shard_3@6 de=shard_1@6 other values=shard_3@6 fr=shard_1@13 other values=shard_3@6")
 
 	s.refused("no keyspace", func() result { return s.do(&command{Kind: kindSplit, Range: &rangeCommand{Keyspace: "x"}}) }, ErrNoKeyspace, "named x")
-	s.refused("no bound", func() result { return s.split("app.orders") }, ErrTooMany, "1 to 1000")
+	s.refused("no bound", func() result { return s.split("app.orders") }, ErrTooMany, "1 to 100")
 	s.refused("twice", func() result { return s.split("app.orders", "400") }, ErrInvalid, "a bound at 400")
 	s.refused("half", func() result { return s.split("app.orders", "100", "400") }, ErrInvalid, "a bound at 400")
 	s.refused("no key", func() result {
@@ -190,14 +190,14 @@ func TestMoveFromStartToEnd(t *testing.T) {
 		t.Fatalf("frozen twice: %+v", again)
 	}
 	s.must(s.do(&command{Kind: kindMoveNote, Move: &moveCommand{ID: m.ID, Note: []byte("lsn 2")}}))
-	if now := s.st.own.Move(m.ID); string(now.Note) != "lsn 2" || now.Epoch != frozen.Epoch {
+	if now := s.st.now.table().Move(m.ID); string(now.Note) != "lsn 2" || now.Epoch != frozen.Epoch {
 		t.Fatalf("noted: %+v", now)
 	}
 	s.refused("a long note", func() result {
 		return s.do(&command{Kind: kindMoveNote, Move: &moveCommand{ID: m.ID, Note: make([]byte, MaxNote+1)}})
 	}, ErrInvalid, "16384 bytes")
 	flipped := s.must(s.advance(m.ID, rib.MoveFrozen, rib.MoveFlipped)).move
-	if flipped.Phase != rib.MoveFlipped || flipped.Epoch != s.st.own.Epoch || string(flipped.Note) != "lsn 2" {
+	if flipped.Phase != rib.MoveFlipped || flipped.Epoch != s.st.now.table().Epoch || string(flipped.Note) != "lsn 2" {
 		t.Fatalf("%+v", flipped)
 	}
 	s.owned("app.orders", fmt.Sprintf("..100=shard_1@5 100..200=shard_2@%d 200..1000=shard_1@5 1000..2000=shard_2@5 2000..2500=shard_3@5 2500..=shard_3@5", flipped.Epoch.Index))
@@ -210,7 +210,7 @@ func TestMoveFromStartToEnd(t *testing.T) {
 	s.must(s.advance(other.ID, rib.MovePrepare, rib.MoveFrozen))
 	was := s.owners("app.orders")
 	aborted := s.must(s.abort(other.ID)).move
-	if aborted.Phase != rib.MoveAborted || aborted.Why != "slow" || aborted.Epoch != s.st.own.Epoch {
+	if aborted.Phase != rib.MoveAborted || aborted.Why != "slow" || aborted.Epoch != s.st.now.table().Epoch {
 		t.Fatalf("%+v", aborted)
 	}
 	if again := s.must(s.abort(other.ID)); again.changed {
@@ -222,7 +222,7 @@ func TestMoveFromStartToEnd(t *testing.T) {
 	if was == before {
 		t.Fatal("the first move moved nothing")
 	}
-	if len(s.st.own.Moves) != 1 {
-		t.Fatalf("moves left: %+v", s.st.own.Moves)
+	if len(s.st.now.table().Moves) != 1 {
+		t.Fatalf("moves left: %+v", s.st.now.table().Moves)
 	}
 }

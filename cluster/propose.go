@@ -94,7 +94,16 @@ func (l *Ledger) propose(ctx context.Context, c *command) (result, error) {
 	if !ok {
 		return result{}, &OutcomeUnknownError{RequestID: c.Request, Cause: errors.New("no answer from the log")}
 	}
-	return r, r.err
+	if r.err != nil {
+		return r, r.err
+	}
+	if err := l.served(ctx, r.epoch); err != nil {
+		return result{}, &OutcomeUnknownError{RequestID: c.Request, Cause: err}
+	}
+	if r.keyspace != nil {
+		r.keyspace = l.cfg.Owners.Get().Keyspace(r.keyspace.ID)
+	}
+	return r, nil
 }
 
 // leads returns a *NotLeaderError unless this node leads.

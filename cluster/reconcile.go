@@ -35,7 +35,7 @@ func (l *Ledger) Reconcile(members []rib.Member, drained map[string]bool) {
 	}
 	l.membersMu.Unlock()
 	if l.votersMoved() {
-		l.wakeSaver()
+		wake(l.saves)
 	}
 
 	if l.raft.State() != raft.Leader || l.fsm.current.Load().ClusterID == "" || !l.reconcileMu.TryLock() {

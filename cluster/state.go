@@ -15,11 +15,11 @@ import (
 const maxRequests = 4096
 
 // state is the ledger's state machine: pure, without clock or randomness, so that every voter comes to the same state.
-// It is owned by one goroutine at a time; own points to immutable tables.
+// It is owned by one goroutine at a time; now is never changed, but replaced.
 type state struct {
 	generation uint32
 	nextID     rib.KeyspaceID // the id that the next keyspace gets
-	own        *rib.Ownership
+	now        *draft
 	requests   map[string]request
 	order      []string // requests' ids, oldest first
 	history    history
@@ -37,7 +37,7 @@ type request struct {
 // result is what a command came to.
 type result struct {
 	epoch    rib.Epoch
-	keyspace *rib.Keyspace // of commands about one: part of an immutable table
+	keyspace *rib.Keyspace // of commands about one: without ranges
 	move     rib.Move      // of commands about one: as it is then
 	loan     rib.Loan      // the same
 	changed  bool
@@ -45,7 +45,7 @@ type result struct {
 }
 
 func newState() *state {
-	return &state{nextID: 1, own: &rib.Ownership{}, requests: make(map[string]request)}
+	return &state{nextID: 1, now: &draft{}, requests: make(map[string]request)}
 }
 
 // apply carries out one command, which data encodes, or refuses it and changes nothing.
@@ -55,10 +55,10 @@ func (s *state) apply(index uint64, c *command, data []byte) result {
 		if old.hash != hash {
 			return result{err: reject(ErrRequestReused, "request id %q was used for another command: use a new one", c.Request)}
 		}
-		return result{epoch: old.epoch, keyspace: s.byID(old.keyspace), move: s.moveByID(old.move)}
+		return result{epoch: old.epoch, keyspace: s.now.Keyspace(old.keyspace), move: s.moveByID(old.move)}
 	}
 
-	next := *s.own // the new table shares with the old one what does not change
+	next := s.now.next()
 	next.Epoch = rib.Epoch{Generation: s.generation, Index: index}
 	var (
 		r   result
@@ -66,23 +66,23 @@ func (s *state) apply(index uint64, c *command, data []byte) result {
 	)
 	switch c.Kind {
 	case kindInit, kindInit2:
-		err = s.init(&next, c.Init)
+		err = s.init(next, c.Init)
 	case kindShard:
-		if r.changed, err = recordShard(&next, c.Shard); err == nil && !r.changed {
-			return result{epoch: s.own.Epoch}
+		if r.changed, err = recordShard(next, c.Shard); err == nil && !r.changed {
+			return result{epoch: s.now.Epoch}
 		}
 	case kindKeyspace, kindKeyspace2, kindKeyspace3:
-		r.keyspace, err = s.create(&next, c.Created)
+		r.keyspace, err = s.create(next, c.Created)
 	case kindValues:
-		r.keyspace, err = addValues(&next, c.Values)
+		r.keyspace, err = addValues(next, c.Values)
 	case kindNode:
-		if r.changed, err = numberNode(&next, c.Node); err == nil && !r.changed {
-			return result{epoch: s.own.Epoch}
+		if r.changed, err = numberNode(next, c.Node); err == nil && !r.changed {
+			return result{epoch: s.now.Epoch}
 		}
 	default:
 		var same bool
-		if r, same, err = s.change(&next, c); same && err == nil {
-			r.epoch = s.own.Epoch
+		if r, same, err = s.change(next, c); same && err == nil {
+			r.epoch = s.now.Epoch
 			return r
 		}
 	}
@@ -91,9 +91,9 @@ func (s *state) apply(index uint64, c *command, data []byte) result {
 	}
 	if c.chains() || len(next.Links) > 0 {
 		next.Links = chain(next.Links, next.Epoch, data)
-		s.history.add(eventOf(&next, c, &r))
+		s.history.add(eventOf(&next.Ownership, c, &r))
 	}
-	s.own = &next
+	s.now = next
 	r.changed, r.epoch = true, next.Epoch
 	if c.Request != "" {
 		done := request{hash: hash, epoch: r.epoch, move: r.move.ID}
@@ -106,7 +106,7 @@ func (s *state) apply(index uint64, c *command, data []byte) result {
 }
 
 // change carries out a command that changes ranges or moves. same: all is as it should be already.
-func (s *state) change(next *rib.Ownership, c *command) (r result, same bool, err error) {
+func (s *state) change(next *draft, c *command) (r result, same bool, err error) {
 	if next.ClusterID == "" {
 		return r, false, reject(ErrNoCluster, "the cluster is not set up yet")
 	}
@@ -168,24 +168,15 @@ func (s *state) remember(id string, r request) {
 	s.order = append(s.order, id)
 }
 
-func (s *state) byID(id rib.KeyspaceID) *rib.Keyspace {
-	for i := range s.own.Keyspaces {
-		if s.own.Keyspaces[i].ID == id {
-			return &s.own.Keyspaces[i]
-		}
-	}
-	return nil
-}
-
 // moveByID is a move as it is now; one that is over has its number alone.
 func (s *state) moveByID(id uint64) rib.Move {
-	if m := s.own.Move(id); m != nil {
+	if m := s.now.Move(id); m != nil {
 		return *m
 	}
 	return rib.Move{ID: id}
 }
 
-func (s *state) init(next *rib.Ownership, c *initCommand) error {
+func (s *state) init(next *draft, c *initCommand) error {
 	if next.ClusterID != "" {
 		return reject(ErrOtherCluster, "this cluster has the id %s already", next.ClusterID)
 	}
@@ -195,8 +186,8 @@ func (s *state) init(next *rib.Ownership, c *initCommand) error {
 	return nil
 }
 
-func recordShard(next *rib.Ownership, c *shardCommand) (changed bool, err error) {
-	if err := checkShard(next, c.Name, c.SystemID); err != nil {
+func recordShard(next *draft, c *shardCommand) (changed bool, err error) {
+	if err := checkShard(&next.Ownership, c.Name, c.SystemID); err != nil {
 		return false, err
 	}
 	at, found := slices.BinarySearchFunc(next.Shards, c.Name, func(s rib.Shard, name string) int { return strings.Compare(s.Name, name) })
@@ -211,7 +202,7 @@ func recordShard(next *rib.Ownership, c *shardCommand) (changed bool, err error)
 }
 
 // numberNode gives a node the next number. It keeps it for ever, whatever becomes of the node.
-func numberNode(next *rib.Ownership, name string) (changed bool, err error) {
+func numberNode(next *draft, name string) (changed bool, err error) {
 	if next.ClusterID == "" {
 		return false, reject(ErrNoCluster, "the cluster is not set up yet")
 	}
@@ -250,12 +241,12 @@ func checkShard(o *rib.Ownership, name string, systemID uint64) error {
 }
 
 // create adds a keyspace and returns it as it is in the new table.
-func (s *state) create(next *rib.Ownership, encoded []byte) (*rib.Keyspace, error) {
+func (s *state) create(next *draft, encoded []byte) (*rib.Keyspace, error) {
 	ks, err := decodeKeyspace(encoded)
 	if err != nil {
 		return nil, reject(ErrInvalid, "%v", err)
 	}
-	if err := checkNewKeyspace(next, ks); err != nil {
+	if err := checkNewKeyspace(&next.Ownership, ks); err != nil {
 		return nil, err
 	}
 	ks.ID = s.nextID
@@ -264,8 +255,9 @@ func (s *state) create(next *rib.Ownership, encoded []byte) (*rib.Keyspace, erro
 	}
 	s.nextID++
 	next.Catalog++
-	keyspaces := make([]rib.Keyspace, 0, len(next.Keyspaces)+1)
-	next.Keyspaces = append(append(keyspaces, next.Keyspaces...), *ks)
+	next.parts = append(slices.Clip(next.parts), newPartition(ks.Ranges))
+	ks.Ranges = nil
+	next.Keyspaces = append(slices.Clip(next.Keyspaces), *ks)
 	return &next.Keyspaces[len(next.Keyspaces)-1], nil
 }
 
@@ -323,7 +315,7 @@ func unknownShard(o *rib.Ownership, name string) error {
 //	"RFS1" | CRC-32C of the rest | generation | next id | requests, oldest first | the table by EncodeOwnership
 //	"RFS2" | the same, but requests have the number of a move behind them, and before the table are the last stamp and the history, oldest first
 func (s *state) encode() ([]byte, error) {
-	chained := len(s.own.Links) > 0
+	chained := len(s.now.Links) > 0
 	magic := magicState
 	if chained {
 		magic = magicState2
@@ -345,7 +337,7 @@ func (s *state) encode() ([]byte, error) {
 	if chained {
 		dst = s.history.append(appendTime(dst, s.stamp))
 	}
-	dst, err := EncodeOwnership(dst, s.own)
+	dst, err := EncodeOwnership(dst, s.now.table())
 	if err != nil {
 		return nil, err
 	}
@@ -383,8 +375,12 @@ func decodeState(b []byte) (*state, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
-	s.own, err = DecodeOwnership(d.rest)
-	return s, err
+	o, err := DecodeOwnership(d.rest)
+	if err != nil {
+		return nil, err
+	}
+	s.now = newDraft(o)
+	return s, nil
 }
 
 // copyForSnapshot returns a state that later commands do not change.

@@ -131,13 +131,11 @@ func stay(ks *rib.Keyspace, specs []ValueSpec) error {
 }
 
 // addValues gives values to a keyspace of the list method and returns it as it is in the new table.
-func addValues(next *rib.Ownership, c *valuesCommand) (*rib.Keyspace, error) {
-	keyspaces := slices.Clone(next.Keyspaces)
-	at := slices.IndexFunc(keyspaces, func(k rib.Keyspace) bool { return k.Name == c.Keyspace })
-	if at < 0 {
-		return nil, reject(ErrNoKeyspace, "there is no keyspace named %s", c.Keyspace)
+func addValues(next *draft, c *valuesCommand) (*rib.Keyspace, error) {
+	ks, p, err := next.edit(c.Keyspace)
+	if err != nil {
+		return nil, err
 	}
-	ks := &keyspaces[at]
 	if err := listOnly(ks); err != nil {
 		return nil, err
 	}
@@ -153,18 +151,20 @@ func addValues(next *rib.Ownership, c *valuesCommand) (*rib.Keyspace, error) {
 			return nil, reject(ErrUnknownShard, "shard %s is not known: no node has reached a server of it yet, or its name is misspelt", v.Shard)
 		}
 	}
-	ranges, err := ks.WithValues(values, next.Epoch)
+	whole := *ks
+	whole.Ranges = (*p).ranges()
+	ranges, err := whole.WithValues(values, next.Epoch)
 	if err != nil {
 		return nil, listedTwice(err, specs)
 	}
-	if err := stay(ks, specs); err != nil {
+	if err := stay(&whole, specs); err != nil {
 		return nil, err
 	}
-	ks.Ranges = ranges
-	if err := ks.Validate(); err != nil {
+	whole.Ranges = ranges
+	if err := whole.Validate(); err != nil {
 		return nil, reject(ErrInvalid, "%v", err)
 	}
-	next.Keyspaces = keyspaces
+	*p = newPartition(ranges)
 	return ks, nil
 }
 

@@ -31,7 +31,7 @@ func ownerOf(t *testing.T, ks *rib.Keyspace, text string) string {
 func TestListsAreMadeAndGrow(t *testing.T) {
 	m := newMachine(t, "a", "b")
 	made := m.must(m.create(listSpec("k", "orders", "", ValueSpec{"de", "a"}, ValueSpec{"'it''s, so'", "b"})))
-	before := m.st.own
+	before := m.st.now.table()
 	if ownerOf(t, made.keyspace, "de") != "a" || ownerOf(t, made.keyspace, "it's, so") != "b" || ownerOf(t, made.keyspace, "fr") != "" {
 		t.Fatalf("%+v", made.keyspace.Ranges)
 	}
@@ -51,8 +51,8 @@ func TestListsAreMadeAndGrow(t *testing.T) {
 			t.Errorf("range %q has epoch %v, want %v", r.From, r.Epoch, want)
 		}
 	}
-	own := m.st.own
-	if again := m.must(add("r1", fr, us)); again.epoch != first.epoch || again.keyspace.ID != first.keyspace.ID || m.st.own != own {
+	own := m.st.now.table()
+	if again := m.must(add("r1", fr, us)); again.epoch != first.epoch || again.keyspace.ID != first.keyspace.ID || m.st.now.table() != own {
 		t.Errorf("the same request again: %+v", again)
 	}
 	for name, c := range map[string]struct {
@@ -71,7 +71,7 @@ func TestListsAreMadeAndGrow(t *testing.T) {
 			t.Errorf("%s: %v", name, c.r.err)
 		}
 	}
-	if m.st.own != own {
+	if m.st.now.table() != own {
 		t.Error("what was refused has changed the table")
 	}
 	m.must(m.create(listSpec("rest", "rest", "b", ValueSpec{"de", "a"})))
@@ -93,8 +93,8 @@ func TestListsAreMadeAndGrow(t *testing.T) {
 		t.Fatal(err)
 	}
 	back, err := decodeState(b)
-	if err != nil || !reflect.DeepEqual(back.own, m.st.own) {
-		t.Errorf("a snapshot gives back %+v, %v", back.own, err)
+	if err != nil || !reflect.DeepEqual(back.now.table(), m.st.now.table()) {
+		t.Errorf("a snapshot gives back %+v, %v", back.now.table(), err)
 	}
 }
 

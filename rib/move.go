@@ -40,7 +40,12 @@ func (p MovePhase) String() string {
 }
 
 // MarshalText writes the phase as String does.
-func (p MovePhase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+func (p MovePhase) MarshalText() ([]byte, error) {
+	if p > MoveAborted {
+		return nil, fmt.Errorf("%s of a move is not known", p)
+	}
+	return []byte(p.String()), nil
+}
 
 // UnmarshalText reads what MarshalText wrote.
 func (p *MovePhase) UnmarshalText(b []byte) error {
