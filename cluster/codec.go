@@ -172,55 +172,50 @@ func appendRanges(dst []byte, ks *rib.Keyspace) ([]byte, error) {
 	if len(ks.Ranges[0].From) != 0 || len(ks.Ranges[n-1].To) != 0 {
 		return nil, fmt.Errorf("encode keyspace %q: its ranges do not cover all keys", ks.Name)
 	}
-	width, size := 0, 0
-	for i := 1; i < n; i++ {
-		key := ks.Ranges[i].From
-		if to := ks.Ranges[i-1].To; len(key) == 0 || len(to) != len(key) || len(key) > math.MaxUint16 || &to[0] != &key[0] && !bytes.Equal(to, key) {
+	// One pass over the ranges: of a million, reading them takes most of the time.
+	var (
+		width  = len(ks.Ranges[min(1, n-1)].From)
+		arena  = make([]byte, 0, width*(n-1))
+		own    = make([]uint32, n)
+		owners shardNumbers
+		epochs []byte
+		run    = 0
+	)
+	for i := range ks.Ranges {
+		r := &ks.Ranges[i]
+		own[i] = owners.of(r.Shard)
+		if i == 0 {
+			continue
+		}
+		before := &ks.Ranges[i-1]
+		if len(r.From) == 0 || len(before.To) != len(r.From) || len(r.From) > math.MaxUint16 || &before.To[0] != &r.From[0] && !bytes.Equal(before.To, r.From) {
 			return nil, fmt.Errorf("encode keyspace %q: ranges %d and %d do not meet", ks.Name, i-1, i)
 		}
-		size += len(key)
-		switch {
-		case i == 1:
-			width = len(key)
-		case width != len(key):
+		arena = append(arena, r.From...)
+		if len(r.From) != width {
 			width = 0
 		}
+		if r.Epoch != before.Epoch {
+			epochs = appendEpoch(binary.AppendUvarint(epochs, uint64(i-run)), before.Epoch)
+			run = i
+		}
 	}
-	dst = slices.Grow(dst, size+n*(2+1)+64)
+	epochs = appendEpoch(binary.AppendUvarint(epochs, uint64(n-run)), ks.Ranges[n-1].Epoch)
+
+	dst = slices.Grow(dst, len(arena)+n*(2+shardWidth(len(owners.names)))+len(epochs)+64)
 	dst = binary.AppendUvarint(dst, uint64(width))
 	if width == 0 {
 		for i := 1; i < n; i++ {
 			dst = binary.LittleEndian.AppendUint16(dst, uint16(len(ks.Ranges[i].From)))
 		}
 	}
-	dst = binary.AppendUvarint(dst, uint64(size))
-	for i := 1; i < n; i++ {
-		dst = append(dst, ks.Ranges[i].From...)
-	}
-
-	// Shard numbers, in the order in which the names first occur.
-	var names []string
-	numbers := make(map[string]uint32)
-	own := make([]uint32, n)
-	for i := range ks.Ranges {
-		name := ks.Ranges[i].Shard
-		if i > 0 && name == ks.Ranges[i-1].Shard {
-			own[i] = own[i-1]
-			continue
-		}
-		number, ok := numbers[name]
-		if !ok {
-			number = uint32(len(names))
-			numbers[name] = number
-			names = append(names, name)
-		}
-		own[i] = number
-	}
-	dst = binary.AppendUvarint(dst, uint64(len(names)))
-	for _, name := range names {
+	dst = binary.AppendUvarint(dst, uint64(len(arena)))
+	dst = append(dst, arena...)
+	dst = binary.AppendUvarint(dst, uint64(len(owners.names)))
+	for _, name := range owners.names {
 		dst = appendString(dst, name)
 	}
-	switch shardWidth(len(names)) {
+	switch shardWidth(len(owners.names)) {
 	case 1:
 		for _, number := range own {
 			dst = append(dst, byte(number))
@@ -234,17 +229,39 @@ func appendRanges(dst []byte, ks *rib.Keyspace) ([]byte, error) {
 			dst = binary.LittleEndian.AppendUint32(dst, number)
 		}
 	}
+	return append(dst, epochs...), nil
+}
 
-	for i := 0; i < n; {
-		run := 1
-		for i+run < n && ks.Ranges[i+run].Epoch == ks.Ranges[i].Epoch {
-			run++
-		}
-		dst = binary.AppendUvarint(dst, uint64(run))
-		dst = appendEpoch(dst, ks.Ranges[i].Epoch)
-		i += run
+// shardNumbers numbers names in the order in which they first occur.
+type shardNumbers struct {
+	names   []string
+	numbers map[string]uint32
+	recent  [256]struct { // by a few bytes of the name: as a rule it is there, and a map takes five times as long
+		name   string
+		number uint32
 	}
-	return dst, nil
+}
+
+func (s *shardNumbers) of(name string) uint32 {
+	at := 0
+	if n := len(name); n > 0 {
+		at = (n + 31*int(name[0]) + 7*int(name[n-1]) + 61*int(name[n/2])) & (len(s.recent) - 1)
+	}
+	recent := &s.recent[at]
+	if recent.name == name && len(s.names) > 0 && s.names[recent.number] == name {
+		return recent.number
+	}
+	number, ok := s.numbers[name]
+	if !ok {
+		if s.numbers == nil {
+			s.numbers = make(map[string]uint32)
+		}
+		number = uint32(len(s.names))
+		s.numbers[name] = number
+		s.names = append(s.names, name)
+	}
+	recent.name, recent.number = name, number
+	return number
 }
 
 // shardWidth is the bytes of one shard number.

@@ -168,9 +168,9 @@ func (d *decoder) time() time.Time {
 	return time.Time{}
 }
 
-// wholeMillis is a time as it comes back from where it is kept.
+// wholeMillis is a time as it comes back from where it is kept. What is not after 1970 is none.
 func wholeMillis(t time.Time) time.Time {
-	if t.IsZero() {
+	if !t.After(time.Unix(0, 0)) {
 		return time.Time{}
 	}
 	return t.Truncate(time.Millisecond).UTC()

@@ -161,33 +161,34 @@ func (d *decoder) ranges(ks *rib.Keyspace) {
 	}
 
 	ks.Ranges = make([]rib.Range, n)
-	var last rib.Key
-	at := 0
-	for i := 1; i < n; i++ {
-		end := at + width
-		if width == 0 {
-			end += int(binary.LittleEndian.Uint16(lengths[2*i-2:]))
+	var (
+		last     rib.Key
+		at       = 0
+		left     = uint64(0) // ranges of the epoch
+		epoch    rib.Epoch
+		eachSize = shardWidth(shards)
+	)
+	for i := range ks.Ranges { // one pass: of a million ranges, touching them takes most of the time
+		r := &ks.Ranges[i]
+		if i > 0 {
+			end := at + width
+			if width == 0 {
+				end += int(binary.LittleEndian.Uint16(lengths[2*i-2:]))
+			}
+			if end > len(arena) || end == at {
+				d.fail("the split keys have another size than stated")
+				return
+			}
+			key := rib.Key(arena[at:end:end])
+			if bytes.Compare(last, key) >= 0 {
+				d.fail("the split keys do not rise")
+				return
+			}
+			ks.Ranges[i-1].To, r.From = key, key
+			last, at = key, end
 		}
-		if end > len(arena) || end == at {
-			d.fail("the split keys have another size than stated")
-			return
-		}
-		key := rib.Key(arena[at:end:end])
-		if bytes.Compare(last, key) >= 0 {
-			d.fail("the split keys do not rise")
-			return
-		}
-		ks.Ranges[i-1].To, ks.Ranges[i].From = key, key
-		last, at = key, end
-	}
-	if at != len(arena) {
-		d.fail("the split keys have another size than stated")
-		return
-	}
-	bytesEach := shardWidth(shards)
-	for i := range ks.Ranges {
-		var number int
-		switch bytesEach {
+		number := 0
+		switch eachSize {
 		case 1:
 			number = int(numbers[i])
 		case 2:
@@ -199,17 +200,17 @@ func (d *decoder) ranges(ks *rib.Keyspace) {
 			d.fail("a range's shard is not listed")
 			return
 		}
-		ks.Ranges[i].Shard = names[number]
+		if left == 0 {
+			left, epoch = d.uvarint(), d.epoch()
+			if d.err != nil || left == 0 || left > uint64(n-i) {
+				d.fail("the epochs do not fit the ranges")
+				return
+			}
+		}
+		left--
+		r.Shard, r.Epoch = names[number], epoch
 	}
-	for i := 0; i < n; {
-		run, epoch := d.uvarint(), d.epoch()
-		if d.err != nil || run == 0 || run > uint64(n-i) {
-			d.fail("the epochs do not fit the ranges")
-			return
-		}
-		for range run {
-			ks.Ranges[i].Epoch = epoch
-			i++
-		}
+	if at != len(arena) || left != 0 {
+		d.fail("the split keys have another size than stated, or the epochs do not fit the ranges")
 	}
 }

@@ -21,11 +21,10 @@ func lend(next *draft, l rib.Loan) error {
 	if slices.ContainsFunc(next.Loans, ends) {
 		next.Loans = slices.DeleteFunc(slices.Clone(next.Loans), ends)
 	}
-	if !l.Until.IsZero() {
+	if l.Until = wholeMillis(l.Until); !l.Until.IsZero() {
 		if len(next.Loans) >= rib.MaxLoans {
 			return reject(ErrTooMany, "%d ranges are lent to other shards, and no more may be", len(next.Loans))
 		}
-		l.Until = wholeMillis(l.Until)
 		at, _ := slices.BinarySearchFunc(next.Loans, l.ID, func(old rib.Loan, id uint64) int { return cmp.Compare(old.ID, id) })
 		next.Loans = slices.Insert(slices.Clone(next.Loans), at, l)
 	}
