@@ -9,6 +9,8 @@ import (
 
 	"rangefinder/fib"
 	"rangefinder/rib"
+	"rangefinder/wire/pool"
+	"rangefinder/wire/scatter"
 )
 
 // This file is about statements whose backend says nothing any more, neither an answer nor the end of their connection: its processes
@@ -38,12 +40,11 @@ var errDeaf = errors.New("the backend is down, as this node sees it, and does no
 // place is where a backend is.
 type place struct{ name, addr string }
 
-// waiter is a session that waits for an answer, and for which.
+// waiter is who waits for an answer of a backend: a session, or a coordinator's branch.
 type waiter struct {
-	session *session
-	moment
-	bytes uint64    // that have come from the client and gone to it
-	since time.Time // it waits for that
+	conn   *pool.Conn
+	since  time.Time   // it waits for that
+	giveUp func() bool // cuts it off, if it still waits for the same
 }
 
 // suspect is a backend that may be deaf, with who waits for it.
@@ -97,21 +98,33 @@ func (s *Server) lookDown(t *fib.Table, list []*session, asked map[place]time.Ti
 	if len(found) == 0 {
 		return
 	}
-	for _, ses := range list {
-		w := waiter{ses, ses.moment(), ses.exchanged(), now}
-		if w.conn == nil || w.conn == s.queue || doing(w.turn)&allDoing != busy {
-			continue
-		}
-		if ses.seen.moment == w.moment { // which began before it was seen, though not before the sweep before that
-			w.since = ses.seen.since.Add(-s.sweepEvery())
-			if came := s.made.Add(time.Duration(ses.core.tally.asked.Load())); came.After(w.since) {
-				w.since = came
-			}
-		}
+	add := func(w waiter) {
 		at := place{w.conn.Backend.Name, w.conn.Backend.Addr}
 		if x := found[at]; x != nil && now.Sub(asked[at]) >= deafAfter {
 			x.waiters = append(x.waiters, w)
 		}
+	}
+	var branches []scatter.Silence
+	for _, ses := range list {
+		at, bytes := ses.moment(), ses.exchanged()
+		if at.conn == nil || at.conn == s.queue || doing(at.turn)&allDoing != busy {
+			continue
+		}
+		if by, ok := at.conn.Local().(*scatter.Coordinator); ok {
+			branches = by.Silences(branches[:0])
+			for _, w := range branches {
+				add(waiter{w.Conn, w.Since, w.GiveUp})
+			}
+			continue
+		}
+		since := now
+		if ses.seen.moment == at { // which began before it was seen, though not before the sweep before that
+			since = ses.seen.since.Add(-s.sweepEvery())
+			if came := s.made.Add(time.Duration(ses.core.tally.asked.Load())); came.After(since) {
+				since = came
+			}
+		}
+		add(waiter{at.conn, since, func() bool { return ses.giveUpOn(at, bytes) }})
 	}
 	for at, x := range found {
 		if len(x.waiters) > 0 {
@@ -133,7 +146,7 @@ func (s *Server) askDown(at place, x *suspect) {
 		n = s.cutWhenDown(at, x)
 	} else {
 		for i := range x.waiters {
-			if x.waiters[i].session.giveUpOn(&x.waiters[i]) {
+			if x.waiters[i].giveUp() {
 				n++
 			}
 		}
@@ -157,7 +170,7 @@ func (s *Server) cutWhenDown(at place, x *suspect) (n int) {
 				if now.Sub(w.since) < deafPatience {
 					return false
 				}
-				if w.session.giveUpOn(&w) {
+				if w.giveUp() {
 					n++
 				}
 				return true
@@ -172,16 +185,16 @@ func (s *Server) cutWhenDown(at place, x *suspect) (n int) {
 	return n
 }
 
-// giveUpOn cuts the session off from its server connection if it still waits there for the same, and nothing has come. It is safe
+// giveUpOn cuts the session off from its server connection if it still waits there for what it did at a moment, and nothing has come: bytes is what it had exchanged then. It is safe
 // against the session for the same reason as cut is; and mu keeps the connection from its next borrower, who never gets it after this.
 // A session for which a cancel request is under way is left to the next time.
-func (s *session) giveUpOn(w *waiter) bool {
+func (s *session) giveUpOn(at moment, bytes uint64) bool {
 	if !s.mu.TryLock() {
 		return false
 	}
 	defer s.mu.Unlock()
 	before := s.cutting.Swap(underWay)
-	if s.running == nil || s.running != w.conn || s.moment() != w.moment || s.exchanged() != w.bytes || w.conn.Unread() {
+	if s.running == nil || s.running != at.conn || s.moment() != at || s.exchanged() != bytes || at.conn.Unread() {
 		s.cutting.Store(before)
 		return false
 	}

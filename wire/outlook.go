@@ -253,7 +253,7 @@ type chooser struct {
 }
 
 // Next is scatter.Chooser's.
-func (x *chooser) Next(ctx context.Context) (scatter.Link, *pg.Error) {
+func (x *chooser) Next(ctx context.Context, claim pool.Claim) (scatter.Link, *pg.Error) {
 	c := x.c
 	if !x.begun {
 		x.begun = true
@@ -264,7 +264,12 @@ func (x *chooser) Next(ctx context.Context) (scatter.Link, *pg.Error) {
 	for {
 		switch {
 		case c.wanting:
-			conn, err := x.get(ctx)
+			conn, err := x.get(ctx, claim)
+			if errors.Is(err, pool.ErrJam) {
+				return scatter.Link{}, pg.NewError(pg.CodeDeadlockDetected, "deadlock detected").
+					WithDetail("Transactions over several shards wait for each other's connections to backends; this one waits for " + c.hop.Backend.Name + ".").
+					WithHint("Repeat the transaction. It happens where pool.size is small beside the number of clients that use several shards.")
+			}
 			if err != nil {
 				c.refused(err)
 				continue
@@ -288,6 +293,9 @@ func (x *chooser) Next(ctx context.Context) (scatter.Link, *pg.Error) {
 				return scatter.Link{Conn: conn, Hop: c.hop}, nil
 			}
 		case c.noPrimary != nil:
+			if claim.Placed != nil {
+				claim.Placed()
+			}
 			x.standBy(ctx)
 		case c.locates.shard != "":
 			return scatter.Link{}, pg.NewError(pg.CodeCannotConnectNow, "shard "+c.locates.shard+" has another primary, and what the session has written there is not found yet").
@@ -317,16 +325,12 @@ func (x *chooser) failed() *pg.Error {
 }
 
 // get gets a connection to the hop whose turn it is.
-func (x *chooser) get(ctx context.Context) (*pool.Conn, error) {
+func (x *chooser) get(ctx context.Context, claim pool.Claim) (*pool.Conn, error) {
 	pools, b, write := x.h.server.pools, x.c.hop.Backend, x.c.need.write
-	if conn := pools.Ready(b, x.h.id, write); conn != nil && !(write && conn.Standby()) {
-		return conn, nil
-	} else if conn != nil {
-		conn.Discard()
-	}
 	began := time.Now()
+	claim.Sure = write
 	for {
-		conn, err := pools.Get(ctx, b, x.h.id, write)
+		conn, err := pools.Take(ctx, b, x.h.id, claim)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return nil, context.Cause(ctx)
@@ -357,7 +361,17 @@ func (x *chooser) prepare(ctx context.Context, conn *pool.Conn) (_ *pg.Error, lo
 		sql = resetSettings + sql
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Net.SetDeadline(longAgo) })
+	silent := time.AfterFunc(deafPatience, func() {
+		ctx, cancel := context.WithTimeout(ctx, deafAfter)
+		defer cancel()
+		if conn.Silent(ctx) {
+			conn.Net.SetDeadline(longAgo)
+		}
+	})
 	_, err := ask(conn, sql)
+	if !silent.Stop() && err == nil { // its deadline may pass at any moment
+		err = errDeaf
+	}
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
+	"rangefinder/wire/scatter"
 )
 
 // Timeouts bound how long a session may do what it does. No timer runs for a statement: sessions note in an atomic what they do, and
@@ -102,6 +103,9 @@ func (s *Server) sweep(list []*session) []*session {
 	now, l := time.Now(), &s.live.Load().Limits
 	for _, ses := range list {
 		ses.look(now, l.timeouts(ses.id.Database))
+		if conn := ses.has.Load(); conn != nil && conn.IsLocal() {
+			conn.Local().(*scatter.Coordinator).Tend(now)
+		}
 	}
 	return list
 }

@@ -52,7 +52,8 @@ type Conn struct {
 	since   time.Duration // when it became idle, from home.start on
 
 	// guarded by home.mu
-	worn bool // to be closed when it comes back: see Pools.Reconnect
+	worn   bool    // to be closed when it comes back: see Pools.Reconnect
+	holder *Holder // see HeldBy
 }
 
 // Identity is whom a server connection is authenticated as, and for which database.

@@ -24,5 +24,8 @@ func (p *Pools) Local(nc net.Conn, b *rib.Backend, id Identity, params map[strin
 	return c
 }
 
+// Local is who serves the connection; nil: it leads to a backend.
+func (c *Conn) Local() Local { return c.local }
+
 // IsLocal reports whether the connection leads to no backend.
 func (c *Conn) IsLocal() bool { return c.local != nil }

@@ -143,12 +143,17 @@ func (p *Pools) Ready(b *rib.Backend, id Identity, sure bool) *Conn {
 // Get lends a connection to b for id. With sure, the kernel is asked whether the backend has closed an idle one: for a write,
 // which cannot be sent again. Errors: *ConnectError, *ExhaustedError, ErrClosed, or ctx's.
 func (p *Pools) Get(ctx context.Context, b *rib.Backend, id Identity, sure bool) (*Conn, error) {
+	return p.Take(ctx, b, id, Claim{Sure: sure})
+}
+
+// Take does what Get does for somebody who may hold several connections at a time. One more error: ErrJam.
+func (p *Pools) Take(ctx context.Context, b *rib.Backend, id Identity, claim Claim) (*Conn, error) {
 	for {
 		bp, err := p.of(b)
 		if err != nil {
 			return nil, err
 		}
-		c, err := bp.get(ctx, b, id, sure)
+		c, err := bp.get(ctx, b, id, claim)
 		if err != ErrClosed {
 			return c, err
 		}
@@ -187,7 +192,7 @@ func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 		go bp.close()
 	}
 	bp = &backendPool{
-		cfg: &p.cfg, limits: &p.limits, share: &p.share, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, backend: b, start: p.start,
+		cfg: &p.cfg, pools: p, limits: &p.limits, share: &p.share, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, backend: b, start: p.start,
 		shelves: make(map[Identity]*Shelf), conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
 		queue: queue{lines: make(map[Identity]*line)}, full: make(map[Identity]*full), known: make(map[Identity]struct{}),
 	}
@@ -225,6 +230,7 @@ func (p *Pools) Stats() []Stat {
 type backendPool struct {
 	// constant
 	cfg   *Config
+	pools *Pools
 	name  string
 	addr  string
 	ids   *atomic.Uint64
@@ -269,7 +275,7 @@ func (bp *backendPool) bound() int {
 	return size
 }
 
-func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sure bool) (*Conn, error) {
+func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, claim Claim) (*Conn, error) {
 	var deadline time.Time // of the wait, from its beginning on
 	for {
 		bp.mu.Lock()
@@ -279,7 +285,8 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sur
 		}
 		if c := bp.popIdle(bp.shelves[id]); c != nil {
 			bp.mu.Unlock()
-			if c.usable(sure) {
+			if c.usable(claim.Sure) {
+				claim.placed()
 				return c, nil
 			}
 			c.Discard()
@@ -294,6 +301,7 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sur
 			if victim, ok := bp.room(id); ok { // victim is somebody else's: its place is what we need
 				bp.take(id)
 				bp.mu.Unlock()
+				claim.placed()
 				c, err := bp.connect(ctx, b, id, victim)
 				if err != errQueue {
 					return c, err
@@ -309,8 +317,8 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sur
 		if !again {
 			deadline = time.Now().Add(bp.limits.Load().Wait)
 		}
-		w := &waiter{id: id, grant: make(chan grant, 1)}
-		bp.queue.push(w, again)
+		w := &waiter{id: id, by: claim.By, grant: make(chan grant, 1)}
+		bp.queue.push(w, again || claim.By.holds())
 		bp.mu.Unlock()
 
 		since := time.Now()
@@ -322,6 +330,7 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sur
 		if err != nil {
 			return nil, err
 		}
+		claim.placed()
 		if g.conn != nil {
 			return g.conn, nil
 		}
@@ -335,13 +344,26 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, sur
 func (bp *backendPool) wait(ctx context.Context, w *waiter, deadline time.Time) (grant, error) {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
+	var looks <-chan time.Time
+	if w.by != nil {
+		tick := time.NewTicker(jamLook)
+		defer tick.Stop()
+		looks = tick.C
+	}
 	var err error
-	select {
-	case g, ok := <-w.grant:
-		return granted(g, ok)
-	case <-timer.C:
-	case <-ctx.Done():
-		err = ctx.Err()
+	for done := false; !done; {
+		select {
+		case g, ok := <-w.grant:
+			return granted(g, ok)
+		case <-looks:
+			if bp.pools.jams(w.by) {
+				err, done = ErrJam, true
+			}
+		case <-timer.C:
+			done = true
+		case <-ctx.Done():
+			err, done = ctx.Err(), true
+		}
 	}
 	bp.mu.Lock()
 	defer bp.mu.Unlock()

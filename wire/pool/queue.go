@@ -9,7 +9,9 @@ import (
 // waiter waits for a connection of its identity, or for leave to make one.
 type waiter struct {
 	id    Identity
+	by    *Holder    // nil: of nobody who may hold others
 	grant chan grant // capacity 1
+	front bool       // see push
 	el    *list.Element
 }
 
@@ -34,7 +36,7 @@ type line struct {
 	turn    *list.Element
 }
 
-// push adds a waiter to its line; front is for one that was there already.
+// push adds a waiter to its line; front is for one that was there already, and for one that holds other connections, for which others wait.
 func (q *queue) push(w *waiter, front bool) {
 	l := q.lines[w.id]
 	if l == nil {
@@ -42,8 +44,14 @@ func (q *queue) push(w *waiter, front bool) {
 		l.turn = q.turns.PushBack(l)
 		q.lines[w.id] = l
 	}
-	if front {
-		w.el = l.waiters.PushFront(w)
+	var el *list.Element // which it comes before; nil: none
+	if w.front = front; front {
+		for el = l.waiters.Front(); el != nil && el.Value.(*waiter).front; {
+			el = el.Next()
+		}
+	}
+	if el != nil {
+		w.el = l.waiters.InsertBefore(w, el)
 	} else {
 		w.el = l.waiters.PushBack(w)
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rangefinder/fib"
@@ -44,17 +46,30 @@ type branch struct {
 	stale   bool // its settings are not the session's any more
 	opaque  bool // code that nobody can look into has run
 
+	// atomic
+	waits atomic.Int64 // since when its goroutine waits for the server, in nanoseconds from epoch on; 0: it does not
+
 	// guarded by mu
 	mu      sync.Mutex
 	running bool // a cancel request would hit what it is meant for
 	struck  bool // its time is over: nothing on it goes on
+	deaf    bool // that is because its server does not answer
 	given   bool // it has been given back, and may be somebody else's
+
+	rests time.Time // since when it has been idle in its transaction; zero: it is not. Guarded by mu
+	owed  int       // Syncs whose answers have not been read: see touch. Guarded by mu while it rests, else its goroutine's
 }
+
+// epoch is what waits counts from.
+var epoch = time.Now()
 
 // lost is the error for a branch whose connection has failed.
 func (b *branch) lost(err error) *pg.Error {
 	b.broken = true
 	detail := "The connection ended with: " + err.Error() + "."
+	if errors.Is(err, os.ErrDeadlineExceeded) && b.isDeaf() {
+		detail = "The backend is down, as this node sees it, and does not answer."
+	}
 	var pe *pg.Error
 	if errors.As(err, &pe) {
 		detail = "Its last words: " + pe.Message + "."
@@ -66,14 +81,16 @@ func (b *branch) lost(err error) *pg.Error {
 func (b *branch) begin() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.running = true
+	b.running, b.rests = true, time.Time{}
 }
 
 // done waits until a cancel request that is under way has been delivered.
 func (b *branch) done() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.running = false
+	if b.running = false; b.status != pg.StatusIdle {
+		b.rests = time.Now()
+	}
 }
 
 // cancel cancels what runs on the branch, if something does.
@@ -107,7 +124,9 @@ func (b *branch) strikeLocked() {
 
 // flush sends what is due.
 func (b *branch) flush() *pg.Error {
+	b.waits.Store(int64(time.Since(epoch)))
 	_, err := b.conn.Net.Write(b.send)
+	b.waits.Store(0)
 	b.send = b.send[:0]
 	if cap(b.send) > 4*readSize {
 		b.send = nil
@@ -136,7 +155,9 @@ func (b *branch) fill(n int) error {
 			copy(grown, b.in)
 			b.in = grown
 		}
+		b.waits.Store(int64(time.Since(epoch)))
 		m, err := b.conn.Net.Read(b.in[len(b.in):cap(b.in)])
+		b.waits.Store(0)
 		b.in = b.in[:len(b.in)+m]
 		if m == 0 && err != nil {
 			if err == io.EOF {
@@ -150,14 +171,22 @@ func (b *branch) fill(n int) error {
 
 // header waits for the next frame's beginning, and returns its type and its whole size. Notices are frames as well.
 func (b *branch) header() (typ byte, size int, err error) {
-	if err := b.fill(pg.HeaderSize); err != nil {
-		return 0, 0, err
+	for {
+		if err := b.fill(pg.HeaderSize); err != nil {
+			return 0, 0, err
+		}
+		size = pg.Want(b.in[b.off:])
+		if size < pg.HeaderSize || size > maxFrame {
+			return 0, 0, fmt.Errorf("a frame of type %q that is no frame", b.in[b.off])
+		}
+		if typ = b.in[b.off]; typ != pg.TypeReadyForQuery || b.owed == 0 {
+			return typ, size, nil
+		}
+		if _, err := b.frame(size); err != nil { // it answers touch
+			return 0, 0, err
+		}
+		b.owed--
 	}
-	size = pg.Want(b.in[b.off:])
-	if size < pg.HeaderSize || size > maxFrame {
-		return 0, 0, fmt.Errorf("a frame of type %q that is no frame", b.in[b.off])
-	}
-	return b.in[b.off], size, nil
 }
 
 // frame is the next frame, of the size that header told. It holds until the next read.
@@ -302,10 +331,11 @@ func (c *Coordinator) release(b *branch) {
 	delete(c.live, b)
 	c.mu.Unlock()
 	b.hop.Gauge.InFlight.Add(-1)
+	b.conn.HeldBy(nil)
 	b.mu.Lock() // for as long as a cancel request is under way
 	struck := b.struck
 	b.running, b.given = false, true
-	clean := !struck && !b.broken && b.status == pg.StatusIdle && len(b.in) == b.off && len(b.send) == 0
+	clean := !struck && !b.broken && b.status == pg.StatusIdle && len(b.in) == b.off && len(b.send) == 0 && b.owed == 0
 	b.mu.Unlock()
 	if b.stale {
 		b.conn.Applied = staleSettings
@@ -318,9 +348,11 @@ func (c *Coordinator) release(b *branch) {
 		return
 	}
 	if struck { // it may still be at work: PostgreSQL would notice only when it next writes
-		ctx, cancel := context.WithTimeout(context.Background(), abandonLimit)
-		_ = b.conn.Cancel(ctx)
-		cancel()
+		c.after.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), abandonLimit)
+			defer cancel()
+			_ = b.conn.Cancel(ctx)
+		})
 	}
 	b.conn.Discard()
 }

@@ -44,6 +44,9 @@ type Coordinator struct {
 	cfg Config
 	nc  net.Conn // its end of the socket pair
 
+	holder *pool.Holder   // of all its branches
+	after  sync.WaitGroup // cancel requests for connections that are closed
+
 	// guarded by mu
 	mu      sync.Mutex
 	stop    context.CancelCauseFunc // ends the request in hand; nil: there is none
@@ -82,7 +85,7 @@ type Coordinator struct {
 // New makes a coordinator on nc. It does nothing before Serve.
 func New(nc net.Conn, cfg Config) *Coordinator {
 	c := &Coordinator{
-		cfg: cfg, nc: nc, live: make(map[*branch]struct{}), branches: make(map[string]*branch),
+		cfg: cfg, nc: nc, holder: pool.NewHolder(), live: make(map[*branch]struct{}), branches: make(map[string]*branch),
 		stmts: make(map[string]*stmt), portals: make(map[string]*portal),
 	}
 	if cfg.Begin != "" {
@@ -96,6 +99,7 @@ func New(nc net.Conn, cfg Config) *Coordinator {
 func (c *Coordinator) Adopt(l Link, shard string, b Adopted) {
 	x := &branch{slot: b.Slot, conn: l.Conn, hop: l.Hop, write: b.Write, wrote: b.Wrote, opaque: b.Opaque, stale: true, status: pg.StatusInTx}
 	c.readOnly = b.ReadOnly
+	l.Conn.HeldBy(c.holder)
 	c.branches[shard] = x
 	c.live[x] = struct{}{}
 }
@@ -104,6 +108,7 @@ func (c *Coordinator) Adopt(l Link, shard string, b Adopted) {
 func (c *Coordinator) Serve(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { c.Closed(); c.nc.Close() })
 	defer stop()
+	defer c.after.Wait()
 	defer c.end()
 	for c.gone == nil {
 		typ, body, err := c.next()
@@ -272,6 +277,7 @@ func (c *Coordinator) message(ctx context.Context, typ byte, body []byte) {
 		stop(errGone)
 	}
 	c.mu.Unlock()
+	c.touch(time.Now(), touchBetween)
 	text := ""
 	if typ == pg.TypeQuery {
 		sql, err := pg.DecodeQuery(body)
@@ -299,6 +305,7 @@ func (c *Coordinator) message(ctx context.Context, typ byte, body []byte) {
 		c.ready()
 	}
 	_ = c.flush()
+	c.touch(time.Now(), touchBetween)
 	c.mu.Lock()
 	c.stop = nil
 	c.mu.Unlock()

@@ -106,7 +106,12 @@ func (o *copyOut) data(b *branch, size int) *pg.Error {
 	fresh := o.fresh
 	o.fresh = false
 	switch binaryFormat := o.copy.Format == sqlkey.CopyBinary; {
-	case binaryFormat && fresh:
+	case binaryFormat && fresh: // with a first row, which may be large
+		memory := ration{of: &o.c.cfg.Shared.Memory}
+		if _, e := memory.takeRow(b, size); e != nil {
+			return e
+		}
+		defer memory.drop()
 		f, err := b.frame(size)
 		if err != nil {
 			return b.lost(err)

@@ -100,20 +100,6 @@ func (x *execution) appendAsk(dst []byte, sql string, arrays [][]byte, results [
 	return pg.AppendExecute(dst, "", 0)
 }
 
-// hoard is what goroutines keep of a statement's rows.
-type hoard struct {
-	// guarded by mu
-	mu     sync.Mutex
-	memory ration
-}
-
-// take counts n bytes more.
-func (h *hoard) take(n int) *pg.Error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.memory.take(n)
-}
-
 // typesOf are the names of a description's types, without modifiers, as the shard of b has them.
 func (c *Coordinator) typesOf(x *execution, b *branch, desc []byte, ends []int) ([]string, *pg.Error) {
 	names := make([]string, len(ends))

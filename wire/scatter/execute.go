@@ -9,6 +9,7 @@ import (
 
 	"rangefinder/fib"
 	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -108,7 +109,7 @@ func (c *Coordinator) branch(slot *fib.Slot, write bool) (*branch, *pg.Error) {
 	if b := c.branches[slot.Shard()]; b != nil {
 		return b, nil
 	}
-	b, e := c.connect(c.ctx, slot, c.cfg.Host.Choose(slot, write), write)
+	b, e := c.connect(c.ctx, slot, c.cfg.Host.Choose(slot, write), write, nil)
 	if e != nil {
 		return nil, e
 	}
@@ -132,12 +133,13 @@ func (c *Coordinator) join(b *branch) {
 	b.status = pg.StatusInTx // as soon as anything is sent
 }
 
-// connect gets a connection to a shard, outside of any transaction.
-func (c *Coordinator) connect(ctx context.Context, slot *fib.Slot, by Chooser, write bool) (*branch, *pg.Error) {
-	l, e := by.Next(ctx)
+// connect gets a connection to a shard, outside of any transaction. placed, which may be nil, is called when it does not stand in line for it.
+func (c *Coordinator) connect(ctx context.Context, slot *fib.Slot, by Chooser, write bool, placed func()) (*branch, *pg.Error) {
+	l, e := by.Next(ctx, pool.Claim{By: c.holder, Placed: placed})
 	if e != nil {
 		return nil, e
 	}
+	l.Conn.HeldBy(c.holder)
 	b := &branch{slot: slot, conn: l.Conn, hop: l.Hop, write: write, status: pg.StatusIdle}
 	l.Hop.Gauge.InFlight.Add(1)
 	l.Conn.Unnamed = 0
@@ -226,7 +228,7 @@ func (c *Coordinator) ended(x *execution, b *branch, e *pg.Error) *pg.Error {
 	if !x.stmt.sure {
 		c.refused(x.stmt)
 	}
-	if b.broken && b.wrote && !c.block {
+	if b.broken && e.Hint == "" && (c.block || b.wrote) {
 		return e.WithHint("The transaction was rolled back: try it again.")
 	}
 	return e

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"strconv"
 	"sync"
+	"time"
 
 	"rangefinder/fib"
 	"rangefinder/wire/pg"
@@ -25,7 +26,8 @@ type fanout struct {
 	request []byte // what each shard is sent
 	ctx     context.Context
 	cut     context.CancelFunc
-	stop    chan struct{} // closed when no more rows are wanted
+	stop    chan struct{}  // closed when no more rows are wanted
+	bad     chan *pg.Error // the first error of a part, as soon as it is known; capacity 1
 	rows    chan batch
 
 	once sync.Once
@@ -42,6 +44,8 @@ type fanout struct {
 	passed  int64 // rows of OFFSET that were left out
 	memory  ration
 	keep    *rest // where rows go if not to the session
+
+	canceled bool // what still runs
 }
 
 // frames makes what each shard is sent. What is to be gathered comes as text.
@@ -90,7 +94,7 @@ func (f *fanout) begin(shares []Share) {
 	f.rows = shared
 	for _, s := range shares {
 		slot := s.Slot
-		p := &part{f: f, slot: slot, rows: shared, described: make(chan struct{}), request: f.request}
+		p := &part{f: f, slot: slot, rows: shared, described: make(chan struct{}), placed: make(chan struct{}), request: f.request}
 		if f.fan.Split != nil {
 			p.request = f.rowsOf(s.Rows)
 		}
@@ -108,8 +112,22 @@ func (f *fanout) begin(shares []Share) {
 			f.home = p
 		}
 	}
+	f.wg.Go(f.start)
+}
+
+// start has the parts begin: those that have a connection at once, the others in the order of their shards, each when the one before it does not stand in
+// line for a connection any more. So statements that stand in line for each other's connections do not do so in a circle.
+func (f *fanout) start() {
 	for _, p := range f.parts {
-		f.wg.Go(p.run)
+		if p.b != nil {
+			f.wg.Go(p.run)
+		}
+	}
+	for _, p := range f.parts {
+		if p.chooser != nil {
+			f.wg.Go(p.run)
+			<-p.placed
+		}
 	}
 }
 
@@ -118,7 +136,7 @@ func (f *fanout) enough(cancel bool) {
 	f.once.Do(func() {
 		close(f.stop)
 		f.cut()
-		if cancel {
+		if f.canceled = cancel; cancel {
 			f.c.cancelLive()
 		}
 	})
@@ -126,7 +144,9 @@ func (f *fanout) enough(cancel bool) {
 
 // describe tells the session the columns, once.
 func (f *fanout) describe() *pg.Error {
-	<-f.home.described
+	if e := f.described(); e != nil {
+		return e
+	}
 	switch {
 	case f.home.none:
 		f.columns = -1
@@ -194,16 +214,11 @@ func (f *fanout) concat() *pg.Error {
 		if bt.end {
 			left--
 		}
-		if bt.rows != nil && f.fan.Everywhere && bt.p != f.home { // of what all have done alike the session hears one
-			free(bt.rows)
-			continue
+		if bt.rows != nil && (!f.fan.Everywhere || bt.p == f.home) { // of what all have done alike the session hears one
+			e = f.take(*bt.rows)
 		}
-		if bt.rows != nil {
-			e := f.take(*bt.rows)
-			free(bt.rows)
-			if e != nil {
-				return e
-			}
+		if f.spent(bt); e != nil {
+			return e
 		}
 	}
 	return nil
@@ -211,7 +226,12 @@ func (f *fanout) concat() *pg.Error {
 
 // arrive waits for what a shard sends next. The first of each is looked at for whether its columns are the others'.
 func (f *fanout) arrive() (batch, *pg.Error) {
-	bt := <-f.rows
+	var bt batch
+	select {
+	case bt = <-f.rows:
+	case e := <-f.bad:
+		return bt, e
+	}
 	p := bt.p
 	if bt.end && p.err != nil {
 		return bt, p.err
@@ -258,7 +278,7 @@ func (f *fanout) row(frame []byte) *pg.Error {
 	}
 	if f.x.max > 0 && f.sent >= int64(f.x.max) {
 		if f.keep == nil {
-			f.keep = &rest{memory: ration{of: &f.c.cfg.Shared.Memory}}
+			f.keep = &rest{memory: &ration{of: &f.c.cfg.Shared.Memory}}
 		}
 		if e := f.keep.add(frame); e != nil {
 			return f.c.cannot(f.x, e)
@@ -289,12 +309,36 @@ func visible(frame []byte, n int) []byte {
 	return frame[:at]
 }
 
+// wait waits until all parts have ended. PostgreSQL forgets a request to cancel that comes a moment before its statement: so it is asked again.
+func (f *fanout) wait() {
+	if !f.canceled {
+		f.wg.Wait()
+		return
+	}
+	ended := make(chan struct{})
+	go func() {
+		f.wg.Wait()
+		close(ended)
+	}()
+	for again := cancelAgain; ; again *= 2 {
+		select {
+		case <-ended:
+			return
+		case <-time.After(again):
+			f.c.cancelLive()
+		}
+	}
+}
+
+// cancelAgain is how long what was canceled may take to end before it is canceled once more.
+const cancelAgain = 100 * time.Millisecond
+
 // end waits for all parts, and answers how the statement has ended.
 func (f *fanout) end(e *pg.Error) *pg.Error {
 	if e != nil || f.c.gone != nil {
 		f.enough(f.alone || e != errUnordered) // which is no reason to end a transaction
 	}
-	f.wg.Wait()
+	f.wait()
 	f.memory.drop()
 	c := f.c
 	for _, p := range f.parts {

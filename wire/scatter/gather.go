@@ -132,8 +132,7 @@ func (f *fanout) gather() *pg.Error {
 			e = h.add(rows[:n])
 			rows = rows[n:]
 		}
-		free(bt.rows)
-		if e != nil {
+		if f.spent(bt); e != nil {
 			return e
 		}
 	}
@@ -164,7 +163,7 @@ func (f *fanout) finalBranch() (*branch, *pg.Error) {
 	if !f.alone {
 		return f.c.branches[f.home.slot.Shard()], nil
 	}
-	return f.c.connect(f.ctx, f.home.slot, f.c.cfg.Host.Choose(f.home.slot, f.c.cfg.Write), f.c.cfg.Write)
+	return f.c.connect(f.ctx, f.home.slot, f.c.cfg.Host.Choose(f.home.slot, f.c.cfg.Write), f.c.cfg.Write, nil)
 }
 
 // runFinal runs Final's text with the arguments and the arrays.
@@ -193,6 +192,11 @@ func (f *fanout) runFinal(b *branch, text string, h *heap) *pg.Error {
 			}
 			return c.relay(x, b, typ, size)
 		case pg.TypeDataRow:
+			n, e := f.memory.takeRow(b, size)
+			if e != nil {
+				return c.cannot(x, e)
+			}
+			defer f.memory.give(n)
 			frame, err := b.frame(size)
 			if err != nil {
 				return b.lost(err)

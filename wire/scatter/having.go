@@ -54,7 +54,7 @@ func (c *Coordinator) probe(fan *sqlkey.Fan, shares []Share) (has []string, _ *p
 	for i, s := range shares {
 		var e *pg.Error
 		if fan.Steps { // by itself, as the statement will be
-			branches[i], e = c.connect(c.ctx, s.Slot, c.cfg.Host.Choose(s.Slot, true), true)
+			branches[i], e = c.connect(c.ctx, s.Slot, c.cfg.Host.Choose(s.Slot, true), true, nil)
 		} else {
 			branches[i], e = c.branch(s.Slot, true)
 		}

@@ -47,8 +47,8 @@ type Share struct {
 // Chooser finds connections to one shard.
 type Chooser interface {
 	// Next gets a connection with the session's settings in force, outside any transaction. Each further call means that the last one
-	// has failed.
-	Next(ctx context.Context) (Link, *pg.Error)
+	// has failed. The claim's Placed is also called when there is something else to wait for first than one's turn.
+	Next(ctx context.Context, claim pool.Claim) (Link, *pg.Error)
 }
 
 // Link is a connection to a backend, and the way it was found by. The Coordinator counts it in Hop.Gauge.

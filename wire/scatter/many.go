@@ -67,7 +67,7 @@ var errUnordered = pg.NewError(pg.CodeFeatureNotSupported, "rows that cannot be 
 // fan asks all shards, and puts their answers together in one way.
 func (c *Coordinator) fan(x *execution, shares []Share, how way) (e *pg.Error) {
 	plan, fan := x.stmt.plan, x.stmt.plan.Fan
-	f := &fanout{c: c, x: x, fan: fan, write: c.writeFor(plan), how: how, alone: x.alone && plan.Intent == sqlkey.Read, stop: make(chan struct{}), memory: ration{of: &c.cfg.Shared.Memory}}
+	f := &fanout{c: c, x: x, fan: fan, write: c.writeFor(plan), how: how, alone: x.alone && plan.Intent == sqlkey.Read, stop: make(chan struct{}), bad: make(chan *pg.Error, 1), memory: ration{of: &c.cfg.Shared.Memory}}
 	if f.offset, f.limit, e = counts(fan, x.args()); e != nil {
 		return e
 	}

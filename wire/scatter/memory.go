@@ -57,27 +57,28 @@ func (m *Memory) SetLimits(query, node int64) {
 // Used is how many bytes are kept at present, and the most that ever were.
 func (m *Memory) Used() (now, peak int64) { return m.used.Load(), m.peak.Load() }
 
-// ration is what one statement keeps. One goroutine at a time uses it, but for bytes.
+// ration is what one statement keeps. Many goroutines may use it at a time.
 type ration struct {
 	of    *Memory
-	bytes int64
+	bytes atomic.Int64
 }
 
 // take counts n bytes more. The error says which limit they would exceed; then they are not counted.
 func (s *ration) take(n int) *pg.Error {
-	if most := s.of.query.Load(); most > 0 && s.bytes+int64(n) > most {
+	mine := s.bytes.Add(int64(n))
+	if most := s.of.query.Load(); most > 0 && mine > most {
+		s.bytes.Add(-int64(n))
 		return pg.NewError(pg.CodeOutOfMemory, "the statement's rows do not fit in the memory of one statement over several shards").
-			WithDetail(fmt.Sprintf("%d bytes have come from the shards, and scatter.query_memory is %d.", s.bytes+int64(n), most)).
+			WithDetail(fmt.Sprintf("%d bytes have come from the shards, and scatter.query_memory is %d.", mine, most)).
 			WithHint("Have fewer rows come from the shards (a condition, LIMIT), or raise scatter.query_memory.")
 	}
 	used := s.of.used.Add(int64(n))
 	if most := s.of.node.Load(); most > 0 && used > most {
-		s.of.used.Add(-int64(n))
+		s.give(n)
 		return pg.NewError(pg.CodeOutOfMemory, "this node has no memory left for statements over several shards").
 			WithDetail(fmt.Sprintf("They keep %d bytes together, and scatter.memory is %d.", used-int64(n), most)).
 			WithHint("Try again when fewer of them run, or raise scatter.memory.")
 	}
-	s.bytes += int64(n)
 	for {
 		peak := s.of.peak.Load()
 		if used <= peak || s.of.peak.CompareAndSwap(peak, used) {
@@ -88,9 +89,26 @@ func (s *ration) take(n int) *pg.Error {
 
 // give gives back n bytes.
 func (s *ration) give(n int) {
-	s.bytes -= int64(n)
+	s.bytes.Add(-int64(n))
 	s.of.used.Add(-int64(n))
 }
 
 // drop gives back all.
-func (s *ration) drop() { s.give(int(s.bytes)) }
+func (s *ration) drop() { s.give(int(s.bytes.Load())) }
+
+// large is from how many bytes on a single row is counted before it is read: it is read whole, which smaller ones may be uncounted.
+const large = 4 * readSize
+
+// takeRow counts a row of the branch's that is about to be read, if it is large; n is what it counts for. One that there is no memory for is not read:
+// the branch is given up.
+func (s *ration) takeRow(b *branch, size int) (n int, e *pg.Error) {
+	if size <= large {
+		return 0, nil
+	}
+	if e := s.take(size); e != nil {
+		b.strike()
+		b.broken = true
+		return 0, e
+	}
+	return size, nil
+}

@@ -39,8 +39,8 @@ func keysOf(order []sqlkey.FanOrder, desc []byte, ends []int, visible int, iso, 
 // cursor is where one shard's sorted rows are read.
 type cursor struct {
 	p      *part
-	buf    *[]byte
-	rest   []byte
+	batch  batch
+	rest   []byte   // of the batch
 	row    []byte   // the row in hand; nil: there is none any more
 	values [][]byte // of its keys; nil: NULL
 }
@@ -48,10 +48,8 @@ type cursor struct {
 // next takes the cursor's next row in hand. It waits for it.
 func (f *fanout) next(cur *cursor) *pg.Error {
 	for len(cur.rest) == 0 {
-		if cur.buf != nil {
-			free(cur.buf)
-			cur.buf = nil
-		}
+		f.spent(cur.batch)
+		cur.batch = batch{}
 		var bt batch
 		select {
 		case bt = <-cur.p.rows:
@@ -59,7 +57,11 @@ func (f *fanout) next(cur *cursor) *pg.Error {
 			if f.c.flush() != nil { // what there is need not wait for what is to come
 				return gone()
 			}
-			bt = <-cur.p.rows
+			select {
+			case bt = <-cur.p.rows:
+			case e := <-f.bad:
+				return e
+			}
 		}
 		if bt.end {
 			cur.row = nil
@@ -71,7 +73,7 @@ func (f *fanout) next(cur *cursor) *pg.Error {
 				return e
 			}
 		}
-		cur.buf, cur.rest = bt.rows, *bt.rows
+		cur.batch, cur.rest = bt, *bt.rows
 	}
 	n := pg.Want(cur.rest)
 	cur.row, cur.rest = cur.rest[:n], cur.rest[n:]
@@ -127,12 +129,20 @@ func (f *fanout) order() *pg.Error {
 	return nil
 }
 
+// described waits until the home shard has described the rows, or one shard has failed.
+func (f *fanout) described() *pg.Error {
+	select {
+	case <-f.home.described: // or its connection has ended, as it does with f.ctx
+		return nil
+	case e := <-f.bad:
+		return e
+	}
+}
+
 // awaitHome waits for the description of the rows.
 func (f *fanout) awaitHome() ([]byte, *pg.Error) {
-	select {
-	case <-f.home.described:
-	case <-f.ctx.Done():
-		<-f.home.described // its connection ends with that
+	if e := f.described(); e != nil {
+		return nil, e
 	}
 	switch {
 	case f.home.desc != nil:

@@ -15,7 +15,10 @@ type part struct {
 	f       *fanout
 	slot    *fib.Slot
 	request []byte
-	chooser Chooser
+	chooser Chooser       // nil: it has a branch already
+	placed  chan struct{} // closed when it does not stand in line for a connection any more, or not yet
+
+	once sync.Once // guards the closing of placed
 
 	// owned by its goroutine, and by the coordinator's when that has ended
 	b         *branch
@@ -37,9 +40,20 @@ type part struct {
 
 // batch is some rows of a part, as whole frames.
 type batch struct {
-	p    *part
-	rows *[]byte
-	end  bool // it was the last
+	p     *part
+	rows  *[]byte
+	large int  // bytes of them that are counted
+	end   bool // it was the last
+}
+
+// spent gives back what a batch has taken. Its rows are not to be used any more.
+func (f *fanout) spent(bt batch) {
+	if bt.rows != nil {
+		free(bt.rows)
+	}
+	if bt.large > 0 {
+		f.memory.give(bt.large)
+	}
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, readSize); return &b }}
@@ -58,12 +72,22 @@ func (p *part) run() {
 		f.c.release(p.b)
 		p.b = nil
 	}
+	p.place()
+	if p.err != nil {
+		select {
+		case f.bad <- p.err:
+		default: // another one was first
+		}
+	}
 	p.tell(nil, false)
 	select {
 	case p.rows <- batch{p: p, end: true}:
 	case <-f.stop:
 	}
 }
+
+// place says that the part does not stand in line.
+func (p *part) place() { p.once.Do(func() { close(p.placed) }) }
 
 // elsewhere reports whether another copy may do better: the connection has broken before anything was heard, or a replica says that it is
 // no plain read after all.
@@ -75,7 +99,7 @@ func (p *part) elsewhere() bool {
 		p.chooser = p.f.c.cfg.Host.Choose(p.slot, true)
 		return true
 	}
-	return p.b.broken
+	return p.b.broken && p.err.Code == pg.CodeConnectionFailure
 }
 
 // drop gives up a part's connection.
@@ -96,7 +120,7 @@ func (p *part) tell(desc []byte, none bool) {
 func (p *part) try() *pg.Error {
 	f, c := p.f, p.f.c
 	if p.b == nil {
-		b, e := c.connect(f.ctx, p.slot, p.chooser, f.write)
+		b, e := c.connect(f.ctx, p.slot, p.chooser, f.write, p.place)
 		if e != nil {
 			return e
 		}
@@ -122,7 +146,15 @@ func (p *part) try() *pg.Error {
 		return e
 	}
 	var buf *[]byte
+	counted := 0 // bytes of it
 	e := b.receive(func(typ byte, size int) *pg.Error {
+		if typ == pg.TypeDataRow {
+			n, e := f.memory.takeRow(b, size)
+			if e != nil {
+				return e
+			}
+			counted += n
+		}
 		frame, err := b.frame(size)
 		if err != nil {
 			return b.lost(err)
@@ -152,19 +184,26 @@ func (p *part) try() *pg.Error {
 			return pg.NewError(pg.CodeFeatureNotSupported, "COPY over several shards")
 		}
 		if buf != nil && (len(*buf) >= readSize || !b.buffered()) {
-			p.hand(buf)
-			buf = nil
+			p.hand(batch{p: p, rows: buf, large: counted})
+			buf, counted = nil, 0
 		}
 		return nil
 	})
 	if buf != nil {
-		p.hand(buf)
+		p.hand(batch{p: p, rows: buf, large: counted})
 	}
 	if e != nil {
 		if why := c.brokenBy(e); why != nil {
 			return why
 		}
 		c.cfg.Host.Failed(b.hop, e.Code)
+		switch {
+		case !b.broken || e.Hint != "":
+		case f.alone:
+			e = e.WithHint("It was a read: it can be tried again.")
+		default:
+			e = e.WithHint("The transaction was rolled back: try it again.")
+		}
 	}
 	return e
 }
@@ -173,12 +212,12 @@ func (p *part) try() *pg.Error {
 const maxNotices = 64 << 10
 
 // hand hands on some rows. It waits until somebody takes them, or none are wanted any more.
-func (p *part) hand(rows *[]byte) {
+func (p *part) hand(bt batch) {
 	select {
-	case p.rows <- batch{p: p, rows: rows}:
+	case p.rows <- bt:
 		p.begun = true
 	case <-p.f.stop:
-		free(rows)
+		p.f.spent(bt)
 	}
 }
 

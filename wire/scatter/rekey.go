@@ -18,11 +18,11 @@ import (
 
 // rekeying is one such statement.
 type rekeying struct {
-	c     *Coordinator
-	x     *execution // with the types of all parameters
-	how   *sqlkey.Rekey
-	hoard hoard
-	home  *branch
+	c      *Coordinator
+	x      *execution // with the types of all parameters
+	how    *sqlkey.Rekey
+	memory ration
+	home   *branch
 
 	desc      []byte // of the rows
 	ends      []int
@@ -41,9 +41,8 @@ type rekeyed struct {
 }
 
 func (c *Coordinator) rekey(x *execution, shares []Share) *pg.Error {
-	r := &rekeying{c: c, how: x.stmt.plan.Fan.Rekey}
-	r.hoard.memory.of = &c.cfg.Shared.Memory
-	defer r.hoard.memory.drop()
+	r := &rekeying{c: c, how: x.stmt.plan.Fan.Rekey, memory: ration{of: &c.cfg.Shared.Memory}}
+	defer r.memory.drop()
 	if e := r.study(x, shares[0]); e != nil {
 		return e
 	}
@@ -155,7 +154,7 @@ func (r *rekeying) collect(shares []Share) *pg.Error {
 		ask := &errand{b: b, send: r.x.appendAsk(nil, r.how.SQL, nil, []int16{})}
 		ask.row = func(frame []byte) *pg.Error {
 			one.rows = append(one.rows, bytes.Clone(frame))
-			return r.hoard.take(len(frame))
+			return r.memory.take(len(frame))
 		}
 		list = append(list, ask)
 	}
@@ -259,7 +258,7 @@ func (r *rekeying) sort() (moved bool, _ *pg.Error) {
 				continue
 			}
 			seen[id] = true
-			if e := r.hoard.take(len(frame)); e != nil {
+			if e := r.memory.take(len(frame)); e != nil {
 				return false, e
 			}
 			for i, j := range at {
@@ -311,7 +310,7 @@ func (r *rekeying) write(x *execution) *pg.Error {
 			return "INSERT INTO " + target + " (" + strings.Join(columns, ", ") + ") OVERRIDING SYSTEM VALUE SELECT rangefinder_rows.* FROM " + rows + h.Returning
 		}},
 	}
-	out := &rest{memory: ration{of: &r.c.cfg.Shared.Memory}}
+	out := &rest{memory: &ration{of: &r.c.cfg.Shared.Memory}}
 	defer out.drop()
 	for i, step := range steps {
 		if e := r.step(step.rows, step.text, i > 0, out); e != nil {
@@ -344,7 +343,7 @@ func (r *rekeying) step(rows func(*rekeyed) *heap, text func(rows string) string
 		ask := &errand{b: b, writes: true, send: r.x.appendAsk(nil, text(r.relation(h.pick)), arrays, nil)}
 		ask.row = func(frame []byte) *pg.Error {
 			kept[i] = append(kept[i], frame...)
-			return r.hoard.take(len(frame))
+			return r.memory.take(len(frame))
 		}
 		list = append(list, ask)
 	}
@@ -396,7 +395,7 @@ func (r *rekeying) answer(x *execution, out *rest) *pg.Error {
 	tag := "UPDATE " + strconv.Itoa(r.tag)
 	if x.max > 0 && out.left > 0 {
 		keep := *out
-		*out = rest{memory: ration{of: out.memory.of}} // it is the portal's now
+		*out = rest{memory: &ration{of: out.memory.of}} // it is the portal's now
 		keep.tag = tag
 		x.portal.rest = &keep
 		more := *x

@@ -21,7 +21,7 @@ type rest struct {
 	at     int
 	left   int64
 	tag    string
-	memory ration
+	memory *ration
 }
 
 func (r *rest) add(frame []byte) *pg.Error {

@@ -39,7 +39,7 @@ func (c *Coordinator) steps(x *execution) *pg.Error {
 
 // step runs the statement on one shard.
 func (c *Coordinator) step(x *execution, s Share) (tag string, _ *pg.Error) {
-	b, e := c.connect(c.ctx, s.Slot, c.cfg.Host.Choose(s.Slot, true), true)
+	b, e := c.connect(c.ctx, s.Slot, c.cfg.Host.Choose(s.Slot, true), true, nil)
 	if e != nil {
 		return "", e
 	}
