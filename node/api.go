@@ -56,6 +56,17 @@ type backOffice interface {
 	CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error)
 	// InspectKeyspace asks the shards what is wrong with a keyspace's tables.
 	InspectKeyspace(ctx context.Context, name string) ([]cluster.Finding, error)
+	// Split, Merge, StartMove, ChangeMove (moveAbort, ...) and MapRange change ranges; History lists changes, Moves those under way, Loans the
+	// ranges that are to go back. Errors are as for CreateKeyspace.
+	Split(ctx context.Context, s cluster.SplitSpec) (RangesAnswer, error)
+	Merge(ctx context.Context, s cluster.MergeSpec) (RangesAnswer, error)
+	History(ctx context.Context, q HistoryQuery) (HistoryAnswer, error)
+	StartMove(ctx context.Context, r cluster.MoveRequest) (MoveView, error)
+	Moves(ctx context.Context) (MovesAnswer, error)
+	Move(ctx context.Context, id uint64) (MoveView, error)
+	ChangeMove(ctx context.Context, id uint64, what string, order MoveOrder) (MoveView, error)
+	MapRange(ctx context.Context, r RoutingMapRequest) (RoutingMapView, error)
+	Loans() LoansAnswer
 	// AddValues gives further values of a keyspace of the list method to shards, as CreateKeyspace does.
 	AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceView, error)
 }

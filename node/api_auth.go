@@ -167,7 +167,7 @@ func (g gatekeeper) check(r *http.Request) (caller, error) {
 	}
 	// A page's form or simple fetch cannot send this type without asking first, and nobody here answers that question.
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err == nil && kind == "application/json" || r.URL.Path == "/api/v1/routing-map" && !fromBrowser(r) {
+	if err == nil && kind == "application/json" || r.URL.Path == routingMapPath && !fromBrowser(r) {
 		return c, nil
 	}
 	return c, &apiError{Status: http.StatusUnsupportedMediaType, ErrorView: ErrorView{

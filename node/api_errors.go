@@ -25,6 +25,20 @@ const (
 	codeUnavailable  = "unavailable"
 	codeUnknown      = "outcome_unknown"
 	codeInternal     = "internal"
+
+	codeBadRange      = "bad_range" // no interval of the keyspace's keys
+	codeTTL           = "ttl_out_of_range"
+	codeUnknownShard  = "unknown_shard"
+	codeUnhealthy     = "shard_unhealthy"
+	codeSeveralOwners = "several_owners" // a range of one owner is wanted
+	codeOwner         = "other_owner"
+	codeMoving        = "range_moving" // a move that is under way stands against it
+	codeRows          = "rows_present" // the range is not empty
+	codeObstacles     = "obstacles"    // what a move needs of the shards is not there
+	codeAborted       = "aborted"
+	codePhase         = "wrong_phase" // the move is too far for that, or over
+	codeTooMany       = "too_many"
+	codeReused        = "request_id_reused"
 )
 
 // codeOf is the code of an error that has none of its own.
@@ -96,12 +110,34 @@ func statusOf(err error) *apiError {
 	switch {
 	case errors.As(err, &rejected):
 		e.Status = http.StatusUnprocessableEntity
-		e.Hint = "Nothing was changed. Mend the request and repeat it; 'rangefinder keyspace create --help' has examples."
+		e.Hint = "Nothing was changed. Mend the request and repeat it; --help of the command has examples."
 		for _, conflict := range []error{cluster.ErrNameTaken, cluster.ErrTableTaken, cluster.ErrValueTaken, cluster.ErrShardConflict, cluster.ErrRequestReused} {
 			if errors.Is(err, conflict) {
 				e.Status = http.StatusConflict
 				e.Hint = "Nothing was changed. 'rangefinder keyspace list' shows what there is."
 			}
+		}
+		for _, c := range []struct {
+			reason     error
+			code, hint string
+		}{
+			{cluster.ErrMoving, codeMoving, "Nothing was changed. 'rangefinder move status' shows the moves under way; 'rangefinder move abort' ends one."},
+			{cluster.ErrOwner, codeOwner, "Nothing was changed. 'rangefinder range list' shows who owns what."},
+			{cluster.ErrPhase, codePhase, "Nothing was changed. 'rangefinder move status' shows how far the move is; after the flip it only goes forward: move the range back."},
+			{cluster.ErrUnhealthy, codeUnhealthy, "Nothing was changed. 'rangefinder status' shows the shard's backends; ask again when its primary is up."},
+			{cluster.ErrTooMany, codeTooMany, "Nothing was changed. Ask again when some are over."},
+			{cluster.ErrRequestReused, codeReused, "Nothing was changed. Give each call an id of its own."},
+		} {
+			if errors.Is(err, c.reason) {
+				e.Status, e.Code, e.Hint = http.StatusConflict, c.code, c.hint
+			}
+		}
+		if errors.Is(err, cluster.ErrUnknownShard) {
+			e.Code = codeUnknownShard
+		}
+		if errors.Is(err, cluster.ErrNoMove) {
+			e.Status = http.StatusNotFound
+			e.Hint = "'rangefinder move status' lists those under way, 'rangefinder range history' those that are over."
 		}
 		if errors.Is(err, cluster.ErrNoKeyspace) {
 			e.Status = http.StatusNotFound

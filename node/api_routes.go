@@ -103,7 +103,7 @@ func (a *api) operations() []operation {
 			params: []parameter{{name: "limit", about: "At most so many; 100 if absent, 1000 at most.", number: true}}, status: 200, answer: AuditAnswer{}, failures: []int{400},
 			handle: a.auditRecords,
 		},
-	})
+	}, a.rangeOperations())
 }
 
 // serve registers the calls that a port has. A call by another method is told which there are.

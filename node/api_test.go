@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -29,6 +30,9 @@ type fakeOffice struct {
 
 	reloaded    ReloadAnswer
 	reloadError error
+
+	changes []string   // calls about ranges, in words
+	watched []MoveView // the answers of Move to come
 
 	drained []DrainRequest
 	left    []DrainLeftView // the answers to come; the last one stays
@@ -67,6 +71,60 @@ func (f *fakeOffice) DrainLeft(context.Context, rib.DrainTarget) DrainLeftView {
 
 func (f *fakeOffice) DrainLeftHere(t rib.DrainTarget, number uint64) LeftHere {
 	return LeftHere{Heard: true, Left: []LeftView{{What: "sessions", Of: t.Name, Count: int(number)}}}
+}
+
+// exampleMove is a move under way.
+func exampleMove() MoveView {
+	until := time.Unix(1900000000, 0).UTC()
+	return MoveView{ID: 7, Keyspace: "app.orders", Range: "1000..2000", From: "shard_1", To: "shard_3", Phase: "prepare", Step: "copy", Rows: 500, Bytes: 1 << 20, Part: 0.5, LeftMS: 61000, Missing: []string{}, Until: &until}
+}
+
+func (f *fakeOffice) Split(ctx context.Context, s cluster.SplitSpec) (RangesAnswer, error) {
+	f.changes = append(f.changes, fmt.Sprintf("split %s at %v by %s, id %s", s.Keyspace, s.At, author(ctx), requestID(ctx)))
+	return RangesAnswer{Epoch: "0.8", Ranges: f.view.Ranges}, f.err
+}
+
+func (f *fakeOffice) Merge(_ context.Context, s cluster.MergeSpec) (RangesAnswer, error) {
+	f.changes = append(f.changes, fmt.Sprintf("merge %s %s", s.Keyspace, s.Range))
+	return RangesAnswer{Epoch: "0.8", Ranges: f.view.Ranges}, f.err
+}
+
+func (f *fakeOffice) History(_ context.Context, q HistoryQuery) (HistoryAnswer, error) {
+	f.changes = append(f.changes, "history "+q.path())
+	at := time.Unix(1800000000, 0).UTC()
+	return HistoryAnswer{Events: []EventView{{Epoch: "1/9", At: &at, Kind: "move.start", Author: "alice", Reason: "hot", Keyspace: "app.orders", Range: "1000..2000", From: "shard_1", To: "shard_3", Move: 7, Phase: "prepare"}}}, f.err
+}
+
+func (f *fakeOffice) StartMove(_ context.Context, r cluster.MoveRequest) (MoveView, error) {
+	f.changes = append(f.changes, fmt.Sprintf("move %s %s to %s", r.Keyspace, r.Range, r.To))
+	return exampleMove(), f.err
+}
+
+func (f *fakeOffice) Moves(context.Context) (MovesAnswer, error) {
+	return MovesAnswer{Moves: []MoveView{exampleMove()}}, f.err
+}
+
+func (f *fakeOffice) Move(_ context.Context, id uint64) (MoveView, error) {
+	m := exampleMove()
+	if m.ID = id; len(f.watched) > 0 {
+		m = f.watched[0]
+		f.watched = f.watched[1:]
+	}
+	return m, f.err
+}
+
+func (f *fakeOffice) ChangeMove(_ context.Context, id uint64, what string, order MoveOrder) (MoveView, error) {
+	f.changes = append(f.changes, fmt.Sprintf("%s %d %s", what, id, order.Reason))
+	return exampleMove(), f.err
+}
+
+func (f *fakeOffice) MapRange(_ context.Context, r RoutingMapRequest) (RoutingMapView, error) {
+	f.changes = append(f.changes, fmt.Sprintf("map %s to %s", r.Range, r.Target))
+	return RoutingMapView{Keyspace: "app.readings", Range: "1000..2000", From: "shard_2", Target: r.Target, Changed: true, Epoch: "1/9", Move: 7, Phase: "over", Drained: &DrainedAs{MS: 12, Missing: []string{}}}, f.err
+}
+
+func (f *fakeOffice) Loans() LoansAnswer {
+	return LoansAnswer{Loans: []LoanView{{ID: 7, Keyspace: "app.readings", Range: "1000..2000", From: "shard_2", Target: "shard_3", Until: time.Unix(1900000000, 0).UTC()}}}
 }
 
 func (f *fakeOffice) NotReady() []string { return f.notReady }

@@ -45,6 +45,7 @@ func (n *Node) openLedger(context.Context) error {
 	ledger, err := cluster.New(cluster.Config{
 		Node: n.state.Node, Region: n.cfg().Region, Addr: n.port().Addr(), Dir: filepath.Join(n.dir.path, ledgerDir),
 		Stream: n.port().Raft(), Owners: n.table.Owners(), Logger: n.log.With("part", "ledger"),
+		CheckShard: n.healthyShard,
 		OnApply: func(e rib.Epoch) {
 			if s := n.speaker(); s != nil {
 				s.SetEpoch(e)

@@ -26,7 +26,8 @@ type cli struct {
 	Status   statusCmd   `cmd:"" help:"Show the cluster as a node sees it."`
 	Route    routeCmd    `cmd:"" help:"Explain where a statement would go, and why. Nothing is run."`
 	Keyspace keyspaceCmd `cmd:"" help:"Make and list keyspaces: which tables are sharded, and by which key."`
-	Range    rangeCmd    `cmd:"" help:"List ranges of keys and the shards that own them."`
+	Range    rangeCmd    `cmd:"" help:"List, split and merge ranges of keys; give one without rows another shard; show who changed what."`
+	Move     moveCmd     `cmd:"" help:"Move a range with its rows to another shard while clients go on."`
 	Region   regionCmd   `cmd:"" help:"Drain a region, and take that back."`
 	Backend  backendCmd  `cmd:"" help:"Drain a backend, and take that back."`
 	Node     nodeCmd     `cmd:"" help:"Drain a node, and take that back."`
@@ -116,11 +117,12 @@ func run(args []string, e *env) (code int) {
 	return exitOK
 }
 
-// glueNegative writes `--range -5..10=shard_1` as one word: the parser would take a value that begins with '-' for a flag.
+// glueNegative writes `--range -5..10=shard_1` as one word: the parser would take a value that begins with '-' for a flag. Of what stands
+// alone, as in `range split app.accounts -5`, all that follows is no flag.
 func glueNegative(args []string) []string {
-	var out []string
+	var out, alone []string
 	for i := 0; i < len(args); i++ {
-		if i+1 < len(args) && (args[i] == "--range" || args[i] == "--arg" || args[i] == "-a") && len(args[i+1]) > 1 && args[i+1][0] == '-' && strings.ContainsRune("0123456789.", rune(args[i+1][1])) {
+		if i+1 < len(args) && (args[i] == "--range" || args[i] == "--arg" || args[i] == "-a") && negative(args[i+1]) {
 			name := args[i]
 			if name == "-a" {
 				name = "--arg"
@@ -129,9 +131,21 @@ func glueNegative(args []string) []string {
 			i++
 			continue
 		}
+		if negative(args[i]) && len(out) > 0 && (out[0] == "range" || out[0] == "move") {
+			alone = append(alone, args[i])
+			continue
+		}
 		out = append(out, args[i])
 	}
+	if len(alone) > 0 {
+		out = append(append(out, "--"), alone...)
+	}
 	return out
+}
+
+// negative reports whether a word is a number below zero, or a range that begins with one.
+func negative(word string) bool {
+	return len(word) > 1 && word[0] == '-' && strings.ContainsRune("0123456789.", rune(word[1]))
 }
 
 // usageError is a command line that parses but makes no sense.

@@ -280,28 +280,6 @@ func printKeyspaces(w io.Writer, list []KeyspaceView) error {
 	})
 }
 
-type rangeCmd struct {
-	List rangeListCmd `cmd:"" help:"List ranges and their owners."`
-}
-
-type rangeListCmd struct {
-	adminFlags
-	Keyspace string `placeholder:"NAME" help:"Only this one's."`
-}
-
-// Run prints the ranges.
-func (c *rangeListCmd) Run(e *env) error {
-	path := "/api/v1/ranges"
-	if c.Keyspace != "" {
-		path = rangesOf(c.Keyspace)
-	}
-	var v struct{ Ranges []RangeView }
-	if err := c.call(e, path, nil, &v); err != nil || c.JSON {
-		return err
-	}
-	return printRanges(e.stdout, v.Ranges)
-}
-
 func printRanges(w io.Writer, ranges []RangeView) error {
 	return table(w, func(row func(...any)) {
 		row("KEYSPACE", "FROM", "TO", "SHARD", "EPOCH")

@@ -56,6 +56,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.servePulls(ctx, pulls) })
 	wg.Go(func() { n.recordLoop(ctx) })
 	wg.Go(func() { n.uniqueLoop(ctx) })
+	wg.Go(func() { n.loanLoop(ctx) })
 	wg.Go(func() { n.hintLoop(ctx) })
 	wg.Go(func() { n.beliefsLoop(ctx) })
 	wg.Go(func() { n.watchLoop(ctx) })

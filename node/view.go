@@ -272,6 +272,7 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 		list = append(list, a)
 	}
 	n.mu.Unlock()
+	list = append(list, loanAlarms(s.Ownership)...)
 	list = append(list, n.dependents.alarms()...)
 	list = append(list, n.twophase.Alarms()...)
 	for _, slot := range n.fib.Load().Slots() {

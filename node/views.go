@@ -3,6 +3,7 @@ package node
 import (
 	"time"
 
+	"rangefinder/cluster"
 	"rangefinder/fib"
 )
 
@@ -267,6 +268,18 @@ type ErrorView struct {
 	Hint   string `json:"hint,omitempty"` // what to do about it
 
 	Problems []ProblemView `json:"problems,omitempty"` // every mistake of a configuration that was not taken
+
+	Rows      int64          `json:"rows,omitempty"`      // that stand against it
+	Obstacles []ObstacleView `json:"obstacles,omitempty"` // all that stands against a move
+	Offer     *OfferView     `json:"offer,omitempty"`     // a call that would do instead
+}
+
+// OfferView is a call that would do what was wanted.
+type OfferView struct {
+	Method  string              `json:"method"`
+	Path    string              `json:"path"`
+	Body    cluster.MoveRequest `json:"body"`
+	Command string              `json:"command"` // the same on the command line
 }
 
 // ProblemView is one mistake in a configuration file.

@@ -1,0 +1,225 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/cluster"
+	"rangefinder/rib"
+)
+
+// Split puts bounds into ranges, on whichever node leads; so do the others here. Who asks, and under which id, is ctx's.
+func (n *Node) Split(ctx context.Context, s cluster.SplitSpec) (RangesAnswer, error) {
+	sign(ctx, &s.Origin)
+	return onLeader(ctx, n, "/api/v1/ranges/split", s, func(ctx context.Context) (v RangesAnswer, err error) {
+		ks, err := n.ledger().Split(ctx, s)
+		if err != nil {
+			return v, err
+		}
+		m, err := rib.MethodByName(ks.Method)
+		if err != nil {
+			return v, err
+		}
+		var bounds []rib.Key
+		for _, at := range s.At {
+			if key, err := m.ParseBound(ks.Types, at); err == nil {
+				bounds = append(bounds, key)
+			}
+		}
+		has := func(k rib.Key) bool {
+			return slices.ContainsFunc(bounds, func(b rib.Key) bool { return b.Compare(k) == 0 })
+		}
+		return n.changed(ks, func(r *rib.Range) bool { return has(r.From) || has(r.To) }), nil
+	})
+}
+
+// Merge makes one range of several of one owner.
+func (n *Node) Merge(ctx context.Context, s cluster.MergeSpec) (RangesAnswer, error) {
+	sign(ctx, &s.Origin)
+	return onLeader(ctx, n, "/api/v1/ranges/merge", s, func(ctx context.Context) (v RangesAnswer, err error) {
+		ks, err := n.ledger().Merge(ctx, s)
+		if err != nil {
+			return v, err
+		}
+		low, high, err := ks.ParseInterval(s.Range)
+		if err != nil {
+			return v, err
+		}
+		return n.changed(ks, func(r *rib.Range) bool { return rib.Meet(r.From, r.To, low, high) }), nil
+	})
+}
+
+// sign puts the caller's name and id on what is to be in the history.
+func sign(ctx context.Context, o *cluster.Origin) {
+	o.Author = author(ctx)
+	if o.RequestID == "" {
+		o.RequestID = requestID(ctx)
+	}
+	if o.RequestID == "" {
+		o.RequestID = randomHex(16)
+	}
+}
+
+// changed are those ranges of a keyspace that a call was about.
+func (n *Node) changed(ks *rib.Keyspace, about func(*rib.Range) bool) RangesAnswer {
+	only := *ks
+	only.Ranges = nil
+	for i := range ks.Ranges {
+		if about(&ks.Ranges[i]) {
+			only.Ranges = append(only.Ranges, ks.Ranges[i])
+		}
+	}
+	return RangesAnswer{Epoch: n.ledger().Epoch().String(), Ranges: rangeViews(&rib.Ownership{Keyspaces: []rib.Keyspace{only}}, "", -1)}
+}
+
+// HistoryQuery says which changes to list.
+type HistoryQuery struct {
+	Keyspace string // "": of all
+	Range    string // of it; "": all
+	Move     uint64 // 0: all
+	Limit    int    // the newest so many
+}
+
+// HistoryAnswer is the answer of GET /api/v1/history.
+type HistoryAnswer struct {
+	Events []EventView `json:"events"` // newest first
+}
+
+// EventView is one change of the ledger.
+type EventView struct {
+	Epoch     string     `json:"epoch"`
+	At        *time.Time `json:"at,omitempty"`   // by the clock of the node that led then
+	Kind      string     `json:"kind"`           // keyspace, split, merge, move.start, move.advance, ...
+	Author    string     `json:"author"`         // "": the cluster itself
+	Reason    string     `json:"reason"`         //
+	RequestID string     `json:"request_id"`     //
+	Keyspace  string     `json:"keyspace"`       //
+	Range     string     `json:"range"`          // "": the whole keyspace, or none
+	From      string     `json:"from"`           // the shard that had the range
+	To        string     `json:"to"`             // and the one that gets it
+	Move      uint64     `json:"move,omitempty"` // its number
+	Phase     string     `json:"phase"`          // that the move came into
+	Subject   string     `json:"subject"`        // of what is about no range: the shard's or the node's name
+}
+
+// History lists the ledger's last changes, as the leader has them.
+func (n *Node) History(ctx context.Context, q HistoryQuery) (HistoryAnswer, error) {
+	return onLeader(ctx, n, q.path(), nil, func(ctx context.Context) (v HistoryAnswer, err error) {
+		f := cluster.HistoryFilter{Keyspace: q.Keyspace, Move: q.Move}
+		if q.Range != "" {
+			ks := n.table.Owners().Get().KeyspaceByName(q.Keyspace)
+			if ks == nil {
+				return v, noKeyspace(q.Keyspace)
+			}
+			if f.Low, f.High, err = ks.ParseInterval(q.Range); err != nil {
+				return v, badRange(q.Range, err)
+			}
+		}
+		events, err := n.ledger().History(ctx, f)
+		if err != nil {
+			return v, err
+		}
+		v.Events = []EventView{}
+		for i := len(events) - 1; i >= 0 && len(v.Events) < q.Limit; i-- {
+			v.Events = append(v.Events, eventView(&events[i]))
+		}
+		return v, nil
+	})
+}
+
+func eventView(e *cluster.Event) EventView {
+	v := EventView{Epoch: e.Epoch.String(), Kind: e.Kind, Author: e.Author, Reason: e.Reason, RequestID: e.Request, Keyspace: e.Keyspace, Range: e.Range,
+		From: e.From, To: e.To, Move: e.Move, Subject: e.Subject}
+	if e.Phase != 0 {
+		v.Phase = e.Phase.String()
+	}
+	if !e.At.IsZero() {
+		v.At = &e.At
+	}
+	return v
+}
+
+func noKeyspace(name string) *apiError {
+	return &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{Error: fmt.Sprintf("there is no keyspace %.100q", name), Hint: "See rangefinder keyspace list."}}
+}
+
+func badRange(text string, err error) *apiError {
+	return &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
+		Code: codeBadRange, Error: fmt.Sprintf("range %.200q: %v", text, err), Hint: "Write it as 1000-2000 or 1000..2000, its end is not part of it; ..1000 and 2000.. are open. Nothing was changed.",
+	}}
+}
+
+// countRows counts the rows of a range on a shard's primary, table by table.
+func (n *Node) countRows(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, shard string) (total int64, tables []string, err error) {
+	conn, err := n.connectPrimary(ctx, shard, ks.Database)
+	if err != nil {
+		return 0, nil, fmt.Errorf("shard %s: %w", shard, err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	m, err := rib.MethodByName(ks.Method)
+	if err != nil {
+		return 0, nil, err
+	}
+	if _, err := conn.Exec(ctx, "SET search_path = pg_catalog; SET row_security = off"); err != nil { // an error is better than a count that is too low
+		return 0, nil, fmt.Errorf("shard %s: %w", shard, err)
+	}
+	for _, t := range ks.Tables {
+		columns := make([]string, len(t.Columns))
+		for i, c := range t.Columns {
+			columns[i] = rib.QuoteIdent(c)
+		}
+		var rows int64
+		sql := "SELECT count(*) FROM " + rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name) + " WHERE " + m.Predicate(columns, ks.Types, low, high)
+		if err := conn.QueryRow(ctx, sql, pgx.QueryExecModeExec).Scan(&rows); err != nil {
+			return 0, nil, fmt.Errorf("shard %s, table %s: %w", shard, t.Name, err)
+		}
+		if rows > 0 {
+			tables = append(tables, fmt.Sprintf("%d in %s.%s", rows, t.Schema, t.Name))
+		}
+		total += rows
+	}
+	return total, tables, nil
+}
+
+// healthyShard says why a shard cannot be given a range now; nil if it can.
+func (n *Node) healthyShard(shard string) error {
+	slot := n.fib.Load().Slot(shard)
+	if slot == nil {
+		return errors.New("no node has announced a backend of shard " + shard)
+	}
+	c := slot.Candidates()
+	switch {
+	case len(c.Writes) == 0:
+		return fmt.Errorf("shard %s has no primary: %s", shard, c.WritesReason)
+	case !c.Writes[0].Healthy:
+		return fmt.Errorf("the primary of shard %s, %s, is not healthy: %s", shard, c.Writes[0].Backend.Name, c.Writes[0].Reason)
+	}
+	return nil
+}
+
+// shardNamed checks the name of a shard that is to get a range. A backend's name is a mistake that is easy to make.
+func (n *Node) shardNamed(name string) error {
+	o := n.table.Owners().Get()
+	if o.Shard(name) != nil {
+		return nil
+	}
+	e := &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{Code: codeUnknownShard, Error: fmt.Sprintf("there is no shard %.100q", name)}}
+	var names []string
+	for _, s := range o.Shards {
+		names = append(names, s.Name)
+	}
+	e.Hint = "There are: " + orNone(strings.Join(names, ", ")) + ". Nothing was changed."
+	for _, b := range n.table.Snapshot().Backends {
+		if b.Backend.Name == name {
+			e.Hint = fmt.Sprintf("%s is a backend: name its shard, %s. Nothing was changed.", name, b.Backend.Shard)
+		}
+	}
+	return e
+}

@@ -1,0 +1,301 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rangefinder/rib"
+)
+
+// client calls a node's API and holds each answer against its document.
+type client struct {
+	n *testNode
+	c *contract
+}
+
+func newClient(t *testing.T, n *testNode) *client {
+	t.Helper()
+	_, text := n.get(t, "/api/v1/openapi.json")
+	return &client{n, newContract(t, []byte(text))}
+}
+
+// call makes a call, and fails the test if the answer is not as the document says. into may be nil.
+func (c *client) call(t *testing.T, method, path, body string, into any, change ...func(*http.Request)) (status int, failed ErrorView) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, c.n.url()+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	for _, f := range change {
+		f(req)
+	}
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.c.answer(method, path, resp.StatusCode, text); err != nil {
+		t.Error(err)
+	}
+	if resp.StatusCode/100 != 2 {
+		if err := json.Unmarshal(text, &failed); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		return resp.StatusCode, failed
+	}
+	if into != nil {
+		if err := json.Unmarshal(text, into); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+	}
+	return resp.StatusCode, failed
+}
+
+// TestRangesByTheAPI splits and merges ranges of real shards through a node that does not lead, and has every mistake refused with the
+// ledger unchanged.
+func TestRangesByTheAPI(t *testing.T) {
+	c := startCluster(t)
+	n := c.follower(t)
+	for _, args := range [][]string{
+		{"keyspace", "create", "app.accounts", "--key", "id", "--type", "bigint", "--method", "range", "--range", "..1000=shard_1", "--range", "1000..2000=shard_2", "--range", "2000..=shard_3"},
+		{"keyspace", "create", "app.orders", "--key", "customer_id", "--type", "bigint", "--shards", "shard_1,shard_2,shard_3"},
+	} {
+		if code, out, errs := n.admin(args...); code != 0 {
+			t.Fatalf("exit %d: %s%s", code, out, errs)
+		}
+	}
+	for _, each := range c.nodes {
+		each.sees(t, "app.orders")
+	}
+	api := newClient(t, n)
+	id := func(s string) func(*http.Request) { return func(r *http.Request) { r.Header.Set(requestIDHeader, s) } }
+
+	var split RangesAnswer
+	for range 2 { // the second is the first, repeated
+		if status, e := api.call(t, "POST", "/api/v1/ranges/split", `{"keyspace": "app.accounts", "at": ["1250", "1500"], "reason": "hot"}`, &split, id("split-1")); status != 200 || len(split.Ranges) != 3 {
+			t.Fatalf("%d %+v: %+v", status, e, split)
+		}
+	}
+	if status, e := api.call(t, "POST", "/api/v1/ranges/split", `{"keyspace": "app.accounts", "at": ["1750"]}`, nil, id("split-1")); status != 409 || e.Code != "request_id_reused" {
+		t.Errorf("another call with the same id: %d %+v", status, e)
+	}
+	var merged RangesAnswer
+	if status, e := api.call(t, "POST", "/api/v1/ranges/merge", `{"keyspace": "app.accounts", "range": "1000-1500"}`, &merged); status != 200 || len(merged.Ranges) != 1 || merged.Ranges[0].To != "1500" {
+		t.Errorf("%d %+v: %+v", status, e, merged)
+	}
+	var past HistoryAnswer
+	if status, e := api.call(t, "GET", "/api/v1/history?keyspace=app.accounts&range=1200-1300", "", &past); status != 200 || len(past.Events) < 2 {
+		t.Fatalf("%d %+v: %+v", status, e, past)
+	}
+	if last := past.Events[0]; last.Kind != "merge" || last.Range != "1000..1500" || last.Author != "loopback" || last.At == nil || last.RequestID == "" {
+		t.Errorf("%+v", last)
+	}
+	if !slices.ContainsFunc(past.Events, func(e EventView) bool { return e.Kind == "split" && e.Reason == "hot" && e.RequestID == "split-1" }) {
+		t.Errorf("no split in %+v", past.Events)
+	}
+	if code, out, errs := n.admin("range", "history", "app.accounts"); code != 0 || !strings.Contains(out, "loopback") || !strings.Contains(out, "hot") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+
+	conn := n.connect(t)
+	for _, k := range []int{1100, 1200} {
+		if _, err := conn.Exec(t.Context(), "INSERT INTO accounts (id, balance) VALUES ($1, 1)", k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := c.nodes[0].ledger().Epoch()
+	mapped := func(from string) string { return fmt.Sprintf(`{"partition_key_range": %q, "target_backend": "shard_3"}`, from) }
+	for _, x := range []struct {
+		name, path, body string
+		status           int
+		code, message    string
+	}{
+		{"inverted", "ranges/merge", `{"keyspace": "app.accounts", "range": "2000-1000"}`, 422, "cannot_work", "holds no key"},
+		{"empty", "ranges/merge", `{"keyspace": "app.accounts", "range": "1000-1000"}`, 422, "cannot_work", "holds no key"},
+		{"two owners", "ranges/merge", `{"keyspace": "app.accounts", "range": "..1500"}`, 409, "other_owner", "several shards"},
+		{"no whole ranges", "ranges/merge", `{"keyspace": "app.accounts", "range": "1100-1500"}`, 422, "cannot_work", "not made of whole ranges"},
+		{"one range", "ranges/merge", `{"keyspace": "app.accounts", "range": "1000-1500"}`, 422, "cannot_work", "nothing to merge"},
+		{"a bound that is there", "ranges/split", `{"keyspace": "app.accounts", "at": ["1000"]}`, 422, "cannot_work", "already"},
+		{"no bound", "ranges/split", `{"keyspace": "app.accounts", "at": []}`, 409, "too_many", "1 to 1000 bounds"},
+		{"out of type", "ranges/split", `{"keyspace": "app.accounts", "at": ["a lot"]}`, 422, "cannot_work", "a lot"},
+		{"out of bigint", "ranges/split", `{"keyspace": "app.accounts", "at": ["9223372036854775808"]}`, 422, "cannot_work", "9223372036854775808"},
+		{"no such keyspace", "ranges/split", `{"keyspace": "app.nothing", "at": ["1"]}`, 404, "not_found", "app.nothing"},
+		{"move: no such keyspace", "moves", `{"keyspace": "app.nothing", "range": "1-2", "to": "shard_3"}`, 404, "not_found", "app.nothing"},
+		{"move: inverted", "moves", `{"keyspace": "app.accounts", "range": "2-1", "to": "shard_3"}`, 422, "bad_range", "holds no key"},
+		{"move: no such shard", "moves", `{"keyspace": "app.accounts", "range": "1000-1500", "to": "shard_9"}`, 422, "unknown_shard", "shard_9"},
+		{"move: a backend", "moves", `{"keyspace": "app.accounts", "range": "1000-1500", "to": "syd-db"}`, 422, "unknown_shard", "syd-db"},
+		{"abort nothing", "moves/4711/abort", `{}`, 404, "not_found", "4711"},
+		{"abort no number", "moves/x/abort", `{}`, 400, "bad_request", "no move's number"},
+		{"map: no range", "routing-map", `{"target_backend": "shard_3"}`, 400, "bad_request", "partition_key_range is missing"},
+		{"map: no target", "routing-map", `{"partition_key_range": "1-2"}`, 400, "bad_request", "target_backend is missing"},
+		{"map: inverted", "routing-map", mapped("2000-1000"), 422, "bad_range", "holds no key"},
+		{"map: empty", "routing-map", mapped("1000-1000"), 422, "bad_range", "holds no key"},
+		{"map: out of type", "routing-map", mapped("a-b"), 422, "bad_range", "a-b"},
+		{"map: out of bigint", "routing-map", mapped("1-99999999999999999999"), 422, "bad_range", "99999999999999999999"},
+		{"map: two owners", "routing-map", mapped("500-1500"), 409, "several_owners", "shard_1, shard_2"},
+		{"map: rows", "routing-map", mapped("1000-1500"), 409, "rows_present", "holds 2 rows on shard_2"},
+		{"map: rows in a part of a range", "routing-map", mapped("1050-1150"), 409, "rows_present", "holds 1 rows on shard_2"},
+		{"map: no such shard", "routing-map", `{"partition_key_range": "1-2", "target_backend": "shard_9"}`, 422, "unknown_shard", "shard_9"},
+		{"map: a hash keyspace", "routing-map", `{"partition_key_range": "1-2", "target_backend": "shard_3", "keyspace": "app.orders"}`, 422, "cannot_work", "shards by hash"},
+		{"map: ttl negative", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": -1}`, 422, "ttl_out_of_range", "ttl is -1"},
+		{"map: ttl zero", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": 0}`, 422, "ttl_out_of_range", "ttl is 0"},
+		{"map: ttl huge", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": 315360001}`, 422, "ttl_out_of_range", "from 1 to 315360000"},
+		{"map: ttl no integer of 64 bits", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": 1e30}`, 400, "bad_request", "ttl"},
+		{"map: ttl in words", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": "1h"}`, 400, "bad_request", "ttl must be int64"},
+		{"map: force", "routing-map", `{"partition_key_range": "1000-1500", "target_backend": "shard_3", "force": true}`, 400, "bad_request", "force"},
+		{"map: ttl for what is there", "routing-map", `{"partition_key_range": "2000-3000", "target_backend": "shard_3", "ttl": 60}`, 409, "conflict", "already, for good"},
+	} {
+		status, e := api.call(t, "POST", "/api/v1/"+x.path, x.body, nil)
+		if status != x.status || e.Code != x.code || !strings.Contains(e.Error, x.message) || e.Hint == "" {
+			t.Errorf("%s: %d %+v, want %d %s %q and a hint", x.name, status, e, x.status, x.code, x.message)
+		}
+	}
+	if after := c.nodes[0].ledger().Epoch(); after != before {
+		t.Errorf("the ledger has changed: %v, was %v", after, before)
+	}
+	_, e := api.call(t, "POST", "/api/v1/routing-map", mapped("1000-1500"), nil)
+	if e.Rows != 2 || e.Offer == nil || e.Offer.Path != "/api/v1/moves" || e.Offer.Body.Range != "1000..1500" || e.Offer.Body.To != "shard_3" || !strings.Contains(e.Hint, "rangefinder move start app.accounts 1000..1500 --to shard_3") {
+		t.Errorf("the offer: %+v", e)
+	}
+	var there RoutingMapView
+	if status, e := api.call(t, "POST", "/api/v1/routing-map", mapped("2000-3000"), &there); status != 200 || there.Changed || there.Target != "shard_3" {
+		t.Errorf("what is there: %d %+v %+v", status, e, there)
+	}
+	if code, _, errs := n.admin("range", "map", "1000-1500", "--to", "shard_3"); code != 1 || !strings.Contains(errs, "rangefinder move start") {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	list := n.audit.last(3)
+	if len(list) != 3 || list[0].Call != "POST /api/v1/routing-map" || list[0].Code != "rows_present" {
+		t.Errorf("the audit log: %+v", list)
+	}
+}
+
+func TestTimesOfARoutingMap(t *testing.T) {
+	now := time.Unix(1800000000, 0)
+	for ttl, want := range map[int64]time.Time{1: now.Add(time.Second), longestTTL: now.Add(time.Duration(longestTTL) * time.Second)} {
+		if got, err := (&RoutingMapRequest{TTL: &ttl}).until(now); err != nil || !got.Equal(want) {
+			t.Errorf("%d: %v %v", ttl, got, err)
+		}
+	}
+	if got, err := new(RoutingMapRequest).until(now); err != nil || !got.IsZero() {
+		t.Errorf("no ttl: %v %v", got, err)
+	}
+}
+
+func TestWhichKeyspaceARoutingMapMeans(t *testing.T) {
+	ranged := func(names ...string) *rib.Ownership {
+		o := &rib.Ownership{Keyspaces: []rib.Keyspace{{Name: "hashed", Method: "hash"}}}
+		for _, name := range names {
+			o.Keyspaces = append(o.Keyspaces, rib.Keyspace{Name: name, Method: "range"})
+		}
+		return o
+	}
+	for _, c := range []struct {
+		o      *rib.Ownership
+		name   string
+		want   string
+		status int
+	}{
+		{ranged("a"), "", "a", 0}, {ranged("a", "b"), "b", "b", 0}, {ranged("a", "b"), "", "", 400}, {ranged(), "", "", 422}, {ranged("a"), "hashed", "", 422}, {ranged("a"), "c", "", 404},
+	} {
+		ks, err := rangeKeyspace(c.o, c.name)
+		if err != nil {
+			if e := statusOf(err); e.Status != c.status || e.Hint == "" {
+				t.Errorf("%+v: %d %v", c, e.Status, err)
+			}
+			continue
+		}
+		if ks.Name != c.want {
+			t.Errorf("%+v: %s", c, ks.Name)
+		}
+	}
+}
+
+func TestLoansPastTheirTimeAreAlarms(t *testing.T) {
+	until := time.Unix(1800000000, 0).UTC()
+	m, err := rib.MethodByName("range")
+	if err != nil {
+		t.Fatal(err)
+	}
+	low, high, err := rib.ParseInterval(m, []rib.Type{rib.TypeBigint}, "1000-2000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &rib.Ownership{
+		Keyspaces: []rib.Keyspace{{ID: 1, Name: "app.readings", Method: "range", Types: []rib.Type{rib.TypeBigint}}},
+		Loans: []rib.Loan{
+			{ID: 7, Keyspace: 1, Low: low, High: high, From: "shard_2", To: "shard_3", Until: until, Due: true, Why: "17 rows"},
+			{ID: 8, Keyspace: 1, Low: high, From: "shard_2", To: "shard_3", Until: until},
+		},
+	}
+	list := loanAlarms(o)
+	if len(list) != 1 || !strings.Contains(list[0], "holds 17 rows") || !strings.Contains(list[0], "rangefinder move start app.readings 1000..2000 --to shard_2") {
+		t.Errorf("%q", list)
+	}
+}
+
+func TestRangeAndMoveCommands(t *testing.T) {
+	office := &fakeOffice{view: exampleView()}
+	url := serveOffice(t, office)
+	for _, c := range []struct {
+		args []string
+		out  string
+		call string
+	}{
+		{[]string{"range", "split", "app.orders", "-1500", "--reason", "hot"}, "app.orders", "split app.orders at [-1500] by loopback"},
+		{[]string{"range", "merge", "app.orders", "-5..10"}, "app.orders", "merge app.orders -5..10"},
+		{[]string{"range", "map", "1000-2000", "--to", "shard_3", "--ttl", "1h"}, "from shard_2 to shard_3 by move 7, epoch 1/9\ndrained in 12 ms; every node knows it", "map 1000-2000 to shard_3"},
+		{[]string{"range", "lent"}, "app.readings  1000..2000  shard_3  shard_2       2030-03-17T17:46:40Z", ""},
+		{[]string{"range", "history", "app.orders", "--limit", "5"}, "move.start prepare  app.orders  1000..2000  shard_1  shard_3  7     alice  hot", "history /api/v1/history?keyspace=app.orders&limit=5"},
+		{[]string{"move", "start", "app.orders", "1000-2000", "--to", "shard_3"}, "move 7: range 1000..2000 of app.orders, from shard_1 to shard_3\nsee how it goes: rangefinder move status 7", "move app.orders 1000-2000 to shard_3"},
+		{[]string{"move", "status"}, "[############............]  50%  prepare copy, 500 rows, 1.0 MiB, 1m1s left", ""},
+		{[]string{"move", "status", "9"}, "9     app.orders", ""},
+		{[]string{"move", "pause", "7"}, "app.orders", "pause 7"},
+		{[]string{"move", "resume", "7", "--reason", "night"}, "app.orders", "resume 7 night"},
+		{[]string{"move", "abort", "7"}, "app.orders", "abort 7"},
+	} {
+		office.changes = nil
+		code, out, errs := runCLI(append(c.args, "--admin", url)...)
+		if code != 0 || !strings.Contains(out, c.out) {
+			t.Errorf("%v: exit %d, want %q\n%s%s", c.args, code, c.out, out, errs)
+		}
+		if c.call != "" && (len(office.changes) != 1 || !strings.HasPrefix(office.changes[0], c.call)) {
+			t.Errorf("%v: the node was asked %q, want %q", c.args, office.changes, c.call)
+		}
+	}
+	over := MoveView{ID: 7, Phase: phaseOver, Step: "flipped", Part: 1}
+	office.watched = []MoveView{exampleMove(), {ID: 7, Phase: "frozen", Step: "fence"}, over}
+	code, out, _ := runCLI("move", "start", "app.orders", "1000-2000", "--to", "shard_3", "--watch", "--admin", url)
+	if code != 0 || !strings.Contains(out, "50%  prepare copy") || !strings.Contains(out, "frozen fence") || !strings.HasSuffix(out, "100%  over flipped\n") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	over.Step, over.Why = "aborted", "no slot"
+	office.watched = []MoveView{over, over}
+	if code, _, errs := runCLI("move", "status", "7", "--watch", "--admin", url); code != 1 || !strings.Contains(errs, "no slot") {
+		t.Errorf("an aborted move: exit %d %s", code, errs)
+	}
+	if code, out, errs := runCLI("move", "abort", "7", "--watch", "--admin", url); code != 0 {
+		t.Errorf("abort --watch: exit %d %s%s", code, out, errs)
+	}
+	for _, args := range [][]string{{"move", "start", "app.orders", "1-2"}, {"move", "status", "--watch"}, {"range", "map", "1-2", "--to", "s", "--ttl", "1ms"}, {"move", "start", "k", "1-2", "--to", "s", "--ttl", "-1s"}} {
+		if code, _, errs := runCLI(append(args, "--admin", url)...); code != exitUsage || !strings.Contains(errs, "hint") {
+			t.Errorf("%v: exit %d %s", args, code, errs)
+		}
+	}
+	for _, args := range [][]string{{"range", "split"}, {"range", "merge"}, {"range", "map"}, {"range", "history"}, {"move", "start"}} {
+		if code, out, _ := runCLI(append(args, "--help")...); code != 0 || !strings.Contains(out, "rangefinder "+strings.Join(args, " ")+" app.") && !strings.Contains(out, "1000-2000") {
+			t.Errorf("%v --help teaches nothing:\n%s", args, out)
+		}
+	}
+}

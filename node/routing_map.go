@@ -1,0 +1,387 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"rangefinder/cluster"
+	"rangefinder/rib"
+)
+
+// Bounds of a hand-over by POST /api/v1/routing-map.
+const (
+	longestTTL  = int64(10 * 365 * 24 * 3600) // seconds
+	mapPatience = 30 * time.Second            // for the range to change hands, while the caller waits
+	mapDrain    = 5 * time.Second             // and then for all nodes to say that they know
+)
+
+// RoutingMapRequest is the body of POST /api/v1/routing-map: a range that holds no rows gets another shard.
+type RoutingMapRequest struct {
+	Range     string `json:"partition_key_range" doc:"1000-2000, or 1000..2000; its end is not part of it. ..1000 and 2000.. are open."`
+	Target    string `json:"target_backend" doc:"The shard that is to own the range."`
+	TTL       *int64 `json:"ttl,omitempty" doc:"Seconds after which the range goes back to the shard that had it, unless it holds rows then. Absent: it stays."`
+	Keyspace  string `json:"keyspace,omitempty" doc:"Which one, of the method range. Needed where there are several."`
+	Reason    string `json:"reason,omitempty" doc:"For the history."`
+	RequestID string `json:"request_id,omitempty" doc:"Instead of the header X-Request-Id."`
+}
+
+// RoutingMapView is what became of it.
+type RoutingMapView struct {
+	Keyspace string     `json:"keyspace"`
+	Range    string     `json:"partition_key_range"`
+	From     string     `json:"from"` // the shard that had the range
+	Target   string     `json:"target_backend"`
+	Changed  bool       `json:"changed"` // false: it is the target's already
+	Epoch    string     `json:"epoch"`   // of the range's owner
+	Move     uint64     `json:"move,omitempty"`
+	Phase    string     `json:"phase,omitempty"` // of the move; with status 202 it has not flipped yet
+	Drained  *DrainedAs `json:"drained,omitempty"`
+	Until    *time.Time `json:"until,omitempty"` // when it goes back, if it holds no rows then
+}
+
+// DrainedAs is how the old route was left.
+type DrainedAs struct {
+	MS      int64    `json:"ms"`      // from when nodes were told to hold new transactions back until the new owner had the range
+	Missing []string `json:"missing"` // nodes that have not said yet that they know; the old shard refuses what they send
+}
+
+// LoansAnswer is the answer of GET /api/v1/routing-map.
+type LoansAnswer struct {
+	Loans []LoanView `json:"loans"`
+}
+
+// LoanView is a range that is to go back.
+type LoanView struct {
+	ID       uint64    `json:"id"`
+	Keyspace string    `json:"keyspace"`
+	Range    string    `json:"partition_key_range"`
+	From     string    `json:"from"` // the shard that it goes back to
+	Target   string    `json:"target_backend"`
+	Until    time.Time `json:"until"`
+	Why      string    `json:"why"` // its time is over, and it stays: the reason
+}
+
+// Loans lists the ranges that are to go back, as this node knows them.
+func (n *Node) Loans() LoansAnswer {
+	o, v := n.table.Owners().Get(), LoansAnswer{Loans: []LoanView{}}
+	for _, l := range o.Loans {
+		one := LoanView{ID: l.ID, From: l.From, Target: l.To, Until: l.Until, Why: l.Why}
+		if ks := o.Keyspace(l.Keyspace); ks != nil {
+			one.Keyspace, one.Range = ks.Name, ks.FormatInterval(l.Low, l.High)
+		}
+		v.Loans = append(v.Loans, one)
+	}
+	return v
+}
+
+// MapRange gives a range without rows to another shard, by a move: so the old shard refuses what comes too late, and rows that are written
+// in the meantime are not lost but move along.
+func (n *Node) MapRange(ctx context.Context, r RoutingMapRequest) (RoutingMapView, error) {
+	origin := cluster.Origin{Reason: r.Reason, RequestID: r.RequestID}
+	sign(ctx, &origin)
+	r.RequestID = origin.RequestID
+	return onLeader(ctx, n, routingMapPath, r, func(ctx context.Context) (v RoutingMapView, err error) {
+		if err := n.leads(); err != nil {
+			return v, err
+		}
+		return n.mapHere(ctx, r, origin)
+	})
+}
+
+const routingMapPath = "/api/v1/routing-map"
+
+func (n *Node) mapHere(ctx context.Context, r RoutingMapRequest, origin cluster.Origin) (v RoutingMapView, err error) {
+	o := n.table.Owners().Get()
+	ks, err := rangeKeyspace(o, r.Keyspace)
+	if err != nil {
+		return v, err
+	}
+	if r.Range == "" {
+		return v, badRequest("partition_key_range is missing", `For example "partition_key_range": "1000-2000".`)
+	}
+	low, high, err := ks.ParseInterval(r.Range)
+	if err != nil {
+		return v, badRange(r.Range, err)
+	}
+	until, err := r.until(time.Now())
+	if err != nil {
+		return v, err
+	}
+	if r.Target == "" {
+		return v, badRequest("target_backend is missing", `Name a shard, for example "target_backend": "shard_3".`)
+	}
+	if err := n.shardNamed(r.Target); err != nil {
+		return v, err
+	}
+	v = RoutingMapView{Keyspace: ks.Name, Range: ks.FormatInterval(low, high), Target: r.Target}
+	request := cluster.MoveRequest{Keyspace: ks.Name, Range: v.Range, To: r.Target, Until: until, Origin: origin}
+	if n.begunBy(ctx, origin.RequestID) { // a repetition: the ledger has the move, or its end
+		return n.mapped(ctx, v, ks, low, high, request)
+	}
+	owned := owners(ks, low, high)
+	switch {
+	case len(owned) > 1:
+		return v, &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
+			Code: codeSeveralOwners, Error: fmt.Sprintf("range %s belongs to several shards: %s", v.Range, strings.Join(owned, ", ")),
+			Hint: "Nothing was changed. Name a range of one owner; 'rangefinder range list --keyspace " + ks.Name + "' lists them.",
+		}}
+	case owned[0] == r.Target:
+		return n.alreadyMapped(v, ks, low, high, until)
+	}
+	v.From = owned[0]
+	for i := range o.Moves {
+		if m := &o.Moves[i]; m.Keyspace == ks.ID && m.Meets(low, high) {
+			return v, &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
+				Code: codeMoving, Error: fmt.Sprintf("range %s is under move %d from %s to %s (%s)", ks.FormatInterval(m.Low, m.High), m.ID, m.From, m.To, m.Phase),
+				Hint: fmt.Sprintf("Nothing was changed. Wait until it is over ('rangefinder move status'), or 'rangefinder move abort %d'.", m.ID),
+			}}
+		}
+	}
+	if err := n.healthyShard(r.Target); err != nil {
+		return v, unhealthy(err)
+	}
+	rows, where, err := n.countRows(ctx, ks, low, high, v.From)
+	if err != nil {
+		return v, unhealthy(err)
+	}
+	if rows > 0 {
+		return v, rowsPresent(&v, rows, where)
+	}
+	return n.mapped(ctx, v, ks, low, high, request)
+}
+
+// rangeKeyspace finds the keyspace that a call without a name means.
+func rangeKeyspace(o *rib.Ownership, name string) (*rib.Keyspace, error) {
+	if name != "" {
+		ks := o.KeyspaceByName(name)
+		switch {
+		case ks == nil:
+			return nil, noKeyspace(name)
+		case ks.Method != "range":
+			return nil, &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
+				Error: fmt.Sprintf("keyspace %s shards by %s: a range of its keys is no range of values", ks.Name, ks.Method), Hint: "Only keyspaces of the method range have them; 'rangefinder move start' moves any range.",
+			}}
+		}
+		return ks, nil
+	}
+	var found []*rib.Keyspace
+	var names []string
+	for i := range o.Keyspaces {
+		if ks := &o.Keyspaces[i]; ks.Method == "range" {
+			found, names = append(found, ks), append(names, ks.Name)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{Error: "there is no keyspace of the method range", Hint: "Make one with 'rangefinder keyspace create ... --method range'."}}
+	case 1:
+		return found[0], nil
+	}
+	return nil, badRequest("there are several keyspaces of the method range, and keyspace is missing", `Say which: "keyspace" is one of `+strings.Join(names, ", ")+".")
+}
+
+// until is when the range goes back; zero: never.
+func (r *RoutingMapRequest) until(now time.Time) (t time.Time, err error) {
+	if r.TTL == nil {
+		return t, nil
+	}
+	if *r.TTL < 1 || *r.TTL > longestTTL {
+		return t, &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
+			Code: codeTTL, Error: fmt.Sprintf("ttl is %d: it is a number of seconds from 1 to %d", *r.TTL, longestTTL), Hint: "Leave it out for a range that is to stay. Nothing was changed.",
+		}}
+	}
+	return now.Add(time.Duration(*r.TTL) * time.Second), nil
+}
+
+func rowsPresent(v *RoutingMapView, rows int64, where []string) *apiError {
+	command := fmt.Sprintf("rangefinder move start %s %s --to %s", v.Keyspace, v.Range, v.Target)
+	return &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
+		Code: codeRows, Error: fmt.Sprintf("range %s of %s holds %d rows on %s: only an empty range changes hands at once", v.Range, v.Keyspace, rows, v.From),
+		Detail: strings.Join(where, ", "), Rows: rows,
+		Hint:  "Nothing was changed. Move the range with its rows: " + command,
+		Offer: &OfferView{Method: http.MethodPost, Path: "/api/v1/moves", Body: cluster.MoveRequest{Keyspace: v.Keyspace, Range: v.Range, From: v.From, To: v.Target}, Command: command},
+	}}
+}
+
+// alreadyMapped answers for a range that is the target's.
+func (n *Node) alreadyMapped(v RoutingMapView, ks *rib.Keyspace, low, high rib.Key, until time.Time) (RoutingMapView, error) {
+	o := n.table.Owners().Get()
+	v.From, v.Epoch = v.Target, ks.Ranges[ks.Owner(low)].Epoch.String()
+	for i := range o.Loans {
+		if l := &o.Loans[i]; l.Keyspace == ks.ID && l.Low.Compare(low) == 0 && l.High.Compare(high) == 0 {
+			v.From, v.Until = l.From, &l.Until
+		}
+	}
+	if !until.IsZero() && v.Until == nil {
+		return v, &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
+			Code: codeConflict, Error: fmt.Sprintf("range %s belongs to %s already, for good: there is nobody whom it could go back to", v.Range, v.Target), Hint: "Nothing was changed. Leave ttl out, or name another shard.",
+		}}
+	}
+	return v, nil
+}
+
+// begunBy reports whether the ledger knows a request already.
+func (n *Node) begunBy(ctx context.Context, request string) bool {
+	events, err := n.ledger().History(ctx, cluster.HistoryFilter{})
+	if err != nil {
+		return false
+	}
+	for i := range events {
+		if events[i].Request == request {
+			return true
+		}
+	}
+	return false
+}
+
+// mapped hands the range over and waits until it is done.
+func (n *Node) mapped(ctx context.Context, v RoutingMapView, ks *rib.Keyspace, low, high rib.Key, r cluster.MoveRequest) (RoutingMapView, error) {
+	m, err := n.begin(ctx, ks, low, high, r)
+	if err != nil {
+		return v, err
+	}
+	v.From, v.Changed, v.Move = m.From, true, m.ID
+	if !m.Until.IsZero() {
+		v.Until = &m.Until
+	}
+	var frozen time.Time
+	deadline := time.Now().Add(mapPatience)
+	for {
+		o := n.table.Owners().Get()
+		now := o.Move(m.ID)
+		switch {
+		case now != nil && now.Phase == rib.MoveAborted:
+			return v, aborted(now.Why)
+		case now != nil && now.Phase == rib.MoveFrozen && frozen.IsZero():
+			frozen = time.Now()
+		case now == nil || now.Phase == rib.MoveFlipped:
+			return n.drainedOf(ctx, v, m.ID, frozen)
+		}
+		v.Phase = now.Phase.String()
+		if time.Now().After(deadline) || !pause(ctx, 10*time.Millisecond) {
+			return v, nil
+		}
+		if err := n.leads(); err != nil {
+			return v, err // the next leader carries it on; who asks again with the same id hears of it
+		}
+	}
+}
+
+func aborted(why string) *apiError {
+	return &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
+		Code: codeAborted, Error: "the hand-over was given up, and the range is where it was: " + why, Hint: "Mend what is named, and ask again.",
+	}}
+}
+
+// drainedOf waits a little for the nodes to say that they know the new owner, and reports.
+func (n *Node) drainedOf(ctx context.Context, v RoutingMapView, id uint64, frozen time.Time) (RoutingMapView, error) {
+	v.Drained = &DrainedAs{Missing: []string{}}
+	events, err := n.ledger().History(ctx, cluster.HistoryFilter{Move: id})
+	if err != nil {
+		return v, err
+	}
+	var since, flipped time.Time
+	for i := range events {
+		switch events[i].Phase {
+		case rib.MoveFrozen:
+			since = events[i].At
+		case rib.MoveFlipped:
+			flipped, v.Epoch = events[i].At, events[i].Epoch.String()
+		case rib.MoveAborted:
+			return v, aborted(events[i].Reason)
+		}
+		if events[i].Phase == rib.MoveFlipped {
+			break
+		}
+	}
+	if !since.IsZero() && flipped.After(since) {
+		v.Drained.MS = flipped.Sub(since).Milliseconds()
+	} else if !frozen.IsZero() {
+		v.Drained.MS = time.Since(frozen).Milliseconds()
+	}
+	v.Phase = rib.MoveFlipped.String()
+	for deadline := time.Now().Add(mapDrain); ; {
+		m := n.table.Owners().Get().Move(id)
+		if m == nil {
+			v.Phase, v.Drained.Missing = phaseOver, []string{}
+			return v, nil
+		}
+		v.Drained.Missing = n.moveView(*m).Missing
+		if time.Now().After(deadline) || !pause(ctx, 20*time.Millisecond) {
+			return v, nil
+		}
+	}
+}
+
+// loanTick is how often the leader looks for ranges whose time has come, loanRetry how soon it tries again to give one back.
+const (
+	loanTick  = time.Second
+	loanRetry = 30 * time.Second
+)
+
+// loanLoop gives ranges back whose time has come, where this node leads.
+func (n *Node) loanLoop(ctx context.Context) {
+	tried := map[uint64]time.Time{}
+	for pause(ctx, loanTick) {
+		if !n.ledger().IsLeader() || n.carries() == nil || len(n.table.Owners().Get().Loans) == 0 {
+			continue
+		}
+		due, err := n.ledger().DueLoans(ctx)
+		if err != nil && ctx.Err() == nil {
+			n.log.Warn("ranges that are to go back cannot be looked at", "error", err)
+		}
+		for _, l := range due {
+			if time.Since(tried[l.ID]) < loanRetry {
+				continue
+			}
+			tried[l.ID] = time.Now()
+			if err := n.giveBack(ctx, l); err != nil && ctx.Err() == nil {
+				n.log.Warn("a range cannot go back yet", "loan", l.ID, "error", err)
+			}
+		}
+	}
+}
+
+// giveBack moves a range back if it holds no rows, and says why it stays if it does.
+func (n *Node) giveBack(ctx context.Context, l rib.Loan) error {
+	ks := n.table.Owners().Get().Keyspace(l.Keyspace)
+	if ks == nil {
+		return nil
+	}
+	rows, where, err := n.countRows(ctx, ks, l.Low, l.High, l.To)
+	if err != nil {
+		return err
+	}
+	if rows > 0 {
+		_, err := n.ledger().KeepLoan(ctx, l.ID, fmt.Sprintf("%d rows (%s)", rows, strings.Join(where, ", ")))
+		return err
+	}
+	_, err = n.begin(ctx, ks, l.Low, l.High, cluster.MoveRequest{
+		Keyspace: ks.Name, Range: ks.FormatInterval(l.Low, l.High), From: l.To, To: l.From,
+		Origin: cluster.Origin{Author: "ttl", Reason: "its time was over at " + l.Until.Format(time.RFC3339)},
+	})
+	var moving *cluster.RejectedError
+	if errors.As(err, &moving) && errors.Is(err, cluster.ErrMoving) {
+		return nil // it goes back, or elsewhere
+	}
+	return err
+}
+
+// loanAlarms tells of ranges that are past their time.
+func loanAlarms(o *rib.Ownership) (list []string) {
+	for i := range o.Loans {
+		l := &o.Loans[i]
+		ks := o.Keyspace(l.Keyspace)
+		if l.Why == "" || ks == nil {
+			continue
+		}
+		span := ks.FormatInterval(l.Low, l.High)
+		list = append(list, fmt.Sprintf("range %s of %s was lent to %s until %s and stays there: it holds %s; give it back by: rangefinder move start %s %s --to %s",
+			span, ks.Name, l.To, l.Until.Format(time.RFC3339), l.Why, ks.Name, span, l.From))
+	}
+	return list
+}
