@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"rangefinder/cluster"
+	"rangefinder/cluster/balance"
 	"rangefinder/rib"
 	"rangefinder/wire/twophase"
 )
@@ -67,6 +68,8 @@ type backOffice interface {
 	ChangeMove(ctx context.Context, id uint64, what string, order MoveOrder) (MoveView, error)
 	MapRange(ctx context.Context, r RoutingMapRequest) (RoutingMapView, error)
 	Loans() LoansAnswer
+	// Rebalance measures what the shards hold and do, and works out which ranges should move.
+	Rebalance(ctx context.Context, q RebalanceQuery) (balance.Plan, error)
 	// AddValues gives further values of a keyspace of the list method to shards, as CreateKeyspace does.
 	AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceView, error)
 }

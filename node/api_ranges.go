@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"rangefinder/cluster"
+	"rangefinder/cluster/balance"
 )
 
 // maxEvents bounds the answer of GET /api/v1/history.
@@ -52,6 +53,13 @@ func (a *api) rangeOperations() []operation {
 				v, err := a.office.Move(r.Context(), id)
 				answered(w, http.StatusOK, v, err)
 			},
+		}, {
+			method: "GET", path: "/api/v1/rebalance", summary: "Which ranges should have another shard, by what the shards hold and do now. It takes a few seconds, and changes nothing.",
+			params: []parameter{
+				{name: "keyspace", about: "Only this one's ranges."}, {name: "empty", about: "A shard that is to have none any more."}, {name: "only", about: "The one shard that may be given ranges."},
+				{name: "tolerance", about: "By how much of the mean the heaviest shard may be above the lightest; 0.1 if absent."},
+			},
+			status: 200, answer: balance.Plan{}, failures: []int{400, 404, 409, 422}, handle: a.rebalance,
 		}, {
 			method: "GET", path: routingMapPath, summary: "Ranges that go back to the shard that had them, and when.", status: 200, answer: LoansAnswer{},
 			handle: func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, a.office.Loans()) },

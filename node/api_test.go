@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"rangefinder/cluster"
+	"rangefinder/cluster/balance"
 	"rangefinder/rib"
 	"rangefinder/wire/twophase"
 )
@@ -121,6 +122,16 @@ func (f *fakeOffice) ChangeMove(_ context.Context, id uint64, what string, order
 func (f *fakeOffice) MapRange(_ context.Context, r RoutingMapRequest) (RoutingMapView, error) {
 	f.changes = append(f.changes, fmt.Sprintf("map %s to %s", r.Range, r.Target))
 	return RoutingMapView{Keyspace: "app.readings", Range: "1000..2000", From: "shard_2", Target: r.Target, Changed: true, Epoch: "1/9", Move: 7, Phase: "over", Drained: &DrainedAs{MS: 12, Missing: []string{}}}, f.err
+}
+
+// Rebalance plans two moves, the first of which is to fail if moves are.
+func (f *fakeOffice) Rebalance(_ context.Context, q RebalanceQuery) (balance.Plan, error) {
+	f.changes = append(f.changes, q.path())
+	p, err := balance.Make([]balance.Range{
+		{Keyspace: "app.orders", Bounds: "..1000", Shard: "shard_1", Rows: 10, Bytes: 100}, {Keyspace: "app.orders", Bounds: "1000..2000", Shard: "shard_1", Rows: 10, Bytes: 100},
+		{Keyspace: "app.orders", Bounds: "2000..", Shard: "shard_1", Rows: 10, Bytes: 100},
+	}, balance.Options{Shards: []string{"shard_1", "shard_2", "shard_3"}, Only: q.Only})
+	return p, errors.Join(err, f.err)
 }
 
 func (f *fakeOffice) Loans() LoansAnswer {

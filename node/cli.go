@@ -28,6 +28,8 @@ type cli struct {
 	Keyspace keyspaceCmd `cmd:"" help:"Make and list keyspaces: which tables are sharded, and by which key."`
 	Range    rangeCmd    `cmd:"" help:"List, split and merge ranges of keys; give one without rows another shard; show who changed what."`
 	Move     moveCmd     `cmd:"" help:"Move a range with its rows to another shard while clients go on."`
+	Balance  balanceCmd  `cmd:"" name:"rebalance" help:"Measure what the shards hold and do, and even it out."`
+	Shard    shardCmd    `cmd:"" help:"Give a new shard its part of the ranges; take all from one."`
 	Region   regionCmd   `cmd:"" help:"Drain a region, and take that back."`
 	Backend  backendCmd  `cmd:"" help:"Drain a backend, and take that back."`
 	Node     nodeCmd     `cmd:"" help:"Drain a node, and take that back."`

@@ -202,6 +202,7 @@ func exampleCalls() map[string]string {
 		"POST /api/v1/moves/7/pause":                      `{}`,
 		"POST /api/v1/moves/7/resume":                     `{"reason": "night"}`,
 		"POST /api/v1/moves/7/abort":                      `{}`,
+		"GET /api/v1/rebalance?tolerance=0.2":             "",
 		"GET /api/v1/routing-map":                         "",
 		"POST /api/v1/routing-map":                        `{"partition_key_range": "1000-2000", "target_backend": "shard_3", "ttl": 3600}`,
 		"POST /api/v1/reload":                             `{}`,

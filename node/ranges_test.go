@@ -115,7 +115,9 @@ func TestRangesByTheAPI(t *testing.T) {
 		}
 	}
 	before := c.nodes[0].ledger().Epoch()
-	mapped := func(from string) string { return fmt.Sprintf(`{"partition_key_range": %q, "target_backend": "shard_3"}`, from) }
+	mapped := func(from string) string {
+		return fmt.Sprintf(`{"partition_key_range": %q, "target_backend": "shard_3"}`, from)
+	}
 	for _, x := range []struct {
 		name, path, body string
 		status           int

@@ -199,7 +199,7 @@ func TestTheNodeIsKilledWhileItCommits(t *testing.T) {
 	b.serve(t, 20, 20)
 	for i, s := range b.servers {
 		if err := s.ExecIn(t.Context(), "app", "CREATE TABLE transfers (account bigint, id text, PRIMARY KEY (account, id)); GRANT ALL ON transfers TO app; GRANT SELECT ON transfers TO probe",
-			fmt.Sprintf("INSERT INTO accounts VALUES (%d, %d)", here+i*(there-here), balance)); err != nil {
+			fmt.Sprintf("INSERT INTO accounts VALUES (%d, %d)", here+i*(there-here), opening)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -359,8 +359,8 @@ func TestNoMoneyIsLostWhileServersAreKilled(t *testing.T) {
 	b.clean(t)
 
 	x, y := b.on(t, 0, "SELECT balance FROM accounts WHERE id = $1", here)[0], b.on(t, 1, "SELECT balance FROM accounts WHERE id = $1", there)[0]
-	if x+y != 2*balance {
-		t.Errorf("the accounts have %d and %d, and had %d in all", x, y, 2*balance)
+	if x+y != 2*opening {
+		t.Errorf("the accounts have %d and %d, and had %d in all", x, y, 2*opening)
 	}
 	present := [2]map[string]bool{{}, {}}
 	for i := range b.servers {

@@ -17,7 +17,7 @@ import (
 
 const (
 	here, there = 1, 1001 // accounts, on shard_1 and shard_2
-	balance     = 1000    // of each at first
+	opening     = 1000    // of each at first
 )
 
 // accounts fills the bank: its accounts are those above, and transfers notes who has moved something.
@@ -25,7 +25,7 @@ func (b *bank) accounts(t *testing.T) {
 	t.Helper()
 	for i, s := range b.servers {
 		if err := s.ExecIn(t.Context(), "app", "CREATE TABLE transfers (account bigint, id text, PRIMARY KEY (account, id)); GRANT ALL ON transfers TO app; GRANT SELECT ON transfers TO probe",
-			fmt.Sprintf("INSERT INTO accounts VALUES (%d, %d)", here+i*(there-here), balance)); err != nil {
+			fmt.Sprintf("INSERT INTO accounts VALUES (%d, %d)", here+i*(there-here), opening)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,241 @@
+package balance
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// Range is what was measured of one range.
+type Range struct {
+	Keyspace string  `json:"keyspace"`
+	Bounds   string  `json:"range"`
+	Shard    string  `json:"shard"` // that owns it
+	Rows     int64   `json:"rows"`
+	Bytes    int64   `json:"bytes"` // with its part of the indexes
+	Load     float64 `json:"load"`  // rows read by index, and written, a second
+}
+
+// Options say what a plan is for. The zero value evens out within 10 %.
+type Options struct {
+	Shards    []string // all that may have ranges, those without any included
+	Empty     []string // of them, those that are to have none any more
+	Only      string   // the one shard that may be given ranges; "": any
+	Tolerance float64  // by how much of the mean the heaviest shard may be above the lightest; 0: 0.1
+	MaxMoves  int      // 0: 100
+}
+
+// Move is one range that should have another shard.
+type Move struct {
+	Range
+	To   string  `json:"to"`
+	Gain float64 `json:"gain"` // by how much it brings the heaviest and the lightest shard together, in parts of the mean; of one that empties a shard, its weight
+}
+
+// Split is a range that is too heavy to be moved as it is.
+type Split struct {
+	Range
+	Parts int    `json:"parts"`
+	Why   string `json:"why"`
+}
+
+// Weight is a shard's part of all.
+type Weight struct {
+	Shard  string  `json:"shard"`
+	Ranges int     `json:"ranges"`
+	Rows   int64   `json:"rows"`
+	Bytes  int64   `json:"bytes"`
+	Load   float64 `json:"load"`
+	Part   float64 `json:"part"` // of all weights together, from 0 to 1
+}
+
+// Plan is what to do, in this order.
+type Plan struct {
+	Moves  []Move   `json:"moves"`
+	Splits []Split  `json:"splits"`
+	Before []Weight `json:"before"`
+	After  []Weight `json:"after"`
+}
+
+// defaults of Options.
+const (
+	defaultTolerance = 0.1
+	defaultMoves     = 100
+)
+
+// weights gives each range its part of all: half by bytes, half by load, as far as there are any; else all alike.
+func weights(ranges []Range) []float64 {
+	var bytes, load float64
+	for _, r := range ranges {
+		bytes += float64(max(0, r.Bytes))
+		load += sane(r.Load)
+	}
+	list := make([]float64, len(ranges))
+	for i, r := range ranges {
+		b, l := float64(max(0, r.Bytes)), sane(r.Load)
+		switch {
+		case bytes > 0 && load > 0:
+			list[i] = (b/bytes + l/load) / 2
+		case bytes > 0:
+			list[i] = b / bytes
+		case load > 0:
+			list[i] = l / load
+		default:
+			list[i] = 1 / float64(len(ranges))
+		}
+	}
+	return list
+}
+
+// sane is a load that can be added up.
+func sane(load float64) float64 {
+	if math.IsNaN(load) || math.IsInf(load, 0) || load < 0 {
+		return 0
+	}
+	return load
+}
+
+// Make works out a plan. The same input has the same plan; each range moves once at most, and no move makes the heaviest shard heavier. The
+// order of ranges does not matter.
+func Make(ranges []Range, o Options) (Plan, error) {
+	o.Tolerance = cmp.Or(o.Tolerance, defaultTolerance)
+	o.MaxMoves = cmp.Or(o.MaxMoves, defaultMoves)
+	ranges = slices.SortedFunc(slices.Values(ranges), func(a, b Range) int {
+		return cmp.Or(cmp.Compare(a.Keyspace, b.Keyspace), cmp.Compare(a.Bounds, b.Bounds))
+	})
+	b := &board{ranges: ranges, weight: weights(ranges), owner: make([]string, len(ranges)), moved: make([]bool, len(ranges)), total: map[string]float64{}}
+	for _, shard := range o.Shards {
+		b.total[shard] = 0
+	}
+	for i, r := range ranges {
+		if _, ok := b.total[r.Shard]; !ok {
+			return Plan{}, fmt.Errorf("range %s of %s is on shard %s, which is not among the shards", r.Bounds, r.Keyspace, r.Shard)
+		}
+		b.owner[i] = r.Shard
+		b.total[r.Shard] += b.weight[i]
+	}
+	for _, shard := range slices.Concat(o.Empty, []string{o.Only}) {
+		if _, ok := b.total[shard]; !ok && shard != "" {
+			return Plan{}, fmt.Errorf("there is no shard %s", shard)
+		}
+	}
+	for shard := range b.total {
+		if b.shards = append(b.shards, shard); !slices.Contains(o.Empty, shard) {
+			b.stay = append(b.stay, shard)
+			if o.Only == "" || o.Only == shard {
+				b.targets = append(b.targets, shard)
+			}
+		}
+	}
+	slices.Sort(b.shards)
+	slices.Sort(b.stay)
+	slices.Sort(b.targets)
+	if len(b.targets) == 0 && len(ranges) > 0 {
+		return Plan{}, errors.New("no shard is left to have the ranges")
+	}
+	p := Plan{Moves: []Move{}, Splits: []Split{}, Before: b.weights()}
+	b.empty(&p, &o)
+	if len(o.Empty) == 0 || len(p.Moves) < o.MaxMoves {
+		b.even(&p, &o)
+	}
+	b.split(&p, &o)
+	p.After = b.weights()
+	return p, nil
+}
+
+// board is who would own what, while a plan is made.
+type board struct {
+	ranges                []Range
+	weight                []float64
+	owner                 []string
+	moved                 []bool
+	total                 map[string]float64 // by shard
+	shards, stay, targets []string           // all; those that are not emptied; those that may be given ranges
+}
+
+func (b *board) mean() float64 { return 1 / float64(max(1, len(b.stay))) }
+
+func (b *board) give(p *Plan, i int, to string, gain float64) {
+	b.total[b.owner[i]] -= b.weight[i]
+	b.total[to] += b.weight[i]
+	b.owner[i], b.moved[i] = to, true
+	p.Moves = append(p.Moves, Move{Range: b.ranges[i], To: to, Gain: gain})
+}
+
+// lightest is the first of the lightest shards.
+func (b *board) lightest(list []string) string {
+	return slices.MinFunc(list, func(x, y string) int { return cmp.Or(cmp.Compare(b.total[x], b.total[y]), cmp.Compare(x, y)) })
+}
+
+// empty gives away all ranges of the shards that are to have none, the heaviest first.
+func (b *board) empty(p *Plan, o *Options) {
+	var all []int
+	for i := range b.ranges {
+		if slices.Contains(o.Empty, b.owner[i]) {
+			all = append(all, i)
+		}
+	}
+	slices.SortStableFunc(all, func(x, y int) int { return cmp.Compare(b.weight[y], b.weight[x]) })
+	for _, i := range all {
+		if len(p.Moves) == o.MaxMoves {
+			return
+		}
+		b.give(p, i, b.lightest(b.targets), b.weight[i]/b.mean())
+	}
+}
+
+// even moves ranges from the heaviest shard to the lightest, as long as that brings them together.
+func (b *board) even(p *Plan, o *Options) {
+	for len(p.Moves) < o.MaxMoves && len(b.targets) > 0 {
+		heavy := slices.MaxFunc(b.stay, func(x, y string) int { return cmp.Or(cmp.Compare(b.total[x], b.total[y]), cmp.Compare(y, x)) })
+		light := b.lightest(b.targets)
+		apart := b.total[heavy] - b.total[light]
+		if heavy == light || apart <= o.Tolerance*b.mean() {
+			return
+		}
+		best, left := -1, apart
+		for i := range b.ranges {
+			if b.owner[i] != heavy || b.moved[i] || b.weight[i] <= 0 {
+				continue
+			}
+			if after := math.Abs(apart - 2*b.weight[i]); after < left-1e-9 {
+				best, left = i, after
+			}
+		}
+		if gain := (apart - left) / b.mean(); best < 0 || gain < o.Tolerance/2 {
+			return
+		}
+		b.give(p, best, light, (apart-left)/b.mean())
+	}
+}
+
+// split names the ranges that are so heavy that no shard can be as light as the mean with one of them beside others.
+func (b *board) split(p *Plan, o *Options) {
+	if len(b.stay) < 2 {
+		return
+	}
+	for i, r := range b.ranges {
+		if w := b.weight[i]; w > b.mean()*(1+o.Tolerance)/2 && b.total[b.owner[i]] > b.mean()*(1+o.Tolerance) {
+			parts := int(math.Ceil(w / (b.mean() / 2)))
+			p.Splits = append(p.Splits, Split{Range: r, Parts: max(2, parts), Why: fmt.Sprintf("it is %.0f %% of all, and a shard's fair part is %.0f %%", 100*w, 100*b.mean())})
+		}
+	}
+}
+
+func (b *board) weights() []Weight {
+	list := make([]Weight, len(b.shards))
+	for i, shard := range b.shards {
+		list[i] = Weight{Shard: shard, Part: max(0, b.total[shard])}
+		for j, r := range b.ranges {
+			if b.owner[j] == shard {
+				list[i].Ranges++
+				list[i].Rows += r.Rows
+				list[i].Bytes += r.Bytes
+				list[i].Load += sane(r.Load)
+			}
+		}
+	}
+	return list
+}
