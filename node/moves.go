@@ -294,6 +294,3 @@ func (n *Node) ChangeMove(ctx context.Context, id uint64, what string, order Mov
 }
 
 var errNotCarried = errors.New("nobody carries out moves on this node")
-
-// carries is what carries out moves; nil before that is there.
-func (n *Node) carries() carrier { return n.carrier }

@@ -63,7 +63,6 @@ type Node struct {
 	started time.Time
 	metrics *metrics
 	audit   *auditLog
-	carrier carrier     // nil: this process carries out no moves
 	guard   *auth.Guard // its policy is what a reload replaces
 
 	// constant once Open has returned; made in this order, closed in the opposite one

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -299,5 +300,57 @@ func TestRangeAndMoveCommands(t *testing.T) {
 		if code, out, _ := runCLI(append(args, "--help")...); code != 0 || !strings.Contains(out, "rangefinder "+strings.Join(args, " ")+" app.") && !strings.Contains(out, "1000-2000") {
 			t.Errorf("%v --help teaches nothing:\n%s", args, out)
 		}
+	}
+}
+
+func TestRebalanceCommands(t *testing.T) {
+	office := &fakeOffice{view: exampleView()}
+	url := serveOffice(t, office)
+	var calls []hookCall
+	refuse := false
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var c hookCall
+		if err := json.NewDecoder(r.Body).Decode(&c); err != nil {
+			t.Error(err)
+		}
+		calls = append(calls, c)
+		if refuse {
+			http.Error(w, "not now", http.StatusConflict)
+		}
+	}))
+	defer hook.Close()
+	code, out, errs := runCLI("rebalance", "plan", "--tolerance", "0.2", "--admin", url)
+	if code != 0 || !strings.Contains(out, "shard_1  3       30    300 B  0       100 %  33 %") || !strings.Contains(out, "1     app.orders  ..1000      shard_1  shard_2") || len(office.changes) != 1 || !strings.Contains(office.changes[0], "tolerance=0.2") {
+		t.Fatalf("exit %d, %q\n%s%s", code, office.changes, out, errs)
+	}
+	over := MoveView{ID: 7, Phase: phaseOver, Step: "flipped", Part: 1}
+	office.changes, office.watched = nil, []MoveView{over, over}
+	code, out, errs = runCLI("shard", "fill", "shard_3", "--rest", "0s", "--hook", hook.URL, "--admin", url)
+	if code != 0 || len(office.changes) != 2 || office.changes[0] != "/api/v1/rebalance?only=shard_3&tolerance=0.1" || office.changes[1] != "move app.orders ..1000 to shard_3" {
+		t.Errorf("exit %d, %q\n%s%s", code, office.changes, out, errs)
+	}
+	if len(calls) != 2 || calls[0].When != "before" || calls[0].Move.To != "shard_3" || calls[1].When != "after" || calls[1].ID != 7 || calls[1].Err != "" {
+		t.Errorf("the hook: %+v", calls)
+	}
+	for name, c := range map[string]struct {
+		set  func()
+		want string
+	}{
+		"the hook": {func() { refuse = true }, "the hook answered 409"},
+		"lag":      {func() { refuse = false; office.view.Backends[0].ForUs, office.view.Backends[0].LagMS = "up", 60000 }, "1m0s behind"},
+		"the load": {func() { office.view.Backends[0].LagMS, office.view.Backends[0].Load = 0, "at limit" }, "is at limit"},
+	} {
+		refuse, office.view = false, exampleView()
+		c.set()
+		office.changes = nil
+		code, _, errs := runCLI("rebalance", "apply", "--hook", hook.URL, "--admin", url)
+		if code != 1 || !strings.Contains(errs, "stopped before move 1") || !strings.Contains(errs, c.want) || len(office.changes) != 1 {
+			t.Errorf("%s: exit %d, %q\n%s", name, code, office.changes, errs)
+		}
+	}
+	over.Step, over.Why = "aborted", "no slot"
+	office.view, office.watched = exampleView(), []MoveView{over}
+	if code, _, errs := runCLI("shard", "empty", "shard_1", "--admin", url); code != 1 || !strings.Contains(errs, "no slot") {
+		t.Errorf("a move that is aborted: exit %d %s", code, errs)
 	}
 }

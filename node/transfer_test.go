@@ -60,8 +60,8 @@ func (b *bank) on(t *testing.T, shard int, sql string, args ...any) (numbers []i
 func (b *bank) moved(t *testing.T, sum int) {
 	t.Helper()
 	x, y := b.on(t, 0, "SELECT balance FROM accounts WHERE id = $1", here)[0], b.on(t, 1, "SELECT balance FROM accounts WHERE id = $1", there)[0]
-	if x != balance-sum || y != balance+sum {
-		t.Errorf("the accounts have %d and %d, want %d moved from %d each", x, y, sum, balance)
+	if x != opening-sum || y != opening+sum {
+		t.Errorf("the accounts have %d and %d, want %d moved from %d each", x, y, sum, opening)
 	}
 }
 
