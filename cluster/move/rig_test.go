@@ -333,3 +333,13 @@ func (r *rig) where(low, high rib.Key) string {
 	hash, _ := rib.MethodByName("hash")
 	return hash.Predicate([]string{"customer_id"}, r.ks.Types, low, high)
 }
+
+// as connects to one shard as another user than to the others.
+func (r *rig) as(name, user string) func(context.Context, string, string) (*pgx.Conn, error) {
+	return func(ctx context.Context, shard, database string) (*pgx.Conn, error) {
+		if shard != name {
+			return r.primary(ctx, shard, database)
+		}
+		return r.at(shard).primary.ConnTo(ctx, database, user)
+	}
+}
