@@ -20,6 +20,7 @@ const usage = `bench compares a node with what it stands beside.
   go run ./bench soak [flags]     1000 clients that query, cancel, die and come back, for half an hour: does anything leak
   go run ./bench fib [flags]      a dispatch in nanoseconds, beside a sorted slice, a B-tree and a map: under a minute
   go run ./bench sql [flags]      statements over eight shards: merging, COPY, two-phase commit, beside one PostgreSQL; two minutes
+  go run ./bench move [flags]     a quarter of a keyspace moves under load; leader and servers killed in each phase: what is lost, how long clients wait
   go run ./bench failover [flags] servers and links that die under clients of a node and of HAProxy: how long nobody answers
   go run ./bench chaos [flags]    networks, nodes and servers that fail at random for ten minutes: is what clients were told true
   go run ./bench compare [flags]  a node, PgBouncer, HAProxy, Pgpool and PostgreSQL alone: throughput, latency, CPU, memory
@@ -55,7 +56,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	args, compared := os.Args[1:], false
-	others := map[string]func(context.Context, []string) error{"soak": runSoak, "fib": runFIB, "failover": runFailover, "chaos": runChaos, "sql": runSQL}
+	others := map[string]func(context.Context, []string) error{"soak": runSoak, "fib": runFIB, "failover": runFailover, "chaos": runChaos, "sql": runSQL, "move": runMove}
 	if len(args) > 0 && others[args[0]] != nil {
 		if err := others[args[0]](ctx, args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)

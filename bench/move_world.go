@@ -1,0 +1,298 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/internal/program"
+	"rangefinder/rib"
+)
+
+const (
+	moveNodes     = 3
+	moveKeyspace  = benchDatabase + ".parcels"
+	moveRange     = "..0x4000000000000000" // the first half of shard_1's keys: a quarter of all
+	moveCustomers = 20_000
+	moveFiller    = 1000 // bytes of a row
+)
+
+// moveWorld is three nodes, and two shards that are real servers.
+type moveWorld struct {
+	farm   *pgtest.Farm
+	shards map[string]*pgtest.Server
+	nodes  []*moveNode
+	binary string
+	where  string // the rows that move
+}
+
+// moveNode is one node.
+type moveNode struct {
+	addr, admin, dir string
+
+	// guarded by mu
+	mu      sync.Mutex
+	process *program.Process // nil: it was killed
+}
+
+func newMoveWorld(ctx context.Context, mb int) (w *moveWorld, err error) {
+	farm, err := pgtest.Open(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	w = &moveWorld{farm: farm, shards: map[string]*pgtest.Server{}}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	hash, err := rib.MethodByName("hash")
+	if err != nil {
+		return nil, err
+	}
+	types := []rib.Type{rib.TypeBigint}
+	low, high, err := rib.ParseInterval(hash, types, moveRange)
+	if err != nil {
+		return nil, err
+	}
+	w.where = hash.Predicate([]string{"customer"}, types, low, high)
+	even := rib.EvenRanges([]string{"shard_1", "shard_2"})
+	servers, errs := make([]*pgtest.Server, len(even)), make([]error, len(even)+1)
+	var wg sync.WaitGroup
+	for i, r := range even {
+		mine := hash.Predicate([]string{"customer"}, types, r.From, r.To)
+		wg.Go(func() { servers[i], errs[i] = w.server(ctx, r.Shard, mb, mine) })
+	}
+	wg.Go(func() { w.binary, errs[len(even)] = program.Build(ctx, farm.Dir()) })
+	wg.Wait()
+	if err = errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for i, r := range even {
+		w.shards[r.Shard] = servers[i]
+	}
+	return w, w.startNodes(ctx)
+}
+
+// server starts a server with those rows of some megabytes for which the condition holds.
+func (w *moveWorld) server(ctx context.Context, name string, mb int, mine string) (*pgtest.Server, error) {
+	pg, err := w.farm.Primary(ctx, pgtest.Options{Name: name, Params: map[string]string{"shared_buffers": "256MB", "max_wal_size": "4GB", "max_connections": "200"}})
+	if err != nil {
+		return nil, err
+	}
+	if err := pg.CreateUser(ctx, benchUser, benchPassword, "SUPERUSER"); err != nil {
+		return nil, err
+	}
+	if err := pg.Exec(ctx, "CREATE DATABASE "+benchDatabase+" OWNER "+benchUser); err != nil {
+		return nil, err
+	}
+	rows := mb * 1000 * 1000 / (moveFiller + 60)
+	return pg, pg.ExecIn(ctx, benchDatabase, "SET ROLE "+benchUser+`; CREATE TABLE parcels (customer bigint, id bigint, note text, PRIMARY KEY (customer, id));
+		INSERT INTO parcels SELECT customer, -id, repeat(md5(id::text), `+fmt.Sprint(moveFiller/32)+`) FROM (SELECT id, id % `+fmt.Sprint(moveCustomers)+` AS customer FROM generate_series(1, `+fmt.Sprint(rows)+`) AS id) AS r WHERE `+mine, "VACUUM ANALYZE", "CHECKPOINT")
+}
+
+func (w *moveWorld) startNodes(ctx context.Context) error {
+	ports, err := program.FreePorts(3 * moveNodes)
+	if err != nil {
+		return err
+	}
+	for i := range moveNodes {
+		p := ports[3*i:]
+		n := &moveNode{addr: program.Loopback(p[0]), admin: "http://" + program.Loopback(p[2]), dir: filepath.Join(w.farm.Dir(), fmt.Sprintf("node-%d", i))}
+		var b strings.Builder
+		fmt.Fprintf(&b, "region = \"r%d\"\nname = \"node-%d\"\ndata_dir = %q\n", i, i, filepath.Join(n.dir, "data"))
+		if i > 0 {
+			fmt.Fprintf(&b, "join = [%q]\n", program.Loopback(ports[1]))
+		}
+		fmt.Fprintf(&b, "[ports]\npostgres = %d\ncluster = %d\nhttp = %d\n[probe]\nuser = %q\npassword_env = \"NODE_PASSWORD\"\n[[databases]]\nname = %q\nshard = \"shard_1\"\n[[users]]\nname = %q\npassword_env = \"NODE_PASSWORD\"\n",
+			p[0], p[1], p[2], benchUser, benchDatabase, benchUser)
+		for _, name := range []string{"shard_1", "shard_2"} {
+			fmt.Fprintf(&b, "[[backends]]\nname = %q\nshard = %q\naddress = %q\n", name, name, w.shards[name].Addr())
+		}
+		if err := errors.Join(os.Mkdir(n.dir, 0o700), os.WriteFile(filepath.Join(n.dir, "node.toml"), []byte(b.String()), 0o600)); err != nil {
+			return err
+		}
+		w.nodes = append(w.nodes, n)
+		if err := w.start(ctx, n); err != nil {
+			return err
+		}
+	}
+	return pgtest.Wait(ctx, 200*time.Millisecond, func() error {
+		body := map[string]any{"name": moveKeyspace, "database": benchDatabase, "method": "hash", "types": []string{"bigint"}, "shards": []string{"shard_1", "shard_2"},
+			"tables": []map[string]any{{"schema": "public", "name": "parcels", "columns": []string{"customer"}}}}
+		return w.nodes[0].call(ctx, http.MethodPost, "/api/v1/keyspaces", body, nil)
+	})
+}
+
+func (w *moveWorld) start(ctx context.Context, n *moveNode) error {
+	p, err := program.Launch(w.farm, n.dir, program.User{}, []string{"NODE_PASSWORD=" + benchPassword}, w.binary, "start", "--config", filepath.Join(n.dir, "node.toml"))
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.process = p
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return p.Until(ctx, func() error { return n.call(ctx, http.MethodGet, "/readyz", nil, nil) })
+}
+
+func (n *moveNode) kill() {
+	n.mu.Lock()
+	p := n.process
+	n.process = nil
+	n.mu.Unlock()
+	if p != nil {
+		p.Stop(syscall.SIGKILL)
+	}
+}
+
+func (w *moveWorld) close() {
+	for _, n := range w.nodes {
+		n.kill()
+	}
+	if err := w.farm.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+}
+
+// call calls a node's API. into may be nil.
+func (n *moveNode) call(ctx context.Context, method, path string, body, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, n.admin+path, bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, answer)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, into)
+}
+
+// moveStatus is a move as the API shows it.
+type moveStatus struct {
+	ID      uint64  `json:"id"`
+	Phase   string  `json:"phase"`
+	Step    string  `json:"step"`
+	Part    float64 `json:"part"`
+	Problem string  `json:"problem"`
+}
+
+// at finds the move; nil: it is over. Any node that answers is asked.
+func (w *moveWorld) at(ctx context.Context, id uint64) (*moveStatus, error) {
+	var errs []error
+	for _, n := range w.nodes {
+		var answer struct {
+			Moves []moveStatus `json:"moves"`
+		}
+		if err := n.call(ctx, http.MethodGet, "/api/v1/moves", nil, &answer); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for i := range answer.Moves {
+			if answer.Moves[i].ID == id {
+				return &answer.Moves[i], nil
+			}
+		}
+		return nil, nil
+	}
+	return nil, errors.Join(errs...)
+}
+
+// leader is the node that leads the ledger.
+func (w *moveWorld) leader(ctx context.Context) (*moveNode, error) {
+	for _, n := range w.nodes {
+		var answer struct {
+			Leader string `json:"leader"`
+		}
+		if n.call(ctx, http.MethodGet, "/debug/cluster", nil, &answer) != nil || answer.Leader == "" {
+			continue
+		}
+		for i, other := range w.nodes {
+			if answer.Leader == fmt.Sprintf("node-%d", i) {
+				return other, nil
+			}
+		}
+	}
+	return nil, errors.New("no node leads")
+}
+
+// begin starts a move, when the cluster takes it.
+func (w *moveWorld) begin(ctx context.Context, to string) (id uint64, err error) {
+	err = pgtest.Wait(ctx, 200*time.Millisecond, func() error {
+		var m moveStatus
+		err := errors.New("no node answers")
+		for _, n := range w.nodes {
+			if err = n.call(ctx, http.MethodPost, "/api/v1/moves", map[string]string{"keyspace": moveKeyspace, "range": moveRange, "to": to}, &m); err == nil {
+				id = m.ID
+				return nil
+			}
+		}
+		return err
+	})
+	return id, err
+}
+
+// until waits for a move to be where a condition holds; nil is a move that is over.
+func (w *moveWorld) until(ctx context.Context, id uint64, condition func(*moveStatus) bool) error {
+	return pgtest.Wait(ctx, 5*time.Millisecond, func() error {
+		m, err := w.at(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case condition(m):
+			return nil
+		case m == nil:
+			return errors.New("the move is over")
+		}
+		return fmt.Errorf("the move is in %s/%s: %s", m.Phase, m.Step, m.Problem)
+	})
+}
+
+// owner is the shard that has the moving rows now.
+func (w *moveWorld) owner(ctx context.Context) (string, error) {
+	for name, s := range w.shards {
+		c, err := s.ConnTo(ctx, benchDatabase, "")
+		if err != nil {
+			return "", err
+		}
+		var some bool
+		err = c.QueryRow(ctx, "SELECT EXISTS (SELECT FROM parcels WHERE "+w.where+")", pgx.QueryExecModeExec).Scan(&some)
+		c.Close(ctx)
+		if err != nil || some {
+			return name, err
+		}
+	}
+	return "", errors.New("no shard has the rows that move")
+}
