@@ -166,17 +166,15 @@ func (w *moveWorld) aborted(ctx context.Context) (ms float64, err error) {
 	if err := w.nodes[0].call(ctx, "POST", fmt.Sprintf("/api/v1/moves/%d/abort", id), map[string]string{"reason": "of the benchmark"}, nil); err != nil {
 		return 0, err
 	}
-	return float64(time.Since(began).Milliseconds()), errors.Join(w.over(ctx, id), notMoved(ctx, w, to, &began, &ms))
-}
-
-// notMoved makes sure that a range has stayed, and notes how long that took.
-func notMoved(ctx context.Context, w *moveWorld, to string, began *time.Time, ms *float64) error {
-	*ms = float64(time.Since(*began).Milliseconds())
+	if err := w.over(ctx, id); err != nil {
+		return 0, err
+	}
+	ms = float64(time.Since(began).Milliseconds())
 	owner, err := w.owner(ctx)
 	if err == nil && owner == to {
 		err = errors.New("a move that was aborted has moved the range")
 	}
-	return err
+	return ms, err
 }
 
 // stopCopyStart is what one does without a mover: writers stop, the rows are copied to the other server, and writers go on there.
