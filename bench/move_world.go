@@ -234,13 +234,15 @@ func (w *moveWorld) at(ctx context.Context, id uint64) (*moveStatus, error) {
 func (w *moveWorld) leader(ctx context.Context) (*moveNode, error) {
 	for _, n := range w.nodes {
 		var answer struct {
-			Leader string `json:"leader"`
+			Raft struct {
+				Leader string `json:"leader"`
+			} `json:"raft"`
 		}
-		if n.call(ctx, http.MethodGet, "/debug/cluster", nil, &answer) != nil || answer.Leader == "" {
+		if n.call(ctx, http.MethodGet, "/debug/cluster", nil, &answer) != nil {
 			continue
 		}
 		for i, other := range w.nodes {
-			if answer.Leader == fmt.Sprintf("node-%d", i) {
+			if answer.Raft.Leader == fmt.Sprintf("node-%d", i) {
 				return other, nil
 			}
 		}
