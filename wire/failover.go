@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"rangefinder/fib"
@@ -185,31 +186,45 @@ func (s *session) primary(ctx context.Context, conn *pool.Conn) (*pool.Conn, err
 	return conn, nil
 }
 
-// headFor says that the session's wait is a write's, for a connection to this primary of the shard.
-func (s *session) headFor(shard *fib.Slot, hop *fib.NextHop) {
+// headFor says that the session waits for a connection to this backend of the shard.
+func (s *session) headFor(shard *fib.Slot, hop *fib.NextHop, toWrite bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bound, s.goal = shard, hop
+	s.bound, s.goal, s.toWrite = shard, hop, toWrite
 	s.rethink()
 }
 
-// rethink ends a write's wait for a connection if its shard has got another primary: connecting to a dead one may take for ever. mu
-// is held.
+// rethink ends a write's wait for a connection if its shard has got another primary, and a read's if its backend is down and there is
+// a better one: connecting to what is dead may take for ever. mu is held.
 func (s *session) rethink() {
 	if s.held == nil || s.bound == nil {
 		return
 	}
-	if w := s.bound.Candidates().Writes; len(w) > 0 && w[0].Healthy && *w[0].Backend != *s.goal.Backend {
-		s.held(errPassed)
+	c := s.bound.Candidates()
+	if s.toWrite {
+		if w := c.Writes; len(w) > 0 && w[0].Healthy && *w[0].Backend != *s.goal.Backend {
+			s.held(errPassed)
+		}
+		return
+	}
+	down := slices.ContainsFunc(c.Down, func(b *rib.Backend) bool { return *b == *s.goal.Backend })
+	if r := s.bound.For(s.core.db).Reads; down && len(r) > 0 && r[0].Healthy && *r[0].Backend != *s.goal.Backend {
+		s.held(errDeaf)
 	}
 }
 
-// heraldLoop has sessions that wait for a connection to a primary hear of another one.
+// lookout is what heraldLoop knew of a shard when it last looked.
+type lookout struct {
+	primary *rib.Backend
+	down    []*rib.Backend
+}
+
+// heraldLoop has sessions that wait for a connection hear of another primary, and of backends that are down.
 func (s *Server) heraldLoop() {
-	primaries := make(map[*fib.Slot]*rib.Backend)
+	known := make(map[*fib.Slot]lookout)
 	for {
 		changed := s.cfg.FIB.Changed()
-		if s.otherPrimaries(primaries) {
+		if s.news(known) {
 			s.herald()
 		}
 		select {
@@ -220,22 +235,24 @@ func (s *Server) heraldLoop() {
 	}
 }
 
-// otherPrimaries reports whether any shard has another primary than the map says, and brings that up to date.
-func (s *Server) otherPrimaries(known map[*fib.Slot]*rib.Backend) (other bool) {
+// news reports whether any shard has another primary than the map says, or another backend that is down, and brings that up to date.
+func (s *Server) news(known map[*fib.Slot]lookout) (some bool) {
 	slots := s.cfg.FIB.Load().Slots()
 	if len(known) > len(slots) { // shards that are gone
 		clear(known)
 	}
 	for _, slot := range slots {
-		w := slot.Candidates().Writes
-		if len(w) == 0 || !w[0].Healthy {
-			continue
+		c, was := slot.Candidates(), known[slot]
+		now := lookout{was.primary, c.Down}
+		if w := c.Writes; len(w) > 0 && w[0].Healthy && (was.primary == nil || *was.primary != *w[0].Backend) {
+			now.primary, some = w[0].Backend, true
 		}
-		if was := known[slot]; was == nil || *was != *w[0].Backend {
-			known[slot], other = w[0].Backend, true
+		for _, b := range c.Down {
+			some = some || !slices.ContainsFunc(was.down, func(o *rib.Backend) bool { return *o == *b })
 		}
+		known[slot] = now
 	}
-	return other
+	return some
 }
 
 func (s *Server) herald() {

@@ -327,6 +327,48 @@ func TestNewPrimaryWhileConnectingToTheOld(t *testing.T) {
 	}
 }
 
+// The closest replica's machine takes connections and says nothing. A read that tries to log in there goes on elsewhere when it is known to
+// be down, without waiting for the end of that.
+func TestReadLeavesALoginThatIsNotAnswered(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	bothTransports(t, func(t *testing.T, buffered bool) {
+		r := newRig(t, rigOptions{tls: buffered})
+		conn := r.connect(pgx.QueryExecModeExec)
+		r.announce(rib.Backend{Name: "shard_1-silent", Shard: "shard_1", Region: "here", Addr: silent.Addr().String(), SystemID: servers(t)[0].primary.SystemID()}, rib.Replica)
+		for _, other := range []string{"shard_1-primary", "shard_1-replica"} {
+			r.table.Health().Evidence(other, true, "so that the silent one is the closest")
+		}
+		pgtest.Eventually(t, patience, func() error {
+			if reads := r.handle.Load().Slot("shard_1").Candidates().Reads; reads[0].Backend.Name != "shard_1-silent" {
+				return fmt.Errorf("%s is the closest", reads[0].Backend.Name)
+			}
+			return nil
+		})
+		began := time.Now()
+		done := start(ctxOf(t), conn, "SELECT count(*) FROM notes")
+		r.waiting(1)
+		for _, other := range []string{"shard_1-primary", "shard_1-replica"} {
+			r.table.Health().Evidence(other, false, "")
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("it is not down, and the read ends: %v", err)
+		default:
+		}
+		r.believe("shard_1-silent", rib.Down, rib.Replica, 0)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > patience-5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // A read that must see what its session has just written runs on the primary, which dies under it: it is run again on the next one, for
 // the client has seen nothing of it yet.
 func TestReadsOfThePrimaryGoOnAtTheNext(t *testing.T) {

@@ -468,6 +468,12 @@ func (c *core) refused(err error) {
 		c.env.metrics.Failover(ce.Backend)
 		return
 	}
+	if errors.Is(err, errDeaf) { // the newest list has a better one in front
+		c.env.metrics.Failover(c.hop.Backend.Name)
+		c.wanting, c.convening = false, false
+		c.anew()
+		return
+	}
 	c.wanting, c.convening = false, false
 	if c.need.write && noPrimary(err) {
 		c.stall(c.refusal(err))

@@ -54,8 +54,9 @@ type session struct {
 	running *pool.Conn              // what a CancelRequest would cancel
 	struck  bool                    // the server connection has a deadline that has passed, and no next borrower
 	held    context.CancelCauseFunc // or this: the wait for RESUME, for a connection, or for a primary
-	bound   *fib.Slot               // that is a write's wait for a connection to the shard's primary; nil: it is not
+	bound   *fib.Slot               // that is the wait for a connection to one of the shard's backends; nil: it is not
 	goal    *fib.NextHop            // and to this one
+	toWrite bool                    // which is its primary
 }
 
 const (
@@ -255,9 +256,7 @@ func (l *shelves) put(b *rib.Backend, s *pool.Shelf) {
 func (s *session) await(ctx context.Context) (*pool.Conn, error) {
 	held, free := s.hold(ctx)
 	defer free()
-	if s.core.need.write {
-		s.headFor(s.core.slot, s.core.hop)
-	}
+	s.headFor(s.core.slot, s.core.hop, s.core.need.write)
 	conn, err := s.server.pools.Get(held, s.core.hop.Backend, s.id, s.core.need.write)
 	if err != nil && held.Err() != nil {
 		if err = context.Cause(held); errors.Is(err, errHangup) {
