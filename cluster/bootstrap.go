@@ -124,7 +124,18 @@ func (l *Ledger) Admit(clusterID string) error {
 	return nil
 }
 
-// watchLeadership finishes a bootstrap that was interrupted, whenever this node becomes the leader.
+// barrier returns when all that was committed is applied, or this node leads no more.
+func (l *Ledger) barrier() error {
+	for {
+		err := l.raft.Barrier(l.cfg.Timeouts.Command).Error()
+		if err == nil || l.raft.State() != raft.Leader {
+			return err
+		}
+	}
+}
+
+// watchLeadership grants leases once this node leads, and finishes a bootstrap that was interrupted, whenever this node becomes
+// the leader.
 func (l *Ledger) watchLeadership() {
 	l.hurry()
 	for {
@@ -133,12 +144,17 @@ func (l *Ledger) watchLeadership() {
 			return
 		case leads := <-l.raft.LeaderCh():
 			if !leads {
+				l.leases.follow()
 				continue
 			}
 		}
+		term := l.raft.CurrentTerm()
 		// Behind the barrier the state machine holds everything committed before.
-		if err := l.raft.Barrier(l.cfg.Timeouts.Command).Error(); err != nil {
+		if err := l.barrier(); err != nil {
 			continue // no longer the leader
+		}
+		if l.raft.CurrentTerm() == term && l.raft.State() == raft.Leader {
+			l.leases.lead(term)
 		}
 		if l.fsm.current.Load().ClusterID != "" || l.ClusterID() == "" {
 			continue

@@ -105,6 +105,8 @@ type Ledger struct {
 	streams   *ownedStreams
 	stores    *Stores
 
+	leases Leases // has a guard of its own
+
 	// atomic
 	clusterID atomic.Pointer[string] // that this node belongs to; nil: none yet
 	stats     ledgerCounters
@@ -170,6 +172,7 @@ func New(cfg Config) (*Ledger, error) {
 		members: make(map[string]rib.Member),
 	}
 	l.fsm = newFSM(cfg.Logger, func() { wake(l.drafts) })
+	l.leases = Leases{l: l, holders: make(map[process]*holder)}
 	return l, nil
 }
 

@@ -200,6 +200,13 @@ func (l *Ledger) hear(a *pullAnswer) {
 	}
 }
 
+// hearLeader keeps who leads, as another node has said just now.
+func (l *Ledger) hearLeader(name, addr string) {
+	l.membersMu.Lock()
+	defer l.membersMu.Unlock()
+	l.hintLeader, l.hintAddr = name, addr
+}
+
 // voterHints is what an answer says of the voters, and whether this node is one.
 func (l *Ledger) voterHints() (votes bool, voters []Voter) {
 	voters = l.Voters()

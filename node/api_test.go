@@ -177,6 +177,7 @@ func exampleView() ClusterView {
 		Node:    NodeView{Name: "fra-1", Region: "fra", Started: time.Now().Add(-time.Minute), Postgres: "127.0.2.1:6432", Cluster: "127.0.2.1:7946", HTTP: "127.0.2.1:8080", Lab: []string{"127.0.1.0/24: 90ms"}},
 		Members: []MemberView{{Name: "fra-1", Region: "fra", Addr: "127.0.2.1:7946", Self: true, Voter: true}, {Name: "iad-1", Region: "iad", Addr: "127.0.1.1:7946", Leader: true, Voter: true}},
 		RTT:     []RTTView{{From: "fra", To: "iad", MS: 90.4}},
+		Lease:   LeaseView{Held: true, LeftMS: 1700},
 		Raft:    RaftView{Role: "follower", Term: 3, Leader: "iad-1", Applied: 7, LastContactMS: 12},
 		Backends: []BackendView{{
 			Name: "iad-db1", Shard: "shard_1", Region: "iad", Addr: "127.0.1.1:5501", Role: "replica", ForAll: "up", ForUs: "down",

@@ -45,6 +45,7 @@ func (c *statusCmd) Run(e *env) error {
 		ready = "not ready: " + strings.Join(v.Node.NotReady, "; ")
 	}
 	fmt.Fprintf(e.stdout, "node %s in %s: %s\ncluster %s, epoch %s, leader %s, %d sessions\n", v.Node.Name, v.Node.Region, ready, v.ClusterID, v.Epoch, orNone(v.Raft.Leader), v.Sessions.Open)
+	fmt.Fprintln(e.stdout, v.Lease.words())
 	for _, alarm := range v.Alarms {
 		fmt.Fprintf(e.stdout, "ALARM: %s\n", alarm)
 	}

@@ -32,6 +32,7 @@ func TestStatusPrintsTheCluster(t *testing.T) {
 	code, out, errs := runCLI("status", "--admin", url)
 	want := `node fra-1 in fra: ready
 cluster c0ffee, epoch 0.7, leader iad-1, 0 sessions
+lease for another 1.7s
 ALARM: shard_9 has two primaries
 delay injected: 127.0.1.0/24: 90ms
 

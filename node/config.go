@@ -100,6 +100,8 @@ type Listing struct {
 
 	CrossShardWrites string `toml:"cross_shard_writes" comment:"Whether a transaction may write on several shards. refuse: it gets an error (0A000). 2pc: it commits on all of them or on none, by two-phase commit: each shard's backends need max_prepared_transactions above 0, and the node's user (admin.user, else probe.user) may create the schema rangefinder, or has rights on it, and is a member of the clients' roles or a superuser. A session may SET rangefinder.cross_shard_writes. Empty: refuse."`
 
+	Isolated string `toml:"isolated" comment:"What becomes of statements on sharded tables on a node that has lost the cluster (its lease: it has not reached the leader for 2 s). serve: they run by what the node last knew; a range that has moved meanwhile is refused to writes by its shard, and reads of it may be out of date. refuse_writes: what writes gets an error (57P03). refuse: all of them get it. Empty: serve."`
+
 	Regions []string `toml:"regions" comment:"Regions that its reads go to first, in this order, before all others. Empty: the closest by measured distance."`
 	Pinned  bool     `toml:"pinned" comment:"true: its reads go to no other region than those of regions, even if nothing is left there. false: to the others when nothing better is left. Writes go to the primary, wherever it is."`
 

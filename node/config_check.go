@@ -204,6 +204,9 @@ func (c *checker) clients(cfg *Config) {
 		if d.CrossShardWrites != "" {
 			c.oneOf(key+".cross_shard_writes", d.CrossShardWrites, writesRefuse, writesTwoPhase)
 		}
+		if d.Isolated != "" {
+			c.oneOf(key+".isolated", d.Isolated, wire.IsolatedServe.String(), wire.IsolatedRefuseWrites.String(), wire.IsolatedRefuse.String())
+		}
 		if d.Scatter != "" {
 			c.oneOf(key+".scatter", d.Scatter, wire.ScatterAllow.String(), wire.ScatterWarn.String(), wire.ScatterForbid.String())
 		}

@@ -44,6 +44,7 @@ func (n *Node) startLoops(context.Context) error {
 	apiCalls := n.port().Listener(port.KindAPI)
 	pulls := n.port().Listener(port.KindPull)
 	forwarded := &api{office: n, log: n.log}
+	leases := n.port().Listener(port.KindLease)
 	calls := newHTTPServer(forwarded.forwarded(), n.log)
 	calls.IdleTimeout = 10 * time.Second
 	// These two may be held up by a node that does not answer; they end when gossip, ledger and port are closed under them.
@@ -53,7 +54,10 @@ func (n *Node) startLoops(context.Context) error {
 	})
 	n.wg.Go(func() { n.reconcileLoop(ctx) })
 	wg.Go(func() { n.pullLoop(ctx) })
-	wg.Go(func() { n.servePulls(ctx, pulls) })
+	wg.Go(func() { n.serveStreams(ctx, pulls, maxPulls, "a pull", n.ledger().ServePull) })
+	wg.Go(func() { n.serveStreams(ctx, leases, rib.MaxNodes, "questions for leases", n.ledger().ServeLeases) })
+	wg.Go(func() { n.leaseLoop(ctx) })
+	wg.Go(func() { n.moves.Run(ctx) })
 	wg.Go(func() { n.recordLoop(ctx) })
 	wg.Go(func() { n.uniqueLoop(ctx) })
 	wg.Go(func() { n.loanLoop(ctx) })
@@ -76,7 +80,7 @@ func (n *Node) startLoops(context.Context) error {
 	})
 	n.opened("loops", func() error {
 		cancel()
-		_ = pulls.Close()
+		_, _ = pulls.Close(), leases.Close()
 		err := shutdownHTTP(calls)
 		n.rememberPeers()
 		wg.Wait()
@@ -132,9 +136,9 @@ func (n *Node) pull(ctx context.Context, addr string) error {
 	return err
 }
 
-// servePulls gives the table to nodes that follow.
-func (n *Node) servePulls(ctx context.Context, ln net.Listener) {
-	room := make(chan struct{}, maxPulls)
+// serveStreams answers other nodes on streams of one kind, so many at a time.
+func (n *Node) serveStreams(ctx context.Context, ln net.Listener, most int, what string, serve func(net.Conn) error) {
+	room := make(chan struct{}, most)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -159,8 +163,8 @@ func (n *Node) servePulls(ctx context.Context, ln net.Listener) {
 			defer conn.Close()
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
 			defer stop()
-			if err := n.ledger().ServePull(conn); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
-				n.log.Debug("a pull failed", "from", conn.RemoteAddr().String(), "error", err)
+			if err := serve(conn); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
+				n.log.Debug("a stream of another node failed", "of", what, "from", conn.RemoteAddr().String(), "error", err)
 			}
 		})
 	}

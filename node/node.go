@@ -25,6 +25,7 @@ import (
 	"rangefinder/rib"
 	"rangefinder/wire"
 	"rangefinder/wire/auth"
+	"rangefinder/wire/moving"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
 	"rangefinder/wire/twophase"
@@ -70,6 +71,7 @@ type Node struct {
 	httpLn    net.Listener
 	table     *rib.Table
 	fib       *fib.Handle
+	moves     *moving.Moves
 	compiler  *fib.Maintainer
 	watchdog  *fib.Watchdog
 	pools     *pool.Pools
@@ -99,9 +101,10 @@ type Node struct {
 	parts     parts
 	setup     atomic.Pointer[setup] // what is in force: see reload.go
 	phase     atomic.Int32
-	handing   atomic.Bool            // another process is taking over
-	whole     atomic.Bool            // every part is there: Open got to its end
-	waitsFor  atomic.Pointer[string] // while starting: what for
+	handing   atomic.Bool                    // another process is taking over
+	whole     atomic.Bool                    // every part is there: Open got to its end
+	waitsFor  atomic.Pointer[string]         // while starting: what for
+	lessee    atomic.Pointer[cluster.Lessee] // nil: there is none yet
 	clusterID atomic.Pointer[string]
 	share     atomic.Int64              // this node's of pool.budget; -1: none
 	leaving   atomic.Pointer[departure] // nil: this node is not drained, or has not noticed yet

@@ -65,12 +65,14 @@ func newSetup(cfg Config, o Options, old *setup) (*setup, error) {
 func (n *Node) serverLive(s *setup) wire.Live {
 	consistency := make(map[string]wire.Consistency, len(s.cfg.Databases))
 	across, scatter := make(map[string]bool, len(s.cfg.Databases)), make(map[string]wire.Scatter, len(s.cfg.Databases))
+	isolated := make(map[string]wire.Isolated, len(s.cfg.Databases))
 	for _, d := range s.cfg.Databases {
+		isolated[d.Name], _ = wire.ParseIsolated(d.Isolated) // likewise
 		consistency[d.Name], across[d.Name] = d.consistency(), d.CrossShardWrites == writesTwoPhase
 		scatter[d.Name], _ = wire.ParseScatter(d.Scatter) // checked; nothing is ScatterAllow
 	}
 	return wire.Live{
-		Databases: s.cfg.databaseRules(), Consistency: consistency, Across: across,
+		Databases: s.cfg.databaseRules(), Consistency: consistency, Across: across, Isolated: isolated,
 		Scatter: scatter, QueryMemory: s.cfg.Scatter.QueryMemory.Bytes, ScatterMemory: s.cfg.Scatter.Memory.Bytes,
 		Limits: s.cfg.clientLimits(), MaxFrame: int(s.cfg.Limits.Frame.Bytes), StartupTimeout: s.cfg.Limits.StartupTimeout.Duration,
 		TLS: s.tls.serverConfig(func() bool { return len(s.policy.Rules) > 0 }), RequireTLS: s.cfg.TLS.Require, Console: n.consoleConfig(&s.cfg),

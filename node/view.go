@@ -56,6 +56,8 @@ func (n *Node) View() ClusterView {
 		Lost:      lostViews(n.speaker().Lost(), time.Now()),
 		RTT:       rttViews(n),
 		Raft:      raftView(status),
+		Lease:     n.leaseView(),
+		Leases:    n.leaseStatuses(),
 		Backends:  []BackendView{},
 		Keyspaces: n.Keyspaces(),
 		Shards:    []ShardView{},
@@ -260,6 +262,9 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 	list = append(list, lostAlarms(n.speaker().Members(), n.speaker().Lost())...)
 	if status.Leader == "" {
 		list = append(list, "no leader is known: keyspaces cannot be changed; statements are routed by what was last agreed")
+	}
+	if a := n.leaseAlarm(); a != "" {
+		list = append(list, a)
 	}
 	if status.Stalled != "" {
 		list = append(list, status.Stalled)

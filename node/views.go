@@ -19,6 +19,8 @@ type ClusterView struct {
 	Lost        []LostView     `json:"lost"` // nodes that were there and have not said goodbye, for a day
 	RTT         []RTTView      `json:"rtt"`
 	Raft        RaftView       `json:"raft"`
+	Lease       LeaseView      `json:"lease"`
+	Leases      []LeaseStatus  `json:"leases"` // on the leader: what it has heard of the others
 	Backends    []BackendView  `json:"backends"`
 	Keyspaces   []KeyspaceView `json:"keyspaces"`
 	Ranges      []RangeView    `json:"ranges"` // the first thousand; all are at /api/v1/ranges

@@ -7,6 +7,7 @@ import (
 
 	"rangefinder/fib"
 	"rangefinder/rib"
+	"rangefinder/wire/moving"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/scatter"
@@ -21,6 +22,7 @@ const (
 	readServer                   // the same, then read the server and call serverRead or serverLost
 	acquire                      // get a connection to hop() and call acquired or refused
 	convene                      // make a coordinator, which gets the server connection if there is one, and call convened or refused
+	standAside                   // wait until the range may have changed hands and call goOnMoved, or call moveRefused
 	standBy                      // wait until the shard may have another primary and call resume, or call standDown
 	releaseServer                // give the server connection back to its pool and call returned
 	discardServer                // close the server connection and call returned
@@ -45,6 +47,10 @@ type env struct {
 	unique   func() (int64, error) // see Config.Unique; nil: nobody makes them
 
 	positions *rib.Positions
+	moves     *moving.Moves        // nil: nobody tells of moves
+	leased    func() bool          // see Config.Leased; never nil
+	alone     func(time.Time) bool // see Config.Alone; never nil
+	fenced    func()               // see Config.Fenced; never nil
 }
 
 // maxOps bounds the messages that are kept until a client's Sync or Flush. If there are more, those there are run first, as if a
@@ -96,6 +102,7 @@ type core struct {
 	closing    bool
 	violated   bool    // it is closing because the client broke the protocol
 	own        own     // the values of the node's own parameters
+	alone      bool    // it has been told that the node has no lease
 	wrote      []wrote // by shard, what its reads must see
 	hinted     hintedKey
 
@@ -137,6 +144,7 @@ type core struct {
 	worn       bool // the same, once it is idle: what is prepared there is out of date
 	notified   bool // the transaction has sent notifications
 	fatal      *pg.Error
+	crossed    []*moving.Crossing // on whose ranges its transaction is
 
 	// if that is a coordinator's
 	coordinator *scatter.Coordinator
@@ -180,6 +188,7 @@ type inHand struct {
 	need      need
 	changes   int // of the registry, before the message that is being sent; see op
 	shelves   shelves
+	moves     inMoves
 }
 
 func newCore(e *env, user, db string) *core {
@@ -196,6 +205,8 @@ func (c *core) next() request {
 			return acquire
 		case c.convening:
 			return convene
+		case c.moves.waits != nil:
+			return standAside
 		case c.noPrimary != nil:
 			return standBy
 		case c.subscribes() && !c.closing:
@@ -238,7 +249,7 @@ func (c *core) waiting() bool { return c.expectOff < len(c.expect) }
 // unsent reports whether the request in hand waits for where it can be sent to, a connection or a primary, or for what it is to be
 // answered: all there is of it must stay.
 func (c *core) unsent() bool {
-	return c.wanting || c.convening || c.noPrimary != nil || c.locates.shard != ""
+	return c.wanting || c.convening || c.moves.waits != nil || c.noPrimary != nil || c.locates.shard != ""
 }
 
 // idleServer reports whether nothing of the session lives on the server connection: no transaction, no answer due.
@@ -446,7 +457,7 @@ func (c *core) protocolViolation(err error) {
 	c.out = pg.AppendError(c.out, e.Fatal())
 	c.closing, c.broken, c.violated = true, true, true
 	c.inOff, c.in = 0, c.in[:0]
-	c.wanting, c.convening = false, false
+	c.wanting, c.convening, c.moves.waits = false, false, nil
 }
 
 // terminate ends an idle session in the server's name.

@@ -73,6 +73,7 @@ func testWorld(t testing.TB) (*env, *rib.Table) {
 	clock := time.Duration(0)
 	return &env{
 		fib: handle, planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), metrics: noMetrics{}, recheck: func(string) {}, positions: table.Positions(),
+		leased: func() bool { return true }, alone: func(time.Time) bool { return false }, fenced: func() {},
 		catalog: func(*fib.Table) *sqlkey.Catalog { return catalog },
 		now:     func() time.Duration { clock += time.Millisecond; return clock },
 		random:  func() uint32 { return 1 }, maxFrame: 1 << 20,

@@ -73,6 +73,7 @@ func (c *core) endSegment(sync bool) {
 	c.kind, c.table, c.plan = 'S', c.env.fib.Load(), nil
 	c.seg = segment{sync: sync, read: true, undo: c.seg.undo[:0], hints: c.settings.hints}
 	c.begins()
+	c.moves.begin()
 	if c.lis != nil {
 		c.lis.mark = len(c.lis.pending)
 	}

@@ -22,6 +22,7 @@ type gate struct {
 
 	consistency atomic.Uint32 // Consistency of its sessions' reads, unless they say otherwise
 	scatter     atomic.Uint32 // Scatter of its sessions' statements, unless they say otherwise
+	isolated    atomic.Uint32 // Isolated of its sessions
 	across      atomic.Bool   // its sessions' transactions may write on several shards, unless they say otherwise
 }
 

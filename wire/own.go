@@ -59,6 +59,8 @@ type own struct {
 	scatterBegun    *Scatter       // as begun
 	scatterSet      *Scatter       // as set
 
+	isolatedDatabase *atomic.Uint32 // Isolated of the database, as configured now; nil: IsolatedServe
+
 	acrossDatabase *atomic.Bool // whether the database's transactions may write on several shards, as configured now; nil: no
 	acrossBegun    *bool        // as begun
 	acrossSet      *bool        // as set

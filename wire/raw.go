@@ -146,6 +146,8 @@ func (s *session) step(inSet bool) outcome {
 		switch want {
 		case convene:
 			s.convene(s.server.ctx)
+		case standAside:
+			s.standAside(s.server.ctx)
 		case standBy:
 			s.standBy(s.server.ctx)
 		case discardServer:

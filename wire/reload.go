@@ -21,6 +21,7 @@ type Live struct {
 	Scatter        map[string]Scatter             // what becomes of statements on several shards, by database; those not in it: ScatterAllow. Sessions that go on follow it too
 	QueryMemory    int64                          // bytes that one statement over several shards may keep of its rows; 0: no limit
 	ScatterMemory  int64                          // bytes that all of them may keep; 0: no limit
+	Isolated       map[string]Isolated            // what databases get of this node while it has no lease. Sessions that go on follow it too
 	Across         map[string]bool                // databases whose transactions may write on several shards. Sessions that go on follow it too
 	TLS            func() *tls.Config             // see pg.AcceptConfig
 	RequireTLS     bool                           // see pg.AcceptConfig
@@ -49,6 +50,7 @@ func (s *Server) Reload(next Live) {
 	l.env = env{
 		fib: s.cfg.FIB, planner: s.cfg.Planner, catalog: s.catalogFor, metrics: s.cfg.Metrics,
 		recheck: s.cfg.Recheck, explain: s.cfg.Explain, unique: s.cfg.Unique, positions: s.cfg.Positions,
+		moves: s.cfg.Moves, leased: s.cfg.Leased, alone: s.cfg.Alone, fenced: s.cfg.Fenced,
 		made: s.made, now: func() time.Duration { return time.Since(s.made) + 1 }, random: mrand.Uint32, maxFrame: next.MaxFrame,
 	}
 	s.mu.Lock()
@@ -63,6 +65,7 @@ func (s *Server) Reload(next Live) {
 		}
 		s.gates[name].consistency.Store(uint32(next.Consistency[name]))
 		s.gates[name].across.Store(next.Across[name])
+		s.gates[name].isolated.Store(uint32(next.Isolated[name]))
 		s.gates[name].scatter.Store(uint32(next.Scatter[name]))
 		if _, ok := l.Databases[name]; !ok {
 			s.gates[name].open(nil) // nobody could RESUME it any more

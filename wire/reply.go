@@ -392,6 +392,9 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		}
 	}
 	c.tally.answered(status, !e.quietZ)
+	if status == 'I' && len(c.crossed) > 0 {
+		c.leaveRanges()
+	}
 	if e.kind == 'Q' && e.plan != nil && !c.erred {
 		c.used(e.plan, c.rows)
 	}
@@ -477,6 +480,10 @@ func (c *core) serverError(frame, body []byte) error {
 			}
 		}
 		return nil
+	case e.Code == codeFenced && c.refence(h): // nothing took effect: it is run again where the row belongs by then
+	case e.Code == codeFenced:
+		e = fencedWithin(e)
+		frame = pg.AppendError(nil, e)
 	case e.Code == pg.CodeReadOnlyTransaction && c.seg.retry && !c.flushed && !c.need.write:
 		c.redo = true // it was no plain read after all: nothing took effect, so the primary may have it
 	case h.names && outdated(e) && c.heldBefore(c.uses):

@@ -24,8 +24,20 @@ type need struct {
 	many     bool      // it runs on several shards
 }
 
-// route finds where one statement must run, from its plan and the arguments of this execution.
+// route finds where one statement must run, from its plan and the arguments of this execution, and which moves it meets.
 func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
+	n, e := c.find(plan, args)
+	if e == nil && (plan.Keyspace != 0 || plan.Hint != "") {
+		c.moves.keyed = true
+		if len(c.table.Ownership().Moves) > 0 {
+			c.touches(plan, args)
+		}
+	}
+	return n, e
+}
+
+// find finds where one statement must run.
+func (c *core) find(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 	n := need{write: c.mustWrite(plan), copies: plan.Copies}
 	switch {
 	case plan.Syntax:
@@ -281,6 +293,9 @@ func describe(plan *sqlkey.Plan, args sqlkey.Args) string {
 func (c *core) dispatch(n need) {
 	n.write = n.write || c.ownConn && n.slot != nil // whatever comes later must be able to run there
 	c.need, c.outMark, c.flushed, c.redo, c.copied = n, len(c.out), false, false, false
+	if c.moves.keyed && (c.isolated() || c.holdsBack()) {
+		return
+	}
 	switch {
 	case c.srv != nil && c.reaches(n) && !c.handsOver():
 		e := LacksCopy(n.copies, c.srvShard)
@@ -533,7 +548,10 @@ func (c *core) returned() {
 	c.worn, c.looseSync = false, false
 	c.toServer = c.toServer[:0]
 	c.srvIn, c.passing, c.parting = c.srvIn[:0], 0, c.parting[:0]
+	c.leaveRanges()
 	switch {
+	case c.redo && c.moves.fenced:
+		c.awaitOwner()
 	case c.redo:
 		n := c.need
 		n.write = n.write || !renew

@@ -17,6 +17,7 @@ import (
 	"rangefinder/wire/auth"
 	"rangefinder/wire/console"
 	"rangefinder/wire/epoll"
+	"rangefinder/wire/moving"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/scatter"
@@ -52,6 +53,10 @@ type Config struct {
 	Recheck       func(backend string)                                 // that gets writes seems to be no primary: look at it; must not block; nil: nobody does
 	Positions     *rib.Positions                                       // how far this node's probes have seen backends
 	Look          func(*rib.Backend)                                   // somebody waits for how far a primary is: look at it soon; must not block; nil: nobody does
+	Moves         *moving.Moves                                        // of ranges that change hands; nil: nobody tells of any
+	Leased        func() bool                                          // whether this node has a lease; must not block; nil: it has one at any time
+	Alone         func(at time.Time) bool                              // whether it had none at that moment, and for long enough to tell clients; must not block; nil: never
+	Fenced        func()                                               // a shard has refused a row that it does not own: look for a newer table; must not block; nil: nobody does
 	Unique        func() (int64, error)                                // makes the ids of rangefinder.unique_id(); must not block; nil: nobody does
 	Explain       func(*Route) []string                                // tells where a statement goes and why, for EXPLAIN (ROUTE), in lines; nil: it is refused
 	Committer     scatter.Committer                                    // ends transactions that have written on several shards; nil: they are refused
@@ -130,6 +135,15 @@ func NewServer(cfg Config) *Server {
 	if cfg.Look == nil {
 		cfg.Look = func(*rib.Backend) {}
 	}
+	if cfg.Leased == nil {
+		cfg.Leased = func() bool { return true }
+	}
+	if cfg.Alone == nil {
+		cfg.Alone = func(time.Time) bool { return false }
+	}
+	if cfg.Fenced == nil {
+		cfg.Fenced = func() {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		cfg: cfg, pools: cfg.Pools, log: cfg.Logger, made: time.Now(), sleepAfter: sleepAfter,
@@ -146,6 +160,9 @@ func NewServer(cfg Config) *Server {
 	s.reads.New = func() any { b := make([]byte, serverBuffer); return &b }
 	s.period.since = time.Now()
 	s.Reload(cfg.Live)
+	if cfg.Moves != nil {
+		cfg.Moves.Serve(s.working)
+	}
 	return s
 }
 
@@ -357,7 +374,7 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	}
 	c := newCore(&l.env, client.User, client.Database)
 	c.own.database, c.own.acrossDatabase = &g.consistency, &g.across
-	c.own.scatterDatabase = &g.scatter
+	c.own.scatterDatabase, c.own.isolatedDatabase = &g.scatter, &g.isolated
 	base, err := startupSettings(client.Startup.Params, f.params, &c.own, &l.env)
 	if err != nil {
 		return nil, asError(err)

@@ -44,6 +44,8 @@ type session struct {
 	has     atomic.Pointer[pool.Conn] // the server connection; the server's queue while there is none yet
 	expired atomic.Uint64             // the turn in which the session has waited for its client for too long
 	drowsy  atomic.Bool               // it may go to sleep
+	aside   atomic.Bool               // it waits for a range to change hands, without a connection
+	ended   atomic.Bool               // it is over
 	cutting atomic.Uint32             // calm, or why no further statement may be sent
 
 	// owned by the sweeper
@@ -97,6 +99,8 @@ func (s *session) panicked(with any) {
 // over is the end of the session.
 func (s *session) over() {
 	s.dropServer()
+	s.core.leaveRanges()
+	s.ended.Store(true)
 	s.server.pools.Leave(s.id)
 	s.unsubscribe()
 	if s.core.violated {
@@ -130,6 +134,8 @@ func (s *session) run(ctx context.Context) {
 			s.acquire(ctx)
 		case convene:
 			s.convene(ctx)
+		case standAside:
+			s.standAside(ctx)
 		case standBy:
 			s.standBy(ctx)
 		case releaseServer:

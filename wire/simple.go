@@ -13,6 +13,7 @@ func (c *core) query(frame []byte) {
 	c.stmts.unnamed = nil // as PostgreSQL does
 	c.seg, c.uses, c.completed = segment{sync: true, read: true, undo: c.seg.undo[:0], hints: c.settings.hints}, c.uses[:0], 0
 	c.begins()
+	c.moves.begin()
 	plan := c.lookupBytes(frame[pg.HeaderSize : len(frame)-1])
 	if len(plan.Unique) > 0 {
 		var e *pg.Error
@@ -243,6 +244,7 @@ func (c *core) abortServer() {
 func (c *core) functionCall(frame []byte) {
 	c.kind, c.frame, c.table = 'F', frame, c.env.fib.Load()
 	c.plan, c.seg, c.uses = nil, segment{}, c.uses[:0]
+	c.moves.begin()
 	if c.tx.open && c.tx.failed {
 		c.fail(pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block"))
 		return

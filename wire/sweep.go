@@ -286,6 +286,9 @@ func (c *core) rest() {
 	case c.tx.open || c.srv != nil && (c.status != 'I' || c.serverOpen):
 		c.tally.rest(inBlock)
 	default:
+		if len(c.crossed) > 0 {
+			c.leaveRanges()
+		}
 		c.tally.rest(idle)
 	}
 }

@@ -24,6 +24,7 @@ const (
 	KindPull   Kind = 'P' // the ownership table, for followers
 	KindAPI    Kind = 'A' // HTTP calls forwarded to another node
 	KindHello  Kind = 'H' // a joiner's first question
+	KindLease  Kind = 'L' // questions for leases, to the ledger's leader
 	KindCancel Kind = 'C' // a client's cancel request, for a session of the node that is dialed
 )
 
@@ -40,6 +41,8 @@ func (k Kind) String() string {
 		return "api"
 	case KindHello:
 		return "hello"
+	case KindLease:
+		return "lease"
 	case KindCancel:
 		return "cancel"
 	}

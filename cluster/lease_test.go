@@ -1,0 +1,263 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"rangefinder/gossip/memnet"
+	"rangefinder/rib"
+)
+
+const leasePort = 7948
+
+// tenant is a node that asks for leases, and what it says of itself.
+type tenant struct {
+	*testNode
+	lessee *Lessee
+	leases *memnet.Listener
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu      sync.Mutex
+	drained []uint64
+	behind  rib.Epoch // the table by which it routes is older than the ledger's: this one; zero: it is not
+}
+
+// tenants has nodes ask for leases and answer such questions. They pull what they miss from the leader.
+func (w *world) tenants(nodes ...*testNode) (list []*tenant) {
+	for _, n := range nodes {
+		t := &tenant{testNode: n}
+		t.begin()
+		list = append(list, t)
+	}
+	w.t.Cleanup(func() {})
+	return list
+}
+
+func (t *tenant) begin() {
+	ctx, cancel := context.WithCancel(t.w.t.Context())
+	t.cancel = cancel
+	var err error
+	if t.leases, err = t.host.Listen(leasePort); err != nil {
+		t.w.t.Fatal(err)
+	}
+	ledger, leases := t.ledger, t.leases
+	t.done.Go(func() {
+		for {
+			conn, err := leases.Accept()
+			if err != nil {
+				return
+			}
+			t.done.Go(func() {
+				defer conn.Close()
+				defer context.AfterFunc(ctx, func() { conn.Close() })()
+				_ = ledger.ServeLeases(conn)
+			})
+		}
+	})
+	t.lessee = NewLessee(LesseeConfig{
+		Ledger: ledger,
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			host, _, err := net.SplitHostPort(addr)
+			if err != nil {
+				return nil, err
+			}
+			return t.host.Dial(ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(leasePort)))
+		},
+		State: func() Acknowledgement {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			e := ledger.Epoch()
+			if t.behind != (rib.Epoch{}) {
+				e = t.behind
+			}
+			return Acknowledgement{Applied: e, Settled: e, Drained: slices.Clone(t.drained)}
+		},
+		Behind: func(_, addr string, _ rib.Epoch) {
+			t.done.Go(func() {
+				host, _, _ := net.SplitHostPort(addr)
+				ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+				defer cancel()
+				conn, err := t.host.Dial(ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(pullPort)))
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				if applied, _ := ledger.Pull(ctx, conn); applied {
+					t.lessee.Poke()
+				}
+			})
+		},
+	})
+	t.done.Go(func() { t.lessee.Run(ctx) })
+}
+
+// end stops asking and answering.
+func (t *tenant) end() {
+	t.cancel()
+	t.leases.Close()
+	t.done.Wait()
+}
+
+func (t *tenant) drain(moves ...uint64) {
+	t.mu.Lock()
+	t.drained = moves
+	t.mu.Unlock()
+	t.lessee.Poke()
+}
+
+func (w *world) allHeld(list []*tenant) {
+	w.t.Helper()
+	w.until("all have leases", func() error {
+		for _, t := range list {
+			if !t.lessee.Held() {
+				_, why, _ := t.lessee.Status()
+				return fmt.Errorf("%s has none: %s", t.name, why)
+			}
+		}
+		return nil
+	})
+}
+
+// inTenancy runs a test on five nodes with leases; the first is the leader.
+func inTenancy(t *testing.T, test func(t *testing.T, w *world, list []*tenant)) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := w.add("a", "iad")
+		nodes := []*testNode{a, w.add("b", "fra"), w.add("c", "syd"), w.add("d", "iad"), w.add("e", "fra")}
+		w.form(nodes...)
+		w.shards(2)
+		for _, n := range nodes {
+			if err := w.leader().ledger.NumberNode(w.ctx(), n.name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, n := range nodes[3:] {
+			if _, err := n.pull(w.leader()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list := w.tenants(nodes...)
+		defer func() {
+			for _, n := range list {
+				n.end()
+			}
+		}()
+		w.allHeld(list)
+		test(t, w, list)
+	})
+}
+
+// TestLeasesAreKept: as long as nothing fails nobody is ever without a lease, and at a loss that streams make up for neither.
+func TestLeasesAreKept(t *testing.T) {
+	for _, loss := range []float64{0, 0.05} {
+		t.Run(fmt.Sprint(loss), func(t *testing.T) {
+			inTenancy(t, func(t *testing.T, w *world, list []*tenant) {
+				for _, pair := range [][2]string{{"iad", "iad"}, {"iad", "fra"}, {"iad", "syd"}, {"fra", "syd"}} {
+					w.net.SetLoss(pair[0], pair[1], loss)
+				}
+				without, looks := 0, 0
+				for range 600 {
+					<-time.After(50 * time.Millisecond)
+					for _, n := range list {
+						looks++
+						if !n.lessee.Held() {
+							without++
+						}
+					}
+				}
+				if loss == 0 && without > 0 || without*20 > looks {
+					t.Errorf("without a lease at %d of %d looks", without, looks)
+				}
+			})
+		})
+	}
+}
+
+// TestLeaseEndsWithContact: a node that is cut off has no lease two seconds later, and the leader does not believe so earlier. Lessees that
+// are cut off with a leader, who has lost the majority, have none either.
+func TestLeaseEndsWithContact(t *testing.T) {
+	inTenancy(t, func(t *testing.T, w *world, list []*tenant) {
+		leader := w.leader()
+		of := func(name string) time.Duration {
+			for _, s := range leader.ledger.Leases().List() {
+				if s.Node == name {
+					return s.Left
+				}
+			}
+			return 0
+		}
+		e := list[4]
+		w.net.Isolate(e.name)
+		began := time.Now()
+		for e.lessee.Held() {
+			if of(e.name) == 0 {
+				t.Fatal("the leader believes that the lease is over, and the node does not")
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+		if took := time.Since(began); took > LeaseTerm {
+			t.Errorf("the lease outlived the last contact by %v", took)
+		}
+		w.until("the leader sees the end", func() error {
+			if left := of(e.name); left > 0 {
+				return fmt.Errorf("%v left", left)
+			}
+			return nil
+		})
+		w.net.Rejoin(e.name)
+		w.allHeld(list)
+
+		// The leader and d on one side, b, c and e on the other.
+		for _, x := range []string{"a", "d"} {
+			for _, y := range []string{"b", "c", "e"} {
+				w.net.Cut(x, y)
+			}
+		}
+		w.until("the majority has another leader, who gives leases", func() error {
+			if !list[1].lessee.Held() || !list[2].lessee.Held() || list[1].ledger.IsLeader() == list[2].ledger.IsLeader() {
+				return fmt.Errorf("not yet")
+			}
+			return nil
+		})
+		if list[0].lessee.Held() || list[3].lessee.Held() {
+			t.Error("two leaders' leases at one time")
+		}
+		w.net.HealAll()
+		w.allHeld(list)
+	})
+}
+
+// TestLeasesRefuse: strangers, malformed questions, and nodes whose table is too old get none.
+func TestLeasesRefuse(t *testing.T) {
+	inTenancy(t, func(t *testing.T, w *world, list []*tenant) {
+		l := w.leader().ledger
+		now := l.Epoch()
+		for what, q := range map[string]leaseQuestion{
+			"no name":         {ClusterID: "c1", Applied: now},
+			"another cluster": {Node: "x", ClusterID: "c2", Applied: now},
+			"no cluster":      {Node: "x", Applied: now},
+			"many moves":      {Node: "x", ClusterID: "c1", Applied: now, Drained: make([]uint64, rib.MaxMoves+1)},
+		} {
+			if a := l.leases.answer(&q); a.Granted || a.Why == "" {
+				t.Errorf("%s: %+v", what, a)
+			}
+		}
+		if a := list[1].ledger.leases.answer(&leaseQuestion{Node: "x", ClusterID: "c1", Applied: now}); a.Granted || a.Leader != "a" {
+			t.Errorf("of a node that does not lead: %+v", a)
+		}
+		if _, err := l.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1", "shard_2")); err != nil {
+			t.Fatal(err)
+		}
+		if a := l.leases.answer(&leaseQuestion{Node: "x", ClusterID: "c1", Applied: now}); a.Granted || a.Epoch != l.Epoch() {
+			t.Errorf("with an old table: %+v", a)
+		}
+		if a := l.leases.answer(&leaseQuestion{Node: "x", ClusterID: "c1", Applied: l.Epoch()}); !a.Granted {
+			t.Errorf("with the newest table: %+v", a)
+		}
+	})
+}
