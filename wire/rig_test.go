@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"rangefinder/rib"
 	"rangefinder/wire"
 	"rangefinder/wire/auth"
+	"rangefinder/wire/moving"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/scatter"
@@ -45,6 +47,9 @@ type rig struct {
 	counts  *counts
 	tls     bool
 	servers []shardServers
+	moves   *moving.Moves
+	fenced  atomic.Int64 // how often a shard has refused a row
+	lonely  atomic.Bool  // the node has no lease
 
 	mu    sync.Mutex
 	stamp uint64
@@ -219,6 +224,12 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	m := fib.NewMaintainer(r.table, r.handle, log)
 	m.Open()
 	t.Cleanup(func() { m.Close() })
+	r.moves = moving.New(moving.Config{FIB: r.handle})
+	following, stop := context.WithCancel(context.Background())
+	var followers sync.WaitGroup
+	followers.Go(func() { r.moves.Run(following) })
+	t.Cleanup(followers.Wait)
+	t.Cleanup(stop)
 
 	var looks sync.WaitGroup
 	t.Cleanup(looks.Wait)
@@ -260,7 +271,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		committer = m
 	}
 	r.server = wire.NewServer(wire.Config{
-		Committer: committer,
+		Committer: committer, Moves: r.moves, Leased: func() bool { return !r.lonely.Load() }, Alone: func(time.Time) bool { return r.lonely.Load() }, Fenced: func() { r.fenced.Add(1) },
 		FIB:       r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools, Guard: guard, Positions: r.table.Positions(), Metrics: r.counts, Logger: log, Live: r.live,
 		Look: func(b *rib.Backend) {
 			looks.Go(func() {
