@@ -159,7 +159,7 @@ func (c *core) refence(h *expectation) bool {
 	if c.kind == 'S' {
 		again = again && !c.answered('E', "")
 	} else {
-		again = again && c.plan != nil && c.plan.Statements == 1
+		again = again && c.plan != nil && !c.plan.MixedTx && c.plan.Parts == nil // they are one transaction
 	}
 	if again {
 		c.redo, c.moves.fenced = true, true
