@@ -35,7 +35,6 @@ func (w *world) tenants(nodes ...*testNode) (list []*tenant) {
 		t.begin()
 		list = append(list, t)
 	}
-	w.t.Cleanup(func() {})
 	return list
 }
 
@@ -102,13 +101,6 @@ func (t *tenant) end() {
 	t.cancel()
 	t.leases.Close()
 	t.done.Wait()
-}
-
-func (t *tenant) drain(moves ...uint64) {
-	t.mu.Lock()
-	t.drained = moves
-	t.mu.Unlock()
-	t.lessee.Poke()
 }
 
 func (w *world) allHeld(list []*tenant) {

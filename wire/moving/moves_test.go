@@ -2,6 +2,7 @@ package moving
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -172,6 +173,7 @@ func TestEnterRace(t *testing.T) {
 		close(begin)
 		install(2, rib.MoveFrozen)
 		for len(m.Say().Drained) == 0 {
+			runtime.Gosched()
 		}
 		drained.Store(true)
 		if inside.Load() != 0 {
