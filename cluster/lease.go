@@ -149,7 +149,7 @@ func (s *Leases) answer(q *leaseQuestion) leaseAnswer {
 		a.Why = "this node has begun to lead a moment ago"
 		return a
 	}
-	o := l.fsm.current.Load()
+	o := l.fsm.current.Load().table()
 	a.Epoch = o.Epoch
 	if why := l.fsm.stalled.Load(); why != nil {
 		a.Why = "the ledger has stopped on the leader: " + *why

@@ -21,7 +21,7 @@ func (n *Node) openMover(context.Context) error {
 		Rate: n.cfg().Moves.Rate.Bytes,
 	})
 	n.mover = move.New(move.Config{
-		Ledger: moverLedger{n}, Leases: n.moverLeases(), Servers: n.carriers, Owners: n.table.Owners().Get, Logger: log,
+		Ledger: moverLedger{n}, Leases: moverLeases{n}, Servers: n.carriers, Owners: n.table.Owners().Get, Logger: log,
 		Leads: func() (term uint64, ok bool) {
 			l := n.ledger()
 			// A recovery begins the terms anew, in a generation of its own.
@@ -100,10 +100,9 @@ func (n *Node) connectReplicas(ctx context.Context, shard, database string) ([]*
 	return conns, errors.Join(errs...)
 }
 
-// noLeases is what is known of other nodes where no leases are granted: nothing, so no range changes hands.
-type noLeases struct{}
+// moverLeases are the ledger's leases, as the mover knows them: of the ledger of this moment, for a handover may make another one.
+type moverLeases struct{ n *Node }
 
-func (noLeases) Drained(uint64) bool             { return false }
-func (noLeases) Acknowledged(rib.Epoch) []string { return nil }
+func (l moverLeases) Drained(id uint64) bool { return l.n.ledger().Leases().Drained(id) }
 
-func (n *Node) moverLeases() move.Leases { return noLeases{} }
+func (l moverLeases) Acknowledged(e rib.Epoch) []string { return l.n.ledger().Leases().Acknowledged(e) }
