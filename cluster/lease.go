@@ -24,7 +24,8 @@ import (
 // A question is an acknowledgement too: it says how new the node's table is, and for which moves nothing runs on the old owner any more. A node
 // whose table is older than the last change of a move or a range gets no lease, so a lease also says that the node's table is new. Nor
 // does a node that has none yet, or has lost it, get one as long as a statement of before is at work on a range that has changed hands: what
-// Drained has said once stays true.
+// Drained has said once stays true. For the same reason a node does not take an answer to a question that it asked while it had a lease, when that has ended
+// meanwhile.
 
 const (
 	// LeaseTerm is how long a lease lasts.
@@ -161,7 +162,7 @@ func (s *Leases) answer(q *leaseQuestion) leaseAnswer {
 		a.Why = fmt.Sprintf("there are %d nodes with a lease, and may be no more", rib.MaxNodes)
 	case q.Applied.Compare(s.newestChange(o)) < 0:
 		a.Why = fmt.Sprintf("its table is of epoch %s, and ranges have changed hands since", q.Applied)
-	case !q.Holds && !came.Before(h.until) && !allDrained(o.Moves, q.Drained):
+	case !q.Holds && !allDrained(o.Moves, q.Drained):
 		a.Why = "it has no lease, and statements of before are at work on a range that changes hands"
 	default:
 		a.Granted = true
@@ -310,8 +311,8 @@ func (s *Leases) Changed() <-chan struct{} {
 }
 
 // Drained reports whether every node with a lease has said that nothing runs any more on the range of a move that is frozen. It is true on
-// the leader alone, and not before the leases have ended that another leader may have granted. Once true, it stays so as long as the
-// move is frozen, whoever leads.
+// the leader alone, and not before the leases have ended that another leader may have granted. Once it was true, no node gets a lease that
+// has not drained, whoever leads; a late question may have it be false again for a while.
 func (s *Leases) Drained(move uint64) bool { return len(s.Undrained(move)) == 0 }
 
 // Undrained names what Drained waits for: nodes, or, in parentheses, something else.

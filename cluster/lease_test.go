@@ -253,3 +253,95 @@ func TestLeasesRefuse(t *testing.T) {
 		}
 	})
 }
+
+// drain has the tenant say from now on for which moves it is drained.
+func (t *tenant) drain(moves ...uint64) {
+	t.mu.Lock()
+	t.drained = moves
+	t.mu.Unlock()
+	t.lessee.Poke()
+}
+
+// TestDrained: a move is drained when every node with a lease has said so, or has no lease any more; who has lost it gets none before it has
+// drained; and another leader waits until the leases of this one are over.
+func TestDrained(t *testing.T) {
+	inTenancy(t, func(t *testing.T, w *world, list []*tenant) {
+		l := w.leader().ledger
+		_, err := l.CreateKeyspace(w.ctx(), KeyspaceSpec{Name: "app.orders", Database: "app", Method: "range", Types: []string{"bigint"},
+			Tables: []TableSpec{{Schema: "public", Name: "orders", Columns: []string{"id"}}}, Shards: []string{"shard_1", "shard_2"}, Splits: []string{"1000"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := l.StartMove(w.ctx(), MoveRequest{Keyspace: "app.orders", Range: "10..20", To: "shard_2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.allHeld(list)
+		leases := l.Leases()
+		if leases.Drained(m.ID) {
+			t.Error("drained before it is frozen")
+		}
+		if m, err = l.AdvanceMove(w.ctx(), m.ID, rib.MovePrepare, rib.MoveFrozen, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range list[:4] {
+			n.drain(m.ID)
+		}
+		w.until("one is left", func() error {
+			if left := leases.Undrained(m.ID); !slices.Equal(left, []string{"e"}) {
+				return fmt.Errorf("%q", left)
+			}
+			return nil
+		})
+		w.allHeld(list) // also who has not drained keeps its lease
+
+		w.net.Isolate("e")
+		w.until("it counts no more", func() error {
+			if !leases.Drained(m.ID) {
+				return fmt.Errorf("%q", leases.Undrained(m.ID))
+			}
+			return nil
+		})
+		if list[4].lessee.Held() {
+			t.Error("drained, and a node that has not has a lease")
+		}
+		w.net.Rejoin("e")
+		for range 100 {
+			<-time.After(50 * time.Millisecond)
+			if list[4].lessee.Held() {
+				t.Fatal("a node that has not drained has a lease again")
+			}
+		}
+		list[4].drain(m.ID)
+		w.allHeld(list)
+
+		began := time.Now()
+		w.net.Isolate("a")
+		other := w.leader(list[0].testNode).ledger.Leases()
+		w.until("another leader says so too", func() error {
+			if !other.Drained(m.ID) {
+				return fmt.Errorf("%q", other.Undrained(m.ID))
+			}
+			return nil
+		})
+		if took := time.Since(began); took < LeaseTerm {
+			t.Errorf("after %v", took)
+		}
+		w.net.Rejoin("a")
+
+		flipped, err := w.leader(list[0].testNode).ledger.AdvanceMove(w.ctx(), m.ID, rib.MoveFrozen, rib.MoveFlipped, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.until("all have acknowledged", func() error {
+			if missing := w.leader().ledger.Leases().Acknowledged(flipped.Epoch); len(missing) > 0 {
+				return fmt.Errorf("%q", missing)
+			}
+			return nil
+		})
+		w.net.Isolate("d")
+		if missing := list[1].ledger.Leases().Acknowledged(rib.Epoch{Generation: 9}); len(missing) != 5 {
+			t.Errorf("of an epoch that is to come: %q", missing)
+		}
+	})
+}

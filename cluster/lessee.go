@@ -154,6 +154,9 @@ func (t *Lessee) ask(ctx context.Context) error {
 	if !a.Granted {
 		return errors.New(name + " gives none: " + a.Why)
 	}
+	if q.Holds && !t.Held() { // the leader has gone by what is not so any more
+		return errors.New("the answer of " + name + " came too late")
+	}
 	t.until.Store(int64(asked.Add(LeaseTerm).Sub(t.made)))
 	return nil
 }
