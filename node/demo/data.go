@@ -17,8 +17,18 @@ const (
 	deviceStep = 10
 )
 
+// firstDevice is a shard's first device. Those from 1000 to 2000 are left out: a range without rows, to be given another shard.
+func firstDevice(shard int) int64 { return []int64{0, 2000, 3000}[shard-1] }
+
 // deviceShard is the shard of a device by the range keyspace's splits.
-func deviceShard(device int64) int { return min(int(device/1000), shards-1) + 1 }
+func deviceShard(device int64) int {
+	for shard := shards; shard > 1; shard-- {
+		if device >= firstDevice(shard) {
+			return shard
+		}
+	}
+	return 1
+}
 
 // makeKeyspaces says which tables are sharded, and how.
 func (d *demo) makeKeyspaces(ctx context.Context) error {
@@ -32,7 +42,7 @@ func (d *demo) makeKeyspaces(ctx context.Context) error {
 		return err
 	}
 	err = d.run(ctx, "keyspace", "create", "app.readings", "--key", "device_id", "--type", "bigint", "--method", "range",
-		"--range", "..1000=shard_1", "--range", "1000..2000=shard_2", "--range", "2000..=shard_3")
+		"--range", "..2000=shard_1", "--range", "2000..3000=shard_2", "--range", "3000..=shard_3")
 	if err != nil {
 		return err
 	}
@@ -96,7 +106,8 @@ func (d *demo) loadRows(ctx context.Context) error {
 		work[id%int64(len(work))] <- row{"INSERT INTO orders (customer_id, id, note) VALUES ($1, 1, $2)", []any{id, d.notes[id]}}
 	}
 	for i := range int64(devices) {
-		device := i * deviceStep
+		each := int64(devices / shards)
+		device := firstDevice(int(i/each)+1) + i%each*deviceStep
 		work[i%int64(len(work))] <- row{"INSERT INTO readings (device_id, value) VALUES ($1, $2)", []any{device, float64(device) / 2}}
 	}
 	begin := time.Now()

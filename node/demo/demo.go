@@ -125,6 +125,11 @@ func (d *demo) invite() {
 		d.report.say("  %s   %s", r.region.name, r.url("/debug"))
 	}
 	d.report.say("rangefinder status --admin %s", d.routers[0].url(""))
+	d.report.say("Devices 1000 to 2000 have no readings: give them another shard for an hour, and see who owns what, and why:")
+	d.report.say(`  curl -X POST %s -d '{"partition_key_range": "1000-2000", "target_backend": "shard_3", "ttl": 3600}'`, d.routers[0].url("/api/v1/routing-map"))
+	d.report.say("  rangefinder range list --keyspace app.readings --admin %s", d.routers[0].url(""))
+	d.report.say("Move those that have readings, while clients read and write them:")
+	d.report.say("  rangefinder move start app.readings 2000-2500 --to shard_3 --watch --admin %s", d.routers[0].url(""))
 	d.report.say("Ctrl-C stops everything and removes its files.")
 }
 

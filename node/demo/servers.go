@@ -28,7 +28,7 @@ func (b *backend) role() string {
 	return "replica"
 }
 
-// Users on the servers: the application's, and the nodes' own for probes and for looking at tables.
+// Users on the servers: the application's, and the nodes' own for probes, for looking at tables and for moving ranges.
 const (
 	appUser  = "app"
 	nodeUser = "rangefinder"
@@ -85,7 +85,7 @@ func (d *demo) startShard(ctx context.Context, shard int, add func(*pgtest.Serve
 	options := func(r region) pgtest.Options {
 		return pgtest.Options{
 			Name: shardName(shard) + "-" + r.name, Bind: d.net.server(r, shard), Port: portIfFree(d.net.server(r, shard), 5432),
-			Auth: "scram-sha-256", Params: map[string]string{"max_connections": "200"},
+			Auth: "scram-sha-256", Params: map[string]string{"max_connections": "200", "wal_level": "logical"},
 		}
 	}
 	primary, err := d.farm.Primary(ctx, options(home(shard)))
@@ -96,7 +96,7 @@ func (d *demo) startShard(ctx context.Context, shard int, add func(*pgtest.Serve
 	if err := primary.CreateUser(ctx, appUser, d.appPassword, ""); err != nil {
 		return err
 	}
-	if err := primary.CreateUser(ctx, nodeUser, d.nodePassword, "IN ROLE pg_monitor, pg_read_all_data"); err != nil {
+	if err := primary.CreateUser(ctx, nodeUser, d.nodePassword, "SUPERUSER REPLICATION"); err != nil {
 		return err
 	}
 	if err := primary.Exec(ctx, fmt.Sprintf("CREATE DATABASE %s OWNER %s", database, appUser)); err != nil {

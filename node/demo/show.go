@@ -69,7 +69,7 @@ func (d *demo) showReads(ctx context.Context) error {
 		})
 	}
 	for shard := 1; shard <= shards; shard++ {
-		key := int64(shard*1000 - 500)
+		key := firstDevice(shard) + 500
 		questions = append(questions, question{
 			text: fmt.Sprintf("reading of device %d", key), sql: readReading, key: key, shard: shard, want: strconv.FormatInt(key/2, 10),
 			explain: fmt.Sprintf("SELECT value FROM readings WHERE device_id = %d", key),
