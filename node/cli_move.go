@@ -185,10 +185,22 @@ func printMoves(w io.Writer, list []MoveView) error {
 type moveOrderCmd struct {
 	adminFlags
 	reasonFlag
-	ID uint64 `arg:"" help:"The move's number, as rangefinder move status shows it."`
+	ID uint64 `arg:"" optional:"" help:"The move's number, as rangefinder move status shows it; may be left out if there is only one."`
 }
 
 func (c *moveOrderCmd) order(e *env, what string) error {
+	if c.ID == 0 {
+		quiet := c.adminFlags
+		quiet.JSON = false
+		var v MovesAnswer
+		if err := quiet.call(e, "/api/v1/moves", nil, &v); err != nil {
+			return err
+		}
+		if len(v.Moves) != 1 {
+			return &usageError{message: fmt.Sprintf("%d moves are under way: which one?", len(v.Moves)), hint: "rangefinder move status lists them."}
+		}
+		c.ID = v.Moves[0].ID
+	}
 	text, err := c.ask(e, fmt.Sprintf("/api/v1/moves/%d/%s", c.ID, what), MoveOrder{Reason: c.Reason, RequestID: randomHex(16)})
 	if err != nil {
 		return err

@@ -199,7 +199,7 @@ func (n *Node) healthyShard(shard string) error {
 	case len(c.Writes) == 0:
 		return fmt.Errorf("shard %s has no primary: %s", shard, c.WritesReason)
 	case !c.Writes[0].Healthy:
-		return fmt.Errorf("the primary of shard %s, %s, is not healthy: %s", shard, c.Writes[0].Backend.Name, c.Writes[0].Reason)
+		return fmt.Errorf("shard %s cannot take a range now: %s", shard, c.WritesReason)
 	}
 	return nil
 }

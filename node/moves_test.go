@@ -1,0 +1,196 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+)
+
+// startMovable starts three nodes beside three shards whose ranges can move.
+func startMovable(t *testing.T) *testCluster {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	c := new(testCluster)
+	for i := range testRegions {
+		s := pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1), Auth: "scram-sha-256", Params: map[string]string{"wal_level": "logical", "max_prepared_transactions": "10"}})
+		if err := errors.Join(
+			s.CreateUser(ctx, "app", appPassword, ""), s.CreateUser(ctx, "probe", probePassword, "SUPERUSER REPLICATION"),
+			s.Exec(ctx, "CREATE DATABASE app OWNER app"),
+		); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.ExecIn(ctx, "app", schema); err != nil {
+			t.Fatal(err)
+		}
+		c.servers = append(c.servers, s)
+	}
+	var join []string
+	for i, region := range testRegions {
+		cfg := testConfig(t, region, join...)
+		cfg.ClusterKeyEnv = "CLUSTER_KEY"
+		cfg.Databases = []Listing{{Name: "app", Shard: "shard_1"}}
+		cfg.Users = []User{{Name: "app", SecretRef: SecretRef{PasswordEnv: "APP_PASSWORD"}}}
+		cfg.Probe.User, cfg.Probe.PasswordEnv = "probe", "PROBE_PASSWORD"
+		cfg.Backends = []Backend{{Name: region + "-db", Shard: fmt.Sprintf("shard_%d", i+1), Address: c.servers[i].Addr()}}
+		cfg.Pool.Connect, cfg.Limits.StartupTimeout = Duration{time.Minute}, Duration{time.Minute}
+		env := clusterEnv()
+		n := newNodeWith(t, cfg, Options{Getenv: func(k string) (string, bool) { v, ok := env[k]; return v, ok }, Load: func() (Config, error) { return cfg, nil }}).open(t)
+		if kind := fmt.Sprintf("%T", n.moverLeases()); kind == "node.noLeases" {
+			t.Skip("this build grants no leases to nodes, so no range can change hands")
+		}
+		c.nodes = append(c.nodes, n)
+		join = []string{c.nodes[0].port().Addr()}
+	}
+	for _, n := range c.nodes {
+		n.settled(t, 3, 3)
+	}
+	return c
+}
+
+// accounts makes the range keyspace app.accounts.
+func (c *testCluster) accounts(t *testing.T) {
+	t.Helper()
+	if code, out, errs := c.nodes[0].admin("keyspace", "create", "app.accounts", "--key", "id", "--type", "bigint", "--method", "range",
+		"--range", "..1000=shard_1", "--range", "1000..2000=shard_2", "--range", "2000..=shard_3"); code != 0 {
+		t.Fatalf("exit %d: %s%s", code, out, errs)
+	}
+	for _, n := range c.nodes {
+		n.sees(t, "app.accounts")
+	}
+}
+
+// owner waits until a node routes a key to a shard.
+func (n *testNode) owner(t *testing.T, keyspace, key, shard string) {
+	t.Helper()
+	pgtest.Eventually(t, 20*time.Second, func() error {
+		ks := n.fib.Load().Ownership().KeyspaceByName(keyspace)
+		m, err := rib.MethodByName(ks.Method)
+		if err != nil {
+			return err
+		}
+		k, err := m.ParseBound(ks.Types, key)
+		if err != nil {
+			return err
+		}
+		if got := ks.Ranges[ks.Owner(k)].Shard; got != shard {
+			return fmt.Errorf("%s: %s of %s is %s's, want %s", n.cfg.Name, key, keyspace, got, shard)
+		}
+		return nil
+	})
+}
+
+// TestRangesChangeHandsByTheAPI hands an empty range over and back, moves one with rows, and aborts a move, through a node that does not lead.
+func TestRangesChangeHandsByTheAPI(t *testing.T) {
+	c := startMovable(t)
+	c.accounts(t)
+	n := c.follower(t)
+	api := newClient(t, n)
+	conn := n.connect(t)
+
+	// The line of the manual, with what curl -d sends.
+	var mapped RoutingMapView
+	status, e := api.call(t, "POST", "/api/v1/routing-map", `{"partition_key_range": "1000-2000", "target_backend": "shard_3", "ttl": 3600}`, &mapped)
+	if status != 200 || !mapped.Changed || mapped.From != "shard_2" || mapped.Target != "shard_3" || mapped.Drained == nil || mapped.Until == nil || mapped.Epoch == "" {
+		t.Fatalf("%d %+v: %+v", status, e, mapped)
+	}
+	if left := time.Until(*mapped.Until); left < 58*time.Minute || left > time.Hour {
+		t.Errorf("it goes back in %v", left)
+	}
+	t.Logf("drained in %d ms, missing %v", mapped.Drained.MS, mapped.Drained.Missing)
+	for _, each := range c.nodes {
+		each.owner(t, "app.accounts", "1500", "shard_3")
+	}
+	if _, err := conn.Exec(t.Context(), "INSERT INTO accounts (id, balance) VALUES (1500, 7)"); err != nil {
+		t.Fatal(err)
+	}
+	ks := n.sees(t, "app.accounts")
+	if all, own := c.countOn(t, ks, "accounts", "id", 2); all != 1 || own != 1 {
+		t.Errorf("shard_3 has %d rows and owns %d", all, own)
+	}
+	var lent LoansAnswer
+	if status, _ := api.call(t, "GET", "/api/v1/routing-map", "", &lent); status != 200 || len(lent.Loans) != 1 || lent.Loans[0].Range != "1000..2000" || lent.Loans[0].From != "shard_2" {
+		t.Errorf("%d %+v", status, lent)
+	}
+
+	// A time that is over: with rows it stays, and an alarm says so; without it goes back.
+	if status, e := api.call(t, "POST", "/api/v1/routing-map", `{"partition_key_range": "5000-6000", "target_backend": "shard_1", "ttl": 2}`, &mapped); status != 200 {
+		t.Fatalf("%d %+v", status, e)
+	}
+	n.owner(t, "app.accounts", "5500", "shard_1")
+	n.owner(t, "app.accounts", "5500", "shard_3") // two seconds later
+	if status, e := api.call(t, "POST", "/api/v1/routing-map", `{"partition_key_range": "7000-8000", "target_backend": "shard_1", "ttl": 3}`, &mapped); status != 200 {
+		t.Fatalf("%d %+v", status, e)
+	}
+	if _, err := conn.Exec(t.Context(), "INSERT INTO accounts (id, balance) VALUES (7500, 7)"); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, 20*time.Second, func() error {
+		if alarms := strings.Join(n.View().Alarms, "\n"); !strings.Contains(alarms, "range 7000..8000 of app.accounts was lent to shard_1") || !strings.Contains(alarms, "rangefinder move start app.accounts 7000..8000 --to shard_3") {
+			return fmt.Errorf("alarms: %s", alarms)
+		}
+		return nil
+	})
+
+	// A range with rows moves back, as the alarm says, watched from the command line.
+	code, out, errs := n.admin("move", "start", "app.accounts", "7000..8000", "--to", "shard_3", "--reason", "back home", "--watch")
+	if code != 0 || !strings.Contains(out, "over flipped") {
+		t.Fatalf("exit %d\n%s%s", code, out, errs)
+	}
+	n.owner(t, "app.accounts", "7500", "shard_3")
+	var balance int
+	if err := conn.QueryRow(t.Context(), "SELECT balance FROM accounts WHERE id = 7500").Scan(&balance); err != nil || balance != 7 {
+		t.Errorf("%d %v", balance, err)
+	}
+	var past HistoryAnswer
+	if status, _ := api.call(t, "GET", "/api/v1/history?keyspace=app.accounts&range=7000-8000", "", &past); status != 200 || !slices.ContainsFunc(past.Events, func(e EventView) bool {
+		return e.Author == "loopback" && e.Reason == "back home" && e.Phase == "prepare"
+	}) {
+		t.Errorf("%d %+v", status, past)
+	}
+
+	// Two at once on ranges that overlap: one of them is refused, and so is a split of what moves.
+	if _, err := conn.Exec(t.Context(), "INSERT INTO accounts (id, balance) VALUES (10, 1)"); err != nil {
+		t.Fatal(err)
+	}
+	var first MoveView
+	if status, e := api.call(t, "POST", "/api/v1/moves", `{"keyspace": "app.accounts", "range": "..100", "to": "shard_2"}`, &first); status != 202 || first.ID == 0 {
+		t.Fatalf("%d %+v", status, e)
+	}
+	if status, e := api.call(t, "POST", fmt.Sprintf("/api/v1/moves/%d/pause", first.ID), `{}`, nil); status != 200 && status != 503 {
+		t.Fatalf("%d %+v", status, e)
+	}
+	if status, e := api.call(t, "POST", "/api/v1/moves", `{"keyspace": "app.accounts", "range": "50-150", "to": "shard_3"}`, nil); status != 409 || e.Code != "range_moving" || !strings.Contains(e.Hint, "abort") {
+		t.Errorf("a second move: %d %+v", status, e)
+	}
+	if status, e := api.call(t, "POST", "/api/v1/ranges/split", `{"keyspace": "app.accounts", "at": ["50"]}`, nil); status != 409 || e.Code != "range_moving" {
+		t.Errorf("a split: %d %+v", status, e)
+	}
+	if code, out, errs := n.admin("move", "abort", fmt.Sprint(first.ID), "--watch"); code != 0 || !strings.Contains(out, "aborted") {
+		t.Errorf("abort: exit %d\n%s%s", code, out, errs)
+	}
+	n.owner(t, "app.accounts", "10", "shard_1")
+	if status, e := api.call(t, "POST", fmt.Sprintf("/api/v1/moves/%d/abort", first.ID), `{}`, nil); status != 404 || e.Hint == "" {
+		t.Errorf("aborted twice: %d %+v", status, e)
+	}
+	for shard, s := range c.servers {
+		left, err := s.ConnTo(t.Context(), "app", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var slots, subscriptions, publications, triggers int
+		err = left.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_subscription), (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal)").
+			Scan(&slots, &subscriptions, &publications, &triggers)
+		left.Close(context.Background())
+		if err != nil || slots+subscriptions+publications+triggers != 0 {
+			t.Errorf("shard_%d: %v: %d slots, %d subscriptions, %d publications, %d triggers are left", shard+1, err, slots, subscriptions, publications, triggers)
+		}
+	}
+}
