@@ -188,18 +188,21 @@ func (n *Node) countRows(ctx context.Context, ks *rib.Keyspace, low, high rib.Ke
 	return total, tables, nil
 }
 
-// healthyShard says why a shard cannot be given a range now; nil if it can.
+// healthyShard says why a shard cannot be given a range now; nil if it can. It goes by the cluster's verdict: that this node could not reach
+// a far server within a probe's time does not keep it from asking that longer.
 func (n *Node) healthyShard(shard string) error {
 	slot := n.fib.Load().Slot(shard)
 	if slot == nil {
 		return errors.New("no node has announced a backend of shard " + shard)
 	}
 	c := slot.Candidates()
-	switch {
-	case len(c.Writes) == 0:
+	if len(c.Writes) == 0 {
 		return fmt.Errorf("shard %s has no primary: %s", shard, c.WritesReason)
-	case !c.Writes[0].Healthy:
-		return fmt.Errorf("shard %s cannot take a range now: %s", shard, c.WritesReason)
+	}
+	for _, b := range n.table.Snapshot().Backends {
+		if b.Backend.Name == c.Writes[0].Backend.Name && b.Verdict == rib.Down {
+			return fmt.Errorf("shard %s cannot take a range now: its primary %s is down: %s", shard, b.Backend.Name, b.Reason)
+		}
 	}
 	return nil
 }
