@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -172,8 +173,12 @@ func (l *moveLoad) slowest(from, to time.Time) (p99, longest float64) {
 	return milli(list[len(list)*99/100]), milli(list[len(list)-1])
 }
 
-// check counts acknowledged rows that are nowhere, and rows that are there more than once or that nobody wrote.
+// check counts rows that were acknowledged before it began and are nowhere, and rows that are there more than once or that nobody wrote. The
+// last ones are known only when the clients have ended.
 func (l *moveLoad) check(ctx context.Context) (lost, duplicated int, err error) {
+	l.mu.Lock()
+	before := maps.Clone(l.acked)
+	l.mu.Unlock()
 	found := map[int64]int{}
 	for _, s := range l.w.shards {
 		c, err := s.ConnTo(ctx, benchDatabase, "")
@@ -195,7 +200,7 @@ func (l *moveLoad) check(ctx context.Context) (lost, duplicated int, err error) 
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id := range l.acked {
+	for id := range before {
 		if found[id] == 0 {
 			lost++
 		}
