@@ -197,14 +197,16 @@ func TestFrozenRange(t *testing.T) {
 				for _, w := range waiters {
 					go func() { done <- w(ctx) }()
 				}
-				r.waiting(len(waiters))
+				pgtest.Eventually(t, patience, func() error { // some first ask a server what their statement is
+					if n, _ := r.moves.Waiting(); n != int64(len(waiters)) {
+						return fmt.Errorf("%d wait, want %d", n, len(waiters))
+					}
+					return nil
+				})
 
 				mustExec(t, r.connect(pgx.QueryExecModeExec), fmt.Sprintf("INSERT INTO orders (customer_id, id, item) VALUES (%d, 2, 'free')", other))
 				mustExec(t, inside, fmt.Sprintf("UPDATE orders SET item = 'inside still' WHERE customer_id = %d", k), "COMMIT")
 				r.drained()
-				if n, _ := r.moves.Waiting(); n != int64(len(waiters)) {
-					t.Errorf("%d wait, want %d", n, len(waiters))
-				}
 				shard := 1
 				if aborted {
 					shard = 0
