@@ -24,6 +24,8 @@ type Obstacle struct {
 	Column  string `json:"column,omitempty"` // empty: the table as a whole
 	Problem string `json:"problem"`          // with what to do about it
 	Rows    int64  `json:"rows,omitempty"`   // rows that lie on the wrong shard, or on none
+
+	missing bool // the table is not there
 }
 
 // CheckError lists every obstacle that CheckKeyspace found, in the order of shards and tables.
@@ -54,6 +56,21 @@ func (e *CheckError) Error() string {
 		fmt.Fprintf(&b, ": %s", p.text)
 	}
 	return b.String()
+}
+
+// Unplanned is the error without the tables that no shard has: nil if there is nothing else, else a *CheckError.
+func (e *CheckError) Unplanned(shards int) error {
+	missing := make(map[string]int)
+	for _, o := range e.Obstacles {
+		if o.missing {
+			missing[o.Table]++
+		}
+	}
+	rest := slices.DeleteFunc(slices.Clone(e.Obstacles), func(o Obstacle) bool { return o.missing && missing[o.Table] == shards })
+	if len(rest) == 0 {
+		return nil
+	}
+	return &CheckError{Keyspace: e.Keyspace, Obstacles: rest}
 }
 
 // checkAtOnce is how many shards are looked at together.
@@ -259,7 +276,8 @@ func (c *checker) table(ctx context.Context, conn *pgx.Conn, shard string, t *ri
 	case err != nil:
 		return nil, err
 	case r == nil:
-		obstacle("", "it does not exist: create it there first, alike on every shard")
+		obstacle("", "it does not exist: create it there first, alike on every shard, or say that it is planned (--planned) if no shard has it")
+		all[0].missing = true
 		return all, nil
 	case r.partition:
 		obstacle("", "it is a partition: name its parent %s instead", r.parent)

@@ -42,6 +42,8 @@ const (
 	kindLoanDue     = "loan.due"     // the time has come to give a range back
 	kindLoanKeep    = "loan.keep"    // it stays where it is nevertheless, for a reason
 	kindLoanEnd     = "loan.end"     // it stays where it is for good
+	kindTables      = "tables"       // more tables of a keyspace
+	kindDrop        = "drop"         // a keyspace is no more; its rows stay
 )
 
 // command is one entry of the Raft log. Exactly the field that belongs to Kind is set.
@@ -56,6 +58,7 @@ type command struct {
 	Range   *rangeCommand  `json:"range,omitempty"`    // of kindSplit, kindMerge, kindReassign
 	Move    *moveCommand   `json:"move,omitempty"`     //
 	Loan    *loanCommand   `json:"loan,omitempty"`     //
+	Tables  *tablesCommand `json:"tables,omitempty"`   // of kindTables, kindDrop
 	By      *signature     `json:"by,omitempty"`       // only in clusters with a chain
 }
 
@@ -162,13 +165,15 @@ func (c *command) whole() bool {
 		return c.Move != nil
 	case kindLoanDue, kindLoanKeep, kindLoanEnd:
 		return c.Loan != nil
+	case kindTables, kindDrop:
+		return c.Tables != nil
 	}
 	return false
 }
 
 // chains tells whether the chain of commands begins with the command at the latest.
 func (c *command) chains() bool {
-	return c.Kind == kindInit2 || c.Range != nil || c.Move != nil || c.Loan != nil
+	return c.Kind == kindInit2 || c.Range != nil || c.Move != nil || c.Loan != nil || c.Tables != nil
 }
 
 // identity is what tells a repetition from another command under the same request id. Whoever repeats one does it later.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 
 	"rangefinder/rib"
@@ -63,6 +64,12 @@ func eventOf(next *rib.Ownership, c *command, r *result) Event {
 		e.Subject = c.Shard.Name
 	case c.Node != "":
 		e.Subject = c.Node
+	case c.Tables != nil:
+		var names []string
+		for _, t := range c.Tables.Tables {
+			names = append(names, t.Schema+"."+t.Name)
+		}
+		e.Subject = strings.Join(names, ", ")
 	case c.Range != nil:
 		e.Low, e.High, e.From, e.To = c.Range.Low, c.Range.High, c.Range.From, c.Range.To
 		if len(c.Range.At) == 1 {

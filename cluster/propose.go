@@ -19,6 +19,9 @@ func (l *Ledger) CreateKeyspace(ctx context.Context, spec KeyspaceSpec) (*rib.Ke
 	if err != nil {
 		return nil, err
 	}
+	if err := listedElsewhere(l.cfg.Owners.Get(), ks); err != nil {
+		return nil, err
+	}
 	encoded, err := encodeKeyspace(ks)
 	if err != nil {
 		return nil, err

@@ -32,6 +32,9 @@ type KeyspaceSpec struct {
 	Values []ValueSpec `json:"values,omitempty"` // list method; more can be added later
 	// Default is the shard of all values that are not listed. Empty: they have none, and statements about them are refused.
 	Default string `json:"default,omitempty"`
+	// Planned: the tables may be missing on all shards, and are made later, by CREATE TABLE through a node. Not of the method reference, whose
+	// tables are looked at when the keyspace is made.
+	Planned bool `json:"planned,omitempty"`
 	// RequestID makes repeating the request safe; empty: one is made.
 	RequestID string `json:"request_id,omitempty"`
 }
@@ -70,8 +73,9 @@ func (s *KeyspaceSpec) Keyspace() (*rib.Keyspace, error) {
 		}
 		ks.Types = append(ks.Types, t)
 	}
-	for _, t := range s.Tables {
-		ks.Tables = append(ks.Tables, rib.KeyedTable{Schema: t.Schema, Name: t.Name, Columns: slices.Clone(t.Columns)})
+	ks.Tables = keyedTables(s.Tables)
+	if s.Planned && ks.Reference() {
+		return nil, reject(ErrInvalid, "reference tables cannot be planned: which of their columns each server would fill for itself is looked up when the keyspace is made; create the tables first")
 	}
 	if ks.Ranges, err = s.ranges(method, ks.Types); err != nil {
 		return nil, err

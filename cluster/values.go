@@ -55,7 +55,7 @@ func (s *ValuesSpec) With(o *rib.Ownership) (*rib.Keyspace, error) {
 	if err := stay(ks, s.Values); err != nil {
 		return nil, err
 	}
-	return &with, nil
+	return &with, listedElsewhere(o, &with)
 }
 
 // AddValues gives values of a list to shards and returns the keyspace with them. Errors and the rest are as for CreateKeyspace.

@@ -72,6 +72,9 @@ type backOffice interface {
 	Rebalance(ctx context.Context, q RebalanceQuery) (balance.Plan, error)
 	// AddValues gives further values of a keyspace of the list method to shards, as CreateKeyspace does.
 	AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceView, error)
+	// AddTables gives a keyspace further tables, and DropKeyspace takes a keyspace away whose rows stay, as CreateKeyspace does.
+	AddTables(ctx context.Context, r TablesRequest) (KeyspaceView, error)
+	DropKeyspace(ctx context.Context, s cluster.DropSpec) (KeyspaceView, error)
 }
 
 // RouteQuery is a question to Route. Empty Database and User mean the first configured ones.
@@ -207,6 +210,44 @@ func (a *api) createKeyspace(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, http.StatusCreated, view)
+}
+
+func (a *api) addTables(w http.ResponseWriter, r *http.Request) {
+	var req TablesRequest
+	if err := readJSON(r, &req); err != nil {
+		fail(w, err)
+		return
+	}
+	if req.RequestID == "" {
+		req.RequestID = requestID(r.Context())
+	}
+	req.Author = author(r.Context())
+	view, err := a.office.AddTables(r.Context(), req)
+	if err != nil {
+		a.log.Info("tables refused", "keyspace", req.Keyspace, "error", err)
+		fail(w, err)
+		return
+	}
+	reply(w, http.StatusCreated, view)
+}
+
+func (a *api) dropKeyspace(w http.ResponseWriter, r *http.Request) {
+	var spec cluster.DropSpec
+	if err := readJSON(r, &spec); err != nil {
+		fail(w, err)
+		return
+	}
+	if spec.RequestID == "" {
+		spec.RequestID = requestID(r.Context())
+	}
+	spec.Author = author(r.Context())
+	view, err := a.office.DropKeyspace(r.Context(), spec)
+	if err != nil {
+		a.log.Info("drop refused", "keyspace", spec.Keyspace, "error", err)
+		fail(w, err)
+		return
+	}
+	reply(w, http.StatusOK, view)
 }
 
 func (a *api) addValues(w http.ResponseWriter, r *http.Request) {

@@ -170,6 +170,14 @@ func (f *fakeOffice) AddValues(_ context.Context, s cluster.ValuesSpec) (Keyspac
 	return KeyspaceView{ID: 1, Name: s.Keyspace, Method: "list", Values: len(s.Values)}, f.err
 }
 
+func (f *fakeOffice) AddTables(_ context.Context, r TablesRequest) (KeyspaceView, error) {
+	return KeyspaceView{ID: 1, Name: r.Keyspace, Method: "hash"}, f.err
+}
+
+func (f *fakeOffice) DropKeyspace(_ context.Context, s cluster.DropSpec) (KeyspaceView, error) {
+	return KeyspaceView{ID: 1, Name: s.Keyspace, Method: "hash"}, f.err
+}
+
 // exampleView is a cluster with one thing of each kind, and one backend that is down for us alone.
 func exampleView() ClusterView {
 	return ClusterView{

@@ -44,6 +44,7 @@ type cli struct {
 // env is what a command may touch: the process's own in main, a test's in tests.
 type env struct {
 	ctx    context.Context // ends with SIGINT or SIGTERM
+	stdin  io.Reader       // nil: nothing is to be read
 	stdout io.Writer
 	stderr io.Writer
 	getenv func(string) (string, bool)
@@ -55,7 +56,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	// The first signal asks; the second takes the handler's place away, so the default one ends the process at once.
 	context.AfterFunc(ctx, stop)
-	return run(args, &env{ctx: ctx, stdout: stdout, stderr: stderr, getenv: os.LookupEnv})
+	return run(args, &env{ctx: ctx, stdin: os.Stdin, stdout: stdout, stderr: stderr, getenv: os.LookupEnv})
 }
 
 // exited carries kong's wish to leave (after --help) up to run.

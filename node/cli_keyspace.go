@@ -15,9 +15,13 @@ import (
 type keyspaceCmd struct {
 	Create keyspaceCreateCmd `cmd:"" help:"Make a keyspace over tables that exist on every shard."`
 	Add    keyspaceAddCmd    `cmd:"" help:"Give further values of a list to shards."`
-	Check  keyspaceCheckCmd  `cmd:"" help:"Ask every shard what is wrong with a keyspace's tables."`
-	Show   keyspaceShowCmd   `cmd:"" help:"Show a keyspace and who owns what of it."`
-	List   keyspaceListCmd   `cmd:"" help:"List keyspaces."`
+
+	AddTable keyspaceAddTableCmd `cmd:"" name:"add-table" help:"Give a keyspace another table."`
+	Drop     keyspaceDropCmd     `cmd:"" help:"Take a keyspace away; its rows stay."`
+
+	Check keyspaceCheckCmd `cmd:"" help:"Ask every shard what is wrong with a keyspace's tables."`
+	Show  keyspaceShowCmd  `cmd:"" help:"Show a keyspace and who owns what of it."`
+	List  keyspaceListCmd  `cmd:"" help:"List keyspaces."`
 }
 
 // nameRule is how a table is named on the command line and in the API; it is part of help and errors alike.
@@ -38,6 +42,7 @@ type keyspaceCreateCmd struct {
 	Default   string   `placeholder:"SHARD" help:"For list: the shard of all other values. Without it statements about them are refused."`
 	Table     []string `placeholder:"NAME[:COLUMN]" sep:"none" help:"Another table that lives on the same key; its key columns if they are named otherwise. May be repeated."`
 	Database  string   `placeholder:"NAME" help:"The database, if NAME does not say it."`
+	Planned   bool     `help:"The tables may be missing on all shards: CREATE TABLE through a node makes them on all."`
 }
 
 // Help is shown by `rangefinder keyspace create --help`.
@@ -49,7 +54,7 @@ func (keyspaceCreateCmd) Help() string {
 		"  rangefinder keyspace create app.orders --key customer_id --type bigint --shards shard_1,shard_2 --table app.order_lines:customer\n\n" +
 		"  rangefinder keyspace create app.tenants --by-schema --value tenant_1=shard_1 --value tenant_2=shard_2\n" +
 		"  rangefinder keyspace create app.countries --reference --shards shard_1,shard_2,shard_3 --table app.currencies\n\n" +
-		"The tables must exist on every shard. Before anything is changed, each shard counts rows whose key it would not own; if there are any, the keyspace is refused.\n\n" + nameRule
+		"The tables must exist on every shard, or on none with --planned. Before anything is changed, each shard counts rows whose key it would not own; if there are any, the keyspace is refused.\n\n" + nameRule
 }
 
 // Run makes the keyspace, on whichever node leads.
@@ -74,7 +79,7 @@ func (c *keyspaceCreateCmd) Run(e *env) error {
 		return &usageError{message: fmt.Sprintf("--key names %d columns and --type %d types", len(c.Key), len(c.Type)), hint: "Give one type for each column, in the same order."}
 	}
 	req := KeyspaceRequest{
-		KeyspaceSpec: cluster.KeyspaceSpec{Name: c.Name, Database: c.Database, Method: c.Method, Types: c.Type, Shards: c.Shards, Default: c.Default, RequestID: randomHex(16)},
+		KeyspaceSpec: cluster.KeyspaceSpec{Name: c.Name, Database: c.Database, Method: c.Method, Types: c.Type, Shards: c.Shards, Default: c.Default, Planned: c.Planned, RequestID: randomHex(16)},
 		Key:          c.Key,
 		Also:         c.Table,
 	}
@@ -115,18 +120,16 @@ func (c *keyspaceCreateCmd) Run(e *env) error {
 // printMade tells of a keyspace that was made or changed.
 func printMade(w io.Writer, v *KeyspaceView, what string) error {
 	parts := fmt.Sprintf("%d ranges", v.Ranges)
-	if len(v.Copies) > 0 {
-		_, err := fmt.Fprintf(w, "keyspace %s %s: reference tables, whole on %s\n", v.Name, what, strings.Join(v.Copies, ", "))
-		return err
-	}
-	if v.Method == rib.MethodSchema {
-		_, err := fmt.Fprintf(w, "keyspace %s %s: %d schemas, each with all that is in it on its shard\n", v.Name, what, v.Values)
-		return err
-	}
 	if v.Method == "list" {
 		parts = fmt.Sprintf("%d values", v.Values)
 	}
 	text := fmt.Sprintf("keyspace %s %s: %s by %s of %s\n", v.Name, what, parts, v.Method, strings.Join(v.Types, ", "))
+	switch {
+	case len(v.Copies) > 0:
+		text = fmt.Sprintf("keyspace %s %s: reference tables, whole on %s\n", v.Name, what, strings.Join(v.Copies, ", "))
+	case v.Method == rib.MethodSchema:
+		text = fmt.Sprintf("keyspace %s %s: %d schemas, each with all that is in it on its shard\n", v.Name, what, v.Values)
+	}
 	for _, w := range v.Warnings {
 		text += "warning: " + w + "\n"
 	}

@@ -17,6 +17,43 @@ type KeyspaceRequest struct {
 	Also []string `json:"also,omitempty"` // "app.order_lines", or "app.order_lines:customer" if its key columns are named otherwise
 }
 
+// TablesRequest is the body of POST /api/v1/keyspaces/tables: tables for a keyspace that there is, written out (tables), or by name (also).
+type TablesRequest struct {
+	cluster.TablesSpec
+	Key  []string `json:"key,omitempty"`  // key columns of those in also that name none; if absent, they are called as in the keyspace's first table
+	Also []string `json:"also,omitempty"` // as of KeyspaceRequest
+}
+
+// resolve turns the request into what the ledger takes.
+func (r TablesRequest) resolve(o *rib.Ownership) (cluster.TablesSpec, error) {
+	spec := r.TablesSpec
+	spec.Tables = slices.Clone(spec.Tables)
+	ks := o.KeyspaceByName(spec.Keyspace)
+	if ks == nil {
+		return spec, nil // With says so
+	}
+	for _, text := range r.Also {
+		columns := r.Key
+		if name, list, ok := cutColumns(text); ok {
+			text, columns = name, list
+		} else if len(columns) == 0 && len(ks.Tables) > 0 && !ks.Reference() {
+			columns = ks.Tables[0].Columns
+		}
+		t, err := resolveTable(text, []string{ks.Database})
+		if err != nil {
+			return spec, err
+		}
+		if t.database != ks.Database {
+			return spec, badRequest(fmt.Sprintf("%s is in database %s, and keyspace %s is in %s", text, t.database, ks.Name, ks.Database), "A keyspace lives in one database.")
+		}
+		spec.Tables = append(spec.Tables, cluster.TableSpec{Schema: t.schema, Name: t.table, Columns: slices.Clone(columns)})
+	}
+	if len(spec.Tables) == 0 {
+		return spec, badRequest("no table is named", `For example "also": ["app.order_lines"].`)
+	}
+	return spec, nil
+}
+
 // tableName is a table as database, schema and name. Database may be empty until it is resolved.
 type tableName struct{ database, schema, table string }
 

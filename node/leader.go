@@ -47,6 +47,22 @@ func (n *Node) AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceVie
 	return onLeader(ctx, n, "/api/v1/keyspaces/values", s, func(ctx context.Context) (KeyspaceView, error) { return n.addValuesHere(ctx, s) })
 }
 
+// AddTables gives a keyspace further tables, on whichever node leads, as CreateKeyspace does.
+func (n *Node) AddTables(ctx context.Context, r TablesRequest) (KeyspaceView, error) {
+	if r.RequestID == "" {
+		r.RequestID = randomHex(16)
+	}
+	return onLeader(ctx, n, "/api/v1/keyspaces/tables", r, func(ctx context.Context) (KeyspaceView, error) { return n.addTablesHere(ctx, r) })
+}
+
+// DropKeyspace takes a keyspace out of the ledger, on whichever node leads. Its rows stay where they are.
+func (n *Node) DropKeyspace(ctx context.Context, s cluster.DropSpec) (KeyspaceView, error) {
+	if s.RequestID == "" {
+		s.RequestID = randomHex(16)
+	}
+	return onLeader(ctx, n, "/api/v1/keyspaces/drop", s, func(ctx context.Context) (KeyspaceView, error) { return n.dropHere(ctx, s) })
+}
+
 // leads returns a *cluster.NotLeaderError unless this node leads.
 func (n *Node) leads() error {
 	if n.ledger().IsLeader() {
@@ -176,7 +192,7 @@ func (n *Node) addValuesHere(ctx context.Context, s cluster.ValuesSpec) (view Ke
 		if err := n.ensureShards(ctx, with); err != nil {
 			return view, err
 		}
-		if err := n.checkShards(ctx, with); err != nil {
+		if err := n.checkShards(ctx, with, false); err != nil {
 			return view, err
 		}
 	}
@@ -189,16 +205,90 @@ func (n *Node) addValuesHere(ctx context.Context, s cluster.ValuesSpec) (view Ke
 }
 
 // checkShards holds the shards' rows against a keyspace as it is or would be.
-func (n *Node) checkShards(ctx context.Context, ks *rib.Keyspace) error {
+// planned: tables that no shard has are in order.
+func (n *Node) checkShards(ctx context.Context, ks *rib.Keyspace, planned bool) error {
 	n.log.Info("checking a keyspace against the shards", "keyspace", ks.Name, "ranges", len(ks.Ranges))
 	err := cluster.CheckKeyspace(ctx, ks, func(ctx context.Context, shard string) (*pgx.Conn, error) {
 		return n.connectPrimary(ctx, shard, ks.Database)
 	})
 	var obstacles *cluster.CheckError
+	if planned && errors.As(err, &obstacles) {
+		err = obstacles.Unplanned(len(ks.Shards()))
+	}
 	if errors.As(err, &obstacles) {
 		return checkFailure(obstacles)
 	}
 	return err
+}
+
+// addTablesHere looks at the tables on the shards and then asks the ledger.
+func (n *Node) addTablesHere(ctx context.Context, r TablesRequest) (view KeyspaceView, err error) {
+	if err := n.leads(); err != nil {
+		return view, err
+	}
+	o := n.table.Owners().Get()
+	spec, err := r.resolve(o)
+	if err != nil {
+		return view, err
+	}
+	with, added, err := spec.With(o)
+	switch {
+	case errors.Is(err, cluster.ErrTableTaken): // by this very request, it may be: the ledger knows
+	case err != nil:
+		return view, err
+	case spec.Planned && with.Reference():
+		return view, badRequest("reference tables cannot be planned", "Create the tables on every shard first, with the same rows.")
+	default:
+		if err := n.checkShards(ctx, added, spec.Planned); err != nil {
+			return view, err
+		}
+		for i := range added.Tables { // of a reference table as the check has found them
+			spec.Tables[i].Columns = added.Tables[i].Columns
+		}
+	}
+	made, err := n.ledger().AddTables(ctx, spec)
+	if err != nil {
+		return view, err
+	}
+	n.log.Info("tables added to a keyspace", "keyspace", made.Name, "tables", len(spec.Tables), "epoch", n.ledger().Epoch().String())
+	view = keyspaceView(made)
+	if added != nil {
+		view.Warnings = n.warnOf(ctx, added)
+	}
+	return view, nil
+}
+
+// dropHere asks the ledger.
+func (n *Node) dropHere(ctx context.Context, s cluster.DropSpec) (view KeyspaceView, err error) {
+	if err := n.leads(); err != nil {
+		return view, err
+	}
+	if ks := n.table.Owners().Get().KeyspaceByName(s.Keyspace); ks != nil {
+		view = keyspaceView(ks)
+	} else {
+		view.Name = s.Keyspace
+	}
+	if err := n.ledger().DropKeyspace(ctx, s); err != nil {
+		return KeyspaceView{}, err
+	}
+	n.log.Info("keyspace dropped", "keyspace", s.Keyspace, "epoch", n.ledger().Epoch().String())
+	return view, nil
+}
+
+// warnOf tells what of a keyspace's tables will not be as on one server, and the way out of each.
+func (n *Node) warnOf(ctx context.Context, ks *rib.Keyspace) []string {
+	warnings := n.warnDependents(ctx, ks)
+	findings := cluster.InspectTables(ctx, n.table.Owners().Get(), ks, func(ctx context.Context, shard string) (*pgx.Conn, error) {
+		return n.connectPrimary(ctx, shard, ks.Database)
+	})
+	findings = slices.DeleteFunc(findings, func(f cluster.Finding) bool { return f.Table == "" }) // of the servers warnTwoPhase tells
+	for i, f := range findings {
+		if i == maxWarnings {
+			return append(warnings, fmt.Sprintf("there are %d more findings: rangefinder keyspace check %s", len(findings)-i, ks.Name))
+		}
+		warnings = append(warnings, "table "+f.Table+": "+f.Problem+". "+f.Fix)
+	}
+	return warnings
 }
 
 // InspectKeyspace asks the shards what is wrong with a keyspace's tables, from this node.
@@ -233,7 +323,7 @@ func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view Keyspace
 	if err := n.ensureShards(ctx, ks); err != nil {
 		return view, err
 	}
-	if err := n.checkShards(ctx, ks); err != nil {
+	if err := n.checkShards(ctx, ks, spec.Planned); err != nil {
 		return view, err
 	}
 	if ks.Reference() {
@@ -248,7 +338,7 @@ func (n *Node) createHere(ctx context.Context, r KeyspaceRequest) (view Keyspace
 	}
 	n.log.Info("keyspace made", "keyspace", made.Name, "id", made.ID, "epoch", n.ledger().Epoch().String())
 	view = keyspaceView(made)
-	view.Warnings = append(n.warnDependents(ctx, made), n.warnTwoPhase(ctx, made)...)
+	view.Warnings = append(n.warnOf(ctx, made), n.warnTwoPhase(ctx, made)...)
 	return view, nil
 }
 

@@ -351,7 +351,9 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	var made *pgquery.RangeVar
 	switch {
 	case n.GetCreateStmt() != nil:
-		made = n.GetCreateStmt().GetRelation()
+		if made = n.GetCreateStmt().GetRelation(); !isTemporary(made) {
+			a.made = qualified(made.GetSchemaname(), made.GetRelname())
+		}
 	case n.GetCreateForeignTableStmt() != nil:
 		made = n.GetCreateForeignTableStmt().GetBaseStmt().GetRelation()
 	case n.GetCreateSeqStmt() != nil:

@@ -69,7 +69,13 @@ func (c *compiler) notEverywhere(n *pgquery.Node, a *analysis, made *pgquery.Ran
 		t, _ := a.resolve(made)
 		isPart := n.GetCreateStmt().GetPartbound() != nil
 		if t == nil && n.GetCreateStmt() != nil && !isPart {
-			return refuse("CREATE TABLE makes a table that no keyspace holds, and names one that is sharded", "Add the table to a keyspace first, or leave the other one out.")
+			return refuse("CREATE TABLE makes a table that no keyspace holds, and names one that is sharded",
+				"Add the table to a keyspace first (rangefinder keyspace add-table --planned), or leave the other one out.")
+		}
+		if t != nil && t.of == nil && !t.keyspace.whole && !isPart {
+			if why := keyAsDeclared(t, n.GetCreateStmt()); why != "" {
+				return refuse(why, "Declare the key's columns as the keyspace has them.")
+			}
 		}
 	}
 	const apart = "Use one statement for what is sharded, and another one for what is not."
@@ -117,4 +123,56 @@ func inSteps(n *pgquery.Node) bool {
 		slices.ContainsFunc(n.GetAlterTableStmt().GetCmds(), func(c *pgquery.Node) bool {
 			return c.GetAlterTableCmd().GetDef().GetPartitionCmd().GetConcurrent()
 		})
+}
+
+// keyAsDeclared is why a table that a keyspace holds must not be made like this: its key would be of another type, and so its rows in other
+// places. "": it may. What it takes from other tables cannot be seen here.
+func keyAsDeclared(t *table, s *pgquery.CreateStmt) string {
+	if s == nil {
+		return ""
+	}
+	if s.GetRelation().GetRelpersistence() == "u" {
+		return "an unlogged table has no rows on replicas"
+	}
+	taken := len(s.GetInhRelations()) > 0 || s.GetOfTypename() != nil
+	declared := make(map[string]*pgquery.TypeName)
+	for _, e := range s.GetTableElts() {
+		if c := e.GetColumnDef(); c != nil {
+			declared[c.GetColname()] = c.GetTypeName()
+		}
+		taken = taken || e.GetTableLikeClause() != nil
+	}
+	for i, name := range t.columns {
+		want := t.keyspace.types[i]
+		switch d := declared[name]; {
+		case d == nil && taken:
+		case d == nil:
+			return "the table would have no column " + quoteName(name) + ", which holds its key"
+		case columnType(d) != want:
+			return "column " + quoteName(name) + ", which holds its key, would not be " + want.String()
+		}
+	}
+	return ""
+}
+
+// columnType is the type that a column of a key is declared with; 0 if that is none.
+func columnType(d *pgquery.TypeName) rib.Type {
+	names := stringsOf(d.GetNames())
+	if len(names) == 0 || len(names) > 2 || len(names) == 2 && names[0] != "pg_catalog" || len(d.GetArrayBounds()) > 0 || len(d.GetTypmods()) > 0 {
+		return 0
+	}
+	name := names[len(names)-1]
+	switch name {
+	case "bigserial", "serial8":
+		name = "bigint"
+	case "serial", "serial4":
+		name = "integer"
+	case "smallserial", "serial2":
+		name = "smallint"
+	}
+	t, err := rib.ParseType(name)
+	if err != nil {
+		return 0
+	}
+	return t
 }

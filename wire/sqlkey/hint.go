@@ -2,6 +2,7 @@ package sqlkey
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
@@ -95,7 +96,7 @@ func (h *hint) apply(p *Plan, a *analysis) *Plan {
 	case p.Target == Keyed:
 		p.HintShard = h.shard
 		return p
-	case p.Target == Unsharded && p.Shard != h.shard && len(a.plain) > 0:
+	case p.Target == Unsharded && p.Shard != h.shard && a.placed():
 		p.Reason = "the hint " + clip(h.String()) + " contradicts the tables that are named"
 		return p.hintRefused("the statement's hint contradicts its tables", fmt.Sprintf("The hint says shard %s; %s.", clip(h.shard), p.Shard+" has "+strings.Join(a.plain, ", ")))
 	}
@@ -149,6 +150,11 @@ func (p *Plan) hintRefused(message, detail string) *Plan {
 	return p
 }
 
+// placed tells whether tables are named that are in no keyspace, and so on a shard that is known. One that is being made is on none yet.
+func (a *analysis) placed() bool {
+	return slices.ContainsFunc(a.plain, func(name string) bool { return name != a.made })
+}
+
 // unlessSet plans as if the session had set no hint.
 func (c *compiler) unlessSet(plan func() *Plan) *Plan {
 	env := c.env
@@ -166,7 +172,7 @@ func (c *compiler) hintBySession(p *Plan, a *analysis) *Plan {
 	if p.Target == Many && (p.about == nil || len(p.Fan.Within) > 0 || p.Fan.Split != nil) { // its own keys say where it runs
 		return p
 	}
-	if p.Target == None && p.about == nil || p.AnyHome || len(a.changed) > 0 || len(a.schemas) > 0 && c.env.HintKey || len(a.plain) > 0 && (c.env.HintKey || c.env.HintShard != c.db.home) {
+	if p.Target == None && p.about == nil || p.AnyHome || len(a.changed) > 0 || len(a.schemas) > 0 && c.env.HintKey || len(a.plain) > 0 && (c.env.HintKey || c.env.HintShard != c.db.home && a.placed()) {
 		return p
 	}
 	keyed := p.Target == Keyed

@@ -33,7 +33,8 @@ type analysis struct {
 	tables   []string // all, in order
 	catalogs bool     // a system catalog is named
 
-	elsewhere bool // something is named with a schema that is not listed
+	made      string // what it makes, among plain: a new table, which has no shard yet
+	elsewhere bool   // something is named with a schema that is not listed
 	facts     int
 
 	bound   []bound  // constants of a text that shares its plan, as they were compared with key columns
