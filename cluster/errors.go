@@ -32,6 +32,7 @@ var (
 	ErrNotOpen       = errors.New("the ledger is not open")
 	ErrNoCluster     = errors.New("this node belongs to no cluster yet")
 	ErrCorrupt       = errors.New("the table's encoding is damaged")
+	ErrDiverged      = errors.New("the other side's table has come from other commands")
 	ErrPullVersion   = errors.New("the other side speaks another version of the pull protocol")
 	ErrPullTooLarge  = errors.New("the table is larger than a pull may be")
 	ErrTooBusy       = errors.New("the leader is too busy to take the command; nothing was done, try again")

@@ -30,7 +30,8 @@ type Config struct {
 
 	Logger   *slog.Logger
 	Timeouts Timeouts
-	Voters   int                               // how many nodes hold the log; default 3
+	Voters   int                               // how many nodes hold the log; default 3, or 5 once members stand in five regions
+	Replace  time.Duration                     // a voter that is gone for so long gives its place to another node; default 5 min
 	OnApply  func(rib.Epoch)                   // called after each newer table, in order; must not block; may be nil
 	Stores   func(dir string) (*Stores, error) // nil: DurableStores
 	// CheckShard says why a shard cannot be given a range now, nil if it can. The leader asks before it proposes to give it one, since what
@@ -91,7 +92,6 @@ type Ledger struct {
 	log     *slog.Logger
 	fsm     *fsm
 	raftLog *raftLogger
-	voters  int
 	opened  chan struct{} // closed by Open
 	done    chan struct{} // closed by Close
 	ready   chan struct{} // closed once a table with a cluster id is published
@@ -109,6 +109,7 @@ type Ledger struct {
 
 	// atomic
 	clusterID atomic.Pointer[string] // that this node belongs to; nil: none yet
+	diverged  atomic.Pointer[string] // of another node's table and this one's; nil: all that were met agree
 	stats     ledgerCounters
 
 	// guarded by the mutex above each
@@ -135,11 +136,13 @@ type Ledger struct {
 	hintAddr    string
 	hintVoters  []Voter
 
-	reconcileMu sync.Mutex // held for the length of a Reconcile
+	reconcileMu sync.Mutex           // held for the length of a Reconcile
+	missing     map[string]time.Time // since when this node, as the leader, misses a voter
+	rtt         time.Duration        // that Raft's timeouts are made for; 0: none was told
 }
 
 type ledgerCounters struct {
-	pullsServed, pullsRefused, pullsApplied, pullsCurrent, saveErrors atomic.Uint64
+	pullsServed, pullsRefused, pullsApplied, pullsCurrent, pullsDiverged, strangers, saveErrors atomic.Uint64
 }
 
 // New makes a ledger. It touches neither disk nor network.
@@ -160,16 +163,16 @@ func New(cfg Config) (*Ledger, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.Timeouts = cfg.Timeouts.withDefaults()
-	if cfg.Voters <= 0 {
-		cfg.Voters = 3
+	if cfg.Replace <= 0 {
+		cfg.Replace = 5 * time.Minute
 	}
 	if cfg.Stores == nil {
 		cfg.Stores = func(dir string) (*Stores, error) { return DurableStores(dir, cfg.Logger) }
 	}
 	l := &Ledger{
-		cfg: cfg, log: cfg.Logger, raftLog: newRaftLogger(cfg.Logger), voters: cfg.Voters,
+		cfg: cfg, log: cfg.Logger, raftLog: newRaftLogger(cfg.Logger),
 		opened: make(chan struct{}), done: make(chan struct{}), ready: make(chan struct{}), saves: make(chan struct{}, 1), drafts: make(chan struct{}, 1), reached: make(chan struct{}),
-		members: make(map[string]rib.Member),
+		members: make(map[string]rib.Member), missing: make(map[string]time.Time),
 	}
 	l.fsm = newFSM(cfg.Logger, func() { wake(l.drafts) })
 	l.leases = Leases{l: l, holders: make(map[process]*holder)}
@@ -189,11 +192,14 @@ func (l *Ledger) Open() error {
 	if err := l.restore(); err != nil {
 		return err
 	}
+	if err := forgetLeft(l.cfg.Dir, l.log); err != nil {
+		return err
+	}
 	stores, err := l.cfg.Stores(l.cfg.Dir)
 	if err != nil {
 		return err
 	}
-	l.streams = newOwnedStreams(l.cfg.Stream)
+	l.streams = newOwnedStreams(l.cfg.Stream, l)
 	l.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: l.streams, MaxPool: 3, Timeout: l.cfg.Timeouts.RPC, Logger: l.raftLog,
 		ServerAddressProvider: addresses{l},
@@ -305,8 +311,12 @@ func (l *Ledger) publish(o *rib.Ownership) bool {
 		l.log.Error("refused an ownership table of another cluster", slog.String("ours", id), slog.String("theirs", o.ClusterID))
 		return false
 	}
+	before := l.Epoch().Generation
 	if !l.cfg.Owners.Set(o) {
 		return false
+	}
+	if before != 0 && before < o.Epoch.Generation {
+		l.noteLeft(o)
 	}
 	if !l.isReady {
 		l.isReady = true

@@ -421,17 +421,27 @@ func TestPlanVoters(t *testing.T) {
 		{"a dead voter's region counts", []raft.Server{server("a1"), server("gone")}, all, "c1", ""},
 		{"the same region if there is no other", []raft.Server{server("a1")}, all[:2], "a2", ""},
 		{"three are enough", []raft.Server{server("a1"), server("b1"), server("c1")}, all, "", ""},
-		{"dead voters are not replaced", []raft.Server{server("a1"), server("b1"), server("gone")}, all, "", ""},
+		{"one that was gone for long gives its place to another", []raft.Server{server("a1"), server("b1"), server("dead")}, all, "c1", ""},
+		{"and leaves when that has it", []raft.Server{server("a1"), server("b1"), server("c1"), server("dead")}, all, "-dead", ""},
+		{"nobody else is there", []raft.Server{server("a1"), server("b1"), server("dead")}, []rib.Member{all[0], all[2]}, "", ""},
+		{"a drained voter gives its place away", []raft.Server{server("a1"), server("b1"), server("a2")}, all, "c1", "b1"},
+		{"and leaves", []raft.Server{server("a1"), server("b1"), server("a2"), server("c1")}, all, "-b1", "b1"},
+		{"who leads stays", []raft.Server{server("a1"), server("b1"), server("c1"), server("a2")}, all, "", "a1"},
+		{"those that are gone for a moment are not replaced", []raft.Server{server("a1"), server("b1"), server("gone")}, all, "", ""},
 		{"nobody new", []raft.Server{server("a1")}, all[:1], "", ""},
 		{"a drained one is passed over", []raft.Server{server("a1")}, all, "c1", "b1"},
 		{"rather the same region", []raft.Server{server("a1")}, all[:3], "a2", "b1"},
 		{"alone it does not become one", []raft.Server{server("a1")}, []rib.Member{all[0], all[2]}, "", "b1"},
-		{"as a voter it counts", []raft.Server{server("a1"), server("b1"), server("c1")}, all, "", "b1"},
+		{"as a voter it counts while there is nobody else", []raft.Server{server("a1"), server("b1"), server("c1")}, []rib.Member{all[0], all[2], all[3]}, "", "b1"},
 		{"a voter that moved stays", []raft.Server{{ID: "a1", Address: "old:1"}, server("b1"), server("c1")}, all, "", ""},
 	} {
 		got := ""
-		if m := planVoters(c.servers, c.members, known, map[string]bool{c.drained: true}, 3); m != nil {
-			got = m.Name
+		add, remove := planVoters(c.servers, c.members, known, map[string]bool{c.drained: true}, map[string]bool{"dead": true}, "a1", 3)
+		if add != nil {
+			got = add.Name
+		}
+		if remove != "" {
+			got = "-" + remove
 		}
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -78,4 +79,52 @@ func TestLoans(t *testing.T) {
 	if got := s.owners("app.orders"); s.st.now.table().Loans != nil || got[len(got)-len("3000..=shard_2@20"):len(got)-3] != "3000..=shard_2" {
 		t.Fatalf("%s, %+v", got, s.st.now.table().Loans)
 	}
+}
+
+// TestLoansAreDueByTheLeadersClock: when the time has come the leader says so, once, and names those that nobody has settled.
+func TestLoansAreDueByTheLeadersClock(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b := w.add("a", "iad"), w.add("b", "fra")
+		w.form(a, b)
+		w.shards(2)
+		if _, err := a.ledger.CreateKeyspace(w.ctx(), KeyspaceSpec{Name: "app.orders", Database: "app", Method: "range", Types: []string{"bigint"},
+			Tables: []TableSpec{{Schema: "public", Name: "orders", Columns: []string{"id"}}}, Shards: []string{"shard_1"}}); err != nil {
+			t.Fatal(err)
+		}
+		spec := ReassignSpec{Keyspace: "app.orders", Range: "100-200", To: "shard_2", Until: time.Now().Add(time.Hour), Origin: Origin{RequestID: "lend", Author: "ann"}}
+		for name, healthy := range map[string]func(string) error{"ill": func(shard string) error { return errors.New(shard + " is ill") }, "well": func(string) error { return nil }} {
+			a.ledger.cfg.CheckShard = healthy
+			if _, err := a.ledger.Reassign(w.ctx(), spec); (name == "ill") != errors.Is(err, ErrUnhealthy) {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if due, err := a.ledger.DueLoans(w.ctx()); err != nil || len(due) != 0 {
+			t.Fatalf("at once: %+v, %v", due, err)
+		}
+		w.pass(time.Hour)
+		leader := w.leader()
+		due, err := leader.ledger.DueLoans(w.ctx())
+		if err != nil || len(due) != 1 || !due[0].Due || due[0].From != "shard_1" || due[0].To != "shard_2" {
+			t.Fatalf("after an hour: %+v, %v", due, err)
+		}
+		at := leader.ledger.Epoch()
+		if again, err := leader.ledger.DueLoans(w.ctx()); err != nil || len(again) != 1 || leader.ledger.Epoch() != at {
+			t.Fatalf("asked again: %+v, %v, at %v", again, err, leader.ledger.Epoch())
+		}
+		if _, err := leader.ledger.KeepLoan(w.ctx(), due[0].ID, "17 rows are there"); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := leader.ledger.DueLoans(w.ctx()); err != nil || len(left) != 0 {
+			t.Fatalf("settled: %+v, %v", left, err)
+		}
+		var notLeader *NotLeaderError
+		for _, n := range []*testNode{a, b} {
+			if n == leader {
+				continue
+			}
+			if _, err := n.ledger.DueLoans(w.ctx()); !errors.As(err, &notLeader) {
+				t.Errorf("on a node that does not lead: %v", err)
+			}
+		}
+	})
 }

@@ -111,7 +111,7 @@ func (l *Ledger) propose(ctx context.Context, c *command) (result, error) {
 
 // leads returns a *NotLeaderError unless this node leads.
 func (l *Ledger) leads() error {
-	if l.raft.State() == raft.Leader {
+	if l.IsLeader() {
 		return nil
 	}
 	name, addr := l.Leader()

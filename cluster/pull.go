@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"rangefinder/rib"
@@ -26,14 +28,16 @@ type pullQuestion struct {
 	Node      string    `json:"node"`
 	ClusterID string    `json:"cluster_id"` // empty: none yet
 	Have      rib.Epoch `json:"have"`
+	Hash      []byte    `json:"hash,omitempty"` // of the link at Have; empty: it has none
 }
 
 type pullAnswer struct {
 	ClusterID  string    `json:"cluster_id"`
 	Epoch      rib.Epoch `json:"epoch"`
-	Size       int       `json:"size"`              // bytes of the table that follows; 0: the other side has nothing newer
-	Refused    string    `json:"refused,omitempty"` // why there is no answer
-	Leader     string    `json:"leader,omitempty"`  // as known there
+	Size       int       `json:"size"`               // bytes of the table that follows; 0: the other side has nothing newer
+	Refused    string    `json:"refused,omitempty"`  // why there is no answer
+	Diverged   bool      `json:"diverged,omitempty"` // since the two tables have come from different commands
+	Leader     string    `json:"leader,omitempty"`   // as known there
 	LeaderAddr string    `json:"leader_addr,omitempty"`
 	Votes      bool      `json:"votes,omitempty"`  // whoever answers is a voter: it knows the leader at first hand
 	Voters     []Voter   `json:"voters,omitempty"` // as known there
@@ -60,6 +64,11 @@ func (l *Ledger) ServePull(conn net.Conn) error {
 	case q.ClusterID != "" && a.ClusterID != "" && q.ClusterID != a.ClusterID:
 		a.Refused = fmt.Sprintf("this is cluster %s, not %s", a.ClusterID, q.ClusterID)
 		l.stats.pullsRefused.Add(1)
+	case diverged(o.Links, o.Epoch, rib.Link{Epoch: q.Have, Hash: hashOf(q.Hash)}, len(q.Hash) > 0):
+		a.Refused = fmt.Sprintf("node %s has a table of epoch %s that has come from other commands than the one here: one of the two belongs to a part of the cluster that was left behind", q.Node, q.Have)
+		a.Diverged = true
+		l.stats.pullsRefused.Add(1)
+		l.divergence("asked by "+q.Node, q.Have)
 	case o.Epoch.Compare(q.Have) > 0:
 		var err error
 		if table, err = l.encodedFor(o); err != nil {
@@ -131,8 +140,13 @@ func (l *Ledger) pull(ctx context.Context, conn net.Conn) (*rib.Ownership, error
 	if err := more(); err != nil {
 		return nil, err
 	}
-	have := l.cfg.Owners.Get().Epoch
-	if err := writeHead(conn, pullQuestion{Node: l.cfg.Node, ClusterID: l.ClusterID(), Have: have}); err != nil {
+	mine := l.cfg.Owners.Get()
+	q := pullQuestion{Node: l.cfg.Node, ClusterID: l.ClusterID(), Have: mine.Epoch}
+	link, linked := lastLink(mine)
+	if linked {
+		q.Hash = link.Hash[:]
+	}
+	if err := writeHead(conn, q); err != nil {
 		return nil, fmt.Errorf("ask for the ownership table: %w", err)
 	}
 	var a pullAnswer
@@ -143,6 +157,9 @@ func (l *Ledger) pull(ctx context.Context, conn net.Conn) (*rib.Ownership, error
 	switch {
 	case ours != "" && a.ClusterID != "" && a.ClusterID != ours:
 		return nil, fmt.Errorf("pull the ownership table: %w: it belongs to %s and this node to %s", ErrOtherCluster, a.ClusterID, ours)
+	case a.Diverged:
+		l.divergence("asked at "+conn.RemoteAddr().String(), a.Epoch)
+		return nil, fmt.Errorf("pull the ownership table: %w: %s", ErrDiverged, a.Refused)
 	case a.Refused != "":
 		return nil, fmt.Errorf("pull the ownership table: refused: %s", a.Refused)
 	case a.Size < 0 || a.Size > maxEncoded:
@@ -184,7 +201,47 @@ func (l *Ledger) pull(ctx context.Context, conn net.Conn) (*rib.Ownership, error
 			return nil, fmt.Errorf("pull the ownership table: %w: %v", ErrCorrupt, err)
 		}
 	}
+	if diverged(o.Links, o.Epoch, link, linked) {
+		l.divergence("pulled from "+conn.RemoteAddr().String(), o.Epoch)
+		return nil, fmt.Errorf("pull the ownership table: %w: its epoch is %s, and it does not hold the command of epoch %s that is here", ErrDiverged, o.Epoch, link.Epoch)
+	}
+	l.diverged.Store(nil)
 	return o, nil
+}
+
+// lastLink is the link of the command that made a table.
+func lastLink(o *rib.Ownership) (link rib.Link, ok bool) {
+	if n := len(o.Links); n > 0 && o.Links[n-1].Epoch == o.Epoch {
+		return o.Links[n-1], true
+	}
+	return rib.Link{}, false
+}
+
+func hashOf(b []byte) (h [16]byte) {
+	copy(h[:], b)
+	return h
+}
+
+// diverged tells whether a table of some links and an epoch has come without the command of a link: never so if that is older than all
+// of the links, for then nobody can tell, nor if the table is older, or of a later generation, which a recovery has begun.
+func diverged(links []rib.Link, epoch rib.Epoch, link rib.Link, linked bool) bool {
+	if !linked || epoch.Generation != link.Epoch.Generation || epoch.Compare(link.Epoch) < 0 {
+		return false
+	}
+	at, found := slices.BinarySearchFunc(links, link.Epoch, func(l rib.Link, e rib.Epoch) int { return l.Epoch.Compare(e) })
+	if found {
+		return links[at].Hash != link.Hash
+	}
+	return at > 0 || len(links) == 0 // it lies between links, or the chain is not there at all
+}
+
+// divergence counts and tells of a table that has come from other commands.
+func (l *Ledger) divergence(who string, e rib.Epoch) {
+	l.stats.pullsDiverged.Add(1)
+	why := fmt.Sprintf("a table of epoch %s, %s, has come from other commands than the one of epoch %s here: one of the two nodes was left behind by a recovery or has another's data; stop it, empty its data directory and let it join anew", e, who, l.Epoch())
+	if old := l.diverged.Swap(&why); old == nil || *old != why {
+		l.log.Error("ownership tables differ", slog.String("why", why))
+	}
 }
 
 // hear keeps what an answer says of the leader and the voters. A voter knows it at first hand; what others have heard may be older

@@ -20,9 +20,11 @@ const reconcileTime = 10 * time.Second
 // Reconcile tells the ledger who lives. Call it on every node whenever the members change, and now and then; another call while
 // one is at work returns at once. Every node learns from it where the voters are now, and keeps that on disk, so that they find each
 // other even if all came back at other addresses. The leader also makes voters of members, up to Config.Voters, from regions without
-// a voter first, but of none that drained names (nil: nobody is): it may be stopped soon, and would count for the majority then. It never
-// removes a voter: a member that gossip believes dead may be counting votes on the other side of a partition, and one that is drained
-// counts as well as any for as long as it runs.
+// a voter first, but of none that drained names (nil: nobody is): it may be stopped soon, and would count for the majority then.
+//
+// A voter that has been gone for Config.Replace, or that is drained, gives its place to another member: that one becomes a voter first, so
+// that there are never fewer. Without another one it stays: a member that gossip believes dead may be counting votes on the other side of
+// a partition, and one that is drained counts as well as any for as long as it runs.
 func (l *Ledger) Reconcile(members []rib.Member, drained map[string]bool) {
 	select {
 	case <-l.opened:
@@ -38,55 +40,148 @@ func (l *Ledger) Reconcile(members []rib.Member, drained map[string]bool) {
 		wake(l.saves)
 	}
 
-	if l.raft.State() != raft.Leader || l.fsm.current.Load().ClusterID == "" || !l.reconcileMu.TryLock() {
+	if !l.IsLeader() || l.fsm.current.Load().ClusterID == "" || !l.reconcileMu.TryLock() {
 		return
 	}
 	defer l.reconcileMu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), reconcileTime)
 	defer cancel()
+	gone := l.gone(members)
 	for ctx.Err() == nil && l.raft.State() == raft.Leader {
-		change := l.nextChange(members, drained)
-		if change == nil {
+		add, remove := l.nextChange(members, drained, gone)
+		switch {
+		case add != nil:
+			if err := l.enrol(ctx, *add); err != nil {
+				l.log.Warn("cannot make a node a voter; the next Reconcile tries again",
+					slog.String("node", add.Name), slog.String("addr", add.Addr), slog.Any("error", err))
+			}
+			// Once for each member: one that cannot be reached must not keep the others out.
+			members = slices.DeleteFunc(slices.Clone(members), func(m rib.Member) bool { return m.Name == add.Name })
+		case remove != "":
+			if err := l.await(ctx, l.raft.RemoveServer(raft.ServerID(remove), 0, l.cfg.Timeouts.Command)); err != nil {
+				l.log.Warn("cannot take a voter's place from it; the next Reconcile tries again", slog.String("node", remove), slog.Any("error", err))
+				return
+			}
+			l.log.Info("a node is no longer a voter of the ledger: another one has its place", slog.String("node", remove))
+		default:
 			return
 		}
-		if err := l.enrol(ctx, *change); err != nil {
-			l.log.Warn("cannot make a node a voter; the next Reconcile tries again",
-				slog.String("node", change.Name), slog.String("addr", change.Addr), slog.Any("error", err))
-		}
-		// Once for each member: one that cannot be reached must not keep the others out.
-		members = slices.DeleteFunc(slices.Clone(members), func(m rib.Member) bool { return m.Name == change.Name })
 	}
 }
 
-// nextChange returns the member to make a voter next; nil: all is well.
-func (l *Ledger) nextChange(members []rib.Member, drained map[string]bool) *rib.Member {
-	servers := l.raft.GetConfiguration().Configuration().Servers
-	l.membersMu.Lock()
-	defer l.membersMu.Unlock()
-	return planVoters(servers, members, l.members, drained, l.voters)
+// gone are the voters that have not been among the members for Config.Replace, as this node has seen it for so long as it leads.
+func (l *Ledger) gone(members []rib.Member) map[string]bool {
+	gone, missing := make(map[string]bool), make(map[string]time.Time)
+	for _, s := range l.raft.GetConfiguration().Configuration().Servers {
+		name := string(s.ID)
+		if name == l.cfg.Node || slices.ContainsFunc(members, func(m rib.Member) bool { return m.Name == name }) {
+			continue
+		}
+		since, ok := l.missing[name]
+		if !ok {
+			since = time.Now()
+		}
+		missing[name] = since
+		gone[name] = time.Since(since) >= l.cfg.Replace
+	}
+	l.missing = missing
+	return gone
 }
 
-// planVoters decides whom to add. It leaves alone the address of a voter that moved: addresses (below) is where Raft asks, and changing
-// it in the configuration makes raft 1.8.0 read and write it at once from two goroutines. members live now; known also holds those
-// that lived before, for their regions.
-func planVoters(servers []raft.Server, members []rib.Member, known map[string]rib.Member, drained map[string]bool, want int) *rib.Member {
-	voters, regions := make(map[string]bool), make(map[string]int)
+// wanted is how many voters there shall be.
+func (l *Ledger) wanted(members []rib.Member) int {
+	if l.cfg.Voters > 0 {
+		return l.cfg.Voters
+	}
+	regions := make(map[string]bool)
+	for _, m := range members {
+		regions[m.Region] = true
+	}
+	if len(regions) >= 5 {
+		return 5
+	}
+	return 3
+}
+
+// nextChange returns the member to make a voter next, or the voter to remove; neither: all is well.
+func (l *Ledger) nextChange(members []rib.Member, drained, gone map[string]bool) (add *rib.Member, remove string) {
+	servers := l.raft.GetConfiguration().Configuration().Servers
+	want := l.wanted(members)
+	if want == 3 && len(servers) >= 5 && l.cfg.Voters <= 0 {
+		want = 5 // a region that is gone for a while does not change how many there are
+	}
+	l.membersMu.Lock()
+	defer l.membersMu.Unlock()
+	return planVoters(servers, members, l.members, drained, gone, l.cfg.Node, want)
+}
+
+// planVoters decides whom to add, and whom to remove. It leaves alone the address of a voter that moved: addresses (below) is where Raft
+// asks, and changing it in the configuration makes raft 1.8.0 read and write it at once from two goroutines. members live now; known also
+// holds those that lived before, for their regions. Voters that leave are gone or drained; self, which leads, is none of them.
+func planVoters(servers []raft.Server, members []rib.Member, known map[string]rib.Member, drained, gone map[string]bool, self string, want int) (add *rib.Member, remove string) {
+	voters, regions, leaves := make(map[string]bool), make(map[string]int), ""
+	staying := 0
 	for _, s := range servers {
 		name := string(s.ID)
 		voters[name] = true
+		if name != self && (gone[name] || drained[name]) {
+			if leaves == "" || gone[name] && !gone[leaves] {
+				leaves = name
+			}
+			continue
+		}
+		staying++
 		regions[known[name].Region]++
 	}
-	if len(voters) >= want {
-		return nil
+	if staying >= want && leaves != "" {
+		return nil, leaves
 	}
 	candidates := slices.DeleteFunc(slices.Clone(members), func(m rib.Member) bool { return voters[m.Name] || drained[m.Name] || m.Addr == "" || m.Name == "" })
-	if len(candidates) == 0 {
-		return nil
+	if staying >= want || len(candidates) == 0 {
+		return nil, ""
 	}
 	best := slices.MinFunc(candidates, func(a, b rib.Member) int {
 		return cmp.Or(cmp.Compare(regions[a.Region], regions[b.Region]), cmp.Compare(a.Name, b.Name))
 	})
-	return &best
+	return &best, ""
+}
+
+// replaced reports whether this node was a voter and is none any more, as the last pull told: nobody tells Raft here. l.membersMu is held.
+func (l *Ledger) replaced() bool {
+	return len(l.hintVoters) > 0 && !slices.ContainsFunc(l.hintVoters, func(v Voter) bool { return v.Name == l.cfg.Node })
+}
+
+// Raft's timeouts at the least, and at the most, as multiples of the longest round trip between voters.
+const (
+	roundTrips = 5
+	slowest    = 10 * time.Second
+)
+
+// SetRTT tells the ledger the longest round trip to a voter; zero: not known. Where it is so long that Raft would take a live leader for dead,
+// its timeouts grow; they are never shorter than Config.Timeouts.
+func (l *Ledger) SetRTT(rtt time.Duration) {
+	select {
+	case <-l.opened:
+	default:
+		return
+	}
+	l.reconcileMu.Lock()
+	defer l.reconcileMu.Unlock()
+	if diff := rtt - l.rtt; diff.Abs() <= l.rtt/4 { // small changes mean nothing
+		return
+	}
+	l.rtt = rtt
+	c := l.raft.ReloadableConfig()
+	c.HeartbeatTimeout = min(slowest, max(l.cfg.Timeouts.Heartbeat, roundTrips*rtt))
+	c.ElectionTimeout = min(slowest, max(l.cfg.Timeouts.Election, roundTrips*rtt))
+	if c == l.raft.ReloadableConfig() {
+		return
+	}
+	if err := l.raft.ReloadConfig(c); err != nil {
+		l.log.Warn("cannot change Raft's timeouts", slog.Any("error", err))
+		return
+	}
+	l.log.Info("Raft's timeouts follow the longest round trip to a voter", slog.Duration("rtt", rtt), slog.Duration("heartbeat", c.HeartbeatTimeout))
 }
 
 // enrol makes a node a voter. It first opens a Raft stream to it: a voter that cannot be reached

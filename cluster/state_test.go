@@ -341,3 +341,23 @@ func BenchmarkSplitAtAMillionRanges(b *testing.B) {
 		}
 	}
 }
+
+// What readers get of a state, made beside the commands.
+func BenchmarkTableOfAMillionRanges(b *testing.B) {
+	s := bigState()
+	key, _, err := s.now.table().Keyspaces[0].ParseInterval("12345678..")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		next := s.now.next()
+		_, p, err := next.edit("app.orders")
+		if err != nil {
+			b.Fatal(err)
+		}
+		*p = (*p).cut(key)
+		if n := len(next.table().Keyspaces[0].Ranges); n != 1_000_001 {
+			b.Fatal(n)
+		}
+	}
+}

@@ -28,11 +28,15 @@ type Status struct {
 	Shards      int           `json:"shards"`
 	Stalled     string        `json:"stalled,omitempty"` // why this node applies no more commands; empty: it does
 
-	PullsServed  uint64 `json:"pulls_served"`
-	PullsRefused uint64 `json:"pulls_refused"`
-	PullsApplied uint64 `json:"pulls_applied"` // pulls that brought a newer table
-	PullsCurrent uint64 `json:"pulls_current"` // pulls that found nothing newer
-	SaveErrors   uint64 `json:"save_errors"`   // times the table could not be kept on disk
+	Diverged string `json:"diverged,omitempty"` // another node's table has come from other commands; empty: none is known
+
+	PullsServed   uint64 `json:"pulls_served"`
+	PullsRefused  uint64 `json:"pulls_refused"`
+	PullsApplied  uint64 `json:"pulls_applied"`  // pulls that brought a newer table
+	PullsCurrent  uint64 `json:"pulls_current"`  // pulls that found nothing newer
+	Strangers     uint64 `json:"strangers"`      // Raft streams of another generation, refused
+	PullsDiverged uint64 `json:"pulls_diverged"` // tables that had come from other commands, and were refused
+	SaveErrors    uint64 `json:"save_errors"`    // times the table could not be kept on disk
 }
 
 // Voter is one server of the Raft configuration.
@@ -50,12 +54,12 @@ func (l *Ledger) Leader() (name, addr string) {
 	default:
 		return "", ""
 	}
-	if a, id := l.raft.LeaderWithID(); id != "" {
+	if a, id := l.raft.LeaderWithID(); id != "" && !l.leftBehind() {
 		name, addr = string(id), string(a)
 	}
 	l.membersMu.Lock()
 	defer l.membersMu.Unlock()
-	if name == "" && len(l.raft.GetConfiguration().Configuration().Servers) == 0 {
+	if name == "" && (len(l.raft.GetConfiguration().Configuration().Servers) == 0 || l.replaced() || l.leftBehind()) {
 		name, addr = l.hintLeader, l.hintAddr
 	}
 	if m, ok := l.members[name]; ok && m.Addr != "" && name != "" {
@@ -103,7 +107,7 @@ func (l *Ledger) Voters() []Voter {
 func (l *Ledger) IsLeader() bool {
 	select {
 	case <-l.opened:
-		return l.raft.State() == raft.Leader
+		return l.raft.State() == raft.Leader && !l.leftBehind() // else what it leads does not count
 	default:
 		return false
 	}
@@ -116,13 +120,16 @@ func (l *Ledger) Status() Status {
 		ClusterID: l.ClusterID(), Node: l.cfg.Node, Role: "closed", Epoch: o.Epoch, Catalog: o.Catalog,
 		Keyspaces: len(o.Keyspaces), Shards: len(o.Shards), LastContact: -1,
 		PullsServed: l.stats.pullsServed.Load(), PullsRefused: l.stats.pullsRefused.Load(),
-		PullsApplied: l.stats.pullsApplied.Load(), PullsCurrent: l.stats.pullsCurrent.Load(), SaveErrors: l.stats.saveErrors.Load(),
+		PullsApplied: l.stats.pullsApplied.Load(), PullsCurrent: l.stats.pullsCurrent.Load(), Strangers: l.stats.strangers.Load(), PullsDiverged: l.stats.pullsDiverged.Load(), SaveErrors: l.stats.saveErrors.Load(),
 	}
 	for i := range o.Keyspaces {
 		s.Ranges += len(o.Keyspaces[i].Ranges)
 	}
 	if why := l.fsm.stalled.Load(); why != nil {
 		s.Stalled = *why
+	}
+	if why := l.diverged.Load(); why != nil {
+		s.Diverged = *why
 	}
 	select {
 	case <-l.opened:

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -15,14 +16,15 @@ type StreamLayer = raft.StreamLayer
 // goroutine that reads from each.
 type ownedStreams struct {
 	StreamLayer
+	l *Ledger
 
 	mu     sync.Mutex
 	closed bool
 	open   map[*ownedConn]struct{}
 }
 
-func newOwnedStreams(s StreamLayer) *ownedStreams {
-	return &ownedStreams{StreamLayer: s, open: make(map[*ownedConn]struct{})}
+func newOwnedStreams(s StreamLayer, l *Ledger) *ownedStreams {
+	return &ownedStreams{StreamLayer: s, l: l, open: make(map[*ownedConn]struct{})}
 }
 
 func (s *ownedStreams) own(c net.Conn, err error) (net.Conn, error) {
@@ -41,11 +43,24 @@ func (s *ownedStreams) own(c net.Conn, err error) (net.Conn, error) {
 }
 
 // Accept returns the next stream from elsewhere.
-func (s *ownedStreams) Accept() (net.Conn, error) { return s.own(s.StreamLayer.Accept()) }
+func (s *ownedStreams) Accept() (net.Conn, error) {
+	c, err := s.own(s.StreamLayer.Accept())
+	if err != nil {
+		return nil, err
+	}
+	return &greetedConn{Conn: c, l: s.l}, nil
+}
 
 // Dial opens a stream.
 func (s *ownedStreams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	return s.own(s.StreamLayer.Dial(address, timeout))
+	c, err := s.own(s.StreamLayer.Dial(address, timeout))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.l.greet(c, timeout); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 // closeAll closes every stream, and every later one at once.

@@ -74,11 +74,6 @@ func build(s *rib.Snapshot, prev *Table) (*Table, error) {
 		}
 		t.sparse[k.ID] = x
 	}
-	for i := range s.Ownership.Moves {
-		if m := &s.Ownership.Moves[i]; m.Phase == rib.MoveFrozen {
-			t.frozen = append(t.frozen, m)
-		}
-	}
 	t.sortSlots()
 	return t, nil
 }
@@ -115,7 +110,7 @@ func (t *Table) knows(s *rib.Snapshot) bool {
 
 // withShards is the same table with slots also for shards that only gossip names. It shares the indexes.
 func (t *Table) withShards(s *rib.Snapshot) *Table {
-	n := &Table{ownership: t.ownership, dense: t.dense, sparse: t.sparse, frozen: t.frozen, byShard: make(map[string]*Slot, len(t.byShard)+1)}
+	n := &Table{ownership: t.ownership, dense: t.dense, sparse: t.sparse, byShard: make(map[string]*Slot, len(t.byShard)+1)}
 	for shard, x := range t.byShard {
 		n.byShard[shard] = x
 	}

@@ -15,7 +15,6 @@ type Table struct {
 	sparse    map[rib.KeyspaceID]*index // those whose ID is too large for dense
 	slots     []*Slot                   // by shard name
 	byShard   map[string]*Slot
-	frozen    []*rib.Move // moves that hold back new transactions; as a rule there are none
 
 	// owned by the goroutine that flips: what it knows of the last snapshot
 	grouped   uint64      // its BackendsChanged
@@ -66,36 +65,6 @@ func (t *Table) index(ks rib.KeyspaceID) *index {
 	}
 	return t.sparse[ks]
 }
-
-// Frozen is the move that holds back new transactions on a key; nil if none does. Like Lookup it takes no lock and allocates nothing.
-func (t *Table) Frozen(ks rib.KeyspaceID, key rib.Key) *rib.Move {
-	if len(t.frozen) == 0 {
-		return nil
-	}
-	return t.frozenAt(ks, key)
-}
-
-func (t *Table) frozenAt(ks rib.KeyspaceID, key rib.Key) *rib.Move {
-	for _, m := range t.frozen {
-		if m.Keyspace == ks && m.Holds(key) {
-			return m
-		}
-	}
-	return nil
-}
-
-// FrozenIn is a move that holds back new transactions on some key of [low, high); nil if none does. An empty bound is open.
-func (t *Table) FrozenIn(ks rib.KeyspaceID, low, high rib.Key) *rib.Move {
-	for _, m := range t.frozen {
-		if m.Keyspace == ks && m.Meets(low, high) {
-			return m
-		}
-	}
-	return nil
-}
-
-// AnyFrozen are all moves that hold back new transactions. The slice must not be changed.
-func (t *Table) AnyFrozen() []*rib.Move { return t.frozen }
 
 // Slot is the shard's slot; nil if neither the ledger nor gossip has named the shard.
 func (t *Table) Slot(shard string) *Slot { return t.byShard[shard] }

@@ -33,6 +33,7 @@ type cli struct {
 	Region   regionCmd   `cmd:"" help:"Drain a region, and take that back."`
 	Backend  backendCmd  `cmd:"" help:"Drain a backend, and take that back."`
 	Node     nodeCmd     `cmd:"" help:"Drain a node, and take that back."`
+	Cluster  clusterCmd  `cmd:"" help:"Recover a cluster that has lost a majority of its voters."`
 	User     userCmd     `cmd:"" help:"Compare and copy what the shards keep of users' passwords."`
 	Reload   reloadCmd   `cmd:"" help:"Have a node read its configuration again, without a restart."`
 	Key      keyCmd      `cmd:"" help:"Print a new cluster key."`

@@ -185,11 +185,21 @@ func pause(ctx context.Context, d time.Duration) bool {
 // reconcileLoop tells the ledger who lives: it makes voters of them where it leads, and finds the voters where it does not.
 func (n *Node) reconcileLoop(ctx context.Context) {
 	for {
+		n.ledger().SetRTT(n.farthestVoter())
 		n.ledger().Reconcile(n.speaker().Members(), n.drainedNodes())
 		if !pause(ctx, leaderTick) {
 			return
 		}
 	}
+}
+
+// farthestVoter is the longest round trip from here to a region with a voter; 0: none is measured.
+func (n *Node) farthestVoter() (rtt time.Duration) {
+	distances := n.table.Snapshot().Distances
+	for _, v := range n.ledger().Voters() {
+		rtt = max(rtt, distances[v.Region])
+	}
+	return rtt
 }
 
 // drainedNodes are the names of the live nodes that are drained; nil: none is.

@@ -269,6 +269,9 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 	if status.Stalled != "" {
 		list = append(list, status.Stalled)
 	}
+	if status.Diverged != "" {
+		list = append(list, status.Diverged)
+	}
 	if budget, nodes := n.cfg().Pool.Budget, len(n.speaker().Present()); budget > 0 && nodes > budget {
 		list = append(list, fmt.Sprintf("pool.budget is %d and there are %d nodes: each has one connection to a backend, which is more than the budget", budget, nodes))
 	}

@@ -1,0 +1,155 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pass lets time go by, and gossip tell the nodes now and then who lives.
+func (w *world) pass(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		<-time.After(20 * time.Second)
+		w.reconcile()
+	}
+}
+
+func votersOf(n *testNode) string {
+	var names []string
+	for _, v := range n.ledger.Voters() {
+		names = append(names, v.Name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+// TestDeadVoterIsReplaced: after five minutes another node has its place, of its region first, and the majority is one of living nodes.
+// The dead one comes back, follows, and knows who leads.
+func TestDeadVoterIsReplaced(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c, d, e := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd"), w.add("d", "iad"), w.add("e", "syd")
+		w.form(a, b, c, d, e)
+		w.shards(1)
+		c.kill()
+		w.pass(4 * time.Minute)
+		if got := votersOf(w.leader()); got != "a b c" {
+			t.Fatalf("after four minutes the voters are %s", got)
+		}
+		w.pass(2 * time.Minute)
+		if got := votersOf(w.leader()); got != "a b e" {
+			t.Fatalf("after six minutes the voters are %s", got)
+		}
+		b.kill() // two of three are left only because e is one
+		leader := w.leader()
+		if _, err := leader.ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1")); err != nil {
+			t.Fatal(err)
+		}
+		c.start()
+		w.reconcile()
+		w.until("it follows", func() error {
+			if _, err := c.pull(leader); err != nil {
+				return err
+			}
+			if name, _ := c.ledger.Leader(); name != leader.name {
+				return fmt.Errorf("it believes in %q", name)
+			}
+			return c.knows("app.orders")
+		})
+	})
+}
+
+// TestFiveVotersInFiveRegions, and five they stay when a region is gone for a while.
+func TestFiveVotersInFiveRegions(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var nodes []*testNode
+		for _, region := range []string{"iad", "fra", "syd", "gru", "sin"} {
+			nodes = append(nodes, w.add(region+"1", region), w.add(region+"2", region))
+		}
+		if err := nodes[0].ledger.Bootstrap("c1"); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range nodes[1:] {
+			if err := n.ledger.Admit("c1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.reconcile()
+		if got := votersOf(nodes[0]); got != "fra1 gru1 iad1 sin1 syd1" {
+			t.Fatalf("the voters are %s", got)
+		}
+		nodes[8].kill()
+		nodes[9].kill()
+		w.pass(time.Minute)
+		if got := votersOf(w.leader()); got != "fra1 gru1 iad1 sin1 syd1" {
+			t.Fatalf("the voters are %s", got)
+		}
+	})
+}
+
+// TestTimeoutsFollowTheRoundTrip: they grow with it, come back, and never go below those of the configuration.
+func TestTimeoutsFollowTheRoundTrip(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := w.add("a", "iad")
+		w.form(a)
+		for _, c := range []struct{ rtt, want time.Duration }{
+			{80 * time.Millisecond, 1500 * time.Millisecond}, {600 * time.Millisecond, 3 * time.Second}, {650 * time.Millisecond, 3 * time.Second},
+			{time.Minute, 10 * time.Second}, {0, 1500 * time.Millisecond},
+		} {
+			a.ledger.SetRTT(c.rtt)
+			if got := a.ledger.raft.ReloadableConfig(); got.HeartbeatTimeout != c.want || got.ElectionTimeout != c.want {
+				t.Errorf("at %v: %v and %v, want %v", c.rtt, got.HeartbeatTimeout, got.ElectionTimeout, c.want)
+			}
+		}
+	})
+}
+
+// TestDivergedTablesAreRefused: two nodes of one cluster whose tables have come from different commands give each other nothing, and say so.
+func TestDivergedTablesAreRefused(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, z, f := w.add("a", "iad"), w.add("z", "fra"), w.add("f", "iad")
+		for _, n := range []*testNode{a, z} {
+			if err := n.ledger.Bootstrap("c1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.ledger.Admit("c1"); err != nil {
+			t.Fatal(err)
+		}
+		a.record("shard_1")
+		z.record("shard_2")
+		if _, err := f.pull(z); err != nil {
+			t.Fatal(err)
+		}
+		if applied, err := f.pull(z); err != nil || applied || f.ledger.Status().Diverged != "" {
+			t.Fatalf("the same table again: %v, %v", applied, err)
+		}
+		a.record("shard_3")
+		before := f.ledger.Epoch()
+		if applied, err := f.pull(a); !errors.Is(err, ErrDiverged) || applied {
+			t.Fatalf("%v, %v", applied, err)
+		}
+		for _, n := range []*testNode{a, f} {
+			if s := n.ledger.Status(); !strings.Contains(s.Diverged, "other commands") || s.PullsDiverged != 1 {
+				t.Errorf("%s says %q, %d times", n.name, s.Diverged, s.PullsDiverged)
+			}
+		}
+		if f.ledger.Epoch() != before {
+			t.Error("it has taken the table")
+		}
+		z.record("shard_4")
+		if applied, err := f.pull(z); err != nil || !applied || f.ledger.Status().Diverged != "" {
+			t.Fatalf("a table that goes on from its own: %v, %v, %q", applied, err, f.ledger.Status().Diverged)
+		}
+	})
+}
+
+// record records a shard with a node that leads.
+func (n *testNode) record(shard string) {
+	n.w.t.Helper()
+	if err := n.ledger.RecordShard(n.w.ctx(), shard, uint64(shard[len(shard)-1])); err != nil {
+		n.w.t.Fatal(err)
+	}
+}
