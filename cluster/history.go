@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"slices"
@@ -27,9 +28,9 @@ type Event struct {
 	Range    string        `json:"range,omitempty"` // the same for people; empty: the whole keyspace, or none
 	From     string        `json:"from,omitempty"`
 	To       string        `json:"to,omitempty"`
-	Move     uint64        `json:"move,omitempty"`  // its number, or the loan's
-	Phase    rib.MovePhase `json:"phase,omitempty"` // that it came into
-	Subject  string        `json:"subject,omitempty"`
+	Move     uint64        `json:"move,omitempty"`    // its number, or the loan's
+	Phase    rib.MovePhase `json:"phase,omitempty"`   // that it came into
+	Subject  string        `json:"subject,omitempty"` // of a split its bounds; else the shard, the node, or whatever it was about
 }
 
 // history is the last changes, oldest first. Only the end of list is written to, so that whoever holds an older one may read on.
@@ -72,8 +73,8 @@ func eventOf(next *rib.Ownership, c *command, r *result) Event {
 		e.Subject = strings.Join(names, ", ")
 	case c.Range != nil:
 		e.Low, e.High, e.From, e.To = c.Range.Low, c.Range.High, c.Range.From, c.Range.To
-		if len(c.Range.At) == 1 {
-			e.Low = c.Range.At[0]
+		if len(c.Range.At) > 0 {
+			e.Low, e.High, e.Subject = boundsOf(next.Keyspace(r.keyspace.ID), c.Range.At)
 		}
 	case c.Move != nil:
 		m := &r.move
@@ -85,6 +86,18 @@ func eventOf(next *rib.Ownership, c *command, r *result) Event {
 		e.Keyspace = nameOf(next, l.Keyspace)
 	}
 	return e
+}
+
+// boundsOf are the keys from the first to the last of a split's bounds, and all of them for people.
+func boundsOf(ks *rib.Keyspace, at [][]byte) (low, high rib.Key, text string) {
+	first, last := slices.MinFunc(at, bytes.Compare), slices.MaxFunc(at, bytes.Compare)
+	texts := make([]string, len(at))
+	if m, err := rib.MethodByName(ks.Method); err == nil {
+		for i, key := range at {
+			texts[i] = m.FormatKey(ks.Types, key)
+		}
+	}
+	return first, append(slices.Clone(last), 0), strings.Join(texts, ", ")
 }
 
 func nameOf(o *rib.Ownership, id rib.KeyspaceID) string {
@@ -126,7 +139,7 @@ func (l *Ledger) History(_ context.Context, f HistoryFilter) ([]Event, error) {
 		if !f.takes(&e) {
 			continue
 		}
-		if ks := o.KeyspaceByName(e.Keyspace); ks != nil && (len(e.Low) > 0 || len(e.High) > 0) {
+		if ks := o.KeyspaceByName(e.Keyspace); ks != nil && e.Kind != kindSplit && (len(e.Low) > 0 || len(e.High) > 0) {
 			e.Range = ks.FormatInterval(e.Low, e.High)
 		}
 		events = append(events, e)

@@ -29,7 +29,7 @@ func (l *Ledger) CreateKeyspace(ctx context.Context, spec KeyspaceSpec) (*rib.Ke
 	if spec.RequestID == "" {
 		spec.RequestID = rand.Text()
 	}
-	r, err := l.propose(ctx, &command{Kind: keyspaceKind(ks), Request: spec.RequestID, Created: encoded})
+	r, err := l.propose(ctx, &command{Kind: keyspaceKind(ks), Request: spec.RequestID, Created: encoded, By: l.sign(Origin{})})
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (l *Ledger) RecordShard(ctx context.Context, name string, systemID uint64) 
 	if l.isRecorded(name, systemID) {
 		return nil // every node asks for every backend: do not fill the log with it
 	}
-	_, err := l.propose(ctx, &command{Kind: kindShard, Request: rand.Text(), Shard: &shardCommand{Name: name, SystemID: systemID}})
+	_, err := l.propose(ctx, &command{Kind: kindShard, Request: rand.Text(), Shard: &shardCommand{Name: name, SystemID: systemID}, By: l.sign(Origin{})})
 	return err
 }
 
@@ -55,7 +55,7 @@ func (l *Ledger) NumberNode(ctx context.Context, name string) error {
 	if _, ok := l.cfg.Owners.Get().NodeNumber(name); ok {
 		return nil
 	}
-	_, err := l.propose(ctx, &command{Kind: kindNode, Request: rand.Text(), Node: name})
+	_, err := l.propose(ctx, &command{Kind: kindNode, Request: rand.Text(), Node: name, By: l.sign(Origin{})})
 	return err
 }
 
@@ -66,6 +66,14 @@ func (l *Ledger) isRecorded(name string, systemID uint64) bool {
 		}
 	}
 	return false
+}
+
+// sign says who wants a command, and that it is now. Before the chain begins there may be nodes that do not know of signatures: nil.
+func (l *Ledger) sign(o Origin) *signature {
+	if len(l.cfg.Owners.Get().Links) == 0 {
+		return nil
+	}
+	return &signature{Author: o.Author, Reason: o.Reason, At: wholeMillis(time.Now())}
 }
 
 // propose puts a command into the log and waits for what it came to, but not past ctx nor the longest time for a command.

@@ -75,7 +75,7 @@ func (l *Ledger) AddValues(ctx context.Context, spec ValuesSpec) (*rib.Keyspace,
 	for _, v := range values {
 		c.Values = append(c.Values, valueAndKey{v.Key, v.Shard})
 	}
-	r, err := l.propose(ctx, &command{Kind: kindValues, Request: spec.RequestID, Values: c})
+	r, err := l.propose(ctx, &command{Kind: kindValues, Request: spec.RequestID, Values: c, By: l.sign(Origin{})})
 	if err != nil {
 		return nil, err
 	}
