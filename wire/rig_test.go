@@ -43,6 +43,7 @@ type rig struct {
 	server  *wire.Server
 	live    wire.Live // what the server began with
 	pools   *pool.Pools
+	planner *sqlkey.Planner
 	addr    string
 	counts  *counts
 	tls     bool
@@ -270,9 +271,10 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		t.Cleanup(m.Close)
 		committer = m
 	}
+	r.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
 	r.server = wire.NewServer(wire.Config{
 		Committer: committer, Moves: r.moves, Leased: func() bool { return !r.lonely.Load() }, Alone: func(time.Time) bool { return r.lonely.Load() }, Fenced: func() { r.fenced.Add(1) },
-		FIB: r.handle, Planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), Pools: r.pools, Guard: guard, Positions: r.table.Positions(), Metrics: r.counts, Logger: log, Live: r.live,
+		FIB: r.handle, Planner: r.planner, Pools: r.pools, Guard: guard, Positions: r.table.Positions(), Metrics: r.counts, Logger: log, Live: r.live,
 		Look: func(b *rib.Backend) {
 			looks.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -83,19 +83,19 @@ func (c *cache) get(hash uint64, normal bool, catalog *[32]byte, env *Env, sql s
 	return nil
 }
 
-// put adds a plan unless it alone would take an eighth of its stripe. The plan that is returned is the one in the cache: a
+// put adds a plan unless it alone would take an eighth of its stripe. The plan that is returned is the one in the cache, if it is kept: a
 // racing caller's, if that came first.
-func (c *cache) put(hash uint64, normal bool, catalog *[32]byte, env *Env, sql string, plan *Plan) *Plan {
+func (c *cache) put(hash uint64, normal bool, catalog *[32]byte, env *Env, sql string, plan *Plan) (_ *Plan, kept bool) {
 	e := &entry{hash: hash, sql: sql, normal: normal, env: *env, catalog: *catalog, plan: plan}
 	e.size = e.bytes()
 	if e.size > c.budget/8 {
-		return plan
+		return plan, false
 	}
 	s := &c.stripes[hash&(stripeCount-1)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := c.get(hash, normal, catalog, env, sql); p != nil {
-		return p
+		return p, true
 	}
 	for turn := uint64(0); s.bytes+e.size > c.budget && turn < (maxChances+1)*ways*uint64(len(c.buckets))/stripeCount; turn++ {
 		b := &c.buckets[(s.hand/ways*stripeCount+hash&(stripeCount-1))&c.mask]
@@ -103,11 +103,11 @@ func (c *cache) put(hash uint64, normal bool, catalog *[32]byte, env *Env, sql s
 		s.hand++
 	}
 	if s.bytes+e.size > c.budget {
-		return plan
+		return plan, false
 	}
 	c.slot(s, &c.buckets[hash&c.mask]).Store(e)
 	s.bytes += e.size
-	return plan
+	return plan, true
 }
 
 // slot finds room in a bucket: an empty slot, else one that was not used lately, else any. Marks stay, as this is not the

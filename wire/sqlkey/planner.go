@@ -45,7 +45,8 @@ type Planner struct {
 	misses atomic.Uint64
 
 	// their own guard
-	normals sync.Pool  // of *normal
+	normals sync.Pool // of *normal
+	lent    lent
 	large   sync.Mutex // held while a large text is parsed
 }
 
@@ -74,6 +75,9 @@ func (p *Planner) Plan(c *Catalog, env *Env, sql string) *Plan {
 	if plan := p.cache.get(hash, false, &c.id, env, sql); plan != nil {
 		return plan
 	}
+	if plan := p.lent.get(hash, &c.id, env, sql); plan != nil {
+		return plan
+	}
 	p.misses.Add(1)
 	return p.keep(hash, c, env, sql, p.compile(c.find(env.Database), env, sql))
 }
@@ -82,7 +86,11 @@ func (p *Planner) Plan(c *Catalog, env *Env, sql string) *Plan {
 func (p *Planner) keep(hash uint64, c *Catalog, env *Env, sql string, plan *Plan) *Plan {
 	plan.SQL = sql
 	p.count(plan, env, sql, nil)
-	return p.cache.put(hash, false, &c.id, env, sql, plan)
+	plan, kept := p.cache.put(hash, false, &c.id, env, sql, plan)
+	if !kept {
+		p.lent.put(hash, &c.id, env, plan)
+	}
+	return plan
 }
 
 // PlanOnce is Plan for a text that will not come again: it is not kept.
@@ -141,6 +149,9 @@ func (p *Planner) missNormal(hash uint64, c *Catalog, env *Env, sql string, n *n
 	if plan := p.cache.get(ownHash, false, &c.id, env, sql); plan != nil {
 		return plan
 	}
+	if plan := p.lent.get(ownHash, &c.id, env, sql); plan != nil {
+		return plan
+	}
 	p.misses.Add(1)
 	sql = strings.Clone(sql)
 	own, shared, lasting := p.compileNormal(c.find(env.Database), env, sql, n)
@@ -151,7 +162,7 @@ func (p *Planner) missNormal(hash uint64, c *Catalog, env *Env, sql string, n *n
 		p.count(shared, env, sql, n)
 	}
 	if shared != nil {
-		shared = p.cache.put(hash, true, &c.id, env, string(n.text), shared)
+		shared, _ = p.cache.put(hash, true, &c.id, env, string(n.text), shared)
 	}
 	if shared != nil && shared != p.byText && k.take(shared, n, sql) {
 		return shared
