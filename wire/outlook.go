@@ -28,6 +28,7 @@ type outlook struct {
 	params   params
 	wrote    []wrote
 	own      own
+	told     map[string]uint64 // what the client has been told of the results of statements in the request, by server-side name: see resultOf
 }
 
 // outlook is the core's.
@@ -37,6 +38,14 @@ func (c *core) outlook() *outlook {
 		wrote: slices.Clone(c.wrote), own: c.own,
 	}
 	o.own.token, o.params.changed = slices.Clone(c.own.token), slices.Clone(c.params.changed)
+	for i := range c.ops {
+		if s := c.ops[i].stmt; s != nil && s.name != "" && s.shape.Result != 0 {
+			if o.told == nil {
+				o.told = make(map[string]uint64)
+			}
+			o.told[c.serverName(s)] = s.shape.Result
+		}
+	}
 	if o.table == nil {
 		o.table = c.env.fib.Load()
 	}
@@ -216,6 +225,18 @@ func (c *core) rowsOf(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg
 	}
 	slices.SortFunc(shares, func(a, b scatter.Share) int { return cmp.Compare(a.Slot.Shard(), b.Slot.Shard()) })
 	return shares, nil
+}
+
+// Changed is scatter.Host's.
+func (h *host) Changed(name string, desc []byte) *pg.Error {
+	told := h.now.Load().told[name]
+	if told == 0 {
+		return nil
+	}
+	if now, err := resultOf(desc); err != nil || now == told {
+		return nil
+	}
+	return changedResult()
 }
 
 // Home is scatter.Host's.

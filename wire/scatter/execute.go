@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"rangefinder/fib"
@@ -202,7 +203,30 @@ func (c *Coordinator) single(x *execution, b *branch) *pg.Error {
 	b.begin()
 	e := b.flush()
 	if e == nil {
-		e = b.receive(func(typ byte, size int) *pg.Error { return c.relay(x, b, typ, size) })
+		changed := false
+		e = b.receive(func(typ byte, size int) *pg.Error {
+			switch {
+			case changed && (typ == pg.TypeDataRow || typ == pg.TypeCommandComplete):
+				if _, err := b.frame(size); err != nil {
+					return b.lost(err)
+				}
+				return nil
+			case typ != pg.TypeRowDescription || x.simple:
+				return c.relay(x, b, typ, size)
+			}
+			f, err := b.frame(size)
+			if err != nil {
+				return b.lost(err)
+			}
+			if e := c.cfg.Host.Changed(x.stmt.name, f[pg.HeaderSize:]); e != nil {
+				changed = true
+				return e
+			}
+			if x.columns {
+				_ = c.emit(f)
+			}
+			return nil
+		})
 	}
 	b.done()
 	return c.ended(x, b, e)
@@ -224,12 +248,23 @@ func (c *Coordinator) ended(x *execution, b *branch, e *pg.Error) *pg.Error {
 	if why := c.brokenBy(e); why != nil {
 		return why
 	}
+	e = c.misfit(x, e)
 	c.cfg.Host.Failed(b.hop, e.Code)
 	if !x.stmt.sure {
 		c.refused(x.stmt)
 	}
 	if b.broken && e.Hint == "" && (c.block || b.wrote) {
 		return e.WithHint("The transaction was rolled back: try it again.")
+	}
+	return e
+}
+
+// misfit is a server's error as it would be if the server had the statement prepared since the session was told its columns: their formats are for these.
+func (c *Coordinator) misfit(x *execution, e *pg.Error) *pg.Error {
+	if e.Code == pg.CodeProtocolViolation && strings.HasPrefix(e.Message, "bind message has ") && !x.simple {
+		if changed := c.cfg.Host.Changed(x.stmt.name, nil); changed != nil {
+			return changed
+		}
 	}
 	return e
 }

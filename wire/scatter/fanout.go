@@ -163,6 +163,11 @@ func (f *fanout) describe() *pg.Error {
 	if !ok || len(ends) < f.fan.Hidden {
 		return pg.NewError(pg.CodeInternalError, "a shard has described rows that it cannot have")
 	}
+	if f.fan.SQL == "" && !f.x.simple { // else they are described in other words, and checked by who describes them
+		if e := f.c.cfg.Host.Changed(f.x.stmt.name, f.home.desc); e != nil {
+			return e
+		}
+	}
 	f.columns = len(ends) - f.fan.Hidden
 	f.c.taken(f.x.stmt)
 	if f.x.columns {
@@ -357,7 +362,7 @@ func (f *fanout) end(e *pg.Error) *pg.Error {
 		if !f.x.stmt.sure && e != errUnordered {
 			c.refused(f.x.stmt)
 		}
-		return e
+		return c.misfit(f.x, e)
 	}
 	c.taken(f.x.stmt)
 	tag := ""

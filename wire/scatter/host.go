@@ -25,6 +25,8 @@ type Host interface {
 	Owner(plan *sqlkey.Plan, key rib.Key) (*fib.Slot, *pg.Error)
 	// Describes is a shard that has the tables of a statement with the target Keyed or Many.
 	Describes(plan *sqlkey.Plan) (*fib.Slot, *pg.Error)
+	// Changed is the error for a prepared statement of which the session was told other columns than these, a RowDescription's body; nil: it was not.
+	Changed(name string, desc []byte) *pg.Error
 	// Scatter is asked before a statement is run on several shards, and says why it is not to be; nil: it is.
 	Scatter(plan *sqlkey.Plan, sql string, shards int) *pg.Error
 	// Home is the name of the shard by whose numbers for types the client goes.
