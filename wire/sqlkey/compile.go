@@ -391,6 +391,9 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	if len(a.plain) == 0 {
 		sv.home, sv.homeTied = what, sv.homeTied || n.GetNotifyStmt() == nil
 	}
+	if sv.pin&RemainTemp != 0 { // it is the session's own, on the connection that it is tied to
+		d = nil
+	}
 	p := c.everyShardOf(c.everyShard(c.route(n, a, sv), n, a, made), n, d, a)
 	if n.GetDoStmt() != nil || n.GetCallStmt() != nil {
 		p.mayLeave(what) // what, the server is asked at once
