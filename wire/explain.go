@@ -51,6 +51,9 @@ func (c *core) explainRoute(plan *sqlkey.Plan, args sqlkey.Args, given int) ([]s
 			return nil, unknownStatement([]byte(u.Name))
 		}
 		c.replan(s)
+		if e := executable(u, s); e != nil { // as EXECUTE would say
+			return nil, e
+		}
 		inner, args, r.Params = s.plan, &execArgs{u, s.oids}, len(u.Args)
 	}
 	if r.UTF8 = c.clientUTF8(); args != nil {

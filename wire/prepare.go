@@ -137,24 +137,12 @@ func (c *core) useExecute(u *use, outer *sqlkey.Plan) (need, *sqlkey.Plan, *pg.E
 	}
 	u.stmt = s
 	c.replan(s)
-	switch {
-	case s.plan.Tx != sqlkey.TxNone || s.plan.Session == sqlkey.SessSet || s.plan.Session == sqlkey.SessReset || len(s.plan.Names) > 0 || s.plan.Syntax:
-		return need{}, outer, pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("EXECUTE of the prepared statement %q cannot be routed", u.Name)).
-			WithDetail("It concerns the transaction or the session.").WithHint("Send the statement itself.")
-	case len(u.Args) != max(s.plan.NumParams, len(s.oids)):
-		return need{}, outer, pg.NewError(pg.CodeSyntaxError, fmt.Sprintf("wrong number of parameters for prepared statement %q", u.Name)).
-			WithDetail(fmt.Sprintf("Expected %d parameters but got %d.", max(s.plan.NumParams, len(s.oids)), len(u.Args)))
-	}
-	if e := u.Refused(s.plan); e != nil {
+	if e := executable(u.NameUse, s); e != nil {
 		return need{}, outer, e
 	}
 	n, e := c.route(s.plan, &execArgs{u.NameUse, s.oids})
 	if e != nil {
 		return n, outer, e
-	}
-	if n.many {
-		return n, outer, pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("EXECUTE of the prepared statement %q needs several shards", u.Name)).
-			WithHint("Prepare it by the protocol, as drivers do, or send the statement itself.")
 	}
 	if n.slot != nil {
 		if e := HintContradicts(outer, n.slot.Shard()); e != nil {
@@ -170,6 +158,20 @@ func (c *core) useExecute(u *use, outer *sqlkey.Plan) (need, *sqlkey.Plan, *pg.E
 		s.outer, s.inner, s.joined = outer, s.plan, outer.Executing(u.NameUse, s.plan)
 	}
 	return n, s.joined, nil
+}
+
+// executable tells why a statement cannot be executed by EXECUTE, whatever the values of the arguments; nil: it can.
+func executable(u *sqlkey.NameUse, s *statement) *pg.Error {
+	want := max(s.plan.NumParams, len(s.oids))
+	switch {
+	case s.plan.Tx != sqlkey.TxNone || s.plan.Session == sqlkey.SessSet || s.plan.Session == sqlkey.SessReset || len(s.plan.Names) > 0 || s.plan.Syntax:
+		return pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("EXECUTE of the prepared statement %q cannot be routed", u.Name)).
+			WithDetail("It concerns the transaction or the session.").WithHint("Send the statement itself.")
+	case len(u.Args) != want:
+		return pg.NewError(pg.CodeSyntaxError, fmt.Sprintf("wrong number of parameters for prepared statement %q", u.Name)).
+			WithDetail(fmt.Sprintf("Expected %d parameters but got %d.", want, len(u.Args)))
+	}
+	return u.Refused(s.plan)
 }
 
 // useDeallocate takes back what a DEALLOCATE among other statements names. A server's statement may be another name's of the

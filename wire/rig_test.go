@@ -273,6 +273,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	}
 	r.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
 	r.server = wire.NewServer(wire.Config{
+		Explain:   func(r *wire.Route) []string { return []string{r.Plan.Reason} },
 		Committer: committer, Moves: r.moves, Leased: func() bool { return !r.lonely.Load() }, Alone: func(time.Time) bool { return r.lonely.Load() }, Fenced: func() { r.fenced.Add(1) },
 		FIB: r.handle, Planner: r.planner, Pools: r.pools, Guard: guard, Positions: r.table.Positions(), Metrics: r.counts, Logger: log, Live: r.live,
 		Look: func(b *rib.Backend) {

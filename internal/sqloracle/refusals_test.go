@@ -23,7 +23,7 @@ var refusals = []struct {
 	{"no key in INSERT", "a row without a key belongs to no shard", regexp.MustCompile(`INSERT gives no`)},
 	{"UPDATE of the key", "what the row becomes is not known before it is where it belongs: DELETE it and INSERT it anew", regexp.MustCompile(`(?:UPDATE|ON CONFLICT DO UPDATE) sets the sharding key`)},
 	{"MERGE", "the key of what it inserts is known neither by a constant nor by the key of a table that it reads", regexp.MustCompile(`MERGE (inserts|sets|with)`)},
-	{"EXECUTE", "what SQL's PREPARE has prepared is on one shard; prepared statements of the protocol are on all", regexp.MustCompile(`EXECUTE of the prepared statement .* needs several shards`)},
+	{"EXECUTE", "the argument that is the key is an expression", regexp.MustCompile(`of EXECUTE .* is the sharding key, and no constant`)},
 	{"keys of several shards", "rows of one shard would have to meet rows of another", regexp.MustCompile(`keys belong to different shards`)},
 	{"several statements in one text", "one text is for one shard: send them one by one, or in a pipeline", regexp.MustCompile(`Its statements belong to different places`)},
 	{"tables of two keyspaces", "rows of one shard would have to meet rows of another", regexp.MustCompile(`names tables of two keyspaces`)},

@@ -138,7 +138,7 @@ func AppendBindRenamed(dst []byte, b *Bind, statement string) []byte {
 }
 
 // AppendBindWith appends a Bind frame of the unnamed statement and portal: b's parameters, those that keep does not say as NULL in text form,
-// then more in text form. results are the result format codes; nil: b's.
+// then more in text form, of which nil is NULL. results are the result format codes; nil: b's.
 func AppendBindWith(dst []byte, b *Bind, keep []bool, more [][]byte, results []int16) []byte {
 	dst, start := begin(dst, TypeBind)
 	dst = append(dst, 0, 0)
@@ -158,6 +158,7 @@ func AppendBindWith(dst []byte, b *Bind, keep []bool, more [][]byte, results []i
 		switch {
 		case i >= n:
 			val = more[i-n]
+			null = val == nil
 		case keep[i]:
 			val, _, null = b.Param(i)
 		default:

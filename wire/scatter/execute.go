@@ -61,8 +61,7 @@ func (c *Coordinator) execute(x *execution) *pg.Error {
 	case plan.Tx != sqlkey.TxNone:
 		return c.transactional(x)
 	case len(plan.Names) > 0:
-		return pg.NewError(pg.CodeFeatureNotSupported, "SQL's PREPARE and EXECUTE cannot be part of a transaction over several shards").
-			WithHint("Use prepared statements of the protocol, or send the statement itself.")
+		return c.named(x)
 	case plan.Session == sqlkey.SessSet || plan.Session == sqlkey.SessReset:
 		return c.everySession(x)
 	case plan.Target == sqlkey.Many:
@@ -410,6 +409,9 @@ func own(plan *sqlkey.Plan) bool { return plan.Tx != sqlkey.TxNone || plan.State
 // describe asks a shard that has the statement's tables about it: by the statement itself, whose columns and parameters are the
 // session's whatever the shards are asked.
 func (c *Coordinator) describe(s *stmt, bind *pg.Bind, tell bool) *pg.Error {
+	if len(s.plan.Names) > 0 {
+		return c.describeNamed(s, bind, tell)
+	}
 	b, e := c.describer(s.plan)
 	if e != nil {
 		return e

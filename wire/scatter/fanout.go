@@ -72,20 +72,19 @@ func (f *fanout) frames(gathers bool) {
 	f.request = pg.AppendSync(x.appendAsk(nil, sql, nil, results))
 }
 
-// rowsOf makes what a shard is sent that gets some of the rows.
-func (f *fanout) rowsOf(rows []int) []byte {
-	x := f.x
-	sql, params := f.fan.Split.Part(rows)
+// rowsOf makes what a shard is asked that gets some of the rows: prefix stands before the statement.
+func (x *execution) rowsOf(split *sqlkey.Split, rows []int, prefix string) []byte {
+	sql, params := split.Part(rows)
 	oids := make([]uint32, len(params))
 	for i, n := range params {
 		if n <= len(x.stmt.oids) {
 			oids[i] = x.stmt.oids[n-1]
 		}
 	}
-	out := pg.AppendParse(nil, "", sql, oids)
+	out := pg.AppendParse(nil, "", prefix+sql, oids)
 	out = pg.AppendBindOf(out, x.bind, params)
 	out = pg.AppendDescribe(out, pg.KindPortal, "")
-	return pg.AppendSync(pg.AppendExecute(out, "", 0))
+	return pg.AppendExecute(out, "", 0)
 }
 
 // begin asks all shards.
@@ -96,7 +95,7 @@ func (f *fanout) begin(shares []Share) {
 		slot := s.Slot
 		p := &part{f: f, slot: slot, rows: shared, described: make(chan struct{}), placed: make(chan struct{}), request: f.request}
 		if f.fan.Split != nil {
-			p.request = f.rowsOf(s.Rows)
+			p.request = pg.AppendSync(f.x.rowsOf(f.fan.Split, s.Rows, ""))
 		}
 		if f.how == merged {
 			p.rows = make(chan batch, 1)

@@ -20,6 +20,8 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	switch {
 	case fan == nil:
 		return c.cannot(x, nil)
+	case plan.Explains != nil:
+		return c.explain(x, plan.Explains, plan, plan.Explains.SQL)
 	case fan.Unnamed != nil:
 		return c.unnamed(x)
 	case fan.Copy != nil && fan.Copy.From:

@@ -43,6 +43,9 @@ func deparse(n *pgquery.Node) (string, error) {
 // deparseFinal writes a statement that has marks in it: as names, which are quoted.
 func deparseFinal(s *pgquery.SelectStmt) (string, error) {
 	text, err := deparse(selectNode(s))
+	if err == nil {
+		text, err = withoutBraces(text)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -64,6 +67,36 @@ func deparseFinal(s *pgquery.SelectStmt) (string, error) {
 		text = b.String()
 	}
 	return text, nil
+}
+
+// withoutBraces writes the opening braces in a text's constants by their number, so that none is taken for the beginning of a mark.
+func withoutBraces(text string) (string, error) {
+	if !strings.Contains(text, "{") {
+		return text, nil
+	}
+	scan, err := pgquery.Scan(text)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	at := 0
+	for _, t := range scan.GetTokens() {
+		word := text[t.GetStart():t.GetEnd()]
+		if t.GetToken() != pgquery.Token_SCONST || !strings.Contains(word, "{") {
+			continue
+		}
+		switch word[0] {
+		case '\'':
+			word = "E" + strings.ReplaceAll(word, `\`, `\\`)
+		case 'E', 'e':
+		default:
+			return "", fmt.Errorf("a constant of an unknown form: %s", clip(word))
+		}
+		b.WriteString(text[at:t.GetStart()])
+		b.WriteString(strings.ReplaceAll(word, "{", `\x7b`))
+		at = int(t.GetEnd())
+	}
+	return b.String() + text[at:], nil
 }
 
 // holdsMark tells whether a statement has what would be taken for one of Final's marks.

@@ -229,7 +229,15 @@ func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
 	if !analyze && p.Fan != nil && p.Fan.Everywhere && p.Copies != nil { // nothing is written, and one knows as much as all
 		p.Target, p.Shard, p.Fan, p.Keyspace, p.KeyspaceName = Unsharded, p.Copies[0], nil, 0, ""
 	}
-	p = p.alone("EXPLAIN is not asked of several shards")
+	if p.Target == Many && p.Fan.explainable() || len(p.Names) > 0 {
+		q := *p
+		if q.Explains = explains(e, analyze); q.Explains != nil {
+			p = &q
+		}
+	}
+	if p.Explains == nil {
+		p = p.alone("EXPLAIN is not asked of several shards")
+	}
 	if !analyze {
 		p.Session, p.Remains, p.WhyPin, p.Frees, p.Setting, p.Value, p.Sets, p.Opaque = SessNone, 0, "", false, "", "", nil, false
 		for i := range p.Names {

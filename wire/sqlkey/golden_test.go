@@ -256,6 +256,9 @@ func tell(p *Plan) string {
 	if p.Target != Keyed {
 		b.WriteString("\n  " + p.Reason)
 	}
+	if x := p.Explains; x != nil {
+		fmt.Fprintf(&b, "\n  each: %s%s", x.Prefix, x.SQL)
+	}
 	if f := p.Fan; f != nil {
 		tellFan(&b, f)
 	}

@@ -32,8 +32,12 @@ type NameUse struct {
 	// Types are the declared types' OIDs, as Args gives them: 0 is left open, OtherType one that no key can have.
 	Types []uint32
 
+	TypeNames []string // the same as they are written
+
 	// Args are what EXECUTE gives for the parameters.
 	Args []Argument
+	// Ask is a query that has PostgreSQL evaluate all of them; "": they are constants.
+	Ask string
 	// Home is the shard that EXECUTE's arguments need, unless its statement needs one; "" if they need none.
 	Home string
 	// Explained: EXPLAIN without ANALYZE, so nothing is executed.
@@ -51,6 +55,9 @@ type Argument struct {
 	Null  bool
 	issue *issue // why its value is known to the server alone
 }
+
+// Known tells whether an argument is a constant.
+func (a *Argument) Known() bool { return a.issue == nil }
 
 // Arg gives EXECUTE's arguments as those of a Bind, see Args.
 func (u *NameUse) Arg(i int, types []uint32) (val []byte, format int16, oid uint32, null, ok bool) {
@@ -71,8 +78,12 @@ func (u *NameUse) Refused(inner *Plan) *pg.Error {
 			WithHint("Make the table first, and insert what a SELECT returns.")
 	}
 	var refusal *pg.Error
-	for i := range inner.Keys {
-		inner.Keys[i].eachPart(func(k *KeyRef) {
+	keys := inner.Keys
+	if inner.Fan != nil && inner.Fan.Split != nil {
+		keys = inner.Fan.Split.Rows
+	}
+	for i := range keys {
+		keys[i].eachPart(func(k *KeyRef) {
 			if k.Param < 1 || k.Param > len(u.Args) || u.Args[k.Param-1].issue == nil || refusal != nil {
 				return
 			}
@@ -116,8 +127,21 @@ func (c *compiler) prepare(s *pgquery.PrepareStmt) *Plan {
 	u := NameUse{Op: NamePrepare, Name: s.GetName()}
 	for _, t := range s.GetArgtypes() {
 		u.Types = append(u.Types, declaredType(t.GetTypeName(), c.path))
+		u.TypeNames = append(u.TypeNames, writtenType(t.GetTypeName()))
 	}
 	return &Plan{Target: Any, Reason: "PREPARE is checked by any server that has the tables", Tables: inner.Tables, Names: []NameUse{u}}
+}
+
+// writtenType is a type's name as it may be written; "" if it cannot.
+func writtenType(t *pgquery.TypeName) string {
+	const before = "SELECT NULL::"
+	null := &pgquery.Node{Node: &pgquery.Node_AConst{AConst: &pgquery.A_Const{Isnull: true}}}
+	cast := &pgquery.Node{Node: &pgquery.Node_TypeCast{TypeCast: &pgquery.TypeCast{Arg: null, TypeName: t}}}
+	text, err := deparse(selectNode(&pgquery.SelectStmt{TargetList: []*pgquery.Node{target("", cast)}, Op: pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_DEFAULT}))
+	if err != nil || !strings.HasPrefix(text, before) {
+		return ""
+	}
+	return text[len(before):]
 }
 
 // declaredType is a parameter's type as Args gives it.
@@ -164,8 +188,15 @@ func (c *compiler) execute(s *pgquery.ExecuteStmt) *Plan {
 		p.Target, p.Shard, p.Reason = Any, "", "EXECUTE goes where its statement belongs"
 	}
 	p.NumParams = 0
+	ask := false
+	list := make([]*pgquery.Node, 0, len(s.GetParams()))
 	for _, n := range s.GetParams() {
 		u.Args = append(u.Args, argument(n, c.path))
+		ask = ask || u.Args[len(u.Args)-1].issue != nil
+		list = append(list, target("", n))
+	}
+	if ask {
+		u.Ask, _ = deparse(selectNode(&pgquery.SelectStmt{TargetList: list, Op: pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_DEFAULT}))
 	}
 	p.Names = []NameUse{u}
 	return p

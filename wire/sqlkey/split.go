@@ -67,6 +67,9 @@ func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey) *issue {
 	marked := surface(insert)
 	marked.SelectStmt = selectNode(values)
 	text, err := deparse(&pgquery.Node{Node: &pgquery.Node_InsertStmt{InsertStmt: marked}})
+	if err == nil {
+		text, err = withoutBraces(text)
+	}
 	if err != nil {
 		return issuef("what each shard is to be asked cannot be written: %v", err)
 	}

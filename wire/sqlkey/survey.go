@@ -127,6 +127,7 @@ func (s *survey) visit(n any) bool {
 		if word := n.GetSval().GetSval(); isOneOf(strings.ToLower(trimSpace(word)), "now", "today", "tomorrow", "yesterday") {
 			s.differs("the constant '" + word + "', if it is a time,")
 		}
+		return false // what it holds is no name
 	case *pgquery.SelectStmt:
 		if n.GetLimitCount() != nil || n.GetLimitOffset() != nil {
 			s.differs("LIMIT or OFFSET")
