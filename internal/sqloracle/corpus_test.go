@@ -87,7 +87,7 @@ func orderOf(sql string) order {
 	}
 	s := tree.GetStmts()[0].GetStmt().GetSelectStmt()
 	switch {
-	case s == nil && strings.HasPrefix(strings.ToUpper(sql), "EXECUTE"), s != nil && len(s.GetSortClause()) == 0 && s.GetLimitCount() == nil && s.GetLimitOffset() == nil:
+	case s == nil && (strings.HasPrefix(sql, "EXECUTE") || strings.HasPrefix(sql, "FETCH")), s != nil && len(s.GetSortClause()) == 0 && s.GetLimitCount() == nil && s.GetLimitOffset() == nil:
 		return order{}
 	case s != nil && len(s.GetSortClause()) == 0:
 		return order{kind: counted}

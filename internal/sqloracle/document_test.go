@@ -80,6 +80,8 @@ var document = []struct {
 		"BEGIN;\nUPDATE customers SET score = 0 WHERE customer_id = 7;\nSAVEPOINT s;\nDELETE FROM orders WHERE customer_id = 7;\nROLLBACK TO SAVEPOINT s;\nCOMMIT",
 		"BEGIN;\nUPDATE customers SET score = 0 WHERE customer_id = 1;\nUPDATE customers SET score = 0 WHERE customer_id = 2;\nUPDATE customers SET score = 0 WHERE customer_id = 3;\nCOMMIT",
 		"BEGIN;\nSELECT count(*) FROM customers;\nCOMMIT",
+		"BEGIN;\nDECLARE c CURSOR FOR SELECT * FROM orders ORDER BY customer_id, id;\nFETCH 5 FROM c;\nMOVE 3 IN c;\nFETCH ALL FROM c;\nCOMMIT",
+		"BEGIN;\nDECLARE c SCROLL CURSOR FOR SELECT * FROM orders;\nROLLBACK",
 		"PREPARE p AS SELECT count(*) FROM customers WHERE score > $1;\nEXECUTE p (0.5);\nDEALLOCATE p",
 	}},
 	{"Others", []string{

@@ -67,12 +67,14 @@ type Coordinator struct {
 	ctx      context.Context // of the request in hand
 	stmts    map[string]*stmt
 	portals  map[string]*portal
-	branches map[string]*branch // by shard
-	watched  func()             // what Config.Watch returned; nil: nobody watches
-	pending  []pending          // answers that are the session's if what comes behind them is in order
-	skip     bool               // discard up to the Sync
-	block    bool               // the session's transaction block is open
-	failed   bool               // the transaction has failed, be it a block or not
+	cursors  map[string]*sqlCursor // of SQL, but for those that were there when it began
+	adopted  *branch               // see Adopt; nil: there is none
+	branches map[string]*branch    // by shard
+	watched  func()                // what Config.Watch returned; nil: nobody watches
+	pending  []pending             // answers that are the session's if what comes behind them is in order
+	skip     bool                  // discard up to the Sync
+	block    bool                  // the session's transaction block is open
+	failed   bool                  // the transaction has failed, be it a block or not
 	readOnly bool
 	writes   bool // something in the request in hand must run on primaries
 	begin    string
@@ -86,7 +88,7 @@ type Coordinator struct {
 func New(nc net.Conn, cfg Config) *Coordinator {
 	c := &Coordinator{
 		cfg: cfg, nc: nc, holder: pool.NewHolder(), live: make(map[*branch]struct{}), branches: make(map[string]*branch),
-		stmts: make(map[string]*stmt), portals: make(map[string]*portal),
+		stmts: make(map[string]*stmt), portals: make(map[string]*portal), cursors: make(map[string]*sqlCursor),
 	}
 	if cfg.Begin != "" {
 		c.block, c.begin, c.journal, c.marks = true, cfg.Begin, cfg.Replay, cfg.Marks
@@ -100,7 +102,7 @@ func (c *Coordinator) Adopt(l Link, shard string, b Adopted) {
 	x := &branch{slot: b.Slot, conn: l.Conn, hop: l.Hop, write: b.Write, wrote: b.Wrote, opaque: b.Opaque, stale: true, status: pg.StatusInTx}
 	c.readOnly = b.ReadOnly
 	l.Conn.HeldBy(c.holder)
-	c.branches[shard] = x
+	c.branches[shard], c.adopted = x, x
 	c.live[x] = struct{}{}
 }
 
@@ -336,7 +338,8 @@ func (c *Coordinator) settle() {
 // clear forgets the transaction.
 func (c *Coordinator) clear() {
 	c.block, c.failed, c.readOnly, c.writes = false, false, false, false
-	c.begin, c.journal, c.marks = "", nil, nil
+	c.begin, c.journal, c.marks, c.adopted = "", nil, nil, nil
+	clear(c.cursors)
 	for name, p := range c.portals {
 		c.forget(p)
 		delete(c.portals, name)

@@ -23,6 +23,7 @@ type execution struct {
 	simple  bool    // it came in a Query
 	max     uint32  // rows; 0: all
 	alone   bool    // nothing else is in its transaction, which ends with it
+	declare string  // what stands before Fan.Final, which is then a cursor's query; "": it is carried out
 }
 
 func (c *Coordinator) executePortal(p *portal, most uint32, columns, alone bool) *pg.Error {
@@ -62,6 +63,8 @@ func (c *Coordinator) execute(x *execution) *pg.Error {
 		return c.transactional(x)
 	case len(plan.Names) > 0:
 		return c.named(x)
+	case plan.Cursor != nil:
+		return c.cursor(x)
 	case plan.Session == sqlkey.SessSet || plan.Session == sqlkey.SessReset:
 		return c.everySession(x)
 	case plan.Target == sqlkey.Many:
@@ -449,6 +452,9 @@ func (c *Coordinator) describe(s *stmt, bind *pg.Bind, tell bool) *pg.Error {
 
 // describer is a branch that knows the statement's tables.
 func (c *Coordinator) describer(plan *sqlkey.Plan) (*branch, *pg.Error) {
+	if b := c.fetchedFrom(plan); b != nil {
+		return b, nil
+	}
 	switch plan.Target {
 	case sqlkey.Keyed, sqlkey.Many:
 		slot, e := c.cfg.Host.Describes(plan)

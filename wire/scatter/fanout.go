@@ -364,6 +364,9 @@ func (f *fanout) end(e *pg.Error) *pg.Error {
 		return c.misfit(f.x, e)
 	}
 	c.taken(f.x.stmt)
+	if f.x.declare != "" { // the session is told by who declares it
+		return nil
+	}
 	tag := ""
 	for _, p := range f.parts {
 		if p.err == nil && (!f.fan.Everywhere || p == f.home) {

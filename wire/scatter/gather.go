@@ -173,7 +173,7 @@ func (f *fanout) runFinal(b *branch, text string, h *heap) *pg.Error {
 	for i := range arrays {
 		arrays[i] = h.array(i)
 	}
-	b.send = pg.AppendSync(x.appendAsk(b.send, text, arrays, nil))
+	b.send = pg.AppendSync(x.appendAsk(b.send, x.declare+text, arrays, nil))
 	h.columns = nil
 	b.conn.Unnamed = 0
 	c.taken(x.stmt)

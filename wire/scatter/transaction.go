@@ -129,6 +129,11 @@ func (c *Coordinator) savepoint(x *execution) *pg.Error {
 	if plan.Tx == sqlkey.TxRollbackTo {
 		c.failed = false
 		c.journal, c.marks = c.journal[:at], c.marks[:i+1]
+		for name, cur := range c.cursors { // those that were made since are gone
+			if cur.depth > i {
+				delete(c.cursors, name)
+			}
+		}
 		return nil
 	}
 	if at == len(c.journal) { // nothing has been set since
@@ -137,5 +142,8 @@ func (c *Coordinator) savepoint(x *execution) *pg.Error {
 		c.journal = append(slices.Clip(c.journal), x.stmt.sql)
 	}
 	c.marks = c.marks[:i]
+	for _, cur := range c.cursors {
+		cur.depth = min(cur.depth, i)
+	}
 	return nil
 }

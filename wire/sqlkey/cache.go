@@ -164,6 +164,9 @@ func (e *entry) bytes() int64 {
 			n += int(unsafe.Sizeof(u.Args[j])) + len(u.Args[j].Text)
 		}
 	}
+	if x := p.Cursor; x != nil {
+		n += int(unsafe.Sizeof(*x)) + len(x.Name) + len(x.SQL)
+	}
 	if x := p.Explains; x != nil {
 		n += int(unsafe.Sizeof(*x)) + len(x.Prefix) + len(x.SQL) + len(x.Format)
 	}

@@ -61,12 +61,8 @@ func (c *compiler) statement(n *pgquery.Node) *Plan {
 		return c.execute(n.GetExecuteStmt())
 	case n.GetDeallocateStmt() != nil:
 		return c.deallocate(n.GetDeallocateStmt())
-	case n.GetFetchStmt() != nil:
-		return c.session(n, 0)
-	case n.GetClosePortalStmt() != nil:
-		p := c.session(n, 0)
-		p.Frees = true
-		return p
+	case n.GetFetchStmt() != nil, n.GetClosePortalStmt() != nil:
+		return c.fetch(n)
 	case n.GetListenStmt() != nil:
 		return &Plan{Target: Any, Reason: listenReason, Listen: Listen, Channel: n.GetListenStmt().GetConditionname(), Tag: "LISTEN"}
 	case n.GetUnlistenStmt() != nil:
@@ -135,6 +131,8 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 	switch {
 	case p.Sets != nil && s.pin == 0:
 		p.Session = SessSet
+	case s.configsHarmless():
+		p.Opaque = true // whoever gets the connection next makes it clean
 	case !s.configsLocal():
 		s.remains(RemainUnknown, "function set_config")
 	}
@@ -259,18 +257,6 @@ func isTrue(n *pgquery.Node) bool {
 		return n.GetBoolean().GetBoolval()
 	}
 	return !isOneOf(strings.ToLower(n.GetString_().GetSval()), "false", "off", "0", "no")
-}
-
-func (c *compiler) declare(d *pgquery.DeclareCursorStmt) *Plan {
-	p := c.statement(d.GetQuery()).alone("a cursor of SQL is on one shard")
-	if p.Intent == Read {
-		p.Intent, p.WhyWrite = Write, "DECLARE CURSOR"
-	}
-	const withHold = 0x20 // CURSOR_OPT_HOLD
-	if d.GetOptions()&withHold != 0 {
-		p.leaves(RemainCursors, "a cursor WITH HOLD")
-	}
-	return p
 }
 
 // session plans statements that concern only what is already on the session's server connection.

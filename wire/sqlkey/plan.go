@@ -181,6 +181,7 @@ type Plan struct {
 	// Explained is the plan that OwnExplain tells of, ExplainJSON in which form.
 	Explained   *Plan
 	ExplainJSON bool
+	Cursor      *Cursor  // what it does to a cursor of SQL; nil: nothing
 	Explains    *Explain // of an EXPLAIN that PostgreSQL answers; nil: it is none
 
 	// Sets is what SessSet sets by set_config, or by a SET of several parameters at once; Setting is "" then. (If there are Parts,

@@ -35,7 +35,8 @@ type survey struct {
 	alters   bool     // it writes, and not just by locking rows
 	marks    bool     // it holds what would be taken for a mark of Fan.Final
 
-	configs []config // calls of set_config
+	configs []config                     // calls of set_config
+	named   map[*pgquery.FuncCall]string // those of them whose parameter a condition names: see settingOf
 }
 
 // config is a call of set_config.
@@ -129,6 +130,13 @@ func (s *survey) visit(n any) bool {
 		}
 		return false // what it holds is no name
 	case *pgquery.SelectStmt:
+		if setting := settingOf(n); setting != "" {
+			for _, t := range n.GetTargetList() {
+				if f := t.GetResTarget().GetVal().GetFuncCall(); f != nil && isSetConfig(f) && lastName(f.GetArgs()[0]) == "name" {
+					s.named = map[*pgquery.FuncCall]string{f: setting}
+				}
+			}
+		}
 		if n.GetLimitCount() != nil || n.GetLimitOffset() != nil {
 			s.differs("LIMIT or OFFSET")
 		}
@@ -200,12 +208,25 @@ func (s *survey) function(f *pgquery.FuncCall) {
 		s.opaque = &issue{pg.CodeFeatureNotSupported, "function " + full + " may read tables that cannot be seen in the statement", "Run it on each shard, connected to the shard itself."}
 	}
 	if name == "set_config" {
-		s.setConfig(f.GetArgs())
+		s.setConfig(f.GetArgs(), s.named[f])
 	}
 }
 
-func (s *survey) setConfig(args []*pgquery.Node) {
-	var c config
+// settingOf is the parameter of SELECT ... FROM pg_settings WHERE name = 'parameter'; "" of every other query.
+func settingOf(n *pgquery.SelectStmt) string {
+	if len(n.GetFromClause()) != 1 || len(n.GetFromClause()) == 1 && n.GetFromClause()[0].GetRangeVar().GetRelname() != "pg_settings" {
+		return ""
+	}
+	e := n.GetWhereClause().GetAExpr()
+	if e.GetKind() != pgquery.A_Expr_Kind_AEXPR_OP || operator(e.GetName()) != "=" || lastName(e.GetLexpr()) != "name" {
+		return ""
+	}
+	return strings.ToLower(e.GetRexpr().GetAConst().GetSval().GetSval())
+}
+
+// setConfig notes a call. setting is the parameter if it is known from elsewhere than its arguments.
+func (s *survey) setConfig(args []*pgquery.Node, setting string) {
+	c := config{name: setting, nameKnown: setting != ""}
 	if len(args) == 3 {
 		if v, ok := args[0].GetAConst().GetVal().(*pgquery.A_Const_Sval); ok {
 			c.name, c.nameKnown = strings.ToLower(v.Sval.GetSval()), true
@@ -218,6 +239,17 @@ func (s *survey) setConfig(args []*pgquery.Node) {
 		}
 	}
 	s.configs = append(s.configs, c)
+}
+
+// configsHarmless tells whether all that calls of set_config set is what pg_dump restricts itself by, where a server knows that: nothing of the
+// session depends on it.
+func (s *survey) configsHarmless() bool {
+	for _, c := range s.configs {
+		if !c.nameKnown || c.name != "restrict_nonsystem_relation_kind" {
+			return false
+		}
+	}
+	return len(s.configs) > 0
 }
 
 // configsLocal tells whether all calls of set_config are for the transaction alone.

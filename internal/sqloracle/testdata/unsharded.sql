@@ -63,7 +63,6 @@ EXECUTE p (7);
 EXECUTE p (8);
 DEALLOCATE p
 
--- refused: EXECUTE
 PREPARE q AS SELECT count(*) FROM customers;
 EXECUTE q;
 DEALLOCATE q
