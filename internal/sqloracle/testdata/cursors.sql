@@ -33,7 +33,7 @@ MOVE ALL IN c;
 FETCH c;
 COMMIT
 
--- refused: no key
+-- refused: cursors that go back
 BEGIN;
 DECLARE c SCROLL CURSOR FOR SELECT name FROM customers;
 COMMIT
