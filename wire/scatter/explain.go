@@ -33,8 +33,8 @@ func (c *Coordinator) explain(x *execution, of *sqlkey.Explain, plan *sqlkey.Pla
 	}
 	list := make([]*errand, len(shares))
 	lines := make([][]string, len(shares))
-	h := &hoard{memory: ration{of: &c.cfg.Shared.Memory}}
-	defer h.memory.drop()
+	h := &ration{of: &c.cfg.Shared.Memory}
+	defer h.drop()
 	for i, s := range shares {
 		b, e := c.branch(s.Slot, c.writeFor(plan))
 		if e != nil {
