@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"rangefinder/wire/pg"
@@ -15,6 +16,10 @@ import (
 
 // pinOfMode is the reason in databases whose connections are the sessions' own.
 const pinOfMode = `pool_mode = "session"`
+
+// mostMade bounds the names of its own objects that a session is known by. The others are looked for on all shards, which it cannot
+// ask while it is tied to one: so it is told.
+const mostMade = 1000
 
 // askable is what the server can be asked for.
 const askable = sqlkey.RemainLocks | sqlkey.RemainTemp | sqlkey.RemainCursors
@@ -33,9 +38,14 @@ func (c *core) pin(what sqlkey.Remains, why string) {
 	}
 }
 
+// itsOwn reports whether all that a statement names was made on the session's own connection, as a temporary view is.
+func (c *core) itsOwn(names []string) bool {
+	return c.pinned != "" && len(names) > 0 && !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(c.made, name) })
+}
+
 // unpin unties the session, for nothing of it remains.
 func (c *core) unpin() {
-	c.remains, c.doubt = 0, false
+	c.remains, c.doubt, c.made = 0, false, nil
 	c.setPin("")
 	if c.ownConn && c.srv != nil {
 		c.pin(sqlkey.RemainUnknown, pinOfMode)

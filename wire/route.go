@@ -107,7 +107,7 @@ func (c *core) find(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 
 // overShards finds where a statement with several keys runs. It reports whether it needs several shards.
 func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bool, _ *pg.Error) {
-	if plan.Fan.Local && c.pinned != "" && c.srvShard != "" { // as of a temporary table
+	if (plan.Fan.Local && c.pinned != "" || c.itsOwn(plan.Fan.Names)) && c.srvShard != "" { // as of a temporary table
 		n.slot = c.table.Slot(c.srvShard)
 		return n.slot == nil, nil
 	}

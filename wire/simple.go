@@ -159,6 +159,9 @@ func (c *core) account(plan *sqlkey.Plan) {
 		c.seg.pin, c.seg.remain = plan.WhyPin, c.seg.remain|plan.Remains
 	}
 	c.seg.frees = c.seg.frees || plan.Frees
+	if plan.Made != "" {
+		c.seg.made = append(c.seg.made, plan.Made)
+	}
 	if plan.Notifies {
 		c.seg.notifies++
 	}
@@ -257,6 +260,9 @@ func (c *core) functionCall(frame []byte) {
 func (c *core) emit() {
 	if c.seg.pin != "" {
 		c.pin(c.seg.remain, c.seg.pin)
+	}
+	if c.pinned != "" && len(c.made) < mostMade {
+		c.made = append(c.made, c.seg.made...)
 	}
 	c.doubt = c.doubt || c.seg.frees && c.pinned != ""
 	if c.seg.asks != "" {

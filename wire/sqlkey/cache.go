@@ -149,7 +149,7 @@ func (e *entry) bytes() int64 {
 	p := e.plan
 	n := int(unsafe.Sizeof(*e)) + int(unsafe.Sizeof(*p)) + len(e.sql)
 	n += len(e.env.Database) + len(e.env.SearchPath) + len(e.env.User) + len(e.env.Encoding) + len(e.env.HintShard) + len(p.HintShard)
-	n += len(p.WhyWrite) + len(p.WhyPin) + len(p.Savepoint) + len(p.Setting) + len(p.Value) + len(p.Reason) + len(p.Channel) + len(p.Payload)
+	n += len(p.WhyWrite) + len(p.WhyPin) + len(p.Made) + len(p.Savepoint) + len(p.Setting) + len(p.Value) + len(p.Reason) + len(p.Channel) + len(p.Payload)
 	for i := range p.Keys {
 		n += p.Keys[i].bytes()
 	}
@@ -191,8 +191,10 @@ func (f *Fan) bytes() int {
 		n += int(unsafe.Sizeof(*e)) + len(e.Message) + len(e.Detail) + len(e.Hint)
 	}
 	n += len(f.Keyspaces) * int(unsafe.Sizeof(rib.KeyspaceID(0)))
-	for _, shard := range f.Copies {
-		n += int(unsafe.Sizeof(shard)) + len(shard)
+	for _, list := range [][]string{f.Copies, f.Names} {
+		for _, name := range list {
+			n += int(unsafe.Sizeof(name)) + len(name)
+		}
 	}
 	if c := f.Copy; c != nil {
 		n += int(unsafe.Sizeof(*c)) + len(c.Null) + len(c.Default) + len(c.Encoding)

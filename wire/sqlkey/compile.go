@@ -321,7 +321,11 @@ func (c *compiler) view(s *pgquery.ViewStmt) *Plan {
 		sv.remains(RemainTemp, "a temporary view")
 	}
 	a.query(s.GetQuery(), place{})
-	return c.viewed(&pgquery.Node{Node: &pgquery.Node_ViewStmt{ViewStmt: s}}, s, a, sv, s.GetView())
+	p := c.viewed(&pgquery.Node{Node: &pgquery.Node_ViewStmt{ViewStmt: s}}, s, a, sv, s.GetView())
+	if isTemporary(s.GetView()) {
+		p.Made = qualified("", s.GetView().GetRelname())
+	}
+	return p
 }
 
 // viewed plans what makes a view: where the sharded tables are that it reads, each with the part that is there.
@@ -389,6 +393,12 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 		d = nil
 	}
 	p := c.everyShardOf(c.everyShard(c.route(n, a, sv), n, a, made), n, d, a)
+	switch seq, index := n.GetCreateSeqStmt().GetSequence(), n.GetIndexStmt(); {
+	case seq != nil && isTemporary(seq):
+		p.Made = qualified("", seq.GetRelname())
+	case index.GetIdxname() != "": // of a temporary table, perhaps
+		p.Made = qualified(index.GetRelation().GetSchemaname(), index.GetIdxname())
+	}
 	if n.GetDoStmt() != nil || n.GetCallStmt() != nil {
 		p.mayLeave(what) // what, the server is asked at once
 	}

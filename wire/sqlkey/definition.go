@@ -331,6 +331,7 @@ func (c *compiler) everyShardOf(p *Plan, n *pgquery.Node, d *definition, a *anal
 	what := kindName(n)
 	fan := &Fan{Everywhere: true, Writes: true, Steps: d.steps || inSteps(n), Probe: d.probe(), Why: what + " concerns all shards of database " + quoteName(c.env.Database)}
 	if fan.Probe != "" {
+		fan.Names = d.names
 		fan.Why += " that have what it names"
 	}
 	if d.table {

@@ -41,6 +41,8 @@ type Fan struct {
 	// Probe, of a statement about something that is no table, is a question that tells what of it a shard has: a row with a "t" or "f" for each
 	// thing, or ProbeTable for a table. Only those run it that have something; if none has, or if it is a table of Home, Home does. "": all run it.
 	Probe, Home string
+	// Names, with Probe, are those of the relations that the statement names, as Plan.Made has them: they may be the session's own.
+	Names []string
 	// Local, with Probe: it may be about a table, and so about one of a session's own connection if there is one.
 	Local bool
 	// Steps: PostgreSQL refuses it in a transaction: it runs on one shard after the other, each by itself.

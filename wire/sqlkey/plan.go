@@ -144,6 +144,8 @@ type Plan struct {
 	Session SessionOp
 	Remains Remains // SessPin: what keeps the connection; 0: the server must be asked, and Frees is set
 	WhyPin  string  // SessPin: for people: "a temporary table"
+	// Made is the name of what it makes that is the session's own, or may be: a temporary view or sequence, an index.
+	Made string
 	// Frees: it may take away something that remains of an earlier statement, or undo it.
 	Frees bool
 	// Listen is what it does to the channels; such a statement needs no server.
