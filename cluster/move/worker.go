@@ -231,10 +231,11 @@ func (w *worker) handOver(ctx context.Context, j *Job) error {
 	return w.m.cfg.Servers.Complete(ctx, j)
 }
 
-// flipped removes what is left, the source's rows last.
+// flipped removes what is left, the source's rows last. A recovery makes moves that have flipped with the note of any step, or none: only
+// those behind Detach say that something is done already.
 func (w *worker) flipped(ctx context.Context, j *Job) error {
 	servers := w.m.cfg.Servers
-	if w.step() == stepDetach || w.step() == stepFence {
+	if s := w.step(); s != stepDelete && s != stepWait {
 		err := servers.Detach(ctx, j)
 		if err == nil {
 			err = w.to(ctx, stepDelete)

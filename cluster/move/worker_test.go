@@ -1,0 +1,93 @@
+package move
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rangefinder/rib"
+)
+
+// scripted are servers on which every call works at once, and is written down.
+type scripted struct {
+	// guarded by mu
+	mu    sync.Mutex
+	calls []string
+}
+
+func (s *scripted) called(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, name)
+	return nil
+}
+
+func (s *scripted) done() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.calls, " ")
+}
+
+func (s *scripted) Check(context.Context, *Job) ([]Obstacle, error) { return nil, s.called("Check") }
+func (s *scripted) Copy(context.Context, *Job, func(Copied)) (Identity, error) {
+	return Identity{Source: Server{SystemID: 1}}, s.called("Copy")
+}
+func (s *scripted) Follow(context.Context, *Job) (Lag, error)        { return Lag{}, s.called("Follow") }
+func (s *scripted) Fence(context.Context, *Job) error                { return s.called("Fence") }
+func (s *scripted) Complete(context.Context, *Job) error             { return s.called("Complete") }
+func (s *scripted) Unfence(context.Context, *Job) error              { return s.called("Unfence") }
+func (s *scripted) Clean(context.Context, *Job, func(Copied)) error  { return s.called("Clean") }
+func (s *scripted) Detach(context.Context, *Job) error               { return s.called("Detach") }
+func (s *scripted) Delete(context.Context, *Job, func(Copied)) error { return s.called("Delete") }
+func (s *scripted) RemoveFence(context.Context, *Job) error          { return s.called("RemoveFence") }
+
+// scene is a mover over scripted servers and a book, with one move as another leader has left it. It runs in a bubble of synctest.
+func scene(t *testing.T, phase rib.MovePhase, noted []byte, with func(*Config)) (*book, *scripted) {
+	t.Helper()
+	b := newBook(&rib.Keyspace{ID: 1, Name: "app.orders", Method: "hash", Types: []rib.Type{rib.TypeBigint}, Ranges: rib.EvenRanges([]string{"shard_1", "shard_2"})})
+	id := b.start(nil, rib.Key{0x40, 0, 0, 0, 0, 0, 0, 0}, "shard_1", "shard_2")
+	if err := b.move("scene", id, func(_ *rib.Ownership, m *rib.Move) error {
+		m.Phase, m.Note = phase, noted
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	servers := &scripted{}
+	cfg := Config{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Ledger: b, Leases: everybody{}, Servers: servers, Owners: b.owners, Leads: b.leads}
+	if with != nil {
+		with(&cfg)
+	}
+	m := New(cfg)
+	m.Open()
+	if err := sleep(t.Context(), time.Minute); err != nil { // of virtual time
+		t.Fatal(err)
+	}
+	m.Close()
+	return b, servers
+}
+
+// TestFlippedFromAnyStep: whatever step the note of a move that has flipped tells of, all that is left is removed. A recovery makes such
+// moves, with a note of an earlier phase or none.
+func TestFlippedFromAnyStep(t *testing.T) {
+	for _, c := range []struct {
+		at   step
+		want string
+	}{
+		{stepCheck, "Detach Delete RemoveFence"}, {stepCopy, "Detach Delete RemoveFence"}, {stepFollow, "Detach Delete RemoveFence"}, {stepFence, "Detach Delete RemoveFence"},
+		{stepClean, "Detach Delete RemoveFence"}, {"of another version", "Detach Delete RemoveFence"},
+		{stepDetach, "Detach Delete RemoveFence"}, {stepDelete, "Delete RemoveFence"}, {stepWait, "RemoveFence"},
+	} {
+		t.Run(string(c.at), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, servers := scene(t, rib.MoveFlipped, note{Step: c.at}.encode(), nil)
+				if got := servers.done(); got != c.want || len(b.owners().Moves) != 0 {
+					t.Fatalf("%s; %d moves are left", got, len(b.owners().Moves))
+				}
+			})
+		})
+	}
+}
