@@ -12,13 +12,20 @@ import (
 // MaxNote bounds what a move's note holds, in bytes: every node gets it.
 const MaxNote = 16 << 10
 
+// clearedBit is in the byte of a move's phase.
+const clearedBit = 0x80
+
 func appendMoves(dst []byte, moves []rib.Move) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(moves)))
 	for i := range moves {
 		m := &moves[i]
 		dst = binary.LittleEndian.AppendUint64(dst, m.ID)
 		dst = binary.AppendUvarint(dst, uint64(m.Keyspace))
-		dst = append(dst, byte(m.Phase))
+		phase := byte(m.Phase)
+		if m.Cleared {
+			phase |= clearedBit
+		}
+		dst = append(dst, phase)
 		dst = appendEpoch(dst, m.Epoch)
 		dst = appendTime(dst, m.Until)
 		dst = appendString(dst, string(m.Low))
@@ -84,9 +91,9 @@ func (d *decoder) moves() []rib.Move {
 func (d *decoder) move() rib.Move {
 	m := rib.Move{ID: d.uint64(), Keyspace: d.keyspaceID()}
 	if phase := d.take(1); phase != nil {
-		m.Phase = rib.MovePhase(phase[0])
+		m.Phase, m.Cleared = rib.MovePhase(phase[0]&^clearedBit), phase[0]&clearedBit != 0
 	}
-	if m.Phase == 0 || m.Phase > rib.MoveAborted {
+	if m.Phase == 0 || m.Phase > rib.MoveAborted || m.Cleared && m.Phase != rib.MoveFlipped {
 		d.fail("a move is in a phase that is not known")
 	}
 	m.Epoch, m.Until = d.epoch(), d.time()

@@ -93,9 +93,10 @@ type moveCommand struct {
 	From     string        `json:"from,omitempty"`
 	To       string        `json:"to,omitempty"`
 	Until    time.Time     `json:"until,omitzero"`
-	Phase    rib.MovePhase `json:"phase,omitempty"` // kindMoveAdvance: the phase that it is in
-	Next     rib.MovePhase `json:"next,omitempty"`  // kindMoveAdvance: the phase that it shall be in
-	Note     []byte        `json:"note,omitempty"`  // empty: as it was
+	Phase    rib.MovePhase `json:"phase,omitempty"`   // kindMoveAdvance: the phase that it is in
+	Next     rib.MovePhase `json:"next,omitempty"`    // kindMoveAdvance: the phase that it shall be in
+	Note     []byte        `json:"note,omitempty"`    // empty: as it was
+	Cleared  bool          `json:"cleared,omitempty"` // kindMoveNote: rib.Move.Cleared from now on
 }
 
 type initCommand struct {

@@ -108,7 +108,10 @@ func noteMove(next *draft, c *moveCommand) (rib.Move, error) {
 	if len(c.Note) > MaxNote {
 		return rib.Move{}, reject(ErrInvalid, "a move's note has at most %d bytes, not %d", MaxNote, len(c.Note))
 	}
-	move.Note = c.Note
+	if c.Cleared && move.Phase != rib.MoveFlipped {
+		return rib.Move{}, reject(ErrPhase, "move %d is %s: rows are deleted at the old owner once it has flipped", move.ID, move.Phase)
+	}
+	move.Note, move.Cleared = c.Note, move.Cleared || c.Cleared
 	return *move, nil
 }
 

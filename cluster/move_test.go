@@ -196,6 +196,10 @@ func TestMoveFromStartToEnd(t *testing.T) {
 	s.refused("a long note", func() result {
 		return s.do(&command{Kind: kindMoveNote, Move: &moveCommand{ID: m.ID, Note: make([]byte, MaxNote+1)}})
 	}, ErrInvalid, "16384 bytes")
+	cleared := func(id uint64) result {
+		return s.do(&command{Kind: kindMoveNote, Move: &moveCommand{ID: id, Note: []byte("lsn 2"), Cleared: true}})
+	}
+	s.refused("cleared too early", func() result { return cleared(m.ID) }, ErrPhase, "is frozen")
 	flipped := s.must(s.advance(m.ID, rib.MoveFrozen, rib.MoveFlipped)).move
 	if flipped.Phase != rib.MoveFlipped || flipped.Epoch != s.st.now.table().Epoch || string(flipped.Note) != "lsn 2" {
 		t.Fatalf("%+v", flipped)
@@ -203,6 +207,16 @@ func TestMoveFromStartToEnd(t *testing.T) {
 	s.owned("app.orders", fmt.Sprintf("..100=shard_1@5 100..200=shard_2@%d 200..1000=shard_1@5 1000..2000=shard_2@5 2000..2500=shard_3@5 2500..=shard_3@5", flipped.Epoch.Index))
 	s.refused("too late", func() result { return s.abort(m.ID) }, ErrPhase, "only goes forward")
 	s.refused("while it is cleaned up", func() result { return s.start("app.orders", "100..200", "", "shard_1") }, ErrMoving, "flipped")
+	if now := s.must(cleared(m.ID)).move; !now.Cleared {
+		t.Fatalf("cleared: %+v", now)
+	}
+	encoded, err := EncodeOwnership(nil, s.st.now.table())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read, err := DecodeOwnership(encoded); err != nil || !read.Move(m.ID).Cleared || read.Move(other.ID).Cleared {
+		t.Fatalf("read back: %+v, %v", read, err)
+	}
 	s.must(s.finish(m.ID))
 	s.refused("over twice", func() result { return s.finish(m.ID) }, ErrNoMove, "over")
 

@@ -112,9 +112,10 @@ func (l *Ledger) AdvanceMove(ctx context.Context, id uint64, from, to rib.MovePh
 	return l.proposeMove(ctx, kindMoveAdvance, &moveCommand{ID: id, Phase: from, Next: to, Note: note}, Origin{})
 }
 
-// NoteMove writes what whoever carries out the move needs to go on after a crash, up to MaxNote bytes.
-func (l *Ledger) NoteMove(ctx context.Context, id uint64, note []byte) error {
-	_, err := l.proposeMove(ctx, kindMoveNote, &moveCommand{ID: id, Note: note}, Origin{})
+// NoteMove writes what whoever carries out the move needs to go on after a crash, up to MaxNote bytes. cleared: the old owner of a flipped
+// range holds no row of it any more.
+func (l *Ledger) NoteMove(ctx context.Context, id uint64, note []byte, cleared bool) error {
+	_, err := l.proposeMove(ctx, kindMoveNote, &moveCommand{ID: id, Note: note, Cleared: cleared}, Origin{})
 	return err
 }
 

@@ -58,7 +58,7 @@ func (l moverLedger) AdvanceMove(ctx context.Context, id uint64, from, to rib.Mo
 }
 
 func (l moverLedger) NoteMove(ctx context.Context, id uint64, note []byte) error {
-	return l.n.ledger().NoteMove(ctx, id, note)
+	return l.n.ledger().NoteMove(ctx, id, note, move.Cleared(note))
 }
 
 func (l moverLedger) AbortMove(ctx context.Context, id uint64, reason string) error {

@@ -69,6 +69,7 @@ type Move struct {
 	Low, High Key // the half-open range, as in Range: empty is open
 	From, To  string
 	Phase     MovePhase
+	Cleared   bool      // flipped, and From holds no row of the range any more
 	Epoch     Epoch     // of the last change of phase
 	Until     time.Time // when the range is to go back, in UTC and whole milliseconds; zero: it stays
 	Why       string    // aborted: the reason

@@ -148,6 +148,11 @@ func (h *host) Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg
 			return nil, e
 		}
 		slots = append(slots, found...)
+		if plan.Fan == nil || plan.Fan.Copy == nil || !plan.Fan.Copy.From { // whose rows go to the owners of their keys
+			if e := c.meetsCopies(plan, slots); e != nil {
+				return nil, e
+			}
+		}
 	}
 	if len(slots) == 0 { // no row can match: any shard says so
 		slots = append(slots, c.anyOf(plan.Keyspace))

@@ -33,6 +33,9 @@ func (n note) encode() []byte {
 	return b
 }
 
+// Cleared tells by a move's note whether the source's rows are deleted.
+func Cleared(b []byte) bool { return decodeNote(b).Step == stepWait }
+
 // decodeNote reads a note; of what nobody understands the zero one, with which everything is done again.
 func decodeNote(b []byte) (n note) {
 	if len(b) > 0 && json.Unmarshal(b, &n) != nil {

@@ -69,6 +69,7 @@ const (
 	CodeStatementTooComplex        = "54001"
 
 	// Class 55, 57: operators and state.
+	CodeObjectInUse                  = "55006"
 	CodeObjectNotInPrerequisiteState = "55000"
 	CodeQueryCanceled                = "57014"
 	CodeAdminShutdown                = "57P01"
