@@ -21,10 +21,7 @@ func (n *Node) leaseLoop(ctx context.Context) {
 		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
 			return n.port().Dial(ctx, port.KindLease, addr)
 		},
-		State: func() cluster.Acknowledgement {
-			s := n.moves.Say()
-			return cluster.Acknowledgement{Applied: s.Applied, Settled: s.Settled, Drained: s.Drained}
-		},
+		State:  n.acknowledge,
 		Behind: func(leader, addr string, e rib.Epoch) { n.heardEpoch(rib.Member{Name: leader, Addr: addr}, e) },
 	})
 	n.lessee.Store(lessee)

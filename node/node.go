@@ -110,6 +110,7 @@ type Node struct {
 	leaving   atomic.Pointer[departure] // nil: this node is not drained, or has not noticed yet
 
 	keeper *shareKeeper // owned by budgetLoop
+	elders elders       // owned by Open, then by leaseLoop
 
 	dependents dependents // has a guard of its own
 	unique     *uniques   // atomic
@@ -331,6 +332,9 @@ func (n *Node) openDir(context.Context) error {
 	}
 	n.dir = dir
 	n.opened("data directory", dir.Close)
+	if err := n.openElders(); err != nil {
+		return err
+	}
 	state, found, err := dir.Load()
 	if err != nil {
 		return err

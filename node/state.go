@@ -57,7 +57,7 @@ func openDataDir(path string) (*dataDir, error) {
 	if err != nil {
 		return nil, &Failure{Message: fmt.Sprintf("cannot use data_dir: %v", err), Hint: "Set data_dir (or --data-dir) to a directory that this user may write.", Err: err}
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := tryLock(lock); err != nil {
 		lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, &Failure{
@@ -70,6 +70,9 @@ func openDataDir(path string) (*dataDir, error) {
 	}
 	return &dataDir{path: path, lock: lock}, nil
 }
+
+// tryLock locks a file for this process, until it is closed.
+func tryLock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
 
 // Close gives the directory up.
 func (d *dataDir) Close() error {
