@@ -115,6 +115,7 @@ func (s *session) convene(ctx context.Context) {
 	h := &host{server: s.server, id: s.id, session: c.id}
 	cfg := scatter.Config{
 		Host: h, Identity: s.id, Session: c.id, MaxFrame: 2 * c.env.maxFrame, Write: c.need.write, Shared: &s.server.scattered, Watch: s.server.cfg.Watch,
+		Panicked: s.panicked,
 	}
 	h.base = c.wanted().print
 	if c.own.across() {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +25,8 @@ type Config struct {
 	Write     bool   // all branches are to be primaries
 	Shared    *Shared
 	Committer Committer // nil: a transaction may write on one shard only
+
+	Panicked func(with any) // told of a panic, which ends the session and no other
 
 	Watch func(twophase.Span) (forget func()) // has somebody look whether transactions wait for each other; nil: nobody does
 
@@ -112,12 +116,29 @@ func (c *Coordinator) Serve(ctx context.Context) {
 	defer stop()
 	defer c.after.Wait()
 	defer c.end()
+	defer func() {
+		if r := recover(); r != nil {
+			c.cfg.Panicked(r)
+			c.panicked()
+		}
+	}()
 	for c.gone == nil {
 		typ, body, err := c.next()
 		if err != nil {
 			return
 		}
 		c.message(ctx, typ, body)
+	}
+}
+
+// panicked gives up all branches: nobody knows what is on its way there.
+func (c *Coordinator) panicked() {
+	c.mu.Lock()
+	c.closed = true
+	list := slices.Collect(maps.Keys(c.live))
+	c.mu.Unlock()
+	for _, b := range list {
+		b.strike()
 	}
 }
 

@@ -282,7 +282,7 @@ func (f *fanout) row(frame []byte) *pg.Error {
 	}
 	if f.x.max > 0 && f.sent >= int64(f.x.max) {
 		if f.keep == nil {
-			f.keep = &rest{memory: &ration{of: &f.c.cfg.Shared.Memory}}
+			f.keep = f.c.newRest()
 		}
 		if e := f.keep.add(frame); e != nil {
 			return f.c.cannot(f.x, e)
@@ -383,7 +383,8 @@ func (f *fanout) end(e *pg.Error) *pg.Error {
 		return nil
 	}
 	if f.x.max > 0 {
-		f.x.portal.rest = &rest{tag: tag}
+		f.x.portal.rest = c.newRest()
+		f.x.portal.rest.tag = tag
 	}
 	c.complete(f.x, tag)
 	return nil

@@ -69,7 +69,7 @@ func TestMergeIsASort(t *testing.T) {
 		}
 		var all []row
 		c := &Coordinator{nc: discard{}, cfg: Config{Shared: new(Shared)}, ctx: context.Background()}
-		f := &fanout{c: c, x: &execution{stmt: new(stmt), columns: false}, how: merged, fan: &sqlkey.Fan{Hidden: 1, Order: order}, stop: make(chan struct{}), limit: -1}
+		f := &fanout{c: c, x: &execution{stmt: new(stmt), simple: true}, how: merged, fan: &sqlkey.Fan{Hidden: 1, Order: order}, stop: make(chan struct{}), limit: -1}
 		f.ctx, f.cut = context.WithCancel(context.Background())
 		defer f.cut()
 		if rapid.Bool().Draw(t, "limited") {

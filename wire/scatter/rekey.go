@@ -310,7 +310,7 @@ func (r *rekeying) write(x *execution) *pg.Error {
 			return "INSERT INTO " + target + " (" + strings.Join(columns, ", ") + ") OVERRIDING SYSTEM VALUE SELECT rangefinder_rows.* FROM " + rows + h.Returning
 		}},
 	}
-	out := &rest{memory: &ration{of: &r.c.cfg.Shared.Memory}}
+	out := r.c.newRest()
 	defer out.drop()
 	for i, step := range steps {
 		if e := r.step(step.rows, step.text, i > 0, out); e != nil {
@@ -395,7 +395,7 @@ func (r *rekeying) answer(x *execution, out *rest) *pg.Error {
 	tag := "UPDATE " + strconv.Itoa(r.tag)
 	if x.max > 0 && out.left > 0 {
 		keep := *out
-		*out = rest{memory: &ration{of: out.memory.of}} // it is the portal's now
+		*out = *c.newRest() // it is the portal's now
 		keep.tag = tag
 		x.portal.rest = &keep
 		more := *x

@@ -24,6 +24,8 @@ type rest struct {
 	memory *ration
 }
 
+func (c *Coordinator) newRest() *rest { return &rest{memory: &ration{of: &c.cfg.Shared.Memory}} }
+
 func (r *rest) add(frame []byte) *pg.Error {
 	if e := r.memory.take(len(frame)); e != nil {
 		return e

@@ -1,0 +1,106 @@
+package wire_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"rangefinder/wire/pg"
+)
+
+// bound is a Bind without parameters, of the statement without a name to the portal without one.
+var bound = []byte{'B', 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0}
+
+// raw takes the client's connection over. What it returns sends messages as they are, and tells the types of what comes up to the next ReadyForQuery,
+// with the tags and the codes of the errors.
+func (s *spread) raw() (exchange func(messages []byte) string) {
+	s.t.Helper()
+	h, err := s.conn.PgConn().Hijack()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { h.Conn.Close() })
+	return func(messages []byte) string {
+		s.t.Helper()
+		if _, err := h.Conn.Write(messages); err != nil {
+			s.t.Fatal(err)
+		}
+		var got []string
+		for in := []byte(nil); ; {
+			room := make([]byte, 4096)
+			n, err := h.Conn.Read(room)
+			if err != nil {
+				s.t.Fatalf("behind %s: %v", strings.Join(got, " "), err)
+			}
+			in = append(in, room[:n]...)
+			for {
+				typ, n, err := pg.Next(in, 1<<20)
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				if n == 0 {
+					break
+				}
+				body, what := in[pg.HeaderSize:n], string(typ)
+				switch typ {
+				case pg.TypeCommandComplete:
+					what += "(" + string(pg.CommandTag(body)) + ")"
+				case pg.TypeErrorResponse:
+					e, err := pg.DecodeError(body)
+					if err != nil {
+						s.t.Fatal(err)
+					}
+					what += "(" + e.Code + ")"
+				case pg.TypeReadyForQuery:
+					return strings.Join(append(got, what), " ")
+				}
+				got, in = append(got, what), in[n:]
+			}
+		}
+	}
+}
+
+// A portal over several shards whose rows all fit its limit is at its end, by whichever way it goes away then.
+func TestRowLimitIsNotReached(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id) VALUES ($1, 1), ($2, 2), ($2, 3)", s.one, s.two)
+	exchange := s.raw()
+	run := func(sql string, limit uint32) []byte {
+		return pg.AppendExecute(append(pg.AppendParse(nil, "", sql, nil), bound...), "", limit)
+	}
+	for _, c := range []struct {
+		sql  string
+		max  uint32
+		want string
+	}{
+		{"SELECT id FROM orders WHERE id < 0", 3, "1 2 C(SELECT 0)"},
+		{"SELECT id FROM orders", 10, "1 2 D D D C(SELECT 3)"},
+		{"SELECT id FROM orders", 3, "1 2 D D D C(SELECT 3)"},
+		{"SELECT count(*) FROM orders", 10, "1 2 D C(SELECT 1)"},
+		{"SELECT id FROM orders", 2, "1 2 D D s"},
+	} {
+		for how, more := range map[string]struct {
+			raw  []byte
+			want string
+		}{
+			"Sync":  {nil, ""},
+			"Close": {pg.AppendClose(nil, pg.KindPortal, ""), " 3"},
+			"Bind":  {bound, " 2"},
+		} {
+			if got := exchange(pg.AppendSync(append(run(c.sql, c.max), more.raw...))); got != c.want+more.want+" Z" {
+				t.Errorf("%s, at most %d, then %s: %s", c.sql, c.max, how, got)
+			}
+		}
+	}
+	exchange(pg.AppendQuery(nil, "BEGIN"))
+	for _, key := range []int64{s.one, s.two} {
+		exchange(pg.AppendQuery(nil, fmt.Sprintf("SELECT FROM orders WHERE customer_id = %d", key)))
+	}
+	if got := exchange(pg.AppendSync(run("SELECT id FROM orders", 10))); got != "1 2 D D D C(SELECT 3) Z" {
+		t.Error(got)
+	}
+	if got := exchange(pg.AppendQuery(nil, "COMMIT")); got != "C(COMMIT) Z" {
+		t.Error(got)
+	}
+	s.busy(t, 0)
+}
