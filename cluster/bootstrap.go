@@ -154,7 +154,7 @@ func (l *Ledger) watchLeadership() {
 			continue // no longer the leader
 		}
 		if l.raft.CurrentTerm() == term && l.raft.State() == raft.Leader {
-			l.leases.lead(term)
+			l.leases.lead(term, l.fsm.current.Load().table().Epoch)
 		}
 		if l.fsm.current.Load().ClusterID != "" || l.ClusterID() == "" {
 			continue

@@ -65,10 +65,13 @@ type Leases struct {
 	mu        sync.Mutex
 	term      uint64    // Raft's, of this node's leadership; 0: it does not lead, or has not caught up yet
 	since     time.Time // since when
+	from      rib.Epoch // of what was committed before
 	holders   map[process]*holder
 	changed   chan struct{} // closed when a node has said something new; nil: nobody waits for it
 	next      *verification // that the next questions wait for; nil: none do
 	verifying bool
+	closing   bool
+	running   sync.WaitGroup // verifyAll
 
 	newestOf *rib.Ownership // newest is of this table
 	newest   rib.Epoch      // the last change of a move or of a range's owner
@@ -252,6 +255,10 @@ func allDrained(moves []rib.Move, drained []uint64) bool {
 // verify returns nil if Raft says that this node leads, and has been asked after the call. Questions that come together share one.
 func (s *Leases) verify() error {
 	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return ErrNotOpen
+	}
 	v := s.next
 	if v == nil {
 		v = &verification{done: make(chan struct{})}
@@ -259,11 +266,20 @@ func (s *Leases) verify() error {
 	}
 	if !s.verifying {
 		s.verifying = true
-		go s.verifyAll()
+		s.running.Go(s.verifyAll)
 	}
 	s.mu.Unlock()
-	<-v.done // Raft answers at the latest when it is shut down
+	<-v.done
 	return v.err
+}
+
+// close refuses further questions to Raft and waits for the answer to those it has. It comes before Raft's shutdown: what Raft has not looked at
+// by then it never answers. While it runs it does, at the latest when it has lost the majority for Timeouts.Lease.
+func (s *Leases) close() {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.running.Wait()
 }
 
 func (s *Leases) verifyAll() {
@@ -282,12 +298,22 @@ func (s *Leases) verifyAll() {
 }
 
 // lead notes that this node leads in a term of Raft's, and has applied all that was committed before.
-func (s *Leases) lead(term uint64) {
+func (s *Leases) lead(term uint64, from rib.Epoch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.term, s.since = term, time.Now()
+	s.term, s.since, s.from = term, time.Now(), from
 	clear(s.holders)
 	s.tell()
+}
+
+// LeadsIn reports whether this node leads and its table holds all that was committed before it did, and in which term of Raft's. Whoever
+// goes on with what another leader has begun waits for that: by an older table it would undo what it has not read yet.
+func (l *Ledger) LeadsIn() (term uint64, ok bool) {
+	s := &l.leases
+	s.mu.Lock()
+	term, from := s.term, s.from
+	s.mu.Unlock()
+	return term, term != 0 && l.IsLeader() && term == l.Term() && l.Epoch().Compare(from) >= 0
 }
 
 // follow notes that it leads no more.

@@ -293,6 +293,7 @@ func (l *Ledger) Close() error {
 	if !l.isOpen {
 		return l.cfg.Stream.Close()
 	}
+	l.leases.close()
 	err := l.raft.Shutdown().Error()
 	err = errors.Join(err, l.transport.Close())
 	l.streams.closeAll()

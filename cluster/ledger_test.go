@@ -116,6 +116,42 @@ func TestLeaderDiesAndTheNextOneCreates(t *testing.T) {
 	})
 }
 
+// A leader that died a moment after a command leaves the next one with a table that lacks it: that one leads, and LeadsIn does not say so
+// before it has applied it.
+func TestLeadsInWithAllThatWasCommitted(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd")
+		w.form(a, b, c)
+		w.shards(2)
+		ks, err := a.ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1", "shard_2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if term, ok := a.ledger.LeadsIn(); !ok || term != a.ledger.Term() {
+			t.Errorf("a leads: %d, %v", term, ok)
+		}
+		committed := ks.Ranges[0].Epoch
+		a.kill()
+		behind := 0
+		for over := false; !over; <-time.After(time.Millisecond) {
+			for _, n := range []*testNode{b, c} {
+				leads, newest := n.ledger.IsLeader(), n.ledger.Epoch().Compare(committed) >= 0
+				_, ok := n.ledger.LeadsIn()
+				if ok && !newest {
+					t.Fatalf("%s says that it has all, and is at %v", n.name, n.ledger.Epoch())
+				}
+				if leads && !newest {
+					behind++
+				}
+				over = over || ok
+			}
+		}
+		if behind == 0 {
+			t.Error("no leader was ever behind: this shows nothing")
+		}
+	})
+}
+
 // A leader that is asked to lets another voter lead, and what is agreed goes on there. Who does not lead has nothing to give.
 func TestLeaderStepsAside(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

@@ -25,7 +25,8 @@ func (n *Node) openMover(context.Context) error {
 		Leads: func() (term uint64, ok bool) {
 			l := n.ledger()
 			// A recovery begins the terms anew, in a generation of its own.
-			return uint64(n.table.Owners().Get().Epoch.Generation)<<40 | l.Term(), l.IsLeader()
+			term, ok = l.LeadsIn()
+			return uint64(n.table.Owners().Get().Epoch.Generation)<<40 | term, ok
 		},
 	})
 	return nil

@@ -40,7 +40,7 @@ type Config struct {
 	Leases  Leases
 	Servers Servers
 	Owners  func() *rib.Ownership         // what this node knows of the table
-	Leads   func() (term uint64, ok bool) // does this node lead, and in which term
+	Leads   func() (term uint64, ok bool) // does this node lead, with all in its table that was committed before, and in which term
 	Logger  *slog.Logger                  // nil: slog.Default
 
 	Every      time.Duration // between two looks at the table; 0: 200ms
