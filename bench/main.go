@@ -21,6 +21,7 @@ const usage = `bench compares a node with what it stands beside.
   go run ./bench fib [flags]      a dispatch in nanoseconds, beside a sorted slice, a B-tree and a map: under a minute
   go run ./bench sql [flags]      statements over eight shards: merging, COPY, two-phase commit, beside one PostgreSQL; two minutes
   go run ./bench move [flags]     a quarter of a keyspace moves under load; leader and servers killed in each phase: what is lost, how long clients wait
+  go run ./bench move-sim [flags] moves in virtual time while everything fails, each history checked: is what nodes with a lease say linearizable
   go run ./bench failover [flags] servers and links that die under clients of a node and of HAProxy: how long nobody answers
   go run ./bench chaos [flags]    networks, nodes and servers that fail at random for ten minutes: is what clients were told true
   go run ./bench compare [flags]  a node, PgBouncer, HAProxy, Pgpool and PostgreSQL alone: throughput, latency, CPU, memory
@@ -65,9 +66,10 @@ func main() {
 		}
 		return
 	}
-	if len(args) > 0 && args[0] == "converge" {
+	virtual := map[string]func([]string) error{"converge": runConverge, "move-sim": runMoveSim}
+	if len(args) > 0 && virtual[args[0]] != nil {
 		stop() // Ctrl-C ends it at once: it has nothing to clear away
-		fmt.Fprintln(os.Stderr, "bench:", runConverge(args[1:]))
+		fmt.Fprintln(os.Stderr, "bench:", virtual[args[0]](args[1:]))
 		os.Exit(2)
 	}
 	if len(args) > 0 && args[0] == "compare" {

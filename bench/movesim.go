@@ -1,0 +1,139 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// moveSim moves a range to and fro in virtual time while everything fails, and has the histories checked.
+type moveSim struct {
+	// constant
+	out, progress io.Writer
+	seeds         int
+	first         uint64
+	json, verbose bool
+
+	// guarded by mu
+	mu     sync.Mutex
+	result moveSimResult
+	played int
+	flips  int
+	ops    int
+	err    error
+}
+
+// moveSimResult is the JSON line. Violations are seeds with one at least.
+type moveSimResult struct {
+	Seeds        int `json:"seeds"`
+	Violations   int `json:"violations"`
+	WithoutFence int `json:"violations_without_fence"`
+}
+
+// runMoveSim runs `bench move-sim`. It returns only to say what is wrong with the flags, see virtually.
+func runMoveSim(args []string) error {
+	s := &moveSim{out: os.Stdout, progress: os.Stderr}
+	f := flag.NewFlagSet("bench move-sim", flag.ContinueOnError)
+	f.IntVar(&s.seeds, "seeds", 100, "games, each with the fence and once more without")
+	f.Uint64Var(&s.first, "first", 1, "the first seed")
+	f.BoolVar(&s.verbose, "v", false, "print each game with the fence, also if all is well")
+	f.BoolVar(&s.json, "json", false, "print one JSON object as the last line")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 || s.seeds < 1 || s.seeds > 100000 {
+		return errors.New("move-sim wants -seeds of 1 to 100000, and nothing else but its flags")
+	}
+	return virtually(s.run)
+}
+
+// run plays all games, as many at a time as there are processors.
+func (s *moveSim) run(t *testing.T) error {
+	began := wall()
+	type task struct {
+		seed  uint64
+		fence bool
+	}
+	tasks := make(chan task)
+	var all sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for k := range tasks {
+				s.one(t, k.seed, k.fence)
+			}
+		})
+	}
+	told := wall()
+	for i := range s.seeds {
+		for _, fence := range []bool{true, false} {
+			tasks <- task{s.first + uint64(i), fence}
+		}
+		if wall()-told > 5*time.Second {
+			told = wall()
+			s.mu.Lock()
+			fmt.Fprintf(s.progress, "%6.0f s  %d of %d games, %d moves, %d statements; violations %d, without the fence %d\n", (wall() - began).Seconds(), s.played, 2*s.seeds, s.flips, s.ops, s.result.Violations, s.result.WithoutFence)
+			s.mu.Unlock()
+		}
+	}
+	close(tasks)
+	all.Wait()
+	s.result.Seeds = s.seeds
+	fmt.Fprintf(s.out, "%d seeds of %v in virtual time, each with the fence and without: %d moves came to their flip under %d statements, in %.0f s\n", s.seeds, simPlay, s.flips, s.ops, (wall() - began).Seconds())
+	fmt.Fprintf(s.out, "violations: %d; with the fence switched off: %d\n", s.result.Violations, s.result.WithoutFence)
+	if s.json {
+		line, err := json.Marshal(s.result)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(s.out, "%s\n", line)
+	}
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.result.Violations > 0:
+		return fmt.Errorf("%d of %d seeds have violations", s.result.Violations, s.seeds)
+	case s.result.WithoutFence == 0:
+		return errors.New("without the fence nothing was found: the check does not see what it should, or there were too few seeds")
+	}
+	return nil
+}
+
+// one plays one game and judges it.
+func (s *moveSim) one(t *testing.T, seed uint64, fence bool) {
+	var g *simGame
+	dir, err := os.MkdirTemp("", "rangefinder-sim-")
+	if err == nil {
+		synctest.Test(t, func(*testing.T) { g, err = newSimWorld(seed, fence, dir).play() })
+	}
+	var bad []int64
+	if err == nil {
+		bad, err = g.judge()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.played++
+	if err != nil {
+		s.err = errors.Join(s.err, fmt.Errorf("seed %d: %w", seed, err))
+		return
+	}
+	s.flips += g.flips
+	s.ops += len(g.ops)
+	violated := len(bad) > 0 || g.late > 0
+	switch {
+	case fence && (violated || len(g.wrongs) > 0):
+		s.result.Violations++
+		fmt.Fprint(s.out, g.describe(bad))
+	case fence && s.verbose:
+		fmt.Fprint(s.out, g.describe(simKeys[:]))
+	case !fence && violated:
+		s.result.WithoutFence++
+	}
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMoveSim: a few games in which nothing may be wrong, and then without the fence as many as it takes until something is.
+func TestMoveSim(t *testing.T) {
+	var out bytes.Buffer
+	s := &moveSim{out: &out, progress: &out}
+	for seed := range uint64(3) {
+		s.one(t, 1+seed, true)
+	}
+	if s.err != nil || s.result.Violations > 0 || s.flips == 0 || s.ops < 500 {
+		t.Errorf("%d violations in %d games with %d flips and %d statements: %v\n%s", s.result.Violations, s.played, s.flips, s.ops, s.err, &out)
+	}
+	for seed := uint64(1); seed <= 40 && s.result.WithoutFence == 0; seed++ {
+		s.one(t, seed, false)
+	}
+	if s.err != nil || s.result.WithoutFence == 0 {
+		t.Errorf("without the fence nothing was found in %d games: %v", s.played-3, s.err)
+	}
+	if line, err := json.Marshal(moveSimResult{Seeds: 3, WithoutFence: 1}); err != nil || string(line) != `{"seeds":3,"violations":0,"violations_without_fence":1}` {
+		t.Errorf("%s, %v", line, err)
+	}
+}
+
+// TestMoveSimJudges: what must not be is found, and what may be is not.
+func TestMoveSimJudges(t *testing.T) {
+	at := func(call, end int, o simOp) simOp {
+		o.key, o.call, o.end = simKeys[0], time.Duration(call), time.Duration(end)
+		if o.outcome == "" {
+			o.outcome = simDone
+		}
+		return o
+	}
+	write := simOp{write: true, value: 1}
+	for what, test := range map[string]struct {
+		ops []simOp
+		bad bool
+	}{
+		"a lost write":                       {[]simOp{at(1, 2, write), at(3, 4, simOp{leased: true})}, true},
+		"a row that is gone":                 {[]simOp{at(1, 2, simOp{leased: true, value: simGone})}, true},
+		"an old value beside the write":      {[]simOp{at(1, 4, write), at(2, 3, simOp{leased: true})}, false},
+		"an old value without a lease":       {[]simOp{at(1, 2, write), at(3, 4, simOp{})}, false},
+		"a write without an answer, late":    {[]simOp{at(1, 2, simOp{write: true, value: 1, outcome: simUnknown}), at(3, 4, simOp{leased: true}), at(5, 6, simOp{leased: true, value: 1})}, false},
+		"a write without an answer, undone":  {[]simOp{at(1, 2, simOp{write: true, value: 1, outcome: simUnknown}), at(3, 4, simOp{leased: true, value: 1}), at(5, 6, simOp{leased: true})}, true},
+		"a refused write that is there":      {[]simOp{at(1, 2, simOp{write: true, value: 1, outcome: simFailed}), at(3, 4, simOp{leased: true, value: 1})}, true},
+		"a value before its write was begun": {[]simOp{at(1, 2, simOp{leased: true, value: 1}), at(3, 4, write)}, true},
+	} {
+		g := &simGame{ops: test.ops}
+		bad, err := g.judge()
+		if err != nil || (len(bad) > 0) != test.bad {
+			t.Errorf("%s: %v, %v", what, bad, err)
+		}
+		if text := g.describe(bad); test.bad && !strings.Contains(text, "client 0") {
+			t.Errorf("%s: %s", what, text)
+		}
+	}
+}
