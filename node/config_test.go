@@ -137,7 +137,7 @@ func TestMistakesAreNamed(t *testing.T) {
 				"F:2:2: ports.cluster and ports.http are both 8080; give each listener a port of its own"},
 		{"addresses", "region = \"fra\"\nbind = \"localhost\"\nhttp_bind = \"10.0.0.1\"\njoin = [\"10.0.0.1\"]",
 			"F:2:1: bind: \"localhost\" is not an IP address; for example 127.0.0.1, 10.0.0.5 or 0.0.0.0\n" +
-				"F:3:1: http_bind: 10.0.0.1 is not loopback, and the HTTP port asks nobody for a password; keep it on 127.0.0.1 and reach it by ssh -L, or give --insecure\n" +
+				"F:3:1: http_bind: 10.0.0.1 is not loopback, and the HTTP port asks nobody for a password; give [api] a token_file or a client_ca_file; or keep it on 127.0.0.1 and reach it by ssh -L; or give --insecure\n" +
 				"F:4:1: join[0]: \"10.0.0.1\" is not host:port; give the cluster port of a node, for example 10.0.0.1:7946"},
 		{"wildcard", "region = \"fra\"\nbind = \"0.0.0.0\"",
 			`F: advertise is missing: bind is 0.0.0.0, which other nodes cannot dial; give this machine's own address: advertise = "10.0.0.5"`},

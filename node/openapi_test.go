@@ -184,6 +184,8 @@ func exampleCalls() map[string]string {
 	return map[string]string{
 		"GET /api/v1/openapi.json":                        "",
 		"GET /api/v1/keyspaces":                           "",
+		"POST /api/v1/keyspaces/tables":                   `{"keyspace": "app.orders", "also": ["app.invoices:customer_id"]}`,
+		"POST /api/v1/keyspaces/drop":                     `{"keyspace": "app.orders"}`,
 		"POST /api/v1/keyspaces":                          `{"name": "app.orders", "method": "hash", "types": ["bigint"], "key": ["customer_id"], "shards": ["shard_1"]}`,
 		"POST /api/v1/keyspaces/values":                   `{"keyspace": "app.sales", "values": [{"value": "de", "shard": "shard_1"}]}`,
 		"GET /api/v1/keyspaces/check?keyspace=app.orders": "",

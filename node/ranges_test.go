@@ -130,7 +130,7 @@ func TestRangesByTheAPI(t *testing.T) {
 		{"no whole ranges", "ranges/merge", `{"keyspace": "app.accounts", "range": "1100-1500"}`, 422, "cannot_work", "not made of whole ranges"},
 		{"one range", "ranges/merge", `{"keyspace": "app.accounts", "range": "1000-1500"}`, 422, "cannot_work", "nothing to merge"},
 		{"a bound that is there", "ranges/split", `{"keyspace": "app.accounts", "at": ["1000"]}`, 422, "cannot_work", "already"},
-		{"no bound", "ranges/split", `{"keyspace": "app.accounts", "at": []}`, 409, "too_many", "1 to 1000 bounds"},
+		{"no bound", "ranges/split", `{"keyspace": "app.accounts", "at": []}`, 409, "too_many", "1 to 100 bounds"},
 		{"out of type", "ranges/split", `{"keyspace": "app.accounts", "at": ["a lot"]}`, 422, "cannot_work", "a lot"},
 		{"out of bigint", "ranges/split", `{"keyspace": "app.accounts", "at": ["9223372036854775808"]}`, 422, "cannot_work", "9223372036854775808"},
 		{"no such keyspace", "ranges/split", `{"keyspace": "app.nothing", "at": ["1"]}`, 404, "not_found", "app.nothing"},

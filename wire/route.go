@@ -106,8 +106,9 @@ func (c *core) find(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 }
 
 // overShards finds where a statement with several keys runs. It reports whether it needs several shards.
+// A session that is tied to a connection runs there what it may have made there itself, and what names a table of the home shard, perhaps.
 func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bool, _ *pg.Error) {
-	if (plan.Fan.Local && c.pinned != "" || c.itsOwn(plan.Fan.Names)) && c.srvShard != "" { // as of a temporary table
+	if c.pinned != "" && c.srvShard != "" && (c.itsOwn(plan.Fan.Names) || plan.Fan.Local && (c.remains&sqlkey.RemainTemp != 0 || c.srvShard == plan.Fan.Home)) {
 		n.slot = c.table.Slot(c.srvShard)
 		return n.slot == nil, nil
 	}
