@@ -365,7 +365,7 @@ func (s *Leases) Undrained(move uint64) (waiting []string) {
 }
 
 // Acknowledged names the nodes, of all that were ever admitted, that have not said yet that they route by a table of this epoch or a
-// newer one, and that nothing which was routed by an older one is at work on a range that has changed hands since. A new leader has
+// newer one, have it on disk, and that nothing which was routed by an older one is at work on a range that has changed hands since. A new leader has
 // heard of nobody at first. On a node that does not lead all are missing.
 func (s *Leases) Acknowledged(e rib.Epoch) (missing []string) {
 	s.mu.Lock()

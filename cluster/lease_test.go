@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -251,6 +253,44 @@ func TestLeasesRefuse(t *testing.T) {
 		if a := l.leases.answer(&leaseQuestion{Node: "x", ClusterID: "c1", Applied: l.Epoch()}); !a.Granted {
 			t.Errorf("with the newest table: %+v", a)
 		}
+	})
+}
+
+// TestAcknowledgedIsOnDisk: a node whose disk takes nothing may forget in a crash what it knows now, so it has not acknowledged it.
+func TestAcknowledgedIsOnDisk(t *testing.T) {
+	inTenancy(t, func(t *testing.T, w *world, list []*tenant) {
+		l := w.leader().ledger
+		full := filepath.Join(list[4].dir, tableFile+".new") // a folder stands where the file is to be
+		if err := os.Mkdir(full, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1", "shard_2")); err != nil {
+			t.Fatal(err)
+		}
+		now := l.Epoch()
+		w.until("all but one have acknowledged", func() error {
+			if missing := l.Leases().Acknowledged(now); !slices.Equal(missing, []string{"e"}) {
+				return fmt.Errorf("%q", missing)
+			}
+			return nil
+		})
+		w.allHeld(list)
+		for range 200 {
+			<-time.After(50 * time.Millisecond)
+			if len(l.Leases().Acknowledged(now)) == 0 {
+				t.Fatal("acknowledged, and not on disk")
+			}
+		}
+		w.allHeld(list) // it has a lease all the same
+		if err := os.Remove(full); err != nil {
+			t.Fatal(err)
+		}
+		w.until("it has, too", func() error {
+			if missing := l.Leases().Acknowledged(now); len(missing) > 0 {
+				return fmt.Errorf("%q", missing)
+			}
+			return nil
+		})
 	})
 }
 

@@ -108,8 +108,9 @@ type Ledger struct {
 	leases Leases // has a guard of its own
 
 	// atomic
-	clusterID atomic.Pointer[string] // that this node belongs to; nil: none yet
-	diverged  atomic.Pointer[string] // of another node's table and this one's; nil: all that were met agree
+	clusterID atomic.Pointer[string]    // that this node belongs to; nil: none yet
+	kept      atomic.Pointer[rib.Epoch] // of the table on disk; nil: there is none
+	diverged  atomic.Pointer[string]    // of another node's table and this one's; nil: all that were met agree
 	stats     ledgerCounters
 
 	// guarded by the mutex above each
@@ -261,6 +262,7 @@ func (l *Ledger) restore() error {
 		l.clusterID.Store(&o.ClusterID)
 	}
 	l.saved = o.Epoch
+	l.kept.Store(&o.Epoch)
 	l.publish(o)
 	return nil
 }
@@ -374,18 +376,25 @@ func (l *Ledger) served(ctx context.Context, e rib.Epoch) error {
 // save keeps the newest table on disk. A voter's table is in its Raft log too, but only a majority can tell how much of the
 // log counts: this file is what a node serves that starts alone.
 func (l *Ledger) save() {
+	var again <-chan time.Time
 	for {
 		select {
 		case <-l.done:
 			return
 		case <-l.saves:
-			if err := errors.Join(l.saveNow(), l.saveVoters()); err != nil {
-				l.stats.saveErrors.Add(1)
-				l.log.Error("cannot keep the ownership table on disk", slog.Any("error", err))
-			}
+		case <-again:
+		}
+		again = nil
+		if err := errors.Join(l.saveNow(), l.saveVoters()); err != nil {
+			l.stats.saveErrors.Add(1)
+			l.log.Error("cannot keep the ownership table on disk; trying again", slog.Any("error", err), slog.Duration("in", saveAgain))
+			again = time.After(saveAgain)
 		}
 	}
 }
+
+// saveAgain is when a table that could not be kept on disk is written again: others may wait for that, see Leases.Acknowledged.
+const saveAgain = 2 * time.Second
 
 // saveNow writes the newest table unless it is on disk already.
 func (l *Ledger) saveNow() error {
@@ -410,6 +419,7 @@ func (l *Ledger) saveNow() error {
 		return err
 	}
 	l.saved = o.Epoch
+	l.kept.Store(&o.Epoch)
 	return nil
 }
 

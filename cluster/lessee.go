@@ -128,6 +128,7 @@ func (t *Lessee) hangUp() {
 func (t *Lessee) ask(ctx context.Context) error {
 	l := t.cfg.Ledger
 	state := t.cfg.State()
+	state.Settled = l.atMostKept(state.Settled)
 	asked := time.Now() // the lease is counted from before the question is sent
 	q := leaseQuestion{Node: l.cfg.Node, Boot: t.boot, ClusterID: l.ClusterID(), Holds: t.Held(), Applied: state.Applied, Settled: state.Settled, Drained: state.Drained}
 	name, addr := l.Leader()
@@ -159,6 +160,18 @@ func (t *Lessee) ask(ctx context.Context) error {
 	}
 	t.until.Store(int64(asked.Add(LeaseTerm).Sub(t.made)))
 	return nil
+}
+
+// atMostKept is an epoch, or that of the table on disk if that is older: what a node has not on its disk it does not know any more after a
+// crash, and then it may begin alone.
+func (l *Ledger) atMostKept(e rib.Epoch) rib.Epoch {
+	switch kept := l.kept.Load(); {
+	case kept == nil:
+		return rib.Epoch{}
+	case kept.Compare(e) < 0:
+		return *kept
+	}
+	return e
 }
 
 // somebody is a voter to ask while it is not known who leads: it says who does.
