@@ -117,9 +117,9 @@ func (l *Ledger) DueLoans(ctx context.Context) (due []rib.Loan, err error) {
 }
 
 // KeepLoan says why a range that is due stays where it is: mostly since there are rows in it. The loan stays in the table, for people to
-// see, until the range changes hands or EndLoan is called.
+// see, until the range changes hands or EndLoan is called. Of a text of more than MaxReason bytes the beginning is kept.
 func (l *Ledger) KeepLoan(ctx context.Context, id uint64, why string) (rib.Loan, error) {
-	return l.proposeLoan(ctx, kindLoanKeep, &loanCommand{ID: id, Why: why}, Origin{})
+	return l.proposeLoan(ctx, kindLoanKeep, &loanCommand{ID: id, Why: cutReason(why)}, Origin{})
 }
 
 // EndLoan lets a range stay where it is for good.

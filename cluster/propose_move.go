@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"time"
+	"unicode/utf8"
 
 	"rangefinder/rib"
 )
@@ -120,8 +121,22 @@ func (l *Ledger) NoteMove(ctx context.Context, id uint64, note []byte, cleared b
 }
 
 // AbortMove has the range stay where it is: the move is in phase MoveAborted then, until its remains are removed and FinishMove says so.
+// A range that is frozen must not stay so for there being much to say: of a reason of more than MaxReason bytes the beginning is kept.
 func (l *Ledger) AbortMove(ctx context.Context, id uint64, o Origin) (rib.Move, error) {
+	o.Reason = cutReason(o.Reason)
 	return l.proposeMove(ctx, kindMoveAbort, &moveCommand{ID: id}, o)
+}
+
+// cutReason is the beginning of a text, of whole characters, in at most MaxReason bytes.
+func cutReason(s string) string {
+	if len(s) <= MaxReason {
+		return s
+	}
+	end := MaxReason
+	for end > MaxReason-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end]
 }
 
 // FinishMove takes a move out of the table: it has flipped or was aborted, and nothing of it is left on any server.
