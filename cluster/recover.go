@@ -153,47 +153,90 @@ func (f *recovering) begin() error {
 }
 
 // settle brings the table in line with what the shards say of moves. Where the source lets writes through, nothing has flipped. Where it does
-// not and the target has all rows, it may have: then the target gets the range, and nobody can have written it elsewhere since.
+// not and the target has all rows, it may have: then the target gets the range, and nobody can have written it elsewhere since. What the node
+// has never heard of and has not flipped is handed in as aborted, so that its fence, its slots and what was copied are removed.
 func (f *recovering) settle(next *draft) error {
-	filled := make(map[uint64]bool)
-	for _, x := range f.fences {
-		filled[x.Move] = filled[x.Move] || x.Side == "target" && x.State == "filled"
-	}
 	fences := slices.Clone(f.fences)
-	slices.SortFunc(fences, func(a, b Fence) int { return cmp.Compare(a.Move, b.Move) })
-	for _, x := range fences {
-		if x.Side != "source" || x.State != "moved" && (x.State != "frozen" || !filled[x.Move]) {
-			continue
+	slices.SortStableFunc(fences, func(a, b Fence) int { return cmp.Compare(a.Move, b.Move) })
+	for len(fences) > 0 {
+		n := 1
+		for n < len(fences) && fences[n].Move == fences[0].Move {
+			n++
 		}
-		move := next.Move(x.Move)
-		if move != nil && (move.Phase == rib.MoveFlipped || move.Phase == rib.MoveAborted && x.State != "moved") {
-			continue // it is known
-		}
-		ks, p, err := next.edit(x.Keyspace)
-		if err != nil {
+		if err := f.settleOne(next, fences[:n]); err != nil {
 			return err
 		}
-		if err := checkInterval(ks, *p, x.Low, x.High); err != nil {
-			return fmt.Errorf("what shard %s says of move %d: %w", x.Shard, x.Move, err)
+		fences = fences[n:]
+	}
+	return nil
+}
+
+// settleOne does so for one move, with its rows.
+func (f *recovering) settleOne(next *draft, rows []Fence) error {
+	source, target := "", "" // what they say; "": they have no row, or were not asked
+	x := rows[0]
+	for _, row := range rows {
+		if row.Side == "source" {
+			x, source = row, row.State
+		} else {
+			target = row.State
 		}
-		if next.Shard(x.To) == nil {
-			return fmt.Errorf("what shard %s says of move %d: %w", x.Shard, x.Move, unknownShard(&next.Ownership, x.To))
-		}
-		if owner, err := soleOwner(ks, *p, x.Low, x.High); err == nil && owner == x.To && move == nil {
-			continue // flipped and finished
-		}
-		*p = (*p).assign(x.Low, x.High, x.To, next.Epoch)
+	}
+	move := next.Move(x.Move)
+	flipped := source == "moved" || source == "frozen" && target == "filled"
+	switch {
+	case move != nil && !flipped, move != nil && move.Phase == rib.MoveFlipped, move != nil && move.Phase == rib.MoveAborted && source != "moved":
+		return nil // it is known
+	case flipped, source == "open", target != "" && target != "filled":
+	default:
+		f.r.Handed = append(f.r.Handed, fmt.Sprintf("shard %s has a row of move %d (%s %s), and the other shard has none: whether it had flipped is not known, so nothing was done about it", x.Shard, x.Move, x.Side, x.State))
+		return nil
+	}
+	ks, p, err := next.edit(x.Keyspace)
+	if err != nil {
+		return err
+	}
+	if err := checkInterval(ks, *p, x.Low, x.High); err != nil {
+		return fmt.Errorf("what shard %s says of move %d: %w", x.Shard, x.Move, err)
+	}
+	owner, phase, why := x.To, rib.MoveFlipped, ""
+	if !flipped {
+		owner, phase, why = x.From, rib.MoveAborted, "a recovery found it on the shards alone"
+	}
+	if next.Shard(owner) == nil {
+		return fmt.Errorf("what shard %s says of move %d: %w", x.Shard, x.Move, unknownShard(&next.Ownership, owner))
+	}
+	text := ks.FormatInterval(x.Low, x.High)
+	had, err := soleOwner(ks, *p, x.Low, x.High)
+	switch is := err == nil && had == owner; {
+	case is && flipped && move == nil:
+		return nil // flipped and finished
+	case !is: // also without a flip: the source had the range when the move began, and has it still
+		*p = (*p).assign(x.Low, x.High, owner, next.Epoch)
 		if err := lend(next, rib.Loan{Keyspace: ks.ID, Low: x.Low, High: x.High}); err != nil {
 			return err
 		}
-		next.Moves = slices.DeleteFunc(slices.Clone(next.Moves), func(m rib.Move) bool { return m.ID == x.Move })
-		next.Moves = append(next.Moves, rib.Move{ID: x.Move, Keyspace: ks.ID, Low: x.Low, High: x.High, From: x.From, To: x.To, Phase: rib.MoveFlipped, Epoch: next.Epoch})
-		if move != nil {
-			next.Moves[len(next.Moves)-1].Note = move.Note
-		}
-		slices.SortFunc(next.Moves, func(a, b rib.Move) int { return cmp.Compare(a.ID, b.ID) })
-		f.r.Handed = append(f.r.Handed, fmt.Sprintf("range %s of keyspace %s belongs to %s: move %d had flipped, or was about to (%s on %s)",
-			ks.FormatInterval(x.Low, x.High), ks.Name, x.To, x.Move, x.State, x.Shard))
+	}
+	// No two moves meet: one that the table has where this one was is over.
+	next.Moves = slices.DeleteFunc(slices.Clone(next.Moves), func(m rib.Move) bool {
+		return m.ID == x.Move || m.Keyspace == ks.ID && m.Meets(x.Low, x.High) && !slices.ContainsFunc(f.fences, func(other Fence) bool { return other.Move == m.ID })
+	})
+	if len(next.Moves) >= rib.MaxMoves {
+		return fmt.Errorf("what shard %s says of move %d: %d moves are under way, and no more may be", x.Shard, x.Move, len(next.Moves))
+	}
+	handed := rib.Move{ID: x.Move, Keyspace: ks.ID, Low: x.Low, High: x.High, From: x.From, To: x.To, Phase: phase, Epoch: next.Epoch, Why: why}
+	switch {
+	case move != nil:
+		handed.Note = move.Note
+	case !flipped:
+		handed.Note = []byte(`{"touched":true}`) // for the mover: there is something to remove
+	}
+	next.Moves = append(next.Moves, handed)
+	slices.SortFunc(next.Moves, func(a, b rib.Move) int { return cmp.Compare(a.ID, b.ID) })
+	if flipped {
+		f.r.Handed = append(f.r.Handed, fmt.Sprintf("range %s of keyspace %s belongs to %s: move %d had flipped, or was about to (%s on %s)", text, ks.Name, x.To, x.Move, source, x.Shard))
+	} else {
+		f.r.Handed = append(f.r.Handed, fmt.Sprintf("range %s of keyspace %s stays with %s: move %d to %s had not flipped, and is aborted", text, ks.Name, x.From, x.Move, x.To))
 	}
 	return nil
 }
