@@ -16,6 +16,7 @@ import (
 //	"RFO1" | CRC-32C of the rest | cluster id, epoch, catalog | shards | keyspaces
 //	"RFO2" | the same, and behind it the names of nodes that have numbers
 //	"RFO3" | the same, of which there may be none, and behind them moves | loans | links of the chain
+//	"RFO4" | the same, and behind it the numbers of nodes that are forgotten, ascending
 //
 // A keyspace's ranges are flat arrays (split keys as one arena, shard numbers, runs of equal epochs) rather than a record each:
 // a million ranges are read with a handful of allocations. As ranges partition the keys, each bound is stored once: a range ends
@@ -24,6 +25,7 @@ const (
 	magicOwnership = "RFO1"
 	magicNumbered  = "RFO2" // written only if there are numbers: what knows none reads the other
 	magicChained   = "RFO3" // written only if there are moves, loans or links
+	magicForgotten = "RFO4" // written only if nodes are forgotten
 	magicState     = "RFS1"
 	magicState2    = "RFS2" // of a table with links
 	headSize       = 8      // magic and checksum
@@ -57,7 +59,7 @@ func EncodeOwnership(dst []byte, o *rib.Ownership) ([]byte, error) {
 			return dst[:start], err
 		}
 	}
-	later := len(o.Moves) > 0 || len(o.Loans) > 0 || len(o.Links) > 0
+	later := len(o.Moves) > 0 || len(o.Loans) > 0 || len(o.Links) > 0 || len(o.Forgotten) > 0
 	if later || len(o.Nodes) > 0 {
 		copy(dst[start:], magicNumbered)
 		dst = binary.AppendUvarint(dst, uint64(len(o.Nodes)))
@@ -71,6 +73,13 @@ func EncodeOwnership(dst []byte, o *rib.Ownership) ([]byte, error) {
 		dst = appendLoans(dst, o.Loans)
 		dst = appendLinks(dst, o.Links)
 	}
+	if len(o.Forgotten) > 0 {
+		copy(dst[start:], magicForgotten)
+		dst = binary.AppendUvarint(dst, uint64(len(o.Forgotten)))
+		for _, number := range o.Forgotten {
+			dst = binary.AppendUvarint(dst, uint64(number))
+		}
+	}
 	seal(dst[start:])
 	return dst, nil
 }
@@ -79,7 +88,7 @@ func EncodeOwnership(dst []byte, o *rib.Ownership) ([]byte, error) {
 // panic or take memory out of proportion to its length.
 func DecodeOwnership(b []byte) (*rib.Ownership, error) {
 	magic := magicOwnership
-	for _, later := range []string{magicNumbered, magicChained} {
+	for _, later := range []string{magicNumbered, magicChained, magicForgotten} {
 		if bytes.HasPrefix(b, []byte(later)) {
 			magic = later
 		}
@@ -97,9 +106,11 @@ func DecodeOwnership(b []byte) (*rib.Ownership, error) {
 			o.Nodes = append(o.Nodes, d.string())
 		}
 	}
-	if magic == magicChained && d.err == nil {
+	if (magic == magicChained || magic == magicForgotten) && d.err == nil {
 		o.Moves, o.Loans, o.Links = d.moves(), d.loans(), d.links()
-		if len(o.Moves) == 0 && len(o.Loans) == 0 && len(o.Links) == 0 {
+		if magic == magicForgotten {
+			o.Forgotten = d.forgotten(len(o.Nodes))
+		} else if len(o.Moves) == 0 && len(o.Loans) == 0 && len(o.Links) == 0 {
 			d.fail("it has neither moves, loans nor links")
 		}
 	}

@@ -151,6 +151,27 @@ func (d *decoder) links() []rib.Link {
 	return links
 }
 
+// forgotten reads numbers of nodes, of which there are some.
+func (d *decoder) forgotten(nodes int) (list []int) {
+	n := d.count(1)
+	last := -1
+	for range n {
+		number := d.uvarint()
+		if d.err == nil && (number >= uint64(nodes) || int(number) <= last) {
+			d.fail("a node that is forgotten has no number, or numbers are not in their order")
+		}
+		if d.err != nil {
+			return nil
+		}
+		last = int(number)
+		list = append(list, last)
+	}
+	if n == 0 && d.err == nil {
+		d.fail("it has no nodes that are forgotten")
+	}
+	return list
+}
+
 // bytes returns bytes of their own; nil if there are none.
 func (d *decoder) bytes() []byte {
 	if b := d.take(d.count(1)); len(b) > 0 {

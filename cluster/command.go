@@ -44,6 +44,7 @@ const (
 	kindLoanEnd     = "loan.end"     // it stays where it is for good
 	kindTables      = "tables"       // more tables of a keyspace
 	kindDrop        = "drop"         // a keyspace is no more; its rows stay
+	kindForget      = "node.forget"  // a node is gone for good
 )
 
 // command is one entry of the Raft log. Exactly the field that belongs to Kind is set.
@@ -59,6 +60,7 @@ type command struct {
 	Move    *moveCommand   `json:"move,omitempty"`     //
 	Loan    *loanCommand   `json:"loan,omitempty"`     //
 	Tables  *tablesCommand `json:"tables,omitempty"`   // of kindTables, kindDrop
+	Forget  string         `json:"forget,omitempty"`   // a node's name
 	By      *signature     `json:"by,omitempty"`       // only in clusters with a chain
 }
 
@@ -168,13 +170,15 @@ func (c *command) whole() bool {
 		return c.Loan != nil
 	case kindTables, kindDrop:
 		return c.Tables != nil
+	case kindForget:
+		return c.Forget != ""
 	}
 	return false
 }
 
 // chains tells whether the chain of commands begins with the command at the latest.
 func (c *command) chains() bool {
-	return c.Kind == kindInit2 || c.Range != nil || c.Move != nil || c.Loan != nil || c.Tables != nil
+	return c.Kind == kindInit2 || c.Range != nil || c.Move != nil || c.Loan != nil || c.Tables != nil || c.Forget != ""
 }
 
 // identity is what tells a repetition from another command under the same request id. Whoever repeats one does it later.

@@ -22,6 +22,8 @@ var (
 	ErrNoLoan        = errors.New("there is no such loan")
 	ErrNotDue        = errors.New("the loan is not due yet")
 	ErrTooMany       = errors.New("there are too many")
+	ErrNoNode        = errors.New("there is no such node")
+	ErrAlive         = errors.New("the node may be alive")
 	ErrUnhealthy     = errors.New("the shard has no healthy primary")
 )
 

@@ -65,6 +65,8 @@ func eventOf(next *rib.Ownership, c *command, r *result) Event {
 		e.Subject = c.Shard.Name
 	case c.Node != "":
 		e.Subject = c.Node
+	case c.Forget != "":
+		e.Subject = c.Forget
 	case c.Tables != nil:
 		var names []string
 		for _, t := range c.Tables.Tables {

@@ -364,14 +364,19 @@ func (s *Leases) Undrained(move uint64) (waiting []string) {
 	return slices.Compact(waiting)
 }
 
-// Acknowledged names the nodes, of all that were ever admitted, that have not said yet that they route by a table of this epoch or a
-// newer one, have it on disk, and that nothing which was routed by an older one is at work on a range that has changed hands since. A new leader has
+// Acknowledged names the nodes, of all that were ever admitted and not forgotten since, that have not said yet that they route by a table of this
+// epoch or a newer one, have it on disk, and that nothing which was routed by an older one is at work on a range that has changed hands since. A new leader has
 // heard of nobody at first. On a node that does not lead all are missing.
 func (s *Leases) Acknowledged(e rib.Epoch) (missing []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, name := range s.l.fsm.current.Load().Nodes {
-		if h := s.last(name); s.term == 0 || h == nil || h.settled.Compare(e) < 0 {
+	o := s.l.fsm.current.Load()
+	for _, name := range o.Nodes {
+		h := s.last(name)
+		if h == nil && s.term != 0 && o.Forgot(name) { // one that is heard of has come back, and is waited for at once
+			continue
+		}
+		if s.term == 0 || h == nil || h.settled.Compare(e) < 0 {
 			missing = append(missing, name)
 		}
 	}

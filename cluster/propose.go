@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -49,10 +50,10 @@ func (l *Ledger) RecordShard(ctx context.Context, name string, systemID uint64) 
 	return err
 }
 
-// NumberNode gives a node a number that no other one ever has, if it has none yet. It works on the leader alone; errors are as for
+// NumberNode gives a node a number that no other one ever has, if it has none yet; one that was forgotten is back. It works on the leader alone; errors are as for
 // CreateKeyspace.
 func (l *Ledger) NumberNode(ctx context.Context, name string) error {
-	if _, ok := l.cfg.Owners.Get().NodeNumber(name); ok {
+	if o := l.cfg.Owners.Get(); slices.Contains(o.Nodes, name) && !o.Forgot(name) {
 		return nil
 	}
 	_, err := l.propose(ctx, &command{Kind: kindNode, Request: rand.Text(), Node: name, By: l.sign(Origin{})})

@@ -145,6 +145,8 @@ func (s *state) change(next *draft, c *command) (r result, same bool, err error)
 		r.keyspace, err = addTables(next, c.Tables)
 	case kindDrop:
 		r.keyspace, err = dropKeyspace(next, c.Tables)
+	case kindForget:
+		changed, err = forgetNode(next, c.Forget)
 	}
 	return r, !changed, err
 }
@@ -210,8 +212,12 @@ func numberNode(next *draft, name string) (changed bool, err error) {
 	if next.ClusterID == "" {
 		return false, reject(ErrNoCluster, "the cluster is not set up yet")
 	}
-	if _, ok := next.NodeNumber(name); ok {
-		return false, nil
+	if number, ok := next.NodeNumber(name); ok {
+		at, forgotten := slices.BinarySearch(next.Forgotten, number)
+		if forgotten { // it is back
+			next.Forgotten = slices.Delete(slices.Clone(next.Forgotten), at, at+1)
+		}
+		return forgotten, nil
 	}
 	if len(name) > MaxName || len(next.Nodes) >= rib.MaxNodes {
 		return false, reject(ErrInvalid, "node %.64q gets no number: there are %d, and its name has %d bytes of at most %d", name, rib.MaxNodes, len(name), MaxName)

@@ -68,6 +68,8 @@ type backOffice interface {
 	ChangeMove(ctx context.Context, id uint64, what string, order MoveOrder) (MoveView, error)
 	MapRange(ctx context.Context, r RoutingMapRequest) (RoutingMapView, error)
 	Loans() LoansAnswer
+	// ForgetNode has nobody wait for a node that is gone for good. Errors are as for CreateKeyspace.
+	ForgetNode(ctx context.Context, s cluster.ForgetSpec) (ForgottenView, error)
 	// Rebalance measures what the shards hold and do, and works out which ranges should move.
 	Rebalance(ctx context.Context, q RebalanceQuery) (balance.Plan, error)
 	// AddValues gives further values of a keyspace of the list method to shards, as CreateKeyspace does.

@@ -37,6 +37,7 @@ const (
 	codeObstacles     = "obstacles"    // what a move needs of the shards is not there
 	codeAborted       = "aborted"
 	codePhase         = "wrong_phase" // the move is too far for that, or over
+	codeAlive         = "node_alive"
 	codeTooMany       = "too_many"
 	codeReused        = "request_id_reused"
 )
@@ -125,6 +126,7 @@ func statusOf(err error) *apiError {
 			{cluster.ErrOwner, codeOwner, "Nothing was changed. 'rangefinder range list' shows who owns what."},
 			{cluster.ErrPhase, codePhase, "Nothing was changed. 'rangefinder move status' shows how far the move is; after the flip it only goes forward: move the range back."},
 			{cluster.ErrUnhealthy, codeUnhealthy, "Nothing was changed. 'rangefinder status' shows the shard's backends; ask again when its primary is up."},
+			{cluster.ErrAlive, codeAlive, "Nothing was changed. Stop the node first, and ask again a few seconds later."},
 			{cluster.ErrTooMany, codeTooMany, "Nothing was changed. Ask again when some are over."},
 			{cluster.ErrRequestReused, codeReused, "Nothing was changed. Give each call an id of its own."},
 		} {
@@ -134,6 +136,10 @@ func statusOf(err error) *apiError {
 		}
 		if errors.Is(err, cluster.ErrUnknownShard) {
 			e.Code = codeUnknownShard
+		}
+		if errors.Is(err, cluster.ErrNoNode) {
+			e.Status = http.StatusNotFound
+			e.Hint = "'rangefinder move status' names the nodes that a move waits for."
 		}
 		if errors.Is(err, cluster.ErrNoMove) {
 			e.Status = http.StatusNotFound

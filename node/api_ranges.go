@@ -33,6 +33,10 @@ func (a *api) rangeOperations() []operation {
 			},
 			status: 200, answer: HistoryAnswer{}, failures: []int{400, 404, 422, 503}, forwarded: true, handle: a.history,
 		}, {
+			method: "POST", path: forgetPath, summary: "Have nobody wait for a node that is gone for good. Refused while it may be alive.",
+			body: cluster.ForgetSpec{}, needs: []string{"node"}, status: 200, answer: ForgottenView{}, failures: refused, forwarded: true,
+			handle: taking(http.StatusOK, a.office.ForgetNode),
+		}, {
 			method: "GET", path: "/api/v1/moves", summary: "Ranges on their way to another shard, and how far they are.", status: 200, answer: MovesAnswer{}, forwarded: true,
 			handle: func(w http.ResponseWriter, r *http.Request) {
 				v, err := a.office.Moves(r.Context())

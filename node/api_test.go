@@ -178,6 +178,10 @@ func (f *fakeOffice) DropKeyspace(_ context.Context, s cluster.DropSpec) (Keyspa
 	return KeyspaceView{ID: 1, Name: s.Keyspace, Method: "hash"}, f.err
 }
 
+func (f *fakeOffice) ForgetNode(_ context.Context, s cluster.ForgetSpec) (ForgottenView, error) {
+	return ForgottenView{Node: s.Node, Epoch: "1/2"}, f.err
+}
+
 // exampleView is a cluster with one thing of each kind, and one backend that is down for us alone.
 func exampleView() ClusterView {
 	return ClusterView{

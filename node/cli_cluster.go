@@ -10,6 +10,38 @@ import (
 
 type clusterCmd struct {
 	Recover clusterRecoverCmd `cmd:"" help:"Go on from one node alone, after a majority of the voters is lost for good."`
+	Forget  clusterForgetCmd  `cmd:"" help:"Have no move wait for a node that is gone for good."`
+}
+
+type clusterForgetCmd struct {
+	adminFlags
+	Node   string `arg:"" help:"The node's name."`
+	Yes    bool   `help:"Do not ask for the name again."`
+	Reason string `help:"Why, for the history."`
+}
+
+// Help is shown by `rangefinder cluster forget --help`.
+func (clusterForgetCmd) Help() string {
+	return `The old shard of a range that has moved refuses writes to it until every node has said that it knows the new one; 'rangefinder move status' names
+those that have not. For a node whose machine is gone this would last for ever. Make sure first that it does not run any more, above all not somewhere
+that clients reach and the other nodes do not: what it wrote to ranges that have moved would be lost. It is refused while the node is alive.`
+}
+
+// Run asks for the name again, and has the node forgotten by whichever node leads.
+func (c *clusterForgetCmd) Run(e *env) error {
+	if !c.Yes {
+		fmt.Fprintf(e.stderr, "If node %s runs somewhere, what it writes to ranges that have moved is lost. Its name again: ", c.Node)
+		if readLine(e) != c.Node {
+			return &Failure{Message: "nothing was changed: the name was not given again", Hint: "Give it, or use --yes."}
+		}
+	}
+	var v ForgottenView
+	spec := cluster.ForgetSpec{Node: c.Node, Origin: cluster.Origin{RequestID: randomHex(16), Reason: c.Reason}}
+	if err := c.call(e, forgetPath, spec, &v); err != nil || c.JSON {
+		return err
+	}
+	_, err := fmt.Fprintf(e.stdout, "node %s is forgotten: no move waits for it\n", v.Node)
+	return err
 }
 
 type clusterRecoverCmd struct {

@@ -67,10 +67,14 @@ func (c *moveStartCmd) Run(e *env) error {
 // watchMoveEach is the time between two looks at a move.
 const watchMoveEach = 250 * time.Millisecond
 
-// watchMove shows a move until it is over. An aborted one is a failure.
+// fencePatience is how long a move is watched that only waits for nodes to know the new owner.
+const fencePatience = 10 * time.Second
+
+// watchMove shows a move until it is over. An aborted one is a failure. One that waits for nodes is done: its rows are where they should be.
 func watchMove(e *env, flags adminFlags, id uint64) error {
 	flags.JSON = false
 	last := ""
+	var waits time.Time // since when it waits for nodes; zero: it does not
 	for {
 		var m MoveView
 		if err := flags.call(e, fmt.Sprintf("/api/v1/moves/%d", id), nil, &m); err != nil {
@@ -85,6 +89,16 @@ func watchMove(e *env, flags adminFlags, id uint64) error {
 				return &Failure{Message: fmt.Sprintf("move %d was aborted: %s", id, orNone(m.Why)), Hint: "The range is where it was, and nothing of the move is left.", Err: errAborted}
 			}
 			return nil
+		}
+		switch {
+		case m.Phase != rib.MoveFlipped.String() || m.Step != moveWaits || len(m.Missing) == 0:
+			waits = time.Time{}
+		case waits.IsZero():
+			waits = time.Now()
+		case time.Since(waits) >= fencePatience:
+			_, err := fmt.Fprintf(e.stdout, "the range and its rows are at %s; the fence on %s stays until these nodes have said that they know: %s\n"+
+				"of one that is gone for good: rangefinder cluster forget NODE\n", m.To, m.From, strings.Join(m.Missing, ", "))
+			return err
 		}
 		if !pause(e.ctx, watchMoveEach) {
 			return &Failure{Message: "no longer watched; the move goes on", Hint: fmt.Sprintf("rangefinder move status %d", id)}

@@ -50,11 +50,7 @@ func (keyspaceDropCmd) Help() string {
 func (c *keyspaceDropCmd) Run(e *env) error {
 	if !c.Yes {
 		fmt.Fprintf(e.stderr, "Rows of keyspace %s stay, and statements find those of one shard alone. Its name again: ", c.Name)
-		line := ""
-		if e.stdin != nil {
-			line, _ = bufio.NewReader(io.LimitReader(e.stdin, 1<<10)).ReadString('\n') // what is missing is no name
-		}
-		if strings.TrimSpace(line) != c.Name {
+		if readLine(e) != c.Name {
 			return &Failure{Message: "nothing was dropped: the name was not given again", Hint: "Give it, or use --yes."}
 		}
 	}
@@ -65,4 +61,13 @@ func (c *keyspaceDropCmd) Run(e *env) error {
 	}
 	_, err := fmt.Fprintf(e.stdout, "keyspace %s is dropped; the rows of its tables are where they were\n", v.Name)
 	return err
+}
+
+// readLine reads what is typed; "" if nothing is.
+func readLine(e *env) string {
+	if e.stdin == nil {
+		return ""
+	}
+	line, _ := bufio.NewReader(io.LimitReader(e.stdin, 1<<10)).ReadString('\n') // what is missing is no name
+	return strings.TrimSpace(line)
 }

@@ -241,7 +241,10 @@ func (n *Node) portConfig() port.Config {
 // awaitOwnership holds clients back until this node knows who owns which keys: before that it would take a sharded table
 // for an unsharded one, and a wrong route is worse than an error.
 func (n *Node) awaitOwnership(ctx context.Context) error {
-	known := func() bool { return n.fib.Load().Ownership().ClusterID == n.state.ClusterID }
+	known := func() bool { // a forgotten node has come back, and serves nobody before others wait for it again
+		o := n.fib.Load().Ownership()
+		return o.ClusterID == n.state.ClusterID && !o.Forgot(n.state.Node)
+	}
 	if known() {
 		return nil
 	}

@@ -76,6 +76,9 @@ const (
 	moveAbort  = "abort"
 )
 
+// moveWaits is the step in which a move waits for the nodes that Missing names.
+const moveWaits = "wait"
+
 // phaseOver is that of a move of which nothing is left.
 const phaseOver = "over"
 

@@ -67,6 +67,7 @@ type Ownership struct {
 	Nodes     []string // names, in the order of their numbers from 0: a node's number is never another one's (see NodeNumber)
 	Moves     []Move   // that are not over, by ID; at most MaxMoves
 	Loans     []Loan   // ranges that are to go back, by ID; at most MaxLoans
+	Forgotten []int    // numbers of nodes that an operator has said are gone for good, ascending: nobody waits for them
 	Links     []Link   // of the last commands, oldest first; none: the cluster is older than the chain
 }
 
@@ -110,4 +111,10 @@ func (o *Ownership) Shard(name string) *Shard {
 func (o *Ownership) NodeNumber(name string) (number int, ok bool) {
 	number = slices.Index(o.Nodes, name)
 	return number, number >= 0
+}
+
+// Forgot reports whether an operator has said that a node is gone for good, and it has not come back since.
+func (o *Ownership) Forgot(name string) bool {
+	number, ok := o.NodeNumber(name)
+	return ok && slices.Contains(o.Forgotten, number)
 }
