@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -179,4 +180,28 @@ func TestUpdateOfTheKeyOnOneShard(t *testing.T) {
 		t.Errorf("%v rows", each)
 	}
 	r.busy(t, 0)
+}
+
+// An UPDATE of the key whose rows exceed what it may keep ends when they do, and does not have the shards send the others.
+func TestUpdateOfTheKeyIsBounded(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	for _, key := range []int64{s.one, s.two} {
+		s.exec("INSERT INTO orders (customer_id, id, item) SELECT $1, i, repeat('x', 8000) FROM generate_series(1, 500) i", key)
+	}
+	s.live.QueryMemory = 100 << 10
+	s.server.Reload(s.live)
+	s.exec("BEGIN")
+	s.exec("SAVEPOINT a")
+	began := time.Now()
+	_, err := s.conn.Exec(s.ctx, "UPDATE orders SET customer_id = $1 WHERE pg_sleep(0.02) IS NOT NULL", s.two)
+	wantCode(t, err, pg.CodeOutOfMemory)
+	if took := time.Since(began); took > 7*time.Second { // all of them take 10 s
+		t.Errorf("it took %v", took)
+	}
+	s.exec("ROLLBACK TO a")
+	if got := s.read("SELECT count(*)::text FROM orders"); got != "1000" {
+		t.Errorf("%s rows", got)
+	}
+	s.exec("COMMIT")
+	s.busy(t, 0)
 }

@@ -217,6 +217,20 @@ func (b *branch) pass(size int, to func([]byte) error) (read, written error) {
 	return nil, written
 }
 
+// skip leaves a frame of the size that header told out.
+func (b *branch) skip(size int) error {
+	read, _ := b.pass(size, func([]byte) error { return nil })
+	return read
+}
+
+// lostIf is lost if there is an error.
+func (b *branch) lostIf(err error) *pg.Error {
+	if err != nil {
+		return b.lost(err)
+	}
+	return nil
+}
+
 // receive reads up to the next ReadyForQuery. each is told of every
 // frame that is not the answer to the coordinator's own commands, and has to take it (frame, pass). The error is the server's, each's, or that the connection was lost.
 func (b *branch) receive(each func(typ byte, size int) *pg.Error) (first *pg.Error) {

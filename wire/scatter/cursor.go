@@ -211,7 +211,7 @@ func (c *Coordinator) advance(x *execution, cur *sqlCursor, word string, rows in
 	if rows == math.MaxInt64 {
 		how = "ALL"
 	}
-	ask := &errand{b: cur.describer()}
+	ask := &errand{b: cur.describer(), memory: &ration{of: &c.cfg.Shared.Memory}}
 	ask.send = x.appendAsk(nil, word+" FORWARD "+how+" FROM "+rib.QuoteIdent(x.stmt.plan.Cursor.Name), nil, nil)
 	tell := func() {
 		if told == nil || *told {
@@ -223,6 +223,7 @@ func (c *Coordinator) advance(x *execution, cur *sqlCursor, word string, rows in
 		}
 	}
 	ask.row = func(frame []byte) *pg.Error {
+		defer ask.memory.give(len(frame))
 		tell()
 		if c.emit(frame) != nil {
 			return gone()

@@ -2,8 +2,10 @@ package scatter
 
 import (
 	"bytes"
+	"context"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"rangefinder/wire/pg"
 )
@@ -14,6 +16,7 @@ type errand struct {
 	send   []byte // messages without their Sync
 	writes bool
 	row    func(frame []byte) *pg.Error // takes a row's frame, in the errand's goroutine; nil: there are none
+	memory *ration                      // what a row is counted in before it is read; nil: none is kept
 
 	// what has come
 	desc []byte // the body of the RowDescription; nil: none
@@ -22,19 +25,24 @@ type errand struct {
 	err  *pg.Error
 }
 
-// errands has branches, each no more than once, do what they are asked, at once. The error is the first of a list's.
+// errands has branches, each no more than once, do what they are asked, at once. Once a row is not taken no more are, and all are canceled. The error
+// is that row's, else the first of the list's.
 func (c *Coordinator) errands(x *execution, list []*errand) *pg.Error {
 	var wg sync.WaitGroup
+	var enough refusal
 	for _, r := range list {
 		r.b.wrote = r.b.wrote || r.writes
 		r.b.opaque = r.b.opaque || x.stmt.plan.Opaque
-		wg.Go(func() { r.err = r.run(c) })
+		wg.Go(func() { r.err = r.run(c, &enough) })
 	}
 	wg.Wait()
 	c.mu.Lock()
 	c.out = append(c.out, c.notices...)
 	c.notices = c.notices[:0]
 	c.mu.Unlock()
+	if r := enough.by.Load(); r != nil {
+		return c.ended(x, r.b, r.err)
+	}
 	for _, r := range list {
 		if r.err != nil {
 			return c.ended(x, r.b, r.err)
@@ -43,7 +51,37 @@ func (c *Coordinator) errands(x *execution, list []*errand) *pg.Error {
 	return nil
 }
 
-func (r *errand) run(c *Coordinator) *pg.Error {
+// refusal is that of the first errand that has not taken a row.
+type refusal struct {
+	by atomic.Pointer[errand]
+}
+
+// refuse says that r takes no more rows, whose error is to be told, and cancels what the others do. It reports whether r is the first.
+func (r *errand) refuse(c *Coordinator, enough *refusal) {
+	if enough.by.CompareAndSwap(nil, r) {
+		c.cancelLive()
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), cancelLimit)
+	defer cancel()
+	_ = r.b.cancel(ctx) // it had not begun by then. What is not heard runs to its end
+}
+
+// take takes the row whose frame is next. One that there is no memory for is not kept, not even for a moment.
+func (r *errand) take(size int) (*pg.Error, error) {
+	if r.memory != nil {
+		if e := r.memory.take(size); e != nil {
+			return e, r.b.skip(size)
+		}
+	}
+	f, err := r.b.frame(size)
+	if err != nil {
+		return nil, err
+	}
+	return r.row(f), nil
+}
+
+func (r *errand) run(c *Coordinator, enough *refusal) *pg.Error {
 	b := r.b
 	b.conn.Unnamed = 0
 	b.begin()
@@ -52,7 +90,25 @@ func (r *errand) run(c *Coordinator) *pg.Error {
 	if e := b.flush(); e != nil {
 		return e
 	}
+	full := false
 	return b.receive(func(typ byte, size int) *pg.Error {
+		if typ == pg.TypeDataRow && r.row != nil {
+			if full {
+				return b.lostIf(b.skip(size))
+			}
+			if full = enough.by.Load() != nil; full {
+				r.refuse(c, enough)
+				return b.lostIf(b.skip(size))
+			}
+			e, err := r.take(size)
+			if full = e != nil; full {
+				r.refuse(c, enough)
+			}
+			if err != nil {
+				return b.lost(err)
+			}
+			return e
+		}
 		f, err := b.frame(size)
 		if err != nil {
 			return b.lost(err)
@@ -67,10 +123,6 @@ func (r *errand) run(c *Coordinator) *pg.Error {
 			}
 		case pg.TypeCommandComplete:
 			r.tag = string(pg.CommandTag(f[pg.HeaderSize:]))
-		case pg.TypeDataRow:
-			if r.row != nil {
-				return r.row(f)
-			}
 		case pg.TypeNoticeResponse:
 			c.notice(f)
 		case pg.TypeParameterStatus:

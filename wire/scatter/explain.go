@@ -40,7 +40,7 @@ func (c *Coordinator) explain(x *execution, of *sqlkey.Explain, plan *sqlkey.Pla
 		if e != nil {
 			return e
 		}
-		list[i] = &errand{b: b, writes: of.Analyze && writes(plan)}
+		list[i] = &errand{b: b, writes: of.Analyze && writes(plan), memory: h}
 		switch fan := plan.Fan; {
 		case fan != nil && fan.Split != nil:
 			list[i].send = x.rowsOf(fan.Split, s.Rows, of.Prefix)
@@ -55,7 +55,7 @@ func (c *Coordinator) explain(x *execution, of *sqlkey.Explain, plan *sqlkey.Pla
 				return malformed()
 			}
 			lines[i] = append(lines[i], string(row[0]))
-			return h.take(len(frame))
+			return nil
 		}
 	}
 	if e := c.errands(x, list); e != nil {

@@ -151,10 +151,10 @@ func (r *rekeying) collect(shares []Share) *pg.Error {
 		}
 		one := &rekeyed{slot: s.Slot}
 		r.shards = append(r.shards, one)
-		ask := &errand{b: b, send: r.x.appendAsk(nil, r.how.SQL, nil, []int16{})}
+		ask := &errand{b: b, send: r.x.appendAsk(nil, r.how.SQL, nil, []int16{}), memory: &r.memory}
 		ask.row = func(frame []byte) *pg.Error {
 			one.rows = append(one.rows, bytes.Clone(frame))
-			return r.memory.take(len(frame))
+			return nil
 		}
 		list = append(list, ask)
 	}
@@ -340,10 +340,10 @@ func (r *rekeying) step(rows func(*rekeyed) *heap, text func(rows string) string
 		}
 		i := len(list)
 		kept, want = append(kept, nil), append(want, h.rows)
-		ask := &errand{b: b, writes: true, send: r.x.appendAsk(nil, text(r.relation(h.pick)), arrays, nil)}
+		ask := &errand{b: b, writes: true, memory: &r.memory, send: r.x.appendAsk(nil, text(r.relation(h.pick)), arrays, nil)}
 		ask.row = func(frame []byte) *pg.Error {
 			kept[i] = append(kept[i], frame...)
-			return r.memory.take(len(frame))
+			return nil
 		}
 		list = append(list, ask)
 	}
