@@ -369,3 +369,18 @@ func TestHugeRowsOfSeveralShards(t *testing.T) {
 		}
 	}
 }
+
+// The same is so of the branch that a transaction over several shards has begun with.
+func TestFirstBranchOfALiveTransaction(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id) VALUES ($1, 1)", s.two)
+	s.exec("SET idle_in_transaction_session_timeout = '2s'")
+	s.exec("BEGIN")
+	s.exec("INSERT INTO orders (customer_id, id) VALUES ($1, 2)", s.one)
+	s.exec("SELECT pg_sleep(4) FROM orders WHERE customer_id = $1", s.two)
+	if got := s.read("SELECT id::text FROM orders ORDER BY id"); got != "1,2" {
+		t.Errorf("rows %s", got)
+	}
+	s.exec("COMMIT")
+	s.busy(t, 0)
+}

@@ -103,7 +103,7 @@ func New(nc net.Conn, cfg Config) *Coordinator {
 // Adopt makes a connection, with the transaction that is open on it, the branch on its shard. wrote: the transaction may have
 // written there. It is called before Serve.
 func (c *Coordinator) Adopt(l Link, shard string, b Adopted) {
-	x := &branch{slot: b.Slot, conn: l.Conn, hop: l.Hop, write: b.Write, wrote: b.Wrote, opaque: b.Opaque, stale: true, status: pg.StatusInTx}
+	x := &branch{slot: b.Slot, conn: l.Conn, hop: l.Hop, write: b.Write, wrote: b.Wrote, opaque: b.Opaque, stale: true, status: pg.StatusInTx, rests: time.Now()}
 	c.readOnly = b.ReadOnly
 	l.Conn.HeldBy(c.holder)
 	c.branches[shard], c.adopted = x, x
