@@ -104,3 +104,27 @@ func TestRowLimitIsNotReached(t *testing.T) {
 	}
 	s.busy(t, 0)
 }
+
+// What a portal with a row limit does is done once, and its tags are the statement's.
+func TestLimitedPortalWritesOnce(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id) VALUES ($1, 1), ($2, 2), ($2, 3)", s.one, s.two)
+	exchange := s.raw()
+	for _, c := range []struct{ sql, want string }{
+		{"UPDATE orders SET item = coalesce(item, '') || 'x'", "1 2 C(UPDATE 3) E(55000) Z"},
+		{fmt.Sprintf("UPDATE orders SET customer_id = %d WHERE id = 1", s.two), "1 2 C(UPDATE 1) E(55000) Z"}, // the row moves
+		{"UPDATE orders SET item = 'x' RETURNING id", "1 2 D D s D C(UPDATE 1) C(UPDATE 0) Z"},
+		{"SELECT id FROM orders", "1 2 D D s D C(SELECT 1) C(SELECT 0) Z"},
+	} {
+		raw := append(pg.AppendParse(nil, "", c.sql, nil), bound...)
+		for range 3 {
+			raw = pg.AppendExecute(raw, "", 2)
+		}
+		exchange(pg.AppendQuery(nil, "BEGIN"))
+		if got := exchange(pg.AppendSync(raw)); got != c.want {
+			t.Errorf("%s: %s, want %s", c.sql, got, c.want)
+		}
+		exchange(pg.AppendQuery(nil, "ROLLBACK"))
+	}
+	s.busy(t, 0)
+}

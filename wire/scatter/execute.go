@@ -36,7 +36,9 @@ func (c *Coordinator) executePortal(p *portal, most uint32, columns, alone bool)
 			WithDetail("It has been run to its end.")
 	}
 	p.ran = most == 0 && p.branch == nil && p.rest == nil
-	return c.execute(&execution{stmt: p.stmt, bind: p.bind, portal: p, columns: columns, max: most, alone: alone && most == 0})
+	e := c.execute(&execution{stmt: p.stmt, bind: p.bind, portal: p, columns: columns, max: most, alone: alone && most == 0})
+	p.ran = p.ran || e == nil && p.branch == nil && p.rest == nil
+	return e
 }
 
 // args are the statement's arguments, for its plan.

@@ -382,7 +382,7 @@ func (f *fanout) end(e *pg.Error) *pg.Error {
 		c.out = pg.AppendPortalSuspended(c.out)
 		return nil
 	}
-	if f.x.max > 0 {
+	if f.x.max > 0 && f.columns >= 0 {
 		f.x.portal.rest = c.newRest()
 		f.x.portal.rest.tag = tag
 	}

@@ -2,6 +2,7 @@ package scatter
 
 import (
 	"strconv"
+	"strings"
 
 	"rangefinder/wire/pg"
 )
@@ -58,6 +59,6 @@ func (c *Coordinator) more(x *execution) *pg.Error {
 		return nil
 	}
 	r.drop()
-	c.complete(x, "SELECT "+strconv.FormatInt(sent, 10))
+	c.complete(x, strings.TrimRight(r.tag, "0123456789")+strconv.FormatInt(sent, 10))
 	return nil
 }
