@@ -38,6 +38,7 @@ type segment struct {
 	made     []string       // what it makes that may be the session's own; see sqlkey.Plan.Made
 	asks     string         // why the server is to be asked what remains of it; "": it need not be
 	opaque   bool           // something in it may have set what nobody can see
+	commits  bool           // something in it may have committed when it fails
 	frees    bool           // something in it may take that away
 	notifies int            // statements in it that send notifications
 	retry    bool           // may be sent to another backend if this one dies before anything reached the client

@@ -171,10 +171,17 @@ func fencedWithin(e *pg.Error) *pg.Error {
 		WithHint("Nothing of the transaction takes effect: run it again. The node has asked for the newest owners.")
 }
 
+// fencedBehind is the error of a statement that may have committed something before a shard has refused a row.
+func fencedBehind(e *pg.Error) *pg.Error {
+	return pg.NewError(pg.CodeStatementCompletionUnknown, "a row's range of keys has moved to another shard, or is about to").
+		WithDetail("The shard says: " + e.Message + ". What the statement had committed before that stays.").
+		WithHint("The node has asked for the newest owners. Look what is done before you run the statement again: it may COMMIT within.")
+}
+
 // refence has the request in hand run again if the shard's refusal proves that nothing of it took effect. It reports whether it does.
 func (c *core) refence(h *expectation) bool {
 	c.env.fenced()
-	again := c.env.moves != nil && c.seg.again && !c.flushed && c.coordinator == nil && !c.redo && h.fail == nil
+	again := c.env.moves != nil && c.seg.again && !c.seg.commits && !c.flushed && c.coordinator == nil && !c.redo && h.fail == nil
 	if c.kind == 'S' {
 		again = again && !c.answered('E', "")
 	} else {

@@ -384,6 +384,31 @@ func TestFencedStatement(t *testing.T) {
 	}
 }
 
+// TestFencedProcedure: a procedure or a block of code may have committed before a shard refuses a row, so it is not run again.
+func TestFencedProcedure(t *testing.T) {
+	for name, mode := range allModes {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{})
+			k := r.keyOn("shard_1", 1)
+			r.fence(0, k)
+			body := fmt.Sprintf("BEGIN INSERT INTO notes SELECT count(*) FROM notes; COMMIT; INSERT INTO orders (customer_id, id) VALUES (%d, 1); END", k)
+			if err := r.servers[0].primary.ExecIn(ctxOf(t), "app", "CREATE PROCEDURE batches() LANGUAGE plpgsql AS $$ "+body+" $$"); err != nil {
+				t.Fatal(err)
+			}
+			for i, sql := range []string{"CALL batches()", "DO $$ " + body + " $$"} {
+				_, err := r.connect(mode).Exec(ctxOf(t), "/* rangefinder: shard=shard_1 */ "+sql)
+				if e := wantCode(t, err, "40003"); e.Hint == "" || e.Detail == "" {
+					t.Errorf("%s: %+v", sql, e)
+				}
+				var n int
+				if err := r.connect(mode).QueryRow(ctxOf(t), "SELECT count(*) FROM notes").Scan(&n); err != nil || n != i+1 {
+					t.Errorf("%s: %d notes, %v", sql, n, err)
+				}
+			}
+		})
+	}
+}
+
 // TestUnknownFreeze: a node that hears of a frozen move for the first time does not say that it is drained before what was at work is over.
 func TestUnknownFreeze(t *testing.T) {
 	r := newRig(t, rigOptions{})

@@ -479,6 +479,9 @@ func (c *core) serverError(frame, body []byte) error {
 		}
 		return nil
 	case e.Code == codeFenced && c.refence(h): // nothing took effect: it is run again where the row belongs by then
+	case e.Code == codeFenced && c.seg.commits && c.status == 'I' && !c.seg.opens:
+		e = fencedBehind(e)
+		frame = pg.AppendError(nil, e)
 	case e.Code == codeFenced:
 		e = fencedWithin(e)
 		frame = pg.AppendError(nil, e)

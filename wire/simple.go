@@ -150,6 +150,7 @@ func (c *core) account(plan *sqlkey.Plan) {
 	c.seg.wrote = c.seg.wrote || !repeatable(plan) && plan.Tx == sqlkey.TxNone
 	c.seg.sets = c.seg.sets || plan.Session != sqlkey.SessNone || plan.Parts != nil
 	c.seg.opaque = c.seg.opaque || plan.Opaque
+	c.seg.commits = c.seg.commits || plan.Commits
 	c.seg.opens = c.seg.opens || c.opens(plan)
 	switch {
 	case plan.Session != sqlkey.SessPin:

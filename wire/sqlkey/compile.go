@@ -400,6 +400,7 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 		p.Made = qualified(index.GetRelation().GetSchemaname(), index.GetIdxname())
 	}
 	if n.GetDoStmt() != nil || n.GetCallStmt() != nil {
+		p.Commits = true
 		p.mayLeave(what) // what, the server is asked at once
 	}
 	return p

@@ -194,6 +194,8 @@ type Plan struct {
 
 	// Opaque: it runs code that no parser sees, which may change what the session has set.
 	Opaque bool
+	// Commits: outside of a transaction block it may commit before it ends: CALL, DO.
+	Commits bool
 
 	// Unique are the places of rangefinder.unique_id() in the text. Such a plan says nothing else: the text is to be planned again once they
 	// are replaced (see WithUnique).
