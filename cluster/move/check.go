@@ -201,6 +201,13 @@ func (c *checker) table(ctx context.Context, side string, t *rib.KeyedTable) (bo
 	if err != nil {
 		return false, err
 	}
+	var inherited bool
+	if err := conn.QueryRow(ctx, "SELECT relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = oid) FROM pg_class WHERE oid = $1::regclass", pgx.QueryExecModeExec, name).Scan(&inherited); err != nil {
+		return false, err
+	}
+	if inherited { // reading it reads their rows too, which do not move
+		c.add(shard, name, "other tables inherit from it, whose rows would not move along: ALTER TABLE ... NO INHERIT for each, or make it a partitioned table")
+	}
 	if rows, err = conn.Query(ctx, uniqueSQL, pgx.QueryExecModeExec, name); err != nil {
 		return false, err
 	}
