@@ -22,7 +22,7 @@ type carrier interface {
 	// Pause has a move stop before its next step that costs something, or go on.
 	Pause(ctx context.Context, id uint64, paused bool) error
 	// Abort has a move that the ledger has aborted stop what it does.
-	Abort(ctx context.Context, id uint64, reason string) error
+	Abort(id uint64)
 	// Kick has it look at the table now.
 	Kick()
 }
@@ -278,9 +278,7 @@ func (n *Node) ChangeMove(ctx context.Context, id uint64, what string, order Mov
 			}
 			m = &aborted
 			if c := n.carries(); c != nil {
-				if err := c.Abort(ctx, id, o.Reason); err != nil {
-					return v, err
-				}
+				c.Abort(id)
 			}
 		default:
 			c := n.carries()

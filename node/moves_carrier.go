@@ -55,9 +55,7 @@ func (c realCarrier) Pause(ctx context.Context, id uint64, paused bool) error {
 }
 
 // Abort has a move stop what it does.
-func (c realCarrier) Abort(ctx context.Context, id uint64, reason string) error {
-	return c.told(id, c.n.Mover().Abort(ctx, id, reason))
-}
+func (c realCarrier) Abort(id uint64) { c.n.Mover().Aborted(id) }
 
 // told is an error for whoever has asked.
 func (c realCarrier) told(id uint64, err error) error {

@@ -173,11 +173,16 @@ func (m *Mover) Abort(ctx context.Context, id uint64, reason string) error {
 	if err := m.cfg.Ledger.AbortMove(ctx, id, reason); err != nil {
 		return err
 	}
+	m.Aborted(id)
+	return nil
+}
+
+// Aborted has a move that the ledger has aborted end what it does. If it is over meanwhile, there is nothing to end.
+func (m *Mover) Aborted(id uint64) {
 	if w := m.worker(id); w != nil {
 		w.interrupt(errAborted)
 	}
 	m.Kick()
-	return nil
 }
 
 var errAborted = errors.New("the move is aborted")
