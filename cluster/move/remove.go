@@ -188,16 +188,22 @@ func (p *Postgres) deleteRows(ctx context.Context, conn *pgx.Conn, j *Job, side 
 			}
 		}
 		// A row may have come to a place that was looked at already, if it was written while this began.
-		again = false
-		for i := range tables {
-			var some bool
-			if err := conn.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s)", tables[i].name, tables[i].where), pgx.QueryExecModeExec).Scan(&some); err != nil {
-				return err
-			}
-			again = again || some
+		if again, err = some(ctx, conn, tables); err != nil {
+			return err
 		}
 	}
 	return script(ctx, conn, "RESET session_replication_role")
+}
+
+// some tells whether a server has rows of the range.
+func some(ctx context.Context, conn *pgx.Conn, tables []table) (found bool, err error) {
+	for i := range tables {
+		err := conn.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s)", tables[i].name, tables[i].where), pgx.QueryExecModeExec).Scan(&found)
+		if err != nil || found {
+			return found, err
+		}
+	}
+	return false, nil
 }
 
 func deleteSome(ctx context.Context, conn *pgx.Conn, j *Job, side, sql string) (n int64, err error) {
@@ -294,7 +300,8 @@ func (p *Postgres) Delete(ctx context.Context, j *Job, report func(Copied)) erro
 	})
 }
 
-// RemoveFence removes the last that is left.
+// RemoveFence removes the last that is left. If another primary was promoted after the rows were removed, which had not heard of all of it, they
+// are there again: they are removed again, while the fence still keeps others from seeing to them.
 func (p *Postgres) RemoveFence(ctx context.Context, j *Job) error {
 	p.drop(j.Move.ID)
 	conn, err := p.claimed(ctx, j, sideSource)
@@ -302,8 +309,31 @@ func (p *Postgres) RemoveFence(ctx context.Context, j *Job) error {
 		return err
 	}
 	defer hangUp(conn)
+	there, err := present(ctx, conn, j, sideSource)
+	if err != nil {
+		return err
+	}
+	if there {
+		if err := p.emptied(ctx, conn, j); err != nil {
+			return err
+		}
+	}
 	if err := p.unguard(ctx, conn, j, allGuards); err != nil {
 		return err
 	}
 	return forget(ctx, conn, j, sideSource)
+}
+
+// emptied makes sure that the source has no rows of the range.
+func (p *Postgres) emptied(ctx context.Context, conn *pgx.Conn, j *Job) error {
+	tables, err := look(ctx, conn, j)
+	if err != nil {
+		return err
+	}
+	found, err := some(ctx, conn, tables)
+	if err != nil || !found {
+		return err
+	}
+	p.cfg.Logger.Warn("rows of a range that has moved are at its old owner again, and are removed again", "move", j.Move.ID, "shard", j.Move.From)
+	return p.Delete(ctx, j, func(Copied) {})
 }
