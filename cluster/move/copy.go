@@ -90,6 +90,9 @@ func (p *Postgres) wipe(ctx context.Context, l *link, j *Job) error {
 // slot makes the two slots, and the snapshot that is as old as they are for as long as the connection lives. A slot can begin only when the
 // transactions that were there before it are over.
 func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (conn *pgconn.PgConn, snapshot string, err error) {
+	if err := held(ctx, l.source, j, sideSource); err != nil {
+		return nil, "", err
+	}
 	c := l.source.Config().Config.Copy()
 	c.RuntimeParams["replication"] = "database"
 	limited, cancel := context.WithTimeout(ctx, p.cfg.LockWait)
@@ -112,6 +115,17 @@ func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (conn *pgconn.PgCo
 	snapshot = string(results[0].Rows[0][2])
 	// The second one is of the same moment. From it is read what has to be compared.
 	if _, err := l.source.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2)", pgx.QueryExecModeExec, slotName(j), trackName(j)); err != nil {
+		closeSlot(conn)
+		return nil, "", err
+	}
+	// No transaction can hold the row while a slot is made. A newer leader removes what it finds, but not if the move is over.
+	err = held(ctx, l.source, j, sideSource)
+	if errors.Is(err, ErrDeposed) {
+		if there, again := present(ctx, l.source, j, sideSource); again == nil && !there {
+			err = errors.Join(err, unpublish(ctx, l.source, j))
+		}
+	}
+	if err != nil {
 		closeSlot(conn)
 		return nil, "", err
 	}

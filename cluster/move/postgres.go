@@ -280,6 +280,22 @@ func held(ctx context.Context, conn querier, j *Job, side string) error {
 	return err
 }
 
+// heldSQL is held as a statement of a script: the script's transaction fails with codeDeposed.
+func heldSQL(j *Job, side string) string {
+	return fmt.Sprintf(`DO $held$ BEGIN
+	PERFORM FROM rangefinder.fence WHERE move = %s AND side = '%s' AND term = %d FOR SHARE;
+	IF NOT FOUND THEN RAISE EXCEPTION 'another leader carries out the move' USING ERRCODE = '%s'; END IF;
+END $held$`, number(j), side, j.Term, codeDeposed)
+}
+
+// deposed is an error of a script with heldSQL.
+func deposed(err error) error {
+	if sqlState(err) == codeDeposed {
+		return ErrDeposed
+	}
+	return err
+}
+
 // querier is a connection or a transaction.
 type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
@@ -362,6 +378,7 @@ const (
 	codeUndefinedObject  = "42704"
 	codeObjectInUse      = "55006"
 	codeUndefinedTable   = "42P01"
+	codeDeposed          = "RF900" // of heldSQL alone: nobody else sees it
 )
 
 // locked runs statements that want locks on tables. Others wait for no longer than Locks for them, so it may take many tries.

@@ -79,8 +79,8 @@ func (p *Postgres) fence(ctx context.Context, l *link, j *Job) error {
 	}
 	for _, side := range []string{sideSource, sideTarget} {
 		conn := l.on(side)
-		if err := script(ctx, conn, fenceSQL(j)); err != nil {
-			return err
+		if err := script(ctx, conn, heldSQL(j, side), fenceSQL(j)); err != nil {
+			return deposed(err)
 		}
 		there := tables
 		if side == sideTarget {
@@ -106,12 +106,12 @@ func (p *Postgres) fence(ctx context.Context, l *link, j *Job) error {
 					fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, fenceName(j)), fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, removeName(j)))
 			}
 			sql = append(sql, truncateSQL(j, t)...)
-			if err := p.locked(ctx, conn, sql...); err != nil {
-				return err
+			if err := p.locked(ctx, conn, append([]string{heldSQL(j, side)}, sql...)...); err != nil {
+				return deposed(err)
 			}
 		}
-		if err := p.locked(ctx, conn, ddlSQL(j, there)...); err != nil {
-			return err
+		if err := p.locked(ctx, conn, append([]string{heldSQL(j, side)}, ddlSQL(j, there)...)...); err != nil {
+			return deposed(err)
 		}
 	}
 	return nil
@@ -174,18 +174,18 @@ func publish(ctx context.Context, l *link, j *Job) error {
 		}
 	}
 	parts = append(parts, "TABLE ONLY rangefinder.mark WHERE (move = "+number(j)+")")
-	return script(ctx, l.source,
+	return deposed(script(ctx, l.source, heldSQL(j, sideSource),
 		fmt.Sprintf("INSERT INTO rangefinder.mark VALUES (%s, 1) ON CONFLICT (move) DO NOTHING", number(j)),
-		fmt.Sprintf("CREATE PUBLICATION %s FOR %s WITH (publish = 'insert,update,delete', publish_via_partition_root = true)", slotName(j), strings.Join(parts, ", ")))
+		fmt.Sprintf("CREATE PUBLICATION %s FOR %s WITH (publish = 'insert,update,delete', publish_via_partition_root = true)", slotName(j), strings.Join(parts, ", "))))
 }
 
 // subscribe makes the subscription, which does not begin yet.
 func (p *Postgres) subscribe(ctx context.Context, l *link, j *Job) error {
-	err := script(ctx, l.target,
+	err := script(ctx, l.target, heldSQL(j, sideTarget),
 		fmt.Sprintf("INSERT INTO rangefinder.mark VALUES (%s, 0) ON CONFLICT (move) DO UPDATE SET n = 0", number(j)),
 		fmt.Sprintf("CREATE SUBSCRIPTION %[1]s CONNECTION %[2]s PUBLICATION %[1]s WITH (create_slot = false, slot_name = '%[1]s', enabled = false, copy_data = false, disable_on_error = true)",
 			slotName(j), rib.QuoteLiteral(p.conninfo(l.source))))
-	if err != nil {
+	if err = deposed(err); err != nil {
 		return fmt.Errorf("subscribe to shard %s from %s: %w", j.Move.From, j.Move.To, hide(err, p.conninfo(l.source)))
 	}
 	return nil
