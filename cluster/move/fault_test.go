@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"rangefinder/rib"
 )
 
 // hooked are servers with something that happens once, at one moment of a move: "Copy before", "Copy within", "Copy after".
@@ -285,5 +287,94 @@ func TestPromotion(t *testing.T) {
 			l.check()
 			r.clean()
 		})
+	}
+}
+
+// TestRowsComeBack: a source that was promoted from a replica which had not seen all removals has rows again. They are removed before the fence is.
+func TestRowsComeBack(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(500)
+	low, high := r.quarter()
+	var id uint64
+	m := r.mover(hook("RemoveFence before", func() error {
+		return r.at("shard_1").primary.Exec(t.Context(), fmt.Sprintf("SET rangefinder.mover = '%d'; INSERT INTO nothing SELECT c, 1 FROM generate_series(1, 1000) AS c WHERE %s", r.book.owners().Moves[0].ID,
+			strings.ReplaceAll(r.where(low, high), "customer_id", "c")))
+	}))
+	id = r.book.start(low, high, "shard_1", "shard_2")
+	r.over(id, m)
+	if n := r.query("shard_1", "SELECT count(*)::text FROM nothing WHERE "+r.where(low, high)); n != "0" {
+		t.Errorf("%s rows of the range are left on the source", n)
+	}
+	r.clean()
+}
+
+// TestStoppedLeaderMakesNothing: a leader that has slept through the end of its move makes no triggers and no publication anew.
+func TestStoppedLeaderMakesNothing(t *testing.T) {
+	r := newRig(t, false)
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	low, high := r.quarter()
+	job := func(term uint64) *Job {
+		return &Job{Move: rib.Move{ID: 7, Keyspace: 1, Low: low, High: high, From: "shard_1", To: "shard_2", Phase: rib.MovePrepare}, Keyspace: r.ks, Term: term}
+	}
+	old := job(1)
+	for _, c := range []struct {
+		name string
+		do   func(ctx context.Context, l *link) error
+	}{
+		{"the fence", func(ctx context.Context, l *link) error { return p.fence(ctx, l, old) }},
+		{"the publication", func(ctx context.Context, l *link) error { return publish(ctx, l, old) }},
+		{"the slot", func(ctx context.Context, l *link) error {
+			conn, _, err := p.slot(ctx, l, old)
+			if conn != nil {
+				closeSlot(conn)
+			}
+			return err
+		}},
+		{"the subscription", func(ctx context.Context, l *link) error { return p.subscribe(ctx, l, old) }},
+	} {
+		err := p.with(t.Context(), old, func(l *link) error {
+			if err := rowsOf(t.Context(), l, old); err != nil {
+				return err
+			}
+			if _, err := l.look(t.Context(), old); err != nil {
+				return err
+			}
+			next := NewPostgres(r.config)
+			defer next.Close()
+			over := job(2)
+			over.Move.Phase = rib.MoveAborted
+			if err := errors.Join(next.Unfence(t.Context(), over), next.Clean(t.Context(), over, func(Copied) {})); err != nil {
+				t.Fatal(err)
+			}
+			return c.do(t.Context(), l)
+		})
+		if !errors.Is(err, ErrDeposed) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		r.clean()
+	}
+}
+
+// TestPromotedReplica: a replica that has become a primary counts as promoted also when it has been restarted since, and has no position up to
+// which it has replayed any more.
+func TestPromotedReplica(t *testing.T) {
+	r := newRig(t, true)
+	p := NewPostgres(r.config)
+	defer p.Close()
+	j := &Job{Move: rib.Move{ID: 7, From: "shard_1", To: "shard_2"}, Keyspace: r.ks}
+	lsn := r.query("shard_1", "SELECT pg_current_wal_flush_lsn()::text")
+	if err := p.replayed(t.Context(), j, "shard_1", lsn); err != nil {
+		t.Fatal(err)
+	}
+	replica := r.at("shard_1").replica
+	if err := replica.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := replica.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.replayed(t.Context(), j, "shard_1", lsn); !errors.Is(err, ErrPromoted) {
+		t.Fatal(err)
 	}
 }

@@ -197,8 +197,11 @@ func (p *Postgres) replayed(ctx context.Context, j *Job, shard, lsn string) erro
 	}
 	for _, c := range conns {
 		for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
-			var done bool
-			err := c.QueryRow(ctx, "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, NOT pg_is_in_recovery())", pgx.QueryExecModeExec, lsn).Scan(&done)
+			var done, promoted bool
+			err := c.QueryRow(ctx, "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false), NOT pg_is_in_recovery()", pgx.QueryExecModeExec, lsn).Scan(&done, &promoted)
+			if err == nil && promoted { // at whatever position: what it had replayed by then is not known any more
+				err = ErrPromoted
+			}
 			if err != nil {
 				return fmt.Errorf("replica %s:%d of shard %s: %w", c.Config().Host, c.Config().Port, shard, err)
 			}
