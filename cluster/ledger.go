@@ -204,6 +204,9 @@ func (l *Ledger) Open() error {
 	l.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: l.streams, MaxPool: 3, Timeout: l.cfg.Timeouts.RPC, Logger: l.raftLog,
 		ServerAddressProvider: addresses{l},
+		// One at a time, that is without pipelines: commands are rare, and a pipeline whose reader has ended (a newer term came while it was full)
+		// blocks its writer for good, and with it Raft's shutdown.
+		MaxRPCsInFlight: 1,
 	})
 	r, err := raft.NewRaft(l.raftConfig(), l.fsm, stores.Log, stores.Stable, stores.Snapshots, l.transport)
 	if err != nil {
