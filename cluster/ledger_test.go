@@ -119,6 +119,17 @@ func TestLeaderDiesAndTheNextOneCreates(t *testing.T) {
 // A leader that died a moment after a command leaves the next one with a table that lacks it: that one leads, and LeadsIn does not say so
 // before it has applied it.
 func TestLeadsInWithAllThatWasCommitted(t *testing.T) {
+	behind := 0
+	for range 200 { // followers often hear of a commit before the leader is gone
+		if behind += leadsInAfterAKill(t); behind > 0 || t.Failed() {
+			return
+		}
+	}
+	t.Error("no leader was ever behind: this shows nothing")
+}
+
+// leadsInAfterAKill kills a leader right after a commit, and tells how often its heir was seen to lead without what was committed.
+func leadsInAfterAKill(t *testing.T) (behind int) {
 	inWorld(t, func(t *testing.T, w *world) {
 		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd")
 		w.form(a, b, c)
@@ -132,7 +143,6 @@ func TestLeadsInWithAllThatWasCommitted(t *testing.T) {
 		}
 		committed := ks.Ranges[0].Epoch
 		a.kill()
-		behind := 0
 		for over := false; !over; <-time.After(time.Millisecond) {
 			for _, n := range []*testNode{b, c} {
 				leads, newest := n.ledger.IsLeader(), n.ledger.Epoch().Compare(committed) >= 0
@@ -146,10 +156,8 @@ func TestLeadsInWithAllThatWasCommitted(t *testing.T) {
 				over = over || ok
 			}
 		}
-		if behind == 0 {
-			t.Error("no leader was ever behind: this shows nothing")
-		}
 	})
+	return behind
 }
 
 // A leader that is asked to lets another voter lead, and what is agreed goes on there. Who does not lead has nothing to give.
