@@ -185,6 +185,7 @@ func exampleCalls() map[string]string {
 		"GET /api/v1/openapi.json":                        "",
 		"GET /api/v1/keyspaces":                           "",
 		"POST /api/v1/keyspaces/tables":                   `{"keyspace": "app.orders", "also": ["app.invoices:customer_id"]}`,
+		"POST /api/v1/nodes/forget":                       `{"node": "fra-9"}`,
 		"POST /api/v1/keyspaces/drop":                     `{"keyspace": "app.orders"}`,
 		"POST /api/v1/keyspaces":                          `{"name": "app.orders", "method": "hash", "types": ["bigint"], "key": ["customer_id"], "shards": ["shard_1"]}`,
 		"POST /api/v1/keyspaces/values":                   `{"keyspace": "app.sales", "values": [{"value": "de", "shard": "shard_1"}]}`,

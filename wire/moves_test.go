@@ -395,13 +395,18 @@ func TestFencedProcedure(t *testing.T) {
 			if err := r.servers[0].primary.ExecIn(ctxOf(t), "app", "CREATE PROCEDURE batches() LANGUAGE plpgsql AS $$ "+body+" $$"); err != nil {
 				t.Fatal(err)
 			}
+			direct, err := r.servers[0].primary.ConnTo(ctxOf(t), "app", "") // a replica may not have it yet
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer direct.Close(context.Background())
 			for i, sql := range []string{"CALL batches()", "DO $$ " + body + " $$"} {
 				_, err := r.connect(mode).Exec(ctxOf(t), "/* rangefinder: shard=shard_1 */ "+sql)
 				if e := wantCode(t, err, "40003"); e.Hint == "" || e.Detail == "" {
 					t.Errorf("%s: %+v", sql, e)
 				}
 				var n int
-				if err := r.connect(mode).QueryRow(ctxOf(t), "SELECT count(*) FROM notes").Scan(&n); err != nil || n != i+1 {
+				if err := direct.QueryRow(ctxOf(t), "SELECT count(*) FROM notes").Scan(&n); err != nil || n != i+1 {
 					t.Errorf("%s: %d notes, %v", sql, n, err)
 				}
 			}

@@ -30,6 +30,7 @@ type copySplit struct {
 	mu    sync.Mutex
 	parts []*copyPart // the splitter's numbers are their places
 	woken bool
+	first *copyPart // whose error woke it: the others were told to stop, and say no more than that they have
 }
 
 // copyPart is one shard's part of it.
@@ -268,7 +269,7 @@ func (p *copyPart) failed(e *pg.Error) {
 	if s.woken {
 		return
 	}
-	s.woken = true
+	s.woken, s.first = true, p
 	_ = s.c.nc.SetReadDeadline(longAgo)
 	for _, o := range s.parts {
 		_ = o.b.conn.Net.SetWriteDeadline(longAgo)
@@ -482,38 +483,23 @@ func (s *copySplit) abort(e *pg.Error) *pg.Error {
 			p.b.strike()
 		}
 	}
-	var said *copyPart
 	for _, p := range s.parts {
 		<-p.done
 		p.b.done()
 		if p.broken {
 			p.b.broken = true
 		}
-		if p.err != nil && (said == nil || worse(p.err, said.err)) {
-			said = p
-		}
 	}
 	late.Stop()
 	s.awake() // what they said woke somebody again
+	s.mu.Lock()
+	said := s.first
+	s.mu.Unlock()
 	if e != errShard || said == nil {
 		return e
 	}
 	s.c.cfg.Host.Failed(said.b.hop, said.err.Code)
 	return said.translate(said.err)
-}
-
-// worse tells whether an error says more than another: of a shard that was told to stop one hears that it has.
-func worse(a, b *pg.Error) bool {
-	rank := func(e *pg.Error) int {
-		switch e.Code {
-		case pg.CodeQueryCanceled:
-			return 0
-		case pg.CodeConnectionFailure:
-			return 1
-		}
-		return 2
-	}
-	return rank(a) > rank(b)
 }
 
 // maxLines bounds how many rows back a shard's line can be told as one of the whole data.
