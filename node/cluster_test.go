@@ -46,13 +46,20 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO probe`
 
 func startCluster(t *testing.T) *testCluster {
 	t.Helper()
+	return startClusterOf(t, nil, "", false)
+}
+
+// startClusterOf starts three nodes beside three shards, whose servers have these parameters. rights are the probe role's; reloads: the nodes can
+// read their configuration again.
+func startClusterOf(t *testing.T, params map[string]string, rights string, reloads bool) *testCluster {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	c := new(testCluster)
 	for i := range testRegions {
-		s := pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1), Auth: "scram-sha-256"})
+		s := pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1), Auth: "scram-sha-256", Params: params})
 		if err := errors.Join(
-			s.CreateUser(ctx, "app", appPassword, ""), s.CreateUser(ctx, "probe", probePassword, ""),
+			s.CreateUser(ctx, "app", appPassword, ""), s.CreateUser(ctx, "probe", probePassword, rights),
 			s.Exec(ctx, "CREATE DATABASE app OWNER app"),
 		); err != nil {
 			t.Fatal(err)
@@ -71,8 +78,12 @@ func startCluster(t *testing.T) *testCluster {
 		cfg.Probe.User, cfg.Probe.PasswordEnv = "probe", "PROBE_PASSWORD"
 		cfg.Backends = []Backend{{Name: region + "-db", Shard: fmt.Sprintf("shard_%d", i+1), Address: c.servers[i].Addr()}}
 		cfg.Pool.Connect, cfg.Limits.StartupTimeout = Duration{time.Minute}, Duration{time.Minute} // nothing is out of reach here: a busy machine takes its time
-		n := newNode(t, cfg, clusterEnv()).open(t)
-		c.nodes = append(c.nodes, n)
+		env := clusterEnv()
+		o := Options{Getenv: func(k string) (string, bool) { v, ok := env[k]; return v, ok }}
+		if reloads {
+			o.Load = func() (Config, error) { return cfg, nil }
+		}
+		c.nodes = append(c.nodes, newNodeWith(t, cfg, o).open(t))
 		join = []string{c.nodes[0].port().Addr()}
 	}
 	for _, n := range c.nodes {

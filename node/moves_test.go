@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,43 +15,7 @@ import (
 // startMovable starts three nodes beside three shards whose ranges can move.
 func startMovable(t *testing.T) *testCluster {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	c := new(testCluster)
-	for i := range testRegions {
-		s := pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1), Auth: "scram-sha-256", Params: map[string]string{"wal_level": "logical", "max_prepared_transactions": "10"}})
-		if err := errors.Join(
-			s.CreateUser(ctx, "app", appPassword, ""), s.CreateUser(ctx, "probe", probePassword, "SUPERUSER REPLICATION"),
-			s.Exec(ctx, "CREATE DATABASE app OWNER app"),
-		); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.ExecIn(ctx, "app", schema); err != nil {
-			t.Fatal(err)
-		}
-		c.servers = append(c.servers, s)
-	}
-	var join []string
-	for i, region := range testRegions {
-		cfg := testConfig(t, region, join...)
-		cfg.ClusterKeyEnv = "CLUSTER_KEY"
-		cfg.Databases = []Listing{{Name: "app", Shard: "shard_1"}}
-		cfg.Users = []User{{Name: "app", SecretRef: SecretRef{PasswordEnv: "APP_PASSWORD"}}}
-		cfg.Probe.User, cfg.Probe.PasswordEnv = "probe", "PROBE_PASSWORD"
-		cfg.Backends = []Backend{{Name: region + "-db", Shard: fmt.Sprintf("shard_%d", i+1), Address: c.servers[i].Addr()}}
-		cfg.Pool.Connect, cfg.Limits.StartupTimeout = Duration{time.Minute}, Duration{time.Minute}
-		env := clusterEnv()
-		n := newNodeWith(t, cfg, Options{Getenv: func(k string) (string, bool) { v, ok := env[k]; return v, ok }, Load: func() (Config, error) { return cfg, nil }}).open(t)
-		c.nodes = append(c.nodes, n)
-		join = []string{c.nodes[0].port().Addr()}
-	}
-	for _, n := range c.nodes {
-		n.settled(t, 3, 3)
-	}
-	if _, view := c.nodes[0].get(t, "/debug/cluster"); !strings.Contains(view, `"leases"`) {
-		t.Skip("this build grants no leases to nodes, so no range can change hands")
-	}
-	return c
+	return startClusterOf(t, map[string]string{"wal_level": "logical", "max_prepared_transactions": "10"}, "SUPERUSER REPLICATION", true)
 }
 
 // accounts makes the range keyspace app.accounts.
