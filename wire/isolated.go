@@ -21,12 +21,7 @@ func (i Isolated) String() string { return isolations[i] }
 
 // ParseIsolated reads one by its name.
 func ParseIsolated(name string) (Isolated, bool) {
-	for i, n := range isolations {
-		if n == name {
-			return Isolated(i), true
-		}
-	}
-	return 0, false
+	return byName[Isolated](isolations[:], name)
 }
 
 // isolated reports whether the request in hand, which is about sharded tables, is refused because the node has no lease. Where it is not, the

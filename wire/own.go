@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -26,12 +27,13 @@ func (c Consistency) String() string { return consistencies[c] }
 
 // ParseConsistency reads one by its name.
 func ParseConsistency(name string) (Consistency, bool) {
-	for i, n := range consistencies {
-		if n == name {
-			return Consistency(i), true
-		}
-	}
-	return 0, false
+	return byName[Consistency](consistencies[:], name)
+}
+
+// byName is the policy that has a name, which stands in its place.
+func byName[T ~uint32](names []string, name string) (T, bool) {
+	i := slices.Index(names, name)
+	return T(max(i, 0)), i >= 0
 }
 
 // The values of cross_shard_writes.

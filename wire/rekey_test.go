@@ -28,24 +28,6 @@ func TestUpdateOfTheKey(t *testing.T) {
 				}
 				return tag.String()
 			}
-			rows := func(sql string, args ...any) (list []string) {
-				t.Helper()
-				rows, err := conn.Query(ctx, sql, args...)
-				if err != nil {
-					t.Fatalf("%s: %v", sql, err)
-				}
-				for rows.Next() {
-					v, err := rows.Values()
-					if err != nil {
-						t.Fatal(err)
-					}
-					list = append(list, fmt.Sprint(v...))
-				}
-				if err := rows.Err(); err != nil {
-					t.Fatalf("%s: %v", sql, err)
-				}
-				return list
-			}
 			on := func(want1, want2 int) {
 				t.Helper()
 				if each, _ := r.onShards(t, "SELECT count(*) FROM orders"); each[0] != want1 || each[1] != want2 {
@@ -57,7 +39,7 @@ func TestUpdateOfTheKey(t *testing.T) {
 				exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, $2, 'it\"s \\ {rows} ''quoted''')", key, i)
 			}
 			on(2, 1)
-			if got := rows("UPDATE orders SET customer_id = $1, item = item || $3 WHERE customer_id = $2 AND id = 0 RETURNING *, id + 1 AS next", two, one, "!"); len(got) != 1 || got[0] != fmt.Sprint(two, int64(0), `it"s \ {rows} 'quoted'!`, int64(1)) {
+			if got := texts(t, conn, "UPDATE orders SET customer_id = $1, item = item || $3 WHERE customer_id = $2 AND id = 0 RETURNING *, id + 1 AS next", two, one, "!"); len(got) != 1 || got[0] != fmt.Sprint(two, int64(0), `it"s \ {rows} 'quoted'!`, int64(1)) {
 				t.Errorf("returned %q", got)
 			}
 			on(1, 2)
@@ -70,7 +52,7 @@ func TestUpdateOfTheKey(t *testing.T) {
 			if tag := exec("UPDATE orders SET customer_id = CASE customer_id WHEN $1 THEN $2::bigint ELSE $1 END", two, other); tag != "UPDATE 3" {
 				t.Error(tag)
 			}
-			if got := rows("SELECT count(*) FROM orders WHERE customer_id = $1", two); len(got) != 1 || got[0] != "1" {
+			if got := texts(t, conn, "SELECT count(*) FROM orders WHERE customer_id = $1", two); len(got) != 1 || got[0] != "1" {
 				t.Errorf("%q", got)
 			}
 			exec("ROLLBACK TO s")
@@ -87,7 +69,7 @@ func TestUpdateOfTheKey(t *testing.T) {
 			if tag := exec("UPDATE orders SET customer_id = $1 WHERE false", two); tag != "UPDATE 0" {
 				t.Error(tag)
 			}
-			if got := rows("UPDATE orders SET customer_id = customer_id WHERE false RETURNING id"); len(got) != 0 {
+			if got := texts(t, conn, "UPDATE orders SET customer_id = customer_id WHERE false RETURNING id"); len(got) != 0 {
 				t.Error(got)
 			}
 			r.busy(t, 0)

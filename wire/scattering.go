@@ -24,12 +24,7 @@ func (s Scatter) String() string { return scatters[s] }
 
 // ParseScatter reads one by its name.
 func ParseScatter(name string) (Scatter, bool) {
-	for i, n := range scatters {
-		if n == name {
-			return Scatter(i), true
-		}
-	}
-	return 0, false
+	return byName[Scatter](scatters[:], name)
 }
 
 // scatterLog is when the log was last told of a statement.
