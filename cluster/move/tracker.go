@@ -31,13 +31,14 @@ type tracker struct {
 
 	// guarded by mu
 	mu      sync.Mutex
-	changed map[string]map[string]bool // by table: the rows, each by the columns of keys, joined
+	changed map[string]map[string]uint64 // by table: the rows, each by the columns of keys, joined, with the position of its last change
+	taken   map[string]map[string]uint64 // what take has returned last
 	count   int
 	mark    int64 // the last one that has come by
 	news    chan struct{}
 	room    chan struct{} // not nil: the reader waits until rows have been taken
 	at      uint64        // position in the log up to which has been read
-	safe    uint64        // that up to which all has been found alike
+	safe    uint64        // that of the first change of which the row has not been found alike; up to there the source need not send again
 	err     error
 }
 
@@ -51,6 +52,10 @@ type relation struct {
 	columns []string
 }
 
+func newTracker() *tracker {
+	return &tracker{relations: make(map[uint32]*relation), keys: make(map[string][]string), changed: make(map[string]map[string]uint64), news: make(chan struct{}), done: make(chan struct{})}
+}
+
 // track begins to read from the slot.
 func (p *Postgres) track(ctx context.Context, l *link, j *Job) (*tracker, error) {
 	if l.tracker != nil {
@@ -60,7 +65,7 @@ func (p *Postgres) track(ctx context.Context, l *link, j *Job) (*tracker, error)
 	if err != nil {
 		return nil, err
 	}
-	t := &tracker{relations: make(map[uint32]*relation), keys: make(map[string][]string), changed: make(map[string]map[string]bool), news: make(chan struct{}), done: make(chan struct{})}
+	t := newTracker()
 	for i := range tables {
 		key, err := identityOf(ctx, l, &tables[i])
 		if err != nil {
@@ -314,18 +319,18 @@ func (t *tracker) change(d *reader, at uint64) {
 	case 'I':
 		r := t.relations[d.uint32()]
 		d.byte()
-		t.row(d, r)
+		t.row(d, r, at)
 	case 'U':
 		r := t.relations[d.uint32()]
 		if kind := d.byte(); kind == 'K' || kind == 'O' {
-			t.row(d, r)
+			t.row(d, r, at)
 			d.byte()
 		}
-		t.row(d, r)
+		t.row(d, r, at)
 	case 'D':
 		r := t.relations[d.uint32()]
 		d.byte()
-		t.row(d, r)
+		t.row(d, r, at)
 	case 'C':
 		d.bytes(9) // flags, and the position of the commit
 		end := d.bytes(8)
@@ -366,7 +371,7 @@ func (t *tracker) relation(d *reader) {
 	t.relations[id] = r
 }
 
-func (t *tracker) row(d *reader, r *relation) {
+func (t *tracker) row(d *reader, r *relation, at uint64) {
 	if r == nil {
 		d.err = errStream
 		return
@@ -392,14 +397,21 @@ func (t *tracker) row(d *reader, r *relation) {
 		}
 		parts[i] = *v
 	}
-	key := strings.Join(parts, "\x00")
-	if t.changed[r.name] == nil {
-		t.changed[r.name] = make(map[string]bool)
+	t.note(r.name, strings.Join(parts, "\x00"), at)
+}
+
+// note keeps in mind that a row has changed. mu is held.
+func (t *tracker) note(table, key string, at uint64) {
+	rows := t.changed[table]
+	if rows == nil {
+		rows = make(map[string]uint64)
+		t.changed[table] = rows
 	}
-	if !t.changed[r.name][key] {
-		t.changed[r.name][key] = true
+	before, open := rows[key]
+	if !open {
 		t.count++
 	}
+	rows[key] = max(before, at)
 }
 
 // reached waits until the stream has come by a mark.
@@ -437,7 +449,7 @@ func (t *tracker) take() (changed map[string][]string, at uint64) {
 			changed[name] = append(changed[name], key)
 		}
 	}
-	t.changed, t.count, at = make(map[string]map[string]bool), 0, t.at
+	t.taken, t.changed, t.count, at = t.changed, make(map[string]map[string]uint64), 0, t.at
 	if t.room != nil {
 		close(t.room)
 		t.room = nil
@@ -445,24 +457,23 @@ func (t *tracker) take() (changed map[string][]string, at uint64) {
 	return changed, at
 }
 
-// give takes back rows that were not found alike. Without any, all up to at is done.
+// give takes back rows that were not found alike, of those that take has returned with at. All is done up to at, or to the first of the last
+// changes of the rows that are open: a transaction that commits behind a position is sent whole by whoever sends from there.
 func (t *tracker) give(back map[string][]string, at uint64) (open int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, keys := range back {
-		if t.changed[name] == nil {
-			t.changed[name] = make(map[string]bool)
-		}
 		for _, key := range keys {
-			if !t.changed[name][key] {
-				t.changed[name][key] = true
-				t.count++
-			}
+			t.note(name, key, t.taken[name][key])
 			open++
 		}
 	}
-	if open == 0 {
-		t.safe = max(t.safe, at)
+	t.taken = nil
+	for _, rows := range t.changed {
+		for _, changed := range rows {
+			at = min(at, changed)
+		}
 	}
+	t.safe = max(t.safe, at)
 	return open
 }
