@@ -138,12 +138,13 @@ func (m *Mover) look(running *sync.WaitGroup) {
 	if !leads || m.ctx.Err() != nil {
 		return
 	}
-	for i := range m.cfg.Owners().Moves {
-		id := m.cfg.Owners().Moves[i].ID
+	moves := m.cfg.Owners().Moves
+	for i := range moves {
+		id := moves[i].ID
 		if m.workers[id] != nil {
 			continue // of an older term: until it has ended
 		}
-		w := newWorker(m, id, term)
+		w := newWorker(m, &moves[i], term)
 		m.workers[id] = w
 		running.Go(func() {
 			defer w.cancel()

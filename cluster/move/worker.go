@@ -38,18 +38,13 @@ type worker struct {
 	problem  string
 }
 
-func newWorker(m *Mover, id, term uint64) *worker {
+func newWorker(m *Mover, mv *rib.Move, term uint64) *worker {
 	ctx, cancel := context.WithCancel(m.ctx)
-	return &worker{m: m, id: id, term: term, ctx: ctx, cancel: cancel, log: m.cfg.Logger.With("move", id), began: time.Now()}
+	return &worker{m: m, id: mv.ID, term: term, ctx: ctx, cancel: cancel, log: m.cfg.Logger.With("move", mv.ID), began: time.Now(), note: decodeNote(mv.Note)}
 }
 
 // run carries the move on until it is over, or this term is.
 func (w *worker) run() {
-	mv := w.move()
-	if mv == nil {
-		return
-	}
-	w.note = decodeNote(mv.Note)
 	// The first command of a new leader: when it is applied, all that was decided before is known here.
 	for {
 		err := w.change(w.ctx, func(n *note) { n.Leader = w.term })
@@ -155,10 +150,10 @@ func (w *worker) fill(ctx context.Context, j *Job) error {
 			return err
 		}
 	}
-	if err := w.resumed(ctx); err != nil {
-		return err
-	}
 	if w.step() == stepCopy {
+		if err := w.resumed(ctx); err != nil {
+			return err
+		}
 		var all Copied
 		identity, err := servers.Copy(ctx, j, func(c Copied) {
 			all = c

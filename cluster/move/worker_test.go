@@ -91,3 +91,37 @@ func TestFlippedFromAnyStep(t *testing.T) {
 		})
 	}
 }
+
+// TestPausedMoveFollows: a paused move goes on to follow, under a new leader too: else its slot holds back the source's log for as long as it
+// is paused. It is not frozen.
+func TestPausedMoveFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, servers := scene(t, rib.MovePrepare, note{Step: stepFollow, Touched: true, Paused: true}.encode(), nil)
+		if got := servers.done(); !strings.HasPrefix(got, "Follow Follow") || strings.Contains(got, "Fence") || b.owners().Moves[0].Phase != rib.MovePrepare {
+			t.Fatalf("%q, %s", got, b.owners().Moves[0].Phase)
+		}
+	})
+}
+
+// TestPausedAtOnce: whoever pauses a move that this node has just taken up does not take its step from it.
+func TestPausedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(&rib.Keyspace{ID: 1, Name: "app.orders", Method: "hash", Types: []rib.Type{rib.TypeBigint}, Ranges: rib.EvenRanges([]string{"shard_1", "shard_2"})})
+		id := b.start(nil, rib.Key{0x40, 0, 0, 0, 0, 0, 0, 0}, "shard_1", "shard_2")
+		was := note{Step: stepFollow, Touched: true, Identity: Identity{Source: Server{SystemID: 1}}}
+		if err := b.NoteMove(t.Context(), id, was.encode()); err != nil {
+			t.Fatal(err)
+		}
+		m := New(Config{Ledger: b, Leases: everybody{}, Servers: &scripted{}, Owners: b.owners, Leads: b.leads})
+		defer m.Close()
+		w := newWorker(m, b.owners().Move(id), 1)
+		defer w.cancel()
+		if err := w.change(t.Context(), func(n *note) { n.Paused = true }); err != nil {
+			t.Fatal(err)
+		}
+		was.Paused = true
+		if got := decodeNote(b.owners().Move(id).Note); got != was {
+			t.Fatalf("%+v", got)
+		}
+	})
+}
