@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -8,6 +9,8 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/pprof"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -21,6 +24,8 @@ type moveSim struct {
 	seeds         int
 	first         uint64
 	json, verbose bool
+	patience      time.Duration // with a game, by a real clock; then it counts as a violation
+	game          func(seed uint64, fence bool, dir string) (*simGame, error)
 
 	// guarded by mu
 	mu     sync.Mutex
@@ -40,17 +45,18 @@ type moveSimResult struct {
 
 // runMoveSim runs `bench move-sim`. It returns only to say what is wrong with the flags, see virtually.
 func runMoveSim(args []string) error {
-	s := &moveSim{out: os.Stdout, progress: os.Stderr}
+	s := &moveSim{out: os.Stdout, progress: os.Stderr, game: simPlayed}
 	f := flag.NewFlagSet("bench move-sim", flag.ContinueOnError)
 	f.IntVar(&s.seeds, "seeds", 100, "games, each with the fence and once more without")
 	f.Uint64Var(&s.first, "first", 1, "the first seed")
+	f.DurationVar(&s.patience, "patience", 5*time.Minute, "how long a game may take by a real clock; one that takes longer is told of and counts as a violation")
 	f.BoolVar(&s.verbose, "v", false, "print each game with the fence, also if all is well")
 	f.BoolVar(&s.json, "json", false, "print one JSON object as the last line")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if f.NArg() > 0 || s.seeds < 1 || s.seeds > 100000 {
-		return errors.New("move-sim wants -seeds of 1 to 100000, and nothing else but its flags")
+	if f.NArg() > 0 || s.seeds < 1 || s.seeds > 100000 || s.patience <= 0 {
+		return errors.New("move-sim wants -seeds of 1 to 100000, a -patience above 0, and nothing else but its flags")
 	}
 	return virtually(s.run)
 }
@@ -108,10 +114,14 @@ func (s *moveSim) run(t *testing.T) error {
 
 // one plays one game and judges it.
 func (s *moveSim) one(t *testing.T, seed uint64, fence bool) {
-	var g *simGame
-	dir, err := os.MkdirTemp("", "rangefinder-sim-")
-	if err == nil {
-		synctest.Test(t, func(*testing.T) { g, err = newSimWorld(seed, fence, dir).play() })
+	g, err := s.watched(t, seed, fence)
+	if errors.Is(err, errSimHung) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.played++
+		s.result.Violations++
+		fmt.Fprintln(s.out, err)
+		return
 	}
 	var bad []int64
 	if err == nil {
@@ -136,4 +146,63 @@ func (s *moveSim) one(t *testing.T, seed uint64, fence bool) {
 	case !fence && violated:
 		s.result.WithoutFence++
 	}
+}
+
+// errSimHung says that a game has not come to its end.
+var errSimHung = errors.New("the game has not come to its end")
+
+// simPlayed plays one game.
+func simPlayed(seed uint64, fence bool, dir string) (*simGame, error) {
+	return newSimWorld(seed, fence, dir).play()
+}
+
+// watched plays one game in virtual time, and gives it up when that takes too long by a real clock, or nothing can happen in it any more: the error tells
+// what it was at. What has been given up stays where it is.
+func (s *moveSim) watched(t *testing.T, seed uint64, fence bool) (*simGame, error) {
+	dir, err := os.MkdirTemp("", "rangefinder-sim-")
+	if err != nil {
+		return nil, err
+	}
+	type result struct {
+		g   *simGame
+		err error
+	}
+	over := make(chan result, 1)
+	name := fmt.Sprintf("seed %d, fence %v", seed, fence)
+	go pprof.Do(context.Background(), pprof.Labels(simLabel, name), func(context.Context) {
+		var r result
+		defer func() {
+			if p := recover(); p != nil { // synctest says so when all in it wait for each other
+				r = result{err: fmt.Errorf("%s: %w: %v\n%s", name, errSimHung, p, simStacks(name))}
+			}
+			over <- r
+		}()
+		synctest.Test(t, func(*testing.T) { r.g, r.err = s.game(seed, fence, dir) })
+	})
+	limit := time.NewTimer(s.patience)
+	defer limit.Stop()
+	select {
+	case r := <-over:
+		return r.g, r.err
+	case <-limit.C:
+		return nil, fmt.Errorf("%s: %w in %v\n%s", name, errSimHung, s.patience, simStacks(name))
+	}
+}
+
+// simLabel is the label of a game's goroutines.
+const simLabel = "game"
+
+// simStacks are the stacks of a game's goroutines.
+func simStacks(name string) string {
+	var all, own strings.Builder
+	if err := pprof.Lookup("goroutine").WriteTo(&all, 1); err != nil {
+		return err.Error()
+	}
+	label := fmt.Sprintf("%q:%q", simLabel, name)
+	for _, one := range strings.Split(all.String(), "\n\n") {
+		if strings.Contains(one, label) {
+			own.WriteString(one + "\n\n")
+		}
+	}
+	return own.String()
 }

@@ -86,7 +86,7 @@ func (w *simWorld) statement(client int, n *simNode, key, value int64) (o simOp)
 			owner, _ := table.Lookup(ks.ID, simKey(key))
 			s := w.shards[owner.Slot.Shard()]
 			leased, got := f.lessee.Held(), value
-			err := n.call(ctx, s, func(ctx context.Context) error {
+			err := n.call(ctx, s, simFor{}, func(ctx context.Context) error {
 				if o.write {
 					return s.write(ctx, key, value, takes, leased)
 				}

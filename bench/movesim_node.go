@@ -30,6 +30,7 @@ const (
 	simLeasePort = 7948
 	simHintPort  = 7949
 	simHintEvery = 500 * time.Millisecond // a node says again which epoch it has
+	simLate      = 4 * time.Second        // nothing is on its way for longer: see slow
 )
 
 // simNode is a node: the production ledger, leases, moves, table and mover. It may die and come back.
@@ -131,7 +132,7 @@ func (n *simNode) start() (err error) {
 		Behind: func(_, addr string, _ rib.Epoch) { f.pullFrom(addr) },
 	})
 	f.mover = move.New(move.Config{
-		Ledger: simLedger{f}, Leases: f.ledger.Leases(), Servers: simServers{n}, Owners: f.table.Owners().Get, Logger: slog.New(slog.DiscardHandler),
+		Ledger: simLedger{f}, Leases: f.ledger.Leases(), Servers: simServers{n}, Owners: f.table.Owners().Get, Logger: slog.New(slog.DiscardHandler), Late: simLate,
 		Leads: func() (uint64, bool) {
 			term, ok := f.ledger.LeadsIn()
 			return uint64(f.table.Owners().Get().Epoch.Generation)<<40 | term, ok

@@ -24,7 +24,15 @@ func (v simServers) on(ctx context.Context, j *move.Job, source bool, what strin
 		name = j.Move.From
 	}
 	s := v.n.w.shards[name]
-	err := v.n.call(ctx, s, func(ctx context.Context) error {
+	as := simFor{move: j.Move.ID, term: j.Term, hello: func(context.Context) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.lead(j.Term)
+	}}
+	if what == "check" { // which changes nothing
+		as = simFor{move: j.Move.ID}
+	}
+	err := v.n.call(ctx, s, as, func(ctx context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return f(ctx, s)
@@ -82,6 +90,9 @@ func (v simServers) Copy(ctx context.Context, j *move.Job, report func(move.Copi
 	for _, source := range []bool{true, false} {
 		err := v.on(ctx, j, source, "claim", func(_ context.Context, s *simShard) error {
 			side, err := s.claim(j, source, false)
+			if err == nil {
+				err = s.lead(j.Term)
+			}
 			switch {
 			case err != nil:
 				return err
@@ -244,8 +255,11 @@ func (v simServers) Unfence(ctx context.Context, j *move.Job) error {
 
 // Clean removes what an aborted move has left.
 func (v simServers) Clean(ctx context.Context, j *move.Job, _ func(move.Copied)) error {
-	target := v.on(ctx, j, false, "clean the target", func(_ context.Context, s *simShard) error {
+	target := v.on(ctx, j, false, "clean the target", func(ctx context.Context, s *simShard) error {
 		side, err := s.claim(j, false, false)
+		if err == nil {
+			err = s.alone(ctx, j.Move.ID)
+		}
 		if err == nil && side != nil {
 			side.follows = false
 			for key := range s.in(side) {
@@ -255,21 +269,29 @@ func (v simServers) Clean(ctx context.Context, j *move.Job, _ func(move.Copied))
 		}
 		return err
 	})
-	return errors.Join(target, v.RemoveFence(ctx, j))
+	source := v.on(ctx, j, true, "clean the source", func(ctx context.Context, s *simShard) error { return s.alone(ctx, j.Move.ID) })
+	if source == nil {
+		source = v.RemoveFence(ctx, j)
+	}
+	return errors.Join(target, source)
 }
 
 // Detach ends the replication.
 func (v simServers) Detach(ctx context.Context, j *move.Job) error {
-	err := v.on(ctx, j, true, "moved", func(_ context.Context, s *simShard) error {
+	err := v.on(ctx, j, true, "moved", func(ctx context.Context, s *simShard) error {
 		side, err := s.claim(j, true, true)
 		if err == nil {
 			side.state = simMoved
+			err = s.alone(ctx, j.Move.ID)
 		}
 		return err
 	})
 	if err == nil {
-		err = v.on(ctx, j, false, "unsubscribe", func(_ context.Context, s *simShard) error {
+		err = v.on(ctx, j, false, "unsubscribe", func(ctx context.Context, s *simShard) error {
 			side, err := s.claim(j, false, false)
+			if err == nil {
+				err = s.alone(ctx, j.Move.ID)
+			}
 			if err == nil && side != nil {
 				side.follows = false
 				delete(s.targets, j.Move.ID)
@@ -301,6 +323,20 @@ func (v simServers) Delete(ctx context.Context, j *move.Job, _ func(move.Copied)
 		}
 		return nil
 	})
+}
+
+// AtWork counts the statements at the source that began before a moment.
+func (v simServers) AtWork(ctx context.Context, j *move.Job, before time.Time) (now time.Time, n int, err error) {
+	err = v.on(ctx, j, true, "at work", func(_ context.Context, s *simShard) error {
+		now, n = time.Now(), 0
+		for _, since := range s.running {
+			if since.Before(before) {
+				n++
+			}
+		}
+		return nil
+	})
+	return now, n, err
 }
 
 // RemoveFence removes the source's row.

@@ -42,15 +42,24 @@ type simShard struct {
 	locks   map[int64]bool // rows that a transaction holds
 	rows    map[int64]int64
 	log     []simChange
-	sources map[uint64]*simSide // of moves away from here
-	targets map[uint64]*simSide // of moves to here
-	closed  map[int64]uint64    // keys that belong elsewhere, by the move that took them: the judge's, the shard itself does not look
+	sources map[uint64]*simSide    // of moves away from here
+	targets map[uint64]*simSide    // of moves to here
+	closed  map[int64]uint64       // keys that belong elsewhere, by the move that took them: the judge's, the shard itself does not look
+	leader  uint64                 // the newest term of a mover that has been here
+	running map[*simCall]time.Time // clients' statements, since when
+	movers  map[net.Conn]*simMover
 	serving sync.WaitGroup
 }
 
 // simChange is one entry of a shard's log.
 type simChange struct {
 	key, value int64 // value simGone: the row was deleted
+}
+
+// simMover is a connection in a move's name.
+type simMover struct {
+	move uint64
+	end  context.CancelFunc // of what runs on it
 }
 
 // simSide is a move's row of rangefinder.fence, and what hangs on it.
@@ -96,6 +105,7 @@ func (s *simShard) start() error {
 	defer s.mu.Unlock()
 	s.life, s.end = context.WithCancel(s.w.ctx)
 	s.changed, s.locks = make(chan struct{}), map[int64]bool{}
+	s.running, s.movers = map[*simCall]time.Time{}, map[net.Conn]*simMover{}
 	for _, side := range s.sources {
 		side.shared, side.exclusive = 0, false
 	}
@@ -128,9 +138,18 @@ func (s *simShard) crash() {
 	s.serving.Wait()
 }
 
-// serve runs what comes over one connection. What is sent is a number: the shard looks up what it stands for.
+// serve runs what comes over one connection. What is sent is a number: the shard looks up what it stands for. That nobody waits for the answer any
+// more is no reason not to go on, as with PostgreSQL.
 func (s *simShard) serve(life context.Context, conn net.Conn) {
-	defer conn.Close()
+	ctx, end := context.WithCancel(context.WithValue(life, simOwn{}, conn))
+	defer func() {
+		end()
+		conn.Close()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.movers, conn)
+		s.tell()
+	}()
 	var b [8]byte
 	for {
 		if _, err := io.ReadFull(conn, b[:]); err != nil {
@@ -140,14 +159,56 @@ func (s *simShard) serve(life context.Context, conn net.Conn) {
 		if call == nil {
 			return
 		}
-		call.err = call.do(life)
-		if life.Err() != nil {
+		s.mu.Lock()
+		if call.move != 0 {
+			s.movers[conn] = &simMover{call.move, end}
+		} else {
+			s.running[call] = time.Now()
+		}
+		s.mu.Unlock()
+		call.err = call.do(ctx)
+		s.mu.Lock()
+		delete(s.running, call)
+		s.mu.Unlock()
+		if ctx.Err() != nil {
 			return
 		}
 		if _, err := conn.Write(b[:]); err != nil {
 			return
 		}
 	}
+}
+
+// simOwn is the key of a context's value: the connection that a call has come by.
+type simOwn struct{}
+
+// alone ends all other connections in a move's name. mu is held.
+func (s *simShard) alone(ctx context.Context, id uint64) error {
+	for {
+		others := 0
+		for conn, m := range s.movers {
+			if m.move == id && conn != ctx.Value(simOwn{}) {
+				others++
+				m.end()
+				conn.Close()
+			}
+		}
+		if others == 0 {
+			return nil
+		}
+		if err := s.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// lead refuses the movers of older leaders than have been here. mu is held.
+func (s *simShard) lead(term uint64) error {
+	if term < s.leader {
+		return move.ErrDeposed
+	}
+	s.leader = term
+	return nil
 }
 
 // wait waits for a change. mu is held before and after it.
@@ -280,13 +341,15 @@ func (s *simShard) shut(ctx, asked context.Context, side *simSide) error {
 		}
 	}
 	side.exclusive = true
-	for side.shared > 0 {
-		if err := s.wait(ctx); err != nil {
-			return err
-		}
+	var err error
+	for side.shared > 0 && err == nil {
+		err = s.wait(ctx)
 	}
 	side.exclusive = false
 	s.tell()
+	if err != nil {
+		return err
+	}
 	if asked.Err() != nil || side.term != term || s.sources[side.move] != side {
 		return move.ErrDeposed
 	}
@@ -316,7 +379,7 @@ func (s *simShard) follow(life context.Context, side *simSide) {
 		}
 		var news []simChange
 		ctx, cancel := context.WithTimeout(life, 5*time.Second)
-		err := s.call(ctx, side.from, func(context.Context) error {
+		err := s.call(ctx, side.from, simFor{}, func(context.Context) error {
 			side.from.mu.Lock()
 			defer side.from.mu.Unlock()
 			if from := side.from.sources[side.move]; from == nil || !from.slot {
@@ -345,8 +408,15 @@ func (s *simShard) follow(life context.Context, side *simSide) {
 
 // simCall is something that is done on a shard for somebody elsewhere.
 type simCall struct {
-	do  func(context.Context) error
-	err error
+	do   func(context.Context) error
+	move uint64 // in whose name; 0: it is a statement
+	err  error
+}
+
+// simFor is in whose name a connection is.
+type simFor struct {
+	move, term uint64                      // 0: a client's
+	hello      func(context.Context) error // what is done first; nil: nothing
 }
 
 // simPeer is whoever opens connections to shards: it keeps some, and has one call at a time on each.
@@ -358,13 +428,19 @@ type simPeer struct {
 	// guarded by peerMu
 	peerMu sync.Mutex
 	down   bool
-	idle   map[*simShard][]net.Conn
+	idle   map[simWay][]*memnet.Conn
+}
+
+// simWay is where a connection leads to, and for whom.
+type simWay struct {
+	s          *simShard
+	move, term uint64
 }
 
 func (p *simPeer) start() {
 	p.peerMu.Lock()
 	defer p.peerMu.Unlock()
-	p.down, p.idle = false, map[*simShard][]net.Conn{}
+	p.down, p.idle = false, map[simWay][]*memnet.Conn{}
 }
 
 func (p *simPeer) stop() {
@@ -373,56 +449,69 @@ func (p *simPeer) stop() {
 	p.down = true
 	for _, list := range p.idle {
 		for _, c := range list {
-			c.Close()
+			c.Reset()
 		}
 	}
 	p.idle = nil
 }
 
-func (p *simPeer) conn(ctx context.Context, s *simShard) (net.Conn, error) {
+// conn is a connection to a shard, a kept one or a new one.
+func (p *simPeer) conn(ctx context.Context, way simWay) (c *memnet.Conn, fresh bool, err error) {
 	p.peerMu.Lock()
 	if p.down {
 		p.peerMu.Unlock()
-		return nil, errors.New("this process has died")
+		return nil, false, errors.New("this process has died")
 	}
-	if list := p.idle[s]; len(list) > 0 {
+	if list := p.idle[way]; len(list) > 0 {
 		c := list[len(list)-1]
-		p.idle[s] = list[:len(list)-1]
+		p.idle[way] = list[:len(list)-1]
 		p.peerMu.Unlock()
-		return c, nil
+		return c, false, nil
 	}
 	p.peerMu.Unlock()
-	return p.host.Dial(ctx, "tcp", s.host.Addr(postgresPort))
+	conn, err := p.host.Dial(ctx, "tcp", way.s.host.Addr(postgresPort))
+	if err != nil {
+		return nil, false, err
+	}
+	return conn.(*memnet.Conn), true, nil
 }
 
-// call has a shard do something. Of errSimLost it may be done yet, much later.
-func (p *simPeer) call(ctx context.Context, s *simShard, do func(context.Context) error) error {
-	conn, err := p.conn(ctx, s)
+// call has a shard do something, in a move's name after hello on a new connection. Of errSimLost it may be done yet, as long as what has
+// left is on its way, or runs at the shard.
+func (p *simPeer) call(ctx context.Context, s *simShard, as simFor, do func(context.Context) error) error {
+	way := simWay{s, as.move, as.term}
+	conn, fresh, err := p.conn(ctx, way)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSimUnsent, err)
 	}
-	call := &simCall{do: do}
+	if fresh && as.hello != nil {
+		if err := p.send(ctx, conn, &simCall{do: as.hello, move: as.move}); err != nil {
+			conn.Reset()
+			return err
+		}
+	}
+	err = p.send(ctx, conn, &simCall{do: do, move: as.move})
+	p.peerMu.Lock()
+	defer p.peerMu.Unlock()
+	if p.down || ctx.Err() != nil || errors.Is(err, errSimLost) {
+		conn.Reset()
+	} else {
+		p.idle[way] = append(p.idle[way], conn)
+	}
+	return err
+}
+
+// send sends one call, and waits for its answer.
+func (p *simPeer) send(ctx context.Context, conn *memnet.Conn, call *simCall) error {
 	var b [8]byte
 	binary.BigEndian.PutUint64(b[:], p.w.put(call))
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	_, err = conn.Write(b[:])
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	_, err := conn.Write(b[:])
 	if err == nil {
 		_, err = io.ReadFull(conn, b[:])
 	}
-	if !stop() && err == nil {
-		conn.Close()
-		return call.err
-	}
 	if err != nil {
-		conn.Close()
 		return fmt.Errorf("%w: %w", errSimLost, err)
-	}
-	p.peerMu.Lock()
-	defer p.peerMu.Unlock()
-	if p.down {
-		conn.Close()
-	} else {
-		p.idle[s] = append(p.idle[s], conn)
 	}
 	return call.err
 }

@@ -11,7 +11,7 @@ import (
 // TestMoveSim: a few games in which nothing may be wrong, and then without the fence as many as it takes until something is.
 func TestMoveSim(t *testing.T) {
 	var out bytes.Buffer
-	s := &moveSim{out: &out, progress: &out}
+	s := &moveSim{out: &out, progress: &out, patience: 5 * time.Minute, game: simPlayed}
 	for seed := range uint64(3) {
 		s.one(t, 1+seed, true)
 	}
@@ -28,6 +28,32 @@ func TestMoveSim(t *testing.T) {
 		t.Errorf("%s, %v", line, err)
 	}
 }
+
+// TestMoveSimHangs: a game that does not come to its end, or in which all wait for each other, is a violation, tells what it was at, and the next ones are
+// played all the same.
+func TestMoveSimHangs(t *testing.T) {
+	outside := make(chan struct{}) // made in no bubble: who waits for it may go on at any time
+	defer close(outside)
+	for what, hang := range map[string]func(){
+		"waits for somebody outside": func() { waitsOutside(outside) },
+	} {
+		var out bytes.Buffer
+		s := &moveSim{out: &out, progress: &out, patience: 100 * time.Millisecond}
+		s.game = func(seed uint64, _ bool, _ string) (*simGame, error) {
+			if seed == 1 {
+				hang()
+			}
+			return &simGame{seed: seed, flips: 1}, nil
+		}
+		s.one(t, 1, true)
+		s.one(t, 2, true)
+		if text := out.String(); s.err != nil || s.result.Violations != 1 || s.played != 2 || s.flips != 1 || !strings.Contains(text, "seed 1, fence true: "+errSimHung.Error()) || !strings.Contains(text, "waitsOutside") {
+			t.Errorf("%s: %v, %+v, %d played, %d flips: %s", what, s.err, s.result, s.played, s.flips, text)
+		}
+	}
+}
+
+func waitsOutside(c chan struct{}) { <-c }
 
 // TestMoveSimJudges: what must not be is found, and what may be is not.
 func TestMoveSimJudges(t *testing.T) {

@@ -85,7 +85,8 @@ type Scatter struct {
 
 // Moves bounds what moves of ranges cost.
 type Moves struct {
-	Rate Size `toml:"rate" comment:"What a move copies, compares or removes in a second, in bytes of rows. 0B: 16MiB."`
+	Rate Size     `toml:"rate" comment:"What a move copies, compares or removes in a second, in bytes of rows. 0B: 16MiB."`
+	Late Duration `toml:"late" comment:"How long something that a node has sent to a backend may be on its way. So much longer than the last node takes to know the new owner the old one refuses writes. 0s: 10s."`
 }
 
 // Listing is a database that clients may name when they connect.

@@ -43,6 +43,7 @@ func testConfig(t *testing.T, region string, join ...string) Config {
 	cfg.Ports = Ports{}
 	cfg.DrainTimeout = Duration{2 * time.Second}
 	cfg.Probe.Interval = Duration{100 * time.Millisecond}
+	cfg.Moves.Late = Duration{100 * time.Millisecond}
 	return cfg
 }
 

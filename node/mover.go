@@ -18,10 +18,11 @@ func (n *Node) openMover(context.Context) error {
 	log := n.log.With("part", "moves")
 	n.carriers = move.NewPostgres(move.PostgresConfig{
 		Primary: n.connectPrimary, Replicas: n.connectReplicas, Settle: n.twophase.Settle, Logger: log,
-		Rate: n.cfg().Moves.Rate.Bytes,
+		Cluster: func() string { return n.ledger().ClusterID() },
+		Rate:    n.cfg().Moves.Rate.Bytes,
 	})
 	n.mover = move.New(move.Config{
-		Ledger: moverLedger{n}, Leases: moverLeases{n}, Servers: n.carriers, Owners: n.table.Owners().Get, Logger: log,
+		Ledger: moverLedger{n}, Leases: moverLeases{n}, Servers: n.carriers, Owners: n.table.Owners().Get, Logger: log, Late: n.cfg().Moves.Late.Duration,
 		Leads: func() (term uint64, ok bool) {
 			l := n.ledger()
 			// A recovery begins the terms anew, in a generation of its own.

@@ -36,7 +36,7 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 				return err
 			}
 		}
-		if err := rowsOf(ctx, l, j); err != nil {
+		if err := p.rowsOf(ctx, l, j); err != nil {
 			return err
 		}
 		if before {

@@ -314,11 +314,11 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 	p := NewPostgres(r.config)
 	t.Cleanup(p.Close)
 	low, high := r.quarter()
-	job := func(term uint64) *Job {
-		return &Job{Move: rib.Move{ID: 7, Keyspace: 1, Low: low, High: high, From: "shard_1", To: "shard_2", Phase: rib.MovePrepare}, Keyspace: r.ks, Term: term}
+	job := func(term int) *Job {
+		return &Job{Move: rib.Move{ID: 7, Keyspace: 1, Low: low, High: high, From: "shard_1", To: "shard_2", Phase: rib.MovePrepare}, Keyspace: r.ks, Term: uint64(term)}
 	}
-	old := job(1)
-	for _, c := range []struct {
+	var old *Job
+	for i, c := range []struct {
 		name string
 		do   func(ctx context.Context, l *link) error
 	}{
@@ -332,9 +332,12 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 			return err
 		}},
 		{"the subscription", func(ctx context.Context, l *link) error { return p.subscribe(ctx, l, old) }},
+		{"the rows", func(ctx context.Context, l *link) error { return p.rowsOf(ctx, l, old) }},
 	} {
+		old = job(2*i + 1)
+		// What it still has open is ended by whoever ends the move: what comes by it makes nothing.
 		err := p.with(t.Context(), old, func(l *link) error {
-			if err := rowsOf(t.Context(), l, old); err != nil {
+			if err := p.rowsOf(t.Context(), l, old); err != nil {
 				return err
 			}
 			if _, err := l.look(t.Context(), old); err != nil {
@@ -342,18 +345,105 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 			}
 			next := NewPostgres(r.config)
 			defer next.Close()
-			over := job(2)
+			over := job(2*i + 2)
 			over.Move.Phase = rib.MoveAborted
 			if err := errors.Join(next.Unfence(t.Context(), over), next.Clean(t.Context(), over, func(Copied) {})); err != nil {
 				t.Fatal(err)
 			}
 			return c.do(t.Context(), l)
 		})
-		if !errors.Is(err, ErrDeposed) {
+		if err == nil {
+			t.Errorf("%s is made by a connection that was ended", c.name)
+		}
+		r.clean()
+		// Nor does what it opens anew.
+		if _, err := p.Copy(t.Context(), old, func(Copied) {}); !errors.Is(err, ErrDeposed) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		r.clean()
 	}
+	// Not even on a connection that nobody has ended, by which it has claimed the move before a newer leader came.
+	old = job(100)
+	conn, err := r.primary(t.Context(), "shard_1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp(conn)
+	if err := errors.Join(p.claim(t.Context(), conn, old, sideSource), NewPostgres(r.config).Clean(t.Context(), job(101), func(Copied) {})); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.rowOf(t.Context(), conn, old, sideSource); !errors.Is(err, ErrDeposed) {
+		t.Error(err)
+	}
+	r.clean()
+}
+
+// TestAtWork: what counts as at work at the source is what runs and began before a moment, and nothing that is idle, has begun later, or is a mover's own.
+func TestAtWork(t *testing.T) {
+	r := newRig(t, false)
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	low, high := r.quarter()
+	j := &Job{Move: rib.Move{ID: 7, Keyspace: 1, Low: low, High: high, From: "shard_1", To: "shard_2", Phase: rib.MoveFlipped}, Keyspace: r.ks, Term: 1}
+	connect := func(shard string, sql ...string) (*pgx.Conn, uint32) {
+		t.Helper()
+		conn, err := r.primary(t.Context(), shard, "")
+		if err == nil {
+			err = script(t.Context(), conn, sql...)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { hangUp(conn) })
+		return conn, conn.PgConn().PID()
+	}
+	slow := make(chan error, 10)
+	begin := func(conn *pgx.Conn, pid uint32, shard string) {
+		t.Helper()
+		go func() { slow <- script(t.Context(), conn, "SELECT pg_sleep(600)") }()
+		pgtest.Eventually(t, 10*time.Second, func() error {
+			if r.query(shard, fmt.Sprintf("SELECT state FROM pg_stat_activity WHERE pid = %d AND query LIKE '%%pg_sleep%%'", pid)) != "active" {
+				return errors.New("it does not run yet")
+			}
+			return nil
+		})
+	}
+	connect("shard_1", "BEGIN", "SELECT 1") // idle in a transaction
+	old, pid := connect("shard_1")
+	begin(old, pid, "shard_1")
+	mute, mutePID := connect("shard_1", "SET track_activities = off")
+	elsewhere, elsewherePID := connect("shard_2")
+	begin(elsewhere, elsewherePID, "shard_2")
+	mover, moverPID := connect("shard_1", "SET application_name = 'rangefinder move 8'")
+	begin(mover, moverPID, "shard_1")
+	look := func(before time.Time, want int) time.Time {
+		t.Helper()
+		now, n, err := p.AtWork(t.Context(), j, before)
+		if err != nil || n != want {
+			t.Fatalf("%d are at work, want %d: %v", n, want, err)
+		}
+		return now
+	}
+	before := look(time.Time{}, 0)
+	look(before, 1)
+	later, laterPID := connect("shard_1")
+	begin(later, laterPID, "shard_1")
+	look(before, 1)
+	after := look(before, 1)
+	look(after, 2)
+	go func() { slow <- script(t.Context(), mute, "SELECT pg_sleep(600)") }() // of which nobody knows since when it runs
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		_, n, err := p.AtWork(t.Context(), j, before)
+		if err == nil && n != 2 {
+			err = fmt.Errorf("%d are at work", n)
+		}
+		return err
+	})
+	for _, pid := range []uint32{pid, mutePID} {
+		r.query("shard_1", fmt.Sprintf("SELECT pg_terminate_backend(%d, 10000)::text", pid))
+		<-slow
+	}
+	look(before, 0)
 }
 
 // TestPromotedReplica: a replica that has become a primary counts as promoted also when it has been restarted since, and has no position up to

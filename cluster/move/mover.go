@@ -51,6 +51,7 @@ type Config struct {
 	MaxChanged int           // rows not verified yet, above which nothing is frozen; 0: 2000
 	Freeze     time.Duration // how long a freeze may last before the move is aborted: nodes hold statements back for 5 s; 0: 4s
 	Patience   time.Duration // how long a step before the freeze may fail until the move is aborted; 0: 1m
+	Late       time.Duration // how long what a node has sent may be on its way to a shard: the fence goes that much later; 0: 10s
 }
 
 func (c *Config) defaults() {
@@ -59,7 +60,7 @@ func (c *Config) defaults() {
 		is time.Duration
 	}{
 		{&c.Every, 200 * time.Millisecond}, {&c.Poll, 5 * time.Millisecond}, {&c.Retry, time.Second}, {&c.Round, 500 * time.Millisecond},
-		{&c.MaxLag, time.Second}, {&c.Freeze, 4 * time.Second}, {&c.Patience, time.Minute},
+		{&c.MaxLag, time.Second}, {&c.Freeze, 4 * time.Second}, {&c.Patience, time.Minute}, {&c.Late, 10 * time.Second},
 	} {
 		if *d.to == 0 {
 			*d.to = d.is

@@ -27,6 +27,8 @@ type PostgresConfig struct {
 	Replicas func(ctx context.Context, shard, database string) (conns []*pgx.Conn, err error)
 	// Source is how the target's server reaches the source, given a connection of the node's own to it. nil: the same address and login.
 	Source func(c *pgx.ConnConfig) (conninfo string)
+	// Cluster is whose terms the jobs' are. nil: there is one cluster alone.
+	Cluster func() string
 	// Settle ends prepared transactions as they were decided. nil: they are waited for.
 	Settle func(ctx context.Context, shard string, gids []string) error
 	Logger *slog.Logger // nil: slog.Default
@@ -44,6 +46,9 @@ func (c *PostgresConfig) defaults() {
 	}
 	c.Workers = cmp.Or(c.Workers, 2)
 	c.Locks, c.LockWait, c.EndAfter = cmp.Or(c.Locks, 50*time.Millisecond), cmp.Or(c.LockWait, time.Minute), cmp.Or(c.EndAfter, time.Second)
+	if c.Cluster == nil {
+		c.Cluster = func() string { return "" }
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -159,7 +164,7 @@ func (p *Postgres) connect(ctx context.Context, j *Job, shard string) (*pgx.Conn
 	if err != nil {
 		return nil, fmt.Errorf("shard %s: %w", shard, err)
 	}
-	_, err = conn.Exec(ctx, sessionSQL+"; SET rangefinder.mover = '"+number(j)+"'; SET application_name = 'rangefinder move "+number(j)+"'", pgx.QueryExecModeSimpleProtocol)
+	_, err = conn.Exec(ctx, sessionSQL+"; SET rangefinder.mover = '"+number(j)+"'; SET application_name = '"+applicationName(j)+"'", pgx.QueryExecModeSimpleProtocol)
 	if err == nil {
 		var replica bool
 		if err = conn.QueryRow(ctx, "SELECT pg_is_in_recovery()", pgx.QueryExecModeExec).Scan(&replica); err == nil && replica {
@@ -179,7 +184,7 @@ func (p *Postgres) claimed(ctx context.Context, j *Job, side string) (*pgx.Conn,
 	if err != nil {
 		return nil, err
 	}
-	if err := claim(ctx, conn, j, side); err != nil {
+	if err := p.claim(ctx, conn, j, side); err != nil {
 		hangUp(conn)
 		return nil, fmt.Errorf("shard %s: %w", shardOf(j, side), err)
 	}
@@ -196,6 +201,8 @@ func shardOf(j *Job, side string) string {
 // Names of what a move makes on the servers.
 
 func number(j *Job) string { return strconv.FormatUint(j.Move.ID, 10) }
+
+func applicationName(j *Job) string { return "rangefinder move " + number(j) }
 
 func slotName(j *Job) string    { return "rangefinder_move_" + number(j) }
 func trackName(j *Job) string   { return "rangefinder_track_" + number(j) }
@@ -214,7 +221,8 @@ func lockKey(s string) int64 {
 	return int64(h.Sum64())
 }
 
-// ownSQL makes the tables that moves keep what they need in. They stay.
+// ownSQL makes the tables that moves keep what they need in. They stay, all empty but for rangefinder.leader: the newest leader of a cluster that has
+// been here. An older one may not have heard that a move is over, and would begin it anew: the move's own row is gone then.
 const ownSQL = `
 SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('rangefinder.fence', 0));
 CREATE SCHEMA IF NOT EXISTS rangefinder;
@@ -223,7 +231,8 @@ CREATE TABLE IF NOT EXISTS rangefinder.fence (
 	state text NOT NULL, term bigint NOT NULL, generation bigint NOT NULL, epoch bigint NOT NULL, PRIMARY KEY (move, side)
 );
 CREATE TABLE IF NOT EXISTS rangefinder.mark (move bigint PRIMARY KEY, n bigint NOT NULL);
-CREATE TABLE IF NOT EXISTS rangefinder.still (move bigint, relation oid, PRIMARY KEY (move, relation))`
+CREATE TABLE IF NOT EXISTS rangefinder.still (move bigint, relation oid, PRIMARY KEY (move, relation));
+CREATE TABLE IF NOT EXISTS rangefinder.leader (cluster text PRIMARY KEY, term bigint NOT NULL)`
 
 // The two rows of a move, one on each server.
 const (
@@ -238,8 +247,32 @@ const (
 	stateMoved  = "moved"  // the same, and another shard has the range
 )
 
-// claim takes the term on a server, where the move has been before.
-func claim(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
+// leadSQL notes the newest leader, unless there has been a newer one.
+const leadSQL = `INSERT INTO rangefinder.leader AS l VALUES ($1, $2) ON CONFLICT (cluster) DO UPDATE SET term = EXCLUDED.term WHERE l.term <= EXCLUDED.term`
+
+// lead takes the term on a server: older leaders, which may not know of it yet, begin nothing there any more.
+func (p *Postgres) lead(ctx context.Context, conn querier, j *Job) error {
+	tag, err := conn.Exec(ctx, leadSQL, pgx.QueryExecModeExec, p.cfg.Cluster(), int64(j.Term))
+	if err == nil && tag.RowsAffected() == 0 {
+		err = ErrDeposed
+	}
+	return err
+}
+
+// claim takes the term on a server, and of the move, where that has been before.
+func (p *Postgres) claim(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
+	var there bool
+	if err := conn.QueryRow(ctx, "SELECT to_regclass('rangefinder.leader') IS NOT NULL", pgx.QueryExecModeExec).Scan(&there); err != nil {
+		return err
+	}
+	if !there {
+		if err := script(ctx, conn, "BEGIN", ownSQL, "COMMIT"); err != nil {
+			return err
+		}
+	}
+	if err := p.lead(ctx, conn, j); err != nil {
+		return err
+	}
 	there, err := present(ctx, conn, j, side)
 	if err != nil || !there {
 		return err

@@ -222,6 +222,28 @@ func deleteSome(ctx context.Context, conn *pgx.Conn, j *Job, side, sql string) (
 	return tag.RowsAffected(), tx.Commit(ctx)
 }
 
+// aloneSQL ends whatever else is connected in a move's name, and tells how many there were.
+const aloneSQL = `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND application_name = $1 AND pid <> pg_backend_pid()`
+
+// alone ends all other connections to a server in a move's name. What a call had sent that was given up, by this leader or another one, may still
+// be under way there, and make anew what is about to be removed.
+func alone(ctx context.Context, conn *pgx.Conn, j *Job) error {
+	until := time.Now().Add(slotTime)
+	for {
+		var n int
+		if err := conn.QueryRow(ctx, aloneSQL, pgx.QueryExecModeExec, applicationName(j)).Scan(&n); err != nil || n == 0 {
+			return err
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("%d other connections of the move do not end", n)
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
 // Clean removes all that an aborted move has left on both servers. What can be removed on one is, also when the other does not answer.
 func (p *Postgres) Clean(ctx context.Context, j *Job, report func(Copied)) error {
 	p.drop(j.Move.ID)
@@ -231,7 +253,10 @@ func (p *Postgres) Clean(ctx context.Context, j *Job, report func(Copied)) error
 			return err
 		}
 		defer hangUp(conn)
-		if err := f(conn); err != nil {
+		if err = alone(ctx, conn, j); err == nil {
+			err = f(conn)
+		}
+		if err != nil {
 			return fmt.Errorf("shard %s: %w", shardOf(j, side), err)
 		}
 		return forget(ctx, conn, j, side)
@@ -266,6 +291,11 @@ func (p *Postgres) Detach(ctx context.Context, j *Job) error {
 	return p.with(ctx, j, func(l *link) error {
 		_, err := l.source.Exec(ctx, "UPDATE rangefinder.fence SET state = $3, generation = $4, epoch = $5 WHERE move = $1 AND side = $2", pgx.QueryExecModeExec,
 			int64(j.Move.ID), sideSource, stateMoved, int64(j.Move.Epoch.Generation), int64(j.Move.Epoch.Index))
+		for _, conn := range []*pgx.Conn{l.source, l.target} {
+			if err == nil {
+				err = alone(ctx, conn, j)
+			}
+		}
 		if err == nil {
 			err = unsubscribe(ctx, l.target, j)
 		}
@@ -298,6 +328,22 @@ func (p *Postgres) Delete(ctx context.Context, j *Job, report func(Copied)) erro
 		}
 		return err
 	})
+}
+
+// atWorkSQL counts what runs in the source's database and began before a moment. Who is idle, also within a transaction, runs nothing: what comes next
+// is sent by whoever has that connection. Movers' own statements are each under their move's row. A session that does not tell what it does (track_activities) counts while it is in a transaction.
+const atWorkSQL = `SELECT clock_timestamp(), count(*) FILTER (WHERE CASE a.state
+	WHEN 'disabled' THEN EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'virtualxid')
+	ELSE a.state NOT LIKE 'idle%' AND least(a.xact_start, a.query_start) < $1 END)
+FROM pg_stat_activity AS a WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+	AND NOT (a.usename = current_user AND a.application_name LIKE 'rangefinder move %')`
+
+// AtWork tells the source's time, and how many statements run there that began before a moment.
+func (p *Postgres) AtWork(ctx context.Context, j *Job, before time.Time) (now time.Time, n int, err error) {
+	err = p.with(ctx, j, func(l *link) error {
+		return l.source.QueryRow(ctx, atWorkSQL, pgx.QueryExecModeExec, before).Scan(&now, &n)
+	})
+	return now, n, err
 }
 
 // RemoveFence removes the last that is left. If another primary was promoted after the rows were removed, which had not heard of all of it, they

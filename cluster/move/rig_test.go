@@ -277,7 +277,7 @@ func (r *rig) catalogs(name string) string {
 		(SELECT string_agg(slot_name, ',') FROM pg_replication_slots WHERE slot_type = 'logical'), (SELECT string_agg(pubname, ',') FROM pg_publication), (SELECT string_agg(subname, ',') FROM pg_subscription),
 		(SELECT string_agg(roname, ',') FROM pg_replication_origin), (SELECT string_agg(tgname, ',' ORDER BY tgname) FROM pg_trigger WHERE NOT tgisinternal), (SELECT string_agg(evtname, ',') FROM pg_event_trigger),
 		(SELECT string_agg(proname, ',') FROM pg_proc WHERE pronamespace = to_regnamespace('rangefinder')),
-		(SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class WHERE relnamespace = to_regnamespace('rangefinder') AND relkind = 'r' AND relname NOT IN ('fence', 'mark', 'still')))`) + r.own(name)
+		(SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class WHERE relnamespace = to_regnamespace('rangefinder') AND relkind = 'r' AND relname NOT IN ('fence', 'mark', 'still', 'leader')))`) + r.own(name)
 }
 
 // own are a move's own rows on a shard.
@@ -302,7 +302,7 @@ func (r *rig) clean() {
 func (r *rig) mover(with func(*Config)) *Mover {
 	servers := NewPostgres(r.config)
 	r.t.Cleanup(servers.Close)
-	cfg := Config{Logger: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Ledger: r.book, Leases: everybody{}, Servers: servers, Owners: r.book.owners, Leads: r.book.leads, Every: 10 * time.Millisecond, Retry: 50 * time.Millisecond, Round: 50 * time.Millisecond}
+	cfg := Config{Logger: slog.New(slog.NewTextHandler(r.t.Output(), nil)), Ledger: r.book, Leases: everybody{}, Servers: servers, Owners: r.book.owners, Leads: r.book.leads, Every: 10 * time.Millisecond, Retry: 50 * time.Millisecond, Round: 50 * time.Millisecond, Late: 100 * time.Millisecond}
 	if with != nil {
 		with(&cfg)
 	}

@@ -61,6 +61,8 @@ type Servers interface {
 	Detach(ctx context.Context, j *Job) error
 	// Delete removes the range's rows at the source.
 	Delete(ctx context.Context, j *Job, report func(Copied)) error
+	// AtWork tells the source's time, and how many statements run there, of whomever, that began before a moment of that time.
+	AtWork(ctx context.Context, j *Job, before time.Time) (now time.Time, n int, err error)
 	// RemoveFence removes the last that is left.
 	RemoveFence(ctx context.Context, j *Job) error
 }

@@ -28,20 +28,33 @@ func (p *Postgres) conninfo(source *pgx.Conn) string {
 }
 
 // rowsOf makes a move's rows of rangefinder.fence, one on each server.
-func rowsOf(ctx context.Context, l *link, j *Job) error {
+func (p *Postgres) rowsOf(ctx context.Context, l *link, j *Job) error {
 	for _, side := range []string{sideSource, sideTarget} {
-		if err := script(ctx, l.on(side), "BEGIN", ownSQL, "COMMIT"); err != nil {
-			return err
-		}
-		_, err := l.on(side).Exec(ctx, `INSERT INTO rangefinder.fence (move, side, keyspace, low, high, from_shard, to_shard, state, term, generation, epoch)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (move, side) DO UPDATE SET state = EXCLUDED.state, term = EXCLUDED.term WHERE rangefinder.fence.term <= EXCLUDED.term`, pgx.QueryExecModeExec,
-			int64(j.Move.ID), side, j.Keyspace.Name, append([]byte{}, j.Move.Low...), append([]byte{}, j.Move.High...), j.Move.From, j.Move.To, stateOpen,
-			int64(j.Term), int64(j.Move.Epoch.Generation), int64(j.Move.Epoch.Index))
-		if err != nil {
+		if err := p.rowOf(ctx, l.on(side), j, side); err != nil {
 			return err
 		}
 	}
-	return errors.Join(claim(ctx, l.source, j, sideSource), claim(ctx, l.target, j, sideTarget))
+	return errors.Join(p.claim(ctx, l.source, j, sideSource), p.claim(ctx, l.target, j, sideTarget))
+}
+
+// rowOf makes one of them, in a transaction in which no newer leader begins: one that has been here may have ended the move.
+func (p *Postgres) rowOf(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	err = p.lead(ctx, tx, j)
+	if err == nil {
+		_, err = tx.Exec(ctx, `INSERT INTO rangefinder.fence (move, side, keyspace, low, high, from_shard, to_shard, state, term, generation, epoch)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (move, side) DO UPDATE SET state = EXCLUDED.state, term = EXCLUDED.term WHERE rangefinder.fence.term <= EXCLUDED.term`, pgx.QueryExecModeExec,
+			int64(j.Move.ID), side, j.Keyspace.Name, append([]byte{}, j.Move.Low...), append([]byte{}, j.Move.High...), j.Move.From, j.Move.To, stateOpen,
+			int64(j.Term), int64(j.Move.Epoch.Generation), int64(j.Move.Epoch.Index))
+	}
+	if err == nil {
+		err = tx.Commit(ctx)
+	}
+	return err
 }
 
 // fenceSQL makes the function that keeps writes out, and what keeps tables from changing while the range moves.

@@ -40,7 +40,7 @@ type worker struct {
 
 func newWorker(m *Mover, mv *rib.Move, term uint64) *worker {
 	ctx, cancel := context.WithCancel(m.ctx)
-	return &worker{m: m, id: mv.ID, term: term, ctx: ctx, cancel: cancel, log: m.cfg.Logger.With("move", mv.ID), began: time.Now(), note: decodeNote(mv.Note)}
+	return &worker{m: m, id: mv.ID, term: term, ctx: ctx, cancel: cancel, log: m.cfg.Logger.With("move", mv.ID), began: time.Now(), since: time.Now(), note: decodeNote(mv.Note)}
 }
 
 // run carries the move on until it is over, or this term is.
@@ -263,10 +263,46 @@ func (w *worker) flipped(ctx context.Context, j *Job) error {
 			return err
 		}
 	}
+	if err := w.passed(ctx, j); err != nil {
+		return err
+	}
 	if err := servers.RemoveFence(ctx, j); err != nil {
 		return err
 	}
 	return w.m.cfg.Ledger.FinishMove(ctx, w.id)
+}
+
+// atRest is how long the source may take to answer, at least, before it counts as having stood still.
+const atRest = 250 * time.Millisecond
+
+// passed returns when nothing runs at the source, or is on its way there, that was sent before all nodes had said that they know the new owner.
+// They answer for what they wait for, and not for what they have given up, nor for what processes had sent that have died: of that the server
+// knows nothing but that it runs, once it has come. So what is on its way gets the time to come, during which the source has to answer all along (who stands
+// still has not looked at what has come); then all has to end that had begun by then.
+func (w *worker) passed(ctx context.Context, j *Job) error {
+	late := w.m.cfg.Late
+	slow := max(late/4, atRest)
+	var before time.Time // by the source's clock; zero: it is not time yet
+	for since := time.Now(); ; {
+		asked := time.Now()
+		now, n, err := w.m.cfg.Servers.AtWork(ctx, j, before)
+		switch {
+		case err != nil:
+			return err
+		case time.Since(asked) > slow:
+			since, before = time.Now(), time.Time{}
+		case before.IsZero() && time.Since(since) >= late:
+			before = now
+			continue
+		case !before.IsZero() && n == 0:
+			return nil
+		case n > 0:
+			w.say(fmt.Sprintf("the fence waits for %d statements on shard %s that began before all nodes had said that they know the new owner", n, j.Move.From))
+		}
+		if err := sleep(ctx, min(w.m.cfg.Round, late/4)); err != nil {
+			return err
+		}
+	}
 }
 
 // aborted lets writes through again, and removes what the move has left.

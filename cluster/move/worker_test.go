@@ -17,6 +17,8 @@ type scripted struct {
 	// guarded by mu
 	mu    sync.Mutex
 	calls []string
+
+	atWork func(before time.Time) int // nil: nothing ever is
 }
 
 func (s *scripted) called(name string) error {
@@ -43,7 +45,14 @@ func (s *scripted) Unfence(context.Context, *Job) error              { return s.
 func (s *scripted) Clean(context.Context, *Job, func(Copied)) error  { return s.called("Clean") }
 func (s *scripted) Detach(context.Context, *Job) error               { return s.called("Detach") }
 func (s *scripted) Delete(context.Context, *Job, func(Copied)) error { return s.called("Delete") }
-func (s *scripted) RemoveFence(context.Context, *Job) error          { return s.called("RemoveFence") }
+func (s *scripted) AtWork(_ context.Context, _ *Job, before time.Time) (time.Time, int, error) {
+	n := 0
+	if s.atWork != nil {
+		n = s.atWork(before)
+	}
+	return time.Now(), n, nil
+}
+func (s *scripted) RemoveFence(context.Context, *Job) error { return s.called("RemoveFence") }
 
 // scene is a mover over scripted servers and a book, with one move as another leader has left it. It runs in a bubble of synctest.
 func scene(t *testing.T, phase rib.MovePhase, noted []byte, with func(*Config)) (*book, *scripted) {
@@ -86,6 +95,60 @@ func TestFlippedFromAnyStep(t *testing.T) {
 				b, servers := scene(t, rib.MoveFlipped, note{Step: c.at}.encode(), nil)
 				if got := servers.done(); got != c.want || len(b.owners().Moves) != 0 {
 					t.Fatalf("%s; %d moves are left", got, len(b.owners().Moves))
+				}
+			})
+		})
+	}
+}
+
+// TestFenceOutlastsWhatIsOnItsWay: the fence goes when what had been sent before the last node knew has had the time to come, and has ended. The time counts
+// anew when the source has stood still.
+func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
+	for name, c := range map[string]struct {
+		late     time.Duration // 0: the default
+		still    time.Duration // the source does not answer for so long, 5 s after the first look
+		busy     time.Duration // something runs for so long
+		from, to time.Duration // when the fence goes
+	}{
+		"nothing runs":              {from: 10 * time.Second, to: 11 * time.Second},
+		"the time is another one":   {late: time.Second, from: time.Second, to: 2 * time.Second},
+		"a statement runs":          {busy: 30 * time.Second, from: 30 * time.Second, to: 31 * time.Second},
+		"the source stands still":   {still: 8 * time.Second, from: 23 * time.Second, to: 24 * time.Second},
+		"it is slow, and no longer": {still: 2 * time.Second, from: 10 * time.Second, to: 12 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBook(&rib.Keyspace{ID: 1, Name: "app.orders", Method: "hash", Types: []rib.Type{rib.TypeBigint}, Ranges: rib.EvenRanges([]string{"shard_1", "shard_2"})})
+				id := b.start(nil, rib.Key{0x40, 0, 0, 0, 0, 0, 0, 0}, "shard_1", "shard_2")
+				if err := b.move("scene", id, func(_ *rib.Ownership, m *rib.Move) error {
+					m.Phase, m.Note = rib.MoveFlipped, note{Step: stepWait}.encode()
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				servers := &scripted{}
+				stood := false
+				servers.atWork = func(before time.Time) (n int) {
+					if c.still > 0 && !stood && time.Since(began) >= 5*time.Second {
+						stood = true
+						_ = sleep(context.Background(), c.still) // of virtual time
+					}
+					if began.Before(before) && time.Since(began) < c.busy {
+						n = 1
+					}
+					return n
+				}
+				m := New(Config{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Ledger: b, Leases: everybody{}, Servers: servers, Owners: b.owners, Leads: b.leads, Late: c.late})
+				m.Open()
+				defer m.Close()
+				for len(b.owners().Moves) > 0 {
+					if err := sleep(t.Context(), 50*time.Millisecond); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if took := time.Since(began); took < c.from || took > c.to {
+					t.Errorf("the fence went after %s, want %s to %s", took, c.from, c.to)
 				}
 			})
 		})

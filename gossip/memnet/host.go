@@ -90,7 +90,7 @@ func (h *Host) Close() {
 		_ = t.Shutdown()
 	}
 	for _, c := range cs {
-		c.abort()
+		c.Reset()
 	}
 }
 
@@ -142,11 +142,11 @@ func (h *Host) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	near, far := h.net.connect(h, to, port)
 	handed := to.deliver(port, far)
 	if err := h.cross(ctx, to, h); err != nil {
-		near.abort()
+		near.Reset()
 		return fail(err)
 	}
 	if !handed {
-		near.abort()
+		near.Reset()
 		return fail(syscall.ECONNREFUSED)
 	}
 	return near, nil

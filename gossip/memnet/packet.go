@@ -149,7 +149,7 @@ func drain(ch chan net.Conn) {
 		select {
 		case c := <-ch:
 			if c, ok := c.(*Conn); ok {
-				c.abort()
+				c.Reset()
 			}
 		default:
 			return

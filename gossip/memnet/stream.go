@@ -116,6 +116,7 @@ type segment struct {
 	data []byte
 	err  error // io.EOF or ECONNRESET, once data is read
 	at   time.Time
+	left time.Time // when what arrives was sent, for the last time
 }
 
 func (h *half) signal() {
@@ -123,20 +124,20 @@ func (h *half) signal() {
 	h.changed = make(chan struct{})
 }
 
-// arrival decides when something sent now arrives; zero if the link is cut. It needs mu.
-func (h *half) arrival() time.Time {
+// arrival decides when something sent now arrives, and when it is sent for the last time; zero if the link is cut. It needs mu.
+func (h *half) arrival() (at, left time.Time) {
 	h.net.mu.Lock()
 	f := h.net.fateLocked(h.from, h.to)
 	h.net.mu.Unlock()
 	if f.cut || (len(h.segs) > 0 && h.segs[len(h.segs)-1].at.IsZero()) {
-		return time.Time{}
+		return time.Time{}, time.Time{}
 	}
-	at := time.Now().Add(f.delay + retransmission(&f))
-	if at.Before(h.last) {
+	left = time.Now().Add(retransmission(&f))
+	if at = left.Add(f.delay); at.Before(h.last) {
 		at = h.last
 	}
 	h.last = at
-	return at
+	return at, left
 }
 
 // restart gives stalled segments their time, if the link is whole.
@@ -148,7 +149,7 @@ func (h *half) restart() {
 			stalled := append([]segment(nil), h.segs[i:]...)
 			h.segs = h.segs[:i]
 			for _, s := range stalled {
-				s.at = h.arrival()
+				s.at, s.left = h.arrival()
 				h.segs = append(h.segs, s)
 			}
 			break
@@ -159,9 +160,24 @@ func (h *half) restart() {
 
 // push appends a segment; it needs mu.
 func (h *half) push(data []byte, err error) {
-	h.segs = append(h.segs, segment{data: data, err: err, at: h.arrival()})
+	at, left := h.arrival()
+	h.segs = append(h.segs, segment{data: data, err: err, at: at, left: left})
 	h.size += len(data)
 	h.signal()
+}
+
+// cutOff forgets what was written and is not on its way; it needs mu.
+func (h *half) cutOff() {
+	now := time.Now()
+	for i, s := range h.segs {
+		if s.at.IsZero() || s.left.After(now) {
+			for _, s := range h.segs[i:] {
+				h.size -= len(s.data)
+			}
+			h.segs = h.segs[:i]
+			return
+		}
+	}
 }
 
 // wait unlocks mu, waits for a change, for the time or for the deadline, and locks again.
@@ -273,8 +289,9 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// abort is a reset: the other end gets ECONNRESET.
-func (c *Conn) abort() { c.shut(syscall.ECONNRESET) }
+// Reset closes the connection as a socket does that does not linger: what has left still arrives, what has not, or was lost, never does. The other end
+// gets ECONNRESET.
+func (c *Conn) Reset() { c.shut(syscall.ECONNRESET) }
 
 func (c *Conn) shut(why error) (first bool) {
 	c.in.mu.Lock()
@@ -288,7 +305,7 @@ func (c *Conn) shut(why error) (first bool) {
 	if !c.out.wclosed {
 		c.out.wclosed = true
 		if why != io.EOF {
-			c.out.segs, c.out.size = nil, 0
+			c.out.cutOff()
 		}
 		c.out.push(nil, why)
 	}

@@ -93,6 +93,23 @@ func (c *Conn) plug(watch *epoll.Set) {
 	if c.watched == nil && c.local == nil {
 		c.watched = watch.Watch(c.socket)
 	}
+	if c.local == nil {
+		c.abrupt(true)
+	}
+}
+
+// abrupt says whether the connection ends by a reset, in whatever way this process gives it up, by its death too. Else the kernel would go on to send
+// what the server has not taken, for minutes if the network is cut, and a statement could come there when its range has another owner. Not
+// abrupt, the server gets what was written last.
+func (c *Conn) abrupt(yes bool) {
+	if c.socket == nil {
+		return
+	}
+	linger := &syscall.Linger{}
+	if yes {
+		linger.Onoff = 1
+	}
+	_ = c.socket.Control(func(fd uintptr) { _ = syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, linger) })
 }
 
 // Plain is the connection as a socket of Pools.Set; nil if it is none.

@@ -564,6 +564,7 @@ func (bp *backendPool) close() {
 	}
 	bp.mu.Unlock()
 	for _, c := range gone {
+		c.abrupt(false)
 		c.Net.SetWriteDeadline(time.Now().Add(goodbye))
 		c.Net.Write(pg.AppendTerminate(nil))
 		c.Discard()

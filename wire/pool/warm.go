@@ -72,6 +72,7 @@ func (c *Conn) old(now, lifetime time.Duration) bool {
 // have its place there.
 func (c *Conn) retire() {
 	c.forgetEvents()
+	c.abrupt(false)
 	c.Net.SetDeadline(time.Now().Add(goodbye))
 	if _, err := c.Net.Write(pg.AppendTerminate(nil)); err == nil {
 		io.Copy(io.Discard, c.Net)
