@@ -7,7 +7,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 )
 
@@ -439,11 +443,19 @@ func TestAtWork(t *testing.T) {
 		}
 		return err
 	})
-	for _, pid := range []uint32{pid, mutePID} {
-		r.query("shard_1", fmt.Sprintf("SELECT pg_terminate_backend(%d, 10000)::text", pid))
-		<-slow
+	end := func(shard string, pids ...uint32) {
+		for _, pid := range pids {
+			r.query(shard, fmt.Sprintf("SELECT pg_terminate_backend(%d, 10000)::text", pid))
+			if err := <-slow; err == nil {
+				t.Error("a statement has come to its end")
+			}
+		}
 	}
+	end("shard_1", pid, mutePID)
 	look(before, 0)
+	look(after, 1)
+	end("shard_1", moverPID, laterPID)
+	end("shard_2", elsewherePID)
 }
 
 // TestPromotedReplica: a replica that has become a primary counts as promoted also when it has been restarted since, and has no position up to
