@@ -226,6 +226,40 @@ func TestLeaseEndsWithContact(t *testing.T) {
 	})
 }
 
+// TestLeaseWithoutWordOfVoters: a node that is no voter gets a lease although its table, which nothing changes, has told it of no voter since its start, or of
+// a leader that has died since.
+func TestLeaseWithoutWordOfVoters(t *testing.T) {
+	inTenancy(t, func(t *testing.T, w *world, list []*tenant) {
+		e := list[4]
+		e.end()
+		e.stop()
+		e.start()
+		if e.ledger.Epoch() != w.leader().ledger.Epoch() || len(e.ledger.Voters()) > 0 {
+			t.Fatalf("it is at %v and knows %v", e.ledger.Epoch(), e.ledger.Voters())
+		}
+		w.reconcile()
+		e.begin()
+		w.allHeld(list)
+
+		old := list[0]
+		old.end()
+		old.kill()
+		w.until("there is another leader, and leases", func() error {
+			if !list[1].ledger.IsLeader() && !list[2].ledger.IsLeader() {
+				return fmt.Errorf("there is no leader")
+			}
+			return nil
+		})
+		w.allHeld(list[1:])
+		<-time.After(2 * LeaseTerm)
+		w.allHeld(list[1:])
+		old.start()
+		old.begin()
+		w.reconcile()
+		w.allHeld(list)
+	})
+}
+
 // TestLeasesRefuse: strangers, malformed questions, and nodes whose table is too old get none.
 func TestLeasesRefuse(t *testing.T) {
 	inTenancy(t, func(t *testing.T, w *world, list []*tenant) {

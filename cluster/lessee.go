@@ -50,8 +50,10 @@ type Lessee struct {
 	why string // it has none
 
 	// owned by Run
-	conn net.Conn
-	addr string // conn's other end
+	conn   net.Conn
+	addr   string // conn's other end
+	lost   bool   // whoever was asked last has not answered
+	strays int    // questions to somebody
 }
 
 // NewLessee makes a lessee. Run starts it.
@@ -132,7 +134,7 @@ func (t *Lessee) ask(ctx context.Context) error {
 	asked := time.Now() // the lease is counted from before the question is sent
 	q := leaseQuestion{Node: l.cfg.Node, Boot: t.boot, ClusterID: l.ClusterID(), Holds: t.Held(), Applied: state.Applied, Settled: state.Settled, Drained: state.Drained}
 	name, addr := l.Leader()
-	if addr == "" || name == l.cfg.Node && !l.IsLeader() {
+	if addr == "" || t.lost || name == l.cfg.Node && !l.IsLeader() {
 		name, addr = t.somebody()
 	}
 	var a leaseAnswer
@@ -142,7 +144,8 @@ func (t *Lessee) ask(ctx context.Context) error {
 	case addr == "":
 		return errors.New("no leader is known now")
 	default:
-		if err := t.exchange(ctx, addr, &q, &a); err != nil {
+		err := t.exchange(ctx, addr, &q, &a)
+		if t.lost = err != nil; t.lost {
 			return fmt.Errorf("ask %s at %s: %w", name, addr, err)
 		}
 	}
@@ -174,13 +177,24 @@ func (l *Ledger) atMostKept(e rib.Epoch) rib.Epoch {
 	return e
 }
 
-// somebody is a voter to ask while it is not known who leads: it says who does.
+// somebody is a node to ask while it is not known who leads, or whoever is believed to does not answer: it says who does. It is a voter, and every other
+// time any member: a node that is none itself may know no voter after its start, or such as are voters no more, until the table changes.
 func (t *Lessee) somebody() (name, addr string) {
-	voters := slices.DeleteFunc(t.cfg.Ledger.Voters(), func(v Voter) bool { return v.Name == t.cfg.Ledger.cfg.Node || v.Addr == "" })
-	if len(voters) == 0 {
+	l := t.cfg.Ledger
+	list := l.Voters()
+	if t.strays++; t.strays%2 == 0 || len(list) == 0 {
+		list = list[:0]
+		l.membersMu.Lock()
+		for _, m := range l.members {
+			list = append(list, Voter{Name: m.Name, Addr: m.Addr})
+		}
+		l.membersMu.Unlock()
+	}
+	list = slices.DeleteFunc(list, func(v Voter) bool { return v.Name == l.cfg.Node || v.Addr == "" })
+	if len(list) == 0 {
 		return "", ""
 	}
-	v := voters[rand.IntN(len(voters))]
+	v := list[rand.IntN(len(list))]
 	return v.Name, v.Addr
 }
 
