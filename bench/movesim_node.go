@@ -127,7 +127,7 @@ func (n *simNode) start() (err error) {
 		Dial:   func(ctx context.Context, addr string) (net.Conn, error) { return f.dial(ctx, addr, simLeasePort) },
 		State: func() cluster.Acknowledgement {
 			s := f.moves.Say()
-			return cluster.Acknowledgement{Applied: s.Applied, Settled: s.Settled, Drained: s.Drained}
+			return cluster.Acknowledgement{Applied: s.Applied, Settled: s.Settled, Drained: s.Drained, Aware: s.Aware}
 		},
 		Behind: func(_, addr string, _ rib.Epoch) { f.pullFrom(addr) },
 	})

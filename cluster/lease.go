@@ -45,6 +45,7 @@ type leaseQuestion struct {
 	Applied   rib.Epoch `json:"applied"`         // of the table by which statements are routed
 	Settled   rib.Epoch `json:"settled"`         // nothing that was routed by an older table is at work on a range that has changed hands since
 	Drained   []uint64  `json:"drained,omitempty"`
+	Aware     []uint64  `json:"aware,omitempty"` // moves that whatever is at work was routed with
 }
 
 // leaseAnswer is what the leader says to that.
@@ -88,7 +89,7 @@ type holder struct {
 	until            time.Time // of its lease
 	heard            time.Time
 	applied, settled rib.Epoch
-	drained          []uint64
+	drained, aware   []uint64
 }
 
 // verification is one question to Raft whether this node leads.
@@ -131,7 +132,7 @@ func (s *Leases) answer(q *leaseQuestion) leaseAnswer {
 		return a
 	}
 	switch id := l.ClusterID(); {
-	case q.Node == "" || len(q.Node) > MaxName || len(q.Drained) > rib.MaxMoves:
+	case q.Node == "" || len(q.Node) > MaxName || len(q.Drained) > rib.MaxMoves || len(q.Aware) > rib.MaxMoves:
 		a.Why = "the question is malformed"
 		return a
 	case q.ClusterID != id || id == "":
@@ -184,8 +185,8 @@ func (s *Leases) hear(q *leaseQuestion, came time.Time, o *rib.Ownership) *holde
 		h = &holder{}
 		s.holders[process{q.Node, q.Boot}] = h
 	}
-	news := h.applied != q.Applied || h.settled != q.Settled || !slices.Equal(h.drained, q.Drained)
-	h.heard, h.applied, h.settled, h.drained = came, q.Applied, q.Settled, q.Drained
+	news := h.applied != q.Applied || h.settled != q.Settled || !slices.Equal(h.drained, q.Drained) || !slices.Equal(h.aware, q.Aware)
+	h.heard, h.applied, h.settled, h.drained, h.aware = came, q.Applied, q.Settled, q.Drained, q.Aware
 	if news {
 		s.tell()
 	}
@@ -343,20 +344,38 @@ func (s *Leases) Drained(move uint64) bool { return len(s.Undrained(move)) == 0 
 
 // Undrained names what Drained waits for: nodes, or, in parentheses, something else.
 func (s *Leases) Undrained(move uint64) (waiting []string) {
-	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.l.fsm.current.Load().Move(move)
+	if m == nil || m.Phase != rib.MoveFrozen {
+		return []string{"(the move is not frozen)"}
+	}
+	return s.without(func(h *holder) bool { return slices.Contains(h.drained, move) && h.applied.Compare(m.Epoch) >= 0 })
+}
+
+// Unaware names whom a move waits for before its first row is copied: nodes with a lease on which something may be at work that was routed without
+// knowledge of the move, and would meet its rows twice; or, in parentheses, something else. Nodes without a lease ask each shard for no more than
+// what it owns, by their table. As with Drained, leases of another leader's are waited for.
+func (s *Leases) Unaware(move uint64) (waiting []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.l.fsm.current.Load().Move(move) == nil {
+		return []string{"(there is no such move)"}
+	}
+	return s.without(func(h *holder) bool { return slices.Contains(h.aware, move) })
+}
+
+// without names the nodes with a lease that have not said something, or what else is waited for. mu is held.
+func (s *Leases) without(said func(*holder) bool) (waiting []string) {
+	now := time.Now()
 	switch {
 	case s.term == 0 || s.l.leads() != nil || s.term != s.l.raft.CurrentTerm():
 		return []string{"(this node does not lead)"}
-	case m == nil || m.Phase != rib.MoveFrozen:
-		return []string{"(the move is not frozen)"}
 	case now.Sub(s.since) < LeaseTerm+leaseSlack:
 		return []string{"(leases that another leader may have granted)"}
 	}
 	for p, h := range s.holders {
-		if now.Before(h.until) && !(slices.Contains(h.drained, move) && h.applied.Compare(m.Epoch) >= 0) {
+		if now.Before(h.until) && !said(h) {
 			waiting = append(waiting, p.node)
 		}
 	}

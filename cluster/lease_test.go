@@ -27,6 +27,7 @@ type tenant struct {
 
 	mu      sync.Mutex
 	drained []uint64
+	aware   []uint64
 	behind  rib.Epoch // the table by which it routes is older than the ledger's: this one; zero: it is not
 }
 
@@ -77,7 +78,7 @@ func (t *tenant) begin() {
 			if t.behind != (rib.Epoch{}) {
 				e = t.behind
 			}
-			return Acknowledgement{Applied: e, Settled: e, Drained: slices.Clone(t.drained)}
+			return Acknowledgement{Applied: e, Settled: e, Drained: slices.Clone(t.drained), Aware: slices.Clone(t.aware)}
 		},
 		Behind: func(_, addr string, _ rib.Epoch) {
 			t.done.Go(func() {
@@ -270,6 +271,7 @@ func TestLeasesRefuse(t *testing.T) {
 			"another cluster": {Node: "x", ClusterID: "c2", Applied: now},
 			"no cluster":      {Node: "x", Applied: now},
 			"many moves":      {Node: "x", ClusterID: "c1", Applied: now, Drained: make([]uint64, rib.MaxMoves+1)},
+			"of many moves":   {Node: "x", ClusterID: "c1", Applied: now, Aware: make([]uint64, rib.MaxMoves+1)},
 		} {
 			if a := l.leases.answer(&q); a.Granted || a.Why == "" {
 				t.Errorf("%s: %+v", what, a)
@@ -332,6 +334,14 @@ func TestAcknowledgedIsOnDisk(t *testing.T) {
 func (t *tenant) drain(moves ...uint64) {
 	t.mu.Lock()
 	t.drained = moves
+	t.mu.Unlock()
+	t.lessee.Poke()
+}
+
+// knows has the tenant say from now on with which moves all is routed that is at work there.
+func (t *tenant) knows(moves ...uint64) {
+	t.mu.Lock()
+	t.aware = moves
 	t.mu.Unlock()
 	t.lessee.Poke()
 }
@@ -416,6 +426,49 @@ func TestDrained(t *testing.T) {
 		w.net.Isolate("d")
 		if missing := list[1].ledger.Leases().Acknowledged(rib.Epoch{Generation: 9}); len(missing) != 5 {
 			t.Errorf("of an epoch that is to come: %q", missing)
+		}
+	})
+}
+
+// TestUnaware: nobody with a lease is left out of who has to know of a move before it copies; who has none is not waited for; and another leader
+// waits until the leases of this one are over.
+func TestUnaware(t *testing.T) {
+	inTenancy(t, func(t *testing.T, w *world, list []*tenant) {
+		l := w.leader().ledger
+		if _, err := l.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1", "shard_2")); err != nil {
+			t.Fatal(err)
+		}
+		if waiting := l.Leases().Unaware(1); len(waiting) == 0 {
+			t.Error("of a move that there is not")
+		}
+		m, err := l.StartMove(w.ctx(), MoveRequest{Keyspace: "app.orders", Range: "0..20", To: "shard_2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range list[:3] {
+			n.knows(m.ID)
+		}
+		w.allHeld(list)
+		w.until("two are left", func() error {
+			if waiting := l.Leases().Unaware(m.ID); !slices.Equal(waiting, []string{"d", "e"}) {
+				return fmt.Errorf("%q", waiting)
+			}
+			return nil
+		})
+		if waiting := list[1].ledger.Leases().Unaware(m.ID); len(waiting) == 0 {
+			t.Error("on a node that does not lead")
+		}
+		list[3].knows(m.ID)
+		w.net.Isolate("e")
+		began := time.Now()
+		w.until("one has no lease any more", func() error {
+			if waiting := l.Leases().Unaware(m.ID); len(waiting) > 0 {
+				return fmt.Errorf("%q", waiting)
+			}
+			return nil
+		})
+		if list[4].lessee.Held() {
+			t.Errorf("after %v, and it has its lease still", time.Since(began))
 		}
 	})
 }

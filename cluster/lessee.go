@@ -24,6 +24,7 @@ type Acknowledgement struct {
 	Applied rib.Epoch // of the table by which statements are routed
 	Settled rib.Epoch // see Leases.Acknowledged
 	Drained []uint64  // moves, frozen or later, on whose range nothing of before runs any more; at most rib.MaxMoves
+	Aware   []uint64  // moves that whatever is at work was routed with; at most rib.MaxMoves
 }
 
 // LesseeConfig is what a lessee needs.
@@ -132,7 +133,7 @@ func (t *Lessee) ask(ctx context.Context) error {
 	state := t.cfg.State()
 	state.Settled = l.atMostKept(state.Settled)
 	asked := time.Now() // the lease is counted from before the question is sent
-	q := leaseQuestion{Node: l.cfg.Node, Boot: t.boot, ClusterID: l.ClusterID(), Holds: t.Held(), Applied: state.Applied, Settled: state.Settled, Drained: state.Drained}
+	q := leaseQuestion{Node: l.cfg.Node, Boot: t.boot, ClusterID: l.ClusterID(), Holds: t.Held(), Applied: state.Applied, Settled: state.Settled, Drained: state.Drained, Aware: state.Aware}
 	name, addr := l.Leader()
 	if addr == "" || t.lost || name == l.cfg.Node && !l.IsLeader() {
 		name, addr = t.somebody()

@@ -93,7 +93,7 @@ func (n *Node) openElders() error {
 // still routed, nothing is settled.
 func (n *Node) acknowledge() cluster.Acknowledgement {
 	s := n.moves.Say()
-	a := cluster.Acknowledgement{Applied: s.Applied, Settled: s.Settled, Drained: s.Drained}
+	a := cluster.Acknowledgement{Applied: s.Applied, Settled: s.Settled, Drained: s.Drained, Aware: s.Aware}
 	if before := len(n.elders.locks); before > 0 {
 		if n.elders.living() > 0 {
 			a.Settled = rib.Epoch{}

@@ -107,4 +107,6 @@ type moverLeases struct{ n *Node }
 
 func (l moverLeases) Drained(id uint64) bool { return l.n.ledger().Leases().Drained(id) }
 
+func (l moverLeases) Unaware(id uint64) []string { return l.n.ledger().Leases().Unaware(id) }
+
 func (l moverLeases) Acknowledged(e rib.Epoch) []string { return l.n.ledger().Leases().Acknowledged(e) }

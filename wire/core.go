@@ -146,6 +146,7 @@ type core struct {
 	notified   bool // the transaction has sent notifications
 	fatal      *pg.Error
 	crossed    []*moving.Crossing // on whose ranges its transaction is
+	begun      begun              // the transaction there, or the last one
 
 	// if that is a coordinator's
 	coordinator *scatter.Coordinator

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"rangefinder/fib"
 	"rangefinder/rib"
 	"rangefinder/wire/moving"
 	"rangefinder/wire/pg"
@@ -122,24 +121,6 @@ func (c *core) holdsBack() bool {
 		return true
 	}
 	return false
-}
-
-// meetsCopies is the error for a statement over shards of which two hold rows of a range that changes hands: it would meet them twice. What
-// binds a statement to keys binds it to their owners, so one that needs but one of the two meets no copies.
-func (c *core) meetsCopies(plan *sqlkey.Plan, slots []*fib.Slot) *pg.Error {
-	moves := c.table.Ownership().Moves
-	for i := range moves {
-		m := &moves[i]
-		on := func(shard string) bool {
-			return slices.ContainsFunc(slots, func(s *fib.Slot) bool { return s.Shard() == shard })
-		}
-		if m.Keyspace == plan.Keyspace && !m.Cleared && on(m.From) && on(m.To) {
-			return pg.Errorf(pg.CodeObjectInUse, "a range of keyspace %s is moving, and the statement would meet its rows twice", plan.KeyspaceName).
-				WithDetail(fmt.Sprintf("Move %d copies it from %s to %s, and both are asked.", m.ID, m.From, m.To)).
-				WithHint("Bind the statement to keys, or wait until the old rows are deleted: rangefinder move status.")
-		}
-	}
-	return nil
 }
 
 // lateForMove is the error of a transaction that comes to a range while that changes hands.

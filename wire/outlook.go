@@ -22,6 +22,7 @@ type outlook struct {
 	env      *env
 	user, db string
 	table    *fib.Table
+	begun    begun
 	catalog  *sqlkey.Catalog
 	under    sqlkey.Env
 	settings settings
@@ -34,7 +35,7 @@ type outlook struct {
 // outlook is the core's.
 func (c *core) outlook() *outlook {
 	o := &outlook{
-		env: c.env, user: c.user, db: c.db, table: c.table, catalog: c.catalog, under: c.under, settings: c.settings, params: c.params,
+		env: c.env, user: c.user, db: c.db, table: c.table, begun: c.begun.copied(), catalog: c.catalog, under: c.under, settings: c.settings, params: c.params,
 		wrote: slices.Clone(c.wrote), own: c.own,
 	}
 	o.own.token, o.params.changed = slices.Clone(c.own.token), slices.Clone(c.params.changed)
@@ -80,6 +81,7 @@ type host struct {
 	// owned by the coordinator's goroutine
 	last   *outlook
 	router *core
+	sure   bool // the node had a lease when Shards was last called
 }
 
 // see has the coordinator go by what the session goes by. The session calls it before it sends a request.
@@ -141,6 +143,7 @@ func (h *host) Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg
 			}
 		}
 	case plan.Fan != nil && plan.Fan.Split != nil:
+		h.sure = false
 		return c.rowsOf(plan, args)
 	default:
 		found, e := c.needs(plan, args)
@@ -148,11 +151,6 @@ func (h *host) Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg
 			return nil, e
 		}
 		slots = append(slots, found...)
-		if plan.Fan == nil || plan.Fan.Copy == nil || !plan.Fan.Copy.From { // whose rows go to the owners of their keys
-			if e := c.meetsCopies(plan, slots); e != nil {
-				return nil, e
-			}
-		}
 	}
 	if len(slots) == 0 { // no row can match: any shard says so
 		slots = append(slots, c.anyOf(plan.Keyspace))
@@ -164,6 +162,10 @@ func (h *host) Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg
 	shares := make([]scatter.Share, len(slots))
 	for i, slot := range slots {
 		shares[i].Slot = slot
+	}
+	h.sure = false
+	if f := plan.Fan; f != nil && !f.Everywhere && (f.Copy == nil || !f.Copy.From) && len(shares) > 1 { // the rows of a COPY go to the owners of their keys
+		return shares, h.leaveOut(plan, shares)
 	}
 	return shares, nil
 }

@@ -294,6 +294,9 @@ func describe(plan *sqlkey.Plan, args sqlkey.Args) string {
 func (c *core) dispatch(n need) {
 	n.write = n.write || c.ownConn && n.slot != nil // whatever comes later must be able to run there
 	c.need, c.outMark, c.flushed, c.redo, c.copied = n, len(c.out), false, false, false
+	if c.status == 'I' && !c.serverOpen {
+		c.begun.by(c.table.Ownership())
+	}
 	if c.moves.keyed && (c.isolated() || c.holdsBack()) {
 		return
 	}

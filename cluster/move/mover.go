@@ -30,6 +30,8 @@ type Leases interface {
 	// Drained tells whether no node sends statements to the range any more: each with a live lease has said so since the move's last change
 	// of phase, and the lease of every other one is over.
 	Drained(move uint64) bool
+	// Unaware lists what is waited for until no node with a lease has anything at work that was routed without knowledge of the move.
+	Unaware(move uint64) []string
 	// Acknowledged lists the nodes, of all that were ever admitted, that have not said that they know an epoch.
 	Acknowledged(e rib.Epoch) (missing []string)
 }
@@ -211,7 +213,7 @@ type Progress struct {
 	LeftMS   int64         `json:"left_ms"`      // estimated, of the step; 0: not known
 	LagMS    int64         `json:"lag_ms"`       // of the target, when it was last looked at
 	Changed  int           `json:"changed_rows"` // that were not verified yet
-	Missing  []string      `json:"missing"`      // nodes that have not said yet that they know the new owner
+	Missing  []string      `json:"missing"`      // nodes that have not said yet that they know the move, before it copies, or its new owner, at its end
 	Problem  string        `json:"problem"`      // why it does not go on; ""
 	Why      string        `json:"why"`          // aborted: the reason
 	AgeMS    int64         `json:"age_ms"`       // since this leader took it over

@@ -154,6 +154,19 @@ func forget(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
 	return err
 }
 
+// vacate removes the range's rows from a server, and waits for its replicas to do so: once the move says that they are gone, no statement over
+// shards leaves them out any more.
+func (p *Postgres) vacate(ctx context.Context, conn *pgx.Conn, j *Job, side string, report func(Copied)) error {
+	if err := p.deleteRows(ctx, conn, j, side, report); err != nil {
+		return err
+	}
+	var lsn string
+	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text", pgx.QueryExecModeExec).Scan(&lsn); err != nil {
+		return err
+	}
+	return p.replayed(ctx, j, shardOf(j, side), lsn)
+}
+
 // deleteRows removes the range's rows from a server, in batches, as fast as a copy goes.
 func (p *Postgres) deleteRows(ctx context.Context, conn *pgx.Conn, j *Job, side string, report func(Copied)) error {
 	tables, err := look(ctx, conn, j)
@@ -277,7 +290,7 @@ func unsubscribeAndDelete(ctx context.Context, p *Postgres, conn *pgx.Conn, j *J
 	}
 	there, err := present(ctx, conn, j, sideTarget)
 	if err == nil && there { // else nothing was copied
-		err = p.deleteRows(ctx, conn, j, sideTarget, report)
+		err = p.vacate(ctx, conn, j, sideTarget, report)
 	}
 	if err != nil {
 		return err
@@ -321,7 +334,7 @@ func (p *Postgres) Delete(ctx context.Context, j *Job, report func(Copied)) erro
 	return p.with(ctx, j, func(l *link) error {
 		err := gone(ctx, l, j)
 		if err == nil {
-			err = p.deleteRows(ctx, l.source, j, sideSource, report)
+			err = p.vacate(ctx, l.source, j, sideSource, report)
 		}
 		if err == nil {
 			err = p.unguard(ctx, l.source, j, stillGuards)

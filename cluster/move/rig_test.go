@@ -139,6 +139,7 @@ func (b *book) became() []string {
 type everybody struct{}
 
 func (everybody) Drained(uint64) bool             { return true }
+func (everybody) Unaware(uint64) []string         { return nil }
 func (everybody) Acknowledged(rib.Epoch) []string { return nil }
 
 // shard is a primary and its replica.

@@ -154,6 +154,10 @@ func (w *worker) fill(ctx context.Context, j *Job) error {
 		if err := w.resumed(ctx); err != nil {
 			return err
 		}
+		// From the first copied row on both servers have rows of the range: whoever asks both has to know.
+		if err := w.await(ctx, func() []string { return w.m.cfg.Leases.Unaware(j.Move.ID) }); err != nil {
+			return err
+		}
 		var all Copied
 		identity, err := servers.Copy(ctx, j, func(c Copied) {
 			all = c
@@ -251,17 +255,8 @@ func (w *worker) flipped(ctx context.Context, j *Job) error {
 			return err
 		}
 	}
-	for {
-		missing := w.m.cfg.Leases.Acknowledged(j.Move.Epoch)
-		w.mu.Lock()
-		w.missing = missing
-		w.mu.Unlock()
-		if len(missing) == 0 {
-			break
-		}
-		if err := sleep(ctx, w.m.cfg.Round); err != nil {
-			return err
-		}
+	if err := w.await(ctx, func() []string { return w.m.cfg.Leases.Acknowledged(j.Move.Epoch) }); err != nil {
+		return err
 	}
 	if err := w.passed(ctx, j); err != nil {
 		return err
@@ -300,6 +295,25 @@ func (w *worker) passed(ctx context.Context, j *Job) error {
 			w.say(fmt.Sprintf("the fence waits for %d statements on shard %s that began before all nodes had said that they know the new owner", n, j.Move.From))
 		}
 		if err := sleep(ctx, min(w.m.cfg.Round, late/4)); err != nil {
+			return err
+		}
+	}
+}
+
+// await returns when nobody is missing any more.
+func (w *worker) await(ctx context.Context, who func() []string) error {
+	for pause := w.m.cfg.Poll; ; pause = min(2*pause, w.m.cfg.Round) {
+		missing := who()
+		w.mu.Lock()
+		w.missing = missing
+		w.mu.Unlock()
+		if len(missing) == 0 {
+			return nil
+		}
+		if err := sleep(ctx, pause); err != nil {
+			w.mu.Lock()
+			w.missing = nil
+			w.mu.Unlock()
 			return err
 		}
 	}

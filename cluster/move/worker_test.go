@@ -188,3 +188,36 @@ func TestPausedAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// unaware are leases of which some node does not know a move for a while.
+type unaware struct {
+	everybody
+	until time.Time
+}
+
+func (u *unaware) Unaware(uint64) []string {
+	if time.Now().Before(u.until) {
+		return []string{"fra-1"}
+	}
+	return nil
+}
+
+// TestNobodyMeetsCopies: no row is copied before every node knows of the move, whoever began it.
+func TestNobodyMeetsCopies(t *testing.T) {
+	for _, at := range []step{stepCheck, stepCopy} {
+		t.Run(string(at), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				leases := &unaware{until: time.Now().Add(2 * time.Minute)}
+				_, servers := scene(t, rib.MovePrepare, note{Step: at}.encode(), func(c *Config) { c.Leases = leases })
+				if got := servers.done(); strings.Contains(got, "Copy") {
+					t.Errorf("copied while a node does not know: %s", got)
+				}
+				leases.until = time.Time{}
+				b, servers := scene(t, rib.MovePrepare, note{Step: at}.encode(), func(c *Config) { c.Leases = leases })
+				if got := servers.done(); !strings.Contains(got, "Copy") || len(b.owners().Moves) != 0 {
+					t.Errorf("when all know: %s", got)
+				}
+			})
+		})
+	}
+}

@@ -77,6 +77,7 @@ type Said struct {
 	Applied rib.Epoch // of the table by which statements are routed
 	Settled rib.Epoch // nothing that was routed by an older table is at work on a range that has changed hands since
 	Drained []uint64  // moves, frozen or flipped, on whose range nothing of before runs any more
+	Aware   []uint64  // moves that whatever is at work was routed with, at whatever phase
 }
 
 // New makes Moves that know of none.
@@ -159,7 +160,7 @@ func (m *Moves) follow() bool {
 		}
 	}
 	said := m.say()
-	if said.Applied == m.said.Applied && said.Settled == m.said.Settled && slices.Equal(said.Drained, m.said.Drained) {
+	if said.Applied == m.said.Applied && said.Settled == m.said.Settled && slices.Equal(said.Drained, m.said.Drained) && slices.Equal(said.Aware, m.said.Aware) {
 		return false
 	}
 	m.said = said
@@ -179,7 +180,9 @@ func (m *Moves) say() Said {
 	s := Said{Applied: v.epoch}
 	settled := true
 	for _, x := range v.crossings {
-		x.before = slices.DeleteFunc(x.before, Work.Over)
+		if x.before = slices.DeleteFunc(x.before, Work.Over); len(x.before) == 0 {
+			s.Aware = append(s.Aware, x.ID)
+		}
 		switch p := x.Phase(); {
 		case p != rib.MoveFrozen && p != rib.MoveFlipped:
 		case len(x.before) == 0 && x.running.Load() == 0:

@@ -209,3 +209,34 @@ func TestTouched(t *testing.T) {
 		}
 	}
 }
+
+// TestAware: a node does not say that it knows a move as long as something is at work that was routed without, in whatever phase.
+func TestAware(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before := &work{}
+		list := []Work{before}
+		n := start(t, func() []Work { return list })
+		defer n.stop()
+		n.table()
+		n.table(move(7, rib.MovePrepare))
+		if s := n.moves.Say(); len(s.Aware) != 0 {
+			t.Errorf("something of before is at work: %+v", s)
+		}
+		list = nil
+		n.table(move(7, rib.MovePrepare), move(8, rib.MoveAborted))
+		if s := n.moves.Say(); !slices.Equal(s.Aware, []uint64{8}) {
+			t.Errorf("nothing was at work when the second began: %+v", s)
+		}
+		told := n.news.Load()
+		before.over.Store(true)
+		<-time.After(2 * lookAgain)
+		synctest.Wait()
+		if s := n.moves.Say(); !slices.Equal(s.Aware, []uint64{7, 8}) || n.news.Load() == told {
+			t.Errorf("it is over: %+v, told %v", s, n.news.Load() > told)
+		}
+		n.table()
+		if s := n.moves.Say(); len(s.Aware) != 0 {
+			t.Errorf("the moves are: %+v", s)
+		}
+	})
+}

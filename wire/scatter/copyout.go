@@ -1,6 +1,7 @@
 package scatter
 
 import (
+	"cmp"
 	"encoding/binary"
 
 	"rangefinder/wire/pg"
@@ -25,9 +26,14 @@ const binaryTrailer = "\xff\xff"
 // copyOut runs COPY TO STDOUT on several shards.
 func (c *Coordinator) copyOut(x *execution) *pg.Error {
 	plan := x.stmt.plan
-	shares, e := c.cfg.Host.Shards(plan, x.args())
+	shares, e := c.shares(plan, x)
 	if e != nil {
 		return e
+	}
+	for _, s := range shares {
+		if s.Unnamed {
+			return c.copyNamed(x)
+		}
 	}
 	branches := make([]*branch, len(shares))
 	for i := range shares {
@@ -37,8 +43,12 @@ func (c *Coordinator) copyOut(x *execution) *pg.Error {
 			return e
 		}
 		branches[i] = b
+		if e := c.lost(); e != nil {
+			abandon(branches[:i])
+			return e
+		}
 		c.marks0(x, b)
-		b.send = pg.AppendSync(x.appendRun(b.send, x.stmt.sql, "", 0))
+		b.send = pg.AppendSync(x.appendRun(b.send, cmp.Or(shares[i].SQL, x.stmt.sql), "", 0))
 		b.begin()
 		if e := b.flush(); e != nil {
 			abandon(branches[:i])
@@ -66,6 +76,28 @@ func (c *Coordinator) copyOut(x *execution) *pg.Error {
 	c.out = pg.AppendCopyDone(c.out)
 	c.complete(x, o.tag)
 	return nil
+}
+
+// copyNamed carries out a COPY of a table without a list of columns as the one with all that it has.
+func (c *Coordinator) copyNamed(x *execution) *pg.Error {
+	plan := x.stmt.plan
+	slot, e := c.cfg.Host.Describes(plan)
+	if e != nil {
+		return e
+	}
+	b, e := c.branch(slot, c.writeFor(plan))
+	if e != nil {
+		return e
+	}
+	columns, e := c.columnsOf(b, plan.Fan.Copy.Schema, plan.Fan.Copy.Name, false)
+	if e != nil {
+		return e
+	}
+	sql, err := sqlkey.NameCopied(x.stmt.sql, columns)
+	if err != nil {
+		return pg.NewError(pg.CodeFeatureNotSupported, "the columns of the COPY cannot be named").WithDetail(err.Error() + ".").WithHint("Name them: COPY table (column, ...) TO STDOUT.")
+	}
+	return c.executeAs(x, sql)
 }
 
 // abandon gives up branches that still have rows which nobody wants.

@@ -1,6 +1,7 @@
 package scatter
 
 import (
+	"cmp"
 	"math"
 	"strconv"
 
@@ -99,7 +100,7 @@ func (c *Coordinator) declares(x *execution) (*sqlCursor, *pg.Error) {
 		}
 		return &sqlCursor{parts: []*branch{b}, writes: writes(plan)}, c.onCursor(x, b, writes(plan))
 	}
-	shares, e := c.cfg.Host.Shards(plan, x.args())
+	shares, e := c.shares(plan, x)
 	if e == nil {
 		e = c.cfg.Host.Scatter(plan, x.stmt.sql, len(shares))
 	}
@@ -124,10 +125,6 @@ func (c *Coordinator) declares(x *execution) (*sqlCursor, *pg.Error) {
 	if cur.offset, cur.limit, e = counts(fan, x.args()); e != nil {
 		return nil, e
 	}
-	sql := fan.SQL
-	if sql == "" {
-		sql = inner.sql
-	}
 	var list []*errand
 	for _, s := range shares {
 		b, e := c.branch(s.Slot, true)
@@ -135,7 +132,10 @@ func (c *Coordinator) declares(x *execution) (*sqlCursor, *pg.Error) {
 			return nil, e
 		}
 		cur.parts = append(cur.parts, b)
-		list = append(list, &errand{b: b, send: run.appendAsk(nil, begins+sql, nil, []int16{})})
+		list = append(list, &errand{b: b, send: run.appendAsk(nil, begins+cmp.Or(s.SQL, fan.SQL, inner.sql), nil, []int16{})})
+	}
+	if e := c.lost(); e != nil {
+		return nil, e
 	}
 	if e := c.errands(&run, list); e != nil {
 		return nil, e

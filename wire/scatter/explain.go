@@ -1,6 +1,7 @@
 package scatter
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -44,8 +45,8 @@ func (c *Coordinator) explain(x *execution, of *sqlkey.Explain, plan *sqlkey.Pla
 		switch fan := plan.Fan; {
 		case fan != nil && fan.Split != nil:
 			list[i].send = x.rowsOf(fan.Split, s.Rows, of.Prefix)
-		case fan != nil && fan.SQL != "":
-			list[i].send = x.appendAsk(nil, of.Prefix+fan.SQL, nil, []int16{})
+		case fan != nil:
+			list[i].send = x.appendAsk(nil, of.Prefix+cmp.Or(s.SQL, fan.SQL, sql), nil, []int16{})
 		default:
 			list[i].send = x.appendAsk(nil, of.Prefix+sql, nil, []int16{})
 		}
@@ -57,6 +58,9 @@ func (c *Coordinator) explain(x *execution, of *sqlkey.Explain, plan *sqlkey.Pla
 			lines[i] = append(lines[i], string(row[0]))
 			return nil
 		}
+	}
+	if e := c.lost(); e != nil {
+		return e
 	}
 	if e := c.errands(x, list); e != nil {
 		return e
@@ -93,7 +97,7 @@ func (c *Coordinator) explain(x *execution, of *sqlkey.Explain, plan *sqlkey.Pla
 // explainers are the shards that are asked.
 func (c *Coordinator) explainers(x *execution, plan *sqlkey.Plan) ([]Share, *pg.Error) {
 	if plan.Target == sqlkey.Many {
-		return c.cfg.Host.Shards(plan, x.args())
+		return c.shares(plan, x)
 	}
 	b, e := c.branchFor(plan, x.args())
 	if e != nil {

@@ -1,6 +1,7 @@
 package scatter
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"strconv"
@@ -15,20 +16,19 @@ import (
 // fanout is one statement on its way to several shards and back.
 type fanout struct {
 	// constant
-	c       *Coordinator
-	x       *execution
-	fan     *sqlkey.Fan
-	how     way
-	write   bool
-	alone   bool // a read in no transaction: each shard's part is by itself, and may be tried again elsewhere
-	offset  int64
-	limit   int64
-	request []byte // what each shard is sent
-	ctx     context.Context
-	cut     context.CancelFunc
-	stop    chan struct{}  // closed when no more rows are wanted
-	bad     chan *pg.Error // the first error of a part, as soon as it is known; capacity 1
-	rows    chan batch
+	c      *Coordinator
+	x      *execution
+	fan    *sqlkey.Fan
+	how    way
+	write  bool
+	alone  bool // a read in no transaction: each shard's part is by itself, and may be tried again elsewhere
+	offset int64
+	limit  int64
+	ctx    context.Context
+	cut    context.CancelFunc
+	stop   chan struct{}  // closed when no more rows are wanted
+	bad    chan *pg.Error // the first error of a part, as soon as it is known; capacity 1
+	rows   chan batch
 
 	once sync.Once
 	wg   sync.WaitGroup
@@ -48,13 +48,12 @@ type fanout struct {
 	canceled bool // what still runs
 }
 
-// frames makes what each shard is sent. What is to be gathered comes as text.
-func (f *fanout) frames(gathers bool) {
-	x := f.x
-	sql := f.fan.SQL
+// frames makes what a shard is sent. What is to be gathered comes as text.
+func (f *fanout) frames(s *Share) []byte {
+	x, gathers := f.x, f.how == gathered
+	sql := cmp.Or(s.SQL, f.fan.SQL)
 	if sql == "" && !gathers {
-		f.request = pg.AppendSync(x.appendRun(nil, x.stmt.sql, "", 0))
-		return
+		return pg.AppendSync(x.appendRun(nil, x.stmt.sql, "", 0))
 	}
 	if sql == "" {
 		sql = x.stmt.sql
@@ -69,7 +68,7 @@ func (f *fanout) frames(gathers bool) {
 		}
 		results = append(results, make([]int16, f.fan.Hidden)...)
 	}
-	f.request = pg.AppendSync(x.appendAsk(nil, sql, nil, results))
+	return pg.AppendSync(x.appendAsk(nil, sql, nil, results))
 }
 
 // rowsOf makes what a shard is asked that gets some of the rows: prefix stands before the statement.
@@ -91,11 +90,21 @@ func (x *execution) rowsOf(split *sqlkey.Split, rows []int, prefix string) []byt
 func (f *fanout) begin(shares []Share) {
 	shared := make(chan batch, len(shares))
 	f.rows = shared
-	for _, s := range shares {
+	var usual []byte
+	for i := range shares {
+		s := &shares[i]
 		slot := s.Slot
-		p := &part{f: f, slot: slot, rows: shared, described: make(chan struct{}), placed: make(chan struct{}), request: f.request}
-		if f.fan.Split != nil {
+		p := &part{f: f, slot: slot, rows: shared, described: make(chan struct{}), placed: make(chan struct{})}
+		switch {
+		case f.fan.Split != nil:
 			p.request = pg.AppendSync(f.x.rowsOf(f.fan.Split, s.Rows, ""))
+		case s.SQL != "":
+			p.request = f.frames(s)
+		default:
+			if usual == nil {
+				usual = f.frames(s)
+			}
+			p.request = usual
 		}
 		if f.how == merged {
 			p.rows = make(chan batch, 1)

@@ -21,6 +21,12 @@ type Host interface {
 	Anywhere(plan *sqlkey.Plan, write bool) (*fib.Slot, *pg.Error)
 	// Shards are those that a statement with the target Many needs, sorted by name; at least one.
 	Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]Share, *pg.Error)
+	// Lost reports whether the node has lost its lease since the last call of Shards: ranges may change hands without it, and what it has made of the
+	// statement may meet rows twice. It is safe for concurrent use, but not beside Shards.
+	Lost() bool
+	// Moved reports whether a range of a statement's keyspace has changed hands, or been cleaned up after that, since the transaction began. What one
+	// snapshot holds of its rows may then be too old for what is asked now.
+	Moved(plan *sqlkey.Plan) bool
 	// Owner is the shard that owns a key of plan.Keyspace.
 	Owner(plan *sqlkey.Plan, key rib.Key) (*fib.Slot, *pg.Error)
 	// Describes is a shard that has the tables of a statement with the target Keyed or Many.
@@ -44,6 +50,11 @@ type Host interface {
 type Share struct {
 	Slot *fib.Slot
 	Rows []int // of sqlkey.Fan.Split that belong there
+	// SQL is what it is asked in the place of sqlkey.Fan's text, or of the statement itself: that leaves out rows which another shard owns. "": it has none,
+	// as far as the node knows.
+	SQL string
+	// Unnamed: the same, of a COPY of a table, which is to be written anew with the table's columns.
+	Unnamed bool
 }
 
 // Chooser finds connections to one shard.

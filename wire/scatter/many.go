@@ -31,7 +31,7 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	case fan.Steps:
 		return c.steps(x)
 	}
-	shares, e := c.cfg.Host.Shards(plan, x.args())
+	shares, e := c.shares(plan, x)
 	if e != nil {
 		return e
 	}
@@ -63,6 +63,35 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	return e
 }
 
+// shares are the shards that a statement needs, with what each is asked. If ranges have changed hands since the transaction began, its snapshots must not
+// be older.
+func (c *Coordinator) shares(plan *sqlkey.Plan, x *execution) ([]Share, *pg.Error) {
+	shares, e := c.cfg.Host.Shards(plan, x.args())
+	if e != nil || len(c.branches) == 0 || !c.cfg.Host.Moved(plan) {
+		return shares, e
+	}
+	row, e := c.ask(c.open()[0], &execution{stmt: &stmt{}, bind: noArguments}, "SELECT pg_catalog.current_setting('transaction_isolation')")
+	switch {
+	case e != nil:
+		return nil, e
+	case len(row) == 1 && (row[0] == "read committed" || row[0] == "read uncommitted"): // each statement has snapshots of its own
+		return shares, nil
+	}
+	return nil, pg.NewError(pg.CodeSerializationFailure, "a range of keys has changed hands since the transaction began").
+		WithDetail("The transaction sees its shards as they were before, and that is not where the rows are now.").
+		WithHint("Nothing of the transaction takes effect: run it again.")
+}
+
+// lost is the error for a statement over shards that the node has planned with a lease which it has not any more.
+func (c *Coordinator) lost() *pg.Error {
+	if !c.cfg.Host.Lost() {
+		return nil
+	}
+	return pg.NewError(pg.CodeCannotConnectNow, "this node has lost the cluster while the statement waited for its turn").
+		WithDetail("A range of keys may have begun to change hands, and its rows could have been met twice.").
+		WithHint("Try it again, here or on another node.")
+}
+
 // errUnordered is that only PostgreSQL knows the order of the rows. It is known before any row has reached the session.
 var errUnordered = pg.NewError(pg.CodeFeatureNotSupported, "rows that cannot be merged")
 
@@ -78,7 +107,6 @@ func (c *Coordinator) fan(x *execution, shares []Share, how way) (e *pg.Error) {
 	if how == gathered { // Final has its own
 		f.offset, f.limit = 0, -1
 	}
-	f.frames(how == gathered)
 	f.begin(shares)
 	switch how {
 	case merged:

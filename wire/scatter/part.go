@@ -140,6 +140,9 @@ func (p *part) try() *pg.Error {
 		}
 		return errCanceled
 	}
+	if e := c.lost(); e != nil {
+		return e
+	}
 	c.marks0(f.x, b)
 	b.send = append(b.send, p.request...)
 	if e := b.flush(); e != nil {

@@ -2,6 +2,7 @@ package scatter
 
 import (
 	"bytes"
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -151,12 +152,15 @@ func (r *rekeying) collect(shares []Share) *pg.Error {
 		}
 		one := &rekeyed{slot: s.Slot}
 		r.shards = append(r.shards, one)
-		ask := &errand{b: b, send: r.x.appendAsk(nil, r.how.SQL, nil, []int16{}), memory: &r.memory}
+		ask := &errand{b: b, send: r.x.appendAsk(nil, cmp.Or(s.SQL, r.how.SQL), nil, []int16{}), memory: &r.memory}
 		ask.row = func(frame []byte) *pg.Error {
 			one.rows = append(one.rows, bytes.Clone(frame))
 			return nil
 		}
 		list = append(list, ask)
+	}
+	if e := c.lost(); e != nil {
+		return e
 	}
 	if e := c.errands(r.x, list); e != nil {
 		return e

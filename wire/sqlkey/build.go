@@ -23,7 +23,10 @@ var treeVersion = sync.OnceValue(func() int32 {
 	return tree.GetVersion()
 })
 
-var errNoInsert = errors.New("it is no INSERT")
+var (
+	errNoInsert = errors.New("it is no INSERT")
+	errNoCopy   = errors.New("it is no COPY of a table with columns")
+)
 
 // deparse writes a statement. Texts are made by PostgreSQL's own grammar alone: of a tree, and never of pieces of text.
 func deparse(n *pgquery.Node) (string, error) {

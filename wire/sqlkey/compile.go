@@ -20,6 +20,7 @@ type compiler struct {
 	hint  *hint // nil: the text has none
 	// sharing: what is planned is what several texts have in common
 	sharing bool
+	leaves  *leaving // not nil: a Leave is asked for
 }
 
 func (c *compiler) survey() *survey { return &survey{path: c.path, known: c.known} }

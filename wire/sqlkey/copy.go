@@ -1,6 +1,7 @@
 package sqlkey
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -98,10 +99,39 @@ func (c *compiler) copySeveral(p *Plan, s *pgquery.CopyStmt, a *analysis, t *tab
 	p.Target, p.Fan, p.Err = Many, fan, nil
 	p.Reason = c.where(p, fan) + ": each gets the rows whose keys it owns"
 	if !s.GetIsFrom() {
+		c.leaveCopied(s)
 		p.Intent, p.WhyWrite = Read, ""
 		p.Reason = c.where(p, fan) + ": rows come as they are"
 	}
 	return p
+}
+
+// leaveCopied makes of the COPY of a table one of a query, which can leave rows out: as PostgreSQL does where policies for rows do so.
+func (c *compiler) leaveCopied(s *pgquery.CopyStmt) {
+	l := c.leaves
+	switch {
+	case l == nil:
+		return
+	case len(s.GetAttlist()) == 0:
+		l.fail(errUnnamed)
+		return
+	}
+	sel := &pgquery.SelectStmt{FromClause: []*pgquery.Node{{Node: &pgquery.Node_RangeVar{RangeVar: s.GetRelation()}}},
+		WhereClause: s.GetWhereClause(), Op: pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_DEFAULT}
+	for _, name := range stringsOf(s.GetAttlist()) {
+		sel.TargetList = append(sel.TargetList, target("", columnRef(name)))
+	}
+	a := c.analysis()
+	a.spread = &spread{owner: sel}
+	a.query(selectNode(sel), place{})
+	if a.spread.anchor == nil || a.problem != nil {
+		l.fail(errors.New("its table is not read as one of a query"))
+		return
+	}
+	c.markLeave(a)
+	of := surface(s)
+	of.Relation, of.Attlist, of.WhereClause, of.Query = nil, nil, nil, selectNode(sel)
+	c.takeLeave(&pgquery.Node{Node: &pgquery.Node_CopyStmt{CopyStmt: of}})
 }
 
 // copyQuery plans COPY (query) TO STDOUT if the query's rows are the shards' as they come.
@@ -120,6 +150,7 @@ func (c *compiler) copyQuery(p *Plan, s *pgquery.CopyStmt) *Plan {
 		p.Err = &e
 		return p
 	}
+	c.takeLeave(&pgquery.Node{Node: &pgquery.Node_CopyStmt{CopyStmt: s}}) // its query is marked by now
 	fan := *q.Fan
 	fan.Copy = readCopy(s)
 	q.Fan = &fan

@@ -59,6 +59,8 @@ type Fan struct {
 	Why string
 	// Refusal is what the client hears where statements over several shards are not run. It is never nil.
 	Refusal *pg.Error
+
+	leave *lazyLeave // see Planner.Leave; nil: it is made anew each time
 }
 
 // What is to be replaced in Fan.Final. Nothing else in it looks like that.

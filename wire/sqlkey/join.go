@@ -239,6 +239,16 @@ func (it *item) leaves() []*ref {
 	return append(it.left.leaves(), it.right.leaves()...)
 }
 
+// standIn notes the level that the items below are of.
+func (it *item) standIn(l *built) {
+	if it.left == nil {
+		it.ref.level = l
+		return
+	}
+	it.left.standIn(l)
+	it.right.standIn(l)
+}
+
 // bind gives the sharded tables below an item their keys and analyses the queries there. f is what holds of the rows that
 // reach the level's result.
 //

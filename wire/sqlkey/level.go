@@ -332,7 +332,11 @@ func (a *analysis) build(owner any, target *ref, from []*pgquery.Node, where *pg
 		list = a.spread.pickFrom(items, list)
 	}
 	unlock(list)
-	return &built{owner, at, where, s, items, list, b}
+	l := &built{owner, at, where, s, items, list, b}
+	for _, it := range items {
+		it.standIn(l)
+	}
+	return l
 }
 
 // bindLevel gives the tables of a level their keys. f is what holds around it.

@@ -109,6 +109,7 @@ func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey
 			return nil, "", issuef("what is to be made of the shards' rows cannot be written: %v", err)
 		}
 	}
+	c.takeLeave(selectNode(f.shard))
 	return fan, f.how, nil
 }
 
@@ -130,6 +131,7 @@ func (c *compiler) fanWrite(n *pgquery.Node, owner any, s *survey) (*Fan, string
 			return nil, "", issuef("the rows that it inserts are made of rows of several shards")
 		}
 	}
+	c.takeLeave(n)
 	return &Fan{Writes: true, Within: a.spread.sets()}, "each changes its rows", nil
 }
 

@@ -57,6 +57,7 @@ type manyOracle struct {
 	planner *Planner
 	env     *Env
 	asked   [4]int // how many statements needed no shard, one, two, three
+	leaving bool   // each shard has all rows, and is to leave out those that it does not own
 }
 
 func newManyOracle(t *testing.T) *manyOracle {
@@ -86,7 +87,7 @@ func newManyOracle(t *testing.T) *manyOracle {
 	}
 	catalog := NewCatalog(&rib.Ownership{Keyspaces: []rib.Keyspace{{ID: 1, Name: "k", Database: "postgres", Method: "range", Types: []rib.Type{rib.TypeInt},
 		Tables: []rib.KeyedTable{table("orders", "customer_id"), table("items", "customer_id"), table("notes", "cust")}}}}, nil, nil)
-	return &manyOracle{ctx, conn, catalog, NewPlanner(PlannerConfig{}), &Env{Database: "postgres", SearchPath: "whole"}, [4]int{}}
+	return &manyOracle{ctx, conn, catalog, NewPlanner(PlannerConfig{}), &Env{Database: "postgres", SearchPath: "whole"}, [4]int{}, false}
 }
 
 const manySchema = `
@@ -248,6 +249,18 @@ func (m *manyOracle) ends(t *testing.T) (ends [2]rib.Key) {
 	return ends
 }
 
+// others are the keys that a shard does not own.
+func (m *manyOracle) others(t *testing.T, shard int) (gaps []Gap) {
+	ends := m.ends(t)
+	if shard > 1 {
+		gaps = append(gaps, Gap{To: ends[shard-2]})
+	}
+	if shard < 3 {
+		gaps = append(gaps, Gap{From: ends[shard-1]})
+	}
+	return gaps
+}
+
 // shards are those that the plan needs, or one if it needs none.
 func (m *manyOracle) shards(t *testing.T, plan *Plan) []int {
 	s := threeShards{ends: m.ends(t)}
@@ -270,9 +283,17 @@ func (m *manyOracle) together(t *testing.T, plan *Plan, sql string) (out, gather
 	}
 	gathered = &manyRows{}
 	for _, shard := range m.shards(t, plan) {
-		part, err := m.ask(fmt.Sprintf("shard_%d", shard), text)
+		schema := fmt.Sprintf("shard_%d", shard)
+		if m.leaving {
+			leave, err := m.planner.Leave(m.catalog, m.env, plan)
+			if err != nil {
+				return nil, nil, false, err
+			}
+			schema, text = "whole", leave.SQL(m.others(t, shard))
+		}
+		part, err := m.ask(schema, text)
 		if err != nil {
-			return nil, nil, false, fmt.Errorf("shard_%d: %w", shard, err)
+			return nil, nil, false, fmt.Errorf("shard_%d: %s: %w", shard, text, err)
 		}
 		gathered.names, gathered.types = part.names, part.types
 		gathered.rows = append(gathered.rows, part.rows...)

@@ -192,6 +192,7 @@ func (p *Planner) compile(db *database, env *Env, sql string) *Plan {
 	if plan == nil {
 		plan = c.plan(tree)
 		plan.place(tree, sql)
+		plan.keepsLeave()
 	}
 	return plan
 }
@@ -204,6 +205,7 @@ func (p *Planner) compileNormal(db *database, env *Env, sql string, n *normal) (
 	}
 	own = c.plan(tree)
 	own.place(tree, sql)
+	own.keepsLeave()
 	shared, lasting = c.share(tree, sql, n, own)
 	return own, shared, lasting
 }

@@ -110,6 +110,7 @@ func (c *compiler) rekeys(n *pgquery.Node, u *pgquery.UpdateStmt, fan *Fan, s *s
 		return issuef("what each shard is to be asked cannot be written: %v", err)
 	}
 	fan.Rekey, fan.Within = r, a.spread.sets()
+	c.takeLeave(selectNode(sel))
 	if len(fan.Within) == 0 && (c.env.HintShard != "" || c.env.HintKey) {
 		return issuef("the session's hint says on which shard it runs, and rows might have to leave that")
 	}

@@ -13,6 +13,8 @@ type ref struct {
 	row    map[string]*pgquery.Node // of a subquery that is one row of expressions: these, by column
 	target *pgquery.UpdateStmt      // that changes it; nil of all others
 
+	level *built // where it is an item of FROM, or the target
+
 	optional bool // on the side of an outer join that may be missing
 
 	keys  []*binding // by key column, once known

@@ -17,9 +17,10 @@ type spread struct {
 	key   []*binding // by column
 
 	// what was found
-	choices int   // tables of the level that could be picked
-	anchor  *ref  // the one that was
-	inside  place // what holds at the level
+	choices int    // tables of the level that could be picked
+	anchor  *ref   // the one that was
+	picked  []*ref // the same, or the two sides of a full join
+	inside  place  // what holds at the level
 }
 
 // maxChoices bounds how many tables of a level are tried.
@@ -45,7 +46,7 @@ func (q *spread) pickFrom(items []*item, list []fact) []fact {
 		return list
 	}
 	picked := certain[q.pick]
-	q.anchor = picked[0]
+	q.anchor, q.picked = picked[0], picked
 	if q.key == nil {
 		q.key = unknowns(len(q.anchor.table.columns))
 	}
@@ -190,6 +191,7 @@ func (c *compiler) spreads(n *pgquery.Node, owner any) *analysis {
 		a.spread, a.top = &spread{owner: owner, pick: pick}, topOf(n)
 		a.query(n, place{})
 		if _, ok := a.spread.bound(a); ok && a.problem == nil {
+			c.markLeave(a)
 			return a
 		}
 		if pick+1 >= a.spread.choices {

@@ -37,6 +37,22 @@ func (c *compiler) unnamed(p *Plan, a *analysis) *Plan {
 	return p
 }
 
+// NameCopied is a COPY of a table without a list of columns with one.
+func NameCopied(sql string, columns []string) (string, error) {
+	tree, err := pgquery.Parse(sql)
+	if err != nil {
+		return "", err
+	}
+	if len(tree.GetStmts()) != 1 || tree.GetStmts()[0].GetStmt().GetCopyStmt() == nil || len(columns) == 0 {
+		return "", errNoCopy
+	}
+	n := tree.GetStmts()[0].GetStmt()
+	for _, name := range columns {
+		n.GetCopyStmt().Attlist = append(n.GetCopyStmt().Attlist, pgquery.MakeStrNode(name))
+	}
+	return deparse(n)
+}
+
 // NameColumns is an INSERT without a list of columns with one: as many of a table's columns as it gives.
 func NameColumns(sql string, columns []string) (string, error) {
 	tree, err := pgquery.Parse(sql)

@@ -1,0 +1,233 @@
+package wire_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+)
+
+// onShard runs statements on a shard's primary itself.
+func (r *rig) onShard(shard int, list ...string) {
+	r.t.Helper()
+	if err := r.servers[shard].primary.ExecIn(ctxOf(r.t), "app", list...); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// answerOf is what a statement answers, a line a row, sorted if it has no order.
+func answerOf(t *testing.T, conn *pgx.Conn, sql string, args ...any) string {
+	t.Helper()
+	if strings.HasPrefix(sql, "COPY") {
+		var out bytes.Buffer
+		tag, err := conn.PgConn().CopyTo(ctxOf(t), &out, sql)
+		if err != nil {
+			return err.Error()
+		}
+		lines := strings.Split(out.String(), "\n")
+		slices.Sort(lines)
+		return strings.Join(lines, "\n") + tag.String()
+	}
+	rows, err := conn.Query(ctxOf(t), sql, args...)
+	if err != nil {
+		return err.Error()
+	}
+	var lines []string
+	for rows.Next() {
+		values, err := rows.Values()
+		if err != nil {
+			return err.Error()
+		}
+		lines = append(lines, fmt.Sprint(values...))
+	}
+	if rows.Err() != nil {
+		return rows.Err().Error()
+	}
+	if !strings.Contains(sql, "ORDER BY") {
+		slices.Sort(lines)
+	}
+	return strings.Join(lines, "\n") + "\n" + rows.CommandTag().String()
+}
+
+// moved puts a customer's orders on both shards, as they are while his range moves.
+func (r *rig) moved(k int64) {
+	r.t.Helper()
+	r.onShard(1, fmt.Sprintf("INSERT INTO orders (customer_id, id, item) VALUES (%d, 1, 'one'), (%d, 2, 'two')", k, k))
+}
+
+// TestCopiesAreLeftOut: while two shards have rows of a range, statements over both answer as if there were one of each, and change the owner's.
+func TestCopiesAreLeftOut(t *testing.T) {
+	r := newRig(t, rigOptions{across: true})
+	ctx := ctxOf(t)
+	k, there := r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)
+	other := r.keyOn("shard_1", k+1)
+	conns := map[string]*pgx.Conn{}
+	for name, mode := range allModes {
+		conns[name] = r.connect(mode)
+	}
+	conn := r.connect(pgx.QueryExecModeSimpleProtocol)
+	mustExec(t, conn, fmt.Sprintf("INSERT INTO orders (customer_id, id, item) VALUES (%d, 1, 'one'), (%d, 2, 'two'), (%d, 3, 'two'), (%d, 4, 'four')", k, k, other, there))
+	type ask struct {
+		sql  string
+		args []any
+	}
+	asks := []ask{
+		{sql: "SELECT count(*), sum(id), min(item) FROM orders"}, {sql: "SELECT * FROM orders ORDER BY id"}, {sql: "SELECT item, count(*) FROM orders GROUP BY item ORDER BY item"},
+		{sql: "SELECT id FROM orders ORDER BY id DESC LIMIT 2 OFFSET 1"}, {sql: "SELECT DISTINCT item FROM orders"}, {sql: "SELECT id FROM orders WHERE id > $1", args: []any{0}},
+		{sql: "SELECT o.id FROM orders o JOIN orders p ON o.customer_id = p.customer_id AND o.id = p.id"},
+		{sql: "SELECT count(*) FROM orders o WHERE EXISTS (SELECT FROM orders p WHERE p.customer_id = o.customer_id AND p.id <> o.id)"},
+		{sql: fmt.Sprintf("SELECT * FROM orders WHERE customer_id IN (%d, %d)", k, there)}, {sql: "SELECT id FROM orders WHERE customer_id = ANY ($1)", args: []any{[]int64{k, there, other}}},
+		{sql: "SELECT id FROM orders UNION ALL SELECT 10 * id FROM orders"}, {sql: "SELECT id FROM orders FOR UPDATE"}, {sql: "WITH w AS (SELECT id FROM orders) SELECT sum(id) FROM w"},
+		{sql: "SELECT id, rank() OVER (ORDER BY id) FROM orders ORDER BY id"}, {sql: "UPDATE orders SET item = item || '' RETURNING id"}, {sql: "UPDATE orders o SET item = o.item WHERE id > $1", args: []any{1}},
+	}
+	// In a transaction that is rolled back.
+	scripts := [][]string{
+		{"DELETE FROM orders"}, {"DELETE FROM orders WHERE item = 'two' RETURNING id"}, {"UPDATE orders SET customer_id = customer_id + 100000 RETURNING id", "SELECT count(*) FROM orders"},
+		{"DECLARE c CURSOR FOR SELECT id FROM orders", "FETCH ALL FROM c"}, {"DECLARE d CURSOR FOR SELECT id FROM orders ORDER BY item, id", "FETCH 3 FROM d"},
+		{"INSERT INTO orders (customer_id, id, item) SELECT customer_id, id + 100, item FROM orders", "SELECT count(*) FROM orders"},
+		{"MERGE INTO orders o USING orders s ON s.customer_id = o.customer_id AND s.id + 1 = o.id WHEN MATCHED THEN UPDATE SET item = 'merged' WHEN NOT MATCHED THEN INSERT (customer_id, id, item) VALUES (s.customer_id, s.id + 50, 'new')", "SELECT id, item FROM orders ORDER BY id"},
+		{"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) UPDATE orders SET item = 'x'", "SELECT count(*) FROM orders WHERE item = 'x'"},
+	}
+	simple := []string{"COPY orders TO STDOUT", "COPY orders (id, item) TO STDOUT (FORMAT csv, HEADER)", "COPY (SELECT id FROM orders WHERE id > 0) TO STDOUT"}
+	mustExec(t, conn, "PREPARE p (bigint) AS SELECT count(*) FROM orders WHERE id >= $1")
+	simple = append(simple, "EXECUTE p (2)")
+	truth := map[string]string{}
+	answers := func(when string) {
+		t.Helper()
+		check := func(what, got string) {
+			t.Helper()
+			if strings.Contains(what, "EXPLAIN") { // what is done is looked at, not how
+				_, got, _ = strings.Cut(got, "|")
+			}
+			if want, ok := truth[what]; !ok {
+				truth[what] = got
+			} else if got != want {
+				t.Errorf("%s: %s\n got %q\nwant %q", when, what, got, want)
+			}
+		}
+		for name, c := range conns {
+			for _, a := range asks {
+				got := answerOf(t, c, a.sql, a.args...)
+				if strings.Contains(got, "SQLSTATE") {
+					t.Errorf("%s: %s: %s: %s", when, name, a.sql, got)
+				}
+				check(a.sql, got)
+			}
+		}
+		for _, list := range scripts {
+			mustExec(t, conn, "BEGIN")
+			var got []string
+			for _, sql := range list {
+				got = append(got, answerOf(t, conn, sql))
+			}
+			mustExec(t, conn, "ROLLBACK")
+			check(strings.Join(list, "; "), strings.Join(got, "|"))
+		}
+		for _, sql := range simple {
+			check(sql, answerOf(t, conn, sql))
+		}
+	}
+	untouched := func(when string, shard int, item string) {
+		t.Helper()
+		mustExec(t, conn, "UPDATE orders SET item = '"+item+"' WHERE item = 'two'")
+		if got := r.itemsOf(shard, k); got != "one,two" {
+			t.Errorf("%s: of the shard that does not own them, rows were changed: %s", when, got)
+		}
+		if got := r.itemsOf(1-shard, k); got != "one,"+item {
+			t.Errorf("%s: of the owner: %s", when, got)
+		}
+		mustExec(t, conn, "UPDATE orders SET item = 'two' WHERE item = '"+item+"'")
+	}
+	answers("before")
+	for what, answer := range truth {
+		if strings.Contains(answer, "SQLSTATE") {
+			t.Errorf("%s: %s", what, answer)
+		}
+	}
+	r.moved(k)
+	if got := answerOf(t, conn, "SELECT count(*) FROM orders"); !strings.HasPrefix(got, "6\n") {
+		t.Errorf("copies that nobody knows of are counted, or the test cannot fail: %s", got)
+	}
+	r.lonely.Store(true) // and has not heard of the move
+	answers("without a lease")
+	r.lonely.Store(false)
+	r.prepare(k)
+	answers("copying")
+	untouched("copying", 1, "xxx")
+	r.lonely.Store(true)
+	answers("copying, without a lease")
+	r.lonely.Store(false)
+	r.own(func(o *rib.Ownership) { o.Moves[0].Phase, o.Moves[0].Epoch = rib.MoveAborted, o.Epoch })
+	answers("aborted")
+	r.own(func(o *rib.Ownership) { o.Moves[0].Phase, o.Moves[0].Epoch = rib.MovePrepare, o.Epoch })
+
+	// What one snapshot holds of the range is too old once that has flipped.
+	strict, loose := r.connect(pgx.QueryExecModeExec), r.connect(pgx.QueryExecModeExec)
+	keyed := []string{fmt.Sprintf("SELECT * FROM orders WHERE customer_id = %d", other), fmt.Sprintf("SELECT * FROM orders WHERE customer_id = %d", there)}
+	mustExec(t, strict, append([]string{"BEGIN ISOLATION LEVEL REPEATABLE READ"}, keyed...)...)
+	mustExec(t, loose, append([]string{"BEGIN"}, keyed...)...)
+	r.freeze()
+	r.flip()
+	if _, err := strict.Exec(ctx, "SELECT count(*) FROM orders"); sqlstate(err) != pg.CodeSerializationFailure {
+		t.Errorf("a snapshot of before the flip: %v", err)
+	}
+	mustExec(t, strict, "ROLLBACK")
+	if got := answerOf(t, loose, asks[0].sql); got != truth[asks[0].sql] {
+		t.Errorf("in a transaction of before the flip: %s", got)
+	}
+	mustExec(t, loose, "COMMIT")
+	answers("flipped")
+	untouched("flipped", 0, "yyy")
+
+	mustExec(t, strict, append([]string{"BEGIN ISOLATION LEVEL REPEATABLE READ"}, keyed...)...)
+	r.onShard(0, fmt.Sprintf("DELETE FROM orders WHERE customer_id = %d", k))
+	answers("deleted")
+	r.own(func(o *rib.Ownership) { o.Moves[0].Cleared = true })
+	answers("cleared")
+	r.abort()
+	if _, err := strict.Exec(ctx, "SELECT count(*) FROM orders"); sqlstate(err) != pg.CodeSerializationFailure {
+		t.Errorf("a snapshot of before the old rows were deleted: %v", err)
+	}
+	answers("over")
+}
+
+// TestCopiesAreNotMet: what cannot be asked so that it leaves the copies out is refused, and nothing else.
+func TestCopiesAreNotMet(t *testing.T) {
+	r := newRig(t, rigOptions{across: true})
+	k, there := r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)
+	other := r.keyOn("shard_1", k+1)
+	both := []string{"SELECT count(*) FROM orders AS o (a, b, c)", "SELECT count(*) AS \"{leave 1}\" FROM orders"}
+	bound := []string{
+		fmt.Sprintf("SELECT * FROM orders WHERE customer_id = %d", k), fmt.Sprintf("SELECT * FROM orders WHERE customer_id IN (%d, %d)", other, k),
+		fmt.Sprintf("INSERT INTO orders (customer_id, id, item) VALUES (%d, 1, 'a'), (%d, 2, 'b') ON CONFLICT DO NOTHING", other, there),
+	}
+	conn := r.connect(pgx.QueryExecModeSimpleProtocol)
+	expect := func(when, sqlstateOfBoth string) {
+		t.Helper()
+		for _, sql := range both {
+			if _, err := conn.Exec(context.Background(), sql); err == nil != (sqlstateOfBoth == "") || err != nil && sqlstate(err) != sqlstateOfBoth {
+				t.Errorf("%s: %s: %v", when, sql, err)
+			}
+		}
+		mustExec(t, conn, bound...)
+	}
+	expect("before", "")
+	r.prepare(k)
+	expect("copying", pg.CodeObjectInUse)
+	r.lonely.Store(true)
+	expect("without a lease", pg.CodeCannotConnectNow)
+	r.lonely.Store(false)
+	r.freeze()
+	r.flip()
+	bound = bound[:1]
+	expect("flipped", pg.CodeObjectInUse)
+	r.own(func(o *rib.Ownership) { o.Moves[0].Cleared = true })
+	expect("cleared", "")
+}
