@@ -14,6 +14,9 @@ import (
 // maxEvents bounds the answer of GET /api/v1/history.
 const maxEvents = cluster.MaxHistory
 
+// historyShown is how many events are shown if nobody says how many.
+const historyShown = 100
+
 // rangeOperations are the calls about ranges, and those that change hands.
 func (a *api) rangeOperations() []operation {
 	id := parameter{name: "id", about: "The move's number.", path: true, number: true}
@@ -29,7 +32,7 @@ func (a *api) rangeOperations() []operation {
 			method: "GET", path: "/api/v1/history", summary: "The ledger's last changes: who, when, why; newest first.",
 			params: []parameter{
 				{name: "keyspace", about: "Only this keyspace's."}, {name: "range", about: "Only what meets this range of it."}, {name: "move", about: "Only this move's.", number: true},
-				{name: "limit", about: fmt.Sprintf("At most so many; 100 if absent, %d at most.", maxEvents), number: true},
+				{name: "limit", about: fmt.Sprintf("At most so many; %d if absent, %d at most.", historyShown, maxEvents), number: true},
 			},
 			status: 200, answer: HistoryAnswer{}, failures: []int{400, 404, 422, 503}, forwarded: true, handle: a.history,
 		}, {
@@ -136,7 +139,7 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) {
 }
 
 func historyQuery(v url.Values) (q HistoryQuery, err error) {
-	q = HistoryQuery{Keyspace: v.Get("keyspace"), Range: v.Get("range"), Limit: 100}
+	q = HistoryQuery{Keyspace: v.Get("keyspace"), Range: v.Get("range"), Limit: historyShown}
 	if text := v.Get("limit"); text != "" {
 		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 1 || q.Limit > maxEvents {
 			return q, badRequest(fmt.Sprintf("limit is %.40q", text), fmt.Sprintf("It is a number from 1 to %d.", maxEvents))

@@ -177,17 +177,17 @@ func (c *rangeHistoryCmd) Run(e *env) error {
 	return table(e.stdout, func(row func(...any)) {
 		row("EPOCH", "TIME", "CHANGE", "KEYSPACE", "RANGE", "FROM", "TO", "MOVE", "BY", "WHY")
 		for _, x := range v.Events {
-			at, move, kind, what := "", "", x.Kind, x.Range
+			at, move, what := "", "", x.Range
 			if x.At != nil {
 				at = x.At.Format(time.RFC3339)
 			}
 			if x.Move != 0 {
-				move, kind = strconv.FormatUint(x.Move, 10), x.Kind+" "+x.Phase
+				move = strconv.FormatUint(x.Move, 10)
 			}
 			if what == "" {
 				what = x.Subject
 			}
-			row(x.Epoch, at, kind, x.Keyspace, what, x.From, x.To, move, x.Author, x.Reason)
+			row(x.Epoch, at, x.change(), x.Keyspace, what, x.From, x.To, move, x.Author, x.Reason)
 		}
 	})
 }

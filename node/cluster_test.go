@@ -50,8 +50,8 @@ func startCluster(t *testing.T) *testCluster {
 }
 
 // startClusterOf starts three nodes beside three shards, whose servers have these parameters. rights are the probe role's; reloads: the nodes can
-// read their configuration again.
-func startClusterOf(t *testing.T, params map[string]string, rights string, reloads bool) *testCluster {
+// read their configuration again; change may alter it beforehand.
+func startClusterOf(t *testing.T, params map[string]string, rights string, reloads bool, change ...func(*Config)) *testCluster {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -78,6 +78,9 @@ func startClusterOf(t *testing.T, params map[string]string, rights string, reloa
 		cfg.Probe.User, cfg.Probe.PasswordEnv = "probe", "PROBE_PASSWORD"
 		cfg.Backends = []Backend{{Name: region + "-db", Shard: fmt.Sprintf("shard_%d", i+1), Address: c.servers[i].Addr()}}
 		cfg.Pool.Connect, cfg.Limits.StartupTimeout = Duration{time.Minute}, Duration{time.Minute} // nothing is out of reach here: a busy machine takes its time
+		for _, f := range change {
+			f(&cfg)
+		}
 		env := clusterEnv()
 		o := Options{Getenv: func(k string) (string, bool) { v, ok := env[k]; return v, ok }}
 		if reloads {

@@ -15,7 +15,8 @@ import (
 
 // consoleConfig is what the console knows of the node as a whole.
 func (n *Node) consoleConfig(cfg *Config) wire.ConsoleConfig {
-	c := wire.ConsoleConfig{Users: cfg.Console.Users, Version: Version(), Settings: func() []console.Setting { return n.settings(cfg) }, TwoPhase: n.showTwoPhase}
+	c := wire.ConsoleConfig{Users: cfg.Console.Users, Version: Version(), Settings: func() []console.Setting { return n.settings(cfg) }, TwoPhase: n.showTwoPhase,
+		Look: n.consoleLook, Order: n.consoleOrder}
 	for _, u := range cfg.Users {
 		c.Known = append(c.Known, u.Name)
 	}

@@ -13,9 +13,9 @@ import (
 )
 
 // startMovable starts three nodes beside three shards whose ranges can move.
-func startMovable(t *testing.T) *testCluster {
+func startMovable(t *testing.T, change ...func(*Config)) *testCluster {
 	t.Helper()
-	return startClusterOf(t, map[string]string{"wal_level": "logical", "max_prepared_transactions": "10"}, "SUPERUSER REPLICATION", true)
+	return startClusterOf(t, map[string]string{"wal_level": "logical", "max_prepared_transactions": "10"}, "SUPERUSER REPLICATION", true, change...)
 }
 
 // accounts makes the range keyspace app.accounts.

@@ -68,7 +68,7 @@ func document(operations []operation) object {
 		"openapi": "3.1.0",
 		"info": object{
 			"title": "Rangefinder", "version": Version(),
-			"description": "Any node takes a call; what changes ownership is passed on to the one that leads. Times are in milliseconds where a name ends in ms, else as RFC 3339 has them.",
+			"description": "Any node takes a call; what changes ownership is passed on to the one that leads. Times are in milliseconds where a name ends in ms, else as RFC 3339 has them. What is here about keyspaces, ranges and moves the command line does too, and SQL on the admin database rangefinder (SHOW HELP).",
 		},
 		"paths": paths,
 		"components": object{

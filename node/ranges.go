@@ -146,6 +146,14 @@ func eventView(e *cluster.Event) EventView {
 	return v
 }
 
+// change is what happened, with the phase that a move came into.
+func (e *EventView) change() string {
+	if e.Move == 0 {
+		return e.Kind
+	}
+	return strings.TrimSpace(e.Kind + " " + e.Phase)
+}
+
 func noKeyspace(name string) *apiError {
 	return &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{Error: fmt.Sprintf("there is no keyspace %.100q", name), Hint: "See rangefinder keyspace list."}}
 }

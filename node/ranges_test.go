@@ -187,11 +187,11 @@ func TestRangesByTheAPI(t *testing.T) {
 func TestTimesOfARoutingMap(t *testing.T) {
 	now := time.Unix(1800000000, 0)
 	for ttl, want := range map[int64]time.Time{1: now.Add(time.Second), longestTTL: now.Add(time.Duration(longestTTL) * time.Second)} {
-		if got, err := (&RoutingMapRequest{TTL: &ttl}).until(now); err != nil || !got.Equal(want) {
+		if got, err := untilTTL(&ttl, now); err != nil || !got.Equal(want) {
 			t.Errorf("%d: %v %v", ttl, got, err)
 		}
 	}
-	if got, err := new(RoutingMapRequest).until(now); err != nil || !got.IsZero() {
+	if got, err := untilTTL(nil, now); err != nil || !got.IsZero() {
 		t.Errorf("no ttl: %v %v", got, err)
 	}
 }

@@ -107,7 +107,7 @@ func (n *Node) mapHere(ctx context.Context, r RoutingMapRequest, origin cluster.
 	if err != nil {
 		return v, badRange(r.Range, err)
 	}
-	until, err := r.until(time.Now())
+	until, err := untilTTL(r.TTL, time.Now())
 	if err != nil {
 		return v, err
 	}
@@ -184,17 +184,17 @@ func rangeKeyspace(o *rib.Ownership, name string) (*rib.Keyspace, error) {
 	return nil, badRequest("there are several keyspaces of the method range, and keyspace is missing", `Say which: "keyspace" is one of `+strings.Join(names, ", ")+".")
 }
 
-// until is when the range goes back; zero: never.
-func (r *RoutingMapRequest) until(now time.Time) (t time.Time, err error) {
-	if r.TTL == nil {
+// untilTTL is when a range goes back that is lent for so many seconds; zero: never.
+func untilTTL(ttl *int64, now time.Time) (t time.Time, err error) {
+	if ttl == nil {
 		return t, nil
 	}
-	if *r.TTL < 1 || *r.TTL > longestTTL {
+	if *ttl < 1 || *ttl > longestTTL {
 		return t, &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
-			Code: codeTTL, Error: fmt.Sprintf("ttl is %d: it is a number of seconds from 1 to %d", *r.TTL, longestTTL), Hint: "Leave it out for a range that is to stay. Nothing was changed.",
+			Code: codeTTL, Error: fmt.Sprintf("ttl is %d: it is a number of seconds from 1 to %d", *ttl, longestTTL), Hint: "Leave it out for a range that is to stay. Nothing was changed.",
 		}}
 	}
-	return now.Add(time.Duration(*r.TTL) * time.Second), nil
+	return now.Add(time.Duration(*ttl) * time.Second), nil
 }
 
 func rowsPresent(v *RoutingMapView, rows int64, where []string) *apiError {

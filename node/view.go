@@ -212,6 +212,14 @@ func (n *Node) Ranges(keyspace string) (ranges []RangeView, epoch string, found 
 	return rangeViews(o, keyspace, -1), o.Epoch.String(), true
 }
 
+// bounds is the range as the command line takes it; of a list its value.
+func (r *RangeView) bounds() string {
+	if r.Value != "" {
+		return r.Value
+	}
+	return r.From + ".." + r.To
+}
+
 // shownRanges is how many of a keyspace's ranges rangeViews writes: of a list its values, and the others once.
 func shownRanges(k *rib.Keyspace) int {
 	if k.Listed() {

@@ -25,7 +25,18 @@ type ConsoleConfig struct {
 	TwoPhase func() []console.TwoPhase                     // transactions over several shards; nil: there are none
 	Reload   func(by string) ([]console.Change, *pg.Error) // nil: RELOAD is not possible
 	Shutdown func(wait bool)                               // must not wait itself; nil: SHUTDOWN is not possible
+	// Look fills in what a SHOW of the ledger shows, and Order carries out a command about ranges and moves. nil: there is no ledger.
+	Look  func(context.Context, console.Command, *console.Snapshot) *pg.Error
+	Order func(context.Context, Orderer, console.Command) (console.Table, *pg.Error)
 }
+
+// Orderer is who gives a command in the console.
+type Orderer struct {
+	User string
+	Addr string // host:port
+}
+
+var errNoLedger = pg.NewError(pg.CodeFeatureNotSupported, "this node has no ledger")
 
 // consoleFrame bounds a message to the console, in bytes.
 const consoleFrame = 64 << 10
@@ -205,7 +216,15 @@ func (o *operator) do(c console.Command) (console.Table, *pg.Error) {
 		if c.View == "STATEMENTS" {
 			v.Statements = s.statements()
 		}
+		if c.LooksIntoLedger() {
+			if e := o.look(c, v); e != nil {
+				return console.Table{}, e
+			}
+		}
 		return console.Show(c, v), nil
+	}
+	if c.Ledgers() {
+		return o.order(c)
 	}
 	s.log.Info("console", "command", c.Verb, "database", c.Database, "user", o.client.User, "client", o.client.Conn.RemoteAddr())
 	switch c.Verb {
@@ -242,6 +261,28 @@ func (o *operator) do(c console.Command) (console.Table, *pg.Error) {
 		s.kill(c.Database)
 	}
 	return console.Table{}, e
+}
+
+// look has what the ledger holds filled in.
+func (o *operator) look(c console.Command, into *console.Snapshot) *pg.Error {
+	look := o.server.live.Load().Console.Look
+	if look == nil {
+		return errNoLedger
+	}
+	return o.waiting(func(ctx context.Context) *pg.Error { return look(ctx, c, into) })
+}
+
+// order has a command about ranges and moves carried out. What is canceled may have been done nevertheless.
+func (o *operator) order(c console.Command) (t console.Table, e *pg.Error) {
+	order := o.server.live.Load().Console.Order
+	if order == nil {
+		return t, errNoLedger
+	}
+	e = o.waiting(func(ctx context.Context) (e *pg.Error) {
+		t, e = order(ctx, Orderer{User: o.client.User, Addr: o.client.Conn.RemoteAddr().String()}, c)
+		return e
+	})
+	return t, e
 }
 
 // reload has the configuration read again. It does not wait for anybody, so it cannot be canceled.

@@ -3,5 +3,5 @@
 //
 // It is text in and rows out: Parse reads commands, Show makes a table of a Snapshot, and Session speaks the protocol, frames in
 // and frames out, without any I/O. It knows nothing of sessions, pools or sockets: wire takes the Snapshot, and carries out what
-// changes something. A column that nobody measures is left out: a zero would be a lie.
+// changes something; what is about ranges and moves the node's ledger carries out. A column that nobody measures is left out: a zero would be a lie.
 package console

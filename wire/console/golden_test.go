@@ -48,6 +48,20 @@ func testSnapshot() *Snapshot {
 			{Database: "app", Text: "SELECT * FROM orders", Calls: 3, Errors: 1, Shards: 9, Rows: 70, Total: 90 * time.Millisecond, Max: 50 * time.Millisecond},
 			{Database: "other", Text: "DELETE FROM t", Errors: 4},
 		},
+		Keyspaces: []Keyspace{
+			{Name: "app.orders", Database: "app", Method: "hash", Key: "bigint", Tables: "public.orders (customer_id)", Ranges: 2, Shards: "shard_1, shard_2"},
+			{Name: "app.accounts", Database: "app", Method: "range", Key: "bigint", Tables: "public.accounts (id)", Ranges: 1, Shards: "shard_3"},
+		},
+		Ranges: []Range{{Keyspace: "app.accounts", Bounds: "..1000", Shard: "shard_3", Epoch: "1/9"}, {Keyspace: "app.accounts", Bounds: "1000..", Epoch: "1/9"}},
+		Moves: []Move{
+			{ID: 17, Keyspace: "app.accounts", Bounds: "1000..2000", From: "shard_2", To: "shard_3", Phase: "prepare", Step: "copy", Part: 0.5, Rows: 500, Bytes: 1 << 20, Left: 61 * time.Second, Lag: 20 * time.Millisecond, Changed: 3, Paused: true},
+			{ID: 19, Keyspace: "app.accounts", Bounds: "..0", From: "shard_1", To: "shard_3", Phase: "flipped", Step: "wait", Part: 1, Waits: []string{"fra-1", "syd-1"}, Problem: "no primary", Why: "why"},
+		},
+		Loans: []Loan{{Keyspace: "app.accounts", Bounds: "5..6", Shard: "shard_3", From: "shard_2", Until: at.Add(time.Hour), Why: "7 rows"}},
+		Events: []Event{
+			{Epoch: "1/9", At: ago(time.Hour), Change: "move.start prepare", Keyspace: "app.accounts", Bounds: "1000..2000", From: "shard_2", To: "shard_3", Move: 17, Author: "ops", Reason: "hot", Request: "r1"},
+			{Epoch: "1/2", Change: "shard", Bounds: "shard_1"},
+		},
 		Settings: []Setting{{"region", "fra", "", false}, {"pool.size", "50", "20", true}},
 	}
 }
@@ -89,9 +103,10 @@ func answer(input string) string {
 	var b strings.Builder
 	for _, c := range commands {
 		if c.Verb != "SHOW" {
-			fmt.Fprintf(&b, "%s %q %v\n", c.Verb, c.Database, c.Wait)
+			fmt.Fprintf(&b, "%s %q %v%s\n", c.Verb, c.Database, c.Wait, ordered(c.Order))
 			continue
 		}
+		b.WriteString(strings.TrimLeft(ordered(c.Order)+"\n", " \n"))
 		t := Show(c, testSnapshot())
 		names := make([]string, len(t.Columns))
 		for i, col := range t.Columns {
@@ -108,6 +123,26 @@ func answer(input string) string {
 	return b.String()
 }
 
+// ordered writes what of an order is there.
+func ordered(o Order) string {
+	var b strings.Builder
+	for _, f := range []struct{ name, value string }{{"keyspace", o.Keyspace}, {"range", o.Range}, {"at", strings.Join(o.At, "|")}, {"to", o.To}, {"reason", o.Reason}} {
+		if f.value != "" {
+			fmt.Fprintf(&b, " %s=%q", f.name, f.value)
+		}
+	}
+	if o.Move != 0 {
+		fmt.Fprintf(&b, " move=%d", o.Move)
+	}
+	if o.TTL != nil {
+		fmt.Fprintf(&b, " ttl=%d", *o.TTL)
+	}
+	if o.Limit != 0 {
+		fmt.Fprintf(&b, " limit=%d", o.Limit)
+	}
+	return b.String()
+}
+
 func TestEveryRowFitsItsColumns(t *testing.T) {
 	for _, v := range views() {
 		for _, row := range v.rows(testSnapshot()) {
@@ -119,7 +154,7 @@ func TestEveryRowFitsItsColumns(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"SHOW POOLS", `pause "a""b";`, "/* x */ -- y\n;;show", "RECONNECT \xff", `"`, "/*"} {
+	for _, s := range []string{"SHOW POOLS", `pause "a""b";`, "/* x */ -- y\n;;show", "RECONNECT \xff", `"`, "/*", "MOVE a 1-2 TO b TTL -5 REASON 'it''s'", "SPLIT RANGE a AT 'x', -5;", "'"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -128,6 +163,9 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q: %v", s, e)
 		}
 		for _, c := range commands {
+			if c.Ledgers() && c.Keyspace == "" && c.Move == 0 && c.Verb != VerbMap {
+				t.Fatalf("%q: %+v", s, c)
+			}
 			if c.Verb == "SHOW" && view(c.View) == nil {
 				t.Fatalf("%q: %+v", s, c)
 			}

@@ -14,6 +14,7 @@ type Command struct {
 	View     string // of SHOW: what, in capitals
 	Database string // of commands on databases: which; "" is all
 	Wait     bool   // SHUTDOWN WAIT_FOR_CLIENTS
+	Order           // of what is about ranges and moves
 }
 
 // maxCommands bounds the commands of one Query: the answers are made in memory.
@@ -31,7 +32,7 @@ func Parse(text string) ([]Command, *pg.Error) {
 	}
 	commands := make([]Command, 0, len(statements))
 	for _, s := range statements {
-		c, err := command(s)
+		c, err := command(text, s)
 		if err != nil {
 			return nil, err
 		}
@@ -40,7 +41,11 @@ func Parse(text string) ([]Command, *pg.Error) {
 	return commands, nil
 }
 
-func command(words []token) (Command, *pg.Error) {
+// command reads one command, whose words were cut from text.
+func command(text string, words []token) (Command, *pg.Error) {
+	if c, known, e := ledgerCommand(text, words); known {
+		return c, e
+	}
 	verb := words[0].keyword()
 	switch verb {
 	case "SHOW":
@@ -104,7 +109,7 @@ func available() string {
 	for _, v := range verbs() {
 		list = append(list, v.name)
 	}
-	return "Commands are " + strings.Join(list, ", ") + "; a database's name may stand in double quotes."
+	return "Commands are " + strings.Join(list, ", ") + "; a name may stand in double quotes."
 }
 
 // clip makes what a stranger has sent fit to be shown.
@@ -120,12 +125,19 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s, "?")
 }
 
-// token is a word, a quoted name, or a sign.
+// token is a word, a quoted name, a text in quotes, or a sign.
 type token struct {
-	text   string
-	name   bool // a word or a quoted name
-	quoted bool
+	text    string
+	name    bool // a word or a quoted name
+	quoted  bool // in double quotes
+	literal bool // in single quotes
+	begin   int  // bytes of the whole text from where it begins
+	end     int  // and from where it ends
 }
+
+func (t token) isEnd() bool { return !t.name && !t.literal && t.text == "" }
+
+func (t token) isSemicolon() bool { return !t.name && !t.literal && t.text == ";" }
 
 // keyword is the token in capitals, "" if it cannot be a keyword.
 func (t token) keyword() string {
@@ -144,68 +156,83 @@ func split(text string) ([][]token, *pg.Error) {
 		if err != nil {
 			return nil, err
 		}
-		if (t.text == ";" && !t.name || t == token{}) && len(words) > 0 {
+		if (t.isSemicolon() || t.isEnd()) && len(words) > 0 {
 			list, words = append(list, words), nil
 		}
-		if (t == token{}) {
+		if t.isEnd() {
 			return list, nil
 		}
-		if t.name || t.text != ";" {
+		if !t.isSemicolon() {
 			words = append(words, t)
 		}
 		text = rest
 	}
 }
 
-// next cuts the first token off. At the end of the text it is the zero token.
+// next cuts the first token off. At the end of the text it is one without text.
 func next(s string) (t token, rest string, err *pg.Error) {
+	s, err = blanks(s)
+	if err != nil {
+		return token{}, "", err
+	}
+	n := 0
+	for n < len(s) && wordByte(s[n]) {
+		n++
+	}
+	switch {
+	case s == "":
+		return token{}, "", nil
+	case s[0] == '"':
+		t.name, t.quoted = true, true
+		t.text, rest, err = quoted(s, "quoted identifier")
+		if err == nil && t.text == "" {
+			err = pg.NewError(pg.CodeSyntaxError, "zero-length delimited identifier")
+		}
+	case s[0] == '\'':
+		t.literal = true
+		t.text, rest, err = quoted(s, "quoted string")
+	case n > 0:
+		t.text, t.name, rest = s[:n], true, s[n:]
+	default:
+		t.text, rest = s[:1], s[1:]
+	}
+	t.begin, t.end = len(s), len(rest)
+	return t, rest, err
+}
+
+// blanks cuts white space and comments off.
+func blanks(s string) (string, *pg.Error) {
 	for {
 		s = strings.TrimLeft(s, " \t\r\n\f\v")
 		var ok bool
 		switch {
 		case strings.HasPrefix(s, "--"):
 			_, s, _ = strings.Cut(s, "\n")
-			continue
 		case strings.HasPrefix(s, "/*"):
 			comment := s
 			if _, s, ok = strings.Cut(s[2:], "*/"); !ok {
-				return token{}, "", unterminated("/* comment", comment)
+				return "", unterminated("/* comment", comment)
 			}
-			continue
+		default:
+			return s, nil
 		}
-		break
 	}
-	switch {
-	case s == "":
-		return token{}, "", nil
-	case s[0] == '"':
-		return quotedName(s)
-	}
-	n := 0
-	for n < len(s) && wordByte(s[n]) {
-		n++
-	}
-	if n > 0 {
-		return token{text: s[:n], name: true}, s[n:], nil
-	}
-	return token{text: s[:1]}, s[1:], nil
 }
 
-func quotedName(s string) (t token, rest string, err *pg.Error) {
-	var name strings.Builder
+// quoted cuts off what stands in quotes, which are doubled inside.
+func quoted(s, what string) (inside, rest string, err *pg.Error) {
+	var b strings.Builder
+	quote := s[:1]
 	for rest = s[1:]; ; {
-		part, after, ok := strings.Cut(rest, `"`)
+		part, after, ok := strings.Cut(rest, quote)
 		if !ok {
-			return token{}, "", unterminated("quoted identifier", s)
+			return "", "", unterminated(what, s)
 		}
-		name.WriteString(part)
-		if !strings.HasPrefix(after, `"`) {
-			if name.Len() == 0 {
-				return token{}, "", pg.NewError(pg.CodeSyntaxError, "zero-length delimited identifier")
-			}
-			return token{text: name.String(), name: true, quoted: true}, after, nil
+		b.WriteString(part)
+		if !strings.HasPrefix(after, quote) {
+			return b.String(), after, nil
 		}
-		name.WriteByte('"')
+		b.WriteString(quote)
 		rest = after[1:]
 	}
 }

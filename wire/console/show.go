@@ -85,6 +85,12 @@ func views() []viewDef {
 		{"CONFIG", "the configuration in effect", text("key", "value", "default", "changeable"), config},
 		{"TWO_PHASE", "transactions over several shards that have not come to their end: this node's, and what it has found left on the shards that it observes", slices.Concat(
 			text("gid", "node", "database", "participants", "prepared_on", "decision_shard", "state"), number("age", "age_us"), text("problem")), twoPhase},
+		{"KEYSPACES", "sharding rules: which tables are sharded, and by which key", keyspaceColumns(), keyspaces},
+		{"RANGES", "ranges of keys and their owners; with a keyspace's name, only its", rangeColumns(), func(s *Snapshot) [][]string { return ranges(s.Ranges) }},
+		{"MOVES", "ranges on their way to another shard, and how far they are; with a number, that one, also when it is over", moveColumns(), func(s *Snapshot) [][]string { return moves(s.Moves) }},
+		{"LENT", "ranges that go back to the shard that had them, and when", text("keyspace", "range", "shard", "goes_back_to", "until", "why_it_stays"), lent},
+		{"HISTORY", "who changed what of these, when and why, the newest first; [keyspace] [LIMIT number]",
+			text("epoch", "time", "change", "keyspace", "range", "from", "to", "move", "author", "reason", "request_id"), events},
 		{"LISTS", "how many there are of everything", slices.Concat(text("list"), number("items")), lists},
 		{"STATE", "what the node does", text("key", "value"), state},
 		{"VERSION", "what runs here", text("version"), func(s *Snapshot) [][]string { return [][]string{{"Rangefinder " + s.Version}} }},
@@ -107,8 +113,15 @@ func (c Command) Columns() []Column {
 	if v := view(c.View); c.Verb == "SHOW" && v != nil {
 		return v.columns
 	}
-	if c.Verb == "RELOAD" {
+	switch c.Verb {
+	case "RELOAD":
 		return text("key", "was", "now", "in_force")
+	case VerbSplit, VerbMerge:
+		return rangeColumns()
+	case VerbMove, VerbPauseMove, VerbResumeMove, VerbAbortMove:
+		return moveColumns()
+	case VerbMap:
+		return mapColumns()
 	}
 	return nil
 }
@@ -299,6 +312,13 @@ func verbs() []verbDef {
 		{"ENABLE database", "let new clients in again"},
 		{"KILL database", "end its clients and server connections at once; new clients wait for RESUME"},
 		{"RECONNECT [database]", "close each server connection once it is free"},
+		{"MOVE keyspace 1000-2000 TO shard [TTL seconds] [REASON 'text']", "move a range with its rows to another shard while clients go on; ends at once: SHOW MOVES tells how far it is"},
+		{"PAUSE MOVE number", "have it stop before its next step that costs something"},
+		{"RESUME MOVE number", "have it go on"},
+		{"ABORT MOVE number [REASON 'text']", "end it with the range where it was; before the flip alone"},
+		{"MAP RANGE 1000-2000 TO shard [TTL seconds] [KEYSPACE name] [REASON 'text']", "give a range that holds no rows another shard, for good or for a time"},
+		{"SPLIT RANGE keyspace AT value, ... [REASON 'text']", "put bounds into ranges; no row moves"},
+		{"MERGE RANGE keyspace 1000-2000 [REASON 'text']", "make one range of those within an interval, which have one owner"},
 		{"RESET STATEMENTS", "count statements from zero on"},
 		{"RELOAD", "read the configuration again; any mistake in it, and nothing changes"},
 		{"SHUTDOWN", "stop the node as SIGTERM does: transactions may finish within drain_timeout"},

@@ -19,6 +19,12 @@ type Snapshot struct {
 	TwoPhase  []TwoPhase
 	// Statements are what was counted of statements. They are there if they are to be shown.
 	Statements []Statement
+	// So are these, which the cluster's ledger has.
+	Keyspaces []Keyspace
+	Ranges    []Range
+	Moves     []Move
+	Loans     []Loan
+	Events    []Event
 }
 
 // TwoPhase is a transaction over several shards that has not come to its end.
