@@ -95,9 +95,9 @@ func run(args []string, e *env) (code int) {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	parsed, err := parser.Parse(glueNegative(args))
+	parsed, err := parser.Parse(plainWords(parser.Model, args))
 	if err != nil {
-		fmt.Fprintf(e.stderr, "rangefinder: %v\n", err)
+		fmt.Fprintf(e.stderr, "rangefinder: %s\n", unmarked(err.Error()))
 		help := "rangefinder"
 		var wrong *kong.ParseError
 		if errors.As(err, &wrong) && wrong.Context != nil {
@@ -110,6 +110,9 @@ func run(args []string, e *env) (code int) {
 		fmt.Fprintf(e.stderr, "hint: %s --help\n", help)
 		return exitUsage
 	}
+	if chosen := parsed.Selected(); chosen != nil {
+		unmark(chosen.Target)
+	}
 	if err := parsed.Run(); err != nil {
 		printError(e.stderr, err)
 		var usage *usageError
@@ -119,37 +122,6 @@ func run(args []string, e *env) (code int) {
 		return exitFailed
 	}
 	return exitOK
-}
-
-// glueNegative writes `--range -5..10=shard_1` as one word: the parser would take a value that begins with '-' for a flag. Of what stands
-// alone, as in `range split app.accounts -5`, all that follows is no flag.
-func glueNegative(args []string) []string {
-	var out, alone []string
-	for i := 0; i < len(args); i++ {
-		if i+1 < len(args) && (args[i] == "--range" || args[i] == "--arg" || args[i] == "-a") && negative(args[i+1]) {
-			name := args[i]
-			if name == "-a" {
-				name = "--arg"
-			}
-			out = append(out, name+"="+args[i+1])
-			i++
-			continue
-		}
-		if negative(args[i]) && len(out) > 0 && (out[0] == "range" || out[0] == "move") {
-			alone = append(alone, args[i])
-			continue
-		}
-		out = append(out, args[i])
-	}
-	if len(alone) > 0 {
-		out = append(append(out, "--"), alone...)
-	}
-	return out
-}
-
-// negative reports whether a word is a number below zero, or a range that begins with one.
-func negative(word string) bool {
-	return len(word) > 1 && word[0] == '-' && strings.ContainsRune("0123456789.", rune(word[1]))
 }
 
 // usageError is a command line that parses but makes no sense.
