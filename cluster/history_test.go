@@ -12,7 +12,7 @@ func TestHistoryTellsWhoWhenAndWhy(t *testing.T) {
 		w.form(a)
 		w.shards(2)
 		began := time.Now().Truncate(time.Millisecond)
-		if _, err := a.ledger.CreateKeyspace(w.ctx(), KeyspaceSpec{Name: "app.orders", Database: "app", Method: "range", Types: []string{"bigint"}, RequestID: "make",
+		if _, err := a.ledger.CreateKeyspace(w.ctx(), KeyspaceSpec{Name: "app.orders", Database: "app", Method: "range", Types: []string{"bigint"}, Origin: Origin{RequestID: "make"},
 			Tables: []TableSpec{{Schema: "public", Name: "orders", Columns: []string{"id"}}}, Shards: []string{"shard_1", "shard_2"}, Splits: []string{"1000"}}); err != nil {
 			t.Fatal(err)
 		}

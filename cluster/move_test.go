@@ -18,13 +18,13 @@ type story struct {
 
 func newStory(t *testing.T) *story {
 	s := &story{newMachine(t, "shard_1", "shard_2", "shard_3"), t}
-	s.must(s.create(KeyspaceSpec{Name: "app.orders", Database: "app", Method: "range", Types: []string{"bigint"}, RequestID: "orders",
+	s.must(s.create(KeyspaceSpec{Name: "app.orders", Database: "app", Method: "range", Types: []string{"bigint"}, Origin: Origin{RequestID: "orders"},
 		Tables: []TableSpec{{Schema: "public", Name: "orders", Columns: []string{"id"}}},
 		Shards: []string{"shard_1", "shard_2", "shard_3"}, Splits: []string{"1000", "2000"}}))
-	s.must(s.create(KeyspaceSpec{Name: "app.lands", Database: "app", Method: "list", Types: []string{"text"}, RequestID: "lands",
+	s.must(s.create(KeyspaceSpec{Name: "app.lands", Database: "app", Method: "list", Types: []string{"text"}, Origin: Origin{RequestID: "lands"},
 		Tables: []TableSpec{{Schema: "public", Name: "lands", Columns: []string{"code"}}},
 		Values: []ValueSpec{{"de", "shard_1"}, {"fr", "shard_2"}}, Default: "shard_3"}))
-	s.must(s.create(KeyspaceSpec{Name: "app.rates", Database: "app", Method: "reference", RequestID: "rates",
+	s.must(s.create(KeyspaceSpec{Name: "app.rates", Database: "app", Method: "reference", Origin: Origin{RequestID: "rates"},
 		Tables: []TableSpec{{Schema: "public", Name: "rates"}}, Shards: []string{"shard_1", "shard_2"}}))
 	return s
 }

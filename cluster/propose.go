@@ -30,7 +30,7 @@ func (l *Ledger) CreateKeyspace(ctx context.Context, spec KeyspaceSpec) (*rib.Ke
 	if spec.RequestID == "" {
 		spec.RequestID = rand.Text()
 	}
-	r, err := l.propose(ctx, &command{Kind: keyspaceKind(ks), Request: spec.RequestID, Created: encoded, By: l.sign(Origin{})})
+	r, err := l.propose(ctx, &command{Kind: keyspaceKind(ks), Request: spec.RequestID, Created: encoded, By: l.sign(spec.Origin)})
 	if err != nil {
 		return nil, err
 	}

@@ -35,8 +35,7 @@ type KeyspaceSpec struct {
 	// Planned: the tables may be missing on all shards, and are made later, by CREATE TABLE through a node. Not of the method reference, whose
 	// tables are looked at when the keyspace is made.
 	Planned bool `json:"planned,omitempty"`
-	// RequestID makes repeating the request safe; empty: one is made.
-	RequestID string `json:"request_id,omitempty"`
+	Origin
 }
 
 // TableSpec is one table of a keyspace.

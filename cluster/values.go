@@ -19,8 +19,7 @@ type ValueSpec struct {
 type ValuesSpec struct {
 	Keyspace string      `json:"keyspace"` // its name
 	Values   []ValueSpec `json:"values"`
-	// RequestID makes repeating the request safe; empty: one is made.
-	RequestID string `json:"request_id,omitempty"`
+	Origin
 }
 
 // With is the keyspace as it would be with the values, or a *RejectedError that says why it cannot be.
@@ -75,7 +74,7 @@ func (l *Ledger) AddValues(ctx context.Context, spec ValuesSpec) (*rib.Keyspace,
 	for _, v := range values {
 		c.Values = append(c.Values, valueAndKey{v.Key, v.Shard})
 	}
-	r, err := l.propose(ctx, &command{Kind: kindValues, Request: spec.RequestID, Values: c, By: l.sign(Origin{})})
+	r, err := l.propose(ctx, &command{Kind: kindValues, Request: spec.RequestID, Values: c, By: l.sign(spec.Origin)})
 	if err != nil {
 		return nil, err
 	}

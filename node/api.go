@@ -196,80 +196,6 @@ func (a *api) ranges(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, RangesAnswer{epoch, orEmpty(ranges)})
 }
 
-func (a *api) createKeyspace(w http.ResponseWriter, r *http.Request) {
-	var req KeyspaceRequest
-	if err := readJSON(r, &req); err != nil {
-		fail(w, err)
-		return
-	}
-	if req.RequestID == "" {
-		req.RequestID = requestID(r.Context())
-	}
-	view, err := a.office.CreateKeyspace(r.Context(), req)
-	if err != nil {
-		a.log.Info("keyspace refused", "keyspace", req.Name, "error", err)
-		fail(w, err)
-		return
-	}
-	reply(w, http.StatusCreated, view)
-}
-
-func (a *api) addTables(w http.ResponseWriter, r *http.Request) {
-	var req TablesRequest
-	if err := readJSON(r, &req); err != nil {
-		fail(w, err)
-		return
-	}
-	if req.RequestID == "" {
-		req.RequestID = requestID(r.Context())
-	}
-	req.Author = author(r.Context())
-	view, err := a.office.AddTables(r.Context(), req)
-	if err != nil {
-		a.log.Info("tables refused", "keyspace", req.Keyspace, "error", err)
-		fail(w, err)
-		return
-	}
-	reply(w, http.StatusCreated, view)
-}
-
-func (a *api) dropKeyspace(w http.ResponseWriter, r *http.Request) {
-	var spec cluster.DropSpec
-	if err := readJSON(r, &spec); err != nil {
-		fail(w, err)
-		return
-	}
-	if spec.RequestID == "" {
-		spec.RequestID = requestID(r.Context())
-	}
-	spec.Author = author(r.Context())
-	view, err := a.office.DropKeyspace(r.Context(), spec)
-	if err != nil {
-		a.log.Info("drop refused", "keyspace", spec.Keyspace, "error", err)
-		fail(w, err)
-		return
-	}
-	reply(w, http.StatusOK, view)
-}
-
-func (a *api) addValues(w http.ResponseWriter, r *http.Request) {
-	var spec cluster.ValuesSpec
-	if err := readJSON(r, &spec); err != nil {
-		fail(w, err)
-		return
-	}
-	if spec.RequestID == "" {
-		spec.RequestID = requestID(r.Context())
-	}
-	view, err := a.office.AddValues(r.Context(), spec)
-	if err != nil {
-		a.log.Info("values refused", "keyspace", spec.Keyspace, "error", err)
-		fail(w, err)
-		return
-	}
-	reply(w, http.StatusCreated, view)
-}
-
 func (a *api) route(w http.ResponseWriter, r *http.Request) {
 	q, err := routeQuery(r)
 	if err != nil {
@@ -312,13 +238,21 @@ func readJSON(r *http.Request, into any) error {
 	case errors.As(err, &wrongType) && wrongType.Field == "":
 		return badRequest("the body is "+wrongType.Value+", not a JSON object", fieldsHint)
 	case errors.As(err, &wrongType):
-		return badRequest(fmt.Sprintf("field %s must be %s, not %s", strings.TrimPrefix(wrongType.Field, "KeyspaceSpec."), wrongType.Type, wrongType.Value), fieldsHint)
+		return badRequest(fmt.Sprintf("field %s must be %s, not %s", fieldName(wrongType.Field), wrongType.Type, wrongType.Value), fieldsHint)
 	case strings.HasPrefix(err.Error(), "json: unknown field "):
 		return badRequest("unknown field "+strings.TrimPrefix(err.Error(), "json: unknown field "), fieldsHint)
 	case errors.Is(err, io.EOF):
 		return badRequest("the body is empty", "Send one JSON object.")
 	}
 	return badRequest("the body is not JSON: "+err.Error(), fieldsHint)
+}
+
+// fieldName is the name in JSON of a field that may be an embedded struct's.
+func fieldName(path string) string {
+	for _, embedded := range []string{"KeyspaceSpec.", "TablesSpec.", "Origin."} {
+		path = strings.TrimPrefix(path, embedded)
+	}
+	return path
 }
 
 const fieldsHint = "The fields are in /api/v1/openapi.json."

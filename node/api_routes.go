@@ -64,19 +64,19 @@ func (a *api) operations() []operation {
 		}, {
 			method: "POST", path: "/api/v1/keyspaces", summary: "Make a keyspace, after the tables and rows on every shard were checked.",
 			body: KeyspaceRequest{}, needs: []string{"name", "method"}, status: 201, answer: KeyspaceView{}, failures: []int{400, 409, 422, 503, 504}, forwarded: true,
-			handle: a.createKeyspace,
+			handle: taking(http.StatusCreated, a.office.CreateKeyspace),
 		}, {
 			method: "POST", path: "/api/v1/keyspaces/values", summary: "Give further values of a list to shards.",
 			body: cluster.ValuesSpec{}, needs: []string{"keyspace", "values"}, status: 201, answer: KeyspaceView{}, failures: []int{400, 404, 409, 422, 503, 504}, forwarded: true,
-			handle: a.addValues,
+			handle: taking(http.StatusCreated, a.office.AddValues),
 		}, {
 			method: "POST", path: "/api/v1/keyspaces/tables", summary: "Give a keyspace further tables, after they were checked on every shard.",
 			body: TablesRequest{}, needs: []string{"keyspace"}, status: 201, answer: KeyspaceView{}, failures: []int{400, 404, 409, 422, 503, 504}, forwarded: true,
-			handle: a.addTables,
+			handle: taking(http.StatusCreated, a.office.AddTables),
 		}, {
 			method: "POST", path: "/api/v1/keyspaces/drop", summary: "Take a keyspace away. Its tables and rows stay, each shard's part where it is.",
 			body: cluster.DropSpec{}, needs: []string{"keyspace"}, status: 200, answer: KeyspaceView{}, failures: []int{400, 404, 409, 422, 503, 504}, forwarded: true,
-			handle: a.dropKeyspace,
+			handle: taking(http.StatusOK, a.office.DropKeyspace),
 		}, {
 			method: "GET", path: "/api/v1/keyspaces/check", summary: "What is wrong with a keyspace on its shards. Each row's key is read once.",
 			params: []parameter{{name: "keyspace", about: "Which one.", required: true}}, status: 200, answer: FindingsAnswer{}, failures: []int{404},

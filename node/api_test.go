@@ -160,7 +160,8 @@ func (f *fakeOffice) Route(_ context.Context, q RouteQuery) (RouteAnswer, error)
 	return f.answer, f.err
 }
 
-func (f *fakeOffice) CreateKeyspace(_ context.Context, r KeyspaceRequest) (KeyspaceView, error) {
+func (f *fakeOffice) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error) {
+	sign(ctx, &r.Origin)
 	f.created = append(f.created, r)
 	return KeyspaceView{ID: 1, Name: r.Name, Method: r.Method, Types: r.Types, Ranges: len(r.Shards) + len(r.Ranges)}, f.err
 }

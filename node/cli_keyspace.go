@@ -30,6 +30,7 @@ const nameRule = "NAME is database.schema.table; or two parts: database.table (s
 
 type keyspaceCreateCmd struct {
 	adminFlags
+	reasonFlag
 	Name      string   `arg:"" help:"The table, which also names the keyspace."`
 	Key       []string `placeholder:"COLUMN" help:"The key's columns."`
 	Type      []string `placeholder:"TYPE" help:"Their types: bigint, int, smallint, text, varchar, uuid, bytea, date or timestamptz."`
@@ -79,7 +80,7 @@ func (c *keyspaceCreateCmd) Run(e *env) error {
 		return &usageError{message: fmt.Sprintf("--key names %d columns and --type %d types", len(c.Key), len(c.Type)), hint: "Give one type for each column, in the same order."}
 	}
 	req := KeyspaceRequest{
-		KeyspaceSpec: cluster.KeyspaceSpec{Name: c.Name, Database: c.Database, Method: c.Method, Types: c.Type, Shards: c.Shards, Default: c.Default, Planned: c.Planned, RequestID: randomHex(16)},
+		KeyspaceSpec: cluster.KeyspaceSpec{Name: c.Name, Database: c.Database, Method: c.Method, Types: c.Type, Shards: c.Shards, Default: c.Default, Planned: c.Planned, Origin: c.origin()},
 		Key:          c.Key,
 		Also:         c.Table,
 	}
@@ -151,6 +152,7 @@ func valueFlags(flags []string) (values []cluster.ValueSpec, err error) {
 
 type keyspaceAddCmd struct {
 	adminFlags
+	reasonFlag
 	Name  string   `arg:"" help:"The keyspace, which is one of the method list, or by schema."`
 	Value []string `required:"" placeholder:"VALUE=SHARD" sep:"none" help:"A value and the shard that owns it from now on. May be repeated."`
 }
@@ -168,7 +170,7 @@ func (c *keyspaceAddCmd) Run(e *env) error {
 		return err
 	}
 	var v KeyspaceView
-	if err := c.call(e, "/api/v1/keyspaces/values", cluster.ValuesSpec{Keyspace: c.Name, Values: values, RequestID: randomHex(16)}, &v); err != nil || c.JSON {
+	if err := c.call(e, "/api/v1/keyspaces/values", cluster.ValuesSpec{Keyspace: c.Name, Values: values, Origin: c.origin()}, &v); err != nil || c.JSON {
 		return err
 	}
 	return printMade(e.stdout, &v, "has the values")

@@ -11,6 +11,7 @@ import (
 
 type keyspaceAddTableCmd struct {
 	adminFlags
+	reasonFlag
 	Keyspace string   `arg:"" help:"The keyspace."`
 	Table    string   `arg:"" help:"The table."`
 	Column   []string `placeholder:"COLUMN" help:"Its key's columns, if they are named otherwise than in the keyspace's first table."`
@@ -25,7 +26,7 @@ func (keyspaceAddTableCmd) Help() string {
 
 // Run adds the table, on whichever node leads.
 func (c *keyspaceAddTableCmd) Run(e *env) error {
-	req := TablesRequest{TablesSpec: cluster.TablesSpec{Keyspace: c.Keyspace, Planned: c.Planned, Origin: cluster.Origin{RequestID: randomHex(16)}}, Key: c.Column, Also: []string{c.Table}}
+	req := TablesRequest{TablesSpec: cluster.TablesSpec{Keyspace: c.Keyspace, Planned: c.Planned, Origin: c.origin()}, Key: c.Column, Also: []string{c.Table}}
 	var v KeyspaceView
 	if err := c.call(e, "/api/v1/keyspaces/tables", req, &v); err != nil || c.JSON {
 		return err
@@ -35,9 +36,9 @@ func (c *keyspaceAddTableCmd) Run(e *env) error {
 
 type keyspaceDropCmd struct {
 	adminFlags
-	Name   string `arg:"" help:"The keyspace."`
-	Yes    bool   `help:"Do not ask for the name again."`
-	Reason string `help:"Why, for the history."`
+	reasonFlag
+	Name string `arg:"" help:"The keyspace."`
+	Yes  bool   `help:"Do not ask for the name again."`
 }
 
 // Help is shown by `rangefinder keyspace drop --help`.
@@ -55,7 +56,7 @@ func (c *keyspaceDropCmd) Run(e *env) error {
 		}
 	}
 	var v KeyspaceView
-	spec := cluster.DropSpec{Keyspace: c.Name, Origin: cluster.Origin{RequestID: randomHex(16), Reason: c.Reason}}
+	spec := cluster.DropSpec{Keyspace: c.Name, Origin: c.origin()}
 	if err := c.call(e, "/api/v1/keyspaces/drop", spec, &v); err != nil || c.JSON {
 		return err
 	}

@@ -109,7 +109,7 @@ func TestKeyspaceCreateSendsWhatWasTyped(t *testing.T) {
 	if got.RequestID == "" {
 		t.Error("no request id: a repeated call would not be safe")
 	}
-	got.RequestID = ""
+	got.Origin = cluster.Origin{}
 	want := KeyspaceRequest{
 		KeyspaceSpec: cluster.KeyspaceSpec{Name: "app.orders", Method: "hash", Types: []string{"bigint"}, Shards: []string{"shard_1", "shard_2", "shard_3"}},
 		Key:          []string{"customer_id"}, Also: []string{"app.lines:a,b"},

@@ -27,39 +27,35 @@ const (
 	leaderWait    = 10 * time.Second // for a leader to be elected, within a call: longer than an election takes
 	primaryWait   = 5 * time.Second  // for a recorded shard's primary to appear in the FIB
 	shardTimeout  = 10 * time.Second // to ask a primary who it is
-	forwardedBody = 4 << 20          // bytes of a forwarded answer
+	forwardedBody = 16 << 20         // bytes of a forwarded answer: the longest history has some 6 MB
 )
 
 // CreateKeyspace makes a keyspace on whichever node leads: here, or over the cluster port. The request id makes it safe to ask
 // the next leader when the first one is lost on the way.
 func (n *Node) CreateKeyspace(ctx context.Context, r KeyspaceRequest) (KeyspaceView, error) {
-	if r.RequestID == "" {
-		r.RequestID = randomHex(16)
-	}
-	return onLeader(ctx, n, "/api/v1/keyspaces", r, func(ctx context.Context) (KeyspaceView, error) { return n.createHere(ctx, r) })
+	sign(ctx, &r.Origin)
+	body := r
+	body.Author = "" // the leader is told beside the body, where older ones look for it too
+	return onLeader(ctx, n, "/api/v1/keyspaces", body, func(ctx context.Context) (KeyspaceView, error) { return n.createHere(ctx, r) })
 }
 
 // AddValues gives values of a list to shards, on whichever node leads, as CreateKeyspace does.
 func (n *Node) AddValues(ctx context.Context, s cluster.ValuesSpec) (KeyspaceView, error) {
-	if s.RequestID == "" {
-		s.RequestID = randomHex(16)
-	}
-	return onLeader(ctx, n, "/api/v1/keyspaces/values", s, func(ctx context.Context) (KeyspaceView, error) { return n.addValuesHere(ctx, s) })
+	sign(ctx, &s.Origin)
+	body := s
+	body.Author = ""
+	return onLeader(ctx, n, "/api/v1/keyspaces/values", body, func(ctx context.Context) (KeyspaceView, error) { return n.addValuesHere(ctx, s) })
 }
 
 // AddTables gives a keyspace further tables, on whichever node leads, as CreateKeyspace does.
 func (n *Node) AddTables(ctx context.Context, r TablesRequest) (KeyspaceView, error) {
-	if r.RequestID == "" {
-		r.RequestID = randomHex(16)
-	}
+	sign(ctx, &r.Origin)
 	return onLeader(ctx, n, "/api/v1/keyspaces/tables", r, func(ctx context.Context) (KeyspaceView, error) { return n.addTablesHere(ctx, r) })
 }
 
 // DropKeyspace takes a keyspace out of the ledger, on whichever node leads. Its rows stay where they are.
 func (n *Node) DropKeyspace(ctx context.Context, s cluster.DropSpec) (KeyspaceView, error) {
-	if s.RequestID == "" {
-		s.RequestID = randomHex(16)
-	}
+	sign(ctx, &s.Origin)
 	return onLeader(ctx, n, "/api/v1/keyspaces/drop", s, func(ctx context.Context) (KeyspaceView, error) { return n.dropHere(ctx, s) })
 }
 

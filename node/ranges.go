@@ -89,6 +89,7 @@ type HistoryQuery struct {
 
 // HistoryAnswer is the answer of GET /api/v1/history.
 type HistoryAnswer struct {
+	Node   string      `json:"node"`   // whose it is: the leader, or, while there is none, a voter, which may lack the last changes
 	Events []EventView `json:"events"` // newest first
 }
 
@@ -109,29 +110,53 @@ type EventView struct {
 	Subject   string     `json:"subject"`        // of what is about no range: the shard's or the node's name
 }
 
-// History lists the ledger's last changes, as the leader has them.
-func (n *Node) History(ctx context.Context, q HistoryQuery) (HistoryAnswer, error) {
-	return onLeader(ctx, n, q.path(), nil, func(ctx context.Context) (v HistoryAnswer, err error) {
-		f := cluster.HistoryFilter{Keyspace: q.Keyspace, Move: q.Move}
-		if q.Range != "" {
-			ks := n.table.Owners().Get().KeyspaceByName(q.Keyspace)
-			if ks == nil {
-				return v, noKeyspace(q.Keyspace)
-			}
-			if f.Low, f.High, err = ks.ParseInterval(q.Range); err != nil {
-				return v, badRange(q.Range, err)
-			}
-		}
-		events, err := n.ledger().History(ctx, f)
-		if err != nil {
-			return v, err
-		}
-		v.Events = []EventView{}
-		for i := len(events) - 1; i >= 0 && len(v.Events) < q.Limit; i-- {
-			v.Events = append(v.Events, eventView(&events[i]))
-		}
+// historyPatience is how long the leader is looked for before the history of another voter will do.
+const historyPatience = 3 * time.Second
+
+// History lists the ledger's last changes, as the leader has them; without a leader, as some voter has them.
+func (n *Node) History(ctx context.Context, q HistoryQuery) (v HistoryAnswer, err error) {
+	here := func(context.Context) (HistoryAnswer, error) { return n.historyHere(ctx, q) }
+	soon, cancel := context.WithTimeout(ctx, historyPatience)
+	defer cancel()
+	v, err = onLeader(soon, n, q.path(), nil, here)
+	if failed := (*apiError)(nil); passedOn(ctx) || ctx.Err() != nil || !errors.As(err, &failed) || failed.Status != http.StatusServiceUnavailable && failed.Status != http.StatusGatewayTimeout {
+		return v, err
+	}
+	if v, here := n.historyHere(ctx, q); here == nil {
 		return v, nil
-	})
+	}
+	for _, voter := range n.ledger().Voters() {
+		ask, cancel := context.WithTimeout(ctx, leftTimeout)
+		failed := n.askNode(ask, rib.Member{Name: voter.Name, Addr: voter.Addr}, q.path(), forwardedBody, &v)
+		cancel()
+		if failed == nil {
+			return v, nil
+		}
+	}
+	return HistoryAnswer{}, err
+}
+
+// historyHere is the history as this voter has it.
+func (n *Node) historyHere(ctx context.Context, q HistoryQuery) (v HistoryAnswer, err error) {
+	f := cluster.HistoryFilter{Keyspace: q.Keyspace, Move: q.Move}
+	if q.Range != "" {
+		ks := n.table.Owners().Get().KeyspaceByName(q.Keyspace)
+		if ks == nil {
+			return v, noKeyspace(q.Keyspace)
+		}
+		if f.Low, f.High, err = ks.ParseInterval(q.Range); err != nil {
+			return v, badRange(q.Range, err)
+		}
+	}
+	events, err := n.ledger().History(ctx, f)
+	if err != nil {
+		return v, err
+	}
+	v.Node, v.Events = n.state.Node, []EventView{}
+	for i := len(events) - 1; i >= 0 && len(v.Events) < q.Limit; i-- {
+		v.Events = append(v.Events, eventView(&events[i]))
+	}
+	return v, nil
 }
 
 func eventView(e *cluster.Event) EventView {

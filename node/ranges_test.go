@@ -178,9 +178,47 @@ func TestRangesByTheAPI(t *testing.T) {
 	if code, _, errs := n.admin("range", "map", "1000-1500", "--to", "shard_3"); code != 1 || !strings.Contains(errs, "rangefinder move start") {
 		t.Errorf("exit %d: %s", code, errs)
 	}
+	for _, x := range []struct{ call, body, kind string }{
+		{"keyspaces", `{"name": "app.settings", "method": "list", "key": ["name"], "types": ["text"], "values": [{"value": "a", "shard": "shard_1"}], "reason": "why create"}`, "keyspace.2"},
+		{"keyspaces/values", `{"keyspace": "app.settings", "values": [{"value": "b", "shard": "shard_2"}], "reason": "why values"}`, "values"},
+		{"keyspaces/tables", `{"keyspace": "app.orders", "also": ["app.order_lines"], "key": ["customer"], "reason": "why tables"}`, "tables"},
+		{"keyspaces/drop", `{"keyspace": "app.settings", "reason": "why drop"}`, "drop"},
+	} {
+		if status, e := api.call(t, "POST", "/api/v1/"+x.call, x.body, nil, id("request of "+x.kind)); status != 400 || e.Code != "bad_request" {
+			t.Errorf("an id with spaces: %d %+v", status, e)
+		}
+		if status, e := api.call(t, "POST", "/api/v1/"+x.call, x.body, nil, id("id-"+x.kind)); status/100 != 2 {
+			t.Errorf("%s: %d %+v", x.call, status, e)
+		}
+		if status, e := api.call(t, "GET", "/api/v1/history?limit=1", "", &past); status != 200 || len(past.Events) != 1 {
+			t.Fatalf("%d %+v", status, e)
+		}
+		if last := past.Events[0]; last.Kind != x.kind || last.Author != "loopback" || !strings.HasPrefix(last.Reason, "why ") || last.RequestID != "id-"+x.kind || last.At == nil {
+			t.Errorf("%s: the history has %+v", x.call, last)
+		}
+	}
 	list := n.audit.last(3)
-	if len(list) != 3 || list[0].Call != "POST /api/v1/routing-map" || list[0].Code != "rows_present" {
+	if len(list) != 3 || list[0].Call != "POST /api/v1/keyspaces/drop" || list[0].Code != "" || list[1].Code != "bad_request" {
 		t.Errorf("the audit log: %+v", list)
+	}
+
+	// While nobody leads, the history can be read all the same: on a voter, and on a node that is none.
+	cfg := testConfig(t, "lhr", n.port().Addr())
+	cfg.ClusterKeyEnv, cfg.Probe.User, cfg.Probe.PasswordEnv = "CLUSTER_KEY", "probe", "PROBE_PASSWORD"
+	other := newNode(t, cfg, clusterEnv()).open(t)
+	other.sees(t, "app.orders")
+	for _, each := range c.nodes {
+		if each != n {
+			if err := each.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for _, each := range []*testNode{n, other} {
+		v, err := each.History(t.Context(), HistoryQuery{Limit: 1})
+		if err != nil || v.Node != n.cfg.Name || len(v.Events) != 1 || v.Events[0].Reason != "why drop" {
+			t.Errorf("%s: %v %+v", each.cfg.Name, err, v)
+		}
 	}
 }
 
