@@ -32,7 +32,9 @@ type backOffice interface {
 	View() ClusterView
 	// Keyspaces and Ranges are the ownership that this node routes by. keyspace "" means all; found is false for an unknown one.
 	Keyspaces() []KeyspaceView
-	Ranges(keyspace string) (ranges []RangeView, epoch string, found bool)
+	Ranges(ctx context.Context, keyspace string) (ranges []RangeView, epoch string, found bool)
+	// LoadHere is what this node has counted on ranges.
+	LoadHere() LoadHere
 	// NotReady lists why the node should get no traffic now; empty: it should.
 	NotReady() []string
 	// RIB and FIB are dumps for people; anything that JSON can hold.
@@ -188,7 +190,7 @@ func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) ranges(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Query().Get("keyspace")
-	ranges, epoch, found := a.office.Ranges(name)
+	ranges, epoch, found := a.office.Ranges(r.Context(), name)
 	if !found {
 		fail(w, &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{Error: fmt.Sprintf("there is no keyspace %.100q", name), Hint: "See GET /api/v1/keyspaces."}})
 		return

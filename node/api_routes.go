@@ -101,6 +101,9 @@ func (a *api) operations() []operation {
 		}, {
 			method: "GET", path: "/api/v1/drains/here", params: target, status: 200, answer: LeftHere{}, inside: true, handle: a.drainLeft(true),
 		}, {
+			method: "GET", path: loadPath, status: 200, answer: LoadHere{}, inside: true,
+			handle: func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, a.office.LoadHere()) },
+		}, {
 			method: "GET", path: "/api/v1/spanning", status: 200, answer: []twophase.Spanning{}, inside: true,
 			handle: func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, a.office.Spanning()) },
 		}, {

@@ -141,7 +141,9 @@ func (f *fakeOffice) Loans() LoansAnswer {
 func (f *fakeOffice) NotReady() []string { return f.notReady }
 func (f *fakeOffice) RIB() any           { return map[string]string{"table": "rib"} }
 func (f *fakeOffice) FIB() any           { return map[string]string{"table": "fib"} }
-func (f *fakeOffice) Ranges(keyspace string) ([]RangeView, string, bool) {
+func (f *fakeOffice) LoadHere() LoadHere { return LoadHere{} }
+
+func (f *fakeOffice) Ranges(_ context.Context, keyspace string) ([]RangeView, string, bool) {
 	var list []RangeView
 	for _, r := range f.view.Ranges {
 		if keyspace == "" || r.Keyspace == keyspace {

@@ -32,6 +32,7 @@ func (n *Node) openTables(context.Context) error {
 	n.recallBeliefs()
 	n.recallDrains()
 	n.fib = new(fib.Handle)
+	n.loads = newLoads()
 	n.moves = moving.New(moving.Config{FIB: n.fib, News: n.newsOfMoves})
 	n.compiler = fib.NewMaintainer(n.table, n.fib, n.log.With("part", "fib"))
 	n.compiler.Open()
@@ -165,7 +166,7 @@ func (n *Node) buildServer() *wire.Server {
 	n.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
 	server := wire.NewServer(wire.Config{
 		FIB: n.fib, Planner: n.planner, Pools: n.pools, Guard: n.guard, Node: n.state.Node, ForwardCancel: n.forwardCancel, Recheck: func(backend string) { n.prober().Recheck(backend) },
-		Positions: n.table.Positions(), Look: n.look, Explain: n.explainRoute, Unique: n.unique.next, Moves: n.moves, Leased: n.leased, Alone: n.alone, Fenced: n.fenced, Committer: n.twophase, Watch: n.twophase.Watch,
+		Positions: n.table.Positions(), Look: n.look, Explain: n.explainRoute, Unique: n.unique.next, Moves: n.moves, Heat: n.loads.meter, Leased: n.leased, Alone: n.alone, Fenced: n.fenced, Committer: n.twophase, Watch: n.twophase.Watch,
 		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Live: n.serverLive(n.setup.Load()),
 	})
 	server.SetDependents(n.dependents.get())

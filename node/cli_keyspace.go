@@ -287,17 +287,17 @@ func printKeyspaces(w io.Writer, list []KeyspaceView) error {
 
 func printRanges(w io.Writer, ranges []RangeView) error {
 	return table(w, func(row func(...any)) {
-		row("KEYSPACE", "FROM", "TO", "SHARD", "EPOCH")
+		row("KEYSPACE", "FROM", "TO", "SHARD", "EPOCH", "STATEMENTS/S", "HOT KEYS")
 		for _, r := range ranges {
 			shard := r.Shard
 			if shard == "" {
 				shard = "(none)"
 			}
 			if r.Value != "" {
-				row(r.Keyspace, r.Value, "", shard, r.Epoch)
+				row(r.Keyspace, r.Value, "", shard, r.Epoch, fmt.Sprintf("%.0f", r.Rate), "")
 				continue
 			}
-			row(r.Keyspace, orDots(r.From), orDots(r.To), shard, r.Epoch)
+			row(r.Keyspace, orDots(r.From), orDots(r.To), shard, r.Epoch, fmt.Sprintf("%.0f", r.Rate), hotText(r.Hot))
 		}
 	})
 }

@@ -42,7 +42,7 @@ type balancePlanCmd struct {
 
 // Help is shown by `rangefinder rebalance plan --help`.
 func (balancePlanCmd) Help() string {
-	return "Sizes are sampled on the shards, load is what their tables' counters say in two seconds; each counts half. A range that is too heavy to be moved is\nnamed: split it first (rangefinder range split).\n\nExamples:\n\n  rangefinder rebalance plan\n  rangefinder rebalance plan --keyspace app.orders --tolerance 0.2\n  rangefinder rebalance apply --max-lag 5s --hook http://127.0.0.1:9000/moves"
+	return "Sizes are sampled on the shards, load is the statements with one key that all nodes have counted in the last seconds; each counts half. A range that is\ntoo heavy to be moved is named, with the bounds that would divide its load and its hottest keys: split it first (rangefinder range split).\n\nExamples:\n\n  rangefinder rebalance plan\n  rangefinder rebalance plan --keyspace app.orders --tolerance 0.2\n  rangefinder rebalance apply --max-lag 5s --hook http://127.0.0.1:9000/moves"
 }
 
 // Run prints a plan.
@@ -65,10 +65,16 @@ func printPlan(w io.Writer, p *balance.Plan) error {
 		return err
 	}
 	for _, s := range p.Splits {
-		fmt.Fprintf(w, "\nrange %s of %s should be split into %d or more: %s", s.Bounds, s.Keyspace, s.Parts, s.Why)
+		fmt.Fprintf(w, "\nrange %s of %s should be split into %d or more: %s\n", s.Bounds, s.Keyspace, s.Parts, s.Why)
+		for _, k := range s.Hot {
+			fmt.Fprintf(w, "  key %s alone gets %.4g statements a second: it can be set apart, but not spread\n", k.Key, k.Load)
+		}
+		if len(s.At) > 0 {
+			fmt.Fprintf(w, "  rangefinder range split %s %s\n", s.Keyspace, strings.Join(shellWords(s.At), " "))
+		}
 	}
-	if len(p.Splits) > 0 {
-		fmt.Fprintln(w)
+	if len(p.Missing) > 0 {
+		fmt.Fprintf(w, "\nwithout the load of nodes that have not answered: %s\n", strings.Join(p.Missing, ", "))
 	}
 	if len(p.Moves) == 0 {
 		_, err := fmt.Fprintln(w, "\nNothing is to be moved.")
@@ -81,6 +87,19 @@ func printPlan(w io.Writer, p *balance.Plan) error {
 			row(i+1, m.Keyspace, m.Bounds, m.Shard, m.To, m.Rows, showBytes(m.Bytes), fmt.Sprintf("%.0f", m.Load), fmt.Sprintf("%.0f %%", 100*m.Gain))
 		}
 	})
+}
+
+// shellWords quotes what a shell would not leave as it is.
+func shellWords(list []string) []string {
+	words := make([]string, len(list))
+	for i, s := range list {
+		if words[i] = s; s == "" || strings.ContainsFunc(s, func(r rune) bool {
+			return !strings.ContainsRune("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-+.,:/@", r)
+		}) {
+			words[i] = "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+		}
+	}
+	return words
 }
 
 type balanceApplyCmd struct {

@@ -14,17 +14,15 @@ const valueMark = "\x00"
 // plainWords orders a command line so that the parser takes every word for what it is: what stands alone first, values below zero and what
 // follows "--" marked, then the flags, each with its value.
 func plainWords(model *kong.Application, args []string) []string {
-	takes := map[string]string{} // of each way to write a flag that takes a value, its name
+	takes, known := map[string]string{}, map[string]bool{} // of each way to write a flag that takes a value, its name; and all flags
 	for _, leaf := range model.Leaves(false) {
 		for _, flags := range leaf.AllFlags(false) {
 			for _, f := range flags {
+				known["--"+f.Name], known["-"+string(f.Short)] = true, true
 				if f.IsBool() || f.IsCounter() {
 					continue
 				}
-				takes["--"+f.Name] = "--" + f.Name
-				if f.Short != 0 {
-					takes["-"+string(f.Short)] = "--" + f.Name
-				}
+				takes["--"+f.Name], takes["-"+string(f.Short)] = "--"+f.Name, "--"+f.Name
 			}
 		}
 	}
@@ -50,6 +48,9 @@ func plainWords(model *kong.Application, args []string) []string {
 		case negative(word):
 			alone = append(alone, valueMark+word)
 		case len(word) > 1 && word[0] == '-':
+			if name, _, _ := strings.Cut(word, "="); strings.HasPrefix(word, "--") && !known[name] {
+				return args // the parser says what is wrong with it
+			}
 			flags = append(flags, word)
 		default:
 			alone = append(alone, word)

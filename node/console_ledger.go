@@ -36,7 +36,7 @@ func (n *Node) lookAt(ctx context.Context, c console.Command, into *console.Snap
 			into.Keyspaces = append(into.Keyspaces, one)
 		}
 	case "RANGES":
-		ranges, _, found := n.Ranges(c.Keyspace)
+		ranges, _, found := n.Ranges(ctx, c.Keyspace)
 		if !found {
 			return noKeyspace(c.Keyspace)
 		}
@@ -69,7 +69,7 @@ func (n *Node) lookAt(ctx context.Context, c console.Command, into *console.Snap
 func consoleRanges(list []RangeView) []console.Range {
 	ranges := make([]console.Range, 0, len(list))
 	for i := range list {
-		ranges = append(ranges, console.Range{Keyspace: list[i].Keyspace, Bounds: list[i].bounds(), Shard: list[i].Shard, Epoch: list[i].Epoch})
+		ranges = append(ranges, console.Range{Keyspace: list[i].Keyspace, Bounds: list[i].bounds(), Shard: list[i].Shard, Epoch: list[i].Epoch, Rate: list[i].Rate, Hot: hotText(list[i].Hot)})
 	}
 	return ranges
 }
@@ -150,11 +150,11 @@ func consoleError(ctx context.Context, err error) *pg.Error {
 		return pg.NewError(pg.CodeQueryCanceled, "canceling statement due to user request").WithHint("It may have been carried out nevertheless: see SHOW MOVES and SHOW HISTORY.")
 	}
 	e := statusOf(err)
-	return pg.NewError(sqlState(e), e.ErrorView.Error).WithDetail(e.Detail).WithHint(e.Hint)
+	return pg.NewError(stateOf(e), e.ErrorView.Error).WithDetail(e.Detail).WithHint(e.Hint)
 }
 
-// sqlState is the code of PostgreSQL's that comes closest to an answer of the API.
-func sqlState(e *apiError) string {
+// stateOf is the code of PostgreSQL's that comes closest to an answer of the API.
+func stateOf(e *apiError) string {
 	switch cmp.Or(e.Code, codeOf(e.Status)) {
 	case codeNotFound, codeUnknownShard:
 		return pg.CodeUndefinedObject

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"rangefinder/fib"
@@ -62,24 +61,17 @@ func (n *Node) DrainLeft(ctx context.Context, target rib.DrainTarget) DrainLeftV
 	v.Left = append(v.Left, stays(s, n.fib.Load(), n.cfg().Databases, target)...)
 
 	answers := make([]LeftHere, len(s.Members))
-	var wg sync.WaitGroup
-	room := make(chan struct{}, leftAtOnce)
-	for i, m := range s.Members {
+	n.eachMember(s.Members, func(i int, m rib.Member) {
 		if m.Name == s.Self.Name {
 			answers[i] = n.DrainLeftHere(target, w.Number)
-			continue
+			return
 		}
-		room <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-room }()
-			here, err := n.askLeft(ctx, m, target, w.Number)
-			if err != nil { // of what it does not say, nobody knows that it is gone
-				here = LeftHere{Left: []LeftView{{What: "node", Node: m.Name, Of: m.Name, Moves: true, Text: "node " + m.Name + " does not say what it has left: " + err.Error()}}}
-			}
-			answers[i] = here
-		})
-	}
-	wg.Wait()
+		here, err := n.askLeft(ctx, m, target, w.Number)
+		if err != nil { // of what it does not say, nobody knows that it is gone
+			here = LeftHere{Left: []LeftView{{What: "node", Node: m.Name, Of: m.Name, Moves: true, Text: "node " + m.Name + " does not say what it has left: " + err.Error()}}}
+		}
+		answers[i] = here
+	})
 	for i, here := range answers {
 		if here.Heard {
 			v.Heard++

@@ -72,6 +72,7 @@ type Node struct {
 	table     *rib.Table
 	fib       *fib.Handle
 	moves     *moving.Moves
+	loads     *loads // what ranges and keys get
 	compiler  *fib.Maintainer
 	watchdog  *fib.Watchdog
 	pools     *pool.Pools

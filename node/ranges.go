@@ -76,7 +76,7 @@ func (n *Node) changed(ks *rib.Keyspace, about func(*rib.Range) bool) RangesAnsw
 			only.Ranges = append(only.Ranges, ks.Ranges[i])
 		}
 	}
-	return RangesAnswer{Epoch: n.ledger().Epoch().String(), Ranges: rangeViews(&rib.Ownership{Keyspaces: []rib.Keyspace{only}}, "", -1)}
+	return RangesAnswer{Epoch: n.ledger().Epoch().String(), Ranges: rangeViews(&rib.Ownership{Keyspaces: []rib.Keyspace{only}}, "", -1, n.loadSeen())}
 }
 
 // HistoryQuery says which changes to list.

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,9 +16,8 @@ import (
 
 // Bounds of what a measurement looks at.
 const (
-	sampleRows    = 100_000         // of a table on a shard, about
-	sampleRanges  = 500             // of a keyspace on a shard; where it has more, all count alike
-	measureWindow = 2 * time.Second // between two looks at a table's counters
+	sampleRows   = 100_000 // of a table on a shard, about
+	sampleRanges = 500     // of a keyspace on a shard; where it has more, all count alike
 )
 
 // RebalanceQuery says what a plan is for.
@@ -52,12 +50,13 @@ func (n *Node) Rebalance(ctx context.Context, q RebalanceQuery) (balance.Plan, e
 		options.Empty = []string{q.Empty}
 	}
 	var all []balance.Range
+	sum := n.loadNow(ctx)
 	for i := range o.Keyspaces {
 		ks := &o.Keyspaces[i]
 		if ks.Listed() || ks.Reference() || q.Keyspace != "" && ks.Name != q.Keyspace {
 			continue
 		}
-		measured, err := n.measure(ctx, ks)
+		measured, err := n.measure(ctx, ks, sum)
 		if err != nil {
 			return balance.Plan{}, unhealthy(err)
 		}
@@ -67,14 +66,20 @@ func (n *Node) Rebalance(ctx context.Context, q RebalanceQuery) (balance.Plan, e
 	if err != nil {
 		return p, &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{Error: err.Error(), Hint: "'rangefinder status' lists the shards."}}
 	}
+	p.Missing = sum.missing
 	return p, nil
 }
 
-// measure asks the primaries of a keyspace's shards for the sizes of its ranges, by a sample, and for what is done on them.
-func (n *Node) measure(ctx context.Context, ks *rib.Keyspace) ([]balance.Range, error) {
+// measure asks the primaries of a keyspace's shards for the sizes of its ranges, by a sample. Their load is what the nodes have counted.
+func (n *Node) measure(ctx context.Context, ks *rib.Keyspace, sum *loadSum) ([]balance.Range, error) {
+	m, err := rib.MethodByName(ks.Method)
+	if err != nil {
+		return nil, err
+	}
 	list := make([]balance.Range, len(ks.Ranges))
-	for i, r := range ks.Ranges {
-		list[i] = balance.Range{Keyspace: ks.Name, Bounds: ks.FormatInterval(r.From, r.To), Shard: r.Shard}
+	for i := range ks.Ranges {
+		r := &ks.Ranges[i]
+		list[i] = balance.Range{Keyspace: ks.Name, Bounds: ks.FormatInterval(r.From, r.To), Shard: r.Shard, Load: sum.of(ks.ID, r.From), Keys: sum.keyLoads(ks, m, r)}
 	}
 	shards := ks.Shards()
 	errs := make([]error, len(shards))
@@ -108,24 +113,15 @@ func (n *Node) measureShard(ctx context.Context, ks *rib.Keyspace, shard string,
 	}
 	for _, t := range ks.Tables {
 		name := rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name)
-		var tuples, size, before, after int64
-		const look = `SELECT greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid),
-			coalesce(s.idx_scan, 0) + coalesce(s.seq_scan, 0) + coalesce(s.n_tup_ins + s.n_tup_upd + s.n_tup_del, 0)
-			FROM pg_class c LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid WHERE c.oid = $1::regclass`
-		if err := conn.QueryRow(ctx, look, pgx.QueryExecModeExec, name).Scan(&tuples, &size, &before); err != nil {
+		var tuples, size int64
+		const look = "SELECT greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid) FROM pg_class c WHERE c.oid = $1::regclass"
+		if err := conn.QueryRow(ctx, look, pgx.QueryExecModeExec, name).Scan(&tuples, &size); err != nil {
 			return fmt.Errorf("shard %s, table %s: %w", shard, name, err)
 		}
 		counts, total, err := sample(ctx, conn, ks, m, &t, name, mine, tuples)
 		if err != nil {
 			return fmt.Errorf("shard %s, table %s: %w", shard, name, err)
 		}
-		if !pause(ctx, measureWindow) {
-			return ctx.Err()
-		}
-		if err := conn.QueryRow(ctx, look, pgx.QueryExecModeExec, name).Scan(&tuples, &size, &after); err != nil {
-			return fmt.Errorf("shard %s, table %s: %w", shard, name, err)
-		}
-		load := float64(max(0, after-before)) / measureWindow.Seconds()
 		for at, i := range mine {
 			part := 1 / float64(len(mine))
 			if total > 0 {
@@ -133,7 +129,6 @@ func (n *Node) measureShard(ctx context.Context, ks *rib.Keyspace, shard string,
 			}
 			list[i].Rows += int64(part * float64(max(tuples, total)))
 			list[i].Bytes += int64(part * float64(size))
-			list[i].Load += part * load
 		}
 	}
 	return nil

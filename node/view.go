@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"iter"
 	"slices"
@@ -86,7 +87,7 @@ func (n *Node) View() ClusterView {
 	for i := range s.Ownership.Keyspaces {
 		v.RangesTotal += shownRanges(&s.Ownership.Keyspaces[i])
 	}
-	v.Ranges = rangeViews(s.Ownership, "", maxViewRanges)
+	v.Ranges = rangeViews(s.Ownership, "", maxViewRanges, n.loadSeen())
 	return v
 }
 
@@ -203,13 +204,13 @@ func keyspaceView(k *rib.Keyspace) KeyspaceView {
 	return v
 }
 
-// Ranges is the ownership that this node routes by, of one keyspace or of all.
-func (n *Node) Ranges(keyspace string) (ranges []RangeView, epoch string, found bool) {
+// Ranges is the ownership that this node routes by, of one keyspace or of all, with what all nodes have counted on them.
+func (n *Node) Ranges(ctx context.Context, keyspace string) (ranges []RangeView, epoch string, found bool) {
 	o := n.fib.Load().Ownership()
 	if keyspace != "" && o.KeyspaceByName(keyspace) == nil {
 		return nil, "", false
 	}
-	return rangeViews(o, keyspace, -1), o.Epoch.String(), true
+	return rangeViews(o, keyspace, -1, n.loadNow(ctx)), o.Epoch.String(), true
 }
 
 // bounds is the range as the command line takes it; of a list its value.
@@ -228,8 +229,8 @@ func shownRanges(k *rib.Keyspace) int {
 	return len(k.Ranges)
 }
 
-// rangeViews writes ranges as their method does, at most limit of them; -1 is all.
-func rangeViews(o *rib.Ownership, keyspace string, limit int) []RangeView {
+// rangeViews writes ranges as their method does, at most limit of them; -1 is all. sum may be nil.
+func rangeViews(o *rib.Ownership, keyspace string, limit int, sum *loadSum) []RangeView {
 	list := []RangeView{}
 	for i := range o.Keyspaces {
 		k := &o.Keyspaces[i]
@@ -243,16 +244,25 @@ func rangeViews(o *rib.Ownership, keyspace string, limit int) []RangeView {
 			}
 			return method.FormatKey(k.Types, key)
 		}
+		others := -1 // of a list: where in list they are
 		for j := range k.Ranges {
 			if len(list) == limit {
 				return list
 			}
 			r := &k.Ranges[j]
-			if !k.Listed() {
-				list = append(list, RangeView{Keyspace: k.Name, From: show(r.From), To: show(r.To), Shard: r.Shard, Epoch: r.Epoch.String()})
-			} else if j%2 == 1 || j == 0 { // the others are one and the same
-				list = append(list, RangeView{Keyspace: k.Name, Value: rib.FormatInterval(method, k.Types, r.From, r.To), Shard: r.Shard, Epoch: r.Epoch.String()})
+			v := RangeView{Keyspace: k.Name, Shard: r.Shard, Epoch: r.Epoch.String(), Rate: tenths(sum.of(k.ID, r.From))}
+			switch {
+			case !k.Listed():
+				v.From, v.To, v.Hot = show(r.From), show(r.To), sum.hot(k, method, r)
+			case j%2 == 0 && others >= 0: // the others are one and the same
+				list[others].Rate += v.Rate
+				continue
+			default:
+				if v.Value = rib.FormatInterval(method, k.Types, r.From, r.To); j == 0 {
+					others = len(list)
+				}
 			}
+			list = append(list, v)
 		}
 	}
 	return list

@@ -163,6 +163,9 @@ type RangeView struct {
 	Value    string `json:"value,omitempty"` // of the list method: the value, or "other values"
 	Shard    string `json:"shard"`           // "" if nobody owns it
 	Epoch    string `json:"epoch"`
+
+	Rate float64      `json:"statements_s"`       // that name one key of it, lately, on all nodes that have answered
+	Hot  []HotKeyView `json:"hot_keys,omitempty"` // those that get a tenth of them or more, the hottest first
 }
 
 // ShardView is what the ledger has recorded of a shard.

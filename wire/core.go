@@ -7,6 +7,7 @@ import (
 
 	"rangefinder/fib"
 	"rangefinder/rib"
+	"rangefinder/wire/heat"
 	"rangefinder/wire/moving"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
@@ -48,6 +49,7 @@ type env struct {
 
 	positions *rib.Positions
 	moves     *moving.Moves        // nil: nobody tells of moves
+	heat      *heat.Meter          // nil: nobody counts what ranges get
 	leased    func() bool          // see Config.Leased; never nil
 	alone     func(time.Time) bool // see Config.Alone; never nil
 	fenced    func()               // see Config.Fenced; never nil
@@ -68,6 +70,8 @@ type core struct {
 	id      uint64 // unlike all other sessions of the node; never 0 in one that serves
 
 	tally tally // atomic
+
+	drawn heat.Draw // which of its statements is noted next
 
 	// bytes
 	in       []byte // from the client, from inOff on not consumed yet

@@ -89,6 +89,9 @@ func (c *core) find(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		}
 		if n.slot == nil {
 			n.slot = owner.Slot
+			if c.drawn.Due() {
+				c.env.heat.Note(&c.drawn, plan.Keyspace, key)
+			}
 			continue
 		}
 		if n.slot != owner.Slot && n.slot.Shard() != owner.Slot.Shard() {

@@ -17,6 +17,7 @@ import (
 	"rangefinder/wire/auth"
 	"rangefinder/wire/console"
 	"rangefinder/wire/epoll"
+	"rangefinder/wire/heat"
 	"rangefinder/wire/moving"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
@@ -54,6 +55,7 @@ type Config struct {
 	Positions     *rib.Positions                                       // how far this node's probes have seen backends
 	Look          func(*rib.Backend)                                   // somebody waits for how far a primary is: look at it soon; must not block; nil: nobody does
 	Moves         *moving.Moves                                        // of ranges that change hands; nil: nobody tells of any
+	Heat          *heat.Meter                                          // counts the statements on each range, and finds hot keys; nil: nobody does
 	Leased        func() bool                                          // whether this node has a lease; must not block; nil: it has one at any time
 	Alone         func(at time.Time) bool                              // whether it had none at that moment, and for long enough to tell clients; must not block; nil: never
 	Fenced        func()                                               // a shard has refused a row that it does not own: look for a newer table; must not block; nil: nobody does

@@ -15,7 +15,17 @@ type Range struct {
 	Shard    string  `json:"shard"` // that owns it
 	Rows     int64   `json:"rows"`
 	Bytes    int64   `json:"bytes"` // with its part of the indexes
-	Load     float64 `json:"load"`  // rows read by index, and written, a second
+	Load     float64 `json:"load"`  // statements a second that name one key of it
+
+	Keys []KeyLoad `json:"-"` // of it, in their order: those that get the most, and others by chance
+}
+
+// KeyLoad is what one key gets.
+type KeyLoad struct {
+	Key   string  `json:"key"`            // as a bound is written
+	Next  string  `json:"next,omitempty"` // the key behind it; "" where that cannot be written, or is no more of the range
+	Load  float64 `json:"load"`           // statements a second
+	First bool    `json:"-"`              // the range begins with it
 }
 
 // Options say what a plan is for. The zero value evens out within 10 %.
@@ -37,8 +47,10 @@ type Move struct {
 // Split is a range that is too heavy to be moved as it is.
 type Split struct {
 	Range
-	Parts int    `json:"parts"`
-	Why   string `json:"why"`
+	Parts int       `json:"parts"`
+	Why   string    `json:"why"`
+	At    []string  `json:"at,omitempty"`  // bounds by which its load falls into parts, as far as it is known where that is
+	Hot   []KeyLoad `json:"hot,omitempty"` // keys that get more than a part's fair share, each by itself: they can be set apart, but not spread
 }
 
 // Weight is a shard's part of all.
@@ -57,12 +69,15 @@ type Plan struct {
 	Splits []Split  `json:"splits"`
 	Before []Weight `json:"before"`
 	After  []Weight `json:"after"`
+
+	Missing []string `json:"missing,omitempty"` // nodes that have not said what they have counted: load is without theirs
 }
 
-// defaults of Options.
+// Defaults of Options, and bounds.
 const (
 	defaultTolerance = 0.1
 	defaultMoves     = 100
+	maxCuts          = 64 // bounds of one range that are suggested
 )
 
 // weights gives each range its part of all: half by bytes, half by load, as far as there are any; else all alike.
@@ -219,9 +234,47 @@ func (b *board) split(p *Plan, o *Options) {
 	for i, r := range b.ranges {
 		if w := b.weight[i]; w > b.mean()*(1+o.Tolerance)/2 && b.total[b.owner[i]] > b.mean()*(1+o.Tolerance) {
 			parts := int(math.Ceil(w / (b.mean() / 2)))
-			p.Splits = append(p.Splits, Split{Range: r, Parts: max(2, parts), Why: fmt.Sprintf("it is %.0f %% of all, and a shard's fair part is %.0f %%", 100*w, 100*b.mean())})
+			s := Split{Range: r, Parts: max(2, parts), Why: fmt.Sprintf("it is %.0f %% of all, and a shard's fair part is %.0f %%", 100*w, 100*b.mean())}
+			s.At, s.Hot = cut(r.Keys, s.Parts)
+			p.Splits = append(p.Splits, s)
 		}
 	}
+}
+
+// cut finds bounds by which the load of keys, which are in order, falls into so many parts that are about alike. A key that gets more than a
+// part's share is put into a range of its own.
+func cut(keys []KeyLoad, parts int) (at []string, hot []KeyLoad) {
+	var all float64
+	for _, k := range keys {
+		all += sane(k.Load)
+	}
+	if all <= 0 {
+		return nil, nil
+	}
+	share, sum := all/float64(parts), 0.0
+	bound := func(key string) {
+		if key != "" && len(at) < maxCuts && (len(at) == 0 || at[len(at)-1] != key) {
+			at = append(at, key)
+		}
+	}
+	for i, k := range keys {
+		load := sane(k.Load)
+		switch {
+		case load > share:
+			hot = append(hot, k)
+			if !k.First {
+				bound(k.Key)
+			}
+			bound(k.Next)
+			sum = 0
+			continue
+		case sum+load > share && i > 0 && sum > 0:
+			bound(k.Key)
+			sum = 0
+		}
+		sum += load
+	}
+	return at, hot
 }
 
 func (b *board) weights() []Weight {

@@ -134,3 +134,41 @@ func TestWhatCannotBePlanned(t *testing.T) {
 		t.Errorf("nothing: %+v %v", p, err)
 	}
 }
+
+func TestWhereALoadIsCut(t *testing.T) {
+	even := func(n int) (list []KeyLoad) {
+		for i := range n {
+			list = append(list, KeyLoad{Key: fmt.Sprint(10 * i), Next: fmt.Sprint(10*i + 1), Load: 5, First: i == 0})
+		}
+		return list
+	}
+	one := even(9)
+	one[4].Load = 1000
+	first := even(3)
+	first[0].Load = 1000
+	text := []KeyLoad{{Key: "a", Load: 1}, {Key: "b", Load: 100}, {Key: "c", Load: 1}}
+	for _, c := range []struct {
+		name  string
+		keys  []KeyLoad
+		parts int
+		at    []string
+		hot   []string
+	}{
+		{"nothing", nil, 2, nil, nil},
+		{"no load", []KeyLoad{{Key: "1"}}, 2, nil, nil},
+		{"an even one in two", even(10), 2, []string{"50"}, nil},
+		{"an even one in five", even(10), 5, []string{"20", "40", "60", "80"}, nil},
+		{"one key has it all", one, 2, []string{"40", "41"}, []string{"40"}},
+		{"it is the first", first, 2, []string{"1"}, []string{"0"}},
+		{"it has no next", text, 2, []string{"b"}, []string{"b"}},
+	} {
+		at, hot := cut(c.keys, c.parts)
+		var names []string
+		for _, k := range hot {
+			names = append(names, k.Key)
+		}
+		if !slices.Equal(at, c.at) || !slices.Equal(names, c.hot) {
+			t.Errorf("%s: cut at %q, hot are %q; want %q, %q", c.name, at, names, c.at, c.hot)
+		}
+	}
+}

@@ -52,7 +52,7 @@ func testSnapshot() *Snapshot {
 			{Name: "app.orders", Database: "app", Method: "hash", Key: "bigint", Tables: "public.orders (customer_id)", Ranges: 2, Shards: "shard_1, shard_2"},
 			{Name: "app.accounts", Database: "app", Method: "range", Key: "bigint", Tables: "public.accounts (id)", Ranges: 1, Shards: "shard_3"},
 		},
-		Ranges: []Range{{Keyspace: "app.accounts", Bounds: "..1000", Shard: "shard_3", Epoch: "1/9"}, {Keyspace: "app.accounts", Bounds: "1000..", Epoch: "1/9"}},
+		Ranges: []Range{{Keyspace: "app.accounts", Bounds: "..1000", Shard: "shard_3", Epoch: "1/9", Rate: 41.5, Hot: "17 (38)"}, {Keyspace: "app.accounts", Bounds: "1000..", Epoch: "1/9"}},
 		Moves: []Move{
 			{ID: 17, Keyspace: "app.accounts", Bounds: "1000..2000", From: "shard_2", To: "shard_3", Phase: "prepare", Step: "copy", Part: 0.5, Rows: 500, Bytes: 1 << 20, Left: 61 * time.Second, Lag: 20 * time.Millisecond, Changed: 3, Paused: true},
 			{ID: 19, Keyspace: "app.accounts", Bounds: "..0", From: "shard_1", To: "shard_3", Phase: "flipped", Step: "wait", Part: 1, Waits: []string{"fra-1", "syd-1"}, Problem: "no primary", Why: "why"},

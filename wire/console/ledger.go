@@ -72,13 +72,26 @@ func (c *clauses) keyword(word string) bool {
 	return true
 }
 
-// name takes a name, or a text in quotes.
+// name takes a name, which may be in quotes; one that is not ends with the next blank, or comma: shard-3 needs none.
 func (c *clauses) name(into *string) bool {
 	if len(c.left) == 0 || !c.left[0].name && !c.left[0].literal {
 		return false
 	}
-	*into, c.left = c.left[0].text, c.left[1:]
+	n := 1
+	for !c.left[0].quoted && !c.left[0].literal && n < len(c.left) && c.left[n].begin == c.left[n-1].end && c.left[n].text != "," {
+		n++
+	}
+	*into = c.source(n)
+	c.left = c.left[n:]
 	return true
+}
+
+// source is what the next n words are; of one in quotes, what is in it.
+func (c *clauses) source(n int) string {
+	if n == 1 {
+		return c.left[0].text
+	}
+	return c.text[len(c.text)-c.left[0].begin : len(c.text)-c.left[n-1].end]
 }
 
 // number takes a whole number above zero.
@@ -100,14 +113,10 @@ func (c *clauses) raw(into *string, until ...string) bool {
 	for n < len(c.left) && !slices.Contains(until, c.left[n].keyword()) && (c.left[n].text != "," || c.left[n].name || !slices.Contains(until, ",")) {
 		n++
 	}
-	switch {
-	case n == 0:
+	if n == 0 {
 		return false
-	case n == 1 && c.left[0].literal:
-		*into = c.left[0].text
-	default:
-		*into = c.text[len(c.text)-c.left[0].begin : len(c.text)-c.left[n-1].end]
 	}
+	*into = c.source(n)
 	c.left = c.left[n:]
 	return true
 }

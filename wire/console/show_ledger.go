@@ -24,6 +24,8 @@ type Range struct {
 	Bounds   string
 	Shard    string // "": nobody owns it
 	Epoch    string
+	Rate     float64 // statements a second, lately
+	Hot      string  // keys that get many of them
 }
 
 // Move is a range on its way to another shard.
@@ -98,13 +100,15 @@ func keyspaces(s *Snapshot) [][]string {
 	return sorted(rows)
 }
 
-func rangeColumns() []Column { return text("keyspace", "range", "shard", "epoch") }
+func rangeColumns() []Column {
+	return slices.Concat(text("keyspace", "range", "shard", "epoch"), number("statements_s"), text("hot_keys"))
+}
 
 // ranges keeps the order of the keys.
 func ranges(list []Range) [][]string {
 	rows := make([][]string, 0, len(list))
 	for _, r := range list {
-		rows = append(rows, []string{r.Keyspace, r.Bounds, r.Shard, r.Epoch})
+		rows = append(rows, []string{r.Keyspace, r.Bounds, r.Shard, r.Epoch, strconv.FormatInt(int64(r.Rate+0.5), 10), r.Hot})
 	}
 	return rows
 }
