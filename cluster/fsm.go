@@ -23,6 +23,7 @@ type fsm struct {
 	stamp   atomic.Pointer[time.Time] // the latest stamp, for proposers
 	past    atomic.Pointer[[]Event]   // the history, for readers
 	stalled atomic.Pointer[string]    // why no more commands are applied; nil: they are
+	steps   steps                     // the last commands, for those who follow
 }
 
 var _ raft.FSM = (*fsm)(nil)
@@ -46,9 +47,12 @@ func (f *fsm) Apply(l *raft.Log) any {
 		f.log.Error("the ledger stopped on this node; it serves what it knows", slog.String("why", why))
 		return result{err: err}
 	}
+	x := step{before: f.st.now.Epoch, nextID: f.st.nextID, stamp: f.st.stamp, data: l.Data}
 	r := f.st.apply(l.Index, c, l.Data)
 	f.applied.Store(l.Index)
 	if r.changed {
+		x.after = f.st.now.Epoch
+		f.steps.add(x)
 		f.show()
 		f.publish()
 	}

@@ -41,7 +41,7 @@ type Config struct {
 
 // Timeouts are for round trips between regions of up to about 300 ms. Zero means the default.
 type Timeouts struct {
-	Heartbeat time.Duration // a follower that hears nothing for so long (up to twice) asks for votes; default 1.5 s
+	Heartbeat time.Duration // a follower that hears nothing for so long (up to twice) asks for votes; default 1.5 s; see SetRTT
 	Election  time.Duration // a candidate without an answer starts anew; default 1.5 s
 	Lease     time.Duration // a leader that reaches no majority for so long steps down; default 1 s
 	Commit    time.Duration // at most so long until followers learn that an entry is committed; default 100 ms
@@ -110,6 +110,7 @@ type Ledger struct {
 	// atomic
 	clusterID atomic.Pointer[string]    // that this node belongs to; nil: none yet
 	kept      atomic.Pointer[rib.Epoch] // of the table on disk; nil: there is none
+	whole     atomic.Bool               // the next pull is to bring a whole table, for commands alone have led nowhere
 	diverged  atomic.Pointer[string]    // of another node's table and this one's; nil: all that were met agree
 	stats     ledgerCounters
 
@@ -130,6 +131,9 @@ type Ledger struct {
 	saved  rib.Epoch  // of the table on disk
 	making bool       // as on disk, see membership
 
+	followMu  sync.Mutex
+	following *draft // of the table that was made of commands last, for the next ones
+
 	membersMu   sync.Mutex
 	members     map[string]rib.Member // as last told to Reconcile, by name; kept when a member goes
 	votersSaved map[string]rib.Member // of them, the voters as they are on disk
@@ -140,10 +144,11 @@ type Ledger struct {
 	reconcileMu sync.Mutex           // held for the length of a Reconcile
 	missing     map[string]time.Time // since when this node, as the leader, misses a voter
 	rtt         time.Duration        // that Raft's timeouts are made for; 0: none was told
+	rttOfAll    bool                 // it is the longest of all voters
 }
 
 type ledgerCounters struct {
-	pullsServed, pullsRefused, pullsApplied, pullsCurrent, pullsDiverged, strangers, saveErrors atomic.Uint64
+	pullsServed, pullsRefused, pullsApplied, pullsDelta, pullsCurrent, pullsDiverged, strangers, saveErrors atomic.Uint64
 }
 
 // New makes a ledger. It touches neither disk nor network.

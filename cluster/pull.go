@@ -16,7 +16,7 @@ import (
 )
 
 // A pull is one exchange over a stream: a question and an answer, each "RFP1", a length (2 bytes, big endian) and a head in JSON of
-// at most 4 KiB. A head that announces a table is followed by it, in EncodeOwnership's form.
+// at most 4 KiB. A head that announces a table is followed by it, in EncodeOwnership's form, or by the commands that lead to it: see delta.go.
 const (
 	magicPull   = "RFP1"
 	maxPullHead = 4096
@@ -28,13 +28,16 @@ type pullQuestion struct {
 	Node      string    `json:"node"`
 	ClusterID string    `json:"cluster_id"` // empty: none yet
 	Have      rib.Epoch `json:"have"`
-	Hash      []byte    `json:"hash,omitempty"` // of the link at Have; empty: it has none
+	Hash      []byte    `json:"hash,omitempty"`   // of the link at Have; empty: it has none
+	Deltas    bool      `json:"deltas,omitempty"` // commands that lead from Have to the newest table will do
 }
 
 type pullAnswer struct {
 	ClusterID  string    `json:"cluster_id"`
 	Epoch      rib.Epoch `json:"epoch"`
 	Size       int       `json:"size"`               // bytes of the table that follows; 0: the other side has nothing newer
+	Delta      bool      `json:"delta,omitempty"`    // what follows are commands
+	Link       []byte    `json:"link,omitempty"`     // then the last one that the table has
 	Refused    string    `json:"refused,omitempty"`  // why there is no answer
 	Diverged   bool      `json:"diverged,omitempty"` // since the two tables have come from different commands
 	Leader     string    `json:"leader,omitempty"`   // as known there
@@ -71,7 +74,9 @@ func (l *Ledger) ServePull(conn net.Conn) error {
 		l.divergence("asked by "+q.Node, q.Have)
 	case o.Epoch.Compare(q.Have) > 0:
 		var err error
-		if table, err = l.encodedFor(o); err != nil {
+		if table = l.delta(&q, o); table != nil {
+			a.Delta, a.Link = true, o.Links[len(o.Links)-1].Hash[:]
+		} else if table, err = l.encodedFor(o); err != nil {
 			return err
 		}
 		a.Size = len(table)
@@ -99,7 +104,7 @@ func (l *Ledger) ServePull(conn net.Conn) error {
 
 // Pull asks the node at the other end of conn for a newer table and, if there is one, publishes it and keeps it on disk. applied
 // reports whether this node's table changed. The caller closes the stream, which cannot be used again. Errors: ErrOtherCluster,
-// ErrCorrupt, ErrPullVersion, ErrPullTooLarge, and those of the stream.
+// ErrCorrupt, ErrPullVersion, ErrPullTooLarge, ErrDelta (the next pull will bring the whole table), and those of the stream.
 func (l *Ledger) Pull(ctx context.Context, conn net.Conn) (applied bool, err error) {
 	select {
 	case <-l.opened:
@@ -113,8 +118,12 @@ func (l *Ledger) Pull(ctx context.Context, conn net.Conn) (applied bool, err err
 			err = fmt.Errorf("pull the ownership table: %w", context.Cause(ctx))
 		}
 	}()
-	o, err := l.pull(ctx, conn)
+	whole := l.whole.Swap(false)
+	o, delta, err := l.pull(ctx, conn, !whole)
 	if err != nil {
+		if delta || whole {
+			l.whole.Store(true)
+		}
 		return false, err
 	}
 	if o == nil || !l.publish(o) {
@@ -122,14 +131,17 @@ func (l *Ledger) Pull(ctx context.Context, conn net.Conn) (applied bool, err err
 		return false, nil
 	}
 	l.stats.pullsApplied.Add(1)
+	if delta {
+		l.stats.pullsDelta.Add(1)
+	}
 	if err := l.saveNow(); err != nil {
 		return true, fmt.Errorf("keep the pulled table on disk: %w", err)
 	}
 	return true, nil
 }
 
-// pull returns the other side's table, nil if it is not newer.
-func (l *Ledger) pull(ctx context.Context, conn net.Conn) (*rib.Ownership, error) {
+// pull returns the other side's table, nil if it is not newer. deltas: commands that lead to it will do; delta: that is what came.
+func (l *Ledger) pull(ctx context.Context, conn net.Conn, deltas bool) (o *rib.Ownership, delta bool, err error) {
 	more := func() error {
 		// In this order: a cancellation after the check finds this deadline set, and overrides it.
 		if err := conn.SetDeadline(time.Now().Add(pullPause)); err != nil {
@@ -138,44 +150,74 @@ func (l *Ledger) pull(ctx context.Context, conn net.Conn) (*rib.Ownership, error
 		return ctx.Err()
 	}
 	if err := more(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	mine := l.cfg.Owners.Get()
-	q := pullQuestion{Node: l.cfg.Node, ClusterID: l.ClusterID(), Have: mine.Epoch}
+	q := pullQuestion{Node: l.cfg.Node, ClusterID: l.ClusterID(), Have: mine.Epoch, Deltas: deltas}
 	link, linked := lastLink(mine)
 	if linked {
 		q.Hash = link.Hash[:]
 	}
 	if err := writeHead(conn, q); err != nil {
-		return nil, fmt.Errorf("ask for the ownership table: %w", err)
+		return nil, false, fmt.Errorf("ask for the ownership table: %w", err)
 	}
 	var a pullAnswer
 	if err := readHead(conn, &a); err != nil {
-		return nil, fmt.Errorf("pull the ownership table: %w", err)
+		return nil, false, fmt.Errorf("pull the ownership table: %w", err)
 	}
 	ours := l.ClusterID()
 	switch {
 	case ours != "" && a.ClusterID != "" && a.ClusterID != ours:
-		return nil, fmt.Errorf("pull the ownership table: %w: it belongs to %s and this node to %s", ErrOtherCluster, a.ClusterID, ours)
+		return nil, false, fmt.Errorf("pull the ownership table: %w: it belongs to %s and this node to %s", ErrOtherCluster, a.ClusterID, ours)
 	case a.Diverged:
 		l.divergence("asked at "+conn.RemoteAddr().String(), a.Epoch)
-		return nil, fmt.Errorf("pull the ownership table: %w: %s", ErrDiverged, a.Refused)
+		return nil, false, fmt.Errorf("pull the ownership table: %w: %s", ErrDiverged, a.Refused)
 	case a.Refused != "":
-		return nil, fmt.Errorf("pull the ownership table: refused: %s", a.Refused)
+		return nil, false, fmt.Errorf("pull the ownership table: refused: %s", a.Refused)
 	case a.Size < 0 || a.Size > maxEncoded:
-		return nil, fmt.Errorf("%w: %d bytes", ErrPullTooLarge, a.Size)
+		return nil, false, fmt.Errorf("%w: %d bytes", ErrPullTooLarge, a.Size)
 	}
 	l.hear(&a)
 	if a.Size == 0 {
-		return nil, nil
+		return nil, false, nil
 	}
-	// The memory grows with what has arrived, not with what was announced.
-	var table []byte
-	for len(table) < a.Size {
+	table, err := readTableOf(conn, a.Size, more)
+	if err != nil {
+		return nil, a.Delta, err
+	}
+	if a.Delta {
+		if !deltas {
+			return nil, true, fmt.Errorf("pull the ownership table: %w: commands came that nobody asked for", ErrCorrupt)
+		}
+		if o, err = l.followed(mine, table, a.Link); err != nil {
+			return nil, true, fmt.Errorf("pull the ownership table: %w", err)
+		}
+		l.diverged.Store(nil)
+		return o, true, nil
+	}
+	if o, err = DecodeOwnership(table); err != nil {
+		return nil, false, fmt.Errorf("pull the ownership table: %w", err)
+	}
+	for i := range o.Keyspaces {
+		if err := o.Keyspaces[i].Validate(); err != nil {
+			return nil, false, fmt.Errorf("pull the ownership table: %w: %v", ErrCorrupt, err)
+		}
+	}
+	if diverged(o.Links, o.Epoch, link, linked) {
+		l.divergence("pulled from "+conn.RemoteAddr().String(), o.Epoch)
+		return nil, false, fmt.Errorf("pull the ownership table: %w: its epoch is %s, and it does not hold the command of epoch %s that is here", ErrDiverged, o.Epoch, link.Epoch)
+	}
+	l.diverged.Store(nil)
+	return o, false, nil
+}
+
+// readTableOf reads so many bytes. The memory grows with what has arrived, not with what was announced. more is asked before each part.
+func readTableOf(conn net.Conn, size int, more func() error) (table []byte, err error) {
+	for len(table) < size {
 		if err := more(); err != nil {
 			return nil, err
 		}
-		n := min(a.Size-len(table), max(pullChunk, len(table)))
+		n := min(size-len(table), max(pullChunk, len(table)))
 		at := len(table)
 		table = append(table, make([]byte, n)...)
 		for at < len(table) {
@@ -185,28 +227,14 @@ func (l *Ledger) pull(ctx context.Context, conn net.Conn) (*rib.Ownership, error
 				if errors.Is(err, io.EOF) {
 					err = io.ErrUnexpectedEOF
 				}
-				return nil, fmt.Errorf("pull the ownership table: %w after %d of %d bytes", err, at, a.Size)
+				return nil, fmt.Errorf("pull the ownership table: %w after %d of %d bytes", err, at, size)
 			}
 			if err := more(); err != nil {
 				return nil, err
 			}
 		}
 	}
-	o, err := DecodeOwnership(table)
-	if err != nil {
-		return nil, fmt.Errorf("pull the ownership table: %w", err)
-	}
-	for i := range o.Keyspaces {
-		if err := o.Keyspaces[i].Validate(); err != nil {
-			return nil, fmt.Errorf("pull the ownership table: %w: %v", ErrCorrupt, err)
-		}
-	}
-	if diverged(o.Links, o.Epoch, link, linked) {
-		l.divergence("pulled from "+conn.RemoteAddr().String(), o.Epoch)
-		return nil, fmt.Errorf("pull the ownership table: %w: its epoch is %s, and it does not hold the command of epoch %s that is here", ErrDiverged, o.Epoch, link.Epoch)
-	}
-	l.diverged.Store(nil)
-	return o, nil
+	return table, nil
 }
 
 // lastLink is the link of the command that made a table.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -69,6 +70,8 @@ func TestRandomHistories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		whole, part := newState(), newState()
 		index := uint64(0)
+		var known steps
+		tables := []*rib.Ownership{}
 		do := func(c *command) result {
 			data := encodeFor(t, c)
 			back, err := decodeCommand(data)
@@ -77,7 +80,12 @@ func TestRandomHistories(t *testing.T) {
 			}
 			index++
 			before, history := whole.now.table(), len(whole.history.list)
+			x := step{before: whole.now.Epoch, nextID: whole.nextID, stamp: whole.stamp, data: data}
 			r := whole.apply(index, back, data)
+			if x.after = whole.now.Epoch; r.changed {
+				known.add(x)
+				tables = append(tables, whole.now.table())
+			}
 			if s := part.apply(index, back, data); r.epoch != s.epoch || fmt.Sprint(r.err) != fmt.Sprint(s.err) || r.move.ID != s.move.ID {
 				t.Fatalf("two machines differ: %+v and %+v", r, s)
 			}
@@ -134,6 +142,23 @@ func TestRandomHistories(t *testing.T) {
 			}
 		}
 		alike(t, whole, part)
+
+		// Whoever has any of the tables comes to any later one by the commands between, as they are sent.
+		to := rapid.IntRange(1, len(tables)-1).Draw(t, "follow to")
+		have, want := tables[rapid.IntRange(0, to-1).Draw(t, "follow from")], tables[to]
+		list, err := decodeSteps(encodeSteps(known.between(have.Epoch, want.Epoch)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := follow(newDraft(have), list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := EncodeOwnership(nil, got.table())
+		b, err2 := EncodeOwnership(nil, want)
+		if err := errors.Join(err, err2); err != nil || !bytes.Equal(a, b) {
+			t.Fatalf("who follows has another table (%v):\n%+v\n%+v", err, got.table(), want)
+		}
 	})
 }
 

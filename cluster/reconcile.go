@@ -151,15 +151,16 @@ func (l *Ledger) replaced() bool {
 	return len(l.hintVoters) > 0 && !slices.ContainsFunc(l.hintVoters, func(v Voter) bool { return v.Name == l.cfg.Node })
 }
 
-// Raft's timeouts at the least, and at the most, as multiples of the longest round trip between voters.
+// Raft's timeouts as multiples of the longest round trip between voters, and at the most.
 const (
 	roundTrips = 5
 	slowest    = 10 * time.Second
 )
 
-// SetRTT tells the ledger the longest round trip to a voter; zero: not known. Where it is so long that Raft would take a live leader for dead,
-// its timeouts grow; they are never shorter than Config.Timeouts.
-func (l *Ledger) SetRTT(rtt time.Duration) {
+// SetRTT tells the ledger the longest round trip to a voter, as far as they are measured; every: all are. Raft's timeouts follow it: so
+// long that a live leader is not taken for dead, and where all voters are known to be near no longer than Timeouts.Lease, within which a leader
+// gives up that reaches no majority.
+func (l *Ledger) SetRTT(rtt time.Duration, every bool) {
 	select {
 	case <-l.opened:
 	default:
@@ -167,13 +168,18 @@ func (l *Ledger) SetRTT(rtt time.Duration) {
 	}
 	l.reconcileMu.Lock()
 	defer l.reconcileMu.Unlock()
-	if diff := rtt - l.rtt; diff.Abs() <= l.rtt/4 { // small changes mean nothing
+	if diff := rtt - l.rtt; every == l.rttOfAll && diff.Abs() <= l.rtt/4 { // small changes mean nothing
 		return
 	}
-	l.rtt = rtt
+	l.rtt, l.rttOfAll = rtt, every
+	timeout := func(usual time.Duration) time.Duration {
+		if every {
+			usual = min(usual, l.cfg.Timeouts.Lease)
+		}
+		return min(slowest, max(usual, roundTrips*rtt))
+	}
 	c := l.raft.ReloadableConfig()
-	c.HeartbeatTimeout = min(slowest, max(l.cfg.Timeouts.Heartbeat, roundTrips*rtt))
-	c.ElectionTimeout = min(slowest, max(l.cfg.Timeouts.Election, roundTrips*rtt))
+	c.HeartbeatTimeout, c.ElectionTimeout = timeout(l.cfg.Timeouts.Heartbeat), timeout(l.cfg.Timeouts.Election)
 	if c == l.raft.ReloadableConfig() {
 		return
 	}

@@ -33,6 +33,7 @@ type Status struct {
 	PullsServed   uint64 `json:"pulls_served"`
 	PullsRefused  uint64 `json:"pulls_refused"`
 	PullsApplied  uint64 `json:"pulls_applied"`  // pulls that brought a newer table
+	PullsDelta    uint64 `json:"pulls_delta"`    // of these, those that brought commands instead of the whole
 	PullsCurrent  uint64 `json:"pulls_current"`  // pulls that found nothing newer
 	Strangers     uint64 `json:"strangers"`      // Raft streams of another generation, refused
 	PullsDiverged uint64 `json:"pulls_diverged"` // tables that had come from other commands, and were refused
@@ -120,7 +121,7 @@ func (l *Ledger) Status() Status {
 		ClusterID: l.ClusterID(), Node: l.cfg.Node, Role: "closed", Epoch: o.Epoch, Catalog: o.Catalog,
 		Keyspaces: len(o.Keyspaces), Shards: len(o.Shards), LastContact: -1,
 		PullsServed: l.stats.pullsServed.Load(), PullsRefused: l.stats.pullsRefused.Load(),
-		PullsApplied: l.stats.pullsApplied.Load(), PullsCurrent: l.stats.pullsCurrent.Load(), Strangers: l.stats.strangers.Load(), PullsDiverged: l.stats.pullsDiverged.Load(), SaveErrors: l.stats.saveErrors.Load(),
+		PullsApplied: l.stats.pullsApplied.Load(), PullsDelta: l.stats.pullsDelta.Load(), PullsCurrent: l.stats.pullsCurrent.Load(), Strangers: l.stats.strangers.Load(), PullsDiverged: l.stats.pullsDiverged.Load(), SaveErrors: l.stats.saveErrors.Load(),
 	}
 	for i := range o.Keyspaces {
 		s.Ranges += len(o.Keyspaces[i].Ranges)

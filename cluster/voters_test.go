@@ -89,21 +89,71 @@ func TestFiveVotersInFiveRegions(t *testing.T) {
 	})
 }
 
-// TestTimeoutsFollowTheRoundTrip: they grow with it, come back, and never go below those of the configuration.
+// TestTimeoutsFollowTheRoundTrip: they grow and shrink with it, within bounds, and are the usual ones where not all is known.
 func TestTimeoutsFollowTheRoundTrip(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		a := w.add("a", "iad")
 		w.form(a)
-		for _, c := range []struct{ rtt, want time.Duration }{
-			{80 * time.Millisecond, 1500 * time.Millisecond}, {600 * time.Millisecond, 3 * time.Second}, {650 * time.Millisecond, 3 * time.Second},
-			{time.Minute, 10 * time.Second}, {0, 1500 * time.Millisecond},
+		for _, c := range []struct {
+			rtt   time.Duration
+			every bool
+			want  time.Duration
+		}{
+			{80 * time.Millisecond, false, 1500 * time.Millisecond}, {600 * time.Millisecond, false, 3 * time.Second}, {650 * time.Millisecond, false, 3 * time.Second},
+			{time.Minute, true, 10 * time.Second}, {0, false, 1500 * time.Millisecond}, {0, true, time.Second}, {100 * time.Millisecond, true, time.Second},
+			{240 * time.Millisecond, true, 1200 * time.Millisecond}, {250 * time.Millisecond, true, 1200 * time.Millisecond}, {250 * time.Millisecond, false, 1500 * time.Millisecond},
 		} {
-			a.ledger.SetRTT(c.rtt)
+			a.ledger.SetRTT(c.rtt, c.every)
 			if got := a.ledger.raft.ReloadableConfig(); got.HeartbeatTimeout != c.want || got.ElectionTimeout != c.want {
 				t.Errorf("at %v: %v and %v, want %v", c.rtt, got.HeartbeatTimeout, got.ElectionTimeout, c.want)
 			}
 		}
 	})
+}
+
+// TestElectionsAtAllDistances: with the timeouts that follow from the distances nobody takes a live leader for dead, and a dead one has a
+// follower soon: sooner where all are near.
+func TestElectionsAtAllDistances(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		regions [3]string
+		farest  [3]time.Duration
+		within  time.Duration
+	}{
+		{"in one region", [3]string{"iad", "iad", "iad"}, [3]time.Duration{}, 2500 * time.Millisecond},
+		{"around the world", [3]string{"iad", "fra", "syd"}, [3]time.Duration{200 * time.Millisecond, 280 * time.Millisecond, 280 * time.Millisecond}, 4500 * time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				var nodes []*testNode
+				for i, region := range c.regions {
+					nodes = append(nodes, w.add(string(rune('a'+i)), region))
+				}
+				w.form(nodes...)
+				for i, n := range nodes {
+					n.ledger.SetRTT(c.farest[i], true)
+				}
+				w.pass(time.Minute) // what was begun by the old timeouts is over
+				leader := w.leader()
+				term := leader.ledger.Term()
+				for range 10 {
+					w.pass(time.Minute)
+					w.shards(1)
+				}
+				if got := w.leader(); got != leader || got.ledger.Term() != term {
+					t.Errorf("%s leads in term %d; it was %s in term %d", got.name, got.ledger.Term(), leader.name, term)
+				}
+				leader.kill()
+				begin := time.Now()
+				w.leader(leader)
+				took := time.Since(begin)
+				t.Logf("the next leader was there after %v", took)
+				if took > c.within {
+					t.Errorf("the next leader was there after %v, more than %v", took, c.within)
+				}
+			})
+		})
+	}
 }
 
 // TestDivergedTablesAreRefused: two nodes of one cluster whose tables have come from different commands give each other nothing, and say so.

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"rangefinder/cluster"
 	"rangefinder/node/port"
 	"rangefinder/rib"
 )
@@ -61,6 +62,8 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.recordLoop(ctx) })
 	wg.Go(func() { n.uniqueLoop(ctx) })
 	wg.Go(func() { n.loanLoop(ctx) })
+	wg.Go(func() { n.loadLoop(ctx) })
+	wg.Go(func() { n.loadAskLoop(ctx) })
 	wg.Go(func() { n.hintLoop(ctx) })
 	wg.Go(func() { n.beliefsLoop(ctx) })
 	wg.Go(func() { n.watchLoop(ctx) })
@@ -114,7 +117,11 @@ func (n *Node) pullLoop(ctx context.Context) {
 			if n.ledger().Epoch().Compare(p.epoch) >= 0 {
 				continue // Raft was faster
 			}
-			if err := n.pull(ctx, p.member.Addr); err != nil && ctx.Err() == nil {
+			err := n.pull(ctx, p.member.Addr)
+			if errors.Is(err, cluster.ErrDelta) { // then the whole
+				err = n.pull(ctx, p.member.Addr)
+			}
+			if err != nil && ctx.Err() == nil {
 				n.log.Warn("cannot pull the ownership table; gossip will name somebody again", "from", p.member.Name, "error", err)
 			}
 		}
@@ -193,13 +200,15 @@ func (n *Node) reconcileLoop(ctx context.Context) {
 	}
 }
 
-// farthestVoter is the longest round trip from here to a region with a voter; 0: none is measured.
-func (n *Node) farthestVoter() (rtt time.Duration) {
-	distances := n.table.Snapshot().Distances
-	for _, v := range n.ledger().Voters() {
-		rtt = max(rtt, distances[v.Region])
+// farthestVoter is the longest round trip from here to a region with a voter, of those that are measured; every: all are.
+func (n *Node) farthestVoter() (rtt time.Duration, every bool) {
+	distances, voters := n.table.Snapshot().Distances, n.ledger().Voters()
+	every = len(voters) > 0
+	for _, v := range voters {
+		d, measured := distances[v.Region]
+		rtt, every = max(rtt, d), every && measured
 	}
-	return rtt
+	return rtt, every
 }
 
 // drainedNodes are the names of the live nodes that are drained; nil: none is.
