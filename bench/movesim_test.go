@@ -35,7 +35,8 @@ func TestMoveSimHangs(t *testing.T) {
 	outside := make(chan struct{}) // made in no bubble: who waits for it may go on at any time
 	defer close(outside)
 	for what, hang := range map[string]func(){
-		"waits for somebody outside": func() { waitsOutside(outside) },
+		"it waits for somebody outside": func() { waitsOutside(outside) },
+		"all wait for each other":       func() { waitsOutside(make(chan struct{})) },
 	} {
 		var out bytes.Buffer
 		s := &moveSim{out: &out, progress: &out, patience: 100 * time.Millisecond}

@@ -339,14 +339,17 @@ func (n *Node) loanLoop(ctx context.Context) {
 				continue
 			}
 			tried[l.ID] = time.Now()
-			if err := n.giveBack(ctx, l); err != nil && ctx.Err() == nil {
+			err := n.giveBack(ctx, l)
+			if errors.Is(err, cluster.ErrMoving) { // it goes back, or the fence of the move that took it away still stands: until that is gone
+				delete(tried, l.ID)
+			} else if err != nil && ctx.Err() == nil {
 				n.log.Warn("a range cannot go back yet", "loan", l.ID, "error", err)
 			}
 		}
 	}
 }
 
-// giveBack moves a range back if it holds no rows, and says why it stays if it does.
+// giveBack moves a range back if it holds no rows, and says why it stays if it does. ErrMoving: a move of it is not over yet.
 func (n *Node) giveBack(ctx context.Context, l rib.Loan) error {
 	ks := n.table.Owners().Get().Keyspace(l.Keyspace)
 	if ks == nil {
@@ -364,10 +367,6 @@ func (n *Node) giveBack(ctx context.Context, l rib.Loan) error {
 		Keyspace: ks.Name, Range: ks.FormatInterval(l.Low, l.High), From: l.To, To: l.From,
 		Origin: cluster.Origin{Author: "ttl", Reason: "its time was over at " + l.Until.Format(time.RFC3339)},
 	})
-	var moving *cluster.RejectedError
-	if errors.As(err, &moving) && errors.Is(err, cluster.ErrMoving) {
-		return nil // it goes back, or elsewhere
-	}
 	return err
 }
 
