@@ -115,7 +115,7 @@ func (c *core) resetAllDone() {
 		list = append(slices.DeleteFunc(list, func(b setting) bool { return b.name == x.name }), x)
 	}
 	s := fromList(list)
-	s.local, s.hints = c.settings.local, c.base.hints
+	s.local, s.hints, s.made = c.settings.local, c.base.hints, c.settings.made
 	c.change(s, len(c.base.list) == 0)
 	c.fixAll()
 }

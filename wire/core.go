@@ -135,12 +135,11 @@ type core struct {
 	srvShard   string
 	pinned     string // why the connection is kept; "" if it is not
 	remains    sqlkey.Remains
-	made       []string // names of what was made there that may be the session's own; see sqlkey.Plan.Made
-	doubt      bool     // some of that may be gone
-	asks       string   // why the server is to be asked what remains once the transaction is over; "": it need not be
-	status     byte     // of the last ReadyForQuery
-	scratch    bool     // a block is open there for one statement only; the client's own is still open nowhere
-	serverOpen bool     // extended messages were sent and no Sync yet
+	doubt      bool   // some of that may be gone
+	asks       string // why the server is to be asked what remains once the transaction is over; "": it need not be
+	status     byte   // of the last ReadyForQuery
+	scratch    bool   // a block is open there for one statement only; the client's own is still open nowhere
+	serverOpen bool   // extended messages were sent and no Sync yet
 	copyIn     bool
 	copied     bool // the request in hand is or was a COPY FROM
 	copyExt    bool

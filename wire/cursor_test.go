@@ -116,3 +116,20 @@ func TestPsqlFetchCount(t *testing.T) {
 		t.Errorf("%d lines, %v", len(lines), err)
 	}
 }
+
+// A cursor over shards whose columns differ is refused as a query is.
+func TestCursorNoticesDrift(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	if err := s.servers[1].primary.ExecIn(s.ctx, "app", "ALTER TABLE orders ALTER COLUMN item TYPE varchar"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.conn.Exec(s.ctx, "SELECT item FROM orders")
+	want := wantCode(t, err, pg.CodeDatatypeMismatch)
+	s.exec("BEGIN")
+	_, err = s.conn.Exec(s.ctx, "DECLARE c CURSOR FOR SELECT item FROM orders")
+	if e := wantCode(t, err, pg.CodeDatatypeMismatch); e.Message != want.Message || e.Detail != want.Detail {
+		t.Errorf("%+v", e)
+	}
+	s.exec("ROLLBACK")
+	s.busy(t, 0)
+}

@@ -141,3 +141,104 @@ func TestExplainOverShards(t *testing.T) {
 		})
 	}
 }
+
+// What EXECUTE's arguments do is done once, however often the statement is described and run, and counts as a write where it is done.
+func TestExecuteEvaluatesOnce(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	for _, server := range s.servers {
+		if err := server.primary.ExecIn(s.ctx, "app", "CREATE SEQUENCE calls", "GRANT ALL ON SEQUENCE calls TO app"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.exec("INSERT INTO orders (customer_id, id) VALUES ($1, 1), ($2, 2), ($2, 3)", s.one, s.two)
+	calls := func(want int) {
+		t.Helper()
+		if _, sum := s.onShards(t, "SELECT last_value * is_called::int FROM calls"); sum != want {
+			t.Errorf("%d calls, want %d", sum, want)
+		}
+	}
+	for i, mode := range queryModes {
+		s.conn = s.connect(mode)
+		s.exec("BEGIN")
+		s.exec("PREPARE few (bigint) AS SELECT id::text FROM orders WHERE id > $1 * 0")
+		s.read("SELECT id::text FROM orders")
+		if got := s.read("EXECUTE few(nextval('calls'))"); strings.Count(got, ",") != 2 {
+			t.Errorf("%s: %s", mode, got)
+		}
+		s.exec("COMMIT")
+		calls(i + 1)
+		s.exec("DEALLOCATE few")
+	}
+	s.exec("PREPARE few (bigint) AS SELECT id::text FROM orders WHERE id > $1 * 0")
+	exchange := s.raw()
+	raw := append(pg.AppendParse(nil, "", "EXECUTE few(nextval('calls'))", nil), bound...)
+	raw = pg.AppendDescribe(raw, pg.KindPortal, "")
+	raw = pg.AppendClose(raw, pg.KindStatement, "nosuch") // so that it is not described and run in one go
+	for range 2 {
+		raw = pg.AppendExecute(raw, "", 2)
+	}
+	exchange(pg.AppendQuery(nil, "BEGIN"))
+	if got := exchange(pg.AppendSync(raw)); got != "1 2 T 3 D D s D C(SELECT 1) Z" {
+		t.Error(got)
+	}
+	exchange(pg.AppendQuery(nil, "COMMIT"))
+	calls(len(queryModes) + 1)
+	s.busy(t, 0)
+}
+
+// Where an argument of EXECUTE may have written, the transaction has written.
+func TestExecuteArgumentsWrite(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	one, two := r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)
+	for _, server := range r.servers {
+		if err := server.primary.ExecIn(ctxOf(t), "app", fmt.Sprintf("CREATE FUNCTION puts() RETURNS bigint LANGUAGE sql AS 'INSERT INTO orders VALUES (%d, 77) RETURNING id'", one)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn := r.connect(pgx.QueryExecModeSimpleProtocol)
+	exec := func(sql string) error {
+		_, err := conn.Exec(ctxOf(t), sql)
+		return err
+	}
+	for _, sql := range []string{"PREPARE mine (bigint) AS SELECT count(*) FROM orders WHERE customer_id = " + fmt.Sprint(one) + " AND id = $1", "BEGIN", "SELECT count(*) FROM orders", "EXECUTE mine(puts())"} {
+		if err := exec(sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	wantCode(t, exec(fmt.Sprintf("INSERT INTO orders VALUES (%d, 1)", two)), pg.CodeFeatureNotSupported)
+}
+
+// FETCH and EXPLAIN over shards heed the limit of a portal, and DDL that goes shard by shard is none the worse for one.
+func TestLimitOfFetchAndExplain(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id) VALUES ($1, 1), ($2, 2), ($2, 3)", s.one, s.two)
+	for _, server := range s.servers {
+		if err := server.primary.ExecIn(s.ctx, "app", "ALTER TABLE orders OWNER TO app"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange := s.raw()
+	run := func(sql string, times int) string {
+		raw := append(pg.AppendParse(nil, "", sql, nil), bound...)
+		for range times {
+			raw = pg.AppendExecute(raw, "", 2)
+		}
+		return exchange(pg.AppendSync(raw))
+	}
+	if got := run("CREATE INDEX CONCURRENTLY by_item ON orders (item)", 1); got != "1 2 C(CREATE INDEX) Z" {
+		t.Error(got)
+	}
+	exchange(pg.AppendQuery(nil, "BEGIN"))
+	exchange(pg.AppendQuery(nil, "DECLARE c CURSOR FOR SELECT id FROM orders"))
+	if got := run("FETCH ALL FROM c", 2); got != "1 2 D D s D C(FETCH 1) Z" {
+		t.Error(got)
+	}
+	if got := run("EXPLAIN SELECT id FROM orders", 2); !strings.HasPrefix(got, "1 2 D D s D D ") || !strings.HasSuffix(got, "s Z") {
+		t.Error(got)
+	}
+	if got := run("EXPLAIN SELECT id FROM orders", 9); !strings.Contains(got, "s D C(EXPLAIN) ") && !strings.Contains(got, "s D D C(EXPLAIN) ") || !strings.HasSuffix(got, "C(EXPLAIN) Z") {
+		t.Error(got)
+	}
+	exchange(pg.AppendQuery(nil, "COMMIT"))
+	s.busy(t, 0)
+}

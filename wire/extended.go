@@ -35,7 +35,7 @@ type segment struct {
 	opens    bool           // it opens the client's transaction block on the server
 	pin      string         // why something in it needs the connection to be kept
 	remain   sqlkey.Remains // what may remain of it on the server
-	made     []string       // what it makes that may be the session's own; see sqlkey.Plan.Made
+	makes    []*sqlkey.Plan // of what makes, or takes away, what may be the session's own; see sqlkey.Plan.Made
 	asks     string         // why the server is to be asked what remains of it; "": it need not be
 	opaque   bool           // something in it may have set what nobody can see
 	commits  bool           // something in it may have committed when it fails

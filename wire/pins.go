@@ -40,12 +40,34 @@ func (c *core) pin(what sqlkey.Remains, why string) {
 
 // itsOwn reports whether all that a statement names was made on the session's own connection, as a temporary view is.
 func (c *core) itsOwn(names []string) bool {
-	return c.pinned != "" && len(names) > 0 && !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(c.made, name) })
+	return c.pinned != "" && len(names) > 0 && !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(c.settings.made, name) })
+}
+
+// makes notes what the request in hand makes that may be the session's own, and what it takes away: by their names it is known what the session
+// means. It is a part of the settings: what a transaction has made ends with its rollback.
+func (c *core) makes() {
+	if c.pinned == "" {
+		return
+	}
+	for _, plan := range c.seg.makes {
+		list := c.settings.made
+		own := !plan.Renames || c.itsOwn(plan.Unmade)
+		if plan.Unmade != nil {
+			list = slices.DeleteFunc(slices.Clone(list), func(name string) bool { return slices.Contains(plan.Unmade, name) })
+		}
+		if plan.UnmadeMore { // which of them, nobody knows
+			list = nil
+		}
+		if plan.Made != "" && own && len(list) < mostMade {
+			list = append(slices.Clip(list), plan.Made)
+		}
+		c.settings.made = list
+	}
 }
 
 // unpin unties the session, for nothing of it remains.
 func (c *core) unpin() {
-	c.remains, c.doubt, c.made = 0, false, nil
+	c.remains, c.doubt, c.settings.made = 0, false, nil
 	c.setPin("")
 	if c.ownConn && c.srv != nil {
 		c.pin(sqlkey.RemainUnknown, pinOfMode)

@@ -514,7 +514,7 @@ func (c *core) serverError(frame, body []byte) error {
 		}
 	}
 	if c.status == 'I' {
-		c.settings.hints = c.unsynced.hints
+		c.settings.hints, c.settings.made = c.unsynced.hints, c.unsynced.made
 	}
 	if c.status == 'I' && c.settings.print != c.unsynced.print {
 		c.settings, c.srv.Applied = c.unsynced, stale // it was one transaction

@@ -22,6 +22,7 @@ type settings struct {
 	hasty   bool      // the transaction alone has it so
 	local   []setting // of the transaction alone, as far as they decide what names mean
 	hints   *hints    // what hints are set; nil: none
+	made    []string  // names of what the session has made on its own connection that may be its own; see sqlkey.Plan.Made. Immutable
 }
 
 // separator stands between statements that are sent as one string: on a line of its own, because a client's text may end in a
@@ -66,7 +67,7 @@ func (s settings) localWithout(name string) []setting {
 // anew returns the settings with another list. Those of the transaction stay.
 func (s settings) anew(list []setting) settings {
 	next := fromList(list)
-	next.local, next.hasty, next.hints = s.local, s.hasty, s.hints
+	next.local, next.hasty, next.hints, next.made = s.local, s.hasty, s.hints, s.made
 	return next
 }
 

@@ -160,8 +160,8 @@ func (c *core) account(plan *sqlkey.Plan) {
 		c.seg.pin, c.seg.remain = plan.WhyPin, c.seg.remain|plan.Remains
 	}
 	c.seg.frees = c.seg.frees || plan.Frees
-	if plan.Made != "" {
-		c.seg.made = append(c.seg.made, plan.Made)
+	if plan.Made != "" || plan.Unmade != nil || plan.UnmadeMore {
+		c.seg.makes = append(c.seg.makes, plan)
 	}
 	if plan.Notifies {
 		c.seg.notifies++
@@ -262,9 +262,6 @@ func (c *core) emit() {
 	if c.seg.pin != "" {
 		c.pin(c.seg.remain, c.seg.pin)
 	}
-	if c.pinned != "" && len(c.made) < mostMade {
-		c.made = append(c.made, c.seg.made...)
-	}
 	c.doubt = c.doubt || c.seg.frees && c.pinned != ""
 	if c.seg.asks != "" {
 		c.asks = c.seg.asks
@@ -282,6 +279,7 @@ func (c *core) emit() {
 		c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
 		c.unsynced.hints = c.seg.hints // the node has carried out already what the request says of them
 	}
+	c.makes()
 	c.silent = true
 	c.seg.again = c.status == 'I' && !c.serverOpen && !c.seg.opens && c.pinned == ""
 	if c.coordinator != nil {

@@ -75,6 +75,9 @@ var document = []struct {
 		"UPDATE customers SET customer_id = DEFAULT WHERE customer_id = 7",
 		"DELETE FROM orders WHERE customer_id IN (7, 8, 9)",
 		"DELETE FROM orders WHERE paid",
+		"WITH gone AS (DELETE FROM orders WHERE qty = 1 RETURNING *) INSERT INTO order_lines (customer_id, order_id, line) SELECT customer_id, id, 77 FROM gone",
+		"WITH gone AS (DELETE FROM orders WHERE qty = 1 RETURNING id) INSERT INTO order_lines (customer_id, order_id, line) SELECT id, id, 77 FROM gone",
+		"INSERT INTO items (item, grams) VALUES ('glue', extract(year FROM now()) * 0)",
 	}},
 	{"Transactions", []string{
 		"BEGIN;\nUPDATE customers SET score = 0 WHERE customer_id = 7;\nSAVEPOINT s;\nDELETE FROM orders WHERE customer_id = 7;\nROLLBACK TO SAVEPOINT s;\nCOMMIT",

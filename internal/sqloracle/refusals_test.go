@@ -15,7 +15,7 @@ var refusals = []struct {
 }{
 	{"not joined by the key", "rows of one shard would have to meet rows of another: only tables that are joined by their keys can be", regexp.MustCompile(`not joined by their keys`)},
 	{"set operation", "its parts are not of a sort that can be put together again", regexp.MustCompile(`set operation|INTERSECT and EXCEPT over several shards`)},
-	{"writes in WITH", "what is written on several shards is known when all have written", regexp.MustCompile(`changes rows in WITH`)},
+	{"writes in WITH", "what is written on several shards is known when all have written", regexp.MustCompile(`changes rows in WITH|of WITH changes rows`)},
 	{"locks", "rows that are put together of others cannot be locked", regexp.MustCompile(`it locks rows, and its result is made`)},
 	{"not to be gathered", "its rows cannot be told apart and put together again", regexp.MustCompile(`cannot be gathered|\* stands among|GROUP BY counts columns|aggregate of the rows around|compared with an aggregate`)},
 	{"volatile", "a function that may have effects would be called on each shard", regexp.MustCompile(`it may be volatile`)},

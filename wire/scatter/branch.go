@@ -365,7 +365,10 @@ func (c *Coordinator) release(b *branch) {
 		c.after.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), abandonLimit)
 			defer cancel()
-			_ = b.conn.Cancel(ctx)
+			_ = c.guard(func() *pg.Error {
+				_ = b.conn.Cancel(ctx)
+				return nil
+			})
 		})
 	}
 	b.conn.Discard()

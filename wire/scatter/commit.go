@@ -23,18 +23,24 @@ type Committer interface {
 }
 
 // participant is a branch as a Committer sees it: a twophase.Branch.
-type participant struct{ b *branch }
+type participant struct {
+	c *Coordinator
+	b *branch
+}
 
 // Shard is twophase.Branch's.
 func (p participant) Shard() string { return p.b.slot.Shard() }
 
 // Exec is twophase.Branch's.
 func (p participant) Exec(ctx context.Context, sql string) (tag string, _ error) {
-	tag, e := p.b.command(ctx, sql, true)
+	e := p.c.guard(func() (e *pg.Error) {
+		tag, e = p.b.command(ctx, sql, true)
+		return e
+	})
 	switch {
 	case e == nil:
 		return tag, nil
-	case p.b.broken:
+	case p.b.broken, p.c.crashed.Load():
 		return tag, errors.New(e.Message)
 	}
 	return tag, e
@@ -94,7 +100,7 @@ func (c *Coordinator) commit(ctx context.Context) *pg.Error {
 	default:
 		all := make([]twophase.Participant, len(list))
 		for i, b := range list {
-			all[i] = twophase.Participant{Branch: participant{b}, Wrote: b.wrote}
+			all[i] = twophase.Participant{Branch: participant{c, b}, Wrote: b.wrote}
 		}
 		if err := c.cfg.Committer.Commit(ctx, c.cfg.Identity.Database, all); err != nil {
 			e = asError(err)
@@ -191,7 +197,7 @@ func (c *Coordinator) carryOut(ctx context.Context, list []*branch, sql string) 
 		if b.broken || b.status == pg.StatusIdle {
 			continue
 		}
-		wg.Go(func() { _, errs[i] = b.command(ctx, sql, false) })
+		wg.Go(func() { errs[i] = c.commands(ctx, b, sql) })
 	}
 	wg.Wait()
 	for _, e := range errs {

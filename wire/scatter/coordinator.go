@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rangefinder/wire/pg"
@@ -26,7 +25,7 @@ type Config struct {
 	Shared    *Shared
 	Committer Committer // nil: a transaction may write on one shard only
 
-	Panicked func(with any) // told of a panic, which ends the session and no other
+	Panicked func(with any) // told of a panic, in the goroutine that has panicked; it ends the session and no other
 
 	Watch func(twophase.Span) (forget func()) // has somebody look whether transactions wait for each other; nil: nobody does
 
@@ -50,6 +49,8 @@ type Coordinator struct {
 
 	holder *pool.Holder   // of all its branches
 	after  sync.WaitGroup // cancel requests for connections that are closed
+
+	crashed atomic.Bool // see crash
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -116,30 +117,16 @@ func (c *Coordinator) Serve(ctx context.Context) {
 	defer stop()
 	defer c.after.Wait()
 	defer c.end()
-	defer func() {
-		if r := recover(); r != nil {
-			c.cfg.Panicked(r)
-			c.panicked()
+	_ = c.guard(func() *pg.Error {
+		for c.gone == nil {
+			typ, body, err := c.next()
+			if err != nil {
+				break
+			}
+			c.message(ctx, typ, body)
 		}
-	}()
-	for c.gone == nil {
-		typ, body, err := c.next()
-		if err != nil {
-			return
-		}
-		c.message(ctx, typ, body)
-	}
-}
-
-// panicked gives up all branches: nobody knows what is on its way there.
-func (c *Coordinator) panicked() {
-	c.mu.Lock()
-	c.closed = true
-	list := slices.Collect(maps.Keys(c.live))
-	c.mu.Unlock()
-	for _, b := range list {
-		b.strike()
-	}
+		return nil
+	})
 }
 
 // end gives up what is left.
@@ -178,7 +165,12 @@ func (c *Coordinator) cancelAll(ctx context.Context) error {
 	errs := make([]error, len(list))
 	var wg sync.WaitGroup
 	for i, b := range list {
-		wg.Go(func() { errs[i] = b.cancel(ctx) })
+		wg.Go(func() {
+			_ = c.guard(func() *pg.Error {
+				errs[i] = b.cancel(ctx)
+				return nil
+			})
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
@@ -326,6 +318,9 @@ func (c *Coordinator) message(ctx context.Context, typ byte, body []byte) {
 		c.skip = false
 		c.settle()
 		c.ready()
+	}
+	if c.crashed.Load() {
+		c.gone = errCrashed
 	}
 	_ = c.flush()
 	c.touch(time.Now(), touchBetween)

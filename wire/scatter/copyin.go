@@ -21,7 +21,7 @@ type copySplit struct {
 	c     *Coordinator
 	x     *execution
 	plan  *sqlkey.Plan
-	split *copysplit.Splitter
+	split *copysplit.Splitter // nil: all shards get all the data
 
 	// owned by the coordinator's goroutine
 	left int // bytes still to come of the session's CopyData message in hand
@@ -66,6 +66,13 @@ func (c *Coordinator) copySplit(x *execution) *pg.Error {
 	if e := s.begin(shares[0].Slot); e != nil {
 		return e
 	}
+	if s.plan.Fan.Everywhere {
+		for _, share := range shares[1:] {
+			if _, e := s.open(share.Slot); e != nil {
+				return s.abort(e)
+			}
+		}
+	}
 	e = s.feed()
 	if e == nil {
 		e = s.finish()
@@ -77,7 +84,9 @@ func (c *Coordinator) copySplit(x *execution) *pg.Error {
 	c.notices = c.notices[:0]
 	tag := ""
 	for _, p := range s.parts {
-		tag = sum(tag, p.tag)
+		if tag = sum(tag, p.tag); s.split == nil {
+			break
+		}
 	}
 	c.complete(x, tag)
 	return nil
@@ -85,34 +94,16 @@ func (c *Coordinator) copySplit(x *execution) *pg.Error {
 
 // begin opens the COPY on a first shard, which tells the session its columns, or what is wrong with the statement.
 func (s *copySplit) begin(slot *fib.Slot) *pg.Error {
-	c, x, say := s.c, s.x, s.plan.Fan.Copy
-	encoding := say.Encoding
+	c, x := s.c, s.x
 	b, e := c.branch(slot, true)
 	if e != nil {
 		return e
 	}
-	if encoding == "" {
-		encoding = b.conn.Params["client_encoding"]
-	}
-	if !sqlkey.Splits(encoding) {
-		return pg.NewError(pg.CodeFeatureNotSupported, "COPY into several shards cannot take data in "+encoding+" apart").
-			WithHint("Convert the data to UTF-8, and SET client_encoding = 'UTF8' or say ENCODING 'UTF8'.")
-	}
-	columns := say.Columns
-	if columns == nil {
-		if columns, e = c.columnsOf(b, say.Schema, say.Name, false); e != nil {
-			return c.ended(x, b, e)
+	if !s.plan.Fan.Everywhere {
+		if e := s.splitter(b); e != nil {
+			return e
 		}
 	}
-	major, _, _ := strings.Cut(b.conn.Params["server_version"], ".")
-	version, err := strconv.Atoi(major)
-	split, refused := copysplit.New(copysplit.Config{
-		Copy: say, Columns: columns, UTF8: sqlkey.IsUTF8(encoding), MarkerInCSV: err == nil && version < 18,
-	}, s)
-	if refused != nil {
-		return asError(refused)
-	}
-	s.split = split
 	c.marks0(x, b)
 	b.send = pg.AppendFlush(x.appendRun(b.send, x.stmt.sql, "", 0))
 	b.begin()
@@ -147,6 +138,36 @@ func (s *copySplit) begin(slot *fib.Slot) *pg.Error {
 	c.copying = !x.simple
 	s.join(b)
 	_ = c.flush()
+	return nil
+}
+
+// splitter makes what takes the data apart, with what a first shard says of the table.
+func (s *copySplit) splitter(b *branch) *pg.Error {
+	c, say := s.c, s.plan.Fan.Copy
+	encoding := say.Encoding
+	if encoding == "" {
+		encoding = b.conn.Params["client_encoding"]
+	}
+	if !sqlkey.Splits(encoding) {
+		return pg.NewError(pg.CodeFeatureNotSupported, "COPY into several shards cannot take data in "+encoding+" apart").
+			WithHint("Convert the data to UTF-8, and SET client_encoding = 'UTF8' or say ENCODING 'UTF8'.")
+	}
+	columns := say.Columns
+	if columns == nil {
+		var e *pg.Error
+		if columns, e = c.columnsOf(b, say.Schema, say.Name, false); e != nil {
+			return c.ended(s.x, b, e)
+		}
+	}
+	major, _, _ := strings.Cut(b.conn.Params["server_version"], ".")
+	version, err := strconv.Atoi(major)
+	split, refused := copysplit.New(copysplit.Config{
+		Copy: say, Columns: columns, UTF8: sqlkey.IsUTF8(encoding), MarkerInCSV: err == nil && version < 18,
+	}, s)
+	if refused != nil {
+		return asError(refused)
+	}
+	s.split = split
 	return nil
 }
 
@@ -212,6 +233,11 @@ func (s *copySplit) open(slot *fib.Slot) (*copyPart, *pg.Error) {
 // listen hears what a shard says while it takes data, and after them, up to its ReadyForQuery.
 func (p *copyPart) listen() {
 	defer close(p.done)
+	defer func() {
+		if r := recover(); r != nil {
+			p.failed(p.s.c.crash(r))
+		}
+	}()
 	b := p.b
 	for {
 		typ, size, err := b.header()
@@ -306,7 +332,7 @@ func (s *copySplit) feed() *pg.Error {
 		case s.left > 0 && len(buf) > 0:
 			n := min(s.left, len(buf))
 			s.left, c.off = s.left-n, c.off+n
-			if err := s.split.Write(buf[:n]); err != nil {
+			if err := s.write(buf[:n]); err != nil {
 				return asError(err)
 			}
 			continue
@@ -330,7 +356,9 @@ func (s *copySplit) feed() *pg.Error {
 		case pg.TypeCopyFail:
 			text, _, _ := strings.Cut(string(body), "\x00")
 			e := pg.NewError(pg.CodeQueryCanceled, "COPY from stdin failed: "+text)
-			e.Where = fmt.Sprintf("COPY %s, line %d", s.plan.Fan.Copy.Name, s.split.Line()+1)
+			if s.split != nil {
+				e.Where = fmt.Sprintf("COPY %s, line %d", s.plan.Fan.Copy.Name, s.split.Line()+1)
+			}
 			return e
 		case pg.TypeSync, pg.TypeFlush: // ignored, as PostgreSQL does
 		default: // it belongs to what comes next: the session has given up
@@ -338,6 +366,21 @@ func (s *copySplit) feed() *pg.Error {
 			return errCanceled
 		}
 	}
+}
+
+// write hands on some of the data.
+func (s *copySplit) write(data []byte) error {
+	if s.split != nil {
+		return s.split.Write(data)
+	}
+	for _, p := range s.parts {
+		if p.append(data); len(p.out) >= copyMessage {
+			if err := p.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // silent is the error when nothing more came from the session.
@@ -428,14 +471,18 @@ func (p *copyPart) send(b []byte) error {
 
 // finish ends the data on all shards, and waits for what they say.
 func (s *copySplit) finish() *pg.Error {
-	if err := s.split.Close(); err != nil {
-		return asError(err)
-	}
-	if p := s.parts[0]; !p.lines.begun { // a header alone is to be checked as well
-		p.append(s.split.Header())
+	if s.split != nil {
+		if err := s.split.Close(); err != nil {
+			return asError(err)
+		}
+		if p := s.parts[0]; !p.lines.begun { // a header alone is to be checked as well
+			p.append(s.split.Header())
+		}
 	}
 	for _, p := range s.parts {
-		p.append(s.split.Trailer())
+		if p.append(nil); s.split != nil {
+			p.append(s.split.Trailer())
+		}
 		if len(p.out) == pg.HeaderSize {
 			p.out = p.out[:0]
 		}
@@ -537,6 +584,9 @@ func (l *lines) find(n uint64) uint64 {
 
 // translate is the shard's error with the line in its CONTEXT told as one of the whole.
 func (p *copyPart) translate(e *pg.Error) *pg.Error {
+	if p.s.split == nil { // it is
+		return e
+	}
 	context := "COPY " + p.s.plan.Fan.Copy.Name + ", line "
 	before, rest, ok := strings.Cut(e.Where, context)
 	if !ok {

@@ -132,13 +132,21 @@ func (c *Coordinator) declares(x *execution) (*sqlCursor, *pg.Error) {
 			return nil, e
 		}
 		cur.parts = append(cur.parts, b)
-		list = append(list, &errand{b: b, send: run.appendAsk(nil, begins+cmp.Or(s.SQL, fan.SQL, inner.sql), nil, []int16{})})
+		sql := cmp.Or(s.SQL, fan.SQL, inner.sql)
+		_, oids := run.typed(sql, 0)
+		ask := pg.AppendDescribe(pg.AppendParse(nil, "", sql, oids), pg.KindStatement, "")
+		list = append(list, &errand{b: b, send: run.appendAsk(ask, begins+sql, nil, []int16{})})
 	}
 	if e := c.lost(); e != nil {
 		return nil, e
 	}
 	if e := c.errands(&run, list); e != nil {
 		return nil, e
+	}
+	for i := range list {
+		if !alike(list[0].desc, list[i].desc) {
+			return nil, driftBetween(shares[0].Slot, shares[i].Slot)
+		}
 	}
 	c.taken(x.stmt)
 	c.tell(x, "DECLARE CURSOR")
@@ -159,7 +167,7 @@ func (c *Coordinator) homeOf(shares []Share) string {
 func (c *Coordinator) fetch(x *execution, cur *sqlCursor) *pg.Error {
 	of := x.stmt.plan.Cursor
 	for cur.offset > 0 && cur.at < len(cur.parts) {
-		got, e := c.advance(x, cur, "MOVE", cur.offset, nil)
+		got, e := c.advance(x, cur, "MOVE", cur.offset, nil, nil)
 		if e != nil {
 			return e
 		}
@@ -170,6 +178,8 @@ func (c *Coordinator) fetch(x *execution, cur *sqlCursor) *pg.Error {
 		word = "MOVE"
 	}
 	done, told := int64(0), of.Move
+	to := &sink{c: c, x: x}
+	defer to.drop()
 	for {
 		want := of.Count
 		if want != math.MaxInt64 {
@@ -180,14 +190,14 @@ func (c *Coordinator) fetch(x *execution, cur *sqlCursor) *pg.Error {
 		}
 		if cur.limit == 0 && cur.at < len(cur.parts) { // what is left is nobody's
 			cur.at = len(cur.parts) - 1
-			if _, e := c.advance(x, cur, "MOVE", math.MaxInt64, nil); e != nil {
+			if _, e := c.advance(x, cur, "MOVE", math.MaxInt64, nil, nil); e != nil {
 				return e
 			}
 		}
 		if (want == 0 || cur.at >= len(cur.parts)) && told {
 			break
 		}
-		got, e := c.advance(x, cur, word, max(want, 1), &told)
+		got, e := c.advance(x, cur, word, max(want, 1), &told, to)
 		if e != nil {
 			return e
 		}
@@ -200,13 +210,13 @@ func (c *Coordinator) fetch(x *execution, cur *sqlCursor) *pg.Error {
 	if of.Move && x.columns && !x.simple {
 		c.out = pg.AppendNoData(c.out)
 	}
-	c.complete(x, word+" "+strconv.FormatInt(done, 10))
+	to.end(word + " " + strconv.FormatInt(done, 10))
 	return nil
 }
 
-// advance has the shard whose turn it is go ahead, and hands on its rows, with what its columns are unless that has been told. Once it has no more
+// advance has the shard whose turn it is go ahead, and hands on its rows to to, with what its columns are unless that has been told. Once it has no more
 // rows it is the next shard's turn.
-func (c *Coordinator) advance(x *execution, cur *sqlCursor, word string, rows int64, told *bool) (got int64, _ *pg.Error) {
+func (c *Coordinator) advance(x *execution, cur *sqlCursor, word string, rows int64, told *bool, to *sink) (got int64, _ *pg.Error) {
 	how := strconv.FormatInt(rows, 10)
 	if rows == math.MaxInt64 {
 		how = "ALL"
@@ -225,10 +235,7 @@ func (c *Coordinator) advance(x *execution, cur *sqlCursor, word string, rows in
 	ask.row = func(frame []byte) *pg.Error {
 		defer ask.memory.give(len(frame))
 		tell()
-		if c.emit(frame) != nil {
-			return gone()
-		}
-		return nil
+		return to.take(frame)
 	}
 	if e := c.errands(x, []*errand{ask}); e != nil {
 		return 0, e

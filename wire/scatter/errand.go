@@ -33,7 +33,7 @@ func (c *Coordinator) errands(x *execution, list []*errand) *pg.Error {
 	for _, r := range list {
 		r.b.wrote = r.b.wrote || r.writes
 		r.b.opaque = r.b.opaque || x.stmt.plan.Opaque
-		wg.Go(func() { r.err = r.run(c, &enough) })
+		wg.Go(func() { r.err = c.guard(func() *pg.Error { return r.run(c, &enough) }) })
 	}
 	wg.Wait()
 	c.mu.Lock()
@@ -132,11 +132,10 @@ func (r *errand) run(c *Coordinator, enough *refusal) *pg.Error {
 	})
 }
 
-// appendAsk appends what has a shard carry out a text that may have the parameters of x, and behind these arrays of text. results are the formats of
-// its columns; nil: those of x.
-func (x *execution) appendAsk(dst []byte, sql string, arrays [][]byte, results []int16) []byte {
+// typed are which of the parameters of x a text mentions, and the types of these, and of arrays of text behind them.
+func (x *execution) typed(sql string, arrays int) (keep []bool, oids []uint32) {
 	n := x.bind.NumParams()
-	keep, oids := mentioned(sql, n), make([]uint32, n+len(arrays))
+	keep, oids = mentioned(sql, n), make([]uint32, n+arrays)
 	copy(oids[:n], x.stmt.oids)
 	for i := range oids {
 		switch {
@@ -146,6 +145,13 @@ func (x *execution) appendAsk(dst []byte, sql string, arrays [][]byte, results [
 			oids[i] = oidText
 		}
 	}
+	return keep, oids
+}
+
+// appendAsk appends what has a shard carry out a text that may have the parameters of x, and behind these arrays of text. results are the formats of
+// its columns; nil: those of x.
+func (x *execution) appendAsk(dst []byte, sql string, arrays [][]byte, results []int16) []byte {
+	keep, oids := x.typed(sql, len(arrays))
 	dst = pg.AppendParse(dst, "", sql, oids)
 	dst = pg.AppendBindWith(dst, x.bind, keep, arrays, results)
 	dst = pg.AppendDescribe(dst, pg.KindPortal, "")

@@ -18,12 +18,13 @@ import (
 type execution struct {
 	stmt    *stmt
 	bind    *pg.Bind
-	portal  *portal // nil: of a Query
-	columns bool    // the session wants the columns described first
-	simple  bool    // it came in a Query
-	max     uint32  // rows; 0: all
-	alone   bool    // nothing else is in its transaction, which ends with it
-	declare string  // what stands before Fan.Final, which is then a cursor's query; "": it is carried out
+	portal  *portal   // nil: of a Query
+	columns bool      // the session wants the columns described first
+	simple  bool      // it came in a Query
+	max     uint32    // rows; 0: all
+	alone   bool      // nothing else is in its transaction, which ends with it
+	declare string    // what stands before Fan.Final, which is then a cursor's query; "": it is carried out
+	made    *copyMade // takes the rows; nil: they are the session's
 }
 
 func (c *Coordinator) executePortal(p *portal, most uint32, columns, alone bool) *pg.Error {
@@ -35,8 +36,9 @@ func (c *Coordinator) executePortal(p *portal, most uint32, columns, alone bool)
 		return pg.NewError(pg.CodeObjectNotInPrerequisiteState, "portal "+strconv.Quote(string(p.bind.Portal))+" cannot be run").
 			WithDetail("It has been run to its end.")
 	}
+	steps := p.stmt.plan.Fan != nil && p.stmt.plan.Fan.Steps // it has no rows to be limited
 	p.ran = most == 0 && p.branch == nil && p.rest == nil
-	e := c.execute(&execution{stmt: p.stmt, bind: p.bind, portal: p, columns: columns, max: most, alone: alone && most == 0})
+	e := c.execute(&execution{stmt: p.stmt, bind: p.bind, portal: p, columns: columns, max: most, alone: alone && (most == 0 || steps)})
 	p.ran = p.ran || e == nil && p.branch == nil && p.rest == nil
 	return e
 }
@@ -44,12 +46,25 @@ func (c *Coordinator) executePortal(p *portal, most uint32, columns, alone bool)
 // args are the statement's arguments, for its plan.
 func (x *execution) args() *pg.Arguments { return &pg.Arguments{Bind: x.bind, OIDs: x.stmt.oids} }
 
+// formatOf is the format in which a Bind wants a column.
+func formatOf(b *pg.Bind, column int) int16 {
+	switch n := b.NumResults(); {
+	case n == 1:
+		return b.Result(0)
+	case column < n:
+		return b.Result(column)
+	}
+	return pg.FormatText
+}
+
 func (c *Coordinator) execute(x *execution) *pg.Error {
 	plan := x.stmt.plan
 	if e := c.refuses(plan); e != nil {
 		return e
 	}
 	switch {
+	case x.portal != nil && x.portal.rest != nil:
+		return c.more(x)
 	case plan.Statements == 0:
 		if x.columns && !x.simple {
 			c.out = pg.AppendNoData(c.out)
@@ -367,7 +382,7 @@ func (c *Coordinator) onAll(list []*branch, sql string) (first *pg.Error) {
 	errs := make([]*pg.Error, len(list))
 	var wg sync.WaitGroup
 	for i, b := range list {
-		wg.Go(func() { _, errs[i] = b.command(c.ctx, sql, false) })
+		wg.Go(func() { errs[i] = c.commands(c.ctx, b, sql) })
 	}
 	wg.Wait()
 	for i, e := range errs {
@@ -379,6 +394,14 @@ func (c *Coordinator) onAll(list []*branch, sql string) (first *pg.Error) {
 		}
 	}
 	return first
+}
+
+// commands has a branch carry out a command, in a goroutine of its own.
+func (c *Coordinator) commands(ctx context.Context, b *branch, sql string) *pg.Error {
+	return c.guard(func() *pg.Error {
+		_, e := b.command(ctx, sql, false)
+		return e
+	})
 }
 
 // check has a server look at a statement, and not run it.

@@ -87,10 +87,14 @@ func (c *Coordinator) explain(x *execution, of *sqlkey.Explain, plan *sqlkey.Pla
 			rows = append(rows, "Together: "+plan.Reason)
 		}
 	}
+	to := &sink{c: c, x: x}
+	defer to.drop()
 	for _, row := range rows {
-		c.out = pg.AppendDataRow(c.out, [][]byte{[]byte(row)})
+		if e := to.take(pg.AppendDataRow(nil, [][]byte{[]byte(row)})); e != nil {
+			return e
+		}
 	}
-	c.complete(x, "EXPLAIN")
+	to.end("EXPLAIN")
 	return nil
 }
 

@@ -30,6 +30,10 @@ type portal struct {
 	name   string  // its name there
 	ran    bool    // it was run to its end at once
 	rest   *rest   // what is left of the rows of several shards; nil: it has not begun
+
+	// Of an EXECUTE that has begun: what it runs, and its arguments, which are evaluated once. nil: it is none, or has not begun.
+	inner *stmt
+	args  *pg.Bind
 }
 
 // pending is an answer that the session gets as soon as it is known that the statement is in order: servers are asked when it is
@@ -64,7 +68,8 @@ func (c *Coordinator) segment(sync bool) {
 			executes++
 		}
 	}
-	c.writes = c.writes || !sync && executes > 0 || c.mustWrite()
+	must, runs := c.mustWrite()
+	c.writes = c.writes || !sync && runs || must
 	alone := sync && executes == 1 && !c.block
 	for i := 0; i < len(c.ops); i++ {
 		n, e := c.op(i, alone && len(c.branches) == 0) // what was described has a branch
@@ -82,10 +87,11 @@ func (c *Coordinator) segment(sync bool) {
 	}
 }
 
-// mustWrite reports whether something in the segment must run on a primary: then everything does that runs in its transaction.
-func (c *Coordinator) mustWrite() bool {
+// mustWrite reports whether something in the segment must run on a primary: then everything does that runs in its transaction. runs: it executes
+// something that servers carry out at once.
+func (c *Coordinator) mustWrite() (must, runs bool) {
 	var b pg.Bind
-	parsed := make(map[string]*sqlkey.Plan)
+	parsed, bound := make(map[string]*sqlkey.Plan), make(map[string]*sqlkey.Plan)
 	for i := range c.ops {
 		body := c.batch[c.ops[i].start:c.ops[i].end]
 		switch c.ops[i].typ {
@@ -101,12 +107,22 @@ func (c *Coordinator) mustWrite() bool {
 			if s := c.stmts[string(b.Statement)]; plan == nil && s != nil {
 				plan = s.plan
 			}
-			if plan != nil && c.cfg.Host.MustWrite(plan) {
-				return true
+			if bound[string(b.Portal)] = plan; plan != nil && c.cfg.Host.MustWrite(plan) {
+				return true, true
 			}
+		case pg.TypeExecute:
+			x, err := pg.DecodeExecute(body)
+			if err != nil {
+				continue
+			}
+			plan, here := bound[string(x.Portal)]
+			if p := c.portals[string(x.Portal)]; !here && p != nil {
+				plan = p.stmt.plan
+			}
+			runs = runs || plan == nil || !own(plan)
 		}
 	}
-	return false
+	return false, runs
 }
 
 // op carries out one message. It returns how many of those behind it are done with it.

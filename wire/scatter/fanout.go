@@ -178,7 +178,10 @@ func (f *fanout) describe() *pg.Error {
 	}
 	f.columns = len(ends) - f.fan.Hidden
 	f.c.taken(f.x.stmt)
-	if f.x.columns {
+	switch {
+	case f.x.made != nil:
+		f.x.made.begin(namesOf(f.home.desc, ends, f.columns), f.home.encoding)
+	case f.x.columns:
 		end := 2
 		if f.columns > 0 {
 			end = ends[f.columns-1]
@@ -258,7 +261,7 @@ func (f *fanout) arrive() (batch, *pg.Error) {
 
 // take hands on whole rows of one shard.
 func (f *fanout) take(rows []byte) *pg.Error {
-	if f.fan.Hidden == 0 && f.passed >= f.offset && f.limit < 0 && f.keep == nil && f.x.max == 0 {
+	if f.fan.Hidden == 0 && f.passed >= f.offset && f.limit < 0 && f.keep == nil && f.x.max == 0 && f.x.made == nil {
 		for at := 0; at < len(rows); at += pg.Want(rows[at:]) {
 			f.sent++
 		}
@@ -300,6 +303,9 @@ func (f *fanout) row(frame []byte) *pg.Error {
 		return nil
 	}
 	f.sent++
+	if f.x.made != nil {
+		return f.x.made.row(frame)
+	}
 	if f.c.emit(frame) != nil {
 		return gone()
 	}
@@ -382,8 +388,11 @@ func (f *fanout) end(e *pg.Error) *pg.Error {
 			tag = sum(tag, p.tag)
 		}
 	}
-	if f.columns >= 0 && !f.fan.Writes {
+	if f.columns >= 0 && (!f.fan.Writes || f.fan.Query) {
 		tag = "SELECT " + strconv.FormatInt(f.sent, 10)
+	}
+	if f.x.made != nil {
+		tag = f.x.made.end(f.sent)
 	}
 	if f.keep != nil {
 		f.keep.tag, f.keep.left = tag, f.sent-int64(f.x.max)

@@ -147,15 +147,14 @@ func (f *fanout) final(h *heap, ends []int) *pg.Error {
 	if e != nil {
 		return e
 	}
-	types, e := f.typeNames(b, ends)
-	if e == nil {
-		text := finalText(f.fan, f.home.desc, ends, types, x.bind.NumParams())
-		e = f.runFinal(b, text, h)
-	}
 	if f.alone {
-		c.release(b)
+		defer c.release(b)
 	}
-	return e
+	types, e := f.typeNames(b, ends)
+	if e != nil {
+		return e
+	}
+	return f.runFinal(b, finalText(f.fan, f.home.desc, ends, types, x.bind.NumParams()), h)
 }
 
 // finalBranch is where Final runs: in a transaction, where what that has written is.
@@ -186,7 +185,9 @@ func (f *fanout) runFinal(b *branch, text string, h *heap) *pg.Error {
 	e := b.receive(func(typ byte, size int) *pg.Error {
 		switch typ {
 		case pg.TypeRowDescription:
-			f.columns = 0
+			if f.columns = 0; x.made != nil {
+				return f.makes(b, size)
+			}
 			if !x.columns {
 				break
 			}
@@ -221,6 +222,21 @@ func (f *fanout) runFinal(b *branch, text string, h *heap) *pg.Error {
 		c.cfg.Host.Failed(b.hop, e.Code)
 	}
 	return e
+}
+
+// makes begins the data that are made of Final's rows, as they are described by the next frame.
+func (f *fanout) makes(b *branch, size int) *pg.Error {
+	frame, err := b.frame(size)
+	if err != nil {
+		return b.lost(err)
+	}
+	desc := frame[pg.HeaderSize:]
+	ends, ok := columnsOf(desc)
+	if !ok {
+		return malformed()
+	}
+	f.x.made.begin(namesOf(desc, ends, len(ends)), b.conn.Params["client_encoding"])
+	return nil
 }
 
 // finalText writes Final with what stands for its marks.
@@ -344,6 +360,9 @@ const collationFor = `' COLLATE ' OPERATOR(pg_catalog.||) nullif(pg_catalog.pg_c
 // runs nothing of it.
 func (f *fanout) unasked(columns int) string {
 	sql := f.fan.SQL
+	if f.fan.Unasked != "" {
+		sql = f.fan.Unasked
+	}
 	if sql == "" {
 		sql = f.x.stmt.sql
 		if parts, err := sqlkey.Texts(sql); err == nil && len(parts) == 1 {

@@ -68,13 +68,16 @@ func (c *Coordinator) probe(fan *sqlkey.Fan, shares []Share) (has []string, _ *p
 			continue
 		}
 		wg.Go(func() {
-			row, e := c.ask(b, &execution{stmt: &stmt{}, bind: noArguments}, fan.Probe)
-			if errs[i] = e; e == nil && len(row) == 1 {
-				has[i] = row[0]
-			}
-			if fan.Steps {
-				c.release(b)
-			}
+			errs[i] = c.guard(func() *pg.Error {
+				if fan.Steps {
+					defer c.release(b)
+				}
+				row, e := c.ask(b, &execution{stmt: &stmt{}, bind: noArguments}, fan.Probe)
+				if e == nil && len(row) == 1 {
+					has[i] = row[0]
+				}
+				return e
+			})
 		})
 	}
 	wg.Wait()

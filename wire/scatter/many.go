@@ -12,9 +12,6 @@ import (
 
 // many runs a statement that several shards answer.
 func (c *Coordinator) many(x *execution) *pg.Error {
-	if x.portal != nil && x.portal.rest != nil {
-		return c.more(x)
-	}
 	plan := x.stmt.plan
 	fan := plan.Fan
 	switch {
@@ -26,10 +23,13 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 		return c.unnamed(x)
 	case fan.Copy != nil && fan.Copy.From:
 		return c.copySplit(x)
-	case fan.Copy != nil:
+	case fan.Copy != nil && !fan.Copy.Made:
 		return c.copyOut(x)
 	case fan.Steps:
 		return c.steps(x)
+	}
+	if fan.Copy != nil {
+		x = c.made(x)
 	}
 	shares, e := c.shares(plan, x)
 	if e != nil {
@@ -43,6 +43,9 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	}
 	if fan.Rekey != nil {
 		return c.rekey(x, shares)
+	}
+	if fan.Once != nil && len(shares) > 1 {
+		return c.once(x, shares)
 	}
 	if e = c.mayWrite(plan, shares); e != nil {
 		return e

@@ -1,6 +1,7 @@
 package scatter
 
 import (
+	"encoding/binary"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -37,13 +38,21 @@ func (c *Coordinator) named(x *execution) *pg.Error {
 		c.tell(x, tag)
 		return nil
 	}
-	inner, bind, e := c.executes(x.stmt, u, x.bind)
-	if e != nil {
-		return e
-	}
-	c.taken(x.stmt)
 	run := *x
-	run.stmt, run.bind, run.alone = inner, bind, false
+	run.alone = false
+	if p := x.portal; p != nil && p.inner != nil { // it goes on
+		run.stmt, run.bind = p.inner, p.args
+	} else {
+		var e *pg.Error
+		if run.stmt, run.bind, e = c.executes(x.stmt, u, x.bind); e != nil {
+			return e
+		}
+		if p != nil {
+			p.inner, p.args = run.stmt, run.bind
+		}
+	}
+	inner := run.stmt
+	c.taken(x.stmt)
 	if of := x.stmt.plan.Explains; of != nil {
 		if e := c.refuses(inner.plan); e != nil {
 			return e
@@ -92,15 +101,24 @@ func (c *Coordinator) prepare(s *stmt, u *sqlkey.NameUse) *pg.Error {
 	return nil
 }
 
-// executes is what an EXECUTE runs, with its arguments. The results come as bind has it; nil: as text.
-func (c *Coordinator) executes(s *stmt, u *sqlkey.NameUse, bind *pg.Bind) (*stmt, *pg.Bind, *pg.Error) {
+// executable is what an EXECUTE runs.
+func (c *Coordinator) executable(u *sqlkey.NameUse) (*stmt, *pg.Error) {
 	inner := c.stmts[u.Name]
 	switch {
 	case inner == nil:
-		return nil, nil, noStatement(u.Name)
+		return nil, noStatement(u.Name)
 	case u.Creates:
-		return nil, nil, pg.NewError(pg.CodeFeatureNotSupported, "CREATE TABLE AS EXECUTE cannot be part of a transaction over several shards").
+		return nil, pg.NewError(pg.CodeFeatureNotSupported, "CREATE TABLE AS EXECUTE cannot be part of a transaction over several shards").
 			WithHint("Make the table first, and insert what a SELECT returns.")
+	}
+	return inner, nil
+}
+
+// executes is what an EXECUTE runs, with its arguments, which are evaluated. The results come as bind has it.
+func (c *Coordinator) executes(s *stmt, u *sqlkey.NameUse, bind *pg.Bind) (*stmt, *pg.Bind, *pg.Error) {
+	inner, e := c.executable(u)
+	if e != nil {
+		return nil, nil, e
 	}
 	values := make([][]byte, len(u.Args))
 	for i, a := range u.Args {
@@ -117,9 +135,6 @@ func (c *Coordinator) executes(s *stmt, u *sqlkey.NameUse, bind *pg.Bind) (*stmt
 			return nil, nil, e
 		}
 	}
-	if bind == nil {
-		bind = noArguments
-	}
 	out := new(pg.Bind)
 	if err := out.Decode(pg.AppendBindWith(nil, bind, make([]bool, bind.NumParams()), values, nil)[pg.HeaderSize:]); err != nil {
 		return nil, nil, asError(err)
@@ -129,9 +144,12 @@ func (c *Coordinator) executes(s *stmt, u *sqlkey.NameUse, bind *pg.Bind) (*stmt
 
 // evaluate has a shard evaluate expressions.
 func (c *Coordinator) evaluate(b *branch, s *stmt, sql string, values [][]byte) *pg.Error {
+	if e := c.mayWrite(s.plan, []Share{{Slot: b.slot}}); e != nil {
+		return e
+	}
 	x := &execution{stmt: s, bind: noArguments}
 	got := 0
-	ask := &errand{b: b, send: x.appendAsk(nil, sql, nil, []int16{})}
+	ask := &errand{b: b, writes: writes(s.plan), send: x.appendAsk(nil, sql, nil, []int16{})}
 	ask.row = func(frame []byte) *pg.Error {
 		row, err := pg.DecodeDataRow(frame[pg.HeaderSize:])
 		if err != nil || len(row) != len(values) {
@@ -168,7 +186,7 @@ func (c *Coordinator) describeNamed(s *stmt, bind *pg.Bind, tell bool) *pg.Error
 		c.out = pg.AppendNoData(c.out)
 		return nil
 	}
-	inner, args, e := c.executes(s, u, bind)
+	inner, e := c.executable(u)
 	if e != nil {
 		return e
 	}
@@ -176,5 +194,34 @@ func (c *Coordinator) describeNamed(s *stmt, bind *pg.Bind, tell bool) *pg.Error
 		c.out = explainColumns(c.out, of)
 		return nil
 	}
-	return c.describe(inner, args, true)
+	return c.describeInner(inner, bind)
+}
+
+// describeInner tells the columns of what an EXECUTE runs. Its arguments are not evaluated for that: so only the statement can be described, and in
+// which format the columns come the Bind says; nil: as text.
+func (c *Coordinator) describeInner(inner *stmt, bind *pg.Bind) *pg.Error {
+	b, e := c.describer(inner.plan)
+	if e != nil {
+		return e
+	}
+	x := &execution{stmt: inner, bind: noArguments}
+	ask := &errand{b: b, send: pg.AppendDescribe(pg.AppendParse(nil, "", inner.sql, inner.oids), pg.KindStatement, "")}
+	if e := c.errands(x, []*errand{ask}); e != nil {
+		return e
+	}
+	if ask.desc == nil {
+		c.out = pg.AppendNoData(c.out)
+		return nil
+	}
+	ends, ok := columnsOf(ask.desc)
+	if !ok {
+		return malformed()
+	}
+	for i, end := range ends {
+		if bind != nil {
+			binary.BigEndian.PutUint16(ask.desc[end-2:], uint16(formatOf(bind, i)))
+		}
+	}
+	c.out = pg.AppendFrame(c.out, pg.TypeRowDescription, ask.desc)
+	return nil
 }

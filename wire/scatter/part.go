@@ -61,16 +61,9 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, readSize); return
 // run has the part's shard carry out its part, in a goroutine of its own.
 func (p *part) run() {
 	f := p.f
-	for {
-		p.err = p.try()
-		if p.err == nil || !f.alone || p.begun || !p.elsewhere() {
-			break
-		}
-		f.c.drop(p)
-	}
+	p.err = f.c.guard(p.tries)
 	if f.alone && p.b != nil {
-		f.c.release(p.b)
-		p.b = nil
+		f.c.drop(p)
 	}
 	p.place()
 	if p.err != nil {
@@ -84,6 +77,19 @@ func (p *part) run() {
 	case p.rows <- batch{p: p, end: true}:
 	case <-f.stop:
 	}
+}
+
+// tries asks the shard, and if need be another copy of it.
+func (p *part) tries() *pg.Error {
+	f := p.f
+	for {
+		p.err = p.try()
+		if p.err == nil || !f.alone || p.begun || !p.elsewhere() {
+			break
+		}
+		f.c.drop(p)
+	}
+	return p.err
 }
 
 // place says that the part does not stand in line.
@@ -125,9 +131,7 @@ func (p *part) try() *pg.Error {
 			return e
 		}
 		if !f.alone {
-			c.mu.Lock()
-			c.join(b)
-			c.mu.Unlock()
+			c.joins(b)
 		}
 		p.b = b
 	}
@@ -211,6 +215,13 @@ func (p *part) try() *pg.Error {
 	return e
 }
 
+// joins makes a part's branch one of the transaction's, as others do at the same time.
+func (c *Coordinator) joins(b *branch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.join(b)
+}
+
 // maxNotices bounds, in bytes, the notices of one statement that are kept.
 const maxNotices = 64 << 10
 
@@ -236,19 +247,28 @@ func (f *fanout) agrees(p *part) *pg.Error {
 	if p == f.home {
 		return nil
 	}
-	if (p.desc == nil) != (f.home.desc == nil) {
+	if !alike(f.home.desc, p.desc) {
 		return drift(f.home, p)
-	}
-	a, _ := columnsOf(f.home.desc)
-	b, _ := columnsOf(p.desc)
-	if len(a) != len(b) {
-		return drift(f.home, p)
-	}
-	for i := range a {
-		x, y := typeAt(f.home.desc, a[i]), typeAt(p.desc, b[i])
-		if x != y && (x < wellKnown || y < wellKnown) {
-			return drift(f.home, p)
-		}
 	}
 	return nil
+}
+
+// alike reports whether the columns of two shards' descriptions have the same types, as far as that can be told: what users make has other numbers
+// on other shards. nil is none.
+func alike(one, other []byte) bool {
+	if (one == nil) != (other == nil) {
+		return false
+	}
+	a, _ := columnsOf(one)
+	b, _ := columnsOf(other)
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := typeAt(one, a[i]), typeAt(other, b[i])
+		if x != y && (x < wellKnown || y < wellKnown) {
+			return false
+		}
+	}
+	return true
 }

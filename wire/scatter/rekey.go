@@ -78,68 +78,26 @@ func (r *rekeying) study(x *execution, s Share) (e *pg.Error) {
 	if r.home, e = c.branch(s.Slot, true); e != nil {
 		return e
 	}
-	ask := &errand{b: r.home, send: pg.AppendParse(nil, "", x.stmt.sql, x.stmt.oids)}
-	ask.send = pg.AppendDescribe(ask.send, pg.KindStatement, "")
-	ask.send = pg.AppendBindAs(ask.send, x.bind, "", "")
-	ask.send = pg.AppendDescribe(ask.send, pg.KindPortal, "")
-	if e = c.errands(x, []*errand{ask}); e != nil {
+	if _, r.x, e = c.studied(x, r.home); e != nil {
 		return e
 	}
-	c.taken(x.stmt)
-	switch {
-	case !x.columns:
-	case ask.desc != nil:
-		c.out = pg.AppendFrame(c.out, pg.TypeRowDescription, ask.desc)
-	case !x.simple:
-		c.out = pg.AppendNoData(c.out)
-	}
-	stmt, run := *x.stmt, *x
-	stmt.oids = ask.oids
-	for i, oid := range stmt.oids {
-		if oid >= wellKnown { // elsewhere it may be another: the text tells
-			stmt.oids[i] = 0
-		}
-	}
-	run.stmt = &stmt
-	r.x = &run
-	row, e := c.ask(r.home, r.x, strings.ReplaceAll(aboutTable, "{table}", rib.QuoteLiteral(r.how.Table)))
-	switch {
-	case e != nil:
+	about, e := c.about(r.home, r.x, r.how.Table)
+	if e != nil {
 		return e
-	case len(row) != 6:
-		return malformed()
 	}
-	if row[0] != "" {
-		for n := range strings.SplitSeq(row[0], ",") {
-			at, _ := strconv.Atoi(n)
-			r.generated = append(r.generated, at-1)
-		}
-	}
+	r.generated = about.generated
 	switch {
-	case row[1] != "":
-		r.obstacle = "What a foreign key does with the rows that refer to them would be done for the DELETE: " + row[1] + "."
-	case row[2] == "t":
+	case about.cascades != "":
+		r.obstacle = "What a foreign key does with the rows that refer to them would be done for the DELETE: " + about.cascades + "."
+	case about.inherited:
 		r.obstacle = "Other tables inherit from " + r.how.Table + "."
-	case row[3] == "t":
+	case about.rules:
 		r.obstacle = r.how.Table + " has rules."
-	case row[4] != "t":
-		r.obstacle = "With extra_float_digits below 1 numbers would lose digits."
-	case !strings.HasPrefix(row[5], "ISO"):
-		r.obstacle = "Dates can be moved with DateStyle ISO only."
+	default:
+		r.obstacle = about.changed()
 	}
 	return nil
 }
-
-// aboutTable asks what matters of a table: its generated columns; a foreign key that refers to it and does more than to refuse; whether others
-// inherit from it; whether it has rules; and whether the session's settings let values pass unchanged.
-const aboutTable = `SELECT
- (SELECT pg_catalog.string_agg(q.n::text, ',') FROM (SELECT a.attgenerated, pg_catalog.row_number() OVER (ORDER BY a.attnum) AS n
-  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) q WHERE q.attgenerated <> ''),
- (SELECT f.conname::text FROM pg_catalog.pg_constraint f WHERE f.contype = 'f' AND f.confrelid = c.oid
-  AND (f.confupdtype IN ('c', 'n', 'd') OR f.confdeltype IN ('c', 'n', 'd')) ORDER BY 1 LIMIT 1),
- c.relhassubclass AND c.relkind = 'r', c.relhasrules,
- pg_catalog.current_setting('extra_float_digits')::int > 0, pg_catalog.current_setting('DateStyle')
- FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass`
 
 // collect asks all shards for their rows.
 func (r *rekeying) collect(shares []Share) *pg.Error {
@@ -303,29 +261,31 @@ func (r *rekeying) write(x *execution) *pg.Error {
 		columns = append(columns, rib.QuoteIdent(name))
 	}
 	steps := []struct {
-		rows func(*rekeyed) *heap
-		text func(rows string) string
+		rows   func(*rekeyed) *heap
+		counts bool   // its rows are the session's
+		whole  string // what every row must be; "": one may be left as it is
+		text   func(rows string) string
 	}{
-		{func(s *rekeyed) *heap { return s.gone }, func(rows string) string { return "DELETE FROM " + target + " USING " + rows + this }},
-		{func(s *rekeyed) *heap { return s.stay }, func(rows string) string {
+		{func(s *rekeyed) *heap { return s.gone }, false, "deleted", func(rows string) string { return "DELETE FROM " + target + " USING " + rows + this }},
+		{func(s *rekeyed) *heap { return s.stay }, true, "", func(rows string) string {
 			return "UPDATE " + target + " SET " + strings.Join(sets, ", ") + " FROM " + rows + this + h.Returning
 		}},
-		{func(s *rekeyed) *heap { return s.come }, func(rows string) string {
+		{func(s *rekeyed) *heap { return s.come }, true, "inserted", func(rows string) string {
 			return "INSERT INTO " + target + " (" + strings.Join(columns, ", ") + ") OVERRIDING SYSTEM VALUE SELECT rangefinder_rows.* FROM " + rows + h.Returning
 		}},
 	}
 	out := r.c.newRest()
 	defer out.drop()
-	for i, step := range steps {
-		if e := r.step(step.rows, step.text, i > 0, out); e != nil {
+	for _, step := range steps {
+		if e := r.step(step.rows, step.text, step.counts, step.whole, out); e != nil {
 			return e
 		}
 	}
 	return r.answer(x, out)
 }
 
-// step has all shards change some of their rows.
-func (r *rekeying) step(rows func(*rekeyed) *heap, text func(rows string) string, counts bool, out *rest) *pg.Error {
+// step has all shards change some of their rows. counts: these are among the rows that the session is told of. whole: each of them must be that.
+func (r *rekeying) step(rows func(*rekeyed) *heap, text func(rows string) string, counts bool, whole string, out *rest) *pg.Error {
 	var list []*errand
 	var want []int
 	kept := make([][]byte, 0, len(r.shards))
@@ -358,9 +318,10 @@ func (r *rekeying) step(rows func(*rekeyed) *heap, text func(rows string) string
 		n := tagged(ask.tag)
 		if counts {
 			r.tag += n
-		} else if n != want[i] {
+		}
+		if whole != "" && n != want[i] {
 			return pg.NewError(pg.CodeFeatureNotSupported, "rows cannot be moved to the shards of their new keys").
-				WithDetail("A trigger or a policy of shard " + ask.b.slot.Shard() + " kept some of them from being deleted.").
+				WithDetail("A trigger or a policy of shard " + ask.b.slot.Shard() + " kept some of them from being " + whole + ".").
 				WithHint("DELETE the rows and INSERT them anew, in one transaction.")
 		}
 		for rows := kept[i]; len(rows) > 0; out.left++ {
@@ -376,21 +337,16 @@ func (r *rekeying) step(rows func(*rekeyed) *heap, text func(rows string) string
 
 // relation is rows, which are sent as arrays behind the statement's own parameters, as a relation.
 func (r *rekeying) relation(pick []int) string {
-	var out, from, names []string
+	types := make([]string, len(pick))
 	for i, at := range pick {
-		n := strconv.Itoa(i + 1)
-		typ := r.types[at]
-		switch at {
+		switch types[i] = r.types[at]; at {
 		case 0:
-			typ = "pg_catalog.oid"
+			types[i] = "pg_catalog.oid"
 		case 1:
-			typ = "pg_catalog.tid"
+			types[i] = "pg_catalog.tid"
 		}
-		out = append(out, "v.c"+n+"::"+typ+" AS rangefinder_"+n)
-		from = append(from, "pg_catalog.unnest($"+strconv.Itoa(r.x.bind.NumParams()+i+1)+")")
-		names = append(names, "c"+n)
 	}
-	return "(SELECT " + strings.Join(out, ", ") + " FROM ROWS FROM (" + strings.Join(from, ", ") + ") AS v(" + strings.Join(names, ", ") + ")) AS rangefinder_rows"
+	return relationOf(types, r.x.bind.NumParams())
 }
 
 // answer tells the session what has been done.

@@ -59,6 +59,61 @@ func (c *Coordinator) more(x *execution) *pg.Error {
 		return nil
 	}
 	r.drop()
-	c.complete(x, strings.TrimRight(r.tag, "0123456789")+strconv.FormatInt(sent, 10))
+	tag := strings.TrimRight(r.tag, "0123456789")
+	if tag != r.tag {
+		tag += strconv.FormatInt(sent, 10)
+	}
+	c.complete(x, tag)
 	return nil
+}
+
+// sink takes the rows of a statement that the coordinator itself has made, or had made one by one: what is beyond the limit of its portal is kept.
+type sink struct {
+	c    *Coordinator
+	x    *execution
+	sent int64 // to the session
+	keep *rest // nil: nothing is kept
+}
+
+// take takes a row's frame.
+func (s *sink) take(frame []byte) *pg.Error {
+	if s.x.max == 0 || s.sent < int64(s.x.max) {
+		s.sent++
+		if s.c.emit(frame) != nil {
+			return gone()
+		}
+		return nil
+	}
+	if s.keep == nil {
+		s.keep = s.c.newRest()
+	}
+	if e := s.keep.add(frame); e != nil {
+		return e
+	}
+	s.keep.left++
+	return nil
+}
+
+// end ends the answer to the statement, or the first part of it.
+func (s *sink) end(tag string) {
+	x, keep := s.x, s.keep
+	if s.keep = nil; x.max == 0 {
+		s.c.complete(x, tag)
+		return
+	}
+	if x.portal.rest = keep; keep == nil {
+		x.portal.rest = s.c.newRest()
+	}
+	if x.portal.rest.tag = tag; keep != nil {
+		s.c.out = pg.AppendPortalSuspended(s.c.out)
+		return
+	}
+	s.c.complete(x, tag)
+}
+
+// drop gives up what was kept, unless end has made it the portal's.
+func (s *sink) drop() {
+	if s.keep != nil {
+		s.keep.drop()
+	}
 }

@@ -154,6 +154,9 @@ func (e *entry) bytes() int64 {
 		n += p.Keys[i].bytes()
 	}
 	n += len(p.bound) * int(unsafe.Sizeof(bound{}))
+	for _, t := range p.Unmade {
+		n += int(unsafe.Sizeof(t)) + len(t)
+	}
 	for _, t := range p.Tables {
 		n += int(unsafe.Sizeof(t)) + len(t)
 	}
@@ -225,6 +228,10 @@ func (f *Fan) bytes() int {
 	}
 	if u := f.Unnamed; u != nil {
 		n += int(unsafe.Sizeof(*u)) + len(u.Schema) + len(u.Table)
+	}
+	n += len(f.Unasked)
+	if f.Once != nil {
+		n += f.Once.bytes()
 	}
 	if f.Rekey != nil {
 		n += f.Rekey.bytes()

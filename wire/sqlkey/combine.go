@@ -71,6 +71,7 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		}
 		p.Opaque = p.Opaque || q.Opaque
 		p.Frees = p.Frees || q.Frees
+		p.UnmadeMore = p.UnmadeMore || q.UnmadeMore || q.Unmade != nil
 		if q.Target != Many && !p.join(q) && apart == "" {
 			apart = "its statements belong to different places"
 		}

@@ -21,6 +21,7 @@ type compiler struct {
 	// sharing: what is planned is what several texts have in common
 	sharing bool
 	leaves  *leaving // not nil: a Leave is asked for
+	stuck   *issue // why the last statement of which it was asked is not spread, if that is for what it changes in WITH
 }
 
 func (c *compiler) survey() *survey { return &survey{path: c.path, known: c.known} }
@@ -162,7 +163,7 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 	case a.problem != nil:
 		return p.refuse(a.problem)
 	case len(a.changed) > 0:
-		return c.everywhere(p, a, s)
+		return c.everywhere(m, p, a, s)
 	case a.unnamed != nil && a.unnamed.keyspace.method != nil:
 		return c.unnamed(p, a)
 	case len(a.schemas) > 0:
@@ -224,6 +225,9 @@ func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
 				return explainRoute(p, e.GetOptions())
 			}
 		}
+	}
+	if analyze && p.Fan != nil && p.Fan.Once != nil {
+		return onceExplained(p)
 	}
 	if !analyze && p.Fan != nil && p.Fan.Everywhere && p.Copies != nil { // nothing is written, and one knows as much as all
 		p.Target, p.Shard, p.Fan, p.Keyspace, p.KeyspaceName = Unsharded, p.Copies[0], nil, 0, ""
@@ -400,11 +404,31 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	case index.GetIdxname() != "": // of a temporary table, perhaps
 		p.Made = qualified(index.GetRelation().GetSchemaname(), index.GetIdxname())
 	}
+	p.unmakes(n)
 	if n.GetDoStmt() != nil || n.GetCallStmt() != nil {
 		p.Commits = true
 		p.mayLeave(what) // what, the server is asked at once
 	}
 	return p
+}
+
+// unmakes notes what a statement takes away of what a session may have made for itself.
+func (p *Plan) unmakes(n *pgquery.Node) {
+	if d := n.GetDropStmt(); d != nil {
+		switch d.GetRemoveType() {
+		case pgquery.ObjectType_OBJECT_INDEX, pgquery.ObjectType_OBJECT_SEQUENCE, pgquery.ObjectType_OBJECT_VIEW, pgquery.ObjectType_OBJECT_MATVIEW:
+			for _, o := range d.GetObjects() {
+				p.Unmade = append(p.Unmade, objectName(wordsOfObject(o)))
+			}
+			p.UnmadeMore = d.GetBehavior() == pgquery.DropBehavior_DROP_CASCADE
+		default: // with what belongs to it
+			p.UnmadeMore = true
+		}
+	}
+	if r := n.GetRenameStmt(); r.GetRelation() != nil && isOneOf(r.GetRenameType().String(), "OBJECT_INDEX", "OBJECT_SEQUENCE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_TABLE") {
+		p.Unmade, p.Renames = []string{objectName(wordsOf(r.GetRelation()))}, true
+		p.Made = qualified(r.GetRelation().GetSchemaname(), r.GetNewname())
+	}
 }
 
 // kindNames are the kinds of statements whose node is called otherwise.

@@ -43,6 +43,11 @@ type Copy struct {
 	// ForceNull and ForceNotNull are CSV's columns of that option. All: of *, that is, of every column.
 	ForceNull, ForceNotNull       []string
 	ForceNullAll, ForceNotNullAll bool
+	// ForceQuote are CSV's columns whose values are always in quotes.
+	ForceQuote    []string
+	ForceQuoteAll bool
+	// Made, of COPY (query) TO STDOUT: its data are made of the rows that the statement has as a query.
+	Made bool
 	// Encoding is the one that the statement gives the data; "": client_encoding.
 	Encoding string
 }
@@ -60,7 +65,7 @@ func (c *compiler) copy(s *pgquery.CopyStmt) *Plan {
 	if s.GetRelation() != nil {
 		if whole, kind := a.resolve(s.GetRelation()); kind == copiedTable && s.GetIsFrom() {
 			a.firm = true // a hint would have one copy written
-			a.refuse(whole, &issue{pg.CodeFeatureNotSupported, "COPY into a reference table is not routed yet", "Use INSERT, which writes all copies in one transaction."})
+			a.copyWhole(whole, s, streams)
 		}
 		if sharded = a.relation(s.GetRelation()); sharded != nil {
 			hint := "Copy on each shard, connected to its primary, or COPY (SELECT ... WHERE the key = a value) TO STDOUT."
@@ -76,9 +81,30 @@ func (c *compiler) copy(s *pgquery.CopyStmt) *Plan {
 		if p.Target == None && p.about != nil {
 			p = c.copySeveral(p, s, a, sharded)
 		}
+		if p.Target == Many && p.Fan.Everywhere {
+			p.Fan.Copy = readCopy(s)
+			p.Fan.Copy.Schema, p.Fan.Copy.Name = a.changed[0].schema, a.changed[0].name
+		}
 		p.CopyIn, p.CopyOut = s.GetIsFrom(), !s.GetIsFrom()
 	}
 	return p
+}
+
+// copyWhole takes a reference table that COPY fills: all copies get the same data.
+func (a *analysis) copyWhole(t *table, s *pgquery.CopyStmt, streams bool) {
+	a.changed = append(a.changed, t)
+	if !streams {
+		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "a file of a server's is read by that server alone", "Use COPY FROM STDIN, or psql's \\copy."})
+	}
+	columns := stringsOf(s.GetAttlist())
+	for _, name := range t.columns {
+		switch {
+		case len(columns) > 0 && !slices.Contains(columns, name):
+			a.owns("COPY gives no " + quoteName(name) + ", for which each server would compute a default of its own")
+		case copyOption(s, "default") != "":
+			a.owns("its data may leave " + quoteName(name) + " to the default, which each server would compute for itself")
+		}
+	}
 }
 
 // copySeveral makes the plan of a COPY that cannot run on one shard, p, one for several, if it can be.
@@ -134,26 +160,40 @@ func (c *compiler) leaveCopied(s *pgquery.CopyStmt) {
 	c.takeLeave(&pgquery.Node{Node: &pgquery.Node_CopyStmt{CopyStmt: of}})
 }
 
-// copyQuery plans COPY (query) TO STDOUT if the query's rows are the shards' as they come.
+// copyQuery plans COPY (query) TO STDOUT of several shards. Where the query's rows are the shards' as they come, each makes its data; else the node does,
+// of the rows that it has put together.
 func (c *compiler) copyQuery(p *Plan, s *pgquery.CopyStmt) *Plan {
 	hint := c.hint
 	c.hint = nil // it was heeded
 	q := c.query(s.GetQuery())
 	c.hint = hint
-	switch f := q.Fan; {
-	case q.Target != Many:
+	if q.Target != Many || q.Fan.Writes {
 		return p
-	case f.SQL != "" || f.Order != nil || f.Final != "" || f.Hidden > 0 || f.Limit.Set || f.Offset.Set || f.Writes:
+	}
+	fan := *q.Fan
+	fan.Copy = readCopy(s)
+	fan.Copy.Made = fan.SQL != "" || fan.Order != nil || fan.Final != "" || fan.Hidden > 0 || fan.Limit.Set || fan.Offset.Set
+	if q.Fan = &fan; !fan.Copy.Made {
+		c.takeLeave(&pgquery.Node{Node: &pgquery.Node_CopyStmt{CopyStmt: s}}) // its query is marked by now
+		return q
+	}
+	refuse := func(why, hint string) *Plan {
 		e := *p.Err
-		e.Detail += " COPY of several shards gives their rows as they come: without ORDER BY, LIMIT, DISTINCT and aggregates over all of them."
-		e.Hint = "Use SELECT, which merges them, or bind the sharding key."
+		e.Detail += " " + why
+		e.Hint = hint
 		p.Err = &e
 		return p
 	}
-	c.takeLeave(&pgquery.Node{Node: &pgquery.Node_CopyStmt{CopyStmt: s}}) // its query is marked by now
-	fan := *q.Fan
-	fan.Copy = readCopy(s)
-	q.Fan = &fan
+	if fan.Copy.Encoding != "" {
+		return refuse("The node makes the data of rows of several shards in the client's encoding.", "Leave ENCODING out, and SET client_encoding.")
+	}
+	if fan.SQL == "" {
+		var err error
+		if fan.SQL, err = deparse(s.GetQuery()); err != nil {
+			return refuse("What each shard is to be asked cannot be written.", "Use SELECT.")
+		}
+	}
+	q.Reason += "; the node writes them as COPY does"
 	return q
 }
 
@@ -189,6 +229,8 @@ func readCopy(s *pgquery.CopyStmt) *Copy {
 			c.ForceNull, c.ForceNullAll = stringsOf(d.GetArg().GetList().GetItems()), d.GetArg().GetAStar() != nil
 		case "force_not_null":
 			c.ForceNotNull, c.ForceNotNullAll = stringsOf(d.GetArg().GetList().GetItems()), d.GetArg().GetAStar() != nil
+		case "force_quote":
+			c.ForceQuote, c.ForceQuoteAll = stringsOf(d.GetArg().GetList().GetItems()), d.GetArg().GetAStar() != nil
 		case "encoding":
 			c.Encoding = text
 		}

@@ -28,6 +28,10 @@ type Fan struct {
 	Final string
 	// Writes: rows of shards may change. Command tags are added up, and rows of RETURNING are the client's as they come.
 	Writes bool
+	// Query, with Writes: it is a SELECT that changes rows in WITH. Its rows are a query's, and so is its tag.
+	Query bool
+	// Unasked, with Query, is SQL without its changes: it has the same columns, and is never run.
+	Unasked string
 	// Everywhere: it writes reference tables, which are whole on all shards of Plan.Keyspace. All of them do the same in one transaction,
 	// and the client hears one of them: its rows and its command tag.
 	Everywhere bool
@@ -51,6 +55,8 @@ type Fan struct {
 	Unnamed *Unnamed
 	// Rekey, of an UPDATE that sets key columns: rows may have to move. nil: it sets none.
 	Rekey *Rekey
+	// Once, with Everywhere, of a write that the servers would each evaluate otherwise: one does. nil: all do the same.
+	Once *Once
 	// Split, of an INSERT of several rows: each shard gets a statement of its own, with its rows. nil: all are asked the same.
 	Split *Split
 	// Copy, of a COPY between the client and the shards: its data are to be split, or put together. nil: it is none.

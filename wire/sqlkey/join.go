@@ -16,6 +16,7 @@ type item struct {
 	query   *pgquery.Node // a subquery
 	around  *place        // that it was written in, if that is not where it stands
 	inner   *derived      // the same, if its key columns can be followed
+	known   []fact        // what holds of it, of what a part of WITH returns
 	exprs   []*pgquery.Node
 	lateral bool
 	before  []*ref // what a LATERAL item sees to its left
@@ -47,6 +48,9 @@ func (b *builder) item(n *pgquery.Node) *item {
 		rv := n.GetRangeVar()
 		if rv.GetSchemaname() == "" && rv.GetCatalogname() == "" && b.at.ctes.has(rv.GetRelname()) {
 			b.seen++
+			if c := b.at.ctes.returns(rv.GetRelname()); c != nil {
+				return b.returned(rv, c)
+			}
 			it := b.leaf(b.addRef(rv, nil))
 			if q := b.at.ctes.find(rv.GetRelname()); q != nil {
 				it.query, it.around = q.query, &q.at
@@ -182,7 +186,7 @@ func (it *item) holds() []fact {
 		if it.inner != nil {
 			return slices.Clone(it.inner.level.list)
 		}
-		return nil
+		return slices.Clone(it.known)
 	}
 	l, r := it.left.holds(), it.right.holds()
 	switch it.kind {

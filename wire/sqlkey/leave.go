@@ -178,7 +178,13 @@ func (c *compiler) markLeave(a *analysis) {
 		l.fail(errors.New("the search path may have other functions by the names of PostgreSQL's own"))
 		return
 	}
+	for _, p := range a.parts { // each changes rows by itself
+		c.markLeave(p)
+	}
 	for _, r := range a.spread.picked {
+		if r.returned { // by one of these
+			continue
+		}
 		name, ok := r.level.qualifier(r)
 		if !ok {
 			l.fail(errors.New("its table cannot be named where the condition has to stand"))

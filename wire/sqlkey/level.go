@@ -29,6 +29,7 @@ type analysis struct {
 	plain    []string // unsharded tables
 	copied   []*table // reference tables
 	changed  []*table // those of them that are written
+	own      string   // what in that each server would compute for itself; "": nothing
 	schemas  []string // listed ones, in which something is named: see tenants
 	tables   []string // all, in order
 	catalogs bool     // a system catalog is named
@@ -47,9 +48,11 @@ type analysis struct {
 	problem *refusal // the first thing that can never be routed
 	firm    bool     // there is something that no hint makes right
 
-	top     any    // the statement itself: a message of the parse tree
-	rekeyed *issue // it is an UPDATE that sets key columns; nil: it is not
-	unnamed *table // it is an INSERT into it that names no columns; nil: it is not
+	top     any         // the statement itself: a message of the parse tree
+	rekeyed *issue      // it is an UPDATE that sets key columns; nil: it is not
+	parts   []*analysis // of what changes rows in WITH, if it is asked whether it is spread
+	stuck   *issue      // why one of these cannot be spread by itself
+	unnamed *table      // it is an INSERT into it that names no columns; nil: it is not
 }
 
 // refusal is a statement that cannot be routed, or a part of it.
@@ -219,7 +222,13 @@ func (a *analysis) with(w *pgquery.WithClause, at place, owner proto.Message) pl
 	for _, n := range w.GetCtes() {
 		name, query := n.GetCommonTableExpr().GetCtename(), n.GetCommonTableExpr().GetCtequery()
 		c = &ctes{parent: c, names: map[string]bool{name: true}}
-		if owner != nil && !w.GetRecursive() && query.GetSelectStmt() != nil && len(n.GetCommonTableExpr().GetAliascolnames()) == 0 && namedOnce(owner, name) {
+		if a.spread != nil && changes(query) {
+			if w.GetRecursive() {
+				a.stuck = issuef("it changes rows in WITH RECURSIVE")
+			} else {
+				c.changing = a.change(n.GetCommonTableExpr(), inside)
+			}
+		} else if owner != nil && !w.GetRecursive() && query.GetSelectStmt() != nil && len(n.GetCommonTableExpr().GetAliascolnames()) == 0 && namedOnce(owner, name) {
 			c.once = map[string]*subquery{name: {query, inside}}
 		} else {
 			a.query(query, inside)

@@ -69,6 +69,8 @@ func (c *compiler) fan(m proto.Message, s *survey) (f *Fan, how string, problem 
 		return c.fanWrite(n, n.GetDeleteStmt(), s)
 	case n.GetMergeStmt() != nil:
 		return c.fanWrite(n, n.GetMergeStmt(), s)
+	case s.changes > 1 && len(n.GetInsertStmt().GetSelectStmt().GetSelectStmt().GetValuesLists()) > 0:
+		return nil, "", issuef("it changes rows in WITH as well, and its own rows are given as values")
 	case n.GetInsertStmt().GetSelectStmt().GetSelectStmt() != nil:
 		return c.fanWrite(n, n.GetInsertStmt().GetSelectStmt().GetSelectStmt(), s)
 	}
@@ -79,23 +81,37 @@ func (c *compiler) fan(m proto.Message, s *survey) (f *Fan, how string, problem 
 const crossed = "Joins and subqueries across shards need the key on both sides: table_1.key = table_2.key."
 
 func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey) (*Fan, string, *issue) {
-	switch {
-	case s.volatile != "":
+	if s.volatile != "" {
 		return nil, "", issuef("function %s would be called on each shard, and it may be volatile", s.volatile)
-	case s.changes > 0:
-		return nil, "", issuef("it changes rows in WITH, on several shards")
 	}
 	f, problem := c.fanned(n, sel)
+	if problem != nil && s.changes > 0 {
+		return nil, "", problem
+	}
 	if problem != nil {
 		if f = c.nested(sel); f == nil {
 			return nil, "", problem
 		}
 	}
-	fan := &Fan{Hidden: f.hidden, Order: f.order, Offset: f.offset, Limit: f.limit}
+	fan := &Fan{Hidden: f.hidden, Order: f.order, Offset: f.offset, Limit: f.limit, Writes: s.changes > 0, Query: s.changes > 0}
 	if !f.set {
-		fan.Within = f.a.spread.sets()
+		fan.Within = f.a.together()
+	}
+	if fan.Writes {
+		if problem := f.once(s); problem != nil {
+			return nil, "", problem
+		}
+		fan.Order = nil // it is not asked again if only PostgreSQL knows the order
+		if f.order != nil && f.final == nil {
+			return nil, "", issuef("it changes rows in WITH, and its own rows are to be merged")
+		}
 	}
 	var err error
+	if fan.Writes {
+		if fan.Unasked, err = deparse(selectNode(unchanging(f.shard))); err != nil {
+			return nil, "", issuef("it changes rows in WITH, and what that returns cannot be described: %v", err)
+		}
+	}
 	if f.changed {
 		if fan.SQL, err = deparse(selectNode(f.shard)); err != nil {
 			return nil, "", issuef("what each shard is to be asked cannot be written: %v", err)
@@ -115,15 +131,15 @@ func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey
 
 // fanWrite is how a statement that changes rows runs on several shards: as it is, on each. owner is the level that the rows are of.
 func (c *compiler) fanWrite(n *pgquery.Node, owner any, s *survey) (*Fan, string, *issue) {
-	switch {
-	case s.changes > 1:
-		return nil, "", issuef("it changes rows in WITH, on several shards")
-	case s.current:
+	if s.current {
 		return nil, "", issuef("a cursor is on one shard")
 	}
 	a := c.spreads(n, owner)
 	if a == nil {
-		return nil, "", &issue{code: pg.CodeFeatureNotSupported, reason: "all shards together cannot run it: its tables are not joined by their keys", hint: crossed}
+		return nil, "", c.notSpread(n)
+	}
+	if problem := a.inWith(s, 1); problem != nil {
+		return nil, "", problem
 	}
 	if sel, ok := owner.(*pgquery.SelectStmt); ok {
 		f := &fanned{a: a, client: sel, shard: sel}
@@ -132,7 +148,28 @@ func (c *compiler) fanWrite(n *pgquery.Node, owner any, s *survey) (*Fan, string
 		}
 	}
 	c.takeLeave(n)
-	return &Fan{Writes: true, Within: a.spread.sets()}, "each changes its rows", nil
+	return &Fan{Writes: true, Within: a.together()}, "each changes its rows", nil
+}
+
+// once is why a query that changes rows in WITH cannot run once on each shard; nil if it can.
+func (f *fanned) once(s *survey) *issue {
+	if f.set {
+		return issuef("it changes rows in WITH, and is a set operation")
+	}
+	changes := 0 // what is done over the shards' rows would change rows as well
+	if f.final != nil {
+		walk(f.final, func(n any) bool {
+			switch n.(type) {
+			case *pgquery.InsertStmt, *pgquery.UpdateStmt, *pgquery.DeleteStmt, *pgquery.MergeStmt:
+				changes++
+			}
+			return true
+		})
+	}
+	if changes > 0 {
+		return issuef("it changes rows in WITH, and its own rows are made of those of several shards")
+	}
+	return f.a.inWith(s, 0)
 }
 
 // fanned takes a query apart that stands for itself in n.
@@ -142,7 +179,7 @@ func (c *compiler) fanned(n *pgquery.Node, sel *pgquery.SelectStmt) (*fanned, *i
 	}
 	a := c.spreads(n, sel)
 	if a == nil {
-		return nil, &issue{code: pg.CodeFeatureNotSupported, reason: "all shards together cannot run it: its tables are not joined by their keys", hint: crossed}
+		return nil, c.notSpread(n)
 	}
 	f := &fanned{a: a, client: sel, shard: cloned(sel)}
 	return f, f.selects()

@@ -33,7 +33,7 @@ func (a *analysis) merge(s *pgquery.MergeStmt, at place) {
 		case w.GetCommandType() == pgquery.CmdType_CMD_INSERT && kind == keyedTable:
 			a.mergeInsert(t, w, inside)
 		case w.GetCommandType() == pgquery.CmdType_CMD_INSERT && kind == copiedTable && len(t.columns) > 0:
-			a.refuse(t, issuef("MERGE inserts into a reference table that has defaults of its own"))
+			a.owns("MERGE inserts into a reference table that has defaults of its own")
 		case w.GetCommandType() == pgquery.CmdType_CMD_UPDATE && kind == keyedTable:
 			a.refuseKeyChange(t, w.GetTargetList(), "MERGE sets")
 		case w.GetCommandType() == pgquery.CmdType_CMD_UPDATE && kind == copiedTable:
@@ -81,7 +81,7 @@ func (s *scope) constant(n *pgquery.Node) *pgquery.Node {
 	}
 	for level := s; level != nil; level = level.parent {
 		if r, here := level.named(func(r *ref) bool { return r.alias == fields[0].GetString_().GetSval() }); here {
-			if r != nil {
+			if r != nil && !r.optional { // else it may be NULL
 				if val := r.row[fields[1].GetString_().GetSval()]; val != nil {
 					return val
 				}

@@ -146,6 +146,10 @@ type Plan struct {
 	WhyPin  string  // SessPin: for people: "a temporary table"
 	// Made is the name of what it makes that is the session's own, or may be: a temporary view or sequence, an index.
 	Made string
+	// Unmade are the names of relations that it drops, or gives the name Made: Renames. UnmadeMore: it may take away others as well.
+	Unmade     []string
+	Renames    bool
+	UnmadeMore bool
 	// Frees: it may take away something that remains of an earlier statement, or undo it.
 	Frees bool
 	// Listen is what it does to the channels; such a statement needs no server.

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
 
 	"rangefinder/wire/pg"
 )
@@ -57,7 +58,7 @@ func (c *compiler) copied(p *Plan, a *analysis) *Plan {
 }
 
 // everywhere plans a write to reference tables.
-func (c *compiler) everywhere(p *Plan, a *analysis, s *survey) *Plan {
+func (c *compiler) everywhere(m proto.Message, p *Plan, a *analysis, s *survey) *Plan {
 	t := a.changed[0]
 	ks := t.keyspace
 	refuse := func(reason, hint string) *Plan {
@@ -72,11 +73,6 @@ func (c *compiler) everywhere(p *Plan, a *analysis, s *survey) *Plan {
 		return refuse("a write to it names a sharded table as well, of which each shard has other rows", "Select what is to be written first, and send it as constants or parameters.")
 	case len(a.plain) > 0:
 		return refuse("a write to it names "+strings.Join(a.plain, ", ")+" as well, which one shard alone has", "Select what is to be written first, and send it as constants or parameters.")
-	case a.catalogs:
-		return refuse("a write to it reads the system catalogs, which differ between shards", "Select what is to be written first, and send it as constants or parameters.")
-	case s.unlike != "":
-		return refuse("a write to it must do the same on every shard, and "+s.unlike+" may come out differently on each",
-			"Compute it first (SELECT ...), and send the value as a constant or a parameter.")
 	}
 	for _, u := range a.copied {
 		if !slices.Equal(u.keyspace.shards, ks.shards) {
@@ -90,26 +86,36 @@ func (c *compiler) everywhere(p *Plan, a *analysis, s *survey) *Plan {
 		WithDetail(t.rule() + ": all of them would be written.").
 		WithHint("Send it as a statement of its own.")
 	p.Reason = p.Fan.Why
+	why := a.own
+	if s.unlike != "" {
+		why = s.unlike + " may come out differently on each shard"
+	} else if a.catalogs {
+		why = "the system catalogs differ between shards"
+	}
+	if why == "" {
+		return p
+	}
+	if problem := c.once(m, p, t, s, why); problem != nil {
+		p.Fan, p.fixed = nil, false
+		return refuse("a write to it must do the same on every shard, and "+why+"; it cannot be evaluated once for all of them: "+problem.reason,
+			"Compute it first (SELECT ...), and send the values as constants or parameters; rangefinder.unique_id() makes numbers.")
+	}
+	p.Reason += ": " + p.Fan.Once.On + " carries it out, for " + why + ", and the others are given its rows"
 	return p
 }
 
-// insertWhole refuses an INSERT into a reference table that leaves a column to each server.
+// insertWhole notes that an INSERT into a reference table leaves a column to each server.
 func (a *analysis) insertWhole(t *table, s *pgquery.InsertStmt, values *pgquery.SelectStmt) {
 	if len(t.columns) == 0 {
 		return
 	}
-	list := quoteNames(t.columns)
-	const hint = "Give it as a constant or a parameter; rangefinder.unique_id() makes numbers."
-	own := func(what string) {
-		a.refuse(t, &issue{pg.CodeFeatureNotSupported, what + ", for which each server would compute a default of its own", hint})
-	}
+	own := func(what string) { a.owns(what + ", for which each server would compute a default of its own") }
 	if values == nil {
-		own("DEFAULT VALUES gives no " + list)
+		own("DEFAULT VALUES gives no " + quoteNames(t.columns))
 		return
 	}
 	if len(s.GetCols()) == 0 {
-		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "INSERT names no columns, so it cannot be told whether it gives " + list,
-			"Name the columns: INSERT INTO " + t.String() + " (...) VALUES (...)."})
+		own("INSERT names no columns, and may leave out " + quoteNames(t.columns))
 		return
 	}
 	for _, column := range t.columns {
@@ -128,14 +134,20 @@ func (a *analysis) insertWhole(t *table, s *pgquery.InsertStmt, values *pgquery.
 	a.updateWhole(t, s.GetOnConflictClause().GetTargetList())
 }
 
-// updateWhole refuses assignments of DEFAULT that each server would compute for itself.
+// updateWhole notes assignments of DEFAULT that each server would compute for itself.
 func (a *analysis) updateWhole(t *table, assignments []*pgquery.Node) {
 	for _, n := range assignments {
 		r := n.GetResTarget()
 		if r.GetVal().GetSetToDefault() != nil && slices.Contains(t.columns, r.GetName()) {
-			a.refuse(t, &issue{pg.CodeFeatureNotSupported, "it sets " + quoteName(r.GetName()) + " to its DEFAULT, which each server would compute for itself",
-				"Give it as a constant or a parameter."})
+			a.owns("it sets " + quoteName(r.GetName()) + " to its DEFAULT, which each server would compute for itself")
 		}
+	}
+}
+
+// owns notes what each server would compute for itself.
+func (a *analysis) owns(what string) {
+	if a.own == "" {
+		a.own = what
 	}
 }
 

@@ -58,7 +58,7 @@ func (c *compiler) rekeys(n *pgquery.Node, u *pgquery.UpdateStmt, fan *Fan, s *s
 	case c.hint != nil:
 		return issuef("a hint says on which shard it runs, and rows might have to leave that")
 	case s.changes > 1:
-		return issuef("it changes rows in WITH, on several shards")
+		return issuef("it changes rows in WITH as well")
 	case s.current:
 		return issuef("a cursor is on one shard")
 	case !u.GetRelation().GetInh():
@@ -122,12 +122,13 @@ func (r *Rekey) write(u *pgquery.UpdateStmt) error {
 	del := &pgquery.DeleteStmt{Relation: cloned(u.GetRelation())}
 	del.Relation.Alias = nil
 	node := &pgquery.Node{Node: &pgquery.Node_DeleteStmt{DeleteStmt: del}}
-	const begins = "DELETE FROM "
 	text, err := deparse(node)
+	if err == nil {
+		r.Table, err = writtenTable(u.GetRelation())
+	}
 	if err != nil {
 		return err
 	}
-	r.Table = strings.TrimPrefix(text, begins)
 	if len(u.GetReturningList()) == 0 {
 		return nil
 	}

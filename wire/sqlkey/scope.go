@@ -13,6 +13,8 @@ type ref struct {
 	row    map[string]*pgquery.Node // of a subquery that is one row of expressions: these, by column
 	target *pgquery.UpdateStmt      // that changes it; nil of all others
 
+	returned bool // it is what a part of WITH that changes rows returns
+
 	level *built // where it is an item of FROM, or the target
 
 	optional bool // on the side of an outer join that may be missing
@@ -131,6 +133,8 @@ type ctes struct {
 	parent *ctes
 	names  map[string]bool
 	once   map[string]*subquery // those that are as good as a subquery where they are named
+
+	changing *changing // its one name is that of a part that changes rows, and what that returns is as good as a table; nil: it is none, or that is not asked
 }
 
 // subquery is a query where it was written.
@@ -144,6 +148,16 @@ func (c *ctes) find(name string) *subquery {
 	for ; c != nil; c = c.parent {
 		if c.names[name] {
 			return c.once[name]
+		}
+	}
+	return nil
+}
+
+// returns is what the part that changes rows and has a name returns; nil if there is no such part.
+func (c *ctes) returns(name string) *changing {
+	for ; c != nil; c = c.parent {
+		if c.names[name] {
+			return c.changing
 		}
 	}
 	return nil

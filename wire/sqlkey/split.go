@@ -50,10 +50,12 @@ func (c *compiler) split(m proto.Message, p, together *Plan, a *analysis, s *sur
 // takeApart writes the statement with marks between its rows, and cuts it there.
 func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey) *issue {
 	switch {
+	case insert == nil && found.changes > 0:
+		return issuef("it changes rows in WITH, and those that it inserts are given as values")
 	case insert == nil:
 		return issuef("a statement of its kind cannot run on several shards")
 	case found.changes > 1:
-		return issuef("it changes rows in WITH, on several shards")
+		return issuef("it changes rows in WITH as well, and its own rows are given as values")
 	case found.marks:
 		return issuef("it holds a name or text like %s", rowMark)
 	}

@@ -186,10 +186,14 @@ func (q *spread) haveKey(a *analysis, exprs []*pgquery.Node) bool {
 // spreads looks for a table of the level owner whose key makes the whole statement n spread. The analysis is the one in which it
 // was found; nil if there is none.
 func (c *compiler) spreads(n *pgquery.Node, owner any) *analysis {
+	c.stuck = nil
 	for pick := 0; pick < maxChoices; pick++ {
 		a := c.analysis()
 		a.spread, a.top = &spread{owner: owner, pick: pick}, topOf(n)
 		a.query(n, place{})
+		if c.stuck = a.stuck; c.stuck != nil {
+			return nil
+		}
 		if _, ok := a.spread.bound(a); ok && a.problem == nil {
 			c.markLeave(a)
 			return a

@@ -26,5 +26,22 @@ WITH made AS (INSERT INTO orders (customer_id, id, item) VALUES (9, 99, 'new') R
 
 WITH changed AS (UPDATE orders SET qty = 0 WHERE customer_id = 9 RETURNING id) SELECT count(*) FROM changed
 
--- refused: writes in WITH
 WITH gone AS (DELETE FROM orders WHERE qty = 1 RETURNING *) SELECT count(*) FROM gone
+
+WITH gone AS (DELETE FROM orders WHERE qty = 1 RETURNING *) SELECT item, qty FROM gone
+
+WITH gone AS (DELETE FROM orders WHERE qty = 1 RETURNING *) SELECT item, count(*), sum(qty) FROM gone GROUP BY item ORDER BY item
+
+WITH gone AS (DELETE FROM orders WHERE id = 1 RETURNING *) INSERT INTO order_lines (customer_id, order_id, line, sku) SELECT customer_id, id, 77, item FROM gone RETURNING customer_id, sku
+
+WITH gone AS (DELETE FROM order_lines WHERE line = 1 RETURNING customer_id, order_id, amount) UPDATE orders o SET price = g.amount FROM gone g WHERE g.customer_id = o.customer_id AND g.order_id = o.id
+
+WITH x AS (UPDATE orders SET qty = qty + 1 WHERE paid RETURNING *), y AS (DELETE FROM order_lines l USING x WHERE x.customer_id = l.customer_id AND x.id = l.order_id RETURNING l.*) SELECT count(*), min(sku) FROM y
+
+WITH gone AS (DELETE FROM orders WHERE customer_id IN (7, 9, 12) RETURNING customer_id, id) SELECT c.name, g.id FROM gone g JOIN customers c ON c.customer_id = g.customer_id ORDER BY g.id, c.name
+
+-- refused: not joined by the key
+WITH gone AS (DELETE FROM orders RETURNING *) SELECT c.name, g.id FROM gone g JOIN customers c ON c.name = g.item
+
+-- refused: not joined by the key
+WITH x AS (DELETE FROM orders WHERE id = 1 RETURNING id) INSERT INTO order_lines (customer_id, order_id, line) SELECT id, id, 99 FROM x

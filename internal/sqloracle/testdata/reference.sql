@@ -80,3 +80,15 @@ DELETE FROM items;
 ROLLBACK
 
 INSERT INTO tiers (tier, label) VALUES ('bronze', 'the bronze')
+
+INSERT INTO items (item, grams) SELECT 'made ' || i, i FROM generate_series(1, 5) i ORDER BY i LIMIT 3
+
+UPDATE items SET grams = extract(year FROM now())::int - extract(year FROM current_date)::int WHERE item = 'pen'
+
+UPDATE items SET kind = current_database() RETURNING item, kind = current_database()
+
+DELETE FROM items WHERE item IN (SELECT item FROM items ORDER BY item LIMIT 2) RETURNING item, grams
+
+INSERT INTO tiers (tier, discount, label) VALUES ('gold', 1, 'x' || length(now()::text) * 0), ('bronze', 2, NULL) ON CONFLICT (tier) DO UPDATE SET label = excluded.label || (clock_timestamp()::date - current_date) RETURNING tier
+
+UPDATE tiers SET label = upper(label) || (SELECT count(*) FROM pg_class WHERE relname = 'items') RETURNING *
