@@ -90,12 +90,14 @@ func TestCopiesAreLeftOut(t *testing.T) {
 	// In a transaction that is rolled back.
 	scripts := [][]string{
 		{"DELETE FROM orders"}, {"DELETE FROM orders WHERE item = 'two' RETURNING id"}, {"UPDATE orders SET customer_id = customer_id + 100000 RETURNING id", "SELECT count(*) FROM orders"},
+		{"WITH x AS (DELETE FROM orders WHERE item = 'two' RETURNING *) SELECT id FROM x", "SELECT count(*) FROM orders"},
+		{"WITH x AS (UPDATE orders SET item = 'u' RETURNING customer_id, id) INSERT INTO orders (customer_id, id, item) SELECT customer_id, id + 200, 'w' FROM x RETURNING id", "SELECT id, item FROM orders ORDER BY id"},
 		{"DECLARE c CURSOR FOR SELECT id FROM orders", "FETCH ALL FROM c"}, {"DECLARE d CURSOR FOR SELECT id FROM orders ORDER BY item, id", "FETCH 3 FROM d"},
 		{"INSERT INTO orders (customer_id, id, item) SELECT customer_id, id + 100, item FROM orders", "SELECT count(*) FROM orders"},
 		{"MERGE INTO orders o USING orders s ON s.customer_id = o.customer_id AND s.id + 1 = o.id WHEN MATCHED THEN UPDATE SET item = 'merged' WHEN NOT MATCHED THEN INSERT (customer_id, id, item) VALUES (s.customer_id, s.id + 50, 'new')", "SELECT id, item FROM orders ORDER BY id"},
 		{"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) UPDATE orders SET item = 'x'", "SELECT count(*) FROM orders WHERE item = 'x'"},
 	}
-	simple := []string{"COPY orders TO STDOUT", "COPY orders (id, item) TO STDOUT (FORMAT csv, HEADER)", "COPY (SELECT id FROM orders WHERE id > 0) TO STDOUT"}
+	simple := []string{"COPY orders TO STDOUT", "COPY orders (id, item) TO STDOUT (FORMAT csv, HEADER)", "COPY (SELECT id FROM orders WHERE id > 0) TO STDOUT", "COPY (SELECT id, item FROM orders ORDER BY id DESC LIMIT 3) TO STDOUT", "COPY (SELECT count(*) FROM orders) TO STDOUT"}
 	mustExec(t, conn, "PREPARE p (bigint) AS SELECT count(*) FROM orders WHERE id >= $1")
 	simple = append(simple, "EXECUTE p (2)")
 	truth := map[string]string{}

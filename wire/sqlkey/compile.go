@@ -21,7 +21,7 @@ type compiler struct {
 	// sharing: what is planned is what several texts have in common
 	sharing bool
 	leaves  *leaving // not nil: a Leave is asked for
-	stuck   *issue // why the last statement of which it was asked is not spread, if that is for what it changes in WITH
+	stuck   *issue   // why the last statement of which it was asked is not spread, if that is for what it changes in WITH
 }
 
 func (c *compiler) survey() *survey { return &survey{path: c.path, known: c.known} }
