@@ -312,6 +312,68 @@ func TestRowsComeBack(t *testing.T) {
 	r.clean()
 }
 
+// TestReplicasLoseTheRowsToo: a step that removes rows is done when the shard's replica has none of them any more: statements are not told to leave them
+// out after that, and may be run on the replica.
+func TestReplicasLoseTheRowsToo(t *testing.T) {
+	for _, c := range []struct{ step, shard string }{{"Delete", "shard_1"}, {"Clean", "shard_2"}} {
+		t.Run(c.step, func(t *testing.T) {
+			r := newRig(t, true)
+			r.fill(500)
+			low, high := r.quarter()
+			count := func(s *pgtest.Server) (n int, err error) {
+				conn, err := s.Conn(t.Context())
+				if err != nil {
+					return 0, err
+				}
+				defer hangUp(conn)
+				return n, conn.QueryRow(t.Context(), "SELECT count(*) FROM orders WHERE "+r.where(low, high)).Scan(&n)
+			}
+			primary, replica := r.at(c.shard).primary, r.at(c.shard).replica
+			done := make(chan struct{})
+			var resumed sync.WaitGroup
+			defer resumed.Wait()
+			left := -1
+			m := r.mover(func(cfg *Config) {
+				hook(c.step+" before", func() error {
+					if err := replica.Exec(t.Context(), "SELECT pg_wal_replay_pause()"); err != nil {
+						return err
+					}
+					resumed.Go(func() {
+						pgtest.Eventually(t, time.Minute, func() error {
+							if n, err := count(primary); err != nil || n > 0 {
+								return fmt.Errorf("%d rows, %w", n, err)
+							}
+							return nil
+						})
+						select {
+						case <-done: // too early
+						case <-time.After(300 * time.Millisecond):
+						}
+						if err := replica.Exec(t.Context(), "SELECT pg_wal_replay_resume()"); err != nil {
+							t.Error(err)
+						}
+					})
+					return nil
+				})(cfg)
+				hook(c.step+" after", func() (err error) {
+					left, err = count(replica)
+					close(done)
+					return err
+				})(cfg)
+				if c.step == "Clean" {
+					hook("Follow after", func() error { return ErrDiffers })(cfg)
+				}
+			})
+			id := r.book.start(low, high, "shard_1", "shard_2")
+			r.over(id, m)
+			m.Close()
+			if left != 0 {
+				t.Errorf("%d rows on the replica when the step was done", left)
+			}
+		})
+	}
+}
+
 // TestStoppedLeaderMakesNothing: a leader that has slept through the end of its move makes no triggers and no publication anew.
 func TestStoppedLeaderMakesNothing(t *testing.T) {
 	r := newRig(t, false)
