@@ -129,6 +129,38 @@ func TestMovesThatNobodyNotices(t *testing.T) {
 	}
 }
 
+// TestMoveWaitsForWhatWasAtWork: nothing is copied as long as a transaction is open, on whichever node, that began before its node knew of the move.
+func TestMoveWaitsForWhatWasAtWork(t *testing.T) {
+	c := startMovable(t)
+	c.accounts(t)
+	n := c.follower(t)
+	old, fresh := n.connect(t), n.connect(t)
+	mustExecOn(t, old, "INSERT INTO accounts (id, balance) VALUES (10, 1)")
+	mustExecOn(t, old, "BEGIN")
+	mustExecOn(t, old, "SELECT * FROM accounts WHERE id = 1500")
+	var m MoveView
+	api := newClient(t, n)
+	if status, e := api.call(t, "POST", "/api/v1/moves", `{"keyspace": "app.accounts", "range": "..100", "to": "shard_3"}`, &m); status != 202 {
+		t.Fatalf("%d %+v", status, e)
+	}
+	pgtest.Eventually(t, 20*time.Second, func() error {
+		v, err := n.Move(t.Context(), m.ID)
+		if err == nil && (v.Step != "copy" || fmt.Sprint(v.Missing) != "["+n.cfg.Name+"]") {
+			err = fmt.Errorf("step %s, waits for %v", v.Step, v.Missing)
+		}
+		return err
+	})
+	ks := n.sees(t, "app.accounts")
+	if all, _ := c.countOn(t, ks, "accounts", "id", 2); all != 0 {
+		t.Errorf("%d rows were copied", all)
+	}
+	mustExecOn(t, fresh, "BEGIN") // this one knows of the move, and nobody waits for it
+	mustExecOn(t, fresh, "SELECT * FROM accounts WHERE id = 1500")
+	mustExecOn(t, old, "COMMIT")
+	n.owner(t, "app.accounts", "10", "shard_3")
+	mustExecOn(t, fresh, "COMMIT")
+}
+
 func mustExecOn(t *testing.T, conn *pgx.Conn, sql string) {
 	t.Helper()
 	if _, err := conn.Exec(t.Context(), sql); err != nil {
