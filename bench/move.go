@@ -6,24 +6,24 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // moveResult is the last line of `bench move`.
 type moveResult struct {
-	GB         float64    `json:"gb"`
+	GB         float64    `json:"gb"`                // of the keyspace when the move began, indexes included
 	Failed     int64      `json:"failed_statements"` // of the move that nobody disturbed
 	Lost       int        `json:"lost"`
 	Duplicated int        `json:"duplicated"`
-	PauseP99   float64    `json:"pause_p99_ms"` // of statements around the flip
-	PauseMax   float64    `json:"pause_max_ms"`
-	Ratio      float64    `json:"throughput_ratio"` // while the range moved, to before
+	PauseP99   float64    `json:"pause_p99_ms"` // of statements and transactions on the moving range, from a second before the freeze to a second after the flip
+	PauseMax   float64    `json:"pause_max_ms"` // the same, of all
+	Ratio      float64    `json:"throughput_ratio"`
 	AbortMS    float64    `json:"abort_ms"`
 	StopMS     float64    `json:"stop_copy_start_ms"` // the same by stopping the writers: how long they stand still
+	Stale      int64      `json:"stale_reads"`        // of the move that nobody disturbed
 	Kills      []moveKill `json:"kills"`
 }
 
@@ -35,78 +35,126 @@ type moveKill struct {
 	Resumed bool   `json:"resumed"` // it came to its end; false: it was aborted, and nothing was left
 }
 
+// moveParts are what `bench move` consists of.
+var moveParts = []string{"move", "abort", "stop", "kills"}
+
+// moveOptions are what the flags say.
+type moveOptions struct {
+	mb      int
+	before  time.Duration
+	clients int
+	parts   []string
+	within  time.Duration
+	dir     string
+	quick   bool
+	json    bool
+}
+
+func parseMove(args []string) (o moveOptions, err error) {
+	f := flag.NewFlagSet("bench move", flag.ContinueOnError)
+	f.IntVar(&o.mb, "mb", 1000, "megabytes of rows, of which a quarter moves")
+	f.DurationVar(&o.before, "before", 30*time.Second, "how long the load runs before the move, to compare with")
+	f.IntVar(&o.clients, "clients", 8, "clients")
+	parts := f.String("parts", strings.Join(moveParts, ","), "what to do, of "+strings.Join(moveParts, ", "))
+	f.DurationVar(&o.within, "within", 45*time.Minute, "what is not done by then is given up")
+	f.StringVar(&o.dir, "dir", os.TempDir(), "folder for servers and nodes: some four times as large as the rows")
+	f.BoolVar(&o.quick, "quick", false, "64 MB, 5 s before")
+	f.BoolVar(&o.json, "json", false, "print one JSON object as the last line")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if o.quick {
+		o.mb, o.before = 64, 5*time.Second
+	}
+	for part := range strings.SplitSeq(*parts, ",") {
+		if !slices.Contains(moveParts, part) {
+			return o, fmt.Errorf("-parts has %q: there are %s", part, strings.Join(moveParts, ", "))
+		}
+		o.parts = append(o.parts, part)
+	}
+	if o.mb < 1 || o.clients < 1 || o.before <= 0 || o.within <= 0 {
+		return o, errors.New("-mb, -clients, -before and -within want more than 0")
+	}
+	return o, nil
+}
+
 // runMove moves a quarter of a keyspace between two servers under load, and kills what takes part.
 func runMove(ctx context.Context, args []string) error {
-	f := flag.NewFlagSet("bench move", flag.ContinueOnError)
-	mb := f.Int("mb", 1200, "megabytes of rows, of which a quarter moves")
-	before := f.Duration("before", 20*time.Second, "how long the load runs before the move, to compare with")
-	clients := f.Int("clients", 8, "clients")
-	kills := f.Bool("kills", true, "kill the leader and both servers in each phase")
-	quick := f.Bool("quick", false, "64 MB, 5 s, one kill of each")
-	asJSON := f.Bool("json", false, "print one JSON object as the last line")
-	if err := f.Parse(args); err != nil {
-		return err
-	}
-	if *quick {
-		*mb, *before = 64, 5*time.Second
-	}
-	if *mb < 1 || *clients < 1 || *before <= 0 {
-		return errors.New("-mb, -clients and -before want more than 0")
-	}
-	fmt.Printf("making %d MB on two servers, and three nodes\n", *mb)
-	w, err := newMoveWorld(ctx, *mb)
+	o, err := parseMove(args)
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.within, fmt.Errorf("not done in %s (-within)", o.within))
+	defer cancel()
+	r, err := measureMove(ctx, o)
+	if err != nil && context.Cause(ctx) != nil {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	if err == nil && o.json {
+		err = json.NewEncoder(os.Stdout).Encode(r)
+	}
+	if err == nil && r.Lost+r.Duplicated > 0 {
+		err = errors.New("rows were lost, or are there more than once")
+	}
+	return err
+}
+
+func measureMove(ctx context.Context, o moveOptions) (r moveResult, err error) {
+	w, err := newMoveWorld(ctx, o)
+	if err != nil {
+		return r, err
+	}
 	defer w.close()
-	r := moveResult{GB: float64(*mb) / 1000, Kills: []moveKill{}}
-	l := w.load(ctx, *clients)
+	r.Kills = []moveKill{}
+	l := w.load(ctx, o.clients)
 	defer l.end()
-	if err := w.undisturbed(ctx, l, *before, &r); err != nil {
-		return err
-	}
-	fmt.Printf("undisturbed: %d statements failed, pause p99 %.1f ms, max %.1f ms, throughput while moving %.2f of before\n", r.Failed, r.PauseP99, r.PauseMax, r.Ratio)
-	for _, failure := range l.failures {
-		fmt.Println("  failed:", failure)
-	}
-	if r.AbortMS, err = w.aborted(ctx); err != nil {
-		return err
-	}
-	if r.StopMS, err = w.stopCopyStart(ctx, l); err != nil {
-		return err
-	}
-	fmt.Printf("an abort while copying took %.0f ms; stop, copy, start has writers stand still for %.0f ms\n", r.AbortMS, r.StopMS)
-	if *kills {
-		if err := w.kills(ctx, l, *quick, &r); err != nil {
+	for _, part := range []struct {
+		name string
+		do   func() error
+	}{
+		{"move", func() error { return w.undisturbed(ctx, l, o.before, &r) }},
+		{"abort", func() (err error) {
+			r.AbortMS, err = w.aborted(ctx)
 			return err
+		}},
+		{"stop", func() (err error) {
+			r.StopMS, err = w.stopCopyStart(ctx, l)
+			return err
+		}},
+		{"kills", func() error { return w.kills(ctx, l, o, &r) }},
+	} {
+		if !slices.Contains(o.parts, part.name) {
+			continue
+		}
+		if err := part.do(); err != nil {
+			return r, fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
 	l.end()
-	if r.Lost, r.Duplicated, err = l.check(ctx); err != nil {
-		return err
+	counts, err := l.check(ctx)
+	if err != nil {
+		return r, err
 	}
-	fmt.Printf("of %d acknowledged rows %d are lost; %d rows are there more than once or were never written\n", len(l.acked), r.Lost, r.Duplicated)
-	if *asJSON {
-		if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
-			return err
-		}
-	}
-	if r.Lost+r.Duplicated > 0 {
-		return errors.New("rows were lost, or are there more than once")
-	}
-	return nil
+	r.Lost, r.Duplicated = counts.lost, counts.duplicated
+	w.say("of %d acknowledged rows %d are lost; %d rows are there twice, or were refused or never sent; %d more are there of which nobody heard", counts.acked, r.Lost, r.Duplicated, counts.unheard)
+	return r, nil
 }
 
 // other is the shard to move to.
-func (w *moveWorld) other(ctx context.Context) (string, error) {
-	owner, err := w.owner(ctx)
-	if owner == "shard_1" {
-		return "shard_2", err
+func (w *moveWorld) other(ctx context.Context) (from, to string, err error) {
+	from, err = w.owner(ctx)
+	if to = "shard_1"; from == to {
+		to = "shard_2"
 	}
-	return "shard_1", err
+	return from, to, err
 }
 
-func (w *moveWorld) undisturbed(ctx context.Context, l *moveLoad, before time.Duration, r *moveResult) error {
+// undisturbed is the move that is measured.
+func (w *moveWorld) undisturbed(ctx context.Context, l *moveLoad, before time.Duration, r *moveResult) (err error) {
+	if r.GB, err = w.size(ctx); err != nil {
+		return err
+	}
+	w.say("%.2f GB on two shards; the load alone for %s", r.GB, before)
 	if err := pause(ctx, before/4); err != nil { // caches
 		return err
 	}
@@ -114,7 +162,8 @@ func (w *moveWorld) undisturbed(ctx context.Context, l *moveLoad, before time.Du
 	if err != nil {
 		return err
 	}
-	failed, count, began := l.failed.Load(), l.count.Load(), time.Now()
+	failed, stale, count, began := l.failed.Load(), l.stale.Load(), l.count.Load(), time.Now()
+	w.say("%.0f statements and transactions a second; the move begins", calm)
 	id, err := w.begin(ctx, "shard_2")
 	if err != nil {
 		return err
@@ -131,33 +180,32 @@ func (w *moveWorld) undisturbed(ctx context.Context, l *moveLoad, before time.Du
 	if err := pause(ctx, time.Second); err != nil {
 		return err
 	}
-	r.PauseP99, r.PauseMax = l.slowest(frozen.Add(-time.Second), flipped.Add(time.Second))
+	around := l.around(frozen.Add(-time.Second), flipped.Add(time.Second))
+	r.PauseP99, r.PauseMax = around.p99, around.longest
 	if err := w.over(ctx, id); err != nil {
 		return err
 	}
-	r.Failed = l.failed.Load() - failed
+	r.Failed, r.Stale = l.failed.Load()-failed, l.stale.Load()-stale
 	if owner, err := w.owner(ctx); err != nil || owner != "shard_2" {
-		return fmt.Errorf("the move was aborted: the range is on %s: %w", owner, err)
+		return errors.Join(fmt.Errorf("the move was aborted: the range is on %s", owner), err)
 	}
-	return nil
-}
-
-// over waits until a move is out of the table.
-func (w *moveWorld) over(ctx context.Context, id uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
-	return w.until(ctx, id, func(m *moveStatus) bool { return m == nil })
+	w.say("undisturbed: %d statements failed, %d stale reads, pause p99 %.1f ms, max %.1f ms (%s), throughput while moving %.2f of before; %s from begin to flip, %s in all", r.Failed, r.Stale,
+		r.PauseP99, r.PauseMax, around, r.Ratio, flipped.Sub(began).Round(time.Second), time.Since(began).Round(time.Second))
+	for _, failure := range l.failures {
+		w.say("  failed: %s", failure)
+	}
+	return w.told(id)
 }
 
 // aborted aborts a move that copies, and returns how long it took until nothing of it was left.
 func (w *moveWorld) aborted(ctx context.Context) (ms float64, err error) {
-	to, err := w.other(ctx)
+	_, to, err := w.other(ctx)
 	if err != nil {
 		return 0, err
 	}
 	id, err := w.begin(ctx, to)
 	if err == nil {
-		err = w.until(ctx, id, func(m *moveStatus) bool { return m != nil && (m.Part > 0.2 || m.Step != "check" && m.Step != "copy") })
+		err = w.until(ctx, id, func(m *moveStatus) bool { return m != nil && (m.Part > 0.3 || m.Step != "check" && m.Step != "copy") })
 	}
 	if err != nil {
 		return 0, err
@@ -166,6 +214,7 @@ func (w *moveWorld) aborted(ctx context.Context) (ms float64, err error) {
 	if err := w.nodes[0].call(ctx, "POST", fmt.Sprintf("/api/v1/moves/%d/abort", id), map[string]string{"reason": "of the benchmark"}, nil); err != nil {
 		return 0, err
 	}
+	told := time.Since(began)
 	if err := w.over(ctx, id); err != nil {
 		return 0, err
 	}
@@ -174,127 +223,6 @@ func (w *moveWorld) aborted(ctx context.Context) (ms float64, err error) {
 	if err == nil && owner == to {
 		err = errors.New("a move that was aborted has moved the range")
 	}
+	w.say("an abort in the middle of the copy was answered after %s, and nothing was left after %.0f ms, the copied rows included", told.Round(time.Millisecond), ms)
 	return ms, err
-}
-
-// stopCopyStart is what one does without a mover: writers stop, the rows are copied to the other server, and writers go on there.
-func (w *moveWorld) stopCopyStart(ctx context.Context, l *moveLoad) (ms float64, err error) {
-	from, err := w.owner(ctx)
-	if err != nil {
-		return 0, err
-	}
-	to, err := w.other(ctx)
-	if err != nil {
-		return 0, err
-	}
-	source, err := w.shards[from].ConnTo(ctx, benchDatabase, "")
-	if err != nil {
-		return 0, err
-	}
-	defer source.Close(ctx)
-	target, err := w.shards[to].ConnTo(ctx, benchDatabase, "")
-	if err != nil {
-		return 0, err
-	}
-	defer target.Close(ctx)
-	if _, err := target.Exec(ctx, "CREATE TABLE stopped (LIKE parcels INCLUDING ALL)"); err != nil {
-		return 0, err
-	}
-	began := time.Now()
-	l.hold.Store(true)
-	defer l.hold.Store(false)
-	if err := pipeRows(ctx, source, target, w.where); err != nil {
-		return 0, err
-	}
-	ms = float64(time.Since(began).Milliseconds())
-	_, err = target.Exec(ctx, "DROP TABLE stopped")
-	return ms, err
-}
-
-func pipeRows(ctx context.Context, source, target *pgx.Conn, where string) error {
-	from, to := io.Pipe()
-	read := make(chan error, 1)
-	go func() {
-		_, err := source.PgConn().CopyTo(ctx, to, "COPY (SELECT * FROM parcels WHERE "+where+") TO STDOUT")
-		to.CloseWithError(err)
-		read <- err
-	}()
-	_, err := target.PgConn().CopyFrom(ctx, from, "COPY stopped FROM STDIN")
-	from.CloseWithError(err)
-	return errors.Join(err, <-read)
-}
-
-// movePhases are where something is killed, and how one sees that a move is there.
-var movePhases = []struct {
-	name string
-	at   func(*moveStatus) bool
-}{
-	{"copy", func(m *moveStatus) bool { return m.Phase == "prepare" && m.Step == "copy" && m.Part > 0.1 }},
-	{"follow", func(m *moveStatus) bool { return m.Step == "follow" }},
-	{"frozen", func(m *moveStatus) bool { return m.Phase == "frozen" }},
-	{"flipped", func(m *moveStatus) bool { return m.Phase == "flipped" }},
-}
-
-// kills moves the range to and fro. What is killed comes back.
-func (w *moveWorld) kills(ctx context.Context, l *moveLoad, quick bool, r *moveResult) error {
-	l.calm.Store(false)
-	for i, phase := range movePhases {
-		for k, who := range []string{"leader", "source", "target"} {
-			if quick && k != i {
-				continue
-			}
-			if err := w.killOne(ctx, l, who, phase.name, phase.at, r); err != nil {
-				return fmt.Errorf("%s killed in phase %s: %w", who, phase.name, err)
-			}
-		}
-	}
-	return nil
-}
-
-func (w *moveWorld) killOne(ctx context.Context, l *moveLoad, who, phase string, at func(*moveStatus) bool, r *moveResult) error {
-	from, err := w.owner(ctx)
-	if err != nil {
-		return err
-	}
-	to, err := w.other(ctx)
-	if err != nil {
-		return err
-	}
-	id, err := w.begin(ctx, to)
-	if err == nil { // a phase that is over between two looks is killed in the next one
-		err = w.until(ctx, id, func(m *moveStatus) bool { return m == nil || at(m) || m.Phase == "flipped" || m.Phase == "aborted" })
-	}
-	if err != nil {
-		return err
-	}
-	switch who {
-	case "leader":
-		n, err := w.leader(ctx)
-		if err != nil {
-			return err
-		}
-		n.kill()
-		if err := w.start(ctx, n); err != nil {
-			return err
-		}
-	default:
-		s := w.shards[map[string]string{"source": from, "target": to}[who]]
-		if err := errors.Join(s.Kill(), s.Start(ctx)); err != nil {
-			return err
-		}
-	}
-	if err := w.over(ctx, id); err != nil {
-		return err
-	}
-	owner, err := w.owner(ctx)
-	if err != nil {
-		return err
-	}
-	k := moveKill{Who: who, Phase: phase, Resumed: owner == to}
-	if k.Lost, _, err = l.check(ctx); err != nil {
-		return err
-	}
-	r.Kills = append(r.Kills, k)
-	fmt.Printf("%-7s killed in %-8s: resumed %v, lost %d\n", who, phase, k.Resumed, k.Lost)
-	return nil
 }

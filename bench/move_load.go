@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -15,36 +14,47 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// What became of a row that a client wrote.
+const (
+	moveRefused byte = iota // it cannot be there
+	moveUnknown             // nobody knows: under way, or its answer never came
+	moveAcked
+)
+
 // moveLoad is clients that write rows with numbers of their own, read, and do both in transactions.
 type moveLoad struct {
 	w    *moveWorld
 	stop context.CancelFunc
 	done sync.WaitGroup
+	hold sync.RWMutex // held for writing, no client does anything
 
 	// atomic
 	next   atomic.Int64
-	count  atomic.Int64 // statements that succeeded
+	count  atomic.Int64 // statements and transactions that succeeded
 	calm   atomic.Bool  // nothing is being killed: every statement must succeed
 	failed atomic.Int64 // while it was calm
-	hold   atomic.Bool  // stop-copy-start: clients wait
+	stale  atomic.Int64 // reads that did not see what had been acknowledged before they began
+	acked  [moveCustomers]atomic.Int32
 
 	// guarded by mu
 	mu       sync.Mutex
-	acked    map[int64]bool
-	unknown  map[int64]bool
+	rows     []byte // by number
 	took     []moveTook
 	failures []string
 }
 
-// moveTook is how long one statement took.
+// moveTook is how long one statement, or one transaction, took.
 type moveTook struct {
-	end  time.Time
-	took time.Duration
+	end    time.Time
+	took   time.Duration
+	node   int
+	moving bool // it was on the range that moves
+	what   string
 }
 
 func (w *moveWorld) load(ctx context.Context, clients int) *moveLoad {
 	ctx, stop := context.WithCancel(ctx)
-	l := &moveLoad{w: w, stop: stop, acked: map[int64]bool{}, unknown: map[int64]bool{}}
+	l := &moveLoad{w: w, stop: stop}
 	l.calm.Store(true)
 	for n := range clients {
 		l.done.Go(func() { l.client(ctx, n) })
@@ -59,20 +69,22 @@ func (l *moveLoad) end() {
 
 func (l *moveLoad) client(ctx context.Context, number int) {
 	var conn *pgx.Conn
+	at := 0
 	defer func() {
 		if conn != nil {
 			_ = conn.Close(context.WithoutCancel(ctx))
 		}
 	}()
 	for turn := number; ctx.Err() == nil; turn++ {
-		if l.hold.Load() {
-			_ = pause(ctx, time.Millisecond)
-			continue
+		if !l.calm.Load() { // there are many moves to come, which need not be as full
+			_ = pause(ctx, 3*time.Millisecond)
 		}
+		l.hold.RLock()
 		if conn == nil || conn.IsClosed() {
-			node := l.w.nodes[turn%len(l.w.nodes)]
-			c, err := pgx.Connect(ctx, fmt.Sprintf("postgres://%s:%s@%s/%s?sslmode=disable&connect_timeout=5", benchUser, benchPassword, node.addr, benchDatabase))
+			at = turn % len(l.w.nodes)
+			c, err := l.w.nodes[at].connect(ctx)
 			if err != nil {
+				l.hold.RUnlock()
 				l.fail(ctx, err)
 				conn = nil
 				_ = pause(ctx, 50*time.Millisecond)
@@ -80,60 +92,94 @@ func (l *moveLoad) client(ctx context.Context, number int) {
 			}
 			conn = c
 		}
-		id, customer := l.next.Add(1), rand.Int64N(moveCustomers)
-		began := time.Now()
-		wrote, unsure, err := l.one(ctx, conn, turn, customer, id)
-		took := time.Since(began)
-		l.mu.Lock()
-		switch {
-		case err == nil:
-			l.count.Add(1)
-			l.took = append(l.took, moveTook{time.Now(), took})
-			if wrote {
-				l.acked[id] = true
-			}
-		case unsure:
-			l.unknown[id] = true
-		}
-		l.mu.Unlock()
-		if err != nil {
-			l.fail(ctx, err)
-			if conn.PgConn().TxStatus() != 'I' {
-				_ = conn.Close(context.WithoutCancel(ctx))
-			}
-		}
+		l.do(ctx, conn, turn, at)
+		l.hold.RUnlock()
 	}
 }
 
-// one is one statement, or one transaction. unsure: it may have taken effect although it failed.
-func (l *moveLoad) one(ctx context.Context, c *pgx.Conn, turn int, customer, id int64) (wrote, unsure bool, err error) {
-	switch turn % 4 {
-	case 0, 1:
-		_, err = c.Exec(ctx, "INSERT INTO parcels (customer, id, note) VALUES ($1, $2, 'new')", customer, id)
-		return true, definite(err), err
-	case 2:
-		var n int
-		err = c.QueryRow(ctx, "SELECT count(*) FROM parcels WHERE customer = $1", customer).Scan(&n)
-		return false, false, err
+// do does one thing, and notes what came of it.
+func (l *moveLoad) do(ctx context.Context, conn *pgx.Conn, turn, node int) {
+	customer := rand.Int64N(moveCustomers)
+	began := time.Now()
+	var what string
+	var err error
+	if turn%4 == 2 {
+		what, err = "read", l.read(ctx, conn, customer)
+	} else {
+		id := l.next.Add(1)
+		l.note(id, moveUnknown)
+		var committing bool
+		if what = "insert"; turn%4 == 3 {
+			what = "transaction"
+			committing, err = l.transaction(ctx, conn, customer, id)
+		} else {
+			committing = true
+			_, err = conn.Exec(ctx, "INSERT INTO parcels (customer, id, note) VALUES ($1, $2, 'new')", customer, id)
+		}
+		switch {
+		case err == nil:
+			l.acked[customer].Add(1)
+			l.note(id, moveAcked)
+		case !committing || !unsure(err):
+			l.note(id, moveRefused)
+		}
 	}
+	if err != nil {
+		l.fail(ctx, fmt.Errorf("%s after %s: %w", what, time.Since(began).Round(time.Millisecond), err))
+		if conn.PgConn().TxStatus() != 'I' {
+			_ = conn.Close(context.WithoutCancel(ctx))
+		}
+		return
+	}
+	l.count.Add(1)
+	if l.calm.Load() {
+		end := time.Now()
+		l.mu.Lock()
+		l.took = append(l.took, moveTook{end, end.Sub(began), node, l.w.moves(customer), what})
+		l.mu.Unlock()
+	}
+}
+
+func (l *moveLoad) read(ctx context.Context, c *pgx.Conn, customer int64) error {
+	want := int(l.acked[customer].Load())
+	var n int
+	err := c.QueryRow(ctx, "SELECT count(*) FROM parcels WHERE customer = $1 AND id > 0", customer).Scan(&n)
+	if err == nil && n < want {
+		l.stale.Add(1)
+	}
+	return err
+}
+
+// transaction writes a row and changes it. committing: it has come to its COMMIT.
+func (l *moveLoad) transaction(ctx context.Context, c *pgx.Conn, customer, id int64) (committing bool, err error) {
 	if _, err = c.Exec(ctx, "BEGIN"); err != nil {
-		return false, false, err
+		return false, err
 	}
 	if _, err = c.Exec(ctx, "INSERT INTO parcels (customer, id, note) VALUES ($1, $2, 'first')", customer, id); err == nil {
 		_, err = c.Exec(ctx, "UPDATE parcels SET note = 'second' WHERE customer = $1 AND id = $2", customer, id)
 	}
 	if err != nil {
 		_, _ = c.Exec(ctx, "ROLLBACK")
-		return false, false, err
+		return false, err
 	}
 	_, err = c.Exec(ctx, "COMMIT")
-	return true, definite(err), err
+	return true, err
 }
 
-// definite tells whether an error leaves open what became of the statement: all but one that the server itself has told.
-func definite(err error) (unsure bool) {
+// unsure tells whether an error leaves open what became of a statement: all do but those that a server has told that goes on.
+func unsure(err error) bool {
 	var pe *pgconn.PgError
-	return err != nil && !(errors.As(err, &pe) && pe.Code[:2] != "08" && pe.Code[:2] != "57")
+	return !errors.As(err, &pe) || pe.Code[:2] == "08" || pe.Code[:2] == "57" || pe.Code == "40003"
+}
+
+// note keeps what became of a row.
+func (l *moveLoad) note(id int64, what byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for int64(len(l.rows)) <= id {
+		l.rows = append(l.rows, moveRefused)
+	}
+	l.rows[id] = what
 }
 
 func (l *moveLoad) fail(ctx context.Context, err error) {
@@ -155,60 +201,96 @@ func (l *moveLoad) rate(ctx context.Context, d time.Duration) (float64, error) {
 	return float64(l.count.Load()-from) / time.Since(began).Seconds(), err
 }
 
-// slowest returns the 99th percentile and the maximum of what ended in a time, in milliseconds.
-func (l *moveLoad) slowest(from, to time.Time) (p99, longest float64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var list []time.Duration
-	for _, t := range l.took {
-		if t.end.After(from) && t.end.Before(to) {
-			list = append(list, t.took)
-		}
-	}
-	if len(list) == 0 {
-		return 0, 0
-	}
-	slices.Sort(list)
-	milli := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	return milli(list[len(list)*99/100]), milli(list[len(list)-1])
+// movePauses are how long clients waited around the flip.
+type movePauses struct {
+	p99, longest float64 // ms
+	count        int
+	by           string // node and what of the longest
+	others       float64
 }
 
-// check counts rows that were acknowledged before it began and are nowhere, and rows that are there more than once or that nobody wrote. The
-// last ones are known only when the clients have ended.
-func (l *moveLoad) check(ctx context.Context) (lost, duplicated int, err error) {
+func (p movePauses) String() string {
+	return fmt.Sprintf("%s; of %d on the range; max of the others %.1f ms", p.by, p.count, p.others)
+}
+
+// around looks at what ended in a time: the 99th percentile of what was on the moving range, and the longest of all.
+func (l *moveLoad) around(from, to time.Time) (p movePauses) {
 	l.mu.Lock()
-	before := maps.Clone(l.acked)
-	l.mu.Unlock()
-	found := map[int64]int{}
-	for _, s := range l.w.shards {
-		c, err := s.ConnTo(ctx, benchDatabase, "")
-		if err != nil {
-			return 0, 0, err
+	defer l.mu.Unlock()
+	milli := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	var list []time.Duration
+	for _, t := range l.took {
+		if t.end.Before(from) || t.end.After(to) {
+			continue
 		}
-		rows, err := c.Query(ctx, "SELECT id FROM parcels WHERE id > 0")
+		if ms := milli(t.took); ms > p.longest {
+			p.longest, p.by = ms, fmt.Sprintf("%s at node-%d", t.what, t.node)
+		}
+		if t.moving {
+			list = append(list, t.took)
+		} else {
+			p.others = max(p.others, milli(t.took))
+		}
+	}
+	slices.Sort(list)
+	if p.count = len(list); p.count > 0 {
+		p.p99 = milli(list[p.count*99/100])
+	}
+	return p
+}
+
+// moveCounts are what the rows on the shards say.
+type moveCounts struct {
+	acked      int
+	lost       int // acknowledged before the check began, and nowhere
+	duplicated int // there more than once, or refused, or of no client
+	unheard    int // there, and nobody heard of it
+}
+
+// check holds what clients were told against what is on the shards. No range may be on its way.
+func (l *moveLoad) check(ctx context.Context) (c moveCounts, err error) {
+	l.mu.Lock()
+	before := slices.Clone(l.rows)
+	l.mu.Unlock()
+	var found []byte
+	for _, s := range l.w.shards {
+		conn, err := s.ConnTo(ctx, benchDatabase, "")
+		if err != nil {
+			return c, err
+		}
+		rows, err := conn.Query(ctx, "SELECT id FROM parcels WHERE id > 0")
 		var id int64
 		if err == nil {
 			_, err = pgx.ForEachRow(rows, []any{&id}, func() error {
-				found[id]++
+				for int64(len(found)) <= id {
+					found = append(found, 0)
+				}
+				found[id] = min(found[id]+1, 2)
 				return nil
 			})
 		}
-		c.Close(ctx)
+		conn.Close(ctx)
 		if err != nil {
-			return 0, 0, err
+			return c, err
 		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id := range before {
-		if found[id] == 0 {
-			lost++
+	for id, was := range before {
+		if was == moveAcked {
+			c.acked++
+			if id >= len(found) || found[id] == 0 {
+				c.lost++
+			}
 		}
 	}
 	for id, n := range found {
-		if n > 1 || !l.acked[id] && !l.unknown[id] {
-			duplicated++
+		switch {
+		case n > 1, n == 1 && (id >= len(l.rows) || l.rows[id] == moveRefused):
+			c.duplicated++
+		case n == 1 && l.rows[id] == moveUnknown:
+			c.unheard++
 		}
 	}
-	return lost, duplicated, nil
+	return c, nil
 }

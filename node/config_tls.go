@@ -15,6 +15,9 @@ func (c *checker) tls(cfg *Config) {
 	if b.CAFile != "" && (b.Mode == "disable" || b.Mode == "require") {
 		c.fail("backend_tls.ca_file", "backend_tls.ca_file is given, and mode "+b.Mode+" looks at no certificate", `set mode = "verify-full", or "verify-ca"`)
 	}
+	if cfg.Moves.CAFile != "" && (b.Mode == "disable" || b.Mode == "require") {
+		c.fail("moves.ca_file", "moves.ca_file is given, and backend_tls.mode "+b.Mode+" looks at no certificate", `set backend_tls.mode = "verify-full", or "verify-ca"`)
+	}
 }
 
 // pair checks that a certificate and its key are given together.

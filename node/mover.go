@@ -20,6 +20,7 @@ func (n *Node) openMover(context.Context) error {
 		Primary: n.connectPrimary, Replicas: n.connectReplicas, Settle: n.twophase.Settle, Logger: log,
 		Cluster: func() string { return n.ledger().ClusterID() },
 		Rate:    n.cfg().Moves.Rate.Bytes,
+		TLS:     func() (mode, rootCert string) { return n.cfg().BackendTLS.Mode, n.cfg().Moves.CAFile },
 	})
 	n.mover = move.New(move.Config{
 		Ledger: moverLedger{n}, Leases: moverLeases{n}, Servers: n.carriers, Owners: n.table.Owners().Get, Logger: log, Late: n.cfg().Moves.Late.Duration,

@@ -189,36 +189,60 @@ func badRange(text string, err error) *apiError {
 	}}
 }
 
-// countRows counts the rows of a range on a shard's primary, table by table.
-func (n *Node) countRows(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, shard string) (total int64, tables []string, err error) {
+// rowsFound is how many rows of a range a shard holds.
+type rowsFound struct {
+	rows  int64
+	least bool     // there may be more
+	where []string // by table
+}
+
+// mostCounted is up to where rows are counted: whether there are any decides, and how many helps people no more beyond it.
+const mostCounted = 10_000
+
+func (c rowsFound) String() string { return number(c.rows, c.least) + " rows" }
+
+func number(n int64, least bool) string {
+	if least {
+		return fmt.Sprintf("at least %d", n)
+	}
+	return fmt.Sprint(n)
+}
+
+// countRows counts the rows of a range on a shard's primary, table by table, up to mostCounted.
+func (n *Node) countRows(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, shard string) (c rowsFound, err error) {
 	conn, err := n.connectPrimary(ctx, shard, ks.Database)
 	if err != nil {
-		return 0, nil, fmt.Errorf("shard %s: %w", shard, err)
+		return c, fmt.Errorf("shard %s: %w", shard, err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	m, err := rib.MethodByName(ks.Method)
 	if err != nil {
-		return 0, nil, err
+		return c, err
 	}
 	if _, err := conn.Exec(ctx, "SET search_path = pg_catalog; SET row_security = off"); err != nil { // an error is better than a count that is too low
-		return 0, nil, fmt.Errorf("shard %s: %w", shard, err)
+		return c, fmt.Errorf("shard %s: %w", shard, err)
 	}
 	for _, t := range ks.Tables {
+		if c.rows >= mostCounted { // what the other tables hold is not looked at
+			c.least = true
+			break
+		}
 		columns := make([]string, len(t.Columns))
-		for i, c := range t.Columns {
-			columns[i] = rib.QuoteIdent(c)
+		for i, name := range t.Columns {
+			columns[i] = rib.QuoteIdent(name)
 		}
 		var rows int64
-		sql := "SELECT count(*) FROM " + rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name) + " WHERE " + m.Predicate(columns, ks.Types, low, high)
+		sql := fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s.%s WHERE %s LIMIT %d) AS few", rib.QuoteIdent(t.Schema), rib.QuoteIdent(t.Name), m.Predicate(columns, ks.Types, low, high), mostCounted-c.rows)
 		if err := conn.QueryRow(ctx, sql, pgx.QueryExecModeExec).Scan(&rows); err != nil {
-			return 0, nil, fmt.Errorf("shard %s, table %s: %w", shard, t.Name, err)
+			return c, fmt.Errorf("shard %s, table %s: %w", shard, t.Name, err)
 		}
+		c.rows += rows
+		c.least = c.rows >= mostCounted
 		if rows > 0 {
-			tables = append(tables, fmt.Sprintf("%d in %s.%s", rows, t.Schema, t.Name))
+			c.where = append(c.where, fmt.Sprintf("%s in %s.%s", number(rows, c.least), t.Schema, t.Name))
 		}
-		total += rows
 	}
-	return total, tables, nil
+	return c, nil
 }
 
 // healthyShard says why a shard cannot be given a range now; nil if it can. It goes by the cluster's verdict: that this node could not reach

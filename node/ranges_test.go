@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"rangefinder/rib"
 )
 
@@ -115,6 +117,13 @@ func TestRangesByTheAPI(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	many := make([][]any, 12_000) // on shard_1
+	for i := range many {
+		many[i] = []any{-1 - i, 1}
+	}
+	if _, err := conn.CopyFrom(t.Context(), pgx.Identifier{"accounts"}, []string{"id", "balance"}, pgx.CopyFromRows(many)); err != nil {
+		t.Fatal(err)
+	}
 	before := c.nodes[0].ledger().Epoch()
 	mapped := func(from string) string {
 		return fmt.Sprintf(`{"partition_key_range": %q, "target_backend": "shard_3"}`, from)
@@ -149,6 +158,7 @@ func TestRangesByTheAPI(t *testing.T) {
 		{"map: two owners", "routing-map", mapped("500-1500"), 409, "several_owners", "shard_1, shard_2"},
 		{"map: rows", "routing-map", mapped("1000-1500"), 409, "rows_present", "holds 2 rows on shard_2"},
 		{"map: rows in a part of a range", "routing-map", mapped("1050-1150"), 409, "rows_present", "holds 1 rows on shard_2"},
+		{"map: many rows", "routing-map", mapped("..0"), 409, "rows_present", "holds at least 10000 rows on shard_1"},
 		{"map: no such shard", "routing-map", `{"partition_key_range": "1-2", "target_backend": "shard_9"}`, 422, "unknown_shard", "shard_9"},
 		{"map: a hash keyspace", "routing-map", `{"partition_key_range": "1-2", "target_backend": "shard_3", "keyspace": "app.orders"}`, 422, "cannot_work", "shards by hash"},
 		{"map: ttl negative", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": -1}`, 422, "ttl_out_of_range", "ttl is -1"},

@@ -144,12 +144,16 @@ func (n *Node) mapHere(ctx context.Context, r RoutingMapRequest, origin cluster.
 	if err := n.healthyShard(r.Target); err != nil {
 		return v, unhealthy(err)
 	}
-	rows, where, err := n.countRows(ctx, ks, low, high, v.From)
-	if err != nil {
+	limited, cancel := context.WithTimeout(ctx, countTime)
+	defer cancel()
+	found, err := n.countRows(limited, ks, low, high, v.From)
+	switch {
+	case err != nil && limited.Err() != nil && ctx.Err() == nil:
+		return v, tooLarge(&v, err)
+	case err != nil:
 		return v, unhealthy(err)
-	}
-	if rows > 0 {
-		return v, rowsPresent(&v, rows, where)
+	case found.rows > 0:
+		return v, rowsPresent(&v, found)
 	}
 	return n.mapped(ctx, v, ks, low, high, request)
 }
@@ -197,13 +201,32 @@ func untilTTL(ttl *int64, now time.Time) (t time.Time, err error) {
 	return now.Add(time.Duration(*ttl) * time.Second), nil
 }
 
-func rowsPresent(v *RoutingMapView, rows int64, where []string) *apiError {
-	command := fmt.Sprintf("rangefinder move start %s %s --to %s", v.Keyspace, v.Range, v.Target)
+// countTime bounds how long it is looked for rows while a client waits: a large table without an index that begins with its key is read whole.
+const countTime = 20 * time.Second
+
+// tooLarge answers for a range of which it is not known in time whether it holds rows.
+func tooLarge(v *RoutingMapView, err error) *apiError {
 	return &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
-		Code: codeRows, Error: fmt.Sprintf("range %s of %s holds %d rows on %s: only an empty range changes hands at once", v.Range, v.Keyspace, rows, v.From),
-		Detail: strings.Join(where, ", "), Rows: rows,
-		Hint:  "Nothing was changed. Move the range with its rows: " + command,
-		Offer: &OfferView{Method: http.MethodPost, Path: "/api/v1/moves", Body: cluster.MoveRequest{Keyspace: v.Keyspace, Range: v.Range, From: v.From, To: v.Target}, Command: command},
+		Code: codeRows, Error: fmt.Sprintf("it is not known after %s whether range %s of %s holds rows on %s: %v", countTime, v.Range, v.Keyspace, v.From, err),
+		Hint: "Nothing was changed. An index that begins with the key helps. A move needs to know nothing: " + moveCommand(v), Offer: offer(v),
+	}}
+}
+
+func moveCommand(v *RoutingMapView) string {
+	return fmt.Sprintf("rangefinder move start %s %s --to %s", v.Keyspace, v.Range, v.Target)
+}
+
+// offer is a move in place of what was asked for.
+func offer(v *RoutingMapView) *OfferView {
+	return &OfferView{Method: http.MethodPost, Path: "/api/v1/moves", Body: cluster.MoveRequest{Keyspace: v.Keyspace, Range: v.Range, From: v.From, To: v.Target}, Command: moveCommand(v)}
+}
+
+func rowsPresent(v *RoutingMapView, found rowsFound) *apiError {
+	return &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
+		Code: codeRows, Error: fmt.Sprintf("range %s of %s holds %s on %s: only an empty range changes hands at once", v.Range, v.Keyspace, found, v.From),
+		Detail: strings.Join(found.where, ", "), Rows: found.rows,
+		Hint:  "Nothing was changed. Move the range with its rows: " + moveCommand(v),
+		Offer: offer(v),
 	}}
 }
 
@@ -355,12 +378,12 @@ func (n *Node) giveBack(ctx context.Context, l rib.Loan) error {
 	if ks == nil {
 		return nil
 	}
-	rows, where, err := n.countRows(ctx, ks, l.Low, l.High, l.To)
+	found, err := n.countRows(ctx, ks, l.Low, l.High, l.To)
 	if err != nil {
 		return err
 	}
-	if rows > 0 {
-		_, err := n.ledger().KeepLoan(ctx, l.ID, fmt.Sprintf("%d rows (%s)", rows, strings.Join(where, ", ")))
+	if found.rows > 0 {
+		_, err := n.ledger().KeepLoan(ctx, l.ID, fmt.Sprintf("%s (%s)", found, strings.Join(found.where, ", ")))
 		return err
 	}
 	_, err = n.begin(ctx, ks, l.Low, l.High, cluster.MoveRequest{

@@ -274,7 +274,7 @@ type ErrorView struct {
 
 	Problems []ProblemView `json:"problems,omitempty"` // every mistake of a configuration that was not taken
 
-	Rows      int64          `json:"rows,omitempty"`      // that stand against it
+	Rows      int64          `json:"rows,omitempty"`      // that stand against it; of 10000 and more it is told that there are at least so many
 	Obstacles []ObstacleView `json:"obstacles,omitempty"` // all that stands against a move
 	Offer     *OfferView     `json:"offer,omitempty"`     // a call that would do instead
 }

@@ -15,16 +15,20 @@ import (
 
 // checker collects what stands against a move.
 type checker struct {
-	p   *Postgres
-	j   *Job
-	l   *link
-	all []Obstacle
+	p     *Postgres
+	j     *Job
+	l     *link
+	until time.Time // rows are looked for; zero: as long as it takes
+	all   []Obstacle
 }
 
 // Check looks for all that stands against the move, and changes nothing.
 func (p *Postgres) Check(ctx context.Context, j *Job) ([]Obstacle, error) {
 	c := &checker{p: p, j: j, l: &link{}}
 	defer c.l.close()
+	if j.Move.ID == 0 { // somebody waits for the answer, and the mover will look again
+		c.until = time.Now().Add(rowsTime)
+	}
 	if len(j.Keyspace.Tables) == 0 || j.Keyspace.Reference() || j.Keyspace.BySchema() {
 		c.add(j.Move.From, "", "keyspace %s is of method %s, whose ranges cannot be moved: only those of hash, range and list can", j.Keyspace.Name, j.Keyspace.Method)
 		return c.all, nil
@@ -201,6 +205,11 @@ func (c *checker) table(ctx context.Context, side string, t *rib.KeyedTable) (bo
 	if err != nil {
 		return false, err
 	}
+	if side == sideTarget {
+		if err := c.comparable(ctx, name); err != nil {
+			return false, err
+		}
+	}
 	var inherited bool
 	if err := conn.QueryRow(ctx, "SELECT relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = oid) FROM pg_class WHERE oid = $1::regclass", pgx.QueryExecModeExec, name).Scan(&inherited); err != nil {
 		return false, err
@@ -247,22 +256,66 @@ func (c *checker) table(ctx context.Context, side string, t *rib.KeyedTable) (bo
 	return true, err
 }
 
+// incomparableSQL finds columns whose type has no equality, in tables that have no index by which rows are found: there a row is looked for by all of
+// its columns.
+const incomparableSQL = `
+SELECT c.oid::regclass::text, a.attname::text, format_type(a.atttypid, a.atttypmod) FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type AS t ON t.oid = a.atttypid JOIN pg_type AS d ON d.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+JOIN pg_type AS b ON b.oid = CASE d.typcategory WHEN 'A' THEN d.typelem ELSE d.oid END
+WHERE (c.oid = $1::regclass OR c.oid IN (SELECT relid FROM pg_partition_tree($1::regclass))) AND c.relkind = 'r' AND b.typtype = 'b'
+AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident AND c.relreplident = 'i'))
+AND NOT EXISTS (SELECT FROM pg_opclass AS o JOIN pg_am AS m ON m.oid = o.opcmethod WHERE o.opcdefault AND m.amname IN ('btree', 'hash')
+	AND (o.opcintype = b.oid OR EXISTS (SELECT FROM pg_cast AS k WHERE k.castsource = b.oid AND k.casttarget = o.opcintype AND k.castmethod = 'b' AND k.castcontext = 'i')))`
+
+// comparable looks for what keeps the target from finding the rows that are changed.
+func (c *checker) comparable(ctx context.Context, name string) error {
+	rows, err := c.l.target.Query(ctx, incomparableSQL, pgx.QueryExecModeExec, name)
+	if err != nil {
+		return err
+	}
+	var leaf, column, kind string
+	_, err = pgx.ForEachRow(rows, []any{&leaf, &column, &kind}, func() error {
+		c.add(c.j.Move.To, leaf, "its rows can be told apart by all of their columns alone, and values of column %s, of type %s, cannot be compared: give it a primary key that holds the key", rib.QuoteIdent(column), kind)
+		return nil
+	})
+	return err
+}
+
 // rows looks for rows of the range on the target, which cannot be told from copied ones.
 func (c *checker) rows(ctx context.Context, t *rib.KeyedTable) error {
 	where, err := predicate(c.j, t, "")
 	if err != nil {
 		return err
 	}
+	limited, cancel := ctx, func() {}
+	if !c.until.IsZero() {
+		limited, cancel = context.WithDeadline(ctx, c.until)
+	}
+	defer cancel()
 	var n int64
-	if err := c.l.target.QueryRow(ctx, "SELECT count(*) FROM "+tableName(t)+" WHERE "+where, pgx.QueryExecModeExec).Scan(&n); err != nil {
+	err = c.l.target.QueryRow(limited, fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s WHERE %s LIMIT %d) AS few", tableName(t), where, rowsCounted), pgx.QueryExecModeExec).Scan(&n)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		hangUp(c.l.target) // it was ended with the question
+		c.l.target, err = c.p.connect(ctx, c.j, c.j.Move.To)
+	}
+	if err != nil || n == 0 {
 		return err
 	}
-	if n > 0 {
-		c.all = append(c.all, Obstacle{Shard: c.j.Move.To, Table: tableName(t), Rows: n,
-			Problem: fmt.Sprintf("%d rows of the range lie there already, and nobody knows why: delete them, or move them to %s", n, c.j.Move.From)})
+	number := fmt.Sprint(n)
+	if n == rowsCounted {
+		number = "at least " + number
 	}
+	c.all = append(c.all, Obstacle{Shard: c.j.Move.To, Table: tableName(t), Rows: n,
+		Problem: fmt.Sprintf("%s rows of the range lie there already, and nobody knows why: delete them, or move them to %s", number, c.j.Move.From)})
 	return nil
 }
+
+// Bounds of a look for rows that must not be there. How many there are beyond the first does not matter, and a large table is read whole if no index
+// begins with its key.
+const (
+	rowsCounted = 10_000
+	rowsTime    = 10 * time.Second // where somebody waits
+)
 
 // longTransaction is how old a transaction may be when a move begins. The copy can only begin when all that were there before it are over.
 const longTransaction = 10 * time.Second
@@ -336,10 +389,10 @@ func (c *checker) rights(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		filters = append(filters, fmt.Sprintf("TABLE ONLY %s WHERE %s", tableName(t), where))
+		filters = append(filters, fmt.Sprintf("TABLE %s WHERE %s", tableName(t), where))
 	}
 	if len(c.all) == 0 { // else it fails for what is told already
-		if err := try(c.l.source, from, "publish the tables", super, "CREATE PUBLICATION rangefinder_try FOR "+strings.Join(filters, ", ")); err != nil {
+		if err := try(c.l.source, from, "publish the tables", super, "CREATE PUBLICATION rangefinder_try FOR "+strings.Join(filters, ", ")+" WITH (publish_via_partition_root = true)"); err != nil {
 			return err
 		}
 	}
@@ -358,7 +411,7 @@ func (c *checker) rights(ctx context.Context) error {
 		return err
 	}
 	conninfo := c.p.conninfo(c.l.source)
-	err := try(c.l.target, to, fmt.Sprintf("subscribe to %s", from), "The target's server must reach the source's, as this node does, and "+super,
+	err := try(c.l.target, to, fmt.Sprintf("subscribe to %s", from), "The target's server must reach the source's, as this node does and encrypted alike (backend_tls.mode, moves.ca_file), and "+super,
 		fmt.Sprintf("CREATE SUBSCRIPTION rangefinder_try CONNECTION %s PUBLICATION rangefinder_try WITH (create_slot = false, enabled = false, copy_data = false, slot_name = 'rangefinder_try')", rib.QuoteLiteral(conninfo)))
 	if err != nil {
 		return errors.New(strings.ReplaceAll(err.Error(), conninfo, "(connection)"))

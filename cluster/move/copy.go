@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -270,7 +271,45 @@ func pieces(ctx context.Context, conn querier, tables []table) (all []piece, err
 	return all, nil
 }
 
+// still keeps the rows of tables where they are until release: CLUSTER and VACUUM FULL, which no event trigger is told of, write a table anew,
+// and by windows of blocks rows would be copied twice or not at all. An error of release means that they may have moved meanwhile.
+func (c *copier) still(ctx context.Context, shard string, tables []table) (release func() error, err error) {
+	conn, err := c.p.connect(ctx, c.j, shard)
+	if err != nil {
+		return nil, err
+	}
+	var leaves []string
+	for i := range tables {
+		for _, leaf := range tables[i].leaves {
+			leaves = append(leaves, "ONLY "+leaf)
+		}
+	}
+	sql := []string{fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = '%dms'", c.p.cfg.LockWait.Milliseconds())}
+	if len(leaves) > 0 {
+		sql = append(sql, "LOCK TABLE "+strings.Join(leaves, ", ")+" IN ACCESS SHARE MODE")
+	}
+	if err := script(ctx, conn, sql...); err != nil {
+		hangUp(conn)
+		return nil, fmt.Errorf("shard %s: keep the tables' rows where they are: %w", shard, err)
+	}
+	return func() error {
+		defer hangUp(conn)
+		if err := script(ctx, conn, "COMMIT"); err != nil {
+			return fmt.Errorf("shard %s: the connection that kept the tables' rows where they are: %w", shard, err)
+		}
+		return nil
+	}, nil
+}
+
 func (c *copier) copy(ctx context.Context) error {
+	release, err := c.still(ctx, c.j.Move.From, c.l.tables)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.copyAll(ctx), release())
+}
+
+func (c *copier) copyAll(ctx context.Context) error {
 	all, err := pieces(ctx, c.l.source, c.l.tables)
 	if err != nil {
 		return err
@@ -366,6 +405,18 @@ func (c *copier) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	release, err := c.still(ctx, c.j.Move.To, there)
+	if err != nil {
+		return err
+	}
+	err = c.compareAll(ctx, there)
+	if again := release(); again != nil { // then what was found may not be what is there
+		return again
+	}
+	return err
+}
+
+func (c *copier) compareAll(ctx context.Context, there []table) error {
 	for i := range there {
 		there[i].columns = c.l.tables[i].columns // in the same order
 	}

@@ -26,16 +26,17 @@ func bump(ctx context.Context, conn querier, j *Job) (n int64, err error) {
 
 // applied waits until a mark has come to the target: then all that was committed before it has.
 func (l *link) applied(ctx context.Context, j *Job, mark int64) error {
-	checked := time.Now()
+	checked := time.Now().Add(aliveEvery/10 - aliveEvery)
 	for pause := time.Millisecond; ; pause = min(pause*2, 20*time.Millisecond) {
 		var n int64
 		if err := l.target.QueryRow(ctx, "SELECT n FROM rangefinder.mark WHERE move = $1", pgx.QueryExecModeExec, int64(j.Move.ID)).Scan(&n); err != nil {
 			return err
 		}
 		if n >= mark {
+			l.revived = 0
 			return nil
 		}
-		if time.Since(checked) > time.Second {
+		if time.Since(checked) > aliveEvery {
 			checked = time.Now()
 			if err := l.alive(ctx, j); err != nil {
 				return err
@@ -47,7 +48,14 @@ func (l *link) applied(ctx context.Context, j *Job, mark int64) error {
 	}
 }
 
-// alive finds out whether the replication can still come to an end.
+// aliveEvery is how often it is looked whether the replication still is, while something is waited for.
+const aliveEvery = time.Second
+
+// maxRevived is how often the subscription is begun again without anything having come of it.
+const maxRevived = 5
+
+// alive finds out whether the replication can still come to an end. PostgreSQL ends a subscription for good (disable_on_error) also when the
+// source's server has only been restarted: so it is begun again, until it has ended too often in a row.
 func (l *link) alive(ctx context.Context, j *Job) error {
 	var enabled bool
 	err := l.target.QueryRow(ctx, "SELECT subenabled FROM pg_subscription WHERE subname = $1", pgx.QueryExecModeExec, slotName(j)).Scan(&enabled)
@@ -56,8 +64,13 @@ func (l *link) alive(ctx context.Context, j *Job) error {
 		return fmt.Errorf("%w: the subscription is gone from shard %s", ErrBroken, j.Move.To)
 	case err != nil:
 		return err
+	case !enabled && l.revived >= maxRevived:
+		return fmt.Errorf("%w: the subscription on shard %s stops at an error again and again, which the server's log tells", ErrBroken, j.Move.To)
 	case !enabled:
-		return fmt.Errorf("%w: the subscription on shard %s has stopped at an error, which the server's log tells", ErrBroken, j.Move.To)
+		l.revived++
+		if err := deposed(script(ctx, l.target, heldSQL(j, sideTarget), "ALTER SUBSCRIPTION "+slotName(j)+" ENABLE")); err != nil {
+			return err
+		}
 	}
 	var slots int
 	err = l.source.QueryRow(ctx, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = ANY($1) AND coalesce(wal_status, '') <> 'lost'", pgx.QueryExecModeExec, []string{slotName(j), trackName(j)}).Scan(&slots)

@@ -143,6 +143,7 @@ func (p *Postgres) Complete(ctx context.Context, j *Job) error {
 
 // settled has the target hold what the source does.
 func (p *Postgres) settled(ctx context.Context, l *link, j *Job, mark int64) error {
+	began := time.Now()
 	t, err := p.track(ctx, l, j)
 	if err != nil {
 		return err
@@ -150,11 +151,13 @@ func (p *Postgres) settled(ctx context.Context, l *link, j *Job, mark int64) err
 	if err := l.applied(ctx, j, mark); err != nil {
 		return err
 	}
+	applied, rows := time.Now(), 0
 	for done := false; !done; {
 		err := t.reached(ctx, mark)
 		if done = err == nil; err != nil && !errors.Is(err, errFull) {
 			return err
 		}
+		rows += t.open()
 		open, err := l.compare(ctx, j, t, true)
 		if err != nil {
 			return err
@@ -163,6 +166,7 @@ func (p *Postgres) settled(ctx context.Context, l *link, j *Job, mark int64) err
 			return fmt.Errorf("%w: among %d rows that have changed", ErrDiffers, open)
 		}
 	}
+	compared := time.Now()
 	if err := l.advance(ctx); err != nil {
 		return err
 	}
@@ -178,7 +182,13 @@ func (p *Postgres) settled(ctx context.Context, l *link, j *Job, mark int64) err
 	if err := l.target.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text", pgx.QueryExecModeExec).Scan(&lsn); err != nil {
 		return err
 	}
-	return p.replayed(ctx, j, j.Move.To, lsn)
+	kept := time.Now()
+	if err := p.replayed(ctx, j, j.Move.To, lsn); err != nil {
+		return err
+	}
+	p.cfg.Logger.Info("the target has all of a range that moves", "move", j.Move.ID, "applied", applied.Sub(began), "compared", compared.Sub(applied), "rows", rows, "kept", kept.Sub(compared),
+		"replicas", time.Since(kept))
+	return nil
 }
 
 // replayed waits until each replica of a shard that may be promoted has replayed the log up to a position.

@@ -25,8 +25,9 @@ type PostgresConfig struct {
 	// Replicas connects to those of a shard's replicas that may be promoted and are not down. nil: to none; those that a primary streams to
 	// count all the same.
 	Replicas func(ctx context.Context, shard, database string) (conns []*pgx.Conn, err error)
-	// Source is how the target's server reaches the source, given a connection of the node's own to it. nil: the same address and login.
-	Source func(c *pgx.ConnConfig) (conninfo string)
+	// TLS is how the target's server encrypts towards the source when it subscribes: sslmode as libpq has it, and the file on that server with the
+	// authorities, "" for the one that libpq looks for. nil: require if the connections of Primary are encrypted, else disable.
+	TLS func() (mode, rootCert string)
 	// Cluster is whose terms the jobs' are. nil: there is one cluster alone.
 	Cluster func() string
 	// Settle ends prepared transactions as they were decided. nil: they are waited for.
@@ -70,6 +71,7 @@ type link struct {
 	tracker        *tracker // nil: not begun
 	tables         []table  // nil: not looked at
 	sequences      []string // that the tables' columns count by, at the source
+	revived        int      // how often the subscription has been begun again since it was last seen to work
 }
 
 var _ Servers = (*Postgres)(nil)
@@ -403,6 +405,12 @@ func sqlState(err error) string {
 		return pe.Code
 	}
 	return ""
+}
+
+// lost tells whether an error is of a connection that has ended or is not to be had, so that another one may do better: a server was restarted.
+func lost(err error) bool {
+	code := sqlState(err)
+	return code == "" || strings.HasPrefix(code, "08") || strings.HasPrefix(code, "57P")
 }
 
 const (

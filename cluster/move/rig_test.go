@@ -27,7 +27,8 @@ type book struct {
 	refuse func(what string) error
 	leader uint64
 
-	owner atomic.Pointer[string] // of the range that moves
+	pinned bool                   // constant: owner is of a range that stays
+	owner  atomic.Pointer[string] // of the range that moves
 }
 
 var errNoMove = errors.New("there is no such move")
@@ -82,7 +83,9 @@ func (b *book) move(what string, id uint64, f func(o *rib.Ownership, m *rib.Move
 func (b *book) start(low, high rib.Key, from, to string) (id uint64) {
 	_ = b.change("start", func(o *rib.Ownership) error {
 		id = b.index
-		b.owner.Store(&from)
+		if !b.pinned {
+			b.owner.Store(&from)
+		}
 		o.Moves = append(o.Moves, rib.Move{ID: id, Keyspace: o.Keyspaces[0].ID, Low: low, High: high, From: from, To: to, Phase: rib.MovePrepare, Epoch: o.Epoch})
 		return nil
 	})
@@ -97,7 +100,9 @@ func (b *book) AdvanceMove(_ context.Context, id uint64, from, to rib.MovePhase,
 		m.Phase, m.Note, m.Epoch = to, note, o.Epoch
 		if to == rib.MoveFlipped {
 			b.told = append(b.told, "flipped")
-			b.owner.Store(&m.To)
+			if !b.pinned {
+				b.owner.Store(&m.To)
+			}
 		}
 		return nil
 	})
@@ -170,20 +175,32 @@ CREATE TABLE nothing (customer_id bigint PRIMARY KEY, x int)`
 // newRig starts the servers. Customers are all on shard_1 at first, whose range ends in the middle.
 func newRig(t *testing.T, replicas bool) *rig {
 	t.Helper()
-	r := &rig{t: t, shards: map[string]*shard{}}
-	even := rib.EvenRanges([]string{"shard_1", "shard_2"})
-	r.ks = &rib.Keyspace{ID: 1, Name: "app.orders", Database: "postgres", Method: "hash", Types: []rib.Type{rib.TypeBigint}, Ranges: even,
+	r := startRig(t, replicas, pgtest.Options{}, schema)
+	r.of(&rib.Keyspace{ID: 1, Name: "app.orders", Database: "postgres", Method: "hash", Types: []rib.Type{rib.TypeBigint}, Ranges: rib.EvenRanges([]string{"shard_1", "shard_2"}),
 		Tables: []rib.KeyedTable{{Schema: "public", Name: "orders", Columns: []string{"customer_id"}}, {Schema: "public", Name: "Order Lines", Columns: []string{"customer_id"}},
-			{Schema: "public", Name: "nothing", Columns: []string{"customer_id"}}}}
-	r.book = newBook(r.ks)
+			{Schema: "public", Name: "nothing", Columns: []string{"customer_id"}}}})
+	return r
+}
+
+// of has the rig be of a keyspace, whose moving range shard_1 has.
+func (r *rig) of(ks *rib.Keyspace) {
 	first := "shard_1"
+	r.ks, r.book = ks, newBook(ks)
 	r.book.owner.Store(&first)
+}
+
+// startRig starts the servers, with tables of some keyspace.
+func startRig(t *testing.T, replicas bool, o pgtest.Options, schema string) *rig {
+	t.Helper()
+	r := &rig{t: t, shards: map[string]*shard{}}
 	var wg sync.WaitGroup
 	for _, name := range []string{"shard_1", "shard_2"} {
 		s := &shard{}
 		r.shards[name] = s
 		wg.Go(func() {
-			s.primary = pgtest.NewPrimary(t, pgtest.Options{Name: name})
+			named := o
+			named.Name = name
+			s.primary = pgtest.NewPrimary(t, named)
 			if err := s.primary.Exec(t.Context(), schema); err != nil {
 				t.Error(err)
 			}
@@ -316,7 +333,7 @@ func (r *rig) mover(with func(*Config)) *Mover {
 // over waits until a move is out of the table.
 func (r *rig) over(id uint64, m *Mover) {
 	r.t.Helper()
-	pgtest.Eventually(r.t, time.Minute, func() error {
+	pgtest.Eventually(r.t, 3*time.Minute, func() error {
 		if r.book.owners().Move(id) != nil {
 			return fmt.Errorf("the move is not over: %+v", m.Status())
 		}

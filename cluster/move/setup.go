@@ -11,20 +11,24 @@ import (
 	"rangefinder/rib"
 )
 
-// conninfo is how the target's server reaches the source.
+// conninfo is how the target's server reaches the source: as whoever carries out the move does, and no less encrypted.
 func (p *Postgres) conninfo(source *pgx.Conn) string {
 	c := source.Config()
-	if p.cfg.Source != nil {
-		return p.cfg.Source(c)
-	}
 	quote := func(v string) string {
 		return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(v) + "'"
 	}
-	mode := "disable"
-	if c.TLSConfig != nil {
+	mode, rootCert := "disable", ""
+	switch {
+	case p.cfg.TLS != nil:
+		mode, rootCert = p.cfg.TLS()
+	case c.TLSConfig != nil:
 		mode = "require"
 	}
-	return fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=%s connect_timeout=10", quote(c.Host), c.Port, quote(c.User), quote(c.Password), quote(c.Database), mode)
+	info := fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=%s connect_timeout=10", quote(c.Host), c.Port, quote(c.User), quote(c.Password), quote(c.Database), quote(mode))
+	if rootCert != "" {
+		info += " sslrootcert=" + quote(rootCert)
+	}
+	return info
 }
 
 // rowsOf makes a move's rows of rangefinder.fence, one on each server.

@@ -439,6 +439,13 @@ func (t *tracker) reached(ctx context.Context, mark int64) error {
 
 var errFull = errors.New("too many rows have changed")
 
+// open is how many rows have changed and are to be compared.
+func (t *tracker) open() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.count
+}
+
 // take returns the rows that have changed, which are forgotten here, and the position up to which that is all.
 func (t *tracker) take() (changed map[string][]string, at uint64) {
 	t.mu.Lock()

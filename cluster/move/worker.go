@@ -189,15 +189,29 @@ func (w *worker) fill(ctx context.Context, j *Job) error {
 			return err
 		}
 	}
-	return w.advance(ctx, rib.MovePrepare, rib.MoveFrozen, stepFence)
+	began := time.Now()
+	err := w.advance(ctx, rib.MovePrepare, rib.MoveFrozen, stepFence)
+	if err == nil {
+		w.log.Info("a range is frozen", "took", time.Since(began))
+	}
+	return err
 }
 
-// frozen hands the range over. Statements wait meanwhile, so whatever fails here aborts the move.
+// frozen hands the range over. Statements wait meanwhile, so whatever fails here aborts the move; but a server that was restarted, and is back
+// before they have waited for too long, is as good as before.
 func (w *worker) frozen(ctx context.Context, j *Job) error {
 	began := time.Now()
 	limited, cancel := context.WithTimeoutCause(ctx, w.m.cfg.Freeze, fmt.Errorf("the range was frozen for %s, which is as long as statements may wait", w.m.cfg.Freeze))
 	defer cancel()
-	err := w.handOver(limited, j)
+	var took handing
+	err := w.handOver(limited, j, &took)
+	for err != nil && !final(err) && !errors.Is(err, ErrDeposed) && lost(err) {
+		w.say(err.Error())
+		if sleep(limited, w.m.cfg.Round/10) != nil {
+			break
+		}
+		err = w.handOver(limited, j, &took)
+	}
 	switch {
 	case err == nil:
 	case w.ctx.Err() != nil, errors.Is(err, ErrDeposed):
@@ -211,23 +225,39 @@ func (w *worker) frozen(ctx context.Context, j *Job) error {
 		return w.abort(err)
 	}
 	// From here on nobody may abort before it is known that the flip was not done.
+	complete := time.Now()
 	err = w.advance(w.ctx, rib.MoveFrozen, rib.MoveFlipped, stepDetach)
 	if err == nil {
-		w.log.Info("a range has moved", "from", j.Move.From, "to", j.Move.To, "frozen", time.Since(began))
+		w.log.Info("a range has moved", "from", j.Move.From, "to", j.Move.To, "frozen", time.Since(began), "drained", took.drained, "fenced", took.fenced, "completed", took.completed,
+			"flipped", time.Since(complete))
 	}
 	return err
 }
 
-func (w *worker) handOver(ctx context.Context, j *Job) error {
+// handing is what the time of a freeze was spent with.
+type handing struct {
+	drained   time.Duration // until no node sent anything to the range any more
+	fenced    time.Duration // until the source refused writes, and none was under way
+	completed time.Duration // until the target had all
+}
+
+func (w *worker) handOver(ctx context.Context, j *Job, took *handing) error {
+	began := time.Now()
 	for !w.m.cfg.Leases.Drained(j.Move.ID) {
 		if err := sleep(ctx, w.m.cfg.Poll); err != nil {
 			return fmt.Errorf("not every node has said that nothing runs on the range any more: %w", err)
 		}
 	}
+	drained := time.Now()
 	if err := w.m.cfg.Servers.Fence(ctx, j); err != nil {
 		return err
 	}
-	return w.m.cfg.Servers.Complete(ctx, j)
+	fenced := time.Now()
+	if err := w.m.cfg.Servers.Complete(ctx, j); err != nil {
+		return err
+	}
+	*took = handing{drained: drained.Sub(began), fenced: fenced.Sub(drained), completed: time.Since(fenced)}
+	return nil
 }
 
 // flipped removes what is left, the source's rows last. A recovery makes moves that have flipped with the note of any step, or none: only

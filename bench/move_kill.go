@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// moveKillRate is moves.rate while things are killed. How fast rows are copied does not matter then, and there are twelve moves.
+const moveKillRate = "64MiB"
+
+// movePhases are where something is killed, and how one sees that a move is there.
+var movePhases = []struct {
+	name string
+	at   func(*moveStatus) bool
+}{
+	{"copy", func(m *moveStatus) bool { return m.Phase == "prepare" && m.Step == "copy" && m.Part > 0.1 }},
+	{"follow", func(m *moveStatus) bool { return m.Phase == "prepare" && m.Step == "follow" }},
+	{"frozen", func(m *moveStatus) bool { return m.Phase == "frozen" }},
+	{"flipped", func(m *moveStatus) bool { return m.Phase == "flipped" }},
+}
+
+// kills moves the range to and fro. What is killed comes back.
+func (w *moveWorld) kills(ctx context.Context, l *moveLoad, o moveOptions, r *moveResult) error {
+	l.calm.Store(false)
+	if o.mb >= 500 {
+		w.rate = moveKillRate
+	}
+	for _, n := range w.nodes {
+		n.end(syscall.SIGTERM)
+		if err := errors.Join(w.configure(), w.start(ctx, n)); err != nil {
+			return err
+		}
+	}
+	for _, phase := range movePhases {
+		for _, who := range []string{"leader", "source", "target"} {
+			k, err := w.killOne(ctx, l, who, phase.name, phase.at)
+			if err != nil {
+				return fmt.Errorf("%s killed in phase %s: %w", who, phase.name, err)
+			}
+			r.Kills = append(r.Kills, k)
+		}
+	}
+	return nil
+}
+
+// killOne kills one of those who take part. The phases that are short are made long: a move that is paused stays in follow, and one whose range
+// has a transaction open stays frozen.
+func (w *moveWorld) killOne(ctx context.Context, l *moveLoad, who, phase string, at func(*moveStatus) bool) (k moveKill, err error) {
+	from, to, err := w.other(ctx)
+	if err != nil {
+		return k, err
+	}
+	leader, err := w.leader(ctx)
+	if err != nil {
+		return k, err
+	}
+	id, err := w.begin(ctx, to)
+	if err != nil {
+		return k, err
+	}
+	ordered := func(what string) error {
+		return w.retry(ctx, func() error {
+			return w.nodes[0].call(ctx, "POST", fmt.Sprintf("/api/v1/moves/%d/%s", id, what), map[string]string{}, nil)
+		})
+	}
+	if phase == "follow" || phase == "frozen" { // one that is paused before it copies would not begin to
+		if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Step != "check" && m.Part > 0 }); err != nil {
+			return k, err
+		}
+		if err := ordered("pause"); err != nil {
+			return k, err
+		}
+	}
+	var open *moveOpen
+	if phase == "frozen" { // a transaction that is older than the fence's triggers would keep them from being made
+		if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Step == "follow" || m.Phase == "aborted" }); err != nil {
+			return k, err
+		}
+		if open, err = w.open(ctx, l, leader); err != nil {
+			return k, err
+		}
+		defer open.end()
+		if err := ordered("resume"); err != nil {
+			return k, err
+		}
+	}
+	if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || at(m) || m.Phase == "flipped" || m.Phase == "aborted" }); err != nil {
+		return k, err
+	}
+	m, err := w.at(ctx, id)
+	if err != nil || m == nil || !at(m) {
+		return k, errors.Join(fmt.Errorf("the move is not in the phase any more: %+v", m), err)
+	}
+	killed := time.Now()
+	switch who {
+	case "leader":
+		if leader, err = w.leader(ctx); err != nil {
+			return k, err
+		}
+		leader.end(syscall.SIGKILL)
+		open.commit(ctx)
+		err = w.start(ctx, leader)
+	default:
+		s := w.shards[map[string]string{"source": from, "target": to}[who]]
+		if err = s.Kill(); err == nil {
+			open.commit(ctx)
+			err = s.Start(ctx)
+		}
+	}
+	if err != nil {
+		return k, err
+	}
+	back := time.Since(killed)
+	if phase == "follow" {
+		if err := ordered("resume"); err != nil {
+			return k, err
+		}
+	}
+	if err := w.over(ctx, id); err != nil {
+		return k, err
+	}
+	took := time.Since(killed)
+	owner, err := w.owner(ctx)
+	if err != nil {
+		return k, err
+	}
+	counts, err := l.check(ctx)
+	if err != nil {
+		return k, err
+	}
+	k = moveKill{Who: who, Phase: phase, Resumed: owner == to, Lost: counts.lost}
+	w.say("%-7s killed in %-8s: back after %.1f s, the move over after %.1f s; resumed %v, lost %d, duplicated %d", who, phase, back.Seconds(), took.Seconds(), k.Resumed, k.Lost, counts.duplicated)
+	if !k.Resumed {
+		return k, w.told(id)
+	}
+	return k, nil
+}
+
+// moveOpen is a transaction on the range, which keeps a freeze from its end.
+type moveOpen struct {
+	l    *moveLoad
+	conn *pgx.Conn
+	id   int64
+	done bool
+}
+
+// open begins one at a node that does not lead.
+func (w *moveWorld) open(ctx context.Context, l *moveLoad, leader *moveNode) (o *moveOpen, err error) {
+	node := w.nodes[0]
+	if node == leader {
+		node = w.nodes[1]
+	}
+	o = &moveOpen{l: l, id: l.next.Add(1)}
+	if o.conn, err = node.connect(ctx); err != nil {
+		return nil, err
+	}
+	customer := rand.Int64N(moveCustomers)
+	for !w.moves(customer) {
+		customer = rand.Int64N(moveCustomers)
+	}
+	l.note(o.id, moveUnknown)
+	_, err = o.conn.Exec(ctx, "BEGIN")
+	if err == nil {
+		_, err = o.conn.Exec(ctx, "INSERT INTO parcels (customer, id, note) VALUES ($1, $2, 'open')", customer, o.id)
+	}
+	if err != nil {
+		o.end()
+		return nil, fmt.Errorf("a transaction on the range: %w", err)
+	}
+	return o, nil
+}
+
+// commit ends it; o may be nil.
+func (o *moveOpen) commit(ctx context.Context) {
+	if o == nil || o.done {
+		return
+	}
+	o.done = true
+	_, err := o.conn.Exec(ctx, "COMMIT")
+	switch {
+	case err == nil:
+		o.l.note(o.id, moveAcked)
+	case !unsure(err):
+		o.l.note(o.id, moveRefused)
+	}
+}
+
+func (o *moveOpen) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = o.conn.Close(ctx)
+}
