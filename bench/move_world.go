@@ -395,13 +395,13 @@ func (w *moveWorld) size(ctx context.Context) (gb float64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		var bytes int64
-		err = c.QueryRow(ctx, "SELECT pg_total_relation_size('parcels')", pgx.QueryExecModeExec).Scan(&bytes)
+		var total int64
+		err = c.QueryRow(ctx, "SELECT pg_total_relation_size('parcels')", pgx.QueryExecModeExec).Scan(&total)
 		c.Close(ctx)
 		if err != nil {
 			return 0, err
 		}
-		gb += float64(bytes) / 1e9
+		gb += float64(total) / 1e9
 	}
 	return gb, nil
 }
