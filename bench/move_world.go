@@ -261,6 +261,8 @@ type moveStatus struct {
 	Step    string  `json:"step"`
 	Part    float64 `json:"part"`
 	Problem string  `json:"problem"`
+
+	Missing []string `json:"missing"`
 }
 
 // at finds the move; nil: it is over. Any node that answers is asked.
@@ -284,8 +286,16 @@ func (w *moveWorld) at(ctx context.Context, id uint64) (*moveStatus, error) {
 	return nil, errors.Join(errs...)
 }
 
-// leader is the node that leads the ledger.
-func (w *moveWorld) leader(ctx context.Context) (*moveNode, error) {
+// leader is the node that leads the ledger, once one does.
+func (w *moveWorld) leader(ctx context.Context) (n *moveNode, err error) {
+	err = w.retry(ctx, func() (err error) {
+		n, err = w.leads(ctx)
+		return err
+	})
+	return n, err
+}
+
+func (w *moveWorld) leads(ctx context.Context) (*moveNode, error) {
 	for _, n := range w.nodes {
 		var answer struct {
 			Raft struct {
@@ -340,7 +350,11 @@ func (w *moveWorld) until(ctx context.Context, id uint64, condition func(*moveSt
 		}
 		if time.Since(told) >= moveTell {
 			told = time.Now()
-			w.say("  %s/%s, %.0f %%%s", m.Phase, m.Step, 100*m.Part, strings.TrimRight("; "+m.Problem, "; "))
+			waits := ""
+			if len(m.Missing) > 0 {
+				waits = "; waits for " + strings.Join(m.Missing, ", ")
+			}
+			w.say("  %s/%s, %.0f %%%s%s", m.Phase, m.Step, 100*m.Part, waits, strings.TrimRight("; "+m.Problem, "; "))
 		}
 		return fmt.Errorf("the move is in %s/%s: %s", m.Phase, m.Step, m.Problem)
 	})
