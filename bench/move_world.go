@@ -173,7 +173,7 @@ func (w *moveWorld) configure() error {
 		fmt.Fprintf(&b, "[ports]\npostgres = %d\ncluster = %d\nhttp = %d\n[probe]\nuser = %q\npassword_env = \"NODE_PASSWORD\"\n[[databases]]\nname = %q\nshard = \"shard_1\"\n[[users]]\nname = %q\npassword_env = \"NODE_PASSWORD\"\n",
 			n.ports[0], n.ports[1], n.ports[2], benchUser, benchDatabase, benchUser)
 		if w.rate != "" {
-			fmt.Fprintf(&b, "[moves]\nrate = %q\n", w.rate)
+			fmt.Fprintf(&b, "[moves]\nrate = %q\nlate = \"2s\"\n", w.rate) // nothing is on its way for longer on one machine
 		}
 		for _, name := range []string{"shard_1", "shard_2"} {
 			fmt.Fprintf(&b, "[[backends]]\nname = %q\nshard = %q\naddress = %q\n", name, name, w.shards[name].Addr())
