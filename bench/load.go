@@ -38,7 +38,7 @@ type load struct {
 // would.
 func (s *scenario) pgbench(ctx context.Context, t *target, l load) (sample, error) {
 	var r sample
-	warm := 300*time.Millisecond + time.Duration(l.clients)*5*time.Millisecond
+	warm := 150*time.Millisecond + time.Duration(l.clients)*3*time.Millisecond
 	for range 3 {
 		var err error
 		if r, err = s.window(ctx, t, l, warm); !errors.Is(err, errSlow) {

@@ -100,8 +100,8 @@ func parse(args []string, compared bool, stderr io.Writer) (*options, error) {
 		fmt.Fprint(f.Output(), usage)
 		f.PrintDefaults()
 	}
-	f.IntVar(&o.rounds, "rounds", 5, "rounds; the medians are printed")
-	f.IntVar(&o.seconds, "seconds", 2, "seconds that pgbench runs, logins included")
+	f.IntVar(&o.rounds, "rounds", 11, "rounds; the medians are printed")
+	f.IntVar(&o.seconds, "seconds", 1, "seconds that pgbench runs, logins included")
 	f.BoolVar(&o.json, "json", false, "print one JSON object as the last line")
 	clients, modes, parts, targets := "8", strings.Join(allModes, ","), strings.Join(allParts, ","), strings.Join(allPeers, ",")
 	if compared {
@@ -151,7 +151,7 @@ func (o *options) check(f *flag.FlagSet, clients, modes, parts, targets string) 
 		}
 	}
 	if o.quick {
-		o.rounds, o.modes, o.clients = 3, []string{"simple"}, []int{16}
+		o.rounds, o.modes, o.clients = 6, []string{"simple"}, []int{16}
 		o.targets = slices.DeleteFunc(o.targets, func(t string) bool { return t == pgpool })
 	}
 	return nil

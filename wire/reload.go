@@ -75,7 +75,7 @@ func (s *Server) Reload(next Live) {
 	s.live.Store(l)
 	for _, own := range s.listeners {
 		if own != nil {
-			setKeepAlive(own, l.Limits.KeepAlive)
+			setInherited(own, l.Limits.KeepAlive)
 		}
 	}
 	select {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -184,7 +185,10 @@ func (s *Server) Catalog() *sqlkey.Catalog { return s.catalogFor(s.cfg.FIB.Load(
 
 // Listener is what Listen returns. Go leaves the connections alone that it accepts: they inherit TCP's keepalive from it, which is
 // three system calls less for each.
-type Listener struct{ *net.TCPListener }
+type Listener struct {
+	*net.TCPListener
+	file *os.File // the same socket once more: Go lets nobody else accept on a listener
+}
 
 // Listen listens on a TCP port, in the way that suits Serve best.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
@@ -193,8 +197,16 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Listener{ln.(*net.TCPListener)}, nil
+	own := &Listener{TCPListener: ln.(*net.TCPListener)}
+	if own.file, err = own.File(); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return own, nil
 }
+
+// Close is net.Listener's.
+func (l *Listener) Close() error { return errors.Join(l.file.Close(), l.TCPListener.Close()) }
 
 // Serve accepts connections until ln is closed or the server shut down; then it returns nil.
 func (s *Server) Serve(ln net.Listener) error {
@@ -205,7 +217,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		return nil
 	}
 	own, _ := ln.(*Listener)
-	if own != nil && !setKeepAlive(own, s.live.Load().Limits.KeepAlive) {
+	if own != nil && !setInherited(own, s.live.Load().Limits.KeepAlive) {
 		own = nil
 	}
 	s.listeners[ln] = own
@@ -218,8 +230,9 @@ func (s *Server) Serve(ln net.Listener) error {
 	})
 	s.mu.Unlock()
 	defer s.serving.Done()
+	accept := s.acceptor(ln, own)
 	for {
-		conn, err := ln.Accept()
+		conn, err := accept()
 		if err != nil {
 			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
 				return nil
@@ -258,6 +271,24 @@ func (s *Server) Serve(ln net.Listener) error {
 		default:
 			go s.work(conn)
 		}
+	}
+}
+
+// acceptor is how the connections of a listener are accepted: those of our own go into the set at once, where their sessions need them.
+func (s *Server) acceptor(ln net.Listener, own *Listener) func() (net.Conn, error) {
+	if s.set == nil || own == nil {
+		return ln.Accept
+	}
+	raw, err := own.file.SyscallConn()
+	if err != nil {
+		return ln.Accept
+	}
+	return func() (net.Conn, error) {
+		sock, err := s.set.Accept(raw, own.Addr())
+		if err != nil {
+			return nil, err
+		}
+		return sock, nil
 	}
 }
 

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// setKeepAlive sets TCP's keepalive on a listening socket for what it accepts. It returns false if that has to be told itself.
-func setKeepAlive(ln *Listener, cfg net.KeepAliveConfig) bool {
+// setInherited sets on a listening socket what the connections inherit that it accepts: TCP's keepalive, and that nothing waits for more to
+// be sent. It returns false if they have to be told themselves.
+func setInherited(ln *Listener, cfg net.KeepAliveConfig) bool {
 	raw, err := ln.SyscallConn()
 	if err != nil {
 		return false
@@ -17,6 +18,7 @@ func setKeepAlive(ln *Listener, cfg net.KeepAliveConfig) bool {
 		option := func(level, name, value int) {
 			set = set && syscall.SetsockoptInt(int(fd), level, name, value) == nil
 		}
+		option(syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 		if !cfg.Enable {
 			option(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 0)
 			return

@@ -4,5 +4,5 @@ package wire
 
 import "net"
 
-// setKeepAlive: whether a connection inherits what its listener has differs between systems.
-func setKeepAlive(*Listener, net.KeepAliveConfig) bool { return false }
+// setInherited: whether a connection inherits what its listener has differs between systems.
+func setInherited(*Listener, net.KeepAliveConfig) bool { return false }

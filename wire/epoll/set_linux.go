@@ -131,11 +131,15 @@ func (s *Set) help() bool {
 	return most > 1
 }
 
-// Adopt takes a plain socket out of Go's poller into the set, and closes conn, which had it before. It returns nil, and leaves conn as
-// it is, if conn is none or the set takes none. Events are told of from Tell on; what has come before is Readable by then.
+// Adopt takes a plain socket out of Go's poller into the set, and closes conn, which had it before; one that is in the set it returns. It
+// returns nil, and leaves conn as it is, if conn is none or the set takes none. Events are told of from Tell on; what has come before is
+// Readable by then.
 func (s *Set) Adopt(conn net.Conn) *Socket {
 	if s == nil {
 		return nil
+	}
+	if sock, ok := conn.(*Socket); ok && sock.set == s {
+		return sock
 	}
 	sc, ok := conn.(syscall.Conn)
 	if !ok {

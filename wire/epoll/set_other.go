@@ -25,6 +25,9 @@ func Open(bool) *Set { return nil }
 // Close does nothing.
 func (*Set) Close() {}
 
+// Accept returns an error.
+func (*Set) Accept(syscall.RawConn, net.Addr) (*Socket, error) { return nil, syscall.ENOTSUP }
+
 // Adopt returns nil.
 func (*Set) Adopt(net.Conn) *Socket { return nil }
 

@@ -238,9 +238,6 @@ func (s *Socket) CloseWrite() error {
 	return syscall.Shutdown(s.fd, syscall.SHUT_WR)
 }
 
-// LocalAddr is net.Conn's.
-func (s *Socket) LocalAddr() net.Addr { return s.local }
-
 // RemoteAddr is net.Conn's.
 func (s *Socket) RemoteAddr() net.Addr { return s.remote }
 
