@@ -1,8 +1,12 @@
 package epoll
 
 import (
+	"errors"
+	"io"
 	"net"
+	"os"
 	"testing"
+	"time"
 )
 
 // TestAccept: connections are in the set from the first, know both their ends, and wait for what is to come.
@@ -26,7 +30,7 @@ func TestAccept(t *testing.T) {
 			t.Fatal(err)
 		}
 		port := ln.Addr().(*net.TCPAddr).Port
-		for range 20 {
+		for i := range 20 {
 			far, err := net.DialTCP("tcp4", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 			if err != nil {
 				t.Fatal(err)
@@ -43,6 +47,13 @@ func TestAccept(t *testing.T) {
 			}
 			if set.Adopt(near) != near {
 				t.Error("a socket of the set is taken into it as another one")
+			}
+			near.SetReadDeadline(time.Now().Add(time.Minute))
+			if i%2 == 1 {
+				near.Leave()
+				if set.Adopt(near) != nil {
+					t.Error("a socket that has left the set is of it")
+				}
 			}
 			echo := make(chan error, 1)
 			go func() {
@@ -63,8 +74,21 @@ func TestAccept(t *testing.T) {
 			if err := <-echo; err != nil {
 				t.Error(err)
 			}
-			near.Close()
+			near.SetReadDeadline(time.Now())
+			if n, err := near.Read(b[:]); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("after the deadline: %d, %v", n, err)
+			}
+			near.SetReadDeadline(time.Time{})
 			far.Close()
+			if n, err := near.Read(b[:]); n != 0 || err != io.EOF {
+				t.Errorf("after the end: %d, %v", n, err)
+			}
+			if err := near.Close(); err != nil {
+				t.Error(err)
+			}
+			if _, err := near.Read(b[:]); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("after Close: %v", err)
+			}
 		}
 		waits := make(chan error, 1)
 		go func() {

@@ -138,7 +138,10 @@ func (s *Set) Adopt(conn net.Conn) *Socket {
 	if s == nil {
 		return nil
 	}
-	if sock, ok := conn.(*Socket); ok && sock.set == s {
+	if sock, ok := conn.(*Socket); ok {
+		if sock.set != s || sock.left.Load() != nil {
+			return nil
+		}
 		return sock
 	}
 	sc, ok := conn.(syscall.Conn)

@@ -37,6 +37,9 @@ func (*Set) Watch(syscall.RawConn) *Socket { return nil }
 // Forget does nothing.
 func (*Set) Forget(*Socket) {}
 
+// Leave does nothing.
+func (*Socket) Leave() {}
+
 // Tell does nothing.
 func (*Socket) Tell(*Listener) {}
 

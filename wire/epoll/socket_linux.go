@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -23,6 +24,7 @@ type Socket struct {
 	// atomic
 	state    atomic.Uint32
 	listener atomic.Pointer[Listener]
+	left     atomic.Pointer[left] // nil: it is in the set
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -44,7 +46,8 @@ const (
 
 // deadline is one that is still to come.
 type deadline struct {
-	timer *time.Timer // nil: there is none
+	at    time.Time   // zero: there is none
+	timer *time.Timer // nil: there is none that is still to come
 	turn  uint        // of the last call that has set one
 }
 
@@ -170,6 +173,12 @@ func (s *Socket) Read(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if l := s.left.Load(); l != nil {
+		if n, err = l.read(p); err != nil && err != io.EOF {
+			err = s.fault("read", err)
+		}
+		return n, err
+	}
 	err = s.await(lateRead, func() (err error) {
 		n, err = Recv(s.fd, p)
 		return err
@@ -185,6 +194,12 @@ func (s *Socket) Read(p []byte) (n int, err error) {
 
 // Write is net.Conn's.
 func (s *Socket) Write(p []byte) (n int, err error) {
+	if l := s.left.Load(); l != nil {
+		if n, err = l.write(p); err != nil {
+			err = s.fault("write", err)
+		}
+		return n, err
+	}
 	err = s.await(lateWrite, func() error {
 		for n < len(p) {
 			m, err := Send(s.fd, p[n:])
@@ -207,6 +222,12 @@ func (s *Socket) Write(p []byte) (n int, err error) {
 func (s *Socket) fault(op string, err error) error {
 	if _, ok := err.(syscall.Errno); ok {
 		err = os.NewSyscallError(op, err)
+	} else if s.left.Load() != nil { // what a file says of its end is not what a connection does
+		s.mu.Lock()
+		if s.closed {
+			err = net.ErrClosed
+		}
+		s.mu.Unlock()
 	}
 	return &net.OpError{Op: op, Net: "tcp", Source: s.local, Addr: s.remote, Err: err}
 }
@@ -221,8 +242,13 @@ func (s *Socket) Close() error {
 	s.closed = true
 	s.reads.stop()
 	s.writes.stop()
-	s.set.drop(s)
-	err := syscall.Close(s.fd)
+	var err error
+	if l := s.left.Load(); l != nil {
+		err = l.file.Close()
+	} else {
+		s.set.drop(s)
+		err = syscall.Close(s.fd)
+	}
 	s.mu.Unlock()
 	s.stir()
 	return err
@@ -256,6 +282,17 @@ func (s *Socket) setDeadline(t time.Time, reads, writes bool) error {
 		s.mu.Unlock()
 		return net.ErrClosed
 	}
+	if l := s.left.Load(); l != nil {
+		defer s.mu.Unlock()
+		var err error
+		if reads {
+			err = l.file.SetReadDeadline(t)
+		}
+		if writes {
+			err = errors.Join(err, l.file.SetWriteDeadline(t))
+		}
+		return err
+	}
 	if reads {
 		s.arm(&s.reads, lateRead, t)
 	}
@@ -272,6 +309,7 @@ func (s *Socket) setDeadline(t time.Time, reads, writes bool) error {
 // arm sets one deadline. mu is held.
 func (s *Socket) arm(d *deadline, bit uint32, t time.Time) {
 	d.stop()
+	d.at = t
 	s.state.And(^bit)
 	if t.IsZero() {
 		return
@@ -312,7 +350,12 @@ func (s *Socket) late() {
 }
 
 // SyscallConn is syscall.Conn's. What its methods are given must not use the Socket: it is called with the Socket's mutex held.
-func (s *Socket) SyscallConn() (syscall.RawConn, error) { return rawSocket{s}, nil }
+func (s *Socket) SyscallConn() (syscall.RawConn, error) {
+	if l := s.left.Load(); l != nil {
+		return l.raw, nil
+	}
+	return rawSocket{s}, nil
+}
 
 type rawSocket struct{ *Socket }
 

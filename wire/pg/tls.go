@@ -79,6 +79,9 @@ func (a *acceptor) startDirectTLS(head []byte) error {
 }
 
 func (a *acceptor) handshake(conn net.Conn, cfg *tls.Config) error {
+	if s, ok := a.conn.(interface{ Leave() }); ok { // of a set of sockets, which is of no use to TLS
+		s.Leave()
+	}
 	t := tls.Server(conn, cfg)
 	if err := t.Handshake(); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
