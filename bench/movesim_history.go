@@ -37,7 +37,7 @@ const (
 // simFencedAgain is when a statement that a shard has refused is tried again although the table says nothing new, as in package wire.
 const simFencedAgain = 250 * time.Millisecond
 
-// simAnswer is how long a client waits.
+// simAnswer is how long a client waits at most.
 const simAnswer = 8 * time.Second
 
 // client reads and writes registers through any node.
@@ -70,7 +70,11 @@ func (w *simWorld) statement(client int, n *simNode, key, value int64) (o simOp)
 	if w.luck(0, 20) == 0 {
 		takes = w.luck(0, 3*time.Second)
 	}
-	ctx, cancel := context.WithTimeout(f.ctx, simAnswer)
+	patience := simAnswer
+	if w.luck(0, 5) == 0 { // this one goes earlier, and its node gives up what it has sent
+		patience = w.luck(0, 3*time.Second)
+	}
+	ctx, cancel := context.WithTimeout(f.ctx, patience)
 	defer cancel()
 	for came := time.Now(); ; {
 		work := f.begin()
@@ -81,7 +85,7 @@ func (w *simWorld) statement(client int, n *simNode, key, value int64) (o simOp)
 			return o
 		}
 		crossed, wait, view := f.enter(table, ks.ID, simKey(key), !o.write)
-		patience := moving.Patience
+		again := moving.Patience
 		if !wait {
 			owner, _ := table.Lookup(ks.ID, simKey(key))
 			s := w.shards[owner.Slot.Shard()]
@@ -107,12 +111,12 @@ func (w *simWorld) statement(client int, n *simNode, key, value int64) (o simOp)
 				return o
 			}
 			f.lessee.Poke()
-			patience = simFencedAgain
+			again = simFencedAgain
 		} else {
 			f.over(work)
 		}
 		left := moving.Patience - time.Since(came)
-		if left <= 0 || f.stand(view, min(left, patience)) != nil {
+		if left <= 0 || f.stand(view, min(left, again)) != nil {
 			return o
 		}
 	}

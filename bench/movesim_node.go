@@ -132,7 +132,7 @@ func (n *simNode) start() (err error) {
 		Behind: func(_, addr string, _ rib.Epoch) { f.pullFrom(addr) },
 	})
 	f.mover = move.New(move.Config{
-		Ledger: simLedger{f}, Leases: f.ledger.Leases(), Servers: simServers{n}, Owners: f.table.Owners().Get, Logger: slog.New(slog.DiscardHandler), Late: simLate,
+		Ledger: simLedger{f}, Leases: f.ledger.Leases(), Servers: simServers{n}, Owners: f.table.Owners().Get, Logger: slog.New(slog.DiscardHandler), Late: n.w.onItsWay,
 		Leads: func() (uint64, bool) {
 			term, ok := f.ledger.LeadsIn()
 			return uint64(f.table.Owners().Get().Epoch.Generation)<<40 | term, ok

@@ -2,10 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"rangefinder/cluster"
 )
 
 // TestMoveSim: a few games in which nothing may be wrong, and then without the fence as many as it takes until something is.
@@ -26,6 +31,56 @@ func TestMoveSim(t *testing.T) {
 	}
 	if line, err := json.Marshal(moveSimResult{Seeds: 3, WithoutFence: 1}); err != nil || string(line) != `{"seeds":3,"violations":0,"violations_without_fence":1}` {
 		t.Errorf("%s, %v", line, err)
+	}
+}
+
+// TestMoveSimAbandonedWrite: a write that its node has given up, and that comes to the range's old owner seconds after all nodes knew of the new one, is refused
+// there. If the fence goes at once, it is accepted and its row left, and that is found.
+func TestMoveSimAbandonedWrite(t *testing.T) {
+	for late, accepted := range map[time.Duration]bool{simLate: false, time.Millisecond: true} {
+		t.Run(late.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				w := newSimWorld(1, true, dir)
+				w.onItsWay = late
+				defer w.close()
+				if err := w.form(); err != nil {
+					t.Fatal(err)
+				}
+				f := w.leads()
+				n := w.nodes[4]
+				if o := w.statement(0, n, 10, 1); o.outcome != simDone { // so that n has a connection
+					t.Fatalf("%+v", o)
+				}
+				m, err := f.ledger.StartMove(w.ctx, cluster.MoveRequest{Keyspace: simSpace, Range: simRange, To: "shard_2"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := w.until("the fence is shut", time.Minute, func() bool {
+					s := w.shards["shard_1"]
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					return s.sources[m.ID] != nil && s.sources[m.ID].state != simOpen && s.sources[m.ID].state != simMade
+				}); err != nil {
+					t.Fatal(err)
+				}
+				w.net.SetRTT(n.name, "shard_1", 6*time.Second)
+				ctx, cancel := context.WithTimeout(w.ctx, 10*time.Millisecond)
+				defer cancel()
+				s := w.shards["shard_1"]
+				if err := n.call(ctx, s, simFor{}, func(ctx context.Context) error { return s.write(ctx, 10, 2, 0, false) }); !errors.Is(err, errSimLost) {
+					t.Fatal(err)
+				}
+				if err := w.until("the move is over", time.Minute, w.settled); err != nil {
+					t.Fatal(err)
+				}
+				_ = pause(w.ctx, 10*time.Second)
+				w.leftovers()
+				if (w.game.late > 0) != accepted || (len(w.game.wrongs) > 0) != accepted {
+					t.Errorf("%d late writes, %q", w.game.late, w.game.wrongs)
+				}
+			})
+		})
 	}
 }
 

@@ -48,15 +48,16 @@ func simKey(k int64) rib.Key {
 // simWorld is five nodes, two shards, and what happens to them.
 type simWorld struct {
 	// constant
-	seed   uint64
-	fence  bool // the shards refuse
-	dir    string
-	net    *memnet.Net
-	nodes  []*simNode
-	shards map[string]*simShard
-	began  time.Time
-	ctx    context.Context
-	end    context.CancelFunc
+	seed     uint64
+	fence    bool          // the shards refuse
+	onItsWay time.Duration // Late of the movers
+	dir      string
+	net      *memnet.Net
+	nodes    []*simNode
+	shards   map[string]*simShard
+	began    time.Time
+	ctx      context.Context
+	end      context.CancelFunc
 
 	// atomic
 	playing atomic.Bool
@@ -95,7 +96,7 @@ type simNote struct {
 
 func newSimWorld(seed uint64, fence bool, dir string) *simWorld {
 	w := &simWorld{
-		seed: seed, fence: fence, dir: dir, net: memnet.New(seed), shards: map[string]*simShard{}, began: time.Now(),
+		seed: seed, fence: fence, onItsWay: simLate, dir: dir, net: memnet.New(seed), shards: map[string]*simShard{}, began: time.Now(),
 		rnd: rand.New(rand.NewPCG(seed, 1)), calls: map[uint64]*simCall{}, flipped: map[uint64]bool{}, busy: map[string]bool{},
 	}
 	w.game.seed, w.game.fence = seed, fence

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -297,7 +298,7 @@ func (w *worker) flipped(ctx context.Context, j *Job) error {
 	return w.m.cfg.Ledger.FinishMove(ctx, w.id)
 }
 
-// atRest is how long the source may take to answer, at least, before it counts as having stood still.
+// atRest is how much longer than at its quickest the source may take to answer, at least, before it counts as having stood still.
 const atRest = 250 * time.Millisecond
 
 // passed returns when nothing runs at the source, or is on its way there, that was sent before all nodes had said that they know the new owner.
@@ -306,15 +307,17 @@ const atRest = 250 * time.Millisecond
 // still has not looked at what has come); then all has to end that had begun by then.
 func (w *worker) passed(ctx context.Context, j *Job) error {
 	late := w.m.cfg.Late
-	slow := max(late/4, atRest)
+	slow, quickest := max(late/4, atRest), time.Duration(math.MaxInt64)
 	var before time.Time // by the source's clock; zero: it is not time yet
 	for since := time.Now(); ; {
 		asked := time.Now()
 		now, n, err := w.m.cfg.Servers.AtWork(ctx, j, before)
+		took := time.Since(asked)
+		quickest = min(quickest, took)
 		switch {
 		case err != nil:
 			return err
-		case time.Since(asked) > slow:
+		case took-quickest > slow:
 			since, before = time.Now(), time.Time{}
 		case before.IsZero() && time.Since(since) >= late:
 			before = now

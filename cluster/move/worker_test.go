@@ -108,12 +108,14 @@ func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
 		late     time.Duration // 0: the default
 		still    time.Duration // the source does not answer for so long, 5 s after the first look
 		busy     time.Duration // something runs for so long
+		far      time.Duration // each look takes so long
 		from, to time.Duration // when the fence goes
 	}{
 		"nothing runs":              {from: 10 * time.Second, to: 11 * time.Second},
 		"the time is another one":   {late: time.Second, from: time.Second, to: 2 * time.Second},
 		"a statement runs":          {busy: 30 * time.Second, from: 30 * time.Second, to: 31 * time.Second},
 		"the source stands still":   {still: 8 * time.Second, from: 23 * time.Second, to: 24 * time.Second},
+		"the source is far away":    {late: time.Second, far: 600 * time.Millisecond, from: time.Second, to: 5 * time.Second},
 		"it is slow, and no longer": {still: 2 * time.Second, from: 10 * time.Second, to: 12 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -130,6 +132,7 @@ func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
 				servers := &scripted{}
 				stood := false
 				servers.atWork = func(before time.Time) (n int) {
+					_ = sleep(context.Background(), c.far)
 					if c.still > 0 && !stood && time.Since(began) >= 5*time.Second {
 						stood = true
 						_ = sleep(context.Background(), c.still) // of virtual time
