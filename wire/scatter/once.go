@@ -195,6 +195,11 @@ func (r *replay) others(first *branch, shares []Share) *pg.Error {
 		return e
 	}
 	for i, ask := range list {
+		if n := tagged(ask.tag); n < r.changed.rows && (r.how.Op == sqlkey.OnceUpdate || r.how.Op == sqlkey.OnceDelete) {
+			return pg.NewError(pg.CodeSerializationFailure, "shard "+ask.b.slot.Shard()+" does not have all of the rows of table "+r.how.Table+" that "+first.slot.Shard()+" has").
+				WithDetail("Another transaction may have inserted them a moment ago, which the shards come to see one after the other; or the copies differ.").
+				WithHint("Try the transaction again. If it goes on, compare the copies.")
+		}
 		if tagged(ask.tag) != r.changed.rows || sums[i] != r.sum {
 			return pg.NewError(pg.CodeFeatureNotSupported, "the shards' copies of table "+r.how.Table+" would not be the same").
 				WithDetail(upperFirst(r.how.Why) + ", so " + ask.b.slot.Shard() + " was given the rows of " + first.slot.Shard() + ", and made others of them: a trigger or a policy changes them, or the copies differ already.").
