@@ -93,6 +93,11 @@ func TestSetHints(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, server := range r.servers { // other sessions read copies, which may be behind
+		if err := server.replica.CaughtUp(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
 	const count = "SELECT count(*) FROM orders WHERE id >= $1"
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec} {
 		conn := r.connect(mode)
