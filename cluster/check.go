@@ -108,8 +108,8 @@ func CheckKeyspace(ctx context.Context, ks *rib.Keyspace, primary PrimaryFunc) e
 		return fmt.Errorf("check keyspace %s: %w", ks.Name, context.Cause(ctx))
 	}
 	all := slices.Concat(found...)
-	if len(all) == 0 && ks.Reference() {
-		all = c.compare()
+	if ks.Reference() {
+		all = append(all, c.compare()...)
 	}
 	if len(all) > 0 {
 		return &CheckError{Keyspace: ks.Name, Obstacles: all}

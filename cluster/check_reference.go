@@ -12,6 +12,7 @@ import (
 
 // tableCopy is what a shard has of a reference table.
 type tableCopy struct {
+	seen    bool
 	columns []string // each as it is declared
 	given   []string // whose defaults this server computes for itself
 	rows    int64
@@ -35,7 +36,7 @@ WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY
 
 // look reads a copy, and keeps what it has seen for compare.
 func (c *checker) look(ctx context.Context, conn *pgx.Conn, shard string, t *rib.KeyedTable) error {
-	var one tableCopy
+	one := tableCopy{seen: true}
 	rows, err := conn.Query(ctx, columnsSQL, pgx.QueryExecModeExec, tableName(t))
 	if err != nil {
 		return err
@@ -66,9 +67,12 @@ func (c *checker) look(ctx context.Context, conn *pgx.Conn, shard string, t *rib
 	return nil
 }
 
-// compare returns what differs between the copies, and notes the columns that must be given.
+// compare returns what differs between the copies of the tables that every shard has, and notes the columns of these that must be given.
 func (c *checker) compare() (all []Obstacle) {
 	for i := range c.ks.Tables {
+		if slices.ContainsFunc(c.copies, func(tables []tableCopy) bool { return tables == nil || !tables[i].seen }) {
+			continue // what keeps it from being seen is an obstacle already
+		}
 		t := &c.ks.Tables[i]
 		first := &c.copies[0][i]
 		t.Columns = slices.Clone(first.given)

@@ -51,6 +51,8 @@ func Inspect(ctx context.Context, o *rib.Ownership, ks *rib.Keyspace, primary Pr
 		}
 	}
 	in.drift()
+	in.objectDrift()
+	in.counting()
 	return in.sorted(), nil
 }
 
@@ -58,12 +60,14 @@ func Inspect(ctx context.Context, o *rib.Ownership, ks *rib.Keyspace, primary Pr
 func InspectTables(ctx context.Context, o *rib.Ownership, ks *rib.Keyspace, primary PrimaryFunc) []Finding {
 	in := inspect(ctx, o, ks, primary)
 	in.drift()
+	in.objectDrift()
+	in.counting()
 	return in.sorted()
 }
 
 // inspect looks at all shards.
 func inspect(ctx context.Context, o *rib.Ownership, ks *rib.Keyspace, primary PrimaryFunc) *inspector {
-	in := &inspector{o: o, ks: ks, shards: ks.Shards(), found: make(map[problem][]string), seen: make([][]tableShape, len(ks.Shards()))}
+	in := &inspector{o: o, ks: ks, shards: ks.Shards(), found: make(map[problem][]string), seen: make([][]tableShape, len(ks.Shards())), has: make([]map[object]string, len(ks.Shards()))}
 	room := make(chan struct{}, checkAtOnce)
 	var wg sync.WaitGroup
 	for i := range in.shards {
@@ -95,6 +99,7 @@ type inspector struct {
 
 	// by shard, each written by one goroutine
 	seen [][]tableShape
+	has  []map[object]string // nil: it could not be asked
 
 	// guarded by mu
 	mu    sync.Mutex
@@ -107,6 +112,7 @@ type tableShape struct {
 	columns []string // as they are declared
 	indexes []string // definitions, sorted
 	checks  []string // other constraints, sorted
+	counts  []string // columns that count by themselves
 }
 
 func (in *inspector) add(shard string, f problem) {
@@ -155,6 +161,9 @@ func (in *inspector) shard(ctx context.Context, number int, primary PrimaryFunc)
 			failed(err)
 			return
 		}
+	}
+	if in.has[number], err = in.objects(ctx, conn); err != nil {
+		failed(err)
 	}
 }
 
@@ -208,12 +217,7 @@ func (in *inspector) table(ctx context.Context, conn *pgx.Conn, shard string, t 
 	if _, err := pgx.ForEachRow(rows, []any{&column, &declared, &own}, func() error {
 		shape.columns = append(shape.columns, declared)
 		if strings.HasSuffix(declared, " IDENTITY") || strings.Contains(declared, "nextval(") {
-			if in.ks.Reference() {
-				add(SeverityWarning, "INSERT must give it: rangefinder.unique_id() makes numbers that no shard makes twice.", "column %s counts by itself, on each shard from its own number", column)
-			} else {
-				add(SeverityWarning, "Use rangefinder.unique_id() in INSERT, or give each shard's sequence its own numbers (INCREMENT BY the number of shards, each with another START).",
-					"column %s counts by itself, so the shards give the same numbers", column)
-			}
+			shape.counts = append(shape.counts, column)
 		}
 		return nil
 	}); err != nil {

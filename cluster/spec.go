@@ -32,8 +32,8 @@ type KeyspaceSpec struct {
 	Values []ValueSpec `json:"values,omitempty"` // list method; more can be added later
 	// Default is the shard of all values that are not listed. Empty: they have none, and statements about them are refused.
 	Default string `json:"default,omitempty"`
-	// Planned: the tables may be missing on all shards, and are made later, by CREATE TABLE through a node. Not of the method reference, whose
-	// tables are looked at when the keyspace is made.
+	// Planned: the tables may be missing on all shards, and are made later, by CREATE TABLE through a node. Those of the method reference may have
+	// no column then that each server would fill for itself.
 	Planned bool `json:"planned,omitempty"`
 	Origin
 }
@@ -73,9 +73,6 @@ func (s *KeyspaceSpec) Keyspace() (*rib.Keyspace, error) {
 		ks.Types = append(ks.Types, t)
 	}
 	ks.Tables = keyedTables(s.Tables)
-	if s.Planned && ks.Reference() {
-		return nil, reject(ErrInvalid, "reference tables cannot be planned: which of their columns each server would fill for itself is looked up when the keyspace is made; create the tables first")
-	}
 	if ks.Ranges, err = s.ranges(method, ks.Types); err != nil {
 		return nil, err
 	}

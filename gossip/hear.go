@@ -3,6 +3,7 @@ package gossip
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"time"
 
 	"rangefinder/rib"
@@ -158,6 +159,12 @@ func (s *Speaker) apply(m []byte, batched bool, out *outgoing) (news bool, err e
 			return false, err
 		}
 		s.hearDrain(w, out)
+	case kindSchema:
+		number := d.uvarint(math.MaxUint64)
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		s.hearSchema(number, out)
 	case kindBatch:
 		if batched {
 			return false, errMalformed

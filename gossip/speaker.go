@@ -50,6 +50,9 @@ type Config struct {
 	// May be nil.
 	OnEpoch func(from rib.Member, e rib.Epoch)
 
+	// OnSchema is called when another node has told that a database's schema has changed. It must not block. May be nil.
+	OnSchema func()
+
 	// SetIncarnation must store this node's incarnation durably before it returns: this node heard a higher one of itself
 	// and speaks under the new one from now on. May be nil.
 	SetIncarnation func(uint32)
@@ -108,6 +111,9 @@ type Speaker struct {
 	epoch    rib.Epoch          // this node's own
 	matrix   map[id]row
 	own      own
+
+	schemas    []uint64 // news of schemas that came lately, up to maxSchemas
+	schemaNext int      // where the next one goes then
 }
 
 // peer is a live node.

@@ -35,7 +35,7 @@ type keyspaceCreateCmd struct {
 	Key       []string `placeholder:"COLUMN" help:"The key's columns."`
 	Type      []string `placeholder:"TYPE" help:"Their types: bigint, int, smallint, text, varchar, uuid, bytea, date or timestamptz."`
 	Method    string   `default:"hash" enum:"hash,range,list" help:"hash (PostgreSQL's own hash, split evenly), range (the type's order) or list (a shard for each value)."`
-	Reference bool     `help:"Reference tables: whole on each of --shards, without a key. They must be there already, alike and with the same rows."`
+	Reference bool     `help:"Reference tables: whole on each of --shards, without a key. Those that are there already must be alike and have the same rows."`
 	BySchema  bool     `help:"The key is the name of a schema: --value tenant_1=shard_1 puts a schema and all that is in it on a shard."`
 	Shards    []string `placeholder:"SHARD" help:"For hash: the shards that share the keys evenly. For --reference: those that have the tables."`
 	Range     []string `placeholder:"BOUNDS=SHARD" sep:"none" help:"For range: ..1000=shard_1, 1000..2000=shard_2 (or 1000-2000=shard_2), 2000..=shard_3. From is part of it, to is not. Repeat until every key has a shard."`

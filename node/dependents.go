@@ -32,6 +32,11 @@ type dependents struct {
 	// atomic
 	known atomic.Pointer[map[string][]sqlkey.Dependent] // by database; nil: nobody was asked yet
 
+	stirred chan struct{} // capacity 1: another node says that a schema has changed
+
+	// guarded by looking, which is held by whoever looks
+	looking sync.Mutex
+
 	// guarded by mu
 	mu     sync.Mutex
 	failed map[string]string // by database: why its catalogs cannot be read now
@@ -73,22 +78,59 @@ func (n *Node) awaitDependents(ctx context.Context) error {
 func (n *Node) dependentsLoop(ctx context.Context) {
 	var seen *rib.Ownership
 	var next time.Time
-	for pause(ctx, dependentsTick) {
+	tick := time.NewTicker(dependentsTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.dependents.stirred:
+			seen = nil
+		case <-tick.C:
+		}
 		o := n.fib.Load().Ownership()
 		if !n.whole.Load() || o == seen && time.Now().Before(next) {
 			continue
 		}
-		bounded, cancel := context.WithTimeout(ctx, dependentsAsk)
-		before := n.dependents.get()
 		wait := dependentsEvery
-		if !n.lookAtDependents(bounded) {
+		if !n.renewDependents(ctx) {
 			wait = dependentsRetry
 		}
-		cancel()
 		seen, next = o, time.Now().Add(wait)
-		if now := n.dependents.get(); !reflect.DeepEqual(before, now) {
-			n.server.SetDependents(now)
+	}
+}
+
+// renewDependents looks, and has plans stand on what is found. The result is false if something could not be seen.
+func (n *Node) renewDependents(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, dependentsAsk)
+	defer cancel()
+	n.dependents.looking.Lock()
+	defer n.dependents.looking.Unlock()
+	before := n.dependents.get()
+	whole := n.lookAtDependents(ctx)
+	if now := n.dependents.get(); !reflect.DeepEqual(before, now) {
+		n.server.SetDependents(now)
+	}
+	return whole
+}
+
+// schemaChanged is called when a client has changed a database's schema through this node. It returns when plans stand on the new one, or ctx has
+// ended. The others look at the same time.
+func (n *Node) schemaChanged(ctx context.Context, _ string) {
+	n.speaker().Schema()
+	if !n.renewDependents(ctx) {
+		select { // again, soon
+		case n.dependents.stirred <- struct{}{}:
+		default:
 		}
+	}
+}
+
+// heardSchema is called by gossip: a client of another node has changed a schema.
+func (n *Node) heardSchema() {
+	select {
+	case n.dependents.stirred <- struct{}{}:
+	default:
 	}
 }
 
@@ -108,8 +150,14 @@ func (n *Node) lookAtDependents(ctx context.Context) bool {
 	databases := slices.Sorted(maps.Keys(tables))
 	found, failed := make([][]sqlkey.Dependent, len(databases)), make([]error, len(databases))
 	n.eachShard(databases, func(i int) { // all that is in no keyspace is sent to the database's own shard: what is there counts
-		if home := catalog.Home(databases[i]); home != "" {
+		home := catalog.Home(databases[i])
+		if home != "" {
 			found[i], failed[i] = n.dependentsOn(ctx, home, databases[i], tables[databases[i]])
+		}
+		var defaults []sqlkey.Dependent
+		if failed[i] == nil {
+			defaults, failed[i] = n.defaultsElsewhere(ctx, o, home, databases[i])
+			found[i] = append(found[i], defaults...)
 		}
 	})
 	known, why := make(map[string][]sqlkey.Dependent), make(map[string]string)
@@ -123,6 +171,29 @@ func (n *Node) lookAtDependents(ctx context.Context) bool {
 	defer n.dependents.mu.Unlock()
 	n.dependents.failed = why
 	return len(why) == 0
+}
+
+// defaultsElsewhere are the columns of tables of which a database's own shard has no part whose default is rangefinder.unique_id().
+func (n *Node) defaultsElsewhere(ctx context.Context, o *rib.Ownership, home, database string) (list []sqlkey.Dependent, err error) {
+	asked := make(map[string][]sqlkey.Dependent)
+	for i := range o.Keyspaces {
+		k := &o.Keyspaces[i]
+		shards := k.Shards()
+		if k.Database != database || len(shards) == 0 || k.BySchema() || slices.Contains(shards, home) {
+			continue
+		}
+		if _, ok := asked[shards[0]]; !ok {
+			if asked[shards[0]], err = n.dependentsOn(ctx, shards[0], database, nil); err != nil {
+				return nil, err
+			}
+		}
+		for _, d := range asked[shards[0]] {
+			if slices.ContainsFunc(k.Tables, func(t rib.KeyedTable) bool { return t.Schema == d.Schema && t.Name == d.Name }) {
+				list = append(list, d)
+			}
+		}
+	}
+	return list, nil
 }
 
 // warnDependents names what is refused from now on because a keyspace was made.
@@ -144,7 +215,9 @@ func (n *Node) warnDependents(ctx context.Context, made *rib.Keyspace) (warnings
 			keyed[tableName{o.Keyspaces[i].Database, t.Schema, t.Name}] = true
 		}
 	}
-	list = slices.DeleteFunc(list, func(d sqlkey.Dependent) bool { return keyed[tableName{made.Database, d.Schema, d.Name}] })
+	list = slices.DeleteFunc(list, func(d sqlkey.Dependent) bool {
+		return d.Kind == sqlkey.DependsUnique || keyed[tableName{made.Database, d.Schema, d.Name}]
+	})
 	for i, d := range list {
 		if i == maxWarnings {
 			return append(warnings, fmt.Sprintf("so are %d more relations", len(list)-i))
@@ -177,7 +250,7 @@ WITH RECURSIVE keyed AS (
 		  AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = r.oid
 	) AS x
 )
-SELECT DISTINCT ON (n.nspname, c.relname) n.nspname::text, c.relname::text,
+(SELECT DISTINCT ON (n.nspname, c.relname) n.nspname::text, c.relname::text,
        CASE WHEN c.relkind = 'v' THEN 'view' WHEN c.relkind = 'm' THEN 'materialized view'
             WHEN r.oid NOT IN (SELECT oid FROM holds) THEN 'parent'
             WHEN c.relispartition THEN 'partition' ELSE 'child' END,
@@ -186,15 +259,27 @@ FROM reads r JOIN keyed k ON k.oid = r.root
      JOIN pg_catalog.pg_class c ON c.oid = r.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE r.oid NOT IN (SELECT oid FROM keyed)
 ORDER BY n.nspname, c.relname, k.schema, k.name
-LIMIT $3`
+LIMIT $3)
+UNION ALL
+(SELECT n.nspname::text, c.relname::text, 'unique id', '', a.attname::text
+FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+     JOIN pg_catalog.pg_class c ON c.oid = f.adrelid AND c.relpersistence <> 't' JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.refclassid = 'pg_catalog.pg_proc'::regclass
+  AND d.refobjid = pg_catalog.to_regprocedure('rangefinder.unique_id()') AND pg_catalog.pg_get_expr(f.adbin, f.adrelid) = 'rangefinder.unique_id()'
+ORDER BY 1, 2, 5
+LIMIT $3)`
 
-// dependentsOn asks the closest healthy backend of a shard: replicas have the catalogs too.
+// dependentsOn asks a shard's primary; the closest of its other backends, whose catalogs are a little older, if there is none.
 func (n *Node) dependentsOn(ctx context.Context, shard, database string, tables []rib.KeyedTable) ([]sqlkey.Dependent, error) {
 	slot := n.fib.Load().Slot(shard)
 	if slot == nil || len(slot.Candidates().Reads) == 0 {
 		return nil, fmt.Errorf("shard %s has no backend that could be asked", shard)
 	}
 	backend := slot.Candidates().Reads[0].Backend
+	if writes := slot.Candidates().Writes; len(writes) > 0 {
+		backend = writes[0].Backend
+	}
 	conn, err := n.connect(ctx, backend.Addr, database)
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", backend.Name, err)

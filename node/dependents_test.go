@@ -157,3 +157,65 @@ func TestDependentsOnRealPostgreSQL(t *testing.T) {
 		}
 	})
 }
+
+// TestSchemaIsKnownAtOnce: what a client makes through a node, this node plans by from its next statement on, and the others within a moment.
+func TestSchemaIsKnownAtOnce(t *testing.T) {
+	c := startCluster(t)
+	c.everywhere(t, "DROP TABLE orders, order_lines", "GRANT ALL ON SCHEMA public TO app", "GRANT app TO probe", "GRANT CREATE ON DATABASE app TO probe")
+	n := c.follower(t)
+	n.mustAdmin(t, "keyspace", "create", "app.orders", "--planned", "--key", "customer_id", "--type", "bigint", "--shards", "shard_1,shard_3", "--table", "app.order_lines")
+	var conns []*pgx.Conn
+	for _, node := range c.nodes {
+		node.sees(t, "app.orders")
+		conn := node.connect(t)
+		if _, err := conn.Exec(t.Context(), "SET rangefinder.cross_shard_writes = '2pc'"); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	modes := []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec}
+	run := func(mode pgx.QueryExecMode, sql ...string) {
+		t.Helper()
+		for _, one := range sql {
+			if _, err := conns[0].Exec(t.Context(), one, mode); err != nil {
+				t.Fatalf("%s: %v", one, err)
+			}
+		}
+	}
+	refused := func(i int, sql string) error {
+		_, err := conns[i].Exec(t.Context(), sql)
+		if code, text := sqlState(err); code != "0A000" || !strings.Contains(text, "depends on a sharded table") {
+			return fmt.Errorf("%s through %s: %s %s", sql, c.nodes[i].cfg.Name, code, text)
+		}
+		return nil
+	}
+	for round, mode := range modes {
+		name := fmt.Sprintf("seen_%d", round)
+		run(mode, "CREATE TABLE orders (customer_id bigint, id int, PRIMARY KEY (customer_id, id))", "INSERT INTO orders VALUES (1, 1), (2, 1), (3, 1), (4, 1)",
+			"ALTER TABLE orders ADD COLUMN note text DEFAULT 'none'")
+		for i, conn := range conns {
+			var notes int
+			if err := conn.QueryRow(t.Context(), "SELECT count(note) FROM orders").Scan(&notes); err != nil || notes != 4 {
+				t.Errorf("through node %d: %d notes, %v", i, notes, err)
+			}
+		}
+		run(mode, "CREATE VIEW "+name+" AS SELECT * FROM orders")
+		if err := refused(0, "SELECT * FROM "+name); err != nil { // and not answered by one shard
+			t.Error(err)
+		}
+		run(mode, "CREATE VIEW over_"+name+" AS SELECT count(*) FROM "+name)
+		if err := refused(0, "SELECT * FROM over_"+name); err != nil {
+			t.Error(err)
+		}
+		run(mode, "BEGIN", "ALTER VIEW "+name+" RENAME TO other_"+name, "CREATE MATERIALIZED VIEW part_"+name+" AS SELECT id FROM orders", "COMMIT")
+		for _, what := range []string{"other_" + name, "part_" + name} {
+			if err := refused(0, "SELECT * FROM "+what); err != nil {
+				t.Error(err)
+			}
+			for i := range conns {
+				pgtest.Eventually(t, 3*time.Second, func() error { return refused(i, "SELECT * FROM "+what) }) // far less than until they look by themselves
+			}
+		}
+		run(mode, "DROP TABLE orders CASCADE")
+	}
+}

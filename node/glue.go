@@ -61,6 +61,7 @@ func (n *Node) startLoops(context.Context) error {
 	wg.Go(func() { n.moves.Run(ctx) })
 	wg.Go(func() { n.recordLoop(ctx) })
 	wg.Go(func() { n.uniqueLoop(ctx) })
+	wg.Go(func() { n.uniqueMakeLoop(ctx) })
 	wg.Go(func() { n.loanLoop(ctx) })
 	wg.Go(func() { n.loadLoop(ctx) })
 	wg.Go(func() { n.loadAskLoop(ctx) })

@@ -227,13 +227,11 @@ func (n *Node) addTablesHere(ctx context.Context, r TablesRequest) (view Keyspac
 	if err != nil {
 		return view, err
 	}
-	with, added, err := spec.With(o)
+	_, added, err := spec.With(o)
 	switch {
 	case errors.Is(err, cluster.ErrTableTaken): // by this very request, it may be: the ledger knows
 	case err != nil:
 		return view, err
-	case spec.Planned && with.Reference():
-		return view, badRequest("reference tables cannot be planned", "Create the tables on every shard first, with the same rows.")
 	default:
 		if err := n.checkShards(ctx, added, spec.Planned); err != nil {
 			return view, err

@@ -176,7 +176,7 @@ func New(cfg Config, o Options) (*Node, error) {
 	n := &Node{
 		log: o.Logger, level: o.Level, options: o,
 		pulls: make(chan pullFrom, 1), sawPrimary: make(chan struct{}, 1), cancels: make(chan struct{}, maxCancels), failed: make(chan struct{}), retired: make(chan struct{}), contacted: make(chan struct{}),
-		shards: map[string]time.Time{}, alarms: map[string]string{}, unique: newUniques(time.Now),
+		shards: map[string]time.Time{}, alarms: map[string]string{}, unique: newUniques(time.Now), dependents: dependents{stirred: make(chan struct{}, 1)},
 	}
 	n.setup.Store(first)
 	n.audit = newAuditLog(o.Logger)

@@ -29,6 +29,7 @@ const (
 	discardServer                // close the server connection and call returned
 	locate                       // find out what locates asks for and call located
 	subscribe                    // bring what the hub listens to in line with lis and call subscribed
+	settle                       // have the node look at the schema and call schemaSettled
 	washServer                   // take away all that the session has left there, give it back or close it, and call returned
 	finish                       // write what is due to the client and end
 )
@@ -46,6 +47,7 @@ type env struct {
 	recheck  func(backend string)  // see Config.Recheck; never nil
 	explain  func(*Route) []string // see Config.Explain; nil: nobody can
 	unique   func() (int64, error) // see Config.Unique; nil: nobody makes them
+	defines  bool                  // there is a Config.Defined
 
 	positions *rib.Positions
 	moves     *moving.Moves        // nil: nobody tells of moves
@@ -108,6 +110,8 @@ type core struct {
 	own        own     // the values of the node's own parameters
 	alone      bool    // it has been told that the node has no lease
 	wrote      []wrote // by shard, what its reads must see
+	defines    bool    // its transaction may have changed the schema
+	settling   bool    // it has, and the client is to hear of its end when this node knows
 	hinted     hintedKey
 
 	// the request in hand
@@ -241,6 +245,8 @@ func (c *core) next() request {
 		case c.doubts():
 			c.askRemains()
 			return readServer
+		case c.settling:
+			return settle
 		}
 		if !c.consume() {
 			return readClient
@@ -264,7 +270,7 @@ func (c *core) idleServer() bool {
 
 // idle reports whether the session could end here without loss.
 func (c *core) idle() bool {
-	return !c.waiting() && !c.unsent() && !c.tx.open && (c.srv == nil || c.status == 'I') && c.inOff == len(c.in) && len(c.ops) == 0
+	return !c.waiting() && !c.unsent() && !c.settling && !c.tx.open && (c.srv == nil || c.status == 'I') && c.inOff == len(c.in) && len(c.ops) == 0
 }
 
 // clientSpace returns where to read client bytes into; clientRead then tells how many came.

@@ -225,6 +225,7 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		h.columns, h.ended = false, true
 		c.lastTag = append(c.lastTag[:0], pg.CommandTag(body)...)
 		c.doubt = c.doubt || c.pinned != "" && string(c.lastTag) == "ROLLBACK"
+		c.defined(h.plan)
 		if h.plan != nil && !h.quiet {
 			if h.kind == 'E' {
 				c.used(h.plan, pg.TagRows(c.lastTag))
@@ -407,6 +408,8 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		}
 		if notified && status == 'I' && c.lis != nil && len(c.lis.heard) > 0 && c.coordinator == nil {
 			c.lis.barrier = c.srvShard // what it has sent itself it is told before, as PostgreSQL does
+		} else if status == 'I' && c.settles() {
+			c.settling = true
 		} else {
 			c.out = pg.AppendReady(c.out, status)
 		}

@@ -60,6 +60,7 @@ type Config struct {
 	Leased        func() bool                                          // whether this node has a lease; must not block; nil: it has one at any time
 	Alone         func(at time.Time) bool                              // whether it had none at that moment, and for long enough to tell clients; must not block; nil: never
 	Fenced        func()                                               // a shard has refused a row that it does not own: look for a newer table; must not block; nil: nobody does
+	Defined       func(ctx context.Context, database string)           // a client has changed a database's schema: returns when this node plans by the new one, or ctx has ended; nil: nobody need look
 	Unique        func() (int64, error)                                // makes the ids of rangefinder.unique_id(); must not block; nil: nobody does
 	Explain       func(*Route) []string                                // tells where a statement goes and why, for EXPLAIN (ROUTE), in lines; nil: it is refused
 	Committer     scatter.Committer                                    // ends transactions that have written on several shards; nil: they are refused

@@ -72,7 +72,10 @@ func (c *Coordinator) segment(sync bool) {
 	c.writes = c.writes || !sync && runs || must
 	alone := sync && executes == 1 && !c.block
 	for i := 0; i < len(c.ops); i++ {
-		n, e := c.op(i, alone && len(c.branches) == 0) // what was described has a branch
+		n, e := 0, c.settleBefore(c.runs(i))
+		if e == nil {
+			n, e = c.op(i, alone && len(c.branches) == 0) // what was described has a branch
+		}
 		if e != nil {
 			if c.settlePending(); !c.skip {
 				c.fail(e)
@@ -214,6 +217,46 @@ func (c *Coordinator) refused(s *stmt) {
 		c.out = append(c.out, p.answer...)
 	}
 	c.pending = c.pending[:0]
+}
+
+// runs is the statement that a message has described or executed; nil: it does neither, or there is none.
+func (c *Coordinator) runs(i int) *stmt {
+	body := c.batch[c.ops[i].start:c.ops[i].end]
+	var p *portal
+	switch c.ops[i].typ {
+	case pg.TypeDescribe:
+		m, err := pg.DecodeDescribe(body)
+		if err != nil {
+			return nil
+		}
+		if m.Kind == pg.KindStatement {
+			return c.stmts[string(m.Name)]
+		}
+		p = c.portals[string(m.Name)]
+	case pg.TypeExecute:
+		if x, err := pg.DecodeExecute(body); err == nil {
+			p = c.portals[string(x.Portal)]
+		}
+	}
+	if p == nil {
+		return nil
+	}
+	return p.stmt
+}
+
+// settleBefore asks servers about the statements whose answers are due before those of s, which is about to run: its rows come behind them.
+func (c *Coordinator) settleBefore(s *stmt) *pg.Error {
+	for s != nil && len(c.pending) > 0 && c.pending[0].stmt != s {
+		if before := c.pending[0].stmt; before != nil && !before.sure {
+			if e := c.check(before); e != nil {
+				c.refused(before)
+				return e
+			}
+			before.sure = true
+		}
+		c.taken(&stmt{})
+	}
+	return nil
 }
 
 // settlePending asks servers about statements that have been prepared or bound, and not described or executed.

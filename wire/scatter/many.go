@@ -53,7 +53,7 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	if fan.Final != "" && (len(fan.Order) == 0 || c.cfg.Shared.unordered(fan)) {
 		return c.fan(x, shares, gathered)
 	}
-	if len(fan.Order) == 0 {
+	if len(fan.Order) == 0 || fan.Furthest && len(shares) == 1 {
 		return c.fan(x, shares, asTheyCome)
 	}
 	if e = c.fan(x, shares, merged); e == errUnordered {
@@ -107,6 +107,9 @@ func (c *Coordinator) fan(x *execution, shares []Share, how way) (e *pg.Error) {
 	}
 	f.ctx, f.cut = context.WithCancel(c.ctx)
 	defer f.cut()
+	if fan.Furthest && how == merged {
+		f.limit = 1
+	}
 	if how == gathered { // Final has its own
 		f.offset, f.limit = 0, -1
 	}

@@ -50,6 +50,7 @@ type database struct {
 	tenants   map[string]*tenant
 
 	dependents map[tableName]*table
+	ids        map[tableName][]string // the columns whose default is rangefinder.unique_id()
 }
 
 type tableName struct{ schema, name string }

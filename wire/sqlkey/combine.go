@@ -69,7 +69,7 @@ func combine(parts []*Plan, sharded bool) *Plan {
 		if len(parts) <= maxParts && (q.Session != SessNone || q.Tx != TxNone) {
 			p.Parts = parts
 		}
-		p.Opaque = p.Opaque || q.Opaque
+		p.Opaque, p.Defines = p.Opaque || q.Opaque, p.Defines || q.Defines
 		p.Frees = p.Frees || q.Frees
 		p.UnmadeMore = p.UnmadeMore || q.UnmadeMore || q.Unmade != nil
 		if q.Target != Many && !p.join(q) && apart == "" {

@@ -94,7 +94,7 @@ func (c *compiler) query(n *pgquery.Node) *Plan {
 	s.take(n)
 	a.top = topOf(n)
 	a.query(n, place{})
-	return c.route(n, a, s)
+	return c.sequence(c.route(n, a, s), n, a)
 }
 
 // route decides where a statement goes from what was found in it, and from its hint.
@@ -301,6 +301,7 @@ func (c *compiler) createAs(s *pgquery.CreateTableAsStmt) *Plan {
 	a.creates(s.GetInto().GetRel())
 	e := s.GetQuery().GetExecuteStmt()
 	if e == nil {
+		a.view = s.GetObjtype() == pgquery.ObjectType_OBJECT_MATVIEW
 		a.query(s.GetQuery(), place{})
 		if s.GetObjtype() == pgquery.ObjectType_OBJECT_MATVIEW {
 			sv.write = "CREATE MATERIALIZED VIEW"
@@ -322,6 +323,7 @@ func (c *compiler) view(s *pgquery.ViewStmt) *Plan {
 	sv.take(s)
 	sv.write = "CREATE VIEW"
 	a.creates(s.GetView())
+	a.view = true
 	if isTemporary(s.GetView()) {
 		sv.remains(RemainTemp, "a temporary view")
 	}
@@ -398,6 +400,7 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 		d = nil
 	}
 	p := c.everyShardOf(c.everyShard(c.route(n, a, sv), n, a, made), n, d, a)
+	p.Defines = p.Defines || sv.unique && definesTable(n) && p.Target != None
 	switch seq, index := n.GetCreateSeqStmt().GetSequence(), n.GetIndexStmt(); {
 	case seq != nil && isTemporary(seq):
 		p.Made = qualified("", seq.GetRelname())

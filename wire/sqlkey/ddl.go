@@ -1,6 +1,7 @@
 package sqlkey
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -45,12 +46,18 @@ func (c *compiler) everyShard(p *Plan, n *pgquery.Node, a *analysis, made *pgque
 	}
 	slices.Sort(fan.Copies)
 	fan.Copies = slices.Compact(fan.Copies)
-	p.Target, p.Fan, p.Err, p.Copies = Many, fan, nil, nil
+	p.Target, p.Fan, p.Err, p.Copies, p.Defines = Many, fan, nil, nil, definesTable(n)
 	p.Reason = fan.Why + ": all of them in one transaction"
 	if fan.Steps {
 		p.Reason = fan.Why + ": one after the other, for it cannot be part of a transaction"
 	}
 	return p
+}
+
+// definesTable tells whether a statement makes, changes or takes away a table or view as such.
+func definesTable(n *pgquery.Node) bool {
+	return n.GetCreateStmt() != nil || n.GetViewStmt() != nil || n.GetCreateTableAsStmt() != nil || n.GetAlterTableStmt() != nil || n.GetDropStmt() != nil ||
+		n.GetRenameStmt() != nil || n.GetAlterObjectSchemaStmt() != nil
 }
 
 // Within is a plan for all shards of one of Fan.Keyspaces.
@@ -86,6 +93,12 @@ func (c *compiler) notEverywhere(n *pgquery.Node, a *analysis, made *pgquery.Ran
 		return refuse("it names something that no keyspace holds, together with a sharded table", apart)
 	case n.GetCreateTableAsStmt() != nil && n.GetCreateTableAsStmt().GetObjtype() != pgquery.ObjectType_OBJECT_MATVIEW, n.GetDoStmt() != nil, n.GetCallStmt() != nil:
 		return refuse(kindName(n)+" cannot run on all shards", "Run it on each shard, connected to the shard's primary.")
+	}
+	if t, _ := a.resolve(cmp.Or(n.GetCreateStmt().GetRelation(), n.GetAlterTableStmt().GetRelation(), &pgquery.RangeVar{})); t != nil && t.of == nil && t.keyspace.whole {
+		if column := c.filled(t, n); column != "" {
+			return refuse("each server would compute values of column "+quoteName(column)+" for itself, so the copies would differ",
+				"Leave that out, and have INSERT give the value: rangefinder.unique_id() makes numbers. Or make the table on every shard first and its keyspace then: the keyspace notes such columns, and INSERT must give them.")
+		}
 	}
 	const keyed = "The keyspace knows the table by its name and its key's columns: remove the table from it first."
 	switch r := n.GetRenameStmt(); {
@@ -175,4 +188,56 @@ func columnType(d *pgquery.TypeName) rib.Type {
 		return 0
 	}
 	return t
+}
+
+// filled is the first column of a reference table that a statement has each server fill for itself, although INSERT need not give it; "" if there
+// is none. What a table takes from others counts by what it asks for.
+func (c *compiler) filled(t *table, n *pgquery.Node) string {
+	unlike := func(expr *pgquery.Node) bool {
+		if f := expr.GetFuncCall(); f != nil && isUnique(f) { // the node gives it to INSERT: see uniqueDefaults
+			return false
+		}
+		s := c.survey()
+		s.take(expr)
+		return s.unlike != ""
+	}
+	column := func(d *pgquery.ColumnDef) bool {
+		return d.GetTypeName() != nil && isSerial(d.GetTypeName()) || slices.ContainsFunc(d.GetConstraints(), func(o *pgquery.Node) bool {
+			k := o.GetConstraint()
+			return k.GetContype() == pgquery.ConstrType_CONSTR_IDENTITY || k.GetContype() == pgquery.ConstrType_CONSTR_DEFAULT && unlike(k.GetRawExpr())
+		})
+	}
+	for _, e := range n.GetCreateStmt().GetTableElts() {
+		if d := e.GetColumnDef(); d != nil && column(d) && !slices.Contains(t.columns, d.GetColname()) {
+			return d.GetColname()
+		}
+		const defaults, identity = 1 << 3, 1 << 5 // of LIKE ... INCLUDING
+		if l := e.GetTableLikeClause(); l.GetOptions()&(defaults|identity) != 0 {
+			return l.GetRelation().GetRelname() + ".*"
+		}
+	}
+	for _, e := range n.GetAlterTableStmt().GetCmds() {
+		cmd := e.GetAlterTableCmd()
+		name, does := cmd.GetName(), false
+		switch cmd.GetSubtype() {
+		case pgquery.AlterTableType_AT_AddColumn:
+			name, does = cmd.GetDef().GetColumnDef().GetColname(), column(cmd.GetDef().GetColumnDef())
+		case pgquery.AlterTableType_AT_ColumnDefault:
+			does = cmd.GetDef() != nil && unlike(cmd.GetDef())
+		case pgquery.AlterTableType_AT_AddIdentity:
+			does = true
+		case pgquery.AlterTableType_AT_AlterColumnType:
+			does = cmd.GetDef().GetColumnDef().GetRawDefault() != nil && unlike(cmd.GetDef().GetColumnDef().GetRawDefault())
+		}
+		if does && !slices.Contains(t.columns, name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// isSerial tells whether a column's type counts.
+func isSerial(d *pgquery.TypeName) bool {
+	names := stringsOf(d.GetNames())
+	return len(names) == 1 && isOneOf(names[0], "serial", "serial2", "serial4", "serial8", "smallserial", "bigserial")
 }

@@ -21,6 +21,9 @@ const (
 	DependsPartition Dependence = "partition"         // of it, on whatever level
 	DependsChild     Dependence = "child"             // it inherits from it
 	DependsParent    Dependence = "parent"            // it is inherited by it, and so its rows are read with the parent's
+
+	// DependsUnique is no dependent: the table, sharded or not, has a column OfName whose default is rangefinder.unique_id().
+	DependsUnique Dependence = "unique id"
 )
 
 // depend puts the dependents of a database into its catalog. Those of tables that no keyspace holds (any more, or yet) are none.
@@ -28,6 +31,13 @@ func (d *database) depend(list []Dependent) {
 	for i := range list {
 		one := &list[i]
 		name := tableName{one.Schema, one.Name}
+		if one.Kind == DependsUnique {
+			if d.ids == nil {
+				d.ids = make(map[tableName][]string)
+			}
+			d.ids[name] = append(d.ids[name], one.OfName)
+			continue
+		}
 		of := d.tables[tableName{one.OfSchema, one.OfName}]
 		if of == nil || of.keyspace.whole || d.tables[name] != nil {
 			continue

@@ -49,6 +49,8 @@ type Fan struct {
 	Names []string
 	// Local, with Probe: it may be about a table, and so about one of a session's own connection if there is one.
 	Local bool
+	// Furthest, with Probe: each shard that runs it answers for itself, and the client's row is the one that comes first in Order.
+	Furthest bool
 	// Steps: PostgreSQL refuses it in a transaction: it runs on one shard after the other, each by itself.
 	Steps bool
 	// Unnamed, of an INSERT without a list of columns: it is planned again with the names that a shard tells. nil: it is none.

@@ -34,6 +34,7 @@ type analysis struct {
 	tables   []string // all, in order
 	catalogs bool     // a system catalog is named
 
+	view      bool   // it makes a view: what it reads is read on each shard by itself, when that is asked for
 	made      string // what it makes, among plain: a new table, which has no shard yet
 	elsewhere bool   // something is named with a schema that is not listed
 	facts     int
@@ -96,7 +97,11 @@ func (a *analysis) relation(rv *pgquery.RangeVar) *table {
 		a.catalogs = true
 	case dependentTable:
 		name = t.String()
-		a.refuseDependent(t)
+		if a.view {
+			a.eachShard(t, "a view of it")
+		} else {
+			a.refuseDependent(t)
+		}
 		t = nil
 	default:
 		a.plain = append(a.plain, name)

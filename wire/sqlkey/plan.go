@@ -200,6 +200,8 @@ type Plan struct {
 	Opaque bool
 	// Commits: outside of a transaction block it may commit before it ends: CALL, DO.
 	Commits bool
+	// Defines: it makes, changes or takes away tables or views on which plans may depend: see Dependent.
+	Defines bool
 
 	// Unique are the places of rangefinder.unique_id() in the text. Such a plan says nothing else: the text is to be planned again once they
 	// are replaced (see WithUnique).

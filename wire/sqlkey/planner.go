@@ -233,7 +233,7 @@ func (p *Planner) read(db *database, env *Env, sql string) (*compiler, *pgquery.
 	case err != nil: // errTooDeep, or the tree was too deep to be handed over
 		return c, nil, c.unread(tooComplex)
 	}
-	return c, tree, uniqueIDs(tree, sql)
+	return c, tree, c.uniqueIDs(tree, sql)
 }
 
 // plan plans the statements of a text.

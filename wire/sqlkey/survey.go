@@ -33,6 +33,7 @@ type survey struct {
 	changes  int      // how many INSERTs, UPDATEs, DELETEs and MERGEs it holds
 	current  bool     // WHERE CURRENT OF
 	alters   bool     // it writes, and not just by locking rows
+	unique   bool     // it names rangefinder.unique_id()
 	marks    bool     // it holds what would be taken for a mark of Fan.Final
 
 	configs []config                     // calls of set_config
@@ -171,6 +172,7 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	}
 	name := names[len(names)-1]
 	full := strings.Join(names, ".")
+	s.unique = s.unique || isUnique(f)
 	if len(names) == 2 {
 		s.schemas = append(s.schemas, names[0])
 	}

@@ -1,6 +1,8 @@
 package sqlkey
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,23 +14,33 @@ import (
 // Calls of rangefinder.unique_id() are the node's: before anything is planned, or sent, each is replaced by a number. So it may be a sharding
 // key. As it is a number for as long as the statement runs, it may stand only where PostgreSQL would call a function once.
 
-// Span is a part of a text, in bytes.
-type Span struct{ Start, End int }
+// Span is a part of a text, in bytes, and what takes its place: Text, and then a number unless it is Plain.
+type Span struct {
+	Start, End int
+	Text       string
+	Plain      bool
+}
 
-// uniqueIDs finds the calls in a text. The plan is not nil if there are any: it says where they are, or why they cannot be there.
-func uniqueIDs(tree *pgquery.ParseResult, sql string) *Plan {
-	if !strings.Contains(LowerASCII(sql), "unique_id") {
+// uniqueIDs finds the calls in a text, and the INSERTs that leave a column to them. The plan is not nil if there are any: it says where they are, or
+// why they cannot be there.
+func (c *compiler) uniqueIDs(tree *pgquery.ParseResult, sql string) *Plan {
+	if len(c.db.ids) == 0 && !strings.Contains(LowerASCII(sql), "unique_id") {
 		return nil
 	}
 	u := &uniqueCalls{at: make(map[int]bool)}
 	walk(tree, func(n any) bool {
+		switch n.(type) {
+		case *pgquery.CreateStmt, *pgquery.AlterTableStmt: // a column's default: see uniqueDefaults
+			return false
+		}
 		if f, ok := n.(*pgquery.FuncCall); ok && isUnique(f) {
 			u.at[int(f.GetLocation())] = false
 			u.arguments = u.arguments || len(f.GetArgs()) > 0 || f.GetAggStar() || f.GetAggFilter() != nil || f.GetOver() != nil
 		}
 		return true
 	})
-	if len(u.at) == 0 {
+	left := c.uniqueDefaults(tree, sql)
+	if len(u.at)+len(left) == 0 {
 		return nil
 	}
 	for _, s := range tree.GetStmts() {
@@ -54,6 +66,8 @@ func uniqueIDs(tree *pgquery.ParseResult, sql string) *Plan {
 	if len(p.Unique) != len(u.at) {
 		return refuse(pg.CodeFeatureNotSupported, "a call of rangefinder.unique_id() cannot be found in the text", "Write it as rangefinder.unique_id().")
 	}
+	p.Unique = append(p.Unique, left...)
+	slices.SortStableFunc(p.Unique, func(a, b Span) int { return cmp.Compare(a.Start, b.Start) })
 	return p
 }
 
@@ -116,7 +130,7 @@ func (u *uniqueCalls) spans(tokens []*pgquery.ScanToken) (list []Span) {
 			open = int(t.GetStart())
 		}
 		if open >= 0 && t.GetToken() == pgquery.Token_ASCII_41 {
-			list = append(list, Span{open, int(t.GetEnd())})
+			list = append(list, Span{Start: open, End: int(t.GetEnd())})
 			open = -1
 		}
 	}
@@ -128,13 +142,17 @@ func (p *Plan) WithUnique(sql string, next func() (int64, error)) (string, error
 	var b strings.Builder
 	end := 0
 	for _, s := range p.Unique {
+		b.WriteString(sql[end:s.Start])
+		b.WriteString(s.Text)
+		end = s.End
+		if s.Plain {
+			continue
+		}
 		id, err := next()
 		if err != nil {
 			return "", err
 		}
-		b.WriteString(sql[end:s.Start])
 		b.WriteString("(" + strconv.FormatInt(id, 10) + "::bigint)")
-		end = s.End
 	}
 	b.WriteString(sql[end:])
 	return b.String(), nil
