@@ -10,7 +10,7 @@ func TestMove(t *testing.T) {
 	r.fill(4000)
 	low, high := r.quarter()
 	moving := r.query("shard_1", "SELECT count(*)::text FROM orders WHERE "+r.where(low, high))
-	before := r.rowsOf("shard_1")
+	before := r.contents("shard_1", "orders", r.where(low, high))
 	m := r.mover(nil)
 	id := r.book.start(low, high, "shard_1", "shard_2")
 	r.over(id, m)
@@ -24,5 +24,7 @@ func TestMove(t *testing.T) {
 	if n := r.query("shard_2", "SELECT count(*)::text FROM orders"); n != moving || n == "0" {
 		t.Errorf("%s rows are on the target, and %s were to be moved", n, moving)
 	}
-	_ = before
+	if got := r.contents("shard_2", "orders", "true"); got != before {
+		t.Errorf("the target has %s, and the source had %s", got, before)
+	}
 }
