@@ -84,6 +84,39 @@ func (f *few) lookup(key []byte) Owner {
 	return f.owners[countNode(&f.numbers, binary.BigEndian.Uint64(key))]
 }
 
+// lookupTwins is for keys of more than 16 bytes behind what all starts have in common, where starts have twins: see pair. It returns false
+// if 24 bytes do not decide.
+func (f *few) lookupTwins(key []byte) (Owner, bool) {
+	if len(key) <= 16 {
+		return Owner{}, false
+	}
+	number := binary.BigEndian.Uint64(key)
+	four := lessIfAfter(3, f.numbers[3], number)
+	four = lessIfAfter(four, f.numbers[7], number)
+	four = lessIfAfter(four, f.numbers[11], number)
+	node := (*[4]uint64)(f.numbers[four&3*4:])
+	n := lessIfAfter(four*4+4, node[0], number)
+	n = lessIfAfter(n, node[1], number)
+	n = lessIfAfter(n, node[2], number)
+	n = lessIfAfter(n, node[3], number)
+	p := &f.pairs[n]
+	second := binary.BigEndian.Uint64(key[8:])
+	end := min(len(key), 24)
+	third := binary.BigEndian.Uint64(key[end-8:]) << ((24 - end) * 8 & 63) // missing bytes are zero
+	if third == p.later.c && second == p.later.b || third == p.earlier.c && second == p.earlier.b {
+		return Owner{}, false
+	}
+	_, less := bits.Sub64(third, p.later.c, 0)
+	_, less = bits.Sub64(second, p.later.b, less)
+	_, less = bits.Sub64(number, p.later.a, less)
+	n, _ = bits.Sub64(p.n, 0, less)
+	_, less = bits.Sub64(third, p.earlier.c, 0)
+	_, less = bits.Sub64(second, p.earlier.b, less)
+	_, less = bits.Sub64(number, p.earlier.a, less)
+	n, _ = bits.Sub64(n, 0, less)
+	return f.owners[n], true
+}
+
 // lookupLong is for all others.
 func (x *index) lookupLong(key []byte) Owner {
 	f := x.few
@@ -93,6 +126,11 @@ func (x *index) lookupLong(key []byte) Owner {
 	if f.from > 0 {
 		if first, last := binary.BigEndian.Uint64(key), binary.BigEndian.Uint64(key[f.second:]); ((first^f.first)|(last^f.last))>>(f.shift&63) != 0 {
 			return x.owner(x.find(key))
+		}
+	}
+	if f.twins {
+		if owner, ok := f.lookupTwins(key[f.from:]); ok {
+			return owner
 		}
 	}
 	number := binary.BigEndian.Uint64(key[f.from:])
@@ -105,24 +143,6 @@ func (x *index) lookupLong(key []byte) Owner {
 	n = lessIfAfter(n, node[1], number)
 	n = lessIfAfter(n, node[2], number)
 	n = lessIfAfter(n, node[3], number)
-	if f.twins && len(key) > f.from+16 {
-		p := &f.pairs[n]
-		b := binary.BigEndian.Uint64(key[f.from+8:])
-		missing := (len(key) - f.from - 24) >> 63 & (f.from + 24 - len(key)) // of the last eight bytes
-		c := binary.BigEndian.Uint64(key[f.from+16-missing:]) << (missing * 8 & 63)
-		if c == p.later.c && b == p.later.b || c == p.earlier.c && b == p.earlier.b {
-			return x.owner(x.find(key))
-		}
-		_, less := bits.Sub64(c, p.later.c, 0)
-		_, less = bits.Sub64(b, p.later.b, less)
-		_, less = bits.Sub64(number, p.later.a, less)
-		n, _ = bits.Sub64(p.n, 0, less)
-		_, less = bits.Sub64(c, p.earlier.c, 0)
-		_, less = bits.Sub64(b, p.earlier.b, less)
-		_, less = bits.Sub64(number, p.earlier.a, less)
-		n, _ = bits.Sub64(n, 0, less)
-		return f.owners[n]
-	}
 	if t := &f.tails[n]; t.number == number {
 		if t.alone && len(key)-f.from >= 16 {
 			if next := binary.BigEndian.Uint64(key[f.from+8:]); next != t.after {

@@ -54,6 +54,11 @@ func (t *Table) Lookup(ks rib.KeyspaceID, key rib.Key) (Owner, bool) {
 		if !f.tied && f.from == 0 && len(key) >= 8 {
 			return f.lookup(key), true
 		}
+		if f.twins && f.from == 0 {
+			if owner, ok := f.lookupTwins(key); ok {
+				return owner, true
+			}
+		}
 		return x.lookupLong(key), true
 	}
 	return x.owner(x.find(key)), true
