@@ -26,9 +26,7 @@ func TestDurableLedger(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, n := range w.nodes {
-			if err := n.ledger.raft.Snapshot().Error(); err != nil {
-				t.Fatal(err)
-			}
+			w.until(n.name+" has a snapshot", func() error { return n.ledger.raft.Snapshot().Error() }) // once it has applied what it has
 		}
 		second, err := w.leader().ledger.CreateKeyspace(w.ctx(), hashSpec("app.lines", "lines", "shard_2"))
 		if err != nil {
