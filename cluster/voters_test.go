@@ -136,7 +136,7 @@ func TestElectionsAtAllDistances(t *testing.T) {
 				w.pass(time.Minute) // what was begun by the old timeouts is over
 				leader := w.leader()
 				term := leader.ledger.Term()
-				for range 10 {
+				for range 3 {
 					w.pass(time.Minute)
 					w.shards(1)
 				}
