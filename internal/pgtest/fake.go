@@ -10,6 +10,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgproto3/v2"
@@ -173,8 +174,11 @@ func (f *Fake) serve(conn net.Conn) {
 }
 
 // ended tells whether a step failed because its connection was at its end, on either side.
-func ended(err error) bool {
-	return errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+func ended(err error) bool { return errors.Is(err, net.ErrClosed) || closed(err) }
+
+// closed tells whether the client has closed its side, be it in order or by a reset.
+func closed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func (f *Fake) play(c *FakeConn, n int) error {
@@ -293,13 +297,13 @@ func ExpectType(want pgproto3.FrontendMessage) Step {
 	}
 }
 
-// ExpectEOF reads until the client has closed.
+// ExpectEOF reads until the client has closed, or reset the connection.
 func ExpectEOF() Step {
 	return func(c *FakeConn) error {
 		for {
 			msg, err := c.in.Receive()
 			switch {
-			case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			case closed(err):
 				return nil
 			case err != nil:
 				return fmt.Errorf("expect the client to close: %w", err)
