@@ -1,7 +1,7 @@
 package sqlkey
 
 import (
-	"fmt"
+	"bytes"
 	"slices"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
@@ -138,19 +138,40 @@ func (b *builder) returned(rv *pgquery.RangeVar, c *changing) *item {
 func (a *analysis) together() []KeySet {
 	own := a.spread.sets()
 	for _, p := range a.parts {
-		if fmt.Sprint(textsOf(p.spread.sets())) != fmt.Sprint(textsOf(own)) {
+		if !sameSets(p.spread.sets(), own) {
 			return nil
 		}
 	}
 	return own
 }
 
-func textsOf(sets []KeySet) (list []string) {
-	for i := range sets {
-		list = append(list, sets[i].Text)
+// sameSets tells whether two lists of sets leave the same keys, whatever their texts and their order. What it does not find to be the same may be so
+// nevertheless.
+func sameSets(a, b []KeySet) bool {
+	among := func(list, others []KeySet) bool {
+		for i := range list {
+			if !slices.ContainsFunc(others, func(o KeySet) bool { return list[i].same(&o) }) {
+				return false
+			}
+		}
+		return true
 	}
-	slices.Sort(list)
-	return slices.Compact(list)
+	return among(a, b) && among(b, a)
+}
+
+func (s *KeySet) same(o *KeySet) bool {
+	key := func(a, b KeyRef) bool { return a.same(&b) }
+	end := func(a, b *KeyRef) bool { return a == b || a != nil && b != nil && a.same(b) }
+	return slices.EqualFunc(s.Keys, o.Keys, key) && slices.EqualFunc(s.Lists, o.Lists, key) && slices.EqualFunc(s.Bounds, o.Bounds, func(a, b KeyBounds) bool {
+		return end(a.From, b.From) && end(a.To, b.To) && a.FromOpen == b.FromOpen && a.ToClosed == b.ToClosed
+	})
+}
+
+// same tells whether two references are to the same key. That of a constant which is not known is not.
+func (k *KeyRef) same(o *KeyRef) bool {
+	return k.origin == nil && o.origin == nil && bytes.Equal(k.Literal, o.Literal) && k.Param == o.Param && k.Type == o.Type && k.cast == o.cast &&
+		k.Session == o.Session && k.unknown == o.unknown && k.nonASCII == o.nonASCII &&
+		slices.EqualFunc(k.Parts, o.Parts, func(a, b KeyRef) bool { return a.same(&b) })
 }
 
 // inWith is why a statement that changes rows in WITH cannot run on several shards; nil if it can. own is how many changes are the statement's own.
