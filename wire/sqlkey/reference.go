@@ -138,7 +138,13 @@ func (a *analysis) insertWhole(t *table, s *pgquery.InsertStmt, values *pgquery.
 func (a *analysis) updateWhole(t *table, assignments []*pgquery.Node) {
 	for _, n := range assignments {
 		r := n.GetResTarget()
-		if r.GetVal().GetSetToDefault() != nil && slices.Contains(t.columns, r.GetName()) {
+		val := r.GetVal()
+		if m := val.GetMultiAssignRef(); m != nil { // of SET (a, b) = (...); what is no row there has no DEFAULT
+			if args, at := m.GetSource().GetRowExpr().GetArgs(), int(m.GetColno())-1; at >= 0 && at < len(args) {
+				val = args[at]
+			}
+		}
+		if val.GetSetToDefault() != nil && slices.Contains(t.columns, r.GetName()) {
 			a.owns("it sets " + quoteName(r.GetName()) + " to its DEFAULT, which each server would compute for itself")
 		}
 	}
