@@ -200,7 +200,10 @@ func (f *Fan) bytes() int {
 		}
 	}
 	if c := f.Copy; c != nil {
-		n += int(unsafe.Sizeof(*c)) + len(c.Null) + len(c.Default) + len(c.Encoding)
+		n += int(unsafe.Sizeof(*c)) + len(c.Null) + len(c.Encoding)
+		if c.Default != nil {
+			n += int(unsafe.Sizeof(*c.Default)) + len(*c.Default)
+		}
 		for _, list := range [][]string{c.Columns, c.ForceNull, c.ForceNotNull} {
 			for _, name := range list {
 				n += int(unsafe.Sizeof(name)) + len(name)

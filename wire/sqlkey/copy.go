@@ -3,6 +3,7 @@ package sqlkey
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
@@ -34,12 +35,12 @@ type Copy struct {
 	Method rib.Method
 
 	Format    CopyFormat
-	Delimiter byte   // text, CSV
-	Null      string // text, CSV: as it stands in the data
-	Default   string // text, CSV: what stands for a column's default; "" if nothing does
-	Header    bool   // text, CSV: the first line is a header
-	Quote     byte   // CSV
-	Escape    byte   // CSV
+	Delimiter byte    // text, CSV
+	Null      string  // text, CSV: as it stands in the data
+	Default   *string // text, CSV: what stands for a column's default, which may be ""; nil if nothing does
+	Header    bool    // text, CSV: the first line is a header
+	Quote     byte    // CSV
+	Escape    byte    // CSV
 	// ForceNull and ForceNotNull are CSV's columns of that option. All: of *, that is, of every column.
 	ForceNull, ForceNotNull       []string
 	ForceNullAll, ForceNotNullAll bool
@@ -101,7 +102,7 @@ func (a *analysis) copyWhole(t *table, s *pgquery.CopyStmt, streams bool) {
 		switch {
 		case len(columns) > 0 && !slices.Contains(columns, name):
 			a.owns("COPY gives no " + quoteName(name) + ", for which each server would compute a default of its own")
-		case copyOption(s, "default") != "":
+		case readCopy(s).Default != nil:
 			a.owns("its data may leave " + quoteName(name) + " to the default, which each server would compute for itself")
 		}
 	}
@@ -211,14 +212,14 @@ func readCopy(s *pgquery.CopyStmt) *Copy {
 	escaped := false
 	for _, o := range s.GetOptions() {
 		d := o.GetDefElem()
-		text := d.GetArg().GetString_().GetSval()
+		text := optionText(d)
 		switch d.GetDefname() {
 		case "delimiter":
 			c.Delimiter = firstByte(text, c.Delimiter)
 		case "null":
 			c.Null = text
 		case "default":
-			c.Default = text
+			c.Default = &text
 		case "header":
 			c.Header = isTrue(d.GetArg())
 		case "quote":
@@ -247,7 +248,19 @@ func copyOption(s *pgquery.CopyStmt, name string) string {
 	if i < 0 {
 		return ""
 	}
-	return strings.ToLower(s.GetOptions()[i].GetDefElem().GetArg().GetString_().GetSval())
+	return strings.ToLower(optionText(s.GetOptions()[i].GetDefElem()))
+}
+
+// optionText is an option's value as PostgreSQL reads it that wants a text; a number may stand for one.
+func optionText(d *pgquery.DefElem) string {
+	switch n := d.GetArg(); {
+	case n.GetInteger() != nil:
+		return strconv.Itoa(int(n.GetInteger().GetIval()))
+	case n.GetFloat() != nil:
+		return n.GetFloat().GetFval()
+	default:
+		return n.GetString_().GetSval()
+	}
 }
 
 func stringsOf(nodes []*pgquery.Node) (list []string) {

@@ -333,8 +333,12 @@ func tellFan(b *strings.Builder, f *Fan) {
 		}
 	}
 	if c := f.Copy; c != nil {
-		fmt.Fprintf(b, "\n  copy: %s by %s, columns %q, format %d, delimiter %q, null %q, default %q, header %t", qualified(c.Schema, c.Name), strings.Join(c.Key, ", "), c.Columns,
-			c.Format, c.Delimiter, c.Null, c.Default, c.Header)
+		def := `""`
+		if c.Default != nil {
+			def = fmt.Sprintf("given as %q", *c.Default)
+		}
+		fmt.Fprintf(b, "\n  copy: %s by %s, columns %q, format %d, delimiter %q, null %q, default %s, header %t", qualified(c.Schema, c.Name), strings.Join(c.Key, ", "), c.Columns,
+			c.Format, c.Delimiter, c.Null, def, c.Header)
 		if c.Format == CopyCSV {
 			fmt.Fprintf(b, ", quote %q, escape %q, null in quotes of %q %t, not null of %q %t", c.Quote, c.Escape, c.ForceNull, c.ForceNullAll, c.ForceNotNull, c.ForceNotNullAll)
 		}

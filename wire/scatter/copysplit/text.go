@@ -111,7 +111,7 @@ func (s *Splitter) value(i int, row []byte) (v []byte, null bool, err error) {
 	if !quoted && string(raw) == s.copy.Null {
 		return raw, !c.notNull, nil
 	}
-	if s.copy.Default != "" && string(raw) == s.copy.Default {
+	if s.copy.Default != nil && string(raw) == *s.copy.Default {
 		return nil, false, s.at(pg.Errorf(pg.CodeFeatureNotSupported, "the sharding key's default is known only on a shard: column %q", s.columns[c.index]).
 			WithHint("Give the column its value in the data."), row, -1)
 	}
