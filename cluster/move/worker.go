@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
@@ -301,23 +300,37 @@ func (w *worker) flipped(ctx context.Context, j *Job) error {
 // atRest is how much longer than at its quickest the source may take to answer, at least, before it counts as having stood still.
 const atRest = 250 * time.Millisecond
 
+// standing is how long a look at the source may take at least before the connection is given up, and all begins anew.
+const standing = 30 * time.Second
+
 // passed returns when nothing runs at the source, or is on its way there, that was sent before all nodes had said that they know the new owner.
 // They answer for what they wait for, and not for what they have given up, nor for what processes had sent that have died: of that the server
 // knows nothing but that it runs, once it has come. So what is on its way gets the time to come, during which the source has to answer all along (who stands
 // still has not looked at what has come); then all has to end that had begun by then.
 func (w *worker) passed(ctx context.Context, j *Job) error {
 	late := w.m.cfg.Late
-	slow, quickest := max(late/4, atRest), time.Duration(math.MaxInt64)
+	slow, longest := max(late/4, atRest), max(3*late, standing)
+	var quickest time.Duration
+	var since time.Time  // it answers since then; zero: it has not answered yet
 	var before time.Time // by the source's clock; zero: it is not time yet
-	for since := time.Now(); ; {
+	for {
 		asked := time.Now()
-		now, n, err := w.m.cfg.Servers.AtWork(ctx, j, before)
+		limited, cancel := context.WithTimeoutCause(ctx, longest, fmt.Errorf("shard %s has not answered for %s", j.Move.From, longest))
+		now, n, err := w.m.cfg.Servers.AtWork(limited, j, before)
+		if err != nil && limited.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(limited), err)
+		}
+		cancel()
 		took := time.Since(asked)
-		quickest = min(quickest, took)
+		first, than := since.IsZero(), quickest
+		if first {
+			than = took
+		}
+		quickest = min(than, took)
 		switch {
 		case err != nil:
 			return err
-		case took-quickest > slow:
+		case first, took-than > slow, than-took > slow: // much quicker: it had stood still at each look so far
 			since, before = time.Now(), time.Time{}
 		case before.IsZero() && time.Since(since) >= late:
 			before = now

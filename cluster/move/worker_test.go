@@ -18,7 +18,7 @@ type scripted struct {
 	mu    sync.Mutex
 	calls []string
 
-	atWork func(before time.Time) int // nil: nothing ever is
+	atWork func(ctx context.Context, before time.Time) (int, error) // nil: nothing ever is
 }
 
 func (s *scripted) called(name string) error {
@@ -45,12 +45,11 @@ func (s *scripted) Unfence(context.Context, *Job) error              { return s.
 func (s *scripted) Clean(context.Context, *Job, func(Copied)) error  { return s.called("Clean") }
 func (s *scripted) Detach(context.Context, *Job) error               { return s.called("Detach") }
 func (s *scripted) Delete(context.Context, *Job, func(Copied)) error { return s.called("Delete") }
-func (s *scripted) AtWork(_ context.Context, _ *Job, before time.Time) (time.Time, int, error) {
-	n := 0
+func (s *scripted) AtWork(ctx context.Context, _ *Job, before time.Time) (now time.Time, n int, err error) {
 	if s.atWork != nil {
-		n = s.atWork(before)
+		n, err = s.atWork(ctx, before)
 	}
-	return time.Now(), n, nil
+	return time.Now(), n, err
 }
 func (s *scripted) RemoveFence(context.Context, *Job) error { return s.called("RemoveFence") }
 
@@ -106,6 +105,7 @@ func TestFlippedFromAnyStep(t *testing.T) {
 func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
 	for name, c := range map[string]struct {
 		late     time.Duration // 0: the default
+		first    time.Duration // the source does not answer the first look for so long
 		still    time.Duration // the source does not answer for so long, 5 s after the first look
 		busy     time.Duration // something runs for so long
 		far      time.Duration // each look takes so long
@@ -115,6 +115,8 @@ func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
 		"the time is another one":   {late: time.Second, from: time.Second, to: 2 * time.Second},
 		"a statement runs":          {busy: 30 * time.Second, from: 30 * time.Second, to: 31 * time.Second},
 		"the source stands still":   {still: 8 * time.Second, from: 23 * time.Second, to: 24 * time.Second},
+		"it stands still at first":  {first: 12 * time.Second, from: 22 * time.Second, to: 24 * time.Second},
+		"it never answers at first": {first: time.Hour, from: 40 * time.Second, to: 43 * time.Second},
 		"the source is far away":    {late: time.Second, far: 600 * time.Millisecond, from: time.Second, to: 5 * time.Second},
 		"it is slow, and no longer": {still: 2 * time.Second, from: 10 * time.Second, to: 12 * time.Second},
 	} {
@@ -131,7 +133,14 @@ func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
 				began := time.Now()
 				servers := &scripted{}
 				stood := false
-				servers.atWork = func(before time.Time) (n int) {
+				asked := false
+				servers.atWork = func(ctx context.Context, before time.Time) (n int, err error) {
+					if !asked {
+						asked = true
+						if err := sleep(ctx, c.first); err != nil {
+							return 0, err
+						}
+					}
 					_ = sleep(context.Background(), c.far)
 					if c.still > 0 && !stood && time.Since(began) >= 5*time.Second {
 						stood = true
@@ -140,7 +149,7 @@ func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
 					if began.Before(before) && time.Since(began) < c.busy {
 						n = 1
 					}
-					return n
+					return n, nil
 				}
 				m := New(Config{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Ledger: b, Leases: everybody{}, Servers: servers, Owners: b.owners, Leads: b.leads, Late: c.late})
 				m.Open()
