@@ -170,8 +170,8 @@ func (p *Postgres) settled(ctx context.Context, l *link, j *Job, mark int64) err
 	if err := l.advance(ctx); err != nil {
 		return err
 	}
-	// The subscription does not wait for the disk. This commit does, and for all before it.
-	tag, err := l.target.Exec(ctx, "UPDATE rangefinder.fence SET state = 'filled' WHERE move = $1 AND side = $2 AND term = $3", pgx.QueryExecModeExec, int64(j.Move.ID), sideTarget, int64(j.Term))
+	// From here on the target accepts writes to the range. The subscription does not wait for the disk. This commit does, and for all before it.
+	tag, err := l.target.Exec(ctx, "UPDATE rangefinder.fence SET state = $4 WHERE move = $1 AND side = $2 AND term = $3", pgx.QueryExecModeExec, int64(j.Move.ID), sideTarget, int64(j.Term), stateFilled)
 	if err != nil {
 		return err
 	}

@@ -242,11 +242,12 @@ const (
 	sideTarget = "target"
 )
 
-// States of a move's row on the source.
+// States of a move's row.
 const (
-	stateOpen   = "open"   // writes are let through
-	stateFrozen = "frozen" // they are refused
-	stateMoved  = "moved"  // the same, and another shard has the range
+	stateOpen   = "open"   // source: writes are let through; target: they are refused, for it holds copies
+	stateFrozen = "frozen" // source: they are refused
+	stateMoved  = "moved"  // source: the same, and another shard has the range
+	stateFilled = "filled" // target: it has all, and writes are let through
 )
 
 // leadSQL notes the newest leader, unless there has been a newer one.

@@ -290,7 +290,11 @@ func unsubscribeAndDelete(ctx context.Context, p *Postgres, conn *pgx.Conn, j *J
 	}
 	there, err := present(ctx, conn, j, sideTarget)
 	if err == nil && there { // else nothing was copied
-		err = p.vacate(ctx, conn, j, sideTarget, report)
+		// Nobody adds rows to what is removed.
+		_, err = conn.Exec(ctx, "UPDATE rangefinder.fence SET state = $3 WHERE move = $1 AND side = $2", pgx.QueryExecModeExec, int64(j.Move.ID), sideTarget, stateOpen)
+		if err == nil {
+			err = p.vacate(ctx, conn, j, sideTarget, report)
+		}
 	}
 	if err != nil {
 		return err

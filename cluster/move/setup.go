@@ -63,10 +63,34 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (move, side) D
 
 // fenceSQL makes the function that keeps writes out, and what keeps tables from changing while the range moves.
 //
-// In READ COMMITTED each statement of the function sees what was committed before it, so the lock comes first, and what is read under it is how
+// At the source: in READ COMMITTED each statement of the function sees what was committed before it, so the lock comes first, and what is read under it is how
 // things are until the transaction ends. In stricter isolation the row that is read may be an old one: there it is locked itself, and whoever
 // finds it changed gets a serialization failure.
-func fenceSQL(j *Job) string {
+//
+// At the target the rows are copies until it has them all: whoever changed one there (by a hint, in a function, on a connection past the nodes) would
+// be heard of by nobody, for only what changes at the source is compared, and the row would be wrong once it counts. What is copied, applied and
+// removed is so with session_replication_role = replica, in which the target's triggers do not fire. It takes no lock for those whom it lets through.
+func fenceSQL(j *Job, side string) string {
+	body := fmt.Sprintf(`
+	IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+		PERFORM pg_advisory_xact_lock_shared(%[2]d);
+		SELECT state INTO found_state FROM rangefinder.fence WHERE move = %[1]s AND side = 'source';
+	ELSE
+		SELECT state INTO found_state FROM rangefinder.fence WHERE move = %[1]s AND side = 'source' FOR SHARE;
+	END IF;
+	IF found_state = 'open' OR current_setting('rangefinder.mover', true) = '%[1]s' THEN RETURN NULL; END IF;
+	RAISE EXCEPTION 'the row belongs to another shard now, or is about to' USING ERRCODE = 'RF001', DETAIL = 'Move %[1]s, to shard ' || %[3]s || '.',
+		HINT = 'Repeat the transaction through a node that knows the present owner.';`, number(j), lockOf(j), inFence(j.Move.To))
+	if side == sideTarget {
+		body = fmt.Sprintf(`
+	SELECT state INTO found_state FROM rangefinder.fence WHERE move = %[1]s AND side = 'target';
+	IF found_state IS NULL OR found_state = '%[3]s' OR current_setting('rangefinder.mover', true) = '%[1]s' THEN RETURN NULL; END IF;
+	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+		PERFORM FROM rangefinder.fence WHERE move = %[1]s AND side = 'target' FOR SHARE;
+	END IF;
+	RAISE EXCEPTION 'the row is of a range of keys that is being copied to this shard, and belongs to another one' USING ERRCODE = '55006', DETAIL = 'Move %[1]s, from shard ' || %[2]s || '.',
+		HINT = 'Send the statement to the owner of the key, without a hint that names this shard, or wait until the move is over.';`, number(j), inFence(j.Move.From), stateFilled)
+	}
 	return fmt.Sprintf(`
 CREATE OR REPLACE FUNCTION %[1]s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fence$
 DECLARE found_state text;
@@ -75,20 +99,33 @@ BEGIN
 		IF current_setting('rangefinder.mover', true) = '%[2]s' THEN RETURN NULL; END IF;
 		RAISE EXCEPTION 'table %%.%% cannot be truncated while a range of its keys moves between shards', TG_TABLE_SCHEMA, TG_TABLE_NAME
 			USING ERRCODE = '55006', HINT = 'Wait until the move is over, or abort it: rangefinder move abort %[2]s. DELETE works.';
-	END IF;
-	IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
-		PERFORM pg_advisory_xact_lock_shared(%[3]d);
-		SELECT state INTO found_state FROM rangefinder.fence WHERE move = %[2]s AND side = 'source';
-	ELSE
-		SELECT state INTO found_state FROM rangefinder.fence WHERE move = %[2]s AND side = 'source' FOR SHARE;
-	END IF;
-	IF found_state = 'open' OR current_setting('rangefinder.mover', true) = '%[2]s' THEN RETURN NULL; END IF;
-	RAISE EXCEPTION 'the row belongs to another shard now, or is about to' USING ERRCODE = 'RF001', DETAIL = 'Move %[2]s, to shard ' || %[4]s || '.',
-		HINT = 'Repeat the transaction through a node that knows the present owner.';
-END $fence$`, fenceCall(j), number(j), lockOf(j), strings.ReplaceAll(rib.QuoteLiteral(j.Move.To), "$fence$", ""))
+	END IF;%[3]s
+END $fence$`, fenceCall(j), number(j), body)
 }
 
-// fence makes the triggers on the source, and what refuses TRUNCATE and DDL on both. Where it is there already, it is made anew.
+// inFence is a shard's name as a literal in the fence's body.
+func inFence(shard string) string { return strings.ReplaceAll(rib.QuoteLiteral(shard), "$fence$", "") }
+
+// rowTriggersSQL has each write to the moving rows of a table call the fence. They come after the row, so that no other trigger can still change its
+// key. Those of the source fire in every session_replication_role.
+func rowTriggersSQL(j *Job, t *table, side string) (sql []string, err error) {
+	after, err := predicate(j, t.keyed, "NEW.")
+	if err != nil {
+		return nil, err
+	}
+	before, err := predicate(j, t.keyed, "OLD.")
+	if err != nil {
+		return nil, err
+	}
+	sql = []string{fmt.Sprintf("CREATE TRIGGER %s AFTER INSERT OR UPDATE ON %s FOR EACH ROW WHEN %s EXECUTE FUNCTION %s()", fenceName(j), t.name, after, fenceCall(j)),
+		fmt.Sprintf("CREATE TRIGGER %s AFTER UPDATE OR DELETE ON %s FOR EACH ROW WHEN %s EXECUTE FUNCTION %s()", removeName(j), t.name, before, fenceCall(j))}
+	if side == sideSource {
+		sql = append(sql, fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, fenceName(j)), fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, removeName(j)))
+	}
+	return sql, nil
+}
+
+// fence makes the triggers on both servers, and what refuses TRUNCATE and DDL there. Where it is there already, it is made anew.
 func (p *Postgres) fence(ctx context.Context, l *link, j *Job) error {
 	tables, err := l.look(ctx, j)
 	if err != nil {
@@ -96,7 +133,7 @@ func (p *Postgres) fence(ctx context.Context, l *link, j *Job) error {
 	}
 	for _, side := range []string{sideSource, sideTarget} {
 		conn := l.on(side)
-		if err := script(ctx, conn, heldSQL(j, side), fenceSQL(j)); err != nil {
+		if err := script(ctx, conn, heldSQL(j, side), fenceSQL(j, side)); err != nil {
 			return deposed(err)
 		}
 		there := tables
@@ -107,20 +144,9 @@ func (p *Postgres) fence(ctx context.Context, l *link, j *Job) error {
 		}
 		for i := range there {
 			t := &there[i]
-			var sql []string
-			if side == sideSource {
-				after, err := predicate(j, t.keyed, "NEW.")
-				if err != nil {
-					return err
-				}
-				before, err := predicate(j, t.keyed, "OLD.")
-				if err != nil {
-					return err
-				}
-				// After the row, so that no other trigger can still change its key. ALWAYS: in every session_replication_role.
-				sql = append(sql, fmt.Sprintf("CREATE TRIGGER %s AFTER INSERT OR UPDATE ON %s FOR EACH ROW WHEN %s EXECUTE FUNCTION %s()", fenceName(j), t.name, after, fenceCall(j)),
-					fmt.Sprintf("CREATE TRIGGER %s AFTER UPDATE OR DELETE ON %s FOR EACH ROW WHEN %s EXECUTE FUNCTION %s()", removeName(j), t.name, before, fenceCall(j)),
-					fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, fenceName(j)), fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, removeName(j)))
+			sql, err := rowTriggersSQL(j, t, side)
+			if err != nil {
+				return err
 			}
 			sql = append(sql, truncateSQL(j, t)...)
 			if err := p.locked(ctx, conn, append([]string{heldSQL(j, side)}, sql...)...); err != nil {

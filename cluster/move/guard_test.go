@@ -1,0 +1,123 @@
+package move
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/rib"
+)
+
+// TestCopiesAreGuarded: until the target has all of a range, it accepts no write to the copies that it holds, by whomever, and all to other rows. A
+// transaction whose snapshot is older than that has to begin anew. What an abort, or another leader, finds of that is removed as the rest is.
+func TestCopiesAreGuarded(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(500)
+	low, high := r.quarter()
+	where := r.where(low, high)
+	mine := strings.ReplaceAll(where, "customer_id", "c")
+	target := func(sql string) string { return sqlState(r.at("shard_2").primary.Exec(t.Context(), sql)) }
+	if code := target("INSERT INTO nothing SELECT c, 1 FROM generate_series(100000, 100100) AS c WHERE NOT " + mine); code != "" {
+		t.Fatal(code)
+	}
+	guarded := func(when string) {
+		t.Helper()
+		for _, sql := range []string{
+			"UPDATE orders SET note = 'lost' WHERE " + where, "DELETE FROM \"Order Lines\" WHERE " + where, "DELETE FROM orders WHERE " + where,
+			"INSERT INTO nothing SELECT c, 1 FROM generate_series(1000, 1100) AS c WHERE " + mine,
+			fmt.Sprintf("UPDATE nothing SET customer_id = (SELECT c FROM generate_series(1000, 1100) AS c WHERE %s LIMIT 1) WHERE customer_id = (SELECT min(customer_id) FROM nothing)", mine),
+			"BEGIN ISOLATION LEVEL REPEATABLE READ; UPDATE orders SET note = 'lost' WHERE " + where + "; COMMIT",
+		} {
+			if code := target(sql); code != "55006" {
+				t.Errorf("%s, %s: %q", when, sql, code)
+			}
+		}
+		if code := target("UPDATE nothing SET x = x + 1"); code != "" {
+			t.Errorf("%s: rows that do not move: %s", when, code)
+		}
+	}
+	open := func() *pgx.Conn {
+		t.Helper()
+		conn, err := r.primary(t.Context(), "shard_2", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { hangUp(conn) })
+		return conn
+	}
+
+	before := r.rowsOf("shard_1")
+	first := r.mover(func(c *Config) {
+		hook("Copy after", func() error { guarded("copied"); return nil })(c)
+		hook("Complete after", func() error { return ErrDiffers })(c)
+		hook("Clean within", func() error { guarded("aborted"); return nil })(c)
+	})
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), first)
+	first.Close()
+	r.clean()
+	if told := r.book.became(); !strings.HasPrefix(told[len(told)-1], "aborted") || r.rowsOf("shard_1") != before || r.query("shard_2", "SELECT count(*)::text FROM orders") != "0" {
+		t.Fatalf("after an abort: %v", told)
+	}
+
+	strict, late := open(), ""
+	second := r.mover(func(c *Config) {
+		hook("Follow after", func() error {
+			guarded("followed")
+			return script(t.Context(), strict, "BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM orders")
+		})(c)
+		hook("Complete after", func() error {
+			late = sqlState(script(t.Context(), strict, "UPDATE orders SET note = 'late' WHERE "+where))
+			if code := target("UPDATE orders SET note = 'kept' WHERE " + where); code != "" {
+				t.Errorf("the target has all, and refuses a write: %s", code)
+			}
+			return script(t.Context(), strict, "ROLLBACK")
+		})(c)
+	})
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), second)
+	second.Close()
+	r.clean()
+	if late != "40001" {
+		t.Errorf("a snapshot from before: %q", late)
+	}
+	if n := r.query("shard_2", "SELECT count(*) FILTER (WHERE note = 'kept') || ' of ' || count(*) FROM orders"); strings.HasPrefix(n, "0") || n != strings.Split(n, " ")[0]+" of "+strings.Split(n, " ")[0] {
+		t.Error(n)
+	}
+}
+
+// TestMoveOfAnotherBuildGoesOn: a move whose copies are not guarded, as an older build has left it, comes to its end under this one.
+func TestMoveOfAnotherBuildGoesOn(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(200)
+	low, high := r.quarter()
+	gone := make(chan struct{})
+	var first *Mover
+	first = r.mover(hook("Follow after", func() error {
+		j := &Job{Move: rib.Move{ID: r.book.owners().Moves[0].ID}}
+		var sql []string
+		for _, table := range []string{"orders", `"Order Lines"`, "nothing"} {
+			for _, name := range []string{fenceName(j), removeName(j)} {
+				sql = append(sql, fmt.Sprintf("SET rangefinder.mover = '%s'; DROP TRIGGER %s ON %s", number(j), name, table))
+			}
+		}
+		err := r.at("shard_2").primary.Exec(t.Context(), sql...)
+		first.stop()
+		close(gone)
+		return errors.Join(err, errKilled)
+	}))
+	id := r.book.start(low, high, "shard_1", "shard_2")
+	<-gone
+	first.Close()
+	r.book.mu.Lock()
+	r.book.leader = id
+	r.book.mu.Unlock()
+	second := r.mover(nil)
+	r.over(id, second)
+	second.Close()
+	if told := r.book.became(); told[len(told)-1] != "flipped" {
+		t.Error(told)
+	}
+	r.clean()
+}
