@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -108,13 +109,32 @@ func (p *Postgres) Follow(ctx context.Context, j *Job) (lag Lag, err error) {
 			return err
 		}
 		lag.Time = time.Since(began)
-		if err := t.reached(ctx, mark); err != nil && !errors.Is(err, errFull) {
-			return err
-		}
-		lag.Unverified, err = l.compare(ctx, j, t, false)
+		lag.Unverified, err = l.catchUp(ctx, limited, j, t, mark)
 		return err
 	})
 	return lag, err
+}
+
+// catchUp compares what has changed up to a mark, and what comes in meanwhile, for as long as that becomes less and limited lasts. It tells how many rows
+// are left, with those that have come in during the last comparison: all of them are to be compared while the range is frozen.
+func (l *link) catchUp(ctx, limited context.Context, j *Job, t *tracker, mark int64) (left int, err error) {
+	for before := math.MaxInt; ; before = left {
+		err := t.reached(ctx, mark)
+		full := errors.Is(err, errFull)
+		if err != nil && !full {
+			return 0, err
+		}
+		if _, err := l.compare(ctx, j, t, false); err != nil {
+			return 0, err
+		}
+		left = t.open()
+		if full {
+			left += maxChanged // nobody knows how many
+		}
+		if !full && left <= compareAtOnce || left > before/2 || limited.Err() != nil {
+			return left, nil
+		}
+	}
 }
 
 // How many rows are compared in one statement: few while they go on changing, for then as many are looked at again.

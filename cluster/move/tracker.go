@@ -34,6 +34,7 @@ type tracker struct {
 	changed map[string]map[string]uint64 // by table: the rows, each by the columns of keys, joined, with the position of its last change
 	taken   map[string]map[string]uint64 // what take has returned last
 	count   int
+	limit   int   // of count; past it nothing is read until rows have been compared
 	mark    int64 // the last one that has come by
 	news    chan struct{}
 	room    chan struct{} // not nil: the reader waits until rows have been taken
@@ -42,7 +43,7 @@ type tracker struct {
 	err     error
 }
 
-// maxChanged bounds the rows that a tracker keeps in mind. Past it, it reads on when they have been compared.
+// maxChanged is a tracker's limit.
 const maxChanged = 500_000
 
 // relation is a table as the stream describes it.
@@ -53,7 +54,7 @@ type relation struct {
 }
 
 func newTracker() *tracker {
-	return &tracker{relations: make(map[uint32]*relation), keys: make(map[string][]string), changed: make(map[string]map[string]uint64), news: make(chan struct{}), done: make(chan struct{})}
+	return &tracker{limit: maxChanged, relations: make(map[uint32]*relation), keys: make(map[string][]string), changed: make(map[string]map[string]uint64), news: make(chan struct{}), done: make(chan struct{})}
 }
 
 // track begins to read from the slot.
@@ -197,7 +198,7 @@ func (t *tracker) stream(ctx context.Context) error {
 // wait waits while too many rows are kept in mind.
 func (t *tracker) wait(ctx context.Context) error {
 	t.mu.Lock()
-	if t.count <= maxChanged {
+	if t.count <= t.limit {
 		t.mu.Unlock()
 		return nil
 	}
