@@ -61,8 +61,8 @@ func accept(ln syscall.RawConn) (fd int, remote *net.TCPAddr, err error) {
 			}
 		}
 	})
-	if failed != nil {
-		return -1, nil, failed
+	if failed != nil { // nothing but the end of the file, which says so in words of its own
+		return -1, nil, net.ErrClosed
 	}
 	if err != nil {
 		return -1, nil, err

@@ -97,8 +97,8 @@ func TestAccept(t *testing.T) {
 		}()
 		file.Close()
 		ln.Close()
-		if err := <-waits; err == nil {
-			t.Error("a listener that is closed goes on")
+		if err := <-waits; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("of a listener that is closed: %v", err)
 		}
 	}
 }
