@@ -24,8 +24,9 @@ import (
 // A question is an acknowledgement too: it says how new the node's table is, and for which moves nothing runs on the old owner any more. A node
 // whose table is older than the last change of a move or a range gets no lease, so a lease also says that the node's table is new. Nor
 // does a node that has none yet, or has lost it, get one as long as a statement of before is at work on a range that has changed hands: what
-// Drained has said once stays true. For the same reason a node does not take an answer to a question that it asked while it had a lease, when that has ended
-// meanwhile.
+// Drained has said once stays true. Nor as long as something is at work that was routed without a move, of whatever phase: Unaware has not
+// waited for it, and with a lease it would be sent and meet rows twice. For the same reason a node does not take an answer to a question that
+// it asked while it had a lease, when that has ended meanwhile.
 
 const (
 	// LeaseTerm is how long a lease lasts.
@@ -168,6 +169,8 @@ func (s *Leases) answer(q *leaseQuestion) leaseAnswer {
 		a.Why = fmt.Sprintf("its table is of epoch %s, and ranges have changed hands since", q.Applied)
 	case !q.Holds && !allDrained(o.Moves, q.Drained):
 		a.Why = "it has no lease, and statements of before are at work on a range that changes hands"
+	case !q.Holds && !allAware(o.Moves, q.Aware):
+		a.Why = "it has no lease, and statements are at work that were routed without a move which has begun since"
 	default:
 		a.Granted = true
 		h.until = came.Add(LeaseTerm + leaseSlack)
@@ -247,6 +250,16 @@ func (s *Leases) newestChange(o *rib.Ownership) rib.Epoch {
 func allDrained(moves []rib.Move, drained []uint64) bool {
 	for i := range moves {
 		if p := moves[i].Phase; (p == rib.MoveFrozen || p == rib.MoveFlipped) && !slices.Contains(drained, moves[i].ID) {
+			return false
+		}
+	}
+	return true
+}
+
+// allAware reports whether all that is at work on a node was routed with all moves.
+func allAware(moves []rib.Move, aware []uint64) bool {
+	for i := range moves {
+		if !slices.Contains(aware, moves[i].ID) {
 			return false
 		}
 	}

@@ -360,6 +360,9 @@ func TestDrained(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		for _, n := range list {
+			n.knows(m.ID)
+		}
 		w.allHeld(list)
 		leases := l.Leases()
 		if leases.Drained(m.ID) {
@@ -470,5 +473,14 @@ func TestUnaware(t *testing.T) {
 		if list[4].lessee.Held() {
 			t.Errorf("after %v, and it has its lease still", time.Since(began))
 		}
+		w.net.Rejoin("e")
+		for range 100 {
+			<-time.After(50 * time.Millisecond)
+			if list[4].lessee.Held() {
+				t.Fatal("a node with something at work that was routed without the move has a lease again")
+			}
+		}
+		list[4].knows(m.ID)
+		w.allHeld(list)
 	})
 }
