@@ -64,7 +64,12 @@ func (c *core) resume() {
 
 // anew has the request in hand look for its way again, in the newest table.
 func (c *core) anew() {
+	before := c.table.Ownership()
 	c.table = c.env.fib.Load()
+	if c.moves.keyed && c.table.Ownership() != before { // its range may be another shard's by now, and its moves may be over
+		c.goOnMoved()
+		return
+	}
 	n := c.need
 	if n.slot != nil {
 		n.slot = c.slotNow(c.table)

@@ -284,6 +284,9 @@ func (c *core) rest() {
 	switch {
 	case c.copyIn:
 	case c.tx.open || c.srv != nil && (c.status != 'I' || c.serverOpen):
+		if c.srv == nil && len(c.crossed) > 0 { // it has got no connection, and its block has failed
+			c.leaveRanges()
+		}
 		c.tally.rest(inBlock)
 	default:
 		if len(c.crossed) > 0 {
