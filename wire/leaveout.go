@@ -115,21 +115,91 @@ func meetsCopies(plan *sqlkey.Plan, moves []rib.Move, shares []scatter.Share, er
 func (h *host) Lost() bool { return h.sure && !h.now.Load().env.leased() }
 
 // Moved is scatter.Host's.
-func (h *host) Moved(plan *sqlkey.Plan) bool {
+func (h *host) Moved(plan *sqlkey.Plan, args sqlkey.Args) bool {
 	o := h.now.Load()
+	if plan.Target == sqlkey.Keyed {
+		return h.core().outlived(o.begun.epoch, plan, args)
+	}
 	return o.begun.outdated(o.table.Ownership(), plan.Keyspace)
+}
+
+// outlived reports whether a range that holds one of a statement's keys has got another owner since an epoch. A snapshot of before that does not hold the
+// rows where they are now.
+func (c *core) outlived(since rib.Epoch, plan *sqlkey.Plan, args sqlkey.Args) bool {
+	switch {
+	case c.table.Ownership().Epoch == since:
+	case plan.Target == sqlkey.Keyed:
+		for i := range plan.Keys {
+			key, err := c.appendKey(plan, i, args)
+			if err != nil {
+				continue
+			}
+			if owner, _ := c.table.Lookup(plan.Keyspace, key); owner.Range != nil && owner.Range.Epoch.Compare(since) > 0 {
+				return true
+			}
+		}
+	case plan.Target == sqlkey.Many:
+		h := &newOwners{ks: c.table.Ownership().Keyspace(plan.Keyspace), since: since}
+		buf, err := plan.Shards(h, c.keyBuf[:0], args, c.clientUTF8())
+		if c.keyBuf = buf; err != nil {
+			_ = h.Range(nil, nil) // never fails
+		}
+		return h.found
+	}
+	return false
+}
+
+// newOwners finds whether one of some keys has another owner since an epoch. It is a sqlkey.Shards.
+type newOwners struct {
+	ks    *rib.Keyspace // nil: it is gone
+	since rib.Epoch
+	found bool
+}
+
+// Begin is sqlkey.Shards's.
+func (h *newOwners) Begin() {}
+
+// Key is sqlkey.Shards's.
+func (h *newOwners) Key(k rib.Key) error {
+	h.look(func(r *rib.Range) bool { return r.From.Compare(k) <= 0 && (len(r.To) == 0 || r.To.Compare(k) > 0) })
+	return nil
+}
+
+// Range is sqlkey.Shards's.
+func (h *newOwners) Range(from, to rib.Key) error {
+	h.look(func(r *rib.Range) bool { return rib.Meet(r.From, r.To, from, to) })
+	return nil
+}
+
+// look is over all ranges: it is asked only in a transaction that was open when something changed.
+func (h *newOwners) look(meets func(r *rib.Range) bool) {
+	if h.ks == nil {
+		return
+	}
+	for i := range h.ks.Ranges {
+		r := &h.ks.Ranges[i]
+		if r.Epoch.Compare(h.since) > 0 {
+			h.found = h.found || meets(r)
+		}
+	}
 }
 
 // begun is what the ledger said when a transaction began. It keeps no table alive.
 type begun struct {
 	epoch rib.Epoch
-	moves []uint64 // that were not over
+	moves []unfinished // that were not over
+}
+
+// unfinished is a move.
+type unfinished struct {
+	id       uint64
+	keyspace rib.KeyspaceID
 }
 
 func (b *begun) by(o *rib.Ownership) {
 	b.epoch, b.moves = o.Epoch, b.moves[:0]
 	for i := range o.Moves {
-		b.moves = append(b.moves, o.Moves[i].ID)
+		b.moves = append(b.moves, unfinished{o.Moves[i].ID, o.Moves[i].Keyspace})
 	}
 }
 
@@ -140,7 +210,7 @@ func (b *begun) outdated(now *rib.Ownership, id rib.KeyspaceID) bool {
 	if now.Epoch == b.epoch {
 		return false
 	}
-	if slices.ContainsFunc(b.moves, func(move uint64) bool { return now.Move(move) == nil }) {
+	if slices.ContainsFunc(b.moves, func(m unfinished) bool { return m.keyspace == id && now.Move(m.id) == nil }) {
 		return true
 	}
 	ks := now.Keyspace(id)

@@ -238,3 +238,116 @@ func TestCopiesAreNotMet(t *testing.T) {
 	r.own(func(o *rib.Ownership) { o.Moves[0].Cleared = true })
 	expect("cleared", "")
 }
+
+// TestOldSnapshot: a transaction whose one snapshot of a shard is older than the flip of a range that this shard owns now gets 40001 when it comes to that
+// range, by its key or by a list of keys, on one connection or over shards, also when the move is over. One with a snapshot for each statement sees the rows.
+func TestOldSnapshot(t *testing.T) {
+	const strict, loose = "BEGIN ISOLATION LEVEL REPEATABLE READ", "BEGIN"
+	for name, mode := range allModes {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{across: true, poolSize: 40})
+			ctx := ctxOf(t)
+			k, there := r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)
+			other, others := r.keyOn("shard_1", k+1), r.keyOn("shard_2", there+1)
+			mustExec(t, r.connect(mode), fmt.Sprintf("INSERT INTO orders (customer_id, id, item) VALUES (%d, 1, 'one'), (%d, 2, 'two'), (%d, 3, 'there')", k, k, there))
+			r.prepare(k)
+			type open struct {
+				conn  *pgx.Conn
+				begin string
+				what  string
+				sql   string
+				args  []any
+			}
+			var list []open
+			for _, begin := range []string{strict, "BEGIN ISOLATION LEVEL SERIALIZABLE", "SET default_transaction_isolation = 'repeatable read'", loose} {
+				for what, first := range map[string][]int64{"one shard": {there}, "two shards": {there, other}} {
+					for _, o := range []open{
+						{sql: "SELECT count(*) FROM orders WHERE customer_id = $1", args: []any{k}}, {sql: "SELECT count(*) FROM orders WHERE customer_id IN ($1, $2)", args: []any{k, others}},
+						{sql: "SELECT count(*) FROM orders WHERE customer_id = ANY ($1)", args: []any{[]int64{k}}},
+						{sql: "WITH x AS (UPDATE orders SET item = 'new' WHERE customer_id = $1 RETURNING id) SELECT count(*) FROM x", args: []any{k}},
+					} {
+						o.conn, o.begin, o.what = r.connect(mode), begin, what
+						mustExec(t, o.conn, begin)
+						if !strings.HasPrefix(begin, "BEGIN") {
+							mustExec(t, o.conn, "BEGIN")
+						}
+						for _, key := range first {
+							if _, err := o.conn.Exec(ctx, "SELECT * FROM orders WHERE customer_id = $1", key); err != nil {
+								t.Fatal(err)
+							}
+						}
+						list = append(list, o)
+					}
+				}
+			}
+			r.moved(k)
+			r.freeze()
+			r.drained()
+			r.flip()
+			look := func(when string, o open) {
+				t.Helper()
+				var n int
+				err := o.conn.QueryRow(ctx, o.sql, o.args...).Scan(&n)
+				switch {
+				case o.begin == loose && (err != nil || n != 2):
+					t.Errorf("%s, %s, %s: %s: %d rows, %v", when, o.begin, o.what, o.sql, n, err)
+				case o.begin != loose && sqlstate(err) != pg.CodeSerializationFailure:
+					t.Errorf("%s, %s, %s: %s: %d rows, %v", when, o.begin, o.what, o.sql, n, err)
+				}
+			}
+			for i, o := range list {
+				if i%2 == 0 {
+					look("flipped", o)
+					mustExec(t, o.conn, "ROLLBACK")
+					if err := o.conn.QueryRow(ctx, o.sql, o.args...).Scan(new(int)); err != nil {
+						t.Errorf("run again: %v", err)
+					}
+				}
+			}
+			r.abort() // it is over
+			for i, o := range list {
+				if i%2 == 1 {
+					var n int
+					if err := o.conn.QueryRow(ctx, "SELECT count(*) FROM orders WHERE customer_id = $1", there).Scan(&n); err != nil || n != 1 {
+						t.Errorf("of a range that has not moved: %d rows, %v", n, err)
+					}
+					look("over", o)
+					mustExec(t, o.conn, "ROLLBACK")
+				}
+			}
+		})
+	}
+}
+
+// TestChainedSnapshot: a transaction that COMMIT AND CHAIN has begun has no snapshot of before.
+func TestChainedSnapshot(t *testing.T) {
+	r := newRig(t, rigOptions{across: true})
+	k, there := r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)
+	conn := r.connect(pgx.QueryExecModeExec)
+	r.prepare(k)
+	mustExec(t, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ", fmt.Sprintf("SELECT * FROM orders WHERE customer_id = %d", there))
+	r.moved(k)
+	r.freeze()
+	r.drained()
+	r.flip()
+	mustExec(t, conn, "COMMIT AND CHAIN")
+	if got := answerOf(t, conn, fmt.Sprintf("SELECT count(*) FROM orders WHERE customer_id = %d", k)); got != "2\nSELECT 1" {
+		t.Error(got)
+	}
+}
+
+// TestOldSnapshotElsewhere: what ends or changes hands in one keyspace does not concern a transaction that comes to another.
+func TestOldSnapshotElsewhere(t *testing.T) {
+	r := newRig(t, rigOptions{across: true, keyed: []rib.KeyedTable{{Schema: "public", Name: "others", Columns: []string{"id"}}}})
+	r.own(func(o *rib.Ownership) {
+		low, high := oneKey(t, 1)
+		o.Moves = append(o.Moves, rib.Move{ID: 78, Keyspace: 3, Low: low, High: high, From: "shard_1", To: "shard_2", Phase: rib.MovePrepare, Epoch: o.Epoch})
+	})
+	conn := r.connect(pgx.QueryExecModeExec)
+	mustExec(t, conn, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+	for _, shard := range []string{"shard_1", "shard_2"} {
+		mustExec(t, conn, fmt.Sprintf("SELECT * FROM orders WHERE customer_id = %d", r.keyOn(shard, 1)))
+	}
+	r.abort()
+	mustExec(t, conn, "SELECT count(*) FROM orders", "COMMIT")
+}

@@ -35,6 +35,7 @@ var errPatience = errors.New("the range has not changed hands in time")
 type inMoves struct {
 	touched moving.Touched
 	keyed   bool         // it is about sharded tables
+	outrun  bool         // a range that it touches has changed hands since the transaction in which it comes began
 	seen    *moving.View // when it was last held back
 	waits   *pg.Error    // it is held back, and has this error if that lasts too long; nil: it is not
 	fenced  bool         // a shard has refused it: it waits for a newer table, and is run again
@@ -44,7 +45,7 @@ type inMoves struct {
 func (m *inMoves) begin() {
 	if m.keyed {
 		m.touched.Clear()
-		m.keyed, m.fenced = false, false
+		m.keyed, m.fenced, m.outrun = false, false, false
 	}
 }
 
@@ -69,6 +70,14 @@ func (c *core) touches(plan *sqlkey.Plan, args sqlkey.Args) {
 		buf, err := plan.Shards(t, c.keyBuf[:0], args, c.clientUTF8())
 		if c.keyBuf = buf; err != nil {
 			_ = t.Range(nil, nil)
+		}
+		if plan.Fan.Rekey != nil { // it also writes where the rows' new keys belong
+			key, known := plan.NewKey(c.keyBuf[:0], args, c.clientUTF8())
+			if c.keyBuf = key; known {
+				_ = t.Key(key)
+			} else {
+				_ = t.Range(nil, nil)
+			}
 		}
 	case plan.Hint != "" && plan.Target == sqlkey.Unsharded: // its keys are not known
 		t.At(moves, plan.Shard)
@@ -189,7 +198,7 @@ func (c *core) leaveRanges() {
 	c.crossed = c.crossed[:0]
 }
 
-// goOnMoved has the request that was held back look for its way again, by the newest table.
+// goOnMoved has the request that was held back, or waited for a primary, look for its way again, by the newest table.
 func (c *core) goOnMoved() {
 	c.moves.waits, c.moves.fenced = nil, false
 	n, e := c.reroute()
@@ -204,6 +213,7 @@ func (c *core) goOnMoved() {
 func (c *core) reroute() (need, *pg.Error) {
 	c.table = c.env.fib.Load()
 	c.moves.touched.Clear()
+	c.moves.outrun = false
 	n := c.need
 	n.slot, n.many, n.copies = nil, false, nil
 	switch c.kind {

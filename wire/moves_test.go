@@ -451,3 +451,95 @@ func TestIsolated(t *testing.T) {
 		t.Errorf("nobody waits for such a read: %+v", said)
 	}
 }
+
+// TestRekeyIsOnTheRange: an UPDATE of the key counts for the range of the rows' new keys, which it writes to at the end.
+func TestRekeyIsOnTheRange(t *testing.T) {
+	r := newRig(t, rigOptions{across: true})
+	ctx := ctxOf(t)
+	k := r.keyOn("shard_1", 1)
+	for what, from := range map[string]int64{"on another shard": r.keyOn("shard_2", 1), "on the same": r.keyOn("shard_1", k+1)} {
+		for how, value := range map[string]string{"known": fmt.Sprint(k), "of the row": fmt.Sprintf("customer_id + (%d)", k-from)} {
+			t.Run(what+" "+how, func(t *testing.T) {
+				conn, late := r.connect(pgx.QueryExecModeExec), r.connect(pgx.QueryExecModeExec)
+				mustExec(t, conn, "DELETE FROM orders", fmt.Sprintf("INSERT INTO orders (customer_id, id, item) VALUES (%d, 1, 'early'), (%d, 2, 'late')", from, from))
+				r.prepare(k)
+				update := fmt.Sprintf("UPDATE orders SET customer_id = %s WHERE customer_id = %d AND id = ", value, from)
+				mustExec(t, conn, "BEGIN", update+"1")
+				r.freeze()
+				if said := r.moves.Say(); slices.Contains(said.Drained, testMove) {
+					t.Error("drained, with a row on its way to the range")
+				}
+				done := make(chan error, 1)
+				go func() {
+					_, err := late.Exec(ctx, update+"2")
+					done <- err
+				}()
+				r.waiting(1)
+				mustExec(t, conn, "COMMIT")
+				r.drained()
+				r.abort()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if got := r.itemsOf(0, k); got != "early,late" {
+					t.Errorf("at the owner: %q", got)
+				}
+			})
+		}
+	}
+}
+
+// TestNeverConnected: a transaction that has failed because it got no connection is on no range.
+func TestNeverConnected(t *testing.T) {
+	r := newRig(t, rigOptions{poolSize: 1, wait: 100 * time.Millisecond})
+	k := r.keyOn("shard_1", 1)
+	other := r.keyOn("shard_1", k+1)
+	holds, failed := r.connect(pgx.QueryExecModeExec), r.connect(pgx.QueryExecModeExec)
+	r.prepare(k)
+	mustExec(t, holds, "BEGIN", fmt.Sprintf("INSERT INTO orders (customer_id, id) VALUES (%d, 1)", other))
+	mustExec(t, failed, "BEGIN")
+	_, err := failed.Exec(ctxOf(t), fmt.Sprintf("INSERT INTO orders (customer_id, id) VALUES (%d, 1)", k))
+	wantCode(t, err, pg.CodeTooManyConnections)
+	if status := failed.PgConn().TxStatus(); status != 'E' {
+		t.Errorf("status %c", status)
+	}
+	r.freeze()
+	r.drained()
+	mustExec(t, failed, "ROLLBACK")
+}
+
+// TestMoveEndsInFailover: a statement that waits for its shard's next primary goes on when the move that its range was in is over meanwhile, as a failover aborts it.
+func TestMoveEndsInFailover(t *testing.T) {
+	for name, mode := range allModes {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{failover: patience})
+			k := r.keyOn("shard_1", 1)
+			conn := r.connect(mode)
+			if _, err := conn.Exec(ctxOf(t), "INSERT INTO orders (customer_id, id, item) VALUES ($1, $2, 'before')", k, 1); err != nil {
+				t.Fatal(err)
+			}
+			r.prepare(k)
+			r.believe("shard_1-primary", rib.Up, rib.Replica, 0)
+			pgtest.Eventually(t, patience, func() error {
+				if len(r.handle.Load().Slot("shard_1").Candidates().Writes) > 0 {
+					return errors.New("it has a primary")
+				}
+				return nil
+			})
+			done := make(chan error, 1)
+			go func() {
+				_, err := conn.Exec(ctxOf(t), "INSERT INTO orders (customer_id, id, item) VALUES ($1, $2, 'after')", k, 2)
+				done <- err
+			}()
+			r.waiting(1)
+			r.abort()
+			r.promoted("shard_1-primary", 1)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if got := r.itemsOf(0, k); got != "before,after" {
+				t.Error(got)
+			}
+		})
+	}
+}

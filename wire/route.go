@@ -32,6 +32,9 @@ func (c *core) route(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		if len(c.table.Ownership().Moves) > 0 {
 			c.touches(plan, args)
 		}
+		if c.srv != nil && c.coordinator == nil && (c.status == 'T' || c.status == 'I' && c.serverOpen) && c.table.Ownership().Epoch != c.begun.epoch {
+			c.moves.outrun = c.moves.outrun || c.outlived(c.begun.epoch, plan, args)
+		}
 	}
 	return n, e
 }
@@ -313,6 +316,13 @@ func (c *core) dispatch(n need) {
 		return
 	case c.srv == nil && n.many || c.srv != nil && c.reaches(n):
 		c.convene()
+		return
+	case c.moves.outrun && c.srv != nil && c.coordinator == nil: // its snapshot may be older: a coordinator asks the server whether it is
+		if c.handsOver() && c.seg.pin == "" && c.seg.asks == "" {
+			c.convene()
+		} else {
+			c.fail(scatter.Outlived())
+		}
 		return
 	case c.coordinator != nil && (c.seg.pin != "" || c.seg.asks != ""):
 		c.fail(scatter.Pins(c.seg.pin + c.seg.asks))

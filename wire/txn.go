@@ -266,6 +266,7 @@ func (c *core) txEnded(chain bool) {
 	if chain {
 		c.tx = transaction{inServer: true, saved: c.settings, applied: c.srv.Applied}
 	}
+	c.begun.by(c.table.Ownership()) // the next one may begin with the same request: none of its snapshots is older than that
 }
 
 func (c *core) savepointIndex(name string) int {

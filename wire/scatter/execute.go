@@ -105,7 +105,8 @@ func (c *Coordinator) writeFor(plan *sqlkey.Plan) bool {
 	return c.cfg.Write || c.writes || c.block && !c.readOnly || c.cfg.Host.MustWrite(plan)
 }
 
-// branchFor is the branch on which a statement of one shard runs, in the session's transaction.
+// branchFor is the branch on which a statement of one shard runs, in the session's transaction. If its range has changed hands since that began, a snapshot
+// that is there already must not be older.
 func (c *Coordinator) branchFor(plan *sqlkey.Plan, args sqlkey.Args) (*branch, *pg.Error) {
 	slot, e := c.cfg.Host.Route(plan, args)
 	if e != nil {
@@ -120,6 +121,9 @@ func (c *Coordinator) branchFor(plan *sqlkey.Plan, args sqlkey.Args) (*branch, *
 		if slot, e = c.cfg.Host.Anywhere(plan, c.writeFor(plan)); e != nil {
 			return nil, e
 		}
+	}
+	if b := c.branches[slot.Shard()]; b != nil && plan.Target == sqlkey.Keyed && c.cfg.Host.Moved(plan, args) {
+		return b, c.renews(b)
 	}
 	return c.branch(slot, c.writeFor(plan))
 }

@@ -24,9 +24,9 @@ type Host interface {
 	// Lost reports whether the node has lost its lease since the last call of Shards: ranges may change hands without it, and what it has made of the
 	// statement may meet rows twice. It is safe for concurrent use, but not beside Shards.
 	Lost() bool
-	// Moved reports whether a range of a statement's keyspace has changed hands, or been cleaned up after that, since the transaction began. What one
-	// snapshot holds of its rows may then be too old for what is asked now.
-	Moved(plan *sqlkey.Plan) bool
+	// Moved reports whether a range that a statement may touch has changed hands, or been cleaned up after that, since the transaction began. What one
+	// snapshot holds of its rows may then be too old for what is asked now. With the target Many that is any range of its keyspace.
+	Moved(plan *sqlkey.Plan, args sqlkey.Args) bool
 	// Owner is the shard that owns a key of plan.Keyspace.
 	Owner(plan *sqlkey.Plan, key rib.Key) (*fib.Slot, *pg.Error)
 	// Describes is a shard that has the tables of a statement with the target Keyed or Many.

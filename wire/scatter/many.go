@@ -70,17 +70,27 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 // be older.
 func (c *Coordinator) shares(plan *sqlkey.Plan, x *execution) ([]Share, *pg.Error) {
 	shares, e := c.cfg.Host.Shards(plan, x.args())
-	if e != nil || len(c.branches) == 0 || !c.cfg.Host.Moved(plan) {
+	if e != nil || len(c.branches) == 0 || !c.cfg.Host.Moved(plan, x.args()) {
 		return shares, e
 	}
-	row, e := c.ask(c.open()[0], &execution{stmt: &stmt{}, bind: noArguments}, "SELECT pg_catalog.current_setting('transaction_isolation')")
-	switch {
-	case e != nil:
+	if e := c.renews(c.open()[0]); e != nil {
 		return nil, e
-	case len(row) == 1 && (row[0] == "read committed" || row[0] == "read uncommitted"): // each statement has snapshots of its own
-		return shares, nil
 	}
-	return nil, pg.NewError(pg.CodeSerializationFailure, "a range of keys has changed hands since the transaction began").
+	return shares, nil
+}
+
+// renews asks a branch whether each statement of the transaction has a snapshot of its own; nil: it has.
+func (c *Coordinator) renews(b *branch) *pg.Error {
+	row, e := c.ask(b, &execution{stmt: &stmt{}, bind: noArguments}, "SELECT pg_catalog.current_setting('transaction_isolation')")
+	if e != nil || len(row) == 1 && (row[0] == "read committed" || row[0] == "read uncommitted") {
+		return e
+	}
+	return Outlived()
+}
+
+// Outlived is the error for a transaction whose one snapshot is older than the owner of a range that it comes to. Sessions say the same.
+func Outlived() *pg.Error {
+	return pg.NewError(pg.CodeSerializationFailure, "a range of keys has changed hands since the transaction began").
 		WithDetail("The transaction sees its shards as they were before, and that is not where the rows are now.").
 		WithHint("Nothing of the transaction takes effect: run it again.")
 }
