@@ -218,10 +218,10 @@ func (c *compiler) filled(t *table, n *pgquery.Node) string {
 	}
 	for _, e := range n.GetAlterTableStmt().GetCmds() {
 		cmd := e.GetAlterTableCmd()
-		name, does := cmd.GetName(), false
+		name, does, rows := cmd.GetName(), false, false // rows: those that are there get values
 		switch cmd.GetSubtype() {
 		case pgquery.AlterTableType_AT_AddColumn:
-			name, does = cmd.GetDef().GetColumnDef().GetColname(), column(cmd.GetDef().GetColumnDef())
+			name, does, rows = cmd.GetDef().GetColumnDef().GetColname(), column(cmd.GetDef().GetColumnDef()), true
 		case pgquery.AlterTableType_AT_ColumnDefault:
 			does = cmd.GetDef() != nil && unlike(cmd.GetDef())
 		case pgquery.AlterTableType_AT_AddIdentity:
@@ -229,7 +229,7 @@ func (c *compiler) filled(t *table, n *pgquery.Node) string {
 		case pgquery.AlterTableType_AT_AlterColumnType:
 			does = cmd.GetDef().GetColumnDef().GetRawDefault() != nil && unlike(cmd.GetDef().GetColumnDef().GetRawDefault())
 		}
-		if does && !slices.Contains(t.columns, name) {
+		if does && (rows || !slices.Contains(t.columns, name)) {
 			return name
 		}
 	}
