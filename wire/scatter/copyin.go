@@ -84,8 +84,12 @@ func (c *Coordinator) copySplit(x *execution) *pg.Error {
 	c.notices = c.notices[:0]
 	tag := ""
 	for _, p := range s.parts {
-		if tag = sum(tag, p.tag); s.split == nil {
-			break
+		if s.split != nil {
+			tag = sum(tag, p.tag)
+			continue
+		}
+		if tag = s.parts[0].tag; p.tag != tag {
+			return unlike(s.parts[0].b.slot, p.b.slot, tag, p.tag)
 		}
 	}
 	c.complete(x, tag)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"hash/maphash"
 	"strconv"
 	"sync"
 	"time"
@@ -43,7 +44,10 @@ type fanout struct {
 	sent    int64 // rows that the session has got, or that are kept for it
 	passed  int64 // rows of OFFSET that were left out
 	memory  ration
-	keep    *rest // where rows go if not to the session
+	keep    *rest        // where rows go if not to the session
+	seed    maphash.Seed // of the parts' sums
+	seeded  bool
+	counts  bool // these are numbers of rows
 
 	canceled bool // what still runs
 }
@@ -230,6 +234,9 @@ func (f *fanout) concat() *pg.Error {
 		if bt.end {
 			left--
 		}
+		if bt.rows != nil && f.fan.Alike() {
+			f.add(bt.p, *bt.rows)
+		}
 		if bt.rows != nil && (!f.fan.Everywhere || bt.p == f.home) { // of what all have done alike the session hears one
 			e = f.take(*bt.rows)
 		}
@@ -364,6 +371,9 @@ func (f *fanout) end(e *pg.Error) *pg.Error {
 		if e == nil && !f.alone && p.err != nil && p.b != nil && p.b.status == pg.StatusFailed { // its rows are not needed, but its transaction is
 			e = p.err
 		}
+	}
+	if e == nil && f.fan.Alike() {
+		e = f.unlike()
 	}
 	c.mu.Lock()
 	c.out = append(c.out, c.notices...)

@@ -36,6 +36,7 @@ type part struct {
 
 	// owned by the coordinator's goroutine
 	checked bool
+	sum     uint64 // of a write to copies of a reference table: of hashes of its rows, or how many they are
 }
 
 // batch is some rows of a part, as whole frames.

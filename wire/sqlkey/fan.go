@@ -71,6 +71,9 @@ type Fan struct {
 	leave *lazyLeave // see Planner.Leave; nil: it is made anew each time
 }
 
+// Alike tells whether it writes the rows of reference tables: all copies must then be changed alike.
+func (f *Fan) Alike() bool { return f.Everywhere && f.Writes && len(f.Keyspaces)+len(f.Copies) == 0 }
+
 // What is to be replaced in Fan.Final. Nothing else in it looks like that.
 const (
 	// FinalRows stands where a table may in FROM: for the gathered rows as a relation named rows, with the columns c1, c2, ...
