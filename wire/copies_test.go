@@ -1,9 +1,17 @@
 package wire_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
 
@@ -75,5 +83,167 @@ func TestReferenceCopiesDoTheSame(t *testing.T) {
 	if s.copies("countries") == before {
 		t.Error("nothing is copied any more")
 	}
+	s.busy(t, 0)
+}
+
+// Who locks or writes rows of a reference table does so on one shard first, the same for all: there they meet, and not on several in a circle.
+func TestReferenceLocksMeetOnOneShard(t *testing.T) {
+	s := newTagged(t, rigOptions{})
+	s.exec("INSERT INTO countries VALUES ('de', 'Germany')")
+	other := s.connect(pgx.QueryExecModeExec)
+	for _, sql := range []string{"UPDATE countries SET name = 'x'", "UPDATE countries SET name = 'x' RETURNING *", "DELETE FROM countries WHERE code = 'fr' OR name = 'Germany'"} {
+		tx, err := other.Begin(s.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(s.ctx, "SELECT * FROM countries FOR UPDATE"); err != nil {
+			t.Fatal(err)
+		}
+		s.exec("BEGIN")
+		ended := s.begin(sql)
+		pgtest.Eventually(t, patience, func() error {
+			n, sql := 0, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event_type = 'Lock'"
+			conn, err := s.servers[0].primary.ConnTo(s.ctx, "app", "")
+			if err != nil {
+				return err
+			}
+			defer conn.Close(context.Background())
+			if err := conn.QueryRow(s.ctx, sql).Scan(&n); err != nil || n != 1 {
+				return fmt.Errorf("%d wait, %v", n, err)
+			}
+			return nil
+		})
+		if err := s.servers[1].primary.ExecIn(s.ctx, "app", "SELECT * FROM countries FOR UPDATE NOWAIT"); err != nil {
+			t.Errorf("%s: rows are locked on the second shard before they are on the first: %v", sql, err)
+		}
+		if err := tx.Rollback(s.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		s.exec("ROLLBACK")
+	}
+	if got := s.copies("countries"); got != "(de,Germany)" {
+		t.Error(got)
+	}
+	s.busy(t, 0)
+}
+
+// A parameter that is the time at which it is read would be another one on each shard.
+func TestReferenceParametersThatTellNow(t *testing.T) {
+	s := newTagged(t, rigOptions{})
+	run := func(sql string, oids []uint32, values ...string) error {
+		t.Helper()
+		params := make([][]byte, len(values))
+		for i, v := range values {
+			params[i] = []byte(v)
+		}
+		_, err := s.conn.PgConn().ExecParams(s.ctx, sql, params, oids, nil, nil).Close()
+		return err
+	}
+	const insert = "INSERT INTO tags (id, luck, name, made) VALUES ($1, 0, $2, $3)"
+	for _, v := range []string{"now", "Today 12:00", "now()", "yesterday"} {
+		e := wantCode(t, run(insert, nil, "1", "a", v), pg.CodeFeatureNotSupported)
+		if !strings.Contains(e.Message, "$3") || e.Hint == "" {
+			t.Errorf("%+v", e)
+		}
+		wantCode(t, run("INSERT INTO tags (id, luck, name, made) VALUES (1, 0, 'a', $1::timestamptz)", []uint32{25}, v), pg.CodeFeatureNotSupported)
+		wantCode(t, run("INSERT INTO tags (id, luck, name, made) VALUES (1, 0, 'a', $1::text::timestamptz)", nil, v), pg.CodeFeatureNotSupported)
+	}
+	if _, err := s.conn.Prepare(s.ctx, "dated", insert); err != nil {
+		t.Fatal(err)
+	}
+	err := s.conn.PgConn().ExecPrepared(s.ctx, "dated", [][]byte{[]byte("1"), []byte("a"), []byte("tomorrow")}, nil, nil).Read().Err
+	wantCode(t, err, pg.CodeFeatureNotSupported)
+	if got := s.copies("tags"); got != "" {
+		t.Error(got)
+	}
+	for i, v := range []string{"2024-01-01", "infinity"} {
+		if err := run(insert, nil, fmt.Sprint(i), "now or never"+v, v); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := run("UPDATE countries SET name = $1", nil, "today"); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Count(s.copies("tags"), "now or never"); got != 2 {
+		t.Error(got)
+	}
+	s.exec("DELETE FROM tags")
+	s.exec("INSERT INTO tags (id, luck, name, made) VALUES (1, 0, 'a', 'today 12:00'), (2, 0, 'b', 'now()')")
+	s.copies("tags")
+	s.busy(t, 0)
+}
+
+// What is evaluated once is given to the other copies also where nothing but generated columns is assigned, and where the primary key's index includes
+// other columns.
+func TestReferenceEvaluatedOnceByItsKey(t *testing.T) {
+	s := newTagged(t, rigOptions{})
+	for _, server := range s.servers {
+		if err := server.primary.ExecIn(s.ctx, "app", "CREATE TABLE packed (made timestamptz, id int, n int, PRIMARY KEY (id) INCLUDE (made))", "GRANT ALL ON packed TO app"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.own(func(o *rib.Ownership) {
+		o.Catalog++
+		o.Keyspaces[1].Tables = append(o.Keyspaces[1].Tables, rib.KeyedTable{Schema: "public", Name: "packed"})
+	})
+	for _, c := range []struct{ sql, tag string }{
+		{"INSERT INTO packed (id, made, n) VALUES (1, now(), 1), (2, now(), 1)", "INSERT 0 2"},
+		{"UPDATE packed SET made = clock_timestamp()", "UPDATE 2"},
+		{"INSERT INTO packed (id, made) VALUES (2, now()), (3, now()) ON CONFLICT (id) DO UPDATE SET made = excluded.made, n = 5", "INSERT 0 2"},
+		{"DELETE FROM packed WHERE made < now() + '1 hour' AND n = 5", "DELETE 1"},
+		{"INSERT INTO tags (name) VALUES ('a'), ('b')", "INSERT 0 2"},
+		{"UPDATE tags SET twice = DEFAULT WHERE luck < random() + 5", "UPDATE 2"},
+		{"INSERT INTO tags (name) VALUES ('b'), ('c') ON CONFLICT (name) DO UPDATE SET twice = DEFAULT", "INSERT 0 2"},
+	} {
+		if tag, err := s.conn.Exec(s.ctx, c.sql); err != nil || tag.String() != c.tag {
+			t.Errorf("%s: %s, %v; want %s", c.sql, tag, err, c.tag)
+		}
+	}
+	if got := strings.Count(s.copies("packed"), "\n"); got != 1 {
+		t.Errorf("%d rows", got+1)
+	}
+	if got := strings.Count(s.copies("tags"), "\n"); got != 2 {
+		t.Errorf("%d rows", got+1)
+	}
+	s.busy(t, 0)
+}
+
+// Options of a COPY whose data the node makes are checked as those of any other.
+func TestCopyOfMergedRowsChecksOptions(t *testing.T) {
+	s := newSpread(t, rigOptions{poolSize: 1})
+	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a'), ($2, 2, 'b')", s.one, s.two)
+	plain, err := s.servers[0].primary.ConnTo(s.ctx, "app", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close(context.Background())
+	for _, options := range []string{"(FORMAT csv, FORMAT csv)", "(DELIMITER 'ab')", "(QUOTE 'x')", "(FORMAT csv, FORCE_QUOTE (nosuch))", "(FORMAT csv, FORCE_QUOTE (id))", "(HEADER match)", "(nosuch 1)",
+		"(DELIMITER 'a')", "(FORMAT binary, HEADER)", "(FORMAT csv, NULL 0, DELIMITER 1)", "(DELIMITER 0)", "(FORMAT csv, FORCE_NULL (id))", "CSV HEADER QUOTE AS ''''"} {
+		copied := func(conn *pgx.Conn) (string, string) {
+			var b strings.Builder
+			tag, err := conn.PgConn().CopyTo(s.ctx, &b, "COPY (SELECT id, item FROM orders ORDER BY id) TO STDOUT "+options)
+			var e *pgconn.PgError
+			if errors.As(err, &e) {
+				return "", e.Code + " " + e.Message
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, after, _ := strings.Cut(tag.String(), " ")
+			return b.String(), after
+		}
+		_, want := copied(plain)
+		data, got := copied(s.conn)
+		if failed := len(want) > 5; failed && got != want || !failed && got != "2" {
+			t.Errorf("%s: %s %q, want %s", options, got, data, want)
+		}
+	}
+	s.exec("BEGIN")
+	_, err = s.conn.PgConn().CopyTo(s.ctx, new(strings.Builder), "COPY (SELECT id, item FROM orders ORDER BY id) TO STDOUT (DELIMITER 'ab')")
+	wantCode(t, err, pg.CodeFeatureNotSupported)
+	s.exec("ROLLBACK")
 	s.busy(t, 0)
 }

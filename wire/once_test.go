@@ -139,7 +139,7 @@ func TestReferenceEvaluatedOnceOrNot(t *testing.T) {
 	before, lines := s.copies("tags"), s.copies("lines")
 	for sql, why := range map[string]string{
 		"UPDATE lines SET at = now()":                                                            "no primary key",
-		"UPDATE tags SET id = id + 500 + random()::int":                                          "primary key",
+		"UPDATE tags SET id = id * 500 + random()::int":                                          "primary key",
 		"INSERT INTO tags (name) VALUES ('a') ON CONFLICT (name) DO UPDATE SET id = excluded.id": "primary key",
 		"WITH x AS (DELETE FROM tags RETURNING *) INSERT INTO tags (name) SELECT 'q' FROM x":     "WITH",
 		"UPDATE tags SET luck = o.id * random() FROM orders o":                                   "a sharded table as well",

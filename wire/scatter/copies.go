@@ -2,13 +2,71 @@ package scatter
 
 import (
 	"hash/maphash"
+	"slices"
+	"strconv"
 
 	"rangefinder/fib"
 	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
 )
 
 // The copies of a reference table are to change alike. A row that another transaction has inserted is seen on one shard before it is on the next, as
 // that commits there later; what finds it there and not here must not commit, or the copies would differ for good.
+
+// copies prepares a write to copies of a reference table, and carries out one that is evaluated once.
+func (c *Coordinator) copies(x *execution, shares []Share) *pg.Error {
+	for _, s := range shares { // in the order of the shards, whichever does it first: see fanout.start
+		if _, e := c.branch(s.Slot, true); e != nil {
+			return e
+		}
+	}
+	if x.stmt.plan.Fan.Once != nil {
+		return c.once(x, shares)
+	}
+	return c.timely(x, shares[0])
+}
+
+// timely refuses parameters that each server would take for another time: now, today and their like as text.
+func (c *Coordinator) timely(x *execution, on Share) *pg.Error {
+	args := x.args()
+	tells := func(i int, oid uint32) bool { // parameter i, from 1, of that type
+		if isText(oid) && !slices.Contains(x.stmt.plan.Fan.Times, i) {
+			return false
+		}
+		val, format, _, null, ok := args.Arg(i)
+		return ok && !null && format == pg.FormatText && sqlkey.TellsNow(string(val))
+	}
+	found := false
+	for i := range x.bind.NumParams() {
+		_, _, oid, _, _ := args.Arg(i + 1)
+		found = found || tells(i+1, oid)
+	}
+	if !found {
+		return nil
+	}
+	b, e := c.branch(on.Slot, true)
+	if e != nil {
+		return e
+	}
+	ask := &errand{b: b, send: pg.AppendDescribe(pg.AppendParse(nil, "", x.stmt.sql, x.stmt.oids), pg.KindStatement, "")}
+	if e := c.errands(x, []*errand{ask}); e != nil {
+		return e
+	}
+	for i, oid := range ask.oids {
+		if tells(i+1, oid) {
+			return pg.NewError(pg.CodeFeatureNotSupported, "parameter $"+strconv.Itoa(i+1)+" would be another time on each shard").
+				WithDetail("A write to a reference table must do the same on every shard, and each server takes now, today, tomorrow and yesterday for its own.").
+				WithHint("Send the time itself, or write now() or CURRENT_DATE in the statement: that is evaluated once.")
+		}
+	}
+	return nil
+}
+
+// isText tells whether a type keeps a text as it is.
+func isText(oid uint32) bool {
+	const jsonb = 3802
+	return oid == oidText || oid == oidVarchar || oid == oidBpchar || oid == oidName || oid == oidChar || oid == oidTextArray || oid == oidBytea || oid == oidJSON || oid == jsonb
+}
 
 // add notes rows that a write to copies returns on one of them. In which order they come does not matter. Where a value may not be written the same
 // on each server (numbers of tables, types and transactions) it is how many they are that counts.

@@ -33,6 +33,29 @@ func (c *Coordinator) made(x *execution) *execution {
 	return &run
 }
 
+// copyable has a shard check the statement's options, which the node takes as it finds them: as a COPY of no rows, whose data are dropped.
+func (c *Coordinator) copyable(x *execution, s Share) *pg.Error {
+	var b *branch
+	var e *pg.Error
+	write := c.writeFor(x.stmt.plan)
+	if x.alone {
+		b, e = c.connect(c.ctx, s.Slot, c.cfg.Host.Choose(s.Slot, write), write, nil)
+	} else {
+		b, e = c.branch(s.Slot, write)
+	}
+	if e != nil {
+		return e
+	}
+	if x.alone {
+		defer c.release(b)
+	}
+	run := &execution{stmt: &stmt{}, bind: noArguments}
+	if e = c.errands(x, []*errand{{b: b, send: run.appendAsk(nil, x.stmt.plan.Fan.Copy.Check, nil, []int16{})}}); e != nil {
+		e = e.WithPosition(0) // it is one of another text
+	}
+	return e
+}
+
 // binaryResults is the Bind of a statement without parameters, all results in binary format.
 var binaryResults = func() *pg.Bind {
 	b := new(pg.Bind)

@@ -128,15 +128,23 @@ func (f *fanout) begin(shares []Share) {
 }
 
 // start has the parts begin: those that have a connection at once, the others in the order of their shards, each when the one before it does not stand in
-// line for a connection any more. So statements that stand in line for each other's connections do not do so in a circle.
+// line for a connection any more. So statements that stand in line for each other's connections do not do so in a circle. A write to copies of a table,
+// which has all connections by now, is done on one shard first (see sqlkey.Fan.Lead): there those meet who lock the same rows.
 func (f *fanout) start() {
+	var lead *part
+	if f.fan.Alike() {
+		lead = f.home // whose rows are taken from the start
+		if lead.run(); lead.err != nil {
+			return
+		}
+	}
 	for _, p := range f.parts {
-		if p.b != nil {
+		if p.b != nil && p != lead {
 			f.wg.Go(p.run)
 		}
 	}
 	for _, p := range f.parts {
-		if p.chooser != nil {
+		if p.chooser != nil && p != lead {
 			f.wg.Go(p.run)
 			<-p.placed
 		}

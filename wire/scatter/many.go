@@ -44,8 +44,15 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	if fan.Rekey != nil {
 		return c.rekey(x, shares)
 	}
-	if fan.Once != nil && len(shares) > 1 {
-		return c.once(x, shares)
+	if fan.Copy != nil && len(shares) > 0 {
+		if e = c.copyable(x, shares[0]); e != nil {
+			return e
+		}
+	}
+	if fan.Alike() && len(shares) > 1 {
+		if e = c.copies(x, shares); e != nil || fan.Once != nil {
+			return e
+		}
 	}
 	if e = c.mayWrite(plan, shares); e != nil {
 		return e

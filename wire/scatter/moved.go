@@ -35,7 +35,7 @@ const aboutTable = `SELECT
  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
  (SELECT pg_catalog.string_agg(q.n::text, ',') FROM (SELECT a.attnum, pg_catalog.row_number() OVER (ORDER BY a.attnum) AS n
   FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) q
-  WHERE q.attnum = ANY (SELECT pg_catalog.unnest(i.indkey) FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))
+  WHERE q.attnum = ANY (SELECT pg_catalog.unnest((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1]) FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))
  FROM pg_catalog.pg_class c WHERE c.oid = {table}::pg_catalog.regclass`
 
 // about asks a shard about a table, whose name is as it may stand in a statement.

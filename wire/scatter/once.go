@@ -227,6 +227,11 @@ func (r *replay) text() (string, [][]byte) {
 				list = append(list, name(i)+" = "+value(at, i))
 			}
 		}
+		for at, i := range pick { // generated columns alone are assigned, which follow by themselves: nothing else changes
+			if len(list) == 0 && slices.Contains(key, i) {
+				list = append(list, name(i)+" = "+value(at, i))
+			}
+		}
 		return strings.Join(list, ", ")
 	}
 	sent := func(at, _ int) string { return "rangefinder_rows.rangefinder_" + strconv.Itoa(at+1) }

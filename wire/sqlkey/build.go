@@ -30,6 +30,9 @@ var (
 
 // deparse writes a statement. Texts are made by PostgreSQL's own grammar alone: of a tree, and never of pieces of text.
 func deparse(n *pgquery.Node) (string, error) {
+	if s := n.GetCopyStmt(); s != nil && !writable(s.GetOptions()) {
+		return "", errOptions
+	}
 	text, err := pgquery.Deparse(&pgquery.ParseResult{Version: treeVersion(), Stmts: []*pgquery.RawStmt{{Stmt: n}}})
 	if err != nil {
 		return "", err

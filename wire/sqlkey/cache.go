@@ -189,7 +189,7 @@ func (e *entry) bytes() int64 {
 }
 
 func (f *Fan) bytes() int {
-	n := int(unsafe.Sizeof(*f)) + len(f.SQL) + len(f.Final) + len(f.Why) + len(f.Order)*int(unsafe.Sizeof(FanOrder{}))
+	n := int(unsafe.Sizeof(*f)) + len(f.SQL) + len(f.Final) + len(f.Why) + len(f.Lead) + 8*len(f.Times) + len(f.Order)*int(unsafe.Sizeof(FanOrder{}))
 	if e := f.Refusal; e != nil {
 		n += int(unsafe.Sizeof(*e)) + len(e.Message) + len(e.Detail) + len(e.Hint)
 	}
@@ -200,7 +200,7 @@ func (f *Fan) bytes() int {
 		}
 	}
 	if c := f.Copy; c != nil {
-		n += int(unsafe.Sizeof(*c)) + len(c.Null) + len(c.Encoding)
+		n += int(unsafe.Sizeof(*c)) + len(c.Null) + len(c.Encoding) + len(c.Check)
 		if c.Default != nil {
 			n += int(unsafe.Sizeof(*c.Default)) + len(*c.Default)
 		}

@@ -49,6 +49,8 @@ type Copy struct {
 	ForceQuoteAll bool
 	// Made, of COPY (query) TO STDOUT: its data are made of the rows that the statement has as a query.
 	Made bool
+	// Check, with Made, is a COPY with the same options and columns of no rows: a server says what is wrong with them.
+	Check string
 	// Encoding is the one that the statement gives the data; "": client_encoding.
 	Encoding string
 }
@@ -164,6 +166,7 @@ func (c *compiler) leaveCopied(s *pgquery.CopyStmt) {
 // copyQuery plans COPY (query) TO STDOUT of several shards. Where the query's rows are the shards' as they come, each makes its data; else the node does,
 // of the rows that it has put together.
 func (c *compiler) copyQuery(p *Plan, s *pgquery.CopyStmt) *Plan {
+	check, unwritten := checking(s)
 	hint := c.hint
 	c.hint = nil // it was heeded
 	q := c.query(s.GetQuery())
@@ -185,6 +188,9 @@ func (c *compiler) copyQuery(p *Plan, s *pgquery.CopyStmt) *Plan {
 		p.Err = &e
 		return p
 	}
+	if fan.Copy.Check = check; unwritten != nil {
+		return refuse("Its options cannot be written for a shard to check them.", "Use SELECT.")
+	}
 	if fan.Copy.Encoding != "" {
 		return refuse("The node makes the data of rows of several shards in the client's encoding.", "Leave ENCODING out, and SET client_encoding.")
 	}
@@ -196,6 +202,63 @@ func (c *compiler) copyQuery(p *Plan, s *pgquery.CopyStmt) *Plan {
 	}
 	q.Reason += "; the node writes them as COPY does"
 	return q
+}
+
+// checking is what a server is asked to check the options of a COPY (query).
+func checking(s *pgquery.CopyStmt) (string, error) {
+	of := cloned(s)
+	textOptions(of)
+	rows := &pgquery.Node{Node: &pgquery.Node_RangeSubselect{RangeSubselect: &pgquery.RangeSubselect{Subquery: of.GetQuery(), Alias: &pgquery.Alias{Aliasname: "rangefinder_rows"}}}}
+	all := pgquery.MakeColumnRefNode([]*pgquery.Node{pgquery.MakeAStarNode()}, 0)
+	of.Query = selectNode(&pgquery.SelectStmt{TargetList: []*pgquery.Node{target("", all)}, FromClause: []*pgquery.Node{rows}, LimitCount: pgquery.MakeAConstIntNode(0, 0),
+		Op: pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_COUNT})
+	n := &pgquery.Node{Node: &pgquery.Node_CopyStmt{CopyStmt: of}}
+	text, err := deparse(n)
+	if err == nil && !same(n, text) {
+		err = errors.New("it would be written in words that mean something else")
+	}
+	return text, err
+}
+
+// errOptions is that pg_query would not write the options of a COPY: it takes for granted that they have values of the right kind, and reads what is
+// not there if they have not.
+var errOptions = errors.New("its options have values of another kind than they should")
+
+// writable tells whether pg_query can write the options of a COPY.
+func writable(options []*pgquery.Node) bool {
+	for _, o := range options {
+		d := o.GetDefElem()
+		arg, ok := d.GetArg(), true
+		switch name := d.GetDefname(); {
+		case ofText(name):
+			ok = arg.GetString_() != nil
+		case isOneOf(name, "force_quote", "force_null", "force_not_null"):
+			ok = arg.GetAStar() != nil || arg.GetList() != nil
+		case isOneOf(name, "header", "freeze"):
+			ok = arg == nil || arg.GetString_() != nil || arg.GetInteger() != nil || arg.GetBoolean() != nil
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// textOptions makes texts of what stands for them: numbers, and the true of HEADER in the old form, which is written so.
+func textOptions(s *pgquery.CopyStmt) {
+	for _, o := range s.GetOptions() {
+		switch d := o.GetDefElem(); {
+		case d.GetArg().GetBoolean() != nil:
+			d.Arg = pgquery.MakeStrNode(strconv.FormatBool(d.GetArg().GetBoolean().GetBoolval()))
+		case ofText(d.GetDefname()) && (d.GetArg().GetInteger() != nil || d.GetArg().GetFloat() != nil):
+			d.Arg = pgquery.MakeStrNode(optionText(d))
+		}
+	}
+}
+
+// ofText tells whether an option of COPY has a text as its value.
+func ofText(option string) bool {
+	return isOneOf(option, "format", "delimiter", "null", "quote", "escape", "encoding")
 }
 
 // readCopy reads the options of a COPY. What is wrong with them is for a server to say.

@@ -193,7 +193,10 @@ func columnType(d *pgquery.TypeName) rib.Type {
 // filled is the first column of a reference table that a statement has each server fill for itself, although INSERT need not give it; "" if there
 // is none. What a table takes from others counts by what it asks for.
 func (c *compiler) filled(t *table, n *pgquery.Node) string {
-	unlike := func(expr *pgquery.Node) bool {
+	unlike := func(expr *pgquery.Node, of *pgquery.TypeName) bool {
+		if name, _, _ := strings.Cut(typeName(of, c.path), "("); expr.GetAConst() != nil && isOneOf(name, "text", "varchar", "bpchar") { // 'now' is no time there
+			return false
+		}
 		if f := expr.GetFuncCall(); f != nil && isUnique(f) { // the node gives it to INSERT: see uniqueDefaults
 			return false
 		}
@@ -204,7 +207,7 @@ func (c *compiler) filled(t *table, n *pgquery.Node) string {
 	column := func(d *pgquery.ColumnDef) bool {
 		return d.GetTypeName() != nil && isSerial(d.GetTypeName()) || slices.ContainsFunc(d.GetConstraints(), func(o *pgquery.Node) bool {
 			k := o.GetConstraint()
-			return k.GetContype() == pgquery.ConstrType_CONSTR_IDENTITY || k.GetContype() == pgquery.ConstrType_CONSTR_DEFAULT && unlike(k.GetRawExpr())
+			return k.GetContype() == pgquery.ConstrType_CONSTR_IDENTITY || k.GetContype() == pgquery.ConstrType_CONSTR_DEFAULT && unlike(k.GetRawExpr(), d.GetTypeName())
 		})
 	}
 	for _, e := range n.GetCreateStmt().GetTableElts() {
@@ -223,11 +226,11 @@ func (c *compiler) filled(t *table, n *pgquery.Node) string {
 		case pgquery.AlterTableType_AT_AddColumn:
 			name, does, rows = cmd.GetDef().GetColumnDef().GetColname(), column(cmd.GetDef().GetColumnDef()), true
 		case pgquery.AlterTableType_AT_ColumnDefault:
-			does = cmd.GetDef() != nil && unlike(cmd.GetDef())
+			does = cmd.GetDef() != nil && unlike(cmd.GetDef(), nil)
 		case pgquery.AlterTableType_AT_AddIdentity:
 			does = true
 		case pgquery.AlterTableType_AT_AlterColumnType:
-			does = cmd.GetDef().GetColumnDef().GetRawDefault() != nil && unlike(cmd.GetDef().GetColumnDef().GetRawDefault())
+			does = cmd.GetDef().GetColumnDef().GetRawDefault() != nil && unlike(cmd.GetDef().GetColumnDef().GetRawDefault(), nil)
 		}
 		if does && (rows || !slices.Contains(t.columns, name)) {
 			return name

@@ -35,6 +35,10 @@ type Fan struct {
 	// Everywhere: it writes reference tables, which are whole on all shards of Plan.Keyspace. All of them do the same in one transaction,
 	// and the client hears one of them: its rows and its command tag.
 	Everywhere bool
+	// Lead, of a write to reference tables, is the shard that carries it out before the others do. "" of everything else.
+	Lead string
+	// Times, with Lead, are the parameters that are cast to a date or time: a text may be another one each time.
+	Times []int
 	// Apart: it is a text of several statements that do not all run on one shard. They are planned and run one by one, in one transaction;
 	// nothing else here is set but Why and Refusal.
 	Apart bool
@@ -72,7 +76,7 @@ type Fan struct {
 }
 
 // Alike tells whether it writes the rows of reference tables: all copies must then be changed alike.
-func (f *Fan) Alike() bool { return f.Everywhere && f.Writes && len(f.Keyspaces)+len(f.Copies) == 0 }
+func (f *Fan) Alike() bool { return f.Lead != "" }
 
 // What is to be replaced in Fan.Final. Nothing else in it looks like that.
 const (

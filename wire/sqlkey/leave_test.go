@@ -35,6 +35,8 @@ func TestLeaveTexts(t *testing.T) {
 		{sql: "SELECT * FROM orders o (a, b)", why: "cannot be named"},
 		{sql: "SELECT j.x FROM (orders o JOIN \"Items\" i USING (customer_id)) j", why: "cannot be named"},
 		{sql: "COPY orders TO STDOUT", why: "does not name its columns"},
+		{sql: "COPY (SELECT x FROM orders) TO STDOUT (NULL 0)", why: "another kind"},
+		{sql: "COPY (SELECT x FROM orders) TO STDOUT (FORMAT)", why: "another kind"},
 		{sql: "SELECT '{leave 1}' FROM orders", why: "a text like"},
 	} {
 		p, env := NewPlanner(PlannerConfig{}), &Env{Database: "app", User: "app"}

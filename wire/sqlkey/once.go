@@ -73,9 +73,7 @@ func (c *compiler) once(m proto.Message, p *Plan, t *table, s *survey, why strin
 	case s.homeTied && s.home != "" && !slices.Contains(t.keyspace.shards, home):
 		return issuef("%s concerns shard %s alone, which has no copy", s.home, orUnknown(home))
 	}
-	if o.On = t.keyspace.shards[0]; slices.Contains(t.keyspace.shards, home) { // where sequences are that no table owns
-		o.On = home
-	}
+	o.On = p.Fan.Lead
 	alias := rv.GetRelname()
 	if al := rv.GetAlias(); al != nil {
 		alias = al.GetAliasname()

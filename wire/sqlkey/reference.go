@@ -51,10 +51,19 @@ func common(a, b []string) (both []string) {
 // copied plans what names reference tables, and no others.
 func (c *compiler) copied(p *Plan, a *analysis) *Plan {
 	p.Reason = a.copied[0].String() + " is whole on every shard of keyspace " + a.copied[0].keyspace.name
-	if p.Intent == Write { // always the same one, so that those who lock rows meet
-		p.Target, p.Shard = Unsharded, p.Copies[0]
+	if p.Intent == Write {
+		p.Target, p.Shard = Unsharded, c.leader(p.Copies)
 	}
 	return p
+}
+
+// leader is the one of the shards with copies of a table on which rows are locked first, by whoever does so: there they meet, and do not wait for each
+// other on several shards in a circle. It is the one where sequences are that no table owns, if that has a copy.
+func (c *compiler) leader(shards []string) string {
+	if slices.Contains(shards, c.db.home) {
+		return c.db.home
+	}
+	return shards[0]
 }
 
 // everywhere plans a write to reference tables.
@@ -81,7 +90,7 @@ func (c *compiler) everywhere(m proto.Message, p *Plan, a *analysis, s *survey) 
 	}
 	p.Target, p.Keyspace, p.KeyspaceName = Many, ks.id, ks.name
 	p.fixed = true // some constants would be refused
-	p.Fan = &Fan{Writes: true, Everywhere: true, Why: t.String() + " is whole on several shards, and all of them are written"}
+	p.Fan = &Fan{Writes: true, Everywhere: true, Lead: c.leader(ks.shards), Times: s.times, Why: t.String() + " is whole on several shards, and all of them are written"}
 	p.Fan.Refusal = pg.NewError(pg.CodeFeatureNotSupported, "the statement cannot be routed: "+t.what()).
 		WithDetail(t.rule() + ": all of them would be written.").
 		WithHint("Send it as a statement of its own.")

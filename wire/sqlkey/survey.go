@@ -29,6 +29,7 @@ type survey struct {
 	schemas  []string // that functions and types are named with
 	unlike   string   // what in it may come out otherwise on another server
 	params   int      // the highest $n
+	times    []int    // those that are cast to a date or time
 	volatile string   // a function that must not be called on several shards
 	changes  int      // how many INSERTs, UPDATEs, DELETEs and MERGEs it holds
 	current  bool     // WHERE CURRENT OF
@@ -84,6 +85,16 @@ func (s *survey) visit(n any) bool {
 		if len(n.GetNames()) == 2 {
 			s.schemas = append(s.schemas, n.GetNames()[0].GetString_().GetSval())
 		}
+	case *pgquery.TypeCast:
+		arg := n.GetArg()
+		for arg.GetTypeCast() != nil {
+			arg = arg.GetTypeCast().GetArg()
+		}
+		names := stringsOf(n.GetTypeName().GetNames())
+		if p := arg.GetParamRef(); p != nil && len(names) > 0 && isOneOf(names[len(names)-1], "date", "time", "timetz", "timestamp", "timestamptz", "daterange", "tsrange",
+			"tstzrange", "datemultirange", "tsmultirange", "tstzmultirange") {
+			s.times = append(s.times, int(p.GetNumber()))
+		}
 	case *pgquery.ParamRef:
 		s.params = max(s.params, int(n.GetNumber()))
 	case *pgquery.LockingClause:
@@ -112,9 +123,15 @@ func (s *survey) visit(n any) bool {
 	case *pgquery.InsertStmt:
 		s.changes++
 		s.writes("INSERT")
+		if n.GetOnConflictClause().GetAction() == pgquery.OnConflictAction_ONCONFLICT_NOTHING && n.GetSelectStmt() != nil && len(n.GetSelectStmt().GetSelectStmt().GetValuesLists()) == 0 {
+			s.differs("which of several rows is the first, which ON CONFLICT DO NOTHING keeps,")
+		}
 	case *pgquery.UpdateStmt:
 		s.changes++
 		s.writes("UPDATE")
+		if len(n.GetFromClause()) > 0 {
+			s.differs("UPDATE ... FROM, if several rows match one,")
+		}
 	case *pgquery.DeleteStmt:
 		s.changes++
 		s.writes("DELETE")
@@ -126,8 +143,8 @@ func (s *survey) visit(n any) bool {
 	case *pgquery.SQLValueFunction:
 		s.differs("a function of the server's clock or session, " + valueFunction(n.GetOp()))
 	case *pgquery.A_Const: // whatever it becomes: a time, if that is what its column holds
-		if word := n.GetSval().GetSval(); isOneOf(strings.ToLower(trimSpace(word)), "now", "today", "tomorrow", "yesterday") {
-			s.differs("the constant '" + word + "', if it is a time,")
+		if word := n.GetSval().GetSval(); TellsNow(word) {
+			s.differs("the constant '" + clip(word) + "', if it is a time,")
 		}
 		return false // what it holds is no name
 	case *pgquery.SelectStmt:
@@ -141,6 +158,21 @@ func (s *survey) visit(n any) bool {
 		if n.GetLimitCount() != nil || n.GetLimitOffset() != nil {
 			s.differs("LIMIT or OFFSET")
 		}
+		if d := n.GetDistinctClause(); len(d) > 0 && d[0].GetNode() != nil {
+			s.differs("DISTINCT ON")
+		}
+	case *pgquery.SubLink:
+		if n.GetSubLinkType() == pgquery.SubLinkType_ARRAY_SUBLINK && len(n.GetSubselect().GetSelectStmt().GetSortClause()) == 0 {
+			s.differs("ARRAY (SELECT ...) without an order")
+		}
+	case *pgquery.JsonArrayAgg:
+		if len(n.GetConstructor().GetAggOrder()) == 0 {
+			s.differs("JSON_ARRAYAGG without an order")
+		}
+	case *pgquery.JsonArrayQueryConstructor:
+		s.differs("JSON_ARRAY (SELECT ...)")
+	case *pgquery.JsonObjectAgg:
+		s.differs("JSON_OBJECTAGG")
 	case *pgquery.RangeTableSample:
 		s.differs("TABLESAMPLE")
 		if m := n.GetMethod(); len(m) != 1 || !isOneOf(m[0].GetString_().GetSval(), "system", "bernoulli") {
@@ -178,8 +210,13 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	}
 	builtin := len(names) == 1 && s.path.builtinsFirst || len(names) == 2 && names[0] == "pg_catalog"
 	harmless, known := s.known.functions[name]
-	if !builtin || !s.known.immutable[name] {
+	switch {
+	case !builtin || !s.known.immutable[name]:
 		s.differs("function " + full)
+	case f.GetOver() != nil:
+		s.differs("window function " + full)
+	case aggregates[name] && !f.GetAggWithinGroup() && len(f.GetAggOrder()) == 0 && !orderless(name):
+		s.differs("aggregate " + full + " of rows in no order")
 	}
 	switch {
 	case !builtin || !known:
@@ -279,6 +316,31 @@ func (s *survey) hiddenPath() *issue {
 			"Use SET or SET LOCAL as a statement of its own, or give set_config constants, one call a statement."}
 	}
 	return nil
+}
+
+// orderless tells whether an aggregate is the same in whatever order its rows come. A sum of floating-point numbers is not.
+func orderless(aggregate string) bool {
+	return isOneOf(aggregate, "count", "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or", "bit_xor", "range_agg", "range_intersect_agg", "regr_count")
+}
+
+// TellsNow tells whether a text, where a time is read of it, may be another one each time: it holds now, today, tomorrow or yesterday, with whatever
+// stands between words. No text is a time that is longer than PostgreSQL's limit, but for a list of times.
+func TellsNow(text string) bool {
+	const limit = 160 // letters: PostgreSQL takes 153
+	if len(text) > limit && len(strings.Join(strings.Fields(text), "")) > limit && !isOneOf(trimSpace(text)[:1], "{", "[", "(") {
+		return false
+	}
+	for begin := 0; begin < len(text); begin++ {
+		end := begin
+		for end < len(text) && ('a' <= text[end]|0x20 && text[end]|0x20 <= 'z') {
+			end++
+		}
+		if n := end - begin; n >= len("now") && n <= len("yesterday") && isOneOf(strings.ToLower(text[begin:end]), "now", "today", "tomorrow", "yesterday") {
+			return true
+		}
+		begin = end
+	}
+	return false
 }
 
 func isOneOf(s string, list ...string) bool {

@@ -50,6 +50,7 @@ func NameCopied(sql string, columns []string) (string, error) {
 	for _, name := range columns {
 		n.GetCopyStmt().Attlist = append(n.GetCopyStmt().Attlist, pgquery.MakeStrNode(name))
 	}
+	textOptions(n.GetCopyStmt())
 	return deparse(n)
 }
 
