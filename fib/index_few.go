@@ -91,6 +91,7 @@ func (f *few) lookupTwins(key []byte) (Owner, bool) {
 		return Owner{}, false
 	}
 	number := binary.BigEndian.Uint64(key)
+	// This, too, is countNode.
 	four := lessIfAfter(3, f.numbers[3], number)
 	four = lessIfAfter(four, f.numbers[7], number)
 	four = lessIfAfter(four, f.numbers[11], number)

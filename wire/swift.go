@@ -1,8 +1,6 @@
 package wire
 
 import (
-	"cmp"
-	"io"
 	"net"
 	"os"
 	"syscall"
@@ -31,49 +29,24 @@ func quicken(conn net.Conn) net.Conn {
 }
 
 // Read is net.Conn's.
-func (s *swift) Read(p []byte) (n int, err error) {
+func (s *swift) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	e := s.raw.Read(func(fd uintptr) bool {
-		n, err = epoll.Recv(int(fd), p)
-		return err != syscall.EAGAIN
-	})
-	switch {
-	case e != nil:
-		return 0, e
-	case err != nil:
-		return 0, s.fault("read", err)
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
+	n, err := epoll.Read(s.raw, p)
+	return n, s.fault("read", err)
 }
 
 // Write is net.Conn's.
 func (s *swift) Write(p []byte) (int, error) {
-	n, err := writeAll(s.raw, p)
-	if _, ok := err.(syscall.Errno); ok {
-		return n, s.fault("write", err)
-	}
-	return n, err
+	n, err := epoll.Write(s.raw, p)
+	return n, s.fault("write", err)
 }
 
-// writeAll writes p, and waits for whoever has to read it. n is how much the socket has taken.
-func writeAll(raw syscall.RawConn, p []byte) (n int, err error) {
-	failed := raw.Write(func(fd uintptr) bool {
-		for n < len(p) {
-			var m int
-			if m, err = epoll.Send(int(fd), p[n:]); err != nil {
-				return err != syscall.EAGAIN
-			}
-			n += m
-		}
-		return true
-	})
-	return n, cmp.Or(failed, err)
-}
-
+// fault tells what the kernel says in net's words.
 func (s *swift) fault(op string, err error) error {
+	if _, ok := err.(syscall.Errno); !ok {
+		return err
+	}
 	return &net.OpError{Op: op, Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: os.NewSyscallError(op, err)}
 }

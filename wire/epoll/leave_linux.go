@@ -1,7 +1,6 @@
 package epoll
 
 import (
-	"io"
 	"os"
 	"syscall"
 )
@@ -28,35 +27,4 @@ func (s *Socket) Leave() {
 	s.reads.stop()
 	s.writes.stop()
 	s.left.Store(l)
-}
-
-func (l *left) read(p []byte) (n int, err error) {
-	failed := l.raw.Read(func(fd uintptr) bool {
-		n, err = Recv(int(fd), p)
-		return err != syscall.EAGAIN
-	})
-	if failed != nil {
-		return 0, failed
-	}
-	if err == nil && n == 0 {
-		return 0, io.EOF
-	}
-	return max(n, 0), err
-}
-
-func (l *left) write(p []byte) (n int, err error) {
-	failed := l.raw.Write(func(fd uintptr) bool {
-		for n < len(p) {
-			var m int
-			if m, err = Send(int(fd), p[n:]); err != nil {
-				return err != syscall.EAGAIN
-			}
-			n += m
-		}
-		return true
-	})
-	if failed != nil {
-		err = failed
-	}
-	return n, err
 }

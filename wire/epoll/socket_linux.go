@@ -174,7 +174,7 @@ func (s *Socket) Read(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	if l := s.left.Load(); l != nil {
-		if n, err = l.read(p); err != nil && err != io.EOF {
+		if n, err = Read(l.raw, p); err != nil && err != io.EOF {
 			err = s.fault("read", err)
 		}
 		return n, err
@@ -195,7 +195,7 @@ func (s *Socket) Read(p []byte) (n int, err error) {
 // Write is net.Conn's.
 func (s *Socket) Write(p []byte) (n int, err error) {
 	if l := s.left.Load(); l != nil {
-		if n, err = l.write(p); err != nil {
+		if n, err = Write(l.raw, p); err != nil {
 			err = s.fault("write", err)
 		}
 		return n, err
