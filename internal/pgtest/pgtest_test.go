@@ -106,6 +106,26 @@ func TestSystemIdentifiersDiffer(t *testing.T) {
 }
 
 // A frozen server keeps its connections, answers nobody, and goes on where it was.
+// Two servers' programs stand at the same address, where each would have had one of its own.
+func TestFixedAddresses(t *testing.T) {
+	farm, err := pgtest.Open(t.Context(), "")
+	must(t, err)
+	defer func() { must(t, farm.Close()) }()
+	must(t, farm.FixedAddresses())
+	var first []string
+	for range 2 {
+		s, err := farm.Primary(t.Context(), pgtest.Options{})
+		must(t, err)
+		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", s.PID()))
+		must(t, err)
+		from, _, _ := strings.Cut(string(maps), "-")
+		first = append(first, from)
+	}
+	if first[0] == "" || first[0] != first[1] {
+		t.Errorf("the servers' programs begin at %v", first)
+	}
+}
+
 func TestFreeze(t *testing.T) {
 	s := pgtest.NewPrimary(t, pgtest.Options{})
 	conn, err := s.Conn(t.Context())
