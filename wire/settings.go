@@ -305,3 +305,6 @@ func (s settings) kept() (list []setting) {
 func configCall(name, value string) string {
 	return "SELECT pg_catalog.set_config(" + quoteLiteral(name) + ", " + quoteLiteral(value) + ", false)"
 }
+
+// stale marks a server connection whose settings are not known: they are set anew before it is used.
+const stale = "?"
