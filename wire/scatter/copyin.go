@@ -2,7 +2,6 @@ package scatter
 
 import (
 	"fmt"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,25 +31,6 @@ type copySplit struct {
 	woken bool
 	first *copyPart // whose error woke it: the others were told to stop, and say no more than that they have
 }
-
-// copyPart is one shard's part of it.
-type copyPart struct {
-	// constant
-	s    *copySplit
-	b    *branch
-	done chan struct{} // closed when nothing more comes from the server
-
-	// owned by the coordinator's goroutine
-	out    []byte // one CopyData message, which grows
-	broken bool   // it was cut off in the middle of a message
-	lines  lines
-
-	// owned by the part's goroutine, and by the coordinator's when that has ended
-	tag string
-	err *pg.Error // a server's own words
-}
-
-const copyMessage = 64 << 10 // bytes of one message to a shard, more or less
 
 // copySplit runs COPY FROM STDIN on all shards that own some of its rows. One that is refused is refused everywhere.
 func (c *Coordinator) copySplit(x *execution) *pg.Error {
@@ -208,101 +188,12 @@ func (c *Coordinator) columnsOf(b *branch, schema, table string, generated bool)
 	return columns, e
 }
 
-// join makes a branch on which the COPY is open, or about to be, a part of it.
-func (s *copySplit) join(b *branch) *copyPart {
-	p := &copyPart{s: s, b: b, done: make(chan struct{})}
-	s.mu.Lock()
-	s.parts = append(s.parts, p)
-	s.mu.Unlock()
-	go p.listen()
-	return p
-}
-
-// open opens the COPY on one more shard. What that says to it is heard by the part's goroutine.
-func (s *copySplit) open(slot *fib.Slot) (*copyPart, *pg.Error) {
-	b, e := s.c.branch(slot, true)
-	if e != nil {
-		return nil, e
-	}
-	s.c.marks0(s.x, b)
-	b.send = s.x.appendRun(b.send, s.x.stmt.sql, "", 0)
-	b.begin()
-	if e := b.flush(); e != nil {
-		b.done()
-		return nil, s.c.ended(s.x, b, e)
-	}
-	return s.join(b), nil
-}
-
-// listen hears what a shard says while it takes data, and after them, up to its ReadyForQuery.
-func (p *copyPart) listen() {
-	defer close(p.done)
-	defer func() {
-		if r := recover(); r != nil {
-			p.failed(p.s.c.crash(r))
-		}
-	}()
-	b := p.b
-	for {
-		typ, size, err := b.header()
-		if err != nil {
-			p.failed(b.lost(err))
-			return
-		}
-		if typ == pg.TypeErrorResponse {
-			e, fatal := b.error(size)
-			if p.failed(e); fatal {
-				return
-			}
-			continue
-		}
-		f, err := b.frame(size)
-		if err == nil && typ == pg.TypeReadyForQuery {
-			if b.status, err = pg.DecodeReady(f[pg.HeaderSize:]); err == nil {
-				b.quiet = 0
-				return
-			}
-		}
-		switch {
-		case err != nil:
-			p.failed(b.lost(err))
-			return
-		case typ == pg.TypeCommandComplete && b.quiet > 0:
-			b.quiet--
-		case typ == pg.TypeCommandComplete:
-			p.tag = string(pg.CommandTag(f[pg.HeaderSize:]))
-		case typ == pg.TypeParameterStatus:
-			b.parameter(f)
-		case typ == pg.TypeNoticeResponse:
-			p.s.c.notice(f)
-		}
-	}
-}
-
 // notice keeps a notice of a shard for the session.
 func (c *Coordinator) notice(frame []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.notices) < maxNotices {
 		c.notices = append(c.notices, frame...)
-	}
-}
-
-// failed notes a shard's error, and has the coordinator's goroutine see it, wherever that waits.
-func (p *copyPart) failed(e *pg.Error) {
-	s := p.s
-	if p.err == nil {
-		p.err = e
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.woken {
-		return
-	}
-	s.woken, s.first = true, p
-	_ = s.c.nc.SetReadDeadline(longAgo)
-	for _, o := range s.parts {
-		_ = o.b.conn.Net.SetWriteDeadline(longAgo)
 	}
 }
 
@@ -435,44 +326,6 @@ func (s *copySplit) Row(shard int, b []byte, line uint64, count int) error {
 	return nil
 }
 
-func (p *copyPart) append(b []byte) {
-	if len(p.out) == 0 {
-		p.out = append(p.out, pg.TypeCopyData, 0, 0, 0, 0)
-	}
-	p.out = append(p.out, b...)
-}
-
-// flush sends the shard what there is for it, and waits until it is taken.
-func (p *copyPart) flush() error {
-	if len(p.out) == 0 {
-		return nil
-	}
-	pg.SetLength(p.out)
-	err := p.send(p.out)
-	if p.out = p.out[:0]; cap(p.out) > 4*copyMessage {
-		p.out = nil
-	}
-	return err
-}
-
-func (p *copyPart) send(b []byte) error {
-	if _, err := p.b.conn.Net.Write(b); err != nil {
-		p.broken = true
-		if !p.s.awake() { // its own connection: listen has more to say
-			p.b.strike()
-			<-p.done
-		}
-		return errShard
-	}
-	p.s.mu.Lock()
-	woken := p.s.woken
-	p.s.mu.Unlock()
-	if woken {
-		return errShard
-	}
-	return nil
-}
-
 // finish ends the data on all shards, and waits for what they say.
 func (s *copySplit) finish() *pg.Error {
 	if s.split != nil {
@@ -551,64 +404,4 @@ func (s *copySplit) abort(e *pg.Error) *pg.Error {
 	}
 	s.c.cfg.Host.Failed(said.b.hop, said.err.Code)
 	return said.translate(said.err)
-}
-
-// maxLines bounds how many rows back a shard's line can be told as one of the whole data.
-const maxLines = 32 << 10
-
-// lines tells the lines of one shard's data as those of the whole.
-type lines struct {
-	begun bool
-	local uint64 // lines that the shard has got
-	ring  []lineAt
-	next  int // of ring, when it is full
-}
-
-type lineAt struct{ local, whole uint64 }
-
-func (l *lines) add(whole uint64, count int) {
-	l.local += uint64(count)
-	if len(l.ring) < maxLines {
-		l.ring = append(l.ring, lineAt{l.local, whole})
-		return
-	}
-	l.ring[l.next] = lineAt{l.local, whole}
-	l.next = (l.next + 1) % maxLines
-}
-
-// find is the line of the whole that the shard calls n; 0 if it is not known any more.
-func (l *lines) find(n uint64) uint64 {
-	at := func(i int) lineAt { return l.ring[(l.next+i)%len(l.ring)] }
-	i := sort.Search(len(l.ring), func(i int) bool { return at(i).local >= n })
-	if i == len(l.ring) || i == 0 && at(0).local-n > 0 && len(l.ring) == maxLines {
-		return 0
-	}
-	return at(i).whole - min(at(i).local-n, at(i).whole-1) // within a row of several lines
-}
-
-// translate is the shard's error with the line in its CONTEXT told as one of the whole.
-func (p *copyPart) translate(e *pg.Error) *pg.Error {
-	if p.s.split == nil { // it is
-		return e
-	}
-	context := "COPY " + p.s.plan.Fan.Copy.Name + ", line "
-	before, rest, ok := strings.Cut(e.Where, context)
-	if !ok {
-		return e
-	}
-	n := 0
-	for n < len(rest) && rest[n] >= '0' && rest[n] <= '9' {
-		n++
-	}
-	local, err := strconv.ParseUint(rest[:n], 10, 64)
-	if err != nil || local <= p.s.split.HeaderLines() {
-		return e
-	}
-	c := *e
-	if whole := p.lines.find(local); whole > 0 {
-		c.Where = fmt.Sprintf("%s%s%d%s", before, context, whole, rest[n:])
-	} else {
-		c.Where = fmt.Sprintf("%s%s%d of those of shard %s%s", before, context, local, p.b.slot.Shard(), rest[n:])
-	}
-	return &c
 }
