@@ -1,0 +1,64 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+)
+
+// connect makes a connection whose place is already counted; old has had it. With errQueue, the backend has none left.
+func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity, old *Conn) (*Conn, error) {
+	if old != nil {
+		old.retire()
+	}
+	since, renewals := time.Now(), bp.began(id)
+	c, err := bp.dial(ctx, b, id)
+	if err == nil {
+		bp.ended(id, c, renewals, time.Since(since), nil, false)
+		bp.connects.Add(1)
+		return c, nil
+	}
+	bp.failures.Add(1)
+	ce := &ConnectError{Backend: bp.name, Shard: b.Shard, Addr: bp.addr, Identity: id, Err: err}
+	gaveUp := ctx.Err() != nil // a client that went away says nothing of the backend
+	if bp.ended(id, nil, renewals, time.Since(since), ce, gaveUp) {
+		return nil, errQueue
+	}
+	if ce.Login() && !id.Own && bp.cfg.Refused != nil { // it may need the place that was given up
+		bp.cfg.Refused(ctx, id)
+	}
+	if !gaveUp && ce.Elsewhere() && bp.cfg.Report != nil {
+		bp.cfg.Report(bp.name, ce)
+	}
+	return nil, ce
+}
+
+func (bp *backendPool) dial(ctx context.Context, b *rib.Backend, id Identity) (*Conn, error) {
+	if limit := bp.limits.Load().Connect; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	s, err := bp.login(ctx, b, id)
+	for tries := 1; tries < maxLetGo && errors.Is(err, pg.ErrLetGo); tries++ { // somebody ends connections: says nothing of the backend yet
+		s, err = bp.login(ctx, b, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newConn(bp, b, id, s), nil
+}
+
+func (bp *backendPool) login(ctx context.Context, b *rib.Backend, id Identity) (*pg.Server, error) {
+	nc, err := bp.cfg.Dial(ctx, "tcp", b.Addr)
+	if err != nil {
+		return nil, err
+	}
+	KeepAlive(nc, bp.limits.Load().KeepAlive)
+	return pg.Connect(ctx, nc, &pg.ConnectConfig{ // which closes it on every error
+		User: id.User, Credential: bp.cfg.Credential(id), Database: id.Database, TLS: bp.cfg.tls(b.Addr), SystemID: b.SystemID,
+	})
+}
