@@ -106,7 +106,7 @@ func (n *Node) connectReplicas(ctx context.Context, shard, database string) ([]*
 // moverLeases are the ledger's leases, as the mover knows them: of the ledger of this moment, for a handover may make another one.
 type moverLeases struct{ n *Node }
 
-func (l moverLeases) Drained(id uint64) bool { return l.n.ledger().Leases().Drained(id) }
+func (l moverLeases) Undrained(id uint64) []string { return l.n.ledger().Leases().Undrained(id) }
 
 func (l moverLeases) Unaware(id uint64) []string { return l.n.ledger().Leases().Unaware(id) }
 

@@ -43,7 +43,7 @@ type MoveView struct {
 	LeftMS   int64      `json:"left_ms"`      // estimated, of the step; 0: not known
 	LagMS    int64      `json:"lag_ms"`       // of the target, when it was last looked at
 	Changed  int        `json:"changed_rows"` // at the source, and not compared yet
-	Missing  []string   `json:"missing"`      // nodes that have not said yet that they know the move, before it copies, or its new owner, at its end
+	Missing  []string   `json:"missing"`      // nodes that have not said yet that they know the move, before it copies, that nothing runs on the range, in the freeze, or that they know the new owner, at its end
 	Problem  string     `json:"problem"`      // why it does not go on; ""
 	Why      string     `json:"why"`          // aborted: the reason
 	AgeMS    int64      `json:"age_ms"`       // since the node that leads took it over

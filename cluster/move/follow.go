@@ -109,10 +109,45 @@ func (p *Postgres) Follow(ctx context.Context, j *Job) (lag Lag, err error) {
 			return err
 		}
 		lag.Time = time.Since(began)
-		lag.Unverified, err = l.catchUp(ctx, limited, j, t, mark)
+		if lag.Open, lag.Whose, err = l.oldest(ctx); err == nil {
+			lag.Unverified, err = l.catchUp(ctx, limited, j, t, mark) // last: until the freeze it becomes more
+		}
 		return err
 	})
 	return lag, err
+}
+
+// oldestSQL finds the client whose transaction is open for longest, of those that have used some of the tables: each keeps a lock on them to its end.
+const oldestSQL = `SELECT a.pid, coalesce(a.usename::text, ''), a.state LIKE 'idle%', extract(epoch FROM clock_timestamp() - a.xact_start)::float8
+FROM pg_stat_activity AS a WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.xact_start IS NOT NULL AND a.pid <> pg_backend_pid()
+	AND NOT (a.usename = current_user AND a.application_name LIKE 'rangefinder move %')
+	AND a.pid IN (SELECT l.pid FROM pg_locks AS l JOIN unnest($1::text[]) AS t(name) ON l.relation = to_regclass(t.name)
+		WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+ORDER BY a.xact_start LIMIT 1`
+
+// oldest tells for how long the oldest transaction on the keyspace's tables is open at the source, and whose it is.
+func (l *link) oldest(ctx context.Context) (age time.Duration, whose string, err error) {
+	names := make([]string, len(l.tables))
+	for i := range l.tables {
+		names[i] = l.tables[i].name
+	}
+	var pid int
+	var user string
+	var idle bool
+	var seconds float64
+	err = l.source.QueryRow(ctx, oldestSQL, pgx.QueryExecModeExec, names).Scan(&pid, &user, &idle, &seconds)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, "", nil
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	age = max(0, time.Duration(seconds*float64(time.Second)))
+	whose = fmt.Sprintf("a transaction of user %s has been open for %s (process %d)", rib.QuoteIdent(user), age.Round(time.Second), pid)
+	if idle {
+		whose += ", and waits for its client"
+	}
+	return age, whose, nil
 }
 
 // catchUp compares what has changed up to a mark, and what comes in meanwhile, for as long as that becomes less and limited lasts. It tells how many rows

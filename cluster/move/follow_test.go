@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
@@ -85,4 +88,70 @@ func TestFollowTellsWhatIsLeft(t *testing.T) {
 			r.clean()
 		})
 	}
+}
+
+// holding are leases of which a node has a transaction on a frozen range until that is over.
+type holding struct {
+	everybody
+	over atomic.Bool
+}
+
+func (h *holding) Undrained(uint64) []string {
+	if h.over.Load() {
+		return nil
+	}
+	return []string{"fra-1"}
+}
+
+// TestOpenTransactionIsWaitedFor: a transaction that has read one of the keyspace's tables and stays open keeps the range from being frozen until it has ended,
+// and does not cost the copy. One on other tables does not.
+func TestOpenTransactionIsWaitedFor(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(200)
+	low, high := r.quarter()
+	if err := r.at("shard_1").primary.Exec(t.Context(), "CREATE TABLE elsewhere (x int)"); err != nil {
+		t.Fatal(err)
+	}
+	begin := func(sql string) *pgx.Conn {
+		t.Helper()
+		conn, err := r.primary(t.Context(), "shard_1", "")
+		if err == nil {
+			t.Cleanup(func() { hangUp(conn) })
+			err = script(t.Context(), conn, "BEGIN", sql)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	begin("SELECT FROM elsewhere")
+	open := begin(`SELECT count(*) FROM "Order Lines"`)
+	// The copy of so few rows may be done in less time than a transaction takes to become one that is waited for.
+	pgtest.Eventually(t, time.Minute, func() error {
+		if old := r.query("shard_1", fmt.Sprintf("SELECT (clock_timestamp() - xact_start > interval '500ms')::text FROM pg_stat_activity WHERE pid = %d", open.PgConn().PID())); old != "true" {
+			return errors.New("the transaction is young")
+		}
+		return nil
+	})
+	leases := &holding{}
+	m := r.mover(func(c *Config) { c.Leases, c.Freeze = leases, time.Second })
+	id := r.book.start(low, high, "shard_1", "shard_2")
+	want := fmt.Sprintf("(process %d), and waits for its client", open.PgConn().PID())
+	began := time.Now()
+	pgtest.Eventually(t, time.Minute, func() error {
+		list := m.Status()
+		if len(list) != 1 || !strings.Contains(list[0].Problem, want) || list[0].Phase != rib.MovePrepare || time.Since(began) < 3*time.Second {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
+	leases.over.Store(true)
+	if err := script(t.Context(), open, "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	r.over(id, m)
+	if got := fmt.Sprint(r.book.became()); got != "[flipped]" {
+		t.Error(got)
+	}
+	r.clean()
 }

@@ -27,9 +27,9 @@ type Ledger interface {
 
 // Leases is what the leader knows of the other nodes.
 type Leases interface {
-	// Drained tells whether no node sends statements to the range any more: each with a live lease has said so since the move's last change
-	// of phase, and the lease of every other one is over.
-	Drained(move uint64) bool
+	// Undrained lists what is waited for until no node sends statements to the range any more: each with a live lease has said so since the move's
+	// last change of phase, and the lease of every other one is over.
+	Undrained(move uint64) []string
 	// Unaware lists what is waited for until no node with a lease has anything at work that was routed without knowledge of the move.
 	Unaware(move uint64) []string
 	// Acknowledged lists the nodes, of all that were ever admitted, that have not said that they know an epoch.
@@ -52,6 +52,7 @@ type Config struct {
 	MaxLag     time.Duration // behind which nothing is frozen; 0: 1s
 	MaxChanged int           // rows not verified yet, above which nothing is frozen; 0: 2000
 	Freeze     time.Duration // how long a freeze may last before the move is aborted: nodes hold statements back for 5 s; 0: 4s
+	Standing   time.Duration // how long transactions that have lasted for half of that already, on the source's tables, are waited for before a freeze; 0: 5m
 	Patience   time.Duration // how long a step before the freeze may fail until the move is aborted; 0: 1m
 	Late       time.Duration // how long what a node has sent may be on its way to a shard: the fence goes that much later; 0: 10s
 }
@@ -62,7 +63,7 @@ func (c *Config) defaults() {
 		is time.Duration
 	}{
 		{&c.Every, 200 * time.Millisecond}, {&c.Poll, 5 * time.Millisecond}, {&c.Retry, time.Second}, {&c.Round, 500 * time.Millisecond},
-		{&c.MaxLag, time.Second}, {&c.Freeze, 4 * time.Second}, {&c.Patience, time.Minute}, {&c.Late, 10 * time.Second},
+		{&c.MaxLag, time.Second}, {&c.Freeze, 4 * time.Second}, {&c.Standing, 5 * time.Minute}, {&c.Patience, time.Minute}, {&c.Late, 10 * time.Second},
 	} {
 		if *d.to == 0 {
 			*d.to = d.is
@@ -213,7 +214,7 @@ type Progress struct {
 	LeftMS   int64         `json:"left_ms"`      // estimated, of the step; 0: not known
 	LagMS    int64         `json:"lag_ms"`       // of the target, when it was last looked at
 	Changed  int           `json:"changed_rows"` // that were not verified yet
-	Missing  []string      `json:"missing"`      // nodes that have not said yet that they know the move, before it copies, or its new owner, at its end
+	Missing  []string      `json:"missing"`      // nodes that have not said yet that they know the move, before it copies, that nothing runs on the range, in the freeze, or that they know the new owner, at its end
 	Problem  string        `json:"problem"`      // why it does not go on; ""
 	Why      string        `json:"why"`          // aborted: the reason
 	AgeMS    int64         `json:"age_ms"`       // since this leader took it over

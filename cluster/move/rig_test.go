@@ -143,7 +143,7 @@ func (b *book) became() []string {
 // everybody knows everything at once.
 type everybody struct{}
 
-func (everybody) Drained(uint64) bool             { return true }
+func (everybody) Undrained(uint64) []string       { return nil }
 func (everybody) Unaware(uint64) []string         { return nil }
 func (everybody) Acknowledged(rib.Epoch) []string { return nil }
 

@@ -78,6 +78,8 @@ type Copied struct {
 type Lag struct {
 	Time       time.Duration // from a write at the source to its being seen at the target
 	Unverified int           // rows that have changed and were not found alike yet
+	Open       time.Duration // for how long the oldest transaction is open that has used the keyspace's tables on the source; 0: there is none
+	Whose      string        // that one, as people read it; "": there is none
 }
 
 // Errors that decide what becomes of a move.

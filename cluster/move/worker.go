@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -172,17 +173,31 @@ func (w *worker) fill(ctx context.Context, j *Job) error {
 		j.Identity = identity
 		w.log.Info("a move's rows are copied", "rows", all.Rows, "bytes", all.Bytes)
 	}
+	var waits time.Time // since when an open transaction is all that is in the way; zero: it is not
 	for {
 		lag, err := servers.Follow(ctx, j)
 		if err != nil {
 			return err
 		}
 		w.failing = time.Time{}
+		paused, problem := w.noted().Paused, ""
+		ready := !paused && lag.Time < w.m.cfg.MaxLag && lag.Unverified <= w.m.cfg.MaxChanged
+		switch {
+		case paused:
+			waits = time.Time{}
+		case ready && lag.Open >= w.m.cfg.Freeze/2:
+			// If it is on the range, a freeze would be in vain, and so would be the copy. It may be on another one: so not for ever.
+			if waits.IsZero() {
+				waits = time.Now()
+			}
+			if left := w.m.cfg.Standing - time.Since(waits); left > 0 {
+				ready, problem = false, fmt.Sprintf("the range would not be left in time: on shard %s %s. It is waited for, %s more; end it, or pause the move", j.Move.From, lag.Whose, left.Round(time.Second))
+			}
+		}
 		w.mu.Lock()
-		w.lag, w.problem = lag, ""
-		paused := w.note.Paused
+		w.lag, w.problem = lag, problem
 		w.mu.Unlock()
-		if !paused && lag.Time < w.m.cfg.MaxLag && lag.Unverified <= w.m.cfg.MaxChanged {
+		if ready {
 			break
 		}
 		if err := sleep(ctx, w.m.cfg.Round); err != nil {
@@ -243,9 +258,15 @@ type handing struct {
 
 func (w *worker) handOver(ctx context.Context, j *Job, took *handing) error {
 	began := time.Now()
-	for !w.m.cfg.Leases.Drained(j.Move.ID) {
+	for {
+		missing := w.m.cfg.Leases.Undrained(j.Move.ID)
+		w.wait(missing)
+		if len(missing) == 0 {
+			break
+		}
 		if err := sleep(ctx, w.m.cfg.Poll); err != nil {
-			return fmt.Errorf("not every node has said that nothing runs on the range any more: %w", err)
+			w.wait(nil)
+			return fmt.Errorf("not every node has said that nothing runs on the range any more: %s has not; transactions that are open there on its keys have to end first: %w", strings.Join(missing, ", "), err)
 		}
 	}
 	drained := time.Now()
@@ -260,109 +281,26 @@ func (w *worker) handOver(ctx context.Context, j *Job, took *handing) error {
 	return nil
 }
 
-// flipped removes what is left, the source's rows last. A recovery makes moves that have flipped with the note of any step, or none: only
-// those behind Detach say that something is done already.
-func (w *worker) flipped(ctx context.Context, j *Job) error {
-	servers := w.m.cfg.Servers
-	if s := w.step(); s != stepDelete && s != stepWait {
-		err := servers.Detach(ctx, j)
-		if err == nil {
-			err = w.to(ctx, stepDelete)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if w.step() == stepDelete {
-		err := w.resumed(ctx)
-		if err == nil {
-			err = servers.Delete(ctx, j, w.report)
-		}
-		if err == nil {
-			err = w.to(ctx, stepWait)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if err := w.await(ctx, func() []string { return w.m.cfg.Leases.Acknowledged(j.Move.Epoch) }); err != nil {
-		return err
-	}
-	if err := w.passed(ctx, j); err != nil {
-		return err
-	}
-	if err := servers.RemoveFence(ctx, j); err != nil {
-		return err
-	}
-	return w.m.cfg.Ledger.FinishMove(ctx, w.id)
-}
-
-// atRest is how much longer than at its quickest the source may take to answer, at least, before it counts as having stood still.
-const atRest = 250 * time.Millisecond
-
-// standing is how long a look at the source may take at least before the connection is given up, and all begins anew.
-const standing = 30 * time.Second
-
-// passed returns when nothing runs at the source, or is on its way there, that was sent before all nodes had said that they know the new owner.
-// They answer for what they wait for, and not for what they have given up, nor for what processes had sent that have died: of that the server
-// knows nothing but that it runs, once it has come. So what is on its way gets the time to come, during which the source has to answer all along (who stands
-// still has not looked at what has come); then all has to end that had begun by then.
-func (w *worker) passed(ctx context.Context, j *Job) error {
-	late := w.m.cfg.Late
-	slow, longest := max(late/4, atRest), max(3*late, standing)
-	var quickest time.Duration
-	var since time.Time  // it answers since then; zero: it has not answered yet
-	var before time.Time // by the source's clock; zero: it is not time yet
-	for {
-		asked := time.Now()
-		limited, cancel := context.WithTimeoutCause(ctx, longest, fmt.Errorf("shard %s has not answered for %s", j.Move.From, longest))
-		now, n, err := w.m.cfg.Servers.AtWork(limited, j, before)
-		if err != nil && limited.Err() != nil {
-			err = fmt.Errorf("%w: %w", context.Cause(limited), err)
-		}
-		cancel()
-		took := time.Since(asked)
-		first, than := since.IsZero(), quickest
-		if first {
-			than = took
-		}
-		quickest = min(than, took)
-		switch {
-		case err != nil:
-			return err
-		case first, took-than > slow, than-took > slow: // much quicker: it had stood still at each look so far
-			since, before = time.Now(), time.Time{}
-		case before.IsZero() && time.Since(since) >= late:
-			before = now
-			continue
-		case !before.IsZero() && n == 0:
-			return nil
-		case n > 0:
-			w.say(fmt.Sprintf("the fence waits for %d statements on shard %s that began before all nodes had said that they know the new owner", n, j.Move.From))
-		}
-		if err := sleep(ctx, min(w.m.cfg.Round, late/4)); err != nil {
-			return err
-		}
-	}
-}
-
 // await returns when nobody is missing any more.
 func (w *worker) await(ctx context.Context, who func() []string) error {
 	for pause := w.m.cfg.Poll; ; pause = min(2*pause, w.m.cfg.Round) {
 		missing := who()
-		w.mu.Lock()
-		w.missing = missing
-		w.mu.Unlock()
+		w.wait(missing)
 		if len(missing) == 0 {
 			return nil
 		}
 		if err := sleep(ctx, pause); err != nil {
-			w.mu.Lock()
-			w.missing = nil
-			w.mu.Unlock()
+			w.wait(nil)
 			return err
 		}
 	}
+}
+
+// wait notes who is waited for.
+func (w *worker) wait(missing []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.missing = missing
 }
 
 // aborted lets writes through again, and removes what the move has left.

@@ -18,6 +18,7 @@ type scripted struct {
 	mu    sync.Mutex
 	calls []string
 
+	lag    func() Lag                                               // nil: there never is one
 	atWork func(ctx context.Context, before time.Time) (int, error) // nil: nothing ever is
 }
 
@@ -38,7 +39,12 @@ func (s *scripted) Check(context.Context, *Job) ([]Obstacle, error) { return nil
 func (s *scripted) Copy(context.Context, *Job, func(Copied)) (Identity, error) {
 	return Identity{Source: Server{SystemID: 1}}, s.called("Copy")
 }
-func (s *scripted) Follow(context.Context, *Job) (Lag, error)        { return Lag{}, s.called("Follow") }
+func (s *scripted) Follow(context.Context, *Job) (lag Lag, err error) {
+	if s.lag != nil {
+		lag = s.lag()
+	}
+	return lag, s.called("Follow")
+}
 func (s *scripted) Fence(context.Context, *Job) error                { return s.called("Fence") }
 func (s *scripted) Complete(context.Context, *Job) error             { return s.called("Complete") }
 func (s *scripted) Unfence(context.Context, *Job) error              { return s.called("Unfence") }
@@ -228,6 +234,89 @@ func TestNobodyMeetsCopies(t *testing.T) {
 				b, servers := scene(t, rib.MovePrepare, note{Step: at}.encode(), func(c *Config) { c.Leases = leases })
 				if got := servers.done(); !strings.Contains(got, "Copy") || len(b.owners().Moves) != 0 {
 					t.Errorf("when all know: %s", got)
+				}
+			})
+		})
+	}
+}
+
+// undrained are leases of which a node has something at work on a frozen range for a while.
+type undrained struct {
+	everybody
+	until time.Time
+}
+
+func (u *undrained) Undrained(uint64) []string {
+	if time.Now().Before(u.until) {
+		return []string{"fra-1"}
+	}
+	return nil
+}
+
+// TestNoFreezeInVain: while a transaction is open that would outlast a freeze nothing is frozen, and the status says whose it is. Not for ever, for it may be on
+// another range. A pause is no part of that time.
+func TestNoFreezeInVain(t *testing.T) {
+	for name, c := range map[string]struct {
+		open, paused time.Duration // from the beginning
+		age          time.Duration // of the transaction, when the move begins
+		frozen       time.Duration // when the range is, from the beginning
+		told         string        // what becomes of the move
+	}{
+		"no transaction":        {frozen: 0, told: "flipped"},
+		"a short one":           {open: time.Second, frozen: 0, told: "flipped"},
+		"one of a minute":       {open: time.Minute, age: time.Hour, frozen: time.Minute, told: "flipped"},
+		"one that does not end": {open: time.Hour, age: time.Hour, frozen: 5 * time.Minute, told: "aborted: the range was frozen for 4s, which is as long as statements may wait: not every node has said that nothing runs on the range any more: fra-1 has not"},
+		"after a pause":         {open: 23 * time.Minute, age: time.Hour, paused: 20 * time.Minute, frozen: 23 * time.Minute, told: "flipped"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBook(&rib.Keyspace{ID: 1, Name: "app.orders", Method: "hash", Types: []rib.Type{rib.TypeBigint}, Ranges: rib.EvenRanges([]string{"shard_1", "shard_2"})})
+				began := time.Now()
+				id := b.start(nil, rib.Key{0x40, 0, 0, 0, 0, 0, 0, 0}, "shard_1", "shard_2")
+				if err := b.NoteMove(t.Context(), id, note{Step: stepFollow, Touched: true, Paused: c.paused > 0}.encode()); err != nil {
+					t.Fatal(err)
+				}
+				var frozen time.Duration
+				b.refuse = func(what string) error {
+					if what == "advance "+rib.MoveFrozen.String() {
+						frozen = time.Since(began)
+					}
+					return nil
+				}
+				servers := &scripted{lag: func() (lag Lag) {
+					if time.Since(began) < c.open {
+						lag.Open, lag.Whose = c.age+time.Since(began), "a transaction of user app has been open"
+					}
+					return lag
+				}}
+				m := New(Config{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Ledger: b, Leases: &undrained{until: began.Add(c.open)}, Servers: servers, Owners: b.owners, Leads: b.leads})
+				m.Open()
+				defer m.Close()
+				if c.paused > 0 {
+					if err := sleep(t.Context(), c.paused); err != nil {
+						t.Fatal(err)
+					}
+					if err := m.Pause(t.Context(), id, false); err != nil {
+						t.Fatal(err)
+					}
+				}
+				named := false
+				for len(b.owners().Moves) > 0 {
+					if err := sleep(t.Context(), 50*time.Millisecond); err != nil {
+						t.Fatal(err)
+					}
+					for _, p := range m.Status() {
+						named = named || strings.Contains(p.Problem, "on shard shard_1 a transaction of user app has been open")
+					}
+				}
+				if told := b.became(); len(told) != 1 || !strings.HasPrefix(told[0], c.told) {
+					t.Errorf("%q, want %q", told, c.told)
+				}
+				if frozen < c.frozen || frozen > c.frozen+2*time.Second {
+					t.Errorf("frozen after %s, want %s", frozen, c.frozen)
+				}
+				if named != (c.frozen > 0) {
+					t.Errorf("the status tells whose it is: %v", named)
 				}
 			})
 		})
