@@ -20,14 +20,21 @@ type compiler struct {
 	hint  *hint // nil: the text has none
 	// sharing: what is planned is what several texts have in common
 	sharing bool
+	fold    *fold    // not nil: long lists are taken out of what is planned
 	leaves  *leaving // not nil: a Leave is asked for
 	stuck   *issue   // why the last statement of which it was asked is not spread, if that is for what it changes in WITH
 }
 
-func (c *compiler) survey() *survey { return &survey{path: c.path, known: c.known} }
+func (c *compiler) survey() *survey {
+	s := &survey{path: c.path, known: c.known}
+	if c.fold != nil {
+		s.params = c.fold.params
+	}
+	return s
+}
 
 func (c *compiler) analysis() *analysis {
-	return &analysis{db: c.db, env: c.env, path: c.path, known: c.known}
+	return &analysis{db: c.db, env: c.env, path: c.path, known: c.known, fold: c.fold}
 }
 
 // sharded tells whether the database has any keyspace.

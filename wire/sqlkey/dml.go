@@ -85,6 +85,10 @@ func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.S
 	}
 	for _, n := range values.GetValuesLists() {
 		items := n.GetList().GetItems()
+		if l := a.fold.rowsOf(n); l != nil {
+			a.foldedRows(t, at, l)
+			continue
+		}
 		r := row{table: t, keys: make([]*binding, len(at))}
 		for i, j := range at {
 			if j >= len(items) {

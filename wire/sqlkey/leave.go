@@ -87,12 +87,24 @@ func (p *Planner) leave(db *database, env *Env, plan *Plan) (*Leave, error) {
 	if strings.Contains(plan.SQL, leaveMark) {
 		return nil, fmt.Errorf("it holds a text like %s", leaveMark)
 	}
-	c, tree, early := p.read(db, env, plan.SQL)
-	if early != nil {
-		return nil, errors.New("it is not read as a whole")
+	var again *Plan
+	var l *leaving
+	if c, tree := p.readFolded(db, env, plan.SQL); c != nil {
+		c.leaves = new(leaving)
+		if again, l = c.plan(tree), c.leaves; c.fold.restore(again) {
+			l.text = c.fold.unfold(l.text)
+		} else {
+			again = nil
+		}
 	}
-	c.leaves = new(leaving)
-	again, l := c.plan(tree), c.leaves
+	if again == nil {
+		c, tree, early := p.read(db, env, plan.SQL)
+		if early != nil {
+			return nil, errors.New("it is not read as a whole")
+		}
+		c.leaves = new(leaving)
+		again, l = c.plan(tree), c.leaves
+	}
 	switch {
 	case l.err != nil:
 		return nil, l.err

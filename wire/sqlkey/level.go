@@ -23,6 +23,7 @@ type analysis struct {
 	env   *Env
 	path  *path
 	known *builtins
+	fold  *fold // nil: nothing is taken out of the statement
 
 	seen     int      // references to tables that were visited, to be compared with those there are
 	keyed    []*ref   // to sharded tables

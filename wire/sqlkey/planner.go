@@ -188,6 +188,9 @@ func (p *Planner) compile(db *database, env *Env, sql string) *Plan {
 	if len(sql) > p.maxStatement {
 		return p.compileLong(db, env, sql)
 	}
+	if plan := p.compileFolded(db, env, sql); plan != nil {
+		return plan
+	}
 	c, tree, plan := p.read(db, env, sql)
 	if plan == nil {
 		plan = c.plan(tree)

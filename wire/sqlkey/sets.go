@@ -57,7 +57,7 @@ func (a *analysis) setOf(n *pgquery.Node, s *scope) (c column, set *KeySet) {
 			return c, nil
 		}
 		items := r.GetList().GetItems()
-		if len(items) > maxMembers {
+		if a.fold.size(items) > maxMembers {
 			return c, nil
 		}
 		for _, item := range items {
@@ -148,7 +148,7 @@ func (a *analysis) anyOf(terms []*pgquery.Node, s *scope) (c column, all *KeySet
 		}
 		if all == nil {
 			c, all = tc, &KeySet{Text: set.Text}
-		} else {
+		} else if len(all.Text) <= maxClipped {
 			all.Text += " OR " + set.Text
 		}
 		all.Keys, all.Lists, all.Bounds = append(all.Keys, set.Keys...), append(all.Lists, set.Lists...), append(all.Bounds, set.Bounds...)
@@ -203,6 +203,10 @@ func (m *memberOf) typ() rib.Type { return m.c.typ() }
 
 // key adds an expression's value.
 func (m *memberOf) key(n *pgquery.Node) {
+	if l := m.a.fold.of(n); l != nil {
+		m.a.fold.each(l, m.a.path, m.constant)
+		return
+	}
 	v, problem := evaluate(n, m.a.path)
 	m.constant(v, problem)
 }
@@ -292,11 +296,15 @@ func (m *memberOf) array(n *pgquery.Node, cast *keyType) {
 			m.text = append(m.text, v.String())
 		}
 	case n.GetAArrayExpr() != nil:
-		if len(n.GetAArrayExpr().GetElements()) > maxMembers {
+		if m.a.fold.size(n.GetAArrayExpr().GetElements()) > maxMembers {
 			m.failed = true
 			return
 		}
 		for _, e := range n.GetAArrayExpr().GetElements() {
+			if l := m.a.fold.of(e); l != nil {
+				m.a.fold.each(l, m.a.path, element)
+				continue
+			}
 			v, problem := evaluate(e, m.a.path)
 			element(v, problem)
 		}
@@ -313,7 +321,7 @@ func (m *memberOf) array(n *pgquery.Node, cast *keyType) {
 		for {
 			v, null, more, ok := r.next()
 			switch {
-			case !ok:
+			case !ok || len(m.set.Keys) > maxMembers:
 				m.failed = true
 				return
 			case !more:

@@ -1,7 +1,6 @@
 package sqlkey
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -34,7 +33,7 @@ func (c *compiler) split(m proto.Message, p, together *Plan, a *analysis, s *sur
 	for _, r := range a.rows {
 		split.Rows = append(split.Rows, composed(r.keys, p.method))
 	}
-	problem := split.takeApart(n.GetInsertStmt(), s)
+	problem := split.takeApart(n.GetInsertStmt(), s, c.fold)
 	if problem != nil {
 		one.many = problem.reason
 		return p.refuse(one)
@@ -48,7 +47,7 @@ func (c *compiler) split(m proto.Message, p, together *Plan, a *analysis, s *sur
 }
 
 // takeApart writes the statement with marks between its rows, and cuts it there.
-func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey) *issue {
+func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey, folded *fold) *issue {
 	switch {
 	case insert == nil && found.changes > 0:
 		return issuef("it changes rows in WITH, and those that it inserts are given as values")
@@ -61,7 +60,8 @@ func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey) *issue {
 	}
 	mark := pgquery.MakeListNode([]*pgquery.Node{columnRef(rowMark)})
 	list := []*pgquery.Node{mark}
-	for _, row := range insert.GetSelectStmt().GetSelectStmt().GetValuesLists() {
+	written := insert.GetSelectStmt().GetSelectStmt().GetValuesLists()
+	for _, row := range written {
 		list = append(list, row, mark)
 	}
 	values := surface(insert.GetSelectStmt().GetSelectStmt())
@@ -96,10 +96,10 @@ func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey) *issue {
 		}
 		return append(list, piece{text: text[from:to]})
 	}
-	const written = `("` + rowMark + `")`
+	const between = `("` + rowMark + `")`
 	at := 0
-	for i := range len(s.Rows) + 1 {
-		end := strings.Index(text[at:], written)
+	for i := range len(written) + 1 {
+		end := strings.Index(text[at:], between)
 		if end < 0 {
 			return issuef("what each shard is to be asked cannot be taken apart")
 		}
@@ -107,9 +107,14 @@ func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey) *issue {
 		if i == 0 {
 			s.head = cut(at, end)
 		} else {
-			s.rows = append(s.rows, cut(at+len(", "), end-len(", ")))
+			row := cut(at+len(", "), end-len(", "))
+			if l := folded.rowsOf(written[i-1]); l != nil {
+				s.rows = append(s.rows, folded.pieces(l)...)
+			} else {
+				s.rows = append(s.rows, row)
+			}
 		}
-		at = end + len(written)
+		at = end + len(between)
 	}
 	s.tail = cut(at, len(text))
 	return nil
@@ -125,16 +130,17 @@ func (s *Split) onOne() *Plan {
 // lacks would have no type: params are the client's numbers of $1, $2, ...
 func (s *Split) Part(rows []int) (sql string, params []int) {
 	var out []byte
+	numbers := make(map[int]int)
 	write := func(list []piece) {
 		for _, p := range list {
 			out = append(out, p.text...)
 			if p.param == 0 {
 				continue
 			}
-			i := slices.Index(params, p.param)
-			if i < 0 {
+			i, ok := numbers[p.param]
+			if !ok {
 				i = len(params)
-				params = append(params, p.param)
+				numbers[p.param], params = i, append(params, p.param)
 			}
 			out = strconv.AppendInt(append(out, '$'), int64(i+1), 10)
 		}

@@ -56,7 +56,12 @@ func NameCopied(sql string, columns []string) (string, error) {
 
 // NameColumns is an INSERT without a list of columns with one: as many of a table's columns as it gives.
 func NameColumns(sql string, columns []string) (string, error) {
-	tree, err := pgquery.Parse(sql)
+	f := foldLists(sql)
+	tree, err := f.parse()
+	if tree == nil && err == nil {
+		f = nil
+		tree, err = pgquery.Parse(sql)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -81,5 +86,6 @@ func NameColumns(sql string, columns []string) (string, error) {
 	for _, name := range columns[:min(count, len(columns))] {
 		n.GetInsertStmt().Cols = append(n.GetInsertStmt().Cols, target(name, nil))
 	}
-	return deparse(n)
+	text, err := deparse(n)
+	return f.unfold(text), err
 }

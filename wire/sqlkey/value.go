@@ -402,9 +402,11 @@ func isASCII(s string) bool {
 
 // clip keeps a stranger's text from filling a message, whole characters only.
 func clip(s string) string {
-	const most = 60
-	if len(s) <= most {
+	if len(s) <= maxClipped {
 		return s
 	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
+	return strings.ToValidUTF8(s[:maxClipped], "") + "..."
 }
+
+// maxClipped is how much of a stranger's text a message holds, in bytes.
+const maxClipped = 60
