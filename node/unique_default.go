@@ -11,6 +11,7 @@ import (
 
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
 )
 
 // uniqueSQL makes the function that a column's default names. Servers make no numbers, for they have none of their own among the nodes' (see
@@ -71,7 +72,7 @@ func (n *Node) uniqueMakeLoop(ctx context.Context) {
 func (n *Node) databaseShards(o *rib.Ownership) map[string][]string {
 	all := make(map[string][]string)
 	rules := n.cfg().databaseRules()
-	catalog := n.server.Catalog()
+	catalog := sqlkey.NewCatalog(o, rules, nil) // a node that starts has no server yet
 	for i := range o.Keyspaces {
 		if name := o.Keyspaces[i].Database; all[name] == nil {
 			if _, ok := rules[name]; ok {

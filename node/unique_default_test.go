@@ -150,3 +150,21 @@ func TestUniqueDefault(t *testing.T) {
 		t.Errorf("without the default: %v", err)
 	}
 }
+
+// A node that starts again while a shard is down waits for a moment to see what depends on its tables; then it serves the others. Meanwhile
+// it may have found that it has functions to make.
+func TestRestartWhileAShardIsDown(t *testing.T) {
+	b := startBank(t, 5, 5)
+	b.create(t)
+	if err := b.node.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.servers[0].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	b.node = newNode(t, b.node.cfg, clusterEnv()).open(t)
+	conn := b.node.connect(t)
+	if _, err := conn.Exec(t.Context(), "INSERT INTO accounts VALUES (1001, 7)"); err != nil {
+		t.Fatal(err)
+	}
+}
