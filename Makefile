@@ -12,6 +12,9 @@ CHAOS_FLAGS ?=
 # What the statements of `make oracle` are generated from, and how many.
 ORACLE_SEED ?= $(shell date +%s)
 ORACLE_N ?= 20000
+# For how long each load of `make tpcc` has servers and nodes killed, and what it is drawn from.
+TPCC ?= 3m
+TPCC_SEED ?= $(shell date +%s)
 # Further flags for go test, for example TESTFLAGS='-v -run Session'.
 TESTFLAGS ?=
 # Packages for test, race and check.
@@ -35,7 +38,7 @@ INSTALL = \
 	$$as env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends$$missing
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race fuzz bench soak chaos oracle check demo pgxsuite postgres peers drivers compiler clean
+.PHONY: help build test race fuzz bench soak chaos oracle tpcc check demo pgxsuite postgres peers drivers compiler clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +81,9 @@ oracle: compiler postgres ## ask ORACLE_N (20,000) generated statements of a sha
 	@mkdir -p bin
 	$(GO) test -c -o bin/sqloracle.test ./internal/sqloracle
 	@cd internal/sqloracle && ../../bin/sqloracle.test -test.timeout 0 -test.v -test.run 'TestOracle/generated' -oracle.seed $(ORACLE_SEED) -oracle.n $(ORACLE_N)
+
+tpcc: compiler postgres ## TPC-C's and TPC-B's loads through three nodes, while nodes and servers are killed for TPCC (3m) each; then all must add up
+	$(GO) test -count=1 -timeout 0 -v -run '^TestTPC[BC]$$' ./node -tpcc.time $(TPCC) -tpcc.seed $(TPCC_SEED)
 
 # What `go run ./bench compare` compares with. What cannot be had is left out of its tables, with a line that says so.
 peers: postgres ## install PgBouncer, HAProxy and Pgpool for go run ./bench compare, if they are missing

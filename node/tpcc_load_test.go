@@ -27,7 +27,7 @@ CREATE TABLE district (d_w_id int, d_id int, d_tax numeric(4, 4), d_ytd numeric(
 CREATE TABLE customer (c_w_id int, c_d_id int, c_id int, c_last text, c_discount numeric(4, 4), c_balance numeric(12, 2), c_ytd_payment numeric(12, 2), c_payment_cnt int, c_delivery_cnt int,
 	PRIMARY KEY (c_w_id, c_d_id, c_id), FOREIGN KEY (c_w_id, c_d_id) REFERENCES district);
 CREATE INDEX customer_last ON customer (c_w_id, c_d_id, c_last);
-CREATE TABLE history (h_w_id int, h_d_id int, h_c_w_id int, h_c_d_id int, h_c_id int, h_amount numeric(6, 2), h_date timestamptz);
+CREATE TABLE history (h_w_id int, h_d_id int, h_c_w_id int, h_c_d_id int, h_c_id int, h_amount numeric(6, 2), h_date timestamptz, h_data text);
 CREATE TABLE orders (o_w_id int, o_d_id int, o_id int, o_c_id int, o_entry_d timestamptz, o_carrier_id int, o_ol_cnt int, PRIMARY KEY (o_w_id, o_d_id, o_id), FOREIGN KEY (o_w_id, o_d_id, o_c_id) REFERENCES customer);
 CREATE TABLE new_order (no_w_id int, no_d_id int, no_o_id int, PRIMARY KEY (no_w_id, no_d_id, no_o_id));
 CREATE TABLE item (i_id int PRIMARY KEY, i_name text, i_price numeric(5, 2));
@@ -66,16 +66,21 @@ func tpccRows() string {
 // terminal is one of TPC-C's, on one connection.
 type terminal struct {
 	conn *pgx.Conn
+	n    int
 	r    *rand.Rand
 	mode pgx.QueryExecMode
+
+	payments int
+	mark     string // what the transaction in hand leaves, if it takes effect; see book.marks
 }
 
 // errItem is that of an order whose last item is none: one in a hundred is taken back by its client.
 var errItem = errors.New("there is no such item")
 
-// transaction runs one of the five, as often as TPC-C has each. name tells which.
-func (x *terminal) transaction(ctx context.Context) (name string, err error) {
-	run := x.newOrder
+// transaction runs one of the five, as often as TPC-C has each, and notes how it has ended.
+func (x *terminal) transaction(ctx context.Context, b *book) (err error) {
+	name, run, committing := "", x.newOrder, false
+	x.mark = ""
 	switch n := x.r.IntN(100); {
 	case n < 45:
 		name = "new order"
@@ -89,19 +94,21 @@ func (x *terminal) transaction(ctx context.Context) (name string, err error) {
 		name, run = "stock level", x.stockLevel
 	}
 	tx, err := x.conn.Begin(ctx)
-	if err != nil {
-		return name, err
+	if err == nil {
+		if err = run(ctx, tx); err == nil {
+			committing = true
+			err = tx.Commit(ctx)
+		}
+		if err != nil {
+			_ = tx.Rollback(ctx)
+		}
 	}
-	if err = run(ctx, tx); err == nil {
-		err = tx.Commit(ctx)
-	}
-	if err != nil {
-		_ = tx.Rollback(context.WithoutCancel(ctx))
-	}
+	f := fateOf(err, committing)
 	if errors.Is(err, errItem) {
 		err = nil
 	}
-	return name, err
+	b.note(name, x.mark, f, err)
+	return err
 }
 
 // repeats tells whether a client would try again: the transaction took no effect.
@@ -153,6 +160,7 @@ func (x *terminal) newOrder(ctx context.Context, tx pgx.Tx) error {
 	if err := x.one(ctx, tx, []any{&o, &rate}, "UPDATE district SET d_next_o_id = d_next_o_id + 1 WHERE d_w_id = $1 AND d_id = $2 RETURNING d_next_o_id - 1, d_tax", w, d); err != nil {
 		return err
 	}
+	x.mark = fmt.Sprintf("order %d/%d/%d", w, d, o)
 	if err := x.exec(ctx, tx, 1, "INSERT INTO orders (o_w_id, o_d_id, o_id, o_c_id, o_entry_d, o_ol_cnt) VALUES ($1, $2, $3, $4, now(), $5)", w, d, o, c, len(lines)); err != nil {
 		return err
 	}
@@ -209,7 +217,9 @@ func (x *terminal) payment(ctx context.Context, tx pgx.Tx) error {
 	if err := x.exec(ctx, tx, 1, "UPDATE customer SET c_balance = c_balance - $4, c_ytd_payment = c_ytd_payment + $4, c_payment_cnt = c_payment_cnt + 1 WHERE c_w_id = $1 AND c_d_id = $2 AND c_id = $3", cw, cd, c, amount); err != nil {
 		return err
 	}
-	return x.exec(ctx, tx, 1, "INSERT INTO history (h_w_id, h_d_id, h_c_w_id, h_c_d_id, h_c_id, h_amount, h_date) VALUES ($1, $2, $3, $4, $5, $6, now())", w, d, cw, cd, c, amount)
+	x.payments++
+	x.mark = fmt.Sprintf("payment %d/%d", x.n, x.payments)
+	return x.exec(ctx, tx, 1, "INSERT INTO history (h_w_id, h_d_id, h_c_w_id, h_c_d_id, h_c_id, h_amount, h_date, h_data) VALUES ($1, $2, $3, $4, $5, $6, now(), $7)", w, d, cw, cd, c, amount, x.mark)
 }
 
 func (x *terminal) delivery(ctx context.Context, tx pgx.Tx) error {

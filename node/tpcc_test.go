@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	tpccTime = flag.Duration("tpcc.time", 10*time.Second, "for how long TestTPCC runs its load; half a minute and more: a primary and a node are killed on the way, again and again")
+	tpccTime = flag.Duration("tpcc.time", 0, "for how long TestTPCC and TestTPCB go on killing servers and nodes; 0: each once, and both at once")
 	tpccSeed = flag.Uint64("tpcc.seed", 1, "what the load of TestTPCC is drawn from")
 )
 
@@ -129,151 +129,72 @@ func (w *tpcc) psql(t *testing.T, in string, args ...string) string {
 	return string(out)
 }
 
-// TestTPCC: a load like TPC-C's through three nodes, with transactions that span shards; then all adds up.
-func TestTPCC(t *testing.T) {
-	w := startTPCC(t)
-	admin := func(args ...string) {
-		t.Helper()
-		pgtest.Eventually(t, time.Minute, func() error { // the shards may not have been seen yet
-			if code, out, errs := runCLI(append(append([]string{"keyspace"}, args...), "--admin", w.nodes[0].admin(t))...); code != 0 {
-				return fmt.Errorf("exit %d: %s%s", code, out, errs)
-			}
-			return nil
-		})
-	}
-	create := []string{"create", "app.warehouse", "--planned", "--key", "w_id", "--type", "int", "--shards", "shard_1,shard_2,shard_3"}
-	for _, table := range tpccTables {
-		create = append(create, "--table", "app."+table)
-	}
-	admin(create...)
-	admin("create", "app.item", "--planned", "--reference", "--shards", "shard_1,shard_2,shard_3")
-	for i := range w.nodes {
-		pgtest.Eventually(t, 30*time.Second, func() error {
-			code, out, errs := runCLI("route", "SELECT * FROM item", "--admin", w.nodes[i].admin(t))
-			if code != 0 || !strings.Contains(out, "app.item") {
-				return fmt.Errorf("exit %d: %s%s", code, out, errs)
-			}
-			return nil
-		})
-	}
-	w.psql(t, tpccSchema)
-	w.psql(t, tpccRows())
-
-	// The load: two terminals at each node.
-	stop := time.Now().Add(*tpccTime)
-	var mu sync.Mutex
-	done, repeated, failed, problems := map[string]int{}, 0, 0, []string{}
-	kills := *tpccTime >= 30*time.Second
-	var wg sync.WaitGroup
-	for n := range 2 * len(w.nodes) {
-		wg.Go(func() {
-			x := &terminal{r: rand.New(rand.NewPCG(*tpccSeed, uint64(n))), mode: []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}[n%3]}
-			for turn := 0; time.Now().Before(stop); turn++ {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				var err error
-				if x.conn == nil || x.conn.IsClosed() {
-					addr := w.at((n + turn) % len(w.nodes)).address()
-					if x.conn, err = pgx.Connect(ctx, dsnAt(addr)); err != nil {
-						x.conn = nil
-						cancel()
-						continue
-					}
-				}
-				name, err := x.transaction(ctx)
-				cancel()
-				mu.Lock()
-				switch {
-				case err == nil:
-					done[name]++
-				case repeats(err):
-					repeated++
-				case kills: // whatever it was, at rest all must add up
-					failed++
-				default:
-					problems = append(problems, fmt.Sprintf("%s: %v", name, err))
-				}
-				mu.Unlock()
-				if err != nil && !repeats(err) && x.conn != nil {
-					x.conn.Close(context.Background())
-				}
-			}
-			if x.conn != nil {
-				x.conn.Close(context.Background())
-			}
-		})
-	}
-	if kills {
-		w.kill(t, stop.Add(-15*time.Second), func() int {
-			mu.Lock()
-			defer mu.Unlock()
-			return done["new order"]
-		})
-	}
-	wg.Wait()
-	t.Logf("%v, %d repeated, %d failed", done, repeated, failed)
-	for _, p := range problems[:min(len(problems), 5)] {
-		t.Error(p)
-	}
-	if done["new order"] < 20 || done["payment"] < 20 || done["delivery"] == 0 || done["order status"] == 0 || done["stock level"] == 0 {
-		t.Errorf("too little was done to tell anything: %v", done)
-	}
-	w.audit(t)
-}
-
-// kill kills primaries and nodes in turn, each when the load has gone on since the last, and starts them again, until the time has come.
-func (w *tpcc) kill(t *testing.T, until time.Time, orders func() int) {
+// create makes a keyspace.
+func (w *tpcc) create(t *testing.T, args ...string) {
 	t.Helper()
-	for turn := 0; time.Now().Before(until); turn++ {
-		before := orders()
-		pgtest.Eventually(t, 2*time.Minute, func() error {
-			if n := orders(); n < before+20 {
-				return fmt.Errorf("%d orders since the last kill", n-before)
-			}
-			return nil
-		})
-		i := turn / 2 % 3
-		if turn%2 == 0 {
-			if err := w.servers[i].Kill(); err != nil {
-				t.Fatal(err)
-			}
-			if err := w.servers[i].Start(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		victim := w.at(i)
-		_ = victim.cmd.Process.Kill()
-		<-victim.ended
-		p := w.start(t, i, false)
-		w.mu.Lock()
-		w.nodes[i] = p
-		w.mu.Unlock()
-		p.postgres(t)
-	}
-}
-
-// audit waits until nothing is left prepared, and looks whether all adds up.
-func (w *tpcc) audit(t *testing.T) {
-	t.Helper()
-	pgtest.Eventually(t, 2*time.Minute, func() error {
-		for i := range w.servers {
-			if n := w.on(t, i, "SELECT count(*)::int FROM pg_prepared_xacts")[0]; n > 0 {
-				return fmt.Errorf("%s: %d prepared", w.servers[i].Name(), n)
-			}
+	pgtest.Eventually(t, time.Minute, func() error { // the shards may not have been seen yet
+		if code, out, errs := runCLI(append(append([]string{"keyspace", "create"}, args...), "--shards", "shard_1,shard_2,shard_3", "--admin", w.nodes[0].admin(t))...); code != 0 {
+			return fmt.Errorf("exit %d: %s%s", code, out, errs)
 		}
 		return nil
 	})
+}
+
+// knows waits until all nodes know a sharded table.
+func (w *tpcc) knows(t *testing.T, table string) {
+	t.Helper()
+	for i := range w.nodes {
+		pgtest.Eventually(t, 30*time.Second, func() error {
+			code, out, errs := runCLI("route", "SELECT * FROM "+table, "--admin", w.nodes[i].admin(t))
+			if code != 0 || !strings.Contains(out, "app."+table) {
+				return fmt.Errorf("exit %d: %s%s", code, out, errs)
+			}
+			return nil
+		})
+	}
+}
+
+// TestTPCC: a load like TPC-C's through three nodes, with transactions that span shards, while nodes and servers are killed; then all adds up, and each transaction has
+// had the fate that its client was told.
+func TestTPCC(t *testing.T) {
+	w := startTPCC(t)
+	create := []string{"app.warehouse", "--planned", "--key", "w_id", "--type", "int"}
+	for _, table := range tpccTables {
+		create = append(create, "--table", "app."+table)
+	}
+	w.create(t, create...)
+	w.create(t, "app.item", "--planned", "--reference")
+	w.knows(t, "item")
+	w.psql(t, tpccSchema)
+	w.psql(t, tpccRows())
+
+	// The load: two terminals at each node. First nothing is in its way, and no client may be told of anything but what it has to repeat.
+	b := newBook()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for n := range 2 * len(w.nodes) {
+		wg.Go(func() {
+			x := &terminal{n: n, r: rand.New(rand.NewPCG(*tpccSeed, uint64(n))), mode: []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}[n%3]}
+			w.terminal(t.Context(), x, b, stop)
+		})
+	}
+	w.kill(t, *tpccTime, b.kills, func() int { return b.count("new order") })
+	close(stop)
+	wg.Wait()
+	b.report(t)
+	for what, least := range map[string]int{"new order": 20, "payment": 20, "delivery": 1, "order status": 1, "stock level": 1} {
+		if b.count(what) < least {
+			t.Errorf("too little was done to tell anything: %d of %s", b.count(what), what)
+		}
+	}
+	w.settled(t)
 	for what, sql := range tpccInvariants {
 		if out := w.psql(t, sql+";"); out != "" {
 			t.Errorf("condition %s does not hold:\n%s", what, out)
 		}
 	}
-	for _, pair := range tpccSums {
-		a, b := w.psql(t, pair[0]+";"), w.psql(t, pair[1]+";")
-		if strings.TrimSpace(a) == "" || a != b {
-			t.Errorf("%s: %s%s: %s", pair[0], a, pair[1], b)
-		}
-	}
+	w.agree(t, tpccSums)
+	b.check(t, w.psql(t, "SELECT h_data FROM history; SELECT format('order %s/%s/%s', o_w_id, o_d_id, o_id) FROM orders;"), "order ")
 	if out := w.psql(t, "SELECT count(*) > 0 FROM order_line WHERE ol_supply_w_id <> ol_w_id;"); strings.TrimSpace(out) != "t" {
 		t.Error("no line came from another warehouse")
 	}
@@ -285,5 +206,105 @@ func (w *tpcc) audit(t *testing.T) {
 	}
 	if spread < 2 {
 		t.Error("all orders are on one shard")
+	}
+}
+
+// terminal has one run transactions until it is told to stop. When its connection has ended it goes to the next node.
+func (w *tpcc) terminal(ctx context.Context, x *terminal, b *book, stop <-chan struct{}) {
+	for at := x.n % len(w.nodes); ; {
+		select {
+		case <-stop:
+			if x.conn != nil {
+				x.conn.Close(context.WithoutCancel(ctx))
+			}
+			return
+		default:
+		}
+		ctx, cancel := context.WithTimeout(ctx, tpccLimit)
+		if x.conn == nil {
+			var err error
+			if x.conn, err = pgx.Connect(ctx, dsnAt(w.at(at).address())); err != nil {
+				x.conn = nil
+				at = (at + 1) % len(w.nodes)
+				select {
+				case <-stop:
+				case <-time.After(20 * time.Millisecond): // it may be the only one that runs
+				}
+			}
+		} else if err := x.transaction(ctx, b); err != nil && !repeats(err) {
+			x.conn.Close(ctx)
+			x.conn, at = nil, (at+1)%len(w.nodes)
+		}
+		cancel()
+	}
+}
+
+// tpccLimit is the most that a transaction may take, whatever is killed: what it waits for is not to be held for ever.
+const tpccLimit = time.Minute
+
+// kill lets the load run undisturbed for a while, and then kills servers and nodes, one of each by turns and then both at once, and starts them again, each when the
+// load has gone on since the last, until the time is over and each way to do it has had its turn. It says so by begins.
+func (w *tpcc) kill(t *testing.T, lasts time.Duration, begins func(), orders func() int) {
+	t.Helper()
+	until := time.Now().Add(lasts)
+	goesOn := func(n int) {
+		t.Helper()
+		before := orders()
+		pgtest.Eventually(t, 2*time.Minute, func() error {
+			if now := orders(); now < before+n {
+				return fmt.Errorf("%d transactions since the last kill", now-before)
+			}
+			return nil
+		})
+	}
+	goesOn(50)
+	begins()
+	for turn := 0; turn < 3 || time.Now().Before(until); turn++ {
+		at := turn / 3 % len(w.nodes)
+		if turn%3 != 1 {
+			if err := w.servers[at].Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if turn%3 != 0 {
+			victim := w.at(at)
+			_ = victim.cmd.Process.Kill()
+			<-victim.ended
+			p := w.start(t, at, false)
+			w.mu.Lock()
+			w.nodes[at] = p
+			w.mu.Unlock()
+			p.postgres(t)
+		}
+		if turn%3 != 1 {
+			if err := w.servers[at].Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		goesOn(20)
+	}
+}
+
+// settled waits until nothing is left prepared, and no transaction open.
+func (w *tpcc) settled(t *testing.T) {
+	t.Helper()
+	pgtest.Eventually(t, 2*time.Minute, func() error {
+		for i := range w.servers {
+			if n := w.on(t, i, "SELECT count(*)::int FROM pg_prepared_xacts UNION ALL SELECT count(*)::int FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'"); n[0]+n[1] > 0 {
+				return fmt.Errorf("%s: %d prepared, %d open", w.servers[i].Name(), n[0], n[1])
+			}
+		}
+		return nil
+	})
+}
+
+// agree fails the test for numbers that are not the same.
+func (w *tpcc) agree(t *testing.T, pairs [][2]string) {
+	t.Helper()
+	for _, pair := range pairs {
+		a, b := w.psql(t, pair[0]+";"), w.psql(t, pair[1]+";")
+		if strings.TrimSpace(a) == "" || a != b {
+			t.Errorf("%s: %s%s: %s", pair[0], a, pair[1], b)
+		}
 	}
 }
