@@ -390,10 +390,25 @@ func (p *Prober) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	return t, nil
 }
 
+// maxStream is how many bytes a server may send over one connection. Its settings are kept, and an answer's rows until the last: a server
+// that sends them without end must not take the node's memory. One that answers probes needs hours for as many; then the next
+// probe connects anew.
+const maxStream = 16 << 20
+
 // tracked is a connection that Close can close.
 type tracked struct {
 	net.Conn
-	p *Prober
+	p    *Prober
+	read atomic.Int64 // bytes
+}
+
+// Read is net.Conn's.
+func (t *tracked) Read(b []byte) (int, error) {
+	n, err := t.Conn.Read(b)
+	if t.read.Add(int64(n)) > maxStream {
+		return 0, fmt.Errorf("the server has sent more than %d bytes over one connection", maxStream)
+	}
+	return n, err
 }
 
 func (t *tracked) Close() error {

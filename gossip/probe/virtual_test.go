@@ -24,6 +24,7 @@ type server struct {
 	ln     *memnet.Listener
 	answer atomic.Pointer[func(*pgproto3.Backend, net.Conn) bool] // to a query; false: close
 	login  atomic.Pointer[string]                                 // SQLSTATE that refuses every login; nil: all may
+	shut   atomic.Bool                                            // it closes every new connection without a word
 }
 
 const port = 5432
@@ -87,6 +88,9 @@ func (s *server) start(t *testing.T) {
 
 func (s *server) serve(c net.Conn) {
 	defer func() { _ = c.Close() }()
+	if s.shut.Load() {
+		return
+	}
 	b := pgproto3.NewBackend(c, c)
 	if _, err := b.ReceiveStartupMessage(); err != nil {
 		return
@@ -210,6 +214,39 @@ func TestDeathIsSeenAtOnce(t *testing.T) {
 	})
 }
 
+// The port of a server that is killed may live a moment longer than the process at the other end of the kept connection. The kernel takes
+// connections then and breaks them off: that is not yet definite, but the prober does not wait for its next turn to see how it ends.
+func TestDeathThatTakesAMoment(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, _ *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		<-time.After(3500 * time.Millisecond) // in the middle between two probes
+		start := time.Now()
+		s.host.Close()
+		s.shut.Store(true)
+		s.start(t)
+		<-time.After(250 * time.Millisecond)
+		s.host.Close()
+		down := sink.await(t, 0, "b", "down", is(rib.Down))
+		between(t, "down", down.at.Sub(start), 250*time.Millisecond, 350*time.Millisecond)
+	})
+	// One that goes on so is down when three turns have found it so, and no sooner; and it is not looked at more often for ever.
+	lab(t, func(n *memnet.Net, s *server, _ *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		<-time.After(3500 * time.Millisecond)
+		start := time.Now()
+		s.host.Close()
+		s.shut.Store(true)
+		s.start(t)
+		down := sink.await(t, 0, "b", "down", is(rib.Down))
+		between(t, "down", down.at.Sub(start), 1800*time.Millisecond, 2300*time.Millisecond)
+		dials := n.Host("node", "fra").Traffic().Dials
+		<-time.After(10 * time.Second)
+		if got := n.Host("node", "fra").Traffic().Dials - dials; got < 9 || got > 12 {
+			t.Errorf("%d connections in 10 s, want one a second", got)
+		}
+	})
+}
+
 func TestServerThatRefusesLogins(t *testing.T) {
 	for _, test := range []struct {
 		code string
@@ -312,6 +349,37 @@ func TestGarbageIsAFailedProbe(t *testing.T) {
 				got := sink.await(t, sink.mark(), "b", "up", is(rib.Up))
 				if got.Lag != rib.LagUnknown || got.LagBytes != rib.LagBytesUnknown {
 					t.Errorf("lag %v and %d bytes, want unknown", got.Lag, got.LagBytes)
+				}
+			})
+		})
+	}
+}
+
+// A server that sends without end, rows or settings, takes a bounded part of memory.
+func TestEndlessAnswers(t *testing.T) {
+	part := make([]byte, 60<<10)
+	for name, message := range map[string]pgproto3.BackendMessage{
+		"rows":     &pgproto3.DataRow{Values: [][]byte{part}},
+		"settings": &pgproto3.ParameterStatus{Name: "x", Value: string(bytes.ReplaceAll(part, []byte{0}, []byte("y")))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lab(t, func(_ *memnet.Net, s *server, _ *Prober, sink *seen) {
+				sink.await(t, 0, "b", "up", is(rib.Up))
+				var sent, connections atomic.Int64
+				s.says(func(b *pgproto3.Backend, _ net.Conn) bool {
+					connections.Add(1)
+					b.Send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("c"), DataTypeOID: 25, DataTypeSize: -1}}})
+					for {
+						b.Send(message)
+						if b.Flush() != nil {
+							return false
+						}
+						sent.Add(int64(len(part)))
+					}
+				})
+				sink.await(t, 0, "b", "down", is(rib.Down))
+				if most := connections.Load() * (maxStream + 2<<20); sent.Load() > most {
+					t.Errorf("%d bytes were taken over %d connections, want at most %d", sent.Load(), connections.Load(), most)
 				}
 			})
 		})

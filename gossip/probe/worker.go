@@ -2,11 +2,9 @@ package probe
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -45,7 +43,10 @@ type worker struct {
 	state    rib.State
 	good     int // probes in a row
 	bad      int
-	mute     bool // the last one had no answer in time
+	mute     bool          // the last one had no answer in time
+	again    time.Duration // until one more look at a server that has broken off; 0: none
+	extra    bool          // the probe is such a look
+	due      time.Time     // of the next one that is none
 	latency  time.Duration
 	last     answer // of the last good probe
 	load     rib.LoadClass
@@ -147,8 +148,8 @@ func (w *worker) run() {
 	}
 }
 
-// rest waits for the next probe's time, a suspicion, or the end of the connection; false: it is stopped.
-func (w *worker) rest(began time.Time) bool {
+// interval is between the beginnings of two probes.
+func (w *worker) interval() time.Duration {
 	interval := w.prober.settings.Load().Interval
 	if w.lists && !w.watches.Load() && !w.evidence && !w.followed() {
 		interval *= unwatched
@@ -156,8 +157,21 @@ func (w *worker) rest(began time.Time) bool {
 	if w.sought() && w.watches.Load() {
 		interval = min(interval, seekInterval)
 	}
-	interval += time.Duration((rand.Float64() - 0.5) * 0.2 * float64(interval))
-	ctx, cancel := context.WithDeadline(w.ctx, began.Add(interval))
+	return interval + time.Duration((rand.Float64()-0.5)*0.2*float64(interval))
+}
+
+// rest waits for the next probe's time, a suspicion, or the end of the connection; false: it is stopped.
+func (w *worker) rest(began time.Time) bool {
+	interval := w.interval()
+	if !w.extra {
+		w.due = began.Add(interval)
+	}
+	until := w.due
+	w.extra = false
+	if at := time.Now().Add(w.again); w.again > 0 && at.Before(w.due) {
+		until, w.extra = at, true
+	}
+	ctx, cancel := context.WithDeadline(w.ctx, until)
 	defer cancel()
 	ended := make(chan struct{})
 	if w.conn != nil {
@@ -174,8 +188,9 @@ func (w *worker) rest(began time.Time) bool {
 	select {
 	case <-ctx.Done():
 	case <-w.wake:
+		w.extra = false
 	case <-w.soon:
-		gap = soonGap
+		w.extra, gap = false, soonGap
 	case <-ended:
 	}
 	cancel()
@@ -276,7 +291,7 @@ func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
 		w.stranger(a.systemID)
 		return
 	}
-	w.bad = 0
+	w.bad, w.again = 0, 0
 	w.heard()
 	w.reached = true
 	w.good++
@@ -349,6 +364,9 @@ func (w *worker) failed(err error) {
 	if verdict == neutral {
 		return
 	}
+	if w.lookAgain(verdict == counts && !w.mute && !answeredBy(err)) {
+		return
+	}
 	w.bad++
 	before := w.state
 	if verdict == definite || w.bad >= w.prober.settings.Load().Fall {
@@ -365,6 +383,21 @@ func (w *worker) failed(err error) {
 		}
 	}
 	w.observe()
+}
+
+// lookAgain has a server that has broken off a connection looked at again soon: one that is dying may still have its port open, and
+// refuses a moment later, which is definite. The pauses double, and what breaks off in such a look does not count: then it returns true.
+func (w *worker) lookAgain(broken bool) bool {
+	switch {
+	case broken && w.extra:
+		w.again *= 2
+		return true
+	case broken && w.bad == 0:
+		w.again = suspectGap
+	default:
+		w.again = 0
+	}
+	return false
 }
 
 // unheard notes that a probe had no answer.
@@ -441,46 +474,6 @@ func (w *worker) observe() {
 		LagBytes: w.last.lagBytes,
 		Load:     w.load,
 	})
-}
-
-// weight is what a failure says about the server.
-type weight int
-
-const (
-	counts   weight = iota // one failed probe of Fall
-	definite               // down at once
-	neutral                // the server works, but not for us now
-)
-
-// SQLSTATEs that a server answers a probe with.
-const (
-	cannotConnectNow   = "57P03" // it starts, stops or recovers
-	adminShutdown      = "57P01"
-	crashShutdown      = "57P02"
-	tooManyConnections = "53300"
-	notInThatState     = "55000" // it was promoted between two functions of the query
-)
-
-func judge(err error) weight {
-	var pg *pgconn.PgError
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return definite
-	case errors.As(err, &pg):
-		switch pg.Code {
-		case cannotConnectNow, adminShutdown, crashShutdown:
-			return definite
-		case tooManyConnections, notInThatState:
-			return neutral
-		}
-	}
-	return counts
-}
-
-// answeredBy tells whether the failure is a server's own answer.
-func answeredBy(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg)
 }
 
 func roleName(r rib.Role) string {

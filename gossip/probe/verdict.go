@@ -1,0 +1,48 @@
+package probe
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// weight is what a failure says about the server.
+type weight int
+
+const (
+	counts   weight = iota // one failed probe of Fall
+	definite               // down at once
+	neutral                // the server works, but not for us now
+)
+
+// SQLSTATEs that a server answers a probe with.
+const (
+	cannotConnectNow   = "57P03" // it starts, stops or recovers
+	adminShutdown      = "57P01"
+	crashShutdown      = "57P02"
+	tooManyConnections = "53300"
+	notInThatState     = "55000" // it was promoted between two functions of the query
+)
+
+func judge(err error) weight {
+	var pg *pgconn.PgError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return definite
+	case errors.As(err, &pg):
+		switch pg.Code {
+		case cannotConnectNow, adminShutdown, crashShutdown:
+			return definite
+		case tooManyConnections, notInThatState:
+			return neutral
+		}
+	}
+	return counts
+}
+
+// answeredBy tells whether the failure is a server's own answer.
+func answeredBy(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg)
+}
