@@ -13,7 +13,8 @@ const (
 	tick           = time.Second
 	pendingTime    = time.Minute
 	recountTime    = time.Minute
-	relayPullLimit = 16 // records of a pull that are told on; more come from a join, and all others pull them too
+	claimTime      = 10 * time.Second // for which an epoch that this node does not get is taken for the newest
+	relayPullLimit = 16               // records of a pull that are told on; more come from a join, and all others pull them too
 )
 
 // hear is the one goroutine that works on what memberlist brings.
@@ -43,6 +44,9 @@ func (s *Speaker) hear() {
 				}
 				l.echo = false // once more around, for the second copy may be on its way; but not for ever
 				s.lately[key] = l
+			}
+			if s.heard.epoch.Compare(s.epoch) > 0 && now.Sub(s.claimed) > claimTime { // or one lie would hold up all news for good
+				s.heard = epochNews{epoch: s.epoch, author: s.cfg.Self.Name}
 			}
 			next, spent := s.own.incarnation+1, s.own.seq >= maxSeq
 			s.mu.Unlock()
@@ -385,23 +389,36 @@ func (s *Speaker) forgetPending(now time.Time) {
 	}
 }
 
-// recount makes the bounds follow what Health has forgotten.
+// recount makes the bounds follow what Health has forgotten. Names that nobody bears any more are forgotten too, or whoever makes some up
+// could keep all new ones out for good.
 func (s *Speaker) recount() {
 	announcements, routes := s.cfg.Health.Newer(nil)
 	records := make(map[recordKey]struct{}, len(announcements)+len(routes))
 	backends := make(map[string]struct{}, len(announcements))
+	known := make(map[id]string)
+	bears := func(names ...string) {
+		for _, name := range names {
+			known[idOf(name)] = name
+		}
+	}
+	bears(s.cfg.Self.Name, s.cfg.Self.Region)
 	for i := range announcements {
 		a := &announcements[i]
+		bears(a.Backend.Name, a.Observer)
 		backends[a.Backend.Name] = struct{}{}
 		records[recordKey{kindAnnouncement, idOf(a.Backend.Name), idOf(a.Observer)}] = struct{}{}
 	}
 	for i := range routes {
 		r := &routes[i]
+		bears(r.Backend, r.Observer)
 		records[recordKey{kindObservation, idOf(r.Backend), idOf(r.Observer)}] = struct{}{}
 	}
 	s.mu.Lock()
-	s.records, s.backends = records, backends
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	for name, p := range s.peers {
+		bears(name, p.member.Region)
+	}
+	s.records, s.backends, s.known = records, backends, known
 }
 
 // hearEpoch notes that somebody has a newer ownership, tells it on, and lets follow tell the node.
@@ -409,7 +426,7 @@ func (s *Speaker) hearEpoch(e epochNews, out *outgoing) {
 	s.mu.Lock()
 	newest := e.epoch.Compare(s.heard.epoch)
 	if newest > 0 {
-		s.heard = e
+		s.heard, s.claimed = e, time.Now()
 	}
 	// Whatever is newer than ours is worth asking for, also if it is not the newest that anybody ever claimed.
 	if e.epoch.Compare(s.epoch) > 0 {
@@ -432,8 +449,8 @@ func (s *Speaker) hearGoodbye(g goodbye, out *outgoing) {
 	p, here := s.peers[g.node]
 	_, gone := s.lost[g.node]
 	switch {
-	case here && !p.leaving && g.incarnation >= p.member.Incarnation:
-		p.leaving = true
+	case here && !p.leaves() && g.incarnation >= p.member.Incarnation:
+		p.leaving = time.Now()
 	case !here && gone && g.incarnation >= s.lost[g.node].incarnation:
 		delete(s.lost, g.node) // the news of its end was faster
 	default:

@@ -1,6 +1,8 @@
 package gossip
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -239,5 +241,131 @@ func TestRecordOfABackendNobodyKnows(t *testing.T) {
 				w.t.Errorf("%s: %d still wait", n.self.Name, st.Pending)
 			}
 		}
+	})
+}
+
+// Names that somebody makes up keep nobody else's out, but for a moment.
+func TestNamesThatNobodyBears(t *testing.T) {
+	hostile(t, func(w *world, _, liar *node) {
+		for part := range 17 {
+			var names []string
+			for i := range 1000 {
+				names = append(names, fmt.Sprintf("made-up-%d-%d", part, i))
+			}
+			for _, n := range w.nodes[:3] {
+				liar.sends(n, appendNames(nil, names))
+			}
+			wait(100 * time.Millisecond)
+		}
+		for _, n := range w.nodes[:3] {
+			if st := n.Stats(); st.OverBound == 0 {
+				w.t.Errorf("%s: all names were taken: %+v", n.self.Name, st)
+			}
+		}
+		w.nodes[1].lists("new")
+		w.until(recountTime+30*time.Second, "a new backend", func() bool { return agree(w.nodes, 5) })
+		for _, n := range w.nodes[:3] {
+			n.mu.Lock()
+			if len(n.known) > 50 {
+				w.t.Errorf("%s still knows %d names", n.self.Name, len(n.known))
+			}
+			n.mu.Unlock()
+		}
+	})
+}
+
+// An epoch that nobody has reached holds up the news of true ones for a moment, not for good.
+func TestEpochThatNobodyHas(t *testing.T) {
+	hostile(t, func(w *world, _, liar *node) {
+		lie := epochNews{epoch: rib.Epoch{Generation: 1 << 30, Index: 1 << 60}, author: w.nodes[1].self.Name}
+		for _, n := range w.nodes[:3] {
+			liar.sends(n, appendEpoch(nil, lie))
+		}
+		wait(claimTime + 2*time.Second)
+		for index := range uint64(5) {
+			e := rib.Epoch{Generation: 1, Index: index + 1}
+			w.nodes[1].SetEpoch(e)
+			w.until(300*time.Millisecond, "the news of an epoch", func() bool {
+				for _, n := range w.nodes {
+					n.mu.Lock()
+					here := n.news.epoch == e || n.epoch == e
+					n.mu.Unlock()
+					if !here {
+						return false
+					}
+				}
+				return true
+			})
+			for _, n := range w.nodes {
+				n.SetEpoch(e)
+			}
+			wait(time.Second)
+		}
+	})
+}
+
+// Whoever speaks in a node's name without end does not take it through all its incarnations, and does not have the last word.
+func TestManyRecordsInAnothersName(t *testing.T) {
+	hostile(t, func(w *world, victim, liar *node) {
+		for range 100 {
+			stamp := rib.Stamp{Incarnation: victim.Word().Incarnation, Seq: maxSeq}
+			for _, n := range w.nodes[:3] {
+				liar.sends(n, victim.says(rib.Down, stamp))
+			}
+			wait(100 * time.Millisecond)
+		}
+		if st := victim.Stats(); st.Jumps > jumpBurst+2 || st.Jumps < jumpBurst {
+			w.t.Errorf("%d jumps in 10 s", st.Jumps)
+		}
+		w.until(30*time.Second, "the owner's word", func() bool {
+			for _, n := range w.nodes {
+				if n.verdict("b-"+victim.self.Name) != rib.Up {
+					return false
+				}
+			}
+			return agree(w.nodes, 4)
+		})
+	})
+}
+
+// A goodbye that somebody else has said does not make a death of much later a departure.
+func TestGoodbyeInAnothersName(t *testing.T) {
+	hostile(t, func(w *world, victim, liar *node) {
+		for _, n := range w.nodes[1:3] {
+			liar.sends(n, appendGoodbye(nil, goodbye{victim.self.Name, maxIncarnation}))
+		}
+		wait(rib.Tombstone + 10*time.Second)
+		_ = victim.Kill()
+		victim.host.Close()
+		w.until(time.Minute, "the death", func() bool { return w.nodes[1].live.Load() == 2 && w.nodes[2].live.Load() == 2 })
+		for _, n := range w.nodes[1:3] {
+			if lost := n.Lost(); len(lost) != 1 || lost[0].Name != victim.self.Name {
+				w.t.Errorf("%s misses %v", n.self.Name, lost)
+			}
+			if !slices.Contains(n.Present(), victim.self.Name) {
+				w.t.Errorf("%s gives away at once what the dead one has", n.self.Name)
+			}
+		}
+	})
+}
+
+// Each pull costs a look at all records: one node gets as many answers as it can need, and the others theirs.
+func TestFloodOfPulls(t *testing.T) {
+	hostile(t, func(w *world, victim, liar *node) {
+		before, began := victim.Stats(), time.Now()
+		for range 50 {
+			var pulls [][]byte
+			for range 10 {
+				pulls = append(pulls, appendPull(nil, &pull{sender: liar.self.Name, observers: []id{victim.Speaker.self}}))
+			}
+			liar.sends(victim, pulls...)
+			wait(100 * time.Millisecond)
+		}
+		st, most := victim.Stats(), pullBurst+pullRate*(1+uint64(time.Since(began)/time.Second))
+		if served := st.Served - before.Served; served < pullBurst || served > most {
+			w.t.Errorf("of 500 pulls in %v %d were answered, %d dropped; want up to %d", time.Since(began), served, st.Dropped-before.Dropped, most)
+		}
+		w.nodes[1].lists("new")
+		w.until(5*time.Second, "a new backend", func() bool { return agree(w.nodes, 5) })
 	})
 }

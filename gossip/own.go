@@ -15,6 +15,8 @@ const (
 	largeLag    = 500 * time.Millisecond
 	largeDelay  = 2 * time.Millisecond
 	largeBytes  = 1 << 20
+	jumpRate    = 0.1 // steps a second above what others have said in this node's name: there are not endlessly many incarnations
+	jumpBurst   = 10
 )
 
 // own is this node's own word. It is guarded by Speaker.mu but for the atomics.
@@ -25,6 +27,7 @@ type own struct {
 	routes        map[string]told
 	announcements map[string]rib.Announcement
 	budget        bucket
+	jumps         bucket
 	rtt           map[string]*smoothed // by region
 	lastRow       map[string]time.Duration
 	lastRowAt     time.Time
@@ -188,8 +191,9 @@ func (s *Speaker) jump(heard rib.Stamp) {
 	s.mu.Lock()
 	stale := heard.Compare(rib.Stamp{Incarnation: s.own.incarnation, Seq: s.own.seq}) <= 0
 	next := max(heard.Incarnation, s.own.incarnation) + 1
+	wait := stale || !s.own.jumps.take(time.Now(), jumpRate, jumpBurst) // the next digest brings it again
 	s.mu.Unlock()
-	if stale {
+	if wait {
 		return
 	}
 	s.count.jumps.Add(1)

@@ -107,6 +107,7 @@ type Speaker struct {
 	boots    map[string]uint32  // the highest incarnation heard of nodes with more than manyBoots
 	lately   map[recordKey]late // observations since the last tick: each comes some twenty times
 	heard    epochNews          // the newest epoch that anyone has claimed: it is told on once
+	claimed  time.Time          // when
 	news     epochNews          // the last one heard that was newer than this node's own
 	epoch    rib.Epoch          // this node's own
 	matrix   map[id]row
@@ -120,10 +121,15 @@ type Speaker struct {
 type peer struct {
 	member   rib.Member
 	node     memberlist.Node // our own copy
-	answered time.Time       // when its last digest or pull was answered
-	leaving  bool            // it has said goodbye
+	answered time.Time       // when its last digest was answered
+	pulls    bucket          // of its pulls that are answered
+	leaving  time.Time       // when it said goodbye; zero: it has not
 	reads    byte            // newest level
 }
+
+// leaves tells whether the node has said goodbye. A word that nothing comes of was somebody else's, and is forgotten: what a node that
+// dies has may not be given to others as soon as what one has that leaves.
+func (p *peer) leaves() bool { return !p.leaving.IsZero() && time.Since(p.leaving) < rib.Tombstone }
 
 type recordKey struct {
 	kind              byte
@@ -422,7 +428,9 @@ func (s *Speaker) memberEvent(e event) {
 		s.leaveRegion(name, was)
 		s.regions[m.Region] = insert(s.regions[m.Region], name)
 	}
-	p.leaving = p.leaving && m.Incarnation <= p.member.Incarnation // it is back
+	if m.Incarnation > p.member.Incarnation { // it is back
+		p.leaving = time.Time{}
+	}
 	p.member, p.node, p.reads = m, e.node, reads
 	delete(s.lost, name)
 	s.known[idOf(name)] = name // beyond maxKnown: members are bounded by themselves
@@ -444,7 +452,7 @@ func (s *Speaker) memberGone(name string) {
 	s.order = remove(s.order, name)
 	s.leaveRegion(name, p.member.Region)
 	delete(s.matrix, idOf(name))
-	left := p.leaving
+	left := p.leaves()
 	if !left {
 		s.count.deaths.Add(1)
 		s.remember(p)

@@ -12,7 +12,9 @@ import (
 const (
 	maxStreams  = 4                      // streams that we send on at once
 	chunkBytes  = 128 << 10              // of the answer to a pull; each chunk is one stream
-	answerGap   = 200 * time.Millisecond // between two digests or pulls of one node that are answered
+	answerGap   = 200 * time.Millisecond // between two digests of one node that are answered
+	pullRate    = 5                      // pulls of one node that are answered in a second
+	pullBurst   = 10                     // and at once
 	quietTime   = 500 * time.Millisecond // without a change here before a differing sum means something
 	syncGap     = 500 * time.Millisecond
 	busySyncGap = 2 * time.Second // even if it is never quiet
@@ -195,11 +197,15 @@ func (s *Speaker) mayAnswer(name string) (memberlist.Node, bool) {
 
 // hearPull answers with the records of the observers asked for, in chunks that hold the names they need.
 func (s *Speaker) hearPull(p pull) {
-	to, _, ok := s.peerNode(p.sender)
-	if !ok {
+	s.mu.Lock()
+	from, ok := s.peers[p.sender]
+	if !ok || !from.pulls.take(time.Now(), pullRate, pullBurst) { // each costs a look at all records
 		s.count.dropped.Add(1)
+		s.mu.Unlock()
 		return
 	}
+	to := from.node
+	s.mu.Unlock()
 	s.count.served.Add(1)
 	asked := make(map[id]struct{}, len(p.observers))
 	for _, o := range p.observers {

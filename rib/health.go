@@ -11,6 +11,10 @@ import (
 // long enough for a short partition to heal and for late packets to die out.
 const Tombstone = 60 * time.Second
 
+// strangerKept is how long an observer that is gone, and of which nothing is left, is known as one that is gone: what it said may still be
+// with nodes that gave it up later.
+const strangerKept = 5 * time.Minute
+
 // Change is what an observation did to the table.
 type Change uint8
 
@@ -187,6 +191,12 @@ func (h *Health) Expire(now time.Time) {
 			if now.Sub(o.goneAt) >= Tombstone {
 				o.forgotten = true
 				changed = h.forget(name, func(Stamp) bool { return true }, false) || changed
+			}
+		}
+		if o.forgotten && now.Sub(o.goneAt) >= strangerKept {
+			if _, holds := h.digests[name]; !holds {
+				delete(h.observers, name)
+				continue
 			}
 		}
 		if o.floor == o.incarnation {

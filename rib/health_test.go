@@ -227,6 +227,21 @@ func TestTombstones(t *testing.T) {
 	if held("n9") {
 		t.Error("a stranger's record stays for ever")
 	}
+	// And some minutes later that there was such a name: made-up ones do not add up.
+	for _, c := range []struct {
+		after time.Duration
+		heard bool
+	}{{299 * time.Second, false}, {300 * time.Second, true}} {
+		w.Health().Expire(epoch0.Add(c.after))
+		if w.observe("n9", rib.Route{State: rib.Up}); held("n9") != c.heard {
+			t.Errorf("after %v its record is taken: %v, want %v", c.after, !c.heard, c.heard)
+		}
+	}
+	w.Health().Expire(epoch0.Add(301 * time.Second))
+	w.Health().Expire(epoch0.Add(362 * time.Second))
+	if held("n9") {
+		t.Error("a stranger's second record stays for ever")
+	}
 }
 
 // What a live observer said before it booted does not count, and is forgotten unless it says it again.
