@@ -297,7 +297,8 @@ func (in *input) primary(all []ranked) (chosen *ranked, reason string, split boo
 	case second != nil:
 		names := []string{chosen.Backend.Name, second.Backend.Name}
 		slices.Sort(names)
-		return nil, fmt.Sprintf("TWO PRIMARIES of shard %s on timeline %d: %s and %s; neither gets writes until one is stopped",
+		// One that is down counts: it may be cut off from here, and go on elsewhere.
+		return nil, fmt.Sprintf("TWO PRIMARIES of shard %s on timeline %d: %s and %s; neither gets writes until one is made a replica, or stopped and taken out of the nodes' configuration",
 			in.shard, chosen.Timeline, names[0], names[1]), true
 	case chosen.dead():
 		return chosen, "the primary " + chosen.Backend.Name + " looks dead: " + chosen.doubt(), false

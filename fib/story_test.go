@@ -26,6 +26,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories give now into 
 //	shard S ID                            the ledger records the shard with its system identifier
 //	own KEYSPACE METHOD TYPE FROM..TO=S … the ledger gives the ranges of a keyspace to shards
 //	backend B S R [id=N]                  this node announces a backend of shard S in region R (id: the shard's own)
+//	unlist B                              this node's configuration has B no more
 //	up B | down B | unsure B  [by N] [primary|replica] [timeline=N] [lag=D] [bytes=N] [load=below|between|limit] [latency=D]
 //	                                      an observer (default: all nodes) says so; what is not said stays
 //	evidence B [why]                      this node itself cannot reach B; without why: it can again
@@ -188,6 +189,8 @@ func (s *story) command(line string, words []string) string {
 			b.SystemID = s.number(strings.TrimPrefix(args[3], "id="))
 		}
 		h.Announce(rib.Announcement{Backend: b, Observer: "me", Stamp: stamp})
+	case "unlist":
+		h.Announce(rib.Announcement{Backend: rib.Backend{Name: args[0]}, Observer: "me", Stamp: stamp, Gone: true})
 	case "up", "down", "unsure":
 		s.observe(words[0], args[0], args[1:])
 	case "evidence":
