@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"rangefinder/gossip"
+	"rangefinder/wire"
 )
 
 // Two processes of one node speak over a Unix socket in data_dir, one JSON object a line, sockets beside it (SCM_RIGHTS):
@@ -215,17 +216,17 @@ func adopt(files []*os.File) (s sockets, err error) {
 	if len(files) != 4 {
 		return s, errTakeoverLine
 	}
-	for i, to := range []*net.Listener{&s.postgres, &s.cluster, nil, &s.http} {
-		if to == nil {
-			s.packets, err = net.FilePacketConn(files[i])
-		} else {
-			*to, err = net.FileListener(files[i])
-		}
-		if err != nil {
-			return s, err
-		}
+	if s.postgres, err = wire.Inherit(files[0]); err != nil {
+		return s, err
 	}
-	return s, nil
+	if s.cluster, err = net.FileListener(files[1]); err != nil {
+		return s, err
+	}
+	if s.packets, err = net.FilePacketConn(files[2]); err != nil {
+		return s, err
+	}
+	s.http, err = net.FileListener(files[3])
+	return s, err
 }
 
 func (s *sockets) close() {

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/wire"
 )
 
 const insertT = "INSERT INTO t (id) VALUES ($1)"
@@ -140,6 +141,11 @@ func TestTakeover(t *testing.T) {
 	}
 	third := second.heir(t, nil).open(t)
 	l.more(t, 20)
+	for name, n := range map[string]*testNode{"first": first, "second": second, "third": third} {
+		if _, ok := n.pgLn.(*wire.Listener); !ok {
+			t.Errorf("the %s accepts from a %T", name, n.pgLn)
+		}
+	}
 
 	// A cancel request goes on from the third to the first.
 	if err := slow.PgConn().CancelRequest(t.Context()); err != nil {

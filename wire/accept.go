@@ -10,7 +10,7 @@ import (
 	"rangefinder/wire/pool"
 )
 
-// Listener is what Listen returns. Go leaves the connections alone that it accepts: they inherit TCP's keepalive from it, which is
+// Listener is what Listen and Inherit return. Go leaves the connections alone that it accepts: they inherit TCP's keepalive from it, which is
 // three system calls less for each.
 type Listener struct {
 	*net.TCPListener
@@ -24,12 +24,29 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := &Listener{TCPListener: ln.(*net.TCPListener)}
-	if own.file, err = own.File(); err != nil {
-		ln.Close()
+	return ours(ln)
+}
+
+// Inherit is Listen for a socket that another process listens on, or has. The file stays the caller's.
+func Inherit(file *os.File) (net.Listener, error) {
+	ln, err := net.FileListener(file)
+	if err != nil {
 		return nil, err
 	}
-	return own, nil
+	return ours(ln)
+}
+
+// ours makes a Listener of a new one, which it closes if it cannot.
+func ours(ln net.Listener) (net.Listener, error) {
+	err := errors.New("not a TCP socket")
+	if t, ok := ln.(*net.TCPListener); ok {
+		var file *os.File
+		if file, err = t.File(); err == nil {
+			return &Listener{t, file}, nil
+		}
+	}
+	ln.Close()
+	return nil, err
 }
 
 // Close is net.Listener's.
@@ -43,18 +60,18 @@ func (s *Server) Serve(ln net.Listener) error {
 		ln.Close()
 		return nil
 	}
-	own, _ := ln.(*Listener)
-	if own != nil && !setInherited(own, s.live.Load().Limits.KeepAlive) {
-		own = nil
-	}
-	s.listeners[ln] = own
-	s.serving.Add(1)
 	s.sweeper.Do(func() {
 		s.set = s.pools.Set()
 		s.helpers.Go(s.heraldLoop)
 		s.helpers.Go(s.sweepLoop)
 		s.helpers.Go(s.averageLoop)
 	})
+	own, _ := ln.(*Listener)
+	if own != nil && (s.set == nil || !setInherited(own, s.live.Load().Limits.KeepAlive)) {
+		own = nil
+	}
+	s.listeners[ln] = own
+	s.serving.Add(1)
 	s.mu.Unlock()
 	defer s.serving.Done()
 	accept := s.acceptor(ln, own)
@@ -103,7 +120,7 @@ func (s *Server) Serve(ln net.Listener) error {
 
 // acceptor is how the connections of a listener are accepted: those of our own go into the set at once, where their sessions need them.
 func (s *Server) acceptor(ln net.Listener, own *Listener) func() (net.Conn, error) {
-	if s.set == nil || own == nil {
+	if own == nil {
 		return ln.Accept
 	}
 	raw, err := own.file.SyscallConn()

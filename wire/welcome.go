@@ -20,7 +20,7 @@ func (s *Server) serve(conn net.Conn) *session {
 		}
 	}()
 	l := s.live.Load() // for the whole of this login
-	client, err := pg.Accept(quicken(conn), l.accept)
+	client, err := pg.Accept(conn, l.accept)
 	if err != nil {
 		level := slog.LevelInfo
 		if quietly(err) {
