@@ -173,7 +173,7 @@ func (w *moveWorld) undisturbed(ctx context.Context, l *moveLoad, before time.Du
 	}
 	frozen := time.Now()
 	r.Ratio = float64(l.count.Load()-count) / frozen.Sub(began).Seconds() / calm
-	if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Phase != "frozen" }); err != nil {
+	if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Phase == "flipped" || m.Phase == "aborted" }); err != nil {
 		return err
 	}
 	flipped := time.Now()

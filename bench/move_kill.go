@@ -82,11 +82,7 @@ func (w *moveWorld) killOne(ctx context.Context, l *moveLoad, who, phase string,
 		if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Step == "follow" || m.Phase == "aborted" }); err != nil {
 			return k, err
 		}
-		if open, err = w.open(ctx, l, leader); err != nil {
-			return k, err
-		}
-		defer open.end()
-		for _, s := range w.shards { // how long a server recovers is not what is measured, and a freeze lasts four seconds
+		for _, s := range w.shards { // how long a server recovers is not what is measured
 			if err := s.ExecIn(ctx, benchDatabase, "CHECKPOINT"); err != nil {
 				return k, err
 			}
@@ -94,6 +90,10 @@ func (w *moveWorld) killOne(ctx context.Context, l *moveLoad, who, phase string,
 		if err := ordered("resume"); err != nil {
 			return k, err
 		}
+		if open, err = w.hold(ctx, l, leader, id); err != nil {
+			return k, err
+		}
+		defer open.end()
 	}
 	if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || at(m) || m.Phase == "flipped" || m.Phase == "aborted" }); err != nil {
 		return k, err
@@ -141,7 +141,7 @@ func (w *moveWorld) killOne(ctx context.Context, l *moveLoad, who, phase string,
 	}
 	k = moveKill{Who: who, Phase: phase, Resumed: owner == to, Lost: counts.lost}
 	w.say("%-7s killed in %-8s: back after %.1f s, the move over after %.1f s; resumed %v, lost %d, duplicated %d", who, phase, back.Seconds(), took.Seconds(), k.Resumed, k.Lost, counts.duplicated)
-	if !k.Resumed {
+	if !k.Resumed || phase == "frozen" {
 		return k, w.told(id)
 	}
 	return k, nil
@@ -153,6 +153,28 @@ type moveOpen struct {
 	conn *pgx.Conn
 	id   int64
 	done bool
+}
+
+// hold has a transaction open on the range when that is frozen. One that has been open for two seconds would be waited for: so it is replaced by another one each second.
+func (w *moveWorld) hold(ctx context.Context, l *moveLoad, leader *moveNode, id uint64) (open *moveOpen, err error) {
+	for {
+		limited, cancel := context.WithTimeout(ctx, time.Second)
+		next, err := w.open(limited, l, leader)
+		if err == nil {
+			if open.commit(ctx); open != nil {
+				open.end()
+			}
+			open = next
+		} else if open == nil || limited.Err() == nil { // else the range is frozen, and the new one waits
+			cancel()
+			return nil, err
+		}
+		err = w.until(limited, id, func(m *moveStatus) bool { return m == nil || m.Phase != "prepare" })
+		over := err != nil && limited.Err() != nil && ctx.Err() == nil
+		if cancel(); !over {
+			return open, err
+		}
+	}
 }
 
 // open begins one at a node that does not lead.

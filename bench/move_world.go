@@ -382,8 +382,8 @@ func (w *moveWorld) over(ctx context.Context, id uint64) error {
 	return nil
 }
 
-// moveLines are what nodes log of a move's freeze, and why it was aborted.
-var moveLines = []string{"the target has all of a range", "a range has moved", "a range is frozen", "a move is aborted"}
+// moveLines are what nodes log of a move's freezes, and why it was aborted.
+var moveLines = []string{"the target has all of a range", "a range has moved", "a range is frozen", "a range is not frozen any more", "a move is aborted"}
 
 // told prints what the nodes have logged of a move's freeze.
 func (w *moveWorld) told(id uint64) error {

@@ -32,6 +32,8 @@ type moveSim struct {
 	result moveSimResult
 	played int
 	flips  int
+	thaws  int
+	again  int
 	ops    int
 	err    error
 }
@@ -93,6 +95,7 @@ func (s *moveSim) run(t *testing.T) error {
 	all.Wait()
 	s.result.Seeds = s.seeds
 	fmt.Fprintf(s.out, "%d seeds of %v in virtual time, each with the fence and without: %d moves came to their flip under %d statements, in %.0f s\n", s.seeds, simPlay, s.flips, s.ops, (wall() - began).Seconds())
+	fmt.Fprintf(s.out, "%d freezes were given up, after which %d moves came to their flip all the same\n", s.thaws, s.again)
 	fmt.Fprintf(s.out, "violations: %d; with the fence switched off: %d\n", s.result.Violations, s.result.WithoutFence)
 	if s.json {
 		line, err := json.Marshal(s.result)
@@ -135,6 +138,8 @@ func (s *moveSim) one(t *testing.T, seed uint64, fence bool) {
 		return
 	}
 	s.flips += g.flips
+	s.thaws += g.thaws
+	s.again += g.again
 	s.ops += len(g.ops)
 	violated := len(bad) > 0 || g.late > 0
 	switch {

@@ -70,6 +70,9 @@ func (w *simWorld) statement(client int, n *simNode, key, value int64) (o simOp)
 	if w.luck(0, 20) == 0 {
 		takes = w.luck(0, 3*time.Second)
 	}
+	if w.luck(0, 150) == 0 { // this one outlasts a freeze
+		takes = w.luck(3*time.Second, 7*time.Second)
+	}
 	patience := simAnswer
 	if w.luck(0, 5) == 0 { // this one goes earlier, and its node gives up what it has sent
 		patience = w.luck(0, 3*time.Second)

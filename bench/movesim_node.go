@@ -373,6 +373,17 @@ func (l simLedger) AdvanceMove(ctx context.Context, id uint64, from, to rib.Move
 	return err
 }
 
+func (l simLedger) ThawMove(ctx context.Context, id uint64, reason string, note []byte) error {
+	l.f.n.w.point(ctx, l.f.n, "thaw")
+	_, err := l.f.ledger.ThawMove(ctx, id, note, cluster.Origin{Author: "mover", Reason: reason})
+	l.f.n.w.note("%s lets the range of move %d go, %s: %v", l.f.n.name, id, reason, err)
+	if err == nil {
+		l.f.n.w.thaw(id)
+	}
+	l.f.n.w.point(ctx, l.f.n, "is thawed")
+	return err
+}
+
 func (l simLedger) NoteMove(ctx context.Context, id uint64, note []byte) error {
 	return l.f.ledger.NoteMove(ctx, id, note, move.Cleared(note))
 }

@@ -239,6 +239,33 @@ func (v simServers) Complete(ctx context.Context, j *move.Job) error {
 	})
 }
 
+// Thaw opens the source again, for a move that goes on, when nothing of the freeze is under way any more.
+func (v simServers) Thaw(ctx context.Context, j *move.Job) error {
+	err := v.on(ctx, j, true, "thaw the source", func(ctx context.Context, s *simShard) error {
+		side, err := s.claim(j, true, false)
+		if err == nil {
+			err = s.alone(ctx, j.Move.ID)
+		}
+		if err == nil && side != nil && side.term == j.Term && side.state == simFrozen {
+			side.state = simOpen
+			s.open(j.Move.ID)
+			s.tell()
+			v.n.w.note("%s opens its fence for move %d, which goes on", s.name, j.Move.ID)
+		}
+		return err
+	})
+	if err == nil {
+		err = v.on(ctx, j, false, "thaw the target", func(ctx context.Context, s *simShard) error {
+			_, err := s.claim(j, false, false)
+			if err == nil {
+				err = s.alone(ctx, j.Move.ID)
+			}
+			return err
+		})
+	}
+	return err
+}
+
 // Unfence opens the source again.
 func (v simServers) Unfence(ctx context.Context, j *move.Job) error {
 	return v.on(ctx, j, true, "unfence", func(_ context.Context, s *simShard) error {

@@ -84,6 +84,66 @@ func TestMoveSimAbandonedWrite(t *testing.T) {
 	}
 }
 
+// TestMoveSimThaw: a server that is away for longer than a range may be frozen does not cost the copy: statements go on meanwhile, and the range changes hands when it is back.
+func TestMoveSimThaw(t *testing.T) {
+	for _, test := range []struct{ at, shard string }{{"fence", "shard_1"}, {"fence done", "shard_1"}, {"end done", "shard_2"}} {
+		t.Run(test.at+" "+test.shard, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				w := newSimWorld(1, true, dir)
+				defer w.close()
+				if err := w.form(); err != nil {
+					t.Fatal(err)
+				}
+				copies, crashed, opened := 0, time.Time{}, time.Duration(0)
+				w.watch = func(what string) {
+					switch {
+					case what == "slot":
+						copies++
+					case what == "is thawed" && opened == 0:
+						opened = time.Since(crashed)
+					case what == test.at && crashed.IsZero():
+						crashed = time.Now()
+						w.shards[test.shard].crash()
+						w.acts.Go(func() {
+							_ = pause(w.ctx, 7*time.Second)
+							if err := w.shards[test.shard].start(); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+				}
+				m, err := w.leads().ledger.StartMove(w.ctx, cluster.MoveRequest{Keyspace: simSpace, Range: simRange, To: "shard_2"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := w.until("the server is away", time.Minute, func() bool { return !crashed.IsZero() }); err != nil {
+					t.Fatal(err)
+				}
+				if test.shard == "shard_2" { // the source is there, and serves the range as soon as it is let go
+					if err := w.until("a write while the target is away", 6*time.Second, func() bool { return w.statement(0, w.nodes[4], 10, 1).outcome == simDone }); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := w.until("the move is over", time.Minute, w.settled); err != nil {
+					t.Fatal(err)
+				}
+				w.acts.Wait()
+				if copies != 1 || w.game.thaws != 1 || w.game.again != 1 || !w.flipped[m.ID] {
+					t.Errorf("copied %d times, thawed %d times, flipped %v; %d moves flipped after that", copies, w.game.thaws, w.flipped, w.game.again)
+				}
+				if opened < 3*time.Second || opened > 5*time.Second {
+					t.Errorf("statements were let go after %s", opened)
+				}
+				w.leftovers()
+				if w.game.late > 0 || len(w.game.wrongs) > 0 {
+					t.Errorf("%d late writes, %q", w.game.late, w.game.wrongs)
+				}
+			})
+		})
+	}
+}
+
 // TestMoveSimHangs: a game that does not come to its end, or in which all wait for each other, is a violation, tells what it was at, and the next ones are
 // played all the same.
 func TestMoveSimHangs(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -20,9 +21,23 @@ func (w *simWorld) trouble() {
 	}
 }
 
+// simInFreeze are points at which a range is frozen: there servers go away for longer than that may last.
+var simInFreeze = []string{"is frozen", "fence", "fence done", "end", "end done", "compare"}
+
 // point is called by whoever carries out a move, on a node, between any two things that it does.
 func (w *simWorld) point(ctx context.Context, n *simNode, what string) {
-	if !w.playing.Load() || w.luck(0, 40) > 0 {
+	if w.watch != nil {
+		w.watch(what)
+	}
+	if !w.playing.Load() {
+		return
+	}
+	if slices.Contains(simInFreeze, what) && w.luck(0, 15) == 0 {
+		w.note("at %q of %s:", what, n.name)
+		w.crash(w.shards[fmt.Sprintf("shard_%d", 1+w.luck(0, 2))], w.luck(3*time.Second, 12*time.Second))
+		return
+	}
+	if w.luck(0, 40) > 0 {
 		return
 	}
 	w.note("at %q of %s:", what, n.name)
@@ -59,7 +74,7 @@ func (w *simWorld) strike(n *simNode) {
 	case 6:
 		w.slow(n)
 	case 7:
-		w.crash(w.shards[fmt.Sprintf("shard_%d", 1+w.luck(0, 2))])
+		w.crash(w.shards[fmt.Sprintf("shard_%d", 1+w.luck(0, 2))], w.luck(100*time.Millisecond, 3*time.Second))
 	case 8:
 		w.full(n)
 	}
@@ -120,12 +135,11 @@ func (w *simWorld) slow(n *simNode) {
 	})
 }
 
-// crash ends a shard's server, and starts it again.
-func (w *simWorld) crash(s *simShard) {
+// crash ends a shard's server, and starts it again some time later.
+func (w *simWorld) crash(s *simShard, down time.Duration) {
 	if !w.claimBusy(s.name) {
 		return
 	}
-	down := w.luck(100*time.Millisecond, 3*time.Second)
 	w.note("%s crashes for %v", s.name, down.Round(time.Millisecond))
 	w.acts.Go(func() {
 		defer w.unbusy(s.name)

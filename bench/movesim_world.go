@@ -58,6 +58,7 @@ type simWorld struct {
 	began    time.Time
 	ctx      context.Context
 	end      context.CancelFunc
+	watch    func(what string) // of a test: is told of each point of a move before anything else happens there; nil: nobody is
 
 	// atomic
 	playing atomic.Bool
@@ -71,6 +72,7 @@ type simWorld struct {
 	calls   map[uint64]*simCall
 	next    uint64
 	flipped map[uint64]bool
+	thawed  map[uint64]bool
 	game    simGame
 	busy    map[string]bool // nodes and shards that are about to die, or to come back
 }
@@ -86,6 +88,8 @@ type simGame struct {
 	alone  int      // of these, by nodes without a lease
 	moves  int      // begun
 	flips  int
+	thaws  int // freezes that were given up
+	again  int // moves that have flipped after one
 }
 
 // simNote is something to know when a history is read.
@@ -97,7 +101,7 @@ type simNote struct {
 func newSimWorld(seed uint64, fence bool, dir string) *simWorld {
 	w := &simWorld{
 		seed: seed, fence: fence, onItsWay: simLate, dir: dir, net: memnet.New(seed), shards: map[string]*simShard{}, began: time.Now(),
-		rnd: rand.New(rand.NewPCG(seed, 1)), calls: map[uint64]*simCall{}, flipped: map[uint64]bool{}, busy: map[string]bool{},
+		rnd: rand.New(rand.NewPCG(seed, 1)), calls: map[uint64]*simCall{}, flipped: map[uint64]bool{}, thawed: map[uint64]bool{}, busy: map[string]bool{},
 	}
 	w.game.seed, w.game.fence = seed, fence
 	w.ctx, w.end = context.WithCancel(context.Background())
@@ -343,6 +347,9 @@ func (w *simWorld) saw(o *rib.Ownership) {
 		news := m.Phase == rib.MoveFlipped && !w.flipped[m.ID]
 		if news {
 			w.flipped[m.ID] = true
+			if w.thawed[m.ID] {
+				w.game.again++
+			}
 		}
 		w.mu.Unlock()
 		if !news {
@@ -358,6 +365,14 @@ func (w *simWorld) saw(o *rib.Ownership) {
 		}
 		s.mu.Unlock()
 	}
+}
+
+// thaw is told of a freeze that was given up.
+func (w *simWorld) thaw(id uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.game.thaws++
+	w.thawed[id] = true
 }
 
 // late is told of a write that a shard has accepted although it does not own the row any more.

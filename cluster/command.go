@@ -45,6 +45,8 @@ const (
 	kindTables      = "tables"       // more tables of a keyspace
 	kindDrop        = "drop"         // a keyspace is no more; its rows stay
 	kindForget      = "node.forget"  // a node is gone for good
+	// kindMoveThaw is a frozen range that goes back to be prepared. It is no kindMoveAdvance: nodes that do not know it would refuse what others accept.
+	kindMoveThaw = "move.thaw"
 )
 
 // command is one entry of the Raft log. Exactly the field that belongs to Kind is set.
@@ -164,7 +166,7 @@ func (c *command) whole() bool {
 		return c.Node != ""
 	case kindSplit, kindMerge, kindReassign:
 		return c.Range != nil
-	case kindMoveStart, kindMoveAdvance, kindMoveNote, kindMoveAbort, kindMoveFinish:
+	case kindMoveStart, kindMoveAdvance, kindMoveThaw, kindMoveNote, kindMoveAbort, kindMoveFinish:
 		return c.Move != nil
 	case kindLoanDue, kindLoanKeep, kindLoanEnd:
 		return c.Loan != nil

@@ -87,6 +87,30 @@ func advanceMove(next *draft, c *moveCommand) (m rib.Move, changed bool, err err
 	return *move, true, nil
 }
 
+// thawMove takes a frozen move back to where it is prepared: the range has its owner as before, and transactions on it go on. Where that is so already, nothing
+// changes.
+func thawMove(next *draft, c *moveCommand) (m rib.Move, changed bool, err error) {
+	move, err := editMove(next, c.ID)
+	if err != nil {
+		return m, false, err
+	}
+	if len(c.Note) > MaxNote {
+		return m, false, reject(ErrInvalid, "a move's note has at most %d bytes, not %d", MaxNote, len(c.Note))
+	}
+	switch move.Phase {
+	case rib.MovePrepare:
+		return *move, false, nil
+	case rib.MoveFrozen:
+	default:
+		return m, false, reject(ErrPhase, "move %d is %s and not frozen: it cannot go back to be prepared", move.ID, move.Phase)
+	}
+	move.Phase, move.Epoch = rib.MovePrepare, next.Epoch
+	if len(c.Note) > 0 {
+		move.Note = c.Note
+	}
+	return *move, true, nil
+}
+
 // flip gives the range to its new owner.
 func flip(next *draft, m *rib.Move) error {
 	ks, p, err := next.edit(nameOf(&next.Ownership, m.Keyspace))

@@ -200,12 +200,35 @@ func TestMoveFromStartToEnd(t *testing.T) {
 		return s.do(&command{Kind: kindMoveNote, Move: &moveCommand{ID: id, Note: []byte("lsn 2"), Cleared: true}})
 	}
 	s.refused("cleared too early", func() result { return cleared(m.ID) }, ErrPhase, "is frozen")
+
+	// Back, and on again.
+	thaw := func(id uint64, note string) result {
+		return s.do(&command{Kind: kindMoveThaw, Move: &moveCommand{ID: id, Note: []byte(note)}, By: &signature{Author: "mover", Reason: "shard_2 is away"}})
+	}
+	thawed := s.must(thaw(m.ID, "lsn 3")).move
+	if thawed.Phase != rib.MovePrepare || thawed.Epoch.Compare(frozen.Epoch) <= 0 || string(thawed.Note) != "lsn 3" || thawed.Why != "" {
+		t.Fatalf("%+v", thawed)
+	}
+	if e := s.st.history.list[len(s.st.history.list)-1]; e.Kind != "move.thaw" || e.Reason != "shard_2 is away" || e.Author != "mover" || e.Phase != rib.MovePrepare || e.Move != m.ID || e.Keyspace != "app.orders" {
+		t.Errorf("the history says %+v", e)
+	}
+	if again := s.must(thaw(m.ID, "lsn 4")); again.changed || string(again.move.Note) != "lsn 3" {
+		t.Fatalf("thawed twice: %+v", again)
+	}
+	s.refused("flipped while it is not frozen", func() result { return s.advance(m.ID, rib.MoveFrozen, rib.MoveFlipped) }, ErrPhase, "is prepare and not frozen")
+	s.refused("a long note", func() result { return thaw(m.ID, strings.Repeat("x", MaxNote+1)) }, ErrInvalid, "16384 bytes")
+	s.refused("no move", func() result { return thaw(99, "") }, ErrNoMove, "99")
+	if again := s.must(s.advance(m.ID, rib.MovePrepare, rib.MoveFrozen)).move; again.Epoch.Compare(thawed.Epoch) <= 0 || again.Phase != rib.MoveFrozen {
+		t.Fatalf("frozen again: %+v", again)
+	}
+	s.must(s.do(&command{Kind: kindMoveNote, Move: &moveCommand{ID: m.ID, Note: []byte("lsn 2")}}))
 	flipped := s.must(s.advance(m.ID, rib.MoveFrozen, rib.MoveFlipped)).move
 	if flipped.Phase != rib.MoveFlipped || flipped.Epoch != s.st.now.table().Epoch || string(flipped.Note) != "lsn 2" {
 		t.Fatalf("%+v", flipped)
 	}
 	s.owned("app.orders", fmt.Sprintf("..100=shard_1@5 100..200=shard_2@%d 200..1000=shard_1@5 1000..2000=shard_2@5 2000..2500=shard_3@5 2500..=shard_3@5", flipped.Epoch.Index))
 	s.refused("too late", func() result { return s.abort(m.ID) }, ErrPhase, "only goes forward")
+	s.refused("back from the other side", func() result { return thaw(m.ID, "") }, ErrPhase, "is flipped and not frozen")
 	s.refused("while it is cleaned up", func() result { return s.start("app.orders", "100..200", "", "shard_1") }, ErrMoving, "flipped")
 	if now := s.must(cleared(m.ID)).move; !now.Cleared {
 		t.Fatalf("cleared: %+v", now)
@@ -230,6 +253,7 @@ func TestMoveFromStartToEnd(t *testing.T) {
 	if again := s.must(s.abort(other.ID)); again.changed {
 		t.Fatal("aborted twice")
 	}
+	s.refused("back after all", func() result { return thaw(other.ID, "") }, ErrPhase, "is aborted and not frozen")
 	s.refused("on after all", func() result { return s.advance(other.ID, rib.MoveFrozen, rib.MoveFlipped) }, ErrPhase, "is aborted")
 	s.must(s.finish(other.ID))
 	s.owned("app.orders", was)

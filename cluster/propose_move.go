@@ -113,6 +113,13 @@ func (l *Ledger) AdvanceMove(ctx context.Context, id uint64, from, to rib.MovePh
 	return l.proposeMove(ctx, kindMoveAdvance, &moveCommand{ID: id, Phase: from, Next: to, Note: note}, Origin{})
 }
 
+// ThawMove takes a move back from MoveFrozen to MovePrepare, with the range where it is: it could not be handed over in the time that statements may wait.
+// An empty note leaves the old one; of the origin's reason the beginning is kept, as with AbortMove. Nodes of a version without it apply nothing more until they are upgraded.
+func (l *Ledger) ThawMove(ctx context.Context, id uint64, note []byte, o Origin) (rib.Move, error) {
+	o.Reason = cutReason(o.Reason)
+	return l.proposeMove(ctx, kindMoveThaw, &moveCommand{ID: id, Note: note}, o)
+}
+
 // NoteMove writes what whoever carries out the move needs to go on after a crash, up to MaxNote bytes. cleared: the old owner of a flipped
 // range holds no row of it any more.
 func (l *Ledger) NoteMove(ctx context.Context, id uint64, note []byte, cleared bool) error {

@@ -48,7 +48,7 @@ func randomCommand(t *rapid.T, i int, o *rib.Ownership) *command {
 	}
 	phase := rib.MovePhase(rapid.IntRange(0, 3).Draw(t, "phase"))
 	c.Kind = rapid.SampledFrom([]string{kindSplit, kindSplit, kindSplit, kindMerge, kindReassign, kindMoveStart, kindMoveStart, kindMoveAdvance, kindMoveAdvance, kindMoveAdvance,
-		kindMoveNote, kindMoveAbort, kindMoveFinish, kindMoveFinish, kindLoanDue, kindLoanKeep, kindLoanEnd}).Draw(t, "kind")
+		kindMoveThaw, kindMoveNote, kindMoveAbort, kindMoveFinish, kindMoveFinish, kindLoanDue, kindLoanKeep, kindLoanEnd}).Draw(t, "kind")
 	switch c.Kind {
 	case kindSplit:
 		c.Range = &rangeCommand{Keyspace: keyspace, At: [][]byte{low, high}[:rapid.IntRange(0, 2).Draw(t, "bounds")]}

@@ -125,6 +125,8 @@ func (s *state) change(next *draft, c *command) (r result, same bool, err error)
 		r.move, err = startMove(next, c.Move)
 	case kindMoveAdvance:
 		r.move, changed, err = advanceMove(next, c.Move)
+	case kindMoveThaw:
+		r.move, changed, err = thawMove(next, c.Move)
 	case kindMoveNote:
 		r.move, err = noteMove(next, c.Move)
 	case kindMoveAbort:

@@ -129,6 +129,11 @@ func progress(m *MoveView) string {
 	if m.Phase == rib.MovePrepare.String() && m.Step == "follow" {
 		line += fmt.Sprintf(", %d ms behind, %d rows to compare", m.LagMS, m.Changed)
 	}
+	if m.Thawed == 1 {
+		line += ", frozen once in vain"
+	} else if m.Thawed > 1 {
+		line += fmt.Sprintf(", frozen %d times in vain", m.Thawed)
+	}
 	if m.Paused {
 		line += ", paused"
 	}

@@ -78,7 +78,7 @@ func consoleMove(m *MoveView) *console.Move {
 	return &console.Move{
 		ID: m.ID, Keyspace: m.Keyspace, Bounds: m.Range, From: m.From, To: m.To, Phase: m.Phase, Step: m.Step, Part: m.Part, Rows: m.Rows, Bytes: m.Bytes,
 		Left: time.Duration(m.LeftMS) * time.Millisecond, Lag: time.Duration(m.LagMS) * time.Millisecond, Changed: m.Changed, Paused: m.Paused,
-		Waits: m.Missing, Problem: m.Problem, Why: m.Why,
+		Thawed: m.Thawed, Waits: m.Missing, Problem: m.Problem, Why: m.Why,
 	}
 }
 

@@ -60,6 +60,11 @@ func (l moverLedger) AdvanceMove(ctx context.Context, id uint64, from, to rib.Mo
 	return err
 }
 
+func (l moverLedger) ThawMove(ctx context.Context, id uint64, reason string, note []byte) error {
+	_, err := l.n.ledger().ThawMove(ctx, id, note, cluster.Origin{Author: "mover", Reason: reason})
+	return err
+}
+
 func (l moverLedger) NoteMove(ctx context.Context, id uint64, note []byte) error {
 	return l.n.ledger().NoteMove(ctx, id, note, move.Cleared(note))
 }

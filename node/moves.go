@@ -44,6 +44,7 @@ type MoveView struct {
 	LagMS    int64      `json:"lag_ms"`       // of the target, when it was last looked at
 	Changed  int        `json:"changed_rows"` // at the source, and not compared yet
 	Missing  []string   `json:"missing"`      // nodes that have not said yet that they know the move, before it copies, that nothing runs on the range, in the freeze, or that they know the new owner, at its end
+	Thawed   int        `json:"thawed"`       // how often the range was frozen, and let go again as it could not be handed over in time
 	Problem  string     `json:"problem"`      // why it does not go on; ""
 	Why      string     `json:"why"`          // aborted: the reason
 	AgeMS    int64      `json:"age_ms"`       // since the node that leads took it over

@@ -26,7 +26,7 @@ func (c realCarrier) Status() []MoveView {
 	for _, p := range c.n.Mover().Status() {
 		list = append(list, MoveView{
 			ID: p.ID, Keyspace: p.Keyspace, Range: p.Range, From: p.From, To: p.To, Phase: p.Phase.String(), Step: p.Step, Paused: p.Paused, Rows: p.Rows, Bytes: p.Bytes,
-			Part: p.Part, LeftMS: p.LeftMS, LagMS: p.LagMS, Changed: p.Changed, Missing: orEmpty(p.Missing), Problem: p.Problem, Why: p.Why, AgeMS: p.AgeMS,
+			Part: p.Part, LeftMS: p.LeftMS, LagMS: p.LagMS, Changed: p.Changed, Missing: orEmpty(p.Missing), Thawed: p.Thawed, Problem: p.Problem, Why: p.Why, AgeMS: p.AgeMS,
 		})
 	}
 	return list

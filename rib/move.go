@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// MovePhase is how far a range has come on its way to another shard. Phases only go forward: prepare, frozen, flipped; or from one of the
-// first two to aborted.
+// MovePhase is how far a range has come on its way to another shard: prepare, frozen, flipped; or from one of the first two to aborted. A range that cannot
+// be handed over in time goes from frozen back to prepare; all else only goes forward.
 type MovePhase uint8
 
 // The phases of a move. Zero: it is no longer in the table, or never was.

@@ -80,6 +80,10 @@ func (h *hooked) Complete(ctx context.Context, j *Job) error {
 	return h.around("Complete", func(func(Copied)) error { return h.Servers.Complete(ctx, j) })
 }
 
+func (h *hooked) Thaw(ctx context.Context, j *Job) error {
+	return h.around("Thaw", func(func(Copied)) error { return h.Servers.Thaw(ctx, j) })
+}
+
 func (h *hooked) Unfence(ctx context.Context, j *Job) error {
 	return h.around("Unfence", func(func(Copied)) error { return h.Servers.Unfence(ctx, j) })
 }

@@ -133,11 +133,23 @@ func (p *Postgres) Complete(ctx context.Context, j *Job) error {
 			return fmt.Errorf("the fence of move %d is %s", j.Move.ID, state)
 		}
 		// Who is promoted after this has replayed the fence, or it is found out here; who was before is not who was fenced.
-		beside := make(chan error, 2)
+		beside := make(chan error, 3)
 		go func() { beside <- p.replayed(ctx, j, j.Move.From, lsn) }()
 		go func() { beside <- p.verify(ctx, j) }()
+		var there *standbys
+		go func() (err error) {
+			defer func() { beside <- err }()
+			there, err = p.standbys(ctx, j, j.Move.To)
+			return err
+		}()
 		err = p.settled(ctx, l, j, mark)
-		return errors.Join(err, <-beside, <-beside)
+		if err = errors.Join(err, <-beside, <-beside, <-beside); there != nil {
+			defer there.close()
+		}
+		if err != nil {
+			return err
+		}
+		return p.filled(ctx, l, j, there)
 	})
 }
 
@@ -167,83 +179,69 @@ func (p *Postgres) settled(ctx context.Context, l *link, j *Job, mark int64) err
 		}
 	}
 	compared := time.Now()
-	if err := l.advance(ctx); err != nil {
-		return err
+	err = l.advance(ctx)
+	if err == nil {
+		p.cfg.Logger.Info("the target has all of a range that moves", "move", j.Move.ID, "applied", applied.Sub(began), "compared", compared.Sub(applied), "rows", rows, "sequences", time.Since(compared))
 	}
-	// From here on the target accepts writes to the range. The subscription does not wait for the disk. This commit does, and for all before it.
-	tag, err := l.target.Exec(ctx, "UPDATE rangefinder.fence SET state = $4 WHERE move = $1 AND side = $2 AND term = $3", pgx.QueryExecModeExec, int64(j.Move.ID), sideTarget, int64(j.Term), stateFilled)
-	if err != nil {
-		return err
-	}
-	if tag.RowsAffected() == 0 {
-		return ErrDeposed
-	}
-	var lsn string
-	if err := l.target.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text", pgx.QueryExecModeExec).Scan(&lsn); err != nil {
-		return err
-	}
-	kept := time.Now()
-	if err := p.replayed(ctx, j, j.Move.To, lsn); err != nil {
-		return err
-	}
-	p.cfg.Logger.Info("the target has all of a range that moves", "move", j.Move.ID, "applied", applied.Sub(began), "compared", compared.Sub(applied), "rows", rows, "kept", kept.Sub(compared),
-		"replicas", time.Since(kept))
-	return nil
+	return err
 }
 
-// replayed waits until each replica of a shard that may be promoted has replayed the log up to a position.
-func (p *Postgres) replayed(ctx context.Context, j *Job, shard, lsn string) error {
-	if p.cfg.Replicas == nil {
-		return p.streamed(ctx, j, shard, lsn)
-	}
-	conns, err := p.cfg.Replicas(ctx, shard, j.Keyspace.Database)
-	defer func() {
-		for _, c := range conns {
-			hangUp(c)
-		}
-	}()
-	if err != nil {
-		return fmt.Errorf("replicas of shard %s: %w", shard, err)
-	}
-	for _, c := range conns {
-		for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
-			var done, promoted bool
-			err := c.QueryRow(ctx, "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false), NOT pg_is_in_recovery()", pgx.QueryExecModeExec, lsn).Scan(&done, &promoted)
-			if err == nil && promoted { // at whatever position: what it had replayed by then is not known any more
-				err = ErrPromoted
-			}
-			if err != nil {
-				return fmt.Errorf("replica %s:%d of shard %s: %w", c.Config().Host, c.Config().Port, shard, err)
-			}
-			if done {
-				break
-			}
-			if err := sleep(ctx, pause); err != nil {
-				return fmt.Errorf("replica %s:%d of shard %s is too far behind: %w", c.Config().Host, c.Config().Port, shard, err)
-			}
-		}
-	}
-	return nil
-}
-
-// streamed asks the primary what its replicas have told it.
-func (p *Postgres) streamed(ctx context.Context, j *Job, shard, lsn string) error {
-	conn, err := p.connect(ctx, j, shard)
-	if err != nil {
-		return err
-	}
-	defer hangUp(conn)
-	for {
-		var behind int
-		err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_replication AS r WHERE state IN ('streaming', 'catchup') AND replay_lsn < $1::text::pg_lsn
-AND NOT EXISTS (SELECT FROM pg_replication_slots AS s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')`, pgx.QueryExecModeExec, lsn).Scan(&behind)
-		if err != nil || behind == 0 {
+// filled has the target accept writes to the range, when its replicas have the rows. From then on it may have others' writes: so all that takes time, or may have
+// to be done again, comes before.
+func (p *Postgres) filled(ctx context.Context, l *link, j *Job, there *standbys) error {
+	began := time.Now()
+	// The subscription does not wait for the disk. Each of these commits does, and for all before it.
+	for _, set := range []string{"term = term", "state = '" + stateFilled + "'"} {
+		tag, err := l.target.Exec(ctx, "UPDATE rangefinder.fence SET "+set+" WHERE move = $1 AND side = $2 AND term = $3", pgx.QueryExecModeExec, int64(j.Move.ID), sideTarget, int64(j.Term))
+		if err != nil {
 			return err
 		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
-			return fmt.Errorf("%d replicas of shard %s are behind: %w", behind, shard, err)
+		if tag.RowsAffected() == 0 {
+			return ErrDeposed
+		}
+		var lsn string
+		if err := l.target.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text", pgx.QueryExecModeExec).Scan(&lsn); err != nil {
+			return err
+		}
+		if err := there.replayed(ctx, lsn); err != nil {
+			return err
 		}
 	}
+	p.cfg.Logger.Info("the target accepts writes to a range that moves", "move", j.Move.ID, "took", time.Since(began))
+	return nil
+}
+
+// Thaw has the source accept writes to the range again, and makes sure that nothing comes any more of what was begun in the freeze.
+func (p *Postgres) Thaw(ctx context.Context, j *Job) error {
+	p.drop(j.Move.ID)
+	source, err := p.claimed(ctx, j, sideSource)
+	if err != nil {
+		return err
+	}
+	defer hangUp(source)
+	// Whoever is about to shut the fence, in this move's name, has been given up.
+	if err := alone(ctx, source, j); err != nil {
+		return err
+	}
+	_, err = source.Exec(ctx, "UPDATE rangefinder.fence SET state = $4 WHERE move = $1 AND side = $2 AND term = $3 AND state = $5", pgx.QueryExecModeExec,
+		int64(j.Move.ID), sideSource, int64(j.Term), stateOpen, stateFrozen)
+	if err != nil {
+		return err
+	}
+	target, err := p.claimed(ctx, j, sideTarget)
+	if err != nil {
+		return err
+	}
+	defer hangUp(target)
+	if err := alone(ctx, target, j); err != nil {
+		return err
+	}
+	var filled bool
+	err = target.QueryRow(ctx, "SELECT EXISTS (SELECT FROM rangefinder.fence WHERE move = $1 AND side = $2 AND state = $3)", pgx.QueryExecModeExec, int64(j.Move.ID), sideTarget, stateFilled).Scan(&filled)
+	if err == nil && filled {
+		err = fmt.Errorf("shard %s: %w", j.Move.To, ErrFilled)
+	}
+	return err
 }
 
 // sequencesSQL lists the sequences that the tables' columns count by.

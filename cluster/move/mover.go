@@ -17,6 +17,8 @@ import (
 type Ledger interface {
 	// AdvanceMove brings a move from one phase to the next. With MoveFlipped the range has its new owner.
 	AdvanceMove(ctx context.Context, id uint64, from, to rib.MovePhase, note []byte) error
+	// ThawMove brings a move that is frozen back to where it was before.
+	ThawMove(ctx context.Context, id uint64, reason string, note []byte) error
 	// NoteMove keeps what the next leader needs.
 	NoteMove(ctx context.Context, id uint64, note []byte) error
 	// AbortMove leaves the range where it is. It works before the flip alone.
@@ -51,7 +53,9 @@ type Config struct {
 	Round      time.Duration // between two looks at how far the target is behind; 0: 500ms
 	MaxLag     time.Duration // behind which nothing is frozen; 0: 1s
 	MaxChanged int           // rows not verified yet, above which nothing is frozen; 0: 2000
-	Freeze     time.Duration // how long a freeze may last before the move is aborted: nodes hold statements back for 5 s; 0: 4s
+	Freeze     time.Duration // how long a freeze may last: nodes hold statements back for 5 s; 0: 4s
+	Freezes    int           // how often a range is frozen until the move is aborted; 0: 6
+	Again      time.Duration // between the first freeze that came to nothing and the next one, doubled each time; 0: 5s
 	Standing   time.Duration // how long transactions that have lasted for half of that already, on the source's tables, are waited for before a freeze; 0: 5m
 	Patience   time.Duration // how long a step before the freeze may fail until the move is aborted; 0: 1m
 	Late       time.Duration // how long what a node has sent may be on its way to a shard: the fence goes that much later; 0: 10s
@@ -63,13 +67,13 @@ func (c *Config) defaults() {
 		is time.Duration
 	}{
 		{&c.Every, 200 * time.Millisecond}, {&c.Poll, 5 * time.Millisecond}, {&c.Retry, time.Second}, {&c.Round, 500 * time.Millisecond},
-		{&c.MaxLag, time.Second}, {&c.Freeze, 4 * time.Second}, {&c.Standing, 5 * time.Minute}, {&c.Patience, time.Minute}, {&c.Late, 10 * time.Second},
+		{&c.MaxLag, time.Second}, {&c.Freeze, 4 * time.Second}, {&c.Again, 5 * time.Second}, {&c.Standing, 5 * time.Minute}, {&c.Patience, time.Minute}, {&c.Late, 10 * time.Second},
 	} {
 		if *d.to == 0 {
 			*d.to = d.is
 		}
 	}
-	c.MaxChanged = cmp.Or(c.MaxChanged, 2000)
+	c.MaxChanged, c.Freezes = cmp.Or(c.MaxChanged, 2000), cmp.Or(c.Freezes, 6)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -215,6 +219,7 @@ type Progress struct {
 	LagMS    int64         `json:"lag_ms"`       // of the target, when it was last looked at
 	Changed  int           `json:"changed_rows"` // that were not verified yet
 	Missing  []string      `json:"missing"`      // nodes that have not said yet that they know the move, before it copies, that nothing runs on the range, in the freeze, or that they know the new owner, at its end
+	Thawed   int           `json:"thawed"`       // how often the range was frozen, and let go as it could not be handed over in time
 	Problem  string        `json:"problem"`      // why it does not go on; ""
 	Why      string        `json:"why"`          // aborted: the reason
 	AgeMS    int64         `json:"age_ms"`       // since this leader took it over
@@ -227,7 +232,7 @@ func (m *Mover) Status() []Progress {
 	for i := range o.Moves {
 		mv := &o.Moves[i]
 		n := decodeNote(mv.Note)
-		p := Progress{ID: mv.ID, From: mv.From, To: mv.To, Phase: mv.Phase, Step: string(cmp.Or(n.Step, "check")), Paused: n.Paused, Why: mv.Why, Missing: []string{}}
+		p := Progress{ID: mv.ID, From: mv.From, To: mv.To, Phase: mv.Phase, Step: string(cmp.Or(n.Step, "check")), Paused: n.Paused, Thawed: n.Thawed, Why: mv.Why, Missing: []string{}}
 		if ks := o.Keyspace(mv.Keyspace); ks != nil {
 			p.Keyspace, p.Range = ks.Name, rangeText(ks, mv)
 		}

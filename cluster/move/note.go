@@ -10,6 +10,7 @@ const (
 	stepCopy   step = "copy"   // the servers may hold anything
 	stepFollow step = "follow" // the copy is whole, the target follows
 	stepFence  step = "fence"
+	stepThaw   step = "thaw" // the range was frozen in vain: the fence may be shut, and the copy is whole
 	stepDetach step = "detach"
 	stepDelete step = "delete"
 	stepWait   step = "wait" // for the last nodes to say that they know
@@ -22,7 +23,9 @@ type note struct {
 	Touched  bool     `json:"touched,omitempty"` // something may have been changed on the servers
 	Paused   bool     `json:"paused,omitempty"`
 	Identity Identity `json:"identity,omitzero"`
-	Leader   uint64   `json:"leader,omitempty"` // term of the last one who took the move over
+	Leader   uint64   `json:"leader,omitempty"`  // term of the last one who took the move over
+	Thawed   int      `json:"thawed,omitempty"`  // how often the range was frozen in vain
+	Problem  string   `json:"problem,omitempty"` // why, the last time
 }
 
 func (n note) encode() []byte {

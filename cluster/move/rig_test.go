@@ -108,6 +108,17 @@ func (b *book) AdvanceMove(_ context.Context, id uint64, from, to rib.MovePhase,
 	})
 }
 
+func (b *book) ThawMove(_ context.Context, id uint64, reason string, note []byte) error {
+	return b.move("thaw", id, func(o *rib.Ownership, m *rib.Move) error {
+		if m.Phase != rib.MoveFrozen {
+			return fmt.Errorf("the move is in phase %s", m.Phase)
+		}
+		m.Phase, m.Note, m.Epoch = rib.MovePrepare, note, o.Epoch
+		b.told = append(b.told, "thawed: "+reason)
+		return nil
+	})
+}
+
 func (b *book) NoteMove(_ context.Context, id uint64, note []byte) error {
 	return b.move("note", id, func(_ *rib.Ownership, m *rib.Move) error {
 		m.Note = note

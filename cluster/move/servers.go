@@ -53,6 +53,9 @@ type Servers interface {
 	// Complete returns when the target has all that the source had accepted, compared, and the replicas of both have what they need: those of
 	// the source the fence, those of the target the rows.
 	Complete(ctx context.Context, j *Job) error
+	// Thaw has the source accept writes to the range again, for a move that goes on later. When it returns, nothing comes any more of what Fence or Complete had
+	// begun. It returns ErrFilled if the target may have let others write to the range: then what it has is no copy any more.
+	Thaw(ctx context.Context, j *Job) error
 	// Unfence has the source accept writes to the range again. It is called for a move that is aborted.
 	Unfence(ctx context.Context, j *Job) error
 	// Clean removes all that an aborted move has left on both servers, the copied rows too.
@@ -90,6 +93,8 @@ var (
 	ErrPromoted = errors.New("the shard has had another primary promoted")
 	// ErrDiffers says that the target does not hold what the source does.
 	ErrDiffers = errors.New("source and target differ")
+	// ErrFilled says that the target may have rows by now that the source has not.
+	ErrFilled = errors.New("the target let writes to the range through before it was given up")
 	// ErrBroken says that the replication is gone, or has failed for good.
 	ErrBroken = errors.New("the replication is broken")
 )
@@ -116,5 +121,5 @@ func (e *ObstacleError) Error() string {
 // final tells whether an error stays however often a step is tried again.
 func final(err error) bool {
 	var o *ObstacleError
-	return errors.As(err, &o) || errors.Is(err, ErrPromoted) || errors.Is(err, ErrDiffers) || errors.Is(err, ErrBroken)
+	return errors.As(err, &o) || errors.Is(err, ErrPromoted) || errors.Is(err, ErrDiffers) || errors.Is(err, ErrFilled) || errors.Is(err, ErrBroken)
 }

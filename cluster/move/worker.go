@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +24,8 @@ type worker struct {
 
 	// owned by the worker's goroutine
 	failing time.Time // since when the step has failed; zero: it has not
+	waits   time.Time // since when an open transaction is all that is in the way of a freeze; zero: it is not
+	thawed  time.Time // when the range was last frozen in vain, as far as this worker knows; zero: it was not
 
 	writing sync.Mutex // one note at a time, held over the ledger's answer
 
@@ -41,7 +42,11 @@ type worker struct {
 
 func newWorker(m *Mover, mv *rib.Move, term uint64) *worker {
 	ctx, cancel := context.WithCancel(m.ctx)
-	return &worker{m: m, id: mv.ID, term: term, ctx: ctx, cancel: cancel, log: m.cfg.Logger.With("move", mv.ID), began: time.Now(), since: time.Now(), note: decodeNote(mv.Note)}
+	w := &worker{m: m, id: mv.ID, term: term, ctx: ctx, cancel: cancel, log: m.cfg.Logger.With("move", mv.ID), began: time.Now(), since: time.Now(), note: decodeNote(mv.Note)}
+	if w.note.Thawed > 0 {
+		w.thawed = w.began
+	}
+	return w
 }
 
 // run carries the move on until it is over, or this term is.
@@ -173,27 +178,24 @@ func (w *worker) fill(ctx context.Context, j *Job) error {
 		j.Identity = identity
 		w.log.Info("a move's rows are copied", "rows", all.Rows, "bytes", all.Bytes)
 	}
-	var waits time.Time // since when an open transaction is all that is in the way; zero: it is not
+	if s := w.step(); s == stepThaw || s == stepFence { // the note of a leader that did not hear what became of its command may be the one before
+		limited, cancel := context.WithTimeout(ctx, followTime)
+		err := servers.Thaw(limited, j)
+		cancel()
+		if err == nil {
+			err = w.to(ctx, stepFollow)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	for {
 		lag, err := servers.Follow(ctx, j)
 		if err != nil {
 			return err
 		}
 		w.failing = time.Time{}
-		paused, problem := w.noted().Paused, ""
-		ready := !paused && lag.Time < w.m.cfg.MaxLag && lag.Unverified <= w.m.cfg.MaxChanged
-		switch {
-		case paused:
-			waits = time.Time{}
-		case ready && lag.Open >= w.m.cfg.Freeze/2:
-			// If it is on the range, a freeze would be in vain, and so would be the copy. It may be on another one: so not for ever.
-			if waits.IsZero() {
-				waits = time.Now()
-			}
-			if left := w.m.cfg.Standing - time.Since(waits); left > 0 {
-				ready, problem = false, fmt.Sprintf("the range would not be left in time: on shard %s %s. It is waited for, %s more; end it, or pause the move", j.Move.From, lag.Whose, left.Round(time.Second))
-			}
-		}
+		ready, problem := w.ready(j, lag)
 		w.mu.Lock()
 		w.lag, w.problem = lag, problem
 		w.mu.Unlock()
@@ -210,75 +212,6 @@ func (w *worker) fill(ctx context.Context, j *Job) error {
 		w.log.Info("a range is frozen", "took", time.Since(began))
 	}
 	return err
-}
-
-// frozen hands the range over. Statements wait meanwhile, so whatever fails here aborts the move; but a server that was restarted, and is back
-// before they have waited for too long, is as good as before.
-func (w *worker) frozen(ctx context.Context, j *Job) error {
-	began := time.Now()
-	limited, cancel := context.WithTimeoutCause(ctx, w.m.cfg.Freeze, fmt.Errorf("the range was frozen for %s, which is as long as statements may wait", w.m.cfg.Freeze))
-	defer cancel()
-	var took handing
-	err := w.handOver(limited, j, &took)
-	for err != nil && !final(err) && !errors.Is(err, ErrDeposed) && lost(err) {
-		w.say(err.Error())
-		if sleep(limited, w.m.cfg.Round/10) != nil {
-			break
-		}
-		err = w.handOver(limited, j, &took)
-	}
-	switch {
-	case err == nil:
-	case w.ctx.Err() != nil, errors.Is(err, ErrDeposed):
-		return err
-	case errors.Is(context.Cause(ctx), errAborted):
-		return errAborted
-	default:
-		if limited.Err() != nil {
-			err = fmt.Errorf("%w: %w", context.Cause(limited), err)
-		}
-		return w.abort(err)
-	}
-	// From here on nobody may abort before it is known that the flip was not done.
-	complete := time.Now()
-	err = w.advance(w.ctx, rib.MoveFrozen, rib.MoveFlipped, stepDetach)
-	if err == nil {
-		w.log.Info("a range has moved", "from", j.Move.From, "to", j.Move.To, "frozen", time.Since(began), "drained", took.drained, "fenced", took.fenced, "completed", took.completed,
-			"flipped", time.Since(complete))
-	}
-	return err
-}
-
-// handing is what the time of a freeze was spent with.
-type handing struct {
-	drained   time.Duration // until no node sent anything to the range any more
-	fenced    time.Duration // until the source refused writes, and none was under way
-	completed time.Duration // until the target had all
-}
-
-func (w *worker) handOver(ctx context.Context, j *Job, took *handing) error {
-	began := time.Now()
-	for {
-		missing := w.m.cfg.Leases.Undrained(j.Move.ID)
-		w.wait(missing)
-		if len(missing) == 0 {
-			break
-		}
-		if err := sleep(ctx, w.m.cfg.Poll); err != nil {
-			w.wait(nil)
-			return fmt.Errorf("not every node has said that nothing runs on the range any more: %s has not; transactions that are open there on its keys have to end first: %w", strings.Join(missing, ", "), err)
-		}
-	}
-	drained := time.Now()
-	if err := w.m.cfg.Servers.Fence(ctx, j); err != nil {
-		return err
-	}
-	fenced := time.Now()
-	if err := w.m.cfg.Servers.Complete(ctx, j); err != nil {
-		return err
-	}
-	*took = handing{drained: drained.Sub(began), fenced: fenced.Sub(drained), completed: time.Since(fenced)}
-	return nil
 }
 
 // await returns when nobody is missing any more.
@@ -319,24 +252,33 @@ func (w *worker) aborted(ctx context.Context, j *Job) error {
 	return w.m.cfg.Ledger.FinishMove(ctx, w.id)
 }
 
-// advance changes the phase. That it is not known whether it was is no reason to do anything else first.
+// advance takes the move to its next phase.
 func (w *worker) advance(ctx context.Context, from, to rib.MovePhase, at step) error {
+	return w.turn(ctx, to, func(n *note) { n.Step = at }, func(ctx context.Context, note []byte) error {
+		return w.m.cfg.Ledger.AdvanceMove(ctx, w.id, from, to, note)
+	})
+}
+
+// turn changes the phase, and the note with it. That it is not known whether it was is no reason to do anything else first.
+func (w *worker) turn(ctx context.Context, to rib.MovePhase, f func(*note), propose func(ctx context.Context, note []byte) error) error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
-	w.mu.Lock()
-	n := w.note
-	w.mu.Unlock()
-	n.Step = at
-	if err := w.m.cfg.Ledger.AdvanceMove(ctx, w.id, from, to, n.encode()); err != nil {
+	before := w.noted()
+	n := before
+	f(&n)
+	if err := propose(ctx, n.encode()); err != nil {
 		// Whatever was in the log before this note has been applied when it has.
 		for w.ctx.Err() == nil && !w.gone() {
-			if again := w.m.cfg.Ledger.NoteMove(w.ctx, w.id, w.noted().encode()); again == nil {
+			if again := w.m.cfg.Ledger.NoteMove(w.ctx, w.id, before.encode()); again == nil {
 				break
 			} else if !w.pause(w.m.cfg.Poll) {
 				break
 			}
 		}
 		if mv := w.move(); mv == nil || mv.Phase != to {
+			return err
+		}
+		if err := w.m.cfg.Ledger.NoteMove(w.ctx, w.id, n.encode()); err != nil {
 			return err
 		}
 	}

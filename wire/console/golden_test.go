@@ -55,7 +55,7 @@ func testSnapshot() *Snapshot {
 		Ranges: []Range{{Keyspace: "app.accounts", Bounds: "..1000", Shard: "shard_3", Epoch: "1/9", Rate: 41.5, Hot: "17 (38)"}, {Keyspace: "app.accounts", Bounds: "1000..", Epoch: "1/9"}},
 		Moves: []Move{
 			{ID: 17, Keyspace: "app.accounts", Bounds: "1000..2000", From: "shard_2", To: "shard_3", Phase: "prepare", Step: "copy", Part: 0.5, Rows: 500, Bytes: 1 << 20, Left: 61 * time.Second, Lag: 20 * time.Millisecond, Changed: 3, Paused: true},
-			{ID: 19, Keyspace: "app.accounts", Bounds: "..0", From: "shard_1", To: "shard_3", Phase: "flipped", Step: "wait", Part: 1, Waits: []string{"fra-1", "syd-1"}, Problem: "no primary", Why: "why"},
+			{ID: 19, Keyspace: "app.accounts", Bounds: "..0", From: "shard_1", To: "shard_3", Phase: "flipped", Step: "wait", Part: 1, Thawed: 2, Waits: []string{"fra-1", "syd-1"}, Problem: "no primary", Why: "why"},
 		},
 		Loans: []Loan{{Keyspace: "app.accounts", Bounds: "5..6", Shard: "shard_3", From: "shard_2", Until: at.Add(time.Hour), Why: "7 rows"}},
 		Events: []Event{

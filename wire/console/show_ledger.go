@@ -44,6 +44,7 @@ type Move struct {
 	Lag      time.Duration
 	Changed  int // rows still to be compared
 	Paused   bool
+	Thawed   int      // how often the range was frozen in vain
 	Waits    []string // nodes that have not said that they know the new owner
 	Problem  string
 	Why      string // aborted: the reason
@@ -115,7 +116,7 @@ func ranges(list []Range) [][]string {
 
 func moveColumns() []Column {
 	return slices.Concat(number("move"), text("keyspace", "range", "from", "to", "phase", "step"),
-		number("percent", "rows", "bytes", "left_seconds", "lag_ms", "changed_rows"), text("paused", "waits_for", "problem", "why"))
+		number("percent", "rows", "bytes", "left_seconds", "lag_ms", "changed_rows", "thawed"), text("paused", "waits_for", "problem", "why"))
 }
 
 func moves(list []Move) [][]string {
@@ -129,7 +130,7 @@ func moves(list []Move) [][]string {
 		rows = append(rows, []string{strconv.FormatUint(m.ID, 10), m.Keyspace, m.Bounds, m.From, m.To, m.Phase, m.Step,
 			strconv.Itoa(int(100 * max(0, min(1, m.Part)))), strconv.FormatInt(m.Rows, 10), strconv.FormatInt(m.Bytes, 10),
 			strconv.FormatInt(int64(m.Left/time.Second), 10), strconv.FormatInt(m.Lag.Milliseconds(), 10), strconv.Itoa(m.Changed),
-			paused, strings.Join(m.Waits, ", "), m.Problem, m.Why})
+			strconv.Itoa(m.Thawed), paused, strings.Join(m.Waits, ", "), m.Problem, m.Why})
 	}
 	return rows
 }

@@ -95,6 +95,42 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// TestThaw: when the freeze is given up all may enter again, also who has not left yet, and of what is inside nothing is said to have left when the range is frozen again.
+func TestThaw(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := start(t, nil)
+		defer n.stop()
+		n.table(move(7, rib.MovePrepare))
+		x := n.moves.View().Crossing(7)
+		if !x.Enter() {
+			t.Fatal("not let in")
+		}
+		first := n.table(move(7, rib.MoveFrozen))
+		x.Leave()
+		synctest.Wait()
+		if s := n.moves.Say(); s.Applied != first || !slices.Equal(s.Drained, []uint64{7}) {
+			t.Errorf("all have left: %+v", s)
+		}
+		told := n.news.Load()
+		n.table(move(7, rib.MovePrepare))
+		if s := n.moves.Say(); len(s.Drained) != 0 || n.news.Load() == told {
+			t.Errorf("it is not frozen any more: %+v, told %v", s, n.news.Load() > told)
+		}
+		if y := n.moves.View().Crossing(7); y != x || !y.Enter() {
+			t.Error("not let in after the freeze")
+		}
+		again := n.table(move(7, rib.MoveFrozen))
+		if s := n.moves.Say(); s.Applied != again || len(s.Drained) != 0 || x.Enter() {
+			t.Errorf("one is inside: %+v", s)
+		}
+		x.Leave()
+		synctest.Wait()
+		if s := n.moves.Say(); !slices.Equal(s.Drained, []uint64{7}) {
+			t.Errorf("all have left: %+v", s)
+		}
+	})
+}
+
 // TestUnsettled: a node that hears of a move only when it is flipped, while something of before is at work, says so until that is over;
 // and somebody who has entered and has not left keeps the node from having settled.
 func TestUnsettled(t *testing.T) {

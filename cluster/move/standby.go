@@ -1,0 +1,90 @@
+package move
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// standbys are a shard's replicas, as far as they may be promoted.
+type standbys struct {
+	// constant
+	shard   string
+	conns   []*pgx.Conn // to each of them
+	primary *pgx.Conn   // that is asked what they have told it; nil: they are asked
+}
+
+// standbys connects to a shard's replicas that may be promoted, or to whoever knows of them.
+func (p *Postgres) standbys(ctx context.Context, j *Job, shard string) (s *standbys, err error) {
+	s = &standbys{shard: shard}
+	if p.cfg.Replicas == nil {
+		s.primary, err = p.connect(ctx, j, shard)
+	} else if s.conns, err = p.cfg.Replicas(ctx, shard, j.Keyspace.Database); err != nil {
+		err = fmt.Errorf("replicas of shard %s: %w", shard, err)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *standbys) close() {
+	for _, c := range s.conns {
+		hangUp(c)
+	}
+	hangUp(s.primary)
+}
+
+// replayed waits until each of them has replayed the log up to a position.
+func (s *standbys) replayed(ctx context.Context, lsn string) error {
+	if s.primary != nil {
+		return s.streamed(ctx, lsn)
+	}
+	for _, c := range s.conns {
+		for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+			var done, promoted bool
+			err := c.QueryRow(ctx, "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false), NOT pg_is_in_recovery()", pgx.QueryExecModeExec, lsn).Scan(&done, &promoted)
+			if err == nil && promoted { // at whatever position: what it had replayed by then is not known any more
+				err = ErrPromoted
+			}
+			if err != nil {
+				return fmt.Errorf("replica %s:%d of shard %s: %w", c.Config().Host, c.Config().Port, s.shard, err)
+			}
+			if done {
+				break
+			}
+			if err := sleep(ctx, pause); err != nil {
+				return fmt.Errorf("replica %s:%d of shard %s is too far behind: %w", c.Config().Host, c.Config().Port, s.shard, err)
+			}
+		}
+	}
+	return nil
+}
+
+// streamed asks the primary what its replicas have told it.
+func (s *standbys) streamed(ctx context.Context, lsn string) error {
+	for {
+		var behind int
+		err := s.primary.QueryRow(ctx, `SELECT count(*) FROM pg_stat_replication AS r WHERE state IN ('streaming', 'catchup') AND replay_lsn < $1::text::pg_lsn
+AND NOT EXISTS (SELECT FROM pg_replication_slots AS s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')`, pgx.QueryExecModeExec, lsn).Scan(&behind)
+		if err != nil || behind == 0 {
+			return err
+		}
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return fmt.Errorf("%d replicas of shard %s are behind: %w", behind, s.shard, err)
+		}
+	}
+}
+
+// replayed waits until each replica of a shard that may be promoted has replayed the log up to a position.
+func (p *Postgres) replayed(ctx context.Context, j *Job, shard, lsn string) error {
+	s, err := p.standbys(ctx, j, shard)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return s.replayed(ctx, lsn)
+}
