@@ -117,7 +117,7 @@ func (h *host) Lost() bool { return h.sure && !h.now.Load().env.leased() }
 // Moved is scatter.Host's.
 func (h *host) Moved(plan *sqlkey.Plan, args sqlkey.Args) bool {
 	o := h.now.Load()
-	if plan.Target == sqlkey.Keyed {
+	if plan.Target == sqlkey.Keyed || plan.Hint != "" {
 		return h.core().outlived(o.begun.epoch, plan, args)
 	}
 	return o.begun.outdated(o.table.Ownership(), plan.Keyspace)
@@ -145,6 +145,12 @@ func (c *core) outlived(since rib.Epoch, plan *sqlkey.Plan, args sqlkey.Args) bo
 			_ = h.Range(nil, nil) // never fails
 		}
 		return h.found
+	case plan.Target == sqlkey.Unsharded && plan.Hint != "": // its keys are not known: whatever the shard has got counts
+		for _, ks := range c.table.Ownership().Keyspaces {
+			if slices.ContainsFunc(ks.Ranges, func(r rib.Range) bool { return r.Shard == plan.Shard && r.Epoch.Compare(since) > 0 }) {
+				return true
+			}
+		}
 	}
 	return false
 }

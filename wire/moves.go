@@ -106,6 +106,9 @@ func (c *core) holdsBack() bool {
 			}
 		case rib.MoveFrozen:
 			switch {
+			case inside && c.seg.chains && !c.chainsLast(): // what comes after that would be a new transaction on the range
+				c.fail(lateForMove(move))
+				return true
 			case inside:
 				continue
 			case x != nil && !begun && c.seg.read && !c.seg.opens && !c.env.leased(): // it serves what it knows, and nobody waits for it
@@ -187,6 +190,27 @@ func (c *core) refence(h *expectation) bool {
 func (c *core) awaitOwner() {
 	c.redo = false
 	c.moves.seen, c.moves.waits = c.env.moves.View(), fencedOff(c.srvShard)
+}
+
+// chain notes whether a statement of the request ends a transaction so that another one begins at once.
+func (s *segment) chain(plan *sqlkey.Plan) {
+	s.chained = plan.Chain
+	if n := len(plan.Parts); n > 0 {
+		s.chained = plan.Parts[n-1].Chain
+		for _, p := range plan.Parts {
+			s.chains = s.chains || p.Chain
+		}
+	}
+	s.chains = s.chains || s.chained
+}
+
+// chainsLast reports whether all that the request in hand has of a transaction that AND CHAIN begins is its beginning.
+func (c *core) chainsLast() bool { return c.seg.chained && (c.kind != 'S' || c.seg.sync) }
+
+// chainEnded notes that a transaction has ended, and the next one has begun with nothing in it: that is on no range yet, though it has the server connection.
+func (c *core) chainEnded() {
+	c.tally.transactions.Add(1)
+	c.leaveRanges()
 }
 
 // leaveRanges notes that the session's transaction is over, or has not begun.

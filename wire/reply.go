@@ -256,7 +256,10 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		}
 	}
 	c.tally.answered(status, !e.quietZ)
-	if status == 'I' && len(c.crossed) > 0 {
+	switch {
+	case status == 'T' && c.seg.chains && c.chainsLast() && !e.quietZ && !c.erred:
+		c.chainEnded()
+	case status == 'I' && len(c.crossed) > 0:
 		c.leaveRanges()
 	}
 	if e.kind == 'Q' && e.plan != nil && !c.erred {

@@ -18,6 +18,8 @@ type segment struct {
 	asks     string         // why the server is to be asked what remains of it; "": it need not be
 	opaque   bool           // something in it may have set what nobody can see
 	commits  bool           // something in it may have committed when it fails
+	chains   bool           // something in it ends a transaction with AND CHAIN
+	chained  bool           // and nothing in it comes after that
 	frees    bool           // something in it may take that away
 	notifies int            // statements in it that send notifications
 	retry    bool           // may be sent to another backend if this one dies before anything reached the client

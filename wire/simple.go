@@ -151,6 +151,7 @@ func (c *core) account(plan *sqlkey.Plan) {
 	c.seg.sets = c.seg.sets || plan.Session != sqlkey.SessNone || plan.Parts != nil
 	c.seg.opaque = c.seg.opaque || plan.Opaque
 	c.seg.commits = c.seg.commits || plan.Commits
+	c.seg.chain(plan)
 	c.seg.opens = c.seg.opens || c.opens(plan)
 	switch {
 	case plan.Session != sqlkey.SessPin:

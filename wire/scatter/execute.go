@@ -122,7 +122,7 @@ func (c *Coordinator) branchFor(plan *sqlkey.Plan, args sqlkey.Args) (*branch, *
 			return nil, e
 		}
 	}
-	if b := c.branches[slot.Shard()]; b != nil && plan.Target == sqlkey.Keyed && c.cfg.Host.Moved(plan, args) {
+	if b := c.branches[slot.Shard()]; b != nil && (plan.Target == sqlkey.Keyed || plan.Hint != "") && c.cfg.Host.Moved(plan, args) {
 		return b, c.renews(b)
 	}
 	return c.branch(slot, c.writeFor(plan))
