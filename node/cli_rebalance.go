@@ -67,7 +67,11 @@ func printPlan(w io.Writer, p *balance.Plan) error {
 	for _, s := range p.Splits {
 		fmt.Fprintf(w, "\nrange %s of %s should be split into %d or more: %s\n", s.Bounds, s.Keyspace, s.Parts, s.Why)
 		for _, k := range s.Hot {
-			fmt.Fprintf(w, "  key %s alone gets %.4g statements a second: it can be set apart, but not spread\n", k.Key, k.Load)
+			key := k.Key
+			if k.Value != "" {
+				key = k.Value + " at " + k.Key
+			}
+			fmt.Fprintf(w, "  key %s alone gets %.4g statements a second: it can be set apart, but not spread\n", key, k.Load)
 		}
 		if len(s.At) > 0 {
 			fmt.Fprintf(w, "  rangefinder range split %s %s\n", s.Keyspace, strings.Join(shellWords(s.At), " "))

@@ -38,15 +38,18 @@ type LoadHere struct {
 type LoadOf struct {
 	Keyspace uint32  `json:"keyspace"` // its id
 	Key      []byte  `json:"key"`
-	Cut      bool    `json:"cut,omitempty"` // the key is longer
-	Rate     float64 `json:"rate"`          // statements a second
+	Cut      bool    `json:"cut,omitempty"`   // the key is longer
+	Plain    []byte  `json:"plain,omitempty"` // what the key is a hash of, as the method range writes it
+	Rate     float64 `json:"rate"`            // statements a second
 	Error    float64 `json:"error,omitempty"`
 }
 
 // HotKeyView is a key that gets a large part of its range's statements.
 type HotKeyView struct {
-	Key  string  `json:"key"`          // as a bound is written
-	Rate float64 `json:"statements_s"` // at least
+	Key      string  `json:"key"`                // as a bound is written
+	Position bool    `json:"position,omitempty"` // it is the position of a key, of the method hash
+	Value    string  `json:"value,omitempty"`    // with Position: the key itself, as bounds of the method range are written; empty: not known
+	Rate     float64 `json:"statements_s"`       // at least
 }
 
 // loads is what the nodes have counted.
@@ -105,7 +108,7 @@ func (n *Node) LoadHere() LoadHere {
 	told := func(list []heat.Load) []LoadOf {
 		v := make([]LoadOf, len(list))
 		for i, l := range list {
-			v[i] = LoadOf{Keyspace: uint32(l.Keyspace), Key: l.Key, Cut: l.Cut, Rate: l.Rate, Error: l.Error}
+			v[i] = LoadOf{Keyspace: uint32(l.Keyspace), Key: l.Key, Cut: l.Cut, Plain: l.Plain, Rate: l.Rate, Error: l.Error}
 		}
 		return v
 	}
@@ -185,6 +188,9 @@ func sumLoads(answers []LoadHere) *loadSum {
 			if keys[id] == nil {
 				keys[id] = &heat.Load{Keyspace: id.keyspace, Key: rib.Key(k.Key), Cut: k.Cut}
 			}
+			if len(k.Plain) > 0 {
+				keys[id].Plain = rib.Key(k.Plain)
+			}
 			keys[id].Rate += k.Rate
 			keys[id].Error += k.Error
 		}
@@ -233,9 +239,18 @@ func (s *loadSum) hot(ks *rib.Keyspace, m rib.Method, r *rib.Range) []HotKeyView
 	slices.SortStableFunc(hot, func(a, b heat.Load) int { return cmp.Compare(b.Rate-b.Error, a.Rate-a.Error) })
 	var list []HotKeyView
 	for _, k := range hot[:min(len(hot), hotShown)] {
-		list = append(list, HotKeyView{Key: m.FormatKey(ks.Types, k.Key), Rate: tenths(k.Rate - k.Error)})
+		list = append(list, HotKeyView{Key: m.FormatKey(ks.Types, k.Key), Position: ks.Method == "hash", Value: plainText(ks, k.Plain), Rate: tenths(k.Rate - k.Error)})
 	}
 	return list
+}
+
+// plainText is what a position is of, for people; "": not known. Other nodes may have said anything.
+func plainText(ks *rib.Keyspace, plain rib.Key) string {
+	m, err := rib.MethodByName("range")
+	if err != nil || ks.Method != "hash" || len(plain) == 0 || m.CheckBound(ks.Types, plain) != nil {
+		return ""
+	}
+	return m.FormatKey(ks.Types, plain)
 }
 
 // tenths rounds a rate for people.
@@ -248,7 +263,7 @@ func (s *loadSum) keyLoads(ks *rib.Keyspace, m rib.Method, r *rib.Range) []balan
 		if k.Cut {
 			continue
 		}
-		one := balance.KeyLoad{Key: m.FormatKey(ks.Types, k.Key), Load: k.Rate, First: k.Key.Compare(r.From) == 0}
+		one := balance.KeyLoad{Key: m.FormatKey(ks.Types, k.Key), Value: plainText(ks, k.Plain), Load: k.Rate, First: k.Key.Compare(r.From) == 0}
 		if next := nextKey(m, ks.Types, k.Key); next != nil && (len(r.To) == 0 || next.Compare(r.To) < 0) {
 			one.Next = m.FormatKey(ks.Types, next)
 		}
@@ -271,6 +286,17 @@ func nextKey(m rib.Method, types []rib.Type, key rib.Key) rib.Key {
 	return nil
 }
 
+// Text is the key for people. A position alone says that it is one.
+func (k HotKeyView) Text() string {
+	switch {
+	case k.Value != "":
+		return k.Value + " at " + k.Key
+	case k.Position:
+		return "position " + k.Key
+	}
+	return k.Key
+}
+
 // hotText is hot keys for people.
 func hotText(list []HotKeyView) string {
 	var b []byte
@@ -278,7 +304,7 @@ func hotText(list []HotKeyView) string {
 		if i > 0 {
 			b = append(b, ", "...)
 		}
-		b = fmt.Appendf(b, "%s (%.4g)", k.Key, k.Rate)
+		b = fmt.Appendf(b, "%s (%.4g)", k.Text(), k.Rate)
 	}
 	return string(b)
 }

@@ -40,7 +40,7 @@ func TestSumOfLoads(t *testing.T) {
 	if got := sum.of(3, middle.From); got != 42 {
 		t.Errorf("the range gets %v", got)
 	}
-	if hot := sum.hot(&ks, m, middle); !slices.Equal(hot, []HotKeyView{{"10", 20}, {"19", 6}}) {
+	if hot := sum.hot(&ks, m, middle); !slices.Equal(hot, []HotKeyView{{Key: "10", Rate: 20}, {Key: "19", Rate: 6}}) {
 		t.Errorf("hot are %+v", hot)
 	}
 	want := []balance.KeyLoad{{Key: "10", Next: "11", Load: 20, First: true}, {Key: "15", Next: "16", Load: 5}, {Key: "19", Load: 7}}
@@ -53,6 +53,40 @@ func TestSumOfLoads(t *testing.T) {
 	var none *loadSum
 	if none.of(3, nil) != 0 || none.hot(&ks, m, middle) != nil {
 		t.Error("nobody has said anything, and something is shown")
+	}
+}
+
+// TestHotKeysOfHashes: of a hash keyspace the key itself is shown where a node knows it, and else it is said that it is a position. What is no value of the key's type is not shown.
+func TestHotKeysOfHashes(t *testing.T) {
+	ks := rib.Keyspace{ID: 3, Name: "app.orders", Method: "hash", Types: []rib.Type{rib.TypeBigint}, Ranges: []rib.Range{{Shard: "a"}}}
+	hash, _ := rib.MethodByName("hash")
+	plain, _ := rib.MethodByName("range")
+	of := func(n int64, rate float64) LoadOf {
+		v := rib.Value{Type: rib.TypeBigint, Int: n}
+		key, err := hash.AppendKey(nil, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		itself, err := plain.AppendKey(nil, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return LoadOf{Keyspace: 3, Key: key, Plain: itself, Rate: rate}
+	}
+	unknown, wrong := of(2, 20), of(3, 10)
+	unknown.Plain, wrong.Plain = nil, []byte("no bigint")
+	silent := of(1, 10)
+	silent.Plain = nil
+	sum := sumLoads([]LoadHere{{Keys: []LoadOf{of(1, 20), unknown, wrong}}, {Keys: []LoadOf{silent}}})
+	hot := sum.hot(&ks, hash, &ks.Ranges[0])
+	position := func(n int64) string { return hash.FormatKey(ks.Types, rib.Key(of(n, 0).Key)) }
+	if want := fmt.Sprintf("1 at %s (30), position %s (20), position %s (10)", position(1), position(2), position(3)); hotText(hot) != want {
+		t.Errorf("%s, want %s", hotText(hot), want)
+	}
+	for _, k := range sum.keyLoads(&ks, hash, &ks.Ranges[0]) {
+		if (k.Key == position(1)) != (k.Value == "1") || k.Key != position(1) && k.Value != "" {
+			t.Errorf("%+v", k)
+		}
 	}
 }
 

@@ -89,7 +89,7 @@ func (c *core) find(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		if n.slot == nil {
 			n.slot = owner.Slot
 			if c.drawn.Due() {
-				c.env.heat.Note(&c.drawn, plan.Keyspace, key)
+				c.note(plan, i, args, key)
 			}
 			continue
 		}
@@ -105,6 +105,15 @@ func (c *core) find(plan *sqlkey.Plan, args sqlkey.Args) (need, *pg.Error) {
 		return n, e
 	}
 	return n, HintContradicts(plan, n.slot.Shard())
+}
+
+// note notes one of a statement's keys for whoever counts what ranges get. What a hash is of stands behind it in the buffer.
+func (c *core) note(plan *sqlkey.Plan, i int, args sqlkey.Args, key rib.Key) {
+	both, known := plan.AppendPlain(key, i, args, c.clientUTF8())
+	if known {
+		c.keyBuf = both
+	}
+	c.env.heat.Note(&c.drawn, plan.Keyspace, key, both[len(key):])
 }
 
 // overShards finds where a statement with several keys runs. It reports whether it needs several shards.

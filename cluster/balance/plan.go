@@ -22,10 +22,11 @@ type Range struct {
 
 // KeyLoad is what one key gets.
 type KeyLoad struct {
-	Key   string  `json:"key"`            // as a bound is written
-	Next  string  `json:"next,omitempty"` // the key behind it; "" where that cannot be written, or is no more of the range
-	Load  float64 `json:"load"`           // statements a second
-	First bool    `json:"-"`              // the range begins with it
+	Key   string  `json:"key"`             // as a bound is written: of the method hash a position
+	Value string  `json:"value,omitempty"` // of the method hash: the key itself; "": not known
+	Next  string  `json:"next,omitempty"`  // the key behind it; "" where that cannot be written, or is no more of the range
+	Load  float64 `json:"load"`            // statements a second
+	First bool    `json:"-"`               // the range begins with it
 }
 
 // Options say what a plan is for. The zero value evens out within 10 %.

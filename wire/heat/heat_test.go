@@ -36,7 +36,7 @@ func run(m *Meter, at time.Time, span time.Duration, rate int, key func() rib.Ke
 	for end := at.Add(span); at.Before(end); at = at.Add(Each) {
 		for range int(float64(rate) * Each.Seconds()) {
 			if d := &draws[rand.IntN(len(draws))]; d.Due() {
-				m.Note(d, 1, key())
+				m.Note(d, 1, key(), nil)
 			}
 		}
 		m.Collect(at.Add(Each), tens)
@@ -87,7 +87,7 @@ func TestAPatternIsNotTakenForTheWhole(t *testing.T) {
 	for range 100 {
 		for i := range 4000 {
 			if d.Due() {
-				m.Note(&d, 1, keyOf(uint64(i%2*10)))
+				m.Note(&d, 1, keyOf(uint64(i%2*10)), nil)
 			}
 		}
 		at = at.Add(Each)
@@ -110,7 +110,7 @@ func TestSessionsOfOneStatement(t *testing.T) {
 		for range 4000 {
 			var d Draw
 			if d.Due() {
-				m.Note(&d, 1, keyOf(1))
+				m.Note(&d, 1, keyOf(1), nil)
 			}
 		}
 		at = at.Add(Each)
@@ -153,7 +153,7 @@ func TestLongKeysAndThoseWithoutARange(t *testing.T) {
 		if !d.Due() {
 			t.Fatal("a statement is passed over")
 		}
-		m.Note(&d, 1, key)
+		m.Note(&d, 1, key, nil)
 	}
 	m.Collect(at.Add(time.Second), tens)
 	if keys := m.Keys(); len(keys) != 3 {
@@ -170,6 +170,40 @@ func TestLongKeysAndThoseWithoutARange(t *testing.T) {
 	}
 }
 
+// TestWhatAHashIsOf: what a key is a hash of is told with it, if it is not longer than a note has room for, and of no other key.
+func TestWhatAHashIsOf(t *testing.T) {
+	m := New()
+	m.every.Store(1)
+	at := time.Unix(1000, 0)
+	m.Collect(at, tens)
+	room := strings.Repeat("p", keyBytes-8)
+	var d Draw
+	for _, x := range []struct {
+		key   uint64
+		plain string
+	}{{1, "one"}, {2, ""}, {1, ""}, {3, room}, {4, room + "p"}, {5, "before"}, {5, "after"}} {
+		if !d.Due() {
+			t.Fatal("a statement is passed over")
+		}
+		m.Note(&d, 1, keyOf(x.key), rib.Key(x.plain))
+	}
+	m.Collect(at.Add(time.Second), tens)
+	want := map[uint64]string{1: "one", 2: "", 3: room, 4: "", 5: "after"}
+	for _, k := range m.Keys() {
+		if n := binary.BigEndian.Uint64(k.Key); string(k.Plain) != want[n] || k.Cut {
+			t.Errorf("key %d: %q, want %q", n, k.Plain, want[n])
+		}
+	}
+	for i := range maxKeys + 10 { // who takes another's place has not its plain key
+		m.keys.add(ident{1, string(keyOf(uint64(100 + i))), false}, 5)
+	}
+	for _, k := range m.Keys() {
+		if n := binary.BigEndian.Uint64(k.Key); n >= 100 && len(k.Plain) > 0 {
+			t.Errorf("key %d: %q", n, k.Plain)
+		}
+	}
+}
+
 // TestManySessions notes from many goroutines while another collects; whatever finds no room is reckoned in.
 func TestManySessions(t *testing.T) {
 	m := New()
@@ -182,7 +216,7 @@ func TestManySessions(t *testing.T) {
 			var d Draw
 			for range 10_000 {
 				if d.Due() {
-					m.Note(&d, 1, keyOf(uint64(i)))
+					m.Note(&d, 1, keyOf(uint64(i)), nil)
 				}
 			}
 		})
@@ -205,7 +239,7 @@ func TestManySessions(t *testing.T) {
 	<-done
 	var d Draw
 	if d.Due() {
-		m.Note(&d, 1, keyOf(1))
+		m.Note(&d, 1, keyOf(1), nil)
 	}
 	m.Collect(at.Add(time.Millisecond), tens)
 	if left := m.missed.Load(); left != 0 {
@@ -221,7 +255,7 @@ func TestWithoutAMeter(t *testing.T) {
 	var m *Meter
 	for range 3 {
 		if d.Due() {
-			m.Note(&d, 1, nil)
+			m.Note(&d, 1, nil, nil)
 		}
 	}
 	if d.Due() {
@@ -243,7 +277,7 @@ func BenchmarkCount(b *testing.B) {
 			b.ReportAllocs()
 			for range b.N {
 				if d.Due() {
-					m.Note(&d, 1, key)
+					m.Note(&d, 1, key, nil)
 					if m.parts[d.part].n == partNotes {
 						m.parts[d.part].n = 0
 					}
@@ -260,7 +294,7 @@ func TestNothingIsAllocated(t *testing.T) {
 	var d Draw
 	if n := testing.AllocsPerRun(1000, func() {
 		if d.Due() {
-			m.Note(&d, 1, key)
+			m.Note(&d, 1, key, nil)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

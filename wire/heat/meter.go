@@ -52,6 +52,7 @@ type note struct {
 	keyspace rib.KeyspaceID
 	weight   uint32
 	size     uint16 // of the key, which may be longer than what is here
+	plain    uint16 // of what the key is a hash of, which follows it; 0: it does not
 	key      [keyBytes]byte
 }
 
@@ -78,8 +79,8 @@ func (d *Draw) Due() bool {
 	return true
 }
 
-// Note notes the key of a statement for which Due said so. m may be nil.
-func (m *Meter) Note(d *Draw, keyspace rib.KeyspaceID, key rib.Key) {
+// Note notes the key of a statement for which Due said so, and what it is a hash of if that is known and not long. m may be nil.
+func (m *Meter) Note(d *Draw, keyspace rib.KeyspaceID, key, plain rib.Key) {
 	if m == nil {
 		d.left = math.MaxUint32
 		return
@@ -106,8 +107,11 @@ func (m *Meter) Note(d *Draw, keyspace rib.KeyspaceID, key rib.Key) {
 	}
 	x := &p.notes[p.n]
 	p.n++
-	x.keyspace, x.weight, x.size = keyspace, weight, uint16(min(len(key), math.MaxUint16))
-	copy(x.key[:], key)
+	x.keyspace, x.weight, x.size, x.plain = keyspace, weight, uint16(min(len(key), math.MaxUint16)), 0
+	n := copy(x.key[:], key)
+	if len(plain) <= keyBytes-n {
+		x.plain = uint16(copy(x.key[n:], plain))
+	}
 }
 
 // interval draws after how many statements the next is noted: each has the same chance, whatever pattern they come in.
@@ -149,7 +153,10 @@ func (m *Meter) Collect(now time.Time, rangeOf func(rib.KeyspaceID, rib.Key) (ri
 	for i := range m.pending {
 		x := &m.pending[i]
 		key := x.key[:min(int(x.size), keyBytes)]
-		m.keys.add(ident{x.keyspace, string(key), int(x.size) > keyBytes}, float64(x.weight)*stands)
+		c := m.keys.add(ident{x.keyspace, string(key), int(x.size) > keyBytes}, float64(x.weight)*stands)
+		if plain := x.key[len(key) : len(key)+int(x.plain)]; len(plain) > 0 && c.plain != string(plain) {
+			c.plain = string(plain)
+		}
 		if from, ok := rangeOf(x.keyspace, key); ok {
 			m.ranges.add(ident{x.keyspace, string(from), false}, float64(x.weight)*stands)
 		}
@@ -164,6 +171,7 @@ type Load struct {
 	Keyspace rib.KeyspaceID
 	Key      rib.Key // of a range, where it begins
 	Cut      bool    // the key is longer than what is here
+	Plain    rib.Key // what the key is a hash of, as the method range writes it; nil: it is none, or that is not known
 	Rate     float64 // statements a second, an average that forgets within Memory
 	Error    float64 // by how much Rate may be too high
 }
@@ -185,7 +193,7 @@ func (m *Meter) loads(s *sketch) []Load {
 	list := s.sorted()
 	loads := make([]Load, len(list))
 	for i, c := range list {
-		loads[i] = Load{Keyspace: c.keyspace, Key: rib.Key(c.key), Cut: c.cut, Rate: c.count / seconds, Error: c.over / seconds}
+		loads[i] = Load{Keyspace: c.keyspace, Key: rib.Key(c.key), Cut: c.cut, Plain: rib.Key(c.plain), Rate: c.count / seconds, Error: c.over / seconds}
 	}
 	return loads
 }

@@ -18,6 +18,7 @@ type ident struct {
 // counter counts one of them. count is too high by at most over.
 type counter struct {
 	ident
+	plain       string // of a key, what it is a hash of; "": it is none, or that is not known
 	count, over float64
 	at          int // in the heap
 }
@@ -35,7 +36,7 @@ func newSketch(limit int) sketch { return sketch{limit: limit, index: make(map[i
 // negligible is a count that is forgotten.
 const negligible = 0.05
 
-func (s *sketch) add(id ident, weight float64) {
+func (s *sketch) add(id ident, weight float64) *counter {
 	c := s.index[id]
 	switch {
 	case c != nil:
@@ -48,11 +49,12 @@ func (s *sketch) add(id ident, weight float64) {
 	default:
 		c = s.heap[0]
 		delete(s.index, c.ident)
-		c.ident, c.over = id, c.count
+		c.ident, c.plain, c.over = id, "", c.count
 		c.count += weight
 		s.index[id] = c
 		heap.Fix(&s.heap, 0)
 	}
+	return c
 }
 
 // fade makes all counts less by a factor up to 1.

@@ -89,6 +89,10 @@ func (p *Plan) appendPart(dst rib.Key, k *KeyRef, args Args, clientUTF8 bool) (r
 
 // appendValue appends the key, or the part of one, that k is with that value of its parameter.
 func (p *Plan) appendValue(dst rib.Key, k *KeyRef, val []byte, format int16, oid uint32, clientUTF8 bool) (rib.Key, error) {
+	return k.appendBy(p.method, dst, val, format, oid, clientUTF8)
+}
+
+func (k *KeyRef) appendBy(m rib.Method, dst rib.Key, val []byte, format int16, oid uint32, clientUTF8 bool) (rib.Key, error) {
 	typ, ok := k.reads(oid)
 	if !ok {
 		return dst, pg.Errorf(pg.CodeFeatureNotSupported, "parameter $%d of type OID %d cannot be routed by", k.Param, oid).
@@ -108,12 +112,45 @@ func (p *Plan) appendValue(dst rib.Key, k *KeyRef, val []byte, format int16, oid
 	start := len(dst)
 	if err == nil {
 		v.Type = k.Type
-		dst, err = p.method.AppendKey(dst, v)
+		dst, err = m.AppendKey(dst, v)
 	}
 	if err != nil {
 		return dst[:start], k.value(err, format)
 	}
 	return dst, nil
+}
+
+// AppendPlain appends the value of which p.Keys[i] is a hash, as the method range writes it: a hash does not tell. Of what stands in the statement as a constant
+// it is not known, unless the plan is shared. known is false, and nothing is appended, also for keys of other methods, which say it themselves.
+func (p *Plan) AppendPlain(dst rib.Key, i int, args Args, clientUTF8 bool) (key rib.Key, known bool) {
+	ref := &p.Keys[i]
+	plain, err := rib.MethodByName("range")
+	if err != nil || args == nil || p.method == nil || p.method.Name() != "hash" || ref.Session || ref.Literal != nil {
+		return dst, false
+	}
+	start := len(dst)
+	constants, _ := args.(*Constants)
+	one := func(k *KeyRef) bool {
+		if p.shared {
+			if constants == nil || constants.plan != p || k.Literal != nil {
+				return false
+			}
+			dst, err = constants.appendKey(dst, k, plain)
+			return err == nil
+		}
+		val, format, oid, null, ok := args.Arg(k.Param)
+		if !ok || null || k.Literal != nil || format != 0 && format != 1 {
+			return false
+		}
+		dst, err = k.appendBy(plain, dst, val, format, oid, clientUTF8)
+		return err == nil
+	}
+	known = true
+	ref.eachPart(func(k *KeyRef) { known = known && one(k) })
+	if !known {
+		return dst[:start], false
+	}
+	return dst, true
 }
 
 // reads tells as what a parameter of type oid is to be read so that the server compares the same value.

@@ -343,3 +343,58 @@ func BenchmarkAppendKey(b *testing.B) {
 		}
 	}
 }
+
+// TestAppendPlain: what a key is a hash of is known of parameters and of constants in plans that texts share, however it is written, and of nothing else.
+func TestAppendPlain(t *testing.T) {
+	c, p := testCatalog(t), NewPlanner(PlannerConfig{})
+	method, err := rib.MethodByName("range")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uuid := "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
+	bigint, name := []rib.Type{rib.TypeBigint}, []rib.Type{rib.TypeText}
+	for _, x := range []struct {
+		sql   string
+		args  Args // nil: it is sent as a Query
+		types []rib.Type
+		want  string // "": it is not known
+	}{
+		{"select * from app.orders where customer_id = $1", args{text("42", 0)}, bigint, "42"},
+		{"select * from app.orders where customer_id = $1", args{arg{be(8, -42), 1, 20, false}}, bigint, "-42"},
+		{"select * from app.orders where customer_id = $1", args{arg{be(4, 42), 1, 23, false}}, bigint, "42"},
+		{"select * from app.orders where customer_id = $1", args{arg{null: true}}, bigint, ""},
+		{"select * from app.orders where customer_id = $1", args{}, bigint, ""},
+		{"select * from app.orders where customer_id = $1", args{text("x", 0)}, bigint, ""},
+		{"select * from app.orders where customer_id = 42", nil, bigint, "42"},
+		{"select * from app.orders where customer_id = 43", args{}, bigint, ""},
+		{"select * from app.users where name = $1", args{text("zoë", 0)}, name, "'zoë'"},
+		{"select * from app.users where name = 'zoë'", nil, name, "'zoë'"},
+		{"select * from app.devices where id = $1", args{text(uuid, 2950)}, []rib.Type{rib.TypeUUID}, uuid},
+		{"select * from app.tiles where zoom = $1 and name = $2", args{text("7", 0), text("b", 0)}, []rib.Type{rib.TypeInt, rib.TypeText}, "7,b"},
+		{"select * from app.tiles where zoom = 7 and name = 'b'", nil, []rib.Type{rib.TypeInt, rib.TypeText}, "7,b"},
+		{"select * from app.tiles where zoom = 7 and name = $1", args{text("b", 0)}, []rib.Type{rib.TypeInt, rib.TypeText}, ""},
+		{"select * from app.days where day = $1", args{text("7", 0)}, []rib.Type{rib.TypeInt}, ""}, // which says it itself
+	} {
+		var plan *Plan
+		a := x.args
+		if a == nil {
+			k := &Constants{}
+			plan = p.PlanQuery(c, appEnv, []byte(x.sql), k)
+			a = k
+		} else {
+			plan = p.Plan(c, appEnv, x.sql)
+		}
+		if plan.Target != Keyed {
+			t.Fatalf("%s: %s", x.sql, plan.Reason)
+		}
+		before := rib.Key("before")
+		both, known := plan.AppendPlain(before, 0, a, true)
+		if known != (x.want != "") || !strings.HasPrefix(string(both), "before") || !known && len(both) != len(before) {
+			t.Errorf("%s: %q, known %v", x.sql, both, known)
+			continue
+		}
+		if got := method.FormatKey(x.types, both[len(before):]); known && got != x.want {
+			t.Errorf("%s: %s, want %s", x.sql, got, x.want)
+		}
+	}
+}
