@@ -30,14 +30,15 @@ type following struct {
 }
 
 // saw takes a probe's answer.
-func (n *Node) saw(p rib.Position) {
-	n.table.Positions().Saw(p)
+func (n *Node) saw(p rib.Position) rib.Delay {
+	behind := n.table.Positions().Saw(p)
 	if p.Role == rib.Primary {
 		select {
 		case n.sawPrimary <- struct{}{}:
 		default:
 		}
 	}
+	return behind
 }
 
 // followLoop looks after the shards that sessions of this node write to.

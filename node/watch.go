@@ -24,11 +24,38 @@ const (
 func (n *Node) watchLoop(ctx context.Context) {
 	w := watchList{}
 	said := map[string]rib.Reach{}
+	looked := time.Time{}
 	for on := true; on; on = pause(ctx, watchTick) {
-		s := n.table.Snapshot()
-		n.observe(s, w.next(s, n.lists(), rib.NewPlaces(s.Observing(), n.speaker().RTTs()), time.Now()))
+		s, now := n.table.Snapshot(), time.Now()
+		targets := w.next(s, n.lists(), rib.NewPlaces(s.Observing(), n.speaker().RTTs()), now)
+		n.observe(s, targets)
 		n.sayReach(s, said)
+		if now.Sub(looked) < watchHold || n.cfg().Probe.User == "" {
+			continue
+		}
+		looked = now
+		for _, t := range primariesOf(s, targets) {
+			if err := n.prober().Look(t, false); err != nil && ctx.Err() == nil {
+				n.log.Debug("cannot look how far a primary has come", "backend", t.Name, "error", err)
+			}
+		}
 	}
+}
+
+// primariesOf are the primaries of the replicas among targets, but for those that are targets themselves: how far a replica is behind
+// only its primary can tell, and only to who asks both.
+func primariesOf(s *rib.Snapshot, targets []probe.Target) (list []probe.Target) {
+	shards := make(map[string]bool, len(targets))
+	for _, t := range targets {
+		shards[t.Shard] = true
+	}
+	for i := range s.Backends {
+		v := &s.Backends[i]
+		if t := target(&v.Backend); v.Role == rib.Primary && v.Refused == "" && shards[t.Shard] && !slices.Contains(targets, t) {
+			list = append(list, t)
+		}
+	}
+	return list
 }
 
 // lists are the names of the backends in this node's configuration.

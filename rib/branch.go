@@ -1,6 +1,10 @@
 package rib
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // Fork is where a timeline began: a replica that was promoted at some position of the timeline that it had followed. What was written
 // there behind it is not part of the new timeline.
@@ -126,6 +130,18 @@ func (t *track) of(timeline uint32) past {
 		}
 	}
 	return past{}
+}
+
+// goBack takes back the timelines after that of a primary: who made them has been taken out of the configuration, or is no server of the
+// shard, and the primary before it is the shard's again. What was written on them is not on this one.
+func (t *track) goBack(x *Position) {
+	old := t.of(x.Timeline)
+	t.past = slices.DeleteFunc(t.past, func(p past) bool { return p.timeline >= x.Timeline })
+	t.primary, t.timeline, t.marks, t.sync, t.furthest, t.distrust = x.Backend, x.Timeline, nil, time.Time{}, old.furthest, time.Time{}
+	if old.primary == x.Backend {
+		t.marks, t.sync = old.marks, old.sync
+	}
+	maps.DeleteFunc(t.forks, func(timeline uint32, _ Fork) bool { return timeline > x.Timeline })
 }
 
 // replayed notes how far a replica of a timeline has come.

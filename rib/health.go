@@ -337,6 +337,21 @@ func (h *Health) gaugeOf(name string) *Gauge {
 	return b.ownGauge()
 }
 
+// announced tells whether somebody announces the backend, and of what server; 0: nobody has reached it yet.
+func (h *Health) announced(name string) (systemID uint64, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.backends[name]
+	if b == nil {
+		return 0, false
+	}
+	identity, _ := b.identity(h.live)
+	if identity == nil {
+		return 0, false
+	}
+	return identity.Backend.SystemID, true
+}
+
 func (b *backend) ownGauge() *Gauge {
 	if b.gauge == nil {
 		b.gauge = new(Gauge)

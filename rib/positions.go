@@ -2,6 +2,7 @@ package rib
 
 import (
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,10 +14,13 @@ type Position struct {
 	Backend  string
 	Shard    string
 	Addr     string    // where it was asked: what is seen of one server says nothing of another
+	SystemID uint64    // what the server itself says; 0: unknown
 	Role     Role      // Primary: LSN is where it writes next. Replica: LSN is how far it has replayed
 	Timeline uint32    // 0: unknown, the position is of no use
 	LSN      uint64    // 0: the same
 	Asked    time.Time // before the question was sent
+	Told     time.Time // when the answer was there; zero: as Asked
+	Flushed  uint64    // of a primary: up to where the log is on its disk, which is what replicas are sent; 0: unknown
 	Sync     bool      // of a primary: it acknowledges what a replica has as well (synchronous_standby_names, synchronous_commit)
 	Forks    []Fork    // of a primary: how it came to its timeline, as far as it says so. Not changed any more
 }
@@ -38,6 +42,7 @@ type Seen struct {
 type Positions struct {
 	// constant
 	health *Health
+	owners *Owners
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -61,8 +66,10 @@ type track struct {
 
 // mark is a position of the primary.
 type mark struct {
-	asked time.Time
-	lsn   uint64
+	asked   time.Time
+	lsn     uint64
+	told    time.Time // by then its disk had
+	flushed uint64
 }
 
 const (
@@ -73,17 +80,23 @@ const (
 	rivals = time.Minute
 )
 
-func newPositions(h *Health) *Positions {
-	return &Positions{health: h, shards: map[string]*track{}, homes: map[string]string{}}
+func newPositions(h *Health, o *Owners) *Positions {
+	return &Positions{health: h, owners: o, shards: map[string]*track{}, homes: map[string]string{}}
 }
 
 // Saw takes what a probe was answered, and tells the backends' gauges what follows. It may be called from any goroutine; what is
-// said of one backend must come in the order in which it was asked. Backends that nobody has announced are ignored.
-func (p *Positions) Saw(x Position) {
+// said of one backend must come in the order in which it was asked. Backends that nobody has announced are ignored, and so are servers
+// that the ledger does not let be of the shard. The answer is how far a replica is behind, as far as this node's looks at the primary
+// tell.
+func (p *Positions) Saw(x Position) Delay {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.health.gaugeOf(x.Backend) == nil {
-		return
+	if x.Told.IsZero() {
+		x.Told = x.Asked
+	}
+	if !p.serves(x.Backend, x.Shard, x.SystemID) {
+		p.forget(x.Backend)
+		return Delay{}
 	}
 	if home, ok := p.homes[x.Backend]; ok && home != x.Shard {
 		delete(p.shards[home].seen, x.Backend)
@@ -100,6 +113,9 @@ func (p *Positions) Saw(x Position) {
 		t.replayed(x.Timeline, x.LSN)
 	}
 	if x.Role == Primary && x.Timeline != 0 && x.LSN != 0 {
+		if x.Timeline < t.timeline && !p.serves(t.primary, x.Shard, 0) {
+			t.goBack(&x)
+		}
 		t.mark(x, before)
 		if p.changed != nil {
 			close(p.changed)
@@ -116,6 +132,38 @@ func (p *Positions) Saw(x Position) {
 		if g := p.health.gaugeOf(name); g != nil {
 			g.Seen.Store(next)
 		}
+	}
+	return t.behind(&x)
+}
+
+// serves tells whether somebody announces the backend, and the ledger does not say that its server is another cluster's. systemID is
+// what the server says; 0: as announced. It needs mu.
+func (p *Positions) serves(backend, shard string, systemID uint64) bool {
+	announced, ok := p.health.announced(backend)
+	if !ok {
+		return false
+	}
+	if systemID == 0 {
+		systemID = announced
+	}
+	for i := range p.owners.Get().Shards {
+		if s := &p.owners.Get().Shards[i]; s.Name == shard {
+			return systemID == 0 || systemID == s.SystemID
+		}
+	}
+	return true // nothing is routed there yet
+}
+
+// forget drops what was seen of a backend. It needs mu.
+func (p *Positions) forget(backend string) {
+	home, ok := p.homes[backend]
+	if !ok {
+		return
+	}
+	delete(p.homes, backend)
+	delete(p.shards[home].seen, backend)
+	if g := p.health.gaugeOf(backend); g != nil {
+		g.Seen.Store(nil)
 	}
 }
 
@@ -159,7 +207,7 @@ func (t *track) mark(x Position, before *Seen) {
 		}
 		t.marks = kept
 	}
-	t.marks = append(t.marks, mark{x.Asked, x.LSN})
+	t.marks = append(t.marks, mark{x.Asked, x.LSN, x.Told, x.Flushed})
 }
 
 // covers is the time of the latest mark that a replica has passed.
@@ -173,6 +221,30 @@ func (t *track) covers(x *Position) (at time.Time) {
 		}
 	}
 	return at
+}
+
+// Delay is how far a replica is behind what its primary was seen to have on its disk. It may be further behind; zero: not known to be.
+type Delay struct {
+	Time  time.Duration // since when the primary has had something that the replica lacks
+	Bytes int64         // how much
+}
+
+// behind compares a replica with the primary's marks. A replica that has all that it was sent calls itself up to date, also when nothing
+// is sent any more; the primary itself knows better. Both were asked by this node, so one clock measures it; and of a primary that
+// writes nothing there is no mark that a replica lacks. Marks that were forgotten make it less, never more.
+func (t *track) behind(x *Position) (d Delay) {
+	if x.Role != Replica || x.Timeline != t.timeline || x.LSN == 0 {
+		return d
+	}
+	for _, m := range t.marks {
+		if m.flushed <= x.LSN || m.told.After(x.Asked) {
+			continue
+		}
+		if d.Bytes = int64(min(m.flushed-x.LSN, math.MaxInt64)); d.Time == 0 {
+			d.Time = x.Asked.Sub(m.told)
+		}
+	}
+	return d
 }
 
 // ErrLSN says that a text is no position in a write-ahead log.

@@ -146,3 +146,115 @@ func TestParseLSN(t *testing.T) {
 		}
 	}
 }
+
+// A replica to which nothing comes any more calls itself up to date; how late it is the primary's marks tell.
+func TestPositionsTellHowLateAReplicaIs(t *testing.T) {
+	const sec = time.Second
+	s := newScene(t)
+	primary := func(flushed uint64, asked, took time.Duration) {
+		s.table.Positions().Saw(Position{
+			Backend: "p", Shard: "s", Addr: "p:1", Role: Primary, Timeline: 1, LSN: flushed + 50, Asked: s.start.Add(asked), Told: s.start.Add(asked + took), Flushed: flushed,
+		})
+	}
+	behind := func(when string, timeline uint32, lsn uint64, at time.Duration, want Delay) {
+		t.Helper()
+		got := s.table.Positions().Saw(Position{Backend: "r1", Shard: "s", Addr: "r1:1", Role: Replica, Timeline: timeline, LSN: lsn, Asked: s.start.Add(at)})
+		if got != want {
+			t.Errorf("%s: behind %+v, want %+v", when, got, want)
+		}
+	}
+	behind("no primary was seen", 1, 100, 0, Delay{})
+	primary(100, 1*sec, 0)
+	behind("it has all", 1, 100, 2*sec, Delay{})
+	for i := range time.Duration(100) {
+		primary(100, (3+i)*sec, 0)
+	}
+	behind("the primary was idle for long; the end of its log is on no disk yet", 1, 100, 110*sec, Delay{})
+	primary(300, 111*sec, 2*sec)
+	behind("asked before the primary's answer was there", 1, 100, 112*sec, Delay{})
+	behind("asked after it: from the answer on", 1, 100, 114*sec, Delay{1 * sec, 200})
+	primary(900, 115*sec, 0)
+	behind("since the first mark that it lacks, by as much as the last", 1, 100, 120*sec, Delay{7 * sec, 800})
+	behind("it goes on, some way", 1, 300, 121*sec, Delay{6 * sec, 600})
+	behind("of another timeline", 2, 100, 122*sec, Delay{})
+	behind("its position is unknown", 1, 0, 123*sec, Delay{})
+	for i := range time.Duration(10 * maxMarks) {
+		primary(1000+uint64(i), (130+i)*sec, 0)
+	}
+	got := s.table.Positions().Saw(Position{Backend: "r1", Shard: "s", Addr: "r1:1", Role: Replica, Timeline: 1, LSN: 300, Asked: s.start.Add(1000 * sec)})
+	if got.Time < 231*sec || got.Time > 885*sec || got.Bytes != 1000+10*maxMarks-1-300 {
+		t.Errorf("most marks are forgotten: behind %+v, want up to 885 s", got)
+	}
+	s.saw("q", Primary, 1, 2000, 1001*sec)
+	behind("two primaries: the marks are of either", 1, 300, 1002*sec, Delay{})
+}
+
+// owns says in the ledger which server is the shard's.
+func (s *scene) owns(systemID uint64) {
+	s.table.Owners().Set(&Ownership{Epoch: Epoch{Index: 1}, Shards: []Shard{{Name: "s", SystemID: systemID}}})
+}
+
+// A server of another cluster at the address of a backend says nothing of the shard, whatever timeline it is on.
+func TestPositionsOfRefusedServersAreIgnored(t *testing.T) {
+	const sec = time.Second
+	for name, timeline := range map[string]uint32{"of the same timeline": 1, "of a later timeline": 3} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.owns(7)
+			s.table.Health().Announce(Announcement{Backend: Backend{Name: "wrong", Shard: "s", Region: "fra", Addr: "wrong:1", SystemID: 99}, Observer: "n", Stamp: Stamp{Seq: 9}})
+			for i := range time.Duration(3) {
+				s.saw("wrong", Primary, timeline, 50, 10*i*sec)
+				s.saw("p", Primary, 1, 200, (10*i+1)*sec)
+				s.saw("r1", Replica, 1, 200, (10*i+2)*sec)
+			}
+			s.covers("beside a refused server", "r1", 21*sec)
+			if v := s.table.Positions().FateSince("s", 1, s.start.Add(20*sec), true); v.Fate != FateKept {
+				t.Errorf("what was written on timeline 1: %+v, want it kept", v)
+			}
+			if w, ok := s.table.Positions().After("s", s.start.Add(20*sec)); !ok || w.Timeline != 1 || w.LSN != 200 {
+				t.Errorf("the position after a write: %+v, %v", w, ok)
+			}
+		})
+	}
+	s := newScene(t)
+	s.owns(7)
+	s.saw("p", Primary, 1, 200, 1*sec)
+	s.saw("r1", Replica, 1, 200, 2*sec)
+	s.table.Positions().Saw(Position{Backend: "r1", Shard: "s", Addr: "r1:1", SystemID: 99, Role: Replica, Timeline: 1, LSN: 900, Asked: s.start.Add(3 * sec)})
+	s.covers("another server answers under the replica's name", "r1", -1)
+}
+
+// A promotion by mistake is over when the promoted server is no backend any more: the shard is on its timeline of before.
+func TestPromotionThatWasTakenBack(t *testing.T) {
+	const sec = time.Second
+	gone := func(s *scene) {
+		s.table.Health().Announce(Announcement{Backend: Backend{Name: "q", Shard: "s", Region: "fra", Addr: "q:1", SystemID: 7}, Observer: "n", Stamp: Stamp{Seq: 20}, Gone: true})
+	}
+	refused := func(s *scene) {
+		s.owns(7)
+		s.table.Health().Announce(Announcement{Backend: Backend{Name: "q", Shard: "s", Region: "fra", Addr: "q:1", SystemID: 8}, Observer: "n", Stamp: Stamp{Seq: 20}})
+	}
+	for name, end := range map[string]func(*scene){"taken out of the configuration": gone, "refused": refused} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.saw("p", Primary, 1, 100, 1*sec)
+			s.saw("r1", Replica, 1, 100, 2*sec)
+			s.saw("q", Primary, 2, 100, 3*sec)
+			s.saw("p", Primary, 1, 200, 4*sec)
+			s.saw("r1", Replica, 1, 200, 5*sec)
+			s.covers("both are there: what p writes counts for nobody", "r1", -1)
+			end(s)
+			s.saw("q", Primary, 2, 150, 6*sec) // it is looked at once more
+			s.saw("p", Primary, 1, 300, 7*sec)
+			s.saw("r1", Replica, 1, 300, 8*sec)
+			s.covers("q is no backend", "r1", 7*sec)
+			if v := s.table.Positions().FateSince("s", 1, s.start.Add(6*sec), false); v.Fate != FateKept || v.Now != 1 {
+				t.Errorf("what is written on timeline 1: %+v, want it kept", v)
+			}
+			s.saw("r2", Primary, 2, 310, 20*sec)
+			if v := s.table.Positions().FateSince("s", 1, s.start.Add(6*sec), false); v.Now != 2 {
+				t.Errorf("a promotion afterwards: %+v", v)
+			}
+		})
+	}
+}

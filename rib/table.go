@@ -29,7 +29,7 @@ func NewTable(self Member) *Table {
 	t.owners = newOwners(t.touch)
 	t.health = newHealth(self, t.touch)
 	t.local = &Local{touch: t.touch, policy: new(Policy)}
-	t.positions = newPositions(t.health)
+	t.positions = newPositions(t.health, t.owners)
 	return t
 }
 

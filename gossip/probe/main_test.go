@@ -27,14 +27,16 @@ type seen struct {
 	recovered []string
 	lost      map[string]string // by backend: why
 	positions []rib.Position
+	late      rib.Delay            // what is said of each position
 	quiet     map[string]time.Time // by backend, of those that are: since when
 	changed   chan struct{}        // capacity 1
 }
 
-func (s *seen) Saw(p rib.Position) {
+func (s *seen) Saw(p rib.Position) rib.Delay {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.positions = append(s.positions, p)
+	return s.late
 }
 
 func (s *seen) Quiet(name string, quiet bool) {

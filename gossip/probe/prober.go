@@ -104,8 +104,9 @@ type Config struct {
 	// says little: who waits for that backend may begin to ask whether it lives. May be nil.
 	Quiet func(backend string, quiet bool)
 
-	// Saw is called with each answer that tells how far a server has come. May be nil.
-	Saw func(rib.Position)
+	// Saw is called with each answer that tells how far a server has come. It says how far a replica is known to be behind, which the
+	// replica itself may not know. May be nil.
+	Saw func(rib.Position) rib.Delay
 
 	// Recovered is called when a backend that was lost, or was given to Suspect or Watch, has answered Rise new connections or
 	// probes in a row: the node's own evidence against it is over. May be nil.

@@ -15,13 +15,14 @@ import (
 
 // query asks all in one round trip. Columns: in recovery, timeline, lag in milliseconds (NULL: unknown), system
 // identifier, lag in bytes (NULL: unknown), connections in use in percent, position, where recovery ended (NULL: unknown), whether
-// commits wait for replicas. Qualified, so that no search_path of the probe's user matters.
+// commits wait for replicas, what is on its disk (NULL: it is a replica). Qualified, so that no search_path of the probe's user matters.
 //
 // The timeline of a primary is that of the file it writes now: pg_control_checkpoint lags behind a promotion until the
 // next checkpoint, so it is only for a replica that has no receiver, or a user who may not see the receiver's.
 //
 // A replica is at the head if it has replayed all that it has received, as long as a receiver runs; without one that
-// proves nothing, and the age of the last replayed commit is the only (pessimistic) answer. Received may be less than
+// proves nothing, and the age of the last replayed commit is the only (pessimistic) answer. A receiver to which nothing comes any more
+// runs on until wal_receiver_timeout: what the primary says it has tells more, if this node looks at it too, see rib.Positions. Received may be less than
 // replayed: a receiver begins at the start of a segment, of which a replica that was restarted has more on its own disk.
 //
 // In bytes a replica is behind what its primary last said that it has (latest_end_lsn, for who may see it), or behind what it has
@@ -56,7 +57,8 @@ const query = `SELECT r,
  ELSE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.<>) ALL ('{off,local}')
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS d, pg_catalog.unnest(d.setconfig) AS c
      WHERE pg_catalog.starts_with(c, 'synchronous_commit=') AND pg_catalog.lower(c) OPERATOR(pg_catalog.<>)
-       ALL ('{synchronous_commit=on,synchronous_commit=remote_write,synchronous_commit=remote_apply,synchronous_commit=true,synchronous_commit=yes,synchronous_commit=1}')) END
+       ALL ('{synchronous_commit=on,synchronous_commit=remote_write,synchronous_commit=remote_apply,synchronous_commit=true,synchronous_commit=yes,synchronous_commit=1}')) END,
+ CASE WHEN NOT r THEN pg_catalog.pg_current_wal_flush_lsn() END
  FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) AS s`
 
 // answer is what a server says of itself.
@@ -69,6 +71,7 @@ type answer struct {
 	used     int    // percent of its connections
 	lsn      uint64 // 0: unknown
 	ended    uint64 // of a primary: where its recovery ended; 0: unknown
+	flushed  uint64 // of a primary: what its disk has; 0: unknown
 	sync     bool   // of a primary: every commit waits for a replica, unless its session says otherwise
 }
 
@@ -130,8 +133,8 @@ func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, asked t
 	if err != nil {
 		return a, took, asked, err
 	}
-	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 9 {
-		return a, took, asked, errors.New("probe: the answer is not one row of nine columns")
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 10 {
+		return a, took, asked, errors.New("probe: the answer is not one row of ten columns")
 	}
 	a, err = parse(results[0].Rows[0])
 	return a, took, asked, err
@@ -187,6 +190,11 @@ func parse(row [][]byte) (a answer, err error) {
 		}
 	}
 	a.sync = string(row[8]) == "t"
+	if row[9] != nil {
+		if a.flushed, err = rib.ParseLSN(string(row[9])); err != nil {
+			return a, fmt.Errorf("probe: position on disk = %q", row[9])
+		}
+	}
 	return a, nil
 }
 

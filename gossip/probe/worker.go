@@ -311,15 +311,19 @@ func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
 	if w.last.role != a.role && w.last.role != rib.RoleUnknown {
 		w.prober.log.Info("backend changed its role", "backend", w.target.Name, "from", roleName(w.last.role), "to", roleName(a.role), "timeline", a.timeline)
 	}
-	a.lag = w.sinceHead(a, asked)
-	w.last = a
-	w.load = w.prober.settings.Load().class(a.used, w.load)
+	var late rib.Delay
 	if f := w.prober.cfg.Saw; f != nil {
-		f(rib.Position{
-			Backend: w.target.Name, Shard: w.target.Shard, Addr: w.target.Addr, Role: a.role, Timeline: a.timeline, LSN: a.lsn, Asked: asked,
-			Sync: a.sync, Forks: w.forks(a),
+		late = f(rib.Position{
+			Backend: w.target.Name, Shard: w.target.Shard, Addr: w.target.Addr, SystemID: a.systemID, Role: a.role, Timeline: a.timeline, LSN: a.lsn,
+			Asked: asked, Told: asked.Add(took), Flushed: a.flushed, Sync: a.sync, Forks: w.forks(a),
 		})
 	}
+	a.lag = w.sinceHead(a, asked, late)
+	if a.lagBytes != rib.LagBytesUnknown {
+		a.lagBytes = max(a.lagBytes, late.Bytes)
+	}
+	w.last = a
+	w.load = w.prober.settings.Load().class(a.used, w.load)
 	if w.lists && (a.systemID != w.systemID || w.untold) {
 		w.systemID, w.untold = a.systemID, false
 		w.prober.cfg.Sink.Announce(w.backend())
@@ -328,14 +332,18 @@ func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
 }
 
 // sinceHead is a replica's lag. While something is being replayed the server only knows the age of the last commit, which after
-// an idle hour is an hour: but a replica cannot be further behind than it has been away from the head.
-func (w *worker) sinceHead(a answer, asked time.Time) time.Duration {
+// an idle hour is an hour: but a replica cannot be further behind than it has been away from the head. It is not at the head, whatever
+// it says, if late.
+func (w *worker) sinceHead(a answer, asked time.Time, late rib.Delay) time.Duration {
+	if late.Time > 0 && a.lag != rib.LagUnknown {
+		a.lag = max(a.lag, late.Time)
+	}
 	switch {
 	case a.role != rib.Replica || a.timeline != w.last.timeline:
 		w.headAt = time.Time{}
 	case w.headAt.IsZero():
 	case a.lag == rib.LagUnknown, a.lag > time.Since(w.headAt):
-		return time.Since(w.headAt)
+		return max(time.Since(w.headAt), late.Time)
 	}
 	if a.role == rib.Replica && a.lag == 0 {
 		w.headAt = asked
