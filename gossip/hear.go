@@ -14,6 +14,7 @@ const (
 	pendingTime    = time.Minute
 	recountTime    = time.Minute
 	claimTime      = 10 * time.Second // for which an epoch that this node does not get is taken for the newest
+	maxPulls       = 4                // of one message that are answered
 	relayPullLimit = 16               // records of a pull that are told on; more come from a join, and all others pull them too
 )
 
@@ -72,6 +73,7 @@ func (s *Speaker) work() {
 	var out outgoing
 	news := len(events) > 0
 	for _, m := range msgs {
+		s.pulls = 0
 		heard := s.message(m, false, &out)
 		news = news || heard
 	}
@@ -210,6 +212,12 @@ func (s *Speaker) batch(b []byte, out *outgoing) (news bool, err error) {
 func (s *Speaker) hearObservation(o observation, out *outgoing) {
 	if o.observer == s.self {
 		s.mine(o.route.Stamp)
+		s.mu.Lock()
+		held, ok := s.own.routes[s.known[o.backend]]
+		was := &held.route
+		forged := s.forged(o.route.Stamp, was.Stamp, ok, was.State == o.route.State && was.Role == o.route.Role && was.Timeline == o.route.Timeline)
+		s.mu.Unlock()
+		s.disown(forged)
 		return
 	}
 	key := recordKey{kindObservation, o.backend, o.observer}
@@ -271,6 +279,11 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 func (s *Speaker) hearAnnouncement(a rib.Announcement, out *outgoing) (news bool) {
 	if a.Observer == s.cfg.Self.Name {
 		s.mine(a.Stamp)
+		s.mu.Lock()
+		held, ok := s.own.announcements[a.Backend.Name]
+		forged := s.forged(a.Stamp, held.Stamp, ok, held == a)
+		s.mu.Unlock()
+		s.disown(forged)
 		return false
 	}
 	key := recordKey{kindAnnouncement, idOf(a.Backend.Name), idOf(a.Observer)}
@@ -331,6 +344,38 @@ func (s *Speaker) mine(stamp rib.Stamp) {
 	s.mu.Unlock()
 	if ok {
 		s.jump(stamp)
+	}
+}
+
+// forged tells whether a record in this node's own name is none of its own: held is the stamp of what it has itself said last of that
+// backend in this life, if ok; same: it says the same. What it said earlier may come late, and counts nowhere. It needs mu.
+func (s *Speaker) forged(stamp, held rib.Stamp, ok, same bool) bool {
+	if stamp.Incarnation != s.own.incarnation {
+		return false // of an earlier life; or a later one, see mine
+	}
+	switch order := stamp.Compare(held); {
+	case !ok, order > 0:
+		return true
+	case order == 0:
+		return !same
+	}
+	return false
+}
+
+// disown goes on above all that was said in this node's name if something was forged: nothing else takes back what others believe this node
+// has said of a backend that it does not observe.
+func (s *Speaker) disown(forged bool) {
+	if !forged {
+		return
+	}
+	s.mu.Lock()
+	next := s.own.incarnation + 1
+	ok := s.own.jumps.take(time.Now(), jumpRate, jumpBurst) // else the next digest brings it again
+	s.mu.Unlock()
+	if ok {
+		s.count.jumps.Add(1)
+		s.log.Warn("heard something in this node's name that it has not said; going on above it", "incarnation", next)
+		s.reincarnate(next)
 	}
 }
 

@@ -112,6 +112,51 @@ func TestRecordsInAnothersName(t *testing.T) {
 	})
 }
 
+// Votes in the names of nodes that do not observe the backend at all: nobody else holds words of theirs on it, so any stamp is news.
+func TestVotesInTheNamesOfOthers(t *testing.T) {
+	hostile(t, func(w *world, victim, liar *node) {
+		backend := "b-" + w.nodes[1].self.Name // which nodes[1] alone observes
+		right := func() bool {
+			for _, n := range w.nodes {
+				if n.verdict(backend) != rib.Up {
+					return false
+				}
+			}
+			return agree(w.nodes, 4)
+		}
+		for _, named := range []*node{victim, w.nodes[2]} {
+			r := up(backend)
+			r.State, r.Stamp = rib.Down, rib.Stamp{Incarnation: 1, Seq: 1}
+			for _, n := range w.nodes[1:3] { // the victim hears of it from others
+				liar.sends(n, appendObservation(nil, observationVersion, idOf(backend), idOf(named.self.Name), &r))
+			}
+		}
+		w.until(10*time.Second, "the lie is believed", func() bool { return w.nodes[1].verdict(backend) == rib.Down })
+		w.until(time.Minute, "those who were named speak above it", right)
+		jumps := victim.Stats().Jumps
+		wait(2 * time.Minute) // what was forged is forgotten, and the sums agree
+		before := w.nodes[1].Stats().Syncs
+		wait(2 * time.Minute)
+		if st := w.nodes[1].Stats(); st.Syncs > before+3 || victim.Stats().Jumps != jumps || !right() {
+			w.t.Errorf("there is no peace: %d syncs, %d jumps; then %+v", before, jumps, st)
+		}
+
+		// The same with other words under the stamp of one that was said, and with a backend that is not there.
+		said := victim.Word().Routes[0]
+		forged := appendAnnouncement(nil, &rib.Announcement{
+			Backend: rib.Backend{Name: "nowhere", Shard: "shard_1", Region: "fra", Addr: "10.6.6.6:5432"}, Observer: victim.self.Name, Stamp: rib.Stamp{Incarnation: said.Stamp.Incarnation, Seq: 1},
+		})
+		liar.sends(victim, victim.says(rib.Down, said.Stamp))
+		w.until(10*time.Second, "the owner goes on above other words of its own", func() bool { return victim.Stats().Jumps == jumps+1 })
+		liar.sends(victim, forged) // of its life before: it counts nowhere
+		liar.sends(victim, victim.says(rib.Down, said.Stamp))
+		wait(5 * time.Second)
+		if got := victim.Stats().Jumps; got != jumps+1 {
+			w.t.Errorf("%d jumps over what is over", got-jumps-1)
+		}
+	})
+}
+
 // A second node under a name that lives is not let in beside it, and what it says does not count.
 func TestANameIsTaken(t *testing.T) {
 	hostile(t, func(w *world, victim, _ *node) {

@@ -88,6 +88,10 @@ type Speaker struct {
 	conflictUntil atomic.Int64 // by clock: until then our address may be refused
 	count         counters
 
+	// owned by hear
+	pulls     int       // in the message at work
+	pullAgain time.Time // before that none is answered
+
 	// guarded by pushMu
 	pushMu sync.Mutex
 	pushes bucket // flips that may be pushed

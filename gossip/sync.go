@@ -167,7 +167,9 @@ func (s *Speaker) lacks(theirs entry, mine map[id]rib.DigestEntry) bool {
 	switch theirs.observer {
 	case s.self:
 		s.mine(theirs.stamp)
-		return false
+		// If they have this node's last word and differ all the same, they have something besides: let hear see what.
+		e, ok := mine[s.self]
+		return ok && theirs.sum != e.Sum && theirs.stamp == rib.Stamp{Incarnation: e.Incarnation, Seq: e.Seq}
 	case drainsEntry:
 		return theirs.sum != s.cfg.Health.DrainSum()
 	}
@@ -195,17 +197,27 @@ func (s *Speaker) mayAnswer(name string) (memberlist.Node, bool) {
 	return p.node, true
 }
 
-// hearPull answers with the records of the observers asked for, in chunks that hold the names they need.
+// hearPull answers with the records of the observers asked for, in chunks that hold the names they need. That may take tens of
+// milliseconds, in which nothing else is heard: so pulls have at most half of the time, and whoever was not answered asks again.
 func (s *Speaker) hearPull(p pull) {
+	began := time.Now()
+	if s.pulls++; s.pulls > maxPulls || began.Before(s.pullAgain) {
+		s.count.dropped.Add(1)
+		return
+	}
 	s.mu.Lock()
 	from, ok := s.peers[p.sender]
-	if !ok || !from.pulls.take(time.Now(), pullRate, pullBurst) { // each costs a look at all records
+	if !ok || !from.pulls.take(began, pullRate, pullBurst) { // each costs a look at all records
 		s.count.dropped.Add(1)
 		s.mu.Unlock()
 		return
 	}
 	to := from.node
 	s.mu.Unlock()
+	defer func() {
+		now := time.Now()
+		s.pullAgain = now.Add(min(now.Sub(began), answerGap))
+	}()
 	s.count.served.Add(1)
 	asked := make(map[id]struct{}, len(p.observers))
 	for _, o := range p.observers {

@@ -191,6 +191,9 @@ func (h *Health) Expire(now time.Time) {
 			if now.Sub(o.goneAt) >= Tombstone {
 				o.forgotten = true
 				changed = h.forget(name, func(Stamp) bool { return true }, false) || changed
+				if _, left := h.digests[name]; !left { // nothing is left that could tell it, should it come back, that it has lived before
+					*o = observer{goneAt: o.goneAt, forgotten: true}
+				}
 			}
 		}
 		if o.forgotten && now.Sub(o.goneAt) >= strangerKept {

@@ -3,6 +3,7 @@ package probe
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -122,9 +123,45 @@ func TestObserverThatMayNotLogIn(t *testing.T) {
 		sink.await(t, 0, "b", "down", is(rib.Down))
 		<-time.After(10 * time.Second)
 		routes := sink.ofBackend("other")
-		if last := routes[len(routes)-1]; last.State != rib.Up || sink.lost["other"] != "" {
+		// What it saw last is not true for ever: it has no say any more, and none against the backend.
+		if last := routes[len(routes)-1]; last.State != rib.StateUnknown || len(routes) != 2 || sink.lost["other"] != "" {
 			t.Errorf("it says %v, and of its own way there %q", last.State, sink.lost["other"])
 		}
+	})
+}
+
+// Own evidence that a backend cannot be reached ends when the server itself answers, also if the probe's user may not log in there: sessions
+// come as other users.
+func TestEvidenceEndsWhereTheProbeMayNotLogIn(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, p *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		code := cannotConnectNow
+		s.login.Store(&code)
+		if err := p.Watch(far(s)); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(10 * time.Second)
+		sink.until(t, "not yet: it starts", func() bool { return len(sink.recovered) == 0 })
+		refused := "28P01"
+		s.login.Store(&refused)
+		sink.until(t, "recovered", func() bool { return len(sink.recovered) == 1 && sink.recovered[0] == "other" })
+	})
+}
+
+// But not evidence that the address leads to another server.
+func TestEvidenceOfAnotherServerStays(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, p *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		s.says(row("f", "1", "0", "78"))
+		if err := p.Watch(far(s)); err != nil {
+			t.Fatal(err)
+		}
+		sink.until(t, "another server", func() bool { return sink.lost["other"] != "" })
+		refused := "28P01"
+		s.login.Store(&refused)
+		p.Renew()
+		<-time.After(time.Minute)
+		sink.until(t, "evidence holds", func() bool { return !slices.Contains(sink.recovered, "other") })
 	})
 }
 
@@ -297,7 +334,7 @@ func TestLook(t *testing.T) {
 		if len(first) != 1 || first[0].Asked.Before(began) || time.Since(first[0].Asked) > 100*time.Millisecond {
 			t.Fatalf("saw %+v", first)
 		}
-		if want := (rib.Position{Backend: "other", Shard: x.Shard, Addr: x.Addr, Role: rib.Primary, Timeline: 1, LSN: 0x3000060, Asked: first[0].Asked}); !reflect.DeepEqual(first[0], want) {
+		if want := (rib.Position{Backend: "other", Shard: x.Shard, Addr: x.Addr, SystemID: 77, Role: rib.Primary, Timeline: 1, LSN: 0x3000060, Asked: first[0].Asked, Told: first[0].Asked.Add(time.Millisecond)}); !reflect.DeepEqual(first[0], want) {
 			t.Errorf("saw %+v, want %+v", first[0], want)
 		}
 		<-time.After(lookHold + 5*time.Second)

@@ -81,8 +81,11 @@ func (w *worker) askHistory(timeline uint32) {
 	b := &w.branches
 	ctx, cancel := context.WithTimeout(w.ctx, w.prober.settings.Load().Timeout)
 	defer cancel()
-	results, err := w.conn.Exec(ctx, "SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) current_user").ReadAll()
-	if err != nil || len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 1 || string(results[0].Rows[0][0]) != "t" {
+	row, err := oneRow(ctx, w.conn, "SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) current_user", 1)
+	if err != nil {
+		w.hangUp()
+	}
+	if err != nil || string(row[0]) != "t" {
 		b.next = time.Now().Add(historyRare)
 		return
 	}
@@ -120,14 +123,11 @@ func (p *Prober) history(ctx context.Context, t Target, timeline uint32) (forks 
 		return nil, err
 	}
 	defer conn.Close(ctx)
-	results, err := conn.Exec(ctx, fmt.Sprintf("TIMELINE_HISTORY %d", timeline)).ReadAll()
+	row, err := oneRow(ctx, conn, fmt.Sprintf("TIMELINE_HISTORY %d", timeline), 2)
 	if err != nil {
 		return nil, err
 	}
-	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 2 {
-		return nil, fmt.Errorf("probe: the history of timeline %d is not one row of two columns", timeline)
-	}
-	return parseHistory(timeline, results[0].Rows[0][1])
+	return parseHistory(timeline, row[1])
 }
 
 // parseHistory reads the content of a history file: a line for each timeline that was left, and where.

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -128,16 +129,41 @@ func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, asked t
 		w.conn = conn
 	}
 	asked = time.Now()
-	results, err := w.conn.Exec(ctx, query).ReadAll()
+	row, err := oneRow(ctx, w.conn, query, 10)
 	took = time.Since(asked)
 	if err != nil {
 		return a, took, asked, err
 	}
-	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 10 {
-		return a, took, asked, errors.New("probe: the answer is not one row of ten columns")
-	}
-	a, err = parse(results[0].Rows[0])
+	a, err = parse(row)
 	return a, took, asked, err
+}
+
+// oneRow runs a query that is answered with one row. A server that says more is not listened to any further; after an error the
+// connection has to be closed.
+func oneRow(ctx context.Context, conn *pgconn.PgConn, sql string, columns int) (row [][]byte, err error) {
+	strange := fmt.Errorf("probe: the answer is not one row of %d columns", columns)
+	results := conn.Exec(ctx, sql)
+	for n := 0; results.NextResult(); n++ {
+		if n > 0 {
+			return nil, strange
+		}
+		for reader := results.ResultReader(); reader.NextRow(); {
+			if row != nil || len(reader.Values()) != columns {
+				return nil, strange
+			}
+			row = make([][]byte, columns)
+			for i, v := range reader.Values() {
+				row[i] = bytes.Clone(v) // nil stays nil
+			}
+		}
+	}
+	if err := results.Close(); err != nil {
+		return nil, err
+	}
+	if row == nil {
+		return nil, strange
+	}
+	return row, nil
 }
 
 func parse(row [][]byte) (a answer, err error) {

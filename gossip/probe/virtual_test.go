@@ -508,3 +508,28 @@ func TestLoadAndBytesAreTold(t *testing.T) {
 		}
 	})
 }
+
+// A server that answers with rows without end is not listened to.
+func TestRowsWithoutEnd(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, _ *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		var sent atomic.Int64
+		s.says(func(b *pgproto3.Backend, c net.Conn) bool {
+			b.Send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("c"), DataTypeOID: 25, DataTypeSize: -1}}})
+			if b.Flush() != nil {
+				return false
+			}
+			row, err := (&pgproto3.DataRow{Values: [][]byte{make([]byte, 60000)}}).Encode(nil)
+			for err == nil {
+				var n int
+				n, err = c.Write(row)
+				sent.Add(int64(n))
+			}
+			return false
+		})
+		sink.await(t, sink.mark(), "b", "down", is(rib.Down))
+		if sent.Load() > 20<<20 {
+			t.Errorf("%d MiB were read of it", sent.Load()>>20)
+		}
+	})
+}

@@ -54,7 +54,9 @@ type worker struct {
 	untold   bool      // the sink has another idea of what this backend is, and keeps it until the first probe
 	headAt   time.Time // when it was last known to have replayed all that it had received; zero: never
 	evidence bool      // Recovered is due
-	cleared  int       // good probes in a row since then
+	cleared  int       // good probes in a row since then, or refusals that are the server's own words: it can be reached
+	strange  bool      // the last answer was another server's
+	barred   int       // probes in a row that the server, or what is in front of it, did not let in
 	reached  bool      // it has ever answered: who never reached it cannot tell that it is down
 	failure  string
 	branches branches
@@ -291,7 +293,7 @@ func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
 		w.stranger(a.systemID)
 		return
 	}
-	w.bad, w.again = 0, 0
+	w.bad, w.again, w.barred, w.strange = 0, 0, 0, false
 	w.heard()
 	w.reached = true
 	w.good++
@@ -354,13 +356,13 @@ func (w *worker) sinceHead(a answer, asked time.Time, late rib.Delay) time.Durat
 func (w *worker) failed(err error) {
 	w.hangUp()
 	w.good = 0
-	w.cleared = 0
 	if w.untold {
 		w.untold = false
 		w.prober.cfg.Sink.Announce(w.backend())
 	}
 	verdict := judge(err)
-	if verdict == counts && !w.lists && answeredBy(err) {
+	barred := verdict == counts && !w.lists && answeredBy(err)
+	if barred {
 		verdict = neutral // it lives, and lets its own node in: that this one may not log in says nothing of it
 	}
 	w.note(explain(err))
@@ -369,9 +371,19 @@ func (w *worker) failed(err error) {
 	} else {
 		w.heard()
 	}
+	if verdict == neutral && !w.strange {
+		w.cleared++ // sessions come as other users
+	} else {
+		w.cleared = 0
+	}
 	if verdict == neutral {
+		if w.barred++; barred && w.barred >= w.prober.settings.Load().Fall && w.state != rib.StateUnknown {
+			w.state = rib.StateUnknown // what was seen last holds no longer: that is for others to say
+			w.observe()
+		}
 		return
 	}
+	w.barred = 0
 	if w.lookAgain(verdict == counts && !w.mute && !answeredBy(err)) {
 		return
 	}
@@ -434,7 +446,7 @@ func (w *worker) lost() {
 // here, so this node cannot use it, and cannot tell how the backend is.
 func (w *worker) stranger(systemID uint64) {
 	w.hangUp()
-	w.good, w.cleared, w.bad = 0, 0, 0
+	w.good, w.cleared, w.bad, w.strange = 0, 0, 0, true
 	w.heard()
 	first := w.failure == ""
 	w.note(fmt.Sprintf("another server answers at %s: its system identifier is %d, not %d", w.target.Addr, systemID, w.systemID))
