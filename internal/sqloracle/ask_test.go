@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -293,8 +294,8 @@ func inFull(e *pgconn.PgError) string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s; %s; %s", e.Code, e.Message, e.Detail, e.Hint))
 }
 
-// oneOfEquals is what has one of several values that are equal stand for all. Which of 0.5 and 0.50 that is, nothing says.
-var oneOfEquals = regexp.MustCompile(`GROUP BY|DISTINCT|UNION|EXCEPT|INTERSECT|min\(|max\(`)
+// oneOfEquals is what has one of several values that are equal stand for all, or puts them side by side. Which of 0.5 and 0.50 that is, or comes first, nothing says.
+var oneOfEquals = regexp.MustCompile(`GROUP BY|DISTINCT|UNION|EXCEPT|INTERSECT|min\(|max\(|array_agg\(.* ORDER BY`)
 
 // differ says how got differs. loose: numbers are compared by value.
 func (r *result) differ(got *result, o order, loose bool) string {
@@ -366,8 +367,11 @@ func (r *result) canonical(keys []int, loose bool) []string {
 				b.WriteString(", ")
 			}
 			text := r.fields[c].canonical(v)
-			if loose && r.fields[c].oid == pgtype.NumericOID {
+			switch {
+			case loose && r.fields[c].oid == pgtype.NumericOID:
 				text = r.fields[c].number(v)
+			case loose && r.fields[c].oid == pgtype.NumericArrayOID:
+				text = r.fields[c].numbers(v)
 			}
 			b.WriteString(text)
 		}
@@ -415,6 +419,28 @@ func (f *field) number(v []byte) string {
 	if v == nil || pgtype.NewMap().Scan(f.oid, f.format, v, &n) != nil || n.Int == nil {
 		return f.canonical(v)
 	}
+	return shortest(n)
+}
+
+// numbers is the same for an array of them.
+func (f *field) numbers(v []byte) string {
+	var list []pgtype.Numeric
+	if v == nil || pgtype.NewMap().Scan(f.oid, f.format, v, &list) != nil {
+		return f.canonical(v)
+	}
+	var b strings.Builder
+	for _, n := range list {
+		if n.Int == nil { // NULL, NaN or infinite
+			fmt.Fprintf(&b, "%t %t %v,", n.Valid, n.NaN, n.InfinityModifier)
+			continue
+		}
+		b.WriteString(shortest(n) + ",")
+	}
+	return "{" + b.String() + "}"
+}
+
+// shortest is a number that has an n.Int.
+func shortest(n pgtype.Numeric) string {
 	ten, rest := big.NewInt(10), new(big.Int)
 	for n.Int.Sign() != 0 {
 		q, r := new(big.Int).QuoRem(n.Int, ten, rest)
@@ -432,4 +458,18 @@ func (f *field) number(v []byte) string {
 
 func printable(v []byte) bool {
 	return len(v) > 0 && bytes.IndexFunc(v, func(r rune) bool { return r < ' ' || r == 0xfffd }) < 0
+}
+
+// Numbers that are equal come in an array in no order that anything says, although they look different; others do not.
+func TestEqualNumbersOfAnArray(t *testing.T) {
+	const sql = "SELECT array_agg(coalesce(amount, 1) ORDER BY coalesce(amount, 1)) FROM order_lines"
+	answerOf := func(value string) *answer {
+		return &answer{results: []result{{tag: "SELECT 1", fields: []field{{oid: pgtype.NumericArrayOID}}, rows: [][][]byte{{[]byte(value)}}}}}
+	}
+	for got, same := range map[string]bool{"{0.5,1,1.000,NULL}": true, "{0.5,1.000,1,NULL}": true, "{0.5,1,1,NULL}": true, "{1,0.5,1.000,NULL}": false, "{0.5,1,1.001,NULL}": false, "{0.5,1,1.000,NaN}": false} {
+		d := differ(answerOf("{0.5,1.000,1,NULL}"), answerOf(got), &statement{sql: sql})
+		if (d == "") != same {
+			t.Errorf("%s: %q", got, d)
+		}
+	}
 }
