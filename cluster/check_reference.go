@@ -20,7 +20,7 @@ type tableCopy struct {
 }
 
 // columnsSQL describes a table's columns, and tells of which the default may come out otherwise on another server: identities, and what
-// calls functions that are not immutable.
+// calls functions that are not immutable, also if it is the default of the column's domain.
 const columnsSQL = `
 SELECT a.attname::text,
        quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod)
@@ -29,8 +29,8 @@ SELECT a.attname::text,
        || coalesce(CASE WHEN a.attgenerated = '' THEN ' DEFAULT ' ELSE ' GENERATED ' END || pg_get_expr(d.adbin, d.adrelid), '')
        || CASE WHEN a.attidentity <> '' THEN ' IDENTITY' ELSE '' END,
        a.attgenerated = '' AND (a.attidentity <> ''
-           OR coalesce(d.adbin::text ~ '\{(SQLVALUEFUNCTION|NEXTVALUEEXPR|COERCEVIAIO)', false)
-           OR EXISTS (SELECT FROM regexp_matches(d.adbin::text, ':(?:op)?funcid (\d+)', 'g') AS m JOIN pg_proc AS p ON p.oid = m[1]::oid WHERE p.provolatile <> 'i'))
+           OR coalesce(coalesce(d.adbin, t.typdefaultbin)::text ~ '\{(SQLVALUEFUNCTION|NEXTVALUEEXPR|COERCEVIAIO)', false)
+           OR EXISTS (SELECT FROM regexp_matches(coalesce(d.adbin, t.typdefaultbin)::text, ':(?:op)?funcid (\d+)', 'g') AS m JOIN pg_proc AS p ON p.oid = m[1]::oid WHERE p.provolatile <> 'i'))
 FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`
 

@@ -99,10 +99,45 @@ func TestUniqueDefault(t *testing.T) {
 			t.Errorf("%s: %s %s", sql, code, text)
 		}
 	}
-	for table, hint := range map[string]string{"plain (a)": "makes a number", "events (note)": "id"} {
+	for _, table := range []string{"plain (a)", "countries (name)"} {
 		_, err := conn.PgConn().CopyFrom(t.Context(), strings.NewReader("x\n"), "COPY "+table+" FROM STDIN")
-		if code, text := sqlState(err); code != "0A000" || !strings.Contains(text, hint) {
+		if code, text := sqlState(err); code != "0A000" || !strings.Contains(text, "makes") {
 			t.Errorf("COPY %s: %s %s", table, code, text)
+		}
+	}
+	// A COPY that leaves the column out gives each row a number, and the row goes where that belongs.
+	calls := 0
+	for _, x := range []struct{ sql, data, tag string }{
+		{"COPY events (note) FROM STDIN", "copied\na\\tb\n", "COPY 2"},
+		{"COPY public.events (note) FROM STDIN (FORMAT csv, HEADER match, DELIMITER ';')", "note\n\"copied\nin quotes\"\ncopied", "COPY 2"},
+		{"COPY events (note) FROM STDIN WITH (FORMAT binary)", "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x06copied\xff\xff", "COPY 1"},
+		{"COPY events (note) FROM STDIN WHERE id > 5 AND note <> 'no'", strings.Repeat("copied\nno\n", 100), "COPY 100"},
+		{"COPY calls (customer_id, n) FROM STDIN", "7\t5\n8\t5\n9\t5\n", "COPY 3"},
+		{"COPY calls (n, customer_id) FROM STDIN csv", "5,7\n5,8\n", "COPY 2"},
+		{"COPY calls (customer_id) FROM STDIN binary", "PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x07\xff\xff", "COPY 1"},
+	} {
+		tag, err := conn.PgConn().CopyFrom(t.Context(), strings.NewReader(x.data), x.sql)
+		if code, text := sqlState(err); tag.String() != x.tag {
+			t.Errorf("%s: %s, %s %s", x.sql, tag, code, text)
+		}
+		if strings.Contains(x.sql, "calls") {
+			calls += int(tag.RowsAffected())
+		}
+	}
+	var total, different, most int
+	if err := conn.QueryRow(t.Context(), "SELECT count(*), count(DISTINCT id), max(id) FROM calls").Scan(&total, &different, &most); err != nil || total != 9+calls || different != total || most < 1<<40 {
+		t.Errorf("%d calls with %d ids up to %d, want %d: %v", total, different, most, 9+calls, err)
+	}
+	if err := conn.QueryRow(t.Context(), "SELECT count(*), count(DISTINCT id) FROM events WHERE note LIKE 'copied%'").Scan(&total, &different); err != nil || total != 104 || different != total {
+		t.Errorf("%d events with %d ids: %v", total, different, err)
+	}
+	for sql, data := range map[string]string{
+		"COPY events (note) FROM STDIN":                   "one\ttwo\n",
+		"COPY calls (customer_id, n) FROM STDIN":          "7\n",
+		"COPY events (note, id) FROM STDIN (DEFAULT 'D')": "x\tD\n",
+	} {
+		if _, err := conn.PgConn().CopyFrom(t.Context(), strings.NewReader(data), sql); err == nil {
+			t.Errorf("%s takes %q", sql, data)
 		}
 	}
 	// Other nodes hear of the default by themselves.
@@ -126,7 +161,7 @@ func TestUniqueDefault(t *testing.T) {
 		}
 		rows += all
 	}
-	if want := 3*7 + 200 + 1; rows != want {
+	if want := 3*7 + 200 + 1 + 105; rows != want {
 		t.Errorf("%d events, want %d", rows, want)
 	}
 	for _, s := range c.servers { // the copies are alike

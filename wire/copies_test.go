@@ -49,7 +49,16 @@ func TestReferenceCopiesDoTheSame(t *testing.T) {
 			again("DELETE FROM countries")
 			again("WITH gone AS (DELETE FROM countries RETURNING code) SELECT count(*) FROM gone")
 			again("WITH gone AS (DELETE FROM countries RETURNING code) SELECT code FROM gone")
-			again("INSERT INTO tags (id, name, made, luck) SELECT 9, code, '2024-01-01', 0 FROM countries")
+			// What reads another one is evaluated once.
+			s.exec("INSERT INTO tags (id, name, made, luck) SELECT 9, code, '2024-01-01', 0 FROM countries")
+			s.exec("UPDATE tags SET name = (SELECT max(name) FROM countries), luck = (SELECT count(*) FROM countries) WHERE id = 9")
+			if got := s.copies("tags"); !strings.HasPrefix(got, "(9,Germany,") || !strings.Contains(got, ",1,ok,2,") {
+				t.Error(got)
+			}
+			s.exec("DELETE FROM tags USING countries WHERE tags.name = countries.name")
+			if got := s.copies("tags"); got != "" {
+				t.Error(got)
+			}
 			s.exec("BEGIN")
 			again("DELETE FROM countries")
 			_, err := s.conn.Exec(s.ctx, "SELECT 1")
@@ -245,5 +254,85 @@ func TestCopyOfMergedRowsChecksOptions(t *testing.T) {
 	_, err = s.conn.PgConn().CopyTo(s.ctx, new(strings.Builder), "COPY (SELECT id, item FROM orders ORDER BY id) TO STDOUT (DELIMITER 'ab')")
 	wantCode(t, err, pg.CodeFeatureNotSupported)
 	s.exec("ROLLBACK")
+	s.busy(t, 0)
+}
+
+// EXPLAIN ANALYZE of a write to a reference table could not tell whether all copies do the same.
+func TestReferenceWritesAreNotExplainedByDoing(t *testing.T) {
+	s := newTagged(t, rigOptions{})
+	s.exec("INSERT INTO countries VALUES ('de', 'Germany')")
+	before := s.copies("countries")
+	for _, sql := range []string{"EXPLAIN ANALYZE DELETE FROM countries", "EXPLAIN (ANALYZE, FORMAT JSON) INSERT INTO countries VALUES ('fr', 'France')", "EXPLAIN (ANALYZE) UPDATE countries SET name = 'x'"} {
+		_, err := s.conn.Exec(s.ctx, sql)
+		if e := wantCode(t, err, pg.CodeFeatureNotSupported); !strings.Contains(e.Hint, "without ANALYZE") {
+			t.Errorf("%s: %+v", sql, e)
+		}
+	}
+	s.exec("EXPLAIN DELETE FROM countries")
+	s.exec("EXPLAIN ANALYZE SELECT * FROM countries")
+	if s.copies("countries") != before {
+		t.Error("it was carried out")
+	}
+}
+
+// A column of a reference table whose type is a domain with a default of its own is not filled by each server, nor is one that is there already made so.
+func TestReferenceColumnsOfDomains(t *testing.T) {
+	s := newTagged(t, rigOptions{})
+	for _, server := range s.servers {
+		if err := server.primary.ExecIn(s.ctx, "app", "ALTER TABLE countries OWNER TO app", "GRANT CREATE ON SCHEMA public TO app"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.exec("INSERT INTO countries VALUES ('de', 'Germany')")
+	for _, sql := range []string{"CREATE DOMAIN stamp AS timestamptz DEFAULT now()", "CREATE DOMAIN later AS stamp", "CREATE DOMAIN fixed AS int DEFAULT 3", "CREATE DOMAIN plain AS text"} {
+		s.exec(sql)
+	}
+	for _, sql := range []string{
+		"ALTER TABLE countries ADD COLUMN at stamp", "ALTER TABLE countries ADD COLUMN at public.later NOT NULL", "ALTER TABLE countries ADD COLUMN a int, ADD COLUMN at stamp",
+		"ALTER TABLE countries ALTER COLUMN name TYPE stamp USING NULL",
+	} {
+		_, err := s.conn.Exec(s.ctx, sql)
+		if e := wantCode(t, err, pg.CodeFeatureNotSupported); !strings.Contains(e.Message, "a column of type") || e.Hint == "" {
+			t.Errorf("%s: %+v", sql, e)
+		}
+	}
+	s.exec("ALTER TABLE countries ADD COLUMN n fixed, ADD COLUMN note plain, ADD COLUMN at stamp DEFAULT NULL")
+	_, err := s.conn.Exec(s.ctx, "ALTER DOMAIN plain SET DEFAULT clock_timestamp()::text")
+	if e := wantCode(t, err, pg.CodeFeatureNotSupported); !strings.Contains(e.Message, "column note of countries") {
+		t.Errorf("%+v", e)
+	}
+	s.exec("ALTER DOMAIN plain SET DEFAULT 'x'")
+	s.exec("ALTER DOMAIN stamp SET DEFAULT clock_timestamp()") // of which no column takes it
+	s.exec("INSERT INTO countries (code) VALUES ('fr')")
+	if got := s.copies("countries"); got != "(de,Germany,3,,)\n(fr,,3,x,)" {
+		t.Error(got)
+	}
+}
+
+// Data of a COPY into a reference table hold no time that each server would take for its own; what is no time may be called so.
+func TestCopyIntoReferenceTellsNoNow(t *testing.T) {
+	s := newTagged(t, rigOptions{})
+	for _, x := range []struct{ sql, data, code string }{
+		{"COPY tags (id, name, made, luck) FROM STDIN", "1\tnow\t2024-01-01\t0\n2\tb\tnow\t0\n", pg.CodeFeatureNotSupported},
+		{"COPY tags (id, name, made, luck) FROM STDIN", "1\ta\t\\N\t0\n2\ttoday\t To\\x44ay 10:00 \t0", pg.CodeFeatureNotSupported},
+		{"COPY tags (made, luck, id, name) FROM STDIN (FORMAT csv, HEADER)", "made,luck,id,name\n\"tomorrow\",0,1,x\n", pg.CodeFeatureNotSupported},
+		{"COPY tags (id, name, made, luck) FROM STDIN (FORMAT csv)", "1,now,2024-01-01,0\n2,\"today,\",\"2024-01-02\",0\n", ""},
+		{"COPY tags (id, name, made, luck) FROM STDIN", "3\tyesterday\t2024-01-01 10:00:00+00\t0\n", ""},
+		{"COPY countries FROM STDIN", "no\tnow\n", ""},
+	} {
+		_, err := s.conn.PgConn().CopyFrom(s.ctx, strings.NewReader(x.data), x.sql)
+		if x.code == "" {
+			if err != nil {
+				t.Errorf("%s: %v", x.sql, err)
+			}
+			continue
+		}
+		if e := wantCode(t, err, x.code); !strings.Contains(e.Where, "column made") || e.Hint == "" {
+			t.Errorf("%s: %+v", x.sql, e)
+		}
+	}
+	if got := s.copies("tags"); strings.Count(got, "\n") != 2 {
+		t.Error(got)
+	}
 	s.busy(t, 0)
 }

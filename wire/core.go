@@ -121,6 +121,7 @@ type core struct {
 	kind      byte          // 'Q', 'F', or 'S' for a segment of the extended protocol
 	batch     []byte
 	ahead     *pg.Error // what is wrong with the request, found before it is sent; see lookAhead
+	unlocal   int       // how many of its statements are not known to be about what is on this connection's shard alone; see asksLocal
 	skip      bool      // discard extended messages up to the next Sync: one of them failed
 	first     int
 	left      uint64 // which of hops are still to be tried: see setHop

@@ -7,14 +7,15 @@ import (
 
 // expectation is one message sent to the server whose answer is due. Answers come in the order of the messages.
 type expectation struct {
-	kind     byte // the message's type; synthetic: none was sent, the node answers in its turn
-	quiet    bool // the client did not ask: its answer stops here
-	quietZ   bool // so does the ReadyForQuery
-	begin    bool // the client's transaction block is being opened
-	settings bool // the session's settings are being brought into force
-	remains  bool // the router's own question: what remains of the session on the server
-	ours     bool // the router asked for it on its own: that it fails is nobody\'s error
-	doubt    bool // the router could not read the text: if the server can, it must not run
+	kind     byte   // the message's type; synthetic: none was sent, the node answers in its turn
+	quiet    bool   // the client did not ask: its answer stops here
+	quietZ   bool   // so does the ReadyForQuery
+	begin    bool   // the client's transaction block is being opened
+	settings bool   // the session's settings are being brought into force
+	remains  bool   // the router's own question: what remains of the session on the server
+	local    string // the router's own question whether what a statement names is here alone: the letters by which the answer says so
+	ours     bool   // the router asked for it on its own: that it fails is nobody\'s error
+	doubt    bool   // the router could not read the text: if the server can, it must not run
 	stmt     *statement
 	server   string     // stmt's name on the server
 	makes    string     // the name of a statement that the server has once this is answered

@@ -60,6 +60,7 @@ func (c *core) serverLost(err error) {
 		c.settings = c.unsynced
 	}
 	c.expect, c.expectOff, c.toServer, c.ahead = c.expect[:0], 0, c.toServer[:0], nil
+	c.unlocal = 0
 	c.broken, c.status, c.serverOpen, c.copyIn = true, 'I', false, false
 	c.srvIn, c.passing = c.srvIn[:0], 0
 

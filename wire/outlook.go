@@ -170,6 +170,14 @@ func (h *host) Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg
 	return shares, nil
 }
 
+// Unique is scatter.Host's.
+func (h *host) Unique() (int64, error) {
+	if h.core().env.unique == nil {
+		return 0, errNoUnique
+	}
+	return h.core().env.unique()
+}
+
 // Owner is scatter.Host's.
 func (h *host) Owner(plan *sqlkey.Plan, key rib.Key) (*fib.Slot, *pg.Error) {
 	owner, ok := h.core().table.Lookup(plan.Keyspace, key)

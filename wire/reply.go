@@ -75,7 +75,7 @@ func (c *core) streamed(typ byte) (whole bool, err error) {
 	if h == nil || !h.takes(typ) {
 		return false, c.unasked(typ)
 	}
-	if h.remains && typ == 'D' || h.learn != nil && (typ == 'T' || typ == 't') {
+	if (h.remains || h.local != "") && typ == 'D' || h.learn != nil && (typ == 'T' || typ == 't') {
 		return true, nil
 	}
 	c.passHide = h.quiet || c.redo
@@ -129,6 +129,9 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 	case 'Z':
 		return c.readyForQuery(body, h)
 	case 'D':
+		if h.local != "" {
+			return c.localRow(body)
+		}
 		return c.remainsRow(body)
 	case 'C':
 		if h.kind != 'Q' && h.kind != 'E' {
@@ -237,7 +240,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		c.expect, c.expectOff = c.expect[:0], 0
 		return nil
 	}
-	if e.remains {
+	if e.remains || e.local != "" {
 		c.pop()
 		return nil
 	}

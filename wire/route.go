@@ -117,9 +117,10 @@ func (c *core) note(plan *sqlkey.Plan, i int, args sqlkey.Args, key rib.Key) {
 }
 
 // overShards finds where a statement with several keys runs. It reports whether it needs several shards.
-// A session that is tied to a connection runs there what it may have made there itself, and what names a table of the home shard, perhaps.
+// A session that is tied to a connection runs there what it may have made there itself, and what names a table of the home shard: that it does so
+// the server is asked before (see asksLocal).
 func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bool, _ *pg.Error) {
-	if c.pinned != "" && c.srvShard != "" && (c.itsOwn(plan.Fan.Names) || plan.Fan.Local && (c.remains&sqlkey.RemainTemp != 0 || c.srvShard == plan.Fan.Home)) {
+	if c.pinned != "" && c.srvShard != "" && (c.itsOwn(plan.Fan.Names) || c.perhapsLocal(plan)) {
 		n.slot = c.table.Slot(c.srvShard)
 		return n.slot == nil, nil
 	}

@@ -100,14 +100,14 @@ func fits(told, has pool.Shape) (fit, known bool) {
 // lookAhead has the server prepare and describe what the request in hand binds and its client has been told the shape of, if the
 // server connection lacks it. The request itself is sent when that is known. It returns false if nothing is to be asked.
 func (c *core) lookAhead() bool {
-	if c.kind != 'S' || c.serverOpen || c.coordinator != nil { // in the midst of an implicit transaction nothing may end it
+	if c.serverOpen || c.coordinator != nil { // in the midst of an implicit transaction nothing may end it
 		return false
 	}
-	asked := false
 	c.changes = 0
+	asked := c.asksLocal()
 	for i := range c.ops {
 		s := c.ops[i].stmt
-		if s == nil || s.shape == (pool.Shape{}) || c.ops[i].virtual || c.ops[i].fail != nil || c.ops[i].use != nil || c.ops[i].typ == 'P' {
+		if c.kind != 'S' || s == nil || s.shape == (pool.Shape{}) || c.ops[i].virtual || c.ops[i].fail != nil || c.ops[i].use != nil || c.ops[i].typ == 'P' {
 			continue
 		}
 		name := c.serverName(s)
@@ -150,6 +150,9 @@ func (c *core) lookedAhead() {
 	c.expect, c.expectOff = c.expect[:0], 0
 	e := c.ahead
 	c.ahead = nil
+	if c.unlocal > 0 {
+		e, c.unlocal = c.notLocal(), 0
+	}
 	for i := range c.ops {
 		s := c.ops[i].stmt
 		if e != nil || s == nil || c.ops[i].use != nil {
@@ -161,13 +164,21 @@ func (c *core) lookedAhead() {
 			}
 		}
 	}
-	failed := c.skip // with an error of the server's, which the client has
+	failed := c.skip || c.seg.opens && c.status == 'I' // with an error of the server's, which the client has
 	if e == nil && !failed {
 		c.silent = true
 		c.emitRequest()
 		return
 	}
 	sync := c.seg.sync
+	if c.kind == 'Q' {
+		if failed {
+			c.ready()
+		} else {
+			c.fail(e)
+		}
+		return
+	}
 	switch {
 	case failed || !c.onServer():
 	case c.scratch: // the client's block is open nowhere

@@ -5,10 +5,12 @@ import (
 	"rangefinder/wire/sqlkey"
 )
 
+var errNoUnique = pg.NewError(pg.CodeFeatureNotSupported, "rangefinder.unique_id() is not available here")
+
 // uniqueText is a text with its calls of rangefinder.unique_id() replaced.
 func (c *core) uniqueText(plan *sqlkey.Plan, sql string) (string, *pg.Error) {
 	if c.env.unique == nil {
-		return "", pg.NewError(pg.CodeFeatureNotSupported, "rangefinder.unique_id() is not available here")
+		return "", errNoUnique
 	}
 	text, err := plan.WithUnique(sql, c.env.unique)
 	if err != nil {

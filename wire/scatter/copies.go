@@ -62,6 +62,24 @@ func (c *Coordinator) timely(x *execution, on Share) *pg.Error {
 	return nil
 }
 
+// fills refuses to make columns of reference tables that each server would fill for itself.
+func (c *Coordinator) fills(fan *sqlkey.Fan, on Share) *pg.Error {
+	if fan.Fills == "" {
+		return nil
+	}
+	b, e := c.branch(on.Slot, true)
+	if e != nil {
+		return e
+	}
+	row, e := c.ask(b, &execution{stmt: &stmt{}, bind: noArguments}, fan.Fills)
+	if e == nil && len(row) == 1 && row[0] != "" {
+		e = pg.NewError(pg.CodeFeatureNotSupported, "each server would compute values of "+row[0]+" for itself, so the copies of a reference table would differ").
+			WithDetail("The default of the domain calls a function that is not immutable.").
+			WithHint("Give the column a DEFAULT of its own that is a constant, or NULL, and have INSERT give the value: rangefinder.unique_id() makes numbers.")
+	}
+	return e
+}
+
 // isText tells whether a type keeps a text as it is.
 func isText(oid uint32) bool {
 	const jsonb = 3802

@@ -21,6 +21,7 @@ type copySplit struct {
 	x     *execution
 	plan  *sqlkey.Plan
 	split *copysplit.Splitter // nil: all shards get all the data
+	check *copysplit.Splitter // of data that all get: looks for times that would differ; nil: there can be none
 
 	// owned by the coordinator's goroutine
 	left int // bytes still to come of the session's CopyData message in hand
@@ -83,13 +84,16 @@ func (s *copySplit) begin(slot *fib.Slot) *pg.Error {
 	if e != nil {
 		return e
 	}
-	if !s.plan.Fan.Everywhere {
-		if e := s.splitter(b); e != nil {
-			return e
-		}
+	if s.plan.Fan.Everywhere {
+		e = s.checker(b)
+	} else {
+		e = s.splitter(b)
+	}
+	if e != nil {
+		return e
 	}
 	c.marks0(x, b)
-	b.send = pg.AppendFlush(x.appendRun(b.send, x.stmt.sql, "", 0))
+	b.send = pg.AppendFlush(x.appendRun(b.send, s.text(), "", 0))
 	b.begin()
 	if e := b.flush(); e != nil {
 		return c.ended(x, b, e)
@@ -104,6 +108,9 @@ func (s *copySplit) begin(slot *fib.Slot) *pg.Error {
 			if e, fatal = b.error(size); !fatal {
 				e = s.synced(b, e)
 			}
+			if s.text() != x.stmt.sql { // it is a place in that
+				e = e.WithPosition(0)
+			}
 		case b.quiet > 0 && typ != pg.TypeNoticeResponse:
 			var f []byte
 			if f, err = b.frame(size); err != nil {
@@ -111,6 +118,8 @@ func (s *copySplit) begin(slot *fib.Slot) *pg.Error {
 			} else if f[0] == pg.TypeCommandComplete {
 				b.quiet--
 			}
+		case typ == pg.TypeCopyInResponse && s.given() > 0:
+			e, taking = s.asked(b, size), true
 		default:
 			e, taking = c.relay(x, b, typ, size), typ == pg.TypeCopyInResponse
 		}
@@ -128,31 +137,42 @@ func (s *copySplit) begin(slot *fib.Slot) *pg.Error {
 // splitter makes what takes the data apart, with what a first shard says of the table.
 func (s *copySplit) splitter(b *branch) *pg.Error {
 	c, say := s.c, s.plan.Fan.Copy
+	config, e := s.config(b)
+	if e == nil {
+		e = s.bigints(b)
+	}
+	if e != nil {
+		return c.ended(s.x, b, e)
+	}
+	config.Given, config.Next = say.Given, c.cfg.Host.Unique
+	split, err := copysplit.New(config, s)
+	if err != nil {
+		return asError(err)
+	}
+	s.split = split
+	return nil
+}
+
+// config is what takes the data apart needs to know of them.
+func (s *copySplit) config(b *branch) (config copysplit.Config, e *pg.Error) {
+	say := s.plan.Fan.Copy
 	encoding := say.Encoding
 	if encoding == "" {
 		encoding = b.conn.Params["client_encoding"]
 	}
 	if !sqlkey.Splits(encoding) {
-		return pg.NewError(pg.CodeFeatureNotSupported, "COPY into several shards cannot take data in "+encoding+" apart").
+		return config, pg.NewError(pg.CodeFeatureNotSupported, "COPY into several shards cannot take data in "+encoding+" apart").
 			WithHint("Convert the data to UTF-8, and SET client_encoding = 'UTF8' or say ENCODING 'UTF8'.")
 	}
 	columns := say.Columns
 	if columns == nil {
-		var e *pg.Error
-		if columns, e = c.columnsOf(b, say.Schema, say.Name, false); e != nil {
-			return c.ended(s.x, b, e)
+		if columns, e = s.c.columnsOf(b, say.Schema, say.Name, false); e != nil {
+			return config, e
 		}
 	}
 	major, _, _ := strings.Cut(b.conn.Params["server_version"], ".")
 	version, err := strconv.Atoi(major)
-	split, refused := copysplit.New(copysplit.Config{
-		Copy: say, Columns: columns, UTF8: sqlkey.IsUTF8(encoding), MarkerInCSV: err == nil && version < 18,
-	}, s)
-	if refused != nil {
-		return asError(refused)
-	}
-	s.split = split
-	return nil
+	return copysplit.Config{Copy: say, Columns: columns, UTF8: sqlkey.IsUTF8(encoding), MarkerInCSV: err == nil && version < 18}, nil
 }
 
 // synced ends what an error has ended.
@@ -268,6 +288,11 @@ func (s *copySplit) write(data []byte) error {
 	if s.split != nil {
 		return s.split.Write(data)
 	}
+	if s.check != nil {
+		if err := s.check.Write(data); err != nil {
+			return err
+		}
+	}
 	for _, p := range s.parts {
 		if p.append(data); len(p.out) >= copyMessage {
 			if err := p.flush(); err != nil {
@@ -328,6 +353,11 @@ func (s *copySplit) Row(shard int, b []byte, line uint64, count int) error {
 
 // finish ends the data on all shards, and waits for what they say.
 func (s *copySplit) finish() *pg.Error {
+	if s.check != nil {
+		if err := s.check.Close(); err != nil {
+			return asError(err)
+		}
+	}
 	if s.split != nil {
 		if err := s.split.Close(); err != nil {
 			return asError(err)

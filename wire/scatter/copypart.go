@@ -41,7 +41,7 @@ func (s *copySplit) open(slot *fib.Slot) (*copyPart, *pg.Error) {
 		return nil, e
 	}
 	s.c.marks0(s.x, b)
-	b.send = s.x.appendRun(b.send, s.x.stmt.sql, "", 0)
+	b.send = s.x.appendRun(b.send, s.text(), "", 0)
 	b.begin()
 	if e := b.flush(); e != nil {
 		b.done()

@@ -27,6 +27,8 @@ type Host interface {
 	// Moved reports whether a range that a statement may touch has changed hands, or been cleaned up after that, since the transaction began. What one
 	// snapshot holds of its rows may then be too old for what is asked now. With the target Many that is any range of its keyspace.
 	Moved(plan *sqlkey.Plan, args sqlkey.Args) bool
+	// Unique makes a number for rangefinder.unique_id(). It does not block.
+	Unique() (int64, error)
 	// Owner is the shard that owns a key of plan.Keyspace.
 	Owner(plan *sqlkey.Plan, key rib.Key) (*fib.Slot, *pg.Error)
 	// Describes is a shard that has the tables of a statement with the target Keyed or Many.

@@ -44,6 +44,9 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	if fan.Rekey != nil {
 		return c.rekey(x, shares)
 	}
+	if e = c.fills(fan, shares[0]); e != nil {
+		return e
+	}
 	if fan.Copy != nil && len(shares) > 0 {
 		if e = c.copyable(x, shares[0]); e != nil {
 			return e

@@ -204,7 +204,7 @@ func (f *Fan) bytes() int {
 		if c.Default != nil {
 			n += int(unsafe.Sizeof(*c.Default)) + len(*c.Default)
 		}
-		for _, list := range [][]string{c.Columns, c.ForceNull, c.ForceNotNull} {
+		for _, list := range [][]string{c.Columns, c.Given, c.ForceNull, c.ForceNotNull} {
 			for _, name := range list {
 				n += int(unsafe.Sizeof(name)) + len(name)
 			}

@@ -233,8 +233,8 @@ func (c *compiler) explain(e *pgquery.ExplainStmt) *Plan {
 			}
 		}
 	}
-	if analyze && p.Fan != nil && p.Fan.Once != nil {
-		return onceExplained(p)
+	if analyze && p.Fan != nil && p.Fan.Alike() {
+		return alikeExplained(p)
 	}
 	if !analyze && p.Fan != nil && p.Fan.Everywhere && p.Copies != nil { // nothing is written, and one knows as much as all
 		p.Target, p.Shard, p.Fan, p.Keyspace, p.KeyspaceName = Unsharded, p.Copies[0], nil, 0, ""

@@ -29,6 +29,9 @@ type Copy struct {
 	Schema, Name string // of the table; "" of COPY (query)
 	// Columns are the statement's list of columns; nil: all of the table's that are not generated, in its order.
 	Columns []string
+	// Given are columns that the list leaves to rangefinder.unique_id(): the node gives each row numbers for them, and Fan.SQL has them at the end of
+	// its list of columns.
+	Given []string
 	// Key are the key's columns, in the keyspace's order.
 	Key    []string
 	Types  []rib.Type // of Key
@@ -125,14 +128,47 @@ func (c *compiler) copySeveral(p *Plan, s *pgquery.CopyStmt, a *analysis, t *tab
 		return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "COPY with ON_ERROR ignore is not possible on several shards", "Leave the option out: COPY ends at the first bad row."}, table: t})
 	}
 	fan.Copy.Schema, fan.Copy.Name, fan.Copy.Key, fan.Copy.Types, fan.Copy.Method = t.schema, t.name, t.columns, t.keyspace.types, t.keyspace.method
+	if ids := c.db.ids[t.tableName]; s.GetIsFrom() && len(s.GetAttlist()) > 0 {
+		var err error
+		for _, name := range ids {
+			if !slices.Contains(fan.Copy.Columns, name) {
+				fan.Copy.Given = append(fan.Copy.Given, name)
+			}
+		}
+		if fan.SQL, err = givenCopy(s, fan.Copy.Given); err != nil {
+			return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "it leaves " + quoteNames(fan.Copy.Given) + " to rangefinder.unique_id(), and with that column it cannot be written",
+				"Add the column to COPY's list of columns, and to the data: SELECT rangefinder.unique_id() makes a number."}, table: t})
+		}
+	}
 	p.Target, p.Fan, p.Err = Many, fan, nil
 	p.Reason = c.where(p, fan) + ": each gets the rows whose keys it owns"
+	if len(fan.Copy.Given) > 0 {
+		p.Reason += ", with numbers for " + quoteNames(fan.Copy.Given)
+	}
 	if !s.GetIsFrom() {
 		c.leaveCopied(s)
 		p.Intent, p.WhyWrite = Read, ""
 		p.Reason = c.where(p, fan) + ": rows come as they are"
 	}
 	return p
+}
+
+// givenCopy is a COPY FROM with more columns; "" if there are none to be added.
+func givenCopy(s *pgquery.CopyStmt, columns []string) (string, error) {
+	if len(columns) == 0 {
+		return "", nil
+	}
+	of := cloned(s)
+	for _, name := range columns {
+		of.Attlist = append(of.Attlist, pgquery.MakeStrNode(name))
+	}
+	textOptions(of)
+	n := &pgquery.Node{Node: &pgquery.Node_CopyStmt{CopyStmt: of}}
+	text, err := deparse(n)
+	if err == nil && !same(n, text) {
+		err = errOptions
+	}
+	return text, err
 }
 
 // leaveCopied makes of the COPY of a table one of a query, which can leave rows out: as PostgreSQL does where policies for rows do so.

@@ -46,6 +46,9 @@ func (c *compiler) everyShard(p *Plan, n *pgquery.Node, a *analysis, made *pgque
 	}
 	slices.Sort(fan.Copies)
 	fan.Copies = slices.Compact(fan.Copies)
+	if t, _ := a.resolve(cmp.Or(n.GetCreateStmt().GetRelation(), n.GetAlterTableStmt().GetRelation(), &pgquery.RangeVar{})); t != nil && t.of == nil && t.keyspace.whole {
+		fan.Fills = filledByTypes(n)
+	}
 	p.Target, p.Fan, p.Err, p.Copies, p.Defines = Many, fan, nil, nil, definesTable(n)
 	p.Reason = fan.Why + ": all of them in one transaction"
 	if fan.Steps {

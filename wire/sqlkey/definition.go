@@ -55,7 +55,7 @@ func hasRelation(words []string, tables bool) string {
 	if !tables {
 		return name + " IS NOT NULL"
 	}
-	return "coalesce((SELECT CASE WHEN c.relkind IN ('r', 'p', 'f') THEN '" + ProbeTable + "' ELSE 't' END FROM pg_catalog.pg_class AS c WHERE c.oid = " + name + "), 'f')"
+	return "coalesce((SELECT CASE WHEN c.relpersistence = 't' THEN '" + ProbeOwn + "' WHEN c.relkind IN ('r', 'p', 'f') THEN '" + ProbeTable + "' ELSE 't' END FROM pg_catalog.pg_class AS c WHERE c.oid = " + name + "), 'f')"
 }
 
 // quotedWords is a name of several words, each in quotes.
@@ -359,7 +359,7 @@ func (c *compiler) everyShardOf(p *Plan, n *pgquery.Node, d *definition, a *anal
 	}
 	slices.Sort(fan.Copies)
 	fan.Copies = slices.Compact(fan.Copies)
-	fan.Home, fan.Local = c.db.home, d.table
+	fan.Home, fan.Local, fan.Fills = c.db.home, d.table, c.filledByDomain(n.GetAlterDomainStmt())
 	fan.SQL = samePassword(n)
 	fan.Refusal = pg.NewError(pg.CodeFeatureNotSupported, "the statement cannot be routed").WithDetail(fan.Why + ".").
 		WithHint("Run it on each shard, with a comment before it that names the shard: /* rangefinder: shard=... */.")

@@ -51,10 +51,13 @@ type Fan struct {
 	Probe, Home string
 	// Names, with Probe, are those of the relations that the statement names, as Plan.Made has them: they may be the session's own.
 	Names []string
-	// Local, with Probe: it may be about a table, and so about one of a session's own connection if there is one.
+	// Local, with Probe: it may be about a table, and so about one of a session's own connection if there is one. Such a session asks there first.
 	Local bool
 	// Furthest, with Probe: each shard that runs it answers for itself, and the client's row is the one that comes first in Order.
 	Furthest bool
+	// Fills, of a statement that makes columns of reference tables, or a domain of such, is a question: which of these each server would fill for itself,
+	// because the type does. The answer is a list of names, or NULL. "": there is nothing to be asked.
+	Fills string
 	// Steps: PostgreSQL refuses it in a transaction: it runs on one shard after the other, each by itself.
 	Steps bool
 	// Unnamed, of an INSERT without a list of columns: it is planned again with the names that a shard tells. nil: it is none.
@@ -93,6 +96,9 @@ const (
 
 // ProbeTable is what Fan.Probe gives for a thing that is a table: it is where it is.
 const ProbeTable = "h"
+
+// ProbeOwn is what it gives for a temporary relation: it is the session's own.
+const ProbeOwn = "s"
 
 // FanOrder is one column of an order.
 type FanOrder struct {

@@ -115,9 +115,14 @@ func (o *Once) bytes() int {
 	return n + 128
 }
 
-// onceExplained refuses EXPLAIN ANALYZE of what is evaluated once: it would run on one shard alone.
-func onceExplained(p *Plan) *Plan {
+// alikeExplained refuses EXPLAIN ANALYZE of writes to reference tables: what is evaluated once would run on one shard alone, and of all others nobody would
+// see whether they do the same to all copies.
+func alikeExplained(p *Plan) *Plan {
 	q := *p
-	q.Fan = nil
-	return q.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "EXPLAIN ANALYZE would carry it out on one shard alone: " + p.Fan.Once.Why, "Use EXPLAIN without ANALYZE."}})
+	q.Fan, q.about = nil, nil
+	why := "EXPLAIN ANALYZE would carry it out, and does not tell whether all copies of the table have changed alike"
+	if p.Fan.Once != nil {
+		why = "EXPLAIN ANALYZE would carry it out on one shard alone: " + p.Fan.Once.Why
+	}
+	return q.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, why, "Use EXPLAIN without ANALYZE."}})
 }

@@ -101,6 +101,9 @@ func (c *compiler) everywhere(m proto.Message, p *Plan, a *analysis, s *survey) 
 	} else if a.catalogs {
 		why = "the system catalogs differ between shards"
 	}
+	if _, copying := m.(*pgquery.CopyStmt); why == "" && len(a.copied) > 1 && !copying {
+		why = "what it reads of " + a.read().String() + " may have changed on one shard and not yet on the next"
+	}
 	if why == "" {
 		return p
 	}
@@ -111,6 +114,16 @@ func (c *compiler) everywhere(m proto.Message, p *Plan, a *analysis, s *survey) 
 	}
 	p.Reason += ": " + p.Fan.Once.On + " carries it out, for " + why + ", and the others are given its rows"
 	return p
+}
+
+// read is a reference table that a write to another one reads; the one that is written if it reads no other.
+func (a *analysis) read() *table {
+	for _, t := range a.copied {
+		if !slices.Contains(a.changed, t) {
+			return t
+		}
+	}
+	return a.changed[0]
 }
 
 // insertWhole notes that an INSERT into a reference table leaves a column to each server.

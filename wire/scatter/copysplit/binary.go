@@ -112,7 +112,7 @@ func (s *Splitter) binaryTuple(b []byte) (size int, err error) {
 			return 0, s.at(malformed("invalid field size"), nil, -1)
 		}
 		value := max(n, 0)
-		if next := len(t.spans); next < len(s.keyed) && s.keyed[next].index == t.field {
+		if next := len(t.spans); next < len(s.read) && s.read[next].index == t.field {
 			if len(b)-at-4 < value {
 				return s.part(b, at)
 			}
@@ -121,15 +121,14 @@ func (s *Splitter) binaryTuple(b []byte) (size int, err error) {
 		at, t.left = at+4, value
 		t.field++
 	}
-	shard := s.shard
-	if shard < 0 {
+	shard, first := s.shard, s.shard < 0
+	if first {
 		if shard, err = s.ownerBinary(b); err != nil {
 			return 0, err
 		}
 	}
 	t.open = false
-	line, lines := s.advance()
-	return at, s.sink.Row(shard, b[:at], line, lines)
+	return at, s.pass(shard, b[:at], at, first)
 }
 
 // ownerBinary is owner for the tuple in b.
@@ -143,8 +142,9 @@ func (s *Splitter) ownerBinary(b []byte) (int, error) {
 // part is what has come of a tuple, looked at up to at.
 func (s *Splitter) part(b []byte, at int) (size int, err error) {
 	s.scanned = at
-	if s.shard < 0 {
-		if at < keep || len(s.tuple.spans) < len(s.keyed) {
+	first := s.shard < 0
+	if first {
+		if at < keep || len(s.tuple.spans) < len(s.read) {
 			return 0, nil
 		}
 		if s.shard, err = s.ownerBinary(b); err != nil {
@@ -155,5 +155,5 @@ func (s *Splitter) part(b []byte, at int) (size int, err error) {
 	if at == 0 {
 		return 0, nil
 	}
-	return at, s.sink.Row(s.shard, b[:at], 0, 0)
+	return at, s.begins(s.shard, b[:at], first)
 }

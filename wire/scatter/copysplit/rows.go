@@ -63,7 +63,7 @@ func (s *Splitter) take(whole, line []byte, f found, fields fields) error {
 	case f == foundEnd && len(line) == 0:
 		return nil
 	case s.copy.Header && !s.begun:
-		s.header, s.begun = append(s.header, whole...), true
+		s.header, s.begun = append(append(append(s.header, line...), s.names()...), whole[len(line):]...), true
 		s.headerLines, _ = s.advance()
 		return nil
 	default:
@@ -75,8 +75,7 @@ func (s *Splitter) take(whole, line []byte, f found, fields fields) error {
 			return err
 		}
 	}
-	n, lines := s.advance()
-	return s.sink.Row(shard, whole, n, lines)
+	return s.pass(shard, whole, len(line), false)
 }
 
 // incomplete is the end of what has come, within a line that begins at row and was looked at up to next. If it is long and its key is

@@ -33,6 +33,11 @@ type Config struct {
 	Copy *sqlkey.Copy
 	// Columns are those of the data, in their order: Copy.Columns, or the table's if the statement names none.
 	Columns []string
+	// Given are columns that the data lack: behind its own values each row is given a number of Next's for each. They may be the key's.
+	Given []string
+	Next  func() (int64, error)
+	// Times are columns whose texts must not tell now (see sqlkey.TellsNow), of data that are not split: Copy has no key then, and all rows are one shard's.
+	Times []string
 	// UTF8: the data are in UTF-8. Else keys beyond ASCII are refused.
 	UTF8 bool
 	// MarkerInCSV: a line with nothing but \. ends CSV data, as in servers before PostgreSQL 18.
@@ -44,6 +49,7 @@ type Config struct {
 // column is one of the data's columns that are part of the key.
 type column struct {
 	index       int // among the data's columns, from 0
+	given       int // among the given ones, from 1; 0: it is none of them
 	part        int // of the key, from 0
 	typ         rib.Type
 	notNull     bool // FORCE_NOT_NULL
@@ -55,7 +61,11 @@ type Splitter struct {
 	// constant
 	copy    *sqlkey.Copy
 	columns []string
-	keyed   []column // in the data's order
+	keyed   []column // in the data's order, and then the given ones
+	read    []column // those of keyed that the data have
+	given   []string
+	times   bool // keyed are no key: see Config.Times
+	next    func() (int64, error)
 	utf8    bool
 	marker  bool
 	quote   []byte // CSV's
@@ -81,13 +91,15 @@ type Splitter struct {
 	fields      [][]byte // the raw values of keyed
 	null        []bool   // binary: which of fields are NULL
 	ends        []rib.Key
+	numbers     []int64 // of the given columns, of the row in hand; empty: not made yet
+	tail        []byte  // the given columns' values, as they stand in the data
 	scratch     []byte  // a value without its escapes
 	key         rib.Key // reused
 }
 
 // New makes a Splitter. Errors are *pg.Error: the columns do not hold the key, or the encoding hides where lines end.
 func New(c Config, sink Sink) (*Splitter, error) {
-	s := &Splitter{copy: c.Copy, columns: c.Columns, utf8: c.UTF8, marker: c.MarkerInCSV, prefix: c.MaxPrefix,
+	s := &Splitter{copy: c.Copy, columns: c.Columns, given: c.Given, next: c.Next, utf8: c.UTF8, marker: c.MarkerInCSV, prefix: c.MaxPrefix,
 		quote: []byte{c.Copy.Quote}, sink: sink, shard: -1}
 	if s.prefix <= 0 {
 		s.prefix = DefaultMaxPrefix
@@ -102,6 +114,10 @@ func New(c Config, sink Sink) (*Splitter, error) {
 	}
 	for part, name := range c.Copy.Key {
 		index := slices.Index(c.Columns, name)
+		if given := slices.Index(c.Given, name); given >= 0 && c.Copy.Types[part] == rib.TypeBigint {
+			s.keyed = append(s.keyed, column{index: len(c.Columns) + given, given: given + 1, part: part, typ: rib.TypeBigint})
+			continue
+		}
 		if index < 0 {
 			return nil, pg.Errorf(pg.CodeFeatureNotSupported, "COPY must give the sharding key: column %q is not among its columns", name).
 				WithDetail("What the column's default gives a row is known only on a shard, and which one that is depends on it.").
@@ -113,7 +129,19 @@ func New(c Config, sink Sink) (*Splitter, error) {
 			nullIfEqual: c.Copy.ForceNullAll || slices.Contains(c.Copy.ForceNull, name),
 		})
 	}
+	for _, name := range c.Times {
+		if index := slices.Index(c.Columns, name); index >= 0 {
+			s.keyed, s.times = append(s.keyed, column{index: index}), true
+		}
+	}
 	slices.SortFunc(s.keyed, func(a, b column) int { return a.index - b.index })
+	s.read = s.keyed
+	for n := len(s.keyed); n > 0 && s.keyed[n-1].given > 0; n-- {
+		s.read = s.keyed[:n-1]
+	}
+	if err := s.givable(); err != nil {
+		return nil, err
+	}
 	s.fields, s.null = make([][]byte, len(s.keyed)), make([]bool, len(s.keyed))
 	if len(s.keyed) > 1 {
 		s.ends = make([]rib.Key, len(s.keyed))
@@ -185,12 +213,15 @@ func (s *Splitter) afterEnd(b []byte) error {
 func (s *Splitter) advance() (line uint64, lines int) {
 	lines = s.lines + 1
 	s.line += uint64(lines)
-	s.lines, s.scanned, s.shard, s.quoted, s.escaped = 0, 0, -1, false, false
+	s.lines, s.scanned, s.shard, s.quoted, s.escaped, s.numbers = 0, 0, -1, false, false, s.numbers[:0]
 	return s.line, lines
 }
 
 // owner finds the shard of the row whose key columns are in s.fields. row is for messages.
 func (s *Splitter) owner(row []byte) (int, error) {
+	if s.times {
+		return 0, s.timely(row)
+	}
 	key := s.key[:0]
 	if len(s.keyed) == 1 {
 		var err error
@@ -223,6 +254,12 @@ func (s *Splitter) owner(row []byte) (int, error) {
 
 // appendPart appends the key of the column keyed[i], whose raw value is in s.fields.
 func (s *Splitter) appendPart(dst rib.Key, i int, row []byte) (rib.Key, error) {
+	if given := s.keyed[i].given; given > 0 {
+		if err := s.number(); err != nil {
+			return dst, err
+		}
+		return s.copy.Method.AppendKey(dst, rib.Value{Type: rib.TypeBigint, Int: s.numbers[given-1]})
+	}
 	typ, raw, null := s.keyed[i].typ, s.fields[i], s.null[i]
 	if s.copy.Format != sqlkey.CopyBinary {
 		var err error

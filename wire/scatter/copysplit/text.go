@@ -65,7 +65,7 @@ func (s *Splitter) fieldsText(line []byte, whole bool) (bool, error) {
 // cut finds the values of the key's columns in a line. end tells where the first column of what it is given ends, -1 if with the line.
 func (s *Splitter) cut(line []byte, whole bool, end func([]byte) int) (bool, error) {
 	rest, more, index := line, true, 0
-	for i := range s.keyed {
+	for i := range s.read {
 		for {
 			if !more {
 				return false, s.missing(line, i)
@@ -110,6 +110,9 @@ func (s *Splitter) value(i int, row []byte) (v []byte, null bool, err error) {
 	quoted := s.csv() && bytes.IndexByte(raw, s.copy.Quote) >= 0
 	if !quoted && string(raw) == s.copy.Null {
 		return raw, !c.notNull, nil
+	}
+	if s.times && s.copy.Default != nil && string(raw) == *s.copy.Default {
+		return nil, true, nil
 	}
 	if s.copy.Default != nil && string(raw) == *s.copy.Default {
 		return nil, false, s.at(pg.Errorf(pg.CodeFeatureNotSupported, "the sharding key's default is known only on a shard: column %q", s.columns[c.index]).
