@@ -15,6 +15,9 @@ func (c *compiler) many(m proto.Message, p *Plan, s *survey, one *refusal) *Plan
 		return p.refuse(one)
 	}
 	fan, how, problem := c.fan(m, s)
+	if problem == nil && s.placed {
+		problem = issuef("ctid is the place of another row on each shard")
+	}
 	if problem != nil {
 		one.many = problem.reason
 		if problem.hint != "" && one.hint != "" {

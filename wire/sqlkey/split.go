@@ -57,6 +57,8 @@ func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey, folded *fol
 		return issuef("it changes rows in WITH as well, and its own rows are given as values")
 	case found.marks:
 		return issuef("it holds a name or text like %s", rowMark)
+	case insert.GetSelectStmt().GetSelectStmt().GetLimitCount() != nil, insert.GetSelectStmt().GetSelectStmt().GetLimitOffset() != nil:
+		return issuef("LIMIT or OFFSET counts the rows of all shards together")
 	}
 	mark := pgquery.MakeListNode([]*pgquery.Node{columnRef(rowMark)})
 	list := []*pgquery.Node{mark}

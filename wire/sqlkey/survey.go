@@ -35,6 +35,7 @@ type survey struct {
 	current  bool     // WHERE CURRENT OF
 	alters   bool     // it writes, and not just by locking rows
 	unique   bool     // it names rangefinder.unique_id()
+	placed   bool     // it looks for rows by where they are stored, which is another row on each shard
 	marks    bool     // it holds what would be taken for a mark of Fan.Final
 
 	configs []config                     // calls of set_config
@@ -138,6 +139,16 @@ func (s *survey) visit(n any) bool {
 	case *pgquery.MergeStmt:
 		s.changes++
 		s.writes("MERGE")
+	case *pgquery.A_Expr:
+		for _, pair := range [][2]*pgquery.Node{{n.GetLexpr(), n.GetRexpr()}, {n.GetRexpr(), n.GetLexpr()}} {
+			s.placed = s.placed || lastName(pair[0]) == "ctid" && !namesColumns(pair[1])
+		}
+	case *pgquery.ColumnRef:
+		if fields := n.GetFields(); len(fields) > 0 {
+			if name := fields[len(fields)-1].GetString_().GetSval(); isOneOf(name, "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid") {
+				s.differs("column " + name + ", which is where and by whom a row is stored,")
+			}
+		}
 	case *pgquery.CurrentOfExpr:
 		s.current = true
 	case *pgquery.SQLValueFunction:
@@ -180,6 +191,18 @@ func (s *survey) visit(n any) bool {
 		}
 	}
 	return true
+}
+
+// namesColumns tells whether there is a column or a query in an expression.
+func namesColumns(n *pgquery.Node) (found bool) {
+	walk(n, func(x any) bool {
+		switch x.(type) {
+		case *pgquery.ColumnRef, *pgquery.SelectStmt:
+			found = true
+		}
+		return !found
+	})
+	return found
 }
 
 func lockName(l pgquery.LockClauseStrength) string {
