@@ -52,10 +52,46 @@ func (c *core) sessionDone(plan *sqlkey.Plan, sets []assigned) {
 		}
 		c.change(c.base, len(c.base.list) == 0)
 		c.stmts.clear()
-		c.srv.Prepared.Clear()
-		c.srv.Unnamed, c.srv.Left = 0, 0
-		c.unpin()
+		c.changedBehind()
+		c.nothingPrepared()
+		c.srv.Unnamed = 0
+		if !c.seg.opaque {
+			c.srv.Left = 0
+		}
+		if c.unpin(); c.seg.pin != "" { // what is behind it in the same pipeline needs the connection anew
+			c.pin(c.seg.remain, c.seg.pin)
+			c.makes()
+		}
 		c.dropChannels()
 		c.fixAll()
+	}
+}
+
+// nothingPrepared follows a statement that takes away all that is prepared on the server connection. What was noted when it was sent
+// behind that statement is still to come.
+func (c *core) nothingPrepared() {
+	c.srv.Prepared.Clear()
+	for i := c.expectOff + 1; i < len(c.expect); i++ {
+		switch e := &c.expect[i]; {
+		case e.closed != "":
+			c.srv.Prepared.Remove(e.closed)
+		case e.makes != "":
+			c.srv.Prepared.Add(e.makes)
+		}
+	}
+}
+
+// changedBehind makes those changes in the client's registry again that are of messages behind the one that is answered now, which has
+// taken all away.
+func (c *core) changedBehind() {
+	if c.kind != 'S' || !c.waiting() {
+		return
+	}
+	for _, ch := range c.seg.undo[min(c.head().changes, len(c.seg.undo)):] {
+		if ch.removed {
+			c.stmts.remove(ch.stmt)
+		} else {
+			c.stmts.put(ch.stmt)
+		}
 	}
 }

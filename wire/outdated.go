@@ -9,7 +9,8 @@ import (
 	"rangefinder/wire/sqlkey"
 )
 
-// This file is about errors of statements that were prepared before their tables were changed.
+// This file is about errors of statements that were prepared before their tables were changed, and of those that are prepared where the
+// node believes that they are not.
 
 // outdated reports whether an error may mean that a statement was prepared before its tables were changed: its result has
 // other columns now, or it does not fit the tables any more.
@@ -53,6 +54,33 @@ func (c *core) parsedHere(s *statement) bool {
 		}
 	}
 	return false
+}
+
+// taken reports whether a server refuses to prepare a statement under a name of ours because it has it. Then what is known of the
+// connection is wrong. No client may suffer from that, the next ones least of all: it is noted, and the connection is to be closed.
+func (c *core) taken(h *expectation, e *pg.Error) bool {
+	if e.Code != pg.CodeDuplicateStatement {
+		return false
+	}
+	if name := h.makes; name != "" {
+		h.makes = ""
+		c.srv.Prepared.Add(name)
+		return true
+	}
+	for i := range c.uses {
+		if u := &c.uses[i]; h.names && u.makes && u.Statement == c.completed {
+			c.srv.Prepared.Add(u.server)
+			return true
+		}
+	}
+	return false
+}
+
+// nameTaken is the error where the request cannot be sent once more.
+func nameTaken() *pg.Error {
+	return pg.NewError(pg.CodeSerializationFailure, "the statement could not be prepared on its server connection").
+		WithDetail("The connection had a statement of that name which the router did not know of. It is given up.").
+		WithHint("Try the transaction again.")
 }
 
 // renamed returns an error's frame with the statement's name on the server replaced by the client's.

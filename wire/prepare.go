@@ -124,8 +124,12 @@ func (c *core) usePrepare(u *use, plan *sqlkey.Plan) *pg.Error {
 
 // addStatement puts a statement into the registry, until an error before that takes it back.
 func (c *core) addStatement(s *statement) {
+	ch := change{stmt: s}
+	if s.name == "" {
+		ch.was = c.stmts.unnamed
+	}
 	c.stmts.put(s)
-	c.seg.undo = append(c.seg.undo, change{stmt: s})
+	c.seg.undo = append(c.seg.undo, ch)
 }
 
 // useExecute finds what an EXECUTE runs, and where it must. outer is the plan of the text, as far as it is known; it is
@@ -381,10 +385,11 @@ func (c *core) emitOuter(u *use) {
 func (c *core) emitUse(o *op, frame []byte) {
 	e := expectation{kind: 'E', plan: o.plan, use: o.use}
 	switch u := o.use; {
-	case u.makes:
+	case u.makes && !c.srv.Prepared.Has(u.server): // else the portal has been executed before, and cannot be again
 		c.makeRoom(1)
 		e.makes = u.server
 		c.srv.Prepared.Add(u.server)
+	case u.makes:
 	case u.stmt != nil && c.serverName(u.stmt) == u.server:
 		c.emitPrepared(u.stmt)
 	}

@@ -149,15 +149,19 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 			}
 			if parts := h.plan.Parts; parts == nil {
 				c.sessionDone(h.plan, h.sets)
+				if tx := h.plan.Tx; h.kind == 'E' && (tx == sqlkey.TxCommit || tx == sqlkey.TxRollback) && !h.plan.Chain {
+					c.status = 'I' // the server tells that at the Sync; what comes before it is not in the block
+				}
 			} else if h.part < len(parts) {
 				c.partDone(parts[h.part])
 				h.part++
 			}
 		}
 		if string(c.lastTag) == "DEALLOCATE ALL" { // among other statements: see deallocate
-			c.srv.Prepared.Clear()
+			c.nothingPrepared()
 			if !h.names {
 				c.stmts.clearNamed()
+				c.changedBehind()
 			}
 		}
 		if h.names {
@@ -230,7 +234,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		c.emit()
 		return nil
 	}
-	if e.ahead {
+	if e.ahead && !c.redo {
 		c.lookedAhead()
 		return nil
 	}

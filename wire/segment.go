@@ -28,6 +28,7 @@ type segment struct {
 	runs     bool           // something in it is executed or bound, not just prepared
 	keeps    bool           // a portal that it binds may be executed by a later segment
 	bound    bool           // it has bound a portal that it has not run to its end yet
+	ends     bool           // it has ended the transaction block that it began in
 	home     *sqlkey.Plan   // what tells where its statements can be prepared
 	reads    int            // statements that are run, by what they may do
 	writes   int
@@ -39,6 +40,7 @@ type segment struct {
 type change struct {
 	stmt    *statement
 	removed bool
+	was     *statement // the unnamed one before it, if stmt is unnamed
 }
 
 // endSegment handles a Sync or a Flush: what came since the last one is planned as a whole and sent to one server.
@@ -121,11 +123,12 @@ func (c *core) sendSegment(n need, sync bool) {
 	c.dispatch(n)
 }
 
-// answerOps gives the client the answers to messages that the node answers.
+// answerOps gives the client the answers to messages that the node answers. What it has been told stands, whatever comes behind.
 func (c *core) answerOps(ops []op) {
 	for i := range ops {
 		c.out = append(c.out, ops[i].answer...)
 	}
+	c.seg.undo = c.seg.undo[:0]
 }
 
 func (c *core) dropOps() { c.ops, c.batch = c.ops[:0], c.batch[:0] }
@@ -182,8 +185,10 @@ func (c *core) undoFrom(n int) {
 		ch := c.seg.undo[i]
 		if ch.removed {
 			c.stmts.put(ch.stmt)
-		} else {
-			c.stmts.remove(ch.stmt)
+			continue
+		}
+		if c.stmts.remove(ch.stmt); ch.was != nil && c.stmts.unnamed == nil {
+			c.stmts.unnamed = ch.was
 		}
 	}
 	c.seg.undo = c.seg.undo[:min(n, len(c.seg.undo))]

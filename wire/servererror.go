@@ -75,6 +75,13 @@ func (c *core) serverError(frame, body []byte) error {
 		frame = pg.AppendError(nil, e)
 	case e.Code == pg.CodeReadOnlyTransaction && c.seg.retry && !c.flushed && !c.need.write:
 		c.redo = true // it was no plain read after all: nothing took effect, so the primary may have it
+	case c.taken(h, e):
+		c.worn = true
+		c.redo = c.seg.again && !c.flushed && !c.answered('E', "") && (!h.names || c.plan.Statements == 1)
+		if !c.redo {
+			e = nameTaken()
+			frame = pg.AppendError(nil, e)
+		}
 	case h.names && outdated(e) && c.heldBefore(c.uses):
 		c.worn = true
 		c.redo = c.seg.again && !c.flushed && c.plan.Statements == 1
@@ -120,13 +127,17 @@ func (c *core) serverError(frame, body []byte) error {
 		return nil
 	}
 	if c.kind != 'S' && h.stmt != nil {
-		c.undoFrom(0)
+		if !c.redo {
+			c.undoFrom(0)
+		}
 		c.discarded()
 		return nil
 	}
 	// The server discards up to the Sync.
 	if !c.redo {
-		c.undoFrom(h.changes)
+		if c.undoFrom(h.changes); h.kind == 'P' && h.stmt != nil && h.stmt.name == "" && !h.quiet { // PostgreSQL drops the old one first
+			c.stmts.unnamed = nil
+		}
 	}
 	end := c.expectOff
 	for end < len(c.expect) && c.expect[end].kind != 'S' {

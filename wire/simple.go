@@ -179,7 +179,7 @@ func (c *core) refusedByState(plan *sqlkey.Plan) *pg.Error {
 		return e
 	}
 	ends := plan.Tx == sqlkey.TxCommit || plan.Tx == sqlkey.TxRollback
-	onServer := c.onServer() && c.status == 'E' && plan.Tx != sqlkey.TxRollbackTo // which the server knows more of
+	onServer := c.onServer() && c.status == 'E' && !c.seg.ends && plan.Tx != sqlkey.TxRollbackTo // which the server knows more of
 	if ends || !onServer && (!c.tx.open || !c.tx.failed) {
 		return nil
 	}

@@ -11,7 +11,7 @@ func stories(customer int64) []story {
 	key := fmt.Sprint(customer)
 	return slicesOf(
 		simpleStories(key), extendedStories(key), portalStories(key), transactionStories(key), settingStories(key),
-		copyStories(key), namedStories(key), preparedStories(key), pipelineStories(key), oddStories(key),
+		copyStories(key), namedStories(key), preparedStories(key), pipelineStories(key), undoneStories(), oddStories(key),
 	)
 }
 

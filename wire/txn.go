@@ -95,6 +95,11 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 	switch plan.Tx {
 	case sqlkey.TxBegin:
 		if c.tx.open {
+			if len(c.tx.deferred) >= maxDeferred {
+				return dst, false
+			}
+			c.again(plan.SQL) // what it says of the transaction counts
+			c.characterize(plan)
 			dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeActiveTransaction, Message: "there is already a transaction in progress"})
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
@@ -134,9 +139,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			c.tx.deferred = append(c.tx.deferred, plan.SQL)
 			c.setLocal(plan.SQL)
 			c.settings = c.settings.withLocal(setting{name: plan.Setting, value: plan.Value})
-			c.tx.serializable = c.tx.serializable && plan.Isolation == "" || plan.Isolation == "serializable"
-			c.tx.readOnly = (c.tx.readOnly || plan.TxReadOnly) && !plan.TxReadWrite
-			c.tx.readWrite = c.tx.readWrite && !plan.TxReadOnly || plan.TxReadWrite
+			c.characterize(plan)
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
 	case sqlkey.TxSavepoint:
@@ -167,6 +170,15 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 	return dst, false
 }
 
+// characterize notes what SET TRANSACTION, or a BEGIN within the block, says of a transaction that is open nowhere.
+func (c *core) characterize(plan *sqlkey.Plan) {
+	t := &c.tx
+	t.serializable = t.serializable && plan.Isolation == "" || plan.Isolation == "serializable"
+	t.readOnly = (t.readOnly || plan.TxReadOnly) && !plan.TxReadWrite
+	t.readWrite = t.readWrite && !plan.TxReadOnly || plan.TxReadWrite
+	t.plain = t.plain && plan.Isolation == "" && !plan.TxReadOnly && !plan.TxReadWrite
+}
+
 // untell tells the client of the parameters that a block has set which is rolled back and was open nowhere.
 func (c *core) untell(dst []byte) []byte {
 	for name, was := range c.tx.told {
@@ -185,7 +197,7 @@ func (c *core) answersTx(plan *sqlkey.Plan) bool {
 	}
 	switch plan.Tx {
 	case sqlkey.TxBegin:
-		return true
+		return !c.tx.open || len(c.tx.deferred) < maxDeferred
 	case sqlkey.TxCommit, sqlkey.TxRollback:
 		return c.tx.open || !plan.Chain
 	case sqlkey.TxSet, sqlkey.TxSavepoint:
@@ -228,7 +240,10 @@ func (c *core) txStatementDone(plan *sqlkey.Plan) {
 			c.tx.marks = c.tx.marks[:i]
 		}
 	case sqlkey.TxBegin: // among other statements: it has begun with the text
-		if !c.tx.inServer && !c.tx.open {
+		switch {
+		case c.tx.inServer: // what it says counts for the block that is open
+			c.again(plan.SQL)
+		case !c.tx.open:
 			c.tx = transaction{inServer: true, begin: plan.SQL, saved: c.unsynced, applied: c.unsyncedIn, wrote: c.tx.wrote}
 		}
 	case sqlkey.TxSet:
@@ -254,6 +269,10 @@ func (c *core) txEnded(chain bool) {
 		}
 	case c.tx.inServer:
 		c.settings, c.srv.Applied = c.tx.saved, c.tx.applied
+	default: // without a block: it undoes what came before it in the same text or pipeline
+		hints := c.settings.hints
+		c.settings, c.srv.Applied = c.unsynced, c.unsyncedIn
+		c.settings.hints = hints
 	}
 	if string(c.lastTag) == "ROLLBACK" {
 		c.failChannels()

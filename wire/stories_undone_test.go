@@ -1,0 +1,42 @@
+package wire_test
+
+// undoneStories are of what is taken back: by a ROLLBACK, by an error, or by a statement that takes all away, while what stands behind
+// it has been sent already.
+func undoneStories() []story {
+	one := extended("SELECT 1")
+	set, back := "SET work_mem = '15MB'", "ROLLBACK"
+	failed := []step{{simple("BEGIN"), "Z"}, {simple("SELECT 1/0 FROM notes"), "Z"}}
+	show := []step{{simple("SHOW work_mem"), "Z"}, {simple("SHOW DateStyle"), "Z"}, {simple("SELECT date '2020-02-01'"), "Z"}}
+	return []story{
+		{name: "settings before a ROLLBACK without a block", steps: each(
+			set+"; ROLLBACK", "SHOW work_mem", set+"; ABORT; SET DateStyle = 'German'", "SHOW work_mem", "SHOW DateStyle", "SET DateStyle = 'SQL'; COMMIT; "+set+"; ROLLBACK", "SHOW work_mem", "SHOW DateStyle",
+			set+"; BEGIN; ROLLBACK", "SHOW work_mem", "RESET DateStyle; "+set, "SHOW work_mem")},
+		{name: "settings before a ROLLBACK in a pipeline", steps: []step{
+			{msg(extended(set), extended(back), syncs()), "Z"}, {simple("SHOW work_mem"), "Z"}, {msg(extended("SET DateStyle = 'German'"), extended(set), extended("ABORT"), extended("SET DateStyle = 'SQL'"), one, syncs()), "Z"}, show[0], show[1], show[2],
+			{msg(extended(set), extended("COMMIT"), extended("RESET DateStyle"), extended(back), syncs()), "Z"}, show[0], show[1], show[2],
+		}},
+		{name: "BEGIN within a block", steps: each("BEGIN", "BEGIN READ ONLY", "INSERT INTO notes VALUES (880)", "COMMIT", "BEGIN", "START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY", "SHOW transaction_isolation", "SHOW transaction_read_only", "SELECT count(*) FROM notes WHERE id = 880", "COMMIT",
+			"BEGIN READ ONLY", "BEGIN READ WRITE", "INSERT INTO notes VALUES (881)", "ROLLBACK", "BEGIN", "SAVEPOINT a", "BEGIN READ ONLY", "ROLLBACK TO a", "INSERT INTO notes VALUES (882)", "ROLLBACK",
+			"BEGIN", "BEGIN", "SELECT 1", "COMMIT", "BEGIN", "SELECT count(*) FROM notes WHERE id = 880", "BEGIN READ ONLY", "INSERT INTO notes VALUES (883)", "BEGIN", "ROLLBACK", "BEGIN", "SELECT 1 FROM notes WHERE id = 880", "BEGIN ISOLATION LEVEL SERIALIZABLE", "ROLLBACK", "BEGIN; BEGIN READ ONLY; INSERT INTO notes VALUES (884)", "ROLLBACK")},
+		{name: "BEGIN within a block, extended", steps: eachExtended("BEGIN", "BEGIN READ ONLY", "INSERT INTO notes VALUES (885)", "COMMIT", "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ", "SHOW transaction_isolation", "COMMIT", "SHOW transaction_isolation")},
+		{name: "a pipeline goes on behind the end of a failed block", steps: append(append(append(append(failed[:2:2],
+			step{msg(extended("ABORT"), extended("SET DateStyle = 'German'"), one, syncs()), "Z"}), show...), append(failed[:2:2],
+			step{msg(extended("COMMIT"), extended("SELECT count(*) FROM notes"), extended("SET DateStyle = 'SQL'"), extended("SELECT 1/0"), one, syncs()), "Z"})...), append(append(show[:3:3], failed...),
+			step{msg(extended("END"), extended("BEGIN"), extended("SET work_mem = '14MB'"), one, syncs()), "Z"}, step{simple("SHOW work_mem"), "Z"}, step{simple("ROLLBACK"), "Z"}, show[0], failed[0], failed[1],
+			step{msg(extended("SELECT 2"), extended("ROLLBACK"), one, syncs()), "Z"}, step{msg(extended("ROLLBACK AND CHAIN"), one, syncs()), "Z"}, step{simple("COMMIT"), "Z"}, step{simple("SELECT 3"), "Z"})...)},
+		{name: "settings behind a COMMIT in a pipeline that fails", steps: append([]step{{simple("BEGIN"), "Z"}, {simple("SELECT count(*) FROM notes"), "Z"}, {simple("SET work_mem = '13MB'"), "Z"},
+			{msg(extended("COMMIT"), extended("SET DateStyle = 'German'"), extended("SELECT 1/0"), syncs()), "Z"}}, show...)},
+		{name: "DISCARD ALL in front of a Parse", steps: []step{
+			{msg(extended("DISCARD ALL"), parse("s", "SELECT 6789"), bind("", "s"), run("", 0), syncs()), "Z"}, {msg(bind("", "s"), run("", 0), syncs()), "Z"},
+			{msg(extended("DISCARD ALL"), extended("PREPARE p AS SELECT 12345"), syncs()), "Z"}, {simple("EXECUTE p"), "Z"}, {msg(bind("", "s"), run("", 0), syncs()), "Z"},
+			{msg(extended("DISCARD ALL"), extended("CREATE TEMP TABLE own (a int)"), syncs()), "Z"}, {simple("SELECT * FROM own"), "Z"}, {msg(extended("DISCARD ALL"), extended(set), syncs()), "Z"}, {simple("SHOW work_mem"), "Z"}, {simple("SELECT * FROM own"), "Z"},
+		}},
+		{name: "a portal of PREPARE that is executed twice", steps: []step{
+			{msg(parse("", "PREPARE p AS SELECT 777"), bind("", ""), run("", 0), run("", 0), syncs()), "Z"}, {simple("EXECUTE p"), "Z"}, {simple("DEALLOCATE p"), "Z"}, {simple("PREPARE p AS SELECT 777"), "Z"}, {simple("EXECUTE p"), "Z"},
+		}},
+		{name: "the unnamed statement behind an error", steps: []step{
+			{msg(parse("", "SELECT 41"), syncs()), "Z"}, {msg(bind("", "missing"), parse("", "SELECT 42"), syncs()), "Z"}, {msg(bind("", ""), run("", 0), syncs()), "Z"}, {msg(extended("SELECT 1/0"), parse("", "SELECT 43"), syncs()), "Z"},
+			{msg(parse("", "SELECT 44"), parse("a", "SELECT 5"), parse("a", "SELECT 6"), parse("", "SELECT 45"), syncs()), "Z"}, {msg(bind("", ""), run("", 0), syncs()), "Z"}, {msg(parse("", "SELECT missing"), syncs()), "Z"}, {msg(bind("", ""), run("", 0), syncs()), "Z"},
+		}},
+	}
+}
