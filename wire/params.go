@@ -1,6 +1,10 @@
 package wire
 
-import "iter"
+import (
+	"iter"
+
+	"rangefinder/wire/sqlkey"
+)
 
 // params is what a client knows of its session's parameters (ParameterStatus). Sessions of one user in one database begin with
 // the same ones, and share them: only what changed is a session's own.
@@ -30,7 +34,8 @@ func (p *params) note(name, value string) {
 	case "client_encoding":
 		p.encoding = value
 	case "standard_conforming_strings":
-		p.backslashes = value == "off"
+		on, ok := sqlkey.ParseBool(value)
+		p.backslashes = ok && !on
 	}
 }
 

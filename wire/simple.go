@@ -254,7 +254,8 @@ func (c *core) functionCall(frame []byte) {
 		c.fail(pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block"))
 		return
 	}
-	c.seg = segment{sync: true, wrote: true, opens: c.tx.open, hints: c.settings.hints}
+	// What the function leaves behind nobody sees: see CALL.
+	c.seg = segment{sync: true, wrote: true, opens: c.tx.open, hints: c.settings.hints, opaque: true, asks: "a function called by its number", frees: true}
 	c.dispatch(need{write: true})
 }
 
