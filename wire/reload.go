@@ -82,6 +82,7 @@ func (s *Server) Reload(next Live) {
 	case s.changed <- struct{}{}:
 	default:
 	}
+	clear(s.proven)
 	clear(s.fresh) // whom backends let in may have changed with a password
 }
 

@@ -102,6 +102,10 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	if e := c.checkHints(base.hints.inForce()); e != nil {
 		return nil, e
 	}
+	told, e := s.prove(g, client, id, l, f, base)
+	if e != nil {
+		return nil, e
+	}
 	c.settings, c.base, c.freshPath = base, base, f.searchPath
 	c.ownConn = l.Databases[client.Database].OwnConnections
 	c.params = newParams(f.params)
@@ -109,6 +113,9 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 		if name := canonicalParam(x.name); c.params.get(name) != "" || name == "application_name" {
 			c.params.set(name, x.value)
 		}
+	}
+	for name, value := range told { // in a server's words
+		c.params.set(name, value)
 	}
 	ses := &session{server: s, client: client.Conn, socket: conn, id: id, core: c, gate: g, connected: time.Now()}
 	ses.goRaw()

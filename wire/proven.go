@@ -1,0 +1,151 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+)
+
+// proof is what a server has said to the parameters that a client has begun with.
+type proof struct {
+	told map[string]string // of what servers report: those parameters, and what is otherwise with them
+	at   time.Time
+}
+
+// provenKey tells for whom, and which.
+type provenKey struct {
+	id    pool.Identity
+	print string
+}
+
+// The bounds on what is remembered of such parameters.
+const (
+	maxProven      = 1000
+	maxProvenBytes = 1024 // of one client's; longer ones are asked for each time
+)
+
+// harmless reports whether a startup parameter needs no server's word: all take it as it is.
+func (x setting) harmless() bool {
+	switch x.name {
+	case "application_name":
+		for i := range len(x.value) {
+			if x.value[i] < ' ' || x.value[i] > '~' {
+				return false
+			}
+		}
+		return len(x.value) < 64
+	case "client_encoding":
+		return x.value == "UTF8"
+	}
+	return false
+}
+
+// prove has a server try what a client begins with, so that one that begins with what no server takes learns it at its login, in
+// PostgreSQL's words, and not with each statement. What has been tried is remembered for a while. told is what servers report with it. If no
+// server can be asked, the client may come in.
+func (s *Server) prove(g *gate, client *pg.Client, id pool.Identity, l *live, f *fresh, base settings) (told map[string]string, e *pg.Error) {
+	var list []setting
+	for _, x := range base.list {
+		if !x.harmless() {
+			list = append(list, x)
+		}
+	}
+	if len(list) == 0 {
+		return nil, nil
+	}
+	key := provenKey{id, fromList(list).print}
+	s.mu.Lock()
+	p := s.proven[key]
+	s.mu.Unlock()
+	if p != nil && time.Since(p.at) < keepFresh {
+		return p.told, nil
+	}
+	if err := s.pass(s.ctx, g, client.Conn); err != nil {
+		return nil, asError(err)
+	}
+	defer g.leave()
+	c := newCore(&l.env, id.User, id.Database)
+	c.table = s.cfg.FIB.Load()
+	slot := c.anySlot(need{catalogs: true})
+	if slot == nil {
+		return nil, nil
+	}
+	hops := slot.For(id.Database).Reads
+	end := time.Now().Add(l.StartupTimeout)
+	for i := range hops {
+		ctx, cancel := context.WithTimeout(s.ctx, time.Until(end)/time.Duration(len(hops)-i))
+		conn, err := s.pools.Get(ctx, hops[i].Backend, id, false)
+		if err != nil {
+			cancel()
+			continue
+		}
+		told, err = try(ctx, conn, list, f)
+		cancel()
+		if errors.As(err, &e) {
+			return nil, e
+		}
+		if err == nil {
+			break
+		}
+	}
+	if told != nil && len(key.print) <= maxProvenBytes {
+		s.mu.Lock()
+		if len(s.proven) >= maxProven {
+			clear(s.proven)
+		}
+		s.proven[key] = &proof{told: told, at: time.Now()}
+		s.mu.Unlock()
+	}
+	return told, nil
+}
+
+// try sets parameters on a connection, and gives it back. An error that is a *pg.Error is the server's answer.
+func try(ctx context.Context, conn *pool.Conn, list []setting, f *fresh) (told map[string]string, err error) {
+	deadline, _ := ctx.Deadline()
+	conn.Net.SetDeadline(deadline)
+	sql := fromList(list).print
+	switch {
+	case conn.Left != 0:
+		sql = cleanSession + sql
+	case conn.Applied != "":
+		sql = resetSettings + sql
+	}
+	conn.Left, conn.Applied, conn.Unnamed = 0, stale, 0
+	var refusal *pg.Error
+	if _, err = conn.Net.Write(pg.AppendQuery(nil, sql)); err == nil {
+		err = readAnswer(conn, 1<<20, func(typ byte, body []byte) error {
+			if typ != pg.TypeErrorResponse {
+				return nil
+			}
+			e, err := pg.DecodeError(body)
+			if err == nil && e.Severity != "ERROR" {
+				return errors.New(e.Message) // it ends the connection
+			}
+			refusal = e
+			return err
+		})
+	}
+	if err != nil {
+		conn.Discard()
+		return nil, errors.New(err.Error()) // not an answer, even if a frame says so
+	}
+	conn.Net.SetDeadline(time.Time{})
+	if refusal == nil {
+		told = make(map[string]string)
+		for name, value := range conn.Params {
+			set := slices.ContainsFunc(list, func(x setting) bool { return canonicalParam(x.name) == name })
+			if !hiddenParam(name) && (set || f.params[name] != value) {
+				told[name] = value
+			}
+		}
+	}
+	conn.Release()
+	if refusal != nil {
+		return nil, refusal
+	}
+	return told, nil
+}
