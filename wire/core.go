@@ -91,6 +91,7 @@ type core struct {
 	settings   settings
 	unsynced   settings // what an error before the next Sync returns to, outside a transaction block
 	unsyncedIn string   // and what was in force on the server then
+	carried    bool     // both are of an earlier part of the client's segment: see cut
 	base       settings // what the session began with: RESET and DISCARD ALL come back here
 	freshPath  string   // the search_path of a fresh server connection
 	params     params   // as the client knows them

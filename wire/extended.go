@@ -81,6 +81,7 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 		}
 	}
 	c.seg.server, c.seg.runs = true, true
+	c.seg.moved = c.seg.moved || p.plan != nil && c.movesMeaning(p.plan, p.sets)
 	c.seg.ends = c.seg.ends || p.plan != nil && (p.plan.Tx == sqlkey.TxCommit || p.plan.Tx == sqlkey.TxRollback)
 	if m.MaxRows == 0 {
 		c.seg.bound = false

@@ -276,6 +276,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		c.pin(sqlkey.RemainUnknown, pinOfMode)
 	}
 	if !e.quietZ {
+		c.carried = false
 		if status == 'I' {
 			if status = c.virtualStatus(); status == 'I' {
 				c.endChannels()

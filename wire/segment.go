@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"slices"
+
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
@@ -28,6 +30,8 @@ type segment struct {
 	runs     bool           // something in it is executed or bound, not just prepared
 	keeps    bool           // a portal that it binds may be executed by a later segment
 	bound    bool           // it has bound a portal that it has not run to its end yet
+	moved    bool           // something in it may change what the texts behind it mean
+	apart    bool           // it is the part of a segment before such texts, and sent with a Sync of its own; see cut
 	ends     bool           // it has ended the transaction block that it began in
 	home     *sqlkey.Plan   // what tells where its statements can be prepared
 	reads    int            // statements that are run, by what they may do
@@ -64,6 +68,11 @@ func (c *core) endSegment(sync bool) {
 	}
 	var n need
 	for i := range c.ops {
+		if c.seg.moved && c.readsText(&c.ops[i]) {
+			c.cut(i, sync)
+			sync = false
+			break
+		}
 		before := c.seg
 		c.ops[i].changes = len(c.seg.undo)
 		o, e := c.planOp(&c.ops[i])
@@ -94,6 +103,58 @@ func (c *core) endSegment(sync bool) {
 	c.sendSegment(n, sync)
 }
 
+// cut ends the segment before its i-th message, for what that means depends on what the server makes of those before it: a search_path
+// that they set, say. The rest is read again behind their answers. Where it can, what is before ends in a Sync that the client does not hear
+// of, so that the rest may go to another shard; if that fails, what has been set is taken back, as it was one transaction for the client.
+func (c *core) cut(i int, sync bool) {
+	rest := append([]byte{}, c.batch[c.ops[i].start:]...)
+	if rest = pg.AppendFlush(rest); sync {
+		rest = pg.AppendSync(rest[:len(rest)-pg.HeaderSize])
+	}
+	c.in, c.inOff = append(rest, c.in[c.inOff:]...), 0
+	c.batch, c.ops = c.batch[:c.ops[i].start], c.ops[:i]
+	c.seg.sync = false
+	c.seg.apart = !c.seg.keeps && !c.seg.bound && !c.serverOpen && (c.seg.read || c.onServer() && !c.scratch)
+}
+
+// readsText reports whether a message has a statement's text read, by the node or by a server.
+func (c *core) readsText(o *op) bool {
+	return o.typ == 'P' || o.typ == 'B' || o.typ == 'D' && o.end > o.start+pg.HeaderSize && c.batch[o.start+pg.HeaderSize] == pg.KindStatement
+}
+
+// movesMeaning reports whether a statement that runs on a server may change what the texts behind it mean.
+func (c *core) movesMeaning(plan *sqlkey.Plan, sets *[]assigned) bool {
+	switch plan.Tx {
+	case sqlkey.TxNone:
+	case sqlkey.TxCommit, sqlkey.TxRollback, sqlkey.TxRollbackTo:
+		return c.blockMoves()
+	default:
+		return c.movesTexts(plan.Setting)
+	}
+	switch {
+	case plan.Session == sqlkey.SessReset:
+		return true
+	case len(plan.Sets) > 0:
+		return sets == nil || slices.ContainsFunc(*sets, func(x assigned) bool { return c.movesTexts(x.name) })
+	case plan.Session == sqlkey.SessSet:
+		return c.movesTexts(plan.Setting)
+	}
+	return false
+}
+
+// movesTexts reports whether a parameter decides where a text belongs. Of those that clients are told of at their Sync, what is behind goes to the
+// same server: so they are told then.
+func (c *core) movesTexts(name string) bool {
+	told := name == "standard_conforming_strings" || name == "client_encoding"
+	c.seg.keeps = c.seg.keeps || told
+	return told || movesNames(name)
+}
+
+// blockMoves reports whether the end of the session's transaction may change what texts mean, for something has been set in it.
+func (c *core) blockMoves() bool {
+	return len(c.settings.local) > 0 || c.tx.locals != "" || c.carried || (c.tx.inServer || c.tx.open) && !c.settings.sameNames(c.tx.saved)
+}
+
 // sendSegment sends the planned segment on its way, or answers it.
 func (c *core) sendSegment(n need, sync bool) {
 	if c.locates.shard != "" {
@@ -110,10 +171,10 @@ func (c *core) sendSegment(n need, sync bool) {
 	switch {
 	case !c.seg.runs:
 		n.write = false // preparing and describing changes nothing
-	case c.tx.open && (c.seg.keeps || c.seg.bound || !sync):
+	case c.tx.open && (c.seg.keeps || c.seg.bound || !sync && !c.seg.apart):
 		// What it leaves behind lives in the client's transaction: that must be open where the portal is.
 		c.seg.opens, n.write = true, n.write || !c.tx.readOnly
-	case !sync && c.srv == nil:
+	case !sync && !c.seg.apart && c.srv == nil:
 		n.write = true // what comes before the Sync runs on the same server, and may write
 	}
 	if n.slot == nil && c.srv == nil && c.seg.home != nil {
@@ -154,6 +215,11 @@ func (c *core) emptySegment(sync bool) {
 // failExtended answers the segment in hand with an error of the node's own. Nothing of it was sent.
 func (c *core) failExtended(e *pg.Error) {
 	c.undoFrom(0)
+	if c.carried && c.status == 'I' && !c.serverOpen {
+		hints := c.settings.hints
+		c.settings, c.carried = c.unsynced, false
+		c.settings.hints = hints
+	}
 	c.undoChannels()
 	c.undoHints()
 	c.out = pg.AppendError(c.out, e)

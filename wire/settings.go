@@ -290,6 +290,17 @@ func movesNames(name string) bool {
 	return name == "search_path" || name == "role" || name == "session_authorization"
 }
 
+// sameNames reports whether names mean the same under both.
+func (s settings) sameNames(o settings) bool {
+	for _, name := range [...]string{"search_path", "role", "session_authorization"} {
+		a, _ := s.get(name)
+		if b, _ := o.get(name); a != b {
+			return false
+		}
+	}
+	return true
+}
+
 // kept returns those of the settings that RESET ALL leaves alone.
 func (s settings) kept() (list []setting) {
 	for _, x := range s.list {

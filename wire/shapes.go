@@ -198,6 +198,7 @@ func (c *core) lookedAhead() {
 	c.dropOps()
 	c.skip = !sync
 	if sync {
+		c.carried = false
 		status := c.virtualStatus()
 		if c.onServer() && !c.scratch {
 			status = c.status

@@ -56,7 +56,10 @@ func (c *core) query(frame []byte) {
 		return
 	}
 	n, e := need{}, (*pg.Error)(nil)
-	if !plan.Syntax {
+	if plan.MixedTx && (plan.Target == sqlkey.Keyed || len(plan.Tables) > 0) && c.blockMoves() && len(c.catalog.Shards(c.db)) > 1 {
+		e = pg.NewError(pg.CodeFeatureNotSupported, "the statement cannot be routed").
+			WithDetail("It ends a transaction that has set the search path or the like, and names tables as well.").WithHint("Send its statements one by one.")
+	} else if !plan.Syntax {
 		n, e = c.route(plan, &c.values)
 	}
 	if e != nil {
@@ -201,6 +204,7 @@ func (c *core) ready() {
 	if status == 'I' {
 		c.endChannels()
 	}
+	c.carried = false
 	c.tally.queries.Add(1)
 	c.out = pg.AppendReady(c.out, status)
 }
@@ -278,8 +282,11 @@ func (c *core) emit() {
 		c.notifies()
 	}
 	if c.status == 'I' && !c.serverOpen {
-		c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
+		if !c.carried {
+			c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
+		}
 		c.unsynced.hints = c.seg.hints // the node has carried out already what the request says of them
+		c.carried = c.seg.apart && !c.tx.open
 	}
 	c.makes()
 	c.silent = true

@@ -103,9 +103,14 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeActiveTransaction, Message: "there is already a transaction in progress"})
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
+		saved := c.settings
+		if c.carried { // what has been set before it in the same segment is in the block
+			saved = c.unsynced
+			saved.hints = c.settings.hints
+		}
 		c.tx = transaction{
 			open: true, begin: plan.SQL, readOnly: plan.TxReadOnly,
-			readWrite: plan.TxReadWrite, serializable: plan.Isolation == "serializable", saved: c.settings,
+			readWrite: plan.TxReadWrite, serializable: plan.Isolation == "serializable", saved: saved,
 			plain: plan.Isolation == "" && !plan.TxReadOnly && !plan.TxReadWrite,
 		}
 		return pg.AppendCommandComplete(dst, plan.Tag), true
