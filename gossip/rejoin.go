@@ -15,6 +15,7 @@ const (
 	rejoinInterval = 5 * time.Second
 	aloneInterval  = 2 * time.Second
 	resolveTimeout = 5 * time.Second
+	namesInterval  = time.Minute // between tries of seeds that are host names, while others live
 )
 
 // lostPeer is a node that died, as far as memberlist can tell: it may be behind a cut.
@@ -76,6 +77,9 @@ func (s *Speaker) rejoin() {
 		case <-t.C:
 		}
 		addrs := s.lostAddrs()
+		if name := s.seedName(); len(addrs) == 0 && name != "" {
+			addrs = s.strangers(name)
+		}
 		if len(addrs) == 0 {
 			continue
 		}
@@ -111,7 +115,7 @@ func (s *Speaker) lostAddrs() (addrs []string) {
 	}
 	var missing []string
 	for _, addr := range seeds {
-		// Whether a host name is one of the members we cannot tell; it is for when there are none.
+		// Whether a host name is one of the members we cannot tell without a question: see seedName.
 		if _, ok := here[addr]; !ok && (len(live) == 0 || numeric(addr)) {
 			missing = append(missing, addr)
 		}
@@ -143,6 +147,40 @@ func (s *Speaker) lostAddrs() (addrs []string) {
 	return addrs
 }
 
+// seedName picks a seed that is a host name, now and then: it may lead to nodes that are not among the live ones, and whose addresses
+// nobody here has ever known, as after a cut in which one side was started anew. "": not now. It is called by rejoin alone.
+func (s *Speaker) seedName() string {
+	now := time.Now()
+	if s.cfg.Seeds == nil || now.Sub(s.named) < namesInterval {
+		return ""
+	}
+	s.named = now
+	names := slices.DeleteFunc(slices.Clone(s.cfg.Seeds()), numeric)
+	if len(names) == 0 {
+		return ""
+	}
+	return names[rand.IntN(len(names))]
+}
+
+// strangers are the addresses of a host name at which no live node stands, as far as this node knows.
+func (s *Speaker) strangers(name string) []string {
+	addrs, err := s.resolve(name)
+	if err != nil {
+		s.log.Debug("a seed has no address", "seed", name, "error", err)
+		return nil
+	}
+	here := make(map[string]bool)
+	if list := s.list.Load(); list != nil {
+		here[list.LocalNode().Address()] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.peers {
+		here[p.member.Addr] = true
+	}
+	return slices.DeleteFunc(addrs, func(addr string) bool { return here[addr] })
+}
+
 // resolve turns host:port into addresses with numbers. memberlist would ask the DNS server itself, by a query (ANY) that
 // many refuse.
 func (s *Speaker) resolve(addr string) ([]string, error) {
@@ -155,7 +193,7 @@ func (s *Speaker) resolve(addr string) ([]string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
 	defer cancel()
-	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	ips, err := s.lookup(ctx, host)
 	if err != nil {
 		return nil, err
 	}

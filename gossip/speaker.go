@@ -1,10 +1,12 @@
 package gossip
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -76,6 +78,10 @@ type Speaker struct {
 	epochs  chan struct{} // capacity 1: there are news
 	streams chan struct{} // a token for each stream we send on
 	wg      sync.WaitGroup
+	lookup  func(ctx context.Context, host string) ([]net.IPAddr, error)
+
+	// owned by rejoin
+	named time.Time // when a seed that is a host name was tried last
 
 	// atomic
 	list          atomic.Pointer[memberlist.Memberlist] // set once by Open
@@ -173,6 +179,7 @@ func New(cfg Config) *Speaker {
 		syncs:    make(chan mismatch, 1),
 		epochs:   make(chan struct{}, 1),
 		streams:  make(chan struct{}, maxStreams),
+		lookup:   net.DefaultResolver.LookupIPAddr,
 		peers:    make(map[string]*peer),
 		regions:  make(map[string][]string),
 		lost:     make(map[string]lostPeer),

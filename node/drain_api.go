@@ -92,7 +92,9 @@ func (n *Node) Drain(r DrainRequest, from string) (DrainView, error) {
 	}
 	s := n.table.Snapshot()
 	last, known := n.table.Health().DrainOf(target)
-	if r.Back && (!known || !last.InForce(now)) { // there is nothing to be said, and so nothing that could contradict anybody
+	// There is nothing to be said, and so nothing that could contradict anybody. A drain that is over by this node's clock may be in
+	// force by others': that is taken back.
+	if r.Back && (!known || last.Back) {
 		w.Author = n.state.Node
 		w.Number = last.Number
 		return drainView(&w), nil

@@ -438,6 +438,20 @@ func TestDrainRefuses(t *testing.T) {
 	if status, body := n.post(t, "/api/v1/drains", `{"kind": "region", "name": "nowhere", "back": true}`); status != 200 || !strings.Contains(body, "is not drained") {
 		t.Errorf("to take back what is not drained: %d %s", status, body)
 	}
+	// A drain that is over by this node's clock may be in force by others': to take it back is a word.
+	now, region := time.Now(), rib.DrainTarget{Kind: rib.DrainRegion, Name: "iad"}
+	over := rib.Drain{Target: region, Number: 7, Author: "iad-2", By: "somebody", Since: now.Add(-time.Hour).Unix(), Until: now.Add(-time.Minute).Unix()}
+	if _, err := n.table.Health().Drain(over, now); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time there is nothing left to say
+		if status, body := n.post(t, "/api/v1/drains", `{"kind": "region", "name": "iad", "back": true}`); status != 200 {
+			t.Errorf("to take back what is over here: %d %s", status, body)
+		}
+		if last, _ := n.table.Health().DrainOf(region); !last.Back || last.Number != 8 {
+			t.Errorf("the last word is %+v, want it taken back with the number 8", last)
+		}
+	}
 	if status, body := n.get(t, "/api/v1/drains/left?kind=region"); status != 400 {
 		t.Errorf("left of nothing: %d %s", status, body)
 	}

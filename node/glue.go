@@ -37,6 +37,7 @@ func (n *Node) startLoops(context.Context) error {
 	ctx, cancel := context.WithCancel(n.ctx)
 	if n.keeper == nil {
 		n.mu.Lock()
+		n.peersBefore = slices.Clone(n.state.Peers)
 		n.keeper = newShareKeeper(n.state.Node, time.Now(), len(n.state.Peers), len(n.cfg().Join) > 0)
 		n.mu.Unlock()
 	}
@@ -254,22 +255,42 @@ func (n *Node) peersLoop(ctx context.Context) {
 }
 
 func (n *Node) rememberPeers() {
-	var peers []string
+	var live, lost []string
 	for _, m := range n.speaker().Members() {
 		if m.Name != n.state.Node && m.Addr != "" {
-			peers = append(peers, m.Addr)
+			live = append(live, m.Addr)
 		}
 	}
-	slices.Sort(peers)
+	for _, l := range n.speaker().Lost() {
+		lost = append(lost, l.Addr)
+	}
 	n.mu.Lock()
+	if time.Since(n.started) < peersKept {
+		lost = append(lost, n.peersBefore...)
+	}
+	peers := keptPeers(live, lost)
 	same := slices.Equal(peers, n.state.Peers)
 	n.mu.Unlock()
-	if len(peers) == 0 || same { // alone: the old ones are still the best guess
+	if len(live) == 0 || same { // alone: the old ones are still the best guess
 		return
 	}
 	if err := n.change(func(s *State) { s.Peers = peers }); err != nil {
 		n.log.Warn("cannot keep the peers on disk", "error", err)
 	}
+}
+
+// keptPeers are the peers to keep on disk: those that live, and as far as there is room those that are lost, which may be behind a cut. Of
+// the own side nobody leads there.
+func keptPeers(live, lost []string) []string {
+	slices.Sort(live)
+	peers := slices.Compact(live)
+	for _, addr := range lost {
+		if len(peers) < maxPeers && !slices.Contains(peers, addr) {
+			peers = append(peers, addr)
+		}
+	}
+	slices.Sort(peers)
+	return peers
 }
 
 // reportBackend is called by the pools when a backend could not be connected to. That holds for this node at once; whether it

@@ -132,6 +132,8 @@ type Node struct {
 	failure error
 	shards  map[string]time.Time // shards that could not be recorded: when to try again
 	alarms  map[string]string    // by subject
+
+	peersBefore []string // State.Peers as this process found them
 }
 
 // parts are what a process gives up to the one that takes over from it, and makes anew if that one fails.

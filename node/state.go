@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // Files of a data directory. The ledger keeps its own beside them, in ledgerDir.
@@ -21,6 +22,8 @@ const (
 	stateFormat = 1
 	maxState    = 1 << 20 // bytes of state.json
 	maxPeers    = 256     // remembered for a restart
+
+	peersKept = 24 * time.Hour // for which peers that only the process before has met are kept
 )
 
 // State is what a node must still know after a restart. It is small and written whole.

@@ -30,6 +30,11 @@ func (n *Node) watchLoop(ctx context.Context) {
 		targets := w.next(s, n.lists(), rib.NewPlaces(s.Observing(), n.speaker().RTTs()), now)
 		n.observe(s, targets)
 		n.sayReach(s, said)
+		for _, t := range unsure(s) {
+			if err := n.prober().Look(t, false); err != nil && ctx.Err() == nil {
+				n.log.Debug("cannot look at a backend whose observers cannot tell how it is", "backend", t.Name, "error", err)
+			}
+		}
 		if now.Sub(looked) < watchHold || n.cfg().Probe.User == "" {
 			continue
 		}
@@ -40,6 +45,18 @@ func (n *Node) watchLoop(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// unsure are backends that this node has statements at, and whose observers live and cannot tell how they are, as when they suspect
+// themselves. Its sessions must not wait for those to know again: it looks itself, and goes by what it meets.
+func unsure(s *rib.Snapshot) (list []probe.Target) {
+	for i := range s.Backends {
+		v := &s.Backends[i]
+		if v.Verdict == rib.StateUnknown && len(v.Routes) > 0 && v.Refused == "" && v.Gauge.InFlight.Load() > 0 {
+			list = append(list, target(&v.Backend))
+		}
+	}
+	return list
 }
 
 // primariesOf are the primaries of the replicas among targets, but for those that are targets themselves: how far a replica is behind

@@ -189,3 +189,63 @@ func TestWatchListHoldsForAWhile(t *testing.T) {
 		t.Errorf("it lists the backend and watches %+v", got)
 	}
 }
+
+// What a node looks at besides what it observes: the primaries of the replicas that it observes, for how late those are; and what its
+// statements are at while the observers cannot tell how it is.
+func TestLooksAtWhatItDoesNotObserve(t *testing.T) {
+	table := rib.NewTable(rib.Member{Name: "me", Region: "fra", Incarnation: 1})
+	h := table.Health()
+	table.Owners().Set(&rib.Ownership{Epoch: rib.Epoch{Index: 1}, Shards: []rib.Shard{{Name: "shard_1", SystemID: 11}, {Name: "shard_2", SystemID: 12}}})
+	h.MemberUp(rib.Member{Name: "other", Region: "syd"})
+	seq := uint64(0)
+	says := func(backend, shard string, system uint64, state rib.State, role rib.Role) probe.Target {
+		seq++
+		b := rib.Backend{Name: backend, Shard: shard, Region: "syd", Addr: backend + ":5432", SystemID: system}
+		h.Announce(rib.Announcement{Backend: b, Observer: "other", Stamp: rib.Stamp{Incarnation: 1, Seq: seq}})
+		h.Observe(rib.Route{Backend: backend, Observer: "other", Stamp: rib.Stamp{Incarnation: 1, Seq: seq}, State: state, Role: role, Timeline: 1})
+		return target(&b)
+	}
+	primary := says("p1", "shard_1", 11, rib.Up, rib.Primary)
+	replica := says("r1", "shard_1", 11, rib.Up, rib.Replica)
+	says("p2", "shard_2", 12, rib.Up, rib.Primary)
+	says("wrong", "shard_1", 12, rib.Up, rib.Primary)
+	if got := primariesOf(table.Snapshot(), []probe.Target{replica}); len(got) != 1 || got[0] != primary {
+		t.Errorf("of one replica: %+v", got)
+	}
+	if got := primariesOf(table.Snapshot(), []probe.Target{replica, primary}); len(got) != 0 {
+		t.Errorf("the primary is observed too: %+v", got)
+	}
+
+	busy := func(backend string, n int32) {
+		for _, v := range table.Snapshot().Backends {
+			if v.Backend.Name == backend {
+				v.Gauge.InFlight.Store(n)
+			}
+		}
+	}
+	busy("p1", 1)
+	busy("r1", 1)
+	says("r1", "shard_1", 11, rib.StateUnknown, rib.Replica)
+	says("p2", "shard_2", 12, rib.StateUnknown, rib.Primary) // where this node has nothing to do
+	if got := unsure(table.Snapshot()); len(got) != 1 || got[0] != replica {
+		t.Errorf("its observers cannot tell, and a statement waits: %+v", got)
+	}
+	busy("r1", 0)
+	if got := unsure(table.Snapshot()); len(got) != 0 {
+		t.Errorf("nobody waits: %+v", got)
+	}
+}
+
+func TestPeersBehindACutAreKept(t *testing.T) {
+	got := keptPeers([]string{"10.0.0.2:7946", "10.0.0.1:7946"}, []string{"10.9.0.1:7946", "10.0.0.1:7946", "10.9.0.1:7946"})
+	if want := []string{"10.0.0.1:7946", "10.0.0.2:7946", "10.9.0.1:7946"}; !slices.Equal(got, want) {
+		t.Errorf("kept: %v, want %v", got, want)
+	}
+	var lost []string
+	for i := range 2 * maxPeers {
+		lost = append(lost, fmt.Sprintf("10.9.%d.1:7946", i))
+	}
+	if got := keptPeers([]string{"10.99.0.1:7946"}, lost); len(got) != maxPeers || !slices.Contains(got, "10.99.0.1:7946") {
+		t.Errorf("%d are kept; who lives must be among them", len(got))
+	}
+}

@@ -323,3 +323,43 @@ func TestChangedAndSnapshot(t *testing.T) {
 		t.Errorf("%d members", n)
 	}
 }
+
+// A timeline that one observer alone sees, far beyond the others', does not decide who is the primary.
+func TestOneObserversTimeline(t *testing.T) {
+	w := newWorld(t)
+	want := func(when string, role rib.Role, timeline uint32) {
+		t.Helper()
+		if v := w.view(); v.Role != role || v.Timeline != timeline {
+			t.Errorf("%s: %v on timeline %d, want %v on %d", when, v.Role, v.Timeline, role, timeline)
+		}
+	}
+	w.observe("n1", rib.Route{State: rib.Up, Role: rib.Primary, Timeline: 2_000_000})
+	want("it alone has a say", rib.Primary, 2_000_000)
+	w.observe("n2", rib.Route{State: rib.Up, Role: rib.Replica, Timeline: 3})
+	want("of two neither is alone", rib.Primary, 2_000_000)
+	w.observe("n3", rib.Route{State: rib.Up, Role: rib.Replica, Timeline: 3})
+	want("two of three say otherwise", rib.Replica, 3)
+	w.observe("n1", rib.Route{State: rib.Up, Role: rib.Primary, Timeline: 4})
+	want("a promotion that one has seen first", rib.Primary, 4)
+	w.observe("n1", rib.Route{State: rib.Up, Role: rib.Primary, Timeline: 500})
+	w.observe("n2", rib.Route{State: rib.Up, Role: rib.Primary, Timeline: 500})
+	want("two say so", rib.Primary, 500)
+}
+
+// How far a backend is in a region without a node an observer beside this node tells as well as this node's own probe.
+func TestLatencyOfAnObserverInTheSameRegion(t *testing.T) {
+	w := newWorld(t)
+	ms := time.Millisecond
+	want := func(when string, own time.Duration) {
+		t.Helper()
+		if v := w.view(); v.Own != own {
+			t.Errorf("%s: %v, want %v", when, v.Own, own)
+		}
+	}
+	w.observe("n3", rib.Route{State: rib.Up, Role: rib.Replica, Latency: 5 * ms})
+	want("an observer in another region", 0)
+	w.observe("n2", rib.Route{State: rib.Up, Role: rib.Replica, Latency: 20 * ms})
+	want("one in this region", 20*ms)
+	w.observe("n1", rib.Route{State: rib.Up, Role: rib.Replica, Latency: 30 * ms})
+	want("this node itself", 30*ms)
+}

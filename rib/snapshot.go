@@ -35,7 +35,7 @@ type BackendView struct {
 	Lag      time.Duration // the longest that a live observer saw; LagUnknown if none could tell
 	LagBytes int64         // the most that a live observer saw; LagBytesUnknown if none could tell
 	Latency  time.Duration // the shortest of the observers' probes
-	Own      time.Duration // of this node's probe, if it is an observer; else 0
+	Own      time.Duration // of this node's probe, if it is an observer; else the shortest of observers in its region; 0: neither
 	Load     LoadClass     // the highest
 	Reason   string        // of the verdict: "2 of 3 observers say down"
 	Evidence string        // this node's own, against the backend: why; "" is none

@@ -47,6 +47,7 @@ func (h *Health) view(b *backend) (v BackendView, ok bool) {
 	v.Backend.Name = b.name
 	v.Drained = h.drainOf(&v.Backend)
 	up, down := 0, 0
+	var beside time.Duration // seen by a node that stands where this one does
 	for _, r := range b.routes {
 		if !h.live(r.Observer, r.Stamp) || r.State == Withdrawn {
 			continue
@@ -63,10 +64,15 @@ func (h *Health) view(b *backend) (v BackendView, ok bool) {
 		}
 		if r.Observer == h.self {
 			v.Own = r.Latency
+		} else if m := h.members[r.Observer]; m.Region == h.members[h.self].Region && r.Latency > 0 && (beside == 0 || r.Latency < beside) {
+			beside = r.Latency
 		}
 		v.Lag = max(v.Lag, r.Lag) // LagUnknown is below all others
 		v.LagBytes = max(v.LagBytes, r.LagBytes)
 		v.Load = max(v.Load, r.Load)
+	}
+	if v.Own == 0 {
+		v.Own = beside
 	}
 	switch n := up + down; {
 	case n == 0 && len(v.Routes) > 0:
@@ -144,19 +150,49 @@ func (b *backend) identity(live func(string, Stamp) bool) (chosen *Announcement,
 	return chosen, ""
 }
 
-// roleOf is what the routes say about the role: that of the latest timeline, on one timeline the majority's, and primary if
-// even. Routes that are up count before others, and those of live observers before what is left of the gone.
-func (b *backend) roleOf(live func(string, Stamp) bool) (Role, uint32) {
-	best, timeline, votes := 0, uint32(0), 0 // votes: for primary minus for replica
-	for _, r := range b.routes {
-		if r.State == Withdrawn || r.Role == RoleUnknown {
+// rankOf is how much a route counts for the role: one that is up before others, and one of a live observer before what is left of
+// the gone; 0: not at all.
+func rankOf(r *Route, live func(string, Stamp) bool) int {
+	switch {
+	case r.State == Withdrawn || r.Role == RoleUnknown:
+		return 0
+	case !live(r.Observer, r.Stamp):
+		return 1
+	case r.State == Up:
+		return 3
+	}
+	return 2
+}
+
+// maxPromotions is how many timelines further than all others see it one observer may see a backend. Each promotion is one timeline,
+// and the others see it too within a second or so.
+const maxPromotions = 16
+
+// alone tells whether that route is one observer's word against all others of its rank: its timeline is out of their reach. Of two
+// observers that differ neither is alone.
+func (b *backend) alone(r *Route, rank int, live func(string, Stamp) bool) bool {
+	others := 0
+	for i := range b.routes {
+		o := &b.routes[i]
+		if o.Observer == r.Observer || rankOf(o, live) != rank {
 			continue
 		}
-		rank := 1
-		if live(r.Observer, r.Stamp) {
-			if rank = 2; r.State == Up {
-				rank = 3
-			}
+		if others++; r.Timeline <= o.Timeline || r.Timeline-o.Timeline <= maxPromotions {
+			return false
+		}
+	}
+	return others > 1
+}
+
+// roleOf is what the routes say about the role: that of the latest timeline, on one timeline the majority's, and primary if
+// even. A timeline that one observer alone sees, far beyond what at least two others see, does not count.
+func (b *backend) roleOf(live func(string, Stamp) bool) (Role, uint32) {
+	best, timeline, votes := 0, uint32(0), 0 // votes: for primary minus for replica
+	for i := range b.routes {
+		r := &b.routes[i]
+		rank := rankOf(r, live)
+		if rank == 0 || rank >= best && b.alone(r, rank, live) {
+			continue
 		}
 		vote := -1
 		if r.Role == Primary {
