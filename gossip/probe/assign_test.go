@@ -313,6 +313,28 @@ func TestWhatIsNoSuspicion(t *testing.T) {
 
 // A backend that this node neither lists nor observes is probed for how far it has come as long as somebody asks, and a while after
 // that; it is never spoken of.
+// Who looks at a backend that it does not observe, and that is silent, knows a few seconds later that it cannot be reached from here:
+// while its observers suspect themselves nobody else tells.
+func TestLookAtWhatIsSilent(t *testing.T) {
+	lab(t, func(n *memnet.Net, s *server, p *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		n.Cut("node", "db")
+		began := time.Now()
+		if err := p.Look(far(s), false); err != nil {
+			t.Fatal(err)
+		}
+		sink.until(t, "lost", func() bool { return sink.lost["other"] != "" })
+		if took := time.Since(began); took > 5*time.Second || sink.quietAt("other").IsZero() {
+			t.Errorf("lost after %v, quiet since %v", took, sink.quietAt("other"))
+		}
+		if routes := sink.ofBackend("other"); len(routes) > 0 {
+			t.Errorf("it speaks of what it does not observe: %+v", routes)
+		}
+		n.Heal("node", "db")
+		sink.until(t, "recovered", func() bool { return slices.Contains(sink.recovered, "other") })
+	})
+}
+
 func TestLook(t *testing.T) {
 	lab(t, func(_ *memnet.Net, s *server, p *Prober, sink *seen) {
 		of := func() (list []rib.Position) {
