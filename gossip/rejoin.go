@@ -193,7 +193,7 @@ func (s *Speaker) resolve(addr string) ([]string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
 	defer cancel()
-	ips, err := s.lookup(ctx, host)
+	ips, err := s.cfg.Lookup(ctx, host)
 	if err != nil {
 		return nil, err
 	}

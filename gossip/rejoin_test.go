@@ -3,6 +3,7 @@ package gossip
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -13,27 +14,31 @@ func TestSeedsByNameLeadBackAfterADay(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		w := newWorld(t, 12)
 		defer w.close()
-		asked := 0
-		named := func(c *Config) { c.Seeds = func() []string { return []string{"cluster.example:7946"} } }
-		a, b := w.add("fra-0", "fra", named), w.add("fra-1", "fra", named)
-		c, d := w.add("iad-0", "iad", nil), w.add("iad-1", "iad", nil)
-		for _, n := range []*node{a, b} {
-			n.lookup = func(_ context.Context, host string) (ips []net.IPAddr, err error) {
-				if asked++; host != "cluster.example" {
+		var asked atomic.Int64
+		var ips atomic.Pointer[[]net.IPAddr] // what the name leads to
+		ips.Store(new([]net.IPAddr))
+		named := func(c *Config) {
+			c.Seeds = func() []string { return []string{"cluster.example:7946"} }
+			c.Lookup = func(_ context.Context, host string) ([]net.IPAddr, error) {
+				if asked.Add(1); host != "cluster.example" {
 					return nil, &net.DNSError{Err: "no such host", Name: host}
 				}
-				for _, n := range w.nodes {
-					host, _, err := net.SplitHostPort(n.addr)
-					if err != nil {
-						return nil, err
-					}
-					ips = append(ips, net.IPAddr{IP: net.ParseIP(host)})
-				}
-				return ips, nil
+				return *ips.Load(), nil
 			}
 		}
+		a, b := w.add("fra-0", "fra", named), w.add("fra-1", "fra", named)
+		c, d := w.add("iad-0", "iad", nil), w.add("iad-1", "iad", nil)
 		w.join(a, b)
 		w.join(c, d) // the other side: a and b have never heard of it, nor it of them
+		var all []net.IPAddr
+		for _, n := range w.nodes {
+			host, _, err := net.SplitHostPort(n.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, net.IPAddr{IP: net.ParseIP(host)})
+		}
+		ips.Store(&all)
 		w.until(time.Minute, "one cluster", func() bool {
 			for _, n := range w.nodes {
 				if n.live.Load() != 3 {
@@ -42,10 +47,10 @@ func TestSeedsByNameLeadBackAfterADay(t *testing.T) {
 			}
 			return true
 		})
-		asked = 0
+		asked.Store(0)
 		wait(10 * time.Minute)
-		if asked < 2*8 || asked > 2*12 {
-			t.Errorf("in ten minutes two nodes have asked for the name %d times, want about one a minute each", asked)
+		if n := asked.Load(); n < 2*8 || n > 2*12 {
+			t.Errorf("in ten minutes two nodes have asked for the name %d times, want about one a minute each", n)
 		}
 		joins := a.Stats().Rejoins
 		wait(10 * time.Minute)

@@ -43,6 +43,9 @@ type Config struct {
 	Logger    *slog.Logger    // nil: slog.Default
 	Seeds     func() []string // host:port to try when nodes are out of reach; may be nil
 
+	// Lookup finds the addresses of a host name among Seeds, or of Join; nil: net.DefaultResolver.
+	Lookup func(ctx context.Context, host string) ([]net.IPAddr, error)
+
 	// Resume is what an earlier speaker of this node has said; this one goes on from there, under its incarnation: Health must have
 	// been made with that one too. nil: this one begins.
 	Resume *Word
@@ -78,7 +81,6 @@ type Speaker struct {
 	epochs  chan struct{} // capacity 1: there are news
 	streams chan struct{} // a token for each stream we send on
 	wg      sync.WaitGroup
-	lookup  func(ctx context.Context, host string) ([]net.IPAddr, error)
 
 	// owned by rejoin
 	named time.Time // when a seed that is a host name was tried last
@@ -168,6 +170,9 @@ func New(cfg Config) *Speaker {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	if cfg.Lookup == nil {
+		cfg.Lookup = net.DefaultResolver.LookupIPAddr
+	}
 	s := &Speaker{
 		cfg:      cfg,
 		begun:    time.Now(),
@@ -179,7 +184,6 @@ func New(cfg Config) *Speaker {
 		syncs:    make(chan mismatch, 1),
 		epochs:   make(chan struct{}, 1),
 		streams:  make(chan struct{}, maxStreams),
-		lookup:   net.DefaultResolver.LookupIPAddr,
 		peers:    make(map[string]*peer),
 		regions:  make(map[string][]string),
 		lost:     make(map[string]lostPeer),
