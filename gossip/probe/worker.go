@@ -281,7 +281,8 @@ func (w *worker) probe() {
 	if w.ctx.Err() != nil {
 		return // closing
 	}
-	if w.mute = x.err != nil && ctx.Err() != nil; x.err != nil {
+	// The connection's own deadline may be a moment earlier than the timer that ends ctx.
+	if w.mute = x.err != nil && (ctx.Err() != nil || pgconn.Timeout(x.err)); x.err != nil {
 		w.failed(x.err)
 		return
 	}
