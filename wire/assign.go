@@ -137,7 +137,7 @@ func (c *core) setsDone(list []assigned) {
 
 // localDone follows set_config for the transaction.
 func (c *core) localDone(x assigned, sql string) {
-	if !c.tx.open && !c.onServer() {
+	if !c.tx.open && !c.onServer() && !c.serverOpen {
 		return // its transaction is over
 	}
 	sql = sql[:len(sql)-len("false)")] + "true)"
@@ -145,8 +145,22 @@ func (c *core) localDone(x assigned, sql string) {
 		sql = "SET LOCAL " + quoteIdent(x.name) + " TO DEFAULT"
 	}
 	c.setLocal(sql)
-	c.settings = c.settings.withLocal(setting{name: x.name, value: x.value})
+	c.settings = c.settings.withLocal(c.localOf(x.name, x.value, x.null))
 	c.again(sql)
+}
+
+// localOf is what holds for the transaction after a SET LOCAL: byDefault, of the session's default.
+func (c *core) localOf(name, value string, byDefault bool) setting {
+	if !byDefault {
+		return setting{name: name, value: value}
+	}
+	x, ok := c.base.get(name)
+	if !ok {
+		if x = (setting{name: name}); name == "search_path" {
+			x.value = c.freshPath
+		}
+	}
+	return x
 }
 
 // setLocal notes what holds for the transaction alone.

@@ -135,7 +135,10 @@ func (c *core) movesMeaning(plan *sqlkey.Plan, sets *[]assigned) bool {
 	case plan.Session == sqlkey.SessReset:
 		return true
 	case len(plan.Sets) > 0:
-		return sets == nil || slices.ContainsFunc(*sets, func(x assigned) bool { return c.movesTexts(x.name) })
+		return sets == nil || slices.ContainsFunc(*sets, func(x assigned) bool {
+			c.seg.keeps = c.seg.keeps || x.local && !c.tx.open && !c.onServer() // else it would end with a Sync of its own
+			return c.movesTexts(x.name)
+		})
 	case plan.Session == sqlkey.SessSet:
 		return c.movesTexts(plan.Setting)
 	}

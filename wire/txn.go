@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"strings"
 
 	"rangefinder/wire/pg"
@@ -26,6 +27,7 @@ type transaction struct {
 	wrote        bool
 	lost         *pg.Error         // why the block has failed, as long as the client has not been told
 	overfull     bool              // not all that has been set in it is in deferred
+	modes        []int             // which of deferred are SET TRANSACTION, or BEGIN: AND CHAIN keeps them
 	locals       string            // the block's SET LOCAL: what a statement means may depend on it
 	told         map[string]string // while open: what the client knew of parameters that have been reported since
 }
@@ -98,6 +100,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			if len(c.tx.deferred) >= maxDeferred {
 				return dst, false
 			}
+			c.tx.modes = append(c.tx.modes, len(c.tx.deferred))
 			c.again(plan.SQL) // what it says of the transaction counts
 			c.characterize(plan)
 			dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeActiveTransaction, Message: "there is already a transaction in progress"})
@@ -134,16 +137,22 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		c.endChannels()
 		next := transaction{}
 		if plan.Chain {
-			next = transaction{open: true, begin: c.tx.begin, readOnly: c.tx.readOnly, readWrite: c.tx.readWrite, serializable: c.tx.serializable, plain: c.tx.plain, saved: c.settings}
+			next = transaction{open: true, begin: c.tx.begin, deferred: c.tx.chained(), readOnly: c.tx.readOnly, readWrite: c.tx.readWrite, serializable: c.tx.serializable, plain: c.tx.plain, saved: c.settings}
+			for i := range next.deferred {
+				next.modes = append(next.modes, i)
+			}
 		}
 		c.tx = next
 		c.stmts.dropPortals()
 		return pg.AppendCommandComplete(dst, tag), true
 	case sqlkey.TxSet:
 		if c.tx.open && !c.tx.failed && len(c.tx.deferred) < maxDeferred {
+			if plan.Isolation != "" || plan.TxReadOnly || plan.TxReadWrite || plan.Setting == "transaction_deferrable" {
+				c.tx.modes = append(c.tx.modes, len(c.tx.deferred))
+			}
 			c.tx.deferred = append(c.tx.deferred, plan.SQL)
 			c.setLocal(plan.SQL)
-			c.settings = c.settings.withLocal(setting{name: plan.Setting, value: plan.Value})
+			c.settings = c.settings.withLocal(c.localOf(plan.Setting, plan.Value, plan.Default))
 			c.characterize(plan)
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
@@ -159,6 +168,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			c.settings, c.tx.readOnly, c.tx.failed = m.settings, m.readOnly, false
 			c.backToMark(m.channels)
 			c.tx.deferred, c.tx.marks = c.tx.deferred[:m.deferred], c.tx.marks[:i+1]
+			c.tx.modes = slices.DeleteFunc(c.tx.modes, func(n int) bool { return n >= m.deferred })
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
 	case sqlkey.TxRelease:
@@ -173,6 +183,16 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		}
 	}
 	return dst, false
+}
+
+// chained are the statements that bring the next transaction to the modes of this one.
+func (t *transaction) chained() (list []string) {
+	for _, i := range t.modes {
+		if i < len(t.deferred) { // else it was rolled back
+			list = append(list, t.deferred[i])
+		}
+	}
+	return list
 }
 
 // characterize notes what SET TRANSACTION, or a BEGIN within the block, says of a transaction that is open nowhere.
@@ -257,8 +277,8 @@ func (c *core) txStatementDone(plan *sqlkey.Plan) {
 			c.again(plan.SQL)
 		}
 		c.setLocal(plan.SQL)
-		if c.onServer() || c.tx.inServer {
-			c.settings = c.settings.withLocal(setting{name: plan.Setting, value: plan.Value})
+		if c.onServer() || c.tx.inServer || c.serverOpen { // without a block until the Sync
+			c.settings = c.settings.withLocal(c.localOf(plan.Setting, plan.Value, plan.Default))
 		}
 	case sqlkey.TxCommit, sqlkey.TxRollback:
 		c.txEnded(plan.Chain)
@@ -330,6 +350,8 @@ func (c *core) statusChanged(now byte) {
 			}
 			c.settings = c.settings.settled()
 			c.tx = transaction{open: c.tx.unopened, failed: c.tx.unopened, saved: c.tx.saved}
+		} else if len(c.settings.local) > 0 && !c.tx.open {
+			c.settings = c.settings.settled()
 		}
 		if wrote {
 			c.noteWrite()

@@ -130,6 +130,10 @@ func (s *survey) visit(n any) bool {
 	case *pgquery.UpdateStmt:
 		s.changes++
 		s.writes("UPDATE")
+		if r := n.GetRelation(); r.GetRelname() == "pg_settings" && (r.GetSchemaname() == "" || r.GetSchemaname() == "pg_catalog") {
+			s.foreign = true // it is another SET, of whatever its rows are
+			s.opaque = &issue{pg.CodeFeatureNotSupported, "an UPDATE of pg_settings may change what names mean", "Use SET or set_config."}
+		}
 		if len(n.GetFromClause()) > 0 {
 			s.differs("UPDATE ... FROM, if several rows match one,")
 		}
