@@ -181,6 +181,29 @@ func TestReadsSeeTheSessionsWrites(t *testing.T) {
 }
 
 // What a database's reads must see is configured, reloaded and set: eventual reads what is old from the paused replica, primary reads
+// A read that turns out to write, as a replica refuses it, is a write that the session's reads see.
+func TestReadThatWritesIsSeen(t *testing.T) {
+	f := startFollowed(t, nil)
+	err := errors.Join(f.primary.ExecIn(t.Context(), "app", `
+		CREATE FUNCTION bump() RETURNS int LANGUAGE sql VOLATILE SECURITY DEFINER AS 'UPDATE counter SET n = n + 1 RETURNING n';
+		CREATE VIEW bumped AS SELECT bump() AS n;
+		GRANT SELECT ON bumped TO app; GRANT EXECUTE ON FUNCTION bump() TO app`), f.replica.CaughtUp(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := f.connect(t)
+	f.read(conn)
+	f.replay("pause")
+	defer f.replay("resume")
+	var n int
+	if err := conn.QueryRow(t.Context(), "SELECT n FROM bumped").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	if got, here := f.read(conn); got != n || here {
+		t.Errorf("the view's function has set the counter to %d; then the session reads %d, by the replica: %v", n, got, here)
+	}
+}
+
 // nothing from it, and both hold however long it is paused.
 func TestReadConsistency(t *testing.T) {
 	f := startFollowed(t, nil)

@@ -74,7 +74,7 @@ func (c *core) serverError(frame, body []byte) error {
 		e = fencedWithin(e)
 		frame = pg.AppendError(nil, e)
 	case e.Code == pg.CodeReadOnlyTransaction && c.seg.retry && !c.flushed && !c.need.write:
-		c.redo = true // it was no plain read after all: nothing took effect, so the primary may have it
+		c.redo, c.seg.wrote = true, true // it was no plain read after all: nothing took effect, so the primary may have it
 	case c.taken(h, e):
 		c.worn = true
 		c.redo = c.seg.again && !c.flushed && !c.answered('E', "") && (!h.names || c.plan.Statements == 1)

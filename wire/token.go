@@ -187,6 +187,14 @@ func (c *core) tokenText() (string, *pg.Error) {
 		if w.lsn != 0 {
 			continue
 		}
+		if w.unsure { // no position of its timeline is to be had any more
+			if later := func(o wrote) bool { return o.shard == w.shard && !o.unsure && o.timeline > w.timeline }; slices.ContainsFunc(c.wrote, later) {
+				continue // whose position says all that can be said
+			}
+			return "", pg.NewError(pg.CodeCannotConnectNow, "how far shard "+w.shard+" was written to cannot be found out now").
+				WithDetail(fmt.Sprintf("The session wrote on timeline %d, which a failover has ended, and whether the shard still has that is not known.", w.timeline)).
+				WithHint("Look what is there, and write again what is not: the next write has a position.")
+		}
 		l := location{shard: w.shard, since: c.env.made.Add(w.at), timeline: w.timeline}
 		at, ok := c.env.positions.After(l.shard, l.since)
 		if !ok || at.Timeline != w.timeline {

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,60 @@ func TestCoreShowsToken(t *testing.T) {
 			}
 			if looks != c.looks {
 				t.Errorf("the primary was looked at %d times, want %d", looks, c.looks)
+			}
+		})
+	}
+}
+
+// Whether the session's write has outlived a failover is not known: SHOW says so, and does not wait for a position that nobody will ever
+// tell. A later write has one.
+func TestCoreShowsTokenOfUnsureWrite(t *testing.T) {
+	e := testEnv(t)
+	write := query(fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", keyOf(t, e, "shard_1")))
+	const show = "SHOW rangefinder.lsn"
+	for name, c := range map[string]struct {
+		then        []byte
+		want, value string
+	}{
+		"simple":           {then: query(show), want: "E(57P03) ZI"},
+		"extended":         {then: ext("", show), want: "1 2 T E(57P03) ZI"},
+		"another one came": {then: append(slices.Clone(write), query(show)...), want: "T D C ZI T D C ZI", value: "shard_1/2/0/300"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDrive(t, write)
+			env := *d.core.env
+			env.made, env.now = time.Now(), func() time.Duration { return time.Hour }
+			d.core.env = &env
+			b := env.fib.Load().Slot("shard_1").Candidates().Writes[0].Backend
+			saw := func(after time.Duration, timeline uint32, lsn uint64, forks ...rib.Fork) {
+				env.positions.Saw(rib.Position{
+					Backend: b.Name, Shard: b.Shard, Addr: b.Addr, Role: rib.Primary, Timeline: timeline, LSN: lsn, Asked: env.made.Add(time.Hour + after), Sync: true, Forks: forks,
+				})
+			}
+			saw(-1, 1, 0x40)
+			looks := 0
+			d.look = func(l location) error {
+				if looks++; looks > 3 {
+					t.Fatalf("looked %d times for %+v", looks, l)
+				}
+				saw(3, 2, 0x400)
+				if env.found(&l) {
+					return nil
+				}
+				return errUnlocated
+			}
+			d.then = func() []byte {
+				d.out = nil
+				d.observe(rib.Route{Backend: b.Name, State: rib.Up, Role: rib.Primary, Timeline: 2})
+				saw(2, 2, 0x300, rib.Fork{Timeline: 2, From: 1, Least: 0x200, Most: 0x200})
+				return c.then
+			}
+			d.run()
+			if got := types(t, d.out); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+			if value, _ := shown(d.out); value != c.value {
+				t.Errorf("the token is %q, want %q", value, c.value)
 			}
 		})
 	}

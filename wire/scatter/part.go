@@ -30,6 +30,7 @@ type part struct {
 	encoding  string        // of text
 	told      bool
 	begun     bool // rows of it have been handed on
+	writes    bool // a replica has refused it: it writes, though it does not look so
 	tag       string
 	err       *pg.Error
 	rows      chan batch // constant
@@ -90,6 +91,11 @@ func (p *part) tries() *pg.Error {
 		}
 		f.c.drop(p)
 	}
+	if p.writes && p.err == nil {
+		f.c.mu.Lock()
+		f.c.wrote = append(f.c.wrote, Wrote{p.slot, p.b.hop})
+		f.c.mu.Unlock()
+	}
 	return p.err
 }
 
@@ -103,7 +109,7 @@ func (p *part) elsewhere() bool {
 		return false
 	}
 	if p.err.Code == pg.CodeReadOnlyTransaction && !p.f.write {
-		p.chooser = p.f.c.cfg.Host.Choose(p.slot, true)
+		p.chooser, p.writes = p.f.c.cfg.Host.Choose(p.slot, true), true
 		return true
 	}
 	return p.b.broken && p.err.Code == pg.CodeConnectionFailure
