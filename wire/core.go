@@ -138,6 +138,7 @@ type core struct {
 	// the server connection
 	srv        *pool.Conn
 	srvHop     *fib.NextHop
+	reigns     *fib.Candidates // by which its backend was last seen not to be deposed; nil: it was not looked
 	srvShard   string
 	pinned     string // why the connection is kept; "" if it is not
 	remains    sqlkey.Remains

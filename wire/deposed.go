@@ -29,15 +29,11 @@ func (c *core) deposed() bool {
 		c.list = list
 		c.fail(c.headless())
 		return true
-	case len(list.Writes) == 0 || list.Writes[0].Backend.Name == h.Backend.Name || list.Writes[0].Backend.Addr == h.Backend.Addr:
+	case len(list.Writes) == 0 || list.Writes[0].Backend.Name == h.Backend.Name || list.Writes[0].Timeline <= h.Timeline:
 		c.reigns = list
 		return false
 	}
 	next := &list.Writes[0]
-	if list.Past != h.Backend.Name && (h.Timeline == 0 || next.Timeline <= h.Timeline) {
-		c.reigns = list
-		return false
-	}
 	why := c.pinned
 	if why == "" {
 		why = `pool_mode = "session"`

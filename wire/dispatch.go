@@ -40,6 +40,8 @@ func (c *core) dispatch(n need) {
 	case c.coordinator != nil && (c.seg.pin != "" || c.seg.asks != ""):
 		c.fail(scatter.Pins(c.seg.pin + c.seg.asks))
 		return
+	case c.srv != nil && c.coordinator == nil && c.status == 'I' && !c.serverOpen && c.deposed():
+		return
 	case c.srv != nil:
 		c.emit()
 		return

@@ -460,3 +460,51 @@ func TestWriteOutlivesAnOldConnection(t *testing.T) {
 		})
 	}
 }
+
+// A replica is promoted while the old primary lives on. A session that is tied to the old one is ended before it writes there, and what
+// tied it is gone from the server.
+func TestTiedSessionLeavesTheOldPrimary(t *testing.T) {
+	for _, buffered := range []bool{false, true} {
+		t.Run(fmt.Sprintf("buffered=%v", buffered), func(t *testing.T) {
+			shards := ownShards(t, 1)
+			r := newRig(t, rigOptions{shards: shards, failover: patience, buffered: buffered})
+			ctx := ctxOf(t)
+			var tied []*pgx.Conn
+			for _, mode := range allModes {
+				conn := r.connect(mode)
+				if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", len(tied)); err != nil {
+					t.Fatal(err)
+				}
+				tied = append(tied, conn)
+			}
+			if err := shards[0].replica.Promote(ctx); err != nil {
+				t.Fatal(err)
+			}
+			r.promoted("shard_1-replica", 2)
+			for _, conn := range tied {
+				var e *pgconn.PgError
+				if _, err := conn.Exec(ctx, "INSERT INTO notes VALUES (1, 'late')"); !errors.As(err, &e) || e.Code != "57P01" || e.Severity != "FATAL" {
+					t.Errorf("a tied session's write on the old primary: %v", err)
+				}
+			}
+			if n := countIn(t, shards[0].primary); n != 0 {
+				t.Errorf("the old primary has %d notes", n)
+			}
+			pgtest.Eventually(t, time.Minute, func() error {
+				held := 0
+				c, err := shards[0].primary.ConnTo(ctx, "app", "")
+				if err != nil {
+					return err
+				}
+				defer c.Close(context.Background())
+				if err := c.QueryRow(ctx, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted").Scan(&held); err != nil {
+					return err
+				}
+				if held != 0 {
+					return fmt.Errorf("%d locks are held", held)
+				}
+				return nil
+			})
+		})
+	}
+}

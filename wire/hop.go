@@ -137,7 +137,7 @@ func (c *core) returned() {
 		}
 	}
 	old := c.broken && c.srv.Connected.Sub(c.env.made) < c.came // it was there before the request
-	c.srv, c.srvHop, c.broken, c.status = nil, nil, false, 'I'
+	c.srv, c.srvHop, c.reigns, c.broken, c.status = nil, nil, nil, false, 'I'
 	c.coordinator, c.host = nil, nil
 	c.unpin()
 	c.serverOpen, c.copyIn, c.scratch, c.fatal = false, false, false, nil
