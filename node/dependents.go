@@ -66,7 +66,7 @@ func (n *Node) awaitDependents(ctx context.Context) error {
 	n.waits("reading from the shards which views and partitions depend on sharded tables")
 	bounded, cancel := context.WithTimeout(ctx, dependentsWait)
 	defer cancel()
-	for !n.lookAtDependents(bounded) {
+	for !n.lookAtDependents(bounded) || !n.renewTypes(bounded) {
 		if !pause(bounded, 50*time.Millisecond) {
 			break
 		}
@@ -77,7 +77,7 @@ func (n *Node) awaitDependents(ctx context.Context) error {
 // dependentsLoop looks again, now and then and whenever the ownership has changed.
 func (n *Node) dependentsLoop(ctx context.Context) {
 	var seen *rib.Ownership
-	var next time.Time
+	var next, nextTypes time.Time
 	tick := time.NewTicker(dependentsTick)
 	defer tick.Stop()
 	for {
@@ -95,6 +95,12 @@ func (n *Node) dependentsLoop(ctx context.Context) {
 		wait := dependentsEvery
 		if !n.renewDependents(ctx) {
 			wait = dependentsRetry
+		}
+		if o != seen || !time.Now().Before(nextTypes) {
+			nextTypes = time.Now().Add(typesEvery)
+			if !n.renewTypes(ctx) {
+				wait, nextTypes = dependentsRetry, time.Now()
+			}
 		}
 		seen, next = o, time.Now().Add(wait)
 	}
@@ -118,7 +124,9 @@ func (n *Node) renewDependents(ctx context.Context) bool {
 // ended. The others look at the same time.
 func (n *Node) schemaChanged(ctx context.Context, _ string) {
 	n.speaker().Schema()
-	if !n.renewDependents(ctx) {
+	done := make(chan bool, 1)
+	go func() { done <- n.renewTypes(ctx) }()
+	if whole := n.renewDependents(ctx); !<-done || !whole {
 		select { // again, soon
 		case n.dependents.stirred <- struct{}{}:
 		default:
@@ -272,34 +280,44 @@ LIMIT $3)`
 
 // dependentsOn asks a shard's primary; the closest of its other backends, whose catalogs are a little older, if there is none.
 func (n *Node) dependentsOn(ctx context.Context, shard, database string, tables []rib.KeyedTable) ([]sqlkey.Dependent, error) {
-	slot := n.fib.Load().Slot(shard)
-	if slot == nil || len(slot.Candidates().Reads) == 0 {
-		return nil, fmt.Errorf("shard %s has no backend that could be asked", shard)
-	}
-	backend := slot.Candidates().Reads[0].Backend
-	if writes := slot.Candidates().Writes; len(writes) > 0 {
-		backend = writes[0].Backend
-	}
-	conn, err := n.connect(ctx, backend.Addr, database)
+	conn, backend, err := n.connectCatalogs(ctx, shard, database)
 	if err != nil {
-		return nil, fmt.Errorf("backend %s: %w", backend.Name, err)
+		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	list, err := readDependents(ctx, conn, tables)
 	if err != nil {
-		return nil, fmt.Errorf("backend %s: %w", backend.Name, err)
+		return nil, fmt.Errorf("backend %s: %w", backend, err)
 	}
 	return list, nil
+}
+
+// connectCatalogs connects to where a shard's catalogs are read: its primary; the closest of its other backends if there is none.
+func (n *Node) connectCatalogs(ctx context.Context, shard, database string) (_ *pgx.Conn, backend string, _ error) {
+	slot := n.fib.Load().Slot(shard)
+	if slot == nil || len(slot.Candidates().Reads) == 0 {
+		return nil, "", fmt.Errorf("shard %s has no backend that could be asked", shard)
+	}
+	from := slot.Candidates().Reads[0].Backend
+	if writes := slot.Candidates().Writes; len(writes) > 0 {
+		from = writes[0].Backend
+	}
+	conn, err := n.connect(ctx, from.Addr, database)
+	if err != nil {
+		return nil, from.Name, fmt.Errorf("backend %s: %w", from.Name, err)
+	}
+	// Nothing of the database's own is on this path, and a query of the catalogs is not worth a server's minutes.
+	if _, err := conn.Exec(ctx, "SET search_path = pg_catalog; SET statement_timeout = '5s'", pgx.QueryExecModeSimpleProtocol); err != nil {
+		conn.Close(context.WithoutCancel(ctx))
+		return nil, from.Name, fmt.Errorf("backend %s: %w", from.Name, err)
+	}
+	return conn, from.Name, nil
 }
 
 func readDependents(ctx context.Context, conn *pgx.Conn, tables []rib.KeyedTable) ([]sqlkey.Dependent, error) {
 	var schemas, names []string
 	for i := range tables {
 		schemas, names = append(schemas, tables[i].Schema), append(names, tables[i].Name)
-	}
-	// Nothing of the database's own is on this path, and a query of the catalogs is not worth a server's minutes.
-	if _, err := conn.Exec(ctx, "SET search_path = pg_catalog; SET statement_timeout = '5s'", pgx.QueryExecModeSimpleProtocol); err != nil {
-		return nil, err
 	}
 	rows, err := conn.Query(ctx, dependentsSQL, pgx.QueryExecModeExec, schemas, names, maxDependents+1)
 	if err != nil {

@@ -114,6 +114,7 @@ type Node struct {
 	elders elders       // owned by Open, then by leaseLoop
 
 	dependents dependents // has a guard of its own
+	types      types      // likewise
 	unique     *uniques   // atomic
 	stale      staleness  // likewise
 

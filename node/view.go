@@ -300,6 +300,7 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 	n.mu.Unlock()
 	list = append(list, loanAlarms(s.Ownership)...)
 	list = append(list, n.dependents.alarms()...)
+	list = append(list, n.types.alarms()...)
 	list = append(list, n.twophase.Alarms()...)
 	for _, slot := range n.fib.Load().Slots() {
 		if c := slot.Candidates(); c.SplitBrain || len(c.Writes) == 0 {

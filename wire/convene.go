@@ -73,6 +73,7 @@ func (c *core) convened(conn *pool.Conn, by *scatter.Coordinator, host *host) {
 		c.status = 'I'
 	}
 	c.srv, c.coordinator, c.host, c.srvHop, c.srvShard = conn, by, host, nil, ""
+	c.seeTypes()
 	c.emit()
 }
 
@@ -134,7 +135,7 @@ func (s *session) convene(ctx context.Context) {
 		s.hearOf(from, nil)
 		conn.Applied = from.Applied
 		by.Adopt(scatter.Link{Conn: from, Hop: c.srvHop}, c.srvShard, scatter.Adopted{
-			Slot: c.slot, Write: !from.Standby(), Wrote: c.tx.wrote, ReadOnly: c.tx.readOnly, Opaque: from.Left == c.id,
+			Slot: c.slot, Write: !from.Standby(), Wrote: c.tx.wrote, ReadOnly: c.tx.readOnly, Shaped: c.tx.shaped, Opaque: from.Left == c.id,
 		})
 	}
 	s.server.helpers.Go(func() { by.Serve(s.server.ctx) })

@@ -3,12 +3,14 @@ package wire
 import (
 	"bytes"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"rangefinder/fib"
 	"rangefinder/rib"
 	"rangefinder/wire/heat"
 	"rangefinder/wire/moving"
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/scatter"
@@ -28,6 +30,7 @@ const (
 	releaseServer                // give the server connection back to its pool and call returned
 	discardServer                // close the server connection and call returned
 	locate                       // find out what locates asks for and call located
+	learn                        // have the catalogs read anew and call learned
 	subscribe                    // bring what the hub listens to in line with lis and call subscribed
 	settle                       // have the node look at the schema and call schemaSettled
 	washServer                   // take away all that the session has left there, give it back or close it, and call returned
@@ -48,6 +51,9 @@ type env struct {
 	explain  func(*Route) []string // see Config.Explain; nil: nobody can
 	unique   func() (int64, error) // see Config.Unique; nil: nobody makes them
 	defines  bool                  // there is a Config.Defined
+	learns   bool                  // there is a Config.Learn
+
+	types *atomic.Pointer[map[string]*oids.Database] // see Server.SetTypes; never nil
 
 	positions *rib.Positions
 	moves     *moving.Moves        // nil: nobody tells of moves
@@ -114,6 +120,7 @@ type core struct {
 	defines    bool    // its transaction may have changed the schema
 	settling   bool    // it has, and the client is to hear of its end when this node knows
 	hinted     hintedKey
+	sought     []uint32 // numbers of types that have been looked for
 
 	// the request in hand
 	*inHand
@@ -201,6 +208,7 @@ type inHand struct {
 	changes   int // of the registry, before the message that is being sent; see op
 	shelves   shelves
 	moves     inMoves
+	numbers   numbers
 }
 
 func newCore(e *env, user, db string) *core {
@@ -225,6 +233,8 @@ func (c *core) next() request {
 			return subscribe
 		case c.locates.shard != "":
 			return locate
+		case c.numbers.learning != 0:
+			return learn
 		case !c.closing && c.fixing():
 			return readServer
 		case c.closing:
@@ -263,7 +273,7 @@ func (c *core) waiting() bool { return c.expectOff < len(c.expect) }
 // unsent reports whether the request in hand waits for where it can be sent to, a connection or a primary, or for what it is to be
 // answered: all there is of it must stay.
 func (c *core) unsent() bool {
-	return c.wanting || c.convening || c.moves.waits != nil || c.noPrimary != nil || c.locates.shard != ""
+	return c.wanting || c.convening || c.moves.waits != nil || c.noPrimary != nil || c.locates.shard != "" || c.numbers.learning != 0
 }
 
 // idleServer reports whether nothing of the session lives on the server connection: no transaction, no answer due.
@@ -471,7 +481,7 @@ func (c *core) protocolViolation(err error) {
 	c.out = pg.AppendError(c.out, e.Fatal())
 	c.closing, c.broken, c.violated = true, true, true
 	c.inOff, c.in = 0, c.in[:0]
-	c.wanting, c.convening, c.moves.waits = false, false, nil
+	c.wanting, c.convening, c.moves.waits, c.numbers.learning = false, false, nil, 0
 }
 
 // terminate ends an idle session in the server's name.

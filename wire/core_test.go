@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"rangefinder/fib"
 	"rangefinder/rib"
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
@@ -73,6 +75,7 @@ func testWorld(t testing.TB) (*env, *rib.Table) {
 	clock := time.Duration(0)
 	return &env{
 		fib: handle, planner: sqlkey.NewPlanner(sqlkey.PlannerConfig{}), metrics: noMetrics{}, recheck: func(string) {}, positions: table.Positions(),
+		types:  new(atomic.Pointer[map[string]*oids.Database]),
 		leased: func() bool { return true }, alone: func(time.Time) bool { return false }, fenced: func() {},
 		catalog: func(*fib.Table) *sqlkey.Catalog { return catalog },
 		now:     func() time.Duration { clock += time.Millisecond; return clock },

@@ -24,13 +24,15 @@ func (c *core) emitSegment() {
 		case 'B':
 			if o.use != nil {
 				c.emitOuter(o.use)
+				start := len(c.toServer)
 				if err := c.bind.Decode(frame[pg.HeaderSize:]); err == nil { // it was decoded before
 					c.toServer = pg.AppendBindRenamed(c.toServer, &c.bind, "")
 				}
-				c.push(expectation{kind: 'B', stmt: o.stmt, use: o.use})
+				c.emitBound(i, start, expectation{kind: 'B', stmt: o.stmt, use: o.use})
 				continue
 			}
 			name := c.emitPrepared(o.stmt)
+			start := len(c.toServer)
 			if name != "" || o.stmt.anew {
 				if err := c.bind.Decode(frame[pg.HeaderSize:]); err == nil { // it was decoded before
 					c.toServer = pg.AppendBindRenamed(c.toServer, &c.bind, name)
@@ -38,7 +40,7 @@ func (c *core) emitSegment() {
 			} else {
 				c.toServer = append(c.toServer, frame...)
 			}
-			c.push(expectation{kind: 'B', stmt: o.stmt, server: name})
+			c.emitBound(i, start, expectation{kind: 'B', stmt: o.stmt, server: name})
 			continue
 		case 'E':
 			if o.use != nil {
@@ -64,12 +66,12 @@ func (c *core) emitSegment() {
 			}
 			if o.portal != nil && o.portal.shape.Result == 0 {
 				c.toServer = append(c.toServer, frame...)
-				c.push(expectation{kind: 'D', learn: o.portal})
+				c.push(expectation{kind: 'D', learn: o.portal, rows: c.describedRows(o)})
 				continue
 			}
 		}
 		c.toServer = append(c.toServer, frame...)
-		c.push(expectation{kind: o.typ, plan: o.plan, use: o.use, sets: o.sets})
+		c.push(expectation{kind: o.typ, plan: o.plan, use: o.use, sets: o.sets, rows: c.describedRows(o)})
 	}
 	switch {
 	case c.seg.sync:
@@ -89,6 +91,11 @@ func (c *core) emitSegment() {
 // its ParseComplete.
 func (c *core) emitParse(s *statement, hidden bool) {
 	name := c.serverName(s)
+	types, e := c.declares(s)
+	if e != nil {
+		c.refuseFor(s, e)
+		return
+	}
 	switch {
 	case name == "":
 		c.srv.Unnamed = s.id
@@ -104,7 +111,7 @@ func (c *core) emitParse(s *statement, hidden bool) {
 		c.emitPrepare(s, name)
 		return
 	}
-	c.toServer = pg.AppendParse(c.toServer, name, s.sql, s.oids)
+	c.toServer = pg.AppendParse(c.toServer, name, s.sql, types)
 	c.push(expectation{kind: 'P', quiet: hidden, stmt: s, server: name, makes: name})
 }
 

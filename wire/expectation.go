@@ -21,6 +21,7 @@ type expectation struct {
 	makes    string     // the name of a statement that the server has once this is answered
 	closed   string     // the name of a statement that it has no more then
 	learn    *statement // whose shape the answer tells
+	rows     *described // what its rows are, if that matters
 	ahead    bool       // it was sent before the request itself: see lookAhead
 	columns  bool       // of a Query: the statement in hand has rows, as the server has said
 	ended    bool       // of a Query: one of its statements has come to an end

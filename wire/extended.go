@@ -99,6 +99,7 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 	if s := c.stmts.unnamed; s != nil && len(v.Name) == 0 && s.is(&v) { // as many drivers do: the same again
 		o.stmt = s
 		c.replan(s)
+		s.carries = carriesUnknown // its tables may have changed
 		return c.parsed(o)
 	}
 	m := v.Copy()

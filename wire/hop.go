@@ -26,6 +26,7 @@ func (c *core) setHop() {
 func (c *core) acquired(conn *pool.Conn) {
 	c.wanting, c.lastErr = false, nil
 	c.srv, c.srvHop, c.status = conn, c.hop, 'I'
+	c.seeTypes()
 	c.srvHop.Gauge.InFlight.Add(1)
 	conn.Unnamed = 0 // whatever the last borrower left there
 	if c.unproven(conn) {
@@ -139,6 +140,7 @@ func (c *core) returned() {
 	old := c.broken && c.srv.Connected.Sub(c.env.made) < c.came // it was there before the request
 	c.srv, c.srvHop, c.reigns, c.broken, c.status = nil, nil, nil, false, 'I'
 	c.coordinator, c.host = nil, nil
+	c.numbers.types, c.numbers.learning = nil, 0
 	c.unpin()
 	c.serverOpen, c.copyIn, c.scratch, c.fatal = false, false, false, nil
 	c.asks, c.fixes, c.reports = "", nil, c.reports[:0]

@@ -11,6 +11,7 @@ import (
 
 	"rangefinder/fib"
 	"rangefinder/rib"
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/scatter"
@@ -258,6 +259,35 @@ func (h *host) Changed(name string, desc []byte) *pg.Error {
 func (h *host) Home() string {
 	c := h.core()
 	return c.catalog.CatalogShard(c.db)
+}
+
+// types is what is known of the types of the session's database; nil: nothing.
+func (h *host) types() *oids.Database {
+	if all := h.server.types.Load(); all != nil {
+		return (*all)[h.id.Database]
+	}
+	return nil
+}
+
+// Types is scatter.Host's.
+func (h *host) Types(shard string) *oids.Map {
+	if d := h.types(); d != nil {
+		return d.Map(shard)
+	}
+	return nil
+}
+
+// Carries is scatter.Host's.
+func (h *host) Carries(oid uint32) bool {
+	d := h.types()
+	return d != nil && d.Carries(oid)
+}
+
+// Learn is scatter.Host's.
+func (h *host) Learn(ctx context.Context) {
+	if h.server.cfg.Learn != nil {
+		h.server.cfg.Learn(ctx, h.id.Database)
+	}
 }
 
 // MustWrite is scatter.Host's.

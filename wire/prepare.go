@@ -376,14 +376,19 @@ func (c *core) emitOuter(u *use) {
 	default:
 		u.server = c.emitPrepared(u.stmt)
 	}
-	c.toServer = pg.AppendParse(c.toServer, "", c.inServerNames(u.outer.sql, []use{*u}), u.outer.oids)
+	types, e := c.localTypes(u.outer.oids)
+	if e != nil {
+		c.refuseFor(u.outer, e)
+		return
+	}
+	c.toServer = pg.AppendParse(c.toServer, "", c.inServerNames(u.outer.sql, []use{*u}), types)
 	c.push(expectation{kind: 'P', quiet: true, stmt: u.outer, use: u})
 	c.srv.Unnamed = 0
 }
 
 // emitUse sends the Execute of such a portal, in frame.
 func (c *core) emitUse(o *op, frame []byte) {
-	e := expectation{kind: 'E', plan: o.plan, use: o.use}
+	e := expectation{kind: 'E', plan: o.plan, use: o.use, rows: c.describedRows(o)}
 	switch u := o.use; {
 	case u.makes && !c.srv.Prepared.Has(u.server): // else the portal has been executed before, and cannot be again
 		c.makeRoom(1)

@@ -156,6 +156,8 @@ func (s *session) step(inSet bool) outcome {
 			s.locate(s.server.ctx)
 		case subscribe:
 			s.subscribe(s.server.ctx)
+		case learn:
+			s.learn(s.server.ctx)
 		case settle:
 			s.settleSchema(s.server.ctx)
 		case washServer:

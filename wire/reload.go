@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rangefinder/wire/console"
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
@@ -50,6 +51,7 @@ func (s *Server) Reload(next Live) {
 	l.env = env{
 		fib: s.cfg.FIB, planner: s.cfg.Planner, catalog: s.catalogFor, metrics: s.cfg.Metrics,
 		recheck: s.cfg.Recheck, explain: s.cfg.Explain, unique: s.cfg.Unique, defines: s.cfg.Defined != nil, positions: s.cfg.Positions,
+		types: &s.types, learns: s.cfg.Learn != nil,
 		moves: s.cfg.Moves, heat: s.cfg.Heat, leased: s.cfg.Leased, alone: s.cfg.Alone, fenced: s.cfg.Fenced,
 		made: s.made, now: func() time.Duration { return time.Since(s.made) + 1 }, random: mrand.Uint32, maxFrame: next.MaxFrame,
 	}
@@ -95,6 +97,9 @@ func (s *Server) SetDependents(dependents map[string][]sqlkey.Dependent) {
 	next.dependents = dependents
 	s.live.Store(&next) // a statement looks at one pointer, not at two
 }
+
+// SetTypes says what is known of the types of databases that have several shards, by database. The map is kept, and must not be changed any more.
+func (s *Server) SetTypes(types map[string]*oids.Database) { s.types.Store(&types) }
 
 // gateOf returns the gate of a database that is configured, or was.
 func (s *Server) gateOf(name string) *gate {

@@ -52,7 +52,7 @@ func (c *core) serverRead(p []byte) error {
 		if size > maxServerFrame {
 			return fmt.Errorf("frame of type %q with length %d", p[0], size-1)
 		}
-		if len(p) < size {
+		if len(p) < size || (p[0] == 'T' || p[0] == 't') && c.strange(p[:size]) {
 			break
 		}
 		c.said()
@@ -75,7 +75,7 @@ func (c *core) streamed(typ byte) (whole bool, err error) {
 	if h == nil || !h.takes(typ) {
 		return false, c.unasked(typ)
 	}
-	if (h.remains || h.local != "") && typ == 'D' || h.learn != nil && (typ == 'T' || typ == 't') {
+	if (h.remains || h.local != "") && typ == 'D' || h.learn != nil && (typ == 'T' || typ == 't') || c.looksAt(h, typ) {
 		return true, nil
 	}
 	c.passHide = h.quiet || c.redo
@@ -125,12 +125,18 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 			return err
 		}
 	}
+	if (typ == 'T' || typ == 't') && c.looksAt(h, typ) {
+		c.renumber(h, typ, body)
+	}
 	switch typ {
 	case 'Z':
 		return c.readyForQuery(body, h)
 	case 'D':
-		if h.local != "" {
+		switch {
+		case h.local != "":
 			return c.localRow(body)
+		case !h.remains:
+			return c.row(h, frame)
 		}
 		return c.remainsRow(body)
 	case 'C':
@@ -196,8 +202,8 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		c.out = append(c.out, frame...)
 	}
 	switch {
-	case typ == 't' && h.learn != nil:
-	case typ == 'T' && h.learn != nil, typ == '1' && h.kind == 'P', typ == '2' && h.kind == 'B', typ == '3' && h.kind == 'C', typ == 'n' && h.kind == 'D':
+	case typ == 't', typ == 'T' && h.kind == 'Q':
+	case typ == 'T', typ == '1' && h.kind == 'P', typ == '2' && h.kind == 'B', typ == '3' && h.kind == 'C', typ == 'n' && h.kind == 'D':
 		c.pop()
 	case (typ == 'I' || typ == 's') && h.kind == 'E':
 		c.pop()

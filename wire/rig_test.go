@@ -152,6 +152,7 @@ type rigOptions struct {
 	backends   []rib.Backend    // more of them, announced as primaries that are up
 	keyed      []rib.KeyedTable // of one more keyspace, by the hash of an int
 	across     bool             // transactions may write on several shards, by two-phase commit
+	learn      func(ctx context.Context, database string) bool
 }
 
 const (
@@ -285,7 +286,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 				}
 			})
 		},
-		Recheck: func(backend string) { r.counts.add(&r.counts.recheck, backend) },
+		Recheck: func(backend string) { r.counts.add(&r.counts.recheck, backend) }, Learn: o.learn,
 	})
 	if o.sleepAfter > 0 {
 		r.server.SleepAfter(o.sleepAfter)

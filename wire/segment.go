@@ -59,6 +59,9 @@ func (c *core) endSegment(sync bool) {
 		c.emptySegment(sync)
 		return
 	}
+	if c.unheard(sync) {
+		return
+	}
 	c.kind, c.table, c.plan = 'S', c.env.fib.Load(), nil
 	c.seg = segment{sync: sync, read: true, undo: c.seg.undo[:0], hints: c.settings.hints}
 	c.begins()

@@ -18,6 +18,7 @@ import (
 	"rangefinder/wire/epoll"
 	"rangefinder/wire/heat"
 	"rangefinder/wire/moving"
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/scatter"
 	"rangefinder/wire/sqlkey"
@@ -58,6 +59,7 @@ type Config struct {
 	Alone         func(at time.Time) bool                              // whether it had none at that moment, and for long enough to tell clients; must not block; nil: never
 	Fenced        func()                                               // a shard has refused a row that it does not own: look for a newer table; must not block; nil: nobody does
 	Defined       func(ctx context.Context, database string)           // a client has changed a database's schema: returns when this node plans by the new one, or ctx has ended; nil: nobody need look
+	Learn         func(ctx context.Context, database string) bool      // somebody has met a type that is not among those of SetTypes: returns when the catalogs have been read anew and the types set, and whether all of them have been; nil: nobody looks
 	Unique        func() (int64, error)                                // makes the ids of rangefinder.unique_id(); must not block; nil: nobody does
 	Explain       func(*Route) []string                                // tells where a statement goes and why, for EXPLAIN (ROUTE), in lines; nil: it is refused
 	Committer     scatter.Committer                                    // ends transactions that have written on several shards; nil: they are refused
@@ -82,6 +84,7 @@ type Server struct {
 	live     atomic.Pointer[live]
 	draining atomic.Bool
 	catalog  atomic.Pointer[catalogOf]
+	types    atomic.Pointer[map[string]*oids.Database] // see SetTypes
 	accepted atomic.Uint64
 	ids      atomic.Uint64 // given to sessions
 

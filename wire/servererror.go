@@ -91,7 +91,8 @@ func (c *core) serverError(frame, body []byte) error {
 	case h.server != "" && h.makes == "" && outdated(e) && !c.answered('P', h.server):
 		// It was prepared on this connection before its tables were changed.
 		c.worn = true
-		c.redo = c.seg.again && !c.flushed && !c.answered('E', "") && (h.kind == 'D' || c.parsedHere(h.stmt))
+		gone := e.Code == pg.CodeInternalError && h.stmt.shape != (pool.Shape{}) // a type of its parameters: elsewhere it is compared with what the client was told
+		c.redo = c.seg.again && !c.flushed && !c.answered('E', "") && (h.kind == 'D' || gone || c.parsedHere(h.stmt))
 	}
 	switch {
 	case h.server != "":

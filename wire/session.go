@@ -146,6 +146,8 @@ func (s *session) run(ctx context.Context) {
 			s.locate(ctx)
 		case subscribe:
 			s.subscribe(ctx)
+		case learn:
+			s.learn(ctx)
 		case settle:
 			s.settleSchema(ctx)
 		case washServer:

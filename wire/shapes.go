@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 )
@@ -23,9 +24,6 @@ func (s *statement) note(params, result uint64) {
 		s.shape.Result = result
 	}
 }
-
-// wellKnown is the first OID that a server gives to what its users make: below it all servers agree.
-const wellKnown = 16384
 
 // paramsOf sums up a ParameterDescription. It is never 0.
 func paramsOf(body []byte) uint64 {
@@ -58,7 +56,7 @@ func resultOf(body []byte) (uint64, error) {
 
 func writeType(write func([]byte) (int, error), oid uint32) {
 	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], min(oid, wellKnown))
+	binary.BigEndian.PutUint32(b[:], min(oid, oids.First))
 	write(b[:])
 }
 

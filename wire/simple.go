@@ -14,6 +14,7 @@ func (c *core) query(frame []byte) {
 	c.seg, c.uses, c.completed = segment{sync: true, read: true, undo: c.seg.undo[:0], hints: c.settings.hints}, c.uses[:0], 0
 	c.begins()
 	c.moves.begin()
+	c.seeTypes()
 	plan := c.lookupBytes(frame[pg.HeaderSize : len(frame)-1])
 	if len(plan.Unique) > 0 {
 		var e *pg.Error
@@ -153,6 +154,7 @@ func (c *core) account(plan *sqlkey.Plan) {
 	c.seg.wrote = c.seg.wrote || !repeatable(plan) && plan.Tx == sqlkey.TxNone
 	c.seg.sets = c.seg.sets || plan.Session != sqlkey.SessNone || plan.Parts != nil
 	c.seg.opaque = c.seg.opaque || plan.Opaque
+	c.tx.shaped = c.tx.shaped || plan.Shapes()
 	c.seg.commits = c.seg.commits || plan.Commits
 	c.seg.chain(plan)
 	c.seg.opens = c.seg.opens || c.opens(plan)
@@ -256,6 +258,10 @@ func (c *core) functionCall(frame []byte) {
 	c.moves.begin()
 	if c.tx.open && c.tx.failed {
 		c.fail(pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block"))
+		return
+	}
+	if e := c.foreignFunction(frame); e != nil {
+		c.fail(e)
 		return
 	}
 	// What the function leaves behind nobody sees: see CALL.

@@ -31,6 +31,9 @@ type statement struct {
 
 	shape pool.Shape // what the client has been told of it
 
+	params  []uint32 // its parameters' types, as the client has been told, if somebody has made one of them; else nil
+	carries carries  // what the rows may hold
+
 	// What EXECUTE of it is, for the text whose plan is outer and its own plan inner; see useExecute.
 	outer, inner, joined *sqlkey.Plan
 }
@@ -150,6 +153,7 @@ type registry struct {
 	portal0 portal            // the unnamed one; without a plan there is none
 	names   int               // bytes of the portals' names
 	nextID  uint64
+	rows    map[string]*described // by portal, of those whose rows may hold numbers of types
 }
 
 // size is what a statement counts for in registry.bytes.
@@ -237,4 +241,5 @@ func (r *registry) setPortal(name []byte, p portal) bool {
 func (r *registry) dropPortals() {
 	clear(r.portals)
 	r.portal0, r.names = portal{}, 0
+	clear(r.rows)
 }

@@ -25,6 +25,7 @@ type transaction struct {
 	inServer     bool // opened on a server: saved and marks still count
 	unopened     bool // the server has refused to open it: to the client, who was told that it is open, it has failed
 	wrote        bool
+	shaped       bool              // it may have made tables that the catalogs of one shard alone tell of
 	lost         *pg.Error         // why the block has failed, as long as the client has not been told
 	overfull     bool              // not all that has been set in it is in deferred
 	modes        []int             // which of deferred are SET TRANSACTION, or BEGIN: AND CHAIN keeps them

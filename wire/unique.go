@@ -55,5 +55,5 @@ func (c *core) uniqueBind(s *statement) (*statement, *pg.Error) {
 	}
 	c.look()
 	c.stmts.nextID++
-	return &statement{sql: text, oids: s.oids, plan: c.env.planner.PlanOnce(c.catalog, &c.under, text), era: c.era, id: c.stmts.nextID, anew: true}, nil
+	return &statement{sql: text, oids: s.oids, params: s.params, carries: s.carries, plan: c.env.planner.PlanOnce(c.catalog, &c.under, text), era: c.era, id: c.stmts.nextID, anew: true}, nil
 }

@@ -36,8 +36,11 @@ const (
 )
 
 // schema is what both shards hold. orders is sharded by customer_id; whatever else a driver makes lives on shard_1. running shows
-// what runs on shard_1, and a statement that names table one runs there: so a driver knows when its slow statement has begun.
+// what runs on shard_1, and a statement that names table one runs there: so a driver knows when its slow statement has begun. felt is sharded as orders are.
 const schema = `
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+CREATE TYPE feeling AS (m mood, n int);
+CREATE TABLE felt (customer_id bigint, id int, m mood, l mood[], p feeling, PRIMARY KEY (customer_id, id));
 CREATE TABLE orders (customer_id bigint, id int, note text, data bytea, PRIMARY KEY (customer_id, id));
 CREATE TABLE one AS SELECT 1 AS n;
 CREATE VIEW running AS SELECT pid, query FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid();
@@ -75,7 +78,11 @@ func startCluster(t *testing.T) *cluster {
 		c.shards[i] = pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1), Auth: "scram-sha-256", TLS: pair})
 		wg.Go(func() {
 			s := c.shards[i]
-			errs[i] = errors.Join(s.CreateUser(ctx, user, password, ""), s.Exec(ctx, "CREATE DATABASE app OWNER app"), s.ExecIn(ctx, database, schema))
+			errs[i] = errors.Join(s.CreateUser(ctx, user, password, ""), s.Exec(ctx, "CREATE DATABASE app OWNER app"))
+			for range i { // so that types have other numbers on the second shard
+				errs[i] = errors.Join(errs[i], s.ExecIn(ctx, database, "CREATE TYPE other AS ENUM ('x')", "DROP TYPE other"))
+			}
+			errs[i] = errors.Join(errs[i], s.ExecIn(ctx, database, schema))
 		})
 	}
 	var binary string
@@ -186,7 +193,7 @@ func (n *node) start(t *testing.T, farm *pgtest.Farm, binary, config string) {
 // makeKeyspace shards orders over both shards and waits until both nodes route by that.
 func (c *cluster) makeKeyspace(t *testing.T) {
 	t.Helper()
-	const spec = `{"name": "app.orders", "key": ["customer_id"], "types": ["bigint"], "method": "hash", "shards": ["shard_1", "shard_2"]}`
+	const spec = `{"name": "app.orders", "key": ["customer_id"], "types": ["bigint"], "method": "hash", "shards": ["shard_1", "shard_2"], "also": ["app.felt"]}`
 	pgtest.Eventually(t, 30*time.Second, func() error { // the shards may not have been seen yet
 		answer, err := call(http.MethodPost, c.nodes[0].http+"/api/v1/keyspaces", spec)
 		if err != nil && !strings.Contains(answer, "already") {

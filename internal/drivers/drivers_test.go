@@ -33,6 +33,7 @@ var steps = []string{
 	"listen",                      // a notification from another session arrives with its payload
 	"errors",                      // SQLSTATE, message, detail, hint, constraint and position as the driver shows them
 	"binary results",              // integers, floats, timestamps, uuid, numeric, arrays, bytea
+	"types of one's own",          // an enum, arrays of it and a composite, whose numbers differ between the shards
 	"settings",                    // SET and search_path hold over transactions, and are not seen by others
 	"large values",                // 1 MiB of text and of bytea, there and back
 	"eight connections",           // at once, each with rows of its own
@@ -251,10 +252,10 @@ func programs(t *testing.T) []script {
 		{name: "asyncpg", command: []string{python, file("asyncpg_pool.py")}, needs: imports("asyncpg")},
 		{
 			name: "sqlalchemy", command: []string{python, file("sqlalchemy_orm.py")}, needs: imports("psycopg2, sqlalchemy"),
-			lacks: []string{"binary results"},
+			lacks: []string{"binary results", "types of one's own"},
 		},
 		{name: "node_postgres", command: []string{"node", file("node/pg.js")}, needs: requires("pg", "pg-copy-streams", "pg-cursor")},
-		{name: "postgres_js", command: []string{"node", file("node/postgresjs.js")}, needs: requires("postgres"), lacks: []string{"binary results"}},
+		{name: "postgres_js", command: []string{"node", file("node/postgresjs.js")}, needs: requires("postgres"), lacks: []string{"binary results", "types of one's own"}},
 		{name: "jdbc", command: []string{"java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", jdbcJar, file("Jdbc.java")}, needs: java},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +31,7 @@ func testPgx(t *testing.T, a *account) {
 		"many prepared statements": d.manyPrepared, "batches": d.batches, "copy in": d.copyIn, "copy out": d.copyOut,
 		"cancel":                      func(t *testing.T) { d.cancel(t, d.connect(t)) },
 		"cancel through another node": func(t *testing.T) { d.cancel(t, d.connectTo(t, "127.0.0.1:"+d.balance(t))) },
-		"listen":                      d.listen, "errors": d.errors, "binary results": d.binary, "settings": d.settings,
+		"listen":                      d.listen, "errors": d.errors, "binary results": d.binary, "types of one's own": d.ownTypes, "settings": d.settings,
 		"large values": d.large, "eight connections": d.eight,
 	})
 }
@@ -399,6 +400,33 @@ func (d pgxDriver) errors(t *testing.T) {
 	d.must(t, conn, "DROP TABLE IF EXISTS not_there")
 	if !equal(notices, []string{`NOTICE: table "not_there" does not exist, skipping`}) {
 		t.Errorf("notices %q", notices)
+	}
+}
+
+func (d pgxDriver) ownTypes(t *testing.T) {
+	conn := d.connect(t)
+	for _, name := range []string{"mood", "mood[]", "feeling"} {
+		typ, err := conn.LoadType(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.TypeMap().RegisterType(typ)
+	}
+	type feeling struct {
+		M string
+		N int32
+	}
+	for k := d.base + 400; k < d.base+420; k++ {
+		d.must(t, conn, "INSERT INTO felt (customer_id, id, m, l, p) VALUES ($1, 1, $2, $3, $4)", k, "happy", []string{"sad", "happy"}, feeling{"ok", int32(k)})
+	}
+	for k := d.base + 400; k < d.base+420; k++ {
+		var m string
+		var l []string
+		var p feeling
+		err := conn.QueryRow(t.Context(), "SELECT m, l, p FROM felt WHERE customer_id = $1", k).Scan(&m, &l, &p)
+		if err != nil || m != "happy" || !slices.Equal(l, []string{"sad", "happy"}) || p != (feeling{"ok", int32(k)}) {
+			t.Errorf("%d: %v %v %v %v", k, m, l, p, err)
+		}
 	}
 }
 

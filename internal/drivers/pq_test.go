@@ -29,7 +29,7 @@ func testPq(t *testing.T, a *account) {
 		"cancel through another node": func(t *testing.T) { d.cancel(t, d.open(t, "127.0.0.1:"+d.balance(t))) },
 		"listen":                      d.listen, "errors": d.errors, "binary results": d.binary, "settings": d.settings,
 		"large values": d.large, "eight connections": d.eight,
-	}, "copy out")
+	}, "copy out", "types of one's own")
 }
 
 // open is a pool of one connection.

@@ -33,7 +33,7 @@ func testPsql(t *testing.T, a *account) {
 		"cancel":                      func(t *testing.T) { d.cancel(t) },
 		"cancel through another node": func(t *testing.T) { d.cancel(t, "PGPORT="+d.balance(t)) },
 		"listen":                      d.listen, "errors": d.errors, "settings": d.settings, "large values": d.large, "eight connections": d.eight,
-	}, "binary results")
+	}, "binary results", "types of one's own")
 }
 
 func (d psqlDriver) command(ctx context.Context, script io.Reader, env ...string) *exec.Cmd {

@@ -45,6 +45,7 @@ type branch struct {
 	broken  bool // the connection is to be closed
 	stale   bool // its settings are not the session's any more
 	opaque  bool // code that nobody can look into has run
+	numbers
 
 	// atomic
 	waits atomic.Int64 // since when its goroutine waits for the server, in nanoseconds from epoch on; 0: it does not
@@ -124,6 +125,12 @@ func (b *branch) strikeLocked() {
 
 // flush sends what is due.
 func (b *branch) flush() *pg.Error {
+	if b.types != nil {
+		if e := b.renumberSent(); e != nil {
+			b.broken = true // what opens its transaction may have been due
+			return e
+		}
+	}
 	b.waits.Store(int64(time.Since(epoch)))
 	_, err := b.conn.Net.Write(b.send)
 	b.waits.Store(0)
@@ -196,6 +203,9 @@ func (b *branch) frame(size int) ([]byte, error) {
 	}
 	f := b.in[b.off : b.off+size : b.off+size]
 	b.off += size
+	if b.types != nil {
+		return f, b.renumber(f)
+	}
 	return f, nil
 }
 

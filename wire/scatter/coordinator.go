@@ -81,6 +81,7 @@ type Coordinator struct {
 	block    bool                  // the session's transaction block is open
 	failed   bool                  // the transaction has failed, be it a block or not
 	readOnly bool
+	shaped   bool // it may have made tables that the catalogs of one shard alone tell of
 	writes   bool // something in the request in hand must run on primaries
 	begin    string
 	journal  []string
@@ -105,7 +106,8 @@ func New(nc net.Conn, cfg Config) *Coordinator {
 // written there. It is called before Serve.
 func (c *Coordinator) Adopt(l Link, shard string, b Adopted) {
 	x := &branch{slot: b.Slot, conn: l.Conn, hop: l.Hop, write: b.Write, wrote: b.Wrote, opaque: b.Opaque, stale: true, status: pg.StatusInTx, rests: time.Now()}
-	c.readOnly = b.ReadOnly
+	x.numbers = numbers{types: c.cfg.Host.Types(shard), of: c.cfg.Host}
+	c.readOnly, c.shaped = b.ReadOnly, b.Shaped
 	l.Conn.HeldBy(c.holder)
 	c.branches[shard], c.adopted = x, x
 	c.live[x] = struct{}{}
@@ -353,7 +355,7 @@ func (c *Coordinator) settle() {
 
 // clear forgets the transaction.
 func (c *Coordinator) clear() {
-	c.block, c.failed, c.readOnly, c.writes = false, false, false, false
+	c.block, c.failed, c.readOnly, c.writes, c.shaped = false, false, false, false, false
 	c.begin, c.journal, c.marks, c.adopted = "", nil, nil, nil
 	clear(c.cursors)
 	for name, p := range c.portals {

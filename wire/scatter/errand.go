@@ -171,7 +171,7 @@ func (c *Coordinator) typesOf(x *execution, b *branch, desc []byte, ends []int) 
 		if len(where) > 0 {
 			ask += ","
 		}
-		ask += " pg_catalog.format_type(" + strconv.FormatUint(uint64(oid), 10) + ", -1)"
+		ask += " pg_catalog.format_type(" + strconv.FormatUint(uint64(b.local(oid)), 10) + ", -1)"
 		where = append(where, i)
 	}
 	if len(where) == 0 {
@@ -182,13 +182,16 @@ func (c *Coordinator) typesOf(x *execution, b *branch, desc []byte, ends []int) 
 		return nil, e
 	}
 	for j, i := range where {
-		if j >= len(row) || row[j] == "-" || row[j] == "???" {
+		if j >= len(row) || !isType(row[j]) {
 			return nil, unknownType()
 		}
 		names[i] = row[j]
 	}
 	return names, nil
 }
+
+// isType tells whether what format_type says is the name of a type that values can have.
+func isType(name string) bool { return name != "-" && name != "???" && name != "unknown" }
 
 func unknownType() *pg.Error {
 	return pg.NewError(pg.CodeUndefinedObject, "a shard does not know the type of a column")

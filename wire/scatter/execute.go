@@ -62,6 +62,7 @@ func (c *Coordinator) execute(x *execution) *pg.Error {
 	if e := c.refuses(plan); e != nil {
 		return e
 	}
+	c.shaped = c.shaped || plan.Shapes()
 	switch {
 	case x.portal != nil && x.portal.rest != nil:
 		return c.more(x)
@@ -111,6 +112,11 @@ func (c *Coordinator) branchFor(plan *sqlkey.Plan, args sqlkey.Args) (*branch, *
 	slot, e := c.cfg.Host.Route(plan, args)
 	if e != nil {
 		return nil, e
+	}
+	if slot == nil && plan.Catalogs && plan.Copies == nil && !c.shaped { // the session's numbers are that server's
+		if slot, e = c.cfg.Host.Anywhere(plan, c.writeFor(plan)); e != nil {
+			return nil, e
+		}
 	}
 	if slot == nil {
 		for _, b := range c.open() { // what its transaction has made, if anything, is more likely to be there
@@ -164,7 +170,7 @@ func (c *Coordinator) connect(ctx context.Context, slot *fib.Slot, by Chooser, w
 		return nil, e
 	}
 	l.Conn.HeldBy(c.holder)
-	b := &branch{slot: slot, conn: l.Conn, hop: l.Hop, write: write, status: pg.StatusIdle}
+	b := &branch{slot: slot, conn: l.Conn, hop: l.Hop, write: write, status: pg.StatusIdle, numbers: numbers{types: c.cfg.Host.Types(slot.Shard()), of: c.cfg.Host}}
 	l.Hop.Gauge.InFlight.Add(1)
 	l.Conn.Unnamed = 0
 	c.mu.Lock()
@@ -212,7 +218,7 @@ func (c *Coordinator) single(x *execution, b *branch) *pg.Error {
 	resumes := x.portal != nil && x.portal.branch == b
 	switch {
 	case resumes:
-		if x.columns {
+		if x.columns || b.types != nil { // of what its rows are, nothing is kept
 			b.send = pg.AppendDescribe(b.send, pg.KindPortal, x.portal.name)
 		}
 		b.send = pg.AppendExecute(b.send, x.portal.name, x.max)
@@ -320,12 +326,21 @@ func (c *Coordinator) relay(x *execution, b *branch, typ byte, size int) *pg.Err
 		}
 		return nil
 	}
-	read, written := b.pass(size, func(p []byte) error {
+	take := func(p []byte) error {
 		if !keep {
 			return nil
 		}
 		return c.emit(p)
-	})
+	}
+	var read, written error
+	if b.renumbers(typ) {
+		var f []byte
+		if f, read = b.frame(size); read == nil {
+			written = take(f)
+		}
+	} else {
+		read, written = b.pass(size, take)
+	}
 	if written == nil && !b.buffered() && typ == pg.TypeDataRow {
 		written = c.flush()
 	}
@@ -467,6 +482,11 @@ func (c *Coordinator) describe(s *stmt, bind *pg.Bind, tell bool) *pg.Error {
 				return b.lost(err)
 			case typ == pg.TypeParseComplete:
 				c.taken(s)
+			case typ == pg.TypeParameterDescription && tell:
+				if types, err := pg.DecodeParameterDescription(f[pg.HeaderSize:]); err == nil {
+					s.told(types, c.cfg.Host)
+				}
+				c.out = append(c.out, f...)
 			case typ != pg.TypeBindComplete && tell || typ == pg.TypeNoticeResponse:
 				c.out = append(c.out, f...)
 			}

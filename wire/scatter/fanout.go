@@ -206,9 +206,6 @@ func (f *fanout) describe() *pg.Error {
 	return nil
 }
 
-// wellKnown is the first OID that a server gives to what its users make: below it all servers agree.
-const wellKnown = 16384
-
 // typeAt is the type of the column that ends there.
 func typeAt(desc []byte, end int) uint32 { return binary.BigEndian.Uint32(desc[end-12:]) }
 

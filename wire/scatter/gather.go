@@ -308,12 +308,12 @@ func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
 	var where []int
 	for i, end := range ends {
 		oid, modifier := typeAt(desc, end), int32(binary.BigEndian.Uint32(desc[end-6:]))
-		table, attribute := binary.BigEndian.Uint32(desc[end-18:]), int16(binary.BigEndian.Uint16(desc[end-14:]))
+		table, attribute := b.localTable(binary.BigEndian.Uint32(desc[end-18:])), int16(binary.BigEndian.Uint16(desc[end-14:]))
 		name, ok := commonTypes[oid]
 		if ok && modifier == -1 {
 			names[i] = "pg_catalog." + name
 		} else {
-			ask = append(ask, "pg_catalog.format_type("+strconv.FormatUint(uint64(oid), 10)+", "+strconv.Itoa(int(modifier))+")")
+			ask = append(ask, "pg_catalog.format_type("+strconv.FormatUint(uint64(b.local(oid)), 10)+", "+strconv.Itoa(int(modifier))+")")
 			where = append(where, i)
 		}
 		text := oid == oidText || oid == oidVarchar || oid == oidBpchar
@@ -339,7 +339,7 @@ func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
 		return nil, e
 	}
 	for j, i := range where {
-		if j >= len(row) || row[j] == "-" || row[j] == "???" {
+		if j >= len(row) || !isType(row[j]) {
 			return nil, unknownType()
 		}
 		names[i] += row[j]

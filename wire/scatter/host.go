@@ -5,6 +5,7 @@ import (
 
 	"rangefinder/fib"
 	"rangefinder/rib"
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
@@ -39,6 +40,12 @@ type Host interface {
 	Scatter(plan *sqlkey.Plan, sql string, shards int) *pg.Error
 	// Home is the name of the shard by whose numbers for types the client goes.
 	Home() string
+	// Types is how the numbers of a shard become those that the client sees; nil: they are these. It is safe for concurrent use.
+	Types(shard string) *oids.Map
+	// Carries reports whether binary values of a type, by the number that the client sees, may hold numbers of types.
+	Carries(oid uint32) bool
+	// Learn returns when what Types goes by has been read anew, or cannot be. It is safe for concurrent use.
+	Learn(ctx context.Context)
 	// MustWrite tells that a statement must run on a primary.
 	MustWrite(plan *sqlkey.Plan) bool
 	// Choose begins to look for a connection to a shard: to its primary (write), or to the closest copy that the session may read. The

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"rangefinder/rib"
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 )
 
@@ -75,7 +76,7 @@ func (c *Coordinator) studied(x *execution, b *branch) (desc []byte, run *execut
 	stmt, with := *x.stmt, *x
 	stmt.oids = ask.oids
 	for i, oid := range stmt.oids {
-		if oid >= wellKnown { // elsewhere it may be another: the text tells
+		if oid >= oids.First { // elsewhere it may be another: the text tells
 			stmt.oids[i] = 0
 		}
 	}

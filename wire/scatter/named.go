@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"rangefinder/rib"
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
@@ -85,7 +86,7 @@ func (c *Coordinator) prepare(s *stmt, u *sqlkey.NameUse) *pg.Error {
 		if e != nil {
 			return e
 		}
-		if n, err := strconv.ParseUint(strings.Join(row, ""), 10, 32); err == nil && n < wellKnown { // others differ between shards: the text tells
+		if n, err := strconv.ParseUint(strings.Join(row, ""), 10, 32); err == nil && n < oids.First { // others differ between shards: the text tells
 			inner.oids[i] = uint32(n)
 		}
 	}

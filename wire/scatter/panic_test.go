@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"rangefinder/fib"
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
@@ -30,6 +31,7 @@ func (faulty) Shards(*sqlkey.Plan, sqlkey.Args) ([]Share, *pg.Error) {
 func (faulty) Scatter(*sqlkey.Plan, string, int) *pg.Error { return nil }
 func (faulty) MustWrite(*sqlkey.Plan) bool                 { return false }
 func (faulty) Home() string                                { return "" }
+func (faulty) Types(string) *oids.Map                      { return nil }
 func (faulty) Choose(*fib.Slot, bool) Chooser              { return faultyChooser{} }
 func (faulty) Failed(*fib.NextHop, string)                 {}
 

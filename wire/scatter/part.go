@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"rangefinder/fib"
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 )
 
@@ -260,8 +261,8 @@ func (f *fanout) agrees(p *part) *pg.Error {
 	return nil
 }
 
-// alike reports whether the columns of two shards' descriptions have the same types, as far as that can be told: what users make has other numbers
-// on other shards. nil is none.
+// alike reports whether the columns of two shards' descriptions have the same types, as far as that can be told: a type that was made a moment ago may be
+// unknown to one of them. nil is none.
 func alike(one, other []byte) bool {
 	if (one == nil) != (other == nil) {
 		return false
@@ -273,7 +274,7 @@ func alike(one, other []byte) bool {
 	}
 	for i := range a {
 		x, y := typeAt(one, a[i]), typeAt(other, b[i])
-		if x != y && (x < wellKnown || y < wellKnown) {
+		if x != y && !(x == oids.Unknown && y >= oids.First) && !(y == oids.Unknown && x >= oids.First) {
 			return false
 		}
 	}

@@ -15,6 +15,7 @@ type Adopted struct {
 	Write    bool // the connection is to a primary
 	Wrote    bool // the transaction may have written there
 	ReadOnly bool // it cannot
+	Shaped   bool // it may have made tables that the catalogs of one shard alone tell of
 	Opaque   bool // code that nobody can look into has run there
 }
 

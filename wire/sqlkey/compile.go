@@ -201,7 +201,7 @@ func (c *compiler) unhinted(m proto.Message, a *analysis, s *survey) *Plan {
 	case a.catalogs:
 		p.Reason = "only system catalogs are named"
 	default:
-		p.Reason = "no table is named"
+		p.Catalogs, p.Reason = s.numbers, "no table is named"
 	}
 	return p
 }

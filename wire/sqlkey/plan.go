@@ -1,6 +1,8 @@
 package sqlkey
 
 import (
+	"strings"
+
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
@@ -115,7 +117,7 @@ type Plan struct {
 	// says how it runs on them.
 	Apart bool
 
-	// Catalogs: the system catalogs are named. With the target Any they are best read on Catalog.CatalogShard.
+	// Catalogs: the system catalogs are named, or a name is turned into a number of theirs, or back. With the target Any they are best read on Catalog.CatalogShard.
 	Catalogs bool
 
 	// OfPrimary: a plain read whose answer must be a primary's, for it tells the client what it may do here.
@@ -242,4 +244,12 @@ type KeyRef struct {
 	origin   *origin  // of a shared plan: the constant that the key is made of
 	unknown  int      // of a key of which nothing is known (see spread): the number of the column, from 1
 	nonASCII bool     // Literal was made from text beyond ASCII: it depends on client_encoding
+}
+
+// Shapes reports whether a statement may make, change or take away tables that only the catalogs of the shard tell of that it runs on.
+func (p *Plan) Shapes() bool {
+	if p.Intent != Write || p.Target != Unsharded {
+		return false
+	}
+	return p.Statements > 1 || !isOneOf(p.WhyWrite, "INSERT", "UPDATE", "DELETE", "MERGE", "COPY") && !strings.HasPrefix(p.WhyWrite, "FOR ") && !strings.HasPrefix(p.WhyWrite, "function ")
 }

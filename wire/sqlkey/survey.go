@@ -37,6 +37,7 @@ type survey struct {
 	unique   bool     // it names rangefinder.unique_id()
 	placed   bool     // it looks for rows by where they are stored, which is another row on each shard
 	marks    bool     // it holds what would be taken for a mark of Fan.Final
+	numbers  bool     // it turns names into the numbers of the catalogs, or back
 
 	configs []config                     // calls of set_config
 	named   map[*pgquery.FuncCall]string // those of them whose parameter a condition names: see settingOf
@@ -83,9 +84,11 @@ func (s *survey) visit(n any) bool {
 	case *pgquery.FuncCall:
 		s.function(n)
 	case *pgquery.TypeName:
-		if len(n.GetNames()) == 2 {
-			s.schemas = append(s.schemas, n.GetNames()[0].GetString_().GetSval())
+		names := n.GetNames()
+		if len(names) == 2 {
+			s.schemas = append(s.schemas, names[0].GetString_().GetSval())
 		}
+		s.numbers = s.numbers || len(names) > 0 && isNumber(names[len(names)-1].GetString_().GetSval())
 	case *pgquery.TypeCast:
 		arg := n.GetArg()
 		for arg.GetTypeCast() != nil {
@@ -221,6 +224,12 @@ func lockName(l pgquery.LockClauseStrength) string {
 	return "FOR UPDATE"
 }
 
+// isNumber tells whether a type, or a function, turns names into the numbers of the catalogs, or back.
+func isNumber(name string) bool {
+	return isOneOf(name, "regtype", "regclass", "regproc", "regprocedure", "regoper", "regoperator", "regconfig", "regdictionary", "regcollation",
+		"to_regtype", "to_regclass", "to_regproc", "to_regprocedure", "to_regoper", "to_regoperator", "to_regcollation", "format_type")
+}
+
 func (s *survey) function(f *pgquery.FuncCall) {
 	var names []string
 	for _, n := range f.GetFuncname() {
@@ -231,6 +240,7 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	}
 	name := names[len(names)-1]
 	full := strings.Join(names, ".")
+	s.numbers = s.numbers || isNumber(name)
 	s.unique = s.unique || isUnique(f)
 	if len(names) == 2 {
 		s.schemas = append(s.schemas, names[0])

@@ -6,9 +6,11 @@ import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
+import java.sql.ResultSetMetaData;
 import java.sql.SQLException;
 import java.sql.Savepoint;
 import java.sql.Statement;
+import java.sql.Types;
 import java.time.OffsetDateTime;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -145,6 +147,7 @@ public class Jdbc {
         step("listen", Jdbc::listen);
         step("errors", Jdbc::errors);
         step("binary results", Jdbc::binary);
+        step("types of one's own", Jdbc::ownTypes);
         step("settings", Jdbc::settings);
         step("large values", Jdbc::large);
         step("eight connections", Jdbc::eight);
@@ -415,6 +418,48 @@ public class Jdbc {
             try (Statement s = c.createStatement()) {
                 s.execute("DROP TABLE IF EXISTS not_there");
                 same(s.getWarnings().getMessage(), "table \"not_there\" does not exist, skipping");
+            }
+        }
+    }
+
+    static void ownTypes() throws Exception {
+        for (String threshold : List.of("-1", "5")) {
+            long first = BASE + 400 + (threshold.equals("5") ? 100 : 0);
+            for (boolean block : new boolean[] {false, true}) {
+                try (Connection c = connect(PORT, "prepareThreshold", threshold)) {
+                    c.setAutoCommit(true);
+                    for (long k = first; k < first + 10 && !block; k++) {
+                        try (PreparedStatement s = c.prepareStatement("INSERT INTO felt (customer_id, id, m, l, p) VALUES (?, 1, ?, ?, ?::feeling)")) {
+                            s.setLong(1, k);
+                            s.setObject(2, "happy", Types.OTHER);
+                            s.setArray(3, c.createArrayOf("mood", new String[] {"sad", "happy"}));
+                            s.setString(4, "(ok,7)");
+                            same(s.executeUpdate(), 1);
+                        }
+                    }
+                    try (PreparedStatement s = c.prepareStatement("SELECT m, l, p FROM felt WHERE customer_id = ? AND l = ?")) {
+                        for (long k = first; k < first + 10; k++) {
+                            if (block) {
+                                c.setAutoCommit(false);
+                                update(c, "UPDATE felt SET id = id WHERE customer_id = " + k);
+                            }
+                            s.setLong(1, k);
+                            s.setArray(2, c.createArrayOf("mood", new String[] {"sad", "happy"}));
+                            try (ResultSet r = s.executeQuery()) {
+                                ResultSetMetaData of = r.getMetaData();
+                                same(List.of(of.getColumnTypeName(1), of.getColumnTypeName(2), of.getColumnTypeName(3)), List.of("mood", "_mood", "feeling"));
+                                same(of.isNullable(1), ResultSetMetaData.columnNullable);
+                                same(r.next(), true);
+                                same(r.getString(1), "happy");
+                                same(List.of((Object[]) r.getArray(2).getArray()), List.of("sad", "happy"));
+                                same(r.getObject(3).toString(), "(ok,7)");
+                            }
+                            if (block) {
+                                c.commit();
+                            }
+                        }
+                    }
+                }
             }
         }
     }

@@ -231,6 +231,25 @@ async def _():
         same(tuple(row), (BASE + 2, 1.5, decimal.Decimal("12.34"), True, at, uuid.UUID(int=7), [1, 2, 3], b"\0\xff", None))
 
 
+@astep("types of one's own")
+async def _():
+    async def read(conn, k):
+        row = await conn.fetchrow("SELECT m, l, p FROM felt WHERE customer_id = $1", k)
+        same((row["m"], row["l"], tuple(row["p"])), ("happy", ["sad", "happy"], ("ok", 7)))
+
+    async with connect() as conn:
+        for k in range(BASE + 400, BASE + 420):
+            same(await conn.execute("INSERT INTO felt (customer_id, id, m, l, p) VALUES ($1, 1, $2, $3, $4)", k, "happy", ["sad", "happy"], ("ok", 7)), "INSERT 0 1")
+        for k in range(BASE + 400, BASE + 420):
+            await read(conn, k)
+        all = await conn.fetch("SELECT m, l, p FROM felt WHERE l = $1 AND customer_id >= $2 AND customer_id < $3 ORDER BY customer_id", ["sad", "happy"], BASE + 400, BASE + 420)
+        same([(r["m"], r["l"], tuple(r["p"])) for r in all], [("happy", ["sad", "happy"], ("ok", 7))] * 20)
+    for k in range(BASE + 400, BASE + 405):  # types that the driver does not know yet it looks up where it is: in a transaction that is open on either shard
+        async with connect() as conn, conn.transaction():
+            same(await conn.execute("UPDATE felt SET id = 2 WHERE customer_id = $1", k), "UPDATE 1")
+            await read(conn, k)
+
+
 @astep("settings")
 async def _():
     settings = "SELECT current_setting('search_path'), current_setting('TimeZone') FROM orders WHERE customer_id = $1"

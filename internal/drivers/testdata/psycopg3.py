@@ -8,6 +8,8 @@ import uuid
 
 import psycopg
 from psycopg import errors
+from psycopg.types.composite import CompositeInfo, register_composite
+from psycopg.types.enum import EnumInfo, register_enum
 
 from driver import BALANCER_PORT, BASE, NAME, THINGS, WRONG_ROOT, awkward, finish, same, step, until
 
@@ -263,6 +265,27 @@ def _():
             ).fetchone()
             same(row, (BASE + 2, 1.5, decimal.Decimal("12.34"), True, datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.timezone.utc), uuid.UUID(int=7), [1, 2, 3], b"\0\xff", None))
         same(conn.execute("SELECT note FROM orders WHERE customer_id = %b", (BASE + 3,)).fetchall(), [(f"note {BASE + 3}",)])  # binary parameters
+
+
+@step("types of one's own")
+def _():
+    for early in (True, False):
+        for k in range(BASE + 400, BASE + 410):
+            with connect() as conn:
+                if not early:
+                    conn.execute("UPDATE orders SET note = note WHERE customer_id = %s", (k,))  # the transaction is open on the shard of k
+                mood = EnumInfo.fetch(conn, "mood")
+                register_enum(mood, conn)
+                feeling = CompositeInfo.fetch(conn, "feeling")
+                register_composite(feeling, conn)
+                happy, sad = mood.enum["happy"], mood.enum["sad"]
+                p = feeling.python_type(mood.enum["ok"], 7)
+                if early:
+                    conn.execute("INSERT INTO felt (customer_id, id, m, l, p) VALUES (%s, 1, %s, %s, %s)", (k, happy, [sad, happy], p))
+                for prepare in (False, True):
+                    for binary in (False, True):
+                        row = conn.execute("SELECT m, l, p FROM felt WHERE customer_id = %s AND l = %s", (k, [sad, happy]), binary=binary, prepare=prepare).fetchone()
+                        same(row, (happy, [sad, happy], p))
 
 
 @step("settings")

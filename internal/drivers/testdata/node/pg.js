@@ -226,6 +226,21 @@ step('binary results', () =>
     assert.deepEqual(text.rows, [{ f: 1.5, t: at, d: Buffer.from([0, 255]) }])
   }))
 
+step("types of one's own", () =>
+  using({}, async (client) => {
+    const oids = new Set()
+    for (const k of range(base + 400, base + 420)) {
+      await client.query('INSERT INTO felt (customer_id, id, m, l, p) VALUES ($1, 1, $2, $3, $4)', [k, 'happy', ['sad', 'happy'], '(ok,7)'])
+    }
+    for (const k of range(base + 400, base + 420)) {
+      const got = await client.query({ name: 'felt', text: 'SELECT m, l, p FROM felt WHERE customer_id = $1', values: [k] })
+      assert.deepEqual(got.rows, [{ m: 'happy', l: '{sad,happy}', p: '(ok,7)' }])
+      oids.add(got.fields.map((f) => f.dataTypeID).join())
+    }
+    const known = await client.query("SELECT array_to_string(ARRAY['mood'::regtype::oid, 'mood[]'::regtype::oid, 'feeling'::regtype::oid], ',') AS all")
+    assert.deepEqual([...oids], [known.rows[0].all])
+  }))
+
 step('settings', () =>
   using({ statement_timeout: 12345 }, (client) =>
     using({}, async (other) => {

@@ -1,0 +1,167 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rangefinder/wire/oids"
+	"rangefinder/wire/sqlkey"
+)
+
+// typesEvery is the time between two looks at the types of all shards that nothing calls for.
+const typesEvery = time.Minute
+
+// types is what this node knows of the types of databases that have several shards, as the catalogs of all of these have them: which numbers
+// belong together. See package oids.
+type types struct {
+	// atomic
+	begun atomic.Uint64 // looks
+	known atomic.Pointer[map[string]*oids.Database]
+
+	// guarded by looking, which is held by whoever looks
+	looking sync.Mutex
+	done    uint64                           // the last look that is over
+	whole   bool                             // it has seen all
+	read    map[string]map[string]shardTypes // by database and shard
+
+	// guarded by mu
+	mu     sync.Mutex
+	failed map[string]string // by database: why something cannot be read now
+}
+
+// shardTypes are those of a database on one shard.
+type shardTypes struct {
+	sum  string // see oids.Sum
+	list []oids.Type
+}
+
+// get returns what is known; nil: nothing yet. It must not be changed.
+func (t *types) get() map[string]*oids.Database {
+	if known := t.known.Load(); known != nil {
+		return *known
+	}
+	return nil
+}
+
+// alarms says of which databases what is known may be old.
+func (t *types) alarms() (list []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for database, why := range t.failed {
+		list = append(list, fmt.Sprintf("types in database %s are those last seen, newer ones are told to clients as unknown: %s", database, why))
+	}
+	return list
+}
+
+// learnTypes is called when somebody has met a type that is not among those known.
+func (n *Node) learnTypes(ctx context.Context, _ string) (whole bool) { return n.renewTypes(ctx) }
+
+// renewTypes looks at the types of all shards, and has sessions go by what is found. The result is false if something could not be seen. A
+// look that others have begun since does as well.
+func (n *Node) renewTypes(ctx context.Context) (whole bool) {
+	t := &n.types
+	want := t.begun.Load() + 1
+	t.looking.Lock()
+	defer t.looking.Unlock()
+	if t.done >= want {
+		return t.whole
+	}
+	turn := t.begun.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, dependentsAsk)
+	defer cancel()
+	changed, why := n.lookAtTypes(ctx)
+	t.done, t.whole = turn, len(why) == 0
+	if changed && n.server != nil {
+		n.server.SetTypes(t.get())
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.failed = why
+	return t.whole
+}
+
+// lookAtTypes asks all shards of each database that has several. Where there is no answer, what was known stays. It tells whether anything has changed, and
+// by database why something could not be read.
+func (n *Node) lookAtTypes(ctx context.Context) (changed bool, why map[string]string) {
+	type place struct{ database, shard string }
+	t := &n.types
+	o := n.fib.Load().Ownership()
+	rules := n.cfg().databaseRules()
+	catalog := sqlkey.NewCatalog(o, rules, nil)
+	var places []place
+	for i := range o.Keyspaces {
+		database := o.Keyspaces[i].Database
+		shards := catalog.Shards(database)
+		if _, ok := rules[database]; !ok || len(shards) < 2 || slices.ContainsFunc(places, func(p place) bool { return p.database == database }) {
+			continue
+		}
+		for _, shard := range shards {
+			places = append(places, place{database, shard})
+		}
+	}
+	names := make([]string, len(places))
+	found, failed := make([]shardTypes, len(places)), make([]error, len(places))
+	for i, p := range places {
+		names[i], found[i] = p.shard, t.read[p.database][p.shard]
+	}
+	n.eachShard(names, func(i int) {
+		failed[i] = n.typesOn(ctx, places[i].shard, places[i].database, &found[i])
+	})
+	read, known := make(map[string]map[string]shardTypes), make(map[string]*oids.Database)
+	why = make(map[string]string)
+	for i, p := range places {
+		if read[p.database] == nil {
+			read[p.database] = make(map[string]shardTypes)
+		}
+		read[p.database][p.shard] = found[i]
+		if failed[i] != nil {
+			why[p.database] = failed[i].Error()
+		}
+	}
+	for database, shards := range read {
+		reference, old := catalog.CatalogShard(database), t.get()[database]
+		same := func(a, b shardTypes) bool { return a.sum == b.sum }
+		if old != nil && old.Reference() == reference && maps.EqualFunc(shards, t.read[database], same) {
+			known[database] = old
+			continue
+		}
+		changed = true
+		lists := make(map[string][]oids.Type)
+		for shard, s := range shards {
+			lists[shard] = s.list
+		}
+		known[database] = oids.Make(reference, lists)
+	}
+	if changed = changed || len(known) != len(t.get()); changed {
+		t.read = read
+		t.known.Store(&known)
+	}
+	return changed, why
+}
+
+// typesOn reads the types on a shard, if they have changed.
+func (n *Node) typesOn(ctx context.Context, shard, database string, to *shardTypes) error {
+	conn, backend, err := n.connectCatalogs(ctx, shard, database)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	sum, err := oids.Sum(ctx, conn)
+	if err != nil {
+		return fmt.Errorf("backend %s: %w", backend, err)
+	}
+	if sum == to.sum {
+		return nil
+	}
+	list, err := oids.Read(ctx, conn)
+	if err != nil {
+		return fmt.Errorf("backend %s: %w", backend, err)
+	}
+	to.sum, to.list = sum, list
+	return nil
+}
