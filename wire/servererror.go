@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
 )
 
 // serverError handles an ErrorResponse.
