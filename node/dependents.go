@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rangefinder/rib"
+	"rangefinder/wire"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -36,6 +37,7 @@ type dependents struct {
 
 	// guarded by looking, which is held by whoever looks
 	looking sync.Mutex
+	server  *wire.Server // is told; nil: there is none yet
 
 	// guarded by mu
 	mu     sync.Mutex
@@ -48,6 +50,20 @@ func (d *dependents) get() map[string][]sqlkey.Dependent {
 		return *known
 	}
 	return nil
+}
+
+// serve has a server go by what is known, now and later.
+func (d *dependents) serve(server *wire.Server) {
+	d.looking.Lock()
+	defer d.looking.Unlock()
+	d.server = server
+	d.tell(d.get())
+}
+
+func (d *dependents) tell(known map[string][]sqlkey.Dependent) {
+	if d.server != nil {
+		d.server.SetDependents(known)
+	}
 }
 
 // alarms says of which databases what is known may be old.
@@ -115,7 +131,7 @@ func (n *Node) renewDependents(ctx context.Context) bool {
 	before := n.dependents.get()
 	whole := n.lookAtDependents(ctx)
 	if now := n.dependents.get(); !reflect.DeepEqual(before, now) {
-		n.server.SetDependents(now)
+		n.dependents.tell(now)
 	}
 	return whole
 }

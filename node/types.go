@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rangefinder/wire"
 	"rangefinder/wire/oids"
 	"rangefinder/wire/sqlkey"
 )
@@ -25,6 +26,7 @@ type types struct {
 
 	// guarded by looking, which is held by whoever looks
 	looking sync.Mutex
+	server  *wire.Server                     // is told; nil: there is none yet
 	done    uint64                           // the last look that is over
 	whole   bool                             // it has seen all
 	read    map[string]map[string]shardTypes // by database and shard
@@ -46,6 +48,14 @@ func (t *types) get() map[string]*oids.Database {
 		return *known
 	}
 	return nil
+}
+
+// serve has a server go by what is known, now and later.
+func (t *types) serve(server *wire.Server) {
+	t.looking.Lock()
+	defer t.looking.Unlock()
+	t.server = server
+	server.SetTypes(t.get())
 }
 
 // alarms says of which databases what is known may be old.
@@ -76,8 +86,8 @@ func (n *Node) renewTypes(ctx context.Context) (whole bool) {
 	defer cancel()
 	changed, why := n.lookAtTypes(ctx)
 	t.done, t.whole = turn, len(why) == 0
-	if changed && n.server != nil {
-		n.server.SetTypes(t.get())
+	if changed && t.server != nil {
+		t.server.SetTypes(t.get())
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
