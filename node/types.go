@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"rangefinder/wire"
 	"rangefinder/wire/oids"
 	"rangefinder/wire/sqlkey"
@@ -161,14 +163,17 @@ func (n *Node) typesOn(ctx context.Context, shard, database string, to *shardTyp
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	sum, err := oids.Sum(ctx, conn)
+	ask := func(ctx context.Context, sql string, args ...any) (oids.Rows, error) {
+		return conn.Query(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
+	}
+	sum, err := oids.Sum(ctx, ask)
 	if err != nil {
 		return fmt.Errorf("backend %s: %w", backend, err)
 	}
 	if sum == to.sum {
 		return nil
 	}
-	list, err := oids.Read(ctx, conn)
+	list, err := oids.Read(ctx, ask)
 	if err != nil {
 		return fmt.Errorf("backend %s: %w", backend, err)
 	}

@@ -9,5 +9,5 @@
 // that is in no catalog anybody has read (it was made a moment ago, or belongs to a session) is told as what it is to the client:
 // PostgreSQL's own type "unknown".
 //
-// The package does no I/O, and all that it makes is immutable. It knows the protocol's bodies and nothing of sessions.
+// The package does no I/O (Read asks by a function that it is given), and all that it makes is immutable. It knows the protocol's bodies and nothing of sessions.
 package oids

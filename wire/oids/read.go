@@ -3,14 +3,22 @@ package oids
 import (
 	"context"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
+
+// Rows are the answer of a server.
+type Rows interface {
+	Next() bool
+	Scan(dest ...any) error
+	Err() error
+}
+
+// Query asks a server.
+type Query func(ctx context.Context, sql string, args ...any) (Rows, error)
 
 // maxTypes bounds the types of one database that are read.
 const maxTypes = 1_000_000
 
-// made are the types that somebody has made, but for arrays of others and for those of sessions.
+// madeTypes are the types that somebody has made, but for arrays of others and for those of sessions.
 const madeTypes = `
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
      LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid
@@ -27,28 +35,38 @@ const typesSQL = "SELECT " + typeColumns + madeTypes + " LIMIT $1"
 const sumSQL = "SELECT pg_catalog.concat(pg_catalog.count(*), ' ', pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws(' ', " + typeColumns + "), 0)))" + madeTypes
 
 // Sum is a text that is another one when the types of a server are others.
-func Sum(ctx context.Context, conn *pgx.Conn) (sum string, err error) {
-	err = conn.QueryRow(ctx, sumSQL, pgx.QueryExecModeExec).Scan(&sum)
+func Sum(ctx context.Context, ask Query) (sum string, err error) {
+	err = each(ctx, ask, sumSQL, nil, []any{&sum}, func() {})
 	return sum, err
 }
 
-// Read reads the types that somebody has made in the database that conn is connected to. It never returns nil without an error.
-func Read(ctx context.Context, conn *pgx.Conn) ([]Type, error) {
-	rows, err := conn.Query(ctx, typesSQL, pgx.QueryExecModeExec, maxTypes+1)
-	if err != nil {
-		return nil, err
-	}
+// Read reads the types that somebody has made in the database that is asked. It never returns nil without an error.
+func Read(ctx context.Context, ask Query) ([]Type, error) {
 	kinds := map[string]Kind{"c": Composite, "d": Domain, "r": Range, "m": Multirange}
 	list := []Type{}
 	var t Type
 	var kind string
-	_, err = pgx.ForEachRow(rows, []any{&t.OID, &t.Array, &t.Table, &t.Of, &t.Schema, &t.Name, &kind}, func() error {
+	err := each(ctx, ask, typesSQL, []any{maxTypes + 1}, []any{&t.OID, &t.Array, &t.Table, &t.Of, &t.Schema, &t.Name, &kind}, func() {
 		t.Kind = kinds[kind]
 		list = append(list, t)
-		return nil
 	})
 	if err == nil && len(list) > maxTypes {
 		err = fmt.Errorf("more than %d types", maxTypes)
 	}
 	return list, err
+}
+
+// each calls do with each row, scanned into to.
+func each(ctx context.Context, ask Query, sql string, args, to []any, do func()) error {
+	rows, err := ask(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		if err := rows.Scan(to...); err != nil {
+			return err
+		}
+		do()
+	}
+	return rows.Err()
 }
