@@ -102,7 +102,9 @@ func (x *typed) learn(ctx context.Context, database string) bool {
 		if err != nil {
 			return false
 		}
-		list, err := oids.Read(ctx, func(ctx context.Context, sql string, args ...any) (oids.Rows, error) { return conn.Query(ctx, sql, args...) })
+		list, err := oids.Read(ctx, func(ctx context.Context, sql string, args ...any) (oids.Rows, error) {
+			return conn.Query(ctx, sql, args...)
+		})
 		conn.Close(ctx)
 		if err != nil {
 			return false
