@@ -276,6 +276,7 @@ func (x *typed) roundTrip(t *testing.T, mode pgx.QueryExecMode) {
 func TestTypesByNumber(t *testing.T) {
 	x := newTyped(t, rigOptions{})
 	x.exec("INSERT INTO orders (customer_id, id, m, list, p) VALUES ($1, 1, 'ok', '{sad,happy}', '(sad,1,{ok})'), ($2, 2, 'ok', '{sad,happy}', '(sad,1,{ok})')", x.one, x.two)
+	x.caughtUp()
 	mood, list, pair := x.number(0, "mood"), x.number(0, "mood[]"), x.number(0, "pair")
 	conn := x.pgConn(t)
 	table := uint32(0)
@@ -440,6 +441,7 @@ func (h hijacked) ask(t *testing.T, frames []byte) string {
 func TestTypesDescribedOnce(t *testing.T) {
 	x := newTyped(t, rigOptions{})
 	x.exec("INSERT INTO orders (customer_id, id, m, list) VALUES ($1, 1, 'ok', '{sad}'), ($1, 2, 'ok', '{sad}'), ($2, 1, 'ok', '{sad}'), ($2, 2, 'ok', '{sad}')", x.one, x.two)
+	x.caughtUp()
 	mood, list := x.number(0, "mood"), x.number(0, "mood[]")
 	for _, name := range []string{"", "s"} {
 		raw := x.hijacked()
