@@ -481,10 +481,16 @@ func TestTiedSessionLeavesTheOldPrimary(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.promoted("shard_1-replica", 2)
+			pgtest.Eventually(t, time.Minute, func() error {
+				if w := r.handle.Load().Slot("shard_1").Candidates().Writes; len(w) == 0 || w[0].Backend.Name != "shard_1-replica" {
+					return errors.New("the table has the old primary")
+				}
+				return nil
+			})
 			for _, conn := range tied {
 				var e *pgconn.PgError
 				if _, err := conn.Exec(ctx, "INSERT INTO notes VALUES (1, 'late')"); !errors.As(err, &e) || e.Code != "57P01" || e.Severity != "FATAL" {
-					t.Errorf("a tied session's write on the old primary: %v", err)
+					t.Errorf("%s: a tied session's write on the old primary: %v", conn.Config().DefaultQueryExecMode, err)
 				}
 			}
 			if n := countIn(t, shards[0].primary); n != 0 {
