@@ -77,8 +77,9 @@ func (c *core) emitSegment() {
 	case c.seg.sync:
 		c.toServer = pg.AppendSync(c.toServer)
 		c.push(expectation{kind: 'S'})
-	case !c.seg.runs && !c.serverOpen && c.status == 'I', c.seg.apart:
-		// Only prepared and described, or see cut: end it here, so that what is bound later may go to another shard.
+	case !c.seg.runs && !c.serverOpen && (c.status == 'I' || c.status == 'T' && c.numbers.types != nil), c.seg.apart:
+		// Only prepared and described, or see cut: end it here, so that what is bound later may go to another shard. In a block that is for what reads the
+		// catalogs: see toReference.
 		c.toServer = pg.AppendSync(c.toServer)
 		c.push(expectation{kind: 'S', quietZ: true})
 	default:
