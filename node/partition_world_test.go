@@ -71,7 +71,7 @@ func partitioned(t *testing.T, seed uint64, f func(w *partWorld)) {
 				}
 				recovering := map[bool]string{true: "f", false: "t"}[i == j] // each shard's primary stands in another region
 				go pgtest.ServeRow(ln, func() []string {
-					return []string{recovering, "1", "0", strconv.Itoa(partSystem + i), "0", "10", "0/1000000", "0/1000000", "f"}
+					return []string{recovering, "1", "0", strconv.Itoa(partSystem + i), "0", "10", "0/1000000", "0/1000000", "f", "0/1000000"}
 				})
 				defer ln.Close()
 			}

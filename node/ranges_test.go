@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 )
 
@@ -213,6 +215,12 @@ func TestRangesByTheAPI(t *testing.T) {
 	cfg.ClusterKeyEnv, cfg.Probe.User, cfg.Probe.PasswordEnv = "CLUSTER_KEY", "probe", "PROBE_PASSWORD"
 	other := newNode(t, cfg, clusterEnv()).open(t)
 	other.sees(t, "app.orders")
+	pgtest.Eventually(t, 10*time.Second, func() error { // with a leader, which tells that it is agreed on
+		if n.fib.Load().Ownership().KeyspaceByName("app.settings") != nil {
+			return errors.New("the node has not heard of the last command")
+		}
+		return nil
+	})
 	for _, each := range c.nodes {
 		if each != n {
 			if err := each.Close(); err != nil {
