@@ -169,8 +169,8 @@ func (n *Node) buildServer() *wire.Server {
 		Positions: n.table.Positions(), Look: n.look, Explain: n.explainRoute, Unique: n.unique.next, Defined: n.schemaChanged, Learn: n.learnTypes, Moves: n.moves, Heat: n.loads.meter, Leased: n.leased, Alone: n.alone, Fenced: n.fenced, Committer: n.twophase, Watch: n.twophase.Watch,
 		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Live: n.serverLive(n.setup.Load()),
 	})
-	n.dependents.serve(server)
-	n.types.serve(server)
+	n.dependents.serve(server.SetDependents)
+	n.types.serve(server.SetTypes)
 	return server
 }
 

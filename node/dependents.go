@@ -6,14 +6,11 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"rangefinder/rib"
-	"rangefinder/wire"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -30,50 +27,14 @@ const (
 // dependents is what this node knows of the relations that depend on sharded tables, as the shards' catalogs have it: views,
 // partitions and their like. The planner refuses statements that name them.
 type dependents struct {
-	// atomic
-	known atomic.Pointer[map[string][]sqlkey.Dependent] // by database; nil: nobody was asked yet
+	learned[[]sqlkey.Dependent]
 
 	stirred chan struct{} // capacity 1: another node says that a schema has changed
-
-	// guarded by looking, which is held by whoever looks
-	looking sync.Mutex
-	server  *wire.Server // is told; nil: there is none yet
-
-	// guarded by mu
-	mu     sync.Mutex
-	failed map[string]string // by database: why its catalogs cannot be read now
-}
-
-// get returns what is known. It must not be changed.
-func (d *dependents) get() map[string][]sqlkey.Dependent {
-	if known := d.known.Load(); known != nil {
-		return *known
-	}
-	return nil
-}
-
-// serve has a server go by what is known, now and later.
-func (d *dependents) serve(server *wire.Server) {
-	d.looking.Lock()
-	defer d.looking.Unlock()
-	d.server = server
-	d.tell(d.get())
-}
-
-func (d *dependents) tell(known map[string][]sqlkey.Dependent) {
-	if d.server != nil {
-		d.server.SetDependents(known)
-	}
 }
 
 // alarms says of which databases what is known may be old.
-func (d *dependents) alarms() (list []string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for database, why := range d.failed {
-		list = append(list, fmt.Sprintf("views and partitions of sharded tables in database %s are those last seen, new ones are not refused: %s", database, why))
-	}
-	return list
+func (d *dependents) alarms() []string {
+	return d.learned.alarms("views and partitions of sharded tables in database %s are those last seen, new ones are not refused: %s")
 }
 
 // awaitDependents looks for the first time, for a bounded time: a client that names a view over a sharded table would be answered from
@@ -130,8 +91,8 @@ func (n *Node) renewDependents(ctx context.Context) bool {
 	defer n.dependents.looking.Unlock()
 	before := n.dependents.get()
 	whole := n.lookAtDependents(ctx)
-	if now := n.dependents.get(); !reflect.DeepEqual(before, now) {
-		n.dependents.tell(now)
+	if !reflect.DeepEqual(before, n.dependents.get()) {
+		n.dependents.tell()
 	}
 	return whole
 }
@@ -191,9 +152,7 @@ func (n *Node) lookAtDependents(ctx context.Context) bool {
 		}
 	}
 	n.dependents.known.Store(&known)
-	n.dependents.mu.Lock()
-	defer n.dependents.mu.Unlock()
-	n.dependents.failed = why
+	n.dependents.fail(why)
 	return len(why) == 0
 }
 

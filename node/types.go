@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"rangefinder/wire"
 	"rangefinder/wire/oids"
 	"rangefinder/wire/sqlkey"
 )
@@ -22,20 +20,14 @@ const typesEvery = time.Minute
 // types is what this node knows of the types of databases that have several shards, as the catalogs of all of these have them: which numbers
 // belong together. See package oids.
 type types struct {
-	// atomic
+	learned[*oids.Database]
+
 	begun atomic.Uint64 // looks
-	known atomic.Pointer[map[string]*oids.Database]
 
-	// guarded by looking, which is held by whoever looks
-	looking sync.Mutex
-	server  *wire.Server                     // is told; nil: there is none yet
-	done    uint64                           // the last look that is over
-	whole   bool                             // it has seen all
-	read    map[string]map[string]shardTypes // by database and shard
-
-	// guarded by mu
-	mu     sync.Mutex
-	failed map[string]string // by database: why something cannot be read now
+	// guarded by looking
+	done  uint64                           // the last look that is over
+	whole bool                             // it has seen all
+	read  map[string]map[string]shardTypes // by database and shard
 }
 
 // shardTypes are those of a database on one shard.
@@ -44,30 +36,9 @@ type shardTypes struct {
 	list []oids.Type
 }
 
-// get returns what is known; nil: nothing yet. It must not be changed.
-func (t *types) get() map[string]*oids.Database {
-	if known := t.known.Load(); known != nil {
-		return *known
-	}
-	return nil
-}
-
-// serve has a server go by what is known, now and later.
-func (t *types) serve(server *wire.Server) {
-	t.looking.Lock()
-	defer t.looking.Unlock()
-	t.server = server
-	server.SetTypes(t.get())
-}
-
 // alarms says of which databases what is known may be old.
-func (t *types) alarms() (list []string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for database, why := range t.failed {
-		list = append(list, fmt.Sprintf("types in database %s are those last seen, newer ones are told to clients as unknown: %s", database, why))
-	}
-	return list
+func (t *types) alarms() []string {
+	return t.learned.alarms("types in database %s are those last seen, newer ones are told to clients as unknown: %s")
 }
 
 // learnTypes is called when somebody has met a type that is not among those known.
@@ -88,12 +59,10 @@ func (n *Node) renewTypes(ctx context.Context) (whole bool) {
 	defer cancel()
 	changed, why := n.lookAtTypes(ctx)
 	t.done, t.whole = turn, len(why) == 0
-	if changed && t.server != nil {
-		t.server.SetTypes(t.get())
+	if changed {
+		t.tell()
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.failed = why
+	t.fail(why)
 	return t.whole
 }
 
