@@ -119,13 +119,7 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 	}
 	deadline, _ := ctx.Deadline()
 	conn.Net.SetDeadline(deadline)
-	sql := freshQuery
-	switch {
-	case conn.Left != 0:
-		sql = cleanSession + sql
-	case conn.Applied != "":
-		sql = resetSettings + sql
-	}
+	sql := behindReset(conn, conn.Left != 0, freshQuery)
 	conn.Left = 0
 	value, err := ask(conn, sql)
 	if err != nil {
@@ -144,6 +138,18 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 	}
 	conn.Release()
 	return f, nil
+}
+
+// behindReset is a text behind what makes a connection the one that it was after its login. left: somebody may have left on it what nobody
+// can see.
+func behindReset(conn *pool.Conn, left bool, sql string) string {
+	switch {
+	case left:
+		return cleanSession + sql
+	case conn.Applied != "":
+		return resetSettings + sql
+	}
+	return sql
 }
 
 // ask runs a text of ours on a connection and returns the first value of its last row.

@@ -40,12 +40,9 @@ func (c *core) acquired(conn *pool.Conn) {
 		c.emit()
 		return
 	}
-	switch {
-	case left:
-		sql = cleanSession + sql
+	sql = behindReset(conn, left, sql)
+	if left {
 		conn.Left = 0
-	case conn.Applied != "":
-		sql = resetSettings + sql
 	}
 	// On its own, and waited for: a statement must never run under the settings of somebody else.
 	c.toServer = pg.AppendQuery(c.toServer, sql)

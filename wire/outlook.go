@@ -419,13 +419,7 @@ func (x *chooser) prepare(ctx context.Context, conn *pool.Conn) (_ *pg.Error, lo
 	if conn.Applied == x.h.base && !left {
 		return nil, false
 	}
-	sql := x.h.base
-	switch {
-	case left:
-		sql = cleanSession + sql
-	case conn.Applied != "":
-		sql = resetSettings + sql
-	}
+	sql := behindReset(conn, left, x.h.base)
 	stop := context.AfterFunc(ctx, func() { conn.Net.SetDeadline(longAgo) })
 	silent := time.AfterFunc(deafPatience, func() {
 		ctx, cancel := context.WithTimeout(ctx, deafAfter)

@@ -107,13 +107,7 @@ func (s *Server) prove(g *gate, client *pg.Client, id pool.Identity, l *live, f 
 func try(ctx context.Context, conn *pool.Conn, list []setting, f *fresh) (told map[string]string, err error) {
 	deadline, _ := ctx.Deadline()
 	conn.Net.SetDeadline(deadline)
-	sql := fromList(list).print
-	switch {
-	case conn.Left != 0:
-		sql = cleanSession + sql
-	case conn.Applied != "":
-		sql = resetSettings + sql
-	}
+	sql := behindReset(conn, conn.Left != 0, fromList(list).print)
 	conn.Left, conn.Applied, conn.Unnamed = 0, stale, 0
 	var refusal *pg.Error
 	if _, err = conn.Net.Write(pg.AppendQuery(nil, sql)); err == nil {
