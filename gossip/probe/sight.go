@@ -1,0 +1,226 @@
+package probe
+
+import (
+	"fmt"
+	"time"
+
+	"rangefinder/rib"
+)
+
+func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
+	if !w.lists && w.systemID != 0 && a.systemID != w.systemID {
+		w.stranger(a.systemID)
+		return
+	}
+	w.bad, w.again, w.barred, w.strange = 0, 0, 0, false
+	w.heard()
+	w.reached = true
+	w.good++
+	w.cleared++
+	w.failure = ""
+	if w.latency == 0 {
+		w.latency = took
+	}
+	w.latency += time.Duration(latencyWeight * float64(took-w.latency))
+	before := w.state
+	if before != rib.Down || w.good >= w.prober.settings.Load().Rise {
+		w.state = rib.Up
+	}
+	if before != w.state && w.speaks() {
+		w.prober.log.Info("this node reaches a backend that it observes", "backend", w.target.Name, "role", roleName(a.role), "timeline", a.timeline)
+	}
+	if w.last.role != a.role && w.last.role != rib.RoleUnknown {
+		w.prober.log.Info("backend changed its role", "backend", w.target.Name, "from", roleName(w.last.role), "to", roleName(a.role), "timeline", a.timeline)
+	}
+	var late rib.Delay
+	if f := w.prober.cfg.Saw; f != nil {
+		late = f(rib.Position{
+			Backend: w.target.Name, Shard: w.target.Shard, Addr: w.target.Addr, SystemID: a.systemID, Role: a.role, Timeline: a.timeline, LSN: a.lsn,
+			Asked: asked, Told: asked.Add(took), Flushed: a.flushed, Sync: a.sync, Forks: w.forks(a),
+		})
+	}
+	a.lag = w.sinceHead(a, asked, late)
+	if a.lagBytes != rib.LagBytesUnknown {
+		a.lagBytes = max(a.lagBytes, late.Bytes)
+	}
+	w.last = a
+	w.load = w.prober.settings.Load().class(a.used, w.load)
+	if w.lists && (a.systemID != w.systemID || w.untold) {
+		w.systemID, w.untold = a.systemID, false
+		w.prober.cfg.Sink.Announce(w.backend())
+	}
+	w.observe()
+}
+
+// sinceHead is a replica's lag. While something is being replayed the server only knows the age of the last commit, which after
+// an idle hour is an hour: but a replica cannot be further behind than it has been away from the head. It is not at the head, whatever
+// it says, if late.
+func (w *worker) sinceHead(a answer, asked time.Time, late rib.Delay) time.Duration {
+	if late.Time > 0 && a.lag != rib.LagUnknown {
+		a.lag = max(a.lag, late.Time)
+	}
+	switch {
+	case a.role != rib.Replica || a.timeline != w.last.timeline:
+		w.headAt = time.Time{}
+	case w.headAt.IsZero():
+	case a.lag == rib.LagUnknown, a.lag > time.Since(w.headAt):
+		return max(time.Since(w.headAt), late.Time)
+	}
+	if a.role == rib.Replica && a.lag == 0 {
+		w.headAt = asked
+	}
+	return a.lag
+}
+
+func (w *worker) failed(err error) {
+	w.hangUp()
+	w.good = 0
+	if w.untold {
+		w.untold = false
+		w.prober.cfg.Sink.Announce(w.backend())
+	}
+	verdict := judge(err)
+	barred := verdict == counts && !w.lists && answeredBy(err)
+	if barred {
+		verdict = neutral // it lives, and lets its own node in: that this one may not log in says nothing of it
+	}
+	w.note(explain(err))
+	if verdict == counts {
+		w.unheard()
+	} else {
+		w.heard()
+	}
+	if verdict == neutral && !w.strange {
+		w.cleared++ // sessions come as other users
+	} else {
+		w.cleared = 0
+	}
+	if verdict == neutral {
+		if w.barred++; barred && w.barred >= w.prober.settings.Load().Fall && w.state != rib.StateUnknown {
+			w.state = rib.StateUnknown // what was seen last holds no longer: that is for others to say
+			w.observe()
+		}
+		return
+	}
+	w.barred = 0
+	if w.lookAgain(verdict == counts && !w.mute && !answeredBy(err)) {
+		return
+	}
+	w.bad++
+	before := w.state
+	if verdict == definite || w.bad >= w.prober.settings.Load().Fall {
+		w.state = rib.Down
+	}
+	if w.state != rib.Down {
+		return
+	}
+	if before != rib.Down {
+		w.lost()
+		w.prober.suspectSelf(w)
+		if w.speaks() {
+			w.prober.log.Warn("this node cannot reach a backend that it observes", "backend", w.target.Name, "addr", w.target.Addr, "failed_probes", w.bad, "error", w.failure)
+		}
+	}
+	w.observe()
+}
+
+// lookAgain has a server that has broken off a connection looked at again soon: one that is dying may still have its port open, and
+// refuses a moment later, which is definite. The pauses double, and what breaks off in such a look does not count: then it returns true.
+func (w *worker) lookAgain(broken bool) bool {
+	switch {
+	case broken && w.extra:
+		w.again *= 2
+		return true
+	case broken && w.bad == 0:
+		w.again = suspectGap
+	default:
+		w.again = 0
+	}
+	return false
+}
+
+// unheard notes that a probe had no answer.
+func (w *worker) unheard() {
+	if w.silent.CompareAndSwap(0, w.prober.clock()) && w.prober.cfg.Quiet != nil {
+		w.prober.cfg.Quiet(w.target.Name, true)
+	}
+}
+
+// heard notes that the server has said something, or that nobody asks it any more.
+func (w *worker) heard() {
+	if w.silent.Swap(0) != 0 && w.prober.cfg.Quiet != nil {
+		w.prober.cfg.Quiet(w.target.Name, false)
+	}
+}
+
+// lost makes it evidence for this node alone that it cannot reach the backend.
+func (w *worker) lost() {
+	w.evidence, w.cleared = true, 0
+	if f := w.prober.cfg.Lost; f != nil {
+		f(w.target.Name, w.failure)
+	}
+}
+
+// stranger is for another server's answer at the address of a backend that somebody else lists. The address leads elsewhere from
+// here, so this node cannot use it, and cannot tell how the backend is.
+func (w *worker) stranger(systemID uint64) {
+	w.hangUp()
+	w.good, w.cleared, w.bad, w.strange = 0, 0, 0, true
+	w.heard()
+	first := w.failure == ""
+	w.note(fmt.Sprintf("another server answers at %s: its system identifier is %d, not %d", w.target.Addr, systemID, w.systemID))
+	if first || !w.evidence {
+		w.lost()
+	}
+	if w.state != rib.StateUnknown {
+		w.state = rib.StateUnknown
+		w.observe()
+	}
+}
+
+// speaks tells whether the state is for the sink.
+func (w *worker) speaks() bool { return w.watches.Load() && (w.lists || w.reached) }
+
+// followed tells whether how far it has come is of interest.
+func (w *worker) followed() bool {
+	at := w.looked.Load()
+	return at != 0 && time.Duration(w.prober.clock()-at) < lookHold
+}
+
+// note logs a failure when it is another than the last.
+func (w *worker) note(text string) {
+	if text != w.failure {
+		w.failure = text
+		w.prober.log.Info("probe failed", "backend", w.target.Name, "addr", w.target.Addr, "error", text)
+	}
+}
+
+func (w *worker) observe() {
+	if !w.speaks() {
+		return
+	}
+	state := w.state
+	if state == rib.Down && w.silent.Load() != 0 && w.prober.Suspicion() != "" {
+		state = rib.StateUnknown
+	}
+	w.prober.cfg.Sink.Observe(rib.Route{
+		Backend:  w.target.Name,
+		State:    state,
+		Role:     w.last.role, // of a backend that is down: the last known
+		Timeline: w.last.timeline,
+		Latency:  w.latency,
+		Lag:      w.last.lag,
+		LagBytes: w.last.lagBytes,
+		Load:     w.load,
+	})
+}
+
+func roleName(r rib.Role) string {
+	switch r {
+	case rib.Primary:
+		return "primary"
+	case rib.Replica:
+		return "replica"
+	}
+	return "unknown"
+}
