@@ -92,7 +92,7 @@ func shorten(sql, other string) (short string, ok bool) {
 		if i < 0 || isString && afterString { // perhaps they are one
 			return "", false
 		}
-		if afterString = isString; isString && i-start >= minShortened {
+		if afterString = isString; isString && i-start >= minShortened && !spellsBytes(sql[start:i]) {
 			b.WriteString(sql[copied:start])
 			b.WriteString(other)
 			copied = i
@@ -100,6 +100,23 @@ func shorten(sql, other string) (short string, ok bool) {
 	}
 	b.WriteString(sql[copied:])
 	return b.String(), true
+}
+
+// spellsBytes tells whether the string may give bytes by their numbers, as E'\000' does: the parser refuses some of those, which it must see.
+func spellsBytes(constant string) bool {
+	if constant[0]|0x20 != 'e' {
+		return false
+	}
+	for {
+		i := strings.IndexByte(constant, '\\')
+		if i < 0 {
+			return false
+		}
+		if strings.IndexByte("01234567xuU", constant[i+1]) >= 0 {
+			return true
+		}
+		constant = constant[i+2:]
+	}
 }
 
 // endOfEscaped is the end of the string whose quote is at i and in which a backslash escapes, -1 if it has none.
