@@ -17,6 +17,7 @@ import (
 //	-- $1 bigint 42       a parameter of the statement, its type and value
 //	-- refused: KIND      the router refuses the statement, or one of the statements; KIND is one of refusals. Written by -update
 //	-- error CODE: why    the router gives this SQLSTATE where PostgreSQL does not, and why that is right
+//	-- as text: why       its results are asked for as text alone
 //	-- anything else      is for people
 type entry struct {
 	comments   []string // but for refused:
@@ -24,6 +25,7 @@ type entry struct {
 	args       []arg
 	refused    string
 	code       string // of error
+	text       bool   // as text
 }
 
 func (e *entry) String() string {
@@ -61,6 +63,8 @@ func readEntries(t testing.TB, file string) (all []*entry) {
 				e.args = append(e.args, arg{oid: oids[words[2]], text: words[3]})
 			case strings.HasPrefix(line, "-- error "):
 				e.code = strings.TrimSuffix(words[2], ":")
+			case strings.HasPrefix(line, "-- as text: "):
+				e.text = true
 			}
 			e.comments = append(e.comments, line)
 		}
@@ -100,6 +104,9 @@ func orderOf(sql string) order {
 // stories are the ways in which an entry is told.
 func (e *entry) stories() (all []*story) {
 	protocols := []protocol{simple, extended, binaries, prepared}
+	if e.text {
+		protocols = protocols[:2]
+	}
 	if len(e.args) > 0 {
 		protocols = protocols[1:]
 	}

@@ -109,8 +109,7 @@ func newPlace(t *testing.T) *place {
 	return p
 }
 
-// fill makes the database, its tables and their rows: of shard n, or with 0 all of them. Its types have other numbers on the shards than on
-// the plain server.
+// fill makes the database, its tables and their rows: of shard n, or with 0 all of them. Types and tables have other numbers on each server.
 func (p *place) fill(ctx context.Context, s *pgtest.Server, n int) error {
 	err := s.Exec(ctx, "CREATE DATABASE app TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'",
 		"CREATE ROLE "+watcher+" SUPERUSER LOGIN", "CREATE ROLE "+user+" LOGIN")
@@ -121,7 +120,7 @@ func (p *place) fill(ctx context.Context, s *pgtest.Server, n int) error {
 		return err
 	}
 	text := functions
-	for i := range 5 * min(n, 1) {
+	for i := range 5 * n {
 		text += fmt.Sprintf("CREATE TYPE base.dummy_%d AS ENUM ();", i)
 	}
 	text += schema

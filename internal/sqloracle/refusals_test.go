@@ -20,6 +20,8 @@ var refusals = []struct {
 	{"not to be gathered", "its rows cannot be told apart and put together again", regexp.MustCompile(`cannot be gathered|\* stands among|GROUP BY counts columns|aggregate of the rows around|compared with an aggregate`)},
 	{"volatile", "a function that may have effects would be called on each shard", regexp.MustCompile(`it may be volatile`)},
 	{"INSERT ... SELECT", "the rows would have to move from one shard to another", regexp.MustCompile(`INSERT \.\.\. SELECT into a sharded table|rows that it inserts are made of rows of several shards`)},
+	{"LIMIT in INSERT", "rows of all shards together are counted, and each shard is given its own", regexp.MustCompile(`LIMIT or OFFSET counts the rows of all shards together`)},
+	{"numbers of tables", "each shard has numbered its tables for itself: names are alike", regexp.MustCompile(`ableoid is another number on each shard`)},
 	{"no key in INSERT", "a row without a key belongs to no shard", regexp.MustCompile(`INSERT gives no`)},
 	{"UPDATE of the key", "what the row becomes is not known before it is where it belongs: DELETE it and INSERT it anew", regexp.MustCompile(`(?:UPDATE|ON CONFLICT DO UPDATE) sets the sharding key`)},
 	{"MERGE", "the key of what it inserts is known neither by a constant nor by the key of a table that it reads", regexp.MustCompile(`MERGE (inserts|sets|with)`)},

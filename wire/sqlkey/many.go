@@ -18,6 +18,9 @@ func (c *compiler) many(m proto.Message, p *Plan, s *survey, one *refusal) *Plan
 	if problem == nil && s.placed {
 		problem = issuef("ctid is the place of another row on each shard")
 	}
+	if problem == nil && s.tables > 0 {
+		problem = &issue{reason: "tableoid is another number on each shard", hint: "Write tableoid::regclass, which is the table's name, also in GROUP BY and ORDER BY."}
+	}
 	if problem != nil {
 		one.many = problem.reason
 		if problem.hint != "" && one.hint != "" {

@@ -33,3 +33,37 @@ func TestPlacesOfRowsAreAShards(t *testing.T) {
 		}
 	}
 }
+
+// Nor does a table's number, or a type's: what several shards tell of them is told as names.
+func TestNumbersOfTablesAreAShards(t *testing.T) {
+	c, p := testCatalog(t), NewPlanner(PlannerConfig{})
+	for sql, want := range map[string]Target{
+		"SELECT tableoid, id FROM app.orders":                                                                                             None,
+		"SELECT count(DISTINCT o.tableoid) FROM app.orders o":                                                                             None,
+		"SELECT tableoid::regclass FROM app.orders GROUP BY tableoid":                                                                     None,
+		"SELECT id FROM app.orders ORDER BY tableoid, id":                                                                                 None,
+		"SELECT id FROM app.orders WHERE tableoid = 16421":                                                                                None,
+		"SELECT id FROM app.orders WHERE tableoid = $1":                                                                                   None,
+		"SELECT id FROM app.orders WHERE tableoid = '16421'::regclass":                                                                    None,
+		"SELECT id FROM app.orders WHERE tableoid IN ('app.orders'::regclass, 16421)":                                                     None,
+		"SELECT id FROM app.orders WHERE tableoid > 'app.orders'::regclass":                                                               None,
+		"DELETE FROM app.orders RETURNING tableoid":                                                                                       None,
+		"SELECT tableoid::regclass::oid FROM app.orders":                                                                                  None,
+		"SELECT 'app.orders'::regclass::oid, count(*) FROM app.orders GROUP BY 1":                                                         None,
+		"SELECT pg_typeof(id)::oid::int FROM app.orders":                                                                                  None,
+		"SELECT tableoid, id FROM app.orders WHERE customer_id = 7":                                                                       Keyed,
+		"SELECT tableoid::regclass, count(*) FROM app.orders GROUP BY 1":                                                                  Many,
+		"SELECT tableoid::regclass::text, id FROM app.orders":                                                                             Many,
+		"SELECT pg_typeof(id), pg_typeof(note)::text FROM app.orders":                                                                     Many,
+		"SELECT id FROM app.orders WHERE tableoid = 'app.orders'::regclass":                                                               Many,
+		"SELECT id FROM app.orders WHERE 'app.orders'::regclass::oid = tableoid":                                                          Many,
+		"SELECT id FROM app.orders WHERE tableoid IN ('app.orders'::regclass, 'app.lines'::regclass)":                                     Many,
+		"SELECT c.relname, o.id FROM app.orders o JOIN pg_catalog.pg_class c ON c.oid = o.tableoid":                                       Many,
+		"DELETE FROM app.orders a USING app.orders b WHERE a.customer_id = b.customer_id AND a.tableoid = b.tableoid AND a.ctid < b.ctid": Many,
+	} {
+		plan := p.Plan(c, appEnv, sql)
+		if plan.Target != want || want == None && (plan.Err.Code != "0A000" || !strings.Contains(plan.Err.Hint, "tableoid::regclass")) {
+			t.Errorf("%s: %s", sql, tell(plan))
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package sqlkey
 
 import (
+	"slices"
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
@@ -36,6 +37,7 @@ type survey struct {
 	alters   bool     // it writes, and not just by locking rows
 	unique   bool     // it names rangefinder.unique_id()
 	placed   bool     // it looks for rows by where they are stored, which is another row on each shard
+	tables   int      // how often it tells numbers that are others on each shard: by tableoid, or a cast of regclass and its like
 	marks    bool     // it holds what would be taken for a mark of Fan.Final
 	numbers  bool     // it turns names into the numbers of the catalogs, or back
 
@@ -95,6 +97,12 @@ func (s *survey) visit(n any) bool {
 			arg = arg.GetTypeCast().GetArg()
 		}
 		names := stringsOf(n.GetTypeName().GetNames())
+		switch {
+		case tellsNumber(n):
+			s.tables++
+		case lastName(n.GetArg()) == tableoid && isRegclass(n.GetTypeName()):
+			s.tables--
+		}
 		if p := arg.GetParamRef(); p != nil && len(names) > 0 && isOneOf(names[len(names)-1], "date", "time", "timetz", "timestamp", "timestamptz", "daterange", "tsrange",
 			"tstzrange", "datemultirange", "tsmultirange", "tstzmultirange") {
 			s.times = append(s.times, int(p.GetNumber()))
@@ -149,11 +157,27 @@ func (s *survey) visit(n any) bool {
 	case *pgquery.A_Expr:
 		for _, pair := range [][2]*pgquery.Node{{n.GetLexpr(), n.GetRexpr()}, {n.GetRexpr(), n.GetLexpr()}} {
 			s.placed = s.placed || lastName(pair[0]) == "ctid" && !namesColumns(pair[1])
+			if pair[0].GetColumnRef() == nil || !isOneOf(operator(n.GetName()), "=", "<>") || !tellsTables(pair[1]) {
+				continue
+			}
+			if lastName(pair[0]) == tableoid {
+				s.tables--
+			}
+			walk(pair[1], func(x any) bool {
+				if cast, ok := x.(*pgquery.TypeCast); ok && tellsNumber(cast) {
+					s.tables--
+				}
+				return true
+			})
 		}
 	case *pgquery.ColumnRef:
 		if fields := n.GetFields(); len(fields) > 0 {
-			if name := fields[len(fields)-1].GetString_().GetSval(); isOneOf(name, "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid") {
+			name := fields[len(fields)-1].GetString_().GetSval()
+			if isOneOf(name, "ctid", "xmin", "xmax", "cmin", "cmax", tableoid) {
 				s.differs("column " + name + ", which is where and by whom a row is stored,")
+			}
+			if name == tableoid {
+				s.tables++
 			}
 		}
 	case *pgquery.CurrentOfExpr:
@@ -210,6 +234,51 @@ func namesColumns(n *pgquery.Node) (found bool) {
 		return !found
 	})
 	return found
+}
+
+// tableoid is the column that holds the number of the table in which a row is. Each shard has given its tables numbers of its own.
+const tableoid = "tableoid"
+
+// tellsTables tells whether an expression has tables' numbers as the shard has them on which it is evaluated.
+func tellsTables(n *pgquery.Node) bool {
+	switch cast := n.GetTypeCast(); {
+	case n.GetColumnRef() != nil:
+		return true
+	case n.GetList() != nil:
+		return !slices.ContainsFunc(n.GetList().GetItems(), func(item *pgquery.Node) bool { return !tellsTables(item) })
+	case cast == nil:
+		return false
+	case lastOf(cast.GetTypeName()) == "oid" || cast.GetArg().GetTypeCast() != nil:
+		return tellsTables(cast.GetArg())
+	case isRegclass(cast.GetTypeName()):
+		text := cast.GetArg().GetAConst().GetSval().GetSval()
+		return text != "" && strings.Trim(text, "0123456789") != ""
+	}
+	return false
+}
+
+// tellsNumber tells whether a cast makes a number of what has a name.
+func tellsNumber(n *pgquery.TypeCast) bool {
+	if !isOneOf(lastOf(n.GetTypeName()), "oid", "int8", "int4") {
+		return false
+	}
+	if f := n.GetArg().GetFuncCall(); f != nil {
+		return isNumber(funcName(f)) || funcName(f) == "pg_typeof"
+	}
+	return isNumber(lastOf(n.GetArg().GetTypeCast().GetTypeName()))
+}
+
+func isRegclass(t *pgquery.TypeName) bool {
+	return lastOf(t) == "regclass" && len(t.GetArrayBounds()) == 0
+}
+
+// lastOf is the name of a type without its schema.
+func lastOf(t *pgquery.TypeName) string {
+	names := t.GetNames()
+	if len(names) == 0 {
+		return ""
+	}
+	return names[len(names)-1].GetString_().GetSval()
 }
 
 func lockName(l pgquery.LockClauseStrength) string {

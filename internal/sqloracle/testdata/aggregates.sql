@@ -93,3 +93,50 @@ SELECT count((tier, active)) FROM customers
 SELECT count(DISTINCT (tier, active)) FROM customers
 
 SELECT max(upper(name)), min(lower(name)) FROM customers
+
+SELECT string_agg(item, ',' ORDER BY customer_id, id) FILTER (WHERE paid) FROM orders
+
+SELECT array_agg(DISTINCT item ORDER BY item) FILTER (WHERE qty > 2) FROM orders
+
+SELECT generate_series(1, 3), count(*) FROM customers
+
+SELECT count(*) FROM customers TABLESAMPLE system (100)
+
+SELECT count(*) FROM customers TABLESAMPLE bernoulli (100) REPEATABLE (3)
+
+SELECT max(customer_id) FROM customers WHERE score > 0 OR true
+
+SELECT avg(placed - '2024-01-01'::timestamptz) FROM orders
+
+SELECT sum(amount), sum(weight) FROM order_lines WHERE amount IS NULL
+
+SELECT count(DISTINCT (tier, qty)) FROM orders
+
+SELECT count(DISTINCT tier) FILTER (WHERE paid), sum(DISTINCT qty) FROM orders
+
+SELECT min(tags), max(born) FROM customers
+
+SELECT bool_and(paid), bool_or(paid) FROM orders WHERE false
+
+SELECT max(label), min(label) FROM readings
+
+SELECT CASE WHEN count(*) > 3 THEN max(name COLLATE "C") ELSE 'few' END FROM customers
+
+SELECT upper(max(item COLLATE "C")) || count(*)::text FROM orders
+
+SELECT count(*) FROM orders WHERE tableoid = 'orders'::regclass
+
+-- refused: numbers of tables
+SELECT count(DISTINCT tableoid) FROM orders
+
+SELECT count(o) FROM orders o
+
+SELECT sum(qty)::text || '!' FROM orders
+
+SELECT sum('NaN'::float8), max('-0'::float8), min(-0.0::float8) FROM orders
+
+SELECT count(*) FROM customers LIMIT 1 OFFSET 1
+
+SELECT count(*) FROM customers LIMIT 0
+
+SELECT count(*), 'now'::text FROM customers

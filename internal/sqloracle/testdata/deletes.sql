@@ -38,3 +38,15 @@ DELETE FROM notes WHERE id > 6
 DELETE FROM settings RETURNING k
 
 TRUNCATE notes
+
+DELETE FROM orders USING items i WHERE i.item = orders.item AND i.grams > 30 RETURNING customer_id, id
+
+DELETE FROM orders WHERE customer_id IN (SELECT customer_id FROM customers WHERE tier = 'gold')
+
+DELETE FROM customers WHERE NOT EXISTS (SELECT FROM orders o WHERE o.customer_id = customers.customer_id) RETURNING customer_id
+
+-- refused: not joined by the key
+DELETE FROM orders WHERE ctid IN (SELECT ctid FROM orders WHERE qty = 2)
+
+-- refused: not joined by the key
+DELETE FROM orders WHERE (ctid, 1) = ANY (SELECT ctid, 1 FROM orders WHERE qty = 2 LIMIT 1)

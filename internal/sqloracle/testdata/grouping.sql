@@ -81,3 +81,51 @@ SELECT DISTINCT tags FROM customers WHERE customer_id = 3
 SELECT DISTINCT customer_id FROM orders
 
 SELECT tier, count(*) FILTER (WHERE qty > 3) AS big FROM orders GROUP BY tier HAVING sum(qty) > 10
+
+SELECT tier, paid, count(*), grouping(tier, paid) FROM orders GROUP BY GROUPING SETS ((tier), (paid), ()) ORDER BY 1, 2, 4, 3
+
+SELECT tier, paid, sum(qty) FROM orders GROUP BY CUBE (tier, paid) ORDER BY grouping(tier, paid), tier, paid
+
+SELECT tier, count(*) FROM orders GROUP BY ROLLUP (tier) HAVING count(*) > 3 ORDER BY 1 NULLS LAST, 2
+
+SELECT tier, array_agg(id ORDER BY customer_id DESC, id) FILTER (WHERE qty IS NOT NULL) FROM orders GROUP BY tier ORDER BY tier
+
+SELECT count(*) FROM orders HAVING count(*) > 5
+
+SELECT count(*) FROM orders HAVING count(*) > 5000
+
+SELECT 1 FROM orders HAVING true
+
+SELECT 1 AS one FROM orders HAVING count(*) > 5000
+
+SELECT sum(qty) FROM orders WHERE false HAVING sum(qty) IS NULL
+
+SELECT item, count(*) AS n FROM orders GROUP BY item ORDER BY n DESC, item COLLATE "C" LIMIT 3
+
+SELECT lower(item) AS item, count(*) FROM orders GROUP BY lower(item) ORDER BY 1
+
+SELECT item, count(*) FROM orders GROUP BY 1 ORDER BY lower(item), item
+
+SELECT customer_id / 10 AS d, sum(balance) FROM customers GROUP BY d ORDER BY d
+
+SELECT NULLIF(customer_id, 7) AS k, count(*) FROM orders GROUP BY NULLIF(customer_id, 7) ORDER BY 1
+
+SELECT customer_id AS id, id AS customer_id, count(*) FROM orders GROUP BY customer_id, id ORDER BY customer_id, 1 LIMIT 5
+
+SELECT id AS customer_id, count(*) FROM orders GROUP BY customer_id, id ORDER BY 1, 2 LIMIT 5
+
+SELECT 5 AS customer_id, count(*) FROM orders GROUP BY customer_id ORDER BY 2, 1
+
+SELECT tier AS customer_id, count(*) FROM orders GROUP BY orders.customer_id, tier ORDER BY customer_id, 2
+
+-- refused: numbers of tables
+SELECT tableoid::regclass AS t, count(*) FROM orders GROUP BY tableoid ORDER BY 1
+
+-- as text: in binary it holds numbers, which are other ones on the plain server
+SELECT tableoid::regclass AS t, pg_typeof(tier), count(*) FROM orders GROUP BY 1, 2 ORDER BY 1, 2
+
+SELECT DISTINCT pg_typeof(tier)::text, tableoid::regclass::text FROM orders
+
+SELECT (o).item, count(*) FROM orders o GROUP BY (o).item ORDER BY 1
+
+SELECT tier, count(*) FROM customers GROUP BY tier ORDER BY tier LIMIT 1 OFFSET 1

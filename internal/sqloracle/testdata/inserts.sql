@@ -95,3 +95,38 @@ INSERT INTO stock VALUES ('de', 'new', 3, 1.5, 'too many')
 INSERT INTO stock VALUES ('de', 'new', 'x')
 
 INSERT INTO tiles VALUES (7, 'new', 1), (8, 'new', 1), (9, 'new', 1, 'noted') RETURNING note, name, zoom
+
+INSERT INTO customers (customer_id, name) VALUES (7, 'seven') ON CONFLICT (customer_id) DO UPDATE SET customer_id = EXCLUDED.customer_id, name = 'eight' RETURNING customer_id, name
+
+-- refused: UPDATE of the key
+INSERT INTO customers (customer_id, name) VALUES (7, 'seven') ON CONFLICT (customer_id) DO UPDATE SET customer_id = 8 RETURNING customer_id, name
+
+INSERT INTO customers (customer_id, name) VALUES (7, 'x'), (107, 'y'), (8, 'z') ON CONFLICT DO NOTHING RETURNING customer_id
+
+INSERT INTO customers (customer_id, name) VALUES (107, 'a'), (108, 'b') RETURNING customer_id, (SELECT count(*) FROM items)
+
+-- refused: not joined by the key
+INSERT INTO customers (customer_id, name) VALUES (107, 'a'), (108, 'b') RETURNING customer_id, (SELECT count(*) FROM customers)
+
+INSERT INTO customers (customer_id, name) VALUES (' 107 ', 'a'), ('108', 'b') RETURNING customer_id
+
+-- refused: no key
+INSERT INTO customers (customer_id, name) VALUES (107.4, 'a') RETURNING customer_id
+
+-- refused: no key
+INSERT INTO customers (customer_id, name) SELECT customer_id + 100, name FROM customers WHERE customer_id = 7
+
+-- refused: not joined by the key
+INSERT INTO customers (customer_id, name) SELECT 107, 'a' UNION ALL SELECT 108, 'b'
+
+-- refused: LIMIT in INSERT
+INSERT INTO customers (customer_id, name) (VALUES (107, 'a'), (108, 'b')) ORDER BY 1 LIMIT 1
+
+-- refused: LIMIT in INSERT
+INSERT INTO customers (customer_id, name) VALUES (107, 'a'), (108, 'b'), (109, 'c') ORDER BY 1 OFFSET 1
+
+-- refused: LIMIT in INSERT
+INSERT INTO customers (customer_id, name) VALUES (107, 'a'), (108, 'b'), (109, 'c') LIMIT 2
+
+-- refused: not joined by the key
+WITH v AS (SELECT 107 AS k) INSERT INTO customers (customer_id, name) SELECT k, 'x' FROM v RETURNING customer_id

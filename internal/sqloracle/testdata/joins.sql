@@ -62,3 +62,50 @@ SELECT c.name, n.body FROM customers c JOIN notes n ON n.id = c.customer_id
 SELECT c.name, n.body FROM customers c JOIN notes n ON n.id = c.customer_id WHERE c.customer_id = 3
 
 SELECT n.body, s.v FROM notes n JOIN settings s ON s.k = 'k' || n.id
+
+SELECT c.customer_id, v.y FROM customers c JOIN (VALUES (7, 'a'), (8, 'b')) v (x, y) ON v.x = c.customer_id ORDER BY 1
+
+SELECT c.customer_id, v.y FROM customers c LEFT JOIN (VALUES (7, 'a'), (8, 'b')) v (x, y) ON v.x = c.customer_id ORDER BY 1
+
+-- refused: not joined by the key
+SELECT v.x, c.name FROM (VALUES (7), (8), (999)) v (x) LEFT JOIN customers c ON v.x = c.customer_id ORDER BY 1
+
+-- refused: not joined by the key
+SELECT v.x, c.name FROM customers c RIGHT JOIN (VALUES (7), (8), (999)) v (x) ON v.x = c.customer_id ORDER BY 1
+
+-- refused: not joined by the key
+SELECT v.x, c.name FROM customers c FULL JOIN (VALUES (7), (8), (999)) v (x) ON v.x = c.customer_id ORDER BY 1, 2
+
+SELECT g, c.customer_id FROM generate_series(1, 2) g, customers c ORDER BY 1, 2
+
+-- refused: not joined by the key
+SELECT g, c.customer_id FROM generate_series(1, 2) g LEFT JOIN customers c ON c.customer_id = g + 6 ORDER BY 1, 2
+
+SELECT c.customer_id, x.n FROM customers c, LATERAL (SELECT c.customer_id + 1 AS n) x ORDER BY 1
+
+SELECT c.customer_id, t FROM customers c, LATERAL unnest(c.tags) t ORDER BY 1, 2
+
+SELECT c.customer_id, t FROM customers c LEFT JOIN LATERAL unnest(c.tags) WITH ORDINALITY AS u (t, n) ON true ORDER BY 1, n
+
+SELECT avg(score), avg(balance), avg(qty) FROM customers c JOIN orders o USING (customer_id)
+
+SELECT a.customer_id FROM customers a JOIN customers b ON a.customer_id = b.customer_id AND a.customer_id <> b.customer_id ORDER BY 1
+
+SELECT a.customer_id FROM orders a NATURAL JOIN customers b ORDER BY 1
+
+SELECT a.customer_id, b.customer_id FROM customers a FULL JOIN orders b ON a.customer_id = b.customer_id AND b.id = 1 ORDER BY 1, 2
+
+SELECT coalesce(a.customer_id, b.customer_id) AS k FROM customers a FULL JOIN orders b USING (customer_id) ORDER BY 1 LIMIT 4
+
+SELECT customer_id, count(*) FROM customers a FULL JOIN orders b USING (customer_id) GROUP BY customer_id ORDER BY 1
+
+SELECT b.customer_id, count(*) FROM customers a LEFT JOIN orders b USING (customer_id) GROUP BY b.customer_id ORDER BY 1
+
+SELECT b.customer_id, b.tier FROM customers a LEFT JOIN orders b USING (customer_id) GROUP BY b.customer_id, b.tier ORDER BY 1, 2
+
+SELECT DISTINCT b.customer_id FROM customers a LEFT JOIN orders b ON b.customer_id = a.customer_id AND b.id = 4 ORDER BY 1
+
+-- refused: not joined by the key
+SELECT count(*) FROM orders a JOIN orders b ON a.ctid = b.ctid
+
+SELECT pg_typeof(sum(qty)), pg_typeof(count(*)), pg_typeof(avg(score)) FROM orders o JOIN customers c USING (customer_id)

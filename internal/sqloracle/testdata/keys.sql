@@ -182,3 +182,84 @@ SELECT * FROM readings WHERE (device, n) < (2, 2)
 UPDATE tiles SET zoom = zoom + 1, name = upper(name) WHERE (zoom, name) IN ((1, 'a'), (2, 'é')) RETURNING *
 
 DELETE FROM tiles WHERE (zoom, name) NOT IN ((1, 'a'), (2, 'B'))
+
+SELECT customer_id FROM customers WHERE customer_id IN (7, 9, 12) ORDER BY 1 FOR UPDATE SKIP LOCKED
+
+SELECT customer_id FROM customers WHERE customer_id = ' 7 '
+
+SELECT customer_id FROM customers WHERE customer_id = 7.0
+
+SELECT customer_id FROM customers WHERE customer_id = '007'
+
+SELECT customer_id FROM customers WHERE customer_id IN (' 7', '9 ') ORDER BY 1
+
+SELECT customer_id FROM customers WHERE customer_id = '0x7'
+
+SELECT device, n FROM readings WHERE device BETWEEN 12 AND 8
+
+SELECT device, n FROM readings WHERE device BETWEEN SYMMETRIC 12 AND 8 ORDER BY 1, 2
+
+SELECT device, n FROM readings WHERE device > 18 AND device <= 21 ORDER BY device DESC, n
+
+SELECT device, n FROM readings WHERE device < -1 OR device > 28 ORDER BY 1, 2
+
+SELECT device FROM readings WHERE device >= 9.5 AND device < 10.5 AND n = 1 ORDER BY 1
+
+SELECT label, device FROM readings WHERE n = 1 ORDER BY label NULLS FIRST, device LIMIT 8
+
+SELECT region, sku FROM stock WHERE region > 'f' ORDER BY 1, 2
+
+SELECT name FROM accounts WHERE name = 'ann ' OR name = 'ANN' ORDER BY 1
+
+SELECT name FROM accounts WHERE name::char(10) = 'ann' ORDER BY 1
+
+SELECT name FROM accounts WHERE name = 'ann'::char(10)
+
+SELECT name FROM accounts WHERE name = 'Ann' COLLATE "C"
+
+SELECT name FROM accounts WHERE name ILIKE 'ann' ORDER BY name
+
+SELECT zoom, name, n FROM tiles WHERE (zoom, name) > (5, 'a') ORDER BY 1, 2, 3
+
+SELECT zoom, name FROM tiles WHERE zoom = 1 AND name IN ('a', 'B') AND n = 1 ORDER BY 2
+
+SELECT customer_id FROM orders WHERE xmin IS NULL
+
+-- as text: in binary it holds numbers, which are other ones on the plain server
+SELECT o FROM orders o WHERE customer_id IN (7, 9) ORDER BY customer_id, id
+
+SELECT row(customer_id, id) FROM orders WHERE id = 1 ORDER BY customer_id
+
+SELECT customer_id FROM customers WHERE customer_id = 7 OR name = 'bob' ORDER BY 1
+
+SELECT customer_id FROM customers WHERE NOT (customer_id <> 7)
+
+SELECT customer_id FROM customers WHERE customer_id = 7 AND customer_id = 8
+
+SELECT customer_id FROM customers WHERE (customer_id = 7) IS TRUE
+
+SELECT customer_id FROM customers WHERE customer_id IS NOT DISTINCT FROM 7
+
+SELECT customer_id FROM customers WHERE customer_id = 7 IS NULL ORDER BY 1
+
+SELECT customer_id FROM customers WHERE CASE WHEN customer_id = 7 THEN true END
+
+SELECT customer_id FROM customers WHERE customer_id = ANY ('{7,NULL,9}') ORDER BY 1
+
+SELECT customer_id FROM customers WHERE customer_id <> ALL ('{7,9}') ORDER BY 1
+
+SELECT customer_id FROM customers WHERE customer_id = ALL ('{7}')
+
+SELECT customer_id FROM customers WHERE customer_id = ANY (ARRAY[[7, 8], [9, 10]]) ORDER BY 1
+
+SELECT customer_id FROM customers WHERE 7 = customer_id
+
+SELECT customer_id FROM customers WHERE customer_id + 0 = 7
+
+SELECT customer_id FROM customers WHERE customer_id = abs(-7)
+
+SELECT customer_id FROM customers c WHERE c = c ORDER BY 1 LIMIT 2
+
+SELECT customer_id FROM orders WHERE tableoid IN ('orders'::regclass, 'customers'::regclass) AND id = 1 ORDER BY 1
+
+SELECT c.relname, o.customer_id FROM orders o JOIN pg_class c ON c.oid = o.tableoid WHERE o.id = 1 ORDER BY 2

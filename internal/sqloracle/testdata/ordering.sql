@@ -90,3 +90,23 @@ SELECT label FROM readings WHERE device < 15 UNION ALL SELECT label FROM reading
 SELECT coalesce(label, $1) AS x, count(*) FROM readings GROUP BY 1 ORDER BY 1
 
 SELECT min(label || ''), max(coalesce(label, 'a')) FROM readings
+
+SELECT name, customer_id FROM customers ORDER BY name NULLS FIRST, customer_id
+
+SELECT name, customer_id FROM customers ORDER BY name COLLATE "C" NULLS FIRST, customer_id DESC
+
+SELECT DISTINCT ON (tier) tier, customer_id, name FROM customers ORDER BY tier DESC NULLS LAST, customer_id DESC
+
+SELECT DISTINCT ON (customer_id) customer_id, item FROM orders ORDER BY customer_id, item COLLATE "C" NULLS FIRST, id
+
+SELECT * FROM (VALUES (1, 'a'), (2, 'b')) v (x, y) ORDER BY x
+
+SELECT customer_id, jsonb_array_elements(meta -> 'list') AS e FROM customers ORDER BY customer_id, e::text
+
+SELECT DISTINCT qty % 2 AS m FROM orders ORDER BY m NULLS FIRST
+
+SELECT to_jsonb(c) -> 'name' FROM customers c ORDER BY customer_id
+
+SELECT customer_id, ref FROM customers ORDER BY ref DESC, customer_id
+
+SELECT customer_id FROM customers ORDER BY customer_id USING >

@@ -92,3 +92,33 @@ DELETE FROM items WHERE item IN (SELECT item FROM items ORDER BY item LIMIT 2) R
 INSERT INTO tiers (tier, discount, label) VALUES ('gold', 1, 'x' || length(now()::text) * 0), ('bronze', 2, NULL) ON CONFLICT (tier) DO UPDATE SET label = excluded.label || (clock_timestamp()::date - current_date) RETURNING tier
 
 UPDATE tiers SET label = upper(label) || (SELECT count(*) FROM pg_class WHERE relname = 'items') RETURNING *
+
+SELECT customer_id, (SELECT i.grams FROM items i WHERE i.item = o.item) FROM orders o WHERE id = 1 ORDER BY 1
+
+-- refused: not joined by the key
+SELECT i.item, count(o.id) FROM items i LEFT JOIN orders o ON o.item = i.item GROUP BY i.item ORDER BY 1
+
+-- refused: not joined by the key
+SELECT i.item FROM items i WHERE NOT EXISTS (SELECT FROM orders o WHERE o.item = i.item) ORDER BY 1
+
+-- refused: not joined by the key
+SELECT i.item FROM items i WHERE EXISTS (SELECT FROM orders o WHERE o.item = i.item) ORDER BY 1
+
+-- refused: not joined by the key
+SELECT i.item, o.id FROM items i FULL JOIN orders o ON o.item = i.item ORDER BY 1, 2
+
+SELECT i.item, o.customer_id FROM orders o LEFT JOIN items i ON o.item = i.item ORDER BY 2, 1
+
+SELECT count(*) FROM items, orders
+
+-- refused: not joined by the key
+SELECT count(*) FROM items i, LATERAL (SELECT FROM orders o WHERE o.item = i.item LIMIT 1) x
+
+SELECT count(*) + (SELECT count(*) FROM items) FROM orders
+
+SELECT count(*) FROM orders WHERE item IN (SELECT item FROM items)
+
+SELECT tier, (SELECT label FROM tiers t WHERE t.tier = c.tier) AS l, count(*) FROM customers c GROUP BY tier ORDER BY tier
+
+-- refused: not joined by the key
+SELECT t.tier, count(c.customer_id) FROM tiers t LEFT JOIN customers c ON c.tier = t.tier GROUP BY t.tier ORDER BY t.tier

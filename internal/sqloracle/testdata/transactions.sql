@@ -106,3 +106,33 @@ UPDATE customers SET name = 'x' WHERE customer_id = 7; SELECT name FROM customer
 UPDATE customers SET name = 'x' WHERE customer_id = 1; UPDATE customers SET name = 'y' WHERE customer_id = 2
 
 UPDATE customers SET name = 'x' WHERE customer_id = 7; SELECT 1 / 0
+
+-- refused: sharded and unsharded tables
+BEGIN;
+CREATE TEMPORARY TABLE made ON COMMIT DROP AS SELECT customer_id FROM customers;
+SELECT count(*) FROM made;
+COMMIT
+
+-- refused: sharded and unsharded tables
+BEGIN;
+SELECT customer_id INTO TEMPORARY made FROM customers;
+SELECT count(*) FROM made;
+COMMIT
+
+BEGIN;
+UPDATE customers SET score = 1 WHERE customer_id = 7;
+SELECT customer_id, score FROM customers WHERE customer_id IN (7, 8) ORDER BY 1;
+ROLLBACK
+
+BEGIN;
+LOCK TABLE orders IN SHARE MODE;
+SELECT count(*) FROM orders;
+ROLLBACK
+
+BEGIN;
+DELETE FROM orders WHERE customer_id = 7;
+SAVEPOINT s;
+DELETE FROM orders WHERE customer_id = 9;
+ROLLBACK TO s;
+SELECT customer_id, count(*) FROM orders WHERE customer_id IN (7, 9) GROUP BY 1 ORDER BY 1;
+ROLLBACK

@@ -121,3 +121,23 @@ UPDATE customers SET customer_id = 700 WHERE customer_id = 7;
 UPDATE customers SET name = 'there' WHERE customer_id = 700;
 UPDATE customers SET customer_id = 7 WHERE customer_id = 700 RETURNING name;
 COMMIT
+
+UPDATE customers SET name = (SELECT max(item) FROM items) WHERE tier = 'gold' RETURNING customer_id
+
+UPDATE customers SET name = (SELECT max(item COLLATE "C") FROM orders o WHERE o.customer_id = customers.customer_id) RETURNING customer_id, name
+
+-- refused: not joined by the key
+UPDATE customers SET name = (SELECT max(item) FROM orders) WHERE customer_id IN (7, 8)
+
+UPDATE customers SET score = score + 1 WHERE customer_id IN (7, 8, 9) RETURNING customer_id, (SELECT count(*) FROM orders o WHERE o.customer_id = customers.customer_id)
+
+-- refused: not joined by the key
+UPDATE customers SET name = 'x' WHERE customer_id = (SELECT max(customer_id) FROM customers)
+
+-- refused: not joined by the key
+UPDATE orders SET qty = 5 WHERE (customer_id, id) IN (SELECT customer_id, id FROM orders WHERE qty = 2 ORDER BY customer_id LIMIT 2)
+
+UPDATE orders SET qty = v.q FROM (VALUES (7, 1, 100), (9, 1, 200)) v (k, i, q) WHERE customer_id = v.k AND id = v.i RETURNING customer_id, id, qty
+
+-- refused: no key
+UPDATE orders SET qty = 9 WHERE ctid = '(0,1)'
