@@ -17,6 +17,13 @@ import (
 // startOne is one node in front of one server with a table t.
 func startOne(t *testing.T, change func(*Config)) *testNode {
 	t.Helper()
+	n, _ := startOneOn(t, change)
+	return n
+}
+
+// startOneOn also returns the server.
+func startOneOn(t *testing.T, change func(*Config)) (*testNode, *pgtest.Server) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	s := pgtest.NewPrimary(t, pgtest.Options{Name: "shard_1"})
@@ -36,7 +43,7 @@ func startOne(t *testing.T, change func(*Config)) *testNode {
 	}
 	n := newNode(t, cfg, clusterEnv()).open(t)
 	n.settled(t, 1, 1)
-	return n
+	return n, s
 }
 
 // TestDrain closes a node under an open transaction and an idle session.

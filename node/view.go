@@ -156,7 +156,7 @@ func (n *Node) backendView(b *rib.BackendView) BackendView {
 		Name: b.Backend.Name, Shard: b.Backend.Shard, Region: b.Backend.Region, Addr: b.Backend.Addr,
 		SystemID: strconv.FormatUint(b.Backend.SystemID, 10), Role: b.Role.String(), Timeline: b.Timeline,
 		ForAll: b.Verdict.String(), ForUs: rib.Down.String(), Reason: b.Reason, Evidence: b.Evidence, Refused: b.Refused,
-		Reach: b.Reach().String(), WhyUnreached: b.WhyUnreached(), Drained: b.Drained,
+		Reach: b.Reach().String(), WhyUnreached: b.WhyUnreached(), Drained: b.Drained, Probe: n.prober().Trouble(b.Backend.Name),
 		LagMS: ms(b.Lag), LagBytes: b.LagBytes, LatencyMS: ms(b.Latency), Load: b.Load.String(), Ejected: b.Ejected, Held: int(b.Held), InFlight: b.Gauge.InFlight.Load(), Routes: []RouteView{},
 	}
 	switch {

@@ -118,6 +118,7 @@ type BackendView struct {
 
 	Drained      string `json:"drained"`       // by whom, since when, why; "": it is not
 	WhyUnreached string `json:"why_unreached"` // who cannot reach it, and why; "" if nothing speaks against it
+	Probe        string `json:"probe"`         // what this node's last probe of it failed with, as that it had no connection left; "": it had an answer, or none is sent
 }
 
 // RouteView is what one observer says of one backend.

@@ -63,6 +63,18 @@ func (w *world) want(verdict rib.State, reason string) {
 	}
 }
 
+// What one observer says of a backend's load counts for all, and is said with the verdict. An observer that cannot tell how far it is behind
+// leaves that to others.
+func TestVerdictOnAFullBackend(t *testing.T) {
+	w := newWorld(t)
+	w.observe("n1", rib.Route{State: rib.Up, Role: rib.Replica, Lag: time.Second, LagBytes: 7})
+	w.observe("n2", rib.Route{State: rib.Up, Role: rib.Replica, Lag: rib.LagUnknown, LagBytes: rib.LagBytesUnknown, Load: rib.LoadAtLimit})
+	w.want(rib.Up, "2 of 2 observers say up, at the limit of its load")
+	if v := w.view(); v.Lag != time.Second || v.LagBytes != 7 {
+		t.Errorf("lag %v, %d bytes: want what the other observer says", v.Lag, v.LagBytes)
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	w := newWorld(t)
 	w.want(rib.StateUnknown, "no live observer")

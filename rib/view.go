@@ -83,6 +83,9 @@ func (h *Health) view(b *backend) (v BackendView, ok bool) {
 		v.Verdict, v.Reason = Down, fmt.Sprintf("%d of %d observers say down", down, n)
 	default:
 		v.Verdict, v.Reason = Up, fmt.Sprintf("%d of %d observers say up", up, n)
+		if v.Load == LoadAtLimit {
+			v.Reason += ", at the limit of its load"
+		}
 	}
 	if v.Role, v.Timeline = b.roleOf(h.live); v.Role == RoleUnknown {
 		v.Role, v.Timeline = b.last.role, b.last.timeline

@@ -221,6 +221,18 @@ func (p *Prober) Suspect(backend string) bool {
 	return true
 }
 
+// Trouble is what this node's last probe of a backend failed with, also if that says nothing against the backend, as that it had no
+// connection left; "": it had an answer, or the backend is not probed here.
+func (p *Prober) Trouble(backend string) string {
+	p.mu.Lock()
+	w := p.worker(backend)
+	p.mu.Unlock()
+	if w == nil {
+		return ""
+	}
+	return w.trouble()
+}
+
 // worker probes that backend here; nil: none does. It needs mu.
 func (p *Prober) worker(backend string) *worker {
 	if w := p.near[backend]; w != nil {

@@ -12,23 +12,13 @@ func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
 		w.stranger(a.systemID)
 		return
 	}
-	w.bad, w.again, w.barred, w.strange = 0, 0, 0, false
-	w.heard()
-	w.reached = true
-	w.good++
-	w.cleared++
-	w.failure = ""
+	w.reached, w.shutOut, w.strange = true, 0, false
+	w.failure.Store(nil)
 	if w.latency == 0 {
 		w.latency = took
 	}
 	w.latency += time.Duration(latencyWeight * float64(took-w.latency))
-	before := w.state
-	if before != rib.Down || w.good >= w.prober.settings.Load().Rise {
-		w.state = rib.Up
-	}
-	if before != w.state && w.speaks() {
-		w.prober.log.Info("this node reaches a backend that it observes", "backend", w.target.Name, "role", roleName(a.role), "timeline", a.timeline)
-	}
+	w.alive(a.role, a.timeline)
 	if w.last.role != a.role && w.last.role != rib.RoleUnknown {
 		w.prober.log.Info("backend changed its role", "backend", w.target.Name, "from", roleName(w.last.role), "to", roleName(a.role), "timeline", a.timeline)
 	}
@@ -48,6 +38,36 @@ func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
 	if w.lists && (a.systemID != w.systemID || w.untold) {
 		w.systemID, w.untold = a.systemID, false
 		w.prober.cfg.Sink.Announce(w.backend())
+	}
+	w.observe()
+}
+
+// alive counts an answer that shows that the server works.
+func (w *worker) alive(role rib.Role, timeline uint32) {
+	w.heard()
+	w.bad, w.again, w.barred = 0, 0, 0
+	w.good++
+	w.cleared++
+	before := w.state
+	if before != rib.Down || w.good >= w.prober.settings.Load().Rise {
+		w.state = rib.Up
+	}
+	if before != w.state && w.speaks() {
+		w.prober.log.Info("this node reaches a backend that it observes", "backend", w.target.Name, "role", roleName(role), "timeline", timeline)
+	}
+}
+
+// full is for a server that says itself that it works and has no connection left: not for anybody, or not for the probe's user or database.
+// What it was seen to be stands. How far a replica has come stands as long as what is seen of a server stands while probes
+// fail, and then nobody can tell.
+func (w *worker) full(ofOurs bool) {
+	w.shutOut++
+	w.alive(w.last.role, w.last.timeline)
+	if !ofOurs {
+		w.load = rib.LoadAtLimit
+	}
+	if w.last.role != rib.Primary && (w.shutOut >= w.prober.settings.Load().Fall || w.last.role == rib.RoleUnknown) {
+		w.last.lag, w.last.lagBytes = rib.LagUnknown, rib.LagBytesUnknown
 	}
 	w.observe()
 }
@@ -74,12 +94,17 @@ func (w *worker) sinceHead(a answer, asked time.Time, late rib.Delay) time.Durat
 
 func (w *worker) failed(err error) {
 	w.hangUp()
-	w.good = 0
 	if w.untold {
 		w.untold = false
 		w.prober.cfg.Sink.Announce(w.backend())
 	}
 	verdict := judge(err)
+	if verdict == crowded && !w.strange && (w.lists || w.reached) {
+		w.note(explain(err))
+		w.full(limitOfOurs(err))
+		return
+	}
+	w.good, w.shutOut = 0, 0
 	barred := verdict == counts && !w.lists && answeredBy(err)
 	if barred {
 		verdict = neutral // it lives, and lets its own node in: that this one may not log in says nothing of it
@@ -90,13 +115,16 @@ func (w *worker) failed(err error) {
 	} else {
 		w.heard()
 	}
+	if verdict == crowded {
+		verdict = neutral
+	}
 	if verdict == neutral && !w.strange {
 		w.cleared++ // sessions come as other users
 	} else {
 		w.cleared = 0
 	}
 	if verdict == neutral {
-		if w.barred++; barred && w.barred >= w.prober.settings.Load().Fall && w.state != rib.StateUnknown {
+		if w.barred++; w.barred >= w.prober.settings.Load().Fall && w.state != rib.StateUnknown {
 			w.state = rib.StateUnknown // what was seen last holds no longer: that is for others to say
 			w.observe()
 		}
@@ -118,7 +146,7 @@ func (w *worker) failed(err error) {
 		w.lost()
 		w.prober.suspectSelf(w)
 		if w.speaks() {
-			w.prober.log.Warn("this node cannot reach a backend that it observes", "backend", w.target.Name, "addr", w.target.Addr, "failed_probes", w.bad, "error", w.failure)
+			w.prober.log.Warn("this node cannot reach a backend that it observes", "backend", w.target.Name, "addr", w.target.Addr, "failed_probes", w.bad, "error", w.trouble())
 		}
 	}
 	w.observe()
@@ -157,7 +185,7 @@ func (w *worker) heard() {
 func (w *worker) lost() {
 	w.evidence, w.cleared = true, 0
 	if f := w.prober.cfg.Lost; f != nil {
-		f(w.target.Name, w.failure)
+		f(w.target.Name, w.trouble())
 	}
 }
 
@@ -167,7 +195,7 @@ func (w *worker) stranger(systemID uint64) {
 	w.hangUp()
 	w.good, w.cleared, w.bad, w.strange = 0, 0, 0, true
 	w.heard()
-	first := w.failure == ""
+	first := w.trouble() == ""
 	w.note(fmt.Sprintf("another server answers at %s: its system identifier is %d, not %d", w.target.Addr, systemID, w.systemID))
 	if first || !w.evidence {
 		w.lost()
@@ -189,10 +217,18 @@ func (w *worker) followed() bool {
 
 // note logs a failure when it is another than the last.
 func (w *worker) note(text string) {
-	if text != w.failure {
-		w.failure = text
+	if text != w.trouble() {
+		w.failure.Store(&text)
 		w.prober.log.Info("probe failed", "backend", w.target.Name, "addr", w.target.Addr, "error", text)
 	}
+}
+
+// trouble is what the last probe failed with; "": it had an answer.
+func (w *worker) trouble() string {
+	if text := w.failure.Load(); text != nil {
+		return *text
+	}
+	return ""
 }
 
 func (w *worker) observe() {

@@ -14,6 +14,7 @@ const (
 	counts   weight = iota // one failed probe of Fall
 	definite               // down at once
 	neutral                // the server works, but not for us now
+	crowded                // it works, and has no connection left for us
 )
 
 // SQLSTATEs that a server answers a probe with.
@@ -34,7 +35,9 @@ func judge(err error) weight {
 		switch pg.Code {
 		case cannotConnectNow, adminShutdown, crashShutdown:
 			return definite
-		case tooManyConnections, notInThatState:
+		case tooManyConnections:
+			return crowded
+		case notInThatState:
 			return neutral
 		}
 	}
@@ -45,4 +48,11 @@ func judge(err error) weight {
 func answeredBy(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg)
+}
+
+// limitOfOurs tells whether a server that has no connection left means its user's or its database's own limit: that says nothing of how busy
+// it is. The places in PostgreSQL's source are in no language.
+func limitOfOurs(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Routine == "InitializeSessionUserId" || pg.Routine == "CheckMyDatabase")
 }

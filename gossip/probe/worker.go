@@ -31,11 +31,12 @@ type worker struct {
 	soon   chan struct{} // capacity 1: the same, for who waits for the answer
 
 	// atomic
-	watches   atomic.Bool  // this node is one of its observers: the sink is told how it is
-	suspected atomic.Bool  // since the last good probe over a new connection began
-	stale     atomic.Bool  // the kept connection was made with what is not configured any more
-	looked    atomic.Int64 // by Prober.clock: when Look was last called for it; 0: never
-	silent    atomic.Int64 // by Prober.clock: since when nothing has been heard from it; 0: it has answered, or refused
+	watches   atomic.Bool            // this node is one of its observers: the sink is told how it is
+	suspected atomic.Bool            // since the last good probe over a new connection began
+	stale     atomic.Bool            // the kept connection was made with what is not configured any more
+	looked    atomic.Int64           // by Prober.clock: when Look was last called for it; 0: never
+	silent    atomic.Int64           // by Prober.clock: since when nothing has been heard from it; 0: it has answered, or refused
+	failure   atomic.Pointer[string] // what came of the last probe; nil: an answer
 
 	// owned by run
 	conn     *pgconn.PgConn
@@ -57,7 +58,7 @@ type worker struct {
 	strange  bool      // the last answer was another server's
 	barred   int       // probes in a row that the server, or what is in front of it, did not let in
 	reached  bool      // it has ever answered: who never reached it cannot tell that it is down
-	failure  string
+	shutOut  int       // probes in a row for which the server had no connection left
 	branches branches
 }
 
