@@ -50,12 +50,10 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 	for i := range hops {
 		// A backend that does not answer at all must leave time for the others.
 		now, err := s.askFresh(ctx, time.Until(end)/time.Duration(len(hops)-i), hops[i].Backend, id)
-		if err == nil && f != nil && f.defaults != now.defaults {
-			// Connections take them when they are made: those that there are have the old ones.
-			s.pools.Reconnect(id.Database)
-			now, err = s.askFresh(ctx, time.Until(end)/time.Duration(len(hops)-i), hops[i].Backend, id)
-		}
 		if err == nil {
+			if f != nil && f.defaults != now.defaults { // connections take them when they are made: those that there are have the old ones
+				s.pools.Reconnect(id.Database)
+			}
 			s.mu.Lock()
 			s.fresh[id] = now
 			s.mu.Unlock()
@@ -103,13 +101,18 @@ const freshQuery = `SELECT pg_catalog.concat(pg_catalog.octet_length(pg_catalog.
 // freshAnswer takes its answer apart.
 func freshAnswer(s string) (searchPath, defaults string) {
 	size, rest, _ := strings.Cut(s, ":")
-	if n, err := strconv.Atoi(size); err == nil && n >= 0 && n <= len(rest) {
-		return rest[:n], rest[n:]
+	n, err := strconv.Atoi(size)
+	if err != nil || n < 0 || n > len(rest) {
+		return "", ""
 	}
-	return "", ""
+	if searchPath = rest[:n]; n == 0 { // the same, and to be told from nothing
+		searchPath = `""`
+	}
+	return searchPath, rest[n:]
 }
 
-// askFresh asks one backend.
+// askFresh asks one backend, over a connection that is made for that: those of sessions are begun with a search_path, see
+// pool.Identity, and what is set by default they know as of their own beginning.
 func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backend, id pool.Identity) (*fresh, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -119,15 +122,11 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 	}
 	deadline, _ := ctx.Deadline()
 	conn.Net.SetDeadline(deadline)
-	sql := behindReset(conn, conn.Left != 0, freshQuery)
-	conn.Left = 0
-	value, err := ask(conn, sql)
+	value, err := ask(conn, freshQuery)
 	if err != nil {
 		conn.Discard()
 		return nil, err
 	}
-	conn.Applied = ""
-	conn.Net.SetDeadline(time.Time{})
 	f := &fresh{params: make(map[string]string, len(conn.Params)), at: time.Now()}
 	f.searchPath, f.defaults = freshAnswer(value)
 	for k, v := range conn.Params {
@@ -136,7 +135,7 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 			f.params[k] = "off"
 		}
 	}
-	conn.Release()
+	conn.Bye()
 	return f, nil
 }
 

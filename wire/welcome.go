@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -72,6 +73,9 @@ func (s *Server) refuse(client *pg.Client, e *pg.Error) {
 	s.log.Info("client refused", "client", client.Conn.RemoteAddr(), "user", client.User, "database", client.Database, "err", e)
 }
 
+// maxPath bounds a search_path that connections are begun with, in bytes: a startup packet has room for that, beside user and database.
+const maxPath = 8000
+
 // begin makes the session of an authenticated client and writes what a server says at the start of one.
 func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg.Error) {
 	if _, ok := l.Databases[client.Database]; !ok {
@@ -91,6 +95,10 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	g.leave()
 	if e != nil {
 		return nil, e
+	}
+	if id.Path = f.searchPath; len(id.Path) > maxPath {
+		return nil, pg.NewError(pg.CodeProgramLimitExceeded, "the search_path that the role begins with is too long").
+			WithDetail(fmt.Sprintf("It has %d bytes. Up to %d can be sent when a connection is begun.", len(id.Path), maxPath)).WithHint("ALTER ROLE, or DATABASE, ... SET search_path to a shorter one.")
 	}
 	c := newCore(&l.env, client.User, client.Database)
 	c.own.database, c.own.acrossDatabase = &g.consistency, &g.across

@@ -174,7 +174,7 @@ func (bp *backendPool) release(c *Conn) {
 	switch {
 	case bp.shelve(c):
 	case c.usable(false):
-		c.bye()
+		c.Bye()
 	default: // its backend has closed it meanwhile
 		c.Discard()
 	}

@@ -61,6 +61,10 @@ type Identity struct {
 	User     string
 	Database string
 	Own      bool // the node's own, never lent to a client: what it is authenticated with is no client's
+
+	// Path is the search_path that the connection is begun with, and that RESET comes back to; "" is the server's own. What names mean to
+	// a session depends on it, so a session has no connection that was begun with another one, whatever ALTER ROLE has set since.
+	Path string
 }
 
 func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn {
@@ -199,8 +203,8 @@ func (c *Conn) forgetEvents() {
 	}
 }
 
-// bye closes the connection and says so: it is in order, and not needed any more.
-func (c *Conn) bye() {
+// Bye closes the connection and says so: it is in order, and not needed any more.
+func (c *Conn) Bye() {
 	c.retire()
 	c.home.forget(c)
 }

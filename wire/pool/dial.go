@@ -58,7 +58,9 @@ func (bp *backendPool) login(ctx context.Context, b *rib.Backend, id Identity) (
 		return nil, err
 	}
 	KeepAlive(nc, bp.limits.Load().KeepAlive)
-	return pg.Connect(ctx, nc, &pg.ConnectConfig{ // which closes it on every error
-		User: id.User, Credential: bp.cfg.Credential(id), Database: id.Database, TLS: bp.cfg.tls(b.Addr), SystemID: b.SystemID,
-	})
+	cfg := &pg.ConnectConfig{User: id.User, Credential: bp.cfg.Credential(id), Database: id.Database, TLS: bp.cfg.tls(b.Addr), SystemID: b.SystemID}
+	if id.Path != "" {
+		cfg.Params = []pg.Param{{Key: "search_path", Value: id.Path}}
+	}
+	return pg.Connect(ctx, nc, cfg) // which closes it on every error
 }

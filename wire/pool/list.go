@@ -127,7 +127,7 @@ func farewell(gone []*Conn) {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			c.bye()
+			c.Bye()
 		})
 	}
 	wg.Wait()
