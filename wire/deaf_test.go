@@ -413,6 +413,9 @@ func TestAnsweredWhenItIsCutOff(t *testing.T) {
 			}
 			r := newRig(t, rigOptions{dial: dial, backends: fakeAlone(fake)})
 			conn := r.connect(pgx.QueryExecModeSimpleProtocol)
+			if _, err := conn.Exec(ctxOf(t), "SELECT 1"); err != nil { // it has a connection to come back to
+				t.Fatal(err)
+			}
 			connections := fake.Connections()
 			if block {
 				if _, err := conn.Exec(ctxOf(t), "BEGIN"); err != nil {

@@ -62,6 +62,9 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 		return need{}, e
 	}
 	if known && p.virtual {
+		if e := c.tooLate(p.plan); e != nil {
+			return need{}, e
+		}
 		var done bool
 		if o.answer, done = c.virtual(nil, p.plan); done {
 			o.virtual = true

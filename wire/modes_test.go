@@ -40,7 +40,7 @@ func TestChainKeepsModes(t *testing.T) {
 	for _, first := range [][]string{
 		{"BEGIN", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY"},
 		{"BEGIN", "BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY"},
-		{"BEGIN", "SET LOCAL work_mem = '5MB'", "SAVEPOINT a", "SET TRANSACTION READ ONLY", "ROLLBACK TO a", "SET transaction_isolation = 'serializable'", "SET TRANSACTION READ ONLY", "COMMIT AND CHAIN"},
+		{"BEGIN", "SET LOCAL work_mem = '5MB'", "SET transaction_isolation = 'serializable'", "SAVEPOINT a", "SET TRANSACTION READ ONLY", "ROLLBACK TO a", "SET TRANSACTION READ ONLY", "COMMIT AND CHAIN"},
 	} {
 		conn := r.connect(pgx.QueryExecModeSimpleProtocol)
 		r.exec(conn, first...)

@@ -45,6 +45,13 @@ func (c *core) query(frame []byte) {
 		return
 	}
 	if plan.Tx != sqlkey.TxNone || plan.Deallocate {
+		if e := c.tooLate(plan); e != nil {
+			if plan.Tx == sqlkey.TxBegin {
+				c.out = pg.AppendNotice(c.out, alreadyOpen())
+			}
+			c.fail(e)
+			return
+		}
 		var done bool
 		if c.out, done = c.virtual(c.out, plan); done {
 			c.seg.undo = nil
@@ -127,13 +134,15 @@ func notUnderstood() *pg.Error {
 }
 
 // opens reports whether a statement makes the client's transaction block real: all but those that could run anywhere and
-// leave nothing behind.
+// leave nothing behind. Where there is one shard, nothing is gained by waiting for a statement that tells which; and of the catalogs, transactions
+// that want one snapshot have to see the same as long as they last.
 func (c *core) opens(plan *sqlkey.Plan) bool {
 	if !c.tx.open {
 		return false
 	}
 	harmless := plan.Target == sqlkey.Any && plan.Intent == sqlkey.Read && plan.Tx == sqlkey.TxNone &&
-		(plan.Copies == nil || c.tx.plain) // rows are seen as the block is to see them
+		(plan.Copies == nil || c.tx.plain) && // rows are seen as the block is to see them
+		!(plan.Catalogs && c.tx.oneSnapshot()) && len(c.catalog.Shards(c.db)) != 1
 	return !harmless && (plan.Session != sqlkey.SessSet || len(plan.Sets) > 0 && !plan.SetsOnly || len(c.tx.deferred) >= maxDeferred)
 }
 
@@ -157,7 +166,9 @@ func (c *core) account(plan *sqlkey.Plan) {
 	c.tx.shaped = c.tx.shaped || plan.Shapes()
 	c.seg.commits = c.seg.commits || plan.Commits
 	c.seg.chain(plan)
-	c.seg.opens = c.seg.opens || c.opens(plan)
+	opens := c.opens(plan)
+	c.seg.opens = c.seg.opens || opens
+	c.tx.queried = c.tx.queried || c.tx.open && !opens && !plan.Shows
 	switch {
 	case plan.Session != sqlkey.SessPin:
 	case plan.Remains == 0:

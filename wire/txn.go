@@ -11,26 +11,27 @@ import (
 // transaction is a client's transaction block as long as no server knows of it. BEGIN is answered by the node; the block is
 // opened on the shard of the first statement that names one. From then on the server's own status counts and open is false.
 type transaction struct {
-	open         bool
-	failed       bool
-	begin        string   // the client's own BEGIN
-	deferred     []string // SET, SET TRANSACTION, SAVEPOINT: sent behind the BEGIN when the block opens, on each shard
-	readOnly     bool
-	readWrite    bool
-	serializable bool
-	plain        bool     // begin asks for nothing special
-	saved        settings // of before the block, for ROLLBACK
-	applied      string   // what was in force on the server when the block was opened there
-	marks        []savepoint
-	inServer     bool // opened on a server: saved and marks still count
-	unopened     bool // the server has refused to open it: to the client, who was told that it is open, it has failed
-	wrote        bool
-	shaped       bool              // it may have made tables that the catalogs of one shard alone tell of
-	lost         *pg.Error         // why the block has failed, as long as the client has not been told
-	overfull     bool              // not all that has been set in it is in deferred
-	modes        []int             // which of deferred are SET TRANSACTION, or BEGIN: AND CHAIN keeps them
-	locals       string            // the block's SET LOCAL: what a statement means may depend on it
-	told         map[string]string // while open: what the client knew of parameters that have been reported since
+	open      bool
+	failed    bool
+	begin     string   // the client's own BEGIN
+	deferred  []string // SET, SET TRANSACTION, SAVEPOINT: sent behind the BEGIN when the block opens, on each shard
+	readOnly  bool
+	readWrite bool
+	isolation string   // as far as it is known: as it, its SET TRANSACTION or the session's default say; "": read committed
+	queried   bool     // a statement of it has been run that took a snapshot
+	plain     bool     // begin asks for nothing special
+	saved     settings // of before the block, for ROLLBACK
+	applied   string   // what was in force on the server when the block was opened there
+	marks     []savepoint
+	inServer  bool // opened on a server: saved and marks still count
+	unopened  bool // the server has refused to open it: to the client, who was told that it is open, it has failed
+	wrote     bool
+	shaped    bool              // it may have made tables that the catalogs of one shard alone tell of
+	lost      *pg.Error         // why the block has failed, as long as the client has not been told
+	overfull  bool              // not all that has been set in it is in deferred
+	modes     []int             // which of deferred are SET TRANSACTION, or BEGIN: AND CHAIN keeps them
+	locals    string            // the block's SET LOCAL: what a statement means may depend on it
+	told      map[string]string // while open: what the client knew of parameters that have been reported since
 }
 
 // maxDeferred bounds what is kept for when a block is opened.
@@ -104,7 +105,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			c.tx.modes = append(c.tx.modes, len(c.tx.deferred))
 			c.again(plan.SQL) // what it says of the transaction counts
 			c.characterize(plan)
-			dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeActiveTransaction, Message: "there is already a transaction in progress"})
+			dst = pg.AppendNotice(dst, alreadyOpen())
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
 		saved := c.settings
@@ -113,9 +114,11 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			saved.hints = c.settings.hints
 		}
 		c.tx = transaction{
-			open: true, begin: plan.SQL, readOnly: plan.TxReadOnly,
-			readWrite: plan.TxReadWrite, serializable: plan.Isolation == "serializable", saved: saved,
+			open: true, begin: plan.SQL, readOnly: plan.TxReadOnly, readWrite: plan.TxReadWrite, isolation: plan.Isolation, saved: saved,
 			plain: plan.Isolation == "" && !plan.TxReadOnly && !plan.TxReadWrite,
+		}
+		if x, ok := c.settings.get("default_transaction_isolation"); ok && plan.Isolation == "" {
+			c.tx.isolation = sqlkey.LowerASCII(x.value)
 		}
 		return pg.AppendCommandComplete(dst, plan.Tag), true
 	case sqlkey.TxCommit, sqlkey.TxRollback:
@@ -138,7 +141,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		c.endChannels()
 		next := transaction{}
 		if plan.Chain {
-			next = transaction{open: true, begin: c.tx.begin, deferred: c.tx.chained(), readOnly: c.tx.readOnly, readWrite: c.tx.readWrite, serializable: c.tx.serializable, plain: c.tx.plain, saved: c.settings}
+			next = transaction{open: true, begin: c.tx.begin, deferred: c.tx.chained(), readOnly: c.tx.readOnly, readWrite: c.tx.readWrite, isolation: c.tx.isolation, plain: c.tx.plain, saved: c.settings}
 			for i := range next.deferred {
 				next.modes = append(next.modes, i)
 			}
@@ -148,7 +151,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		return pg.AppendCommandComplete(dst, tag), true
 	case sqlkey.TxSet:
 		if c.tx.open && !c.tx.failed && len(c.tx.deferred) < maxDeferred {
-			if plan.Isolation != "" || plan.TxReadOnly || plan.TxReadWrite || plan.Setting == "transaction_deferrable" {
+			if plan.Isolation != "" || plan.TxReadOnly || plan.TxReadWrite || plan.TxDeferrable {
 				c.tx.modes = append(c.tx.modes, len(c.tx.deferred))
 			}
 			c.tx.deferred = append(c.tx.deferred, plan.SQL)
@@ -186,6 +189,10 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 	return dst, false
 }
 
+func alreadyOpen() *pg.Error {
+	return &pg.Error{Severity: "WARNING", Code: pg.CodeActiveTransaction, Message: "there is already a transaction in progress"}
+}
+
 // chained are the statements that bring the next transaction to the modes of this one.
 func (t *transaction) chained() (list []string) {
 	for _, i := range t.modes {
@@ -199,10 +206,52 @@ func (t *transaction) chained() (list []string) {
 // characterize notes what SET TRANSACTION, or a BEGIN within the block, says of a transaction that is open nowhere.
 func (c *core) characterize(plan *sqlkey.Plan) {
 	t := &c.tx
-	t.serializable = t.serializable && plan.Isolation == "" || plan.Isolation == "serializable"
+	if plan.Isolation != "" {
+		t.isolation = plan.Isolation
+	}
 	t.readOnly = (t.readOnly || plan.TxReadOnly) && !plan.TxReadWrite
 	t.readWrite = t.readWrite && !plan.TxReadOnly || plan.TxReadWrite
 	t.plain = t.plain && plan.Isolation == "" && !plan.TxReadOnly && !plan.TxReadWrite
+}
+
+// level is the transaction's isolation.
+func (t *transaction) level() string {
+	if t.isolation == "" {
+		return "read committed"
+	}
+	return t.isolation
+}
+
+// oneSnapshot reports whether all of the transaction's statements are to see the same.
+func (t *transaction) oneSnapshot() bool {
+	return t.isolation == "repeatable read" || t.isolation == "serializable"
+}
+
+// tooLate refuses what PostgreSQL refuses to change of a transaction that has asked for something, or within a savepoint, while the block is
+// open nowhere.
+func (c *core) tooLate(plan *sqlkey.Plan) *pg.Error {
+	t := &c.tx
+	if !t.open || t.failed || plan.Tx != sqlkey.TxSet && plan.Tx != sqlkey.TxBegin || !t.queried && len(t.marks) == 0 {
+		return nil
+	}
+	text := ""
+	switch within := len(t.marks) > 0; {
+	case plan.Isolation != "" && plan.Isolation != t.level() && t.queried:
+		text = "SET TRANSACTION ISOLATION LEVEL must be called before any query"
+	case plan.Isolation != "" && plan.Isolation != t.level():
+		text = "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction"
+	case plan.TxReadWrite && t.readOnly && within:
+		text = "cannot set transaction read-write mode inside a read-only transaction"
+	case plan.TxReadWrite && t.readOnly:
+		text = "transaction read-write mode must be set before any query"
+	case plan.TxDeferrable && within:
+		text = "SET TRANSACTION [NOT] DEFERRABLE cannot be called within a subtransaction"
+	case plan.TxDeferrable:
+		text = "SET TRANSACTION [NOT] DEFERRABLE must be called before any query"
+	default:
+		return nil
+	}
+	return pg.NewError(pg.CodeActiveTransaction, text)
 }
 
 // untell tells the client of the parameters that a block has set which is rolled back and was open nowhere.

@@ -53,7 +53,7 @@ func (c *compiler) statement(n *pgquery.Node) *Plan {
 			return showOwn(name)
 		}
 		// By these drivers and libpq (target_session_attrs) find out whether they may write.
-		return &Plan{Target: Any, Reason: "SHOW needs no table", OfPrimary: name == "transaction_read_only" || name == "in_hot_standby"}
+		return &Plan{Target: Any, Reason: "SHOW needs no table", Shows: true, OfPrimary: name == "transaction_read_only" || name == "in_hot_standby"}
 	case n.GetVariableSetStmt() != nil:
 		return c.set(n.GetVariableSetStmt())
 	case n.GetTransactionStmt() != nil:

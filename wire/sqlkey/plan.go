@@ -120,6 +120,9 @@ type Plan struct {
 	// Catalogs: the system catalogs are named, or a name is turned into a number of theirs, or back. With the target Any they are best read on Catalog.CatalogShard.
 	Catalogs bool
 
+	// Shows: it is SHOW, which takes no snapshot.
+	Shows bool
+
 	// OfPrimary: a plain read whose answer must be a primary's, for it tells the client what it may do here.
 	OfPrimary bool
 
@@ -134,14 +137,15 @@ type Plan struct {
 	Locks    bool   // it is Write for the locks on rows alone: nothing is changed
 
 	// Of a sole transaction statement.
-	Tx          TxOp
-	TxReadOnly  bool   // TxBegin, TxSet: READ ONLY is asked for
-	TxReadWrite bool   // TxBegin, TxSet: READ WRITE is asked for
-	Isolation   string // TxBegin, TxSet: "serializable", "repeatable read", ...; "" if not given
-	Chain       bool   // TxCommit, TxRollback: AND CHAIN
-	Savepoint   string // TxSavepoint, TxRelease, TxRollbackTo
-	Tag         string // the command tag of a Tx or Own statement that succeeds outside any error: "BEGIN", "START TRANSACTION"
-	MixedTx     bool   // several statements in one text, transaction statements among them
+	Tx           TxOp
+	TxReadOnly   bool   // TxBegin, TxSet: READ ONLY is asked for
+	TxReadWrite  bool   // TxBegin, TxSet: READ WRITE is asked for
+	TxDeferrable bool   // TxBegin, TxSet: DEFERRABLE, or NOT DEFERRABLE, is asked for
+	Isolation    string // TxBegin, TxSet: "serializable", "repeatable read", ...; "" if not given
+	Chain        bool   // TxCommit, TxRollback: AND CHAIN
+	Savepoint    string // TxSavepoint, TxRelease, TxRollbackTo
+	Tag          string // the command tag of a Tx or Own statement that succeeds outside any error: "BEGIN", "START TRANSACTION"
+	MixedTx      bool   // several statements in one text, transaction statements among them
 
 	Session SessionOp
 	Remains Remains // SessPin: what keeps the connection; 0: the server must be asked, and Frees is set

@@ -51,6 +51,8 @@ func (p *Plan) characteristics(options []*pgquery.Node) {
 			p.TxReadWrite = !p.TxReadOnly
 		case "transaction_isolation":
 			p.Isolation = arg.GetSval().GetSval()
+		case "transaction_deferrable":
+			p.TxDeferrable = true
 		}
 	}
 }
@@ -96,6 +98,7 @@ func (p *Plan) ofTransaction() bool {
 		p.TxReadOnly, _ = ParseBool(p.Value)
 		p.TxReadWrite = !p.TxReadOnly
 	case "transaction_deferrable":
+		p.TxDeferrable = true
 	default:
 		return false
 	}

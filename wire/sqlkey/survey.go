@@ -39,7 +39,7 @@ type survey struct {
 	placed   bool     // it looks for rows by where they are stored, which is another row on each shard
 	tables   int      // how often it tells numbers that are others on each shard: by tableoid, or a cast of regclass and its like
 	marks    bool     // it holds what would be taken for a mark of Fan.Final
-	numbers  bool     // it turns names into the numbers of the catalogs, or back
+	numbers  bool     // it turns names into the numbers of the catalogs, or back, or asks for its snapshot
 
 	configs []config                     // calls of set_config
 	named   map[*pgquery.FuncCall]string // those of them whose parameter a condition names: see settingOf
@@ -309,7 +309,7 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	}
 	name := names[len(names)-1]
 	full := strings.Join(names, ".")
-	s.numbers = s.numbers || isNumber(name)
+	s.numbers = s.numbers || isNumber(name) || isOneOf(name, "pg_current_snapshot", "txid_current_snapshot") // which each server has of its own
 	s.unique = s.unique || isUnique(f)
 	if len(names) == 2 {
 		s.schemas = append(s.schemas, names[0])
