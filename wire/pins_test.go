@@ -51,6 +51,7 @@ func TestPinsEnd(t *testing.T) {
 		{"temporary function", []string{"CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'"}, "a temporary object", []string{"DROP FUNCTION pg_temp.f()"}},
 		{"temporary type", []string{"CREATE TYPE pg_temp.e AS ENUM ('a')"}, "a temporary object", []string{"DROP TYPE pg_temp.e"}},
 		{"SELECT INTO", []string{"SELECT 1 AS a INTO TEMP t"}, "a temporary table", []string{"DROP TABLE t"}},
+		{"temporary by the search_path", []string{"SET search_path = pg_temp, public", "CREATE TABLE t (a int)", "INSERT INTO t VALUES (1)", "SELECT * FROM t", "RESET search_path", "SELECT * FROM t"}, "a temporary table", []string{"DROP TABLE t"}},
 		{"temporary table, rolled back", []string{"CREATE TEMP TABLE t (a int)", "BEGIN", "DROP TABLE t", "ROLLBACK"}, "a temporary table", []string{"DROP TABLE t"}},
 		{"cursor", []string{"DECLARE c CURSOR WITH HOLD FOR SELECT 1", "FETCH c"}, "a cursor WITH HOLD", []string{"CLOSE c"}},
 		{"two cursors", []string{"DECLARE c CURSOR WITH HOLD FOR SELECT 1", "DECLARE d CURSOR WITH HOLD FOR SELECT 1", "CLOSE c"}, "a cursor WITH HOLD", []string{"CLOSE ALL"}},

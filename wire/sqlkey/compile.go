@@ -331,12 +331,12 @@ func (c *compiler) view(s *pgquery.ViewStmt) *Plan {
 	sv.write = "CREATE VIEW"
 	a.creates(s.GetView())
 	a.view = true
-	if isTemporary(s.GetView()) {
+	if c.path.temporary(s.GetView()) {
 		sv.remains(RemainTemp, "a temporary view")
 	}
 	a.query(s.GetQuery(), place{})
 	p := c.viewed(&pgquery.Node{Node: &pgquery.Node_ViewStmt{ViewStmt: s}}, s, a, sv, s.GetView())
-	if isTemporary(s.GetView()) {
+	if c.path.temporary(s.GetView()) {
 		p.Made = qualified("", s.GetView().GetRelname())
 	}
 	return p
@@ -350,9 +350,13 @@ func (c *compiler) viewed(n *pgquery.Node, m proto.Message, a *analysis, sv *sur
 	return c.everyShard(c.route(m, a, sv), n, a, made)
 }
 
-func isTemporary(rv *pgquery.RangeVar) bool {
-	return rv.GetRelpersistence() == "t" || rv.GetSchemaname() == "pg_temp"
+// temporary tells whether a relation of that name is made as one of the session's own.
+func (p *path) temporary(rv *pgquery.RangeVar) bool {
+	return rv.GetRelpersistence() == "t" || rv.GetSchemaname() == "pg_temp" || rv.GetSchemaname() == "" && p.temporaryFirst()
 }
+
+// temporaryFirst tells whether what is made without a schema is the session's own.
+func (p *path) temporaryFirst() bool { return len(p.schemas) > 0 && p.schemas[0] == "pg_temp" }
 
 // utility plans every other statement: it goes where the tables are that no keyspace holds, unless it names a sharded one.
 func (c *compiler) utility(n *pgquery.Node) *Plan {
@@ -363,7 +367,7 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	var made *pgquery.RangeVar
 	switch {
 	case n.GetCreateStmt() != nil:
-		if made = n.GetCreateStmt().GetRelation(); !isTemporary(made) {
+		if made = n.GetCreateStmt().GetRelation(); !c.path.temporary(made) {
 			a.made = qualified(made.GetSchemaname(), made.GetRelname())
 		}
 	case n.GetCreateForeignTableStmt() != nil:
@@ -383,7 +387,7 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	}
 	if made != nil {
 		a.creates(made)
-		if isTemporary(made) {
+		if c.path.temporary(made) {
 			sv.temporary(n.GetCreateStmt().GetOncommit())
 		}
 	}
@@ -391,8 +395,14 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	a.named(n, what)
 	if words := madeBy(n); len(words) > 0 {
 		a.objectOfSchema(words)
+		if len(words) == 1 && c.path.temporaryFirst() && !strings.HasPrefix(what, "ALTER") {
+			sv.remains(RemainTemp, "a temporary object")
+		}
 	}
 	d := definitionOf(n)
+	if sv.pin&RemainTemp != 0 { // it is the session's own, on the connection that it is tied to
+		d = nil
+	}
 	if d != nil && made == nil && a.problem != nil && a.problem.each && n.GetAlterSeqStmt() == nil { // it is about a table
 		d = nil
 	}
@@ -403,13 +413,10 @@ func (c *compiler) utility(n *pgquery.Node) *Plan {
 	if len(a.plain) == 0 {
 		sv.home, sv.homeTied = what, sv.homeTied || n.GetNotifyStmt() == nil
 	}
-	if sv.pin&RemainTemp != 0 { // it is the session's own, on the connection that it is tied to
-		d = nil
-	}
 	p := c.everyShardOf(c.everyShard(c.route(n, a, sv), n, a, made), n, d, a)
 	p.Defines = p.Defines || sv.unique && definesTable(n) && p.Target != None
 	switch seq, index := n.GetCreateSeqStmt().GetSequence(), n.GetIndexStmt(); {
-	case seq != nil && isTemporary(seq):
+	case seq != nil && c.path.temporary(seq):
 		p.Made = qualified("", seq.GetRelname())
 	case index.GetIdxname() != "": // of a temporary table, perhaps
 		p.Made = qualified(index.GetRelation().GetSchemaname(), index.GetIdxname())

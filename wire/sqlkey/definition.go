@@ -167,7 +167,7 @@ func definitionOf(n *pgquery.Node) *definition {
 	case n.GetCompositeTypeStmt() != nil:
 		d.names = append(d.names, objectName(wordsOf(n.GetCompositeTypeStmt().GetTypevar())))
 		return d
-	case n.GetCreateSeqStmt() != nil && !isTemporary(n.GetCreateSeqStmt().GetSequence()):
+	case n.GetCreateSeqStmt() != nil:
 		d.names = append(d.names, objectName(wordsOf(n.GetCreateSeqStmt().GetSequence())))
 		return d
 	case n.GetAlterSeqStmt() != nil:

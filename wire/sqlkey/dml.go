@@ -255,7 +255,7 @@ func (a *analysis) creates(rv *pgquery.RangeVar) {
 	schema, name := rv.GetSchemaname(), rv.GetRelname()
 	a.tables = append(a.tables, qualified(schema, name))
 	in := a.schemasOf(rv)
-	if schema == "pg_temp" {
+	if a.path.temporary(rv) {
 		in = pathSchemas(a.db, a.path)
 	}
 	for _, s := range in {
@@ -264,7 +264,7 @@ func (a *analysis) creates(rv *pgquery.RangeVar) {
 	if len(in) == 0 || a.db.tenants[in[0]] == nil {
 		a.plain = append(a.plain, qualified(schema, name))
 	}
-	if rv.GetRelpersistence() == "t" || schema == "pg_temp" {
+	if a.path.temporary(rv) {
 		// Temporary tables come first on every search path.
 		if same := a.db.byName[name]; len(same) > 0 {
 			a.firm = true

@@ -118,7 +118,7 @@ func (s *survey) visit(n any) bool {
 		}
 	case *pgquery.IntoClause:
 		s.writes("SELECT INTO")
-		if n.GetRel().GetRelpersistence() == "t" || n.GetRel().GetSchemaname() == "pg_temp" {
+		if s.path.temporary(n.GetRel()) {
 			s.temporary(n.GetOnCommit())
 		}
 	case *pgquery.RangeVar:

@@ -13,4 +13,21 @@ func TestTemporaryDefinitions(t *testing.T) {
 			t.Errorf("%s: target %v, session %v: %s", sql, plan.Target, plan.Session, plan.Reason)
 		}
 	}
+	env.SearchPath = "pg_temp, public" // what is made without a schema is the session's own
+	for _, sql := range []string{
+		"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "CREATE TYPE t AS ENUM ('a')", "CREATE TYPE t AS (a int)", "CREATE DOMAIN d AS int", "CREATE SEQUENCE s", "CREATE TABLE z (a int)", "CREATE VIEW v AS SELECT 1",
+		"CREATE TABLE z AS SELECT 1", "SELECT 1 AS a INTO z", "CREATE TABLE z AS EXECUTE p",
+	} {
+		if plan := p.Plan(c, env, sql); plan.Target == Many || plan.Target == None || plan.Session != SessPin || plan.Remains != RemainTemp {
+			t.Errorf("%s: target %v, session %v: %s %v", sql, plan.Target, plan.Session, plan.Reason, plan.Err)
+		}
+	}
+	for _, sql := range []string{"CREATE TABLE public.z (a int)", "CREATE SCHEMA z", "ALTER TYPE t ADD VALUE 'b'", "CREATE TABLE z (a int) ON COMMIT DROP", "DROP TABLE z"} {
+		if plan := p.Plan(c, env, sql); plan.Session == SessPin {
+			t.Errorf("%s: tied by %s", sql, plan.WhyPin)
+		}
+	}
+	if plan := p.Plan(c, env, "CREATE TABLE orders (a int)"); plan.Target != None {
+		t.Errorf("it hides the sharded table: target %v", plan.Target)
+	}
 }
