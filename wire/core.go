@@ -189,6 +189,7 @@ type inHand struct {
 	asked     int              // how many shards it touches
 	completed int              // how many of its statements the server has carried out, if it names any
 	seg       segment
+	hazy      bool            // what is being sent comes behind a statement that may change its meaning: no other session knows its name on the server
 	list      *fib.Candidates // of the slot below
 	slot      *fib.Slot
 	hops      []fib.NextHop

@@ -5,6 +5,8 @@ import "rangefinder/wire/pg"
 // emitSegment sends the planned messages to the server connection: statements under the names that they have there, those
 // that it lacks prepared first.
 func (c *core) emitSegment() {
+	c.hazy = false
+	defer func() { c.hazy = false }()
 	for i := range c.ops {
 		o := &c.ops[i]
 		frame := c.batch[o.start:o.end]
@@ -43,6 +45,7 @@ func (c *core) emitSegment() {
 			c.emitBound(i, start, expectation{kind: 'B', stmt: o.stmt, server: name})
 			continue
 		case 'E':
+			c.hazy = c.hazy || c.sways(o.plan, o.sets)
 			if o.use != nil {
 				c.emitUse(o, frame)
 				continue

@@ -109,7 +109,7 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 	if m.Name != "" && c.stmts.find([]byte(m.Name)) != nil {
 		return need{}, duplicateStatement(m.Name)
 	}
-	s := &statement{name: m.Name, sql: m.SQL, oids: m.OIDs}
+	s := &statement{name: counted(m.Name), sql: m.SQL, oids: m.OIDs}
 	if m.Name != "" && c.stmts.full(s) {
 		return need{}, tooManyStatements()
 	}

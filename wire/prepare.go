@@ -171,7 +171,7 @@ func executable(u *sqlkey.NameUse, s *statement) *pg.Error {
 	case s.plan.Tx != sqlkey.TxNone || s.plan.Session == sqlkey.SessSet || s.plan.Session == sqlkey.SessReset || len(s.plan.Names) > 0 || s.plan.Syntax:
 		return pg.NewError(pg.CodeFeatureNotSupported, fmt.Sprintf("EXECUTE of the prepared statement %q cannot be routed", u.Name)).
 			WithDetail("It concerns the transaction or the session.").WithHint("Send the statement itself.")
-	case len(u.Args) != want:
+	case len(u.Args) != want && want > 0: // of a statement without parameters PostgreSQL does not look at arguments
 		return pg.NewError(pg.CodeSyntaxError, fmt.Sprintf("wrong number of parameters for prepared statement %q", u.Name)).
 			WithDetail(fmt.Sprintf("Expected %d parameters but got %d.", want, len(u.Args)))
 	}
@@ -211,13 +211,13 @@ func (c *core) emitNames() {
 		case u.stmt == nil:
 			u.server = missingName
 		case u.makes:
-			u.server = c.serverName(u.stmt)
+			u.server = c.madeName(u.stmt)
 			if !front[u.server] && c.srv.Prepared.Has(u.server) { // PREPARE is checked as things are now
 				c.unprepare(u.server)
 			}
 			made = append(made, u.stmt)
 		case slices.Contains(made, u.stmt):
-			u.server = c.serverName(u.stmt)
+			u.server = c.madeName(u.stmt)
 		default:
 			u.server = c.emitPrepared(u.stmt)
 			front[u.server] = true
@@ -226,6 +226,14 @@ func (c *core) emitNames() {
 	c.toServer = pg.AppendQuery(c.toServer, c.inServerNames(c.plan.SQL, c.uses))
 	c.push(expectation{kind: 'Q', plan: c.plan, names: true})
 	c.srv.Unnamed = 0
+}
+
+// madeName is the server's name of a statement that the text in hand makes.
+func (c *core) madeName(s *statement) string {
+	c.hazy = c.plan.Parts != nil // something else in it may set what decides the statement's meaning
+	name := c.serverName(s)
+	c.hazy = false
+	return name
 }
 
 // keptName reports whether a text's name stays as it is: the session is tied to its connection, which may know it.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"strconv"
 
 	"rangefinder/wire/pg"
@@ -13,7 +14,7 @@ import (
 
 // statement is a statement that a client has prepared: what is needed to prepare it again on another server connection.
 type statement struct {
-	name   string // the client's; "" for the unnamed statement
+	name   string // the client's, as far as it counts; "" for the unnamed statement
 	sql    string
 	tail   string // of SQL's PREPARE: what follows the name there, sql at its end; "" if it came by a Parse
 	width  int    // of the name as PREPARE had it, in characters
@@ -80,6 +81,22 @@ func serverName(sql string, oids []uint32, under string) string {
 	return "rf_" + hex.EncodeToString(h.Sum(sum[:0])[:16])
 }
 
+// sways reports whether a statement that is about to run may change what the texts behind it mean where they are prepared: the constants in them, above
+// all.
+func (c *core) sways(plan *sqlkey.Plan, sets []assigned) bool {
+	switch {
+	case plan == nil:
+		return false
+	case plan.Tx == sqlkey.TxCommit, plan.Tx == sqlkey.TxRollback, plan.Tx == sqlkey.TxRollbackTo:
+		return c.tx.locals != "" || c.settings.parsing != c.tx.saved.parsing
+	case len(plan.Sets) > 0:
+		return sets == nil || slices.ContainsFunc(sets, func(x assigned) bool { return decidesMeaning(x.name) })
+	case plan.Session == sqlkey.SessReset:
+		return true
+	}
+	return (plan.Session == sqlkey.SessSet || plan.Tx == sqlkey.TxSet) && decidesMeaning(plan.Setting)
+}
+
 // serverName returns the statement's name on the session's server connection, as things stand.
 func (c *core) serverName(s *statement) string {
 	if s.name == "" {
@@ -91,6 +108,9 @@ func (c *core) serverName(s *statement) string {
 		if c.pinned != "" { // what its settings are is not known: nothing is shared
 			under += "\x00" + strconv.FormatUint(s.id, 10)
 		}
+	}
+	if c.hazy { // it is prepared anew where it is next used
+		return serverName(s.name+"\x00"+s.sql, s.oids, under+"\x00"+strconv.FormatUint(c.id, 10)+"\x00"+strconv.FormatUint(s.id, 10))
 	}
 	if s.server == "" || s.under != under {
 		if s.tail != "" { // by the client's name too: so no other statement of the session has the same
@@ -168,7 +188,13 @@ func (r *registry) find(name []byte) *statement {
 	if len(name) == 0 {
 		return r.unnamed
 	}
-	return r.named[string(name)]
+	return r.named[string(counted(name))]
+}
+
+// counted is what counts of a name of the protocol: PostgreSQL compares no more. SQL's names are cut by who parses them.
+func counted[T string | []byte](name T) T {
+	const most = 63 // bytes
+	return name[:min(len(name), most)]
 }
 
 func (r *registry) put(s *statement) {
@@ -211,7 +237,7 @@ func (r *registry) portal(name []byte) (portal, bool) {
 	if len(name) == 0 {
 		return r.portal0, r.portal0.plan != nil
 	}
-	p, ok := r.portals[string(name)]
+	p, ok := r.portals[string(counted(name))]
 	return p, ok
 }
 
@@ -221,6 +247,7 @@ func (r *registry) setPortal(name []byte, p portal) bool {
 		r.portal0 = p
 		return true
 	}
+	name = counted(name)
 	if r.portals == nil {
 		r.portals = make(map[string]portal)
 	}

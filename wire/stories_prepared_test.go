@@ -1,5 +1,7 @@
 package wire_test
 
+import "strings"
+
 // preparedStories are of SQL's PREPARE, EXECUTE and DEALLOCATE. As in PostgreSQL they share their names with the protocol's
 // statements.
 //
@@ -8,6 +10,7 @@ package wire_test
 func preparedStories(key string) []story {
 	item := "SELECT item FROM orders WHERE customer_id = $1 AND id = $2"
 	prepare := "PREPARE k (bigint, bigint) AS " + item
+	long, umlauts := strings.Repeat("w", 70), strings.Repeat("ä", 40)
 	both := func(name string, sql ...string) []story {
 		return []story{{name: name, steps: each(sql...)}, {name: name + ", extended", steps: eachExtended(sql...)}}
 	}
@@ -19,6 +22,15 @@ func preparedStories(key string) []story {
 			"PREPARE q AS VACUUM", "PREPARE AS SELECT 1", "PREPARE r AS\n  SELECT id,\n  body, wrong FROM notes", "PREPARE s AS SELECT $2", "PREPARE s AS SELECT $1::int; SELECT 1/0", "EXECUTE s(5)"),
 		both("errors of execute", "PREPARE p (int, text) AS SELECT $1, $2", "EXECUTE p", "EXECUTE p(1)", "EXECUTE p(1, 2, 3)", "EXECUTE p('x', 'y')", "EXECUTE p(1, 'y')", "EXECUTE p(1 + 1, 'a' || 'b')", "EXECUTE p(missing, 'y')", "EXECUTE p((SELECT 1), 'y')", "EXECUTE p(1/0, 'y')", "EXECUTE missing", "EXECUTE missing(1)", "EXECUTE p(NULL, NULL)", "EXECUTE p(3000000000, 'y')", "EXECUTE p(date '2020-01-01', 'y')",
 			"PREPARE d AS SELECT 1/$1::int", "EXECUTE d(0)", "EXECUTE d(1)"),
+		both("arguments that nothing takes", "PREPARE p AS SELECT count(*) FROM notes", "EXECUTE p(4)", "EXECUTE p('x', 5)", "EXPLAIN (COSTS OFF) EXECUTE p(1)"),
+		both("errors behind the name of a statement that is there", "PREPARE p AS SELECT 1", "PREPARE p AS SELECT wrong FROM notes", `PREPARE "p" AS SELECT  wrong FROM notes`, "PREPARE p AS SELECT * FROM missing", "BEGIN", "SELECT count(*) FROM notes", "PREPARE p AS SELECT wrong FROM notes", "ROLLBACK"),
+		both("long names", "SET client_min_messages = warning", "PREPARE "+long+" AS SELECT 1", "EXECUTE "+long, "EXECUTE "+long[:63], "DEALLOCATE "+long[:65], "EXECUTE "+long, `PREPARE "`+umlauts+`" AS SELECT 2`, "EXECUTE "+umlauts, "EXECUTE "+umlauts[:62], "DEALLOCATE "+umlauts+"x"),
+		[]story{{name: "long names of the protocol", steps: []step{{simple("SET client_min_messages = warning"), "Z"},
+			{msg(parse(long, "SELECT 3"), syncs()), "Z"}, {simple("EXECUTE " + long), "Z"}, {simple("EXECUTE " + long[:63]), "Z"}, {msg(bind("", long[:63]), run("", 0), syncs()), "Z"}, {msg(bind("", long[:62]), run("", 0), syncs()), "Z"},
+			{msg(parse(long+"x", "SELECT 4"), syncs()), "Z"}, {simple("DEALLOCATE " + long), "Z"}, {msg(bind("", long), run("", 0), syncs()), "Z"}, {simple("PREPARE " + long + " AS SELECT 5"), "Z"}, {msg(bind("", long+"y"), run("", 0), syncs()), "Z"}, {msg(describe('S', long), closing('S', long[:64]), describe('S', long), syncs()), "Z"},
+			{msg(parse("", "SELECT 6 FROM notes"), bind(long, ""), run(long[:63], 1), run(long+"z", 1), describe('P', long), closing('P', long[:64]), run(long, 1), syncs()), "Z"},
+			{msg(parse(umlauts, "SELECT 7"), syncs()), "Z"}, {simple("EXECUTE " + umlauts), "Z"}, {msg(bind("", umlauts), run("", 0), syncs()), "Z"}, {msg(bind("", umlauts[:62]), run("", 0), syncs()), "Z"},
+		}}},
 		both("writes", "PREPARE w AS INSERT INTO notes VALUES ($1, $2) RETURNING id", "EXECUTE w(700, 'x')", "EXECUTE w(700, 'x')", "PREPARE u (text, int) AS UPDATE notes SET body = $1 WHERE id = $2", "EXECUTE u('z', 700)", "SELECT body FROM notes WHERE id = 700", "PREPARE i (bigint, bigint) AS INSERT INTO orders (customer_id, id) VALUES ($1, $2)", "EXECUTE i("+key+", 700)", "SELECT count(*) FROM orders WHERE customer_id = "+key, "PREPARE l AS SELECT id FROM notes WHERE id = $1 FOR UPDATE", "EXECUTE l(1)"),
 		both("prepared in a block", "BEGIN", prepare, "EXECUTE k("+key+", 1)", "ROLLBACK", "EXECUTE k("+key+", 2)", "BEGIN", "DEALLOCATE k", "ROLLBACK", "EXECUTE k("+key+", 2)"),
 		both("prepared in a block with settings", "BEGIN ISOLATION LEVEL REPEATABLE READ", "SET LOCAL transform_null_equals = on", "PREPARE d AS SELECT count(*) FROM notes WHERE NULL = NULL", "EXECUTE d", "SET LOCAL search_path = nowhere", "PREPARE e AS SELECT * FROM notes", "EXECUTE e", "COMMIT", "BEGIN READ ONLY", "PREPARE w AS INSERT INTO notes VALUES ($1)", "EXECUTE w(1)", "ROLLBACK"),
