@@ -224,41 +224,6 @@ func routeQuery(r *http.Request) (RouteQuery, error) {
 	return q, nil
 }
 
-// readJSON reads one JSON object of known fields. The body is in memory: see bounded.
-func readJSON(r *http.Request, into any) error {
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	err := d.Decode(into)
-	if err == nil {
-		if _, more := d.Token(); !errors.Is(more, io.EOF) {
-			return badRequest("there is more in the body after the JSON object", "Send exactly one object.")
-		}
-		return nil
-	}
-	var wrongType *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &wrongType) && wrongType.Field == "":
-		return badRequest("the body is "+wrongType.Value+", not a JSON object", fieldsHint)
-	case errors.As(err, &wrongType):
-		return badRequest(fmt.Sprintf("field %s must be %s, not %s", fieldName(wrongType.Field), wrongType.Type, wrongType.Value), fieldsHint)
-	case strings.HasPrefix(err.Error(), "json: unknown field "):
-		return badRequest("unknown field "+strings.TrimPrefix(err.Error(), "json: unknown field "), fieldsHint)
-	case errors.Is(err, io.EOF):
-		return badRequest("the body is empty", "Send one JSON object.")
-	}
-	return badRequest("the body is not JSON: "+err.Error(), fieldsHint)
-}
-
-// fieldName is the name in JSON of a field that may be an embedded struct's.
-func fieldName(path string) string {
-	for _, embedded := range []string{"KeyspaceSpec.", "TablesSpec.", "Origin."} {
-		path = strings.TrimPrefix(path, embedded)
-	}
-	return path
-}
-
-const fieldsHint = "The fields are in /api/v1/openapi.json."
-
 // fail writes an error as its status and body. An error that has neither is a 500: it says what happened and nothing else.
 func fail(w http.ResponseWriter, err error) {
 	var e *apiError

@@ -179,16 +179,16 @@ func TestRequestIDs(t *testing.T) {
 	office := &fakeOffice{}
 	a := newTestAPI(office)
 	id := func(s string) func(*http.Request) { return func(r *http.Request) { r.Header.Set(requestIDHeader, s) } }
-	w := ask(t, a.handler(), "POST", "/api/v1/keyspaces", `{"name": "k"}`, id("mine-7"))
+	w := ask(t, a.handler(), "POST", "/api/v1/keyspaces", `{"name": "k", "method": "hash"}`, id("mine-7"))
 	if w.Code != 201 || office.created[0].RequestID != "mine-7" || w.Header().Get(requestIDHeader) != "mine-7" {
 		t.Errorf("%d, header %q: %+v", w.Code, w.Header().Get(requestIDHeader), office.created)
 	}
-	w = ask(t, a.handler(), "POST", "/api/v1/keyspaces", `{"name": "k", "request_id": "in the body"}`)
+	w = ask(t, a.handler(), "POST", "/api/v1/keyspaces", `{"name": "k", "method": "hash", "request_id": "in the body"}`)
 	if w.Code != 201 || office.created[1].RequestID != "in the body" {
 		t.Errorf("%d: %+v", w.Code, office.created)
 	}
 	for _, bad := range []string{"two words", strings.Repeat("x", 129), "tab\there", "\u00fc"} {
-		if w := ask(t, a.handler(), "POST", "/api/v1/keyspaces", `{"name": "k"}`, id(bad)); w.Code != 400 || w.Header().Get(requestIDHeader) == bad {
+		if w := ask(t, a.handler(), "POST", "/api/v1/keyspaces", `{"name": "k", "method": "hash"}`, id(bad)); w.Code != 400 || w.Header().Get(requestIDHeader) == bad {
 			t.Errorf("%q: %d", bad, w.Code)
 		}
 	}
@@ -210,7 +210,7 @@ func TestTheAuditLogTellsWhoDidWhat(t *testing.T) {
 		r.Header.Set("Authorization", "Bearer "+goodToken)
 		r.Header.Set(requestIDHeader, "id-1")
 	}
-	ask(t, a.handler(), "POST", "/api/v1/keyspaces", `{"name":  "k"}`, bearer)
+	ask(t, a.handler(), "POST", "/api/v1/keyspaces", `{"name":  "k", "method": "hash"}`, bearer)
 	ask(t, a.handler(), "GET", "/api/v1/keyspaces", "", bearer)
 	ask(t, a.handler(), "POST", "/api/v1/keyspaces", `nonsense`, bearer)
 	ask(t, a.handler(), "POST", "/api/v1/drains", `{}`, func(r *http.Request) { r.Header.Set("Authorization", "Bearer wrong") })
@@ -220,7 +220,7 @@ func TestTheAuditLogTellsWhoDidWhat(t *testing.T) {
 			t.Fatalf("%d records: %+v", len(list), list)
 		}
 		refused, failed, done := list[0], list[1], list[2]
-		if done.Who != "alice" || done.Call != "POST /api/v1/keyspaces" || string(audited(done.Body)) != `{"name":"k"}` || done.Status != 201 || done.Code != "" || done.RequestID != "id-1" || done.Remote == "" || done.Time.IsZero() {
+		if done.Who != "alice" || done.Call != "POST /api/v1/keyspaces" || string(audited(done.Body)) != `{"name":"k","method":"hash"}` || done.Status != 201 || done.Code != "" || done.RequestID != "id-1" || done.Remote == "" || done.Time.IsZero() {
 			t.Errorf("done: %+v", done)
 		}
 		if failed.Status != 400 || failed.Code != "bad_request" || failed.Message == "" || string(failed.Body) != `"nonsense"` {

@@ -79,7 +79,7 @@ func (a *api) operations() []operation {
 			handle: taking(http.StatusOK, a.office.DropKeyspace),
 		}, {
 			method: "GET", path: "/api/v1/keyspaces/check", summary: "What is wrong with a keyspace on its shards. Each row's key is read once.",
-			params: []parameter{{name: "keyspace", about: "Which one.", required: true}}, status: 200, answer: FindingsAnswer{}, failures: []int{404},
+			params: []parameter{{name: "keyspace", about: "Which one.", required: true}}, status: 200, answer: FindingsAnswer{}, failures: []int{400, 404},
 			handle: a.checkKeyspace,
 		}, {
 			method: "GET", path: "/api/v1/ranges", summary: "Ranges of keys, their owners and epochs.", params: []parameter{keyspace}, status: 200, answer: RangesAnswer{},
@@ -124,7 +124,7 @@ func (a *api) serve(mux *http.ServeMux, has func(*operation) bool) {
 		if !has(&o) {
 			continue
 		}
-		mux.HandleFunc(o.method+" "+o.path, o.handle)
+		mux.HandleFunc(o.method+" "+o.path, o.checked())
 		methods[o.path] = append(methods[o.path], o.method)
 	}
 	for path, list := range methods {

@@ -257,7 +257,7 @@ func TestWebPagesAreKeptAway(t *testing.T) {
 		}
 	}
 	for _, kind := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonx"} {
-		w := ask(t, h, "POST", "/api/v1/keyspaces", `{"name":"x"}`, func(r *http.Request) { r.Header.Set("Content-Type", kind) })
+		w := ask(t, h, "POST", "/api/v1/keyspaces", `{"name":"x", "method": "hash"}`, func(r *http.Request) { r.Header.Set("Content-Type", kind) })
 		if w.Code != 415 {
 			t.Errorf("POST as %q = %d, want 415", kind, w.Code)
 		}
@@ -265,7 +265,7 @@ func TestWebPagesAreKeptAway(t *testing.T) {
 	if len(office.created) != 0 {
 		t.Errorf("a refused call reached the node: %+v", office.created)
 	}
-	w := ask(t, h, "POST", "/api/v1/keyspaces", `{"name":"x"}`, func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=utf-8") })
+	w := ask(t, h, "POST", "/api/v1/keyspaces", `{"name":"x", "method": "hash"}`, func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=utf-8") })
 	if w.Code != 201 {
 		t.Errorf("POST as JSON with a charset = %d %s", w.Code, w.Body)
 	}
@@ -280,7 +280,7 @@ func TestCreateKeyspaceBodies(t *testing.T) {
 		{"empty", "", 400, "the body is empty"},
 		{"not JSON", "name: x", 400, "the body is not JSON"},
 		{"unknown field", `{"name": "x", "shardz": []}`, 400, `unknown field "shardz"`},
-		{"wrong type", `{"name": 7}`, 400, "field name must be string, not number"},
+		{"wrong type", `{"name": 7}`, 400, "field name must be a string, not number"},
 		{"two objects", `{"name": "x"} {}`, 400, "there is more in the body"},
 		{"huge", `{"name": "` + strings.Repeat("x", maxBody) + `"}`, 413, "the body is larger than 1048576 bytes"},
 	} {
@@ -309,12 +309,12 @@ func TestAddValuesBodies(t *testing.T) {
 
 func TestErrorsHaveStatusAndHint(t *testing.T) {
 	office := &fakeOffice{err: &apiError{Status: 503, RetryAfter: 1500 * time.Millisecond, ErrorView: ErrorView{Error: "no leader", Detail: "d", Hint: "h"}}}
-	w := ask(t, newTestAPI(office).handler(), "POST", "/api/v1/keyspaces", `{}`)
+	w := ask(t, newTestAPI(office).handler(), "POST", "/api/v1/keyspaces", `{"name": "x", "method": "hash"}`)
 	if w.Code != 503 || w.Header().Get("Retry-After") != "2" || !strings.Contains(w.Body.String(), `"hint": "h"`) {
 		t.Errorf("%d, Retry-After %q, %s", w.Code, w.Header().Get("Retry-After"), w.Body)
 	}
 	office.err = errors.New("boom")
-	if w := ask(t, newTestAPI(office).handler(), "POST", "/api/v1/keyspaces", `{}`); w.Code != 500 || !strings.Contains(w.Body.String(), "boom") {
+	if w := ask(t, newTestAPI(office).handler(), "POST", "/api/v1/keyspaces", `{"name": "x", "method": "hash"}`); w.Code != 500 || !strings.Contains(w.Body.String(), "boom") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if w := ask(t, newTestAPI(office).handler(), "DELETE", "/api/v1/keyspaces", "", func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }); w.Code != 405 {
