@@ -48,8 +48,13 @@ func checkInterval(ks *rib.Keyspace, p *partition, low, high rib.Key) error {
 func still(o *rib.Ownership, ks *rib.Keyspace, low, high rib.Key) error {
 	for i := range o.Moves {
 		if m := &o.Moves[i]; m.Keyspace == ks.ID && m.Meets(low, high) {
-			return reject(ErrMoving, "range %s of keyspace %s is under move %d from %s to %s (%s): wait until that is over, or abort it",
-				ks.FormatInterval(m.Low, m.High), ks.Name, m.ID, m.From, m.To, m.Phase)
+			until := "wait until that is over"
+			if m.Phase.Ahead() {
+				until += ", or abort it"
+			}
+			e := reject(ErrMoving, "range %s of keyspace %s is under move %d from %s to %s (%s): %s", ks.FormatInterval(m.Low, m.High), ks.Name, m.ID, m.From, m.To, m.Phase, until)
+			e.Move = m
+			return e
 		}
 	}
 	return nil
@@ -105,9 +110,11 @@ func splitRanges(next *draft, c *rangeCommand) (*rib.Keyspace, error) {
 	if err != nil {
 		return nil, reject(ErrInvalid, "%v", err)
 	}
-	if len(c.At) == 0 || len(c.At) > MaxSplits || (*p).n+len(c.At) > MaxKeyspaceRanges {
-		return nil, reject(ErrTooMany, "a split has 1 to %d bounds, and a keyspace at most %d ranges; here are %d bounds, and keyspace %s has %d ranges",
-			MaxSplits, MaxKeyspaceRanges, len(c.At), ks.Name, (*p).n)
+	if len(c.At) == 0 || len(c.At) > MaxSplits {
+		return nil, reject(ErrInvalid, "a split has 1 to %d bounds, not %d", MaxSplits, len(c.At))
+	}
+	if (*p).n+len(c.At) > MaxKeyspaceRanges {
+		return nil, reject(ErrInvalid, "a keyspace has at most %d ranges, and keyspace %s has %d already: merge some", MaxKeyspaceRanges, ks.Name, (*p).n)
 	}
 	for _, at := range c.At {
 		key := rib.Key(at)

@@ -3,6 +3,8 @@ package cluster
 import (
 	"errors"
 	"fmt"
+
+	"rangefinder/rib"
 )
 
 // Reasons for refusing a command. They come wrapped in a *RejectedError whose text says what to change.
@@ -46,6 +48,8 @@ var (
 type RejectedError struct {
 	Reason error  // one of the sentinels, for errors.Is
 	Text   string // for people: what is wrong and what to do
+	// Move is the one that stands against it; nil unless the reason is ErrMoving. It is not changed any more.
+	Move *rib.Move
 }
 
 // Error returns the text for people.

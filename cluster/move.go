@@ -33,7 +33,7 @@ func startMove(next *draft, c *moveCommand) (rib.Move, error) {
 	case len(next.Moves) >= rib.MaxMoves:
 		return rib.Move{}, reject(ErrTooMany, "%d moves are under way, and no more may be: wait until one is over", len(next.Moves))
 	case p.n+2 > MaxKeyspaceRanges:
-		return rib.Move{}, reject(ErrTooMany, "keyspace %s has %d ranges, the most that there may be: merge some", ks.Name, p.n)
+		return rib.Move{}, reject(ErrInvalid, "keyspace %s has %d ranges, the most that there may be: merge some", ks.Name, p.n)
 	case !c.Until.IsZero() && len(next.Loans)+len(next.Moves) >= rib.MaxLoans: // each move may become one
 		return rib.Move{}, reject(ErrTooMany, "%d ranges are lent to other shards, and no more may be", len(next.Loans))
 	case len(c.Note) > MaxNote:

@@ -125,7 +125,7 @@ func TestSplitMergeReassign(t *testing.T) {
 	s.owned("app.lands", "other values=shard_3@6 de=shard_1@6 other values=shard_3@6 fr=shard_1@13 other values=shard_3@6")
 
 	s.refused("no keyspace", func() result { return s.do(&command{Kind: kindSplit, Range: &rangeCommand{Keyspace: "x"}}) }, ErrNoKeyspace, "named x")
-	s.refused("no bound", func() result { return s.split("app.orders") }, ErrTooMany, "1 to 100")
+	s.refused("no bound", func() result { return s.split("app.orders") }, ErrInvalid, "1 to 100")
 	s.refused("twice", func() result { return s.split("app.orders", "400") }, ErrInvalid, "a bound at 400")
 	s.refused("half", func() result { return s.split("app.orders", "100", "400") }, ErrInvalid, "a bound at 400")
 	s.refused("no key", func() result {
@@ -230,6 +230,12 @@ func TestMoveFromStartToEnd(t *testing.T) {
 	s.refused("too late", func() result { return s.abort(m.ID) }, ErrPhase, "only goes forward")
 	s.refused("back from the other side", func() result { return thaw(m.ID, "") }, ErrPhase, "is flipped and not frozen")
 	s.refused("while it is cleaned up", func() result { return s.start("app.orders", "100..200", "", "shard_1") }, ErrMoving, "flipped")
+	for what, r := range map[string]result{"split": s.split("app.orders", "150"), "merge": s.rangeCommand(kindMerge, "app.orders", "..1000", "", ""), "move": s.start("app.orders", "..", "", "shard_3")} {
+		var rejected *RejectedError
+		if !errors.As(r.err, &rejected) || rejected.Move == nil || rejected.Move.ID != m.ID || rejected.Move.Phase != rib.MoveFlipped || strings.Contains(rejected.Text, "abort") {
+			t.Errorf("%s of what has flipped: %v", what, r.err) // it cannot be aborted
+		}
+	}
 	if now := s.must(cleared(m.ID)).move; !now.Cleared {
 		t.Fatalf("cleared: %+v", now)
 	}

@@ -122,12 +122,12 @@ func statusOf(err error) *apiError {
 			reason     error
 			code, hint string
 		}{
-			{cluster.ErrMoving, codeMoving, "Nothing was changed. 'rangefinder move status' shows the moves under way; 'rangefinder move abort' ends one."},
+			{cluster.ErrMoving, codeMoving, movingHint(rejected.Move)},
 			{cluster.ErrOwner, codeOwner, "Nothing was changed. 'rangefinder range list' shows who owns what."},
 			{cluster.ErrPhase, codePhase, "Nothing was changed. 'rangefinder move status' shows how far the move is; after the flip it only goes forward: move the range back."},
 			{cluster.ErrUnhealthy, codeUnhealthy, "Nothing was changed. 'rangefinder status' shows the shard's backends; ask again when its primary is up."},
 			{cluster.ErrAlive, codeAlive, "Nothing was changed. Stop the node first, and ask again a few seconds later."},
-			{cluster.ErrTooMany, codeTooMany, "Nothing was changed. Ask again when some are over."},
+			{cluster.ErrTooMany, codeTooMany, "Nothing was changed. Ask again when some are over: 'rangefinder move status' and 'rangefinder range lent' show them."},
 			{cluster.ErrRequestReused, codeReused, "Nothing was changed. Give each call an id of its own."},
 		} {
 			if errors.Is(err, c.reason) {

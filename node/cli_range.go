@@ -49,14 +49,15 @@ type rangeSplitCmd struct {
 	adminFlags
 	reasonFlag
 	Keyspace string   `arg:"" help:"The keyspace."`
-	At       []string `arg:"" help:"Where new ranges begin: values of the key; of the hash method positions, as range list shows them." sep:"none"`
+	At       []string `arg:"" help:"Where new ranges begin: values of the key; of the hash method positions of 16 digits, as range list shows them." sep:"none"`
 }
 
 // Help is shown by `rangefinder range split --help`.
 func (rangeSplitCmd) Help() string {
 	return "A split moves no row and changes no owner: it makes parts that can be moved each by itself.\n\nExamples:\n\n" +
 		"  rangefinder range split app.accounts 1500             # 1000..2000 becomes 1000..1500 and 1500..2000\n" +
-		"  rangefinder range split app.accounts 1250 1500 1750   # four parts at once\n\n" +
+		"  rangefinder range split app.accounts 1250 1500 1750   # four parts at once\n" +
+		"  rangefinder range split app.orders 0x4000000000000000 # of the method hash: a position, not a key\n\n" +
 		"A range that is on its way to another shard is not split before that is over."
 }
 
@@ -73,7 +74,7 @@ type rangeMergeCmd struct {
 	adminFlags
 	reasonFlag
 	Keyspace string `arg:"" help:"The keyspace."`
-	Range    string `arg:"" help:"The interval: 1000-2000, ..1000 or 2000.. ."`
+	Range    string `arg:"" help:"The interval: 1000-2000, ..1000 or 2000.. ; of the hash method positions, as range list shows them."`
 }
 
 // Help is shown by `rangefinder range merge --help`.

@@ -96,7 +96,7 @@ func (n *Node) StartMove(ctx context.Context, r cluster.MoveRequest) (MoveView, 
 		}
 		low, high, err := ks.ParseInterval(r.Range)
 		if err != nil {
-			return v, badRange(r.Range, err)
+			return v, badRange(ks, r.Range, err)
 		}
 		if err := n.shardNamed(r.To); err != nil {
 			return v, err
@@ -231,16 +231,24 @@ func (n *Node) Move(ctx context.Context, id uint64) (MoveView, error) {
 			return m, nil
 		}
 	}
-	past, err := n.History(ctx, HistoryQuery{Move: id, Limit: 20})
+	past, err := n.History(ctx, HistoryQuery{Move: id, Limit: moveEvents})
 	if err != nil {
 		return MoveView{}, err
 	}
 	if len(past.Events) == 0 {
 		return MoveView{}, noMove(id)
 	}
-	last := past.Events[0]
+	return pastMove(id, past.Events), nil
+}
+
+// moveEvents is how many of a move's changes of phase are looked at, the last ones.
+const moveEvents = 20
+
+// pastMove is a move that is over, by what the history tells of it, the newest first.
+func pastMove(id uint64, events []EventView) MoveView {
+	last := events[0]
 	v := MoveView{ID: id, Keyspace: last.Keyspace, Range: last.Range, From: last.From, To: last.To, Phase: phaseOver, Step: rib.MoveFlipped.String(), Part: 1, Missing: []string{}}
-	for _, e := range past.Events {
+	for _, e := range events {
 		if e.Phase == rib.MoveAborted.String() {
 			v.Step = e.Phase
 			if e.Reason != "" {
@@ -248,7 +256,40 @@ func (n *Node) Move(ctx context.Context, id uint64) (MoveView, error) {
 			}
 		}
 	}
-	return v, nil
+	return v
+}
+
+// movingHint says what can be done about a move that stands in the way; nil: which one is not known.
+func movingHint(m *rib.Move) string {
+	switch {
+	case m == nil:
+		return "Nothing was changed. 'rangefinder move status' shows the moves under way."
+	case m.Phase.Ahead():
+		return fmt.Sprintf("Nothing was changed. Wait until the move is over ('rangefinder move status %d'), or end it: 'rangefinder move abort %d'.", m.ID, m.ID)
+	case m.Phase == rib.MoveAborted:
+		return fmt.Sprintf("Nothing was changed. The move is aborted, and what it has left is being removed: ask again when 'rangefinder move status %d' says that it is over.", m.ID)
+	}
+	return fmt.Sprintf("Nothing was changed. %s has the range by now, so the move cannot be aborted any more: 'rangefinder move status %d' says what it waits for. Ask again when it is over; to have the range back, move it back then.", m.To, m.ID)
+}
+
+// noMoveNow says why a move cannot be changed that is not in the table.
+func (n *Node) noMoveNow(ctx context.Context, id uint64) error {
+	past, err := n.historyHere(ctx, HistoryQuery{Move: id, Limit: moveEvents})
+	if err != nil {
+		return err
+	}
+	if len(past.Events) == 0 {
+		return noMove(id)
+	}
+	e := &apiError{Status: http.StatusConflict, ErrorView: ErrorView{Code: codePhase, Error: fmt.Sprintf("move %d is over", id)}}
+	v := pastMove(id, past.Events)
+	if v.Step == rib.MoveAborted.String() {
+		e.ErrorView.Error += ": it was aborted"
+		e.Hint = fmt.Sprintf("Nothing was changed, and nothing is left of it: %s has the range.", v.From)
+		return e
+	}
+	e.Hint = fmt.Sprintf("Nothing was changed. %s has the range; to have it back, move it back: rangefinder move start %s %s --to %s", v.To, v.Keyspace, v.Range, v.From)
+	return e
 }
 
 func noMove(id uint64) *apiError {
@@ -266,7 +307,7 @@ func (n *Node) ChangeMove(ctx context.Context, id uint64, what string, order Mov
 		}
 		m := n.table.Owners().Get().Move(id)
 		if m == nil {
-			return v, noMove(id)
+			return v, n.noMoveNow(ctx, id)
 		}
 		switch what {
 		case moveAbort:

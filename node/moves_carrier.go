@@ -51,17 +51,17 @@ func (c realCarrier) Check(ctx context.Context, ks *rib.Keyspace, m rib.Move) ([
 
 // Pause has a move stop, or go on.
 func (c realCarrier) Pause(ctx context.Context, id uint64, paused bool) error {
-	return c.told(id, c.n.Mover().Pause(ctx, id, paused))
+	return c.told(ctx, id, c.n.Mover().Pause(ctx, id, paused))
 }
 
 // Abort has a move stop what it does.
 func (c realCarrier) Abort(id uint64) { c.n.Mover().Aborted(id) }
 
 // told is an error for whoever has asked.
-func (c realCarrier) told(id uint64, err error) error {
+func (c realCarrier) told(ctx context.Context, id uint64, err error) error {
 	if errors.Is(err, move.ErrNotHere) {
 		if c.n.table.Owners().Get().Move(id) == nil {
-			return noMove(id)
+			return c.n.noMoveNow(ctx, id)
 		}
 		return &apiError{Status: http.StatusServiceUnavailable, RetryAfter: retryLeader, ErrorView: ErrorView{Error: "the node that leads has not taken up the move yet", Hint: "Ask again in a moment."}}
 	}

@@ -140,7 +140,7 @@ func TestRangesChangeHandsByTheAPI(t *testing.T) {
 		t.Errorf("abort: exit %d\n%s%s", code, out, errs)
 	}
 	n.owner(t, "app.accounts", "10", "shard_1")
-	if status, e := api.call(t, "POST", fmt.Sprintf("/api/v1/moves/%d/abort", first.ID), `{}`, nil); status != 404 || e.Hint == "" {
+	if status, e := api.call(t, "POST", fmt.Sprintf("/api/v1/moves/%d/abort", first.ID), `{}`, nil); status != 409 || e.Code != "wrong_phase" || !strings.Contains(e.Error, "is over: it was aborted") || !strings.Contains(e.Hint, "shard_1 has the range") {
 		t.Errorf("aborted twice: %d %+v", status, e)
 	}
 	for shard, s := range c.servers {

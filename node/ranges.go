@@ -19,9 +19,9 @@ import (
 func (n *Node) Split(ctx context.Context, s cluster.SplitSpec) (RangesAnswer, error) {
 	sign(ctx, &s.Origin)
 	return onLeader(ctx, n, "/api/v1/ranges/split", s, func(ctx context.Context) (v RangesAnswer, err error) {
-		ks, err := n.ledger().Split(ctx, s)
-		if err != nil {
-			return v, err
+		ks := n.table.Owners().Get().KeyspaceByName(s.Keyspace)
+		if ks == nil {
+			return v, noKeyspace(s.Keyspace)
 		}
 		m, err := rib.MethodByName(ks.Method)
 		if err != nil {
@@ -29,9 +29,14 @@ func (n *Node) Split(ctx context.Context, s cluster.SplitSpec) (RangesAnswer, er
 		}
 		var bounds []rib.Key
 		for _, at := range s.At {
-			if key, err := m.ParseBound(ks.Types, at); err == nil {
-				bounds = append(bounds, key)
+			key, err := m.ParseBound(ks.Types, at)
+			if err != nil || len(key) == 0 {
+				return v, badBound(ks, at, err)
 			}
+			bounds = append(bounds, key)
+		}
+		if ks, err = n.ledger().Split(ctx, s); err != nil {
+			return v, err
 		}
 		has := func(k rib.Key) bool {
 			return slices.ContainsFunc(bounds, func(b rib.Key) bool { return b.Compare(k) == 0 })
@@ -44,12 +49,15 @@ func (n *Node) Split(ctx context.Context, s cluster.SplitSpec) (RangesAnswer, er
 func (n *Node) Merge(ctx context.Context, s cluster.MergeSpec) (RangesAnswer, error) {
 	sign(ctx, &s.Origin)
 	return onLeader(ctx, n, "/api/v1/ranges/merge", s, func(ctx context.Context) (v RangesAnswer, err error) {
-		ks, err := n.ledger().Merge(ctx, s)
-		if err != nil {
-			return v, err
+		ks := n.table.Owners().Get().KeyspaceByName(s.Keyspace)
+		if ks == nil {
+			return v, noKeyspace(s.Keyspace)
 		}
 		low, high, err := ks.ParseInterval(s.Range)
 		if err != nil {
+			return v, badRange(ks, s.Range, err)
+		}
+		if ks, err = n.ledger().Merge(ctx, s); err != nil {
 			return v, err
 		}
 		return n.changed(ks, func(r *rib.Range) bool { return rib.Meet(r.From, r.To, low, high) }), nil
@@ -145,7 +153,7 @@ func (n *Node) historyHere(ctx context.Context, q HistoryQuery) (v HistoryAnswer
 			return v, noKeyspace(q.Keyspace)
 		}
 		if f.Low, f.High, err = ks.ParseInterval(q.Range); err != nil {
-			return v, badRange(q.Range, err)
+			return v, badRange(ks, q.Range, err)
 		}
 	}
 	events, err := n.ledger().History(ctx, f)
@@ -183,9 +191,34 @@ func noKeyspace(name string) *apiError {
 	return &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{Error: fmt.Sprintf("there is no keyspace %.100q", name), Hint: "See rangefinder keyspace list."}}
 }
 
-func badRange(text string, err error) *apiError {
+func badRange(ks *rib.Keyspace, text string, err error) *apiError {
+	hint := "Write it as 1000-2000 or 1000..2000, its end is not part of it; ..1000 and 2000.. are open."
+	switch {
+	case ks.Method == "hash":
+		hint = "Write it as 0x4000000000000000..0x8000000000000000, as 'rangefinder range list' shows positions, its end is not part of it; ..0x4000000000000000 and 0x8000000000000000.. are open. " +
+			"Keys that follow each other have positions all over: there is no range of keys in a keyspace of the method hash."
+	case ks.Listed():
+		hint = "Name one of its values, as 'rangefinder range list' shows them."
+	}
 	return &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
-		Code: codeBadRange, Error: fmt.Sprintf("range %.200q: %v", text, err), Hint: "Write it as 1000-2000 or 1000..2000, its end is not part of it; ..1000 and 2000.. are open. Nothing was changed.",
+		Code: codeBadRange, Error: fmt.Sprintf("range %.200q: %v", text, err), Hint: hint + " Nothing was changed.",
+	}}
+}
+
+// badBound is about what does not tell where a range begins; err nil: it is an open end.
+func badBound(ks *rib.Keyspace, text string, err error) *apiError {
+	if err == nil {
+		err = errors.New("there is no key at which a range could begin")
+	}
+	hint := "A bound is a value of the key's type, as 1500; of a key of several columns the values of the first ones, separated by commas, as 'de,1500'."
+	switch {
+	case ks.Method == "hash":
+		hint = "A bound is a position, as 0x4000000000000000: 'rangefinder range list' shows those that there are."
+	case ks.Listed() || ks.Reference():
+		hint = "Only keyspaces of the methods hash and range have ranges that can be split."
+	}
+	return &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
+		Code: codeBadRange, Error: fmt.Sprintf("split at %.200q: %v", text, err), Hint: hint + " Nothing was changed.",
 	}}
 }
 

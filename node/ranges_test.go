@@ -131,15 +131,22 @@ func TestRangesByTheAPI(t *testing.T) {
 		status           int
 		code, message    string
 	}{
-		{"inverted", "ranges/merge", `{"keyspace": "app.accounts", "range": "2000-1000"}`, 422, "cannot_work", "holds no key"},
-		{"empty", "ranges/merge", `{"keyspace": "app.accounts", "range": "1000-1000"}`, 422, "cannot_work", "holds no key"},
+		{"inverted", "ranges/merge", `{"keyspace": "app.accounts", "range": "2000-1000"}`, 422, "bad_range", "holds no key"},
+		{"empty", "ranges/merge", `{"keyspace": "app.accounts", "range": "1000-1000"}`, 422, "bad_range", "holds no key"},
 		{"two owners", "ranges/merge", `{"keyspace": "app.accounts", "range": "..1500"}`, 409, "other_owner", "several shards"},
 		{"no whole ranges", "ranges/merge", `{"keyspace": "app.accounts", "range": "1100-1500"}`, 422, "cannot_work", "not made of whole ranges"},
 		{"one range", "ranges/merge", `{"keyspace": "app.accounts", "range": "1000-1500"}`, 422, "cannot_work", "nothing to merge"},
 		{"a bound that is there", "ranges/split", `{"keyspace": "app.accounts", "at": ["1000"]}`, 422, "cannot_work", "already"},
-		{"no bound", "ranges/split", `{"keyspace": "app.accounts", "at": []}`, 409, "too_many", "1 to 100 bounds"},
-		{"out of type", "ranges/split", `{"keyspace": "app.accounts", "at": ["a lot"]}`, 422, "cannot_work", "a lot"},
-		{"out of bigint", "ranges/split", `{"keyspace": "app.accounts", "at": ["9223372036854775808"]}`, 422, "cannot_work", "9223372036854775808"},
+		{"no bound", "ranges/split", `{"keyspace": "app.accounts", "at": []}`, 400, "bad_request", "at is missing"},
+		{"an open bound", "ranges/split", `{"keyspace": "app.accounts", "at": [""]}`, 422, "bad_range", "no key at which a range could begin"},
+		{"many bounds", "ranges/split", `{"keyspace": "app.accounts", "at": [` + strings.Repeat(`"1", `, 100) + `"1"]}`, 422, "cannot_work", "1 to 100 bounds"},
+		{"keys of a hash keyspace", "ranges/split", `{"keyspace": "app.orders", "at": ["1500"]}`, 422, "bad_range", "of positions, not of keys"},
+		{"merge: keys of a hash keyspace", "ranges/merge", `{"keyspace": "app.orders", "range": "1000-2000"}`, 422, "bad_range", "of positions, not of keys"},
+		{"move: keys of a hash keyspace", "moves", `{"keyspace": "app.orders", "range": "1000-2000", "to": "shard_3"}`, 422, "bad_range", "of positions, not of keys"},
+		{"move: half a position", "moves", `{"keyspace": "app.orders", "range": "0x4..0x8", "to": "shard_3"}`, 422, "bad_range", "0x and 16 digits"},
+		{"history: keys of a hash keyspace", "history?keyspace=app.orders&range=1-2", ``, 422, "bad_range", "of positions, not of keys"},
+		{"out of type", "ranges/split", `{"keyspace": "app.accounts", "at": ["a lot"]}`, 422, "bad_range", "a lot"},
+		{"out of bigint", "ranges/split", `{"keyspace": "app.accounts", "at": ["9223372036854775808"]}`, 422, "bad_range", "9223372036854775808"},
 		{"no such keyspace", "ranges/split", `{"keyspace": "app.nothing", "at": ["1"]}`, 404, "not_found", "app.nothing"},
 		{"move: no such keyspace", "moves", `{"keyspace": "app.nothing", "range": "1-2", "to": "shard_3"}`, 404, "not_found", "app.nothing"},
 		{"move: inverted", "moves", `{"keyspace": "app.accounts", "range": "2-1", "to": "shard_3"}`, 422, "bad_range", "holds no key"},
@@ -163,11 +170,15 @@ func TestRangesByTheAPI(t *testing.T) {
 		{"map: ttl zero", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": 0}`, 422, "ttl_out_of_range", "ttl is 0"},
 		{"map: ttl huge", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": 315360001}`, 422, "ttl_out_of_range", "from 1 to 315360000"},
 		{"map: ttl no integer of 64 bits", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": 1e30}`, 400, "bad_request", "ttl"},
-		{"map: ttl in words", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": "1h"}`, 400, "bad_request", "ttl must be int64"},
+		{"map: ttl in words", "routing-map", `{"partition_key_range": "1300-1400", "target_backend": "shard_3", "ttl": "1h"}`, 400, "bad_request", "ttl must be a whole number"},
 		{"map: force", "routing-map", `{"partition_key_range": "1000-1500", "target_backend": "shard_3", "force": true}`, 400, "bad_request", "force"},
 		{"map: ttl for what is there", "routing-map", `{"partition_key_range": "2000-3000", "target_backend": "shard_3", "ttl": 60}`, 409, "conflict", "already, for good"},
 	} {
-		status, e := api.call(t, "POST", "/api/v1/"+x.path, x.body, nil)
+		method := "POST"
+		if x.body == "" {
+			method = "GET"
+		}
+		status, e := api.call(t, method, "/api/v1/"+x.path, x.body, nil)
 		if status != x.status || e.Code != x.code || !strings.Contains(e.Error, x.message) || e.Hint == "" {
 			t.Errorf("%s: %d %+v, want %d %s %q and a hint", x.name, status, e, x.status, x.code, x.message)
 		}

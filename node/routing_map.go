@@ -105,7 +105,7 @@ func (n *Node) mapHere(ctx context.Context, r RoutingMapRequest, origin cluster.
 	}
 	low, high, err := ks.ParseInterval(r.Range)
 	if err != nil {
-		return v, badRange(r.Range, err)
+		return v, badRange(ks, r.Range, err)
 	}
 	until, err := untilTTL(r.TTL, time.Now())
 	if err != nil {
@@ -137,7 +137,7 @@ func (n *Node) mapHere(ctx context.Context, r RoutingMapRequest, origin cluster.
 		if m := &o.Moves[i]; m.Keyspace == ks.ID && m.Meets(low, high) {
 			return v, &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
 				Code: codeMoving, Error: fmt.Sprintf("range %s is under move %d from %s to %s (%s)", ks.FormatInterval(m.Low, m.High), m.ID, m.From, m.To, m.Phase),
-				Hint: fmt.Sprintf("Nothing was changed. Wait until it is over ('rangefinder move status'), or 'rangefinder move abort %d'.", m.ID),
+				Hint: movingHint(m),
 			}}
 		}
 	}

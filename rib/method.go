@@ -151,13 +151,18 @@ func hashCall(t Type, column string) string {
 	return "hash_record_extended(ROW(" + column + "), 0)"
 }
 
+// positionDigits is how many digits people write of a position.
+const positionDigits = 16
+
 func (*hashMethod) ParseBound(_ []Type, s string) (Key, error) {
 	if s == "" {
 		return nil, nil
 	}
-	p, err := strconv.ParseUint(strings.TrimSpace(s), 0, 64)
-	if err != nil {
-		return nil, fmt.Errorf("%w %q: a position is a number from 0 to 0xffffffffffffffff", ErrBound, s)
+	// Whoever writes 1000 means a key, and whoever writes 0x8 may mean half of all: neither is guessed.
+	digits, ok := strings.CutPrefix(strings.TrimSpace(s), "0x")
+	p, err := strconv.ParseUint(digits, 16, 64)
+	if !ok || err != nil || len(digits) != positionDigits {
+		return nil, fmt.Errorf("%w %q: ranges of the hash method are of positions, not of keys, and a position is written as 0x and %d digits, from 0x0000000000000000 to 0xffffffffffffffff", ErrBound, s, positionDigits)
 	}
 	return binary.BigEndian.AppendUint64(nil, p), nil
 }
