@@ -448,13 +448,11 @@ func TestCopyIntoShardsInAnyPieces(t *testing.T) {
 			b = append(b, rest[:n]...)
 			rest = rest[n:]
 		}
-		hijacked, err := r.connect(pgx.QueryExecModeSimpleProtocol).PgConn().Hijack()
-		if err != nil {
-			t.Fatal(err)
-		}
-		go hijacked.Conn.Write(append(append(pg.AppendQuery(nil, "COPY orders FROM STDIN"), b...), pg.AppendCopyDone(nil)...))
+		socket := pgtest.Hijack(ctxOf(t), t, r.connect(pgx.QueryExecModeSimpleProtocol).PgConn())
+		answers := pgproto3.NewFrontend(socket, socket)
+		go socket.Write(append(append(pg.AppendQuery(nil, "COPY orders FROM STDIN"), b...), pg.AppendCopyDone(nil)...))
 		for {
-			m, err := hijacked.Frontend.Receive()
+			m, err := answers.Receive()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -468,7 +466,7 @@ func TestCopyIntoShardsInAnyPieces(t *testing.T) {
 				break
 			}
 		}
-		hijacked.Conn.Close()
+		socket.Close()
 		_, rows := r.onShards(t, "SELECT count(*) FROM orders")
 		if _, size := r.onShards(t, "SELECT coalesce(sum(length(item)), 0) FROM orders"); rows != 3 || size != 2*len(large)+5 {
 			t.Fatalf("%d rows, %d bytes", rows, size)

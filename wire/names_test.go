@@ -3,12 +3,13 @@ package wire_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/wire/pg"
 )
 
@@ -104,12 +105,9 @@ func TestNamesThatChangeInAPipeline(t *testing.T) {
 						}
 						b = append(b, msg(parse(name, sql), bind("", name), run("", 0))...)
 					}
-					raw, err := conn.PgConn().Hijack()
-					if err != nil {
-						t.Fatal(err)
-					}
+					raw := pgtest.Hijack(ctxOf(t), t, conn.PgConn())
 					readiness(t, raw, msg(b, syncs()))
-					raw.Conn.Close()
+					raw.Close()
 				}
 				if got := r.meant(t); got != c.want {
 					t.Errorf("rows %s, want %s", got, c.want)
@@ -120,9 +118,9 @@ func TestNamesThatChangeInAPipeline(t *testing.T) {
 }
 
 // readiness sends messages, and waits for ReadyForQuery.
-func readiness(t *testing.T, conn *pgconn.HijackedConn, messages []byte) {
+func readiness(t *testing.T, conn net.Conn, messages []byte) {
 	t.Helper()
-	if _, err := conn.Conn.Write(messages); err != nil {
+	if _, err := conn.Write(messages); err != nil {
 		t.Fatal(err)
 	}
 	var buf []byte
@@ -142,7 +140,7 @@ func readiness(t *testing.T, conn *pgconn.HijackedConn, messages []byte) {
 			continue
 		}
 		more := make([]byte, 4096)
-		if n, err = conn.Conn.Read(more); err != nil {
+		if n, err = conn.Read(more); err != nil {
 			t.Fatal(err)
 		}
 		buf = append(buf, more[:n]...)

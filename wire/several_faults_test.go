@@ -31,6 +31,18 @@ func newSpread(t *testing.T, o rigOptions) *spread {
 	return &spread{rig: r, ctx: ctxOf(t), conn: r.connect(pgx.QueryExecModeExec), one: r.keyOn("shard_1", 1), two: r.keyOn("shard_2", 1)}
 }
 
+// caughtUp waits until the replicas have replayed what their primaries have written.
+func (s *spread) caughtUp() {
+	s.t.Helper()
+	for _, server := range s.servers {
+		if server.replica != nil {
+			if err := server.replica.CaughtUp(s.ctx); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+}
+
 func (s *spread) exec(sql string, args ...any) {
 	s.t.Helper()
 	if _, err := s.conn.Exec(s.ctx, sql, args...); err != nil {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/wire/pg"
 )
 
@@ -15,20 +16,16 @@ var bound = []byte{'B', 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0}
 // with the tags and the codes of the errors.
 func (s *spread) raw() (exchange func(messages []byte) string) {
 	s.t.Helper()
-	h, err := s.conn.PgConn().Hijack()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { h.Conn.Close() })
+	conn := pgtest.Hijack(s.ctx, s.t, s.conn.PgConn())
 	return func(messages []byte) string {
 		s.t.Helper()
-		if _, err := h.Conn.Write(messages); err != nil {
+		if _, err := conn.Write(messages); err != nil {
 			s.t.Fatal(err)
 		}
 		var got []string
 		for in := []byte(nil); ; {
 			room := make([]byte, 4096)
-			n, err := h.Conn.Read(room)
+			n, err := conn.Read(room)
 			if err != nil {
 				s.t.Fatalf("behind %s: %v", strings.Join(got, " "), err)
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 )
@@ -76,17 +77,6 @@ func (x *typed) on(i int, sql string) {
 	x.t.Helper()
 	if _, err := x.conns[i].Exec(x.ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 		x.t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-func (x *typed) caughtUp() {
-	x.t.Helper()
-	for _, s := range x.servers {
-		if s.replica != nil {
-			if err := s.replica.CaughtUp(x.ctx); err != nil {
-				x.t.Fatal(err)
-			}
-		}
 	}
 }
 
@@ -395,12 +385,7 @@ type hijacked struct{ net.Conn }
 
 func (x *typed) hijacked() hijacked {
 	x.t.Helper()
-	h, err := x.pgConn(x.t).Hijack()
-	if err != nil {
-		x.t.Fatal(err)
-	}
-	x.t.Cleanup(func() { h.Conn.Close() })
-	return hijacked{h.Conn}
+	return hijacked{pgtest.Hijack(x.ctx, x.t, x.pgConn(x.t))}
 }
 
 // ask sends frames and returns the answer up to its end, in words.
