@@ -44,6 +44,7 @@ type past struct {
 	primary  string
 	timeline uint32
 	marks    []mark
+	looked   time.Time
 	sync     time.Time
 	furthest uint64
 }
@@ -122,7 +123,7 @@ func (t *track) fate(on uint32, lsn uint64) Verdict {
 // of is what is kept of a timeline; empty if it is not kept any more.
 func (t *track) of(timeline uint32) past {
 	if timeline == t.timeline {
-		return past{t.primary, t.timeline, t.marks, t.sync, t.furthest}
+		return past{t.primary, t.timeline, t.marks, t.looked, t.sync, t.furthest}
 	}
 	for _, p := range t.past {
 		if p.timeline == timeline {
@@ -138,8 +139,8 @@ func (t *track) goBack(x *Position) {
 	old := t.of(x.Timeline)
 	t.past = slices.DeleteFunc(t.past, func(p past) bool { return p.timeline >= x.Timeline })
 	t.primary, t.timeline, t.marks, t.sync, t.furthest, t.distrust = x.Backend, x.Timeline, nil, time.Time{}, old.furthest, time.Time{}
-	if old.primary == x.Backend {
-		t.marks, t.sync = old.marks, old.sync
+	if t.looked = x.Asked; old.primary == x.Backend {
+		t.marks, t.looked, t.sync = old.marks, old.looked, old.sync
 	}
 	maps.DeleteFunc(t.forks, func(timeline uint32, _ Fork) bool { return timeline > x.Timeline })
 }
@@ -191,7 +192,8 @@ func (p *Positions) Fate(w Written) Verdict {
 // FateSince tells the same of a write whose end was heard of at that time, on a primary of that timeline. Where it stands in the log
 // is only known from above, by the next look at the primary. If there was none before the shard went on elsewhere, it was among the
 // last that this primary did: those may be lost, and count as such, unless the write waited for replicas, and the primary had them
-// wait since before that. Then some replica had it; whether the promoted one did depends on which was promoted, see promise.
+// wait since before that. Then some replica had it; whether the promoted one did depends on which was promoted, see promise. Of a primary
+// that was not looked at before the write, and never said otherwise, nobody knows whether it had.
 func (p *Positions) FateSince(shard string, timeline uint32, at time.Time, waited bool) Verdict {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -208,11 +210,17 @@ func (p *Positions) FateSince(shard string, timeline uint32, at time.Time, waite
 		return v
 	}
 	old := t.of(timeline)
-	if !waited || old.sync.IsZero() || old.sync.After(at) || v.Fork.From != 0 && v.Fork.From < timeline {
+	switch {
+	case !waited, v.Fork.From != 0 && v.Fork.From < timeline:
 		v.Fate = FateLost
-		return v
+	case !old.sync.IsZero() && !old.sync.After(at):
+		return p.promise(t, shard, &old)
+	case old.looked.IsZero(), old.looked.After(at) && old.sync.Equal(old.looked):
+		v.Fate = FateUnsure
+	default:
+		v.Fate = FateLost
 	}
-	return p.promise(t, shard, &old)
+	return v
 }
 
 // promise is the fate of what some replica of the old primary had. It may be another than the one that was promoted, and who promotes

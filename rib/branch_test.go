@@ -40,6 +40,7 @@ func TestFateOfTheLastWrites(t *testing.T) {
 		sync   bool
 		hasty  bool // the session did not wait
 		unseen bool // this node has not looked at q before
+		late   bool // nor at p before the write
 		after  func(l *looks)
 		want   Fate
 		future Fate // after all copies have changed over, by gossip alone; 0: the same
@@ -48,7 +49,11 @@ func TestFateOfTheLastWrites(t *testing.T) {
 		"the session did not wait": {sync: true, hasty: true, after: func(l *looks) {
 			l.primary("q", 2, 300, 4*sec, fork)
 		}, want: FateLost},
-		"p waits only since the write": {sync: true, until: 3 * sec, after: func(l *looks) { l.primary("q", 2, 300, 4*sec, fork) }, want: FateLost},
+		"p waits only since the write":                             {sync: true, until: 3 * sec, after: func(l *looks) { l.primary("q", 2, 300, 4*sec, fork) }, want: FateLost},
+		"p was looked at after the write alone, and waits":         {sync: true, late: true, until: 3 * sec, after: func(l *looks) { l.primary("q", 2, 300, 4*sec, fork) }, want: FateUnsure, future: FateUnsure},
+		"p was looked at after the write alone, and does not wait": {late: true, until: 3 * sec, after: func(l *looks) { l.primary("q", 2, 300, 4*sec, fork) }, want: FateLost},
+		"p was never looked at":                                    {late: true, after: func(l *looks) { l.primary("q", 2, 300, 4*sec, fork) }, want: FateUnsure, future: FateUnsure},
+		"p was never looked at, and the session did not wait":      {late: true, hasty: true, after: func(l *looks) { l.primary("q", 2, 300, 4*sec, fork) }, want: FateLost},
 		"the others have not changed over": {sync: true, after: func(l *looks) {
 			l.primary("q", 2, 300, 4*sec, fork)
 		}, want: FateUnsure, future: FateKept},
@@ -97,7 +102,9 @@ func TestFateOfTheLastWrites(t *testing.T) {
 			l := &looks{scene: newScene(t)}
 			l.table.Health().MemberUp(Member{Name: "n", Region: "fra"})
 			l.sync = c.sync && c.until == 0
-			l.primary("p", 1, 100, sec)
+			if !c.late {
+				l.primary("p", 1, 100, sec)
+			}
 			if !c.unseen {
 				l.replica("q", 1, 100, sec)
 			}

@@ -57,7 +57,8 @@ type track struct {
 	timeline uint32 // the latest on which a primary was seen
 	marks    []mark // of that timeline, oldest first; both fields only grow
 	distrust time.Time
-	sync     time.Time        // since when that timeline's primary has said so at every look; zero: it does not
+	looked   time.Time        // when that timeline's primary was looked at first
+	sync     time.Time        // since when it has said so at every look; zero: it does not
 	furthest uint64           // that a replica was seen to have replayed of that timeline
 	past     []past           // the timelines before it, the latest first
 	forks    map[uint32]Fork  // by timeline
@@ -177,10 +178,10 @@ func (t *track) mark(x Position, before *Seen) {
 		return
 	case x.Timeline > t.timeline:
 		if t.timeline != 0 {
-			t.past = append([]past{{t.primary, t.timeline, t.marks, t.sync, t.furthest}}, t.past[:min(len(t.past), maxPast-1)]...)
+			t.past = append([]past{{t.primary, t.timeline, t.marks, t.looked, t.sync, t.furthest}}, t.past[:min(len(t.past), maxPast-1)]...)
 		}
 		t.primary, t.timeline, t.marks, t.distrust = x.Backend, x.Timeline, nil, time.Time{}
-		t.sync, t.furthest = time.Time{}, 0
+		t.looked, t.sync, t.furthest = x.Asked, time.Time{}, 0
 		t.promoted(before, &x)
 	case x.Backend != t.primary: // two of one timeline, which write different things at the same positions; or another name
 		t.primary, t.marks, t.distrust = x.Backend, nil, x.Asked.Add(rivals)
