@@ -47,6 +47,20 @@ func (s *Speaker) tellDrain(w *rib.Drain) outgoing {
 	return s.tell("drain "+w.Target.String(), appendDrain(nil, w), true)
 }
 
+// HearDrain merges a word that this node has asked another one for, and tells it on if it is news.
+func (s *Speaker) HearDrain(w rib.Drain) error {
+	if err := checkDrain(&w); err != nil {
+		return err
+	}
+	if w.Number == 0 || w.Number > maxDrainNumber || !validName(w.Author) || w.Target.Kind < rib.DrainRegion || w.Target.Kind > rib.DrainNode {
+		return fmt.Errorf("gossip: HearDrain: no such word: %+v", w)
+	}
+	var out outgoing
+	s.hearDrain(w, &out)
+	s.flush(out)
+	return nil
+}
+
 // hearDrain merges an operator's word that another node was given; out is nil if it is not to be told on.
 func (s *Speaker) hearDrain(w rib.Drain, out *outgoing) {
 	last, _ := s.cfg.Health.DrainOf(w.Target)

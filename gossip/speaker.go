@@ -89,6 +89,7 @@ type Speaker struct {
 	sums          atomic.Pointer[ack]
 	sumsStale     atomic.Bool
 	lastChange    atomic.Int64  // by clock
+	agreed        atomic.Int64  // by clock: when another node was last found to hold the same; 0: never yet
 	live          atomic.Int64  // len(peers)
 	written       atomic.Uint32 // level that all live nodes read
 	names         atomic.Pointer[map[string]struct{}]

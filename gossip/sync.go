@@ -61,6 +61,13 @@ type mismatch struct {
 	members bool // knows other members, too
 }
 
+// Agreed is how long ago another node was last found to hold the same as this one, drains included; false: none was yet. What was said
+// elsewhere since then this node may not have heard. While much changes, nodes hold the same for moments only.
+func (s *Speaker) Agreed() (ago time.Duration, ok bool) {
+	at := time.Duration(s.agreed.Load())
+	return s.clock() - at, at != 0
+}
+
 // compare is called from memberlist's prober with what a node answered.
 func (s *Speaker) compare(node string, theirs ack) {
 	if theirs.epoch != (rib.Epoch{}) {
@@ -68,6 +75,7 @@ func (s *Speaker) compare(node string, theirs ack) {
 	}
 	mine := s.current()
 	if mine.members == theirs.members && mine.records == theirs.records {
+		s.agreed.Store(int64(max(s.clock(), 1)))
 		return
 	}
 	select {

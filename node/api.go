@@ -49,8 +49,8 @@ type backOffice interface {
 	CopyUser(ctx context.Context, c UserCopy) (UsersView, error)
 	// Drains lists what operators have drained; Drain changes it, from says who asked. DrainLeft asks all nodes what is left, and
 	// DrainLeftHere is what this node would say.
-	Drains() []DrainView
-	Drain(r DrainRequest, from string) (DrainView, error)
+	Drains() DrainsAnswer
+	Drain(ctx context.Context, r DrainRequest, from string) (DrainView, error)
 	DrainLeft(ctx context.Context, t rib.DrainTarget) DrainLeftView
 	DrainLeftHere(t rib.DrainTarget, number uint64) LeftHere
 	// Spanning lists the transactions of this node that are open on several shards.

@@ -37,6 +37,7 @@ type fakeOffice struct {
 
 	drained []DrainRequest
 	left    []DrainLeftView // the answers to come; the last one stays
+	word    *DrainView      // the last word on what is drained
 }
 
 func (f *fakeOffice) View() ClusterView         { return f.view }
@@ -53,11 +54,11 @@ func (f *fakeOffice) CopyUser(_ context.Context, c UserCopy) (UsersView, error) 
 	return UsersView{Users: []UserView{{Name: c.Name + " from " + c.From}}}, f.err
 }
 
-func (f *fakeOffice) Drains() []DrainView { return f.view.Drains }
+func (f *fakeOffice) Drains() DrainsAnswer { return DrainsAnswer{Drains: f.view.Drains} }
 
 func (f *fakeOffice) Spanning() []twophase.Spanning { return nil }
 
-func (f *fakeOffice) Drain(r DrainRequest, _ string) (DrainView, error) {
+func (f *fakeOffice) Drain(_ context.Context, r DrainRequest, _ string) (DrainView, error) {
 	f.drained = append(f.drained, r)
 	return DrainView{Kind: r.Kind, Name: r.Name, Back: r.Back, By: r.By, Why: r.Why, Number: 7, Text: r.Kind + " " + r.Name + " drained"}, f.err
 }
@@ -71,7 +72,7 @@ func (f *fakeOffice) DrainLeft(context.Context, rib.DrainTarget) DrainLeftView {
 }
 
 func (f *fakeOffice) DrainLeftHere(t rib.DrainTarget, number uint64) LeftHere {
-	return LeftHere{Heard: true, Left: []LeftView{{What: "sessions", Of: t.Name, Count: int(number)}}}
+	return LeftHere{Heard: true, Left: []LeftView{{What: "sessions", Of: t.Name, Count: int(number)}}, Word: f.word}
 }
 
 // exampleMove is a move under way.

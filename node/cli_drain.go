@@ -134,7 +134,11 @@ func (c *drainFlags) run(e *env, kind string) error {
 			return err
 		}
 		if left.Drain == nil || left.Drain.Number != told.Number {
-			return &Failure{Message: kind + " " + c.Name + " has been ordered otherwise meanwhile", Hint: "See who did: rangefinder status"}
+			message := kind + " " + c.Name + " has been ordered otherwise meanwhile"
+			if left.Text != "" {
+				message += ": " + left.Text
+			}
+			return &Failure{Message: message, Hint: "See who did: rangefinder status"}
 		}
 		moving := left.moving()
 		now := left.progress()
@@ -206,11 +210,16 @@ func (v *DrainLeftView) print(w io.Writer, took time.Duration) error {
 
 func (c *undrainFlags) run(e *env, kind string) error {
 	var v DrainView
-	if err := c.call(e, "/api/v1/drains", DrainRequest{Kind: kind, Name: c.Name, Back: true, By: orUser(e, c.By), Why: c.Why}, &v); err != nil || c.JSON {
+	if err := c.call(e, "/api/v1/drains", DrainRequest{Kind: kind, Name: c.Name, Back: true, By: orUser(e, c.By), Why: c.Why}, &v); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(e.stdout, v.Text+" any more")
-	return err
+	if !c.JSON {
+		fmt.Fprintln(e.stdout, v.Text)
+	}
+	if len(v.Silent) > 0 {
+		return &Failure{Message: fmt.Sprintf("it is not known whether %s %s is drained: no answer from %s", kind, c.Name, strings.Join(v.Silent, ", ")), Hint: "Ask again when they answer, or ask one of them (--admin)."}
+	}
+	return nil
 }
 
 // orUser is who gives an order: as he says, or as this machine knows him.

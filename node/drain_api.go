@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -34,21 +35,24 @@ type DrainView struct {
 	By     string     `json:"by"`
 	Why    string     `json:"why"`
 	Since  time.Time  `json:"since"`
-	Until  *time.Time `json:"until,omitempty"` // absent: until it is taken back
-	ToldTo string     `json:"told_to"`         // the node that was told
-	Number uint64     `json:"number"`          // of the words on this target, which count up: the later one holds
-	Text   string     `json:"text"`            // all of it in words
+	Until  *time.Time `json:"until,omitempty"`  // absent: until it is taken back
+	ToldTo string     `json:"told_to"`          // the node that was told
+	Number uint64     `json:"number"`           // of the words on this target, which count up: the later one holds
+	Text   string     `json:"text"`             // all of it in words
+	Silent []string   `json:"silent,omitempty"` // nodes that were asked whether they know of a drain, and did not answer: in the answer to a wish to take one back alone
 }
 
-// DrainsAnswer is the answer of GET /api/v1/drains.
+// DrainsAnswer is the answer of GET /api/v1/drains: what the node that answers has heard.
 type DrainsAnswer struct {
-	Drains []DrainView `json:"drains"`
+	Drains   []DrainView `json:"drains"`
+	Node     string      `json:"node"`      // which one answers
+	AgreedMS float64     `json:"agreed_ms"` // how long ago another node was found to have heard the same; -1: none was yet, or it is the only one
 }
 
 func drainView(w *rib.Drain) DrainView {
 	v := DrainView{Kind: w.Target.Kind.String(), Name: w.Target.Name, Back: w.Back, By: w.By, Why: w.Why, Since: time.Unix(w.Since, 0).UTC(), ToldTo: w.Author, Number: w.Number}
 	if v.Text = w.Target.String() + " " + w.String(); w.Back {
-		v.Text = w.Target.String() + " is not drained"
+		v.Text = w.Target.String() + " is not drained any more"
 	}
 	if w.Until != 0 {
 		t := time.Unix(w.Until, 0).UTC()
@@ -65,12 +69,19 @@ func drainViews(s *rib.Snapshot) []DrainView {
 	return list
 }
 
-// Drains lists what is drained.
-func (n *Node) Drains() []DrainView { return drainViews(n.table.Snapshot()) }
+// Drains lists what is drained, by all that this node has heard.
+func (n *Node) Drains() DrainsAnswer {
+	a := DrainsAnswer{Drains: drainViews(n.table.Snapshot()), Node: n.state.Node, AgreedMS: -1}
+	if ago, ok := n.speaker().Agreed(); ok {
+		a.AgreedMS = ms(ago)
+	}
+	return a
+}
 
 // Drain tells the cluster that an operator wants something drained, or not any more. It is on this node's disk and on its way to all others
-// when it returns. from says where the call came from, for the log.
-func (n *Node) Drain(r DrainRequest, from string) (DrainView, error) {
+// when it returns. This node may not have heard the last word yet, as when it has just joined or was cut off: so others are asked, and if one knows
+// of a later word, this one is given again, above it. from says where the call came from, for the log.
+func (n *Node) Drain(ctx context.Context, r DrainRequest, from string) (DrainView, error) {
 	target, err := drainTarget(r.Kind, r.Name)
 	if err != nil {
 		return DrainView{}, err
@@ -90,21 +101,31 @@ func (n *Node) Drain(r DrainRequest, from string) (DrainView, error) {
 		}
 		w.Until = now.Add(d).Unix()
 	}
-	s := n.table.Snapshot()
-	last, known := n.table.Health().DrainOf(target)
-	// There is nothing to be said, and so nothing that could contradict anybody. A drain that is over by this node's clock may be in
-	// force by others': that is taken back.
-	if r.Back && (!known || last.Back) {
-		w.Author = n.state.Node
-		w.Number = last.Number
-		return drainView(&w), nil
+	if last, known := n.table.Health().DrainOf(target); r.Back && (!known || last.Back) {
+		asked := n.askDrain(ctx, target)
+		// If still so there is nothing to be said, and so nothing that could contradict anybody. A drain that is over by this node's clock may
+		// be in force by others': that is taken back.
+		if last, known = n.table.Health().DrainOf(target); !known || last.Back {
+			w.Author, w.Number = n.state.Node, last.Number
+			v := drainView(&w)
+			v.Text, v.Silent = asked.notDrained(target, &last), asked.silent
+			return v, nil
+		}
 	}
+	s := n.table.Snapshot()
 	if there := targetsOf(s, target.Kind); !slices.Contains(there, target.Name) && !r.Back {
 		return DrainView{}, &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{
 			Error: fmt.Sprintf("this node knows no %s", target), Hint: fmt.Sprintf("There are: %s.", orNone(strings.Join(there, ", "))),
 		}}
 	}
 	said, err := n.speaker().Drain(w)
+	for tries := 1; err == nil && tries < 3; tries++ {
+		n.askDrain(ctx, target)
+		if last, _ := n.table.Health().DrainOf(target); last == said || last.Back == w.Back && last.Until == w.Until {
+			break
+		}
+		said, err = n.speaker().Drain(w)
+	}
 	if err != nil {
 		return DrainView{}, drainRefused(err)
 	}
@@ -168,7 +189,7 @@ func (a *api) drain(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	view, err := a.office.Drain(req, r.RemoteAddr)
+	view, err := a.office.Drain(r.Context(), req, r.RemoteAddr)
 	if err != nil {
 		a.log.Info("a drain is refused", "kind", req.Kind, "name", req.Name, "by", req.By, "error", err)
 		fail(w, err)
@@ -178,7 +199,9 @@ func (a *api) drain(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) drains(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, DrainsAnswer{orEmpty(a.office.Drains())})
+	answer := a.office.Drains()
+	answer.Drains = orEmpty(answer.Drains)
+	reply(w, http.StatusOK, answer)
 }
 
 // drainLeft serves what is left of a target in the whole cluster, or with here of this node alone.

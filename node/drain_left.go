@@ -25,10 +25,11 @@ const (
 
 // DrainLeftView is what is left on a target, as all nodes that could be asked see it.
 type DrainLeftView struct {
-	Drain *DrainView `json:"drain"` // absent: the target is not drained
-	Nodes int        `json:"nodes"` // of the cluster, this one included
-	Heard int        `json:"heard"` // of these, that know of the drain
-	Left  []LeftView `json:"left"`  // empty: nothing is left
+	Drain *DrainView `json:"drain"`          // absent: the target is not drained
+	Nodes int        `json:"nodes"`          // of the cluster, this one included
+	Heard int        `json:"heard"`          // of these, that know of the drain
+	Left  []LeftView `json:"left"`           // empty: nothing is left
+	Text  string     `json:"text,omitempty"` // of a target that is not drained: who says so
 }
 
 // LeftView is one thing that is left on a drained target.
@@ -46,6 +47,7 @@ type LeftView struct {
 type LeftHere struct {
 	Heard bool       `json:"heard"` // it knows the word that was asked for, or a later one
 	Left  []LeftView `json:"left"`
+	Word  *DrainView `json:"word,omitempty"` // the last word on the target that it knows, taken back or not; absent: it knows none
 }
 
 // DrainLeft asks all nodes what is left on a target.
@@ -53,8 +55,13 @@ func (n *Node) DrainLeft(ctx context.Context, target rib.DrainTarget) DrainLeftV
 	s := n.table.Snapshot()
 	v := DrainLeftView{Nodes: len(s.Members), Left: []LeftView{}}
 	w, ok := n.table.Health().DrainOf(target)
-	if !ok || !w.InForce(time.Now()) {
-		return v
+	if !ok || !w.InForce(time.Now()) { // this node may not have heard of it yet
+		asked := n.askDrain(ctx, target)
+		if w, ok = n.table.Health().DrainOf(target); !ok || !w.InForce(time.Now()) {
+			v.Text = asked.notDrained(target, &w)
+			return v
+		}
+		s = n.table.Snapshot()
 	}
 	view := drainView(&w)
 	v.Drain = &view
@@ -91,6 +98,9 @@ func (n *Node) askLeft(ctx context.Context, m rib.Member, target rib.DrainTarget
 	err = n.askNode(ctx, m, "/api/v1/drains/here?"+q.Encode(), leftBody, &here)
 	if errors.Is(err, errUnknownCall) {
 		err = errors.New("it is of a release that knows no drains")
+	}
+	if err == nil && here.Word != nil {
+		err = n.hearDrain(here.Word)
 	}
 	return here, err
 }
@@ -179,6 +189,10 @@ func (n *Node) DrainLeftHere(target rib.DrainTarget, number uint64) LeftHere {
 	s := n.table.Snapshot()
 	w, ok := n.table.Health().DrainOf(target)
 	here := LeftHere{Heard: ok && w.Number >= number, Left: []LeftView{}}
+	if ok {
+		view := drainView(&w)
+		here.Word = &view
+	}
 	if !here.Heard || !n.whole.Load() {
 		return here
 	}

@@ -3,13 +3,16 @@ package node
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/node/port"
 	"rangefinder/rib"
 )
 
@@ -113,10 +116,72 @@ func TestDrainLeftBetweenNodes(t *testing.T) {
 	}
 }
 
+// serveForwarded is another node's cluster port, which answers what nodes ask each other; it returns the address.
+func serveForwarded(t *testing.T, n *testNode, office backOffice) string {
+	t.Helper()
+	cfg := n.portConfig()
+	cfg.Port, cfg.TCP, cfg.UDP = 0, nil, nil
+	p, err := port.Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := newHTTPServer(newTestAPI(office).forwarded(), slog.New(slog.DiscardHandler))
+	var served sync.WaitGroup
+	served.Go(func() { _ = calls.Serve(p.Listener(port.KindAPI)) })
+	t.Cleanup(func() {
+		_ = calls.Close()
+		_ = p.Close()
+		served.Wait()
+	})
+	return p.Addr()
+}
+
+// A node that has not heard of a drain yet, as one that has just joined or was cut off, asks others before it says that there is none: so
+// undrain takes it back, what is left is told, and a drain is above the last word that anybody knows.
+func TestDrainAtANodeThatHasNotHeard(t *testing.T) {
+	n := startOne(t, nil)
+	other := &fakeOffice{}
+	addr := serveForwarded(t, n, other)
+	region := rib.DrainTarget{Kind: rib.DrainRegion, Name: "iad"}
+	word := DrainView{Kind: "region", Name: "iad", By: "alice", Why: "works", Since: time.Now().Add(-time.Minute).UTC().Truncate(time.Second), ToldTo: "fra-1", Number: 5}
+	other.word = &word
+	n.table.Health().MemberUp(rib.Member{Name: "fra-1", Region: "fra", Addr: addr})
+
+	if v := n.DrainLeft(t.Context(), region); v.Drain == nil || v.Drain.Number != 5 || v.Drain.By != "alice" {
+		t.Errorf("left: %+v", v)
+	}
+	word.Number, word.Back, word.By = 9, true, "bob" // it was taken back and so on meanwhile
+	v, err := n.Drain(t.Context(), DrainRequest{Kind: "region", Name: "iad", By: "carol"}, "a test")
+	if last, _ := n.table.Health().DrainOf(region); err != nil || v.Number != 10 || last.By != "carol" || last.Back {
+		t.Errorf("drained: %+v, %v; the last word is %+v", v, err, last)
+	}
+	word = DrainView{Kind: "region", Name: "iad", By: "bob", Back: true, Since: word.Since, ToldTo: "fra-1", Number: 12}
+	if v := n.DrainLeft(t.Context(), region); v.Drain == nil { // by what this node knew when it was asked
+		t.Errorf("left: %+v", v)
+	}
+	v, err = n.Drain(t.Context(), DrainRequest{Kind: "region", Name: "iad", Back: true}, "a test")
+	if want := "region iad is not drained: taken back by bob at " + drainedAt(word.Since.Unix()) + "; so say 2 of 2 nodes"; err != nil || v.Text != want || v.Number != 12 {
+		t.Errorf("undrained: %q, %v, want %q", v.Text, err, want)
+	}
+	word.Number, word.Back = 13, false
+	if v, err = n.Drain(t.Context(), DrainRequest{Kind: "region", Name: "iad", Back: true, By: "carol"}, "a test"); err != nil || v.Number != 14 || !v.Back || v.Text != "region iad is not drained any more" {
+		t.Errorf("undrained of what this node had not heard: %+v, %v", v, err)
+	}
+
+	n.table.Health().MemberUp(rib.Member{Name: "mute", Region: "fra", Addr: "127.0.0.1:1"})
+	code, out, errs := n.cli(t, "region", "undrain", "iad")
+	if code != exitFailed || !strings.Contains(out, "so say 2 of 3 nodes; no answer from mute") || !strings.Contains(errs, "not known whether region iad is drained") {
+		t.Errorf("with a node that does not answer: exit %d\n%s%s", code, out, errs)
+	}
+	if status, body := n.get(t, "/api/v1/drains"); status != 200 || !strings.Contains(body, `"node": "iad-1"`) || !strings.Contains(body, `"agreed_ms": -1`) {
+		t.Errorf("drains: %d %s", status, body)
+	}
+}
+
 // What an older release answers, or none, is not taken for nothing left.
 func TestDrainLeftOfThoseWhoDoNotSay(t *testing.T) {
 	n := startOne(t, nil)
-	if _, err := n.Drain(DrainRequest{Kind: "backend", Name: "iad-db", By: "alice"}, "a test"); err != nil {
+	if _, err := n.Drain(t.Context(), DrainRequest{Kind: "backend", Name: "iad-db", By: "alice"}, "a test"); err != nil {
 		t.Fatal(err)
 	}
 	n.table.Health().MemberUp(rib.Member{Name: "mute", Region: "fra", Addr: "127.0.0.1:1"})
