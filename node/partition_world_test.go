@@ -32,6 +32,11 @@ type partWorld struct {
 	owners *rib.Ownership
 	nodes  []*partNode
 	began  time.Time
+
+	// guarded by mu
+	mu    sync.Mutex
+	wrote time.Time         // since when all primaries are written to; zero: they are not
+	still map[string]uint64 // replicas to which nothing comes from their primaries, by backend: how far they are
 }
 
 var partRegions = []string{"fra", "iad", "syd"}
@@ -58,20 +63,22 @@ type partNode struct {
 func partitioned(t *testing.T, seed uint64, f func(w *partWorld)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &partWorld{t: t, net: memnet.New(seed)}
+		w := &partWorld{t: t, net: memnet.New(seed), still: map[string]uint64{}}
 		w.net.Spread()
 		epoch := rib.Epoch{Generation: 1, Index: 7}
 		w.owners = &rib.Ownership{ClusterID: "partitions", Epoch: epoch}
 		for i := range 2 {
 			w.owners.Shards = append(w.owners.Shards, rib.Shard{Name: fmt.Sprint("shard_", i+1), SystemID: partSystem + uint64(i), Epoch: epoch})
 			for j, region := range partRegions {
-				ln, err := w.net.Host(w.backend(i, region), region).Listen(5432)
+				name := w.backend(i, region)
+				ln, err := w.net.Host(name, region).Listen(5432)
 				if err != nil {
 					t.Fatal(err)
 				}
 				recovering := map[bool]string{true: "f", false: "t"}[i == j] // each shard's primary stands in another region
 				go pgtest.ServeRow(ln, func() []string {
-					return []string{recovering, "1", "0", strconv.Itoa(partSystem + i), "0", "10", "0/1000000", "0/1000000", "f", "0/1000000"}
+					at := fmt.Sprintf("0/%X", w.position(name))
+					return []string{recovering, "1", "0", strconv.Itoa(partSystem + i), "0", "10", at, "0/1000000", "f", at}
 				})
 				defer ln.Close()
 			}
@@ -100,6 +107,54 @@ func partitioned(t *testing.T, seed uint64, f func(w *partWorld)) {
 
 func (w *partWorld) backend(shard int, region string) string {
 	return fmt.Sprintf("pg-%d-%s", shard+1, region)
+}
+
+// position is how far a server has come. A replica to which nothing comes does not know that, and says that it is up to date.
+func (w *partWorld) position(backend string) uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if at, ok := w.still[backend]; ok {
+		return at
+	}
+	at := uint64(0x1000000)
+	if !w.wrote.IsZero() {
+		at += uint64(time.Since(w.wrote) / time.Microsecond)
+	}
+	return at
+}
+
+// write has all primaries written to from now on.
+func (w *partWorld) write() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wrote = time.Now()
+}
+
+// hush has nothing come to a replica any more, or all at once.
+func (w *partWorld) hush(backend string, on bool) {
+	at := w.position(backend)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if delete(w.still, backend); on {
+		w.still[backend] = at
+	}
+}
+
+// reads tells whether a node would read from a backend.
+func (n *partNode) reads(backend string) bool {
+	for _, slot := range n.fib.Load().Slots() {
+		for _, hop := range slot.Candidates().Reads {
+			if hop.Backend.Name == backend && hop.Healthy {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// all tells whether all nodes say so.
+func (w *partWorld) all(says func(n *partNode) bool) bool {
+	return !slices.ContainsFunc(w.nodes, func(n *partNode) bool { return !n.dead && !says(n) })
 }
 
 func (n *partNode) open() {
@@ -138,6 +193,7 @@ func (n *partNode) open() {
 		},
 		Lost:      func(backend, why string) { n.table.Health().Evidence(backend, true, why) },
 		Recovered: func(backend string) { n.table.Health().Evidence(backend, false, "") },
+		Saw:       n.table.Positions().Saw,
 	})
 	if err := prober.Open(); err != nil {
 		w.t.Fatal(err)
