@@ -103,14 +103,7 @@ func (in *input) rank(p rib.Preference, room []ranked) []ranked {
 	all = all[:len(in.views)]
 	latest := in.latest()
 	for i, v := range in.views {
-		distance, measured := in.distances[v.Backend.Region]
-		switch {
-		case measured:
-		case v.Own > 0: // no node stands there: its probe goes the same way
-			distance, measured = v.Own, true
-		default:
-			distance = unmeasured
-		}
+		distance, measured := in.distance(v)
 		all[i] = ranked{
 			BackendView: v, class: classOf(v, latest, in.policy), cost: distance + penalty(v), measured: measured, latest: latest,
 			place: p.Place(v.Backend.Region), outside: p.Excludes(v.Backend.Region),
@@ -121,6 +114,23 @@ func (in *input) rank(p rib.Preference, room []ranked) []ranked {
 		slices.SortFunc(all, func(a, b ranked) int { return compare(&a, &b) })
 	}
 	return all
+}
+
+// distance is how far a backend is away. Where no node stands nobody measures the way; but probes from here go the same, and the shortest
+// tells for all that is there: else one of two copies in that region would get all reads.
+func (in *input) distance(v *rib.BackendView) (d time.Duration, measured bool) {
+	if d, measured = in.distances[v.Backend.Region]; measured {
+		return d, true
+	}
+	for _, o := range in.views {
+		if o.Own > 0 && o.Backend.Region == v.Backend.Region && (!measured || o.Own < d) {
+			d, measured = o.Own, true
+		}
+	}
+	if !measured {
+		d = unmeasured
+	}
+	return d, measured
 }
 
 // latest is the timeline of the shard's last promotion, as far as a primary shows it.
