@@ -24,6 +24,8 @@ var document = []struct {
 		"SELECT * FROM tiles WHERE (zoom, name) = (1, 'a')",
 		"SELECT * FROM tiles WHERE (zoom, name) IN ((1, 'a'), (2, 'B'), (3, 'c'))",
 		"SELECT * FROM accounts WHERE name = 'ann'",
+		"SELECT * FROM stock WHERE region = lower('DE')",
+		"SELECT * FROM orders WHERE customer_id IN (3 + 4, abs(-8))",
 	}},
 	{"Without a key", []string{
 		"SELECT * FROM orders",
@@ -65,6 +67,8 @@ var document = []struct {
 		"INSERT INTO customers (customer_id, name) VALUES (7, 'x') ON CONFLICT (customer_id) DO UPDATE SET name = EXCLUDED.name RETURNING name",
 		"INSERT INTO order_lines (customer_id, order_id, line) SELECT customer_id, id, 77 FROM orders",
 		"INSERT INTO stock VALUES ('de', 'pens', 3), ('us', 'pens', 4)",
+		"INSERT INTO accounts VALUES (md5('x')), ('an' || 'na')",
+		"INSERT INTO accounts VALUES (left('anna', 2))",
 		"MERGE INTO customers c USING (SELECT 7 AS id, 'x' AS name) s ON c.customer_id = s.id WHEN MATCHED THEN UPDATE SET name = s.name WHEN NOT MATCHED THEN INSERT (customer_id, name) VALUES (s.id, s.name)",
 		"MERGE INTO order_lines l USING orders o ON l.customer_id = o.customer_id AND l.order_id = o.id AND l.line = 2 WHEN MATCHED THEN UPDATE SET sku = o.item WHEN NOT MATCHED THEN INSERT (customer_id, order_id, line, sku) VALUES (o.customer_id, o.id, 2, o.item)",
 		"UPDATE orders SET qty = qty + 1 WHERE customer_id = 7 AND id = 1",

@@ -25,6 +25,7 @@ func (p *Planner) compileLong(db *database, env *Env, sql string) *Plan {
 		if ok && len(short) <= p.maxStatement {
 			c, tree, plan := p.read(db, env, short)
 			if plan == nil && onlyQueries(tree) {
+				c.path.asWritten = true
 				plan = c.plan(tree)
 			}
 			plans[i] = plan.whole()

@@ -8,6 +8,8 @@ type path struct {
 	// builtinsFirst: an unqualified name of pg_catalog means pg_catalog's. It does unless the path lists pg_catalog
 	// behind another schema.
 	builtinsFirst bool
+	// asWritten: nothing is computed of constants, for some of them stand for others (see compileLong).
+	asWritten bool
 }
 
 // defaultPath is PostgreSQL's own default of search_path.

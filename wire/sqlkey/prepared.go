@@ -203,7 +203,7 @@ func (c *compiler) execute(s *pgquery.ExecuteStmt) *Plan {
 }
 
 func argument(n *pgquery.Node, p *path) Argument {
-	v, problem := evaluate(n, p)
+	v, problem := written(n, p) // what is computed may have another type than the parameter: the server is asked for that
 	switch {
 	case problem != nil:
 		return Argument{issue: problem}

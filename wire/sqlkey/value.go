@@ -84,9 +84,20 @@ func (st *step) apply(c constant) (constant, *issue) {
 // errNotConstant is returned for expressions that only the server can evaluate.
 var errNotConstant = &issue{code: pg.CodeFeatureNotSupported, reason: "only PostgreSQL can evaluate it"}
 
-// evaluate reads a constant expression. It evaluates nothing that could fail or differ on the server: literals, signs, and
-// casts that keep the value.
+// evaluate reads a constant expression. It evaluates nothing that could fail or differ on the server: what written reads, and what can be computed of
+// constants alone.
 func evaluate(n *pgquery.Node, p *path) (constant, *issue) {
+	c, problem := written(n, p)
+	if problem != nil && n.GetAConst() == nil && !p.asWritten {
+		if v, ok := compute(n, p); ok {
+			return v.constant(), nil
+		}
+	}
+	return c, problem
+}
+
+// written reads a value as it is written: literals, parameters, signs, and casts that keep the value.
+func written(n *pgquery.Node, p *path) (constant, *issue) {
 	switch {
 	case n.GetAConst() != nil:
 		return literal(n.GetAConst())
@@ -148,7 +159,7 @@ func signed(e *pgquery.A_Expr, p *path) (constant, *issue) {
 	if e.GetKind() != pgquery.A_Expr_Kind_AEXPR_OP || e.GetLexpr() != nil || op != "-" && op != "+" {
 		return constant{}, errNotConstant
 	}
-	c, problem := evaluate(e.GetRexpr(), p)
+	c, problem := written(e.GetRexpr(), p)
 	if problem != nil {
 		return c, problem
 	}
@@ -219,7 +230,7 @@ func keyTypeOf(name string) *keyType {
 }
 
 func castOf(cast *pgquery.TypeCast, p *path) (constant, *issue) {
-	c, problem := evaluate(cast.GetArg(), p)
+	c, problem := written(cast.GetArg(), p)
 	if problem != nil {
 		return c, problem
 	}

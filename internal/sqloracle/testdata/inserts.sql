@@ -130,3 +130,21 @@ INSERT INTO customers (customer_id, name) VALUES (107, 'a'), (108, 'b'), (109, '
 
 -- refused: not joined by the key
 WITH v AS (SELECT 107 AS k) INSERT INTO customers (customer_id, name) SELECT k, 'x' FROM v RETURNING customer_id
+
+INSERT INTO customers (customer_id, name) VALUES (abs(-503), 'x') RETURNING customer_id
+
+INSERT INTO customers (customer_id, name) VALUES (500 + 3, 'x'), (abs(-504), 'y'), (505::numeric, 'z') RETURNING customer_id, name
+
+INSERT INTO stock (region, sku, qty) VALUES (lower('DE'), 'x', 1), ('u' || 's', 'y', 2) RETURNING region
+
+INSERT INTO stock (region, sku) SELECT lower('DE'), 'sku' || 9
+
+INSERT INTO accounts (name, cents) VALUES (md5('x'), 5), ('new' || 'é', 6) RETURNING name
+
+-- refused: no key
+INSERT INTO readings (device, n) VALUES (2147483647 + 1, 1)
+
+-- refused: no key
+INSERT INTO stock (region, sku) VALUES (lower('BRI'), 'x')
+
+INSERT INTO tiles (zoom, name, n) VALUES (1 + 1, upper('b'), 99)

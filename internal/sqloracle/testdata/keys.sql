@@ -263,3 +263,39 @@ SELECT customer_id FROM customers c WHERE c = c ORDER BY 1 LIMIT 2
 SELECT customer_id FROM orders WHERE tableoid IN ('orders'::regclass, 'customers'::regclass) AND id = 1 ORDER BY 1
 
 SELECT c.relname, o.customer_id FROM orders o JOIN pg_class c ON c.oid = o.tableoid WHERE o.id = 1 ORDER BY 2
+
+SELECT * FROM customers WHERE customer_id = abs(-7)
+
+SELECT * FROM customers WHERE customer_id = 14 / 2 AND tier = lower('GOLD')::tier
+
+SELECT * FROM customers WHERE customer_id IN (3 + 4, mod(18, 10), 9)
+
+SELECT * FROM customers WHERE customer_id = 7::numeric
+
+SELECT * FROM customers WHERE customer_id = ANY (ARRAY[3 + 4, 2 * 4])
+
+SELECT * FROM customers WHERE customer_id = 2147483647 + 1
+
+SELECT * FROM customers WHERE customer_id = 7 / 0
+
+SELECT * FROM stock WHERE region = lower('DE')
+
+SELECT * FROM stock WHERE region = lower('BRI') OR region = 'u' || 's'
+
+SELECT * FROM stock WHERE region IN (lower('DE'), 'u' || 's')
+
+SELECT * FROM accounts WHERE name = 'an' || 'n'
+
+SELECT * FROM accounts WHERE name = 'é' || 'mile'
+
+SELECT * FROM readings WHERE device BETWEEN 2 + 1 AND 2 * 3
+
+SELECT * FROM readings WHERE device >= abs(-8) AND device < 5 * 5
+
+SELECT * FROM tiles WHERE (zoom, name) = (3 - 2, lower('A'))
+
+DELETE FROM orders WHERE customer_id = 3 + 4 AND id = 1
+
+UPDATE customers SET customer_id = 500 + 3 WHERE customer_id = 3 + 4
+
+UPDATE customers SET customer_id = abs(-503), name = 'x' WHERE customer_id = 7 RETURNING customer_id, name
