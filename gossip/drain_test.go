@@ -142,6 +142,51 @@ func TestContradictingDrainsConverge(t *testing.T) {
 }
 
 // A drain with an end is over everywhere when it comes.
+// A node knows since when it may have missed something, and takes what it has asked another one for as if it had heard it. What no peer would have said
+// it does not take.
+func TestWhatANodeHasAskedFor(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		w := newWorld(t, 45)
+		defer w.close()
+		w.form(3)
+		wait(10 * time.Second)
+		for _, n := range w.nodes {
+			if ago, ok := n.Agreed(); !ok || ago > 4*time.Second {
+				t.Errorf("%s agreed with somebody %v ago, %v", n.self.Name, ago, ok)
+			}
+		}
+		alone := w.nodes[0]
+		w.net.Isolate(alone.self.Region)
+		wait(30 * time.Second)
+		if ago, ok := alone.Agreed(); !ok || ago < 29*time.Second {
+			t.Errorf("cut off, it agreed with somebody %v ago, %v", ago, ok)
+		}
+		word := w.nodes[1].drain(rib.DrainNode, w.nodes[2].self.Name, false)
+		if drained(w.nodes[:1], word.Target.Kind, word.Target.Name, true) {
+			t.Fatal("it has heard of it over the cut")
+		}
+		for _, bad := range []func(*rib.Drain){
+			func(w *rib.Drain) { w.Number = 0 }, func(w *rib.Drain) { w.Number = maxDrainNumber + 1 }, func(w *rib.Drain) { w.Author = "" },
+			func(w *rib.Drain) { w.Target.Kind = 0 }, func(w *rib.Drain) { w.Target.Kind = rib.DrainNode + 1 }, func(w *rib.Drain) { w.By = "a\nb" },
+		} {
+			lie := word
+			bad(&lie)
+			if err := alone.HearDrain(lie); err == nil {
+				t.Errorf("it has taken %+v", lie)
+			}
+		}
+		if err := alone.HearDrain(word); err != nil || !drained(w.nodes[:1], word.Target.Kind, word.Target.Name, true) {
+			t.Errorf("it has not taken %+v: %v", word, err)
+		}
+		back, err := alone.Speaker.Drain(rib.Drain{Target: word.Target, Back: true, By: "bob", Since: time.Now().Unix()})
+		if err != nil || back.Number != word.Number+1 {
+			t.Errorf("taken back with %+v, %v", back, err)
+		}
+		w.net.HealAll()
+		w.until(time.Minute, "all know that it is taken back", func() bool { return drained(w.nodes, word.Target.Kind, word.Target.Name, false) })
+	})
+}
+
 func TestDrainEnds(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		w := newWorld(t, 43)
