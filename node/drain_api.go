@@ -79,8 +79,8 @@ func (n *Node) Drains() DrainsAnswer {
 }
 
 // Drain tells the cluster that an operator wants something drained, or not any more. It is on this node's disk and on its way to all others
-// when it returns. This node may not have heard the last word yet, as when it has just joined or was cut off: so others are asked, and if one knows
-// of a later word, this one is given again, above it. from says where the call came from, for the log.
+// when it returns. This node may not have heard the last word yet, as when it has just joined or was cut off: so others are asked before. from
+// says where the call came from, for the log.
 func (n *Node) Drain(ctx context.Context, r DrainRequest, from string) (DrainView, error) {
 	target, err := drainTarget(r.Kind, r.Name)
 	if err != nil {
@@ -101,31 +101,21 @@ func (n *Node) Drain(ctx context.Context, r DrainRequest, from string) (DrainVie
 		}
 		w.Until = now.Add(d).Unix()
 	}
-	if last, known := n.table.Health().DrainOf(target); r.Back && (!known || last.Back) {
-		asked := n.askDrain(ctx, target)
-		// If still so there is nothing to be said, and so nothing that could contradict anybody. A drain that is over by this node's clock may
-		// be in force by others': that is taken back.
-		if last, known = n.table.Health().DrainOf(target); !known || last.Back {
-			w.Author, w.Number = n.state.Node, last.Number
-			v := drainView(&w)
-			v.Text, v.Silent = asked.notDrained(target, &last), asked.silent
-			return v, nil
-		}
-	}
-	s := n.table.Snapshot()
-	if there := targetsOf(s, target.Kind); !slices.Contains(there, target.Name) && !r.Back {
+	if there := targetsOf(n.table.Snapshot(), target.Kind); !slices.Contains(there, target.Name) && !r.Back {
 		return DrainView{}, &apiError{Status: http.StatusNotFound, ErrorView: ErrorView{
 			Error: fmt.Sprintf("this node knows no %s", target), Hint: fmt.Sprintf("There are: %s.", orNone(strings.Join(there, ", "))),
 		}}
 	}
-	said, err := n.speaker().Drain(w)
-	for tries := 1; err == nil && tries < 3; tries++ {
-		n.askDrain(ctx, target)
-		if last, _ := n.table.Health().DrainOf(target); last == said || last.Back == w.Back && last.Until == w.Until {
-			break
-		}
-		said, err = n.speaker().Drain(w)
+	asked := n.askDrain(ctx, target)
+	if last, known := n.table.Health().DrainOf(target); r.Back && (!known || last.Back) {
+		// There is nothing to be said, and so nothing that could contradict anybody. A drain that is over by this node's clock may be in force by
+		// others': that is taken back.
+		w.Author, w.Number = n.state.Node, last.Number
+		v := drainView(&w)
+		v.Text, v.Silent = asked.notDrained(target, &last), asked.silent
+		return v, nil
 	}
+	said, err := n.speaker().Drain(w)
 	if err != nil {
 		return DrainView{}, drainRefused(err)
 	}
