@@ -231,6 +231,19 @@ type inbox struct {
 type heardItem struct {
 	channel string
 	frame   []byte // shared by all who listen
+	ascii   bool   // it is the same in all encodings
+}
+
+// in is the notification's frame in another encoding.
+func (x *heardItem) in(encoding string) (frame []byte, ok bool) {
+	pid, channel, payload, err := pg.DecodeNotification(x.frame[pg.HeaderSize:])
+	if err != nil {
+		return nil, false
+	}
+	if channel, ok = encoded(channel, encoding); ok {
+		payload, ok = encoded(payload, encoding)
+	}
+	return pg.AppendNotification(nil, pid, channel, payload), ok
 }
 
 // maxInbox bounds what is kept for one session, in bytes; each notification counts for noteOverhead more.
@@ -246,16 +259,16 @@ var errInboxFull = &pg.Error{
 }
 
 // put adds a notification. It returns true if the session must be told.
-func (b *inbox) put(channel string, frame []byte) bool {
+func (b *inbox) put(x heardItem) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.over != nil {
 		return false
 	}
-	if b.bytes += len(frame) + noteOverhead; b.bytes > maxInbox {
+	if b.bytes += len(x.frame) + noteOverhead; b.bytes > maxInbox {
 		b.over, b.items = errInboxFull, nil
 	} else {
-		b.items = append(b.items, heardItem{channel, frame})
+		b.items = append(b.items, x)
 	}
 	return !b.full.Swap(true) || b.over != nil
 }
@@ -287,8 +300,18 @@ func (s *session) notified() bool {
 	}
 	before := len(c.out)
 	for _, x := range b.items {
-		if c.lis.heard[x.channel] {
+		switch {
+		case !c.lis.heard[x.channel]:
+		case x.ascii || keepsUTF8(c.params.encoding):
 			c.out = append(c.out, x.frame...)
+		default:
+			frame, ok := x.in(c.params.encoding)
+			if !ok {
+				b.over, b.items = notConverted(x.channel, c.params.encoding), nil
+				c.terminate(b.over)
+				return true
+			}
+			c.out = append(c.out, frame...)
 		}
 	}
 	b.items, b.bytes = nil, 0

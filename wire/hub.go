@@ -13,6 +13,7 @@ import (
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
 )
 
 // hub listens to the primaries of all shards of one database, over one connection each, for all sessions of the node. A session
@@ -351,14 +352,14 @@ func (h *hub) heard(l *listener, pid uint32, channel, payload string) {
 	if from := h.server.pools.Notifier(l.backend.Name, pid, channel, payload); from != 0 {
 		pid = from
 	}
-	frame := pg.AppendNotification(nil, pid, channel, payload)
+	x := heardItem{channel, pg.AppendNotification(nil, pid, channel, payload), sqlkey.IsASCII(channel) && sqlkey.IsASCII(payload)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.shards[l.shard] != l { // another one hears it too
 		return
 	}
 	for ses := range h.channels[channel] {
-		if ses.inbox.put(channel, frame) {
+		if ses.inbox.put(x) {
 			ses.wake()
 		}
 	}

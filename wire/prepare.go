@@ -102,9 +102,11 @@ func (c *core) queryNames(plan *sqlkey.Plan) {
 
 // usePrepare finds what a PREPARE makes.
 func (c *core) usePrepare(u *use, plan *sqlkey.Plan) *pg.Error {
-	if u.stmt = c.stmts.named[u.Name]; u.stmt != nil {
-		// The server is asked all the same, for it may find another error first.
-		c.prepareHome(u.stmt.plan)
+	if held := c.stmts.named[u.Name]; held != nil {
+		// The server is asked all the same, for it may find another error first: by the name of a statement that is sure to be there.
+		c.prepareHome(held.plan)
+		c.stmts.nextID++
+		u.stmt = &statement{name: u.Name, sql: "SELECT 1", plan: held.plan, id: c.stmts.nextID}
 		return nil
 	}
 	s := &statement{name: u.Name, sql: u.Inner, tail: u.Tail, width: utf8.RuneCountInString(plan.SQL[u.Start:u.End]), oids: u.Types}

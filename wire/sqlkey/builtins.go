@@ -16,10 +16,11 @@ type builtins struct {
 	functions map[string]bool // name -> safe for a replica: no overload is volatile
 	immutable map[string]bool // name -> all overloads are immutable: every server computes the same
 	relations map[string]bool
+	operators map[string]bool
 }
 
 var loadBuiltins = sync.OnceValue(func() *builtins {
-	b := &builtins{functions: make(map[string]bool, 3000), immutable: make(map[string]bool, 2000), relations: make(map[string]bool, 200)}
+	b := &builtins{functions: make(map[string]bool, 3000), immutable: make(map[string]bool, 2000), relations: make(map[string]bool, 200), operators: make(map[string]bool, 120)}
 	for line := range strings.Lines(builtinsText) {
 		kind, name, ok := strings.Cut(strings.TrimSpace(line), " ")
 		if !ok {
@@ -34,6 +35,8 @@ var loadBuiltins = sync.OnceValue(func() *builtins {
 			b.functions[name] = false
 		case "relation":
 			b.relations[name] = true
+		case "operator":
+			b.operators[name] = true
 		}
 	}
 	// What came after the version that the list was made of: the names that people use.
@@ -47,6 +50,9 @@ var loadBuiltins = sync.OnceValue(func() *builtins {
 	}
 	for _, name := range strings.Fields("array_sample array_shuffle random_normal uuidv4 uuidv7") {
 		b.functions[name] = false
+	}
+	for _, name := range strings.Fields("<=> <#> <+> <~> <%> %> <<% %>> <<-> <->> <<<-> <->>> <%% ~> ~== @@> <=@ ?@>") { // of extensions that many have: they set nothing
+		b.operators[name] = true
 	}
 	return b
 })

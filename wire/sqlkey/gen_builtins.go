@@ -30,6 +30,11 @@ select 'relation ' || relname
   from pg_class where relnamespace = 'pg_catalog'::regnamespace and relkind in ('r', 'v')
  order by relname collate "C"`
 
+const operators = `
+select distinct 'operator ' || oprname collate "C"
+  from pg_operator where oprnamespace = 'pg_catalog'::regnamespace
+ order by 1`
+
 func main() {
 	log.SetFlags(0)
 	ctx := context.Background()
@@ -44,7 +49,7 @@ func main() {
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "# Made by gen_builtins.go from PostgreSQL %s. Do not edit.\n", version)
-	for _, sql := range []string{functions, relations} {
+	for _, sql := range []string{functions, relations, operators} {
 		rows, err := conn.Query(ctx, sql)
 		if err != nil {
 			log.Fatal(err)

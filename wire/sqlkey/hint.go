@@ -124,7 +124,7 @@ func (h *hint) applyKey(p *Plan, a *analysis) *Plan {
 		}
 		return e
 	}
-	ref := KeyRef{Literal: key, Type: ks.types[0], Text: "the hint " + clip(h.String()), nonASCII: !isASCII(h.key)}
+	ref := KeyRef{Literal: key, Type: ks.types[0], Text: "the hint " + clip(h.String()), nonASCII: !IsASCII(h.key)}
 	if p.Target == Keyed {
 		for i := range p.Keys {
 			if k := &p.Keys[i]; k.Literal != nil && string(k.Literal) != string(key) {

@@ -62,7 +62,7 @@ func certain(sql string, env *Env) bool {
 	if env.Encoding == "" || env.Encoding == "UTF8" { // other spellings are as good, but cost an allocation to tell
 		return utf8.ValidString(sql)
 	}
-	return isASCII(sql)
+	return IsASCII(sql)
 }
 
 func (n *normal) scan(sql string) bool {

@@ -285,7 +285,7 @@ func unreadable(env *Env, sql string) *pg.Error {
 		return pg.NewError(pg.CodeFeatureNotSupported, "the statement holds a backslash while standard_conforming_strings is off").
 			WithDetail("What it means cannot be told.").
 			WithHint("SET standard_conforming_strings = on.")
-	case isASCII(sql):
+	case IsASCII(sql):
 		return nil
 	case env.Encoding != "" && !IsUTF8(env.Encoding):
 		return pg.NewError(pg.CodeFeatureNotSupported, "statements beyond ASCII can be routed with client_encoding UTF8 only").

@@ -155,6 +155,9 @@ func (s *survey) visit(n any) bool {
 		s.changes++
 		s.writes("MERGE")
 	case *pgquery.A_Expr:
+		if k := n.GetKind(); k == pgquery.A_Expr_Kind_AEXPR_OP || k == pgquery.A_Expr_Kind_AEXPR_OP_ANY || k == pgquery.A_Expr_Kind_AEXPR_OP_ALL {
+			s.operator(n.GetName())
+		}
 		for _, pair := range [][2]*pgquery.Node{{n.GetLexpr(), n.GetRexpr()}, {n.GetRexpr(), n.GetLexpr()}} {
 			s.placed = s.placed || lastName(pair[0]) == "ctid" && !namesColumns(pair[1])
 			if pair[0].GetColumnRef() == nil || !isOneOf(operator(n.GetName()), "=", "<>") || !tellsTables(pair[1]) {
@@ -203,7 +206,10 @@ func (s *survey) visit(n any) bool {
 		if d := n.GetDistinctClause(); len(d) > 0 && d[0].GetNode() != nil {
 			s.differs("DISTINCT ON")
 		}
+	case *pgquery.SortBy:
+		s.operator(n.GetUseOp())
 	case *pgquery.SubLink:
+		s.operator(n.GetOperName())
 		if n.GetSubLinkType() == pgquery.SubLinkType_ARRAY_SUBLINK && len(n.GetSubselect().GetSelectStmt().GetSortClause()) == 0 {
 			s.differs("ARRAY (SELECT ...) without an order")
 		}
@@ -355,6 +361,11 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	if name == "set_config" {
 		s.setConfig(f.GetArgs(), s.named[f])
 	}
+}
+
+// operator notes an operator that is not PostgreSQL's own: nobody sees what its function sets.
+func (s *survey) operator(names []*pgquery.Node) {
+	s.foreign = s.foreign || len(names) > 0 && !s.known.operators[operator(names)]
 }
 
 // settingOf is the parameter of SELECT ... FROM pg_settings WHERE name = 'parameter'; "" of every other query.

@@ -364,7 +364,7 @@ func (c constant) value(t rib.Type) (rib.Value, error) {
 }
 
 // beyondASCII tells whether the key's bytes depend on the client's encoding.
-func (c constant) beyondASCII(t rib.Type) bool { return t == rib.TypeText && !isASCII(c.str) }
+func (c constant) beyondASCII(t rib.Type) bool { return t == rib.TypeText && !IsASCII(c.str) }
 
 // bytesOf is s without a copy: it must not be written to.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
@@ -402,7 +402,8 @@ func (c constant) String() string {
 	return rib.QuoteLiteral(clip(c.str))
 }
 
-func isASCII(s string) bool {
+// IsASCII reports whether a text is the same in all encodings of servers and clients.
+func IsASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= 0x80 {
 			return false
