@@ -327,7 +327,7 @@ func computedOfOne(name string, arg computed) (v computed, ok bool) {
 			return arithmetic("-", computed{kind: arg.kind}, arg)
 		}
 		return arg, true
-	case !arg.kind.isText() || !isASCII(arg.str) || len(arg.str) > maxComputed:
+	case !arg.kind.isText() || !IsASCII(arg.str) || len(arg.str) > maxComputed:
 		return v, false
 	case name == "md5":
 		sum := md5.Sum(bytesOf(arg.str))
