@@ -62,6 +62,19 @@ func (p *Postgres) Check(ctx context.Context, j *Job) ([]Obstacle, error) {
 	return c.all, nil
 }
 
+// unchanged looks at the tables again, now that nobody can change them any more: since the check somebody may have. With a publication on a table that lacks
+// what that needs, the source would refuse its clients' updates.
+func (p *Postgres) unchanged(ctx context.Context, l *link, j *Job) error {
+	c := &checker{p: p, j: j, l: l}
+	if err := c.tables(ctx); err != nil {
+		return err
+	}
+	if len(c.all) > 0 {
+		return &ObstacleError{c.all}
+	}
+	return nil
+}
+
 func (c *checker) add(shard, table, format string, args ...any) {
 	c.all = append(c.all, Obstacle{Shard: shard, Table: table, Problem: fmt.Sprintf(format, args...)})
 }
@@ -163,6 +176,12 @@ SELECT x.relname::text, i.indisexclusion, ARRAY(SELECT coalesce(a.attname::text,
        LEFT JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.n AND k.n > 0 WHERE k.at <= i.indnkeyatts)
 FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid WHERE i.indrelid = $1::regclass AND (i.indisunique OR i.indisexclusion)`
 
+// alwaysSQL finds triggers of others that fire for what is replicated too.
+const alwaysSQL = `
+SELECT c.oid::regclass::text, g.tgname::text FROM pg_trigger AS g JOIN pg_class AS c ON c.oid = g.tgrelid
+WHERE NOT g.tgisinternal AND g.tgenabled IN ('A', 'R') AND (c.oid = $1::regclass OR c.oid IN (SELECT relid FROM pg_partition_tree($1::regclass)))
+AND NOT EXISTS (SELECT FROM pg_proc AS f JOIN pg_namespace AS n ON n.oid = f.pronamespace WHERE f.oid = g.tgfoid AND n.nspname = 'rangefinder') ORDER BY 1, 2`
+
 const pointingSQL = `
 SELECT f.conname::text, n.nspname::text, c.relname::text FROM pg_constraint AS f JOIN pg_class AS c ON c.oid = f.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE f.contype = 'f' AND f.confrelid = $1::regclass AND f.conparentid = 0`
@@ -216,6 +235,17 @@ func (c *checker) table(ctx context.Context, side string, t *rib.KeyedTable) (bo
 	}
 	if inherited { // reading it reads their rows too, which do not move
 		c.add(shard, name, "other tables inherit from it, whose rows would not move along: ALTER TABLE ... NO INHERIT for each, or make it a partitioned table")
+	}
+	if rows, err = conn.Query(ctx, alwaysSQL, pgx.QueryExecModeExec, name); err != nil {
+		return false, err
+	}
+	var trigger string
+	_, err = pgx.ForEachRow(rows, []any{&leaf, &trigger}, func() error {
+		c.add(shard, leaf, "trigger %[1]s fires for replicated rows too (ENABLE ALWAYS or REPLICA): it would do its work again for each row that is copied here, or removed from here. Until the move is over: ALTER TABLE ... ENABLE TRIGGER %[1]s, or DISABLE TRIGGER", rib.QuoteIdent(trigger))
+		return nil
+	})
+	if err != nil {
+		return false, err
 	}
 	if rows, err = conn.Query(ctx, uniqueSQL, pgx.QueryExecModeExec, name); err != nil {
 		return false, err

@@ -48,6 +48,9 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 		if err := p.fence(ctx, l, j); err != nil {
 			return err
 		}
+		if err := p.unchanged(ctx, l, j); err != nil {
+			return err
+		}
 		if err := publish(ctx, l, j); err != nil {
 			return err
 		}

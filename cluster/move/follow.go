@@ -109,7 +109,7 @@ func (p *Postgres) Follow(ctx context.Context, j *Job) (lag Lag, err error) {
 			return err
 		}
 		lag.Time = time.Since(began)
-		if lag.Open, lag.Whose, err = l.oldest(ctx); err == nil {
+		if lag.Open, lag.Whose, err = p.oldest(ctx, l, j); err == nil {
 			lag.Unverified, err = l.catchUp(ctx, limited, j, t, mark) // last: until the freeze it becomes more
 		}
 		return err
@@ -125,17 +125,61 @@ FROM pg_stat_activity AS a WHERE a.datname = current_database() AND a.backend_ty
 		WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 ORDER BY a.xact_start LIMIT 1`
 
-// oldest tells for how long the oldest transaction on the keyspace's tables is open at the source, and whose it is.
-func (l *link) oldest(ctx context.Context) (age time.Duration, whose string, err error) {
+// preparedSQL finds the oldest prepared transaction, which no process holds open, among those that have used some of the tables.
+const preparedSQL = `SELECT p.gid, extract(epoch FROM clock_timestamp() - p.prepared)::float8 FROM pg_prepared_xacts AS p WHERE p.database = current_database()
+AND EXISTS (SELECT FROM pg_locks AS x JOIN pg_locks AS l ON l.virtualtransaction = x.virtualtransaction AND l.pid IS NULL JOIN unnest($1::text[]) AS t(name) ON l.relation = to_regclass(t.name)
+	WHERE x.locktype = 'transactionid' AND x.transactionid = p.transaction AND x.pid IS NULL AND l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+ORDER BY p.prepared LIMIT 1`
+
+// settleAfter is how old a prepared transaction is before it is asked what was decided: whoever has prepared it may be about to end it.
+const settleAfter = time.Second
+
+// oldest tells for how long the oldest transaction on the keyspace's tables is open at the source, or prepared there, and whose it is. What was decided
+// about a prepared one is done first.
+func (p *Postgres) oldest(ctx context.Context, l *link, j *Job) (age time.Duration, whose string, err error) {
+	age, whose, err = l.oldest(ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	gid, prepared, err := l.prepared(ctx)
+	if err == nil && prepared >= settleAfter && p.cfg.Settle != nil && p.cfg.Settle(ctx, j.Move.From, []string{gid}) == nil {
+		gid, prepared, err = l.prepared(ctx)
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	if prepared > age {
+		age, whose = prepared, fmt.Sprintf("transaction %q has been prepared for %s and was not ended; whoever prepared it must commit it or roll it back", gid, prepared.Round(time.Second))
+	}
+	return age, whose, nil
+}
+
+// prepared tells for how long the oldest prepared transaction on the tables has been there, and its name; 0: there is none.
+func (l *link) prepared(ctx context.Context) (gid string, age time.Duration, err error) {
+	var seconds float64
+	err = l.source.QueryRow(ctx, preparedSQL, pgx.QueryExecModeExec, l.names()).Scan(&gid, &seconds)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", 0, nil
+	}
+	return gid, max(0, time.Duration(seconds*float64(time.Second))), err
+}
+
+// names are those of the tables.
+func (l *link) names() []string {
 	names := make([]string, len(l.tables))
 	for i := range l.tables {
 		names[i] = l.tables[i].name
 	}
+	return names
+}
+
+// oldest tells for how long the oldest transaction on the keyspace's tables is open at the source, and whose it is.
+func (l *link) oldest(ctx context.Context) (age time.Duration, whose string, err error) {
 	var pid int
 	var user string
 	var idle bool
 	var seconds float64
-	err = l.source.QueryRow(ctx, oldestSQL, pgx.QueryExecModeExec, names).Scan(&pid, &user, &idle, &seconds)
+	err = l.source.QueryRow(ctx, oldestSQL, pgx.QueryExecModeExec, l.names()).Scan(&pid, &user, &idle, &seconds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, "", nil
 	}

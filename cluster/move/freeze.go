@@ -4,24 +4,33 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
+// A range that is frozen waits for the servers' answers, one round trip after another, and these may be far away. So what can be asked together is, and what can
+// be done beside is.
+
 // verify asks the primaries of this moment, over new connections, whether they are still those of the copy.
 func (p *Postgres) verify(ctx context.Context, j *Job) error {
+	var target *pgx.Conn
+	beside := make(chan error, 1)
+	go func() (err error) {
+		defer func() { beside <- err }()
+		target, err = p.connect(ctx, j, j.Move.To)
+		return err
+	}()
 	source, err := p.connect(ctx, j, j.Move.From)
-	if err != nil {
-		return err
-	}
+	err = errors.Join(err, <-beside)
 	defer hangUp(source)
-	target, err := p.connect(ctx, j, j.Move.To)
+	defer hangUp(target)
 	if err != nil {
 		return err
 	}
-	defer hangUp(target)
 	return recognize(ctx, source, target, j)
 }
 
@@ -36,50 +45,66 @@ func (p *Postgres) Fence(ctx context.Context, j *Job) error {
 		defer wg.Wait()
 		defer stop()
 		pid := l.source.PgConn().PID()
+		var who atomic.Pointer[string] // keeps it waiting
 		wg.Go(func() {
 			if sleep(watching, patient) != nil {
 				return
 			}
 			if conn, err := p.connect(watching, j, j.Move.From); err == nil {
-				p.unblock(watching, conn, j, pid)
+				p.unblock(watching, conn, j, pid, func(text string) { who.Store(&text) })
 				hangUp(conn)
 			}
 		})
-		return shut(ctx, l.source, j)
+		at, err := shut(ctx, l.source, j)
+		l.shut = at
+		if text := who.Load(); err != nil && text != nil {
+			err = fmt.Errorf("on shard %s %s holds up the fence: %w", j.Move.From, *text, err)
+		}
+		return err
 	})
 }
 
-// shut closes the fence in one transaction, with the mark behind which nothing of the range comes.
-func shut(ctx context.Context, conn *pgx.Conn, j *Job) error {
-	tx, err := conn.Begin(ctx)
+// shutAt is where the log of the source stood when its fence had been shut.
+type shutAt struct {
+	mark int64
+	lsn  string // up to where it is on disk
+}
+
+// shutSQL closes the fence in one transaction, with the mark behind which nothing of the range comes, and then tells where that is. The lock comes in a statement of
+// its own: what is read under it is what was committed before.
+func shutSQL(j *Job) string {
+	return fmt.Sprintf(`BEGIN; SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock(%[1]d);
+DO $shut$ BEGIN
+	UPDATE rangefinder.fence SET state = '%[3]s' WHERE move = %[2]s AND side = '%[4]s' AND term = %[5]d AND state <> '%[6]s';
+	IF NOT FOUND THEN RAISE EXCEPTION 'another leader carries out the move' USING ERRCODE = '%[7]s'; END IF;
+END $shut$;
+UPDATE rangefinder.mark SET n = n + 1 WHERE move = %[2]s RETURNING n;
+COMMIT;
+SELECT pg_current_wal_flush_lsn()::text`, lockOf(j), number(j), stateFrozen, sideSource, j.Term, stateMoved, codeDeposed)
+}
+
+// shut closes the fence.
+func shut(ctx context.Context, conn *pgx.Conn, j *Job) (*shutAt, error) {
+	results, err := conn.PgConn().Exec(ctx, shutSQL(j)).ReadAll()
 	if err != nil {
-		return err
+		return nil, deposed(err)
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = 0"); err != nil {
-		return err
+	at := &shutAt{}
+	row, ok := lastRow(results)
+	if ok {
+		at.lsn = string(row[0])
 	}
-	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", pgx.QueryExecModeExec, lockOf(j)); err != nil {
-		return err
+	if row, ok = lastRow(results[:max(0, len(results)-2)]); !ok {
+		return nil, fmt.Errorf("%w: the move's mark is gone from shard %s", ErrBroken, j.Move.From)
 	}
-	tag, err := tx.Exec(ctx, "UPDATE rangefinder.fence SET state = $4 WHERE move = $1 AND side = $2 AND term = $3 AND state <> $5", pgx.QueryExecModeExec,
-		int64(j.Move.ID), sideSource, int64(j.Term), stateFrozen, stateMoved)
-	if err == nil && tag.RowsAffected() == 0 {
-		err = ErrDeposed
-	}
-	if err == nil {
-		_, err = bump(ctx, tx, j)
-	}
-	if err == nil {
-		err = tx.Commit(ctx)
-	}
-	return err
+	at.mark, err = strconv.ParseInt(string(row[0]), 10, 64)
+	return at, err
 }
 
 // unblock sees to it that whoever keeps a process waiting comes to an end: prepared transactions as they were decided, the others when their
-// time is over.
-func (p *Postgres) unblock(ctx context.Context, conn *pgx.Conn, j *Job, pid uint32) {
-	began := time.Now()
+// time is over. tell hears who it is.
+func (p *Postgres) unblock(ctx context.Context, conn *pgx.Conn, j *Job, pid uint32, tell func(who string)) {
+	began, warned := time.Now(), false
 	for {
 		var pids []int32
 		if err := conn.QueryRow(ctx, "SELECT pg_blocking_pids($1)", pgx.QueryExecModeExec, int32(pid)).Scan(&pids); err != nil {
@@ -90,6 +115,10 @@ func (p *Postgres) unblock(ctx context.Context, conn *pgx.Conn, j *Job, pid uint
 			switch {
 			case one == 0:
 				prepared = true
+				continue
+			}
+			tell(fmt.Sprintf("the transaction of process %d", one))
+			switch {
 			case time.Since(began) >= p.cfg.EndAfter:
 				p.cfg.Logger.Warn("a transaction is ended that holds up a move's fence", "move", j.Move.ID, "shard", j.Move.From, "process", one)
 				if _, err := conn.Exec(ctx, "SELECT pg_terminate_backend($1)", pgx.QueryExecModeExec, one); err != nil {
@@ -97,8 +126,8 @@ func (p *Postgres) unblock(ctx context.Context, conn *pgx.Conn, j *Job, pid uint
 				}
 			}
 		}
-		if prepared && p.cfg.Settle != nil && time.Since(began) >= p.cfg.EndAfter/4 { // whoever has prepared may be about to end it
-			rows, err := conn.Query(ctx, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
+		if prepared && time.Since(began) >= p.cfg.EndAfter/4 { // whoever has prepared may be about to end it
+			rows, err := conn.Query(ctx, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared")
 			if err != nil {
 				return
 			}
@@ -106,7 +135,16 @@ func (p *Postgres) unblock(ctx context.Context, conn *pgx.Conn, j *Job, pid uint
 			if err != nil {
 				return
 			}
-			if err := p.cfg.Settle(ctx, j.Move.From, gids); err != nil {
+			if len(gids) > 0 {
+				tell(fmt.Sprintf("a prepared transaction that was not ended (of %d there the oldest is %q)", len(gids), gids[0]))
+			}
+			if p.cfg.Settle == nil {
+				gids = nil
+			}
+			if len(gids) == 0 {
+				err = nil
+			} else if err = p.cfg.Settle(ctx, j.Move.From, gids); err != nil && !warned {
+				warned = true
 				p.cfg.Logger.Warn("prepared transactions hold up a move's fence, and cannot be ended yet", "move", j.Move.ID, "shard", j.Move.From, "error", err)
 			}
 		}
@@ -116,37 +154,51 @@ func (p *Postgres) unblock(ctx context.Context, conn *pgx.Conn, j *Job, pid uint
 	}
 }
 
+// shutBefore tells where the source's log stood when its fence was shut, over another link or by another leader.
+func shutBefore(ctx context.Context, conn *pgx.Conn, j *Job) (*shutAt, error) {
+	var state string
+	at := &shutAt{}
+	err := conn.QueryRow(ctx, "SELECT f.state, m.n, pg_current_wal_flush_lsn()::text FROM rangefinder.fence AS f JOIN rangefinder.mark AS m USING (move) WHERE f.move = $1 AND f.side = $2", pgx.QueryExecModeExec,
+		int64(j.Move.ID), sideSource).Scan(&state, &at.mark, &at.lsn)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, ErrDeposed
+	case err != nil:
+		return nil, err
+	case state != stateFrozen:
+		return nil, fmt.Errorf("the fence of move %d is %s", j.Move.ID, state)
+	}
+	return at, nil
+}
+
 // Complete returns when the target has all that the source had accepted, compared, and the replicas of both have what they need.
 func (p *Postgres) Complete(ctx context.Context, j *Job) error {
 	return p.with(ctx, j, func(l *link) error {
-		var state string
-		var mark int64
-		var lsn string
-		err := l.source.QueryRow(ctx, "SELECT f.state, m.n, pg_current_wal_flush_lsn()::text FROM rangefinder.fence AS f JOIN rangefinder.mark AS m USING (move) WHERE f.move = $1 AND f.side = $2", pgx.QueryExecModeExec,
-			int64(j.Move.ID), sideSource).Scan(&state, &mark, &lsn)
-		switch {
-		case errors.Is(err, pgx.ErrNoRows):
-			return ErrDeposed
-		case err != nil:
-			return err
-		case state != stateFrozen:
-			return fmt.Errorf("the fence of move %d is %s", j.Move.ID, state)
+		at := l.shut
+		if l.shut = nil; at == nil {
+			var err error
+			if at, err = shutBefore(ctx, l.source, j); err != nil {
+				return err
+			}
 		}
 		// Who is promoted after this has replayed the fence, or it is found out here; who was before is not who was fenced.
-		beside := make(chan error, 3)
-		go func() { beside <- p.replayed(ctx, j, j.Move.From, lsn) }()
+		beside, found := make(chan error, 2), make(chan error, 1)
+		go func() { beside <- p.replayed(ctx, j, j.Move.From, at.lsn) }()
 		go func() { beside <- p.verify(ctx, j) }()
 		var there *standbys
 		go func() (err error) {
-			defer func() { beside <- err }()
+			defer func() { found <- err }()
 			there, err = p.standbys(ctx, j, j.Move.To)
 			return err
 		}()
-		err = p.settled(ctx, l, j, mark)
-		if err = errors.Join(err, <-beside, <-beside, <-beside); there != nil {
+		err := p.settled(ctx, l, j, at.mark)
+		if err = errors.Join(err, <-found); there != nil {
 			defer there.close()
 		}
-		if err != nil {
+		if err == nil { // the subscription does not wait for the disk: this commit does, and for all before it
+			err = kept(ctx, l, j, there, "term = term")
+		}
+		if err = errors.Join(err, <-beside, <-beside); err != nil {
 			return err
 		}
 		return p.filled(ctx, l, j, there)
@@ -190,25 +242,28 @@ func (p *Postgres) settled(ctx context.Context, l *link, j *Job, mark int64) err
 // to be done again, comes before.
 func (p *Postgres) filled(ctx context.Context, l *link, j *Job, there *standbys) error {
 	began := time.Now()
-	// The subscription does not wait for the disk. Each of these commits does, and for all before it.
-	for _, set := range []string{"term = term", "state = '" + stateFilled + "'"} {
-		tag, err := l.target.Exec(ctx, "UPDATE rangefinder.fence SET "+set+" WHERE move = $1 AND side = $2 AND term = $3", pgx.QueryExecModeExec, int64(j.Move.ID), sideTarget, int64(j.Term))
-		if err != nil {
-			return err
-		}
-		if tag.RowsAffected() == 0 {
-			return ErrDeposed
-		}
-		var lsn string
-		if err := l.target.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text", pgx.QueryExecModeExec).Scan(&lsn); err != nil {
-			return err
-		}
-		if err := there.replayed(ctx, lsn); err != nil {
-			return err
-		}
+	if err := kept(ctx, l, j, there, "state = '"+stateFilled+"'"); err != nil {
+		return err
 	}
 	p.cfg.Logger.Info("the target accepts writes to a range that moves", "move", j.Move.ID, "took", time.Since(began))
 	return nil
+}
+
+// kept commits a change of the move's row on the target, and returns when its replicas have that, and all before it.
+func kept(ctx context.Context, l *link, j *Job, there *standbys, set string) error {
+	results, err := l.target.PgConn().Exec(ctx, fmt.Sprintf("BEGIN; UPDATE rangefinder.fence SET %s WHERE move = %s AND side = '%s' AND term = %d RETURNING term; COMMIT; SELECT pg_current_wal_flush_lsn()::text",
+		set, number(j), sideTarget, j.Term)).ReadAll()
+	if err != nil {
+		return err
+	}
+	if _, ok := lastRow(results[:max(0, len(results)-2)]); !ok {
+		return ErrDeposed
+	}
+	row, ok := lastRow(results)
+	if !ok {
+		return errors.New("where the target's log stands was not understood")
+	}
+	return there.replayed(ctx, string(row[0]))
 }
 
 // Thaw has the source accept writes to the range again, and makes sure that nothing comes any more of what was begun in the freeze.

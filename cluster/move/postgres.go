@@ -71,6 +71,7 @@ type link struct {
 	tracker        *tracker // nil: not begun
 	tables         []table  // nil: not looked at
 	sequences      []string // that the tables' columns count by, at the source
+	shut           *shutAt  // the fence was shut over this link, and nobody has asked for that yet; nil: it was not
 	revived        int      // how often the subscription has been begun again since it was last seen to work
 }
 
@@ -166,10 +167,9 @@ func (p *Postgres) connect(ctx context.Context, j *Job, shard string) (*pgx.Conn
 	if err != nil {
 		return nil, fmt.Errorf("shard %s: %w", shard, err)
 	}
-	_, err = conn.Exec(ctx, sessionSQL+"; SET rangefinder.mover = '"+number(j)+"'; SET application_name = '"+applicationName(j)+"'", pgx.QueryExecModeSimpleProtocol)
+	results, err := conn.PgConn().Exec(ctx, sessionSQL+"; SET rangefinder.mover = '"+number(j)+"'; SET application_name = '"+applicationName(j)+"'; SELECT pg_is_in_recovery()").ReadAll()
 	if err == nil {
-		var replica bool
-		if err = conn.QueryRow(ctx, "SELECT pg_is_in_recovery()", pgx.QueryExecModeExec).Scan(&replica); err == nil && replica {
+		if row, ok := lastRow(results); !ok || string(row[0]) != "f" {
 			err = errors.New("the server that answered is a replica")
 		}
 	}
@@ -341,22 +341,19 @@ type querier interface {
 
 // identify asks who the two servers are.
 func identify(ctx context.Context, source, target *pgx.Conn) (id Identity, err error) {
-	for _, one := range []struct {
-		conn *pgx.Conn
-		is   *Server
-	}{{source, &id.Source}, {target, &id.Target}} {
+	ask := func(conn *pgx.Conn, s *Server) error {
 		var system string
-		s := one.is
 		// The checkpoint's timeline may be the one before a promotion: the current file's is not.
-		err := one.conn.QueryRow(ctx, "SELECT system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int FROM pg_control_system()", pgx.QueryExecModeExec).Scan(&system, &s.Timeline)
+		err := conn.QueryRow(ctx, "SELECT system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int FROM pg_control_system()", pgx.QueryExecModeExec).Scan(&system, &s.Timeline)
 		if err == nil {
 			s.SystemID, err = strconv.ParseUint(system, 10, 64)
 		}
-		if err != nil {
-			return id, err
-		}
+		return err
 	}
-	return id, nil
+	beside := make(chan error, 1)
+	go func() { beside <- ask(target, &id.Target) }()
+	err = ask(source, &id.Source)
+	return id, errors.Join(err, <-beside)
 }
 
 // recognize refuses servers that are not those with which the move began.
@@ -397,6 +394,14 @@ func tableName(t *rib.KeyedTable) string {
 func script(ctx context.Context, conn *pgx.Conn, sql ...string) error {
 	_, err := conn.PgConn().Exec(ctx, strings.Join(sql, ";\n")).ReadAll()
 	return err
+}
+
+// lastRow is the one row of the last statement of a script.
+func lastRow(results []*pgconn.Result) (row [][]byte, ok bool) {
+	if len(results) == 0 || len(results[len(results)-1].Rows) != 1 {
+		return nil, false
+	}
+	return results[len(results)-1].Rows[0], true
 }
 
 // sqlState is the code of a server's error; "": it is none.

@@ -326,7 +326,7 @@ func (w *worker) set(n note) {
 func (w *worker) begin(s step) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.note.Step, w.copied, w.since = s, Copied{}, time.Now()
+	w.note.Step, w.copied, w.since, w.problem = s, Copied{}, time.Now(), ""
 }
 
 func (w *worker) noted() note {

@@ -1,0 +1,129 @@
+package move
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+)
+
+// TestTablesChangeBeforeTheCopy: what somebody does to a table between the check and the copy is seen before anything is published. With a publication and without a
+// replica identity the source would refuse updates of all rows.
+func TestTablesChangeBeforeTheCopy(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(200)
+	low, high := r.quarter()
+	source := r.at("shard_1").primary
+	m := r.mover(hook("Copy before", func() error { return source.Exec(t.Context(), "ALTER TABLE orders REPLICA IDENTITY NOTHING") }))
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+	if told := r.book.became(); len(told) != 1 || !strings.HasPrefix(told[0], "aborted") || !strings.Contains(told[0], "no replica identity") {
+		t.Errorf("%q", told)
+	}
+	if err := source.Exec(t.Context(), "UPDATE orders SET note = 'mine'"); err != nil {
+		t.Error(err)
+	}
+	r.clean()
+}
+
+// TestTriggersThatFireAlways are in the way on both sides: they would do again, for copied rows, what they did for the written ones.
+func TestTriggersThatFireAlways(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(10)
+	low, high := r.quarter()
+	p := NewPostgres(r.config)
+	defer p.Close()
+	check := func() string {
+		obstacles, err := p.Check(t.Context(), &Job{Move: rib.Move{ID: 1, Low: low, High: high, From: "shard_1", To: "shard_2"}, Keyspace: r.ks})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return (&ObstacleError{obstacles}).Error()
+	}
+	for _, name := range []string{"shard_1", "shard_2"} {
+		if err := r.at(name).primary.Exec(t.Context(), "CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+			`CREATE TRIGGER "Zz" BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION count_it()`); err != nil {
+			t.Fatal(err)
+		}
+		if all := check(); strings.Contains(all, "trigger") {
+			t.Errorf("one that fires for clients alone: %s", all)
+		}
+		for _, how := range []string{"ALWAYS", "REPLICA"} {
+			if err := r.at(name).primary.Exec(t.Context(), "ALTER TABLE orders ENABLE "+how+` TRIGGER "Zz"`); err != nil {
+				t.Fatal(err)
+			}
+			if all := check(); !strings.Contains(all, "on "+name+`, table public.orders: trigger "Zz" fires for replicated rows too`) {
+				t.Errorf("%s on %s: %s", how, name, all)
+			}
+		}
+		if err := r.at(name).primary.Exec(t.Context(), `ALTER TABLE orders ENABLE TRIGGER "Zz"`); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// prepare leaves a transaction prepared that has changed a row of the range.
+func (r *rig) prepare(low, high rib.Key) error {
+	conn, err := r.at("shard_1").primary.Conn(r.t.Context())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	return script(r.t.Context(), conn, "BEGIN", "UPDATE orders SET note = 'prepared' WHERE customer_id = (SELECT min(customer_id) FROM orders WHERE "+r.where(low, high)+")", "PREPARE TRANSACTION 'mine'")
+}
+
+// TestPreparedTransactionsAreWaitedFor: one that nobody ends holds up the freeze as an open transaction does, and is named, before and after a freeze in vain.
+func TestPreparedTransactionsAreWaitedFor(t *testing.T) {
+	for _, frozen := range []bool{false, true} {
+		t.Run(fmt.Sprintf("frozen %v", frozen), func(t *testing.T) {
+			r := newRig(t, false)
+			r.fill(200)
+			low, high := r.quarter()
+			r.config.EndAfter = 200 * time.Millisecond
+			m := r.mover(func(c *Config) {
+				c.Freeze, c.Again = time.Second, 50*time.Millisecond
+				if frozen {
+					hook("Fence before", func() error { return r.prepare(low, high) })(c)
+					return
+				}
+				hook("Copy after", func() error {
+					if err := r.prepare(low, high); err != nil {
+						return err
+					}
+					pgtest.Eventually(t, 10*time.Second, func() error {
+						if r.query("shard_1", "SELECT (clock_timestamp() - prepared > interval '600 ms')::text FROM pg_prepared_xacts") != "true" {
+							return fmt.Errorf("it is not old yet")
+						}
+						return nil
+					})
+					return nil
+				})(c)
+			})
+			id := r.book.start(low, high, "shard_1", "shard_2")
+			pgtest.Eventually(t, 30*time.Second, func() error {
+				s := m.Status()
+				if len(s) != 1 || s[0].Phase != rib.MovePrepare || !strings.Contains(s[0].Problem, `transaction "mine" has been prepared`) || (s[0].Thawed > 0) != frozen {
+					return fmt.Errorf("%+v", s)
+				}
+				return nil
+			})
+			if n := decodeNote(r.book.owners().Move(id).Note); frozen && !strings.Contains(n.Problem, `"mine"`) {
+				t.Errorf("why it was frozen in vain: %s", n.Problem)
+			}
+			if err := r.at("shard_1").primary.Exec(t.Context(), "COMMIT PREPARED 'mine'"); err != nil {
+				t.Fatal(err)
+			}
+			r.over(id, m)
+			if told := r.book.became(); told[len(told)-1] != "flipped" {
+				t.Errorf("%q", told)
+			}
+			if got := r.query("shard_2", "SELECT count(*)::text FROM orders WHERE note = 'prepared'"); got == "0" {
+				t.Error("what was prepared has not moved along")
+			}
+			r.clean()
+		})
+	}
+}

@@ -1,0 +1,75 @@
+package move
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// farConn answers a round trip after the last that was sent.
+type farConn struct {
+	net.Conn
+	trip time.Duration
+	sent atomic.Pointer[time.Time]
+}
+
+func (c *farConn) Write(b []byte) (int, error) {
+	now := time.Now()
+	c.sent.Store(&now)
+	return c.Conn.Write(b)
+}
+
+func (c *farConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if at := c.sent.Load(); at != nil {
+		if left := c.trip - time.Since(*at); left > 0 {
+			<-time.After(left)
+		}
+	}
+	return n, err
+}
+
+// TestFarServers moves a range between servers that are three tenths of a second away: what is done one after another while the range is frozen takes few round trips, so
+// that it comes to its end at the first try.
+func TestFarServers(t *testing.T) {
+	const trip, most = 300 * time.Millisecond, 10
+	r := newRig(t, false)
+	r.fill(200)
+	low, high := r.quarter()
+	near := r.config.Primary
+	r.config.Primary = func(ctx context.Context, shard, database string) (*pgx.Conn, error) {
+		conn, err := near(ctx, shard, database)
+		if err != nil {
+			return nil, err
+		}
+		c := conn.Config().Copy()
+		if err := conn.Close(ctx); err != nil {
+			return nil, err
+		}
+		dial := c.DialFunc
+		c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return &farConn{Conn: conn, trip: trip}, err
+		}
+		return pgx.ConnectConfig(ctx, c)
+	}
+	var began time.Time
+	var took time.Duration
+	m := r.mover(func(c *Config) {
+		hook("Complete after", func() error { took = time.Since(began); return nil })(c)
+		hook("Fence before", func() error { began = time.Now(); return nil })(c)
+	})
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+	if told := r.book.became(); len(told) != 1 || told[0] != "flipped" {
+		t.Errorf("%q", told)
+	}
+	t.Logf("fence and handover: %v, %.1f round trips", took, float64(took)/float64(trip))
+	if took > most*trip {
+		t.Errorf("the range was fenced for %v, which is more than %d round trips of %v", took, most, trip)
+	}
+	r.clean()
+}
