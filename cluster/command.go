@@ -47,6 +47,8 @@ const (
 	kindForget      = "node.forget"  // a node is gone for good
 	// kindMoveThaw is a frozen range that goes back to be prepared. It is no kindMoveAdvance: nodes that do not know it would refuse what others accept.
 	kindMoveThaw = "move.thaw"
+	// kindLoanUntil is a range that is lent for another time than it was.
+	kindLoanUntil = "loan.until"
 )
 
 // command is one entry of the Raft log. Exactly the field that belongs to Kind is set.
@@ -87,6 +89,7 @@ type loanCommand struct {
 	ID    uint64    `json:"id"`
 	Stamp time.Time `json:"stamp,omitzero"` // kindLoanDue: the proposer's clock, or the last stamp if that is later
 	Why   string    `json:"why,omitempty"`  // kindLoanKeep
+	Until time.Time `json:"until,omitzero"` // kindLoanUntil: when the range is to go back from now on
 }
 
 type moveCommand struct {
@@ -168,7 +171,7 @@ func (c *command) whole() bool {
 		return c.Range != nil
 	case kindMoveStart, kindMoveAdvance, kindMoveThaw, kindMoveNote, kindMoveAbort, kindMoveFinish:
 		return c.Move != nil
-	case kindLoanDue, kindLoanKeep, kindLoanEnd:
+	case kindLoanDue, kindLoanKeep, kindLoanEnd, kindLoanUntil:
 		return c.Loan != nil
 	case kindTables, kindDrop:
 		return c.Tables != nil

@@ -91,6 +91,29 @@ func endLoan(next *draft, c *loanCommand) (rib.Loan, error) {
 	return ended, nil
 }
 
+// untilLoan gives a loan another time. If it was over it is not any more, and what was in the way then is looked for again.
+func untilLoan(next *draft, c *loanCommand) (l rib.Loan, changed bool, err error) {
+	loan, err := editLoan(next, c.ID)
+	if err != nil {
+		return l, false, err
+	}
+	until := wholeMillis(c.Until)
+	if until.IsZero() {
+		return l, false, reject(ErrInvalid, "a range is lent until some time; to have it stay, end the loan")
+	}
+	for i := range next.Moves {
+		// The move that has lent it may not be over yet. Any other one takes it back, or elsewhere.
+		if m := &next.Moves[i]; m.ID != loan.ID && m.Keyspace == loan.Keyspace && m.Meets(loan.Low, loan.High) {
+			return l, false, still(&next.Ownership, next.Keyspace(m.Keyspace), m.Low, m.High)
+		}
+	}
+	if loan.Until.Equal(until) && !loan.Due {
+		return *loan, false, nil
+	}
+	loan.Until, loan.Due, loan.Why = until, false, ""
+	return *loan, true, nil
+}
+
 // DueLoans says of each loan whose time has come that it is due, if nobody has yet, and returns all that are due and not settled: those
 // to move back, or to keep (KeepLoan). The leader's node calls it now and then. Errors are as for CreateKeyspace; the loans returned
 // with one are due all the same.
@@ -125,6 +148,11 @@ func (l *Ledger) KeepLoan(ctx context.Context, id uint64, why string) (rib.Loan,
 // EndLoan lets a range stay where it is for good.
 func (l *Ledger) EndLoan(ctx context.Context, id uint64, o Origin) (rib.Loan, error) {
 	return l.proposeLoan(ctx, kindLoanEnd, &loanCommand{ID: id}, o)
+}
+
+// LendUntil has a range that is lent go back at another time. Nodes of a version without it apply nothing more until they are upgraded.
+func (l *Ledger) LendUntil(ctx context.Context, id uint64, until time.Time, o Origin) (rib.Loan, error) {
+	return l.proposeLoan(ctx, kindLoanUntil, &loanCommand{ID: id, Until: wholeMillis(until)}, o)
 }
 
 func (l *Ledger) proposeLoan(ctx context.Context, kind string, c *loanCommand, o Origin) (rib.Loan, error) {

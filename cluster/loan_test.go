@@ -49,6 +49,24 @@ func TestLoans(t *testing.T) {
 		t.Fatalf("%+v", r.loan)
 	}
 
+	// A loan that is over, and stays as there are rows, may be given another time, and is due again then.
+	another := func(id uint64, at time.Time) result {
+		return s.do(&command{Kind: kindLoanUntil, Loan: &loanCommand{ID: id, Until: at}})
+	}
+	later := until.Add(48 * time.Hour)
+	s.refused("another time of nothing", func() result { return another(99, later) }, ErrNoLoan, "99")
+	s.refused("no time", func() result { return another(first.ID, time.Time{}) }, ErrInvalid, "end the loan")
+	if r := s.must(another(first.ID, later)); !r.changed || r.loan.Due || r.loan.Why != "" || !s.st.now.table().Loan(first.ID).Until.Equal(later) {
+		t.Fatalf("%+v", r.loan)
+	}
+	if r := s.must(another(first.ID, later)); r.changed {
+		t.Fatal("the same time changed something")
+	}
+	s.refused("due at the old time", func() result { return due(first.ID, until.Add(time.Hour)) }, ErrNotDue, "2030-01-03")
+	if r := s.must(due(first.ID, later)); !r.loan.Due {
+		t.Fatalf("%+v", r.loan)
+	}
+
 	// A part of the second changes hands: nobody can give it back whole.
 	s.must(s.rangeCommand(kindReassign, "app.orders", "350..360", "", "shard_3"))
 	if len(s.st.now.table().Loans) != 1 {
@@ -56,6 +74,7 @@ func TestLoans(t *testing.T) {
 	}
 	// The first is moved back.
 	m := s.must(s.start("app.orders", "100..200", "shard_3", "shard_1")).move
+	s.refused("another time on its way back", func() result { return another(first.ID, later.Add(time.Hour)) }, ErrMoving, "under move")
 	s.must(s.advance(m.ID, rib.MovePrepare, rib.MoveFrozen))
 	if len(s.st.now.table().Loans) != 1 {
 		t.Fatal("a move that has not flipped has ended a loan")

@@ -72,8 +72,8 @@ func (a *api) rangeOperations() []operation {
 			handle: func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, a.office.Loans()) },
 		}, {
 			method: "POST", path: routingMapPath, summary: "Give a range that holds no rows another shard, for good or for a time. One that holds rows is refused, with their count.",
-			body: RoutingMapRequest{}, needs: []string{"partition_key_range", "target_backend"}, status: 200, answer: RoutingMapView{}, failures: refused, forwarded: true,
-			handle: taking(http.StatusOK, a.office.MapRange),
+			body: RoutingMapRequest{}, needs: []string{"partition_key_range", "target_backend"}, status: 200, later: "It takes longer, and goes on: GET /api/v1/moves/{id} tells.",
+			answer: RoutingMapView{}, failures: refused, forwarded: true, handle: taking(http.StatusOK, a.office.MapRange),
 		},
 	}
 	for what, about := range map[string]string{
@@ -108,6 +108,10 @@ func taking[B, V any](status int, do func(context.Context, B) (V, error)) http.H
 			return
 		}
 		v, err := do(r.Context(), body)
+		if s, ok := any(v).(interface{ status() int }); ok {
+			answered(w, s.status(), v, err)
+			return
+		}
 		answered(w, status, v, err)
 	}
 }

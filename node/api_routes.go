@@ -17,6 +17,7 @@ type operation struct {
 	body         any      // a value of the body's type; nil: no body
 	needs        []string // fields that the body must have
 	status       int      // of a success
+	later        string   // what the status 202 says beside it; "": it never is
 	answer       any      // a value of its type
 	failures     []int    // statuses of refusals, besides those of every call
 	forwarded    bool     // other nodes pass it on over the cluster port

@@ -34,6 +34,7 @@ type fakeOffice struct {
 
 	changes []string   // calls about ranges, in words
 	watched []MoveView // the answers of Move to come
+	slow    bool       // a range that is mapped does not change hands while anybody waits
 
 	drained []DrainRequest
 	left    []DrainLeftView // the answers to come; the last one stays
@@ -122,6 +123,9 @@ func (f *fakeOffice) ChangeMove(_ context.Context, id uint64, what string, order
 
 func (f *fakeOffice) MapRange(_ context.Context, r RoutingMapRequest) (RoutingMapView, error) {
 	f.changes = append(f.changes, fmt.Sprintf("map %s to %s", r.Range, r.Target))
+	if f.slow {
+		return RoutingMapView{Keyspace: "app.readings", Range: "1000..2000", From: "shard_2", Target: r.Target, Move: 7, Phase: "frozen"}, f.err
+	}
 	return RoutingMapView{Keyspace: "app.readings", Range: "1000..2000", From: "shard_2", Target: r.Target, Changed: true, Epoch: "1/9", Move: 7, Phase: "over", Drained: &DrainedAs{MS: 12, Missing: []string{}}}, f.err
 }
 

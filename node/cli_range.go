@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -122,14 +123,20 @@ func (c *rangeMapCmd) Run(e *env) error {
 	if err := c.call(e, routingMapPath, req, &v); err != nil || c.JSON {
 		return err
 	}
+	if v.status() == http.StatusAccepted {
+		return &Failure{Message: fmt.Sprintf("range %s of %s still belongs to %s: move %d is at %s", v.Range, v.Keyspace, v.From, v.Move, v.Phase),
+			Hint: fmt.Sprintf("It goes on by itself: rangefinder move status %d --watch", v.Move)}
+	}
+	if !v.Changed && v.Until != nil {
+		fmt.Fprintf(e.stdout, "range %s of %s belongs to %s already, epoch %s, and goes back to %s at %s from now on, unless it holds rows then\n", v.Range, v.Keyspace, v.Target, v.Epoch, v.From, v.Until.Format(time.RFC3339))
+		return nil
+	}
 	if !v.Changed {
-		fmt.Fprintf(e.stdout, "range %s of %s belongs to %s already, epoch %s\n", v.Range, v.Keyspace, v.Target, v.Epoch)
+		fmt.Fprintf(e.stdout, "range %s of %s belongs to %s for good, epoch %s\n", v.Range, v.Keyspace, v.Target, v.Epoch)
 		return nil
 	}
 	fmt.Fprintf(e.stdout, "range %s of %s: from %s to %s by move %d, epoch %s\n", v.Range, v.Keyspace, v.From, v.Target, v.Move, orNone(v.Epoch))
 	switch {
-	case v.Drained == nil:
-		fmt.Fprintf(e.stdout, "it has not changed hands yet (%s): see rangefinder move status %d\n", v.Phase, v.Move)
 	case len(v.Drained.Missing) > 0:
 		fmt.Fprintf(e.stdout, "drained in %d ms; not yet said to know it: %s (what they send to %s is refused there)\n", v.Drained.MS, strings.Join(v.Drained.Missing, ", "), v.From)
 	default:

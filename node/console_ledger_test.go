@@ -58,7 +58,12 @@ func TestRangesChangeHandsBySQL(t *testing.T) {
 	shows(run("SHOW RANGES;"), "keyspace|range|shard|epoch", "app.accounts|..1000|shard_1|1/", "app.accounts|1000..2000|shard_2|1/", "(3 rows)")
 	shows(run("SPLIT RANGE app.accounts AT 5, -5 REASON 'small ones';"), "app.accounts|..-5|shard_1|", "app.accounts|-5..5|shard_1|", "app.accounts|5..1000|shard_1|", "(3 rows)")
 	shows(run("MERGE RANGE app.accounts -5..1000;"), "app.accounts|-5..1000|shard_1|", "(1 row)")
-	shows(run("SHOW RANGES app.accounts;"), "(4 rows)")
+	pgtest.Eventually(t, 10*time.Second, func() error { // this node follows what the leader has done
+		if out := run("SHOW RANGES app.accounts;"); !strings.Contains(out, "(4 rows)") {
+			return fmt.Errorf("not the ranges of after the merge:\n%s", out)
+		}
+		return nil
+	})
 	history := run("SHOW HISTORY app.accounts LIMIT 2;")
 	shows(history, "|merge|app.accounts|-5..1000|", "|split|app.accounts|", "|console user ops|small ones|", "(2 rows)")
 
@@ -72,6 +77,7 @@ func TestRangesChangeHandsBySQL(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	c.settled(t)
 	refused("MAP RANGE 1000-2000 TO shard_1;", "55000", "holds 1 rows on shard_3", "rangefinder move start app.accounts 1000..2000 --to shard_1")
 
 	// A move with rows.

@@ -101,6 +101,12 @@ func (n *Node) StartMove(ctx context.Context, r cluster.MoveRequest) (MoveView, 
 		if err := n.shardNamed(r.To); err != nil {
 			return v, err
 		}
+		if left := time.Until(r.Until); !r.Until.IsZero() && (left <= 0 || left > time.Duration(longestTTL)*time.Second) {
+			return v, &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
+				Code: codeTTL, Error: fmt.Sprintf("until is %s: a range goes back in the future, and within %d seconds", r.Until.Format(time.RFC3339), longestTTL),
+				Hint: "Leave it out for a range that is to stay. Nothing was changed.",
+			}}
+		}
 		m, err := n.begin(ctx, ks, low, high, r)
 		if err != nil {
 			return v, err
@@ -122,6 +128,9 @@ func (n *Node) begin(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, r
 	again := slices.ContainsFunc(o.Moves, func(m rib.Move) bool { // by this very request, it may be: the ledger knows
 		return m.Keyspace == ks.ID && m.Meets(low, high)
 	})
+	if l := lentWithin(o, ks, low, high); l != nil && !again && !within(l.Low, l.High, low, high) {
+		return m, lentOtherwise(ks, l, ks.FormatInterval(low, high))
+	}
 	if owners := owners(ks, low, high); !again && len(owners) == 1 && owners[0] != r.To {
 		obstacles, err := c.Check(ctx, ks, rib.Move{Keyspace: ks.ID, Low: low, High: high, From: owners[0], To: r.To})
 		if err != nil {
@@ -137,6 +146,11 @@ func (n *Node) begin(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, r
 	n.log.Info("a move begins", "move", m.ID, "keyspace", ks.Name, "range", ks.FormatInterval(low, high), "from", m.From, "to", m.To, "by", r.Author, "why", r.Reason)
 	c.Kick()
 	return m, nil
+}
+
+// within tells whether a range is a part of another one, or all of it.
+func within(low, high, from, to rib.Key) bool {
+	return from.Compare(low) <= 0 && (len(to) == 0 || len(high) > 0 && high.Compare(to) <= 0)
 }
 
 // owners are the shards that own parts of a range, in its order.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,19 @@ func (c *testCluster) accounts(t *testing.T) {
 	for _, n := range c.nodes {
 		n.sees(t, "app.accounts")
 	}
+}
+
+// settled waits until every node knows that no move is under way.
+func (c *testCluster) settled(t *testing.T) {
+	t.Helper()
+	pgtest.Eventually(t, 30*time.Second, func() error {
+		for _, n := range c.nodes {
+			if moves := n.table.Owners().Get().Moves; len(moves) > 0 {
+				return fmt.Errorf("%s: moves %v", n.cfg.Name, moves)
+			}
+		}
+		return nil
+	})
 }
 
 // owner waits until a node routes a key to a shard.
@@ -60,12 +74,17 @@ func TestRangesChangeHandsByTheAPI(t *testing.T) {
 
 	// The line of the manual, with what curl -d sends.
 	var mapped RoutingMapView
-	status, e := api.call(t, "POST", "/api/v1/routing-map", `{"partition_key_range": "1000-2000", "target_backend": "shard_3", "ttl": 3600}`, &mapped)
+	first := func(r *http.Request) { r.Header.Set(requestIDHeader, "first") }
+	status, e := api.call(t, "POST", "/api/v1/routing-map", `{"partition_key_range": "1000-2000", "target_backend": "shard_3", "ttl": 3600}`, &mapped, first)
 	if status != 200 || !mapped.Changed || mapped.From != "shard_2" || mapped.Target != "shard_3" || mapped.Drained == nil || mapped.Until == nil || mapped.Epoch == "" {
 		t.Fatalf("%d %+v: %+v", status, e, mapped)
 	}
 	if left := time.Until(*mapped.Until); left < 58*time.Minute || left > time.Hour {
 		t.Errorf("it goes back in %v", left)
+	}
+	var same RoutingMapView // what is repeated is not another one, though time has passed
+	if status, e := api.call(t, "POST", "/api/v1/routing-map", `{"partition_key_range": "1000-2000", "target_backend": "shard_3", "ttl": 3600}`, &same, first); status != 200 || same.Move != mapped.Move || same.Until == nil || !same.Until.Equal(*mapped.Until) {
+		t.Fatalf("repeated: %d %+v: %+v", status, e, same)
 	}
 	t.Logf("drained in %d ms, missing %v", mapped.Drained.MS, mapped.Drained.Missing)
 	for _, each := range c.nodes {
@@ -82,6 +101,49 @@ func TestRangesChangeHandsByTheAPI(t *testing.T) {
 	if status, _ := api.call(t, "GET", "/api/v1/routing-map", "", &lent); status != 200 || len(lent.Loans) != 1 || lent.Loans[0].Range != "1000..2000" || lent.Loans[0].From != "shard_2" {
 		t.Errorf("%d %+v", status, lent)
 	}
+
+	// What is lent is lent for another time, or for good, if that is asked for; a part of it is not taken out of it.
+	lentUntil := func(ttl time.Duration) {
+		t.Helper()
+		pgtest.Eventually(t, 10*time.Second, func() error { // the node that is asked may not have heard of it yet
+			if status, _ := api.call(t, "GET", "/api/v1/routing-map", "", &lent); status != 200 || len(lent.Loans) != 1 {
+				return fmt.Errorf("%d %+v", status, lent)
+			}
+			if left := time.Until(lent.Loans[0].Until); left > ttl || left < ttl-5*time.Minute {
+				return fmt.Errorf("it goes back in %v, want %v", left, ttl)
+			}
+			return nil
+		})
+	}
+	once := func(r *http.Request) { r.Header.Set(requestIDHeader, "two-hours") }
+	for range 2 { // the second is the first, repeated
+		var again RoutingMapView
+		if status, e := api.call(t, "POST", "/api/v1/routing-map", `{"partition_key_range": "1000-2000", "target_backend": "shard_3", "ttl": 7200}`, &again, once); status != 200 || again.Changed || again.From != "shard_2" || again.Until == nil {
+			t.Fatalf("%d %+v: %+v", status, e, again)
+		}
+		lentUntil(2 * time.Hour)
+	}
+	c.settled(t)
+	for _, x := range []struct{ path, body string }{
+		{"routing-map", `{"partition_key_range": "1200-1300", "target_backend": "shard_3", "ttl": 60}`},
+		{"routing-map", `{"partition_key_range": "1200-1300", "target_backend": "shard_3"}`},
+		{"routing-map", `{"partition_key_range": "1200-1300", "target_backend": "shard_1"}`},
+		{"moves", `{"keyspace": "app.accounts", "range": "1200-1300", "to": "shard_1"}`},
+	} {
+		if status, e := api.call(t, "POST", "/api/v1/"+x.path, x.body, nil); status != 409 || !strings.Contains(e.Error, "1000..2000 is shard_3's until") || !strings.Contains(e.Hint, "range map 1000..2000 --to shard_3") {
+			t.Errorf("%s: %d %+v", x.body, status, e)
+		}
+	}
+	lentUntil(2 * time.Hour)
+	if code, out, errs := n.admin("range", "map", "1000..2000", "--to", "shard_3", "--keyspace", "app.accounts"); code != 0 || !strings.Contains(out, "for good") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		if status, _ := api.call(t, "GET", "/api/v1/routing-map", "", &lent); status != 200 || len(lent.Loans) != 0 {
+			return fmt.Errorf("%d %+v", status, lent)
+		}
+		return nil
+	})
 
 	// A time that is over: with rows it stays, and an alarm says so; without it goes back.
 	if status, e := api.call(t, "POST", "/api/v1/routing-map", `{"partition_key_range": "5000-6000", "target_backend": "shard_1", "ttl": 2}`, &mapped); status != 200 {
@@ -123,11 +185,11 @@ func TestRangesChangeHandsByTheAPI(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "INSERT INTO accounts (id, balance) VALUES (10, 1)"); err != nil {
 		t.Fatal(err)
 	}
-	var first MoveView
-	if status, e := api.call(t, "POST", "/api/v1/moves", `{"keyspace": "app.accounts", "range": "..100", "to": "shard_2"}`, &first); status != 202 || first.ID == 0 {
+	var started MoveView
+	if status, e := api.call(t, "POST", "/api/v1/moves", `{"keyspace": "app.accounts", "range": "..100", "to": "shard_2"}`, &started); status != 202 || started.ID == 0 {
 		t.Fatalf("%d %+v", status, e)
 	}
-	if status, e := api.call(t, "POST", fmt.Sprintf("/api/v1/moves/%d/pause", first.ID), `{}`, nil); status != 200 && status != 503 {
+	if status, e := api.call(t, "POST", fmt.Sprintf("/api/v1/moves/%d/pause", started.ID), `{}`, nil); status != 200 && status != 503 {
 		t.Fatalf("%d %+v", status, e)
 	}
 	if status, e := api.call(t, "POST", "/api/v1/moves", `{"keyspace": "app.accounts", "range": "50-150", "to": "shard_3"}`, nil); status != 409 || e.Code != "range_moving" || !strings.Contains(e.Hint, "abort") {
@@ -136,11 +198,11 @@ func TestRangesChangeHandsByTheAPI(t *testing.T) {
 	if status, e := api.call(t, "POST", "/api/v1/ranges/split", `{"keyspace": "app.accounts", "at": ["50"]}`, nil); status != 409 || e.Code != "range_moving" {
 		t.Errorf("a split: %d %+v", status, e)
 	}
-	if code, out, errs := n.admin("move", "abort", fmt.Sprint(first.ID), "--watch"); code != 0 || !strings.Contains(out, "aborted") {
+	if code, out, errs := n.admin("move", "abort", fmt.Sprint(started.ID), "--watch"); code != 0 || !strings.Contains(out, "aborted") {
 		t.Errorf("abort: exit %d\n%s%s", code, out, errs)
 	}
 	n.owner(t, "app.accounts", "10", "shard_1")
-	if status, e := api.call(t, "POST", fmt.Sprintf("/api/v1/moves/%d/abort", first.ID), `{}`, nil); status != 409 || e.Code != "wrong_phase" || !strings.Contains(e.Error, "is over: it was aborted") || !strings.Contains(e.Hint, "shard_1 has the range") {
+	if status, e := api.call(t, "POST", fmt.Sprintf("/api/v1/moves/%d/abort", started.ID), `{}`, nil); status != 409 || e.Code != "wrong_phase" || !strings.Contains(e.Error, "is over: it was aborted") || !strings.Contains(e.Hint, "shard_1 has the range") {
 		t.Errorf("aborted twice: %d %+v", status, e)
 	}
 	for shard, s := range c.servers {

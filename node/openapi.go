@@ -43,6 +43,9 @@ func document(operations []operation) object {
 			"responses":   object{strconv.Itoa(o.status): s.response("Done.", reflect.TypeOf(o.answer))},
 		}
 		answers := said["responses"].(object)
+		if o.later != "" {
+			answers[strconv.Itoa(http.StatusAccepted)] = s.response(o.later, reflect.TypeOf(o.answer))
+		}
 		for _, status := range slices.Concat(o.failures, everyCall(o)) {
 			answers[strconv.Itoa(status)] = object{"description": http.StatusText(status), "content": object{"application/json": object{"schema": failure}}}
 		}

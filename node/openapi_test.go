@@ -268,6 +268,21 @@ func TestTheDocumentTellsWhatIsAnswered(t *testing.T) {
 	}
 }
 
+// TestAHandOverThatTakesLonger is told apart from one that is done, by programs and on the command line.
+func TestAHandOverThatTakesLonger(t *testing.T) {
+	office := &fakeOffice{slow: true}
+	h := newTestAPI(office).handler()
+	c := newContract(t, ask(t, h, "GET", "/api/v1/openapi.json", "").Body.Bytes())
+	w := ask(t, h, "POST", "/api/v1/routing-map", exampleCalls()["POST /api/v1/routing-map"])
+	if err := c.answer("POST", "/api/v1/routing-map", w.Code, w.Body.Bytes()); err != nil || w.Code != 202 || !strings.Contains(w.Body.String(), `"changed": false`) {
+		t.Errorf("%d %v: %s", w.Code, err, w.Body)
+	}
+	code, out, errs := runCLI("range", "map", "1000-2000", "--to", "shard_3", "--admin", serveOffice(t, office))
+	if code != 1 || !strings.Contains(errs, "still belongs to shard_2: move 7 is at frozen") || !strings.Contains(errs, "rangefinder move status 7 --watch") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
 func TestAMethodThatIsNotThere(t *testing.T) {
 	w := ask(t, newTestAPI(&fakeOffice{}).handler(), "DELETE", "/api/v1/drains", "", func(r *http.Request) { r.Header.Set("Content-Type", "application/json") })
 	if w.Code != 405 || w.Header().Get("Allow") != "GET, POST" || !strings.Contains(w.Body.String(), `"code": "method_not_allowed"`) {

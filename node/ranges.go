@@ -160,6 +160,9 @@ func (n *Node) historyHere(ctx context.Context, q HistoryQuery) (v HistoryAnswer
 	if err != nil {
 		return v, err
 	}
+	if len(events) == 0 && q.Keyspace != "" && n.table.Owners().Get().KeyspaceByName(q.Keyspace) == nil {
+		return v, noKeyspace(q.Keyspace)
+	}
 	v.Node, v.Events = n.state.Node, []EventView{}
 	for i := len(events) - 1; i >= 0 && len(v.Events) < q.Limit; i-- {
 		v.Events = append(v.Events, eventView(&events[i]))

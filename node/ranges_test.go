@@ -2,7 +2,6 @@ package node
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -151,6 +150,9 @@ func TestRangesByTheAPI(t *testing.T) {
 		{"move: no such keyspace", "moves", `{"keyspace": "app.nothing", "range": "1-2", "to": "shard_3"}`, 404, "not_found", "app.nothing"},
 		{"move: inverted", "moves", `{"keyspace": "app.accounts", "range": "2-1", "to": "shard_3"}`, 422, "bad_range", "holds no key"},
 		{"move: no such shard", "moves", `{"keyspace": "app.accounts", "range": "1000-1500", "to": "shard_9"}`, 422, "unknown_shard", "shard_9"},
+		{"move: until the past", "moves", `{"keyspace": "app.accounts", "range": "1000-1500", "to": "shard_3", "until": "2020-01-01T00:00:00Z"}`, 422, "ttl_out_of_range", "2020-01-01T00:00:00Z"},
+		{"move: until far away", "moves", `{"keyspace": "app.accounts", "range": "1000-1500", "to": "shard_3", "until": "9999-01-01T00:00:00Z"}`, 422, "ttl_out_of_range", "within 315360000 seconds"},
+		{"move: until no time", "moves", `{"keyspace": "app.accounts", "range": "1000-1500", "to": "shard_3", "until": "tomorrow"}`, 400, "bad_request", "until must be a time"},
 		{"move: a backend", "moves", `{"keyspace": "app.accounts", "range": "1000-1500", "to": "syd-db"}`, 422, "unknown_shard", "syd-db"},
 		{"abort nothing", "moves/4711/abort", `{}`, 404, "not_found", "4711"},
 		{"abort no number", "moves/x/abort", `{}`, 400, "bad_request", "no move's number"},
@@ -227,8 +229,9 @@ func TestRangesByTheAPI(t *testing.T) {
 	other := newNode(t, cfg, clusterEnv()).open(t)
 	other.sees(t, "app.orders")
 	pgtest.Eventually(t, 10*time.Second, func() error { // with a leader, which tells that it is agreed on
-		if n.fib.Load().Ownership().KeyspaceByName("app.settings") != nil {
-			return errors.New("the node has not heard of the last command")
+		v, err := n.historyHere(t.Context(), HistoryQuery{Limit: 1})
+		if n.fib.Load().Ownership().KeyspaceByName("app.settings") != nil || err != nil || len(v.Events) != 1 || v.Events[0].Reason != "why drop" {
+			return fmt.Errorf("the node has not heard of the last command: %w %+v", err, v)
 		}
 		return nil
 	})

@@ -35,10 +35,10 @@ type RoutingMapView struct {
 	Range    string     `json:"partition_key_range"`
 	From     string     `json:"from"` // the shard that had the range
 	Target   string     `json:"target_backend"`
-	Changed  bool       `json:"changed"` // false: it is the target's already
+	Changed  bool       `json:"changed"` // the target has got it; false: it is the target's already, or, with status 202, not yet
 	Epoch    string     `json:"epoch"`   // of the range's owner
 	Move     uint64     `json:"move,omitempty"`
-	Phase    string     `json:"phase,omitempty"` // of the move; with status 202 it has not flipped yet
+	Phase    string     `json:"phase,omitempty"` // of the move; with status 202 it has not flipped yet: see GET /api/v1/moves/{id}
 	Drained  *DrainedAs `json:"drained,omitempty"`
 	Until    *time.Time `json:"until,omitempty"` // when it goes back, if it holds no rows then
 }
@@ -119,8 +119,8 @@ func (n *Node) mapHere(ctx context.Context, r RoutingMapRequest, origin cluster.
 	}
 	v = RoutingMapView{Keyspace: ks.Name, Range: ks.FormatInterval(low, high), Target: r.Target}
 	request := cluster.MoveRequest{Keyspace: ks.Name, Range: v.Range, To: r.Target, Until: until, Origin: origin}
-	if n.begunBy(ctx, origin.RequestID) { // a repetition: the ledger has the move, or its end
-		return n.mapped(ctx, v, ks, low, high, request)
+	if done := n.doneBy(ctx, origin.RequestID); done != nil { // a repetition: the ledger has the move, or its end
+		return n.mappedAgain(ctx, v, ks, low, high, done)
 	}
 	owned := owners(ks, low, high)
 	switch {
@@ -130,7 +130,7 @@ func (n *Node) mapHere(ctx context.Context, r RoutingMapRequest, origin cluster.
 			Hint: "Nothing was changed. Name a range of one owner; 'rangefinder range list --keyspace " + ks.Name + "' lists them.",
 		}}
 	case owned[0] == r.Target:
-		return n.alreadyMapped(v, ks, low, high, until)
+		return n.alreadyMapped(ctx, v, ks, low, high, until, origin)
 	}
 	v.From = owned[0]
 	for i := range o.Moves {
@@ -230,35 +230,82 @@ func rowsPresent(v *RoutingMapView, found rowsFound) *apiError {
 	}}
 }
 
-// alreadyMapped answers for a range that is the target's.
-func (n *Node) alreadyMapped(v RoutingMapView, ks *rib.Keyspace, low, high rib.Key, until time.Time) (RoutingMapView, error) {
-	o := n.table.Owners().Get()
+// alreadyMapped answers for a range that is the target's. If it is lent, it is from now on for as long as is asked.
+func (n *Node) alreadyMapped(ctx context.Context, v RoutingMapView, ks *rib.Keyspace, low, high rib.Key, until time.Time, o cluster.Origin) (RoutingMapView, error) {
 	v.From, v.Epoch = v.Target, ks.Ranges[ks.Owner(low)].Epoch.String()
-	for i := range o.Loans {
-		if l := &o.Loans[i]; l.Keyspace == ks.ID && l.Low.Compare(low) == 0 && l.High.Compare(high) == 0 {
-			v.From, v.Until = l.From, &l.Until
-		}
-	}
-	if !until.IsZero() && v.Until == nil {
+	l := lentWithin(n.table.Owners().Get(), ks, low, high)
+	var err error
+	switch {
+	case l == nil && until.IsZero():
+		return v, nil
+	case l == nil:
 		return v, &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
 			Code: codeConflict, Error: fmt.Sprintf("range %s belongs to %s already, for good: there is nobody whom it could go back to", v.Range, v.Target), Hint: "Nothing was changed. Leave ttl out, or name another shard.",
 		}}
+	case l.Low.Compare(low) != 0 || l.High.Compare(high) != 0:
+		return v, lentOtherwise(ks, l, v.Range)
+	case until.IsZero():
+		_, err = n.ledger().EndLoan(ctx, l.ID, o)
+	default:
+		var now rib.Loan
+		now, err = n.ledger().LendUntil(ctx, l.ID, until, o)
+		v.From, v.Until = l.From, &now.Until
 	}
-	return v, nil
+	return v, err
 }
 
-// begunBy reports whether the ledger knows a request already.
-func (n *Node) begunBy(ctx context.Context, request string) bool {
+// lentWithin is a loan that a range meets; nil: there is none.
+func lentWithin(o *rib.Ownership, ks *rib.Keyspace, low, high rib.Key) *rib.Loan {
+	for i := range o.Loans {
+		if l := &o.Loans[i]; l.Keyspace == ks.ID && rib.Meet(l.Low, l.High, low, high) {
+			return l
+		}
+	}
+	return nil
+}
+
+// lentOtherwise refuses to touch a part of a range that is lent: what is left of it would not go back any more.
+func lentOtherwise(ks *rib.Keyspace, l *rib.Loan, asked string) *apiError {
+	span := ks.FormatInterval(l.Low, l.High)
+	return &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
+		Code:  codeConflict,
+		Error: fmt.Sprintf("range %s is not the one that is lent: %s is %s's until %s, and goes back to %s then", asked, span, l.To, l.Until.Format(time.RFC3339), l.From),
+		Hint:  fmt.Sprintf("Nothing was changed. Name all of what is lent, %[1]s; or have it stay for good first: rangefinder range map %[1]s --to %[2]s --keyspace %[3]s", span, l.To, ks.Name),
+	}}
+}
+
+// doneBy is what a request has done already, as the ledger remembers it; nil: nothing.
+func (n *Node) doneBy(ctx context.Context, request string) *cluster.Event {
 	events, err := n.ledger().History(ctx, cluster.HistoryFilter{})
 	if err != nil {
-		return false
+		return nil
 	}
 	for i := range events {
 		if events[i].Request == request {
-			return true
+			return &events[i]
 		}
 	}
-	return false
+	return nil
+}
+
+// mappedAgain answers a request that was carried out, or is being carried out. Its times are those of the first.
+func (n *Node) mappedAgain(ctx context.Context, v RoutingMapView, ks *rib.Keyspace, low, high rib.Key, done *cluster.Event) (RoutingMapView, error) {
+	if done.Move == 0 || done.Keyspace != ks.Name || done.To != v.Target || done.Low.Compare(low) != 0 || done.High.Compare(high) != 0 {
+		return v, statusOf(&cluster.RejectedError{Reason: cluster.ErrRequestReused, Text: fmt.Sprintf("request id %.100q was used for another command: use a new one", done.Request)})
+	}
+	o := n.table.Owners().Get()
+	v.From = done.From
+	if l := o.Loan(done.Move); l != nil {
+		v.Until = &l.Until
+	}
+	if done.Phase == 0 { // of a loan
+		v.Epoch = ks.Ranges[ks.Owner(low)].Epoch.String()
+		return v, nil
+	}
+	if m := o.Move(done.Move); m != nil && !m.Until.IsZero() {
+		v.Until = &m.Until
+	}
+	return n.handedOver(ctx, v, done.Move)
 }
 
 // mapped hands the range over and waits until it is done.
@@ -267,22 +314,27 @@ func (n *Node) mapped(ctx context.Context, v RoutingMapView, ks *rib.Keyspace, l
 	if err != nil {
 		return v, err
 	}
-	v.From, v.Changed, v.Move = m.From, true, m.ID
+	v.From = m.From
 	if !m.Until.IsZero() {
 		v.Until = &m.Until
 	}
+	return n.handedOver(ctx, v, m.ID)
+}
+
+// handedOver waits until a move has flipped, and then a little for the nodes.
+func (n *Node) handedOver(ctx context.Context, v RoutingMapView, id uint64) (RoutingMapView, error) {
+	v.Move = id
 	var frozen time.Time
 	deadline := time.Now().Add(mapPatience)
 	for {
-		o := n.table.Owners().Get()
-		now := o.Move(m.ID)
+		now := n.table.Owners().Get().Move(id)
 		switch {
 		case now != nil && now.Phase == rib.MoveAborted:
 			return v, aborted(now.Why)
 		case now != nil && now.Phase == rib.MoveFrozen && frozen.IsZero():
 			frozen = time.Now()
 		case now == nil || now.Phase == rib.MoveFlipped:
-			return n.drainedOf(ctx, v, m.ID, frozen)
+			return n.drainedOf(ctx, v, id, frozen)
 		}
 		v.Phase = now.Phase.String()
 		if time.Now().After(deadline) || !pause(ctx, 10*time.Millisecond) {
@@ -292,6 +344,14 @@ func (n *Node) mapped(ctx context.Context, v RoutingMapView, ks *rib.Keyspace, l
 			return v, err // the next leader carries it on; who asks again with the same id hears of it
 		}
 	}
+}
+
+// status is the status of what became of it: 202 while the range has not changed hands.
+func (v RoutingMapView) status() int {
+	if v.Move != 0 && !v.Changed {
+		return http.StatusAccepted
+	}
+	return http.StatusOK
 }
 
 func aborted(why string) *apiError {
@@ -326,15 +386,16 @@ func (n *Node) drainedOf(ctx context.Context, v RoutingMapView, id uint64, froze
 	} else if !frozen.IsZero() {
 		v.Drained.MS = time.Since(frozen).Milliseconds()
 	}
-	v.Phase = rib.MoveFlipped.String()
+	v.Phase, v.Changed = rib.MoveFlipped.String(), true
 	for deadline := time.Now().Add(mapDrain); ; {
 		m := n.table.Owners().Get().Move(id)
 		if m == nil {
 			v.Phase, v.Drained.Missing = phaseOver, []string{}
 			return v, nil
 		}
-		v.Drained.Missing = n.moveView(*m).Missing
-		if time.Now().After(deadline) || !pause(ctx, 20*time.Millisecond) {
+		// Of a move that is not at its end yet the view names nobody, for nobody is waited for yet.
+		v.Drained.Missing = orEmpty(n.ledger().Leases().Acknowledged(m.Epoch))
+		if len(v.Drained.Missing) == 0 || time.Now().After(deadline) || !pause(ctx, 20*time.Millisecond) {
 			return v, nil
 		}
 	}

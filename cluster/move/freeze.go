@@ -112,14 +112,12 @@ func (p *Postgres) unblock(ctx context.Context, conn *pgx.Conn, j *Job, pid uint
 		}
 		prepared := false
 		for _, one := range pids {
-			switch {
-			case one == 0:
+			if one == 0 {
 				prepared = true
 				continue
 			}
 			tell(fmt.Sprintf("the transaction of process %d", one))
-			switch {
-			case time.Since(began) >= p.cfg.EndAfter:
+			if time.Since(began) >= p.cfg.EndAfter {
 				p.cfg.Logger.Warn("a transaction is ended that holds up a move's fence", "move", j.Move.ID, "shard", j.Move.From, "process", one)
 				if _, err := conn.Exec(ctx, "SELECT pg_terminate_backend($1)", pgx.QueryExecModeExec, one); err != nil {
 					return
@@ -138,12 +136,10 @@ func (p *Postgres) unblock(ctx context.Context, conn *pgx.Conn, j *Job, pid uint
 			if len(gids) > 0 {
 				tell(fmt.Sprintf("a prepared transaction that was not ended (of %d there the oldest is %q)", len(gids), gids[0]))
 			}
-			if p.cfg.Settle == nil {
-				gids = nil
+			if p.cfg.Settle != nil {
+				err = p.cfg.Settle(ctx, j.Move.From, gids)
 			}
-			if len(gids) == 0 {
-				err = nil
-			} else if err = p.cfg.Settle(ctx, j.Move.From, gids); err != nil && !warned {
+			if err != nil && !warned {
 				warned = true
 				p.cfg.Logger.Warn("prepared transactions hold up a move's fence, and cannot be ended yet", "move", j.Move.ID, "shard", j.Move.From, "error", err)
 			}

@@ -340,7 +340,7 @@ type querier interface {
 }
 
 // identify asks who the two servers are.
-func identify(ctx context.Context, source, target *pgx.Conn) (id Identity, err error) {
+func identify(ctx context.Context, source, target *pgx.Conn) (Identity, error) {
 	ask := func(conn *pgx.Conn, s *Server) error {
 		var system string
 		// The checkpoint's timeline may be the one before a promotion: the current file's is not.
@@ -350,10 +350,12 @@ func identify(ctx context.Context, source, target *pgx.Conn) (id Identity, err e
 		}
 		return err
 	}
+	var from, to Server
 	beside := make(chan error, 1)
-	go func() { beside <- ask(target, &id.Target) }()
-	err = ask(source, &id.Source)
-	return id, errors.Join(err, <-beside)
+	go func() { beside <- ask(target, &to) }()
+	err := ask(source, &from)
+	err = errors.Join(err, <-beside)
+	return Identity{Source: from, Target: to}, err
 }
 
 // recognize refuses servers that are not those with which the move began.
