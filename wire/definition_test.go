@@ -35,6 +35,8 @@ func TestDefinitionsOfShards(t *testing.T) {
 		class = "SELECT count(*) FROM pg_class WHERE relname = "
 		types = "SELECT count(*) FROM pg_type WHERE typname = "
 		procs = "SELECT count(*) FROM pg_proc WHERE proname = "
+		pubs  = "SELECT count(*) FROM pg_publication WHERE pubname = "
+		stats = "SELECT count(*) FROM pg_statistic_ext WHERE stxname = "
 	)
 	for _, one := range []struct {
 		sql, look   string
@@ -81,6 +83,21 @@ func TestDefinitionsOfShards(t *testing.T) {
 		{"GRANT clerk TO app", "SELECT count(*) FROM pg_auth_members WHERE roleid = 'clerk'::regrole", 1, 1},
 		{"DROP OWNED BY clerk", class + "'orders' AND relacl::text LIKE '%clerk%'", 0, 0},
 		{"DROP ROLE clerk", "SELECT count(*) FROM pg_authid WHERE rolname = 'clerk'", 0, 0},
+		{"CREATE PUBLICATION told FOR TABLE orders", pubs + "'told'", 1, 1},
+		{"ALTER PUBLICATION told SET (publish = 'insert')", pubs + "'told' AND NOT pubdelete", 1, 1},
+		{"COMMENT ON PUBLICATION told IS 'p'", "SELECT count(*) FROM pg_description WHERE description = 'p'", 1, 1},
+		{"ALTER PUBLICATION told RENAME TO named", pubs + "'named'", 1, 1},
+		{"ALTER PUBLICATION named OWNER TO app", pubs + "'named'", 1, 1},
+		{"DROP PUBLICATION named", pubs + "'named'", 0, 0},
+		{"CREATE PUBLICATION bare", pubs + "'bare'", 1, 1},
+		{"DROP PUBLICATION IF EXISTS bare, nosuch", pubs + "'bare'", 0, 0},
+		{"CREATE STATISTICS both_of ON id, item FROM orders", stats + "'both_of'", 1, 1},
+		{"ALTER STATISTICS both_of SET STATISTICS 7", stats + "'both_of' AND stxstattarget = 7", 1, 1},
+		{"COMMENT ON STATISTICS public.both_of IS 's'", "SELECT count(*) FROM pg_description WHERE description = 's'", 1, 1},
+		{"ALTER STATISTICS both_of RENAME TO two_of", stats + "'two_of'", 1, 1},
+		{"ALTER STATISTICS two_of OWNER TO app", stats + "'two_of'", 1, 1},
+		{"ALTER STATISTICS two_of SET SCHEMA extra", stats + "'two_of' AND stxnamespace = 'extra'::regnamespace", 1, 1},
+		{"DROP STATISTICS extra.two_of", stats + "'two_of'", 0, 0},
 		{"DROP SEQUENCE numbers", class + "'numbers'", 0, 0},
 		{"DROP FUNCTION twice(int)", procs + "'twice'", 0, 0},
 		{"DROP SCHEMA extra CASCADE", "SELECT count(*) FROM pg_extension WHERE extname = 'hstore'", 0, 0},
@@ -98,6 +115,12 @@ func TestDefinitionsOfShards(t *testing.T) {
 		{"ALTER TABLE slips ADD COLUMN n int", "SELECT count(*) FROM pg_attribute WHERE attname = 'n' AND attrelid = to_regclass('slips')", 1, 0},
 		{"COMMENT ON TABLE slips IS 'y'", "SELECT count(*) FROM pg_description WHERE description = 'y'", 1, 0},
 		{"GRANT SELECT ON slips TO public", class + "'slips' AND relacl IS NOT NULL", 1, 0},
+		{"CREATE PUBLICATION of_slips FOR TABLE slips", pubs + "'of_slips'", 1, 0},
+		{"ALTER PUBLICATION of_slips SET (publish = 'insert')", pubs + "'of_slips' AND NOT pubdelete", 1, 0},
+		{"DROP PUBLICATION of_slips", pubs + "'of_slips'", 0, 0},
+		{"CREATE STATISTICS slips_of ON id, body FROM slips", stats + "'slips_of'", 1, 0},
+		{"ALTER STATISTICS slips_of SET STATISTICS 7", stats + "'slips_of' AND stxstattarget = 7", 1, 0},
+		{"DROP STATISTICS slips_of", stats + "'slips_of'", 0, 0},
 		{"DROP INDEX by_body", class + "'by_body'", 0, 0},
 		{"DROP VIEW few", class + "'few'", 0, 0},
 		{"DROP SEQUENCE slip_ids", class + "'slip_ids'", 0, 0},

@@ -25,13 +25,13 @@ type tableFacts struct {
 	iso       bool // dates are the same everywhere as text
 }
 
-// aboutTable asks for them.
+// aboutTable asks for them. (relhasrules and relhassubclass stay true of a table whose last rule or child was dropped.)
 const aboutTable = `SELECT
  (SELECT pg_catalog.string_agg(q.n::text, ',') FROM (SELECT a.attgenerated, pg_catalog.row_number() OVER (ORDER BY a.attnum) AS n
   FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) q WHERE q.attgenerated <> ''),
  (SELECT f.conname::text FROM pg_catalog.pg_constraint f WHERE f.contype = 'f' AND f.confrelid = c.oid
   AND (f.confupdtype IN ('c', 'n', 'd') OR f.confdeltype IN ('c', 'n', 'd')) ORDER BY 1 LIMIT 1),
- c.relhassubclass AND c.relkind = 'r', c.relhasrules,
+ c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhparent = c.oid), EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid),
  pg_catalog.current_setting('extra_float_digits')::int > 0, pg_catalog.current_setting('DateStyle'),
  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
  (SELECT pg_catalog.string_agg(q.n::text, ',') FROM (SELECT a.attnum, pg_catalog.row_number() OVER (ORDER BY a.attnum) AS n

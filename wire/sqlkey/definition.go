@@ -75,15 +75,18 @@ func hasType(words []string) string {
 }
 
 // hasFunction asks for a function of that name, whatever its arguments.
-func hasFunction(words []string) string {
+func hasFunction(words []string) string { return hasOfSchema("pg_proc", "pro", words) }
+
+// hasOfSchema asks for something that has a name and a schema, in the columns of a catalog whose names begin with prefix.
+func hasOfSchema(catalog, prefix string, words []string) string {
 	if len(words) == 0 || len(words) > 2 {
 		return ""
 	}
-	in := "p.pronamespace = ANY (SELECT pg_catalog.unnest(pg_catalog.current_schemas(true))::pg_catalog.regnamespace)"
+	in := "ANY (SELECT pg_catalog.unnest(pg_catalog.current_schemas(true))::pg_catalog.regnamespace)"
 	if len(words) == 2 {
-		in = "p.pronamespace = pg_catalog.to_regnamespace(" + rib.QuoteLiteral(quotedWords(words[:1])) + ")"
+		in = "pg_catalog.to_regnamespace(" + rib.QuoteLiteral(quotedWords(words[:1])) + ")"
 	}
-	return "EXISTS (SELECT FROM pg_catalog.pg_proc AS p WHERE p.proname = " + rib.QuoteLiteral(words[len(words)-1]) + " AND " + in + ")"
+	return "EXISTS (SELECT FROM pg_catalog." + catalog + " AS p WHERE p." + prefix + "name = " + rib.QuoteLiteral(words[len(words)-1]) + " AND p." + prefix + "namespace = " + in + ")"
 }
 
 func hasNamed(catalog, column, name string) string {
@@ -127,6 +130,12 @@ func (d *definition) object(t pgquery.ObjectType, o *pgquery.Node) bool {
 		d.existing(hasNamed("pg_extension", "extname", words[0]))
 	case pgquery.ObjectType_OBJECT_ROLE:
 		d.existing(hasNamed("pg_roles", "rolname", words[0]))
+	case pgquery.ObjectType_OBJECT_PUBLICATION: // it stands where its tables are
+		d.existing(hasNamed("pg_publication", "pubname", words[0]))
+	case pgquery.ObjectType_OBJECT_STATISTIC_EXT: // as well
+		d.existing(hasOfSchema("pg_statistic_ext", "stx", words))
+	case pgquery.ObjectType_OBJECT_ACCESS_METHOD:
+		d.existing(hasNamed("pg_am", "amname", words[0]))
 	case pgquery.ObjectType_OBJECT_CAST, pgquery.ObjectType_OBJECT_COLLATION, pgquery.ObjectType_OBJECT_CONVERSION, pgquery.ObjectType_OBJECT_DOMCONSTRAINT,
 		pgquery.ObjectType_OBJECT_EVENT_TRIGGER, pgquery.ObjectType_OBJECT_LANGUAGE, pgquery.ObjectType_OBJECT_OPCLASS, pgquery.ObjectType_OBJECT_OPERATOR,
 		pgquery.ObjectType_OBJECT_OPFAMILY, pgquery.ObjectType_OBJECT_TRANSFORM, pgquery.ObjectType_OBJECT_TSCONFIGURATION, pgquery.ObjectType_OBJECT_TSDICTIONARY,
@@ -160,7 +169,7 @@ func definitionOf(n *pgquery.Node) *definition {
 		n.GetAlterDefaultPrivilegesStmt() != nil, n.GetCreateRoleStmt() != nil, n.GetAlterOpFamilyStmt() != nil, n.GetAlterOperatorStmt() != nil,
 		n.GetAlterTsconfigurationStmt() != nil, n.GetAlterTsdictionaryStmt() != nil, n.GetAlterEventTrigStmt() != nil, n.GetAlterCollationStmt() != nil,
 		n.GetGrantRoleStmt() != nil, n.GetDropRoleStmt() != nil, n.GetReassignOwnedStmt() != nil, n.GetDropOwnedStmt() != nil, n.GetAlterRoleStmt() != nil,
-		n.GetAlterRoleSetStmt() != nil, n.GetAlterDatabaseSetStmt() != nil:
+		n.GetAlterRoleSetStmt() != nil, n.GetAlterDatabaseSetStmt() != nil, n.GetCreateAmStmt() != nil, n.GetCreatePublicationStmt() != nil:
 		return d
 	case n.GetCreateSchemaStmt() != nil && len(n.GetCreateSchemaStmt().GetSchemaElts()) == 0:
 		return d
@@ -180,6 +189,10 @@ func definitionOf(n *pgquery.Node) *definition {
 		return d.existing(hasType(stringsOf(n.GetAlterDomainStmt().GetTypeName())))
 	case n.GetAlterFunctionStmt() != nil:
 		return d.existing(hasFunction(stringsOf(n.GetAlterFunctionStmt().GetFunc().GetObjname())))
+	case n.GetAlterPublicationStmt() != nil:
+		return d.existing(hasNamed("pg_publication", "pubname", n.GetAlterPublicationStmt().GetPubname()))
+	case n.GetAlterStatsStmt() != nil:
+		return d.existing(hasOfSchema("pg_statistic_ext", "stx", stringsOf(n.GetAlterStatsStmt().GetDefnames())))
 	case n.GetAlterExtensionStmt() != nil:
 		return d.existing(hasNamed("pg_extension", "extname", n.GetAlterExtensionStmt().GetExtname()))
 	case n.GetAlterExtensionContentsStmt() != nil:
