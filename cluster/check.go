@@ -222,7 +222,8 @@ const relationSQL = `
 SELECT c.relkind::text, c.relispartition, c.relpersistence::text,
        coalesce((SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = c.oid LIMIT 1), ''),
        coalesce(a.attname::text, ''), coalesce(format_type(a.atttypid, a.atttypmod), ''), coalesce(format_type(a.atttypid, NULL), ''),
-       coalesce(t.typtype::text, ''), coalesce(l.collisdeterministic, true), coalesce(l.collname::text, '')
+       coalesce(t.typtype::text, ''), coalesce(l.collisdeterministic, true), coalesce(l.collname::text, ''),
+       coalesce(a.attgenerated <> '', false)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY($3::name[]) AND a.attnum > 0 AND NOT a.attisdropped
      LEFT JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation
@@ -239,6 +240,7 @@ type column struct {
 	shown, base, kind string
 	deterministic     bool
 	collation         string
+	generated         bool // of other columns
 }
 
 // look reads a relation in one round trip; nil if there is none of that name.
@@ -251,7 +253,7 @@ func look(ctx context.Context, conn *pgx.Conn, t *rib.KeyedTable) (*relation, er
 	var name string
 	var one column
 	_, err = pgx.ForEachRow(rows, []any{
-		&r.kind, &r.partition, &r.persistence, &r.parent, &name, &one.shown, &one.base, &one.kind, &one.deterministic, &one.collation,
+		&r.kind, &r.partition, &r.persistence, &r.parent, &name, &one.shown, &one.base, &one.kind, &one.deterministic, &one.collation, &one.generated,
 	}, func() error {
 		if r.columns == nil {
 			r.columns = make(map[string]column)
@@ -337,6 +339,8 @@ func (c *checker) columns(r *relation, t *rib.KeyedTable) (all []Obstacle) {
 			problem = fmt.Sprintf("there is no column %s", rib.QuoteIdent(name))
 		case col.kind == "d":
 			problem = fmt.Sprintf("column %s is of the domain %s, and a key's column must have a plain type", name, col.shown)
+		case col.generated:
+			problem = fmt.Sprintf("column %s is made of other columns, and an UPDATE of these would make another key of it: make it a plain column (ALTER COLUMN ... DROP EXPRESSION)", name)
 		case err != nil:
 			problem = fmt.Sprintf("column %s is %s, which cannot be a key: %s can", name, col.shown, rib.TypeNames)
 		case strings.HasPrefix(col.shown, "character varying("):

@@ -116,7 +116,9 @@ func TestCheckKeyspace(t *testing.T) {
 	})
 
 	t.Run("every obstacle is listed", func(t *testing.T) {
-		f.everywhere(t, "CREATE TABLE wrong (id int, flag boolean)", "CREATE TABLE cut (name varchar(40), at timestamptz(3))")
+		f.everywhere(t, "CREATE TABLE wrong (id int, flag boolean)", "CREATE TABLE cut (name varchar(40), at timestamptz(3))",
+			"CREATE TABLE made (a bigint, id bigint GENERATED ALWAYS AS (a * 2) STORED)")
+		obstacles(t, f.check(t, keyedSpec("hash", []string{"bigint"}, "made", "id")), "column id is made of other columns")
 		obstacles(t, f.check(t, keyedSpec("hash", []string{"timestamptz"}, "cut", "at")), "column at is timestamp(3) with time zone, which rounds a key")
 		obstacles(t, f.check(t, keyedSpec("hash", []string{"text"}, "cut", "name")), "column name is character varying(40), which cuts trailing blanks")
 		f.exec(t, "shard_1", "CREATE TABLE half (id bigint)")

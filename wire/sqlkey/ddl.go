@@ -84,7 +84,7 @@ func (c *compiler) notEverywhere(n *pgquery.Node, a *analysis, made *pgquery.Ran
 		}
 		if t != nil && t.of == nil && !t.keyspace.whole && !isPart {
 			if why := keyAsDeclared(t, n.GetCreateStmt()); why != "" {
-				return refuse(why, "Declare the key's columns as the keyspace has them.")
+				return refuse(why, "Declare the key's columns as the keyspace has them: as varchar instead of varchar(10), timestamptz instead of timestamptz(3).")
 			}
 		}
 	}
@@ -155,6 +155,9 @@ func keyAsDeclared(t *table, s *pgquery.CreateStmt) string {
 	for _, e := range s.GetTableElts() {
 		if c := e.GetColumnDef(); c != nil {
 			declared[c.GetColname()] = c.GetTypeName()
+			if slices.Contains(t.columns, c.GetColname()) && slices.ContainsFunc(c.GetConstraints(), isGenerated) {
+				return "column " + quoteName(c.GetColname()) + ", which holds its key, would be made of other columns"
+			}
 		}
 		taken = taken || e.GetTableLikeClause() != nil
 	}
@@ -164,11 +167,17 @@ func keyAsDeclared(t *table, s *pgquery.CreateStmt) string {
 		case d == nil && taken:
 		case d == nil:
 			return "the table would have no column " + quoteName(name) + ", which holds its key"
+		case len(d.GetTypmods()) > 0 && columnType(&pgquery.TypeName{Names: d.GetNames()}) == want:
+			return "column " + quoteName(name) + ", which holds its key, would be of a type with a length or precision, by which PostgreSQL may store another key than it is given"
 		case columnType(d) != want:
 			return "column " + quoteName(name) + ", which holds its key, would not be " + want.String()
 		}
 	}
 	return ""
+}
+
+func isGenerated(n *pgquery.Node) bool {
+	return n.GetConstraint().GetContype() == pgquery.ConstrType_CONSTR_GENERATED
 }
 
 // columnType is the type that a column of a key is declared with; 0 if that is none.

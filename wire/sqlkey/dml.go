@@ -51,6 +51,9 @@ func (a *analysis) insert(s *pgquery.InsertStmt, at place) {
 func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.SelectStmt) {
 	name := quoteName(t.columns[0])
 	switch {
+	case s.GetOverride() == pgquery.OverridingKind_OVERRIDING_USER_VALUE:
+		a.refuse(t, userValue(name))
+		return
 	case values == nil:
 		a.refuse(t, &issue{pg.CodeFeatureNotSupported, "DEFAULT VALUES gives no " + name, "Give the row's " + name + " as a constant or a parameter."})
 		return
@@ -101,6 +104,12 @@ func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.S
 		}
 		a.rows = append(a.rows, r)
 	}
+}
+
+// userValue is why an INSERT must not say so. Whether the column is an identity column is not known here.
+func userValue(name string) *issue {
+	return &issue{pg.CodeFeatureNotSupported, "OVERRIDING USER VALUE has the server give " + name + " another value than the one that is written, if it is an identity column",
+		"Leave that out, and say DEFAULT for each column for which the server is to make a value."}
 }
 
 // insertSelected finds the key of the rows that a query gives: it must be the key of a table of the query, or a constant. at are the

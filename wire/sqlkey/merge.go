@@ -45,6 +45,10 @@ func (a *analysis) merge(s *pgquery.MergeStmt, at place) {
 
 // mergeInsert finds the key of the rows that MERGE inserts.
 func (a *analysis) mergeInsert(t *table, w *pgquery.MergeWhenClause, inside place) {
+	if w.GetOverride() == pgquery.OverridingKind_OVERRIDING_USER_VALUE {
+		a.refuse(t, userValue(quoteName(t.columns[0])))
+		return
+	}
 	r := row{table: t, keys: make([]*binding, len(t.columns))}
 	for i, name := range t.columns {
 		var val *pgquery.Node

@@ -136,6 +136,10 @@ func (a *analysis) insertWhole(t *table, s *pgquery.InsertStmt, values *pgquery.
 		own("DEFAULT VALUES gives no " + quoteNames(t.columns))
 		return
 	}
+	if s.GetOverride() == pgquery.OverridingKind_OVERRIDING_USER_VALUE {
+		own("OVERRIDING USER VALUE leaves out " + quoteNames(t.columns))
+		return
+	}
 	if len(s.GetCols()) == 0 {
 		own("INSERT names no columns, and may leave out " + quoteNames(t.columns))
 		return
