@@ -154,7 +154,7 @@ func (f *fanout) final(h *heap, ends []int) *pg.Error {
 	if e != nil {
 		return e
 	}
-	return f.runFinal(b, finalText(f.fan, f.home.desc, ends, types, x.bind.NumParams()), h)
+	return f.runFinal(b, finalText(f.fan, f.home.desc, ends, types, x.bind.NumParams(), h.rows), h)
 }
 
 // finalBranch is where Final runs: in a transaction, where what that has written is.
@@ -239,8 +239,8 @@ func (f *fanout) makes(b *branch, size int) *pg.Error {
 	return nil
 }
 
-// finalText writes Final with what stands for its marks.
-func finalText(fan *sqlkey.Fan, desc []byte, ends []int, types []string, params int) string {
+// finalText writes Final with what stands for its marks. rows is how many there are.
+func finalText(fan *sqlkey.Fan, desc []byte, ends []int, types []string, params, rows int) string {
 	visible := len(ends) - fan.Hidden
 	var from, outer strings.Builder
 	from.WriteString("(SELECT ")
@@ -266,6 +266,10 @@ func finalText(fan *sqlkey.Fan, desc []byte, ends []int, types []string, params 
 		from.WriteString("c" + strconv.Itoa(i+1))
 	}
 	from.WriteString(")) AS rows")
+	if len(ends) == 0 { // nothing but how many tells of them
+		from.Reset()
+		from.WriteString("(SELECT FROM pg_catalog.generate_series(1, " + strconv.Itoa(rows) + ")) AS rows")
+	}
 	for i := range visible {
 		if i > 0 {
 			outer.WriteString(", ")
@@ -309,6 +313,10 @@ func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
 	for i, end := range ends {
 		oid, modifier := typeAt(desc, end), int32(binary.BigEndian.Uint32(desc[end-6:]))
 		table, attribute := b.localTable(binary.BigEndian.Uint32(desc[end-18:])), int16(binary.BigEndian.Uint16(desc[end-14:]))
+		if oid == oidRecord || oid == oidRecordArray {
+			return nil, pg.NewError(pg.CodeFeatureNotSupported, "rows of several shards cannot be put together by a value like ROW(a, b), whose type has no name").
+				WithHint("Name its columns one by one (ORDER BY a, b; GROUP BY a, b), or cast it to a composite type.")
+		}
 		name, ok := commonTypes[oid]
 		if ok && modifier == -1 {
 			names[i] = "pg_catalog." + name

@@ -34,6 +34,8 @@ const (
 	oidTimestamp   = 1114
 	oidTimestamptz = 1184
 	oidNumeric     = 1700
+	oidRecord      = 2249
+	oidRecordArray = 2287
 	oidUUID        = 2950
 )
 

@@ -110,3 +110,5 @@ SELECT customer_id FROM customers ORDER BY customer_id LIMIT ALL OFFSET 28
 SELECT customer_id FROM customers ORDER BY customer_id LIMIT NULL OFFSET NULL
 
 SELECT DISTINCT CASE WHEN customer_id % 2 = 0 THEN 0.0::float8 ELSE '-0'::float8 END = 0 FROM orders
+
+SELECT FROM customers ORDER BY customer_id LIMIT 3

@@ -110,3 +110,6 @@ SELECT to_jsonb(c) -> 'name' FROM customers c ORDER BY customer_id
 SELECT customer_id, ref FROM customers ORDER BY ref DESC, customer_id
 
 SELECT customer_id FROM customers ORDER BY customer_id USING >
+
+-- refused: rows without a type
+SELECT (customer_id, tier) FROM customers ORDER BY (customer_id, tier) LIMIT 4

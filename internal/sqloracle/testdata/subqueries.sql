@@ -126,3 +126,11 @@ SELECT v FROM (SELECT CASE WHEN id = 1 THEN 'NaN'::float8 WHEN id = 2 THEN '-Inf
 SELECT v FROM (SELECT CASE WHEN id = 1 THEN 'NaN'::numeric WHEN id = 2 THEN '-Infinity' ELSE 0.10 END AS v, customer_id FROM orders) x ORDER BY v DESC, customer_id LIMIT 12
 
 SELECT DISTINCT v FROM (SELECT CASE WHEN id = 1 THEN 1.0 ELSE 1.00 END AS v FROM orders) x
+
+SELECT EXISTS (SELECT FROM customers WHERE tier = 'gold')
+
+SELECT 1 AS one WHERE NOT EXISTS (SELECT FROM orders WHERE qty > 1000)
+
+SELECT count(*) FROM (SELECT FROM customers LIMIT 5) s
+
+SELECT count(*) FROM (SELECT FROM customers WHERE false LIMIT 5) s
