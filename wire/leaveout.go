@@ -43,8 +43,6 @@ func (h *host) leaveOut(plan *sqlkey.Plan, shares []scatter.Share) *pg.Error {
 			return alone(plan, fmt.Sprintf("Shard %s owns so many ranges that it cannot be asked for these alone.", shard))
 		case err == nil:
 			shares[i].SQL = leave.SQL(gaps)
-		case sqlkey.LacksColumns(err):
-			shares[i].Unnamed = true
 		case !h.sure:
 			return alone(plan, "The shards cannot be asked for what they own alone: "+err.Error()+".")
 		case len(copiesAt(shard, o.Moves, plan.Keyspace, shares, true)) > 0:

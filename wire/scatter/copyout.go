@@ -30,10 +30,8 @@ func (c *Coordinator) copyOut(x *execution) *pg.Error {
 	if e != nil {
 		return e
 	}
-	for _, s := range shares {
-		if s.Unnamed {
-			return c.copyNamed(x)
-		}
+	if e := c.copiedAlike(x, shares); e != nil {
+		return e
 	}
 	branches := make([]*branch, len(shares))
 	for i := range shares {
@@ -78,7 +76,36 @@ func (c *Coordinator) copyOut(x *execution) *pg.Error {
 	return nil
 }
 
-// copyNamed carries out a COPY of a table without a list of columns as the one with all that it has.
+// copiedAlike makes sure that a COPY of a query has the same columns on all shards, where it does not name them itself.
+func (c *Coordinator) copiedAlike(x *execution, shares []Share) *pg.Error {
+	sql := x.stmt.plan.Fan.Copy.Alike
+	if sql == "" || len(shares) < 2 {
+		return nil
+	}
+	run := &execution{stmt: x.stmt, bind: noArguments}
+	var list []*errand
+	for i := range shares {
+		b, e := c.branch(shares[i].Slot, c.writeFor(x.stmt.plan))
+		if e != nil {
+			return e
+		}
+		list = append(list, &errand{b: b, send: run.appendAsk(nil, sql, nil, []int16{})})
+	}
+	if e := c.lost(); e != nil {
+		return e
+	}
+	if e := c.errands(x, list); e != nil {
+		return e.WithPosition(0) // it is one of another text
+	}
+	for i := range list {
+		if !alike(list[0].desc, list[i].desc) {
+			return driftBetween(shares[0].Slot, shares[i].Slot)
+		}
+	}
+	return nil
+}
+
+// copyNamed carries out a COPY of a table without a list of columns as the one with all that it has: their order may be another one on each shard.
 func (c *Coordinator) copyNamed(x *execution) *pg.Error {
 	plan := x.stmt.plan
 	slot, e := c.cfg.Host.Describes(plan)

@@ -62,8 +62,6 @@ type Share struct {
 	// SQL is what it is asked in the place of sqlkey.Fan's text, or of the statement itself: that leaves out rows which another shard owns. "": it has none,
 	// as far as the node knows.
 	SQL string
-	// Unnamed: the same, of a COPY of a table, which is to be written anew with the table's columns.
-	Unnamed bool
 }
 
 // Chooser finds connections to one shard.

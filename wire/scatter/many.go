@@ -21,6 +21,8 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 		return c.explain(x, plan.Explains, plan, plan.Explains.SQL)
 	case fan.Unnamed != nil:
 		return c.unnamed(x)
+	case fan.Copy != nil && fan.Copy.Name != "" && fan.Copy.Columns == nil:
+		return c.copyNamed(x)
 	case fan.Copy != nil && fan.Copy.From:
 		return c.copySplit(x)
 	case fan.Copy != nil && !fan.Copy.Made:

@@ -261,7 +261,7 @@ func (f *fanout) agrees(p *part) *pg.Error {
 	return nil
 }
 
-// alike reports whether the columns of two shards' descriptions have the same types, as far as that can be told: a type that was made a moment ago may be
+// alike reports whether the columns of two shards' descriptions have the same names and types, as far as that can be told: a type that was made a moment ago may be
 // unknown to one of them. nil is none.
 func alike(one, other []byte) bool {
 	if (one == nil) != (other == nil) {
@@ -273,6 +273,9 @@ func alike(one, other []byte) bool {
 		return false
 	}
 	for i := range a {
+		if nameAt(one, a, i) != nameAt(other, b, i) { // the columns that * stands for come in another order
+			return false
+		}
 		x, y := typeAt(one, a[i]), typeAt(other, b[i])
 		if x != y && !(x == oids.Unknown && y >= oids.First) && !(y == oids.Unknown && x >= oids.First) {
 			return false

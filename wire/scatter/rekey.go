@@ -31,7 +31,8 @@ type rekeying struct {
 	generated []int    // columns of the table, from 0, that cannot be given
 	obstacle  string   // why no row of it may move; "": nothing
 	shards    []*rekeyed
-	tag       int // rows
+	tag       int    // rows
+	told      []byte // what describes the first rows that the session is told of
 }
 
 // rekeyed is what becomes of the rows of one shard, and of those that come there.
@@ -318,6 +319,12 @@ func (r *rekeying) step(rows func(*rekeyed) *heap, text func(rows string) string
 		n := tagged(ask.tag)
 		if counts {
 			r.tag += n
+			if r.told == nil {
+				r.told = ask.desc
+			}
+			if !alike(r.told, ask.desc) {
+				return driftBetween(r.home.slot, ask.b.slot)
+			}
 		}
 		if whole != "" && n != want[i] {
 			return pg.NewError(pg.CodeFeatureNotSupported, "rows cannot be moved to the shards of their new keys").

@@ -54,6 +54,8 @@ type Copy struct {
 	Made bool
 	// Check, with Made, is a COPY with the same options and columns of no rows: a server says what is wrong with them.
 	Check string
+	// Alike, of COPY (query) TO STDOUT whose columns are not all named in it, is a query that has the same, and no rows: all shards must describe it alike.
+	Alike string
 	// Encoding is the one that the statement gives the data; "": client_encoding.
 	Encoding string
 }
@@ -178,7 +180,7 @@ func (c *compiler) leaveCopied(s *pgquery.CopyStmt) {
 	case l == nil:
 		return
 	case len(s.GetAttlist()) == 0:
-		l.fail(errUnnamed)
+		l.fail(errors.New("it does not name its columns")) // it will: see NameCopied
 		return
 	}
 	sel := &pgquery.SelectStmt{FromClause: []*pgquery.Node{{Node: &pgquery.Node_RangeVar{RangeVar: s.GetRelation()}}},
@@ -214,6 +216,15 @@ func (c *compiler) copyQuery(p *Plan, s *pgquery.CopyStmt) *Plan {
 	fan.Copy = readCopy(s)
 	fan.Copy.Made = fan.SQL != "" || fan.Order != nil || fan.Final != "" || fan.Hidden > 0 || fan.Limit.Set || fan.Offset.Set
 	if q.Fan = &fan; !fan.Copy.Made {
+		if holdsStar(s.GetQuery()) {
+			var err error
+			if fan.Copy.Alike, err = deparse(noRows(s.GetQuery())); err != nil {
+				e := *p.Err
+				e.Hint = "Name the columns instead of *."
+				p.Err = &e
+				return p
+			}
+		}
 		c.takeLeave(&pgquery.Node{Node: &pgquery.Node_CopyStmt{CopyStmt: s}}) // its query is marked by now
 		return q
 	}
@@ -244,16 +255,30 @@ func (c *compiler) copyQuery(p *Plan, s *pgquery.CopyStmt) *Plan {
 func checking(s *pgquery.CopyStmt) (string, error) {
 	of := cloned(s)
 	textOptions(of)
-	rows := &pgquery.Node{Node: &pgquery.Node_RangeSubselect{RangeSubselect: &pgquery.RangeSubselect{Subquery: of.GetQuery(), Alias: &pgquery.Alias{Aliasname: "rangefinder_rows"}}}}
-	all := pgquery.MakeColumnRefNode([]*pgquery.Node{pgquery.MakeAStarNode()}, 0)
-	of.Query = selectNode(&pgquery.SelectStmt{TargetList: []*pgquery.Node{target("", all)}, FromClause: []*pgquery.Node{rows}, LimitCount: pgquery.MakeAConstIntNode(0, 0),
-		Op: pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_COUNT})
+	of.Query = noRows(of.GetQuery())
 	n := &pgquery.Node{Node: &pgquery.Node_CopyStmt{CopyStmt: of}}
 	text, err := deparse(n)
 	if err == nil && !same(n, text) {
 		err = errors.New("it would be written in words that mean something else")
 	}
 	return text, err
+}
+
+// noRows is a query that has the columns of another one.
+func noRows(query *pgquery.Node) *pgquery.Node {
+	rows := &pgquery.Node{Node: &pgquery.Node_RangeSubselect{RangeSubselect: &pgquery.RangeSubselect{Subquery: query, Alias: &pgquery.Alias{Aliasname: "rangefinder_rows"}}}}
+	all := pgquery.MakeColumnRefNode([]*pgquery.Node{pgquery.MakeAStarNode()}, 0)
+	return selectNode(&pgquery.SelectStmt{TargetList: []*pgquery.Node{target("", all)}, FromClause: []*pgquery.Node{rows}, LimitCount: pgquery.MakeAConstIntNode(0, 0),
+		Op: pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_COUNT})
+}
+
+func holdsStar(n *pgquery.Node) (found bool) {
+	walk(n, func(x any) bool {
+		_, ok := x.(*pgquery.A_Star)
+		found = found || ok
+		return !found
+	})
+	return found
 }
 
 // errOptions is that pg_query would not write the options of a COPY: it takes for granted that they have values of the right kind, and reads what is

@@ -28,12 +28,6 @@ type Leave struct {
 	types  []rib.Type
 }
 
-// errUnnamed: see LacksColumns.
-var errUnnamed = errors.New("it does not name its columns")
-
-// LacksColumns tells whether an error of Planner.Leave's says that the statement, a COPY of a table, has to name the table's columns for that.
-func LacksColumns(err error) bool { return errors.Is(err, errUnnamed) }
-
 // Gap are the keys of [From, To); an empty bound is open.
 type Gap struct{ From, To rib.Key }
 

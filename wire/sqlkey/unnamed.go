@@ -1,8 +1,11 @@
 package sqlkey
 
 import (
+	"strings"
+
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
 
@@ -46,12 +49,38 @@ func NameCopied(sql string, columns []string) (string, error) {
 	if len(tree.GetStmts()) != 1 || tree.GetStmts()[0].GetStmt().GetCopyStmt() == nil || len(columns) == 0 {
 		return "", errNoCopy
 	}
-	n := tree.GetStmts()[0].GetStmt()
-	for _, name := range columns {
-		n.GetCopyStmt().Attlist = append(n.GetCopyStmt().Attlist, pgquery.MakeStrNode(name))
+	scan, err := pgquery.Scan(sql)
+	if err != nil {
+		return "", err
 	}
-	textOptions(n.GetCopyStmt())
-	return deparse(n)
+	rv := tree.GetStmts()[0].GetStmt().GetCopyStmt().GetRelation()
+	names := 1 // that the table is called by
+	for _, qualified := range []string{rv.GetSchemaname(), rv.GetCatalogname()} {
+		if qualified != "" {
+			names++
+		}
+	}
+	for i, t := range scan.GetTokens() {
+		if t.GetStart() != rv.GetLocation() {
+			continue
+		}
+		last := i + 2*(names-1) // names have dots between them
+		if last >= len(scan.GetTokens()) {
+			break
+		}
+		end := scan.GetTokens()[last].GetEnd()
+		return sql[:end] + " (" + quoteAll(columns) + ")" + sql[end:], nil
+	}
+	return "", errNoCopy
+}
+
+// quoteAll is a list of names as SQL has it.
+func quoteAll(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = rib.QuoteIdent(name)
+	}
+	return strings.Join(quoted, ", ")
 }
 
 // NameColumns is an INSERT without a list of columns with one: as many of a table's columns as it gives.
