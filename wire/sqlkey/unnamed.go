@@ -46,7 +46,7 @@ func NameCopied(sql string, columns []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(tree.GetStmts()) != 1 || tree.GetStmts()[0].GetStmt().GetCopyStmt() == nil || len(columns) == 0 {
+	if len(tree.GetStmts()) != 1 || tree.GetStmts()[0].GetStmt().GetCopyStmt().GetRelation() == nil || len(columns) == 0 {
 		return "", errNoCopy
 	}
 	scan, err := pgquery.Scan(sql)
