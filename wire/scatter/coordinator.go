@@ -305,6 +305,7 @@ func (c *Coordinator) message(ctx context.Context, typ byte, body []byte) {
 		text = string(sql)
 	}
 	c.segment(typ == pg.TypeSync)
+	c.copying = c.copying && typ == pg.TypeSync // else the Sync that comes is another one
 	switch typ {
 	case pg.TypeQuery:
 		c.query(text)

@@ -88,6 +88,13 @@ func (c *compiler) notEverywhere(n *pgquery.Node, a *analysis, made *pgquery.Ran
 			}
 		}
 	}
+	for _, node := range n.GetAlterTableStmt().GetCmds() {
+		switch node.GetAlterTableCmd().GetSubtype() {
+		case pgquery.AlterTableType_AT_DetachPartition, pgquery.AlterTableType_AT_DetachPartitionFinalize, pgquery.AlterTableType_AT_DropInherit:
+			return refuse("what it takes away would be a table that no keyspace holds, with rows on all shards, of which one would be asked",
+				"Detach it on each shard, connected to the shard's primary, and add it to the keyspace then: rangefinder keyspace add-table.")
+		}
+	}
 	const apart = "Use one statement for what is sharded, and another one for what is not."
 	switch d := n.GetDropStmt(); {
 	case len(a.plain) > 0:
