@@ -33,10 +33,10 @@ func (c *farConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// TestFarServers moves a range between servers that are three tenths of a second away: what is done one after another while the range is frozen takes few round trips, so
+// TestFarServers moves a range between servers that are far away: what is done one after another while the range is frozen takes few round trips, so
 // that it comes to its end at the first try.
 func TestFarServers(t *testing.T) {
-	const trip, most = 300 * time.Millisecond, 10
+	const trip, most = 150 * time.Millisecond, 12
 	r := newRig(t, false)
 	r.fill(200)
 	low, high := r.quarter()

@@ -17,21 +17,23 @@ import (
 
 // verify asks the primaries of this moment, over new connections, whether they are still those of the copy.
 func (p *Postgres) verify(ctx context.Context, j *Job) error {
-	var target *pgx.Conn
-	beside := make(chan error, 1)
-	go func() (err error) {
-		defer func() { beside <- err }()
-		target, err = p.connect(ctx, j, j.Move.To)
-		return err
-	}()
-	source, err := p.connect(ctx, j, j.Move.From)
-	err = errors.Join(err, <-beside)
-	defer hangUp(source)
-	defer hangUp(target)
+	ask := func(shard string) (Server, error) {
+		conn, err := p.cfg.Primary(ctx, shard, j.Keyspace.Database)
+		if err != nil {
+			return Server{}, fmt.Errorf("shard %s: %w", shard, err)
+		}
+		defer hangUp(conn)
+		s, err := serverOf(ctx, conn)
+		if err != nil {
+			err = fmt.Errorf("shard %s: %w", shard, err)
+		}
+		return s, err
+	}
+	now, err := both(func() (Server, error) { return ask(j.Move.From) }, func() (Server, error) { return ask(j.Move.To) })
 	if err != nil {
 		return err
 	}
-	return recognize(ctx, source, target, j)
+	return same(now, j)
 }
 
 // patient is how long the fence waits before it is looked who keeps it waiting.

@@ -341,21 +341,38 @@ type querier interface {
 
 // identify asks who the two servers are.
 func identify(ctx context.Context, source, target *pgx.Conn) (Identity, error) {
-	ask := func(conn *pgx.Conn, s *Server) error {
-		var system string
-		// The checkpoint's timeline may be the one before a promotion: the current file's is not.
-		err := conn.QueryRow(ctx, "SELECT system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int FROM pg_control_system()", pgx.QueryExecModeExec).Scan(&system, &s.Timeline)
-		if err == nil {
-			s.SystemID, err = strconv.ParseUint(system, 10, 64)
-		}
-		return err
-	}
-	var from, to Server
+	return both(func() (Server, error) { return serverOf(ctx, source) }, func() (Server, error) { return serverOf(ctx, target) })
+}
+
+// both asks two servers at the same time.
+func both(source, target func() (Server, error)) (id Identity, err error) {
+	var to Server
 	beside := make(chan error, 1)
-	go func() { beside <- ask(target, &to) }()
-	err := ask(source, &from)
+	go func() {
+		s, err := target()
+		to = s
+		beside <- err
+	}()
+	from, err := source()
 	err = errors.Join(err, <-beside)
 	return Identity{Source: from, Target: to}, err
+}
+
+// serverOf asks a primary which server it is.
+func serverOf(ctx context.Context, conn *pgx.Conn) (s Server, err error) {
+	var replica bool
+	var system string
+	// The checkpoint's timeline may be the one before a promotion: the current file's is not.
+	err = conn.QueryRow(ctx, `SELECT pg_is_in_recovery(), system_identifier::text, CASE WHEN pg_is_in_recovery() THEN 0 ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END
+FROM pg_control_system()`, pgx.QueryExecModeExec).Scan(&replica, &system, &s.Timeline)
+	switch {
+	case err != nil:
+		return s, err
+	case replica:
+		return s, errors.New("the server that answered is a replica")
+	}
+	s.SystemID, err = strconv.ParseUint(system, 10, 64)
+	return s, err
 }
 
 // recognize refuses servers that are not those with which the move began.
@@ -364,9 +381,15 @@ func recognize(ctx context.Context, source, target *pgx.Conn, j *Job) error {
 		return nil // what is to be removed is removed wherever it is
 	}
 	now, err := identify(ctx, source, target)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	return same(now, j)
+}
+
+// same refuses other servers than those with which the move began.
+func same(now Identity, j *Job) error {
+	switch {
 	case now.Source != j.Identity.Source:
 		return fmt.Errorf("shard %s: %w since the move began", j.Move.From, ErrPromoted)
 	case now.Target != j.Identity.Target:
