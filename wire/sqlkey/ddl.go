@@ -21,6 +21,14 @@ func (a *analysis) eachShard(t *table, what string) {
 	}
 }
 
+// eachShardNamed is eachShard of a table by its name in the statement.
+func (a *analysis) eachShardNamed(t *table, rv *pgquery.RangeVar, what string) {
+	if rv.GetSchemaname() == "" {
+		a.refuseTwoMeanings(t)
+	}
+	a.eachShard(t, what)
+}
+
 // everyShard makes the plan p of a statement that was refused by eachShard one for all shards that have the tables. made is the table or
 // view that it makes, if it makes one.
 func (c *compiler) everyShard(p *Plan, n *pgquery.Node, a *analysis, made *pgquery.RangeVar) *Plan {

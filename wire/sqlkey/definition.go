@@ -109,10 +109,10 @@ func wordsOfObject(o *pgquery.Node) []string {
 // object takes one of the objects that a statement of several kinds of them names: DROP, COMMENT, ALTER ... OWNER and their like. It returns
 // false of what is bound to a table, or to a server.
 func (d *definition) object(t pgquery.ObjectType, o *pgquery.Node) bool {
-	words := wordsOfObject(o)
+	words := wordsOfObject(ofDomain(t, o))
 	d.names = append(d.names, objectName(words))
 	switch t {
-	case pgquery.ObjectType_OBJECT_TYPE, pgquery.ObjectType_OBJECT_DOMAIN:
+	case pgquery.ObjectType_OBJECT_TYPE, pgquery.ObjectType_OBJECT_DOMAIN, pgquery.ObjectType_OBJECT_DOMCONSTRAINT:
 		d.existing(hasType(words))
 	case pgquery.ObjectType_OBJECT_FUNCTION, pgquery.ObjectType_OBJECT_PROCEDURE, pgquery.ObjectType_OBJECT_ROUTINE, pgquery.ObjectType_OBJECT_AGGREGATE:
 		d.existing(hasFunction(words))
@@ -136,7 +136,7 @@ func (d *definition) object(t pgquery.ObjectType, o *pgquery.Node) bool {
 		d.existing(hasOfSchema("pg_statistic_ext", "stx", words))
 	case pgquery.ObjectType_OBJECT_ACCESS_METHOD:
 		d.existing(hasNamed("pg_am", "amname", words[0]))
-	case pgquery.ObjectType_OBJECT_CAST, pgquery.ObjectType_OBJECT_COLLATION, pgquery.ObjectType_OBJECT_CONVERSION, pgquery.ObjectType_OBJECT_DOMCONSTRAINT,
+	case pgquery.ObjectType_OBJECT_CAST, pgquery.ObjectType_OBJECT_COLLATION, pgquery.ObjectType_OBJECT_CONVERSION,
 		pgquery.ObjectType_OBJECT_EVENT_TRIGGER, pgquery.ObjectType_OBJECT_LANGUAGE, pgquery.ObjectType_OBJECT_OPCLASS, pgquery.ObjectType_OBJECT_OPERATOR,
 		pgquery.ObjectType_OBJECT_OPFAMILY, pgquery.ObjectType_OBJECT_TRANSFORM, pgquery.ObjectType_OBJECT_TSCONFIGURATION, pgquery.ObjectType_OBJECT_TSDICTIONARY,
 		pgquery.ObjectType_OBJECT_TSPARSER, pgquery.ObjectType_OBJECT_TSTEMPLATE:

@@ -246,7 +246,7 @@ func (a *analysis) whole(m proto.Message, c *ctes, what string, made *pgquery.Ra
 			}
 			if t, kind := a.resolve(n); t != nil {
 				a.firm = a.firm || kind == copiedTable && what == "TRUNCATE" // a hint would have one copy written
-				a.eachShard(t, what)
+				a.eachShardNamed(t, n, what)
 			}
 			a.relation(n)
 		}

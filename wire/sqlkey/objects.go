@@ -14,20 +14,20 @@ func (a *analysis) named(n *pgquery.Node, what string) {
 	switch {
 	case n.GetDropStmt() != nil:
 		for _, o := range n.GetDropStmt().GetObjects() {
-			a.object(o, what)
+			a.object(n.GetDropStmt().GetRemoveType(), o, what)
 			if n.GetDropStmt().GetRemoveType() == pgquery.ObjectType_OBJECT_SCHEMA {
 				a.ofSchema(o.GetString_().GetSval())
 			}
 		}
 	case n.GetCommentStmt() != nil:
-		a.object(n.GetCommentStmt().GetObject(), what)
+		a.object(n.GetCommentStmt().GetObjtype(), n.GetCommentStmt().GetObject(), what)
 	case n.GetSecLabelStmt() != nil:
-		a.object(n.GetSecLabelStmt().GetObject(), what)
+		a.object(n.GetSecLabelStmt().GetObjtype(), n.GetSecLabelStmt().GetObject(), what)
 	case n.GetAlterExtensionContentsStmt() != nil:
-		a.object(n.GetAlterExtensionContentsStmt().GetObject(), what)
+		a.object(n.GetAlterExtensionContentsStmt().GetObjtype(), n.GetAlterExtensionContentsStmt().GetObject(), what)
 	case n.GetRenameStmt() != nil:
 		r := n.GetRenameStmt()
-		a.object(r.GetObject(), what)
+		a.object(r.GetRenameType(), r.GetObject(), what)
 		if r.GetRenameType() == pgquery.ObjectType_OBJECT_SCHEMA {
 			a.schema(r.GetSubname(), what)
 			a.schema(r.GetNewname(), what)
@@ -56,29 +56,43 @@ func (a *analysis) named(n *pgquery.Node, what string) {
 }
 
 // object refuses a list of words that are the name of a sharded table, or of something of it: a column, a trigger.
-func (a *analysis) object(o *pgquery.Node, what string) {
-	var words []string
-	for _, w := range o.GetList().GetItems() {
-		words = append(words, w.GetString_().GetSval())
+func (a *analysis) object(kind pgquery.ObjectType, o *pgquery.Node, what string) {
+	if o = ofDomain(kind, o); o.GetList() == nil && o.GetTypeName() == nil {
+		return
 	}
-	if tn := o.GetTypeName(); tn != nil {
-		for _, w := range tn.GetNames() {
-			words = append(words, w.GetString_().GetSval())
-		}
+	words := wordsOfObject(o)
+	if withinTable(kind) && len(words) > 1 {
+		words = words[:len(words)-1]
 	}
-	a.objectOfSchema(words)
-	for _, n := range []int{len(words), len(words) - 1} {
-		if n < 1 || n > 3 {
-			continue
-		}
+	if n := len(words); n > 0 && n <= 3 {
 		rv := &pgquery.RangeVar{Relname: words[n-1]}
 		if n > 1 {
 			rv.Schemaname = words[n-2]
 		}
 		if t, _ := a.resolve(rv); t != nil {
-			a.eachShard(t, what)
+			a.eachShardNamed(t, rv, what)
+			return
 		}
 	}
+	a.objectOfSchema(words)
+}
+
+// ofDomain is the domain in place of a constraint of it.
+func ofDomain(kind pgquery.ObjectType, o *pgquery.Node) *pgquery.Node {
+	if items := o.GetList().GetItems(); kind == pgquery.ObjectType_OBJECT_DOMCONSTRAINT && len(items) > 0 {
+		return items[0]
+	}
+	return o
+}
+
+// withinTable tells whether objects of a kind are named by their table and a word more.
+func withinTable(t pgquery.ObjectType) bool {
+	switch t {
+	case pgquery.ObjectType_OBJECT_COLUMN, pgquery.ObjectType_OBJECT_TABCONSTRAINT, pgquery.ObjectType_OBJECT_TRIGGER, pgquery.ObjectType_OBJECT_RULE,
+		pgquery.ObjectType_OBJECT_POLICY:
+		return true
+	}
+	return false
 }
 
 // schema refuses a schema that holds a sharded table.
