@@ -239,11 +239,11 @@ func (f *Fan) bytes() int {
 	if f.Rekey != nil {
 		n += f.Rekey.bytes()
 	}
+	if t := f.onOne(); t != nil {
+		n += int(unsafe.Sizeof(*t)) + len(t.Reason)
+		keys(t.Keys)
+	}
 	if f.Split != nil {
-		if t := f.Split.together; t != nil {
-			n += int(unsafe.Sizeof(*t)) + len(t.Reason)
-			keys(t.Keys)
-		}
 		keys(f.Split.Rows)
 		n += f.Split.bytes()
 	}

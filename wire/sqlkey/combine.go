@@ -22,9 +22,11 @@ func combine(parts []*Plan, sharded bool) *Plan {
 	}
 	apart := "" // why they do not
 	for i, q := range parts {
+		if q.Target == Many && q.Fan.onOne() != nil { // its keys may belong together
+			parts[i] = q.Fan.onOne()
+			continue
+		}
 		switch {
-		case q.Target == Many && q.Fan.Split != nil: // its rows may belong together
-			parts[i] = q.Fan.Split.onOne()
 		case q.Target == Many && apart == "":
 			apart = fmt.Sprintf("statement %d: %s", i+1, q.Fan.Why)
 		}

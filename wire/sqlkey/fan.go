@@ -76,6 +76,8 @@ type Fan struct {
 	Refusal *pg.Error
 
 	leave *lazyLeave // see Planner.Leave; nil: it is made anew each time
+
+	together *Plan // of a query that names its keys: if they belong to one shard. See Split.together
 }
 
 // Alike tells whether it writes the rows of reference tables: all copies must then be changed alike.

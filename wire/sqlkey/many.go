@@ -41,8 +41,8 @@ func (p *Plan) alone(why string) *Plan {
 	if p.Target != Many || p.Fan.Everywhere {
 		return p
 	}
-	if p.Fan.Split != nil { // its rows may have one
-		return p.Fan.Split.onOne()
+	if q := p.Fan.onOne(); q != nil { // its keys may have one
+		return q
 	}
 	q := *p
 	e := *p.Fan.Refusal

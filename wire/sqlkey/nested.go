@@ -116,33 +116,53 @@ func (f *fanned) keyPlaces() (list []int) {
 	return list
 }
 
-// nested takes a query apart that has one subquery with all of its tables: that is what shards are asked, and all around it is done over
+// nested takes a query apart that has one subquery, or one part of a set operation, with all of its tables: that is what shards are asked, and all around it is done over
 // their rows. nil: there is none.
 func (c *compiler) nested(sel *pgquery.SelectStmt) *fanned {
 	if len(sel.GetLockingClause()) > 0 {
 		return nil
 	}
-	tables := tablesIn(sel)
+	tables, names := tablesIn(sel), withNames(sel)
 	var found *fanned
 	var at *pgquery.Node
 	final := cloned(sel)
 	try := func(n *pgquery.Node) {
 		s := n.GetSelectStmt()
-		if s == nil || found != nil || tablesIn(s) != tables {
+		if s == nil || found != nil || tablesIn(s) != tables || namesAny(s, names) {
 			return
 		}
 		if f, problem := c.fanned(n, s); problem == nil && len(f.a.plain) == 0 && len(s.GetLockingClause()) == 0 {
 			found, at = f, n
 		}
 	}
+	put := func(over *pgquery.SelectStmt) { at.Node = selectNode(over).Node }
+	var sides func(*pgquery.SelectStmt) // of a set operation: others may have no tables
+	sides = func(s *pgquery.SelectStmt) {
+		if found != nil || s.GetOp() == pgquery.SetOperation_SETOP_NONE {
+			return
+		}
+		if try(selectNode(s.Larg)); found != nil {
+			put = func(over *pgquery.SelectStmt) { s.Larg = over }
+			return
+		}
+		if try(selectNode(s.Rarg)); found != nil {
+			put = func(over *pgquery.SelectStmt) { s.Rarg = over }
+			return
+		}
+		sides(s.Larg)
+		sides(s.Rarg)
+	}
+	sides(final)
 	walk(final, func(n any) bool { // from the outside in: the larger the part that shards do, the better
 		switch n := n.(type) {
 		case *pgquery.RangeSubselect:
 			if !n.GetLateral() {
 				try(n.GetSubquery())
+				sides(n.GetSubquery().GetSelectStmt())
 			}
 		case *pgquery.CommonTableExpr:
 			try(n.GetCtequery())
+			sides(n.GetCtequery().GetSelectStmt())
 		case *pgquery.SubLink: // it may speak of what is around it
 			if len(sel.GetFromClause()) > 0 {
 				return false
@@ -162,7 +182,7 @@ func (c *compiler) nested(sel *pgquery.SelectStmt) *fanned {
 		over = found.over
 	}
 	found.shard = found.asked(proto.Clone(at.GetSelectStmt()).(*pgquery.SelectStmt))
-	at.Node = selectNode(over).Node
+	put(over)
 	found.final, found.order, found.limit, found.offset, found.changed = final, nil, FanCount{}, FanCount{}, true
 	found.how += "; what is around that is done over their rows by PostgreSQL"
 	return found
@@ -178,13 +198,7 @@ func (f *fanned) asked(itself *pgquery.SelectStmt) *pgquery.SelectStmt {
 
 // tablesIn counts the tables that are named in a query, names of WITH left out as far as they are in it.
 func tablesIn(s *pgquery.SelectStmt) (n int) {
-	names := map[string]bool{}
-	walk(s, func(x any) bool {
-		if cte, ok := x.(*pgquery.CommonTableExpr); ok {
-			names[cte.GetCtename()] = true
-		}
-		return true
-	})
+	names := withNames(s)
 	walk(s, func(x any) bool {
 		switch x := x.(type) {
 		case *pgquery.LockingClause:
@@ -197,4 +211,27 @@ func tablesIn(s *pgquery.SelectStmt) (n int) {
 		return true
 	})
 	return n
+}
+
+// withNames are the names that WITH gives in a query, wherever it stands.
+func withNames(s *pgquery.SelectStmt) map[string]bool {
+	names := map[string]bool{}
+	walk(s, func(x any) bool {
+		if cte, ok := x.(*pgquery.CommonTableExpr); ok {
+			names[cte.GetCtename()] = true
+		}
+		return true
+	})
+	return names
+}
+
+// namesAny tells whether a query names one of them, which by itself would be another table.
+func namesAny(s *pgquery.SelectStmt, names map[string]bool) (found bool) {
+	own := withNames(s)
+	walk(s, func(x any) bool {
+		rv, ok := x.(*pgquery.RangeVar)
+		found = found || ok && rv.GetSchemaname() == "" && names[rv.GetRelname()] && !own[rv.GetRelname()]
+		return !found
+	})
+	return found
 }

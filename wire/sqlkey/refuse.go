@@ -111,6 +111,9 @@ func (c *compiler) keyed(m proto.Message, p *Plan, a *analysis, s *survey) *Plan
 		}
 		add.key(r.keys)
 	}
+	if q := c.parted(m, p, a, s); q != nil {
+		return q
+	}
 	p.byKeys()
 	return p
 }

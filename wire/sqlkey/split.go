@@ -122,12 +122,6 @@ func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey, folded *fol
 	return nil
 }
 
-// onOne is the statement's plan if it is to run on one shard.
-func (s *Split) onOne() *Plan {
-	p := *s.together
-	return &p
-}
-
 // Part makes the statement that inserts some of the rows, by their numbers from 0. Its parameters are numbered anew, for one that it
 // lacks would have no type: params are the client's numbers of $1, $2, ...
 func (s *Split) Part(rows []int) (sql string, params []int) {

@@ -1,6 +1,5 @@
 SELECT id FROM orders WHERE customer_id = 9 UNION SELECT order_id FROM order_lines WHERE customer_id = 9
 
--- refused: keys of several shards
 SELECT id FROM orders WHERE customer_id = 1 UNION ALL SELECT id FROM orders WHERE customer_id = 2
 
 SELECT item FROM orders UNION SELECT sku FROM order_lines
@@ -47,13 +46,10 @@ SELECT customer_id FROM orders EXCEPT SELECT customer_id FROM order_lines ORDER 
 
 SELECT customer_id FROM orders INTERSECT ALL SELECT customer_id FROM order_lines ORDER BY 1
 
--- refused: not joined by the key
 SELECT item FROM orders UNION SELECT 'x' ORDER BY 1
 
--- refused: not joined by the key
 SELECT item FROM orders UNION ALL SELECT 'x' ORDER BY 1
 
--- refused: not joined by the key
 SELECT 'x' UNION ALL SELECT item FROM orders ORDER BY 1
 
 -- refused: set operation
@@ -62,7 +58,6 @@ SELECT count(*) FROM orders UNION ALL SELECT count(*) FROM customers ORDER BY 1
 -- refused: set operation
 (SELECT item FROM orders ORDER BY item LIMIT 3) UNION ALL (SELECT sku FROM order_lines ORDER BY sku LIMIT 2) ORDER BY 1
 
--- refused: not joined by the key
 WITH RECURSIVE t AS (SELECT customer_id, 1 AS n FROM customers UNION ALL SELECT customer_id, n + 1 FROM t WHERE n < 2) SELECT count(*), sum(n) FROM t
 
 -- refused: not joined by the key
@@ -77,3 +72,70 @@ SELECT c.customer_id FROM customers c WHERE c.customer_id IN (SELECT o.customer_
 SELECT count(*) FROM (SELECT tier FROM orders UNION SELECT tier FROM customers) x
 
 SELECT count(*) FROM (SELECT customer_id FROM orders EXCEPT SELECT customer_id FROM customers WHERE tier IS NULL) x
+
+SELECT customer_id, name FROM customers WHERE customer_id = 7 UNION ALL SELECT customer_id, name FROM customers WHERE customer_id = 8
+
+SELECT customer_id, name FROM customers WHERE customer_id = 7 UNION ALL SELECT customer_id, name FROM customers WHERE customer_id = 8 UNION ALL SELECT customer_id, item FROM orders WHERE customer_id = 9 ORDER BY 1, 2
+
+SELECT tier FROM customers WHERE customer_id = 7 UNION SELECT tier FROM customers WHERE customer_id = 8
+
+SELECT tier FROM customers WHERE customer_id = 7 UNION ALL SELECT tier FROM customers WHERE customer_id = 7
+
+SELECT item FROM orders WHERE customer_id = 8 EXCEPT SELECT item FROM orders WHERE customer_id = 9
+
+SELECT item FROM orders WHERE customer_id = 8 INTERSECT SELECT item FROM orders WHERE customer_id = 9
+
+SELECT customer_id FROM orders WHERE customer_id = 8 EXCEPT SELECT customer_id FROM orders WHERE customer_id = 9
+
+-- $1 bigint 7
+-- $2 bigint 8
+SELECT customer_id, name FROM customers WHERE customer_id = $1 UNION ALL SELECT customer_id, name FROM customers WHERE customer_id = $2 ORDER BY 1
+
+-- $1 bigint 7
+-- $2 bigint 7
+SELECT customer_id, name FROM customers WHERE customer_id = $1 UNION ALL SELECT customer_id, name FROM customers WHERE customer_id = $2 ORDER BY 1
+
+-- refused: keys of several shards
+SELECT count(*) FROM orders WHERE customer_id = 8 UNION ALL SELECT count(*) FROM orders WHERE customer_id = 9
+
+SELECT zoom, name, n FROM tiles WHERE (zoom, name) = (1, 'a') UNION ALL SELECT zoom, name, n FROM tiles WHERE (zoom, name) = (2, 'B')
+
+-- refused: keys of several shards
+(SELECT item FROM orders WHERE customer_id = 8 ORDER BY id LIMIT 1) UNION ALL (SELECT item FROM orders WHERE customer_id = 9 ORDER BY id LIMIT 1)
+
+-- refused: tables of two keyspaces
+SELECT name FROM customers WHERE customer_id = 7 UNION ALL SELECT name FROM accounts WHERE name = 'ann'
+
+SELECT item FROM orders UNION ALL SELECT 'x' UNION ALL SELECT NULL ORDER BY 1
+
+SELECT customer_id FROM customers UNION SELECT 1 ORDER BY 1
+
+SELECT customer_id FROM customers UNION ALL VALUES (500), (501)
+
+SELECT customer_id FROM customers EXCEPT SELECT 7 ORDER BY 1
+
+SELECT 7 INTERSECT SELECT customer_id FROM customers
+
+SELECT 'total', count(*) FROM orders UNION ALL SELECT 'none', 0
+
+SELECT qty FROM orders UNION ALL SELECT 1.5 ORDER BY 1 LIMIT 7
+
+(SELECT item FROM orders ORDER BY item, customer_id, id LIMIT 3) UNION ALL SELECT 'x'
+
+SELECT count(*), max(item) FROM (SELECT item FROM orders UNION ALL SELECT 'zzz') s
+
+WITH w AS (SELECT qty AS q FROM orders UNION ALL SELECT 100) SELECT sum(q) FROM w
+
+SELECT item FROM orders UNION ALL SELECT sku FROM order_lines UNION ALL SELECT 'x' ORDER BY 1
+
+-- $1 text x
+SELECT item FROM orders UNION ALL SELECT $1 ORDER BY 1
+
+WITH orders AS (SELECT customer_id FROM customers) SELECT customer_id FROM orders UNION ALL SELECT 1 ORDER BY 1
+
+WITH orders AS (SELECT customer_id, name FROM customers) SELECT count(*), max(s.name) FROM (SELECT customer_id, name FROM orders LIMIT 100) s
+
+SELECT item FROM orders UNION ALL SELECT g::text FROM generate_series(1, 3) g ORDER BY 1
+
+-- refused: not joined by the key
+SELECT item FROM orders UNION SELECT item FROM items
