@@ -26,8 +26,7 @@ func combine(parts []*Plan, sharded bool) *Plan {
 			parts[i] = q.Fan.onOne()
 			continue
 		}
-		switch {
-		case q.Target == Many && apart == "":
+		if q.Target == Many && apart == "" {
 			apart = fmt.Sprintf("statement %d: %s", i+1, q.Fan.Why)
 		}
 	}
