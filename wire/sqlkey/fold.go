@@ -307,7 +307,9 @@ func (f *fold) item(i int) (it foldItem, ok bool) {
 		for it.end = at; it.end < len(sql) && (sql[it.end] == '_' || kinds[sql[it.end]] == kindDigit || 'a' <= sql[it.end] && sql[it.end] <= 'z'); {
 			it.end++
 		}
-		if it.cast = sql[at:it.end]; it.cast == "" || kinds[sql[at]] == kindDigit {
+		// Of other words some are none of a type's: the parser must see them.
+		if it.cast = sql[at:it.end]; !isOneOf(it.cast, "int8", "int4", "int2", "bigint", "int", "integer", "smallint", "text", "varchar", "uuid", "date", "timestamptz", "timestamp",
+			"bytea", "numeric", "float8", "float4", "bool", "boolean", "json", "jsonb") {
 			return it, false
 		}
 	}
