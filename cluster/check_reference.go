@@ -19,6 +19,12 @@ type tableCopy struct {
 	sum     string // of all rows, in whatever order they lie
 }
 
+// OwnDefault is SQL that is true for a column, of the row a of pg_attribute, whose default may come out otherwise on another server. t is its type's row of
+// pg_type, d its row of pg_attrdef, which there need not be.
+const OwnDefault = `(a.attidentity <> ''
+           OR coalesce(coalesce(d.adbin, t.typdefaultbin)::text ~ '\{(SQLVALUEFUNCTION|NEXTVALUEEXPR|COERCEVIAIO)', false)
+           OR EXISTS (SELECT FROM regexp_matches(coalesce(d.adbin, t.typdefaultbin)::text, ':(?:op)?funcid (\d+)', 'g') AS m JOIN pg_proc AS p ON p.oid = m[1]::oid WHERE p.provolatile <> 'i'))`
+
 // columnsSQL describes a table's columns, and tells of which the default may come out otherwise on another server: identities, and what
 // calls functions that are not immutable, also if it is the default of the column's domain.
 const columnsSQL = `
@@ -28,9 +34,7 @@ SELECT a.attname::text,
        || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END
        || coalesce(CASE WHEN a.attgenerated = '' THEN ' DEFAULT ' ELSE ' GENERATED ' END || pg_get_expr(d.adbin, d.adrelid), '')
        || CASE WHEN a.attidentity <> '' THEN ' IDENTITY' ELSE '' END,
-       a.attgenerated = '' AND (a.attidentity <> ''
-           OR coalesce(coalesce(d.adbin, t.typdefaultbin)::text ~ '\{(SQLVALUEFUNCTION|NEXTVALUEEXPR|COERCEVIAIO)', false)
-           OR EXISTS (SELECT FROM regexp_matches(coalesce(d.adbin, t.typdefaultbin)::text, ':(?:op)?funcid (\d+)', 'g') AS m JOIN pg_proc AS p ON p.oid = m[1]::oid WHERE p.provolatile <> 'i'))
+       a.attgenerated = '' AND ` + OwnDefault + `
 FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rangefinder/cluster"
 	"rangefinder/rib"
 	"rangefinder/wire/sqlkey"
 )
@@ -128,7 +129,11 @@ func (n *Node) lookAtDependents(ctx context.Context) bool {
 	tables := make(map[string][]rib.KeyedTable)
 	for i := range o.Keyspaces {
 		k := &o.Keyspaces[i]
-		if _, ok := rules[k.Database]; ok && !k.Reference() { // else no client gets there; and what reads a table that is whole knows all rows
+		switch _, ok := rules[k.Database]; {
+		case !ok: // no client gets there
+		case k.Reference(): // what reads a table that is whole knows all rows
+			tables[k.Database] = append(tables[k.Database], k.Tables[:0]...)
+		default:
 			tables[k.Database] = append(tables[k.Database], k.Tables...)
 		}
 	}
@@ -137,7 +142,7 @@ func (n *Node) lookAtDependents(ctx context.Context) bool {
 	n.eachShard(databases, func(i int) { // all that is in no keyspace is sent to the database's own shard: what is there counts
 		home := catalog.Home(databases[i])
 		if home != "" {
-			found[i], failed[i] = n.dependentsOn(ctx, home, databases[i], tables[databases[i]])
+			found[i], failed[i] = n.dependentsOn(ctx, home, databases[i], tables[databases[i]], o)
 		}
 		var defaults []sqlkey.Dependent
 		if failed[i] == nil {
@@ -156,7 +161,7 @@ func (n *Node) lookAtDependents(ctx context.Context) bool {
 	return len(why) == 0
 }
 
-// defaultsElsewhere are the columns of tables of which a database's own shard has no part whose default is rangefinder.unique_id().
+// defaultsElsewhere is what is to be known of columns of tables of which a database's own shard has no part.
 func (n *Node) defaultsElsewhere(ctx context.Context, o *rib.Ownership, home, database string) (list []sqlkey.Dependent, err error) {
 	asked := make(map[string][]sqlkey.Dependent)
 	for i := range o.Keyspaces {
@@ -166,7 +171,7 @@ func (n *Node) defaultsElsewhere(ctx context.Context, o *rib.Ownership, home, da
 			continue
 		}
 		if _, ok := asked[shards[0]]; !ok {
-			if asked[shards[0]], err = n.dependentsOn(ctx, shards[0], database, nil); err != nil {
+			if asked[shards[0]], err = n.dependentsOn(ctx, shards[0], database, nil, o); err != nil {
 				return nil, err
 			}
 		}
@@ -188,7 +193,7 @@ func (n *Node) warnDependents(ctx context.Context, made *rib.Keyspace) (warnings
 	if home == "" {
 		return nil
 	}
-	list, err := n.dependentsOn(ctx, home, made.Database, made.Tables)
+	list, err := n.dependentsOn(ctx, home, made.Database, made.Tables, o)
 	if err != nil {
 		return []string{"which views and partitions depend on its tables is not known yet: " + err.Error()}
 	}
@@ -199,7 +204,7 @@ func (n *Node) warnDependents(ctx context.Context, made *rib.Keyspace) (warnings
 		}
 	}
 	list = slices.DeleteFunc(list, func(d sqlkey.Dependent) bool {
-		return d.Kind == sqlkey.DependsUnique || keyed[tableName{made.Database, d.Schema, d.Name}]
+		return d.None() || keyed[tableName{made.Database, d.Schema, d.Name}]
 	})
 	for i, d := range list {
 		if i == maxWarnings {
@@ -251,16 +256,38 @@ FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid
 WHERE d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.refclassid = 'pg_catalog.pg_proc'::regclass
   AND d.refobjid = pg_catalog.to_regprocedure('rangefinder.unique_id()') AND pg_catalog.pg_get_expr(f.adbin, f.adrelid) = 'rangefinder.unique_id()'
 ORDER BY 1, 2, 5
+LIMIT $3)
+UNION ALL
+(SELECT k.schema, k.name, 'key column',
+       CASE WHEN a.attgenerated <> '' THEN 'made of other columns' ELSE pg_catalog.format_type(a.atttypid, a.atttypmod) END, k.name_of
+FROM unnest($4::text[], $5::text[], $6::text[], $7::text[]) AS k(schema, name, name_of, types)
+     JOIN pg_catalog.pg_namespace n ON n.nspname = k.schema::name
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = k.name::name
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = k.name_of::name AND a.attnum > 0 AND NOT a.attisdropped
+     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid AND t.typtype <> 'd'
+WHERE a.attgenerated <> '' OR pg_catalog.format_type(a.atttypid, a.atttypmod) <> ALL (string_to_array(k.types, '|'))
+ORDER BY 1, 2, 5
+LIMIT $3)
+UNION ALL
+(SELECT k.schema, k.name, 'own default', '', a.attname::text
+FROM unnest($8::text[], $9::text[]) AS k(schema, name)
+     JOIN pg_catalog.pg_namespace n ON n.nspname = k.schema::name
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = k.name::name
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE ` + cluster.OwnDefault + `
+ORDER BY 1, 2, 5
 LIMIT $3)`
 
 // dependentsOn asks a shard's primary; the closest of its other backends, whose catalogs are a little older, if there is none.
-func (n *Node) dependentsOn(ctx context.Context, shard, database string, tables []rib.KeyedTable) ([]sqlkey.Dependent, error) {
+// What is to be known of columns is asked of the tables that the shard has by o.
+func (n *Node) dependentsOn(ctx context.Context, shard, database string, tables []rib.KeyedTable, o *rib.Ownership) ([]sqlkey.Dependent, error) {
 	conn, backend, err := n.connectCatalogs(ctx, shard, database)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	list, err := readDependents(ctx, conn, tables)
+	list, err := readDependents(ctx, conn, tables, columnsOn(o, shard, database))
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", backend, err)
 	}
@@ -289,12 +316,47 @@ func (n *Node) connectCatalogs(ctx context.Context, shard, database string) (_ *
 	return conn, from.Name, nil
 }
 
-func readDependents(ctx context.Context, conn *pgx.Conn, tables []rib.KeyedTable) ([]sqlkey.Dependent, error) {
+// asked are tables of which something of their columns is to be known, as arrays of a query.
+type asked struct {
+	schemas, names, columns, types []string // of each column of a key: types are those that it may have
+	copies                         struct{ schemas, names []string }
+}
+
+// columnsOn is what is asked of a shard about columns.
+func columnsOn(o *rib.Ownership, shard, database string) (a asked) {
+	for i := range o.Keyspaces {
+		k := &o.Keyspaces[i]
+		if k.Database != database || k.BySchema() || !slices.Contains(k.Shards(), shard) {
+			continue
+		}
+		for _, t := range k.Tables {
+			if k.Reference() {
+				a.copies.schemas, a.copies.names = append(a.copies.schemas, t.Schema), append(a.copies.names, t.Name)
+				continue
+			}
+			for j, column := range t.Columns {
+				types := k.Types[j].String()
+				switch k.Types[j] {
+				case rib.TypeInt:
+					types = "integer"
+				case rib.TypeText:
+					types = "text|character varying"
+				case rib.TypeTimestamptz:
+					types = "timestamp with time zone"
+				}
+				a.schemas, a.names, a.columns, a.types = append(a.schemas, t.Schema), append(a.names, t.Name), append(a.columns, column), append(a.types, types)
+			}
+		}
+	}
+	return a
+}
+
+func readDependents(ctx context.Context, conn *pgx.Conn, tables []rib.KeyedTable, a asked) ([]sqlkey.Dependent, error) {
 	var schemas, names []string
 	for i := range tables {
 		schemas, names = append(schemas, tables[i].Schema), append(names, tables[i].Name)
 	}
-	rows, err := conn.Query(ctx, dependentsSQL, pgx.QueryExecModeExec, schemas, names, maxDependents+1)
+	rows, err := conn.Query(ctx, dependentsSQL, pgx.QueryExecModeExec, schemas, names, maxDependents+1, a.schemas, a.names, a.columns, a.types, a.copies.schemas, a.copies.names)
 	if err != nil {
 		return nil, err
 	}

@@ -126,6 +126,9 @@ func (c *compiler) copySeveral(p *Plan, s *pgquery.CopyStmt, a *analysis, t *tab
 	default:
 		p.Keyspace, p.KeyspaceName, p.method = ks.id, ks.name, ks.method
 	}
+	if s.GetIsFrom() && t.wrong != "" {
+		return p.refuse(&refusal{issue: *wrongKey(t), table: t})
+	}
 	if fan.Copy = readCopy(s); copyOption(s, "on_error") == "ignore" {
 		return p.refuse(&refusal{issue: issue{pg.CodeFeatureNotSupported, "COPY with ON_ERROR ignore is not possible on several shards", "Leave the option out: COPY ends at the first bad row."}, table: t})
 	}

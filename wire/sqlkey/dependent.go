@@ -1,6 +1,10 @@
 package sqlkey
 
-import "rangefinder/wire/pg"
+import (
+	"slices"
+
+	"rangefinder/wire/pg"
+)
 
 // Dependent is a relation that no keyspace holds and that has rows of a sharded table, or reads them. On one shard it is a part of
 // the answer, or takes a row that belongs elsewhere, so a statement that names it is refused. The planner cannot find these by
@@ -24,6 +28,10 @@ const (
 
 	// DependsUnique is no dependent: the table, sharded or not, has a column OfName whose default is rangefinder.unique_id().
 	DependsUnique Dependence = "unique id"
+	// DependsOwn is none either: the reference table has a column OfName whose default each server would compute for itself.
+	DependsOwn Dependence = "own default"
+	// DependsKey is none either: the key's column OfName of the sharded table is not as it must be. OfSchema says what it is: a type, or that it is generated.
+	DependsKey Dependence = "key column"
 )
 
 // depend puts the dependents of a database into its catalog. Those of tables that no keyspace holds (any more, or yet) are none.
@@ -31,11 +39,22 @@ func (d *database) depend(list []Dependent) {
 	for i := range list {
 		one := &list[i]
 		name := tableName{one.Schema, one.Name}
-		if one.Kind == DependsUnique {
+		switch t := d.tables[name]; one.Kind {
+		case DependsUnique:
 			if d.ids == nil {
 				d.ids = make(map[tableName][]string)
 			}
 			d.ids[name] = append(d.ids[name], one.OfName)
+			continue
+		case DependsOwn:
+			if t != nil && t.keyspace.whole && !slices.Contains(t.columns, one.OfName) { // the keyspace was made before the table, or that default
+				t.columns = append(t.columns, one.OfName)
+			}
+			continue
+		case DependsKey:
+			if t != nil && !t.keyspace.whole && slices.Contains(t.columns, one.OfName) {
+				t.wrong = "column " + quoteName(one.OfName) + ", which holds its key, is " + one.OfSchema + " on the shards"
+			}
 			continue
 		}
 		of := d.tables[tableName{one.OfSchema, one.OfName}]
@@ -47,6 +66,23 @@ func (d *database) depend(list []Dependent) {
 		}
 		d.dependents[name] = &table{tableName: name, of: of, dependent: *one}
 	}
+}
+
+// None tells whether it is no relation, but something else that the catalogs tell of a table.
+func (d Dependent) None() bool {
+	return d.Kind == DependsUnique || d.Kind == DependsOwn || d.Kind == DependsKey
+}
+
+// storesKeys refuses to write rows of a table whose key's column is not as it must be: another key than is given might be stored.
+func (a *analysis) storesKeys(t *table) {
+	if t != nil && t.wrong != "" {
+		a.refuse(t, wrongKey(t))
+	}
+}
+
+func wrongKey(t *table) *issue {
+	return &issue{pg.CodeFeatureNotSupported, t.wrong + ", so PostgreSQL may store another key than it is given",
+		"Alter the column on each shard, connected to the shard's primary: rangefinder keyspace check says how."}
 }
 
 // relation is the table or dependent of that name; nil for all others.

@@ -31,6 +31,7 @@ func (a *analysis) insert(s *pgquery.InsertStmt, at place) {
 		a.query(s.GetSelectStmt(), at)
 	}
 	if t != nil {
+		a.storesKeys(t)
 		a.insertRows(t, s, values)
 	} else if whole, kind := a.resolve(s.GetRelation()); kind == copiedTable {
 		a.insertWhole(whole, s, values)
@@ -181,6 +182,7 @@ func (a *analysis) insertValue(t *table, i int, n *pgquery.Node) *binding {
 func (a *analysis) update(s *pgquery.UpdateStmt, at place) {
 	at = a.with(s.GetWithClause(), at, s)
 	t := a.target(s.GetRelation())
+	a.storesKeys(t)
 	target := a.addRef(s.GetRelation(), t)
 	target.target = s
 	inside := a.level(s, target, s.GetFromClause(), s.GetWhereClause(), at)

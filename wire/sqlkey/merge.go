@@ -10,8 +10,11 @@ import (
 func (a *analysis) merge(s *pgquery.MergeStmt, at place) {
 	at = a.with(s.GetWithClause(), at, s)
 	t, kind := a.resolve(s.GetRelation())
-	if kind == copiedTable {
+	switch kind {
+	case copiedTable:
 		a.changed = append(a.changed, t)
+	case keyedTable:
+		a.storesKeys(t)
 	}
 	join := &pgquery.JoinExpr{Jointype: pgquery.JoinType_JOIN_INNER, Larg: s.GetSourceRelation(),
 		Rarg: &pgquery.Node{Node: &pgquery.Node_RangeVar{RangeVar: s.GetRelation()}}, Quals: s.GetJoinCondition()}
