@@ -301,63 +301,6 @@ func (p *Plan) leaves(what Remains, why string) {
 	}
 }
 
-func (c *compiler) createAs(s *pgquery.CreateTableAsStmt) *Plan {
-	a, sv := c.analysis(), c.survey()
-	sv.take(s)
-	sv.write = "CREATE TABLE AS"
-	a.creates(s.GetInto().GetRel())
-	e := s.GetQuery().GetExecuteStmt()
-	if e == nil {
-		a.view = s.GetObjtype() == pgquery.ObjectType_OBJECT_MATVIEW
-		a.query(s.GetQuery(), place{})
-		if s.GetObjtype() == pgquery.ObjectType_OBJECT_MATVIEW {
-			sv.write = "CREATE MATERIALIZED VIEW"
-			return c.viewed(&pgquery.Node{Node: &pgquery.Node_CreateTableAsStmt{CreateTableAsStmt: s}}, s, a, sv, s.GetInto().GetRel())
-		}
-		return c.route(s, a, sv)
-	}
-	a.subqueries(place{}, e.GetParams()...)
-	p := c.route(s, a, sv)
-	p.Names, p.NumParams = c.execute(e).Names, 0
-	for i := range p.Names {
-		p.Names[i].Creates = true
-	}
-	return p
-}
-
-func (c *compiler) view(s *pgquery.ViewStmt) *Plan {
-	a, sv := c.analysis(), c.survey()
-	sv.take(s)
-	sv.write = "CREATE VIEW"
-	a.creates(s.GetView())
-	a.view = true
-	if c.path.temporary(s.GetView()) {
-		sv.remains(RemainTemp, "a temporary view")
-	}
-	a.query(s.GetQuery(), place{})
-	p := c.viewed(&pgquery.Node{Node: &pgquery.Node_ViewStmt{ViewStmt: s}}, s, a, sv, s.GetView())
-	if c.path.temporary(s.GetView()) {
-		p.Made = qualified("", s.GetView().GetRelname())
-	}
-	return p
-}
-
-// viewed plans what makes a view: where the sharded tables are that it reads, each with the part that is there.
-func (c *compiler) viewed(n *pgquery.Node, m proto.Message, a *analysis, sv *survey, made *pgquery.RangeVar) *Plan {
-	for _, r := range a.keyed {
-		a.eachShard(r.table, sv.write)
-	}
-	return c.everyShard(c.route(m, a, sv), n, a, made)
-}
-
-// temporary tells whether a relation of that name is made as one of the session's own.
-func (p *path) temporary(rv *pgquery.RangeVar) bool {
-	return rv.GetRelpersistence() == "t" || rv.GetSchemaname() == "pg_temp" || rv.GetSchemaname() == "" && p.temporaryFirst()
-}
-
-// temporaryFirst tells whether what is made without a schema is the session's own.
-func (p *path) temporaryFirst() bool { return len(p.schemas) > 0 && p.schemas[0] == "pg_temp" }
-
 // utility plans every other statement: it goes where the tables are that no keyspace holds, unless it names a sharded one.
 func (c *compiler) utility(n *pgquery.Node) *Plan {
 	a, sv := c.analysis(), c.survey()
