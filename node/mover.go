@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -19,8 +20,14 @@ func (n *Node) openMover(context.Context) error {
 	n.carriers = move.NewPostgres(move.PostgresConfig{
 		Primary: n.connectPrimary, Replicas: n.connectReplicas, Settle: n.twophase.Settle, Logger: log,
 		Cluster: func() string { return n.ledger().ClusterID() },
-		Rate:    n.cfg().Moves.Rate.Bytes,
-		TLS:     func() (mode, rootCert string) { return n.cfg().BackendTLS.Mode, n.cfg().Moves.CAFile },
+		Everywhere: func(database, schema, table string) bool {
+			o := n.table.Owners().Get()
+			return slices.ContainsFunc(o.Keyspaces, func(ks rib.Keyspace) bool {
+				return ks.Reference() && ks.Database == database && slices.ContainsFunc(ks.Tables, func(k rib.KeyedTable) bool { return k.Schema == schema && k.Name == table })
+			})
+		},
+		Rate: n.cfg().Moves.Rate.Bytes,
+		TLS:  func() (mode, rootCert string) { return n.cfg().BackendTLS.Mode, n.cfg().Moves.CAFile },
 	})
 	n.mover = move.New(move.Config{
 		Ledger: moverLedger{n}, Leases: moverLeases{n}, Servers: n.carriers, Owners: n.table.Owners().Get, Logger: log, Late: n.cfg().Moves.Late.Duration,

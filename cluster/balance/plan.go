@@ -81,12 +81,19 @@ const (
 	maxCuts          = 64 // bounds of one range that are suggested
 )
 
+// leastLoad is how many statements a second there are in all before it counts on which ranges they are: what is left of a count when a load is over, or of a look
+// now and then, says nothing.
+const leastLoad = 1
+
 // weights gives each range its part of all: half by bytes, half by load, as far as there are any; else all alike.
 func weights(ranges []Range) []float64 {
 	var bytes, load float64
 	for _, r := range ranges {
 		bytes += float64(max(0, r.Bytes))
 		load += sane(r.Load)
+	}
+	if load < leastLoad {
+		load = 0
 	}
 	list := make([]float64, len(ranges))
 	for i, r := range ranges {
@@ -202,10 +209,12 @@ func (b *board) empty(p *Plan, o *Options) {
 	}
 }
 
-// even moves ranges from the heaviest shard to the lightest, as long as that brings them together.
+// even moves ranges from the heaviest shard to the lightest, as long as that brings them together. A shard that has nothing to give, for one range is all of its weight,
+// is as it is: the others are evened out beside it.
 func (b *board) even(p *Plan, o *Options) {
-	for len(p.Moves) < o.MaxMoves && len(b.targets) > 0 {
-		heavy := slices.MaxFunc(b.stay, func(x, y string) int { return cmp.Or(cmp.Compare(b.total[x], b.total[y]), cmp.Compare(y, x)) })
+	from := slices.Clone(b.stay)
+	for len(p.Moves) < o.MaxMoves && len(b.targets) > 0 && len(from) > 0 {
+		heavy := slices.MaxFunc(from, func(x, y string) int { return cmp.Or(cmp.Compare(b.total[x], b.total[y]), cmp.Compare(y, x)) })
 		light := b.lightest(b.targets)
 		apart := b.total[heavy] - b.total[light]
 		if heavy == light || apart <= o.Tolerance*b.mean() {
@@ -221,7 +230,8 @@ func (b *board) even(p *Plan, o *Options) {
 			}
 		}
 		if gain := (apart - left) / b.mean(); best < 0 || gain < o.Tolerance/2 {
-			return
+			from = slices.DeleteFunc(from, func(shard string) bool { return shard == heavy })
+			continue
 		}
 		b.give(p, best, light, (apart-left)/b.mean())
 	}

@@ -172,3 +172,35 @@ func TestWhereALoadIsCut(t *testing.T) {
 		}
 	}
 }
+
+// TestARestOfLoadIsNoLoad: what is left of a count when nothing runs any more makes no range heavy.
+func TestARestOfLoadIsNoLoad(t *testing.T) {
+	ranges := []Range{{Keyspace: "k", Bounds: "a", Shard: "x", Bytes: 100}, {Keyspace: "k", Bounds: "b", Shard: "x", Bytes: 100}, {Keyspace: "k", Bounds: "c", Shard: "y", Bytes: 10, Load: 0.024}}
+	p, err := Make(ranges, Options{Shards: []string{"x", "y"}})
+	if err != nil || len(p.Moves) != 1 || p.Moves[0].Shard != "x" || p.Moves[0].To != "y" || len(p.Splits) > 1 {
+		t.Errorf("%v %+v", err, p)
+	}
+	for i := range ranges {
+		ranges[i].Load *= 1000
+	}
+	if p, err = Make(ranges, Options{Shards: []string{"x", "y"}}); err != nil || len(p.Moves) != 0 {
+		t.Errorf("24 statements a second are some: %v %+v", err, p)
+	}
+}
+
+// TestOneHeavyRangeDoesNotKeepTheOthers: a shard whose weight is one range stays as it is, and the others are evened out.
+func TestOneHeavyRangeDoesNotKeepTheOthers(t *testing.T) {
+	ranges := []Range{{Keyspace: "k", Bounds: "z", Shard: "heavy", Bytes: 1000}}
+	for _, bounds := range []string{"a", "b", "c", "d"} {
+		ranges = append(ranges, Range{Keyspace: "k", Bounds: bounds, Shard: "full", Bytes: 100})
+	}
+	p, err := Make(ranges, Options{Shards: []string{"heavy", "full", "free"}})
+	if err != nil || len(p.Moves) != 2 || len(p.Splits) != 1 || p.Splits[0].Bounds != "z" {
+		t.Fatalf("%v %+v", err, p)
+	}
+	for _, m := range p.Moves {
+		if m.Shard != "full" || m.To != "free" {
+			t.Errorf("%+v", m)
+		}
+	}
+}

@@ -127,3 +127,48 @@ func TestPreparedTransactionsAreWaitedFor(t *testing.T) {
 		})
 	}
 }
+
+// TestConstraintsAreAlike: what the rows must be on one side they must be on the other, and what they point at is there too.
+func TestConstraintsAreAlike(t *testing.T) {
+	r := newRig(t, false)
+	low, high := r.quarter()
+	for name, sql := range map[string]string{
+		"shard_1": "CREATE TABLE child (customer_id bigint PRIMARY KEY, c int CHECK (c < 10), p int REFERENCES parent, q int REFERENCES everywhere, UNIQUE (customer_id, c))",
+		"shard_2": "CREATE TABLE child (customer_id bigint PRIMARY KEY, c int CHECK (c < 5), p int REFERENCES parent, q int REFERENCES everywhere)",
+	} {
+		if err := r.at(name).primary.Exec(t.Context(), "CREATE TABLE parent (id int PRIMARY KEY)", "CREATE TABLE everywhere (id int PRIMARY KEY)", sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.ks.Tables = append(r.ks.Tables, rib.KeyedTable{Schema: "public", Name: "child", Columns: []string{"customer_id"}})
+	r.config.Everywhere = func(database, schema, table string) bool {
+		return database == r.ks.Database && schema == "public" && table == "everywhere"
+	}
+	p := NewPostgres(r.config)
+	defer p.Close()
+	check := func() string {
+		obstacles, err := p.Check(t.Context(), &Job{Move: rib.Move{ID: 1, Low: low, High: high, From: "shard_1", To: "shard_2"}, Keyspace: r.ks})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return (&ObstacleError{obstacles}).Error()
+	}
+	all := check()
+	for _, want := range []string{
+		`on shard_2, table "public"."child": its constraints differ from those on shard_1: only on the source CHECK ((c < 10)), UNIQUE (customer_id, c); only on the target CHECK ((c < 5))`,
+		`on shard_1, table "public"."child": its foreign key child_p_fkey points at "public"."parent", which does not move along`,
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q is not told of:\n%s", want, all)
+		}
+	}
+	if strings.Contains(all, "child_q_fkey") {
+		t.Errorf("a reference table is there already:\n%s", all)
+	}
+	if err := r.at("shard_2").primary.Exec(t.Context(), "ALTER TABLE child DROP CONSTRAINT child_c_check, ADD CONSTRAINT another_name CHECK (c < 10) NOT VALID, ADD UNIQUE (customer_id, c)"); err != nil {
+		t.Fatal(err)
+	}
+	if all := check(); strings.Contains(all, "constraints differ") {
+		t.Errorf("they are alike:\n%s", all)
+	}
+}

@@ -1,6 +1,7 @@
 package move
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,9 +158,41 @@ func (c *checker) tables(ctx context.Context) error {
 			c.add(c.j.Move.To, tableName(t), "its columns differ from those on %s: %s. Make them alike", c.j.Move.From, d)
 			continue
 		}
+		if err := c.constraints(ctx, t); err != nil {
+			return err
+		}
 		if err := c.rows(ctx, t); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// constraintsSQL tells what a table's rows must be.
+const constraintsSQL = "SELECT replace(pg_get_constraintdef(oid), ' NOT VALID', '') FROM pg_constraint WHERE conrelid = $1::regclass AND contype IN ('c', 'f', 'p', 'u', 'x') ORDER BY 1"
+
+// constraints compares them: rows that the source has taken the target may not take, and what the target would take later the source would not have.
+func (c *checker) constraints(ctx context.Context, t *rib.KeyedTable) error {
+	read := func(conn *pgx.Conn) ([]string, error) {
+		rows, err := conn.Query(ctx, constraintsSQL, pgx.QueryExecModeExec, tableName(t))
+		if err != nil {
+			return nil, err
+		}
+		return pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	a, err := read(c.l.source)
+	if err != nil {
+		return err
+	}
+	b, err := read(c.l.target)
+	if err != nil {
+		return err
+	}
+	only := func(list, other []string) string {
+		return cmp.Or(strings.Join(slices.DeleteFunc(slices.Clone(list), func(d string) bool { return slices.Contains(other, d) }), ", "), "nothing more")
+	}
+	if !slices.Equal(a, b) {
+		c.add(c.j.Move.To, tableName(t), "its constraints differ from those on %s: only on the source %s; only on the target %s. Make them alike", c.j.Move.From, only(a, b), only(b, a))
 	}
 	return nil
 }
@@ -181,6 +214,11 @@ const alwaysSQL = `
 SELECT c.oid::regclass::text, g.tgname::text FROM pg_trigger AS g JOIN pg_class AS c ON c.oid = g.tgrelid
 WHERE NOT g.tgisinternal AND g.tgenabled IN ('A', 'R') AND (c.oid = $1::regclass OR c.oid IN (SELECT relid FROM pg_partition_tree($1::regclass)))
 AND NOT EXISTS (SELECT FROM pg_proc AS f JOIN pg_namespace AS n ON n.oid = f.pronamespace WHERE f.oid = g.tgfoid AND n.nspname = 'rangefinder') ORDER BY 1, 2`
+
+// pointedSQL finds what a table's foreign keys point at.
+const pointedSQL = `
+SELECT f.conname::text, n.nspname::text, c.relname::text FROM pg_constraint AS f JOIN pg_class AS c ON c.oid = f.confrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE f.contype = 'f' AND f.conrelid = $1::regclass AND f.conparentid = 0`
 
 const pointingSQL = `
 SELECT f.conname::text, n.nspname::text, c.relname::text FROM pg_constraint AS f JOIN pg_class AS c ON c.oid = f.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -273,12 +311,28 @@ func (c *checker) table(ctx context.Context, side string, t *rib.KeyedTable) (bo
 			c.add(shard, name, "key column %s is a generated one, which is not replicated", rib.QuoteIdent(k))
 		}
 	}
+	var constraint, schema, other string
+	movesAlong := func() bool {
+		return slices.ContainsFunc(c.j.Keyspace.Tables, func(k rib.KeyedTable) bool { return k.Schema == schema && k.Name == other })
+	}
+	if rows, err = conn.Query(ctx, pointedSQL, pgx.QueryExecModeExec, name); err != nil {
+		return false, err
+	}
+	_, err = pgx.ForEachRow(rows, []any{&constraint, &schema, &other}, func() error {
+		if !movesAlong() && (c.p.cfg.Everywhere == nil || !c.p.cfg.Everywhere(c.j.Keyspace.Database, schema, other)) {
+			c.add(shard, name, "its foreign key %s points at %s.%s, which does not move along and is no reference table: the rows would stand on %s without what they point at. Put that table into the keyspace, make it a reference table, or drop the constraint",
+				constraint, rib.QuoteIdent(schema), rib.QuoteIdent(other), c.j.Move.To)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
 	if rows, err = conn.Query(ctx, pointingSQL, pgx.QueryExecModeExec, name); err != nil {
 		return false, err
 	}
-	var constraint, schema, other string
 	_, err = pgx.ForEachRow(rows, []any{&constraint, &schema, &other}, func() error {
-		if !slices.ContainsFunc(c.j.Keyspace.Tables, func(k rib.KeyedTable) bool { return k.Schema == schema && k.Name == other }) {
+		if !movesAlong() {
 			c.add(shard, name, "foreign key %s of %s.%s points at it, and that table does not move along: drop the constraint, or put the table into the keyspace", constraint, rib.QuoteIdent(schema), rib.QuoteIdent(other))
 		}
 		return nil

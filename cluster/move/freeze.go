@@ -193,11 +193,17 @@ func (p *Postgres) Complete(ctx context.Context, j *Job) error {
 		if err = errors.Join(err, <-found); there != nil {
 			defer there.close()
 		}
+		began := time.Now()
 		if err == nil { // the subscription does not wait for the disk: this commit does, and for all before it
 			err = kept(ctx, l, j, there, "term = term")
 		}
+		took := time.Since(began)
 		if err = errors.Join(err, <-beside, <-beside); err != nil {
 			return err
+		}
+		// What comes now takes as long once more. A range that is given up behind it has to be copied anew, and one that is given up before it has not.
+		if until, ok := ctx.Deadline(); ok && time.Until(until) < took+took/2 {
+			return fmt.Errorf("%w: shard %s and its replicas took %s for a commit, and there is less time left than another one takes", errLate, j.Move.To, took.Round(time.Millisecond))
 		}
 		return p.filled(ctx, l, j, there)
 	})

@@ -46,7 +46,7 @@ func (w *worker) frozen(ctx context.Context, j *Job) error {
 	defer cancel()
 	var took handing
 	err := w.handOver(limited, j, &took)
-	for err != nil && !final(err) && !errors.Is(err, ErrDeposed) && lost(err) {
+	for err != nil && !final(err) && !errors.Is(err, ErrDeposed) && !errors.Is(err, errLate) && lost(err) {
 		w.say(err.Error())
 		if sleep(limited, w.m.cfg.Round/10) != nil {
 			break

@@ -30,6 +30,8 @@ type PostgresConfig struct {
 	TLS func() (mode, rootCert string)
 	// Cluster is whose terms the jobs' are. nil: there is one cluster alone.
 	Cluster func() string
+	// Everywhere tells whether a table is whole on every shard, as reference tables are. nil: none is.
+	Everywhere func(database, schema, table string) bool
 	// Settle ends prepared transactions as they were decided. nil: they are waited for.
 	Settle func(ctx context.Context, shard string, gids []string) error
 	Logger *slog.Logger // nil: slog.Default

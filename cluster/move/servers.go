@@ -95,6 +95,8 @@ var (
 	ErrDiffers = errors.New("source and target differ")
 	// ErrFilled says that the target may have rows by now that the source has not.
 	ErrFilled = errors.New("the target let writes to the range through before it was given up")
+	// errLate says that a range cannot be handed over in the time that is left of a freeze.
+	errLate = errors.New("not in time")
 	// ErrBroken says that the replication is gone, or has failed for good.
 	ErrBroken = errors.New("the replication is broken")
 )

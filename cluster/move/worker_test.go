@@ -25,8 +25,8 @@ type scripted struct {
 
 func (s *scripted) called(name string) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.calls = append(s.calls, name)
+	s.mu.Unlock()
 	if s.fails != nil {
 		return s.fails(name)
 	}
