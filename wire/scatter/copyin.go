@@ -21,6 +21,7 @@ type copySplit struct {
 	x     *execution
 	plan  *sqlkey.Plan
 	split *copysplit.Splitter // nil: all shards get all the data
+	types []uint32            // of the data's columns in binary format, by the session's numbers, whose values hold such; 0: of the others
 	check *copysplit.Splitter // of data that all get: looks for times that would differ; nil: there can be none
 
 	// owned by the coordinator's goroutine
@@ -141,10 +142,16 @@ func (s *copySplit) splitter(b *branch) *pg.Error {
 	if e == nil {
 		e = s.bigints(b)
 	}
+	if e == nil && say.Format == sqlkey.CopyBinary {
+		e = s.carrying(b, config.Columns)
+	}
 	if e != nil {
 		return c.ended(s.x, b, e)
 	}
 	config.Given, config.Next = say.Given, c.cfg.Host.Unique
+	if s.types != nil {
+		config.Values = s.renumber
+	}
 	split, err := copysplit.New(config, s)
 	if err != nil {
 		return asError(err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 
+	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
@@ -16,8 +17,9 @@ type copyOut struct {
 	tag  string
 
 	// of the shard in hand
-	first bool // it is the first one: what it says goes to the session
-	fresh bool // nothing of its data has come yet
+	first   bool          // it is the first one: what it says goes to the session
+	fresh   bool          // nothing of its data has come yet
+	columns []oids.Column // whose values hold numbers of types
 }
 
 // binaryTrailer ends data in binary format.
@@ -30,7 +32,8 @@ func (c *Coordinator) copyOut(x *execution) *pg.Error {
 	if e != nil {
 		return e
 	}
-	if e := c.copiedAlike(x, shares); e != nil {
+	columns, e := c.copied(x, shares)
+	if e != nil {
 		return e
 	}
 	branches := make([]*branch, len(shares))
@@ -56,7 +59,9 @@ func (c *Coordinator) copyOut(x *execution) *pg.Error {
 	}
 	o := &copyOut{c: c, x: x, copy: plan.Fan.Copy}
 	for i, b := range branches {
-		o.first, o.fresh = i == 0, true
+		if o.first, o.fresh = i == 0, true; columns != nil {
+			o.columns = columns[i]
+		}
 		e := b.receive(func(typ byte, size int) *pg.Error { return o.frame(b, typ, size) })
 		b.done()
 		if e == nil && c.gone != nil {
@@ -73,35 +78,6 @@ func (c *Coordinator) copyOut(x *execution) *pg.Error {
 	}
 	c.out = pg.AppendCopyDone(c.out)
 	c.complete(x, o.tag)
-	return nil
-}
-
-// copiedAlike makes sure that a COPY of a query has the same columns on all shards, where it does not name them itself.
-func (c *Coordinator) copiedAlike(x *execution, shares []Share) *pg.Error {
-	sql := x.stmt.plan.Fan.Copy.Alike
-	if sql == "" || len(shares) < 2 {
-		return nil
-	}
-	run := &execution{stmt: x.stmt, bind: noArguments}
-	var list []*errand
-	for i := range shares {
-		b, e := c.branch(shares[i].Slot, c.writeFor(x.stmt.plan))
-		if e != nil {
-			return e
-		}
-		list = append(list, &errand{b: b, send: run.appendAsk(nil, sql, nil, []int16{})})
-	}
-	if e := c.lost(); e != nil {
-		return e
-	}
-	if e := c.errands(x, list); e != nil {
-		return e.WithPosition(0) // it is one of another text
-	}
-	for i := range list {
-		if !alike(list[0].desc, list[i].desc) {
-			return driftBetween(shares[0].Slot, shares[i].Slot)
-		}
-	}
 	return nil
 }
 
@@ -165,7 +141,7 @@ func (o *copyOut) data(b *branch, size int) *pg.Error {
 	fresh := o.fresh
 	o.fresh = false
 	switch binaryFormat := o.copy.Format == sqlkey.CopyBinary; {
-	case binaryFormat && fresh: // with a first row, which may be large
+	case binaryFormat && (fresh || len(o.columns) > 0): // with a first row, which may be large
 		memory := ration{of: &o.c.cfg.Shared.Memory}
 		if _, e := memory.takeRow(b, size); e != nil {
 			return e
@@ -175,7 +151,10 @@ func (o *copyOut) data(b *branch, size int) *pg.Error {
 		if err != nil {
 			return b.lost(err)
 		}
-		return o.binary(f[pg.HeaderSize:])
+		if !fresh {
+			return o.tuple(b, f)
+		}
+		return o.binary(b, f[pg.HeaderSize:])
 	case binaryFormat && size == pg.HeaderSize+len(binaryTrailer), fresh && !o.first && o.copy.Header:
 		if _, err := b.frame(size); err != nil {
 			return b.lost(err)
@@ -196,7 +175,7 @@ func (o *copyOut) data(b *branch, size int) *pg.Error {
 }
 
 // binary takes a shard's first message in binary format: the header, and the first row or the trailer.
-func (o *copyOut) binary(data []byte) *pg.Error {
+func (o *copyOut) binary(b *branch, data []byte) *pg.Error {
 	const fixed = 19 // bytes of a header without its extension
 	if len(data) < fixed {
 		return pg.NewError(pg.CodeProtocolViolation, "a shard's data in binary format have no header")
@@ -209,6 +188,9 @@ func (o *copyOut) binary(data []byte) *pg.Error {
 	if string(rest) == binaryTrailer {
 		rest = nil
 	}
+	if e := o.row(b, rest); e != nil {
+		return e
+	}
 	if o.first {
 		data = data[:header+len(rest)]
 	} else if data = rest; len(data) == 0 {
@@ -217,6 +199,20 @@ func (o *copyOut) binary(data []byte) *pg.Error {
 	o.c.out = append(o.c.out, pg.TypeCopyData)
 	o.c.out = binary.BigEndian.AppendUint32(o.c.out, uint32(4+len(data)))
 	if o.c.emit(data) != nil {
+		return gone()
+	}
+	return nil
+}
+
+// tuple takes a row, or what ends the data, of which the frame is given.
+func (o *copyOut) tuple(b *branch, frame []byte) *pg.Error {
+	if string(frame[pg.HeaderSize:]) == binaryTrailer {
+		return nil
+	}
+	if e := o.row(b, frame[pg.HeaderSize:]); e != nil {
+		return e
+	}
+	if o.c.emit(frame) != nil {
 		return gone()
 	}
 	return nil

@@ -54,7 +54,8 @@ type Copy struct {
 	Made bool
 	// Check, with Made, is a COPY with the same options and columns of no rows: a server says what is wrong with them.
 	Check string
-	// Alike, of COPY (query) TO STDOUT whose columns are not all named in it, is a query that has the same, and no rows: all shards must describe it alike.
+	// Alike, of COPY (query) TO STDOUT whose columns are not all named in it, or in binary format, is a query that has the same, and no rows: all shards must
+	// describe it alike.
 	Alike string
 	// Encoding is the one that the statement gives the data; "": client_encoding.
 	Encoding string
@@ -219,7 +220,7 @@ func (c *compiler) copyQuery(p *Plan, s *pgquery.CopyStmt) *Plan {
 	fan.Copy = readCopy(s)
 	fan.Copy.Made = fan.SQL != "" || fan.Order != nil || fan.Final != "" || fan.Hidden > 0 || fan.Limit.Set || fan.Offset.Set
 	if q.Fan = &fan; !fan.Copy.Made {
-		if holdsStar(s.GetQuery()) {
+		if holdsStar(s.GetQuery()) || fan.Copy.Format == CopyBinary {
 			var err error
 			if fan.Copy.Alike, err = deparse(noRows(s.GetQuery())); err != nil {
 				e := *p.Err

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+
+	"rangefinder/wire/pg"
 )
 
 // signature begins a file in binary format.
@@ -128,7 +130,31 @@ func (s *Splitter) binaryTuple(b []byte) (size int, err error) {
 		}
 	}
 	t.open = false
+	if s.write != nil {
+		if err = s.writeValues(shard, b[:at]); err != nil {
+			if e, ok := err.(*pg.Error); ok && e.Where == "" {
+				err = s.at(e, nil, -1)
+			}
+			return 0, err
+		}
+	}
 	return at, s.pass(shard, b[:at], at, first)
+}
+
+// writeValues has the values of a whole tuple written for its shard.
+func (s *Splitter) writeValues(shard int, b []byte) error {
+	s.values = s.values[:0]
+	for at := 2; at+4 <= len(b); {
+		n := int(int32(binary.BigEndian.Uint32(b[at:])))
+		at += 4
+		if n < 0 {
+			s.values = append(s.values, nil)
+			continue
+		}
+		s.values = append(s.values, b[at:at+n:at+n])
+		at += n
+	}
+	return s.write(shard, s.values)
 }
 
 // ownerBinary is owner for the tuple in b.
@@ -143,6 +169,9 @@ func (s *Splitter) ownerBinary(b []byte) (int, error) {
 func (s *Splitter) part(b []byte, at int) (size int, err error) {
 	s.scanned = at
 	first := s.shard < 0
+	if s.write != nil {
+		return 0, nil // it is to be whole
+	}
 	if first {
 		if at < keep || len(s.tuple.spans) < len(s.read) {
 			return 0, nil

@@ -38,6 +38,9 @@ type Config struct {
 	Next  func() (int64, error)
 	// Times are columns whose texts must not tell now (see sqlkey.TellsNow), of data that are not split: Copy has no key then, and all rows are one shard's.
 	Times []string
+	// Values, in binary format, is given the values of each row, nil for NULL, and the shard that they are for, and may write in them. Rows are kept whole for
+	// that, so they are bounded by MaxPrefix. nil: nothing needs to be written.
+	Values func(shard int, values [][]byte) error
 	// UTF8: the data are in UTF-8. Else keys beyond ASCII are refused.
 	UTF8 bool
 	// MarkerInCSV: a line with nothing but \. ends CSV data, as in servers before PostgreSQL 18.
@@ -70,6 +73,7 @@ type Splitter struct {
 	marker  bool
 	quote   []byte // CSV's
 	prefix  int
+	write   func(shard int, values [][]byte) error // Config.Values
 	sink    Sink
 	process func(b []byte, final bool) (used int, err error)
 
@@ -90,6 +94,7 @@ type Splitter struct {
 	tuple       tuple
 	fields      [][]byte // the raw values of keyed
 	null        []bool   // binary: which of fields are NULL
+	values      [][]byte // of a whole tuple: see Config.Values
 	ends        []rib.Key
 	numbers     []int64 // of the given columns, of the row in hand; empty: not made yet
 	tail        []byte  // the given columns' values, as they stand in the data
@@ -99,7 +104,7 @@ type Splitter struct {
 
 // New makes a Splitter. Errors are *pg.Error: the columns do not hold the key, or the encoding hides where lines end.
 func New(c Config, sink Sink) (*Splitter, error) {
-	s := &Splitter{copy: c.Copy, columns: c.Columns, given: c.Given, next: c.Next, utf8: c.UTF8, marker: c.MarkerInCSV, prefix: c.MaxPrefix,
+	s := &Splitter{copy: c.Copy, columns: c.Columns, given: c.Given, next: c.Next, utf8: c.UTF8, marker: c.MarkerInCSV, prefix: c.MaxPrefix, write: c.Values,
 		quote: []byte{c.Copy.Quote}, sink: sink, shard: -1}
 	if s.prefix <= 0 {
 		s.prefix = DefaultMaxPrefix
@@ -195,6 +200,9 @@ func (s *Splitter) bounded(err error) error {
 		return err
 	}
 	what, hint := "the row is longer than %d bytes before the end of its sharding key", "Put the key's columns first in COPY's list of columns."
+	if s.write != nil {
+		what, hint = "the row is longer than %d bytes, and holds numbers of types, which are others on each shard", "Copy in text or CSV format."
+	}
 	if !s.begun && (s.copy.Header || s.copy.Format == sqlkey.CopyBinary) {
 		what, hint = "the header is longer than %d bytes", "Is this the format that the data are in?"
 	}
