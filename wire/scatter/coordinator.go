@@ -81,8 +81,9 @@ type Coordinator struct {
 	block    bool                  // the session's transaction block is open
 	failed   bool                  // the transaction has failed, be it a block or not
 	readOnly bool
-	shaped   bool // it may have made tables that the catalogs of one shard alone tell of
-	writes   bool // something in the request in hand must run on primaries
+	unseen   []string // relations that it has made of sharded tables
+	shaped   bool     // it may have made tables that the catalogs of one shard alone tell of
+	writes   bool     // something in the request in hand must run on primaries
 	begin    string
 	journal  []string
 	marks    []Mark

@@ -62,6 +62,18 @@ func (c *Coordinator) execute(x *execution) *pg.Error {
 		return e
 	}
 	c.shaped = c.shaped || plan.Shapes()
+	if plan.Fan != nil && plan.Fan.Makes != "" && len(c.unseen) < maxJournal {
+		c.unseen = append(c.unseen, plan.Fan.Makes)
+	}
+	if plan.Target == sqlkey.Unsharded {
+		for _, name := range c.unseen {
+			if sqlkey.Mentions(x.stmt.sql, name) {
+				return pg.NewError(pg.CodeFeatureNotSupported, "relation "+strconv.Quote(name)+" was made in this transaction").
+					WithDetail("It is one of sharded tables: on one shard it would have that shard's rows alone, and how it depends on them is known once it is committed.").
+					WithHint("COMMIT first, or name the sharded tables themselves.")
+			}
+		}
+	}
 	switch {
 	case x.portal != nil && x.portal.rest != nil:
 		return c.more(x)

@@ -55,6 +55,8 @@ type Fan struct {
 	Local bool
 	// Furthest, with Probe: each shard that runs it answers for itself, and the client's row is the one that comes first in Order.
 	Furthest bool
+	// Makes, with Everywhere, is the name of a relation that it makes of sharded tables: no catalog tells others of it before it is committed.
+	Makes string
 	// Fills, of a statement that makes columns of reference tables, or a domain of such, is a question: which of these each server would fill for itself,
 	// because the type does. The answer is a list of names, or NULL. "": there is nothing to be asked.
 	Fills string

@@ -1,6 +1,8 @@
 package sqlkey
 
 import (
+	"strings"
+
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 )
@@ -52,6 +54,29 @@ func (c *compiler) viewed(n *pgquery.Node, m proto.Message, a *analysis, sv *sur
 		a.eachShard(r.table, sv.write)
 	}
 	return c.everyShard(c.route(m, a, sv), n, a, made)
+}
+
+// Mentions reports whether a text may name a relation.
+func Mentions(sql, name string) bool {
+	scan, err := pgquery.Scan(sql)
+	if err != nil {
+		return true
+	}
+	for _, t := range scan.GetTokens() {
+		word := sql[t.GetStart():t.GetEnd()]
+		switch {
+		case strings.HasPrefix(word, `"`):
+			word = strings.ReplaceAll(strings.Trim(word, `"`), `""`, `"`)
+		case len(word) > 2 && strings.EqualFold(word[:3], `U&"`):
+			return true
+		default:
+			word = strings.ToLower(word)
+		}
+		if word == name {
+			return true
+		}
+	}
+	return false
 }
 
 // temporary tells whether a relation of that name is made as one of the session's own.
