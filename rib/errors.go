@@ -1,6 +1,9 @@
 package rib
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The ways a key, a bound or an ownership can be wrong. Errors of this package wrap one of them and say what to fix; the
 // wire maps them to SQLSTATEs once, at the client's edge.
@@ -11,6 +14,10 @@ var (
 	ErrKeyRange = errors.New("key out of range")
 	// ErrKeySyntax: bytes that are not a value of the key's type (PostgreSQL: 22P02 for text, 22P03 for binary).
 	ErrKeySyntax = errors.New("invalid key value")
+	// ErrKeyShort: an ErrKeySyntax: fewer bytes than the type has in binary (PostgreSQL: 08P01).
+	ErrKeyShort = fmt.Errorf("%w of too few bytes", ErrKeySyntax)
+	// ErrKeyEncoding: an ErrKeySyntax: bytes that are no text in UTF-8, or a NUL byte (PostgreSQL: 22021).
+	ErrKeyEncoding = fmt.Errorf("%w of bytes that are no text", ErrKeySyntax)
 	// ErrKeyTime: a date or a time that no calendar has, or that the type cannot hold (PostgreSQL: 22008).
 	ErrKeyTime = errors.New("date or time out of range")
 	// ErrKeyHex: bytes in hexadecimal that are not written so (PostgreSQL: 22023).

@@ -158,7 +158,11 @@ func ParseBinary(t Type, b []byte) (Value, error) {
 		case 8:
 			return numberValue(t, int64(binary.BigEndian.Uint64(b)))
 		}
-		return Value{}, fmt.Errorf("%w: %d bytes for type %s in binary format; 2, 4 or 8 are valid", ErrKeySyntax, len(b), t)
+		why := ErrKeySyntax
+		if len(b) < map[Type]int{TypeBigint: 8, TypeInt: 4, TypeSmallint: 2}[t] {
+			why = ErrKeyShort
+		}
+		return Value{}, fmt.Errorf("%w: %d bytes for type %s in binary format; 2, 4 or 8 are valid", why, len(b), t)
 	case TypeText:
 		return textValue(b)
 	case TypeUUID:
@@ -180,8 +184,12 @@ func ParseBinary(t Type, b []byte) (Value, error) {
 }
 
 func exactly(t Type, b []byte, size int) error {
+	why := ErrKeySyntax
+	if len(b) < size {
+		why = ErrKeyShort
+	}
 	if len(b) != size {
-		return fmt.Errorf("%w: %d bytes for type %s in binary format; %d are valid", ErrKeySyntax, len(b), t, size)
+		return fmt.Errorf("%w: %d bytes for type %s in binary format; %d are valid", why, len(b), t, size)
 	}
 	return nil
 }
@@ -197,11 +205,11 @@ func numberValue(t Type, n int64) (Value, error) {
 // textValue refuses what PostgreSQL refuses in a UTF-8 database. The key's end marker is the NUL that a text cannot hold.
 func textValue(b []byte) (Value, error) {
 	if !utf8.Valid(b) {
-		return Value{}, fmt.Errorf("%w: text that is not UTF-8", ErrKeySyntax)
+		return Value{}, fmt.Errorf("%w: text that is not UTF-8", ErrKeyEncoding)
 	}
 	for _, c := range b {
 		if c == 0 {
-			return Value{}, fmt.Errorf("%w: text that holds a NUL byte", ErrKeySyntax)
+			return Value{}, fmt.Errorf("%w: text that holds a NUL byte", ErrKeyEncoding)
 		}
 	}
 	return Value{Type: TypeText, Bytes: b}, nil

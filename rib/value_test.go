@@ -61,11 +61,12 @@ func TestParseBinary(t *testing.T) {
 		{rib.TypeBigint, "\x80\x00\x00\x00\x00\x00\x00\x00", -9223372036854775808, nil},
 		{rib.TypeInt, "\x00\x00\x00\x00\x7f\xff\xff\xff", 2147483647, nil},
 		{rib.TypeInt, "\x00\x00\x00\x00\x80\x00\x00\x00", 0, rib.ErrKeyRange},
-		{rib.TypeInt, "\x01", 0, rib.ErrKeySyntax},
-		{rib.TypeInt, "", 0, rib.ErrKeySyntax},
-		{rib.TypeUUID, "0123456789abcde", 0, rib.ErrKeySyntax},
-		{rib.TypeText, "a\x00b", 0, rib.ErrKeySyntax},
-		{rib.TypeText, "a\xff", 0, rib.ErrKeySyntax},
+		{rib.TypeInt, "\x01", 0, rib.ErrKeyShort},
+		{rib.TypeInt, "", 0, rib.ErrKeyShort},
+		{rib.TypeInt, "\x01\x01\x01\x01\x01", 0, rib.ErrKeySyntax},
+		{rib.TypeUUID, "0123456789abcde", 0, rib.ErrKeyShort},
+		{rib.TypeText, "a\x00b", 0, rib.ErrKeyEncoding},
+		{rib.TypeText, "a\xff", 0, rib.ErrKeyEncoding},
 		{rib.Type(99), "a", 0, rib.ErrKeyType},
 	} {
 		v, err := rib.ParseBinary(c.typ, []byte(c.in))

@@ -96,9 +96,9 @@ func (h *host) core() *core {
 }
 
 // Plan is scatter.Host's.
-func (h *host) Plan(sql string) *sqlkey.Plan {
+func (h *host) Plan(sql string, types []uint32) *sqlkey.Plan {
 	c := h.core()
-	return c.env.planner.Plan(c.catalog, &c.under, sql)
+	return c.env.planner.PlanTyped(c.catalog, &c.under, sql, types)
 }
 
 // Route is scatter.Host's.

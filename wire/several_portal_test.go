@@ -125,3 +125,45 @@ func TestLimitedPortalWritesOnce(t *testing.T) {
 	}
 	s.busy(t, 0)
 }
+
+// Portals that were bound since a savepoint go with what is rolled back to it.
+func TestPortalsOfSavepoints(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id) VALUES ($1, 1), ($2, 2), ($2, 3), ($1, 4), ($2, 5), ($1, 6)", s.one, s.two)
+	exchange := s.raw()
+	bind := func(portal string) []byte {
+		return append([]byte{'B', 0, 0, 0, byte(12 + len(portal))}, portal+"\x00\x00\x00\x00\x00\x00\x00\x00"...)
+	}
+	open := func(portal string) []byte {
+		return pg.AppendSync(pg.AppendExecute(append(pg.AppendParse(nil, "", "SELECT id FROM orders", nil), bind(portal)...), portal, 1))
+	}
+	more := func(portal string) []byte { return pg.AppendSync(pg.AppendExecute(nil, portal, 1)) }
+	query := func(sql string) []byte { return pg.AppendQuery(nil, sql) }
+	for _, step := range []struct {
+		messages []byte
+		want     string
+	}{
+		{query("BEGIN"), "C(BEGIN) Z"},
+		{open("before"), "1 2 D s Z"},
+		{query("SAVEPOINT a"), "C(SAVEPOINT) Z"},
+		{open("within"), "1 2 D s Z"},
+		{more("within"), "D s Z"},
+		{query("SAVEPOINT b"), "C(SAVEPOINT) Z"},
+		{open("kept"), "1 2 D s Z"},
+		{query("RELEASE b"), "C(RELEASE) Z"},
+		{query("SAVEPOINT c"), "C(SAVEPOINT) Z"},
+		{query("ROLLBACK TO c"), "C(ROLLBACK) Z"},
+		{more("kept"), "D s Z"},
+		{query("ROLLBACK TO a"), "C(ROLLBACK) Z"},
+		{more("before"), "D s Z"},
+		{more("within"), "E(34000) Z"},
+		{query("ROLLBACK TO a"), "C(ROLLBACK) Z"},
+		{more("kept"), "E(34000) Z"},
+		{query("ROLLBACK"), "C(ROLLBACK) Z"},
+	} {
+		if got := exchange(step.messages); got != step.want {
+			t.Fatalf("%q: %s, want %s", step.messages, got, step.want)
+		}
+	}
+	s.busy(t, 0)
+}

@@ -108,7 +108,7 @@ func (c *core) lookupBytes(sql []byte) *sqlkey.Plan {
 // replan plans a statement if it is new, or if what its plan stands on has changed: who owns what, or the search_path.
 func (c *core) replan(s *statement) {
 	if c.look(); s.era != c.era {
-		s.plan, s.era = c.env.planner.Plan(c.catalog, &c.under, s.sql), c.era
+		s.plan, s.era = c.env.planner.PlanTyped(c.catalog, &c.under, s.sql, s.oids), c.era
 	}
 }
 

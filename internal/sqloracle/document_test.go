@@ -89,6 +89,7 @@ var document = []struct {
 		"BEGIN;\nSELECT count(*) FROM customers;\nCOMMIT",
 		"BEGIN;\nDECLARE c CURSOR FOR SELECT * FROM orders ORDER BY customer_id, id;\nFETCH 5 FROM c;\nMOVE 3 IN c;\nFETCH ALL FROM c;\nCOMMIT",
 		"BEGIN;\nDECLARE c SCROLL CURSOR FOR SELECT * FROM orders;\nROLLBACK",
+		"BEGIN;\nDECLARE c SCROLL CURSOR FOR SELECT * FROM orders ORDER BY id, customer_id;\nROLLBACK",
 		"PREPARE p AS SELECT count(*) FROM customers WHERE score > $1;\nEXECUTE p (0.5);\nDEALLOCATE p",
 	}},
 	{"Others", []string{

@@ -27,7 +27,7 @@ var refusals = []struct {
 	{"UPDATE of the key", "what the row becomes is not known before it is where it belongs: DELETE it and INSERT it anew", regexp.MustCompile(`(?:UPDATE|ON CONFLICT DO UPDATE) sets the sharding key`)},
 	{"MERGE", "the key of what it inserts is known neither by a constant nor by the key of a table that it reads", regexp.MustCompile(`MERGE (inserts|sets|with)`)},
 	{"EXECUTE", "the argument that is the key is an expression", regexp.MustCompile(`of EXECUTE .* is the sharding key, and no constant`)},
-	{"cursors that go back", "a cursor over several shards goes ahead only, within its transaction", regexp.MustCompile(`[aA] cursor over several shards has no`)},
+	{"cursors that go back", "a cursor over several shards goes back only if its rows are ordered or put together, and ends with its transaction", regexp.MustCompile(`[aA] cursor over several shards has no`)},
 	{"keys of several shards", "rows of one shard would have to meet rows of another", regexp.MustCompile(`keys belong to different shards`)},
 	{"several statements in one text", "one text is for one shard: send them one by one, or in a pipeline", regexp.MustCompile(`Its statements belong to different places`)},
 	{"tables of two keyspaces", "rows of one shard would have to meet rows of another", regexp.MustCompile(`names tables of two keyspaces`)},

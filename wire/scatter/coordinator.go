@@ -387,7 +387,7 @@ func (c *Coordinator) query(text string) {
 	}
 	delete(c.stmts, "")
 	texts := []string{text}
-	plan := c.cfg.Host.Plan(text)
+	plan := c.cfg.Host.Plan(text, nil)
 	if plan.Statements > 1 {
 		var err error
 		if texts, err = sqlkey.Texts(text); err != nil {
@@ -397,7 +397,7 @@ func (c *Coordinator) query(text string) {
 	}
 	plans := make([]*sqlkey.Plan, len(texts))
 	for i, t := range texts {
-		plans[i] = c.cfg.Host.Plan(t)
+		plans[i] = c.cfg.Host.Plan(t, nil)
 		c.writes = c.writes || c.cfg.Host.MustWrite(plans[i])
 	}
 	for i, t := range texts {

@@ -111,9 +111,9 @@ func (c *Coordinator) declares(x *execution) (*sqlCursor, *pg.Error) {
 	inner.sql = plan.Cursor.SQL
 	run := *x
 	run.stmt, run.alone = &inner, false
-	begins := "DECLARE " + rib.QuoteIdent(plan.Cursor.Name) + " NO SCROLL CURSOR FOR "
-	if fan.Final != "" {
-		run.declare = begins
+	begins := "DECLARE " + rib.QuoteIdent(plan.Cursor.Name) + " "
+	if fan.Final != "" { // PostgreSQL knows whether it can go back
+		run.declare = begins + plan.Cursor.Scroll + "CURSOR FOR "
 		if e := c.fan(&run, shares, gathered); e != nil {
 			return nil, e
 		}
@@ -135,7 +135,7 @@ func (c *Coordinator) declares(x *execution) (*sqlCursor, *pg.Error) {
 		sql := cmp.Or(s.SQL, fan.SQL, inner.sql)
 		_, oids := run.typed(sql, 0)
 		ask := pg.AppendDescribe(pg.AppendParse(nil, "", sql, oids), pg.KindStatement, "")
-		list = append(list, &errand{b: b, send: run.appendAsk(ask, begins+sql, nil, []int16{})})
+		list = append(list, &errand{b: b, send: run.appendAsk(ask, begins+"NO SCROLL CURSOR FOR "+sql, nil, []int16{})})
 	}
 	if e := c.lost(); e != nil {
 		return nil, e

@@ -28,6 +28,7 @@ type portal struct {
 	bind   *pg.Bind
 	branch *branch // where it is suspended; nil: nowhere
 	name   string  // its name there
+	depth  int     // how many savepoints there were when it was bound
 	ran    bool    // it was run to its end at once
 	rest   *rest   // what is left of the rows of several shards; nil: it has not begun
 
@@ -100,7 +101,7 @@ func (c *Coordinator) mustWrite() (must, runs bool) {
 		switch c.ops[i].typ {
 		case pg.TypeParse:
 			if v, err := pg.DecodeParseView(body); err == nil {
-				parsed[string(v.Name)] = c.cfg.Host.Plan(string(v.SQL))
+				parsed[string(v.Name)] = c.cfg.Host.Plan(string(v.SQL), nil)
 			}
 		case pg.TypeBind:
 			if b.Decode(body) != nil {
@@ -281,7 +282,7 @@ func (c *Coordinator) parse(body []byte) *pg.Error {
 		return asError(err)
 	}
 	m := v.Copy()
-	s := &stmt{name: m.Name, sql: m.SQL, oids: m.OIDs, plan: c.cfg.Host.Plan(m.SQL)}
+	s := &stmt{name: m.Name, sql: m.SQL, oids: m.OIDs, plan: c.cfg.Host.Plan(m.SQL, m.OIDs)}
 	if e := c.refuses(s.plan); e != nil {
 		return e
 	}
@@ -303,7 +304,7 @@ func (c *Coordinator) bind(body []byte) *pg.Error {
 	if old := c.portals[string(b.Portal)]; old != nil {
 		c.forget(old)
 	}
-	c.portals[string(b.Portal)] = &portal{stmt: s, bind: b}
+	c.portals[string(b.Portal)] = &portal{stmt: s, bind: b, depth: len(c.marks)}
 	c.answer(bindComplete, s)
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 // Host is the session that a Coordinator works for. Its methods go by the table, the catalog and the settings by which the session has
 // planned the request that the Coordinator has in hand. All but Choose and Failed are called by the Coordinator's goroutine alone.
 type Host interface {
-	// Plan plans a text as the session does. It never returns nil.
-	Plan(sql string) *sqlkey.Plan
+	// Plan plans a text, whose parameters have been declared with these types, as the session does. It never returns nil.
+	Plan(sql string, types []uint32) *sqlkey.Plan
 	// Route is the shard of a statement with the target Keyed, Unsharded or Any; of Any it is nil if any shard will do.
 	Route(plan *sqlkey.Plan, args sqlkey.Args) (*fib.Slot, *pg.Error)
 	// Anywhere is the closest shard that could run a statement with the target Any.

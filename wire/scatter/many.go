@@ -66,7 +66,7 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 		return c.fan(x, shares, gathered)
 	}
 	if len(fan.Order) == 0 || fan.Furthest && len(shares) == 1 {
-		return c.fan(x, shares, asTheyCome)
+		return ofOneShard(fan, c.fan(x, shares, asTheyCome))
 	}
 	if e = c.fan(x, shares, merged); e == errUnordered {
 		if fan.Final == "" {
@@ -145,6 +145,15 @@ func (c *Coordinator) fan(x *execution, shares []Share, how way) (e *pg.Error) {
 		e = f.concat()
 	}
 	return f.end(e)
+}
+
+// ofOneShard says where what is defined on all shards may be defined if it needs a table that they do not all have.
+func ofOneShard(fan *sqlkey.Fan, e *pg.Error) *pg.Error {
+	if e == nil || e.Code != pg.CodeUndefinedTable || fan.Home == "" || e.Hint != "" {
+		return e
+	}
+	return e.WithHint("A table that no keyspace holds is on " + fan.Home + " alone. Have what needs it defined there, by a comment before the statement: /* rangefinder: shard=" + fan.Home +
+		" */. Of a function, SET check_function_bodies = off leaves the check out.")
 }
 
 // way is how the shards' rows become the session's.

@@ -72,7 +72,7 @@ func (c *Coordinator) prepare(s *stmt, u *sqlkey.NameUse) *pg.Error {
 	if c.stmts[u.Name] != nil {
 		return pg.NewError(pg.CodeDuplicateStatement, "prepared statement "+strconv.Quote(u.Name)+" already exists")
 	}
-	inner := &stmt{name: u.Name, sql: u.Inner, oids: append([]uint32(nil), u.Types...), plan: c.cfg.Host.Plan(u.Inner)}
+	inner := &stmt{name: u.Name, sql: u.Inner, oids: append([]uint32(nil), u.Types...), plan: c.cfg.Host.Plan(u.Inner, u.Types)}
 	for i, oid := range inner.oids {
 		if oid != sqlkey.OtherType {
 			continue

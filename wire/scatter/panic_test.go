@@ -17,12 +17,12 @@ import (
 // broken is a Host with a mistake in it.
 type broken struct{ Host }
 
-func (broken) Plan(string) *sqlkey.Plan { panic("a mistake") }
+func (broken) Plan(string, []uint32) *sqlkey.Plan { panic("a mistake") }
 
 // faulty is a Host that has a mistake where a shard is looked for, which a statement of several shards does in goroutines of its own.
 type faulty struct{ Host }
 
-func (faulty) Plan(string) *sqlkey.Plan {
+func (faulty) Plan(string, []uint32) *sqlkey.Plan {
 	return &sqlkey.Plan{Statements: 1, Target: sqlkey.Many, Fan: &sqlkey.Fan{}}
 }
 func (faulty) Shards(*sqlkey.Plan, sqlkey.Args) ([]Share, *pg.Error) {

@@ -77,7 +77,7 @@ func (c *Coordinator) endBlock(x *execution) *pg.Error {
 	switch {
 	case plan.Chain && !c.block:
 		return pg.NewError(pg.CodeNoActiveTransaction, tag+" AND CHAIN can only be used in transaction blocks")
-	case !c.block && len(c.branches) == 0:
+	case !c.block:
 		c.out = pg.AppendNotice(c.out, &pg.Error{Severity: "WARNING", Code: pg.CodeNoActiveTransaction, Message: "there is no transaction in progress"})
 	}
 	begin, readOnly := c.begin, c.readOnly
@@ -135,6 +135,12 @@ func (c *Coordinator) savepoint(x *execution) *pg.Error {
 				delete(c.cursors, name)
 			}
 		}
+		for name, p := range c.portals {
+			if p.depth > i {
+				c.forget(p)
+				delete(c.portals, name)
+			}
+		}
 		return nil
 	}
 	if at == len(c.journal) { // nothing has been set since
@@ -145,6 +151,9 @@ func (c *Coordinator) savepoint(x *execution) *pg.Error {
 	c.marks = c.marks[:i]
 	for _, cur := range c.cursors {
 		cur.depth = min(cur.depth, i)
+	}
+	for _, p := range c.portals {
+		p.depth = min(p.depth, i)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func (c *Coordinator) unnamed(x *execution) *pg.Error {
 // executeAs carries out another text in the place of the session's.
 func (c *Coordinator) executeAs(x *execution, sql string) *pg.Error {
 	run := *x
-	run.stmt = &stmt{sql: sql, oids: x.stmt.oids, plan: c.cfg.Host.Plan(sql), sure: true}
+	run.stmt = &stmt{sql: sql, oids: x.stmt.oids, plan: c.cfg.Host.Plan(sql, x.stmt.oids), sure: true}
 	run.alone = false // another branch may be open
 	if fan := run.stmt.plan.Fan; fan != nil && fan.Unnamed != nil {
 		return c.cannot(x, nil)

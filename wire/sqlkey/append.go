@@ -201,6 +201,8 @@ func ascii(b []byte) bool {
 // value maps what rib says of a parameter's value.
 func (k *KeyRef) value(err error, format int16) error {
 	switch {
+	case errors.Is(err, rib.ErrKeyShort), errors.Is(err, rib.ErrKeyEncoding):
+		return k.failed(CodeOf(err), "%v", err)
 	case errors.Is(err, rib.ErrKeySyntax) && format == 1:
 		return k.failed(pg.CodeInvalidBinaryRepresentation, "%v", err)
 	case errors.Is(err, rib.ErrKeyUnclear):

@@ -121,17 +121,17 @@ func TestAppendKeyByParameterType(t *testing.T) {
 		{bigint, text("9223372036854775808", 0), "", pg.CodeNumericValueOutOfRange, "does not fit type bigint"},
 		{bigint, text("4.2", 0), "", pg.CodeInvalidTextRepresentation, `invalid input syntax for type bigint: "4.2"`},
 		{bigint, text("", 0), "", pg.CodeInvalidTextRepresentation, `invalid input syntax`},
-		{bigint, arg{[]byte{1, 2, 3}, 1, 0, false}, "", pg.CodeInvalidBinaryRepresentation, "3 bytes"},
+		{bigint, arg{[]byte{1, 2, 3}, 1, 0, false}, "", pg.CodeProtocolViolation, "3 bytes"},
 		{bigint, arg{[]byte("42"), 7, 0, false}, "", pg.CodeProtocolViolation, "format 7"},
 		{small, text("3000000000", 20), "", pg.CodeNumericValueOutOfRange, "does not fit type int"},
 		{small, arg{be(8, 3000000000), 1, 20, false}, "", pg.CodeNumericValueOutOfRange, "does not fit type int"},
 		{name, text("bob", 1042), "", pg.CodeFeatureNotSupported, "OID 1042"},
 		{name, text("bob", 19), "", pg.CodeFeatureNotSupported, "OID 19"},
 		{name, text("42", 20), "", pg.CodeFeatureNotSupported, "OID 20"},
-		{name, text("a\xff", 0), "", pg.CodeInvalidTextRepresentation, "not UTF-8"},
+		{name, text("a\xff", 0), "", pg.CodeCharacterNotInRepertoire, "not UTF-8"},
 		{device, text("nonsense", 0), "", pg.CodeInvalidTextRepresentation, "uuid"},
 		{device, text(uuid, 25), "", pg.CodeFeatureNotSupported, "OID 25"},
-		{device, arg{raw[:15], 1, 0, false}, "", pg.CodeInvalidBinaryRepresentation, "15 bytes"},
+		{device, arg{raw[:15], 1, 0, false}, "", pg.CodeProtocolViolation, "15 bytes"},
 	} {
 		plan := p.Plan(c, appEnv, x.sql)
 		prefix := rib.Key("before")

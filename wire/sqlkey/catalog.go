@@ -30,6 +30,9 @@ type Env struct {
 	HintShard string
 	// HintKey: the session has set a key for them. Plans have it as a KeyRef.Session, for its value is not theirs.
 	HintKey bool
+
+	// Foreign are parameters, by bit from 0, whose declared types are not those of the keys that they are compared with: they tell no key. See PlanTyped.
+	Foreign uint64
 }
 
 // Catalog is what plans stand on: the tables that have keys, and where all others live. It is immutable.

@@ -21,6 +21,7 @@ type Cursor struct {
 	Op      CursorOp
 	Name    string
 	SQL     string // CursorDeclare: its query, if several shards answer it
+	Scroll  string // CursorDeclare: SCROLL or NO SCROLL, with a blank behind it, if it says so
 	Forward bool   // CursorFetch: it goes Count rows ahead
 	Count   int64  // CursorFetch: math.MaxInt64 is all that are left
 	Move    bool   // CursorFetch: it is MOVE
@@ -30,16 +31,23 @@ type Cursor struct {
 const (
 	cursorBinary = 0x01
 	cursorScroll = 0x02
+	cursorAhead  = 0x04 // NO SCROLL
 	cursorHold   = 0x20
 )
 
-// declare plans DECLARE CURSOR. Over several shards a cursor goes ahead only, and ends with its transaction.
+// declare plans DECLARE CURSOR. Over several shards a cursor goes ahead only, unless it is one over rows that were gathered, and ends with its transaction.
 func (c *compiler) declare(d *pgquery.DeclareCursorStmt) *Plan {
 	p := c.statement(d.GetQuery())
 	cursor := &Cursor{Op: CursorDeclare, Name: d.GetPortalname()}
 	if p.Target == Many {
-		why := "a cursor over several shards has no BINARY, SCROLL or WITH HOLD"
-		if d.GetOptions()&(cursorBinary|cursorScroll|cursorHold) == 0 {
+		why := "a cursor over several shards has no BINARY or WITH HOLD, and SCROLL only if its rows are ordered or put together"
+		switch {
+		case d.GetOptions()&cursorScroll != 0:
+			cursor.Scroll = "SCROLL "
+		case d.GetOptions()&cursorAhead != 0:
+			cursor.Scroll = "NO SCROLL "
+		}
+		if d.GetOptions()&(cursorBinary|cursorHold) == 0 && (cursor.Scroll != "SCROLL " || p.Fan.Final != "") {
 			if sql, err := deparse(d.GetQuery()); err == nil && p.Fan.explainable() && !p.Fan.Writes {
 				cursor.SQL, why = sql, ""
 			}

@@ -118,7 +118,7 @@ func (c *compiler) notEverywhere(n *pgquery.Node, a *analysis, made *pgquery.Ran
 				"Leave that out, and have INSERT give the value: rangefinder.unique_id() makes numbers. Or make the table on every shard first and its keyspace then: the keyspace notes such columns, and INSERT must give them.")
 		}
 	}
-	const keyed = "The keyspace knows the table by its name and its key's columns: remove the table from it first."
+	const keyed = "The keyspace knows the table by its name and its key's columns: drop the keyspace (rangefinder keyspace drop, the rows stay), change the table on each shard, and make the keyspace anew, while no client writes."
 	switch r := n.GetRenameStmt(); {
 	case r == nil:
 	case isOneOf(r.GetRenameType().String(), "OBJECT_TABLE") && a.problem.table.of == nil:

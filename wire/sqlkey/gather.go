@@ -91,7 +91,7 @@ func (g *gather) visit(x any) bool {
 // wholeRow tells whether a reference means an item of FROM as a whole.
 func (g *gather) wholeRow(n *pgquery.Node) bool {
 	name := bareName(n)
-	return name != "" && slices.ContainsFunc(g.fanned.a.spread.inside.scope.refs, func(r *ref) bool { return r.alias == name })
+	return name != "" && slices.ContainsFunc(g.fanned.a.spread.inside.scope.refs, func(r *ref) bool { return r.alias == name && !r.value })
 }
 
 // gathered makes f one whose rows PostgreSQL puts together: with partial each shard aggregates its rows.

@@ -96,9 +96,28 @@ func (b *builder) item(n *pgquery.Node) *item {
 			}
 		}
 	}
-	it := b.leaf(&ref{alias: name})
+	it := b.leaf(&ref{alias: name, value: givesValues(n.GetRangeFunction())})
 	it.exprs, it.lateral, it.before = []*pgquery.Node{n}, true, before
 	return it
+}
+
+// givesValues tells whether a function in FROM gives one value a row, in a column that is called as the item is unless its alias says otherwise.
+func givesValues(f *pgquery.RangeFunction) bool {
+	list := f.GetFunctions()
+	if len(list) != 1 || len(f.GetColdeflist()) > 0 || f.GetOrdinality() && len(f.GetAlias().GetColnames()) > 0 {
+		return false
+	}
+	items := list[0].GetList().GetItems()
+	if len(items) == 0 || items[0].GetFuncCall() == nil || len(list[0].GetList().GetItems()) > 1 && len(items[1].GetList().GetItems()) > 0 {
+		return false
+	}
+	switch name := operator(items[0].GetFuncCall().GetFuncname()); name {
+	case "generate_series", "generate_subscripts", "string_to_table", "regexp_split_to_table":
+		return true
+	case "unnest":
+		return len(items[0].GetFuncCall().GetArgs()) == 1
+	}
+	return false
 }
 
 func (b *builder) join(j *pgquery.JoinExpr) *item {

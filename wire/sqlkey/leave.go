@@ -66,7 +66,11 @@ func (p *Planner) Leave(c *Catalog, env *Env, plan *Plan) (*Leave, error) {
 	if lazy == nil {
 		lazy = new(lazyLeave)
 	}
-	lazy.once.Do(func() { lazy.leave, lazy.err = p.leave(c.find(env.Database), env, plan) })
+	lazy.once.Do(func() {
+		under := *env
+		under.Foreign = plan.foreign
+		lazy.leave, lazy.err = p.leave(c.find(env.Database), &under, plan)
+	})
 	return lazy.leave, lazy.err
 }
 

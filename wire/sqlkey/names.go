@@ -10,6 +10,7 @@ type path struct {
 	builtinsFirst bool
 	// asWritten: nothing is computed of constants, for some of them stand for others (see compileLong).
 	asWritten bool
+	foreign   uint64 // see Env.Foreign
 }
 
 // defaultPath is PostgreSQL's own default of search_path.

@@ -219,12 +219,14 @@ type Plan struct {
 	CopyIn    bool     // COPY FROM STDIN
 	CopyOut   bool     // COPY TO STDOUT
 
-	usage  *usage    // nil: its use is not counted
-	about  *keyspace // of a refusal, or a plan for several shards, that a hint may take away: of the table that it is about
-	method rib.Method
-	fixed  bool    // constants decide more of it than its keys
-	shared bool    // by texts that differ in their constants
-	bound  []bound // shared: the constants that key columns are compared with
+	usage   *usage    // nil: its use is not counted
+	about   *keyspace // of a refusal, or a plan for several shards, that a hint may take away: of the table that it is about
+	method  rib.Method
+	fixed   bool   // constants decide more of it than its keys
+	shared  bool   // by texts that differ in their constants
+	foreign uint64 // see Env.Foreign
+
+	bound []bound // shared: the constants that key columns are compared with
 }
 
 // KeyRef is one value that the sharding key must have.

@@ -82,9 +82,43 @@ func (p *Planner) Plan(c *Catalog, env *Env, sql string) *Plan {
 	return p.keep(hash, c, env, sql, p.compile(c.find(env.Database), env, sql))
 }
 
+// PlanTyped is Plan for a text whose parameters are declared with these types: OIDs as those of Args. What is compared with a key of another type
+// may be any shard's, as a constant of that type may.
+func (p *Planner) PlanTyped(c *Catalog, env *Env, sql string, types []uint32) *Plan {
+	plan := p.Plan(c, env, sql)
+	foreign := plan.foreignTo(types)
+	if foreign == 0 {
+		return plan
+	}
+	under := *env
+	under.Foreign = foreign
+	if other := p.Plan(c, &under, sql); other.Target != None {
+		return other
+	}
+	return plan // its keys say what is wrong
+}
+
+// foreignTo are the parameters of a plan with one key whose types are not the key's, as Env.Foreign has them.
+func (p *Plan) foreignTo(types []uint32) (list uint64) {
+	if p.Target != Keyed || len(types) == 0 {
+		return 0
+	}
+	for i := range p.Keys {
+		p.Keys[i].eachPart(func(k *KeyRef) {
+			if k.Param < 1 || k.Param > min(len(types), 64) {
+				return
+			}
+			if _, ok := k.reads(types[k.Param-1]); !ok {
+				list |= 1 << (k.Param - 1)
+			}
+		})
+	}
+	return list
+}
+
 // keep puts a text's own plan into the cache. hash is the text's.
 func (p *Planner) keep(hash uint64, c *Catalog, env *Env, sql string, plan *Plan) *Plan {
-	plan.SQL = sql
+	plan.SQL, plan.foreign = sql, env.Foreign
 	p.count(plan, env, sql, nil)
 	plan, kept := p.cache.put(hash, false, &c.id, env, sql, plan)
 	if !kept {
@@ -220,6 +254,7 @@ func (p *Planner) read(db *database, env *Env, sql string) (*compiler, *pgquery.
 	if !ok {
 		return c, nil, c.unread(pg.NewError(pg.CodeInvalidParameterValue, "the search path cannot be read").WithDetail("search_path is " + clip(env.SearchPath) + "."))
 	}
+	path.foreign = env.Foreign
 	c.path = &path
 	if e := unreadable(env, sql); e != nil {
 		return c, nil, c.unread(e)

@@ -13,6 +13,8 @@ type ref struct {
 	row    map[string]*pgquery.Node // of a subquery that is one row of expressions: these, by column
 	target *pgquery.UpdateStmt      // that changes it; nil of all others
 
+	value bool // of a function that gives one value a row: its alias is the column's name as well
+
 	returned bool // it is what a part of WITH that changes rows returns
 
 	level *built // where it is an item of FROM, or the target

@@ -109,6 +109,9 @@ func written(n *pgquery.Node, p *path) (constant, *issue) {
 		if number == 0 {
 			return constant{}, errNotConstant
 		}
+		if number <= 64 && p.foreign&(1<<(number-1)) != 0 {
+			return constant{}, issuef("parameter $%d is declared as of another type than the key", number)
+		}
 		return constant{param: int(number)}, nil
 	case n.GetTypeCast() != nil:
 		return castOf(n.GetTypeCast(), p)
@@ -311,11 +314,15 @@ func parseIssue(err error) *issue {
 	return i
 }
 
-// CodeOf is the SQLSTATE that PostgreSQL has for what rib says of a value in text form.
+// CodeOf is the SQLSTATE that PostgreSQL has for what rib says of a value, in text form where that matters.
 func CodeOf(err error) string {
 	switch {
 	case errors.Is(err, rib.ErrKeyRange):
 		return pg.CodeNumericValueOutOfRange
+	case errors.Is(err, rib.ErrKeyShort):
+		return pg.CodeProtocolViolation
+	case errors.Is(err, rib.ErrKeyEncoding):
+		return pg.CodeCharacterNotInRepertoire
 	case errors.Is(err, rib.ErrKeySyntax):
 		return pg.CodeInvalidTextRepresentation
 	case errors.Is(err, rib.ErrKeyTime):

@@ -140,3 +140,11 @@ SELECT count(*) FROM customers LIMIT 1 OFFSET 1
 SELECT count(*) FROM customers LIMIT 0
 
 SELECT count(*), 'now'::text FROM customers
+
+SELECT array_agg(x ORDER BY x) FROM customers, generate_series(1, 3) x
+
+SELECT count(DISTINCT x + customer_id), sum(x) FROM customers, generate_series(1, 3) AS x
+
+SELECT count(DISTINCT x), sum(x) FROM orders, unnest(ARRAY[1, 2, qty]) AS x
+
+SELECT string_agg(x, ',' ORDER BY x, customer_id) FROM customers, string_to_table(name, 'a') x

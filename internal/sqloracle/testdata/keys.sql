@@ -43,6 +43,18 @@ SELECT * FROM customers WHERE customer_id = ANY ($1)
 -- $1 bigint 7
 SELECT * FROM customers WHERE customer_id = $1
 
+-- $1 numeric 7
+SELECT * FROM customers WHERE customer_id = $1
+
+-- $1 float8 7
+SELECT c.name, o.id FROM customers c JOIN orders o USING (customer_id) WHERE c.customer_id = $1 ORDER BY o.id
+
+-- $1 numeric 9
+UPDATE orders SET qty = qty + 1 WHERE customer_id = $1 AND id > 1
+
+-- $1 numeric 12
+DELETE FROM readings WHERE device = $1
+
 -- $1 bigint 7
 -- $2 bigint 8
 SELECT * FROM customers WHERE customer_id IN ($1, $2)

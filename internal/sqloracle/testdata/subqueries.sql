@@ -134,3 +134,9 @@ SELECT 1 AS one WHERE NOT EXISTS (SELECT FROM orders WHERE qty > 1000)
 SELECT count(*) FROM (SELECT FROM customers LIMIT 5) s
 
 SELECT count(*) FROM (SELECT FROM customers WHERE false LIMIT 5) s
+
+SELECT count(*) FROM (SELECT FROM orders WHERE qty > 2 OFFSET 1) s
+
+SELECT count(*) FROM (SELECT FROM customers ORDER BY name LIMIT 3) s
+
+SELECT FROM customers ORDER BY name LIMIT 3

@@ -113,6 +113,9 @@ func (s *Splitter) binaryTuple(b []byte) (size int, err error) {
 		if n < -1 {
 			return 0, s.at(malformed("invalid field size"), nil, -1)
 		}
+		if n >= maxField {
+			return 0, s.at(pg.Errorf(pg.CodeProgramLimitExceeded, "a field of %d bytes is more than PostgreSQL can hold", n), nil, -1)
+		}
 		value := max(n, 0)
 		if next := len(t.spans); next < len(s.read) && s.read[next].index == t.field {
 			if len(b)-at-4 < value {
@@ -186,3 +189,6 @@ func (s *Splitter) part(b []byte, at int) (size int, err error) {
 	}
 	return at, s.begins(s.shard, b[:at], first)
 }
+
+// maxField is the size in bytes, in binary format, from which PostgreSQL takes no field.
+const maxField = 1<<30 - 1

@@ -302,10 +302,11 @@ func TestErrors(t *testing.T) {
 		{"half a header", bin(t, nil), head[:15], "22P04", "COPY t, line 1", "invalid COPY file header"},
 		{"fields", bin(t, nil), head + "\x00\x03", "22P04", "COPY t, line 1", "row field count is 3, expected 2"},
 		{"size", bin(t, nil), head + "\x00\x02\xff\xff\xff\xfe", "22P04", "COPY t, line 1", "invalid field size"},
+		{"a huge size", bin(t, nil), head + "\x00\x02\x7f\xff\xff\xff", "54000", "COPY t, line 1", "a field of 2147483647 bytes"},
 		{"half a tuple", bin(t, nil), head + string(tuple(tuple(nil, 1, nil), 2, []byte("xyz")))[:35], "22P04", "COPY t, line 2", "unexpected EOF in COPY data"},
 		{"behind the end", bin(t, nil), head + "\xff\xff\x00", "22P04", "COPY t, line 1", "received copy data after EOF marker"},
 		{"NULL, binary", bin(t, nil), head + "\x00\x02\xff\xff\xff\xff\xff\xff\xff\xff", "23502", "COPY t, line 1, column id", "null value"},
-		{"three bytes of bigint", bin(t, nil), head + "\x00\x02\x00\x00\x00\x03abc\xff\xff\xff\xff", "22P03", "COPY t, line 1, column id", "3 bytes"},
+		{"three bytes of bigint", bin(t, nil), head + "\x00\x02\x00\x00\x00\x03abc\xff\xff\xff\xff", "08P01", "COPY t, line 1, column id", "3 bytes"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
