@@ -444,7 +444,7 @@ func TestUnaware(t *testing.T) {
 		if waiting := l.Leases().Unaware(1); len(waiting) == 0 {
 			t.Error("of a move that there is not")
 		}
-		m, err := l.StartMove(w.ctx(), MoveRequest{Keyspace: "app.orders", Range: "0..20", To: "shard_2"})
+		m, err := l.StartMove(w.ctx(), MoveRequest{Keyspace: "app.orders", Range: "0x0000000000000000..0x0000000000000020", To: "shard_2"})
 		if err != nil {
 			t.Fatal(err)
 		}

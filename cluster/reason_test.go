@@ -31,11 +31,11 @@ func TestLongReasonsAreCut(t *testing.T) {
 			}
 			return m
 		}
-		m, err := a.ledger.AbortMove(w.ctx(), begin("0-100", time.Time{}).ID, Origin{Author: "mover", Reason: why})
+		m, err := a.ledger.AbortMove(w.ctx(), begin("0x0000000000000000..0x0000000000000100", time.Time{}).ID, Origin{Author: "mover", Reason: why})
 		if err != nil || m.Phase != rib.MoveAborted || m.Why != why[:MaxReason-1] || !utf8.ValidString(m.Why) {
 			t.Fatalf("%v, %v", m.Phase, err)
 		}
-		lent := begin("100-200", time.Now().Add(time.Second))
+		lent := begin("0x0000000000000100..0x0000000000000200", time.Now().Add(time.Second))
 		if _, err := a.ledger.AdvanceMove(w.ctx(), lent.ID, rib.MoveFrozen, rib.MoveFlipped, nil); err != nil {
 			t.Fatal(err)
 		}
