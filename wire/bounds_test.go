@@ -15,7 +15,7 @@ func TestCoreBounds(t *testing.T) {
 		begin, again func(i int) []byte
 		times        int
 	}{
-		"names of statements": {times: 100, again: func(i int) []byte { return pg.AppendSync(pg.AppendParse(nil, fmt.Sprint(long, i), "SELECT 1", nil)) }},
+		"texts of statements": {times: 100, again: func(i int) []byte { return pg.AppendSync(pg.AppendParse(nil, fmt.Sprint(i), "SELECT '"+long+"'", nil)) }},
 		"statements":          {times: maxStatements + 1, again: func(i int) []byte { return pg.AppendSync(pg.AppendParse(nil, fmt.Sprint(i), "SELECT 1", nil)) }},
 		"parameters":          {times: maxSettings + 1, again: func(i int) []byte { return query(fmt.Sprintf("SET a.b%d = 'x'", i)) }},
 		"portals": {times: maxPortals + 1,
@@ -34,7 +34,7 @@ func TestCoreBounds(t *testing.T) {
 			}
 			d := newDrive(t, pg.AppendSync(client))
 			d.run()
-			if got := types(t, d.out); strings.Count(got, "E(54000)") != 1 && name != "names of statements" || !strings.Contains(got, "E(54000)") {
+			if got := types(t, d.out); strings.Count(got, "E(54000)") != 1 && name != "texts of statements" || !strings.Contains(got, "E(54000)") {
 				t.Errorf("%d errors of a limit; the end is %s", strings.Count(got, "E(54000)"), got[max(0, len(got)-100):])
 			}
 		})
