@@ -365,3 +365,31 @@ func TestUnknownLooksLikeMost(t *testing.T) {
 
 // pause lets virtual time pass.
 func pause(d time.Duration) { <-time.After(d) }
+
+// A login whose question is under way while the configuration is read again is one: what it shows is kept, and the next one asks again.
+func TestReloadWhileAsking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &backend{stored: map[string]string{"ann@shop": hashA}, takes: time.Second}
+		g := asking(b)
+		answer := make(chan error, 1)
+		go func() {
+			_, err := g.Lookup(t.Context(), peer("ann", "shop"))
+			answer <- err
+		}()
+		synctest.Wait() // it asks
+		again := *g.Policy()
+		query := *again.Query
+		again.Query = &query
+		g.Set(&again)
+		if err := <-answer; err != nil {
+			t.Fatal(err)
+		}
+		g.Admitted("ann", "shop", hashed(t, hashA))
+		if got := g.Credential("ann", "shop"); got != hashed(t, hashA) {
+			t.Errorf("what the login has shown is lost: %v", got)
+		}
+		if _, err := g.Lookup(t.Context(), peer("ann", "shop")); err != nil || b.asked.Load() != 2 {
+			t.Errorf("asked %d times, want 2: %v", b.asked.Load(), err)
+		}
+	})
+}

@@ -139,8 +139,10 @@ func (g *Guard) question(ctx context.Context, q *Query, at scope, wait time.Dura
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.policy.Load().Query != q { // reloaded meanwhile: an answer to an old question
+	if now := g.policy.Load().Query; now == nil {
 		return f.answer()
+	} else if now != q { // reloaded meanwhile: the login goes on with the answer, and needs where to keep what it shows; the next one asks anew
+		f.at = time.Time{}
 	}
 	if !ok {
 		g.known.remove(at)
