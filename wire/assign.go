@@ -69,6 +69,7 @@ func argument(args sqlkey.Args, n int) (text string, null, ok bool) {
 func (c *core) change(s settings, told bool) {
 	told = told && c.srv.Applied == c.settings.print
 	c.settings = s
+	c.worn = c.worn || s.level == serializable && c.srv.Params["in_hot_standby"] == "on" // whoever gets it next could not even change that
 	c.srv.Applied = stale
 	if told {
 		c.srv.Applied = s.print

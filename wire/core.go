@@ -100,6 +100,7 @@ type core struct {
 	carried    bool     // both are of an earlier part of the client's segment: see cut
 	base       settings // what the session began with: RESET and DISCARD ALL come back here
 	freshPath  string   // the search_path of a fresh server connection: see pool.Identity
+	freshLevel string   // its default_transaction_isolation
 	params     params   // as the client knows them
 	stmts      registry
 	catalog    *sqlkey.Catalog // what its texts are planned with

@@ -11,7 +11,7 @@ import (
 
 // dispatch sends the request in hand on its way: to the connection that the session holds, or to the closest backend.
 func (c *core) dispatch(n need) {
-	n.write = n.write || c.ownConn && n.slot != nil // whatever comes later must be able to run there
+	n.write = n.write || c.ownConn && n.slot != nil || c.serializable() // whatever comes later must be able to run there
 	c.toReference(&n)
 	c.need, c.outMark, c.flushed, c.redo, c.copied = n, len(c.out), false, false, false
 	if c.status == 'I' && !c.serverOpen {

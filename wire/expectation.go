@@ -11,6 +11,7 @@ type expectation struct {
 	quiet    bool   // the client did not ask: its answer stops here
 	quietZ   bool   // so does the ReadyForQuery
 	begin    bool   // the client's transaction block is being opened
+	told     bool   // the client has an error already, of a block that could not be opened
 	settings bool   // the session's settings are being brought into force
 	remains  bool   // the router's own question: what remains of the session on the server
 	local    string // the router's own question whether what a statement names is here alone: the letters by which the answer says so

@@ -70,11 +70,15 @@ func (s *Server) prove(g *gate, client *pg.Client, id pool.Identity, l *live, f 
 	defer g.leave()
 	c := newCore(&l.env, id.User, id.Database)
 	c.table = s.cfg.FIB.Load()
-	slot := c.anySlot(need{catalogs: true})
+	strict := base.level == serializable // what a replica would be left with
+	slot := c.anySlot(need{catalogs: true, write: strict})
 	if slot == nil {
 		return nil, nil
 	}
 	hops := slot.For(id.Database).Reads
+	if strict {
+		hops = slot.For(id.Database).Writes
+	}
 	end := time.Now().Add(l.StartupTimeout)
 	for i := range hops {
 		ctx, cancel := context.WithTimeout(s.ctx, time.Until(end)/time.Duration(len(hops)-i))

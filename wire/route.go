@@ -227,7 +227,7 @@ func (c *core) mustWrite(plan *sqlkey.Plan) bool {
 	if !repeatable(plan) {
 		return true
 	}
-	return plan.OfPrimary || c.tx.open && (c.tx.isolation == "serializable" || c.tx.readWrite || !c.tx.readOnly && (plan.Target != sqlkey.Any || c.opens(plan))) // a standby cannot be serializable
+	return plan.OfPrimary || c.serializable() || c.setsLevel(plan) || c.tx.open && (c.tx.readWrite || !c.tx.readOnly && (plan.Target != sqlkey.Any || c.opens(plan)))
 }
 
 func (c *core) clientUTF8() bool { return c.params.encoding == "UTF8" }

@@ -61,7 +61,7 @@ func (c *core) serverError(frame, body []byte) error {
 		c.tx.failed = c.tx.open
 		c.out = append(c.out, frame...)
 		for i := c.expectOff + 1; i < len(c.expect); i++ {
-			c.expect[i].quiet = true
+			c.expect[i].quiet, c.expect[i].told = true, true
 			if c.expect[i].kind == synthetic {
 				c.expect[i].synth = nil
 			}
@@ -74,6 +74,8 @@ func (c *core) serverError(frame, body []byte) error {
 	case e.Code == codeFenced:
 		e = fencedWithin(e)
 		frame = pg.AppendError(nil, e)
+	case e.OfStandby() && c.seg.retry && !c.flushed && !c.need.write: // the server's own default is serializable
+		c.redo = true
 	case e.Code == pg.CodeReadOnlyTransaction && c.seg.retry && !c.flushed && !c.need.write:
 		c.redo, c.seg.wrote = true, true // it was no plain read after all: nothing took effect, so the primary may have it
 	case c.taken(h, e):
@@ -119,7 +121,7 @@ func (c *core) serverError(frame, body []byte) error {
 	if !h.quiet && !c.redo && h.fail == nil {
 		c.misused(h)
 	}
-	if (!h.quiet || h.stmt != nil) && !c.redo { // what is prepared unasked is asked for by what comes behind it
+	if (!h.quiet || h.stmt != nil && !h.told) && !c.redo { // what is prepared unasked is asked for by what comes behind it
 		c.out = append(c.out, frame...)
 		if c.tx.open {
 			c.tx.failed = true

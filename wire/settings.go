@@ -18,6 +18,7 @@ type settings struct {
 	// parsing is those among them that decide what a statement means when it is prepared: two sessions that differ in them
 	// cannot share a prepared statement.
 	parsing string
+	level   string    // default_transaction_isolation, in lower case, if it is among them
 	alone   bool      // synchronous_commit is among them, and does not wait for replicas
 	hasty   bool      // the transaction alone has it so
 	local   []setting // of the transaction alone, as far as they decide what names mean
@@ -104,6 +105,8 @@ func fromList(list []setting) settings {
 		switch x.name {
 		case "search_path":
 			s.path, s.paths = x.value, true
+		case defaultIsolation:
+			s.level = sqlkey.LowerASCII(x.value)
 		case "synchronous_commit":
 			s.alone = x.waitsForNobody()
 		}

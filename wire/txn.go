@@ -117,8 +117,8 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			open: true, begin: plan.SQL, readOnly: plan.TxReadOnly, readWrite: plan.TxReadWrite, isolation: plan.Isolation, saved: saved,
 			plain: plan.Isolation == "" && !plan.TxReadOnly && !plan.TxReadWrite,
 		}
-		if x, ok := c.settings.get("default_transaction_isolation"); ok && plan.Isolation == "" {
-			c.tx.isolation = sqlkey.LowerASCII(x.value)
+		if plan.Isolation == "" {
+			c.tx.isolation = c.defaultLevel()
 		}
 		return pg.AppendCommandComplete(dst, plan.Tag), true
 	case sqlkey.TxCommit, sqlkey.TxRollback:
@@ -319,10 +319,13 @@ func (c *core) txStatementDone(plan *sqlkey.Plan) {
 		case c.tx.inServer: // what it says counts for the block that is open
 			c.again(plan.SQL)
 		case !c.tx.open:
-			c.tx = transaction{inServer: true, begin: plan.SQL, saved: c.unsynced, applied: c.unsyncedIn, wrote: c.tx.wrote}
+			c.tx = transaction{inServer: true, begin: plan.SQL, isolation: plan.Isolation, saved: c.unsynced, applied: c.unsyncedIn, wrote: c.tx.wrote}
 		}
 	case sqlkey.TxSet:
 		c.explain(plan.Setting)
+		if plan.Isolation != "" && c.onServer() {
+			c.tx.isolation = plan.Isolation
+		}
 		if c.tx.inServer {
 			c.again(plan.SQL)
 		}

@@ -114,7 +114,7 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	if e != nil {
 		return nil, e
 	}
-	c.settings, c.base, c.freshPath = base, base, f.searchPath
+	c.settings, c.base, c.freshPath, c.freshLevel = base, base, f.searchPath, f.level
 	c.ownConn = l.Databases[client.Database].OwnConnections
 	c.params = newParams(f.params)
 	for _, x := range base.list {

@@ -154,6 +154,11 @@ func DecodeError(body []byte) (*Error, error) {
 	}, nil
 }
 
+// OfStandby reports whether a server has refused to take a snapshot for what is serializable, because it is a hot standby. Nothing has run.
+func (e *Error) OfStandby() bool {
+	return e.Code == CodeFeatureNotSupported && e.Routine == "GetSerializableTransactionSnapshot"
+}
+
 // guarded runs one of pgproto3's decoders over bytes that our framer has bounded, and turns a panic into an error.
 func guarded(body []byte, decode func([]byte) error) (err error) {
 	defer func() {

@@ -104,13 +104,13 @@ func (p *part) tries() *pg.Error {
 func (p *part) place() { p.once.Do(func() { close(p.placed) }) }
 
 // elsewhere reports whether another copy may do better: the connection has broken before anything was heard, or a replica says that it is
-// no plain read after all.
+// no plain read after all, or that it runs nothing that is serializable.
 func (p *part) elsewhere() bool {
 	if p.b == nil || p.f.ctx.Err() != nil {
 		return false
 	}
-	if p.err.Code == pg.CodeReadOnlyTransaction && !p.f.write {
-		p.chooser, p.writes = p.f.c.cfg.Host.Choose(p.slot, true), true
+	if (p.err.Code == pg.CodeReadOnlyTransaction || p.err.OfStandby()) && !p.f.write {
+		p.chooser, p.writes = p.f.c.cfg.Host.Choose(p.slot, true), p.err.Code == pg.CodeReadOnlyTransaction
 		return true
 	}
 	return p.b.broken && p.err.Code == pg.CodeConnectionFailure

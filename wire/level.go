@@ -1,0 +1,42 @@
+package wire
+
+import (
+	"slices"
+
+	"rangefinder/wire/sqlkey"
+)
+
+// A hot standby runs no statement in a transaction that is serializable, not even one that sets another default. So such transactions, and sessions
+// that are so by default, are on primaries, and what may make a session so as well.
+
+const (
+	serializable     = "serializable"
+	defaultIsolation = "default_transaction_isolation"
+)
+
+// defaultLevel is the isolation of the session's transactions that do not say another one; "": read committed.
+func (c *core) defaultLevel() string {
+	if c.settings.level != "" {
+		return c.settings.level
+	}
+	return c.freshLevel
+}
+
+// serializable reports whether what the session sends now is, or may be, in a transaction that is serializable.
+func (c *core) serializable() bool {
+	return c.tx.isolation == serializable || c.settings.level == serializable || c.settings.level == "" && c.freshLevel == serializable
+}
+
+// setsLevel reports whether a statement sets, or may set, the isolation of the session's transactions.
+func (c *core) setsLevel(plan *sqlkey.Plan) bool {
+	switch {
+	case plan.Session == sqlkey.SessNone:
+		return false
+	case plan.Session == sqlkey.SessReset:
+		return c.base.level == serializable || c.freshLevel == serializable
+	case plan.Setting == defaultIsolation:
+		return true
+	}
+	return slices.ContainsFunc(plan.Sets, func(a sqlkey.Assignment) bool { return a.Name == defaultIsolation || a.NameParam > 0 }) ||
+		slices.ContainsFunc(plan.Parts, c.setsLevel)
+}
