@@ -68,6 +68,9 @@ func (l *Ledger) Split(ctx context.Context, s SplitSpec) (*rib.Keyspace, error) 
 		if err != nil {
 			return nil, reject(ErrInvalid, "split %q: %v", at, err)
 		}
+		if rib.Lowest(m, ks.Types, key) {
+			return nil, reject(ErrInvalid, "split %q: there is no key below it", at)
+		}
 		c.At = append(c.At, key)
 	}
 	return l.proposeRange(ctx, kindSplit, c, s.Origin)

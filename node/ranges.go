@@ -30,6 +30,9 @@ func (n *Node) Split(ctx context.Context, s cluster.SplitSpec) (RangesAnswer, er
 		var bounds []rib.Key
 		for _, at := range s.At {
 			key, err := m.ParseBound(ks.Types, at)
+			if err == nil && rib.Lowest(m, ks.Types, key) {
+				err = errors.New("there is no key below it")
+			}
 			if err != nil || len(key) == 0 {
 				return v, badBound(ks, at, err)
 			}

@@ -1,14 +1,21 @@
 package rib
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // ParseInterval reads a half-open interval [from, to) of keys: "1000..2000", "..1000", "1000..", ".." for all, and where it
 // is clear, one hyphen for the dots: "1000-2000". Negative numbers, texts with hyphens and uuids want the dots. The order
-// of the two is checked; nil is the open end.
+// of the two is checked; nil is the open end, as is the lowest key that there can be: nothing comes before it.
 func ParseInterval(m Method, types []Type, s string) (from, to Key, err error) {
+	return parseInterval(m, types, s, func(k Key) bool { return Lowest(m, types, k) })
+}
+
+// parseInterval takes those bounds for the open end that no key comes before.
+func parseInterval(m Method, types []Type, s string, lowest func(Key) bool) (from, to Key, err error) {
 	low, high, ok := cutDots(s)
 	if !ok {
 		low, high, ok = strings.Cut(s, "-")
@@ -22,20 +29,45 @@ func ParseInterval(m Method, types []Type, s string) (from, to Key, err error) {
 	if to, err = m.ParseBound(types, strings.TrimSpace(high)); err != nil {
 		return nil, nil, err
 	}
+	if lowest(to) {
+		return nil, nil, fmt.Errorf("%w %q: it holds no key, since there is none below %s", ErrBound, s, m.FormatKey(types, to))
+	}
+	if lowest(from) {
+		from = nil
+	}
 	if len(to) > 0 && from.Compare(to) >= 0 {
 		return nil, nil, fmt.Errorf("%w %q: it holds no key, since it ends at or before its start", ErrBound, s)
 	}
 	return from, to, nil
 }
 
-// ParseInterval reads an interval of the keyspace's keys as the function of this name does; of a list, one listed value.
+// Lowest tells whether no key comes before a bound, which is not the open end: each of its columns has the least value of the type.
+func Lowest(m Method, types []Type, bound Key) bool {
+	if len(bound) == 0 {
+		return false
+	}
+	if _, ok := m.(*hashMethod); ok {
+		return bytes.Count(bound, []byte{0}) == len(bound)
+	}
+	r, ok := m.(*rangeMethod)
+	if !ok {
+		return false
+	}
+	values, err := r.decode(types, bound)
+	return err == nil && !slices.ContainsFunc(values, func(v Value) bool { return !v.least() })
+}
+
+// ParseInterval reads an interval of the keyspace's keys as the function of this name does; of a list, one listed value. A keyspace may have a range that begins at the
+// lowest key, of earlier versions: that bound is one then, so that the range before it, which holds no key, can be given to the next one's owner, and merged with it.
 func (k *Keyspace) ParseInterval(s string) (from, to Key, err error) {
 	m, err := MethodByName(k.Method)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !k.Listed() {
-		return ParseInterval(m, k.Types, s)
+		return parseInterval(m, k.Types, s, func(at Key) bool {
+			return Lowest(m, k.Types, at) && !slices.ContainsFunc(k.Ranges[:min(2, len(k.Ranges))], func(r Range) bool { return at.Compare(r.From) == 0 })
+		})
 	}
 	if from, err = m.ParseBound(k.Types, s); err != nil {
 		return nil, nil, err

@@ -12,6 +12,31 @@ import (
 	"rangefinder/rib"
 )
 
+// TestABoundAtTheLowestKey: a keyspace that has one, of an earlier version, can get rid of it.
+func TestABoundAtTheLowestKey(t *testing.T) {
+	m := method(t, "range")
+	lowest, err := m.ParseBound([]rib.Type{rib.TypeBigint}, "-9223372036854775808")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		ranges   []rib.Range
+		in, want string
+	}{
+		{[]rib.Range{{To: lowest, Shard: "a"}, {From: lowest, Shard: "b"}}, "..-9223372036854775808", "..-9223372036854775808"},
+		{[]rib.Range{{To: lowest, Shard: "a"}, {From: lowest, Shard: "b"}}, "-9223372036854775808..7", "-9223372036854775808..7"},
+		{[]rib.Range{{To: lowest, Shard: "a"}, {From: lowest, Shard: "b"}}, "..7", "..7"},
+		{[]rib.Range{{Shard: "a"}}, "-9223372036854775808..7", "..7"},
+		{[]rib.Range{{Shard: "a"}}, "..-9223372036854775808", ""},
+	} {
+		ks := rib.Keyspace{Method: "range", Types: []rib.Type{rib.TypeBigint}, Ranges: c.ranges}
+		from, to, err := ks.ParseInterval(c.in)
+		if got := ks.FormatInterval(from, to); (err == nil) != (c.want != "") || err == nil && got != c.want {
+			t.Errorf("%q with %d ranges: %s, %v", c.in, len(c.ranges), got, err)
+		}
+	}
+}
+
 func TestParseInterval(t *testing.T) {
 	bigint, text, uuid := []rib.Type{rib.TypeBigint}, []rib.Type{rib.TypeText}, []rib.Type{rib.TypeUUID}
 	for _, c := range []struct {
@@ -42,14 +67,32 @@ func TestParseInterval(t *testing.T) {
 		{"range", text, "a b..m", "'a b'..m", true},
 		{"range", text, "'it''s'..'..'", "", false}, // '..' sorts before 'it''s'
 		{"range", text, "'..'..'it''s'", "'..'..'it''s'", true},
-		{"range", text, "''..m", "''..m", true},
+		{"range", text, "''..m", "..m", true},
 		{"range", text, "'a..m", "an interval is FROM..TO", false},
 		{"range", text, "x..'a'b", "text after a closing quote", false},
 		{"range", uuid, "40000000-0000-0000-0000-000000000000..", "40000000-0000-0000-0000-000000000000..", true},
 		{"range", uuid, "40000000000000000000000000000000-80000000000000000000000000000000", "40000000-0000-0000-0000-000000000000..80000000-0000-0000-0000-000000000000", true},
 		{"hash", bigint, "0x4000000000000000..0x8000000000000000", "0x4000000000000000..0x8000000000000000", true},
 		{"hash", bigint, " 0x4000000000000000 - 0xABCDEF0000000000 ", "0x4000000000000000..0xabcdef0000000000", true},
-		{"hash", bigint, "0x0000000000000000..", "0x0000000000000000..", true},
+		{"hash", bigint, "0x0000000000000000..", "..", true},
+		{"hash", bigint, "..0x0000000000000000", "there is none below 0x0000000000000000", false},
+		{"hash", bigint, "..0x0000000000000001", "..0x0000000000000001", true},
+		{"range", bigint, "..-9223372036854775808", "there is none below -9223372036854775808", false},
+		{"range", bigint, "-9223372036854775808..7", "..7", true},
+		{"range", bigint, "..-9223372036854775807", "..-9223372036854775807", true},
+		{"range", []rib.Type{rib.TypeInt}, "..-2147483648", "there is none below", false},
+		{"range", []rib.Type{rib.TypeSmallint}, "..-32768", "there is none below", false},
+		{"range", []rib.Type{rib.TypeSmallint}, "..-32767", "..-32767", true},
+		{"range", []rib.Type{rib.TypeTimestamptz}, "..-infinity", "there is none below", false},
+		{"range", []rib.Type{rib.TypeDate}, "-infinity..infinity", "..infinity", true},
+		{"range", text, "..''", "there is none below", false},
+		{"range", []rib.Type{rib.TypeBytea}, `..'\x'`, "there is none below", false},
+		{"range", []rib.Type{rib.TypeBytea}, `..\x00`, `..\x00`, true},
+		{"range", uuid, "..00000000-0000-0000-0000-000000000000", "there is none below", false},
+		{"range", uuid, "..00000000-0000-0000-0000-000000000001", "..00000000-0000-0000-0000-000000000001", true},
+		{"range", []rib.Type{rib.TypeText, rib.TypeInt}, "..''", "there is none below", false},
+		{"range", []rib.Type{rib.TypeText, rib.TypeInt}, "..'',5", "..'',5", true},
+		{"range", []rib.Type{rib.TypeText, rib.TypeInt}, "..'',-2147483648", "there is none below", false},
 		{"hash", text, "1000-2000", "of positions, not of keys", false},
 		{"hash", text, "1000..", "of positions, not of keys", false},
 		{"hash", bigint, "4611686018427387904..", "0x and 16 digits", false},

@@ -1,6 +1,7 @@
 package rib
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -103,6 +104,22 @@ type Value struct {
 	// Bytes of a TypeText are UTF-8 without NUL. Of a TypeUUID they are the 16 bytes, or the text form as ParseText leaves it (see
 	// UUID). Of a TypeBytea see Int.
 	Bytes []byte
+}
+
+// least tells whether a value, as it is in a key of the range method, is the first one of its type.
+func (v Value) least() bool {
+	switch v.Type {
+	case TypeBigint, TypeTimestamptz:
+		return v.Int == math.MinInt64
+	case TypeInt, TypeDate:
+		return v.Int == math.MinInt32
+	case TypeSmallint:
+		return v.Int == math.MinInt16
+	}
+	if v.Type == TypeUUID {
+		return bytes.Count(v.Bytes, []byte{0}) == len(v.Bytes)
+	}
+	return len(v.Bytes) == 0 // of texts and bytea
 }
 
 // UUID is the 16 bytes of a TypeUUID, in whichever form the value holds them. ErrKeySyntax: it holds none.
