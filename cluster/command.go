@@ -49,6 +49,9 @@ const (
 	kindMoveThaw = "move.thaw"
 	// kindLoanUntil is a range that is lent for another time than it was.
 	kindLoanUntil = "loan.until"
+	// kindLoanCut makes two loans of one, so that a part of the range can change hands and the rest still goes back. Nodes that know neither of these two apply nothing more
+	// until they are upgraded.
+	kindLoanCut = "loan.cut"
 )
 
 // command is one entry of the Raft log. Exactly the field that belongs to Kind is set.
@@ -90,6 +93,7 @@ type loanCommand struct {
 	Stamp time.Time `json:"stamp,omitzero"` // kindLoanDue: the proposer's clock, or the last stamp if that is later
 	Why   string    `json:"why,omitempty"`  // kindLoanKeep
 	Until time.Time `json:"until,omitzero"` // kindLoanUntil: when the range is to go back from now on
+	At    []byte    `json:"at,omitempty"`   // kindLoanCut: where the second begins
 }
 
 type moveCommand struct {
@@ -171,7 +175,7 @@ func (c *command) whole() bool {
 		return c.Range != nil
 	case kindMoveStart, kindMoveAdvance, kindMoveThaw, kindMoveNote, kindMoveAbort, kindMoveFinish:
 		return c.Move != nil
-	case kindLoanDue, kindLoanKeep, kindLoanEnd, kindLoanUntil:
+	case kindLoanDue, kindLoanKeep, kindLoanEnd, kindLoanUntil, kindLoanCut:
 		return c.Loan != nil
 	case kindTables, kindDrop:
 		return c.Tables != nil

@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 // every voter comes to the same state. Whether the range can go back depends on its rows, of which the ledger knows nothing: who
 // proposes looks at them, and moves the range back, or says why it stays.
 
-// lend notes that a range has changed hands. That ends the loans of what it meets, and makes one if l has a time to go back.
+// lend notes that a range has changed hands. That ends the loans that it meets, and makes one if l has a time to go back. One of which only a part changes hands is cut
+// first, by commands of its own: what this does stands in the logs of older versions, and must not change.
 func lend(next *draft, l rib.Loan) error {
 	ends := func(old rib.Loan) bool {
 		return old.Keyspace == l.Keyspace && rib.Meet(old.Low, old.High, l.Low, l.High)
@@ -25,13 +27,19 @@ func lend(next *draft, l rib.Loan) error {
 		if len(next.Loans) >= rib.MaxLoans {
 			return reject(ErrTooMany, "%d ranges are lent to other shards, and no more may be", len(next.Loans))
 		}
-		at, _ := slices.BinarySearchFunc(next.Loans, l.ID, func(old rib.Loan, id uint64) int { return cmp.Compare(old.ID, id) })
-		next.Loans = slices.Insert(slices.Clone(next.Loans), at, l)
+		next.Loans = slices.Clone(next.Loans)
+		insertLoan(next, l)
 	}
 	if len(next.Loans) == 0 {
 		next.Loans = nil
 	}
 	return nil
+}
+
+// insertLoan puts a loan among those of next, which may be changed, by its number.
+func insertLoan(next *draft, l rib.Loan) {
+	at, _ := slices.BinarySearchFunc(next.Loans, l.ID, func(old rib.Loan, id uint64) int { return cmp.Compare(old.ID, id) })
+	next.Loans = slices.Insert(next.Loans, at, l)
 }
 
 // editLoan returns a loan of next that may be changed.
@@ -114,6 +122,30 @@ func untilLoan(next *draft, c *loanCommand) (l rib.Loan, changed bool, err error
 	return *loan, true, nil
 }
 
+// cutLoan makes two loans of one. The first keeps its number, and is returned. Both end as the one would have; why it stays, if it does, is to be looked at again.
+func cutLoan(next *draft, c *loanCommand) (rib.Loan, error) {
+	loan, err := editLoan(next, c.ID)
+	switch {
+	case err != nil:
+		return rib.Loan{}, err
+	case !divides(c.At, loan):
+		return rib.Loan{}, reject(ErrInvalid, "loan %d cannot be cut where it begins or ends, or beyond", loan.ID)
+	case len(next.Loans) >= rib.MaxLoans:
+		return rib.Loan{}, reject(ErrTooMany, "%d ranges are lent to other shards, and no more may be", len(next.Loans))
+	}
+	loan.Why = ""
+	above := *loan
+	above.ID, above.Low, loan.High = changeID(next.Epoch), c.At, c.At
+	below := *loan
+	insertLoan(next, above)
+	return below, nil
+}
+
+// divides tells whether there are keys of the loan on both sides of a bound.
+func divides(at rib.Key, l *rib.Loan) bool {
+	return len(at) > 0 && l.Low.Compare(at) < 0 && (len(l.High) == 0 || at.Compare(l.High) < 0)
+}
+
 // DueLoans says of each loan whose time has come that it is due, if nobody has yet, and returns all that are due and not settled: those
 // to move back, or to keep (KeepLoan). The leader's node calls it now and then. Errors are as for CreateKeyspace; the loans returned
 // with one are due all the same.
@@ -153,6 +185,31 @@ func (l *Ledger) EndLoan(ctx context.Context, id uint64, o Origin) (rib.Loan, er
 // LendUntil has a range that is lent go back at another time. Nodes of a version without it apply nothing more until they are upgraded.
 func (l *Ledger) LendUntil(ctx context.Context, id uint64, until time.Time, o Origin) (rib.Loan, error) {
 	return l.proposeLoan(ctx, kindLoanUntil, &loanCommand{ID: id, Until: wholeMillis(until)}, o)
+}
+
+// cutLoans has the loans of which a move takes a part end at its bounds, so that what it does not take goes back all the same.
+func (l *Ledger) cutLoans(ctx context.Context, id uint64) error {
+	for {
+		o := l.fsm.current.Load()
+		m := o.Move(id)
+		if m == nil {
+			return nil
+		}
+		var next *loanCommand
+		for i := range o.Loans {
+			for _, at := range []rib.Key{m.Low, m.High} {
+				if loan := &o.Loans[i]; loan.Keyspace == m.Keyspace && divides(at, loan) {
+					next = &loanCommand{ID: loan.ID, At: at}
+				}
+			}
+		}
+		if next == nil {
+			return nil
+		}
+		if _, err := l.proposeLoan(ctx, kindLoanCut, next, Origin{Reason: fmt.Sprintf("move %d takes a part of it", id)}); err != nil {
+			return err
+		}
+	}
 }
 
 func (l *Ledger) proposeLoan(ctx context.Context, kind string, c *loanCommand, o Origin) (rib.Loan, error) {

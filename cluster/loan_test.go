@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -144,6 +146,98 @@ func TestLoansAreDueByTheLeadersClock(t *testing.T) {
 			if _, err := n.ledger.DueLoans(w.ctx()); !errors.As(err, &notLeader) {
 				t.Errorf("on a node that does not lead: %v", err)
 			}
+		}
+	})
+}
+
+// lends writes the loans of a table: "100..200 of shard_1 until 12:00".
+func lends(o *rib.Ownership) (list []string) {
+	for _, l := range o.Loans {
+		text := fmt.Sprintf("%s of %s until %s", o.Keyspace(l.Keyspace).FormatInterval(l.Low, l.High), l.From, l.Until.Format("15:04"))
+		if l.Due {
+			text += " due"
+		}
+		if l.Why != "" {
+			text += " " + l.Why
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
+// TestALoanIsCut: both parts go back as the whole would have.
+func TestALoanIsCut(t *testing.T) {
+	s := newStory(t)
+	until := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+	c := &rangeCommand{Keyspace: "app.orders", To: "shard_3", Until: until}
+	c.Low, c.High = s.keys("app.orders", "100..200")
+	s.must(s.do(&command{Kind: kindReassign, Range: c}))
+	id := s.st.now.table().Loans[0].ID
+	cut := func(id uint64, at string) result {
+		key, _ := s.keys("app.orders", at+"..")
+		return s.do(&command{Kind: kindLoanCut, Loan: &loanCommand{ID: id, At: key}})
+	}
+	s.must(s.do(&command{Kind: kindLoanDue, Loan: &loanCommand{ID: id, Stamp: until}}))
+	s.must(s.do(&command{Kind: kindLoanKeep, Loan: &loanCommand{ID: id, Why: "3 rows"}}))
+	for _, at := range []string{"100", "200", "50", "250", ""} {
+		s.refused("cut at "+at, func() result { return cut(id, at) }, ErrInvalid, "where it begins or ends")
+	}
+	s.refused("cut nothing", func() result { return cut(99, "150") }, ErrNoLoan, "99")
+	if r := s.must(cut(id, "150")); r.loan.ID != id {
+		t.Errorf("%+v", r.loan)
+	}
+	// In which of them the rows are is to be found out again.
+	want := []string{"100..150 of shard_1 until 12:00 due", "150..200 of shard_1 until 12:00 due"}
+	if got := lends(s.st.now.table()); !slices.Equal(got, want) {
+		t.Errorf("loans\n%q\nwant\n%q", got, want)
+	}
+}
+
+// TestTheRestOfALoanGoesBack: a move that takes a part of what is lent leaves the loan of the rest, on both sides and of several.
+func TestTheRestOfALoanGoesBack(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := w.add("a", "iad")
+		w.form(a)
+		w.shards(3)
+		if _, err := a.ledger.CreateKeyspace(w.ctx(), KeyspaceSpec{Name: "app.orders", Database: "app", Method: "range", Types: []string{"bigint"},
+			Tables: []TableSpec{{Schema: "public", Name: "orders", Columns: []string{"id"}}}, Shards: []string{"shard_1"}}); err != nil {
+			t.Fatal(err)
+		}
+		until := time.Now().Add(time.Hour)
+		for _, interval := range []string{"100-200", "200-300", "300-400"} {
+			if _, err := a.ledger.Reassign(w.ctx(), ReassignSpec{Keyspace: "app.orders", Range: interval, To: "shard_2", Until: until}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		at := until.UTC().Format("15:04")
+		move := func(interval string, want ...string) {
+			t.Helper()
+			m, err := a.ledger.StartMove(w.ctx(), MoveRequest{Keyspace: "app.orders", Range: interval, To: "shard_3"})
+			for _, phase := range []rib.MovePhase{rib.MovePrepare, rib.MoveFrozen} {
+				if err == nil {
+					_, err = a.ledger.AdvanceMove(w.ctx(), m.ID, phase, phase+1, nil)
+				}
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range want {
+				want[i] += " of shard_1 until " + at
+			}
+			got := lends(a.table.Owners().Get())
+			slices.Sort(got)
+			if !slices.Equal(got, want) {
+				t.Errorf("%s has moved: loans\n%q\nwant\n%q", interval, got, want)
+			}
+		}
+		move("120-150", "100..120", "150..200", "200..300", "300..400")
+		move("250-350", "100..120", "150..200", "200..250", "350..400")
+		move("100-120", "150..200", "200..250", "350..400")
+		if _, err := a.ledger.StartMove(w.ctx(), MoveRequest{Keyspace: "app.orders", Range: "160-170", To: "shard_3"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := lends(a.table.Owners().Get()); len(got) != 3 {
+			t.Errorf("a move that is prepared has cut a loan: %q", got)
 		}
 	})
 }

@@ -111,8 +111,12 @@ func (l *Ledger) StartMove(ctx context.Context, s MoveRequest) (rib.Move, error)
 }
 
 // AdvanceMove takes a move from a phase to the next; with MoveFlipped the range has its new owner. A move that is there already is
-// left as it is. An empty note leaves the old one.
+// left as it is. An empty note leaves the old one. Loans of which it takes a part are cut before the range is frozen, or at the latest before it changes hands; of that
+// nodes of older versions know nothing, and apply nothing more until they are upgraded.
 func (l *Ledger) AdvanceMove(ctx context.Context, id uint64, from, to rib.MovePhase, note []byte) (rib.Move, error) {
+	if err := l.cutLoans(ctx, id); err != nil {
+		return rib.Move{}, err
+	}
 	return l.proposeMove(ctx, kindMoveAdvance, &moveCommand{ID: id, Phase: from, Next: to, Note: note}, Origin{})
 }
 

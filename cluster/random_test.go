@@ -48,7 +48,7 @@ func randomCommand(t *rapid.T, i int, o *rib.Ownership) *command {
 	}
 	phase := rib.MovePhase(rapid.IntRange(0, 3).Draw(t, "phase"))
 	c.Kind = rapid.SampledFrom([]string{kindSplit, kindSplit, kindSplit, kindMerge, kindReassign, kindMoveStart, kindMoveStart, kindMoveAdvance, kindMoveAdvance, kindMoveAdvance,
-		kindMoveThaw, kindMoveNote, kindMoveAbort, kindMoveFinish, kindMoveFinish, kindLoanDue, kindLoanKeep, kindLoanEnd, kindLoanUntil}).Draw(t, "kind")
+		kindMoveThaw, kindMoveNote, kindMoveAbort, kindMoveFinish, kindMoveFinish, kindLoanDue, kindLoanKeep, kindLoanEnd, kindLoanUntil, kindLoanCut}).Draw(t, "kind")
 	switch c.Kind {
 	case kindSplit:
 		c.Range = &rangeCommand{Keyspace: keyspace, At: [][]byte{low, high}[:rapid.IntRange(0, 2).Draw(t, "bounds")]}
@@ -56,8 +56,8 @@ func randomCommand(t *rapid.T, i int, o *rib.Ownership) *command {
 		c.Range = &rangeCommand{Keyspace: keyspace, Low: low, High: high, To: shard.Draw(t, "to"), Until: until}
 	case kindMoveStart:
 		c.Move = &moveCommand{Keyspace: keyspace, Low: low, High: high, From: rapid.SampledFrom([]string{"", "", "a"}).Draw(t, "from"), To: shard.Draw(t, "to"), Until: until}
-	case kindLoanDue, kindLoanKeep, kindLoanEnd, kindLoanUntil:
-		c.Loan = &loanCommand{ID: loan, Until: until, Stamp: time.UnixMilli(int64(rapid.IntRange(0, 100).Draw(t, "stamp"))), Why: rapid.SampledFrom([]string{"", "rows"}).Draw(t, "why")}
+	case kindLoanDue, kindLoanKeep, kindLoanEnd, kindLoanUntil, kindLoanCut:
+		c.Loan = &loanCommand{ID: loan, At: low, Until: until, Stamp: time.UnixMilli(int64(rapid.IntRange(0, 100).Draw(t, "stamp"))), Why: rapid.SampledFrom([]string{"", "rows"}).Draw(t, "why")}
 	default:
 		c.Move = &moveCommand{ID: id, Phase: phase, Next: phase + 1, Note: []byte(rapid.SampledFrom([]string{"", "note"}).Draw(t, "note"))}
 	}

@@ -145,6 +145,8 @@ func (s *state) change(next *draft, c *command) (r result, same bool, err error)
 		r.loan, err = endLoan(next, c.Loan)
 	case kindLoanUntil:
 		r.loan, changed, err = untilLoan(next, c.Loan)
+	case kindLoanCut:
+		r.loan, err = cutLoan(next, c.Loan)
 	case kindTables:
 		r.keyspace, err = addTables(next, c.Tables)
 	case kindDrop:

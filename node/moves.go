@@ -128,9 +128,6 @@ func (n *Node) begin(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, r
 	again := slices.ContainsFunc(o.Moves, func(m rib.Move) bool { // by this very request, it may be: the ledger knows
 		return m.Keyspace == ks.ID && m.Meets(low, high)
 	})
-	if l := lentWithin(o, ks, low, high); l != nil && !again && !within(l.Low, l.High, low, high) {
-		return m, lentOtherwise(ks, l, ks.FormatInterval(low, high))
-	}
 	if owners := owners(ks, low, high); !again && len(owners) == 1 && owners[0] != r.To {
 		obstacles, err := c.Check(ctx, ks, rib.Move{Keyspace: ks.ID, Low: low, High: high, From: owners[0], To: r.To})
 		if err != nil {
@@ -146,11 +143,6 @@ func (n *Node) begin(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, r
 	n.log.Info("a move begins", "move", m.ID, "keyspace", ks.Name, "range", ks.FormatInterval(low, high), "from", m.From, "to", m.To, "by", r.Author, "why", r.Reason)
 	c.Kick()
 	return m, nil
-}
-
-// within tells whether a range is a part of another one, or all of it.
-func within(low, high, from, to rib.Key) bool {
-	return from.Compare(low) <= 0 && (len(to) == 0 || len(high) > 0 && high.Compare(to) <= 0)
 }
 
 // owners are the shards that own parts of a range, in its order.

@@ -264,7 +264,7 @@ func lentWithin(o *rib.Ownership, ks *rib.Keyspace, low, high rib.Key) *rib.Loan
 	return nil
 }
 
-// lentOtherwise refuses to touch a part of a range that is lent: what is left of it would not go back any more.
+// lentOtherwise refuses another time for a part of a range that is lent.
 func lentOtherwise(ks *rib.Keyspace, l *rib.Loan, asked string) *apiError {
 	span := ks.FormatInterval(l.Low, l.High)
 	return &apiError{Status: http.StatusConflict, ErrorView: ErrorView{

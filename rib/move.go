@@ -97,9 +97,9 @@ func (o *Ownership) Move(id uint64) *Move {
 	return nil
 }
 
-// Loan is a range that is to go back to the shard that it came from. It ends when the range, or a part of it, changes hands again.
+// Loan is a range that is to go back to the shard that it came from. It ends when the range changes hands again; when a part does, the rest goes back all the same.
 type Loan struct {
-	ID        uint64 // of the command that lent it, as Move.ID
+	ID        uint64 // of the command that lent it, or that cut it off another, as Move.ID
 	Keyspace  KeyspaceID
 	Low, High Key
 	From, To  string    // the shard that it goes back to, and the one that has it
