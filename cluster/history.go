@@ -149,6 +149,20 @@ func (l *Ledger) History(_ context.Context, f HistoryFilter) ([]Event, error) {
 	return events, nil
 }
 
+// Requested is what a request has changed, by its id; nil: nothing, or so long ago that it is not remembered. It is for the leader: another voter may not have applied it yet.
+func (l *Ledger) Requested(id string) *Event {
+	list := l.fsm.past.Load()
+	if list == nil || id == "" {
+		return nil
+	}
+	for i := len(*list) - 1; i >= 0; i-- {
+		if e := &(*list)[i]; e.Request == id {
+			return e
+		}
+	}
+	return nil
+}
+
 func (h *history) append(dst []byte) []byte {
 	list := h.last()
 	dst = binary.AppendUvarint(dst, uint64(len(list)))

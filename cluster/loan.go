@@ -182,9 +182,18 @@ func (l *Ledger) EndLoan(ctx context.Context, id uint64, o Origin) (rib.Loan, er
 	return l.proposeLoan(ctx, kindLoanEnd, &loanCommand{ID: id}, o)
 }
 
-// LendUntil has a range that is lent go back at another time. Nodes of a version without it apply nothing more until they are upgraded.
-func (l *Ledger) LendUntil(ctx context.Context, id uint64, until time.Time, o Origin) (rib.Loan, error) {
-	return l.proposeLoan(ctx, kindLoanUntil, &loanCommand{ID: id, Until: wholeMillis(until)}, o)
+// LendFor has a range that is lent go back so long from now; what is said of MoveRequest.TTL holds here too. Of a repetition the loan has its number and its time alone. Nodes of
+// a version without it apply nothing more until they are upgraded.
+func (l *Ledger) LendFor(ctx context.Context, id uint64, ttl time.Duration, o Origin) (rib.Loan, error) {
+	var until time.Time
+	r, err := l.proposeTimed(ctx, o, func(at time.Time) *command {
+		until = wholeMillis(at.Add(ttl))
+		return &command{Kind: kindLoanUntil, Loan: &loanCommand{ID: id, Until: until}}
+	})
+	if err == nil && r.loan.ID == 0 {
+		r.loan = rib.Loan{ID: id, Until: until}
+	}
+	return r.loan, err
 }
 
 // cutLoans has the loans of which a move takes a part end at its bounds, so that what it does not take goes back all the same.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,6 +239,80 @@ func TestTheRestOfALoanGoesBack(t *testing.T) {
 		}
 		if got := lends(a.table.Owners().Get()); len(got) != 3 {
 			t.Errorf("a move that is prepared has cut a loan: %q", got)
+		}
+	})
+}
+
+// TestATTLIsCountedFromTheFirstAsking: a move that lends for some time may be asked for again under its request id, later and of another leader, or twice at once; with
+// another time it is another request.
+func TestATTLIsCountedFromTheFirstAsking(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd")
+		w.form(a, b, c)
+		w.shards(2)
+		if _, err := w.leader().ledger.CreateKeyspace(w.ctx(), KeyspaceSpec{Name: "app.orders", Database: "app", Method: "range", Types: []string{"bigint"},
+			Tables: []TableSpec{{Schema: "public", Name: "orders", Columns: []string{"id"}}}, Shards: []string{"shard_1"}}); err != nil {
+			t.Fatal(err)
+		}
+		r := MoveRequest{Keyspace: "app.orders", Range: "100-200", To: "shard_2", TTL: time.Hour, Origin: Origin{RequestID: "lend", Author: "ann", Reason: "a sale"}}
+		begin := time.Now()
+		first, err := w.leader().ledger.StartMove(w.ctx(), r)
+		if err != nil || first.Until.Before(begin.Add(time.Hour-time.Millisecond)) || first.Until.After(time.Now().Add(time.Hour)) {
+			t.Fatalf("%+v, %v, begun at %v", first, err, begin)
+		}
+		w.pass(10 * time.Minute)
+		epoch := w.leader().ledger.Epoch()
+		w.leader().ledger.cfg.CheckShard = func(shard string) error { return errors.New(shard + " has fallen ill") }
+		if again, err := w.leader().ledger.StartMove(w.ctx(), r); err != nil || again.ID != first.ID || !again.Until.Equal(first.Until) {
+			t.Errorf("repeated: %+v, %v", again, err)
+		}
+		old := w.leader()
+		old.stop()
+		w.pass(time.Minute)
+		if again, err := w.leader().ledger.StartMove(w.ctx(), r); err != nil || w.leader() == old || again.ID != first.ID || !again.Until.Equal(first.Until) {
+			t.Errorf("repeated at the next leader: %+v, %v", again, err)
+		}
+		longer := r
+		longer.TTL = 2 * time.Hour
+		if _, err := w.leader().ledger.StartMove(w.ctx(), longer); !errors.Is(err, ErrRequestReused) {
+			t.Errorf("another ttl under the same id: %v", err)
+		}
+		if now := w.leader().table.Owners().Get().Moves; len(now) != 1 || w.leader().ledger.Epoch() != epoch {
+			t.Errorf("%+v at %v, was %v", now, w.leader().ledger.Epoch(), epoch)
+		}
+
+		// A loan that is lengthened is so once.
+		for _, phase := range []rib.MovePhase{rib.MovePrepare, rib.MoveFrozen} {
+			if _, err := w.leader().ledger.AdvanceMove(w.ctx(), first.ID, phase, phase+1, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o := Origin{RequestID: "lengthen"}
+		once, err := w.leader().ledger.LendFor(w.ctx(), first.ID, 3*time.Hour, o)
+		w.pass(time.Minute)
+		again, err2 := w.leader().ledger.LendFor(w.ctx(), first.ID, 3*time.Hour, o)
+		if err := errors.Join(err, err2); err != nil || !once.Until.After(first.Until) || again.ID != first.ID || !again.Until.Equal(once.Until) {
+			t.Errorf("lengthened: %v, %+v and %+v", err, once, again)
+		}
+		if _, err := w.leader().ledger.LendFor(w.ctx(), first.ID, time.Hour, o); !errors.Is(err, ErrRequestReused) {
+			t.Errorf("another time under the same id: %v", err)
+		}
+
+		// Twice at once: whoever is second has the other's time.
+		r.Range, r.RequestID = "300-400", "twice"
+		var both [2]rib.Move
+		var errs [2]error
+		var asked sync.WaitGroup
+		leader, ctx := w.leader(), w.ctx()
+		for i := range both {
+			asked.Go(func() {
+				<-time.After(time.Duration(i) * 5 * time.Millisecond)
+				both[i], errs[i] = leader.ledger.StartMove(ctx, r)
+			})
+		}
+		asked.Wait()
+		if errs[0] != nil || errs[1] != nil || both[0].ID != both[1].ID || !both[0].Until.Equal(both[1].Until) || both[0].ID == 0 {
+			t.Errorf("twice at once: %+v, %v", both, errs)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 	"unicode/utf8"
 
@@ -48,7 +49,10 @@ type MoveRequest struct {
 	From     string    `json:"from,omitempty"` // empty: whoever owns it now
 	To       string    `json:"to"`
 	Until    time.Time `json:"until,omitzero"` // when it is to go back; zero: it stays
-	Note     []byte    `json:"-"`              // see rib.Move
+	// TTL is how long after the request the range is to go back, in place of Until; 0: Until counts. It is counted from when the ledger's leader was first asked
+	// under the request's id: repeated later, it is the same request.
+	TTL  time.Duration `json:"-"`
+	Note []byte        `json:"-"` // see rib.Move
 	Origin
 }
 
@@ -97,17 +101,40 @@ func (l *Ledger) Reassign(ctx context.Context, s ReassignSpec) (*rib.Keyspace, e
 	return l.proposeRange(ctx, kindReassign, &rangeCommand{Keyspace: s.Keyspace, Low: low, High: high, From: s.From, To: s.To, Until: wholeMillis(s.Until)}, s.Origin)
 }
 
-// StartMove begins a move, in phase MovePrepare.
+// StartMove begins a move, in phase MovePrepare. Repeated, it returns the move as it is by then; one that is over has its number alone.
 func (l *Ledger) StartMove(ctx context.Context, s MoveRequest) (rib.Move, error) {
 	low, high, err := l.interval(s.Keyspace, s.Range)
 	if err != nil {
 		return rib.Move{}, err
 	}
-	if err := l.checkTarget(s.To); err != nil {
-		return rib.Move{}, err
+	if l.Requested(s.RequestID) == nil { // what has begun does not depend on how the shard is now
+		if err := l.checkTarget(s.To); err != nil {
+			return rib.Move{}, err
+		}
 	}
 	c := &moveCommand{Keyspace: s.Keyspace, Low: low, High: high, From: s.From, To: s.To, Until: wholeMillis(s.Until), Note: s.Note}
-	return l.proposeMove(ctx, kindMoveStart, c, s.Origin)
+	r, err := l.proposeTimed(ctx, s.Origin, func(at time.Time) *command {
+		if s.TTL > 0 {
+			c.Until = wholeMillis(at.Add(s.TTL))
+		}
+		return &command{Kind: kindMoveStart, Move: c}
+	})
+	return r.move, err
+}
+
+// proposeTimed proposes a command in which a time stands that is counted from when it is asked for. Of a repetition that is when it was asked for first: it has to be
+// the same command.
+func (l *Ledger) proposeTimed(ctx context.Context, o Origin, at func(time.Time) *command) (result, error) {
+	for {
+		asked, first := wholeMillis(time.Now()), l.Requested(o.RequestID)
+		if first != nil {
+			asked = first.At
+		}
+		r, err := l.proposeAt(ctx, at(asked), o, asked)
+		if first != nil || !errors.Is(err, ErrRequestReused) || l.Requested(o.RequestID) == nil {
+			return r, err
+		} // else the other one came first, a moment ago
+	}
 }
 
 // AdvanceMove takes a move from a phase to the next; with MoveFlipped the range has its new owner. A move that is there already is
@@ -209,6 +236,11 @@ func (l *Ledger) proposeMove(ctx context.Context, kind string, c *moveCommand, o
 }
 
 func (l *Ledger) proposeSigned(ctx context.Context, c *command, o Origin) (result, error) {
+	return l.proposeAt(ctx, c, o, time.Now())
+}
+
+// proposeAt proposes a command that says who wants it, why, and since when.
+func (l *Ledger) proposeAt(ctx context.Context, c *command, o Origin, at time.Time) (result, error) {
 	if len(o.RequestID) > MaxName {
 		return result{}, reject(ErrInvalid, "request_id is longer than %d bytes", MaxName)
 	}
@@ -216,6 +248,6 @@ func (l *Ledger) proposeSigned(ctx context.Context, c *command, o Origin) (resul
 	if c.Request == "" {
 		c.Request = rand.Text()
 	}
-	c.By = &signature{Author: o.Author, Reason: o.Reason, At: wholeMillis(time.Now())}
+	c.By = &signature{Author: o.Author, Reason: o.Reason, At: wholeMillis(at)}
 	return l.propose(ctx, c)
 }

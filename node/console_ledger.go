@@ -130,8 +130,12 @@ func (n *Node) ordered(ctx context.Context, c console.Command) (t console.Table,
 	var m MoveView
 	if c.Verb == console.VerbMove {
 		r := cluster.MoveRequest{Keyspace: c.Keyspace, Range: c.Range, To: c.To, Origin: origin}
-		if r.Until, err = untilTTL(c.TTL, time.Now()); err != nil {
+		var ttl time.Duration
+		if ttl, err = lentFor(c.TTL); err != nil {
 			return t, err
+		}
+		if ttl > 0 {
+			r.Until = time.Now().Add(ttl)
 		}
 		m, err = n.StartMove(ctx, r)
 	} else {

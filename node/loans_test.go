@@ -2,7 +2,9 @@ package node
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +36,42 @@ func TestRangesThatAreLent(t *testing.T) {
 	c := startMovable(t)
 	c.accounts(t)
 	api := newClient(t, c.follower(t))
+
+	t.Run("twice at once over two nodes is one call", func(t *testing.T) {
+		const body = `{"partition_key_range": "1100-1200", "target_backend": "shard_3", "ttl": %d, "reason": "a sale"}`
+		lend := func(n *testNode, ttl int) (v RoutingMapView, status int, e ErrorView) {
+			status, e = newClient(t, n).call(t, "POST", routingMapPath, fmt.Sprintf(body, ttl), &v, func(r *http.Request) { r.Header.Set(requestIDHeader, fmt.Sprintf("lend-%d", ttl/3600)) })
+			return v, status, e
+		}
+		for _, ttl := range []int{3600, 7200} { // the first makes a loan, the second lengthens it
+			var answers [2]RoutingMapView
+			var asked sync.WaitGroup
+			for i, n := range []*testNode{c.nodes[0], c.nodes[1]} {
+				asked.Go(func() {
+					v, status, e := lend(n, ttl)
+					if answers[i] = v; status != 200 || v.From != "shard_2" || v.Until == nil {
+						t.Errorf("ttl %d: %d %+v %+v", ttl, status, e, v)
+					}
+				})
+			}
+			asked.Wait()
+			if a, b := answers[0], answers[1]; t.Failed() || a.Changed != b.Changed || a.Changed != (ttl == 3600) || a.Move != b.Move || !a.Until.Equal(*b.Until) {
+				t.Fatalf("ttl %d: %+v", ttl, answers)
+			}
+			c.settled(t)
+			if again, status, e := lend(c.nodes[2], ttl); status != 200 || again.Move != answers[0].Move || again.From != "shard_2" || again.Until == nil || !again.Until.Equal(*answers[0].Until) {
+				t.Errorf("ttl %d, repeated when nothing of it is left: %d %+v %+v", ttl, status, e, again)
+			}
+			other, status, e := lend(c.nodes[2], ttl+60) // under the same id
+			if status != 409 || e.Code != "request_id_reused" {
+				t.Errorf("another ttl under the same id: %d %+v %+v", status, e, other)
+			}
+		}
+		if status, e := api.call(t, "POST", routingMapPath, `{"partition_key_range": "1100-1200", "target_backend": "shard_3"}`, nil); status != 200 {
+			t.Errorf("for good: %d %+v", status, e)
+		}
+		api.lends(t)
+	})
 
 	t.Run("of what is lent a part moves, and the rest goes back", func(t *testing.T) {
 		lend := func(span, shard string, ttl int) {

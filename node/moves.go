@@ -101,7 +101,7 @@ func (n *Node) StartMove(ctx context.Context, r cluster.MoveRequest) (MoveView, 
 		if err := n.shardNamed(r.To); err != nil {
 			return v, err
 		}
-		if left := time.Until(r.Until); !r.Until.IsZero() && (left <= 0 || left > time.Duration(longestTTL)*time.Second) {
+		if left := time.Until(r.Until); !r.Until.IsZero() && n.ledger().Requested(r.RequestID) == nil && (left <= 0 || left > time.Duration(longestTTL)*time.Second) {
 			return v, &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
 				Code: codeTTL, Error: fmt.Sprintf("until is %s: a range goes back in the future, and within %d seconds", r.Until.Format(time.RFC3339), longestTTL),
 				Hint: "Leave it out for a range that is to stay. Nothing was changed.",
@@ -110,6 +110,9 @@ func (n *Node) StartMove(ctx context.Context, r cluster.MoveRequest) (MoveView, 
 		m, err := n.begin(ctx, ks, low, high, r)
 		if err != nil {
 			return v, err
+		}
+		if n.table.Owners().Get().Move(m.ID) == nil { // a repetition, and the move is over
+			return n.Move(ctx, m.ID)
 		}
 		return n.moveView(m), nil
 	})
@@ -121,21 +124,10 @@ func (n *Node) begin(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, r
 	if c == nil {
 		return m, &apiError{Status: http.StatusServiceUnavailable, RetryAfter: retryLeader, ErrorView: ErrorView{Error: "this node does not carry out moves yet", Hint: "Nothing was changed. Ask again in a moment."}}
 	}
-	if err := n.healthyShard(r.To); err != nil {
-		return m, unhealthy(err)
-	}
-	o := n.table.Owners().Get()
-	again := slices.ContainsFunc(o.Moves, func(m rib.Move) bool { // by this very request, it may be: the ledger knows
-		return m.Keyspace == ks.ID && m.Meets(low, high)
-	})
-	if owners := owners(ks, low, high); !again && len(owners) == 1 && owners[0] != r.To {
-		obstacles, err := c.Check(ctx, ks, rib.Move{Keyspace: ks.ID, Low: low, High: high, From: owners[0], To: r.To})
-		if err != nil {
+	if n.ledger().Requested(r.RequestID) == nil {
+		if err := n.canBegin(ctx, c, ks, low, high, r.To); err != nil && n.ledger().Requested(r.RequestID) == nil {
 			return m, err
-		}
-		if len(obstacles) > 0 {
-			return m, obstructed(ks.FormatInterval(low, high), obstacles)
-		}
+		} // else the same request, which came over another node, has begun meanwhile
 	}
 	if m, err = n.ledger().StartMove(ctx, r); err != nil {
 		return m, err
@@ -143,6 +135,24 @@ func (n *Node) begin(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, r
 	n.log.Info("a move begins", "move", m.ID, "keyspace", ks.Name, "range", ks.FormatInterval(low, high), "from", m.From, "to", m.To, "by", r.Author, "why", r.Reason)
 	c.Kick()
 	return m, nil
+}
+
+// canBegin says what stands against a move that nobody has asked for yet.
+func (n *Node) canBegin(ctx context.Context, c carrier, ks *rib.Keyspace, low, high rib.Key, to string) error {
+	if err := n.healthyShard(to); err != nil {
+		return unhealthy(err)
+	}
+	owners := owners(ks, low, high)
+	if len(owners) != 1 || owners[0] == to || slices.ContainsFunc(n.table.Owners().Get().Moves, func(m rib.Move) bool {
+		return m.Keyspace == ks.ID && m.Meets(low, high)
+	}) {
+		return nil // the ledger says what is wrong
+	}
+	obstacles, err := c.Check(ctx, ks, rib.Move{Keyspace: ks.ID, Low: low, High: high, From: owners[0], To: to})
+	if err == nil && len(obstacles) > 0 {
+		err = obstructed(ks.FormatInterval(low, high), obstacles)
+	}
+	return err
 }
 
 // owners are the shards that own parts of a range, in its order.

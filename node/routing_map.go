@@ -107,7 +107,7 @@ func (n *Node) mapHere(ctx context.Context, r RoutingMapRequest, origin cluster.
 	if err != nil {
 		return v, badRange(ks, r.Range, err)
 	}
-	until, err := untilTTL(r.TTL, time.Now())
+	ttl, err := lentFor(r.TTL)
 	if err != nil {
 		return v, err
 	}
@@ -118,9 +118,9 @@ func (n *Node) mapHere(ctx context.Context, r RoutingMapRequest, origin cluster.
 		return v, err
 	}
 	v = RoutingMapView{Keyspace: ks.Name, Range: ks.FormatInterval(low, high), Target: r.Target}
-	request := cluster.MoveRequest{Keyspace: ks.Name, Range: v.Range, To: r.Target, Until: until, Origin: origin}
-	if done := n.doneBy(ctx, origin.RequestID); done != nil { // a repetition: the ledger has the move, or its end
-		return n.mappedAgain(ctx, v, ks, low, high, done)
+	request := cluster.MoveRequest{Keyspace: ks.Name, Range: v.Range, To: r.Target, TTL: ttl, Origin: origin}
+	if done := n.ledger().Requested(origin.RequestID); done != nil { // a repetition: the ledger has the move, or its end
+		return n.mappedAgain(ctx, v, ks, low, high, request, done)
 	}
 	owned := owners(ks, low, high)
 	switch {
@@ -130,7 +130,7 @@ func (n *Node) mapHere(ctx context.Context, r RoutingMapRequest, origin cluster.
 			Hint: "Nothing was changed. Name a range of one owner; 'rangefinder range list --keyspace " + ks.Name + "' lists them.",
 		}}
 	case owned[0] == r.Target:
-		return n.alreadyMapped(ctx, v, ks, low, high, until, origin)
+		return n.alreadyMapped(ctx, v, ks, low, high, ttl, origin)
 	}
 	v.From = owned[0]
 	for i := range o.Moves {
@@ -188,17 +188,17 @@ func rangeKeyspace(o *rib.Ownership, name string) (*rib.Keyspace, error) {
 	return nil, badRequest("there are several keyspaces of the method range, and keyspace is missing", `Say which: "keyspace" is one of `+strings.Join(names, ", ")+".")
 }
 
-// untilTTL is when a range goes back that is lent for so many seconds; zero: never.
-func untilTTL(ttl *int64, now time.Time) (t time.Time, err error) {
+// lentFor is for how long a range is lent; zero: for good.
+func lentFor(ttl *int64) (time.Duration, error) {
 	if ttl == nil {
-		return t, nil
+		return 0, nil
 	}
 	if *ttl < 1 || *ttl > longestTTL {
-		return t, &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
+		return 0, &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{
 			Code: codeTTL, Error: fmt.Sprintf("ttl is %d: it is a number of seconds from 1 to %d", *ttl, longestTTL), Hint: "Leave it out for a range that is to stay. Nothing was changed.",
 		}}
 	}
-	return now.Add(time.Duration(*ttl) * time.Second), nil
+	return time.Duration(*ttl) * time.Second, nil
 }
 
 // countTime bounds how long it is looked for rows while a client waits: a large table without an index that begins with its key is read whole.
@@ -231,12 +231,12 @@ func rowsPresent(v *RoutingMapView, found rowsFound) *apiError {
 }
 
 // alreadyMapped answers for a range that is the target's. If it is lent, it is from now on for as long as is asked.
-func (n *Node) alreadyMapped(ctx context.Context, v RoutingMapView, ks *rib.Keyspace, low, high rib.Key, until time.Time, o cluster.Origin) (RoutingMapView, error) {
+func (n *Node) alreadyMapped(ctx context.Context, v RoutingMapView, ks *rib.Keyspace, low, high rib.Key, ttl time.Duration, o cluster.Origin) (RoutingMapView, error) {
 	v.From, v.Epoch = v.Target, ks.Ranges[ks.Owner(low)].Epoch.String()
 	l := lentWithin(n.table.Owners().Get(), ks, low, high)
 	var err error
 	switch {
-	case l == nil && until.IsZero():
+	case l == nil && ttl == 0:
 		return v, nil
 	case l == nil:
 		return v, &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
@@ -244,11 +244,12 @@ func (n *Node) alreadyMapped(ctx context.Context, v RoutingMapView, ks *rib.Keys
 		}}
 	case l.Low.Compare(low) != 0 || l.High.Compare(high) != 0:
 		return v, lentOtherwise(ks, l, v.Range)
-	case until.IsZero():
+	case ttl == 0:
+		v.From = l.From
 		_, err = n.ledger().EndLoan(ctx, l.ID, o)
 	default:
 		var now rib.Loan
-		now, err = n.ledger().LendUntil(ctx, l.ID, until, o)
+		now, err = n.ledger().LendFor(ctx, l.ID, ttl, o)
 		v.From, v.Until = l.From, &now.Until
 	}
 	return v, err
@@ -274,38 +275,25 @@ func lentOtherwise(ks *rib.Keyspace, l *rib.Loan, asked string) *apiError {
 	}}
 }
 
-// doneBy is what a request has done already, as the ledger remembers it; nil: nothing.
-func (n *Node) doneBy(ctx context.Context, request string) *cluster.Event {
-	events, err := n.ledger().History(ctx, cluster.HistoryFilter{})
-	if err != nil {
-		return nil
-	}
-	for i := range events {
-		if events[i].Request == request {
-			return &events[i]
-		}
-	}
-	return nil
-}
-
-// mappedAgain answers a request that was carried out, or is being carried out. Its times are those of the first.
-func (n *Node) mappedAgain(ctx context.Context, v RoutingMapView, ks *rib.Keyspace, low, high rib.Key, done *cluster.Event) (RoutingMapView, error) {
+// mappedAgain answers a request that was carried out, or is being carried out. The ledger says whether it is the same.
+func (n *Node) mappedAgain(ctx context.Context, v RoutingMapView, ks *rib.Keyspace, low, high rib.Key, r cluster.MoveRequest, done *cluster.Event) (_ RoutingMapView, err error) {
 	if done.Move == 0 || done.Keyspace != ks.Name || done.To != v.Target || done.Low.Compare(low) != 0 || done.High.Compare(high) != 0 {
 		return v, statusOf(&cluster.RejectedError{Reason: cluster.ErrRequestReused, Text: fmt.Sprintf("request id %.100q was used for another command: use a new one", done.Request)})
 	}
-	o := n.table.Owners().Get()
-	v.From = done.From
-	if l := o.Loan(done.Move); l != nil {
-		v.Until = &l.Until
+	v.From, v.Epoch = done.From, ks.Ranges[ks.Owner(low)].Epoch.String()
+	if r.TTL > 0 {
+		until := done.At.Add(r.TTL)
+		v.Until = &until
 	}
-	if done.Phase == 0 { // of a loan
-		v.Epoch = ks.Ranges[ks.Owner(low)].Epoch.String()
-		return v, nil
+	switch {
+	case done.Phase != 0: // of a move
+		return n.mapped(ctx, v, ks, low, high, r)
+	case r.TTL > 0:
+		_, err = n.ledger().LendFor(ctx, done.Move, r.TTL, r.Origin)
+	default:
+		_, err = n.ledger().EndLoan(ctx, done.Move, r.Origin)
 	}
-	if m := o.Move(done.Move); m != nil && !m.Until.IsZero() {
-		v.Until = &m.Until
-	}
-	return n.handedOver(ctx, v, done.Move)
+	return v, err
 }
 
 // mapped hands the range over and waits until it is done.
@@ -314,10 +302,13 @@ func (n *Node) mapped(ctx context.Context, v RoutingMapView, ks *rib.Keyspace, l
 	if err != nil {
 		return v, err
 	}
-	v.From = m.From
-	if !m.Until.IsZero() {
+	if !m.Until.IsZero() { // of a move that is over there is the number alone
 		v.Until = &m.Until
 	}
+	if m.From != "" {
+		v.From = m.From
+	}
+	v.Epoch = ks.Ranges[ks.Owner(low)].Epoch.String() // until it has changed hands
 	return n.handedOver(ctx, v, m.ID)
 }
 
@@ -340,8 +331,11 @@ func (n *Node) handedOver(ctx context.Context, v RoutingMapView, id uint64) (Rou
 		if time.Now().After(deadline) || !pause(ctx, 10*time.Millisecond) {
 			return v, nil
 		}
-		if err := n.leads(); err != nil {
-			return v, err // the next leader carries it on; who asks again with the same id hears of it
+		if n.leads() != nil { // the next leader carries it on
+			return v, &apiError{Status: http.StatusServiceUnavailable, RetryAfter: retryLeader, ErrorView: ErrorView{
+				Error: fmt.Sprintf("the range is on its way to %s by move %d, and the node that led does not lead any more", v.Target, id),
+				Hint:  fmt.Sprintf("Ask again with the same X-Request-Id, or look with 'rangefinder move status %d'.", id),
+			}}
 		}
 	}
 }
