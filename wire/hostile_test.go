@@ -203,9 +203,15 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// A statement that runs on is cut off when the time to drain is over, and so is a client that does not read its answer.
+// A statement that runs on is cut off when the time to drain is over, and so is a client that does not read its answer. Who is in a transaction is told.
 func TestShutdownCutsOff(t *testing.T) {
 	r := newRig(t, rigOptions{})
+	within := r.connect(pgx.QueryExecModeExec)
+	for _, sql := range []string{"BEGIN", "INSERT INTO notes VALUES (1, 'x')"} {
+		if _, err := within.Exec(ctxOf(t), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
 	running := r.connect(pgx.QueryExecModeExec)
 	done := make(chan error, 1)
 	go func() {
@@ -219,7 +225,7 @@ func TestShutdownCutsOff(t *testing.T) {
 	if _, err := pgtest.Hijack(ctxOf(t), t, deaf).Write(pg.AppendQuery(nil, "SELECT repeat('x', 1000) FROM generate_series(1, 1000000)")); err != nil {
 		t.Fatal(err)
 	}
-	r.busy(t, 2)
+	r.busy(t, 3)
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	began := time.Now()
@@ -231,6 +237,9 @@ func TestShutdownCutsOff(t *testing.T) {
 	}
 	if err := <-done; err == nil {
 		t.Error("the statement has ended well")
+	}
+	if e := fate(t, within); e.Code != pg.CodeAdminShutdown || !strings.Contains(e.Detail, "drain_timeout") {
+		t.Errorf("within a transaction: %+v", e)
 	}
 	if s := r.server.Stats(); s.Sessions != 0 || s.Clients != 0 {
 		t.Errorf("left over: %+v", s)

@@ -57,8 +57,13 @@ func (s *session) kill() {
 
 // farewell tells a client that waits for nothing why its session ends. The transport is between two calls.
 func (s *session) farewell() {
-	if s.killed.Load() && s.server.ctx.Err() == nil {
-		s.client.SetWriteDeadline(time.Now().Add(time.Second))
-		s.client.Write(pg.AppendError(nil, errKilled.Fatal()))
+	e := errKilled
+	switch {
+	case s.server.ctx.Err() != nil: // the time for it is over, and it is in a transaction, or has a connection of its own
+		e = errDraining.WithDetail("It was waited for as long as drain_timeout says. What it had not committed is rolled back.")
+	case !s.killed.Load():
+		return
 	}
+	s.client.SetWriteDeadline(time.Now().Add(time.Second))
+	s.client.Write(pg.AppendError(nil, e.Fatal()))
 }

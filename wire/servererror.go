@@ -67,6 +67,10 @@ func (c *core) serverError(frame, body []byte) error {
 			}
 		}
 		return nil
+	case e.Code == pg.CodeQueryCanceled && c.tally.overran.Load() == c.tally.turn.Load():
+		e = pg.NewError(e.Code, "canceling statement due to statement timeout").
+			WithHint("Have the statement do less, or raise statement_timeout in [limits] or [[databases]] of the node's configuration.")
+		frame = pg.AppendError(nil, e)
 	case e.Code == codeFenced && c.refence(h): // nothing took effect: it is run again where the row belongs by then
 	case e.Code == codeFenced && c.seg.commits && c.status == 'I' && !c.seg.opens:
 		e = fencedBehind(e)

@@ -29,6 +29,8 @@ const (
 	// strikeAgain is when a timeout strikes again if the session has not noticed the first time: a cancel request may have come
 	// before its statement, or not at all.
 	strikeAgain = 5 * time.Second
+	// maxCuts is how many cancel requests a statement may not heed before its connection is closed.
+	maxCuts = 2
 )
 
 // shortest is the shortest of the timeouts; 0 if there is none.
@@ -137,6 +139,7 @@ type sighting struct {
 	moment
 	since time.Time
 	again time.Time // not before this
+	cuts  int       // how often its statement was cut
 	sent  bool      // to sleep
 }
 
@@ -194,9 +197,11 @@ func (s *session) cutLater(at moment, now time.Time, gone bool) {
 	select {
 	case s.server.cutters <- struct{}{}:
 		s.seen.again = now.Add(strikeAgain)
+		unheeded := s.seen.cuts >= maxCuts
+		s.seen.cuts++
 		s.server.helpers.Go(func() {
 			defer func() { <-s.server.cutters }()
-			s.cut(at, gone)
+			s.cut(at, gone, unheeded)
 		})
 	default: // next time
 	}
@@ -204,8 +209,9 @@ func (s *session) cutLater(at moment, now time.Time, gone bool) {
 
 // cut cancels the statement that runs in that moment, and no other one. The session says that its next statement begins before it
 // looks at cutting, and here it is the other way round: so one of them sees the other. As with a client's cancel request, mu keeps
-// the connection from its next borrower until the backend has taken the request.
-func (s *session) cut(at moment, gone bool) {
+// the connection from its next borrower until the backend has taken the request. A server process that heeds no request, because its disk
+// does not answer for example, loses its connection.
+func (s *session) cut(at moment, gone, unheeded bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.cutting.Swap(underWay)
@@ -222,8 +228,16 @@ func (s *session) cut(at moment, gone bool) {
 		s.strike()
 		return
 	}
+	if unheeded {
+		s.server.log.Warn("a statement goes on though it was canceled: its connection is closed", "backend", s.running.Backend.Name, "user", s.id.User, "database", s.id.Database)
+		s.strike()
+		return
+	}
 	ctx, cancel := context.WithTimeout(s.server.ctx, cancelTimeout)
 	defer cancel()
+	if !gone {
+		s.core.tally.overran.Store(at.turn)
+	}
 	if err := s.running.Cancel(ctx); err != nil {
 		s.server.log.Warn("could not cancel a statement that runs for too long, or for nobody", "backend", s.running.Backend.Name, "user", s.id.User, "database", s.id.Database, "err", err)
 		if gone || errors.Is(err, pool.ErrUnheard) { // then nothing else may run there, the session's next statement neither

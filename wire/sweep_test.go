@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 	"rangefinder/internal/pgtest"
 	"rangefinder/wire"
+	"rangefinder/wire/console"
 	"rangefinder/wire/pg"
 )
 
@@ -66,8 +68,8 @@ func TestStatementTimeout(t *testing.T) {
 			ctx, conn := ctxOf(t), r.connect(mode)
 			begin := time.Now()
 			pe := pgErr(t, conn, "SELECT pg_sleep(60)")
-			if took := time.Since(begin); pe.Code != pg.CodeQueryCanceled || pe.Message != "canceling statement due to user request" || took < limit {
-				t.Errorf("%s: %s after %v", pe.Code, pe.Message, took)
+			if took := time.Since(begin); pe.Code != pg.CodeQueryCanceled || pe.Message != "canceling statement due to statement timeout" || !strings.Contains(pe.Hint, "statement_timeout") || took < limit {
+				t.Errorf("%+v after %v", pe, took)
 			}
 			// Neither several statements that take long together, nor a wait for the client, count as one.
 			for range 5 {
@@ -107,6 +109,35 @@ func TestStatementTimeout(t *testing.T) {
 			t.Errorf("%d connections were made: a cancel costs none", s[0].Connects)
 		}
 	})
+}
+
+// A server process that heeds no cancel request loses its connection: its client is told, and another one gets the place in the pool.
+func TestCanceledInVain(t *testing.T) {
+	r := newRig(t, rigOptions{poolSize: 1, wait: patience, limits: wire.Limits{Timeouts: wire.Timeouts{Statement: 400 * time.Millisecond}}})
+	ctx, conn, other := ctxOf(t), r.connect(pgx.QueryExecModeExec), r.connect(pgx.QueryExecModeExec)
+	var pid int
+	if err := conn.QueryRow(ctx, "INSERT INTO notes VALUES (1, 'x') RETURNING pg_backend_pid()").Scan(&pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Kill(pid, syscall.SIGCONT) })
+	done := make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(ctx, "INSERT INTO notes VALUES (2, 'x')")
+		done <- err
+	}()
+	r.until("the statement has the connection", func(s *console.Snapshot) bool { return countClients(s, console.Active) == 1 })
+	if _, err := other.Exec(ctx, "INSERT INTO notes VALUES (3, 'x')"); err != nil {
+		t.Errorf("who waits for the place in the pool: %v", err)
+	}
+	if err := <-done; codeOf(err) != pg.CodeTransactionResolutionUnknown {
+		t.Error(err)
+	}
+	if _, err := conn.Exec(ctx, "INSERT INTO notes VALUES (4, 'x')"); err != nil {
+		t.Errorf("the session's next statement: %v", err)
+	}
 }
 
 // The wait for a server connection is the pool's to bound.

@@ -18,6 +18,7 @@ type tally struct {
 	asked        atomic.Int64  // when its last statement was planned, in nanoseconds of env.now; 0: none yet
 	pin          atomic.Pointer[string]
 	turn         atomic.Uint64 // what the session does, in the bits of doing; the others change with every request and every wait
+	overran      atomic.Uint64 // the turn whose statement was canceled because of its timeout
 }
 
 // doing is what a session does, as far as timeouts care.

@@ -76,6 +76,7 @@ func command(text string, words []token) (Command, *pg.Error) {
 		if len(words) == 2 && words[1].name {
 			return Command{Verb: verb, Database: words[1].text}, nil
 		}
+		return Command{}, pg.Errorf(pg.CodeSyntaxError, "%s wants the name of one database", verb).WithHint("Write it as " + verb + " database; SHOW DATABASES lists them.")
 	case "PAUSE", "RESUME", "RECONNECT":
 		switch {
 		case len(words) == 1:
