@@ -29,6 +29,16 @@ func TestTablesChangeBeforeTheCopy(t *testing.T) {
 	r.clean()
 }
 
+// obstacles is what a check of a move of these positions names.
+func (r *rig) obstacles(p *Postgres, low, high rib.Key) string {
+	r.t.Helper()
+	obstacles, err := p.Check(r.t.Context(), &Job{Move: rib.Move{ID: 1, Low: low, High: high, From: "shard_1", To: "shard_2"}, Keyspace: r.ks})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return (&ObstacleError{obstacles}).Error()
+}
+
 // TestTriggersThatFireAlways are in the way on both sides: they would do again, for copied rows, what they did for the written ones.
 func TestTriggersThatFireAlways(t *testing.T) {
 	r := newRig(t, false)
@@ -36,13 +46,7 @@ func TestTriggersThatFireAlways(t *testing.T) {
 	low, high := r.quarter()
 	p := NewPostgres(r.config)
 	defer p.Close()
-	check := func() string {
-		obstacles, err := p.Check(t.Context(), &Job{Move: rib.Move{ID: 1, Low: low, High: high, From: "shard_1", To: "shard_2"}, Keyspace: r.ks})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return (&ObstacleError{obstacles}).Error()
-	}
+	check := func() string { return r.obstacles(p, low, high) }
 	for _, name := range []string{"shard_1", "shard_2"} {
 		if err := r.at(name).primary.Exec(t.Context(), "CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
 			`CREATE TRIGGER "Zz" BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION count_it()`); err != nil {
@@ -146,13 +150,7 @@ func TestConstraintsAreAlike(t *testing.T) {
 	}
 	p := NewPostgres(r.config)
 	defer p.Close()
-	check := func() string {
-		obstacles, err := p.Check(t.Context(), &Job{Move: rib.Move{ID: 1, Low: low, High: high, From: "shard_1", To: "shard_2"}, Keyspace: r.ks})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return (&ObstacleError{obstacles}).Error()
-	}
+	check := func() string { return r.obstacles(p, low, high) }
 	all := check()
 	for _, want := range []string{
 		`on shard_2, table "public"."child": its constraints differ from those on shard_1: only on the source CHECK ((c < 10)), UNIQUE (customer_id, c); only on the target CHECK ((c < 5))`,
