@@ -80,7 +80,7 @@ func testConsolePsql(t *testing.T, n *testNode, app *pgx.Conn) {
 		{"SHOW STATE;", []string{"active|yes\npaused|no\nsuspended|no"}, false},
 		{"\\x\nSHOW VERSION;", []string{"version|Rangefinder devel"}, false},
 		{"DISABLE app;\nSHOW DATABASES;\nENABLE app;", []string{"DISABLE\n", "app|app|shard_1|transaction|1|1|0|1", "ENABLE\n"}, false},
-		{"DISABLE;", []string{`ERROR:  the console has no command "DISABLE"`, "DISABLE database, ENABLE database, KILL database"}, true},
+		{"DISABLE;", []string{"ERROR:  DISABLE wants the name of one database", "HINT:  Write it as DISABLE database"}, true},
 		{"SHOW DATABASES;", []string{"app|app|shard_1|transaction|1|1|0|0"}, false},
 		{"SHOW USERS;", []string{"app|1|1", "ops|0|1"}, false},
 		{"SHOW CONFIG;", []string{"region|iad||no", "pool.size|7|20|yes", "pool.wait|5s|5s|yes", "databases[0].shard|shard_1||yes", "users[0].password_env|APP_PASSWORD||yes", "console.users|ops||yes", "log.level|info|info|yes", "log.format|text|text|no"}, false},
