@@ -410,10 +410,7 @@ const (
 // rowsSQL is the statement that counts the rows of each owner: the owner's index in shards, below zero for a row that has none. The
 // shard's own ranges are tested first: nearly all rows stop there.
 func (c *checker) rowsSQL(shard string, t *rib.KeyedTable) string {
-	columns := make([]string, len(t.Columns))
-	for i, name := range t.Columns {
-		columns[i] = rib.QuoteIdent(name)
-	}
+	columns := rib.QuoteIdents(t.Columns)
 	conditions := make(map[string][]string)
 	for i := 0; i < len(c.ks.Ranges); {
 		r := &c.ks.Ranges[i]

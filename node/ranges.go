@@ -266,10 +266,7 @@ func (n *Node) countRows(ctx context.Context, ks *rib.Keyspace, low, high rib.Ke
 			c.least = true
 			break
 		}
-		columns := make([]string, len(t.Columns))
-		for i, name := range t.Columns {
-			columns[i] = rib.QuoteIdent(name)
-		}
+		columns := rib.QuoteIdents(t.Columns)
 		var rows int64
 		sql := fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s.%s WHERE %s LIMIT %d) AS few", rib.QuoteIdent(t.Schema), rib.QuoteIdent(t.Name), m.Predicate(columns, ks.Types, low, high), mostCounted-c.rows)
 		if err := conn.QueryRow(ctx, sql, pgx.QueryExecModeExec).Scan(&rows); err != nil {

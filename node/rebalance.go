@@ -143,10 +143,7 @@ func sample(ctx context.Context, conn *pgx.Conn, ks *rib.Keyspace, m rib.Method,
 		}
 		return counts, int64(len(counts)), nil
 	}
-	columns := make([]string, len(t.Columns))
-	for i, c := range t.Columns {
-		columns[i] = rib.QuoteIdent(c)
-	}
+	columns := rib.QuoteIdents(t.Columns)
 	var b strings.Builder
 	b.WriteString("SELECT CASE")
 	for at, i := range mine {

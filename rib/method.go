@@ -54,6 +54,15 @@ func MethodByName(name string) (Method, error) {
 // QuoteIdent makes a name an SQL identifier.
 func QuoteIdent(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
+// QuoteIdents makes each of some names an SQL identifier.
+func QuoteIdents(names []string) []string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = QuoteIdent(name)
+	}
+	return quoted
+}
+
 // QuoteLiteral makes a string an SQL literal, whatever standard_conforming_strings is.
 func QuoteLiteral(s string) string {
 	q := `'` + strings.ReplaceAll(s, `'`, `''`) + `'`

@@ -84,11 +84,7 @@ func (c *Coordinator) copied(x *execution, shares []Share) (columns [][]oids.Col
 	sql, formats := say.Alike, []int16{}
 	if say.Format == sqlkey.CopyBinary {
 		if formats = []int16{pg.FormatBinary}; sql == "" {
-			names := make([]string, len(say.Columns))
-			for i, name := range say.Columns {
-				names[i] = rib.QuoteIdent(name)
-			}
-			sql = "SELECT " + strings.Join(names, ", ") + " FROM " + rib.QuoteIdent(say.Schema) + "." + rib.QuoteIdent(say.Name) + " LIMIT 0"
+			sql = "SELECT " + strings.Join(rib.QuoteIdents(say.Columns), ", ") + " FROM " + rib.QuoteIdent(say.Schema) + "." + rib.QuoteIdent(say.Name) + " LIMIT 0"
 		}
 	} else if sql == "" || len(shares) < 2 {
 		return nil, nil

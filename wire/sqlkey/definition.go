@@ -60,11 +60,7 @@ func hasRelation(words []string, tables bool) string {
 
 // quotedWords is a name of several words, each in quotes.
 func quotedWords(words []string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		quoted[i] = rib.QuoteIdent(w)
-	}
-	return strings.Join(quoted, ".")
+	return strings.Join(rib.QuoteIdents(words), ".")
 }
 
 func hasType(words []string) string {

@@ -69,18 +69,9 @@ func NameCopied(sql string, columns []string) (string, error) {
 			break
 		}
 		end := scan.GetTokens()[last].GetEnd()
-		return sql[:end] + " (" + quoteAll(columns) + ")" + sql[end:], nil
+		return sql[:end] + " (" + strings.Join(rib.QuoteIdents(columns), ", ") + ")" + sql[end:], nil
 	}
 	return "", errNoCopy
-}
-
-// quoteAll is a list of names as SQL has it.
-func quoteAll(names []string) string {
-	quoted := make([]string, len(names))
-	for i, name := range names {
-		quoted[i] = rib.QuoteIdent(name)
-	}
-	return strings.Join(quoted, ", ")
 }
 
 // NameColumns is an INSERT without a list of columns with one: as many of a table's columns as it gives.
