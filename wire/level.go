@@ -24,7 +24,7 @@ func (c *core) defaultLevel() string {
 
 // serializable reports whether what the session sends now is, or may be, in a transaction that is serializable.
 func (c *core) serializable() bool {
-	return c.tx.isolation == serializable || c.settings.level == serializable || c.settings.level == "" && c.freshLevel == serializable
+	return c.tx.isolation == serializable || c.defaultLevel() == serializable
 }
 
 // setsLevel reports whether a statement sets, or may set, the isolation of the session's transactions.

@@ -224,7 +224,7 @@ func (t *transaction) level() string {
 
 // oneSnapshot reports whether all of the transaction's statements are to see the same.
 func (t *transaction) oneSnapshot() bool {
-	return t.isolation == "repeatable read" || t.isolation == "serializable"
+	return t.isolation == "repeatable read" || t.isolation == serializable
 }
 
 // tooLate refuses what PostgreSQL refuses to change of a transaction that has asked for something, or within a savepoint, while the block is

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
@@ -14,9 +13,6 @@ import (
 
 // A client sees one shard's numbers for types and tables, whatever shard answers: see package oids. Where they stand in frames of that kind is known
 // to that package; this file says which frames are looked at. On the reference shard, and in databases of one shard, none is.
-
-// learnLimit bounds how long an answer waits for the catalogs to be read anew.
-const learnLimit = 5 * time.Second
 
 // maxStrange bounds the numbers that a session has asked for in vain and does not ask for again.
 const maxStrange = 64
@@ -321,23 +317,11 @@ func (c *core) localParams(s *statement) *pg.Error {
 		if null || format != pg.FormatBinary {
 			continue
 		}
-		if e := localParam(c.numbers.types, c.srvShard, i, s.typeOf(i), v); e != nil {
+		if e := scatter.LocalValue(c.numbers.types, c.srvShard, s.typeOf(i), v, i+1); e != nil {
 			return e
 		}
 	}
 	return nil
-}
-
-func localParam(types *oids.Map, shard string, i int, oid uint32, v []byte) *pg.Error {
-	err := types.Param(oid, v)
-	var unknown *oids.UnknownError
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &unknown):
-		return scatter.UnknownType(unknown.OID, shard)
-	}
-	return pg.NewError(pg.CodeInvalidBinaryRepresentation, fmt.Sprintf("incorrect binary data format in bind parameter %d", i+1))
 }
 
 // describedRows are those of the portal that a Describe or Execute names.
@@ -386,7 +370,7 @@ func (c *core) foreignFunction(frame []byte) *pg.Error {
 func (s *session) learn(ctx context.Context) {
 	c := s.core
 	held, free := s.hold(ctx)
-	bounded, cancel := context.WithTimeout(held, learnLimit)
+	bounded, cancel := context.WithTimeout(held, scatter.LearnLimit)
 	whole := s.server.cfg.Learn(bounded, s.id.Database)
 	cancel()
 	if held.Err() != nil && errors.Is(context.Cause(held), errHangup) {

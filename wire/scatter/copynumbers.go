@@ -2,7 +2,6 @@ package scatter
 
 import (
 	"encoding/binary"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,13 +64,8 @@ func (s *copySplit) renumber(shard int, values [][]byte) error {
 		if oid == 0 || values[i] == nil {
 			continue
 		}
-		err := b.types.Param(oid, values[i])
-		var unknown *oids.UnknownError
-		switch {
-		case errors.As(err, &unknown):
-			return b.unknown(unknown.OID)
-		case err != nil:
-			return pg.NewError(pg.CodeInvalidBinaryRepresentation, "incorrect binary data format")
+		if e := LocalValue(b.types, b.slot.Shard(), oid, values[i], 0); e != nil {
+			return e
 		}
 	}
 	return nil

@@ -14,8 +14,8 @@ import (
 // Numbers of types are the session's everywhere in a Coordinator. Where a branch's frames are read and written they become its server's: see package
 // oids. So what the shards answer can be compared, and what is asked of a server by number alone is asked by local.
 
-// learnLimit bounds how long a branch waits for the catalogs to be read anew.
-const learnLimit = 5 * time.Second
+// LearnLimit bounds how long a branch, or a session, waits for the catalogs to be read anew.
+const LearnLimit = 5 * time.Second
 
 // numbers are a branch's.
 type numbers struct {
@@ -51,7 +51,7 @@ func (b *branch) learn(oid uint32) {
 	if oid == 0 || oid == b.sought {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), learnLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), LearnLimit)
 	defer cancel()
 	b.of.Learn(ctx)
 	b.types, b.sought = b.of.Types(b.slot.Shard()), oid
@@ -154,16 +154,29 @@ func (b *branch) writeValues(body []byte) *pg.Error {
 		if null || format != pg.FormatBinary {
 			continue
 		}
-		err := b.types.Param(b.declared[i], v)
-		var unknown *oids.UnknownError
-		switch {
-		case errors.As(err, &unknown):
-			return b.unknown(unknown.OID)
-		case err != nil:
-			return pg.NewError(pg.CodeInvalidBinaryRepresentation, fmt.Sprintf("incorrect binary data format in bind parameter %d", i+1))
+		if e := LocalValue(b.types, b.slot.Shard(), b.declared[i], v, i+1); e != nil {
+			return e
 		}
 	}
 	return nil
+}
+
+// LocalValue writes the numbers in a binary value of a type, by its number for the session, as the shard has them. parameter is which one of a Bind's it is, from 1;
+// 0: none. Sessions do the same.
+func LocalValue(types *oids.Map, shard string, oid uint32, v []byte, parameter int) *pg.Error {
+	err := types.Param(oid, v)
+	var unknown *oids.UnknownError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &unknown):
+		return UnknownType(unknown.OID, shard)
+	}
+	text := "incorrect binary data format"
+	if parameter > 0 {
+		text += fmt.Sprintf(" in bind parameter %d", parameter)
+	}
+	return pg.NewError(pg.CodeInvalidBinaryRepresentation, text)
 }
 
 func hasMade(list []uint32) bool {

@@ -90,20 +90,19 @@ func (s *survey) visit(n any) bool {
 		if len(names) == 2 {
 			s.schemas = append(s.schemas, names[0].GetString_().GetSval())
 		}
-		s.numbers = s.numbers || len(names) > 0 && isNumber(names[len(names)-1].GetString_().GetSval())
+		s.numbers = s.numbers || isNumber(lastOf(n))
 	case *pgquery.TypeCast:
 		arg := n.GetArg()
 		for arg.GetTypeCast() != nil {
 			arg = arg.GetTypeCast().GetArg()
 		}
-		names := stringsOf(n.GetTypeName().GetNames())
 		switch {
 		case tellsNumber(n):
 			s.tables++
 		case lastName(n.GetArg()) == tableoid && isRegclass(n.GetTypeName()):
 			s.tables--
 		}
-		if p := arg.GetParamRef(); p != nil && len(names) > 0 && isOneOf(names[len(names)-1], "date", "time", "timetz", "timestamp", "timestamptz", "daterange", "tsrange",
+		if p := arg.GetParamRef(); p != nil && isOneOf(lastOf(n.GetTypeName()), "date", "time", "timetz", "timestamp", "timestamptz", "daterange", "tsrange",
 			"tstzrange", "datemultirange", "tsmultirange", "tstzmultirange") {
 			s.times = append(s.times, int(p.GetNumber()))
 		}
