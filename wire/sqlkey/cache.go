@@ -239,7 +239,7 @@ func (f *Fan) bytes() int {
 	if f.Rekey != nil {
 		n += f.Rekey.bytes()
 	}
-	if t := f.onOne(); t != nil {
+	if t := f.together; t != nil {
 		n += int(unsafe.Sizeof(*t)) + len(t.Reason)
 		keys(t.Keys)
 	}

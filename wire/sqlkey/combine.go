@@ -22,11 +22,12 @@ func combine(parts []*Plan, sharded bool) *Plan {
 	}
 	apart := "" // why they do not
 	for i, q := range parts {
-		if q.Target == Many && q.Fan.onOne() != nil { // its keys may belong together
-			parts[i] = q.Fan.onOne()
+		if q.Target != Many {
 			continue
 		}
-		if q.Target == Many && apart == "" {
+		if one := q.Fan.onOne(); one != nil { // its keys may belong together
+			parts[i] = one
+		} else if apart == "" {
 			apart = fmt.Sprintf("statement %d: %s", i+1, q.Fan.Why)
 		}
 	}

@@ -79,7 +79,7 @@ type Fan struct {
 
 	leave *lazyLeave // see Planner.Leave; nil: it is made anew each time
 
-	together *Plan // of a query that names its keys: if they belong to one shard. See Split.together
+	together *Plan // of a statement with several keys of its own: if they belong to one shard. See onOne
 }
 
 // Alike tells whether it writes the rows of reference tables: all copies must then be changed alike.
@@ -155,7 +155,6 @@ type Split struct {
 	// Whole: the text is too long to be taken apart, so the rows must all belong to one shard.
 	Whole bool
 
-	together   *Plan     // if all rows belong to one shard
 	head, tail []piece   // what stands before and after the rows
 	rows       [][]piece // as they are written
 }

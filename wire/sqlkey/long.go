@@ -45,7 +45,7 @@ func (p *Plan) whole() *Plan {
 		return p
 	}
 	q, fan := *p, *p.Fan
-	fan.Split = &Split{Rows: fan.Split.Rows, Whole: true, together: fan.Split.together}
+	fan.Split = &Split{Rows: fan.Split.Rows, Whole: true}
 	q.Fan = &fan
 	return &q
 }

@@ -41,13 +41,9 @@ func (c *compiler) parted(m proto.Message, p *Plan, a *analysis, s *survey) *Pla
 
 // onOne is the statement's plan if it is to run on one shard all the same; nil: there is none.
 func (f *Fan) onOne() *Plan {
-	together := f.together
-	if f.Split != nil {
-		together = f.Split.together
-	}
-	if together == nil {
+	if f.together == nil {
 		return nil
 	}
-	p := *together
+	p := *f.together
 	return &p
 }

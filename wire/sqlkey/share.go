@@ -169,7 +169,7 @@ func (k *KeyRef) eachPart(f func(*KeyRef)) {
 // agree tells whether a shared plan with k's constants is the plan that the text has by itself.
 func (k *Constants) agree(exact *Plan) bool {
 	if exact.Fan != nil && exact.Fan.Split != nil { // of which one is planned by itself only if its rows belong to several shards
-		together := *exact.Fan.Split.together
+		together := *exact.Fan.together
 		together.SQL, together.Statements = exact.SQL, exact.Statements
 		exact = &together
 	}

@@ -52,7 +52,7 @@ func checkShared(t testing.TB, p *Planner, c *Catalog, env *Env, sql string) boo
 	got := ownPlan(t, plan, &k, sql)
 	if plan.shared && plan.Apart { // if its keys belong to one shard
 		if want.Fan != nil && want.Fan.Split != nil {
-			together := *want.Fan.Split.together
+			together := *want.Fan.together
 			together.SQL, together.Statements = want.SQL, want.Statements
 			want = &together
 		}

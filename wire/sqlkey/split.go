@@ -29,7 +29,7 @@ func (c *compiler) split(m proto.Message, p, together *Plan, a *analysis, s *sur
 		text = append(text, k.Text)
 	}
 	one := &refusal{issue: issue{pg.CodeFeatureNotSupported, "its rows have several keys, " + strings.Join(text, " and "), "Send one statement for each key."}, table: a.rows[0].table}
-	split := &Split{together: together}
+	split := &Split{}
 	for _, r := range a.rows {
 		split.Rows = append(split.Rows, composed(r.keys, p.method))
 	}
@@ -41,7 +41,7 @@ func (c *compiler) split(m proto.Message, p, together *Plan, a *analysis, s *sur
 	refused := *p
 	refused.refuse(one)
 	p.Target, p.Keys = Many, nil
-	p.Fan = &Fan{Writes: true, Split: split, Why: one.reason, Refusal: refused.Err}
+	p.Fan = &Fan{Writes: true, Split: split, Why: one.reason, Refusal: refused.Err, together: together}
 	p.Reason = "keyspace " + p.KeyspaceName + ": " + one.reason + "; each shard gets its rows"
 	return p
 }
