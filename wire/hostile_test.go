@@ -182,7 +182,8 @@ func TestShutdown(t *testing.T) {
 		done <- r.server.Shutdown(ctx)
 	}()
 	pgtest.Eventually(t, patience, func() error {
-		if _, err := net.DialTimeout("tcp", r.addr, time.Second); err == nil {
+		if conn, err := net.DialTimeout("tcp", r.addr, time.Second); err == nil {
+			conn.Close() // Shutdown waits for logins that have begun
 			return errors.New("the node still takes connections")
 		}
 		return nil
