@@ -95,13 +95,15 @@ func TestMoveSimThaw(t *testing.T) {
 				if err := w.form(); err != nil {
 					t.Fatal(err)
 				}
-				copies, crashed, opened := 0, time.Time{}, time.Duration(0)
+				copies, frozen, crashed, opened := 0, time.Time{}, time.Time{}, time.Duration(0)
 				w.watch = func(what string) {
 					switch {
 					case what == "slot":
 						copies++
+					case what == "is frozen" && frozen.IsZero():
+						frozen = time.Now()
 					case what == "is thawed" && opened == 0:
-						opened = time.Since(crashed)
+						opened = time.Since(frozen)
 					case what == test.at && crashed.IsZero():
 						crashed = time.Now()
 						w.shards[test.shard].crash()
@@ -133,7 +135,7 @@ func TestMoveSimThaw(t *testing.T) {
 					t.Errorf("copied %d times, thawed %d times, flipped %v; %d moves flipped after that", copies, w.game.thaws, w.flipped, w.game.again)
 				}
 				if opened < 3*time.Second || opened > 5*time.Second {
-					t.Errorf("statements were let go after %s", opened)
+					t.Errorf("statements were let go %s after the range was frozen", opened)
 				}
 				w.leftovers()
 				if w.game.late > 0 || len(w.game.wrongs) > 0 {
