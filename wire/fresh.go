@@ -46,6 +46,7 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 		return nil, noShard(id.Database)
 	}
 	var last error
+	whose := ""
 	hops := slot.For(id.Database).Reads
 	end := time.Now().Add(l.StartupTimeout)
 	for i := range hops {
@@ -60,12 +61,15 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 			s.mu.Unlock()
 			return now, nil
 		}
-		last = err // also a refusal: a replica that is behind may lack the role or the database that another copy has
+		last, whose = err, hops[i].Backend.Name // also a refusal: a replica that is behind may lack the role or the database that another copy has
 	}
 	if f != nil {
 		return f, nil
 	}
 	if e := loginRefused(last); e != nil {
+		return nil, e
+	}
+	if e := misbehaved(whose, last); e != nil {
 		return nil, e
 	}
 	var ee *pool.ExhaustedError
@@ -167,7 +171,7 @@ func ask(conn *pool.Conn, sql string) (value string, err error) {
 		case pg.TypeErrorResponse:
 			e, err := pg.DecodeError(body)
 			if err != nil {
-				return err
+				return pg.Garbled(err)
 			}
 			return e
 		}
@@ -194,7 +198,7 @@ func readAnswer(conn *pool.Conn, most int, handle func(typ byte, body []byte) er
 		for {
 			typ, n, err := pg.Next(buf, most)
 			if err != nil {
-				return err
+				return pg.Garbled(err)
 			}
 			if n == 0 {
 				break
@@ -206,7 +210,7 @@ func readAnswer(conn *pool.Conn, most int, handle func(typ byte, body []byte) er
 			case pg.TypeParameterStatus:
 				name, v, err := pg.DecodeParameterStatus(body)
 				if err != nil {
-					return err
+					return pg.Garbled(err)
 				}
 				conn.Params[name] = v
 			default:

@@ -90,6 +90,11 @@ func (c *core) refusal(err error) *pg.Error {
 	if errors.As(err, &ee) {
 		c.env.metrics.Limited(RefusedWait)
 	}
+	if errors.As(err, &ce) {
+		if e := misbehaved(ce.Backend, ce.Err); e != nil {
+			return e
+		}
+	}
 	switch {
 	case errors.As(err, &ee) && ee.Full != nil:
 		return pg.NewError(pg.CodeTooManyConnections, ee.Error()).WithDetail("It says: " + ee.Full.Message + ".").

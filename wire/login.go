@@ -34,3 +34,18 @@ func loginRefused(err error) *pg.Error {
 		WithDetail(who + ".").
 		WithHint("The password that this node knows is not the one that the shard keeps: see under [[users]], and rangefinder user check.")
 }
+
+// misbehaved is what a client is told whose backend does not do what a server does at a login, or says that this node does not: the client has no
+// part in that. nil if err is something else.
+func misbehaved(backend string, err error) *pg.Error {
+	var pe *pg.Error
+	switch {
+	case errors.As(err, &pe) && pe.Code == pg.CodeProtocolViolation:
+	case pe == nil && (errors.Is(err, pg.ErrGarbled) || errors.Is(err, pg.ErrAuthentication)):
+	default:
+		return nil
+	}
+	return pg.NewError(pg.CodeConnectionFailure, "backend "+backend+" cannot be logged in to").
+		WithDetail("The login ended with: " + err.Error() + ".").
+		WithHint("Nothing was sent: the statement can be tried again. Is it PostgreSQL that listens there, and does its pg_hba.conf ask for a password by a method that is known here?")
+}

@@ -45,9 +45,28 @@ var (
 	ErrNoTLS = errors.New("the server does not speak TLS")
 	// ErrAuthentication says that the backend asks for an authentication that Connect does not do, or does it wrongly.
 	ErrAuthentication = errors.New("authentication with the server failed")
+	// ErrGarbled says that what the backend says is not PostgreSQL's protocol, or not what may come at that moment.
+	ErrGarbled = errors.New("the server does not keep to PostgreSQL's protocol")
 
 	errOrder = fmt.Errorf("%w: SASL message out of order", ErrAuthentication)
 )
+
+// Garbled makes an ErrGarbled of what a decoder has found wrong with a server's bytes, nil of nil. It wraps no *Error: what is found here is not
+// the server's answer, and nobody's client has broken the protocol.
+func Garbled(err error) error {
+	e, ok := err.(*Error)
+	switch {
+	case !ok:
+		return err
+	case e.Detail != "":
+		return garbled("%s: %s", e.Message, strings.TrimSuffix(e.Detail, "."))
+	}
+	return garbled("%s", e.Message)
+}
+
+func garbled(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrGarbled}, args...)...)
+}
 
 // ConnectConfig says how to log in to a backend. It is not changed once in use and may be shared.
 type ConnectConfig struct {
@@ -83,7 +102,7 @@ type Server struct {
 // MD5 and SCRAM-SHA-256 authentication, over TLS with channel binding where the backend offers it. ctx bounds all of it and should have a deadline.
 //
 // An ErrorResponse comes back as its *Error, alone or wrapped; other errors are ErrNoPassword, ErrWrongKind,
-// ErrOtherVerifier, ErrNoTLS, ErrAuthentication, *OtherServerError, ctx's or the connection's. conn is closed on every error.
+// ErrOtherVerifier, ErrNoTLS, ErrAuthentication, ErrGarbled, *OtherServerError, ctx's or the connection's. conn is closed on every error.
 func Connect(ctx context.Context, conn net.Conn, cfg *ConnectConfig) (*Server, error) {
 	done := make(chan struct{})
 	if deadline, ok := ctx.Deadline(); ok {
@@ -201,10 +220,15 @@ func requestTLS(conn net.Conn, cfg *tls.Config) (*tls.Conn, error) {
 	case 'N':
 		return nil, ErrNoTLS
 	default:
-		return nil, fmt.Errorf("%w: it answered %q to a request for TLS", ErrNoTLS, answer[0])
+		return nil, garbled("it answered %q to a request for TLS", answer[0])
 	}
 	t := tls.Client(conn, cfg)
-	if err := t.Handshake(); err != nil {
+	err := t.Handshake()
+	var noTLS tls.RecordHeaderError
+	if errors.As(err, &noTLS) {
+		return nil, garbled("TLS handshake: %v", err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return t, nil
@@ -215,7 +239,7 @@ func (c *connector) next() (typ byte, body []byte, err error) {
 	for {
 		typ, n, err := Next(c.buf[c.pos:], maxStartupFrame)
 		if err != nil {
-			return 0, nil, err
+			return 0, nil, Garbled(err)
 		}
 		if n > 0 {
 			body := c.buf[c.pos+HeaderSize : c.pos+n]
@@ -226,7 +250,7 @@ func (c *connector) next() (typ byte, body []byte, err error) {
 		c.pos = 0
 		c.buf = slices.Grow(c.buf, max(connectBuffer, Want(c.buf)))[:len(c.buf)]
 		if c.total >= maxStartupBytes {
-			return 0, nil, violation("the server sent more than %d bytes before it was ready", maxStartupBytes)
+			return 0, nil, garbled("it sent more than %d bytes before it was ready", maxStartupBytes)
 		}
 		m, err := c.conn.Read(c.buf[len(c.buf):cap(c.buf)])
 		c.buf = c.buf[:len(c.buf)+m]
@@ -243,7 +267,7 @@ func (c *connector) message(typ byte, body []byte) (ready bool, err error) {
 	case typ == TypeErrorResponse:
 		e, err := DecodeError(body)
 		if err != nil {
-			return false, err
+			return false, Garbled(err)
 		}
 		return false, e
 	case typ == TypeNoticeResponse:
@@ -257,16 +281,16 @@ func (c *connector) message(typ byte, body []byte) (ready bool, err error) {
 		if err == nil {
 			c.server.Params[key] = value
 		}
-		return false, err
+		return false, Garbled(err)
 	case typ == TypeBackendKeyData && c.authenticated:
 		pid, secret, err := DecodeBackendKeyData(body)
 		c.server.PID, c.server.Secret = pid, slices.Clone(secret)
-		return false, err
+		return false, Garbled(err)
 	case typ == TypeReadyForQuery && c.authenticated:
 		_, err := DecodeReady(body)
-		return err == nil, err
+		return err == nil, Garbled(err)
 	}
-	return false, violation("unexpected message type %q while logging in to the server", typ)
+	return false, garbled("unexpected message type %q in a login", typ)
 }
 
 func (c *connector) authenticate(body []byte) error {
@@ -274,7 +298,7 @@ func (c *connector) authenticate(body []byte) error {
 	kind := r.uint32()
 	data := r.rest
 	if r.err != nil {
-		return r.err
+		return Garbled(r.err)
 	}
 	if c.conv != nil && kind != authSASLContinue && kind != authSASLFinal && (kind != authOK || !c.conv.valid) {
 		// In particular: a server that says OK in the middle has not shown that it knows the password.
@@ -292,7 +316,7 @@ func (c *connector) authenticate(body []byte) error {
 	case authMD5:
 		salt := r.take(4)
 		if err := r.end(); err != nil {
-			return err
+			return Garbled(err)
 		}
 		hash := c.cfg.Credential.md5
 		switch {

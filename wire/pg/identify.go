@@ -46,12 +46,12 @@ func (c *connector) identify() error {
 			columns, size := r.uint16(), r.uint32()
 			got, err = strconv.ParseUint(string(r.take(int64(size))), 10, 64)
 			if err != nil || r.end() != nil || columns != 1 {
-				return violation("the server did not say which one it is")
+				return garbled("it did not say which server it is")
 			}
 		case TypeErrorResponse:
 			e, err := DecodeError(body)
 			if err != nil {
-				return err
+				return Garbled(err)
 			}
 			switch e.Code {
 			case CodeInsufficientPrivilege, CodeUndefinedFunction:
@@ -69,7 +69,7 @@ func (c *connector) identify() error {
 			case ready && silent, ready && got == c.cfg.SystemID:
 				return nil
 			case ready && got == 0:
-				return violation("the server did not say which one it is")
+				return garbled("it did not say which server it is")
 			case ready:
 				return &OtherServerError{Want: c.cfg.SystemID, Got: got}
 			}

@@ -22,21 +22,22 @@ func TestConnectToAServerThatIsAnother(t *testing.T) {
 		return []pgproto3.BackendMessage{&pgproto3.ErrorResponse{Severity: "ERROR", Code: code, Message: "no"}, ready}
 	}
 	for name, c := range map[string]struct {
-		answer []pgproto3.BackendMessage
-		fine   bool
-		code   string
-		other  uint64
+		answer  []pgproto3.BackendMessage
+		fine    bool
+		garbled bool
+		code    string
+		other   uint64
 	}{
 		"the right one":        {answer: row("7123456789012345678"), fine: true},
 		"another one":          {answer: row("42"), other: 42},
 		"may not say":          {answer: fault(CodeInsufficientPrivilege), fine: true},
 		"too old to say":       {answer: fault(CodeUndefinedFunction), fine: true},
 		"shutting down":        {answer: fault(CodeAdminShutdown), code: CodeAdminShutdown},
-		"no number":            {answer: row("x"), code: CodeProtocolViolation},
-		"no row":               {answer: []pgproto3.BackendMessage{ready}, code: CodeProtocolViolation},
-		"something else":       {answer: []pgproto3.BackendMessage{&pgproto3.CopyDone{}}, code: CodeProtocolViolation},
-		"two columns":          {answer: []pgproto3.BackendMessage{&pgproto3.DataRow{Values: [][]byte{[]byte("1"), []byte("2")}}, ready}, code: CodeProtocolViolation},
-		"a row that is a null": {answer: []pgproto3.BackendMessage{&pgproto3.DataRow{Values: [][]byte{nil}}, ready}, code: CodeProtocolViolation},
+		"no number":            {answer: row("x"), garbled: true},
+		"no row":               {answer: []pgproto3.BackendMessage{ready}, garbled: true},
+		"something else":       {answer: []pgproto3.BackendMessage{&pgproto3.CopyDone{}}, garbled: true},
+		"two columns":          {answer: []pgproto3.BackendMessage{&pgproto3.DataRow{Values: [][]byte{[]byte("1"), []byte("2")}}, ready}, garbled: true},
+		"a row that is a null": {answer: []pgproto3.BackendMessage{&pgproto3.DataRow{Values: [][]byte{nil}}, ready}, garbled: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := pgtest.NewFake(t, pgtest.Script{pgtest.Login(), pgtest.Expect(&pgproto3.Query{String: identityQuery}), pgtest.Send(c.answer...), pgtest.Hang()})
@@ -54,6 +55,8 @@ func TestConnectToAServerThatIsAnother(t *testing.T) {
 			case c.fine && err != nil:
 				t.Errorf("refused: %v", err)
 			case c.other != 0 && (!errors.As(err, &other) || other.Got != c.other || other.Want != 7123456789012345678):
+				t.Errorf("got %v", err)
+			case c.garbled && !errors.Is(err, ErrGarbled):
 				t.Errorf("got %v", err)
 			case c.code != "" && (!errors.As(err, &e) || e.Code != c.code):
 				t.Errorf("got %v, want %s", err, c.code)
