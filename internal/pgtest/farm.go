@@ -3,6 +3,7 @@ package pgtest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -27,6 +28,8 @@ type Farm struct {
 	lock  *os.File            // held while this process lives: others remove folders whose lock is free
 	start *starter
 	net   Network // nil: this process's own
+
+	template template // guarded by its own mu
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -103,7 +106,7 @@ func OpenIn(ctx context.Context, dir string, network Network) (*Farm, error) {
 		_ = os.RemoveAll(final)
 		return nil, fmt.Errorf("enter the network: %w", err)
 	}
-	return &Farm{dir: final, bin: bin, cred: cred, lock: lock, start: start, net: network}, nil
+	return &Farm{dir: final, bin: bin, cred: cred, lock: lock, start: start, net: network, template: template{password: rand.Text()}}, nil
 }
 
 // Dir returns the farm's folder. It is removed by Close.

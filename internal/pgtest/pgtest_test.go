@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,11 +98,31 @@ func TestReplication(t *testing.T) {
 	}
 }
 
-// Shards are told apart by their system identifiers.
+// Shards are told apart by their system identifiers, also those made at the same time, and whether they are copies or come from an initdb of
+// their own. Each server says the one that it was given, and so does what it has written to its disk.
 func TestSystemIdentifiersDiffer(t *testing.T) {
-	a, b := pgtest.NewPrimary(t, pgtest.Options{}), pgtest.NewPrimary(t, pgtest.Options{})
-	if a.SystemID() == b.SystemID() {
-		t.Errorf("two primaries share the system identifier %d", a.SystemID())
+	options := []pgtest.Options{{}, {}, {}, {Password: "its own"}}
+	servers, errs := make([]*pgtest.Server, len(options)), make([]error, len(options))
+	farm, err := pgtest.Open(t.Context(), "")
+	must(t, err)
+	defer func() { must(t, farm.Close()) }()
+	var wg sync.WaitGroup
+	for i, o := range options {
+		wg.Go(func() { servers[i], errs[i] = farm.Primary(t.Context(), o) })
+	}
+	wg.Wait()
+	must(t, errors.Join(errs...))
+	names := map[uint64]string{}
+	for _, s := range servers {
+		if other, taken := names[s.SystemID()]; taken {
+			t.Errorf("%s and %s share the system identifier %d", other, s.Name(), s.SystemID())
+		}
+		names[s.SystemID()] = s.Name()
+		must(t, s.Exec(t.Context(), "CREATE DATABASE app", "CHECKPOINT"))
+		must(t, s.Restart(t.Context())) // reads what it has written
+		if now := count(t, s, "SELECT system_identifier FROM pg_control_system()"); uint64(now) != s.SystemID() {
+			t.Errorf("%s is %d after a restart, was %d", s.Name(), now, s.SystemID())
+		}
 	}
 }
 
