@@ -12,16 +12,22 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
 )
 
 // farConn answers a round trip after the last that was sent.
 type farConn struct {
 	net.Conn
-	trip atomic.Int64 // nanoseconds
-	sent atomic.Pointer[time.Time]
+	trip  atomic.Int64 // nanoseconds
+	sent  atomic.Pointer[time.Time]
+	heard atomic.Bool   // an answer has come since the last that was sent
+	turns *atomic.Int64 // counts round trips; nil: they are not counted
 }
 
 func (c *farConn) Write(b []byte) (int, error) {
+	if c.turns != nil && c.heard.Swap(false) {
+		c.turns.Add(1)
+	}
 	now := time.Now()
 	c.sent.Store(&now)
 	return c.Conn.Write(b)
@@ -29,6 +35,7 @@ func (c *farConn) Write(b []byte) (int, error) {
 
 func (c *farConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	c.heard.Store(n > 0 || c.heard.Load())
 	if at := c.sent.Load(); at != nil {
 		if left := time.Duration(c.trip.Load()) - time.Since(*at); left > 0 {
 			<-time.After(left)
@@ -37,13 +44,12 @@ func (c *farConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// TestFarServers moves a range between servers that are far away: what is done one after another while the range is frozen takes few round trips, so
-// that it comes to its end at the first try.
-func TestFarServers(t *testing.T) {
-	const trip, most = 150 * time.Millisecond, 12
-	r := newRig(t, false)
-	r.fill(200)
-	low, high := r.quarter()
+// trips counts round trips to shards, over all connections to each.
+type trips map[string]*atomic.Int64
+
+// far has the servers be far away from whoever moves ranges, and counts the round trips.
+func (r *rig) far(trip time.Duration) trips {
+	turns := trips{"shard_1": {}, "shard_2": {}}
 	near := r.config.Primary
 	r.config.Primary = func(ctx context.Context, shard, database string) (*pgx.Conn, error) {
 		conn, err := near(ctx, shard, database)
@@ -57,12 +63,62 @@ func TestFarServers(t *testing.T) {
 		dial := c.DialFunc
 		c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := dial(ctx, network, addr)
-			far := &farConn{Conn: conn}
+			turns[shard].Add(1) // of the handshake
+			far := &farConn{Conn: conn, turns: turns[shard]}
+			far.heard.Store(true)
 			far.trip.Store(int64(trip))
 			return far, err
 		}
 		return pgx.ConnectConfig(ctx, c)
 	}
+	return turns
+}
+
+// most is the largest number of round trips to one of the shards.
+func (t trips) most() (n int64) {
+	for _, turns := range t {
+		n = max(n, turns.Load())
+	}
+	return n
+}
+
+// TestCheckAsksAtOnce: whatever is asked before a move begins takes one round trip to each server, beside those of its login, however many tables there are.
+func TestCheckAsksAtOnce(t *testing.T) {
+	r := newRig(t, false)
+	low, high := r.quarter()
+	turns := r.far(0)
+	conn, err := r.config.Primary(t.Context(), "shard_1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hangUp(conn)
+	login := turns.most()
+	p := NewPostgres(r.config)
+	defer p.Close()
+	for _, id := range []uint64{0, 1} {
+		for _, n := range turns {
+			n.Store(0)
+		}
+		obstacles, err := p.Check(t.Context(), &Job{Move: rib.Move{ID: id, Low: low, High: high, From: "shard_1", To: "shard_2"}, Keyspace: r.ks})
+		if err != nil || len(obstacles) > 0 {
+			t.Fatal(err, obstacles)
+		}
+		for shard, n := range turns { // the settings of the session, the questions, and the goodbye
+			if got := n.Load() - login; got > 3 {
+				t.Errorf("move %d: %s was asked in %d round trips", id, shard, got)
+			}
+		}
+	}
+}
+
+// TestFarServers moves a range between servers that are far away: what is done one after another while the range is frozen takes few round trips, so
+// that it comes to its end at the first try.
+func TestFarServers(t *testing.T) {
+	const trip, most = 150 * time.Millisecond, 12
+	r := newRig(t, false)
+	r.fill(200)
+	low, high := r.quarter()
+	r.far(trip)
 	var began time.Time
 	var took time.Duration
 	m := r.mover(func(c *Config) {

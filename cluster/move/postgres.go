@@ -348,16 +348,8 @@ func identify(ctx context.Context, source, target *pgx.Conn) (Identity, error) {
 
 // both asks two servers at the same time.
 func both(source, target func() (Server, error)) (id Identity, err error) {
-	var to Server
-	beside := make(chan error, 1)
-	go func() {
-		s, err := target()
-		to = s
-		beside <- err
-	}()
-	from, err := source()
-	err = errors.Join(err, <-beside)
-	return Identity{Source: from, Target: to}, err
+	err = beside(func() (err error) { id.Source, err = source(); return err }, func() (err error) { id.Target, err = target(); return err })
+	return id, err
 }
 
 // serverOf asks a primary which server it is.
@@ -452,6 +444,7 @@ const (
 	codeUndefinedObject  = "42704"
 	codeObjectInUse      = "55006"
 	codeUndefinedTable   = "42P01"
+	codeCanceled         = "57014"
 	codeDeposed          = "RF900" // of heldSQL alone: nobody else sees it
 )
 
