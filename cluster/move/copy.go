@@ -1,6 +1,7 @@
 package move
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -28,19 +29,18 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 		if _, err := l.look(ctx, j); err != nil {
 			return err
 		}
-		before, err := present(ctx, l.target, j, sideTarget)
-		if err != nil {
+		var before, also bool
+		if err := beside(func() error {
+			return ask(ctx, l.source, question{sql: presentSQL, args: []string{number(j), sideSource}, answer: one(&before)})
+		}, func() error {
+			return ask(ctx, l.target, question{sql: presentSQL, args: []string{number(j), sideTarget}, answer: one(&also)})
+		}); err != nil {
 			return err
-		}
-		if !before {
-			if before, err = present(ctx, l.source, j, sideSource); err != nil {
-				return err
-			}
 		}
 		if err := p.rowsOf(ctx, l, j); err != nil {
 			return err
 		}
-		if before {
+		if before || also {
 			if err := p.wipe(ctx, l, j); err != nil {
 				return err
 			}
@@ -276,11 +276,7 @@ func pieces(ctx context.Context, conn querier, tables []table) (all []piece, err
 
 // still keeps the rows of tables where they are until release: CLUSTER and VACUUM FULL, which no event trigger is told of, write a table anew,
 // and by windows of blocks rows would be copied twice or not at all. An error of release means that they may have moved meanwhile.
-func (c *copier) still(ctx context.Context, shard string, tables []table) (release func() error, err error) {
-	conn, err := c.p.connect(ctx, c.j, shard)
-	if err != nil {
-		return nil, err
-	}
+func (c *copier) still(ctx context.Context, conn *pgx.Conn, shard string, tables []table) (release func() error, err error) {
 	var leaves []string
 	for i := range tables {
 		for _, leaf := range tables[i].leaves {
@@ -292,11 +288,9 @@ func (c *copier) still(ctx context.Context, shard string, tables []table) (relea
 		sql = append(sql, "LOCK TABLE "+strings.Join(leaves, ", ")+" IN ACCESS SHARE MODE")
 	}
 	if err := script(ctx, conn, sql...); err != nil {
-		hangUp(conn)
 		return nil, fmt.Errorf("shard %s: keep the tables' rows where they are: %w", shard, err)
 	}
 	return func() error {
-		defer hangUp(conn)
 		if err := script(ctx, conn, "COMMIT"); err != nil {
 			return fmt.Errorf("shard %s: the connection that kept the tables' rows where they are: %w", shard, err)
 		}
@@ -305,7 +299,12 @@ func (c *copier) still(ctx context.Context, shard string, tables []table) (relea
 }
 
 func (c *copier) copy(ctx context.Context) error {
-	release, err := c.still(ctx, c.j.Move.From, c.l.tables)
+	conn, err := c.p.connect(ctx, c.j, c.j.Move.From)
+	if err != nil {
+		return err
+	}
+	defer hangUp(conn)
+	release, err := c.still(ctx, conn, c.j.Move.From, c.l.tables)
 	if err != nil {
 		return err
 	}
@@ -348,16 +347,13 @@ func (c *copier) worker(ctx context.Context, work <-chan piece) error {
 		return err
 	}
 	defer hangUp(source)
-	target, err := c.p.connect(ctx, c.j, c.j.Move.To)
-	if err != nil {
-		return err
-	}
-	defer hangUp(target)
 	if err := script(ctx, source, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET TRANSACTION SNAPSHOT "+quote(c.snapshot)); err != nil {
 		return err
 	}
+	var target *pgx.Conn // nil: there was no row yet
+	defer func() { hangUp(target) }()
 	for one := range work {
-		s, err := c.piece(ctx, source, target, one)
+		s, err := c.piece(ctx, source, &target, one)
 		if err != nil {
 			return fmt.Errorf("copy of table %s: %w", c.l.tables[one.table].name, err)
 		}
@@ -366,16 +362,10 @@ func (c *copier) worker(ctx context.Context, work <-chan piece) error {
 	return nil
 }
 
-// piece copies one window in a transaction of its own.
-func (c *copier) piece(ctx context.Context, source, target *pgx.Conn, one piece) (sum, error) {
+// piece copies one window in a transaction of its own. Of a window without rows the target hears nothing.
+func (c *copier) piece(ctx context.Context, source *pgx.Conn, target **pgx.Conn, one piece) (sum, error) {
 	t := &c.l.tables[one.table]
 	if err := c.pace.wait(ctx, windowBlocks*8192/4); err != nil { // what is read and not copied costs the source as well
-		return sum{}, err
-	}
-	if err := script(ctx, target, "BEGIN", "SET LOCAL session_replication_role = replica"); err != nil {
-		return sum{}, err
-	}
-	if err := held(ctx, target, c.j, sideTarget); err != nil {
 		return sum{}, err
 	}
 	from, to := io.Pipe()
@@ -386,15 +376,37 @@ func (c *copier) piece(ctx context.Context, source, target *pgx.Conn, one piece)
 		to.CloseWithError(err)
 		read <- err
 	}()
-	_, err := target.PgConn().CopyFrom(ctx, from, fmt.Sprintf("COPY %s (%s) FROM STDIN", t.name, t.copied()))
+	rows := bufio.NewReader(from)
+	_, err := rows.Peek(1)
+	some := err == nil
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if some {
+		err = c.put(ctx, target, t, rows)
+	}
 	from.CloseWithError(errors.Join(err, io.ErrClosedPipe))
 	if sent := <-read; err == nil || sent != nil && !errors.Is(sent, io.ErrClosedPipe) {
 		err = sent
 	}
-	if err == nil {
-		err = script(ctx, target, "COMMIT")
+	if err == nil && some {
+		err = script(ctx, *target, "COMMIT")
 	}
 	return out.sum, err
+}
+
+// put has the target take rows of a table, in a transaction that stays open.
+func (c *copier) put(ctx context.Context, target **pgx.Conn, t *table, rows io.Reader) (err error) {
+	if *target == nil {
+		if *target, err = c.p.connect(ctx, c.j, c.j.Move.To); err != nil {
+			return err
+		}
+	}
+	if err := script(ctx, *target, "BEGIN", "SET LOCAL session_replication_role = replica", heldSQL(c.j, sideTarget)); err != nil {
+		return deposed(err)
+	}
+	_, err = (*target).PgConn().CopyFrom(ctx, rows, fmt.Sprintf("COPY %s (%s) FROM STDIN", t.name, t.copied()))
+	return err
 }
 
 // selectSQL sends the rows of a window that move.
@@ -408,7 +420,7 @@ func (c *copier) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	release, err := c.still(ctx, c.j.Move.To, there)
+	release, err := c.still(ctx, c.l.target, c.j.Move.To, there)
 	if err != nil {
 		return err
 	}

@@ -145,9 +145,7 @@ func (p *Postgres) with(ctx context.Context, j *Job, f func(l *link) error) (err
 
 func (p *Postgres) open(ctx context.Context, j *Job) (l *link, err error) {
 	l = &link{}
-	if l.source, err = p.claimed(ctx, j, sideSource); err == nil {
-		l.target, err = p.claimed(ctx, j, sideTarget)
-	}
+	err = beside(func() (err error) { l.source, err = p.claimed(ctx, j, sideSource); return err }, func() (err error) { l.target, err = p.claimed(ctx, j, sideTarget); return err })
 	if err == nil && j.Identity != (Identity{}) {
 		err = recognize(ctx, l.source, l.target, j)
 	}
@@ -253,49 +251,38 @@ const (
 )
 
 // leadSQL notes the newest leader, unless there has been a newer one.
-const leadSQL = `INSERT INTO rangefinder.leader AS l VALUES ($1, $2) ON CONFLICT (cluster) DO UPDATE SET term = EXCLUDED.term WHERE l.term <= EXCLUDED.term`
+const leadSQL = `INSERT INTO rangefinder.leader AS l VALUES ($1, $2::bigint) ON CONFLICT (cluster) DO UPDATE SET term = EXCLUDED.term WHERE l.term <= EXCLUDED.term`
 
-// lead takes the term on a server: older leaders, which may not know of it yet, begin nothing there any more.
-func (p *Postgres) lead(ctx context.Context, conn querier, j *Job) error {
-	tag, err := conn.Exec(ctx, leadSQL, pgx.QueryExecModeExec, p.cfg.Cluster(), int64(j.Term))
-	if err == nil && tag.RowsAffected() == 0 {
+// claimSQL takes the term on a server, so that older leaders, which may not know of it yet, begin nothing there any more; and of the move, where that has been
+// before. It tells whether there has been no newer leader, and whether the move's row is ours.
+const claimSQL = `WITH lead AS (` + leadSQL + ` RETURNING 1), row AS (UPDATE rangefinder.fence SET term = $2::bigint WHERE move = $3::bigint AND side = $4 AND term <= $2::bigint AND EXISTS (SELECT FROM lead) RETURNING 1)
+SELECT EXISTS (SELECT FROM lead), EXISTS (SELECT FROM row)`
+
+// claim does that, and makes the tables that it needs.
+func (p *Postgres) claim(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
+	var leads, ours, there bool
+	err := ask(ctx, conn, question{sql: "DO $claim$ BEGIN IF to_regclass('rangefinder.leader') IS NULL THEN EXECUTE $own$" + ownSQL + "$own$; END IF; END $claim$"},
+		question{sql: claimSQL, args: p.claimArgs(j, side), answer: one(&leads, &ours)},
+		question{sql: presentSQL, args: []string{number(j), side}, answer: one(&there)})
+	if err == nil && (!leads || there && !ours) {
 		err = ErrDeposed
 	}
 	return err
 }
 
-// claim takes the term on a server, and of the move, where that has been before.
-func (p *Postgres) claim(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
-	var there bool
-	if err := conn.QueryRow(ctx, "SELECT to_regclass('rangefinder.leader') IS NOT NULL", pgx.QueryExecModeExec).Scan(&there); err != nil {
-		return err
-	}
-	if !there {
-		if err := script(ctx, conn, "BEGIN", ownSQL, "COMMIT"); err != nil {
-			return err
-		}
-	}
-	if err := p.lead(ctx, conn, j); err != nil {
-		return err
-	}
-	there, err := present(ctx, conn, j, side)
-	if err != nil || !there {
-		return err
-	}
-	tag, err := conn.Exec(ctx, "UPDATE rangefinder.fence SET term = $3 WHERE move = $1 AND side = $2 AND term <= $3", pgx.QueryExecModeExec, int64(j.Move.ID), side, int64(j.Term))
-	if err == nil && tag.RowsAffected() == 0 {
-		if there, err = present(ctx, conn, j, side); err == nil && there {
-			err = ErrDeposed
-		}
-	}
-	return err
+// claimArgs are the arguments of claimSQL.
+func (p *Postgres) claimArgs(j *Job, side string) []string {
+	return []string{p.cfg.Cluster(), strconv.FormatUint(j.Term, 10), number(j), side}
 }
+
+// presentSQL tells whether a server that has been claimed has the move's row.
+const presentSQL = "SELECT EXISTS (SELECT FROM rangefinder.fence WHERE move = $1::bigint AND side = $2)"
 
 // present tells whether a server has the move's row.
 func present(ctx context.Context, conn *pgx.Conn, j *Job, side string) (there bool, err error) {
 	err = conn.QueryRow(ctx, "SELECT to_regclass('rangefinder.fence') IS NOT NULL", pgx.QueryExecModeExec).Scan(&there)
 	if err == nil && there {
-		err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM rangefinder.fence WHERE move = $1 AND side = $2)", pgx.QueryExecModeExec, int64(j.Move.ID), side).Scan(&there)
+		err = conn.QueryRow(ctx, presentSQL, pgx.QueryExecModeExec, int64(j.Move.ID), side).Scan(&there)
 	}
 	return there, err
 }

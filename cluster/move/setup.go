@@ -2,8 +2,8 @@ package move
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -33,30 +33,21 @@ func (p *Postgres) conninfo(source *pgx.Conn) string {
 
 // rowsOf makes a move's rows of rangefinder.fence, one on each server.
 func (p *Postgres) rowsOf(ctx context.Context, l *link, j *Job) error {
-	for _, side := range []string{sideSource, sideTarget} {
-		if err := p.rowOf(ctx, l.on(side), j, side); err != nil {
-			return err
-		}
-	}
-	return errors.Join(p.claim(ctx, l.source, j, sideSource), p.claim(ctx, l.target, j, sideTarget))
+	return beside(func() error { return p.rowOf(ctx, l.source, j, sideSource) }, func() error { return p.rowOf(ctx, l.target, j, sideTarget) })
 }
 
-// rowOf makes one of them, in a transaction in which no newer leader begins: one that has been here may have ended the move.
+// rowSQL makes one of them, in a transaction in which no newer leader begins: one that has been here may have ended the move. It tells whether it is ours.
+const rowSQL = `WITH lead AS (` + leadSQL + ` RETURNING 1), row AS (INSERT INTO rangefinder.fence (move, side, keyspace, low, high, from_shard, to_shard, state, term, generation, epoch)
+SELECT $3::bigint, $4, $5, $6::bytea, $7::bytea, $8, $9, $10, $2::bigint, $11::bigint, $12::bigint WHERE EXISTS (SELECT FROM lead)
+ON CONFLICT (move, side) DO UPDATE SET state = EXCLUDED.state, term = EXCLUDED.term WHERE rangefinder.fence.term <= EXCLUDED.term RETURNING 1)
+SELECT EXISTS (SELECT FROM row)`
+
 func (p *Postgres) rowOf(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
-	tx, err := conn.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	err = p.lead(ctx, tx, j)
-	if err == nil {
-		_, err = tx.Exec(ctx, `INSERT INTO rangefinder.fence (move, side, keyspace, low, high, from_shard, to_shard, state, term, generation, epoch)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (move, side) DO UPDATE SET state = EXCLUDED.state, term = EXCLUDED.term WHERE rangefinder.fence.term <= EXCLUDED.term`, pgx.QueryExecModeExec,
-			int64(j.Move.ID), side, j.Keyspace.Name, append([]byte{}, j.Move.Low...), append([]byte{}, j.Move.High...), j.Move.From, j.Move.To, stateOpen,
-			int64(j.Term), int64(j.Move.Epoch.Generation), int64(j.Move.Epoch.Index))
-	}
-	if err == nil {
-		err = tx.Commit(ctx)
+	var ours bool
+	err := ask(ctx, conn, question{sql: rowSQL, args: append(p.claimArgs(j, side), j.Keyspace.Name, fmt.Sprintf(`\x%x`, []byte(j.Move.Low)), fmt.Sprintf(`\x%x`, []byte(j.Move.High)), j.Move.From, j.Move.To, stateOpen,
+		strconv.FormatUint(uint64(j.Move.Epoch.Generation), 10), strconv.FormatUint(uint64(j.Move.Epoch.Index), 10)), answer: one(&ours)})
+	if err == nil && !ours {
+		err = ErrDeposed
 	}
 	return err
 }
@@ -127,35 +118,37 @@ func rowTriggersSQL(j *Job, t *table, side string) (sql []string, err error) {
 
 // fence makes the triggers on both servers, and what refuses TRUNCATE and DDL there. Where it is there already, it is made anew.
 func (p *Postgres) fence(ctx context.Context, l *link, j *Job) error {
-	tables, err := l.look(ctx, j)
-	if err != nil {
-		return err
-	}
-	for _, side := range []string{sideSource, sideTarget} {
-		conn := l.on(side)
-		if err := script(ctx, conn, heldSQL(j, side), fenceSQL(j, side)); err != nil {
+	return beside(func() error {
+		tables, err := l.look(ctx, j)
+		if err != nil {
+			return err
+		}
+		return p.fenceOn(ctx, l.source, j, sideSource, tables)
+	}, func() error {
+		tables, err := look(ctx, l.target, j)
+		if err != nil {
+			return err
+		}
+		return p.fenceOn(ctx, l.target, j, sideTarget, tables)
+	})
+}
+
+// fenceOn makes them on one server. Each table is locked by itself, so that nobody waits for one while another one is waited for.
+func (p *Postgres) fenceOn(ctx context.Context, conn *pgx.Conn, j *Job, side string, tables []table) error {
+	begin := []string{heldSQL(j, side), fenceSQL(j, side)}
+	for i := range tables {
+		sql, err := rowTriggersSQL(j, &tables[i], side)
+		if err != nil {
+			return err
+		}
+		sql = append(append(begin, sql...), truncateSQL(j, &tables[i])...)
+		if i == len(tables)-1 {
+			sql = append(sql, ddlSQL(j, tables)...)
+		}
+		if err := p.locked(ctx, conn, sql...); err != nil {
 			return deposed(err)
 		}
-		there := tables
-		if side == sideTarget {
-			if there, err = look(ctx, conn, j); err != nil {
-				return err
-			}
-		}
-		for i := range there {
-			t := &there[i]
-			sql, err := rowTriggersSQL(j, t, side)
-			if err != nil {
-				return err
-			}
-			sql = append(sql, truncateSQL(j, t)...)
-			if err := p.locked(ctx, conn, append([]string{heldSQL(j, side)}, sql...)...); err != nil {
-				return deposed(err)
-			}
-		}
-		if err := p.locked(ctx, conn, append([]string{heldSQL(j, side)}, ddlSQL(j, there)...)...); err != nil {
-			return deposed(err)
-		}
+		begin = []string{heldSQL(j, side)}
 	}
 	return nil
 }

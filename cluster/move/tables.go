@@ -57,50 +57,41 @@ SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attgenerated <> 
 FROM pg_attribute AS a LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attname`
 
+// leavesSQL lists the tables that hold a table's rows: itself, or its partitions, and those partitions that have some themselves and none of them yet.
+const leavesSQL = `SELECT p.relid::regclass::text, c.relkind = 'p' FROM pg_partition_tree($1::regclass) AS p JOIN pg_class AS c ON c.oid = p.relid WHERE p.isleaf
+UNION ALL SELECT $1::regclass::text, false WHERE NOT EXISTS (SELECT FROM pg_partition_tree($1::regclass))`
+
 // look reads the tables of a keyspace, of which each must be there.
 func look(ctx context.Context, conn *pgx.Conn, j *Job) ([]table, error) {
-	var all []table
-	for i := range j.Keyspace.Tables {
-		t := table{keyed: &j.Keyspace.Tables[i], name: tableName(&j.Keyspace.Tables[i])}
+	all := make([]table, len(j.Keyspace.Tables))
+	var questions []question
+	for i := range all {
+		t := &all[i]
+		t.keyed, t.name = &j.Keyspace.Tables[i], tableName(&j.Keyspace.Tables[i])
 		var err error
 		if t.where, err = predicate(j, t.keyed, ""); err != nil {
 			return nil, err
 		}
-		if t.columns, err = columnsOf(ctx, conn, t.name); err != nil {
-			return nil, err
-		}
-		rows, err := conn.Query(ctx, `SELECT p.relid::regclass::text, c.relkind = 'p' FROM pg_partition_tree($1::regclass) AS p JOIN pg_class AS c ON c.oid = p.relid WHERE p.isleaf
-UNION ALL SELECT $1::regclass::text, false WHERE NOT EXISTS (SELECT FROM pg_partition_tree($1::regclass))`, pgx.QueryExecModeExec, t.name)
-		if err != nil {
-			return nil, err
-		}
 		var leaf string
 		var empty bool
-		if _, err := pgx.ForEachRow(rows, []any{&leaf, &empty}, func() error {
+		args := []string{t.name}
+		questions = append(questions, question{sql: columnsSQL, args: args, answer: t.readColumns}, question{sql: leavesSQL, args: args, answer: each([]any{&leaf, &empty}, func() error {
 			if !empty { // a table that has no partition yet is its own leaf
 				t.leaves = append(t.leaves, leaf)
 			}
-			t.partition = t.partition || empty
 			return nil
-		}); err != nil {
-			return nil, err
-		}
-		var kind string
-		if err := conn.QueryRow(ctx, "SELECT relkind::text FROM pg_class WHERE oid = $1::regclass", pgx.QueryExecModeExec, t.name).Scan(&kind); err != nil {
-			return nil, err
-		}
-		t.partition = kind == "p"
-		all = append(all, t)
+		})}, question{sql: "SELECT relkind = 'p' FROM pg_class WHERE oid = $1::regclass", args: args, answer: one(&t.partition)})
+	}
+	if err := ask(ctx, conn, questions...); err != nil {
+		return nil, err
 	}
 	return all, nil
 }
 
-func columnsOf(ctx context.Context, conn *pgx.Conn, name string) ([]column, error) {
-	rows, err := conn.Query(ctx, columnsSQL, pgx.QueryExecModeExec, name)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[column])
+// readColumns reads what columnsSQL tells.
+func (t *table) readColumns(rows pgx.Rows) (err error) {
+	t.columns, err = pgx.CollectRows(rows, pgx.RowToStructByPos[column])
+	return err
 }
 
 // tables are those of the source, which do not change while the range moves.
