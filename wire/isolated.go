@@ -31,7 +31,7 @@ func (c *core) isolated() bool {
 	if c.own.isolatedDatabase != nil {
 		policy = Isolated(c.own.isolatedDatabase.Load())
 	}
-	if policy == IsolatedServe || policy == IsolatedRefuseWrites && !c.seg.wrote {
+	if policy == IsolatedServe || policy == IsolatedRefuseWrites && !c.seg.changes {
 		if alone := c.env.alone(c.env.made.Add(c.came)); alone != c.alone {
 			if c.alone = alone; alone {
 				c.out = pg.AppendNotice(c.out, &pg.Error{

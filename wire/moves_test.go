@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -434,6 +435,33 @@ func TestIsolated(t *testing.T) {
 					t.Errorf("%v, without a lease: %v: %s: %q, want %q", test.policy, lonely, sql, got, want)
 				}
 			}
+		}
+	}
+	r.live.Isolated = map[string]wire.Isolated{"app": wire.IsolatedRefuseWrites}
+	r.server.Reload(r.live)
+	locks := fmt.Sprintf("SELECT * FROM orders WHERE customer_id = %d FOR UPDATE", k)
+	for sql, want := range map[string]string{
+		"COPY orders TO STDOUT": "", "COPY (" + read + ") TO STDOUT": "", "COPY (SELECT * FROM orders) TO STDOUT": "", read + "; " + read: "", "BEGIN; " + read + "; COMMIT": "",
+		"SET statement_timeout = '1min'; " + read: "", "BEGIN; SET LOCAL work_mem = '5MB'; SELECT count(*) FROM notes; " + read + "; ROLLBACK": "",
+		"COPY (" + write + " RETURNING *) TO STDOUT": pg.CodeCannotConnectNow, "COPY (" + locks + ") TO STDOUT": pg.CodeCannotConnectNow, read + "; " + write: pg.CodeCannotConnectNow,
+		"BEGIN; " + read + "; " + write + "; COMMIT": pg.CodeCannotConnectNow, "BEGIN; " + locks + "; COMMIT": pg.CodeCannotConnectNow,
+		"SET statement_timeout = '1min'; " + write: pg.CodeCannotConnectNow, "COPY orders FROM STDIN": pg.CodeCannotConnectNow,
+	} {
+		var err error
+		switch {
+		case strings.HasSuffix(sql, "FROM STDIN"):
+			_, err = conn.PgConn().CopyFrom(ctx, strings.NewReader(""), sql)
+		case strings.HasPrefix(sql, "COPY"):
+			_, err = conn.PgConn().CopyTo(ctx, io.Discard, sql)
+		default:
+			_, err = conn.PgConn().Exec(ctx, sql).ReadAll()
+		}
+		got := ""
+		if err != nil {
+			got = sqlstate(err)
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q: %v", sql, got, want, err)
 		}
 	}
 	if len(notices) == 0 || !strings.HasPrefix(notices[0], "WARNING this node has lost the cluster") || len(notices) > 2 {

@@ -12,6 +12,7 @@ type segment struct {
 	sync     bool           // it ends in a Sync, not in a Flush
 	read     bool           // plain reads only
 	wrote    bool           // something in it may write
+	changes  bool           // and not just for where it has to run
 	sets     bool           // something in it changes the session's settings
 	opens    bool           // it opens the client's transaction block on the server
 	pin      string         // why something in it needs the connection to be kept

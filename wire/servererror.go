@@ -81,7 +81,7 @@ func (c *core) serverError(frame, body []byte) error {
 	case e.OfStandby() && c.seg.retry && !c.flushed && !c.need.write: // the server's own default is serializable
 		c.redo = true
 	case e.Code == pg.CodeReadOnlyTransaction && c.seg.retry && !c.flushed && !c.need.write:
-		c.redo, c.seg.wrote = true, true // it was no plain read after all: nothing took effect, so the primary may have it
+		c.redo, c.seg.wrote, c.seg.changes = true, true, true // it was no plain read after all: nothing took effect, so the primary may have it
 	case c.taken(h, e):
 		c.worn = true
 		c.redo = c.seg.again && !c.flushed && !c.answered('E', "") && (!h.names || c.plan.Statements == 1)

@@ -160,7 +160,8 @@ func (c *core) account(plan *sqlkey.Plan) {
 		c.seg.writes++
 	}
 	c.seg.read = c.seg.read && repeatable(plan)
-	c.seg.wrote = c.seg.wrote || !repeatable(plan) && plan.Tx == sqlkey.TxNone
+	writes := !repeatable(plan) && plan.Tx == sqlkey.TxNone
+	c.seg.wrote, c.seg.changes = c.seg.wrote || writes, c.seg.changes || writes && !plan.Unchanging
 	c.seg.sets = c.seg.sets || plan.Session != sqlkey.SessNone || plan.Parts != nil
 	c.seg.opaque = c.seg.opaque || plan.Opaque
 	c.tx.shaped = c.tx.shaped || plan.Shapes()

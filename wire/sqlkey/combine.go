@@ -2,6 +2,7 @@ package sqlkey
 
 import (
 	"fmt"
+	"slices"
 
 	"rangefinder/wire/pg"
 )
@@ -31,7 +32,7 @@ func combine(parts []*Plan, sharded bool) *Plan {
 			apart = fmt.Sprintf("statement %d: %s", i+1, q.Fan.Why)
 		}
 	}
-	p := &Plan{Statements: len(parts), Target: Any}
+	p := &Plan{Statements: len(parts), Target: Any, Unchanging: !slices.ContainsFunc(parts, (*Plan).changes)}
 	if followed(parts) {
 		p.Session, p.Parts = SessSeveral, parts
 	}
@@ -41,7 +42,7 @@ func combine(parts []*Plan, sharded bool) *Plan {
 			p.Err, p.Tx = q.Err, TxNone
 			p.Session, p.Parts = SessNone, nil
 			p.Tables, p.Keys = q.Tables, nil
-			p.Intent, p.WhyWrite = Write, "not routed"
+			p.Intent, p.WhyWrite, p.Unchanging = Write, "not routed", false
 			return p
 		}
 		if q.Tx != TxNone {
@@ -99,6 +100,7 @@ func combine(parts []*Plan, sharded bool) *Plan {
 	if p.MixedTx && p.Intent == Read {
 		p.Intent, p.WhyWrite = Write, "transaction statements among others"
 	}
+	p.Unchanging = p.Unchanging && p.Intent == Write
 	if sharded {
 		if r := p.followPath(parts); r != nil {
 			return p.refuse(r)
@@ -175,6 +177,11 @@ func (p *Plan) goApart(why string) {
 	p.Keyspace, p.KeyspaceName, p.method = 0, "", nil
 	p.Fan = &Fan{Apart: true, Why: why, Refusal: pg.NewError(pg.CodeFeatureNotSupported, "the statements cannot be routed together").
 		WithDetail("They do not all run on one shard: " + why + ".").WithHint("Send them one by one.")}
+}
+
+// changes reports whether a statement among others may change something that outlives the session.
+func (p *Plan) changes() bool {
+	return p.Intent == Write && p.Tx == TxNone && !p.Unchanging && !isOneOf(p.WhyWrite, "SET", "RESET")
 }
 
 // setsPath tells whether set_config may change what unqualified names mean.

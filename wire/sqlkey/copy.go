@@ -65,11 +65,12 @@ type Copy struct {
 func (c *compiler) copy(s *pgquery.CopyStmt) *Plan {
 	a, sv := c.analysis(), c.survey()
 	sv.take(s)
+	streams := s.GetFilename() == "" && !s.GetIsProgram()
+	unchanging := streams && !s.GetIsFrom() && sv.write == ""
 	sv.writes("COPY")
 	if s.GetQuery() != nil {
 		a.query(s.GetQuery(), place{})
 	}
-	streams := s.GetFilename() == "" && !s.GetIsProgram()
 	var sharded *table
 	if s.GetRelation() != nil {
 		if whole, kind := a.resolve(s.GetRelation()); kind == copiedTable && s.GetIsFrom() {
@@ -86,6 +87,7 @@ func (c *compiler) copy(s *pgquery.CopyStmt) *Plan {
 	}
 	a.subqueries(place{}, s.GetWhereClause())
 	p := c.route(s, a, sv)
+	p.Unchanging = unchanging
 	if streams {
 		if p.Target == None && p.about != nil {
 			p = c.copySeveral(p, s, a, sharded)
@@ -153,7 +155,7 @@ func (c *compiler) copySeveral(p *Plan, s *pgquery.CopyStmt, a *analysis, t *tab
 	}
 	if !s.GetIsFrom() {
 		c.leaveCopied(s)
-		p.Intent, p.WhyWrite = Read, ""
+		p.Intent, p.WhyWrite, p.Unchanging = Read, "", false
 		p.Reason = c.where(p, fan) + ": rows come as they are"
 	}
 	return p

@@ -135,6 +135,8 @@ type Plan struct {
 	Intent   Intent
 	WhyWrite string // "" for Read; for people: "FOR UPDATE", "function nextval may be volatile"
 	Locks    bool   // it is Write for the locks on rows alone: nothing is changed
+	// Unchanging, of Write: it changes no rows. It is no plain read for other reasons, as COPY TO STDOUT, or reads between BEGIN and COMMIT in one text.
+	Unchanging bool
 
 	// Of a sole transaction statement.
 	Tx           TxOp

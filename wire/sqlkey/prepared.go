@@ -99,6 +99,7 @@ func (u *NameUse) Refused(inner *Plan) *pg.Error {
 // session, and where. It has no keys: they are inner's.
 func (p *Plan) Executing(u *NameUse, inner *Plan) *Plan {
 	q := *p
+	q.Unchanging = q.Unchanging && inner.Intent == Read
 	if q.Intent == Read {
 		q.Intent, q.WhyWrite = inner.Intent, inner.WhyWrite
 	}
