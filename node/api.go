@@ -160,12 +160,7 @@ func (a *api) checkUsers(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) copyUser(w http.ResponseWriter, r *http.Request) {
-	var c UserCopy
-	if err := readJSON(r, &c); err != nil {
-		fail(w, err)
-		return
-	}
-	v, err := a.office.CopyUser(r.Context(), c)
+	v, err := a.office.CopyUser(r.Context(), bodyOf[UserCopy](r))
 	if err != nil {
 		fail(w, err)
 		return
@@ -174,12 +169,7 @@ func (a *api) copyUser(w http.ResponseWriter, r *http.Request) {
 }
 
 // reload takes no argument: a body is an empty object.
-func (a *api) reload(w http.ResponseWriter, r *http.Request) {
-	var none struct{}
-	if err := readJSON(r, &none); err != nil {
-		fail(w, err)
-		return
-	}
+func (a *api) reload(w http.ResponseWriter, _ *http.Request) {
 	answer, err := a.office.Reload("HTTP")
 	if err != nil {
 		fail(w, reloadRefused(err))

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -107,38 +108,39 @@ func missing(body reflect.Value, needs []string) (names []string) {
 	return names
 }
 
-// checked refuses a call that lacks what it needs, before anybody looks at what it says.
+type bodyKey struct{}
+
+// bodyOf is a call's body, of the type that its operation has. It was read before the call is handled: see checked.
+func bodyOf[B any](r *http.Request) B { return *r.Context().Value(bodyKey{}).(*B) }
+
+// checked reads a call's body, and refuses one that lacks what it needs, before anybody looks at what it says.
 func (o *operation) checked() http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if err := o.check(r); err != nil {
+		body, err := o.read(r)
+		if err != nil {
 			fail(w, err)
 			return
 		}
-		o.handle(w, r)
+		o.handle(w, r.WithContext(context.WithValue(r.Context(), bodyKey{}, body)))
 	}
 }
 
-func (o *operation) check(r *http.Request) error {
+// read is a pointer to the body; nil: the call has none.
+func (o *operation) read(r *http.Request) (any, error) {
 	if lacking := o.unasked(r.URL.Query()); len(lacking) > 0 {
-		return lacks(lacking, "parameters")
+		return nil, lacks(lacking, "parameters")
 	}
-	if o.body == nil || len(o.needs) == 0 {
-		return nil
-	}
-	text, err := io.ReadAll(r.Body)
-	if err != nil {
-		return badRequest("the body ended early: "+err.Error(), "Send one JSON object.")
+	if o.body == nil {
+		return nil, nil
 	}
 	body := reflect.New(reflect.TypeOf(o.body))
-	r.Body = io.NopCloser(bytes.NewReader(text))
 	if err := readJSON(r, body.Interface()); err != nil {
-		return err
+		return nil, err
 	}
-	r.Body = io.NopCloser(bytes.NewReader(text)) // for who carries it out
 	if lacking := missing(body.Elem(), o.needs); len(lacking) > 0 {
-		return lacks(lacking, "fields")
+		return nil, lacks(lacking, "fields")
 	}
-	return nil
+	return body.Interface(), nil
 }
 
 // unasked are the parameters that a call needs and does not have.

@@ -83,15 +83,11 @@ func (a *api) rangeOperations() []operation {
 			method: "POST", path: "/api/v1/moves/{id}/" + what, summary: about, params: []parameter{id}, body: MoveOrder{}, status: 200, answer: MoveView{}, failures: refused, forwarded: true,
 			handle: func(w http.ResponseWriter, r *http.Request) {
 				id, err := moveID(r)
-				var order MoveOrder
-				if err == nil {
-					err = readJSON(r, &order)
-				}
 				if err != nil {
 					fail(w, err)
 					return
 				}
-				v, err := a.office.ChangeMove(r.Context(), id, what, order)
+				v, err := a.office.ChangeMove(r.Context(), id, what, bodyOf[MoveOrder](r))
 				answered(w, http.StatusOK, v, err)
 			},
 		})
@@ -102,12 +98,7 @@ func (a *api) rangeOperations() []operation {
 // taking serves a call that takes a body and answers with a value.
 func taking[B, V any](status int, do func(context.Context, B) (V, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var body B
-		if err := readJSON(r, &body); err != nil {
-			fail(w, err)
-			return
-		}
-		v, err := do(r.Context(), body)
+		v, err := do(r.Context(), bodyOf[B](r))
 		if s, ok := any(v).(interface{ status() int }); ok {
 			answered(w, s.status(), v, err)
 			return

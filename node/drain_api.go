@@ -174,11 +174,7 @@ func targetsOf(s *rib.Snapshot, kind rib.DrainKind) (names []string) {
 }
 
 func (a *api) drain(w http.ResponseWriter, r *http.Request) {
-	var req DrainRequest
-	if err := readJSON(r, &req); err != nil {
-		fail(w, err)
-		return
-	}
+	req := bodyOf[DrainRequest](r)
 	view, err := a.office.Drain(r.Context(), req, r.RemoteAddr)
 	if err != nil {
 		a.log.Info("a drain is refused", "kind", req.Kind, "name", req.Name, "by", req.By, "error", err)
