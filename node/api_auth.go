@@ -122,13 +122,13 @@ func (g gatekeeper) admit(r *http.Request) (caller, error) {
 		if t := findToken(g.tokens, strings.TrimSpace(token)); strings.EqualFold(kind, "Bearer") && t != nil {
 			return caller{who: t.Name, token: true, proved: true}, nil
 		}
-		return caller{}, unauthorized("the token is wrong")
+		return caller{}, g.unauthorized("the token is wrong")
 	}
 	local := fromLoopback(r.RemoteAddr)
 	guarded := len(g.tokens) > 0 || g.mtls
 	switch {
 	case guarded && (protected || !local):
-		return caller{}, unauthorized("this call needs a token, or a client certificate")
+		return caller{}, g.unauthorized("this call needs " + g.needs())
 	case !local && protected:
 		return caller{}, &apiError{Status: http.StatusForbidden, ErrorView: ErrorView{
 			Error: "the admin API has neither a token nor client certificates, and so answers on loopback alone",
@@ -138,10 +138,26 @@ func (g gatekeeper) admit(r *http.Request) (caller, error) {
 	return caller{who: "loopback"}, nil
 }
 
-func unauthorized(message string) *apiError {
-	return &apiError{Status: http.StatusUnauthorized, ErrorView: ErrorView{
-		Error: message, Hint: "Send the header Authorization: Bearer TOKEN; on the command line --token-file FILE, or RANGEFINDER_TOKEN.",
-	}}
+// needs is what lets a caller in.
+func (g gatekeeper) needs() string {
+	switch {
+	case !g.mtls:
+		return "a token"
+	case len(g.tokens) == 0:
+		return "a client certificate"
+	}
+	return "a token, or a client certificate"
+}
+
+func (g gatekeeper) unauthorized(message string) *apiError {
+	var ways []string
+	if len(g.tokens) > 0 {
+		ways = append(ways, "Send the header Authorization: Bearer TOKEN; on the command line --token-file FILE, or RANGEFINDER_TOKEN.")
+	}
+	if g.mtls {
+		ways = append(ways, "Show a certificate that an authority of client_ca_file has signed; on the command line --cert FILE --cert-key FILE.")
+	}
+	return &apiError{Status: http.StatusUnauthorized, ErrorView: ErrorView{Error: message, Hint: strings.Join(ways, " ")}}
 }
 
 func fromLoopback(remote string) bool {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -372,6 +373,73 @@ func TestTheHTTPPortOverTLS(t *testing.T) {
 	}
 	if list := n.audit.last(10); list[0].Who != "cert:alice" || list[0].Call != "POST /api/v1/reload" {
 		t.Errorf("%+v", list[0])
+	}
+}
+
+// TestOnlyCertificatesOfTheAuthorityAreLetIn: where certificates are all that lets callers in, one of a stranger's authority and one that has ended are refused in the
+// handshake, by name, and who shows none gets an answer that says what is missing, and a record.
+func TestOnlyCertificatesOfTheAuthorityAreLetIn(t *testing.T) {
+	dir, ca, other := t.TempDir(), pgtest.NewAuthority(t), pgtest.NewAuthority(t)
+	root := filepath.Join(dir, "root.crt")
+	replaceFile(t, root, ca.PEM)
+	pair := writePair(t, dir, ca.Issue(t, time.Time{}, "127.0.0.1"))
+	cfg := testConfig(t, "iad")
+	cfg.API = API{CertFile: pair.CertFile, KeyFile: pair.KeyFile, ClientCAFile: root}
+	n := newNode(t, cfg, nil).open(t)
+	shows := func(cert pgtest.KeyPair, version uint16) *tls.Config { // whatever the server asks for
+		shown := cert.TLS(t)
+		return &tls.Config{RootCAs: ca.Pool(), MaxVersion: version, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &shown, nil }}
+	}
+	for name, c := range map[string]struct {
+		cert pgtest.KeyPair
+		want string
+	}{
+		"another authority": {other.IssueTo(t, "alice"), "unknown certificate authority"},
+		"ended":             {ca.Issue(t, time.Now().Add(-time.Minute), "alice.test"), "expired certificate"},
+		"not yet valid":     {ca.Issue(t, time.Now().Add(4*time.Hour), "alice.test"), "expired certificate"},
+	} {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", n.httpLn.Addr().String(), shows(c.cert, version))
+			if err == nil { // of TLS 1.3 a client hears of it when it reads
+				if err = conn.SetDeadline(time.Now().Add(20 * time.Second)); err == nil {
+					_, err = conn.Read(make([]byte, 1))
+				}
+				conn.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s, TLS %x: %v", name, version, err)
+			}
+		}
+	}
+	call := func(c *tls.Config) (status int, body string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), "POST", "https://"+n.httpLn.Addr().String()+"/api/v1/reload", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := (&http.Transport{TLSClientConfig: c, DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(text)
+	}
+	if status, body := call(&tls.Config{RootCAs: ca.Pool()}); status != http.StatusUnauthorized || !strings.Contains(body, "needs a client certificate") || !strings.Contains(body, "--cert FILE") || strings.Contains(body, "Bearer") {
+		t.Errorf("without a certificate: %d %s", status, body)
+	}
+	if last := n.audit.last(1)[0]; last.Who != "" || last.Status != http.StatusUnauthorized || last.Call != "POST /api/v1/reload" {
+		t.Errorf("%+v", last)
+	}
+	if status, body := call(shows(ca.IssueTo(t, "alice"), tls.VersionTLS13)); status == http.StatusUnauthorized {
+		t.Errorf("with a good certificate: %d %s", status, body)
+	}
+	if last := n.audit.last(1)[0]; last.Who != "cert:alice" {
+		t.Errorf("%+v", last)
 	}
 }
 
