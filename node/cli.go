@@ -73,21 +73,7 @@ func run(args []string, e *env) (code int) {
 			code = int(left)
 		}
 	}()
-	var commands cli
-	parser, err := kong.New(&commands,
-		kong.Name("rangefinder"),
-		kong.Description("One Postgres endpoint per region: every statement goes to the closest healthy copy of the shard that owns its key.\n\n"+
-			"Examples:\n"+
-			"  rangefinder start --config iad.toml\n"+
-			"  rangefinder start --config fra.toml --join 10.0.0.1:7946\n"+
-			"  rangefinder keyspace create app.orders --key customer_id --type bigint --method hash --shards shard_1,shard_2\n"+
-			"  rangefinder route 'SELECT * FROM orders WHERE customer_id = 42'\n"+
-			"  rangefinder status"),
-		kong.Writers(e.stdout, e.stderr),
-		kong.Exit(func(code int) { panic(exited(code)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
-		kong.Bind(e),
-	)
+	parser, err := newParser(e)
 	if err != nil {
 		fmt.Fprintln(e.stderr, "rangefinder:", err)
 		return exitFailed
@@ -122,6 +108,24 @@ func run(args []string, e *env) (code int) {
 		return exitFailed
 	}
 	return exitOK
+}
+
+// newParser makes what understands command lines.
+func newParser(e *env) (*kong.Kong, error) {
+	return kong.New(&cli{},
+		kong.Name("rangefinder"),
+		kong.Description("One Postgres endpoint per region: every statement goes to the closest healthy copy of the shard that owns its key.\n\n"+
+			"Examples:\n"+
+			"  rangefinder start --config iad.toml\n"+
+			"  rangefinder start --config fra.toml --join 10.0.0.1:7946\n"+
+			"  rangefinder keyspace create app.orders --key customer_id --type bigint --method hash --shards shard_1,shard_2\n"+
+			"  rangefinder route 'SELECT * FROM orders WHERE customer_id = 42'\n"+
+			"  rangefinder status"),
+		kong.Writers(e.stdout, e.stderr),
+		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
+		kong.Bind(e),
+	)
 }
 
 // usageError is a command line that parses but makes no sense.
