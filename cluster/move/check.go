@@ -56,11 +56,15 @@ func (p *Postgres) Check(ctx context.Context, j *Job) ([]Obstacle, error) {
 		return func() (err error) {
 			if *conn, err = p.connect(ctx, j, s.shard); err != nil {
 				s.add("", "its primary cannot be asked: %v", err)
+				return nil
 			}
-			return nil
+			return p.near(ctx, *conn, s)
 		}
 	}
 	if err := beside(reach(&c.source, &c.l.source), reach(&c.target, &c.l.target)); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		return nil, err
 	}
 	if c.l.source == nil || c.l.target == nil {
@@ -95,6 +99,29 @@ func (p *Postgres) Check(ctx context.Context, j *Job) ([]Obstacle, error) {
 		all = append(all, c.source.publish...)
 	}
 	return append(append(all, c.source.rights...), c.target.rights...), nil
+}
+
+// nearTries is how often a round trip that takes too long is tried again: it may have been a busy moment.
+const nearTries = 5
+
+// near tells of a server that is so far away that no freeze would be long enough.
+func (p *Postgres) near(ctx context.Context, conn *pgx.Conn, s *side) error {
+	most := (p.cfg.Freeze / frozenTrips).Truncate(time.Millisecond)
+	var took time.Duration
+	for i := range nearTries {
+		began := time.Now()
+		if err := ask(ctx, conn, question{sql: "SELECT"}); err != nil {
+			return fmt.Errorf("shard %s: %w", s.shard, err)
+		}
+		if now := time.Since(began); i == 0 || now < took {
+			took = now
+		}
+		if took <= most {
+			return nil
+		}
+	}
+	s.add("", "a round trip from here to its primary takes %s, and a range changes hands in %s only if it takes %s at most: have a node lead that is nearer", took.Round(time.Millisecond), p.cfg.Freeze, most)
+	return nil
 }
 
 // unchanged looks at the tables again, now that nobody can change them any more: since the check somebody may have. With a publication on a table that lacks

@@ -15,6 +15,12 @@ import (
 // A range that is frozen waits for the servers' answers, one round trip after another, and these may be far away. So what can be asked together is, and what can
 // be done beside is.
 
+// freezeTime is how long a range is frozen at most: nodes hold statements back for a second longer.
+const freezeTime = 4 * time.Second
+
+// frozenTrips is how many round trips a freeze takes at most, one after another, if nothing is in its way: some nine to the servers, and those of the nodes.
+const frozenTrips = 12
+
 // verify asks the primaries of this moment, over new connections, whether they are still those of the copy.
 func (p *Postgres) verify(ctx context.Context, j *Job) error {
 	ask := func(shard string) (Server, error) {

@@ -67,7 +67,7 @@ func (c *Config) defaults() {
 		is time.Duration
 	}{
 		{&c.Every, 200 * time.Millisecond}, {&c.Poll, 5 * time.Millisecond}, {&c.Retry, time.Second}, {&c.Round, 500 * time.Millisecond},
-		{&c.MaxLag, time.Second}, {&c.Freeze, 4 * time.Second}, {&c.Again, 5 * time.Second}, {&c.Standing, 5 * time.Minute}, {&c.Patience, time.Minute}, {&c.Late, 10 * time.Second},
+		{&c.MaxLag, time.Second}, {&c.Freeze, freezeTime}, {&c.Again, 5 * time.Second}, {&c.Standing, 5 * time.Minute}, {&c.Patience, time.Minute}, {&c.Late, 10 * time.Second},
 	} {
 		if *d.to == 0 {
 			*d.to = d.is

@@ -41,6 +41,7 @@ type PostgresConfig struct {
 	Locks    time.Duration // how long statements of others may wait for a lock that a move wants on a table; 0: 50ms
 	LockWait time.Duration // how long such a lock is tried for; 0: 1m
 	EndAfter time.Duration // how long the fence waits for writers before it ends them; 0: 1s
+	Freeze   time.Duration // how long a range may be frozen, as Config has it: from too far away it cannot change hands in that time; 0: 4s
 }
 
 func (c *PostgresConfig) defaults() {
@@ -49,6 +50,7 @@ func (c *PostgresConfig) defaults() {
 	}
 	c.Workers = cmp.Or(c.Workers, 2)
 	c.Locks, c.LockWait, c.EndAfter = cmp.Or(c.Locks, 50*time.Millisecond), cmp.Or(c.LockWait, time.Minute), cmp.Or(c.EndAfter, time.Second)
+	c.Freeze = cmp.Or(c.Freeze, freezeTime)
 	if c.Cluster == nil {
 		c.Cluster = func() string { return "" }
 	}
