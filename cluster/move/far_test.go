@@ -111,6 +111,27 @@ func TestCheckAsksAtOnce(t *testing.T) {
 	}
 }
 
+// TestNothingIsCopiedInFewTrips: a range without rows is checked, and copied, in few round trips, for whoever gives it another shard waits.
+func TestNothingIsCopiedInFewTrips(t *testing.T) {
+	const most = 32
+	r := newRig(t, false)
+	low, high := r.quarter()
+	turns := r.far(0)
+	var before, after int64
+	m := r.mover(func(c *Config) {
+		hook("Copy after", func() error { after = turns["shard_2"].Load(); return nil })(c)
+		hook("Copy before", func() error { before = turns["shard_2"].Load(); return nil })(c)
+	})
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+	if told := r.book.became(); len(told) != 1 || told[0] != "flipped" {
+		t.Errorf("%q", told)
+	}
+	t.Logf("round trips to the target: %d for the check, %d for the copy", before, after-before)
+	if after > most {
+		t.Errorf("the target was asked in %d round trips before it followed, of which %d were of the copy", after, after-before)
+	}
+}
+
 // TestTooFar: servers so far away that no freeze would be long enough are an obstacle, each by name, before anything is touched.
 func TestTooFar(t *testing.T) {
 	r := newRig(t, false)
