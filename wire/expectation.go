@@ -25,7 +25,8 @@ type expectation struct {
 	rows     *described // what its rows are, if that matters
 	ahead    bool       // it was sent before the request itself: see lookAhead
 	columns  bool       // of a Query: the statement in hand has rows, as the server has said
-	ended    bool       // of a Query: one of its statements has come to an end
+	copies   bool       // the server sends the data of a COPY
+	ended    bool       // of a Query: one of its statements has come to an end; of a FunctionCall: it has
 	use      *use       // what the text of a PREPARE or EXECUTE names
 	names    bool       // a Query that names prepared statements: see core.uses
 	plan     *sqlkey.Plan
@@ -75,22 +76,47 @@ func (c *core) pop() {
 
 // takes reports whether a frame of that type may be part of the answer. What a server has said unasked before lies in front of the
 // answer, and would be taken for its beginning: then everybody would get the answer of whoever had the connection before. No server
-// that is in order does that, and a whole answer too many cannot be told from the right one; all else can.
+// that is in order does that, and a whole answer too many cannot be told from the right one; all else can. What is not part of it is never
+// passed on: a client that has seen some of it would go by that.
 func (e *expectation) takes(typ byte) bool {
+	runs := e.kind == 'Q' || e.kind == 'E'
 	switch typ {
 	case 'T':
 		e.columns = true
-		return e.kind == 'Q' || e.kind == 'D'
+		return e.kind == 'Q' && !e.copies || e.kind == 'D'
 	case 'D':
-		return e.kind == 'E' || e.columns
-	case 'd':
-		return e.kind == 'E' || e.kind == 'Q'
-	case 't':
+		return (e.kind == 'E' || e.columns) && !e.copies
+	case 't', 'n':
 		return e.kind == 'D'
+	case 'C', 'I', 'G':
+		return runs && !e.copies
+	case 's':
+		return e.kind == 'E' && !e.copies
+	case 'H':
+		if !runs || e.copies {
+			return false
+		}
+		e.copies = true
+		return true
+	case 'd':
+		return e.copies
+	case 'c':
+		was := e.copies
+		e.copies = false
+		return was
+	case '1':
+		return e.kind == 'P'
+	case '2':
+		return e.kind == 'B'
+	case '3':
+		return e.kind == 'C'
 	case 'V':
-		return e.kind == 'F'
+		e.ended = e.kind == 'F'
+		return e.ended
+	case 'Z':
+		return true // its own conditions: see readyForQuery
 	}
-	return true
+	return false
 }
 
 // dropUntil takes back what was noted for the expectations before end, the last first: one may close what another prepares again.

@@ -21,8 +21,8 @@ import (
 var errStop = errors.New("stop")
 
 // eachRequest is a step of a fake server: it answers what the node asks on its own account, the login's question and the BEGIN before a
-// request, and calls do with the text of each other Query, and of each Sync with what was parsed before it, and with the status of the
-// transaction. When do returns errStop, the script goes on; it ends with the connection.
+// request, and calls do with the text of each other Query, of each Sync with what was parsed before it, and of each FunctionCall with FUNCTION and its
+// number, and with the status of the transaction. When do returns errStop, the script goes on; it ends with the connection.
 func eachRequest(do func(c *pgtest.FakeConn, sql string, status byte) error) pgtest.Step {
 	return func(c *pgtest.FakeConn) error {
 		status, parsed := byte('I'), ""
@@ -37,6 +37,8 @@ func eachRequest(do func(c *pgtest.FakeConn, sql string, status byte) error) pgt
 					parsed = m.Query
 				case *pgproto3.Sync:
 					sql, whole, parsed = parsed, true, ""
+				case *pgproto3.FunctionCall:
+					sql, whole, parsed = fmt.Sprint("FUNCTION ", m.Function), true, ""
 				}
 				return nil
 			})(c)

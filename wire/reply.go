@@ -72,7 +72,7 @@ func (c *core) serverRead(p []byte) error {
 // needed whole.
 func (c *core) streamed(typ byte) (whole bool, err error) {
 	h := c.head()
-	if h == nil || !h.takes(typ) {
+	if h == nil || c.copyIn || !h.takes(typ) {
 		return false, c.unasked(typ)
 	}
 	if (h.remains || h.local != "") && typ == 'D' || h.learn != nil && (typ == 'T' || typ == 't') || c.looksAt(h, typ) {
@@ -116,7 +116,7 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		c.push(expectation{kind: 'S'})
 		h = c.head()
 	}
-	if h == nil {
+	if h == nil || c.copyIn || !h.takes(typ) { // while a server takes data, it has nothing to say but the above
 		return c.unasked(typ)
 	}
 	quiet := h.quiet || c.redo
@@ -140,9 +140,6 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		}
 		return c.remainsRow(body)
 	case 'C':
-		if h.kind != 'Q' && h.kind != 'E' {
-			return c.unasked(typ)
-		}
 		h.columns, h.ended = false, true
 		c.lastTag = append(c.lastTag[:0], pg.CommandTag(body)...)
 		c.doubt = c.doubt || c.pinned != "" && string(c.lastTag) == "ROLLBACK"
@@ -192,8 +189,6 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 			c.looseSync = true
 		}
 		c.seg.retry = false
-	case 'W':
-		return fmt.Errorf("replication data")
 	}
 	switch {
 	case h.doubt:
@@ -207,11 +202,8 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 		c.pop()
 	case (typ == 'I' || typ == 's') && h.kind == 'E':
 		c.pop()
-	case (typ == 'I' || typ == 'K' || typ == 'n') && h.kind == 'Q':
+	case typ == 'I':
 		h.ended = true
-	case typ == 'G', typ == 'H', typ == 'c':
-	default:
-		return c.unasked(typ)
 	}
 	return nil
 }
@@ -221,7 +213,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 	if err != nil {
 		return err
 	}
-	if h.kind != 'S' && h.kind != 'F' && (h.kind != 'Q' || !h.ended) {
+	if h.kind != 'S' && (h.kind != 'Q' && h.kind != 'F' || !h.ended) {
 		return fmt.Errorf("ReadyForQuery as the answer to %q", h.kind)
 	}
 	e := *h

@@ -2,6 +2,7 @@ package scatter
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -336,6 +337,10 @@ func (c *Coordinator) relay(x *execution, b *branch, typ byte, size int) *pg.Err
 			c.out = append(c.out, f...)
 		}
 		return nil
+	case pg.TypeDataRow, pg.TypeNoticeResponse, pg.TypeNotification, pg.TypeEmptyQuery, pg.TypePortalSuspended,
+		pg.TypeCopyInResponse, pg.TypeCopyOutResponse, pg.TypeCopyData, pg.TypeCopyDone:
+	default: // the session is not to hear of it
+		return b.lost(fmt.Errorf("frame of type %q as the answer to a statement", typ))
 	}
 	take := func(p []byte) error {
 		if !keep {
