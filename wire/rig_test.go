@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -153,6 +154,7 @@ type rigOptions struct {
 	keyed      []rib.KeyedTable // of one more keyspace, by the hash of an int
 	across     bool             // transactions may write on several shards, by two-phase commit
 	learn      func(ctx context.Context, database string) bool
+	log        io.Writer // what is logged, beside the test's own log; nil: nobody
 }
 
 const (
@@ -186,7 +188,11 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		o.maxFrame = 16 << 20
 	}
 	r := &rig{t: t, servers: o.shards, table: rib.NewTable(rib.Member{Name: "n1", Region: "fra"}), handle: new(fib.Handle), counts: new(counts)}
-	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
+	var logged io.Writer = testWriter{t}
+	if o.log != nil {
+		logged = io.MultiWriter(logged, o.log)
+	}
+	log := slog.New(slog.NewTextHandler(logged, nil))
 
 	own := &rib.Ownership{ClusterID: "test", Epoch: rib.Epoch{Index: 1}, Catalog: 1}
 	h := r.table.Health()

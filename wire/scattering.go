@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"sync/atomic"
 	"time"
 
 	"rangefinder/wire/pg"
@@ -26,16 +25,6 @@ func (s Scatter) String() string { return scatters[s] }
 func ParseScatter(name string) (Scatter, bool) {
 	return byName[Scatter](scatters[:], name)
 }
-
-// scatterLog is when the log was last told of a statement.
-type scatterLog struct {
-	// atomic
-	next    atomic.Int64 // nanoseconds since the server was made: not before that
-	skipped atomic.Int64 // since it was last told
-}
-
-// scatterLogEvery is how often the log is told of a statement on several shards.
-const scatterLogEvery = time.Second
 
 // Scatter is scatter.Host's.
 func (h *host) Scatter(plan *sqlkey.Plan, sql string, shards int) *pg.Error {
@@ -65,10 +54,9 @@ func Forbidden(plan *sqlkey.Plan) *pg.Error {
 
 // warnOfScatter has the log tell of a statement, unless it has just been told of another.
 func (s *Server) warnOfScatter(database, user, sql string, shards int) {
-	now, next := int64(time.Since(s.made)), s.scatterLog.next.Load()
-	if now < next || !s.scatterLog.next.CompareAndSwap(next, now+int64(scatterLogEvery)) {
-		s.scatterLog.skipped.Add(1)
+	others, due := s.scatterLog.due(time.Since(s.made))
+	if !due {
 		return
 	}
-	s.log.Warn("a statement ran on several shards", "database", database, "user", user, "shards", shards, "statement", s.cfg.Planner.Form(sql), "others", s.scatterLog.skipped.Swap(0))
+	s.log.Warn("a statement ran on several shards", "database", database, "user", user, "shards", shards, "statement", s.cfg.Planner.Form(sql), "others", others)
 }

@@ -94,7 +94,8 @@ type Server struct {
 	set        *epoll.Set   // of the sockets on the raw transport, which are the pools' as well; nil: there is none
 	dozed      atomic.Int64 // how many sessions have gone to sleep so far
 	seats      seats
-	scatterLog scatterLog
+	scatterLog rationed       // of statements on several shards
+	doorLog    rationed       // of connections that were nobody's
 	scattered  scatter.Shared // of statements over several shards
 	logins     logins
 	sweeper    sync.Once
@@ -107,7 +108,7 @@ type Server struct {
 	mu         sync.Mutex
 	listeners  map[net.Listener]*Listener // nil: its connections do not inherit TCP's keepalive
 	conns      map[net.Conn]*list.Element // all, from accept to close; of handshakes: nil once logged in
-	handshakes list.List                  // of net.Conn, the oldest first
+	handshakes list.List                  // of *handshake, the oldest first
 	sessions   map[uint32]*session        // by pid
 	gates      map[string]*gate           // by database, also of those that a reload has removed
 	fresh      map[pool.Identity]*fresh

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Shutdown stops accepting, ends idle sessions, lets open transactions finish until ctx ends, and then closes what is left.
+// Shutdown stops accepting, ends idle sessions and who has not said yet what he wants, lets logins and open transactions finish until ctx ends, and then closes what is left.
 // It returns ctx's error if sessions had to be cut off.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
@@ -15,6 +15,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for ln := range s.listeners {
 		ln.Close()
 	}
+	s.closeStrangers()
 	for _, ses := range s.sessions {
 		ses.wake() // it goes if it is idle
 	}

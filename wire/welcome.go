@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -23,11 +22,7 @@ func (s *Server) serve(conn net.Conn) *session {
 	l := s.live.Load() // for the whole of this login
 	client, err := pg.Accept(conn, l.accept)
 	if err != nil {
-		level := slog.LevelInfo
-		if quietly(err) {
-			level = slog.LevelDebug
-		}
-		s.log.Log(s.ctx, level, "client refused", "client", conn.RemoteAddr(), "err", err)
+		s.turnedAway(conn, err)
 		return nil
 	}
 	if client.Startup.Kind == pg.KindCancel {

@@ -62,6 +62,8 @@ type AcceptConfig struct {
 	// all may. An error refuses it: an *Error is told to the client in answer to its startup packet, over TLS if it asks for
 	// that (a cancel request goes through nevertheless); after any other one the connection is closed without a word.
 	Login func(remote net.Addr) error
+	// Begun is told of a connection, as Accept got it, that has said what it wants; nil: nobody is. It must not take long.
+	Begun func(net.Conn)
 	// Admit is asked before a client has to prove who it says it is; nil: all may. An error refuses it.
 	Admit func(user, database string) error
 	// Rule says how a client must prove who it is: one of the Methods, or an error that it is told. nil: MethodSCRAM for
@@ -163,6 +165,9 @@ func (a *acceptor) accept(deadline time.Time) error {
 		return err
 	}
 	a.client.Startup = s
+	if a.cfg.Begun != nil {
+		a.cfg.Begun(a.raw)
+	}
 	if s.Kind == KindCancel {
 		return nil
 	}
