@@ -267,6 +267,7 @@ func TestBudgetOnARealServer(t *testing.T) {
 		cfg := testConfig(t, region)
 		cfg.ClusterKeyEnv = "CLUSTER_KEY"
 		cfg.Pool.Budget = budget
+		cfg.Pool.Wait, cfg.Limits.StartupTimeout = Duration{time.Minute}, Duration{time.Minute} // twelve wait for two connections: a busy machine takes its time to make those
 		cfg.Databases = []Listing{{Name: "app", Shard: "shard_1"}}
 		cfg.Users = []User{{Name: "app", SecretRef: SecretRef{PasswordEnv: "APP_PASSWORD"}}}
 		cfg.Probe.User, cfg.Probe.PasswordEnv = "probe", "PROBE_PASSWORD"

@@ -253,7 +253,7 @@ func (w *world) restart(t *testing.T, shard, region int) {
 		t.Fatal(err)
 	}
 	name := fmt.Sprintf("shard_%d-%s", shard+1, testRegions[region])
-	pgtest.Eventually(t, 30*time.Second, func() error {
+	pgtest.Eventually(t, 2*time.Minute, func() error {
 		for _, n := range w.nodes {
 			reads := n.fib.Load().Slot(fmt.Sprintf("shard_%d", shard+1)).Candidates().Reads
 			found := false

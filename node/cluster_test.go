@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,19 +56,24 @@ func startClusterOf(t *testing.T, params map[string]string, rights string, reloa
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	c := new(testCluster)
+	var options []pgtest.Options
 	for i := range testRegions {
-		s := pgtest.NewPrimary(t, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1), Auth: "scram-sha-256", Params: params})
-		if err := errors.Join(
-			s.CreateUser(ctx, "app", appPassword, ""), s.CreateUser(ctx, "probe", probePassword, rights),
-			s.Exec(ctx, "CREATE DATABASE app OWNER app"),
-		); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.ExecIn(ctx, "app", schema); err != nil {
-			t.Fatal(err)
-		}
-		c.servers = append(c.servers, s)
+		options = append(options, pgtest.Options{Name: fmt.Sprintf("shard_%d", i+1), Auth: "scram-sha-256", Params: params})
+	}
+	c := &testCluster{servers: pgtest.NewPrimaries(t, options...)}
+	errs := make([]error, len(c.servers))
+	var wg sync.WaitGroup
+	for i, s := range c.servers {
+		wg.Go(func() {
+			errs[i] = errors.Join(
+				s.CreateUser(ctx, "app", appPassword, ""), s.CreateUser(ctx, "probe", probePassword, rights),
+				s.Exec(ctx, "CREATE DATABASE app OWNER app"), s.ExecIn(ctx, "app", schema),
+			)
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
 	}
 	var join []string
 	for i, region := range testRegions {
@@ -98,7 +104,7 @@ func startClusterOf(t *testing.T, params map[string]string, rights string, reloa
 // settled waits until the node sees all members, and a primary for writes on each of the shards.
 func (n *testNode) settled(t *testing.T, members, shards int) {
 	t.Helper()
-	pgtest.Eventually(t, 30*time.Second, func() error {
+	pgtest.Eventually(t, 2*time.Minute, func() error {
 		if got := len(n.speaker().Members()); got != members {
 			return fmt.Errorf("%s sees %d members, want %d", n.cfg.Name, got, members)
 		}
@@ -146,7 +152,7 @@ func (c *testCluster) follower(t *testing.T) *testNode {
 func (n *testNode) sees(t *testing.T, keyspace string) *rib.Keyspace {
 	t.Helper()
 	var found *rib.Keyspace
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if found = n.fib.Load().Ownership().KeyspaceByName(keyspace); found == nil {
 			return fmt.Errorf("%s does not know keyspace %s", n.cfg.Name, keyspace)
 		}

@@ -34,7 +34,7 @@ func (c *testCluster) accounts(t *testing.T) {
 // settled waits until every node knows that no move is under way.
 func (c *testCluster) settled(t *testing.T) {
 	t.Helper()
-	pgtest.Eventually(t, 30*time.Second, func() error {
+	pgtest.Eventually(t, 2*time.Minute, func() error {
 		for _, n := range c.nodes {
 			if moves := n.table.Owners().Get().Moves; len(moves) > 0 {
 				return fmt.Errorf("%s: moves %v", n.cfg.Name, moves)
@@ -47,7 +47,7 @@ func (c *testCluster) settled(t *testing.T) {
 // owner waits until a node routes a key to a shard.
 func (n *testNode) owner(t *testing.T, keyspace, key, shard string) {
 	t.Helper()
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		ks := n.fib.Load().Ownership().KeyspaceByName(keyspace)
 		m, err := rib.MethodByName(ks.Method)
 		if err != nil {

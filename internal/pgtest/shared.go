@@ -90,31 +90,50 @@ func Shared(t TB) *Farm {
 func NewPrimary(t TB, o Options) *Server {
 	t.Helper()
 	farm := Shared(t)
-	return forTest(t, func(ctx context.Context) (*Server, error) { return farm.Primary(ctx, o) })
+	return forTest(t, 1, func(ctx context.Context, _ int) (*Server, error) { return farm.Primary(ctx, o) })[0]
+}
+
+// NewPrimaries makes several at once, as NewPrimary makes each.
+func NewPrimaries(t TB, o ...Options) []*Server {
+	t.Helper()
+	farm := Shared(t)
+	return forTest(t, len(o), func(ctx context.Context, i int) (*Server, error) { return farm.Primary(ctx, o[i]) })
 }
 
 // NewReplica makes a streaming replica in the shared farm for one test, as NewPrimary does.
 func NewReplica(t TB, of *Server, o Options) *Server {
 	t.Helper()
 	farm := Shared(t)
-	return forTest(t, func(ctx context.Context) (*Server, error) { return farm.Replica(ctx, of, o) })
+	return forTest(t, 1, func(ctx context.Context, _ int) (*Server, error) { return farm.Replica(ctx, of, o) })[0]
 }
 
-func forTest(t TB, create func(context.Context) (*Server, error)) *Server {
+// forTest makes n servers at once; those that were made are killed at the test's end also if another one was not.
+func forTest(t TB, n int, create func(ctx context.Context, i int) (*Server, error)) []*Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	s, err := create(ctx)
-	if err != nil {
+	servers, errs := make([]*Server, n), make([]error, n)
+	var wg sync.WaitGroup
+	for i := range servers {
+		wg.Go(func() { servers[i], errs[i] = create(ctx, i) })
+	}
+	wg.Wait()
+	for i, s := range servers {
+		if errs[i] == nil {
+			t.Cleanup(func() { endOfTest(t, s) })
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := s.Kill(); err != nil && !errors.Is(err, ErrNotRunning) {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("the end of %s's log:\n%s", s.Name(), s.logSince(0))
-		}
-	})
-	return s
+	return servers
+}
+
+func endOfTest(t TB, s *Server) {
+	if err := s.Kill(); err != nil && !errors.Is(err, ErrNotRunning) {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.Logf("the end of %s's log:\n%s", s.Name(), s.logSince(0))
+	}
 }
