@@ -13,7 +13,8 @@ import (
 )
 
 // A node that restarts while nobody else answers has to know which servers there are beyond its own configuration, and which of them
-// were primaries: so what others announced is kept on disk.
+// were primaries: so what others announced is kept on disk. And what it knew of its own: until it has reached them again the cluster
+// goes by that, and so they stay in their place.
 
 const (
 	beliefsFile   = "backends.json"
@@ -93,17 +94,18 @@ func (d *dataDir) LoadBeliefs(clusterID string) ([]rib.Known, error) {
 	return decodeBeliefs(text, clusterID)
 }
 
-// recallBeliefs puts into the table what was last known of other nodes' backends.
+// recallBeliefs puts into the table what was last known of backends.
 func (n *Node) recallBeliefs() {
 	known, err := n.dir.LoadBeliefs(n.state.ClusterID)
 	if err != nil { // the others say it again
-		n.log.Warn("what was last known of other nodes' backends cannot be read; going on without it", "file", beliefsFile, "error", err)
+		n.log.Warn("what was last known of backends cannot be read; going on without it", "file", beliefsFile, "error", err)
 		return
 	}
 	n.table.Health().Recall(known)
+	n.recalled = known
 }
 
-// beliefsLoop keeps on disk what others announce. It ends with a last look.
+// beliefsLoop keeps on disk what is announced. It ends with a last look.
 func (n *Node) beliefsLoop(ctx context.Context) {
 	var version uint64
 	var kept []byte
@@ -129,7 +131,7 @@ func (n *Node) keepBeliefs(kept []byte) []byte {
 		err = writeFileAtomic(filepath.Join(n.dir.path, beliefsFile), text)
 	}
 	if err != nil {
-		n.log.Warn("cannot keep on disk what is known of other nodes' backends", "error", err)
+		n.log.Warn("cannot keep on disk what is known of backends", "error", err)
 		return nil
 	}
 	return text

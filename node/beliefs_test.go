@@ -1,12 +1,16 @@
 package node
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 )
 
@@ -52,5 +56,65 @@ func TestDamagedFilesStopNobody(t *testing.T) {
 		if !strings.Contains(n.log.String(), name) {
 			t.Errorf("the log says nothing of a damaged %s", name)
 		}
+	}
+}
+
+// TestRestartBesideAPrimaryItCannotReach: a node starts again and cannot log in to its own backend. The others reach that, and go on to write to it; and
+// so does the node itself, unless it has lost what it knew.
+func TestRestartBesideAPrimaryItCannotReach(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprintf("its memory lost %v", lost), func(t *testing.T) {
+			iad := startOne(t, nil)
+			cfg := testConfig(t, "fra", iad.port().Addr())
+			cfg.Databases, cfg.Users, cfg.Probe = iad.cfg.Databases, iad.cfg.Users, iad.cfg.Probe
+			fra := newNode(t, cfg, clusterEnv()).open(t)
+			conn := fra.connect(t)
+			write := func(id int) {
+				t.Helper()
+				if _, err := conn.Exec(t.Context(), "INSERT INTO t (id) VALUES ($1)", id); err != nil {
+					t.Error(err)
+				}
+			}
+			write(1)
+			pgtest.Eventually(t, 20*time.Second, func() error { // both observe it
+				if b := fra.table.Snapshot().Backends; len(b) != 1 || len(b[0].Routes) != 2 {
+					return fmt.Errorf("%+v", b)
+				}
+				return nil
+			})
+
+			if err := iad.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if lost {
+				if err := os.Remove(filepath.Join(iad.cfg.DataDir, beliefsFile)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			env := clusterEnv()
+			env["PROBE_PASSWORD"] = "another"
+			cfg = iad.cfg
+			cfg.Join = []string{fra.port().Addr()}
+			again := newNode(t, cfg, env).open(t)
+			pgtest.Eventually(t, 20*time.Second, func() error {
+				for _, k := range fra.table.Health().Known() {
+					if a := k.Announcement; a.Observer == "iad-1" && a.Stamp.Incarnation == again.state.Incarnation {
+						return nil
+					}
+				}
+				return errors.New("it has not announced its backend again")
+			})
+			write(2)
+			for _, n := range []*testNode{fra, again} {
+				if b := n.table.Snapshot().Backends; len(b) != 1 || b[0].Refused != "" && !(lost && n == again) || b[0].Role != rib.Primary {
+					t.Errorf("%s: %+v", n.cfg.Name, b)
+				}
+			}
+			if !lost {
+				if _, err := again.connect(t).Exec(t.Context(), "INSERT INTO t (id) VALUES (3)"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
 }

@@ -126,10 +126,19 @@ func (n *Node) openProber(context.Context) error {
 	return nil
 }
 
-// goOn has the probes begin with what the process before this one has found, and takes back what it has said of backends that are
-// not configured any more.
+// goOn has the probes begin with what the process before this one has found. What it has said of backends that are not configured any more
+// is taken back by who takes over; of one that has ended it is forgotten.
 func (n *Node) goOn(s *probe.Settings) {
 	if n.word == nil {
+		for _, k := range n.recalled {
+			for i := range s.Backends {
+				t, b := &s.Backends[i], k.Announcement.Backend
+				if k.Announcement.Observer == n.state.Node && t.Name == b.Name && t.Shard == b.Shard && t.Region == b.Region && t.Addr == b.Addr {
+					t.SystemID = b.SystemID
+				}
+			}
+		}
+		n.recalled = nil
 		return
 	}
 	for _, a := range n.word.Announcements {

@@ -148,6 +148,10 @@ func TestWhereReadsGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	answers(app, "57P03")
+	var refused *pgconn.PgError
+	if _, err := app.Exec(ctx, "SELECT who FROM who"); !errors.As(err, &refused) || !strings.Contains(refused.Hint, "Reads of database app are pinned to its regions") {
+		t.Errorf("a read where nothing is: %+v", err)
+	}
 	a, err := n.Route(ctx, RouteQuery{SQL: "SELECT who FROM who", Database: "app", User: "app"})
 	if err != nil || a.Error == nil || !strings.Contains(a.Error.Detail, "pinned to syd") {
 		t.Errorf("%+v, %v", a, err)

@@ -84,6 +84,7 @@ type Node struct {
 	pgLn      net.Listener
 	sockets   sockets      // from the process before this one; nil: opened here
 	word      *gossip.Word // what has been said in this node's name before; nil: nothing
+	recalled  []rib.Known  // what was last known of backends, until the probes have begun
 	before    *predecessor // nil: there is none
 	serveHTTP func()
 

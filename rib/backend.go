@@ -51,6 +51,11 @@ type Backend struct {
 	SystemID uint64 // PostgreSQL's system identifier; 0 until first reached
 }
 
+// at tells whether that is said of the same place: a server there may have been reached before.
+func (b *Backend) at(o *Backend) bool {
+	return b.Shard == o.Shard && b.Region == o.Region && b.Addr == o.Addr
+}
+
 // Announcement makes a backend known to the cluster. The node that lists the backend is its author.
 type Announcement struct {
 	Backend  Backend

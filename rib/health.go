@@ -65,6 +65,7 @@ type backend struct {
 	announcements words[Announcement]
 	routes        words[Route]
 	last          lastKnown // of routes that were forgotten
+	server        Backend   // as last announced by who had reached it; zero: never
 	evidence      string    // own, against it
 	gauge         *Gauge
 
@@ -112,6 +113,9 @@ func (h *Health) Announce(a Announcement) (changed bool) {
 	}
 	h.sumUp('a', a.Backend.Name, a.Observer, a.Stamp)
 	b.announcements.put(a)
+	if identity, _ := b.identity(h.live); identity != nil && identity.Backend.SystemID != 0 {
+		b.server = identity.Backend
+	}
 	b.counting = 0
 	h.touch()
 	return true

@@ -14,7 +14,7 @@ type Known struct {
 	Timeline     uint32
 }
 
-// Known lists the backends that other nodes have announced, sorted by name and author. This node's own come from its configuration.
+// Known lists the backends that nodes have announced, this one too, sorted by name and author.
 func (h *Health) Known() []Known {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -25,7 +25,10 @@ func (h *Health) Known() []Known {
 			role, timeline = b.last.role, b.last.timeline
 		}
 		for _, a := range b.announcements {
-			if a.Observer != h.self && !a.Gone {
+			if !a.Gone {
+				if a.Backend.SystemID == 0 && b.server.at(&a.Backend) {
+					a.Backend.SystemID = b.server.SystemID
+				}
 				list = append(list, Known{a, role, timeline})
 			}
 		}
@@ -38,10 +41,11 @@ func (h *Health) Known() []Known {
 }
 
 // Recall puts back what Known gave before a restart. It merges as gossip does, by stamps: whatever is heard later wins, and what an
-// author has not said again since it came back is forgotten. A recalled role counts only until somebody says another.
+// author has not said again since it came back is forgotten. A recalled role counts only until somebody says another. What this node itself
+// announces its configuration says; of its own backends only what they were last is put back.
 func (h *Health) Recall(list []Known) {
 	for _, k := range list {
-		if k.Announcement.Observer == h.self || !h.Announce(k.Announcement) {
+		if k.Announcement.Observer != h.self && !h.Announce(k.Announcement) {
 			continue
 		}
 		h.mu.Lock()

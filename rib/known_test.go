@@ -65,3 +65,32 @@ func TestRestartRemembersOthersBackends(t *testing.T) {
 		t.Errorf("own: %+v", list)
 	}
 }
+
+// TestAuthorStartsAnew: a node that starts anew, and has not reached its backend yet, takes nothing from what is known of it: else each restart would take the
+// backend away from the whole cluster, and hand the writes to a primary of the past that still runs.
+func TestAuthorStartsAnew(t *testing.T) {
+	w := newWorld(t)
+	w.announce("n2", 3, 11)
+	w.observe("n2", rib.Route{State: rib.Up, Role: rib.Primary, Timeline: 3, Stamp: rib.Stamp{Incarnation: 3}})
+	w.announce("n2", 4, 0)
+	v := w.view()
+	if v.Backend.SystemID != 11 || v.Refused != "" || v.Role != rib.Primary || v.Timeline != 3 {
+		t.Errorf("its author has started anew: %+v", v)
+	}
+	if known := w.Health().Known(); len(known) != 1 || known[0].Announcement.Backend.SystemID != 11 || known[0].Announcement.Stamp.Incarnation != 4 {
+		t.Errorf("known: %+v", known)
+	}
+	w.announce("n2", 5, 12)
+	if v := w.view(); v.Backend.SystemID != 12 || v.Refused == "" {
+		t.Errorf("it has found another server there: %+v", v)
+	}
+
+	w = newWorld(t)
+	w.announce("n2", 3, 11)
+	elsewhere := w.view().Backend
+	elsewhere.Addr, elsewhere.SystemID = "10.9.9.9:5432", 0
+	w.Health().Announce(rib.Announcement{Backend: elsewhere, Observer: "n2", Stamp: rib.Stamp{Incarnation: 4, Seq: 1}})
+	if v := w.view(); v.Backend.SystemID != 0 || v.Refused == "" {
+		t.Errorf("its author looks for it in another place: %+v", v)
+	}
+}

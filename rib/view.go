@@ -120,7 +120,8 @@ func (h *Health) copies(shard string) (all []standing) {
 }
 
 // identity picks whose announcement counts: of the live authors, or if none lives of all, the one whose name sorts first.
-// Authors that disagree are named: one of the configurations is wrong.
+// Authors that disagree are named: one of the configurations is wrong. An author that has started anew and not reached its backend yet
+// takes nothing from what is known of it, as long as it is in the same place: every connection looks again which server it leads to.
 func (b *backend) identity(live func(string, Stamp) bool) (chosen *Announcement, conflict string) {
 	var all, current []Announcement
 	for _, a := range b.announcements {
@@ -143,12 +144,15 @@ func (b *backend) identity(live func(string, Stamp) bool) (chosen *Announcement,
 		other := &current[1+i]
 		x, y := chosen.Backend, other.Backend
 		switch {
-		case x.Shard != y.Shard || x.Region != y.Region || x.Addr != y.Addr,
+		case !x.at(&y),
 			x.SystemID != 0 && y.SystemID != 0 && x.SystemID != y.SystemID:
 			return chosen, fmt.Sprintf("%s and %s announce it differently, %s's word counts", chosen.Observer, other.Observer, chosen.Observer)
 		case x.SystemID == 0:
 			chosen.Backend.SystemID = y.SystemID // the same server, which only the other has reached
 		}
+	}
+	if b.server.at(&chosen.Backend) && chosen.Backend.SystemID == 0 {
+		chosen.Backend.SystemID = b.server.SystemID
 	}
 	return chosen, ""
 }

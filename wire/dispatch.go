@@ -73,7 +73,7 @@ func (c *core) dispatch(n need) {
 		return
 	case c.left == 0:
 		c.fail(pg.NewError(pg.CodeCannotConnectNow, "shard "+slot.Shard()+" has no backend that can be used now").
-			WithHint("See why with: rangefinder route '…', or /debug/fib on the node's HTTP port."))
+			WithHint("See why with: rangefinder route '…', or /debug/fib on the node's HTTP port." + c.leftAlone()))
 		return
 	}
 	c.wanting = true

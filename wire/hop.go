@@ -107,7 +107,7 @@ func (c *core) refusal(err error) *pg.Error {
 	case errors.As(err, &ce):
 		return pg.NewError(pg.CodeCannotConnectNow, "no backend of shard "+c.srvShard+" that could run this can be reached").
 			WithDetail(ce.Error()).
-			WithHint("Nothing was sent: the statement can be tried again.")
+			WithHint("Nothing was sent: the statement can be tried again." + c.leftAlone())
 	case errors.As(err, &pe):
 		return pe
 	case noPrimary(err):
@@ -116,6 +116,14 @@ func (c *core) refusal(err error) *pg.Error {
 			WithHint("Nothing was sent: the statement can be tried again.")
 	}
 	return pg.NewError(pg.CodeCannotConnectNow, err.Error())
+}
+
+// leftAlone goes on in a hint: that the shard has more copies than the database's reads may go to. "": it has none.
+func (c *core) leftAlone() string {
+	if c.need.write || c.slot == nil || len(c.slot.Candidates().Reads) <= len(c.list.Reads) {
+		return ""
+	}
+	return " Reads of database " + c.db + " are pinned to its regions; other copies of the shard are left alone (regions and pinned of the database in the nodes' configuration)."
 }
 
 // nextHop goes on to the next candidate. A read that must see a write, and has no replica left, goes to the primary.

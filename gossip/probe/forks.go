@@ -19,8 +19,7 @@ import (
 
 const (
 	historyLimit = 5 * time.Second   // for the whole of that
-	historyRetry = time.Minute       // after a failure
-	historyRare  = time.Hour         // after it turned out that the user may not
+	historyRetry = time.Minute       // after a failure, and after it turned out that the user may not
 	maxHistory   = 1000              // lines that are read
 	lastTimeline = uint32(1<<31 - 1) // more is nonsense
 )
@@ -86,7 +85,7 @@ func (w *worker) askHistory(timeline uint32) {
 		w.hangUp()
 	}
 	if err != nil || string(row[0]) != "t" {
-		b.next = time.Now().Add(historyRare)
+		b.next = time.Now().Add(historyRetry) // somebody may grant it
 		return
 	}
 	told := make(chan []rib.Fork, 1)

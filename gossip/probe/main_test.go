@@ -39,6 +39,18 @@ func (s *seen) Saw(p rib.Position) rib.Delay {
 	return s.late
 }
 
+// forksOf is what its last answer came with.
+func (s *seen) forksOf(backend string) (forks []rib.Fork) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.positions {
+		if p.Backend == backend {
+			forks = p.Forks
+		}
+	}
+	return forks
+}
+
 func (s *seen) Quiet(name string, quiet bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -19,6 +20,7 @@ type server struct {
 	answer atomic.Pointer[func(*pgproto3.Backend, net.Conn) bool] // to a query; false: close
 	login  atomic.Pointer[string]                                 // SQLSTATE that refuses every login; nil: all may
 	shut   atomic.Bool                                            // it closes every new connection without a word
+	grants atomic.Bool                                            // to read the histories of its timelines
 }
 
 const port = 5432
@@ -107,7 +109,20 @@ func (s *server) serve(c net.Conn) {
 		if err != nil {
 			return
 		}
-		if _, ok := m.(*pgproto3.Query); ok && !(*s.answer.Load())(b, c) {
+		q, ok := m.(*pgproto3.Query)
+		if !ok {
+			continue
+		}
+		answer := *s.answer.Load()
+		switch {
+		case strings.Contains(q.String, "rolreplication") && s.grants.Load():
+			answer = row("t")
+		case strings.Contains(q.String, "rolreplication"):
+			answer = row("f")
+		case strings.HasPrefix(q.String, "TIMELINE_HISTORY"):
+			answer = row("00000002.history", "1\t0/5000\tno recovery target specified\n")
+		}
+		if !answer(b, c) {
 			return
 		}
 	}

@@ -340,6 +340,23 @@ func TestLagAfterAnIdleHour(t *testing.T) {
 	})
 }
 
+// TestHistoryAfterAGrant: a probe's user that may not read a server's history is looked at again: the log and errors tell an operator to grant it that.
+func TestHistoryAfterAGrant(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, _ *Prober, sink *seen) {
+		s.says(row("f", "2", "0", "77"))
+		sink.await(t, 0, "b", "the second timeline", func(r rib.Route) bool { return r.Timeline == 2 })
+		<-time.After(10 * time.Second)
+		if f := sink.forksOf("b"); f != nil {
+			t.Fatalf("it may not, and was told %+v", f)
+		}
+		s.grants.Store(true)
+		<-time.After(historyRetry + 2*time.Second)
+		if f, want := sink.forksOf("b"), (rib.Fork{From: 1, Timeline: 2, Least: 0x5000, Most: 0x5000}); len(f) != 1 || f[0] != want {
+			t.Errorf("a minute after the grant: %+v, want %+v", f, want)
+		}
+	})
+}
+
 func TestLoadClass(t *testing.T) {
 	s := &Settings{Soft: 80, Hard: 95}
 	class := rib.LoadBelow
