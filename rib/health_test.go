@@ -167,7 +167,9 @@ func TestConflictingAnnouncements(t *testing.T) {
 
 // An author that has not reached the backend yet does not hide what another one knows.
 func TestSystemIdentifierIsFilledIn(t *testing.T) {
-	w := newWorld(t)
+	w := &world{t: t, Table: rib.NewTable(rib.Member{Name: "n1", Region: "fra", Incarnation: 1})}
+	w.Health().MemberUp(rib.Member{Name: "n2", Region: "fra"})
+	w.Owners().Set(&rib.Ownership{Epoch: rib.Epoch{Index: 1}, Shards: []rib.Shard{{Name: "shard_1", SystemID: 11}}})
 	w.announce("n1", 1, 0)
 	if v := w.view(); !strings.Contains(v.Refused, "not known yet") {
 		t.Errorf("a backend that nobody has reached is not refused: %q", v.Refused)

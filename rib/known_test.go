@@ -16,7 +16,7 @@ func TestRestartRemembersOthersBackends(t *testing.T) {
 	before.Health().MemberGone("n2", epoch0)
 	before.Health().Expire(epoch0.Add(2 * time.Minute)) // its routes are forgotten, not its servers
 	known := before.Health().Known()
-	if len(known) != 1 || known[0].Announcement.Observer != "n2" || known[0].Role != rib.Primary || known[0].Timeline != 2 {
+	if len(known) != 2 || known[0].Announcement.Observer != "n1" || known[1].Announcement.Observer != "n2" || known[1].Role != rib.Primary || known[1].Timeline != 2 {
 		t.Fatalf("%+v", known)
 	}
 
@@ -30,7 +30,7 @@ func TestRestartRemembersOthersBackends(t *testing.T) {
 	if v := w.view(); v.Role != rib.Primary || v.Timeline != 2 || v.Verdict != rib.StateUnknown || v.Refused != "" || v.Backend.SystemID != 11 {
 		t.Errorf("recalled: %+v", v)
 	}
-	if again := w.Health().Known(); !slices.Equal(again, known) {
+	if again := w.Health().Known(); !slices.Equal(again, known[1:]) {
 		t.Errorf("known again: %+v", again)
 	}
 	// Alone for long: nothing is forgotten.
@@ -56,20 +56,28 @@ func TestRestartRemembersOthersBackends(t *testing.T) {
 		t.Errorf("still there: %+v", list)
 	}
 
-	// This node's own word comes from its configuration alone.
-	own := known[0]
-	own.Announcement.Observer = "n1"
+	// What this node lists comes from its configuration alone; what that was last is known again.
 	w = &world{t: t, Table: rib.NewTable(rib.Member{Name: "n1", Incarnation: 2})}
-	w.Health().Recall([]rib.Known{own})
+	w.Health().Recall(known[:1])
 	if list := w.Snapshot().Backends; len(list) != 0 {
 		t.Errorf("own: %+v", list)
+	}
+	w.announce("n1", 2, 11)
+	if v := w.view(); v.Role != rib.Primary || v.Timeline != 2 {
+		t.Errorf("own, and listed: %+v", v)
 	}
 }
 
 // TestAuthorStartsAnew: a node that starts anew, and has not reached its backend yet, takes nothing from what is known of it: else each restart would take the
 // backend away from the whole cluster, and hand the writes to a primary of the past that still runs.
 func TestAuthorStartsAnew(t *testing.T) {
-	w := newWorld(t)
+	fresh := func() *world {
+		w := newWorld(t)
+		w.seq++
+		w.Health().Announce(rib.Announcement{Backend: w.view().Backend, Observer: "n1", Stamp: rib.Stamp{Incarnation: 1, Seq: w.seq}, Gone: true})
+		return w
+	}
+	w := fresh()
 	w.announce("n2", 3, 11)
 	w.observe("n2", rib.Route{State: rib.Up, Role: rib.Primary, Timeline: 3, Stamp: rib.Stamp{Incarnation: 3}})
 	w.announce("n2", 4, 0)
@@ -85,7 +93,7 @@ func TestAuthorStartsAnew(t *testing.T) {
 		t.Errorf("it has found another server there: %+v", v)
 	}
 
-	w = newWorld(t)
+	w = fresh()
 	w.announce("n2", 3, 11)
 	elsewhere := w.view().Backend
 	elsewhere.Addr, elsewhere.SystemID = "10.9.9.9:5432", 0

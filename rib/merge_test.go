@@ -80,16 +80,20 @@ func same(r *rapid.T, a, b *rib.Table) {
 	if x, y := a.Health().Digest(), b.Health().Digest(); !reflect.DeepEqual(x, y) {
 		r.Fatalf("digests differ:\n%+v\n%+v", x, y)
 	}
+	unreached := map[string]bool{} // of these a table shows what it has heard before, and each has heard something else
+	announcements, _ := a.Health().Newer(nil)
+	for _, x := range announcements {
+		unreached[x.Backend.Name] = unreached[x.Backend.Name] || x.Backend.SystemID == 0
+	}
 	x, y := *a.Snapshot(), *b.Snapshot()
 	for _, s := range []*rib.Snapshot{&x, &y} {
 		s.Version = 0
 		for i := range s.Backends {
-			s.Backends[i].Gauge, s.Backends[i].Changed = nil, 0
-		}
-	}
-	for i := range min(len(x.Backends), len(y.Backends)) { // of a backend that its author has not reached yet a table knows what it has heard before
-		if v, w := &x.Backends[i], &y.Backends[i]; v.Backend.SystemID == 0 || w.Backend.SystemID == 0 {
-			v.Backend.SystemID, v.Refused, w.Backend.SystemID, w.Refused = 0, "", 0, ""
+			v := &s.Backends[i]
+			v.Gauge, v.Changed = nil, 0
+			if unreached[v.Backend.Name] {
+				v.Backend.SystemID, v.Refused = 0, ""
+			}
 		}
 	}
 	if !reflect.DeepEqual(x.Backends, y.Backends) {
