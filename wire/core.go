@@ -140,6 +140,7 @@ type core struct {
 	flushed   bool // bytes of the answer have left for the client
 	redo      bool // the replica cannot do it: run it again on the primary once its answer is read
 	retrying  bool // the backend died: run it again on the next candidate
+	unfit     bool // that is because its server takes no reads: see shuns
 
 	// the server connection
 	srv        *pool.Conn

@@ -34,6 +34,10 @@ func (c *core) acquired(conn *pool.Conn) {
 		c.slot.Wrote()
 		return
 	}
+	if c.shuns(conn) {
+		c.retrying, c.unfit, c.worn = true, true, c.worn || outgrown(conn)
+		return
+	}
 	sql := c.wanted().print
 	left := conn.Left != 0 && conn.Left != c.id
 	if conn.Applied == sql && !left {
@@ -166,6 +170,9 @@ func (c *core) returned() {
 		n := c.need
 		n.write = n.write || !renew
 		c.dispatch(n)
+	case c.unfit:
+		c.retrying, c.unfit, c.wanting, c.served = false, false, true, c.env.now()
+		c.nextHop()
 	case c.retrying && c.left == 0 && !c.follows() && old: // it may have broken long ago, and tells nothing of the backend
 		c.retrying, c.wanting, c.served = false, true, c.env.now()
 	case c.retrying && c.left == 0 && !c.follows():

@@ -2,7 +2,9 @@ package wire
 
 import (
 	"slices"
+	"time"
 
+	"rangefinder/wire/pool"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -13,6 +15,13 @@ const (
 	serializable     = "serializable"
 	defaultIsolation = "default_transaction_isolation"
 )
+
+// shuns reports whether a read is not for the connection that was got for it: its server is a hot standby that takes none, as its own file has
+// them serializable, or what ALTER ROLE has set since the session began. So the read goes on to the next candidate.
+func (c *core) shuns(conn *pool.Conn) bool { return !c.need.write && conn.Strict && conn.Standby() }
+
+// outgrown reports whether such a connection is to be closed: what its server says by default may be something else by now.
+func outgrown(conn *pool.Conn) bool { return time.Since(conn.Connected) > keepFresh }
 
 // defaultLevel is the isolation of the session's transactions that do not say another one; "": read committed.
 func (c *core) defaultLevel() string {

@@ -346,6 +346,15 @@ func (x *chooser) Next(ctx context.Context, claim pool.Claim) (scatter.Link, *pg
 				c.nextHop()
 				continue
 			}
+			if c.shuns(conn) {
+				if outgrown(conn) {
+					conn.Discard()
+				} else {
+					conn.Release()
+				}
+				c.nextHop()
+				continue
+			}
 			switch e, lost := x.prepare(ctx, conn); {
 			case lost:
 				x.last = conn

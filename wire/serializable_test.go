@@ -1,12 +1,14 @@
 package wire_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/wire/pg"
 )
 
@@ -231,6 +233,100 @@ func TestOneErrorForEachSync(t *testing.T) {
 			}
 			if got := exchange(pg.AppendSync(pg.AppendParse(nil, "a", "SELECT 1", nil))); got != "1 Z" { // it was not made
 				t.Errorf("%s, %s, again: %s", begin, what, got)
+			}
+		}
+	}
+}
+
+// What one server's own file says counts on that server alone: a replica that is serializable by it takes no read that does not say otherwise, so
+// they go to the primary; a primary's file is nothing to replicas.
+func TestSerializableByTheServersFile(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id) VALUES ($1, 1), ($2, 2)", s.one, s.two)
+	for _, server := range s.servers { // the tests' own questions
+		if err := server.primary.Exec(s.ctx, "ALTER ROLE postgres SET default_transaction_isolation = 'read committed'"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := server.primary.Exec(context.Background(), "ALTER ROLE postgres RESET default_transaction_isolation"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	s.caughtUp()
+	setLevel := func(server *pgtest.Server, level string) {
+		t.Helper()
+		if err := server.Set(map[string]string{"default_transaction_isolation": level}); err != nil {
+			t.Fatal(err)
+		}
+		pgtest.Eventually(t, patience, func() error {
+			conn, err := server.ConnTo(s.ctx, "app", testUser)
+			if err != nil {
+				return err
+			}
+			defer conn.Close(s.ctx)
+			var got string
+			if err := conn.QueryRow(s.ctx, "SHOW default_transaction_isolation", pgx.QueryExecModeSimpleProtocol).Scan(&got); err != nil || got != level {
+				return fmt.Errorf("%q, %v", got, err)
+			}
+			return nil
+		})
+	}
+	replicas, primaries := []*pgtest.Server{s.servers[0].replica, s.servers[1].replica}, []*pgtest.Server{s.servers[0].primary, s.servers[1].primary}
+	for _, c := range []struct {
+		what    string
+		strict  []*pgtest.Server
+		standby string // whether plain reads are on one
+	}{
+		{"replicas", replicas, "off"}, {"one replica", replicas[1:], "off"}, {"primaries", primaries, "on"},
+	} {
+		s.pools.Reconnect("app")
+		goesOn := s.connect(pgx.QueryExecModeExec)
+		s.readsOf(c.what+", before", goesOn, readBegins, "on") // over connections that stay
+		for _, server := range c.strict {
+			setLevel(server, "serializable")
+		}
+		s.readsOf(c.what+", a session that goes on", goesOn, readBegins[:1], c.standby)
+		s.readsOf(c.what+", a session that goes on", goesOn, readBegins, c.standby)
+		for _, mode := range queryModes {
+			s.pools.Reconnect("app")
+			conn := s.connect(mode)
+			s.readsOf(fmt.Sprintf("%s, %s", c.what, mode), conn, readBegins, c.standby)
+			conn.Close(s.ctx)
+		}
+		if n := s.counts.failedOver("shard_2-replica"); n > 0 {
+			t.Errorf("%s: %d statements have found the replica out of reach", c.what, n)
+		}
+		for _, server := range c.strict {
+			setLevel(server, "read committed")
+		}
+	}
+}
+
+var readBegins = []string{"", "BEGIN", "BEGIN READ ONLY", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"}
+
+// readsOf reads in all ways, in transactions that begin so; outside of one it has to be on a replica if want is "on".
+func (s *spread) readsOf(when string, conn *pgx.Conn, begins []string, want string) {
+	s.t.Helper()
+	byKey := s.standby()
+	for _, begin := range begins {
+		for _, sql := range []string{
+			byKey, "SELECT 1::text", "SELECT count(*)::text FROM orders", "SELECT customer_id::text FROM orders", "SELECT customer_id::text FROM orders ORDER BY id",
+			"SELECT avg(id)::text FROM orders GROUP BY item", "SHOW work_mem", "SELECT relname::text FROM pg_class LIMIT 1",
+		} {
+			if begin != "" {
+				if _, err := conn.Exec(s.ctx, begin); err != nil {
+					s.t.Fatalf("%s: %s: %v", when, begin, err)
+				}
+			}
+			var got string
+			if err := conn.QueryRow(s.ctx, sql).Scan(&got); err != nil || begin == "" && sql == byKey && got != want {
+				s.t.Errorf("%s: %s; %s: %q, %v", when, begin, sql, got, err)
+			}
+			if begin != "" {
+				if _, err := conn.Exec(s.ctx, "ROLLBACK"); err != nil {
+					s.t.Fatal(err)
+				}
 			}
 		}
 	}

@@ -78,8 +78,9 @@ func (c *core) serverError(frame, body []byte) error {
 	case e.Code == codeFenced:
 		e = fencedWithin(e)
 		frame = pg.AppendError(nil, e)
-	case e.OfStandby() && c.seg.retry && !c.flushed && !c.need.write: // the server's own default is serializable
-		c.redo = true
+	case e.OfStandby():
+		c.srv.Strict = true // since it was connected to
+		c.redo = c.seg.retry && !c.flushed && !c.need.write
 	case e.Code == pg.CodeReadOnlyTransaction && c.seg.retry && !c.flushed && !c.need.write:
 		c.redo, c.seg.wrote, c.seg.changes = true, true, true // it was no plain read after all: nothing took effect, so the primary may have it
 	case c.taken(h, e):

@@ -206,3 +206,32 @@ func TestWhetherCommitsWait(t *testing.T) {
 		})
 	}
 }
+
+// A replica whose own file has transactions serializable takes none that do not say otherwise. It is up all the same.
+func TestReplicaThatIsSerializable(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	primary := pgtest.NewPrimary(t, pgtest.Options{})
+	if err := primary.Exec(ctx, "ALTER ROLE postgres SET default_transaction_isolation = 'read committed'"); err != nil { // who starts the replica
+		t.Fatal(err)
+	}
+	if err := primary.CreateUser(ctx, "prober", "pr0be", ""); err != nil {
+		t.Fatal(err)
+	}
+	replica := pgtest.NewReplica(t, primary, pgtest.Options{Params: map[string]string{"default_transaction_isolation": "serializable"}})
+	sink := newSeen()
+	p := New(Config{
+		Settings: Settings{
+			Backends: []Target{{Name: "r", Shard: "shard_1", Region: "fra", Addr: replica.Addr()}},
+			User:     "prober", Password: "pr0be", Database: "postgres", Interval: 200 * time.Millisecond,
+		},
+		Sink: sink, Logger: quiet(), Recovered: sink.Recovered,
+	})
+	if err := p.Open(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Close() }()
+	if got := sink.await(t, 0, "r", "the replica up", is(rib.Up)); got.Role != rib.Replica {
+		t.Errorf("%+v", got.Route)
+	}
+}

@@ -95,7 +95,8 @@ func (p *Prober) connConfig(t Target, s *Settings) (*pgconn.Config, error) {
 	c.Host, c.Port = host, uint16(n)
 	c.User, c.Password, c.Database = s.User, s.Password, s.Database
 	c.TLSConfig, c.Fallbacks = nil, nil // see ask
-	c.RuntimeParams = map[string]string{"application_name": "rangefinder_probe"}
+	// A hot standby takes nothing that is serializable, which may be its own default.
+	c.RuntimeParams = map[string]string{"application_name": "rangefinder_probe", "default_transaction_isolation": "read committed"}
 	c.ConnectTimeout = s.Timeout
 	c.MaxProtocolMessageBodyLen = maxAnswer
 	c.DialFunc = p.dial

@@ -95,6 +95,7 @@ type Server struct {
 	Params map[string]string // what the backend reported as ParameterStatus
 	PID    uint32
 	Secret []byte // for AppendCancelRequest; empty if the backend gave none
+	Strict bool   // it is a hot standby whose transactions are serializable unless they say otherwise, and takes none of them; told if ConnectConfig.SystemID is set
 	Rest   []byte // bytes that came behind ReadyForQuery, normally none: they come before what Conn yields next
 }
 

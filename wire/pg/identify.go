@@ -12,6 +12,10 @@ import (
 // two shards never have the same.
 const identityQuery = "SELECT system_identifier FROM pg_catalog.pg_control_system()"
 
+// identityQueryOfStandby asks the same of a hot standby whose transactions are serializable unless they say otherwise: it takes none of these. The two
+// statements are one transaction, which ends with them.
+const identityQueryOfStandby = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " + identityQuery
+
 // OtherServerError says that another server answers than the one that was meant. Both numbers are PostgreSQL's system identifiers.
 type OtherServerError struct{ Want, Got uint64 }
 
@@ -30,7 +34,7 @@ func (c *connector) identify() error {
 		return err
 	}
 	var got uint64
-	var silent bool
+	var silent, again, last bool
 	for {
 		typ, body, err := c.next()
 		if err == io.ErrUnexpectedEOF || errors.Is(err, syscall.ECONNRESET) {
@@ -53,11 +57,13 @@ func (c *connector) identify() error {
 			if err != nil {
 				return Garbled(err)
 			}
-			switch e.Code {
-			case CodeInsufficientPrivilege, CodeUndefinedFunction:
+			switch {
+			case e.Code == CodeInsufficientPrivilege, e.Code == CodeUndefinedFunction:
 				silent = true
-			case CodeAdminShutdown:
+			case e.Code == CodeAdminShutdown:
 				return fmt.Errorf("%w: %w", ErrLetGo, e)
+			case e.OfStandby() && !last:
+				again = true
 			default:
 				return e
 			}
@@ -66,6 +72,11 @@ func (c *connector) identify() error {
 			switch {
 			case err != nil:
 				return err
+			case ready && again:
+				again, last, c.server.Strict = false, true, true
+				if _, err := c.conn.Write(AppendQuery(nil, identityQueryOfStandby)); err != nil {
+					return err
+				}
 			case ready && silent, ready && got == c.cfg.SystemID:
 				return nil
 			case ready && got == 0:

@@ -21,8 +21,13 @@ func TestConnectToAServerThatIsAnother(t *testing.T) {
 	fault := func(code string) []pgproto3.BackendMessage {
 		return []pgproto3.BackendMessage{&pgproto3.ErrorResponse{Severity: "ERROR", Code: code, Message: "no"}, ready}
 	}
+	strict := []pgproto3.BackendMessage{
+		&pgproto3.ErrorResponse{Severity: "ERROR", Code: CodeFeatureNotSupported, Message: "no", Routine: "GetSerializableTransactionSnapshot"}, ready,
+	}
+	set := &pgproto3.CommandComplete{CommandTag: []byte("SET")}
 	for name, c := range map[string]struct {
 		answer  []pgproto3.BackendMessage
+		again   []pgproto3.BackendMessage // when it is asked as a strict hot standby; nil: it is not
 		fine    bool
 		garbled bool
 		code    string
@@ -38,9 +43,19 @@ func TestConnectToAServerThatIsAnother(t *testing.T) {
 		"something else":       {answer: []pgproto3.BackendMessage{&pgproto3.CopyDone{}}, garbled: true},
 		"two columns":          {answer: []pgproto3.BackendMessage{&pgproto3.DataRow{Values: [][]byte{[]byte("1"), []byte("2")}}, ready}, garbled: true},
 		"a row that is a null": {answer: []pgproto3.BackendMessage{&pgproto3.DataRow{Values: [][]byte{nil}}, ready}, garbled: true},
+
+		"a strict standby":                {answer: strict, again: append([]pgproto3.BackendMessage{set}, row("7123456789012345678")...), fine: true},
+		"another strict standby":          {answer: strict, again: append([]pgproto3.BackendMessage{set}, row("42")...), other: 42},
+		"a strict standby may not say":    {answer: strict, again: append([]pgproto3.BackendMessage{set}, fault(CodeInsufficientPrivilege)...), fine: true},
+		"a standby that remains strict":   {answer: strict, again: append([]pgproto3.BackendMessage{set}, strict...), code: CodeFeatureNotSupported},
+		"something else is not supported": {answer: fault(CodeFeatureNotSupported), code: CodeFeatureNotSupported},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := pgtest.NewFake(t, pgtest.Script{pgtest.Login(), pgtest.Expect(&pgproto3.Query{String: identityQuery}), pgtest.Send(c.answer...), pgtest.Hang()})
+			script := pgtest.Script{pgtest.Login(), pgtest.Expect(&pgproto3.Query{String: identityQuery}), pgtest.Send(c.answer...)}
+			if c.again != nil {
+				script = append(script, pgtest.Expect(&pgproto3.Query{String: identityQueryOfStandby}), pgtest.Send(c.again...))
+			}
+			f := pgtest.NewFake(t, append(script, pgtest.Hang()))
 			conn, err := net.Dial("tcp", f.Addr())
 			if err != nil {
 				t.Fatal(err)
@@ -48,12 +63,14 @@ func TestConnectToAServerThatIsAnother(t *testing.T) {
 			defer conn.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), pgTimeout)
 			defer cancel()
-			_, err = Connect(ctx, conn, &ConnectConfig{User: "u", SystemID: 7123456789012345678})
+			server, err := Connect(ctx, conn, &ConnectConfig{User: "u", SystemID: 7123456789012345678})
 			var e *Error
 			var other *OtherServerError
 			switch {
 			case c.fine && err != nil:
 				t.Errorf("refused: %v", err)
+			case c.fine && server.Strict != (c.again != nil):
+				t.Errorf("strict: %t", server.Strict)
 			case c.other != 0 && (!errors.As(err, &other) || other.Got != c.other || other.Want != 7123456789012345678):
 				t.Errorf("got %v", err)
 			case c.garbled && !errors.Is(err, ErrGarbled):

@@ -42,6 +42,7 @@ type Conn struct {
 	Applied  string            // fingerprint of the session settings in force; see wire's settings
 	Unnamed  uint64            // identity of the unnamed statement that the server holds; 0: none of ours
 	Prepared Statements        // by server-side name
+	Strict   bool              // its server, while it is a hot standby, takes no transaction that says no isolation: they would be serializable
 
 	Left uint64 // the session that has run code which may have set something unseen; 0: none since it was cleaned
 
@@ -70,7 +71,7 @@ type Identity struct {
 func newConn(home *backendPool, b *rib.Backend, id Identity, s *pg.Server) *Conn {
 	c := &Conn{
 		ID: home.ids.Add(1), Backend: b, Identity: id, Net: s.Conn, PID: s.PID, Secret: s.Secret,
-		home: home, Params: s.Params, Connected: time.Now(), jitter: rand.Float64(),
+		home: home, Params: s.Params, Strict: s.Strict, Connected: time.Now(), jitter: rand.Float64(),
 	}
 	c.plug(home.watch)
 	return c

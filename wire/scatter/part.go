@@ -109,6 +109,9 @@ func (p *part) elsewhere() bool {
 	if p.b == nil || p.f.ctx.Err() != nil {
 		return false
 	}
+	if p.err.OfStandby() {
+		p.b.conn.Strict = true // since it was connected to
+	}
 	if (p.err.Code == pg.CodeReadOnlyTransaction || p.err.OfStandby()) && !p.f.write {
 		p.chooser, p.writes = p.f.c.cfg.Host.Choose(p.slot, true), p.err.Code == pg.CodeReadOnlyTransaction
 		return true
