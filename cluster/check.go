@@ -338,7 +338,9 @@ func (c *checker) columns(r *relation, t *rib.KeyedTable) (all []Obstacle) {
 		case !ok:
 			problem = fmt.Sprintf("there is no column %s", rib.QuoteIdent(name))
 		case col.kind == "d":
-			problem = fmt.Sprintf("column %s is of the domain %s, and a key's column must have a plain type", name, col.shown)
+			// Not even with a cast: of a publication's WHERE, PostgreSQL refuses columns of types that are not its own.
+			problem = fmt.Sprintf("column %[1]s is of the domain %[2]s: no range of the table could be moved, for PostgreSQL replicates no part of a table by a column of a domain. Make it %[3]s, "+
+				"and the domain's CHECK one of the table (ALTER COLUMN ... TYPE %[3]s, which rewrites nothing if the domain is made of that)", name, col.shown, want)
 		case col.generated:
 			problem = fmt.Sprintf("column %s is made of other columns, and an UPDATE of these would make another key of it: make it a plain column (ALTER COLUMN ... DROP EXPRESSION)", name)
 		case err != nil:

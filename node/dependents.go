@@ -264,8 +264,13 @@ FROM unnest($4::text[], $5::text[], $6::text[], $7::text[]) AS k(schema, name, n
      JOIN pg_catalog.pg_namespace n ON n.nspname = k.schema::name
      JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = k.name::name
      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = k.name_of::name AND a.attnum > 0 AND NOT a.attisdropped
-     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid AND t.typtype <> 'd'
-WHERE a.attgenerated <> '' OR pg_catalog.format_type(a.atttypid, a.atttypmod) <> ALL (string_to_array(k.types, '|'))
+     CROSS JOIN LATERAL (
+	WITH RECURSIVE below AS ( -- a domain stores what the type below it makes of a value
+		SELECT a.atttypid AS type, a.atttypmod AS modifier
+		UNION ALL
+		SELECT t.typbasetype, t.typtypmod FROM below JOIN pg_catalog.pg_type t ON t.oid = below.type AND t.typtype = 'd')
+	SELECT pg_catalog.format_type(below.type, below.modifier) AS name FROM below JOIN pg_catalog.pg_type t ON t.oid = below.type AND t.typtype <> 'd') AS plain
+WHERE a.attgenerated <> '' OR plain.name <> ALL (string_to_array(k.types, '|'))
 ORDER BY 1, 2, 5
 LIMIT $3)
 UNION ALL

@@ -19,9 +19,14 @@ func TestTablesMadePastTheNodesOnRealPostgreSQL(t *testing.T) {
 	n.mustAdmin(t, "keyspace", "create", "app.fees", "--planned", "--reference", "--shards", shards)
 	n.mustAdmin(t, "keyspace", "create", "app.cut", "--planned", "--key", "name", "--type", "text", "--shards", shards)
 	n.mustAdmin(t, "keyspace", "create", "app.made", "--planned", "--key", "id", "--type", "bigint", "--shards", shards)
+	n.mustAdmin(t, "keyspace", "create", "app.named", "--planned", "--key", "id", "--type", "text", "--shards", shards)
+	n.mustAdmin(t, "keyspace", "create", "app.numbered", "--planned", "--key", "id", "--type", "bigint", "--shards", shards)
 	n.sees(t, "app.made")
+	n.sees(t, "app.numbered")
 	c.everywhere(t, "CREATE TABLE fees (id int PRIMARY KEY, at timestamptz DEFAULT clock_timestamp(), n bigserial)", "CREATE TABLE cut (name varchar(10) PRIMARY KEY)",
-		"CREATE TABLE made (a bigint, id bigint GENERATED ALWAYS AS (a * 2) STORED PRIMARY KEY)", "GRANT ALL ON fees, cut, made TO app", "GRANT ALL ON fees_n_seq TO app",
+		"CREATE TABLE made (a bigint, id bigint GENERATED ALWAYS AS (a * 2) STORED PRIMARY KEY)",
+		"CREATE DOMAIN short AS varchar(10)", "CREATE DOMAIN shorter AS short", "CREATE TABLE named (id shorter PRIMARY KEY)",
+		"CREATE DOMAIN number AS bigint", "CREATE TABLE numbered (id number PRIMARY KEY)", "GRANT ALL ON fees, cut, made, named, numbered TO app", "GRANT ALL ON fees_n_seq TO app",
 		"GRANT SELECT ON fees, cut, made TO probe", "GRANT CREATE ON DATABASE app TO probe", "GRANT app TO probe")
 	conn := n.connect(t)
 	exec := func(sql string) error {
@@ -31,13 +36,16 @@ func TestTablesMadePastTheNodesOnRealPostgreSQL(t *testing.T) {
 	if err := exec("SET rangefinder.cross_shard_writes = '2pc'"); err != nil {
 		t.Fatal(err)
 	}
-	for _, sql := range []string{"INSERT INTO cut (name) VALUES ('0123456789   ')", "UPDATE cut SET name = '0123456789   '", "UPDATE made SET a = a + 1"} {
+	for _, sql := range []string{"INSERT INTO cut (name) VALUES ('0123456789   ')", "INSERT INTO named (id) VALUES ('0123456789   ')", "UPDATE cut SET name = '0123456789   '", "UPDATE made SET a = a + 1"} {
 		pgtest.Eventually(t, dependentsEvery+2*dependentsAsk, func() error {
 			if err := exec(sql); err == nil || sqlStateOf(err) != "0A000" {
 				return fmt.Errorf("%s: %v", sql, err)
 			}
 			return nil
 		})
+	}
+	if err := exec("INSERT INTO numbered (id) VALUES (1), (2), (3)"); err != nil { // its rows are stored as they are given
+		t.Error(err)
 	}
 	pgtest.Eventually(t, 20*time.Second, func() error { return exec("INSERT INTO fees (id) VALUES (1), (2)") })
 	var all []string

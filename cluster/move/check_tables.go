@@ -47,6 +47,11 @@ const pointedSQL = `
 SELECT f.conname::text, n.nspname::text, c.relname::text FROM pg_constraint AS f JOIN pg_class AS c ON c.oid = f.confrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE f.contype = 'f' AND f.conrelid = to_regclass($1) AND f.conparentid = 0`
 
+// keyColumnSQL tells what keeps a column of the key from being one of a publication's WHERE.
+const keyColumnSQL = `
+SELECT a.attgenerated <> '', CASE WHEN t.typtype = 'd' THEN format_type(t.oid, NULL) ELSE '' END
+FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid WHERE a.attrelid = to_regclass($1) AND a.attname = $2`
+
 const pointingSQL = `
 SELECT f.conname::text, n.nspname::text, c.relname::text FROM pg_constraint AS f JOIN pg_class AS c ON c.oid = f.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE f.contype = 'f' AND f.confrelid = to_regclass($1) AND f.conparentid = 0`
@@ -145,7 +150,11 @@ func (c *checker) around(s *side, t *rib.KeyedTable) (list []question) {
 	name, args := tableName(t), []string{tableName(t)}
 	for _, k := range t.Columns {
 		var generated bool
-		list = append(list, question{sql: "SELECT attgenerated <> '' FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2", args: []string{name, k}, answer: each([]any{&generated}, func() error {
+		var domain string
+		list = append(list, question{sql: keyColumnSQL, args: []string{name, k}, answer: each([]any{&generated, &domain}, func() error {
+			if domain != "" {
+				s.add(name, "key column %s is of the domain %s, and PostgreSQL replicates no part of a table by a column of a domain: give it the type below it (ALTER TABLE ... ALTER COLUMN ... TYPE, which rewrites nothing then)", rib.QuoteIdent(k), domain)
+			}
 			if generated {
 				s.add(name, "key column %s is a generated one, which is not replicated", rib.QuoteIdent(k))
 			}

@@ -21,15 +21,17 @@ func TestObstacles(t *testing.T) {
 	source, target := r.at("shard_1").primary, r.at("shard_2").primary
 	for _, err := range []error{
 		source.Exec(t.Context(), "CREATE TABLE wrong (id int PRIMARY KEY, customer_id bigint)", "CREATE TABLE fast (customer_id bigint PRIMARY KEY)", "ALTER TABLE fast SET UNLOGGED",
-			"CREATE TABLE notes (customer_id bigint REFERENCES nothing)", "CREATE TABLE bare (customer_id bigint)", "CREATE TABLE heir () INHERITS (bare)"),
+			"CREATE TABLE notes (customer_id bigint REFERENCES nothing)", "CREATE TABLE bare (customer_id bigint)", "CREATE TABLE heir () INHERITS (bare)",
+			"CREATE DOMAIN number AS bigint", "CREATE TABLE domained (customer_id number PRIMARY KEY)"),
 		target.Exec(t.Context(), "CREATE TABLE wrong (id int PRIMARY KEY, customer_id bigint, more text)", "CREATE TABLE bare (customer_id bigint)",
+			"CREATE DOMAIN number AS bigint", "CREATE TABLE domained (customer_id number PRIMARY KEY)",
 			"INSERT INTO nothing SELECT g, 1 FROM generate_series(1, 100) AS g"),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"wrong", "fast", "bare"} {
+	for _, name := range []string{"wrong", "fast", "bare", "domained"} {
 		r.ks.Tables = append(r.ks.Tables, rib.KeyedTable{Schema: "public", Name: name, Columns: []string{"customer_id"}})
 	}
 	open, err := source.Conn(t.Context())
@@ -52,6 +54,7 @@ func TestObstacles(t *testing.T) {
 		`on shard_1, table public.wrong: its replica identity does not hold the key`, `on shard_2, table public.wrong: its replica identity does not hold the key`,
 		`table "public"."wrong": unique index wrong_pkey is without the key`, `on shard_2, table "public"."wrong": its columns differ from those on shard_1: only on the source nothing more; only on the target "more" text`,
 		`on shard_1, table public.fast: it is unlogged`, `on shard_2, table "public"."fast": it does not exist`, `table public.bare: it has no replica identity`, `on shard_1, table "public"."bare": other tables inherit from it`,
+		`on shard_1, table "public"."domained": key column "customer_id" is of the domain public.number, and PostgreSQL replicates no part of a table by a column of a domain`,
 		`foreign key notes_customer_id_fkey of "public"."notes" points at it`, `rows of the range lie there already`,
 	} {
 		if !strings.Contains(all, want) {
