@@ -83,6 +83,52 @@ func TestSchemasOnRealPostgreSQL(t *testing.T) {
 	if code, out, errs := n.admin("keyspace", "check", "app.tenants"); code != 0 || !strings.Contains(out, "no errors") {
 		t.Errorf("exit %d: %s%s", code, out, errs)
 	}
+	// What all schemas need is whole on all shards, and their tables may refer to it there.
+	c.everywhere(t, "CREATE TABLE countries (code text PRIMARY KEY, name text)", "GRANT ALL ON countries TO app", "GRANT SELECT ON countries TO probe", "GRANT CREATE ON DATABASE app TO probe")
+	n.mustAdmin(t, "keyspace", "create", "app.countries", "--reference", "--shards", "shard_1,shard_2,shard_3")
+	n.sees(t, "app.countries")
+	exec("SET rangefinder.cross_shard_writes = '2pc'", pgx.QueryExecModeSimpleProtocol)
+	exec("INSERT INTO public.countries VALUES ('de', 'Germany'), ('fr', 'France'), ('nl', 'Netherlands')")
+	fails := func(want, sql string, args ...any) {
+		t.Helper()
+		_, err := conn.Exec(t.Context(), sql, args...)
+		if code, text := sqlState(err); code != want {
+			t.Errorf("%s: %s %s, not %s", sql, code, text, want)
+		}
+	}
+	for i := 1; i <= 3; i++ {
+		exec(fmt.Sprintf("SET search_path = t%d, public", i))
+		exec("CREATE TABLE addresses (id int PRIMARY KEY, country text NOT NULL REFERENCES countries)")
+		exec("ALTER TABLE orders ADD COLUMN country text REFERENCES public.countries ON DELETE SET NULL")
+		for at, mode := range modes {
+			exec("INSERT INTO addresses VALUES ($1, 'de')", mode, at)
+			fails("23503", "INSERT INTO addresses VALUES ($1, 'xx')", mode, 10+at)
+			fails("23503", "UPDATE orders SET country = 'xx' WHERE id = $1", mode, at+1)
+		}
+		exec("UPDATE orders SET country = 'fr'")
+	}
+	fails("23503", "DELETE FROM public.countries WHERE code = 'de'") // on no shard
+	exec("DELETE FROM public.countries WHERE code = 'fr'")
+	for i, s := range c.servers {
+		admin, err := s.ConnTo(t.Context(), "app", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var codes string
+		var addresses, without int
+		err = admin.QueryRow(t.Context(), fmt.Sprintf("SELECT (SELECT string_agg(code, ' ' ORDER BY code) FROM countries), (SELECT count(*) FROM t%[1]d.addresses), (SELECT count(*) FROM t%[1]d.orders WHERE country IS NULL)", i+1)).
+			Scan(&codes, &addresses, &without)
+		_ = admin.Close(t.Context())
+		if err != nil || codes != "de nl" || addresses != len(modes) || without != 4 {
+			t.Errorf("shard_%d: countries %s, %d addresses, %d orders of none, %v", i+1, codes, addresses, without, err)
+		}
+	}
+	for _, ks := range []string{"app.countries", "app.tenants"} {
+		if code, out, errs := n.admin("keyspace", "check", ks); code != 0 || !strings.Contains(out, "no errors") {
+			t.Errorf("exit %d: %s%s", code, out, errs)
+		}
+	}
+	exec("SET search_path = public")
 	// A schema that is listed later.
 	n.mustAdmin(t, "keyspace", "add", "app.tenants", "--value", "t4=shard_2")
 	pgtest.Eventually(t, 10*time.Second, func() error {

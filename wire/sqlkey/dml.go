@@ -1,6 +1,7 @@
 package sqlkey
 
 import (
+	"cmp"
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
@@ -230,14 +231,23 @@ func keyChange(t *table, assignments []*pgquery.Node, what string) *issue {
 }
 
 // whole takes a statement's tables from wherever they stand. It refuses sharded ones: what the statement does with them is
-// not followed. made, if it is not nil, is the name of a table that does not exist yet.
+// not followed. made, if it is not nil, is the name of a table that does not exist yet. To a reference table, a foreign key of what is on one shard alone only
+// has to have a copy there.
 func (a *analysis) whole(m proto.Message, c *ctes, what string, made *pgquery.RangeVar) {
+	alone := a.isAlone(m)
 	walk(m, func(n any) bool {
 		switch n := n.(type) {
 		case *pgquery.WithClause: // seen already
 			return c == nil
 		case *pgquery.LockingClause:
 			return false
+		case *pgquery.Constraint:
+			if to := n.GetPktable(); alone && to != nil {
+				if _, kind := a.resolve(to); kind == copiedTable {
+					a.relation(to)
+					return false
+				}
+			}
 		case *pgquery.RangeVar:
 			if n == made {
 				return false
@@ -254,6 +264,16 @@ func (a *analysis) whole(m proto.Message, c *ctes, what string, made *pgquery.Ra
 		}
 		return true
 	})
+}
+
+// isAlone tells whether a statement makes or alters a table that is on one shard alone.
+func (a *analysis) isAlone(m proto.Message) bool {
+	n, ok := m.(*pgquery.Node)
+	if !ok || n.GetCreateStmt() == nil && n.GetAlterTableStmt() == nil {
+		return false
+	}
+	_, kind := a.resolve(cmp.Or(n.GetCreateStmt().GetRelation(), n.GetAlterTableStmt().GetRelation()))
+	return kind == schemaTable || kind == plainTable
 }
 
 func onEachShard(what string) *issue {
