@@ -117,7 +117,11 @@ func userValue(name string) *issue {
 // insertSelected finds the key of the rows that a query gives: it must be the key of a table of the query, or a constant. at are the
 // places of the key's columns among the query's.
 func (a *analysis) insertSelected(t *table, at []int, s *pgquery.SelectStmt) {
-	const hint = "Select the key's column of a table that the rows are made of, or select the rows first and insert them with VALUES."
+	hint := "Select the key's column of a table that the rows are made of, or select the rows first and insert them with VALUES."
+	made := namesNoTable(s)
+	if made {
+		hint = bulkHint
+	}
 	r := row{table: t, keys: make([]*binding, len(at))}
 	for i, j := range at {
 		name := quoteName(t.columns[i])
@@ -137,6 +141,9 @@ func (a *analysis) insertSelected(t *table, at []int, s *pgquery.SelectStmt) {
 		switch {
 		case val == nil:
 			r.issue = &issue{pg.CodeFeatureNotSupported, "which column of * is " + name + " cannot be told", "Name the columns that are selected."}
+			if made {
+				r.issue.hint = bulkHint
+			}
 		case val.GetColumnRef() != nil:
 			c, ok := a.watched.scope.column(val, a.env.Database)
 			if ok && !c.ref.optional && c.typ() == t.keyspace.types[i] {
@@ -148,11 +155,28 @@ func (a *analysis) insertSelected(t *table, at []int, s *pgquery.SelectStmt) {
 		default:
 			r.keys[i] = a.insertValue(t, i, val)
 			if r.keys[i] == nil {
+				if made && val.GetFuncCall() != nil {
+					a.problem.hint = bulkHint
+				}
 				return
 			}
 		}
 	}
 	a.rows = append(a.rows, r)
+}
+
+// bulkHint helps where rows to insert are made of arrays.
+const bulkHint = "Rows that are made of arrays, or by functions, are not split by their keys: send them by COPY, or as INSERT ... VALUES (...), (...), which are."
+
+// namesNoTable tells whether the rows of a query are made of constants, parameters and functions alone.
+func namesNoTable(s *pgquery.SelectStmt) bool {
+	none := true
+	walk(s, func(n any) bool {
+		_, named := n.(*pgquery.RangeVar)
+		none = none && !named
+		return none
+	})
+	return none
 }
 
 func (a *analysis) insertValue(t *table, i int, n *pgquery.Node) *binding {

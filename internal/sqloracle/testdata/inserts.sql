@@ -148,3 +148,20 @@ INSERT INTO readings (device, n) VALUES (2147483647 + 1, 1)
 INSERT INTO stock (region, sku) VALUES (lower('BRI'), 'x')
 
 INSERT INTO tiles (zoom, name, n) VALUES (1 + 1, upper('b'), 99)
+
+-- $1 bigint[] {501,502}
+-- refused: no key
+INSERT INTO customers (customer_id) SELECT unnest($1::bigint[])
+
+-- $1 bigint[] {501,502}
+-- $2 text[] {a,b}
+-- refused: not joined by the key
+INSERT INTO customers (customer_id, name) SELECT * FROM unnest($1::bigint[], $2::text[])
+
+-- $1 bigint[] {501,502}
+-- $2 text[] {a,b}
+-- refused: not joined by the key
+INSERT INTO customers (customer_id, name) SELECT u.k, u.n FROM unnest($1::bigint[], $2::text[]) AS u (k, n)
+
+-- $1 int[] {91,92}
+INSERT INTO orders (customer_id, id) SELECT 7, unnest($1::int[])
