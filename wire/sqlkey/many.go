@@ -96,6 +96,11 @@ func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey
 	}
 	if problem != nil {
 		if f = c.nested(sel); f == nil {
+			if sel = c.regrouped(sel); sel != nil {
+				f = c.nested(sel)
+			}
+		}
+		if f == nil {
 			return nil, "", problem
 		}
 	}

@@ -116,19 +116,23 @@ func (f *fanned) keyPlaces() (list []int) {
 	return list
 }
 
-// nested takes a query apart that has one subquery, or one part of a set operation, with all of its tables: that is what shards are asked, and all around it is done over
-// their rows. nil: there is none.
+// nested takes a query apart that has one subquery, or one part of a set operation, with all of its tables but reference tables: that is what shards are asked,
+// and all around it is done over their rows, on a shard that has the reference tables too. nil: there is none.
 func (c *compiler) nested(sel *pgquery.SelectStmt) *fanned {
 	if len(sel.GetLockingClause()) > 0 {
 		return nil
 	}
-	tables, names := tablesIn(sel), withNames(sel)
+	tables, copies := c.tablesIn(sel)
+	names := withNames(sel)
 	var found *fanned
 	var at *pgquery.Node
 	final := cloned(sel)
 	try := func(n *pgquery.Node) {
 		s := n.GetSelectStmt()
-		if s == nil || found != nil || tablesIn(s) != tables || namesAny(s, names) {
+		if s == nil || found != nil || namesAny(s, names) {
+			return
+		}
+		if here, _ := c.tablesIn(s); here != tables {
 			return
 		}
 		if f, problem := c.fanned(n, s); problem == nil && len(f.a.plain) == 0 && len(s.GetLockingClause()) == 0 {
@@ -156,15 +160,16 @@ func (c *compiler) nested(sel *pgquery.SelectStmt) *fanned {
 	walk(final, func(n any) bool { // from the outside in: the larger the part that shards do, the better
 		switch n := n.(type) {
 		case *pgquery.RangeSubselect:
-			if !n.GetLateral() {
-				try(n.GetSubquery())
-				sides(n.GetSubquery().GetSelectStmt())
+			if n.GetLateral() { // it may, too
+				return copies == 0
 			}
+			try(n.GetSubquery())
+			sides(n.GetSubquery().GetSelectStmt())
 		case *pgquery.CommonTableExpr:
 			try(n.GetCtequery())
 			sides(n.GetCtequery().GetSelectStmt())
 		case *pgquery.SubLink: // it may speak of what is around it
-			if len(sel.GetFromClause()) > 0 {
+			if len(sel.GetFromClause())+copies > 0 {
 				return false
 			}
 			if s := n.GetSubselect().GetSelectStmt(); n.GetSubLinkType() == pgquery.SubLinkType_EXISTS_SUBLINK && s.GetLimitCount() == nil {
@@ -196,21 +201,71 @@ func (f *fanned) asked(itself *pgquery.SelectStmt) *pgquery.SelectStmt {
 	return itself
 }
 
-// tablesIn counts the tables that are named in a query, names of WITH left out as far as they are in it.
-func tablesIn(s *pgquery.SelectStmt) (n int) {
-	names := withNames(s)
+// regrouped is a UNION of queries in which those that name sharded tables stand together, as one part of it. nil: they cannot, or need not.
+func (c *compiler) regrouped(sel *pgquery.SelectStmt) *pgquery.SelectStmt {
+	var parts []*pgquery.SelectStmt // from the last to the first
+	s := sel
+	for ; s.GetOp() == pgquery.SetOperation_SETOP_UNION; s = s.GetLarg() {
+		if s != sel && (s.GetAll() != sel.GetAll() && sel.GetAll() || len(s.GetSortClause()) > 0 || s.GetLimitCount() != nil || s.GetLimitOffset() != nil || s.GetWithClause() != nil) {
+			return nil
+		}
+		parts = append(parts, s.GetRarg())
+	}
+	parts = append(parts, s)
+	slices.Reverse(parts)
+	join := func(l, r *pgquery.SelectStmt) *pgquery.SelectStmt {
+		if l == nil {
+			return r
+		}
+		return &pgquery.SelectStmt{Op: pgquery.SetOperation_SETOP_UNION, All: sel.GetAll(), Larg: l, Rarg: r, LimitOption: pgquery.LimitOption_LIMIT_OPTION_DEFAULT}
+	}
+	var together, all *pgquery.SelectStmt
+	several := false
+	for _, part := range parts {
+		if others, _ := c.tablesIn(part); others > 0 {
+			several = several || together != nil
+			together = join(together, part)
+		}
+	}
+	if !several {
+		return nil
+	}
+	placed := false
+	for _, part := range parts {
+		if others, _ := c.tablesIn(part); others == 0 {
+			all = join(all, part)
+		} else if !placed { // where the first of them is, as names of columns and types come from the first
+			all, placed = join(all, together), true
+		}
+	}
+	if all == together {
+		return nil
+	}
+	out := cloned(sel)
+	out.Larg, out.Rarg = cloned(all.Larg), cloned(all.Rarg)
+	return out
+}
+
+// tablesIn counts the tables that are named in a query, names of WITH left out as far as they are in it: reference tables, and all others.
+func (c *compiler) tablesIn(s *pgquery.SelectStmt) (others, copies int) {
+	names, a := withNames(s), c.analysis()
 	walk(s, func(x any) bool {
 		switch x := x.(type) {
 		case *pgquery.LockingClause:
 			return false
 		case *pgquery.RangeVar:
-			if x.GetSchemaname() != "" || !names[x.GetRelname()] {
-				n++
+			if x.GetSchemaname() == "" && names[x.GetRelname()] {
+				return true
+			}
+			if _, kind := a.resolve(x); kind == copiedTable {
+				copies++
+			} else {
+				others++
 			}
 		}
 		return true
 	})
-	return n
+	return others, copies
 }
 
 // withNames are the names that WITH gives in a query, wherever it stands.

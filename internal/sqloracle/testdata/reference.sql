@@ -40,10 +40,8 @@ SELECT item FROM items WHERE item IN (SELECT item FROM orders)
 
 SELECT count(*) FROM orders WHERE item IN (SELECT item FROM items WHERE grams IS NULL)
 
--- refused: not joined by the key
 SELECT item FROM items UNION ALL SELECT item FROM orders
 
--- refused: not joined by the key
 SELECT item FROM items UNION SELECT item FROM orders
 
 SELECT (SELECT count(*) FROM items), count(*) FROM orders

@@ -137,5 +137,56 @@ WITH orders AS (SELECT customer_id, name FROM customers) SELECT count(*), max(s.
 
 SELECT item FROM orders UNION ALL SELECT g::text FROM generate_series(1, 3) g ORDER BY 1
 
--- refused: not joined by the key
 SELECT item FROM orders UNION SELECT item FROM items
+
+SELECT item FROM orders WHERE customer_id IN (7, 8) UNION ALL SELECT item FROM items ORDER BY 1
+
+SELECT item FROM orders WHERE customer_id = 7 UNION SELECT item FROM items ORDER BY 1
+
+SELECT item FROM orders WHERE customer_id = 7 UNION ALL SELECT item FROM orders WHERE customer_id = 8 UNION ALL SELECT item FROM items ORDER BY 1
+
+-- $1 bigint 7
+-- $2 bigint 9
+SELECT item FROM orders WHERE customer_id = $1 UNION SELECT item FROM items WHERE grams > 30 UNION SELECT item FROM orders WHERE customer_id = $2 ORDER BY 1
+
+-- $1 text pen
+SELECT item FROM items WHERE item <> $1 UNION ALL SELECT item FROM orders WHERE item = $1
+
+SELECT item FROM items EXCEPT SELECT item FROM orders ORDER BY 1
+
+SELECT item FROM orders EXCEPT SELECT item FROM items
+
+SELECT item FROM orders EXCEPT ALL SELECT item FROM items WHERE grams > 30
+
+SELECT item FROM items INTERSECT SELECT item FROM orders ORDER BY 1 DESC LIMIT 2
+
+SELECT item, grams FROM items UNION ALL SELECT item, count(*) FROM orders GROUP BY item ORDER BY 1, 2
+
+SELECT 'all' AS what, count(*) FROM orders UNION ALL SELECT i.kind, sum(i.grams) FROM items i GROUP BY i.kind ORDER BY 1, 2
+
+SELECT name FROM customers WHERE customer_id = 7 UNION SELECT 'nobody' UNION SELECT name FROM customers WHERE customer_id = 8 ORDER BY 1
+
+SELECT 0 AS n UNION ALL SELECT customer_id FROM customers WHERE customer_id < 4 UNION ALL SELECT 100 UNION ALL SELECT id FROM orders WHERE customer_id = 4 ORDER BY 1
+
+SELECT NULL UNION ALL SELECT name FROM customers WHERE customer_id = 3 UNION ALL SELECT 'x' UNION ALL SELECT name FROM customers WHERE customer_id = 4 ORDER BY 1
+
+-- refused: not joined by the key
+SELECT tier FROM tiers UNION SELECT tier FROM customers UNION ALL SELECT tier FROM orders ORDER BY 1
+
+SELECT tier FROM customers WHERE score > 0 UNION ALL SELECT tier FROM tiers UNION ALL SELECT tier FROM orders WHERE paid ORDER BY 1
+
+-- refused: not joined by the key
+SELECT count(*) FROM (SELECT item FROM orders UNION SELECT item FROM items UNION SELECT sku FROM order_lines) s
+
+-- refused: not joined by the key
+SELECT 'x' UNION SELECT (SELECT max(o.id)::text FROM orders o WHERE o.item = i.item) FROM items i
+
+WITH w AS (SELECT item, sum(qty) AS q FROM orders GROUP BY item) SELECT w.item, w.q, i.grams FROM w JOIN items i USING (item) ORDER BY 1
+
+SELECT s.n, i.item FROM (SELECT count(*) AS n FROM orders) s, items i ORDER BY 2
+
+BEGIN;
+INSERT INTO items (item, grams) VALUES ('glue', 7);
+DELETE FROM orders WHERE customer_id IN (7, 8);
+SELECT item FROM orders UNION SELECT item FROM items ORDER BY 1;
+ROLLBACK
