@@ -161,7 +161,7 @@ func (c *drainFlags) run(e *env, kind string) error {
 		return err
 	}
 	if len(left.Left) > 0 {
-		return &Failure{Message: fmt.Sprintf("not all has moved away from %s %s, which stays drained", kind, c.Name), Hint: fmt.Sprintf("See what is left by the same command; take it back: rangefinder %s undrain %s", kind, c.Name)}
+		return &Failure{Message: fmt.Sprintf("not all has moved away from %s %s, which stays drained", kind, c.Name), Hint: fmt.Sprintf("See what is left by the same command with the same flags: it is the order given anew, and --why and --for count from then on. Take it back: rangefinder %s undrain %s", kind, c.Name)}
 	}
 	return nil
 }

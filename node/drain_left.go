@@ -151,12 +151,17 @@ func stays(s *rib.Snapshot, t *fib.Table, databases []Listing, target rib.DrainT
 		}
 		reads("", c, "No other copy of the shard is up and close enough behind: see rangefinder status.")
 		for _, d := range databases {
-			if own := slot.For(d.Name); own != c {
+			if own := slot.For(d.Name); own != c && asks(s.Ownership, &d, slot.Shard()) {
 				reads(" by database "+d.Name, own, "See regions and pinned of the database in the nodes' configuration.")
 			}
 		}
 	}
 	return left
+}
+
+// asks tells whether a database has tables on a shard: those of no keyspace, or of one.
+func asks(o *rib.Ownership, d *Listing, shard string) bool {
+	return d.Shard == shard || slices.ContainsFunc(o.Keyspaces, func(k rib.Keyspace) bool { return k.Database == d.Name })
 }
 
 // promoteHint names the copies of a shard that could take the writes.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"rangefinder/fib"
 	"rangefinder/internal/pgtest"
 	"rangefinder/node/port"
 	"rangefinder/rib"
@@ -219,5 +220,56 @@ func TestPreferencesAreShown(t *testing.T) {
 	}
 	if _, page := n.get(t, "/debug"); !strings.Contains(page, "pinned to fra") || !strings.Contains(page, "first to fra, then iad, then by distance") {
 		t.Error("the page does not show them")
+	}
+}
+
+// TestDrainLeftOfDatabases: what stays for a database that is pinned to a drained region is told of the shards that it has tables on, and of no others.
+func TestDrainLeftOfDatabases(t *testing.T) {
+	table := rib.NewTable(rib.Member{Name: "fra-1", Region: "fra", Incarnation: 1})
+	o := &rib.Ownership{Epoch: rib.Epoch{Index: 1}}
+	seq := uint64(0)
+	for i, shard := range []string{"shard_1", "shard_2"} {
+		o.Shards = append(o.Shards, rib.Shard{Name: shard, SystemID: uint64(i) + 1})
+		for _, region := range []string{"fra", "iad"} {
+			seq += 2
+			b := rib.Backend{Name: shard + "-" + region, Shard: shard, Region: region, Addr: fmt.Sprintf("10.0.0.%d:5432", seq), SystemID: uint64(i) + 1}
+			role := rib.Replica
+			if region == "iad" {
+				role = rib.Primary
+			}
+			table.Health().Announce(rib.Announcement{Backend: b, Observer: "fra-1", Stamp: rib.Stamp{Incarnation: 1, Seq: seq}})
+			table.Health().Observe(rib.Route{Backend: b.Name, Observer: "fra-1", State: rib.Up, Role: role, Timeline: 1, Stamp: rib.Stamp{Incarnation: 1, Seq: seq + 1}})
+		}
+	}
+	table.Owners().Set(o)
+	database := Listing{Name: "app2", Shard: "shard_1", Regions: []string{"fra"}, Pinned: true}
+	table.Local().SetPolicy(&rib.Policy{Databases: map[string]rib.Preference{"app2": {Regions: database.Regions, Pinned: true}}})
+	fra := rib.DrainTarget{Kind: rib.DrainRegion, Name: "fra"}
+	if _, err := table.Health().Drain(rib.Drain{Target: fra, Number: 1, By: "ops"}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (of []string) {
+		s := table.Snapshot()
+		compiled, err := fib.Compile(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range stays(s, compiled, []Listing{database}, fra) {
+			of = append(of, l.What+" of "+l.Of)
+		}
+		return of
+	}
+	if got, want := left(), []string{"reads of shard_1"}; !slices.Equal(got, want) {
+		t.Errorf("without a keyspace %q, want %q", got, want)
+	}
+	with := *o
+	with.Epoch.Index++
+	with.Keyspaces = []rib.Keyspace{{
+		ID: 1, Name: "app2.t", Database: "app2", Method: rib.MethodReference, Tables: []rib.KeyedTable{{Schema: "public", Name: "t"}},
+		Ranges: rib.ReferenceRanges([]string{"shard_1", "shard_2"}),
+	}}
+	table.Owners().Set(&with)
+	if got, want := left(), []string{"reads of shard_1", "reads of shard_2"}; !slices.Equal(got, want) {
+		t.Errorf("with a keyspace %q, want %q", got, want)
 	}
 }
