@@ -47,7 +47,7 @@ build: compiler ## build bin/rangefinder
 	$(GO) build -trimpath -o bin/rangefinder .
 
 test: compiler postgres drivers ## run all tests (installs PostgreSQL and its clients if they are missing)
-	$(TEST) -timeout 20m $(TESTFLAGS) $(PKGS)
+	$(TEST) -timeout 40m $(TESTFLAGS) $(PKGS)
 
 race: compiler postgres drivers ## run all tests under the race detector
 	$(TEST) -race -timeout 40m $(TESTFLAGS) $(PKGS)
