@@ -47,10 +47,10 @@ build: compiler ## build bin/rangefinder
 	$(GO) build -trimpath -o bin/rangefinder .
 
 test: compiler postgres drivers ## run all tests (installs PostgreSQL and its clients if they are missing)
-	$(TEST) -timeout 40m $(TESTFLAGS) $(PKGS)
+	$(TEST) -timeout 60m $(TESTFLAGS) $(PKGS)
 
 race: compiler postgres drivers ## run all tests under the race detector
-	$(TEST) -race -timeout 40m $(TESTFLAGS) $(PKGS)
+	$(TEST) -race -timeout 60m $(TESTFLAGS) $(PKGS)
 
 fuzz: compiler ## run every fuzz target for FUZZTIME (20s)
 	@set -e; \

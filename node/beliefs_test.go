@@ -68,6 +68,7 @@ func TestRestartBesideAPrimaryItCannotReach(t *testing.T) {
 			cfg := testConfig(t, "fra", iad.port().Addr())
 			cfg.Databases, cfg.Users, cfg.Probe = iad.cfg.Databases, iad.cfg.Users, iad.cfg.Probe
 			fra := newNode(t, cfg, clusterEnv()).open(t)
+			fra.settled(t, 2, 1)
 			conn := fra.connect(t)
 			write := func(id int) {
 				t.Helper()
