@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +49,9 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 	var last error
 	whose := ""
 	hops := slot.For(id.Database).Reads
+	if other := c.anySlot(need{}); !hops[0].Healthy && other != nil && other != slot { // the usual shard is away: users of the others are let in all the same
+		hops = slices.Concat(other.For(id.Database).Reads, hops)
+	}
 	end := time.Now().Add(l.StartupTimeout)
 	for i := range hops {
 		// A backend that does not answer at all must leave time for the others.

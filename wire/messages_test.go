@@ -196,7 +196,8 @@ var impossible = map[string]bool{"negative length": true, "most negative": true,
 func TestEveryMessageEverywhere(t *testing.T) {
 	const maxFrame = 1 << 20
 	secure := &tls.Config{InsecureSkipVerify: true}
-	ctx := ctxOf(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // some thousand connections, to servers that fork for each
+	defer cancel()
 	plain, encrypted := newRig(t, rigOptions{maxFrame: maxFrame}), newRig(t, rigOptions{maxFrame: maxFrame, tls: true})
 	others := []*pgx.Conn{plain.connect(pgx.QueryExecModeCacheStatement), encrypted.connect(pgx.QueryExecModeCacheStatement)}
 	// ask says the bytes in that state, and returns the answer.
