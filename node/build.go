@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"rangefinder/cluster"
@@ -131,11 +132,11 @@ func (n *Node) openProber(context.Context) error {
 func (n *Node) goOn(s *probe.Settings) {
 	if n.word == nil {
 		for _, k := range n.recalled {
-			for i := range s.Backends {
-				t, b := &s.Backends[i], k.Announcement.Backend
-				if k.Announcement.Observer == n.state.Node && t.Name == b.Name && t.Shard == b.Shard && t.Region == b.Region && t.Addr == b.Addr {
-					t.SystemID = b.SystemID
-				}
+			before := target(&k.Announcement.Backend)
+			here := before
+			here.SystemID = 0 // as the configuration has it
+			if i := slices.Index(s.Backends, here); i >= 0 && k.Announcement.Observer == n.state.Node {
+				s.Backends[i] = before
 			}
 		}
 		n.recalled = nil

@@ -26,9 +26,7 @@ func (h *Health) Known() []Known {
 		}
 		for _, a := range b.announcements {
 			if !a.Gone {
-				if a.Backend.SystemID == 0 && b.server.at(&a.Backend) {
-					a.Backend.SystemID = b.server.SystemID
-				}
+				b.recognize(&a.Backend)
 				list = append(list, Known{a, role, timeline})
 			}
 		}

@@ -151,10 +151,15 @@ func (b *backend) identity(live func(string, Stamp) bool) (chosen *Announcement,
 			chosen.Backend.SystemID = y.SystemID // the same server, which only the other has reached
 		}
 	}
-	if b.server.at(&chosen.Backend) && chosen.Backend.SystemID == 0 {
-		chosen.Backend.SystemID = b.server.SystemID
-	}
+	b.recognize(&chosen.Backend)
 	return chosen, ""
+}
+
+// recognize gives what is announced without a system identifier that of the server which was reached in the same place before.
+func (b *backend) recognize(x *Backend) {
+	if x.SystemID == 0 && b.server.at(x) {
+		x.SystemID = b.server.SystemID
+	}
 }
 
 // rankOf is how much a route counts for the role: one that is up before others, and one of a live observer before what is left of
