@@ -419,15 +419,7 @@ func TestOnlyCertificatesOfTheAuthorityAreLetIn(t *testing.T) {
 		}
 		req.Header.Set("Content-Type", "application/json")
 		resp, err := (&http.Transport{TLSClientConfig: c, DisableKeepAlives: true}).RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(text)
+		return answerOf(t, resp, err)
 	}
 	if status, body := call(&tls.Config{RootCAs: ca.Pool()}); status != http.StatusUnauthorized || !strings.Contains(body, "needs a client certificate") || !strings.Contains(body, "--cert FILE") || strings.Contains(body, "Bearer") {
 		t.Errorf("without a certificate: %d %s", status, body)

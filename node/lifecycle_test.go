@@ -97,6 +97,12 @@ func (n *testNode) get(t *testing.T, path string) (status int, body string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get(n.url() + path)
+	return answerOf(t, resp, err)
+}
+
+// answerOf reads what a call was answered with.
+func answerOf(t *testing.T, resp *http.Response, err error) (status int, body string) {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,15 +119,7 @@ func (n *testNode) post(t *testing.T, path, body string) (status int, answer str
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Post(n.url()+path, "application/json", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(text)
+	return answerOf(t, resp, err)
 }
 
 func TestFirstNodeMakesAClusterAndARestartKeepsIt(t *testing.T) {
