@@ -16,9 +16,7 @@ import (
 
 // uniqueSQL makes the function that a column's default names. Servers make no numbers, for they have none of their own among the nodes' (see
 // unique.go): it says so.
-const uniqueSQL = `
-SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('rangefinder.unique_id', 0));
-CREATE SCHEMA IF NOT EXISTS rangefinder;
+const uniqueSQL = rib.SchemaSQL + `
 GRANT USAGE ON SCHEMA rangefinder TO PUBLIC;
 CREATE OR REPLACE FUNCTION rangefinder.unique_id() RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS

@@ -51,6 +51,12 @@ func MethodByName(name string) (Method, error) {
 	return nil, fmt.Errorf("%w %q: the methods are hash, range, list, reference and schema", ErrMethod, name)
 }
 
+// SchemaSQL makes the schema that nodes keep their own objects in, unless it is there, and lets one transaction at a time do so: who made it while
+// another one does would fail with a duplicate key.
+const SchemaSQL = `
+SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('rangefinder', 0));
+CREATE SCHEMA IF NOT EXISTS rangefinder;`
+
 // QuoteIdent makes a name an SQL identifier.
 func QuoteIdent(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 

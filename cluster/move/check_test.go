@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 )
 
@@ -78,6 +79,44 @@ func TestUnreachable(t *testing.T) {
 	if err != nil || len(obstacles) > 0 {
 		t.Fatal(err, obstacles)
 	}
+
+	// Something else that makes the nodes' schema for the first time is no obstacle.
+	target := r.at("shard_2").primary
+	other, err := target.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(t.Context())
+	if err := script(t.Context(), other, "BEGIN", rib.SchemaSQL); err != nil {
+		t.Fatal(err)
+	}
+	again := make(chan error, 1)
+	go func() {
+		obstacles, err := p.Check(t.Context(), j)
+		if len(obstacles) > 0 {
+			err = errors.Join(err, &ObstacleError{obstacles})
+		}
+		again <- err
+	}()
+	pgtest.Eventually(t, time.Minute, func() error {
+		conn, err := target.Conn(t.Context())
+		if err != nil {
+			return err
+		}
+		defer conn.Close(t.Context())
+		var waits int
+		if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").Scan(&waits); err != nil || waits == 0 {
+			return errors.Join(err, errors.New("nobody waits"))
+		}
+		return nil
+	})
+	if err := script(t.Context(), other, "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-again; err != nil {
+		t.Fatal(err)
+	}
+
 	if err := r.at("shard_1").primary.Exec(t.Context(), "ALTER SYSTEM SET wal_level = replica"); err != nil {
 		t.Fatal(err)
 	}

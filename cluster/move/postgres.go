@@ -227,9 +227,7 @@ func lockKey(s string) int64 {
 
 // ownSQL makes the tables that moves keep what they need in. They stay, all empty but for rangefinder.leader: the newest leader of a cluster that has
 // been here. An older one may not have heard that a move is over, and would begin it anew: the move's own row is gone then.
-const ownSQL = `
-SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('rangefinder.fence', 0));
-CREATE SCHEMA IF NOT EXISTS rangefinder;
+const ownSQL = rib.SchemaSQL + `
 CREATE TABLE IF NOT EXISTS rangefinder.fence (
 	move bigint, side text, keyspace text NOT NULL, low bytea NOT NULL, high bytea NOT NULL, from_shard text NOT NULL, to_shard text NOT NULL,
 	state text NOT NULL, term bigint NOT NULL, generation bigint NOT NULL, epoch bigint NOT NULL, PRIMARY KEY (move, side)

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
 
@@ -65,9 +66,7 @@ func sqlState(err error) string {
 
 // readySQL makes what keeps decisions. The function runs with its owner's rights, so nobody else needs any on the table, and it notes who has
 // decided: for a transaction that somebody else has prepared, that does not count. xid is what tells when a row to roll back has done its work.
-const readySQL = `
-SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('rangefinder.decision', 0));
-CREATE SCHEMA IF NOT EXISTS rangefinder;
+const readySQL = rib.SchemaSQL + `
 CREATE TABLE IF NOT EXISTS rangefinder.decision (
 	gid text PRIMARY KEY,
 	commit boolean NOT NULL,

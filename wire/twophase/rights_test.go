@@ -1,9 +1,13 @@
 package twophase
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
 
@@ -46,6 +50,34 @@ func TestRights(t *testing.T) {
 	}
 	grant("", `GRANT "app" TO "warden"`)
 	r.settled(r.m)
+	r.is(true)
+}
+
+// Something else that makes the nodes' schema for the first time is waited for.
+func TestTheSchemaIsMadeBySomethingElse(t *testing.T) {
+	r := newRig(t)
+	other, err := r.servers["shard_1"].ConnTo(t.Context(), "app", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(t.Context())
+	if _, err := other.Exec(t.Context(), "BEGIN;"+rib.SchemaSQL); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.m.Commit(t.Context(), "app", writers(r.transfer()...)) }()
+	pgtest.Eventually(t, time.Minute, func() error {
+		if waits := r.query("shard_1", "SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'"); len(waits) != 1 {
+			return fmt.Errorf("waiting: %q", waits)
+		}
+		return nil
+	})
+	if _, err := other.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
 	r.is(true)
 }
 
