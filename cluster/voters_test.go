@@ -113,46 +113,51 @@ func TestTimeoutsFollowTheRoundTrip(t *testing.T) {
 
 // TestElectionsAtAllDistances: with the timeouts that follow from the distances nobody takes a live leader for dead, and a dead one has a
 // follower soon: sooner where all are near. A follower waits up to twice the timeout for the leader, and whoever stands for election while
-// another one still waits stands once more, after up to as long.
+// another one still waits stands once more, after up to as long. Two that go on standing at the same time may need some rounds more, which is rare.
 func TestElectionsAtAllDistances(t *testing.T) {
+	const deaths = 9
 	for _, c := range []struct {
-		name    string
-		regions [3]string
-		farest  [3]time.Duration
-		within  time.Duration
+		name           string
+		regions        [3]string
+		farest         [3]time.Duration
+		median, always time.Duration
 	}{
-		{"in one region", [3]string{"iad", "iad", "iad"}, [3]time.Duration{}, 4200 * time.Millisecond},
-		{"around the world", [3]string{"iad", "fra", "syd"}, [3]time.Duration{200 * time.Millisecond, 280 * time.Millisecond, 280 * time.Millisecond}, 6200 * time.Millisecond},
+		{"in one region", [3]string{"iad", "iad", "iad"}, [3]time.Duration{}, 4200 * time.Millisecond, 10 * time.Second},
+		{"around the world", [3]string{"iad", "fra", "syd"}, [3]time.Duration{200 * time.Millisecond, 280 * time.Millisecond, 280 * time.Millisecond}, 6200 * time.Millisecond, 20 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
-				var nodes []*testNode
-				for i, region := range c.regions {
-					nodes = append(nodes, w.add(string(rune('a'+i)), region))
-				}
-				w.form(nodes...)
-				for i, n := range nodes {
-					n.ledger.SetRTT(c.farest[i], true)
-				}
-				w.pass(time.Minute) // what was begun by the old timeouts is over
-				leader := w.leader()
-				term := leader.ledger.Term()
-				for range 3 {
-					w.pass(time.Minute)
-					w.shards(1)
-				}
-				if got := w.leader(); got != leader || got.ledger.Term() != term {
-					t.Errorf("%s leads in term %d; it was %s in term %d", got.name, got.ledger.Term(), leader.name, term)
-				}
-				leader.kill()
-				begin := time.Now()
-				w.leader(leader)
-				took := time.Since(begin)
-				t.Logf("the next leader was there after %v", took)
-				if took > c.within {
-					t.Errorf("the next leader was there after %v, more than %v", took, c.within)
-				}
-			})
+			var took []time.Duration
+			for range deaths {
+				inWorld(t, func(t *testing.T, w *world) {
+					var nodes []*testNode
+					for i, region := range c.regions {
+						nodes = append(nodes, w.add(string(rune('a'+i)), region))
+					}
+					w.form(nodes...)
+					for i, n := range nodes {
+						n.ledger.SetRTT(c.farest[i], true)
+					}
+					w.pass(time.Minute) // what was begun by the old timeouts is over
+					leader := w.leader()
+					term := leader.ledger.Term()
+					for range 3 {
+						w.pass(time.Minute)
+						w.shards(1)
+					}
+					if got := w.leader(); got != leader || got.ledger.Term() != term {
+						t.Errorf("%s leads in term %d; it was %s in term %d", got.name, got.ledger.Term(), leader.name, term)
+					}
+					leader.kill()
+					begin := time.Now()
+					w.leader(leader)
+					took = append(took, time.Since(begin))
+				})
+			}
+			slices.Sort(took)
+			t.Logf("the next leader was there after %v", took)
+			if took[deaths/2] > c.median || took[deaths-1] > c.always {
+				t.Errorf("the next leader was there after %v, half of the times more than %v, or once more than %v", took, c.median, c.always)
+			}
 		})
 	}
 }

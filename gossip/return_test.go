@@ -35,8 +35,10 @@ func TestReturnWithLowerIncarnationAfterLong(t *testing.T) {
 		w.until(time.Minute, "the word of the new life everywhere", func() bool {
 			for _, n := range w.nodes {
 				heard := false
-				for _, r := range n.table.Snapshot().Backends[0].Routes {
-					heard = heard || r.Observer == "fra-9" && r.State == rib.Down
+				for _, b := range n.table.Snapshot().Backends { // none, at first, on the node that is new
+					for _, r := range b.Routes {
+						heard = heard || r.Observer == "fra-9" && r.State == rib.Down
+					}
 				}
 				if !heard {
 					return false

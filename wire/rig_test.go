@@ -326,7 +326,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		return nil
 	})
 	if o.backends == nil {
-		r.schema(o.shards)
+		anew(t, o.shards)
 	}
 	return r
 }
@@ -346,38 +346,6 @@ func (r *rig) observe(route rib.Route) {
 	r.stamp++
 	route.Observer, route.Stamp = "n1", rib.Stamp{Seq: r.stamp}
 	r.table.Health().Observe(route)
-}
-
-// schema makes the test's tables anew and waits until the replicas have them.
-func (r *rig) schema(shards []shardServers) {
-	r.t.Helper()
-	ctx := ctxOf(r.t)
-	for i, s := range shards {
-		err := s.primary.Exec(ctx,
-			"DROP DATABASE IF EXISTS app WITH (FORCE)",
-			"CREATE DATABASE app",
-			"DO $$ BEGIN CREATE ROLE app LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
-		)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		sql := []string{
-			"CREATE TABLE orders (customer_id bigint NOT NULL, id bigint NOT NULL, item text, PRIMARY KEY (customer_id, id))",
-			"CREATE TABLE countries (code text PRIMARY KEY, name text)", "GRANT ALL ON countries TO app",
-			"GRANT ALL ON orders TO app", "GRANT ALL ON SCHEMA public TO app",
-		}
-		if i == 0 {
-			sql = append(sql, "CREATE TABLE notes (id int PRIMARY KEY, body text)", "GRANT ALL ON notes TO app")
-		}
-		if err := s.primary.ExecIn(ctx, "app", sql...); err != nil {
-			r.t.Fatal(err)
-		}
-		if s.replica != nil {
-			if err := s.replica.CaughtUp(ctx); err != nil {
-				r.t.Fatal(err)
-			}
-		}
-	}
 }
 
 func (r *rig) dsn() string { return r.dsnOf("app") }
