@@ -78,14 +78,16 @@ func (s *shardServers) original(ctx context.Context, conn *pgx.Conn, name string
 
 // replayed waits until a replica has replayed the WAL so far.
 func replayed(ctx context.Context, conn *pgx.Conn, lsn string) error {
-	return pgtest.Wait(ctx, 2*time.Millisecond, func() error {
+	var failed error
+	waited := pgtest.Wait(ctx, 2*time.Millisecond, func() error {
 		var there bool
-		err := conn.QueryRow(ctx, "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)", lsn).Scan(&there)
-		if err == nil && !there {
-			err = errors.New("the replica has not replayed it yet")
+		failed = conn.QueryRow(ctx, "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)", lsn).Scan(&there)
+		if failed == nil && !there {
+			return errors.New("the replica has not replayed it yet")
 		}
-		return err
+		return nil
 	})
+	return errors.Join(failed, waited)
 }
 
 // adminConns are connections to servers that outlive a rig: a new one takes a server longer than all that rigs ask it.
