@@ -156,7 +156,7 @@ type Probe struct {
 	SecretRef
 	Database string   `toml:"database" comment:"Database that the probe connects to."`
 	Interval Duration `toml:"interval" comment:"Time from one probe to the next."`
-	Timeout  Duration `toml:"timeout" comment:"A probe without an answer after this long has failed."`
+	Timeout  Duration `toml:"timeout" comment:"A probe without an answer after this long has failed. Connecting takes several answers, and each may take this long: at least twice the round trip to the farthest backend."`
 	Fall     int      `toml:"fall" comment:"This many failed probes in a row make a backend down; a refused connection counts at once."`
 	Rise     int      `toml:"rise" comment:"This many good probes in a row make it up again."`
 }

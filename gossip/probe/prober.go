@@ -42,7 +42,7 @@ type Settings struct {
 	Database string // "": as the user
 
 	Interval time.Duration // between probes, +- 10 %; default 1 s
-	Timeout  time.Duration // of one probe, connecting included; default 2 s
+	Timeout  time.Duration // of a probe's query, and of each answer while it connects; default 2 s
 	Fall     int           // failed probes in a row that make an Up backend Down; default 3. A refused connect counts at once. The second and third run at the same time
 	Rise     int           // good probes in a row that make a Down backend Up; default 2. The very first counts at once
 

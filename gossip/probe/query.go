@@ -97,15 +97,15 @@ func (p *Prober) connConfig(t Target, s *Settings) (*pgconn.Config, error) {
 	c.TLSConfig, c.Fallbacks = nil, nil // see ask
 	// A hot standby takes nothing that is serializable, which may be its own default.
 	c.RuntimeParams = map[string]string{"application_name": "rangefinder_probe", "default_transaction_isolation": "read committed"}
-	c.ConnectTimeout = s.Timeout
+	c.ConnectTimeout = connectSteps * s.Timeout // see patience
 	c.MaxProtocolMessageBodyLen = maxAnswer
 	c.DialFunc = p.dial
 	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // the dialer does it
 	return c, nil
 }
 
-// ask connects if need be and runs the query; took is the query's time alone, and asked when it was sent.
-func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, asked time.Time, err error) {
+// ask connects if need be and runs the query, each for as long as p lets it; took is the query's time alone, and asked when it was sent.
+func (w *worker) ask(ctx context.Context, p *patience) (a answer, took time.Duration, asked time.Time, err error) {
 	defer func() {
 		if r := recover(); r != nil { // the server's bytes are a stranger's
 			err = fmt.Errorf("probe: answer: %v", r)
@@ -123,10 +123,22 @@ func (w *worker) ask(ctx context.Context) (a answer, took time.Duration, asked t
 		if w.prober.cfg.TLS != nil {
 			config.TLSConfig = w.prober.cfg.TLS(w.target.Addr)
 		}
+		var dialed *listened
+		config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := w.prober.dial(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			p.again()
+			dialed = &listened{Conn: conn, p: p}
+			return dialed, nil
+		}
 		conn, err := pgconn.ConnectConfig(ctx, config)
 		if err != nil {
 			return a, 0, asked, err
 		}
+		dialed.established.Store(true)
+		p.again()
 		w.conn = conn
 	}
 	asked = time.Now()

@@ -20,6 +20,7 @@ type server struct {
 	answer atomic.Pointer[func(*pgproto3.Backend, net.Conn) bool] // to a query; false: close
 	login  atomic.Pointer[string]                                 // SQLSTATE that refuses every login; nil: all may
 	shut   atomic.Bool                                            // it closes every new connection without a word
+	drips  atomic.Bool                                            // it says something during a login for ever, and lets nobody in
 	grants atomic.Bool                                            // to read the histories of its timelines
 }
 
@@ -98,6 +99,13 @@ func (s *server) serve(c net.Conn) {
 		b.Send(&pgproto3.ErrorResponse{Severity: "FATAL", Code: *code, Message: "not now"})
 		_ = b.Flush()
 		return
+	}
+	for s.drips.Load() {
+		b.Send(&pgproto3.NoticeResponse{Severity: "NOTICE", Code: "00000", Message: "wait"})
+		if b.Flush() != nil {
+			return
+		}
+		<-time.After(time.Second) // the bubble's
 	}
 	b.Send(&pgproto3.AuthenticationOk{})
 	b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})

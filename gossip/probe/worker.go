@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -241,8 +242,8 @@ type asked struct {
 	err    error
 }
 
-func (w *worker) askOnce(ctx context.Context) (x asked) {
-	x.answer, x.took, x.at, x.err = w.ask(ctx)
+func (w *worker) askOnce(ctx context.Context, p *patience) (x asked) {
+	x.answer, x.took, x.at, x.err = w.ask(ctx, p)
 	return x
 }
 
@@ -250,24 +251,25 @@ func (w *worker) askOnce(ctx context.Context) (x asked) {
 // verdict is as well founded as with one after the other, and there a timeout earlier.
 func (w *worker) probe() {
 	set := w.prober.settings.Load()
-	ctx, cancel := context.WithTimeout(w.ctx, set.Timeout)
-	defer cancel()
+	ctx, patience := newPatience(w.ctx, set.Timeout)
+	defer patience.over()
 	kept := w.conn != nil
 	var second chan asked
 	twin := &worker{prober: w.prober, target: w.target}
 	if !kept && w.mute && w.bad > 0 && w.bad+2 <= set.Fall {
 		second = make(chan asked, 1)
-		w.prober.wg.Go(func() { second <- twin.askOnce(ctx) })
+		w.prober.wg.Go(func() { second <- twin.askOnce(ctx, patience) })
 	}
-	x := w.askOnce(ctx)
+	x := w.askOnce(ctx, patience)
 	if x.err != nil && kept && w.ctx.Err() == nil && ctx.Err() == nil {
 		// The kept connection may have ended for reasons of its own (an idle timeout, a restart that is over): what counts
 		// is whether a new one works.
-		x = w.askOnce(ctx)
+		patience.again()
+		x = w.askOnce(ctx, patience)
 	}
 	if second != nil {
 		if x.err == nil {
-			cancel()
+			patience.over()
 		}
 		y := <-second
 		switch {
@@ -283,6 +285,9 @@ func (w *worker) probe() {
 	}
 	// The connection's own deadline may be a moment earlier than the timer that ends ctx.
 	if w.mute = x.err != nil && (ctx.Err() != nil || pgconn.Timeout(x.err)); x.err != nil {
+		if w.mute && judge(x.err) == counts && !answeredBy(x.err) {
+			x.err = fmt.Errorf("no answer within %v", set.Timeout)
+		}
 		w.failed(x.err)
 		return
 	}

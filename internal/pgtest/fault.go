@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Kill ends the server as a crash of its machine would: postmaster and children by SIGKILL, nothing is said to clients. It
@@ -108,47 +110,42 @@ func (s *Server) Promote(ctx context.Context) error {
 
 // Streaming waits until the replica s streams from its upstream.
 func (s *Server) Streaming(ctx context.Context) error {
-	conn, err := s.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	return Wait(ctx, 5*time.Millisecond, func() error {
+	return s.becomes(ctx, func(conn *pgx.Conn) (string, error) {
 		var n int
-		if err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'").Scan(&n); err != nil {
-			return err
+		if err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'").Scan(&n); err != nil || n > 0 {
+			return "", err
 		}
-		if n == 0 {
-			return fmt.Errorf("%s does not stream from %s", s.name, s.of().name)
-		}
-		return nil
+		return "does not stream from " + s.of().name, nil
 	})
 }
 
 // CaughtUp waits until the replica s has replayed all that its upstream has written by now.
 func (s *Server) CaughtUp(ctx context.Context) error {
-	up, err := s.of().Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = up.Close(ctx) }()
 	var lsn string
 	const now = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text"
-	if err := up.QueryRow(ctx, now).Scan(&lsn); err != nil {
+	if err := s.of().Ask(ctx, func(conn *pgx.Conn) error { return conn.QueryRow(ctx, now).Scan(&lsn) }); err != nil {
 		return err
 	}
-	conn, err := s.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	return Wait(ctx, 5*time.Millisecond, func() error {
+	return s.becomes(ctx, func(conn *pgx.Conn) (string, error) {
 		var replayed string
 		var there bool
 		err := conn.QueryRow(ctx, "SELECT coalesce(pg_last_wal_replay_lsn()::text, ''), coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)", lsn).Scan(&replayed, &there)
-		if err == nil && !there {
-			err = fmt.Errorf("%s has replayed %s, not yet %s", s.name, replayed, lsn)
+		if err != nil || there {
+			return "", err
 		}
-		return err
+		return "has replayed " + replayed + ", not yet " + lsn, nil
+	})
+}
+
+// becomes asks again until the answer is no word of what is missing.
+func (s *Server) becomes(ctx context.Context, ask func(*pgx.Conn) (missing string, err error)) error {
+	return Wait(ctx, 2*time.Millisecond, func() error {
+		return s.Ask(ctx, func(conn *pgx.Conn) error {
+			missing, err := ask(conn)
+			if err == nil && missing != "" {
+				err = fmt.Errorf("%s %s", s.name, missing)
+			}
+			return err
+		})
 	})
 }

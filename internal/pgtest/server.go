@@ -65,6 +65,7 @@ type Server struct {
 	exited chan struct{} // closed when that postmaster was waited for
 	frozen bool
 	users  map[string]string // passwords, by CreateUser
+	kept   *pgx.Conn         // nil: none, or Ask uses it
 
 	params   map[string]string
 	upstream *Server // a replica's primary; of one that was promoted since, the one before
@@ -160,7 +161,7 @@ func (s *Server) firstStart(ctx context.Context) error {
 			return err
 		}
 		if err = s.Start(ctx); err == nil {
-			s.systemID, err = s.readSystemID(ctx)
+			s.systemID, err = identifier(s.data())
 			return err
 		}
 		if given || ctx.Err() != nil || !strings.Contains(err.Error(), "could not bind") {
@@ -325,6 +326,39 @@ func (s *Server) ConnTo(ctx context.Context, database, user string) (*pgx.Conn, 
 	return conn, nil
 }
 
+// Ask calls f with a connection to the database postgres as the superuser, which is kept for the next call: a new one takes a server
+// longer than most questions. f leaves nothing set in the session. If it fails over a connection that has ended since, as after a restart, it
+// is called once more over a new one.
+func (s *Server) Ask(ctx context.Context, f func(*pgx.Conn) error) error {
+	s.mu.Lock()
+	conn := s.kept
+	s.kept = nil
+	s.mu.Unlock()
+	old := conn != nil
+	for {
+		if conn == nil {
+			var err error
+			if conn, err = s.Conn(ctx); err != nil {
+				return err
+			}
+		}
+		err := f(conn)
+		if !conn.IsClosed() {
+			s.mu.Lock()
+			conn, s.kept = s.kept, conn
+			s.mu.Unlock()
+			if conn != nil { // another call has been faster
+				_ = conn.Close(ctx)
+			}
+			return err
+		}
+		if !old || ctx.Err() != nil {
+			return err
+		}
+		conn, old = nil, false
+	}
+}
+
 // Exec runs statements in the database postgres as the superuser, one by one.
 func (s *Server) Exec(ctx context.Context, sql ...string) error { return s.ExecIn(ctx, "", sql...) }
 
@@ -355,17 +389,4 @@ func (s *Server) CreateUser(ctx context.Context, name, password, attributes stri
 	defer s.mu.Unlock()
 	s.users[name] = password
 	return nil
-}
-
-func (s *Server) readSystemID(ctx context.Context) (id uint64, err error) {
-	conn, err := s.Conn(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	var text string
-	if err := conn.QueryRow(ctx, "SELECT system_identifier::text FROM pg_control_system()").Scan(&text); err != nil {
-		return 0, err
-	}
-	return strconv.ParseUint(text, 10, 64)
 }

@@ -81,14 +81,11 @@ func (f *Farm) makeTemplate(ctx context.Context) error {
 	if err := f.initialize(ctx, data, f.template.password, "trust"); err != nil {
 		return err
 	}
-	control, err := os.ReadFile(controlFile(data))
+	ident, err := identifier(data)
 	if err != nil {
 		return err
 	}
-	if len(control) < 8 {
-		return fmt.Errorf("%s has %d bytes", controlFile(data), len(control))
-	}
-	f.template.ident, f.template.dir = binary.NativeEndian.Uint64(control), data
+	f.template.ident, f.template.dir = ident, data
 	return nil
 }
 
@@ -124,6 +121,18 @@ func newIdentifier(n uint32) uint64 {
 	var chance [4]byte
 	_, _ = rand.Read(chance[:])                                                                         // never fails
 	return uint64(time.Now().Unix())<<32 | uint64(binary.NativeEndian.Uint32(chance[:])&^0xfff|n&0xfff) // #nosec G115 -- a time after 1970
+}
+
+// identifier is the system identifier in a data folder: pg_control's first field.
+func identifier(data string) (uint64, error) {
+	control, err := os.ReadFile(controlFile(data))
+	if err != nil {
+		return 0, err
+	}
+	if len(control) < 8 {
+		return 0, fmt.Errorf("%s has %d bytes", controlFile(data), len(control))
+	}
+	return binary.NativeEndian.Uint64(control), nil
 }
 
 func controlFile(data string) string { return filepath.Join(data, "global", "pg_control") }
