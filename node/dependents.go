@@ -284,41 +284,13 @@ WHERE ` + cluster.OwnDefault + `
 ORDER BY 1, 2, 5
 LIMIT $3)`
 
-// dependentsOn asks a shard's primary; the closest of its other backends, whose catalogs are a little older, if there is none.
-// What is to be known of columns is asked of the tables that the shard has by o.
-func (n *Node) dependentsOn(ctx context.Context, shard, database string, tables []rib.KeyedTable, o *rib.Ownership) ([]sqlkey.Dependent, error) {
-	conn, backend, err := n.connectCatalogs(ctx, shard, database)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	list, err := readDependents(ctx, conn, tables, columnsOn(o, shard, database))
-	if err != nil {
-		return nil, fmt.Errorf("backend %s: %w", backend, err)
-	}
-	return list, nil
-}
-
-// connectCatalogs connects to where a shard's catalogs are read: its primary; the closest of its other backends if there is none.
-func (n *Node) connectCatalogs(ctx context.Context, shard, database string) (_ *pgx.Conn, backend string, _ error) {
-	slot := n.fib.Load().Slot(shard)
-	if slot == nil || len(slot.Candidates().Reads) == 0 {
-		return nil, "", fmt.Errorf("shard %s has no backend that could be asked", shard)
-	}
-	from := slot.Candidates().Reads[0].Backend
-	if writes := slot.Candidates().Writes; len(writes) > 0 {
-		from = writes[0].Backend
-	}
-	conn, err := n.connect(ctx, from.Addr, database)
-	if err != nil {
-		return nil, from.Name, fmt.Errorf("backend %s: %w", from.Name, err)
-	}
-	// Nothing of the database's own is on this path, and a query of the catalogs is not worth a server's minutes.
-	if _, err := conn.Exec(ctx, "SET search_path = pg_catalog; SET statement_timeout = '5s'", pgx.QueryExecModeSimpleProtocol); err != nil {
-		conn.Close(context.WithoutCancel(ctx))
-		return nil, from.Name, fmt.Errorf("backend %s: %w", from.Name, err)
-	}
-	return conn, from.Name, nil
+// dependentsOn asks where a shard's catalogs are read. What is to be known of columns is asked of the tables that the shard has by o.
+func (n *Node) dependentsOn(ctx context.Context, shard, database string, tables []rib.KeyedTable, o *rib.Ownership) (list []sqlkey.Dependent, err error) {
+	err = n.askCatalogs(ctx, shard, database, func(conn *pgx.Conn) (err error) {
+		list, err = readDependents(ctx, conn, tables, columnsOn(o, shard, database))
+		return err
+	})
+	return list, err
 }
 
 // asked are tables of which something of their columns is to be known, as arrays of a query.

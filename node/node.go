@@ -116,6 +116,7 @@ type Node struct {
 
 	dependents dependents // has a guard of its own
 	types      types      // likewise
+	catalogs   catalogs   // likewise
 	unique     *uniques   // atomic
 	stale      staleness  // likewise
 
@@ -293,6 +294,7 @@ func (n *Node) stop() error {
 	}
 	n.cancel()
 	n.wg.Wait()
+	n.catalogs.close()
 	n.log.Info("stopped")
 	return errors.Join(errs...)
 }

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -127,25 +126,18 @@ func (n *Node) lookAtTypes(ctx context.Context) (changed bool, why map[string]st
 
 // typesOn reads the types on a shard, if they have changed.
 func (n *Node) typesOn(ctx context.Context, shard, database string, to *shardTypes) error {
-	conn, backend, err := n.connectCatalogs(ctx, shard, database)
-	if err != nil {
+	return n.askCatalogs(ctx, shard, database, func(conn *pgx.Conn) error {
+		ask := func(ctx context.Context, sql string, args ...any) (oids.Rows, error) {
+			return conn.Query(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
+		}
+		sum, err := oids.Sum(ctx, ask)
+		if err != nil || sum == to.sum {
+			return err
+		}
+		list, err := oids.Read(ctx, ask)
+		if err == nil {
+			to.sum, to.list = sum, list
+		}
 		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	ask := func(ctx context.Context, sql string, args ...any) (oids.Rows, error) {
-		return conn.Query(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
-	}
-	sum, err := oids.Sum(ctx, ask)
-	if err != nil {
-		return fmt.Errorf("backend %s: %w", backend, err)
-	}
-	if sum == to.sum {
-		return nil
-	}
-	list, err := oids.Read(ctx, ask)
-	if err != nil {
-		return fmt.Errorf("backend %s: %w", backend, err)
-	}
-	to.sum, to.list = sum, list
-	return nil
+	})
 }
