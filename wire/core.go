@@ -213,7 +213,9 @@ type inHand struct {
 }
 
 func newCore(e *env, user, db string) *core {
-	return &core{env: e, user: user, db: db, status: 'I', inHand: new(inHand)}
+	c := &core{env: e, user: user, db: db, status: 'I', inHand: new(inHand)}
+	c.tally.anew() // turn 0 is nobody's: nothing has overrun or expired yet
+	return c
 }
 
 // next says what the transport must do next.

@@ -197,6 +197,16 @@ func TestCoreStories(t *testing.T) {
 
 func noSync(b []byte) []byte { return b[:len(b)-pg.HeaderSize] }
 
+// A client may send its first statement with the end of its login, before the session has ever waited for it: what is canceled then has not run
+// into a timeout that nobody has set.
+func TestCanceledBeforeTheFirstWait(t *testing.T) {
+	d := newDrive(t, query("SELECT 'cancel'"))
+	d.run()
+	if !bytes.Contains(d.out, []byte("Mno\x00")) || bytes.Contains(d.out, []byte("timeout")) {
+		t.Errorf("%q", d.out)
+	}
+}
+
 // However the bytes are cut on their way, the session does the same.
 func TestCoreSplits(t *testing.T) {
 	e := testEnv(t)

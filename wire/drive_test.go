@@ -242,6 +242,9 @@ func (b *backend) execute(sql string, simple bool, fail func(string)) bool {
 	case b.tx == 'E' && word != "ROLLBACK" && word != "COMMIT":
 		fail("25P02")
 		return false
+	case strings.Contains(sql, "cancel"):
+		fail(pg.CodeQueryCanceled)
+		return false
 	case strings.Contains(sql, "fail"), strings.HasPrefix(sql, "SELECT (CASE"): // what remains is not to be had here
 		fail("22012")
 		return false
