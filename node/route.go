@@ -201,6 +201,11 @@ func (a *RouteAnswer) explainMany(r *wire.Route, open bool) (one string, failed 
 		a.Shards = append(a.Shards, s.Shard())
 	}
 	slices.Sort(a.Shards)
+	for _, shard := range a.Shards {
+		if problem := wire.LacksCopy(plan.Copies, shard); problem != nil {
+			return "", statementError(problem)
+		}
+	}
 	if len(a.Shards) == 1 {
 		one, a.Shards = a.Shards[0], nil
 		return one, nil

@@ -207,6 +207,29 @@ func TestCanceledBeforeTheFirstWait(t *testing.T) {
 	}
 }
 
+// One of the shards that a statement needs lacks the table that it reads whole: PostgreSQL would call it missing.
+func TestOneOfSeveralShardsLacksACopy(t *testing.T) {
+	d := newDrive(t, query("SELECT o.item FROM orders o JOIN countries c ON c.code = o.item"))
+	own := *d.table.Owners().Get()
+	own.Keyspaces = append(slices.Clone(own.Keyspaces), rib.Keyspace{
+		ID: 2, Name: "app.countries", Database: "app", Method: rib.MethodReference, Tables: []rib.KeyedTable{{Schema: "public", Name: "countries"}},
+		Ranges: rib.ReferenceRanges([]string{"shard_1"}),
+	})
+	own.Epoch.Index++
+	d.table.Owners().Set(&own)
+	compiled, err := fib.Compile(d.table.Snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.core.env.fib.Store(compiled)
+	catalog := sqlkey.NewCatalog(&own, map[string]sqlkey.DatabaseRule{"app": {Shard: "shard_1"}}, nil)
+	d.core.env.catalog = func(*fib.Table) *sqlkey.Catalog { return catalog }
+	d.run()
+	if !bytes.Contains(d.out, []byte("C0A000\x00Mshard shard_2 does not have the reference tables")) {
+		t.Errorf("%q", d.out)
+	}
+}
+
 // However the bytes are cut on their way, the session does the same.
 func TestCoreSplits(t *testing.T) {
 	e := testEnv(t)

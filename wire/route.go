@@ -144,6 +144,9 @@ func (c *core) overShards(n *need, plan *sqlkey.Plan, args sqlkey.Args) (many bo
 	}
 	if err != nil || len(slots) > 1 {
 		c.asked = len(slots)
+		for i := 0; i < len(slots) && err == nil; i++ {
+			err = LacksCopy(plan.Copies, slots[i].Shard())
+		}
 		return len(slots) > 1, err
 	}
 	if n.slot = c.anyOf(plan.Keyspace); len(slots) == 1 {
