@@ -237,7 +237,7 @@ func oddStories(string) []story {
 		{name: "an encoding's text", steps: each("SELECT 'äöü€'", "SELECT U&'\\00e4'", "SELECT E'\\x41'", "SELECT chr(0)")},
 		{name: "locks", steps: each("BEGIN", "LOCK TABLE notes", "COMMIT", "LOCK TABLE notes")},
 		// The error takes the setting back, so that nothing else has to be that fast.
-		{name: "statement timeout", steps: each("BEGIN", "SET statement_timeout = '20ms'", "SELECT pg_sleep(60)", "ROLLBACK", "SHOW statement_timeout", "SELECT 1")},
+		{name: "statement timeout", steps: each("BEGIN", "SET statement_timeout = '1s'", "SELECT pg_sleep(60)", "ROLLBACK", "SHOW statement_timeout", "SELECT 1")},
 		{name: "statement timeout of a session", only: "p", steps: each("SET statement_timeout = '2s'", "SELECT pg_sleep(60)", "RESET statement_timeout", "SELECT 1")},
 	}
 }
