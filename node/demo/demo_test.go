@@ -17,7 +17,9 @@ import (
 )
 
 // TestMain: memberlist waits for the answer to its last ping for up to a second after its Shutdown.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode")) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+}
 
 // build builds the program that the demo starts its nodes from.
 func build(t *testing.T) string {
