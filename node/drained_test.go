@@ -216,7 +216,7 @@ func TestDrainBackendUnderLoad(t *testing.T) {
 	if got := r.sample(t, 200); got["db-fra-1"] != 0 || got["db-fra-2"] == 0 {
 		t.Errorf("reads %v after the drain: %v", time.Since(begun), got)
 	}
-	if took := time.Since(begun); took > 10*time.Second { // a second of it waited for the transaction
+	if took := time.Since(begun); took > 4*time.Second { // a second of it waited for the transaction
 		t.Errorf("that took %v", took)
 	}
 	// A session that reads what it has written waits for another replica to have it, or reads from the primary.
@@ -268,14 +268,7 @@ func TestDrainBackendUnderLoad(t *testing.T) {
 		}
 		return nil
 	})
-	var got map[string]int
-	pgtest.Eventually(t, 30*time.Second, func() error { // it may be late for a moment
-		if got = r.sample(t, 400); got["db-fra-1"] == 0 {
-			return errors.New("nothing is read from db-fra-1")
-		}
-		return nil
-	})
-	if got["db-fra-1"] > got["db-fra-2"]/2 {
+	if got := r.sample(t, 400); got["db-fra-1"] == 0 || got["db-fra-1"] > got["db-fra-2"]/2 {
 		t.Errorf("reads right after the drain: %v, want a small share for db-fra-1", got)
 	}
 	r.end()

@@ -13,10 +13,9 @@ import (
 const connectSteps = 8
 
 // patience ends a probe that has waited too long for one answer. Each takes a round trip, and a new connection needs several: between
-// continents they take longer together than a server that says nothing is waited for.
+// continents they take longer together than a server that says nothing is waited for. However it goes on, connecting ends with pgconn's own timeout.
 type patience struct {
 	each time.Duration
-	last time.Time // however it goes on
 	end  context.CancelFunc
 
 	mu    sync.Mutex
@@ -24,7 +23,7 @@ type patience struct {
 }
 
 func newPatience(ctx context.Context, each time.Duration) (context.Context, *patience) {
-	p := &patience{each: each, last: time.Now().Add((connectSteps + 1) * each)}
+	p := &patience{each: each}
 	ctx, p.end = context.WithCancel(ctx)
 	p.timer = time.AfterFunc(each, p.end)
 	return ctx, p
@@ -35,7 +34,7 @@ func (p *patience) again() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.timer.Stop() {
-		p.timer.Reset(min(p.each, time.Until(p.last)))
+		p.timer.Reset(p.each)
 	}
 }
 
