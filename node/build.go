@@ -175,7 +175,7 @@ func (n *Node) buildServer() *wire.Server {
 	n.opened("pools", func() error { n.pools.Close(); return nil })
 	n.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
 	server := wire.NewServer(wire.Config{
-		FIB: n.fib, Planner: n.planner, Pools: n.pools, Guard: n.guard, Node: n.state.Node, ForwardCancel: n.forwardCancel, Recheck: func(backend string) { n.prober().Recheck(backend) },
+		FIB: n.fib, Planner: n.planner, Pools: n.pools, Guard: n.guard, SaltSecret: n.setup.Load().secrets.salts(), Node: n.state.Node, ForwardCancel: n.forwardCancel, Recheck: func(backend string) { n.prober().Recheck(backend) },
 		Positions: n.table.Positions(), Look: n.look, Explain: n.explainRoute, Unique: n.unique.next, Defined: n.schemaChanged, Learn: n.learnTypes, Moves: n.moves, Heat: n.loads.meter, Leased: n.leased, Alone: n.alone, Fenced: n.fenced, Committer: n.twophase, Watch: n.twophase.Watch,
 		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Live: n.serverLive(n.setup.Load()),
 	})

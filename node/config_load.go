@@ -94,6 +94,9 @@ type Secrets struct {
 	API        []Token // of the admin API
 }
 
+// salts is the salt secret of all nodes of the cluster; nil without a cluster key.
+func (s *Secrets) salts() []byte { return port.KeyFor(s.ClusterKey, port.PurposeSalts) }
+
 // Format keeps keys and passwords out of whatever prints the whole struct, whichever verb it uses.
 func (s Secrets) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(secrets)") }
 

@@ -22,7 +22,7 @@ func newPolicy(cfg *Config, secrets Secrets, old *setup) *auth.Policy {
 			p.Users[name] = old.policy.Users[name] // its salt is what clients have seen
 			continue
 		}
-		p.Users[name] = auth.User{Shadow: pg.NewShadow(name, secret.Reveal()), Credential: pg.Password(secret.Reveal())}
+		p.Users[name] = auth.User{Shadow: pg.NewShadow(name, secret.Reveal(), secrets.salts()), Credential: pg.Password(secret.Reveal())}
 	}
 	for name, secret := range secrets.Verifiers {
 		if s, err := pg.ParseShadow(secret.Reveal()); err == nil { // checked before

@@ -46,7 +46,7 @@ func (s *Server) Reload(next Live) {
 	l := &live{Live: next, rules: make(map[string]sqlkey.DatabaseRule)}
 	l.accept = &pg.AcceptConfig{
 		Rule: s.cfg.Guard.Rule, Lookup: s.cfg.Guard.Lookup, Wrong: s.cfg.Guard.Wrong, Timeout: next.StartupTimeout, TLS: next.TLS, RequireTLS: next.RequireTLS,
-		MaxMinor: newestMinor, Hold: true, MockSecret: s.mock, Login: s.mayLogIn, Begun: s.begins, Admit: s.mayTry,
+		MaxMinor: newestMinor, Hold: true, SaltSecret: s.salts, Login: s.mayLogIn, Begun: s.begins, Admit: s.mayTry,
 	}
 	l.env = env{
 		fib: s.cfg.FIB, planner: s.cfg.Planner, catalog: s.catalogFor, metrics: s.cfg.Metrics,

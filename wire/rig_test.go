@@ -242,7 +242,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	var looks sync.WaitGroup
 	t.Cleanup(looks.Wait)
 	guard := auth.NewGuard(&auth.Policy{Users: map[string]auth.User{
-		testUser: {Shadow: pg.NewShadow(testUser, testPassword), Credential: pg.Password(testPassword)},
+		testUser: {Shadow: pg.NewShadow(testUser, testPassword, nil), Credential: pg.Password(testPassword)},
 	}}, nil)
 	r.pools = pool.New(pool.Config{
 		Limits:     pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute, Prepared: o.prepared, Connect: patience},

@@ -48,6 +48,7 @@ type Config struct {
 	Planner       *sqlkey.Planner
 	Pools         *pool.Pools
 	Guard         *auth.Guard                                          // who may come in
+	SaltSecret    []byte                                               // see pg.AcceptConfig: alike on all nodes of a cluster
 	Node          string                                               // this node's name: cancel keys tell whose they are
 	ForwardCancel func(ctx context.Context, pid uint32, secret []byte) // a cancel request that is for no session here; nil: dropped
 	Recheck       func(backend string)                                 // that gets writes seems to be no primary: look at it; must not block; nil: nobody does
@@ -75,7 +76,7 @@ type Server struct {
 	cfg        Config
 	pools      *pool.Pools
 	log        *slog.Logger
-	mock       []byte        // see pg.AcceptConfig.MockSecret: the same after a reload
+	salts      []byte        // see pg.AcceptConfig.SaltSecret: the same after a reload
 	made       time.Time     // env.now was 0 then
 	sleepAfter time.Duration // a session without requests sleeps; see sleep.go
 	queue      *pool.Conn    // stands for the connection that a session waits for
@@ -156,10 +157,13 @@ func NewServer(cfg Config) *Server {
 		listeners: make(map[net.Listener]*Listener), hands: make(chan net.Conn), conns: make(map[net.Conn]*list.Element),
 		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh), proven: make(map[provenKey]*proof),
 		ctx: ctx, cancel: cancel, gates: make(map[string]*gate), queue: new(pool.Conn),
-		operators: make(map[uint32]*operator), hubs: make(map[string]*hub), ended: make(map[string]*console.Totals), mock: make([]byte, 32),
+		operators: make(map[uint32]*operator), hubs: make(map[string]*hub), ended: make(map[string]*console.Totals), salts: cfg.SaltSecret,
 	}
 	s.seats.users, s.seats.databases, s.logins.byAddr = make(map[string]int), make(map[string]int), make(map[netip.Addr]*list.Element)
-	_, _ = rand.Read(s.mock) // never fails
+	if s.salts == nil {
+		s.salts = make([]byte, 32)
+		_, _ = rand.Read(s.salts) // never fails
+	}
 	s.changed, s.cutters = make(chan struct{}, 1), make(chan struct{}, maxCutters)
 	s.stopping, s.stop = context.WithCancel(ctx)
 	s.buffers.New = func() any { return new(buffers) }

@@ -16,6 +16,7 @@ const KeySize = 32
 // The purposes that keys are derived for. A derived key says nothing about the cluster key or about another purpose's.
 const (
 	PurposeGossip = "gossip" // memberlist's AES-256 key
+	PurposeSalts  = "salts"  // what users' salts are made of, those of unknown ones too
 	PurposeCA     = "ca"     // the Ed25519 seed of the authority that signs nodes' certificates
 )
 

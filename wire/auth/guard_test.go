@@ -276,7 +276,7 @@ func TestShown(t *testing.T) {
 		p := *g.Policy()
 		p.Users = map[string]User{
 			"kept":   {Shadow: shadow(t, hashA)},
-			"listed": {Shadow: pg.NewShadow("listed", "secret"), Credential: pg.Password("secret")},
+			"listed": {Shadow: pg.NewShadow("listed", "secret", nil), Credential: pg.Password("secret")},
 		}
 		g.Set(&p)
 		want := func(user string, want pg.Credential, when string) {
@@ -350,7 +350,7 @@ func TestShown(t *testing.T) {
 
 func TestUnknownLooksLikeMost(t *testing.T) {
 	b := &backend{stored: map[string]string{"ann@shop": hashA}}
-	g := NewGuard(&Policy{Users: map[string]User{"a": {Shadow: shadow(t, hashA)}, "b": {Shadow: shadow(t, hashB)}, "c": {Shadow: pg.NewShadow("c", "x")}}}, nil)
+	g := NewGuard(&Policy{Users: map[string]User{"a": {Shadow: shadow(t, hashA)}, "b": {Shadow: shadow(t, hashB)}, "c": {Shadow: pg.NewShadow("c", "x", nil)}}}, nil)
 	if s, err := g.Lookup(t.Context(), peer("eve", "shop")); !errors.Is(err, pg.ErrUnknownUser) || s.String() != "MD5 hash" {
 		t.Errorf("%v, %v", s, err)
 	}

@@ -82,9 +82,9 @@ type AcceptConfig struct {
 	MaxMinor uint16
 	// Hold leaves AuthenticationOk in Client.Held, to be sent with what the caller says first: one write instead of two.
 	Hold bool
-	// MockSecret makes the salts that unknown users are shown; nil: random, for as long as this AcceptConfig lives. Set
-	// it where known users' salts outlive the process too.
-	MockSecret []byte
+	// SaltSecret makes the salts that unknown users are shown; nil: random, for as long as this AcceptConfig lives. Set it where
+	// known users' salts outlive the process, or are the same elsewhere: a salt that is another one there tells who is unknown.
+	SaltSecret []byte
 
 	mockOnce sync.Once
 	mock     []byte // set by mockOnce
@@ -330,7 +330,7 @@ func (a *acceptor) authenticate(deadline time.Time) error {
 
 func (c *AcceptConfig) mockSecret() []byte {
 	c.mockOnce.Do(func() {
-		c.mock = c.MockSecret
+		c.mock = c.SaltSecret
 		if c.mock == nil {
 			c.mock = make([]byte, 32)
 			_, _ = rand.Read(c.mock) // never fails

@@ -27,7 +27,7 @@ func users(_ context.Context, p *Peer) (Shadow, error) {
 	return appShadow, nil
 }
 
-var appShadow = NewShadow("app", "secret")
+var appShadow = NewShadow("app", "secret", nil)
 
 // by is one rule for everybody; "" is none.
 func by(method string) func(*Peer) (string, *Error) {

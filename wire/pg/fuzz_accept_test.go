@@ -63,7 +63,7 @@ func FuzzAccept(f *testing.F) {
 	server, _ := certificate(f)
 	f.Fuzz(func(t *testing.T, in []byte, flags, piece byte) {
 		inClearText := false
-		cfg := &AcceptConfig{Lookup: users, MockSecret: []byte("k")}
+		cfg := &AcceptConfig{Lookup: users, SaltSecret: []byte("k")}
 		if flags&withTLS != 0 {
 			cfg.TLS = always(server)
 		}

@@ -27,9 +27,16 @@ type Shadow struct {
 	md5   string // of password and user's name, 32 hexadecimal digits; "" if there is none
 }
 
-// NewShadow makes what any method can check out of a password. It takes about a millisecond: make it once.
-func NewShadow(user, password string) Shadow {
-	return Shadow{scram: NewVerifier(password), md5: md5Hex(password + user)}
+// NewShadow makes what any method can check out of a password. With a salt secret, see AcceptConfig, the user's salt is the one that
+// goes with the name; nil: a fresh one. It takes about a millisecond: make it once.
+func NewShadow(user, password string, saltSecret []byte) Shadow {
+	s := Shadow{md5: md5Hex(password + user)}
+	if saltSecret == nil {
+		s.scram = NewVerifier(password)
+	} else {
+		s.scram = newVerifier(password, saltOf(saltSecret, user))
+	}
+	return s
 }
 
 // ParseShadow reads PostgreSQL's own form: SCRAM-SHA-256$…, see ParseVerifier, or md5 and 32 hexadecimal digits. Errors wrap

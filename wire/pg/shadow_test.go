@@ -33,7 +33,7 @@ func init() {
 func shadowOf(t testing.TB, kind string) Shadow {
 	t.Helper()
 	if kind == "password" {
-		return NewShadow("app", "secret")
+		return NewShadow("app", "secret", nil)
 	}
 	s, err := ParseShadow(storedAs[kind])
 	if err != nil {
@@ -241,7 +241,7 @@ func FuzzDataRow(f *testing.F) {
 }
 
 func TestCredentialsAreNotPrinted(t *testing.T) {
-	s := NewShadow("app", "hunter2")
+	s := NewShadow("app", "hunter2", nil)
 	keys, _ := s.check("app", "hunter2")
 	hash, _ := ParseShadow("md5" + s.md5)
 	var b bytes.Buffer

@@ -43,8 +43,17 @@ type Verifier struct {
 func NewVerifier(password string) Verifier {
 	salt := make([]byte, scramSaltSize)
 	_, _ = rand.Read(salt) // never fails
-	v, _ := Verifier{iterations: scramIterations, salt: string(salt)}.derive(password)
+	return newVerifier(password, string(salt))
+}
+
+func newVerifier(password, salt string) Verifier {
+	v, _ := Verifier{iterations: scramIterations, salt: salt}.derive(password)
 	return v
+}
+
+// saltOf is a user's salt, whether he exists or not.
+func saltOf(secret []byte, user string) string {
+	return string(mac(secret, "salt "+user)[:scramSaltSize])
 }
 
 // ParseVerifier reads PostgreSQL's own form, as pg_authid.rolpassword has it:
@@ -132,7 +141,7 @@ func (v *Verifier) credentials() scram.StoredCredentials {
 // mockVerifier is what a user who does not exist is examined with: no password fits it, and as it depends on nothing but
 // the secret and the name, a second try meets the same salt, as it would with a user who exists.
 func mockVerifier(secret []byte, user string) Verifier {
-	v := Verifier{iterations: scramIterations, salt: string(mac(secret, "salt "+user)[:scramSaltSize])}
+	v := Verifier{iterations: scramIterations, salt: saltOf(secret, user)}
 	copy(v.storedKey[:], mac(secret, "stored "+user))
 	copy(v.serverKey[:], mac(secret, "server "+user))
 	return v
