@@ -258,6 +258,13 @@ func (c *chaos) report(s *striker, writes []chaosWrite, found []finding) {
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		c.printf("  %d of %s\n", kinds[kind], kind)
 	}
+	if kinds[foundOther] > 0 { // it may be the servers' own
+		for _, shard := range s.world.shards {
+			for _, server := range shard.servers {
+				c.printf("\nlog of %s:\n%s\n", server.Name(), server.LogEnd())
+			}
+		}
+	}
 	c.printf("\nhistory of the keys concerned, the last lines:\n")
 	writes = slices.DeleteFunc(slices.Clone(writes), func(w chaosWrite) bool { return !keys[w.key] })
 	slices.SortFunc(writes, func(a, b chaosWrite) int { return int(a.at - b.at) })

@@ -50,6 +50,7 @@ type faultResult struct {
 	GapMax        float64        `json:"gap_max_ms"`                     // the longest of them, in any round
 	HAProxyGapMax float64        `json:"haproxy_gap_max_ms"`             // the same through HAProxy
 	Refused       float64        `json:"refused_to_answer_ms,omitempty"` // replica_kill: from when its port refuses connects until every reader has had an answer; the longest in any round
+	Direct        float64        `json:"direct_connect_ms,omitempty"`    // the same without a node: connects and a statement of as many clients straight to the next server; the longest in any round
 	Errors        map[string]int `json:"errors"`                         // by SQLSTATE; connection: without one
 	Lost          int            `json:"lost_acked_writes"`
 	Stale         int            `json:"stale_reads"` // that a session's last write was not in
@@ -114,6 +115,7 @@ func sumUp(rounds []faultResult) faultResult {
 	for _, r := range rounds {
 		p50 = append(p50, r.GapP50)
 		sum.GapMax, sum.HAProxyGapMax, sum.Refused = max(sum.GapMax, r.GapMax), max(sum.HAProxyGapMax, r.HAProxyGapMax), max(sum.Refused, r.Refused)
+		sum.Direct = max(sum.Direct, r.Direct)
 		sum.Lost, sum.Stale = sum.Lost+r.Lost, sum.Stale+r.Stale
 		for code, n := range r.Errors {
 			sum.Errors[code] += n
@@ -136,6 +138,12 @@ func (b *failover) run(ctx context.Context, fault, name string) (r faultResult, 
 	ours, theirs := newFaultCrowd(run, rangefinder, w.node, w.node, b.clients), newFaultCrowd(run, haproxy, w.haproxyWrite, w.haproxyRead, b.clients)
 	if err := errors.Join(ours.begun(ctx), theirs.begun(ctx), pause(ctx, beforeFault)); err != nil {
 		return r, err
+	}
+	var direct time.Duration
+	if fault == faultReplicaKill {
+		if direct, err = connectsAtOnce(ctx, w.replicas[1].Addr(), len(ours.all())); err != nil {
+			return r, err
+		}
 	}
 	at := time.Now()
 	for _, c := range []*faultCrowd{ours, theirs} {
@@ -167,9 +175,11 @@ func (b *failover) run(ctx context.Context, fault, name string) (r faultResult, 
 	writers := fault == faultPrimaryKill || fault == faultPrimaryAsync
 	r = faultResult{Fault: fault, Errors: ours.errors(), Lost: ours.lost(there), Stale: ours.stale()}
 	r.GapP50, r.GapMax = ours.gaps(writers)
+	r.Direct = float64(direct.Microseconds()) / 1000
 	if !since.IsZero() {
 		r.Refused = ours.answeredSince(since)
-		b.printf("%s: its port refused connects after %v; every reader had an answer %.1f ms later\n", fault, since.Sub(at).Round(100*time.Microsecond), r.Refused)
+		b.printf("%s: its port refused connects after %v; every reader had an answer %.1f ms later; %d connects at once, straight to the other replica, took %.1f\n",
+			fault, since.Sub(at).Round(100*time.Microsecond), r.Refused, len(ours.all()), r.Direct)
 	}
 	p50, most := theirs.gaps(writers)
 	r.HAProxyGapMax = most

@@ -177,6 +177,29 @@ func connectFault(ctx context.Context, conn **pgx.Conn, addr string) (err error)
 	return err
 }
 
+// connectsAtOnce is how long n clients take until each has a connection of its own to a server, and an answer over it: what any router
+// that has no connections there must wait for.
+func connectsAtOnce(ctx context.Context, addr string, n int) (time.Duration, error) {
+	conns, errs := make([]*pgx.Conn, n), make([]error, n)
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for i := range n {
+		wg.Go(func() {
+			if errs[i] = connectFault(ctx, &conns[i], addr); errs[i] == nil {
+				_, errs[i] = conns[i].Exec(ctx, "SELECT body FROM facts WHERE id = 1")
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(begin)
+	for _, conn := range conns {
+		if conn != nil {
+			errs = append(errs, conn.Close(ctx))
+		}
+	}
+	return took, errors.Join(errs...)
+}
+
 // gaps are the median and the longest of the clients' longest times without an answer, in milliseconds.
 func (c *faultCrowd) gaps(writers bool) (p50, most float64) {
 	clients := c.readers

@@ -83,11 +83,12 @@ func (s *Server) write(name, content string) error {
 	return s.farm.own(path)
 }
 
-// conninfo is libpq's connection string for replication from s. The application name makes the replica known by it.
+// conninfo is libpq's connection string for replication from s. The application name makes the replica known by it. While it logs in, a
+// WAL receiver has no time limit but TCP's own: without keepalives it waits for hours for a server whose end is gone.
 func (s *Server) conninfo(application string) string {
 	quote := func(v string) string {
 		return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(v) + "'"
 	}
-	return fmt.Sprintf("host=%s port=%d user=%s password=%s application_name=%s sslmode=disable gssencmode=disable",
+	return fmt.Sprintf("host=%s port=%d user=%s password=%s application_name=%s sslmode=disable gssencmode=disable keepalives_idle=5 keepalives_interval=2 keepalives_count=3 tcp_user_timeout=10000",
 		s.bind, s.port, superuser, quote(s.password), quote(application))
 }

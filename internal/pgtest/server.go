@@ -263,6 +263,9 @@ func (s *Server) logSince(from int64) string {
 	return strings.TrimSpace(string(b[max(0, len(b)-4096):]))
 }
 
+// LogEnd returns the last few lines of the server's log, 4 KB at most.
+func (s *Server) LogEnd() string { return s.logSince(0) }
+
 // Name returns the server's name.
 func (s *Server) Name() string { return s.name }
 
