@@ -186,6 +186,9 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 		return c.bindNames(o, s)
 	}
 	n, e := c.route(s.plan, c.argsOf(s))
+	if e != nil && e.Code == pg.CodeUndefinedParameter {
+		return n, tooFew(&c.bind, s)
+	}
 	if e != nil {
 		return n, e
 	}
@@ -272,6 +275,11 @@ func (c *core) planNamed(o *op, body []byte) (need, *pg.Error) {
 func tooManyPortals() *pg.Error {
 	return pg.NewError(pg.CodeProgramLimitExceeded, "too many portals in one transaction").
 		WithHint("Portals end with their transaction: use the unnamed portal, or end the transaction more often.")
+}
+
+// tooFew is PostgreSQL's answer to a Bind whose parameters end before the statement's: here, where one of them is the key.
+func tooFew(b *pg.Bind, s *statement) *pg.Error {
+	return pg.Errorf(pg.CodeProtocolViolation, "bind message supplies %d parameters, but prepared statement \"%s\" requires %d", b.NumParams(), b.Statement, max(s.plan.NumParams, len(s.oids)))
 }
 
 func unknownStatement(name []byte) *pg.Error {

@@ -65,6 +65,13 @@ func extendedStories(key string) []story {
 			{msg(parse("a", "SELECT 1; SELECT 2"), syncs()), "Z"}, {msg(parse("a", "SELECT 1"), syncs()), "Z"}, {msg(parse("a", "SELECT 2"), syncs()), "Z"},
 			{msg(bind("", "a"), run("", 0), syncs()), "Z"},
 		}},
+		{name: "what is parsed stays after a bind of too few", steps: []step{
+			{msg(parse("c", "SELECT $1::int"), bind("", "c"), run("", 0), syncs()), "Z"}, {msg(bind("", "c", "7"), run("", 0), syncs()), "Z"},
+			{msg(parse("d", "SELECT item FROM orders WHERE customer_id = $1 AND id = 1"), bind("", "d"), run("", 0), syncs()), "Z"}, {msg(bind("", "d", key), run("", 0), syncs()), "Z"},
+			{msg(extended("BEGIN"), parse("e", "UPDATE orders SET item = 'x' WHERE customer_id = $1"), bind("", "e"), syncs()), "Z"}, {simple("ROLLBACK"), "Z"}, {msg(bind("", "e", key), run("", 0), syncs()), "Z"},
+			{msg(parse("", "SELECT item FROM orders WHERE customer_id = $1 AND id = 2"), bind("", "", key, key), syncs()), "Z"}, {msg(bind("", "", key), run("", 0), syncs()), "Z"},
+			{msg(parse("f", "SELECT body FROM notes WHERE id = $1"), bind("", "f", "1"), run("", 0), bind("", "f"), syncs()), "Z"}, {msg(bind("", "f", "2"), run("", 0), syncs()), "Z"},
+		}},
 		{name: "bind errors", steps: []step{
 			{msg(parse("b", "SELECT $1::int, $2::int"), syncs()), "Z"}, {msg(bind("", "b", "1"), syncs()), "Z"}, {msg(bind("", "b", "1", "2", "3"), run("", 0), syncs()), "Z"},
 			{msg(bind("", "b", "1", "no"), syncs()), "Z"}, {msg(bind("", "missing"), syncs()), "Z"}, {msg(bind("", "b", "1", "NULL"), run("", 0), syncs()), "Z"},
