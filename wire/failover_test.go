@@ -30,6 +30,19 @@ func (r *rig) waiting(n int) {
 	r.until(fmt.Sprint(n, " sessions wait"), func(s *console.Snapshot) bool { return countClients(s, console.Waiting) == n })
 }
 
+// stalled waits until that many sessions wait for a primary, not for a connection that is being made: a driver may have its statement
+// described by a replica first. Who has just begun to wait may be about to make one, so two looks must agree.
+func (r *rig) stalled(n int) {
+	r.t.Helper()
+	agreed := 0
+	r.until(fmt.Sprint(n, " sessions wait for a primary"), func(s *console.Snapshot) bool {
+		if agreed++; countClients(s, console.Waiting) != n || len(s.Logins) > 0 {
+			agreed = 0
+		}
+		return agreed == 2
+	})
+}
+
 // countIn counts the notes on a server.
 func countIn(t *testing.T, s *pgtest.Server) (n int) {
 	t.Helper()
@@ -89,14 +102,14 @@ func TestWritesWaitForANewPrimary(t *testing.T) {
 					}()
 				}()
 			}
-			r.waiting(len(writers))
+			r.stalled(len(writers))
 			if _, err := r.connect(pgx.QueryExecModeExec).Exec(ctx, "SELECT count(*) FROM notes"); err != nil {
 				t.Errorf("a read meanwhile: %v", err)
 			}
 			if err := shards[0].replica.Promote(ctx); err != nil {
 				t.Fatal(err)
 			}
-			r.waiting(len(writers)) // nobody has told the node yet
+			r.stalled(len(writers)) // nobody has told the node yet
 			r.promoted("shard_1-replica", 2)
 			for range writers {
 				if err := <-done; err != nil {
@@ -155,7 +168,7 @@ func TestWritesWaitForAnyPrimary(t *testing.T) {
 					}()
 				}()
 			}
-			r.waiting(len(writers))
+			r.stalled(len(writers))
 			r.promoted("shard_1-primary", 1)
 			for range writers {
 				if err := <-done; err != nil {

@@ -281,6 +281,8 @@ func TestStatementTimeoutStress(t *testing.T) {
 	for i := range 8 {
 		conn := r.connect([]pgx.QueryExecMode{pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}[i%2])
 		rnd := rand.New(rand.NewPCG(3, uint64(i)))
+		const step = 4 * time.Millisecond
+		var late time.Duration // after the limit: when about half of them are canceled, on this machine
 		exec := func(sql string) string {
 			begin := time.Now()
 			_, err := conn.Exec(context.Background(), sql)
@@ -300,11 +302,13 @@ func TestStatementTimeoutStress(t *testing.T) {
 				if block {
 					exec("BEGIN")
 				}
-				failed := exec(fmt.Sprintf("SELECT pg_sleep(%f)", limit.Seconds()*(0.95+0.3*rnd.Float64()))) != ""
+				failed := exec(fmt.Sprintf("SELECT pg_sleep(%f)", (limit+late).Seconds()+0.01*rnd.Float64()-0.005)) != ""
 				if failed {
 					canceled.Add(1)
+					late = max(late-step, -step)
 				} else {
 					survived.Add(1)
+					late += step
 				}
 				if block && failed {
 					exec("ROLLBACK")
