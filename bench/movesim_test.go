@@ -95,7 +95,8 @@ func TestMoveSimThaw(t *testing.T) {
 				if err := w.form(); err != nil {
 					t.Fatal(err)
 				}
-				copies, frozen, crashed, opened := 0, time.Time{}, time.Time{}, time.Duration(0)
+				copies, frozen, crashed, opened := 0, time.Time{}, false, time.Duration(0)
+				away := make(chan struct{}) // closed with the crash
 				w.watch = func(what string) {
 					switch {
 					case what == "slot":
@@ -104,9 +105,10 @@ func TestMoveSimThaw(t *testing.T) {
 						frozen = time.Now()
 					case what == "is thawed" && opened == 0:
 						opened = time.Since(frozen)
-					case what == test.at && crashed.IsZero():
-						crashed = time.Now()
+					case what == test.at && !crashed:
+						crashed = true
 						w.shards[test.shard].crash()
+						close(away)
 						w.acts.Go(func() {
 							_ = pause(w.ctx, 7*time.Second)
 							if err := w.shards[test.shard].start(); err != nil {
@@ -119,7 +121,15 @@ func TestMoveSimThaw(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := w.until("the server is away", time.Minute, func() bool { return !crashed.IsZero() }); err != nil {
+				err = w.until("the server is away", time.Minute, func() bool {
+					select {
+					case <-away:
+						return true
+					default:
+						return false
+					}
+				})
+				if err != nil {
 					t.Fatal(err)
 				}
 				if test.shard == "shard_2" { // the source is there, and serves the range as soon as it is let go
