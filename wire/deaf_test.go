@@ -52,13 +52,21 @@ func TestReplicaFreezes(t *testing.T) {
 			what, who string
 			err       error
 		}
-		answers := make(chan answer, 20)
+		answers, begun := make(chan answer, 20), make(chan struct{}, 20)
 		ask := func(what string, conn *pgx.Conn, sql string) {
 			go func() {
 				a := answer{what: what}
 				rows, _ := conn.Query(ctx, sql)
 				var all []string
-				all, a.err = pgx.CollectRows(rows, pgx.RowTo[string])
+				all, a.err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
+					if what == "rows" {
+						select {
+						case begun <- struct{}{}:
+						default:
+						}
+					}
+					return pgx.RowTo[string](row)
+				})
 				if len(all) > 0 {
 					a.who = all[len(all)-1]
 				}
@@ -76,6 +84,11 @@ func TestReplicaFreezes(t *testing.T) {
 		// The primary would answer it as well, but a part of the replica's answer has reached the client: half a row, most likely, and then
 		// nothing can be told any more.
 		ask("rows", rows, "SELECT repeat('x', 10000) FROM generate_series(1, 20) UNION ALL SELECT who FROM slow")
+		select {
+		case <-begun:
+		case <-time.After(patience):
+			t.Fatal("no row comes")
+		}
 		runs(t, shards[0].replica, "SELECT", len(allModes)+2)
 		freezes(t, shards[0].replica)
 		r.believe("shard_1-replica", rib.Up, rib.Replica, time.Hour)
