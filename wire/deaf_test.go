@@ -52,7 +52,8 @@ func TestReplicaFreezes(t *testing.T) {
 			what, who string
 			err       error
 		}
-		answers, begun := make(chan answer, 20), make(chan struct{}, 20)
+		answers, begun := make(chan answer, 20), make(chan struct{})
+		begins := sync.OnceFunc(func() { close(begun) })
 		ask := func(what string, conn *pgx.Conn, sql string) {
 			go func() {
 				a := answer{what: what}
@@ -60,10 +61,7 @@ func TestReplicaFreezes(t *testing.T) {
 				var all []string
 				all, a.err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
 					if what == "rows" {
-						select {
-						case begun <- struct{}{}:
-						default:
-						}
+						begins()
 					}
 					return pgx.RowTo[string](row)
 				})
