@@ -31,12 +31,11 @@ const keepFresh = time.Minute
 // freshFor returns what id finds on a new connection, from a backend. So a client that no backend would take learns it when
 // it connects, in the backend's words.
 func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fresh, *pg.Error) {
-	s.mu.Lock()
-	f := s.fresh[id]
-	s.mu.Unlock()
-	if f != nil && time.Since(f.at) < keepFresh {
+	f, answered := s.knownFresh(ctx, id)
+	if answered == nil {
 		return f, nil
 	}
+	defer answered()
 	c := newCore(&l.env, id.User, id.Database)
 	c.table = s.cfg.FIB.Load()
 	slot := c.anySlot(need{catalogs: true})
@@ -55,7 +54,7 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 	end := time.Now().Add(l.StartupTimeout)
 	for i := range hops {
 		// A backend that does not answer at all must leave time for the others.
-		now, err := s.askFresh(ctx, time.Until(end)/time.Duration(len(hops)-i), hops[i].Backend, id)
+		now, err := s.askFresh(ctx, time.Until(end)/time.Duration(len(hops)-i), hops[i].Backend, id, f == nil)
 		if err == nil {
 			if f != nil && f.defaults != now.defaults { // connections take them when they are made: those that there are have the old ones
 				s.pools.Reconnect(id.Database)
@@ -86,6 +85,39 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 	}
 	return nil, pg.NewError(pg.CodeCannotConnectNow, "no backend can be reached").WithDetail(fmt.Sprint(last))
 }
+
+// knownFresh is what was learned of id, nil if nothing was. Where that is too old, answered is not nil: whoever has got it asks, and calls it then. Of those who come
+// at a time one asks for all, and if he is told nothing, each of them for himself.
+func (s *Server) knownFresh(ctx context.Context, id pool.Identity) (f *fresh, answered func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other := s.asking[id]; other != nil && !s.fresh[id].holds() {
+		s.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+	}
+	f = s.fresh[id]
+	switch {
+	case f.holds():
+		return f, nil
+	case s.asking[id] != nil:
+		return f, func() {}
+	}
+	mine := make(chan struct{})
+	s.asking[id] = mine
+	return f, func() {
+		s.mu.Lock()
+		delete(s.asking, id)
+		s.mu.Unlock()
+		close(mine)
+	}
+}
+
+// holds reports whether it is there, and not too old.
+func (f *fresh) holds() bool { return f != nil && time.Since(f.at) < keepFresh }
 
 // ageFresh has new sessions of a database ask anew.
 func (s *Server) ageFresh(database string) {
@@ -122,19 +154,19 @@ func freshAnswer(s string) (searchPath, level, defaults string) {
 }
 
 // askFresh asks one backend, over a connection that is made for that: those of sessions are begun with a search_path, see
-// pool.Identity, and what is set by default they know as of their own beginning.
-func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backend, id pool.Identity) (*fresh, error) {
+// pool.Identity, and what is set by default they know as of their own beginning. patient: see forQuestion.
+func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backend, id pool.Identity, patient bool) (*fresh, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	conn, err := s.pools.Get(ctx, b, id, false)
+	conn, err := s.forQuestion(ctx, b, id, patient)
 	if err != nil {
 		return nil, err
 	}
 	deadline, _ := ctx.Deadline()
 	conn.Net.SetDeadline(deadline)
-	value, err := ask(conn, freshQuery)
+	value, err := ask(conn.Conn, freshQuery)
 	if err != nil {
-		conn.Discard()
+		conn.lost()
 		return nil, err
 	}
 	f := &fresh{params: make(map[string]string, len(conn.Params)), at: time.Now()}
@@ -145,7 +177,7 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 			f.params[k] = "off"
 		}
 	}
-	conn.Bye()
+	conn.bye()
 	return f, nil
 }
 

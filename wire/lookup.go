@@ -63,7 +63,7 @@ func (s *Server) askStored(ctx context.Context, q *auth.Query, b *rib.Backend, d
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(shares))
 	defer cancel()
-	conn, end, err := s.forQuestion(ctx, b, pool.Identity{User: q.User, Database: database, Own: true})
+	conn, err := s.forQuestion(ctx, b, pool.Identity{User: q.User, Database: database, Own: true}, true)
 	if err != nil {
 		return "", false, err
 	}
@@ -73,40 +73,19 @@ func (s *Server) askStored(ctx context.Context, q *auth.Query, b *rib.Backend, d
 	out = pg.AppendBindText(out, user)
 	out = pg.AppendExecute(out, "", 2)
 	if _, err = conn.Net.Write(pg.AppendSync(out)); err == nil {
-		stored, found, err = readStored(conn, user)
+		stored, found, err = readStored(conn.Conn, user)
 	}
 	var pe *pg.Error
 	if err != nil && !errors.As(err, &pe) { // an error that was answered is in order
-		end(false)
+		conn.lost()
 		return "", false, fmt.Errorf("backend %s: %w", b.Name, err)
 	}
 	conn.Net.SetDeadline(time.Time{})
-	end(true)
+	conn.done()
 	if err != nil {
 		return "", false, fmt.Errorf("backend %s answered the query for users: %w", b.Name, err)
 	}
 	return stored, found, nil
-}
-
-// forQuestion is a connection for a question, and what is to be done with it in the end. Where the pool stays full for half of the time there is, it is one
-// beside the pool: who has to be looked up may log in also while all of the pool is in use. Who asks bounds how many there are.
-func (s *Server) forQuestion(ctx context.Context, b *rib.Backend, id pool.Identity) (conn *pool.Conn, end func(inOrder bool), err error) {
-	deadline, _ := ctx.Deadline()
-	soon, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
-	defer cancel()
-	conn, err = s.pools.Get(soon, b, id, false)
-	var full *pool.ExhaustedError
-	if errors.As(err, &full) && full.Full == nil || err != nil && soon.Err() != nil && ctx.Err() == nil {
-		conn, err = s.pools.Dial(ctx, b, id)
-		return conn, func(bool) { conn.Net.Close() }, err
-	}
-	return conn, func(inOrder bool) {
-		if inOrder {
-			conn.Release()
-		} else {
-			conn.Discard()
-		}
-	}, err
 }
 
 // readStored reads the answer up to ReadyForQuery: at most one row of the user's name and what is kept of the password.

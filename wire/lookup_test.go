@@ -93,23 +93,7 @@ func TestAskStored(t *testing.T) {
 func TestAskStoredWithAFullPool(t *testing.T) {
 	r := newRig(t, rigOptions{poolSize: 1, wait: patience})
 	ctx := ctxOf(t)
-	for _, shard := range []string{"shard_1", "shard_2"} {
-		key := r.keyOn(shard, 1)
-		for mode, sql := range map[pgx.TxAccessMode]string{pgx.ReadWrite: "INSERT INTO orders (customer_id, id) VALUES ($1, 1)", pgx.ReadOnly: "SELECT 1 FROM orders WHERE customer_id = $1"} {
-			tx, err := r.connect(pgx.QueryExecModeExec).BeginTx(ctx, pgx.TxOptions{AccessMode: mode})
-			if err == nil {
-				_, err = tx.Exec(ctx, sql, key)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for _, p := range r.pools.Stats() {
-		if p.InUse != 1 {
-			t.Fatalf("%s: %d connections are in use", p.Backend, p.InUse)
-		}
-	}
+	r.crowd()
 	soon, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if _, found, err := r.server.AskStored(soon, &auth.Query{User: "postgres", SQL: "SELECT rolname, rolname FROM pg_roles WHERE rolname = $1"}, "app", "app"); err != nil || !found {

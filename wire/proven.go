@@ -82,7 +82,7 @@ func (s *Server) prove(g *gate, client *pg.Client, id pool.Identity, l *live, f 
 	end := time.Now().Add(l.StartupTimeout)
 	for i := range hops {
 		ctx, cancel := context.WithTimeout(s.ctx, time.Until(end)/time.Duration(len(hops)-i))
-		conn, err := s.pools.Get(ctx, hops[i].Backend, id, false)
+		conn, err := s.forQuestion(ctx, hops[i].Backend, id, true)
 		if err != nil {
 			cancel()
 			continue
@@ -108,14 +108,14 @@ func (s *Server) prove(g *gate, client *pg.Client, id pool.Identity, l *live, f 
 }
 
 // try sets parameters on a connection, and gives it back. An error that is a *pg.Error is the server's answer.
-func try(ctx context.Context, conn *pool.Conn, list []setting, f *fresh) (told map[string]string, err error) {
+func try(ctx context.Context, conn *asked, list []setting, f *fresh) (told map[string]string, err error) {
 	deadline, _ := ctx.Deadline()
 	conn.Net.SetDeadline(deadline)
-	sql := behindReset(conn, conn.Left != 0, fromList(list).print)
+	sql := behindReset(conn.Conn, conn.Left != 0, fromList(list).print)
 	conn.Left, conn.Applied, conn.Unnamed = 0, stale, 0
 	var refusal *pg.Error
 	if _, err = conn.Net.Write(pg.AppendQuery(nil, sql)); err == nil {
-		err = readAnswer(conn, 1<<20, func(typ byte, body []byte) error {
+		err = readAnswer(conn.Conn, 1<<20, func(typ byte, body []byte) error {
 			if typ != pg.TypeErrorResponse {
 				return nil
 			}
@@ -128,7 +128,7 @@ func try(ctx context.Context, conn *pool.Conn, list []setting, f *fresh) (told m
 		})
 	}
 	if err != nil {
-		conn.Discard()
+		conn.lost()
 		return nil, errors.New(err.Error()) // not an answer, even if a frame says so
 	}
 	conn.Net.SetDeadline(time.Time{})
@@ -141,7 +141,7 @@ func try(ctx context.Context, conn *pool.Conn, list []setting, f *fresh) (told m
 			}
 		}
 	}
-	conn.Release()
+	conn.done()
 	if refusal != nil {
 		return nil, refusal
 	}

@@ -113,6 +113,8 @@ type Server struct {
 	sessions   map[uint32]*session        // by pid
 	gates      map[string]*gate           // by database, also of those that a reload has removed
 	fresh      map[pool.Identity]*fresh
+	asking     map[pool.Identity]chan struct{} // closed when what is asked for fresh has been answered
+	beside     map[string]chan struct{}        // by backend; capacity maxBeside: connections beside its pool
 	proven     map[provenKey]*proof
 	operators  map[uint32]*operator       // by pid
 	hubs       map[string]*hub            // by database
@@ -155,7 +157,7 @@ func NewServer(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, pools: cfg.Pools, log: cfg.Logger, made: time.Now(), sleepAfter: sleepAfter,
 		listeners: make(map[net.Listener]*Listener), hands: make(chan net.Conn), conns: make(map[net.Conn]*list.Element),
-		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh), proven: make(map[provenKey]*proof),
+		sessions: make(map[uint32]*session), fresh: make(map[pool.Identity]*fresh), asking: make(map[pool.Identity]chan struct{}), beside: make(map[string]chan struct{}), proven: make(map[provenKey]*proof),
 		ctx: ctx, cancel: cancel, gates: make(map[string]*gate), queue: new(pool.Conn),
 		operators: make(map[uint32]*operator), hubs: make(map[string]*hub), ended: make(map[string]*console.Totals), salts: cfg.SaltSecret,
 	}
