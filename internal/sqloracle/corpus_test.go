@@ -47,31 +47,37 @@ func readEntries(t testing.TB, file string) (all []*entry) {
 		t.Fatal(err)
 	}
 	for block := range strings.SplitSeq(strings.TrimSpace(string(content)), "\n\n") {
-		e := &entry{}
-		for strings.HasPrefix(block, "--") {
-			var line string
-			line, block, _ = strings.Cut(block, "\n")
-			words := strings.SplitN(line, " ", 4)
-			switch {
-			case strings.HasPrefix(line, "-- refused: "):
-				e.refused = strings.TrimPrefix(line, "-- refused: ")
-				continue
-			case strings.HasPrefix(line, "-- $"):
-				if len(words) < 4 || words[1] != fmt.Sprintf("$%d", len(e.args)+1) {
-					t.Fatalf("%s: %s: no parameter", file, line)
-				}
-				e.args = append(e.args, arg{oid: oids[words[2]], text: words[3]})
-			case strings.HasPrefix(line, "-- error "):
-				e.code = strings.TrimSuffix(words[2], ":")
-			case strings.HasPrefix(line, "-- as text: "):
-				e.text = true
-			}
-			e.comments = append(e.comments, line)
-		}
-		e.statements = strings.Split(block, ";\n")
-		all = append(all, e)
+		all = append(all, readEntry(t, block))
 	}
 	return all
+}
+
+// readEntry reads an entry.
+func readEntry(t testing.TB, block string) *entry {
+	t.Helper()
+	e := &entry{}
+	for strings.HasPrefix(block, "--") {
+		var line string
+		line, block, _ = strings.Cut(block, "\n")
+		words := strings.SplitN(line, " ", 4)
+		switch {
+		case strings.HasPrefix(line, "-- refused: "):
+			e.refused = strings.TrimPrefix(line, "-- refused: ")
+			continue
+		case strings.HasPrefix(line, "-- $"):
+			if len(words) < 4 || words[1] != fmt.Sprintf("$%d", len(e.args)+1) {
+				t.Fatalf("%s: no parameter", line)
+			}
+			e.args = append(e.args, arg{oid: oids[words[2]], text: words[3]})
+		case strings.HasPrefix(line, "-- error "):
+			e.code = strings.TrimSuffix(words[2], ":")
+		case strings.HasPrefix(line, "-- as text: "):
+			e.text = true
+		}
+		e.comments = append(e.comments, line)
+	}
+	e.statements = strings.Split(block, ";\n")
+	return e
 }
 
 func corpusFiles(t testing.TB) []string {

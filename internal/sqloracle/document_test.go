@@ -10,7 +10,7 @@ import (
 // document is what the table of docs/sql.md tells of, by its parts.
 var document = []struct {
 	part       string
-	statements []string // what belongs together is separated by ";\n"
+	statements []string // each is an entry
 }{
 	{"By key", []string{
 		"SELECT * FROM orders WHERE customer_id = 7",
@@ -26,6 +26,9 @@ var document = []struct {
 		"SELECT * FROM accounts WHERE name = 'ann'",
 		"SELECT * FROM stock WHERE region = lower('DE')",
 		"SELECT * FROM orders WHERE customer_id IN (3 + 4, abs(-8))",
+		"-- $1 int 6\nSELECT * FROM orders WHERE customer_id = $1 + 1",
+		"-- $1 text DE\nSELECT * FROM stock WHERE region = lower($1)",
+		"-- $1 text ann\nSELECT * FROM accounts WHERE name = left($1, 3)",
 	}},
 	{"Without a key", []string{
 		"SELECT * FROM orders",
@@ -87,6 +90,7 @@ var document = []struct {
 		"INSERT INTO stock VALUES ('de', 'pens', 3), ('us', 'pens', 4)",
 		"INSERT INTO accounts VALUES (md5('x')), ('an' || 'na')",
 		"INSERT INTO accounts VALUES (left('anna', 2))",
+		"-- $1 text X\n-- $2 text y\nINSERT INTO accounts VALUES (lower($1)), ($2 || '-z')",
 		"MERGE INTO customers c USING (SELECT 7 AS id, 'x' AS name) s ON c.customer_id = s.id WHEN MATCHED THEN UPDATE SET name = s.name WHEN NOT MATCHED THEN INSERT (customer_id, name) VALUES (s.id, s.name)",
 		"MERGE INTO order_lines l USING orders o ON l.customer_id = o.customer_id AND l.order_id = o.id AND l.line = 2 WHEN MATCHED THEN UPDATE SET sku = o.item WHEN NOT MATCHED THEN INSERT (customer_id, order_id, line, sku) VALUES (o.customer_id, o.id, 2, o.item)",
 		"UPDATE orders SET qty = qty + 1 WHERE customer_id = 7 AND id = 1",
@@ -136,7 +140,8 @@ func testDocument(t *testing.T, p *place) {
 	for _, part := range document {
 		fmt.Fprintf(&b, "\n### %s\n\n| statement | |\n| --- | --- |\n", part.part)
 		for _, sql := range part.statements {
-			fmt.Fprintf(&b, "| `%s` | %s |\n", strings.ReplaceAll(sql, "\n", " "), c.verdict(t, sql))
+			e := readEntry(t, sql)
+			fmt.Fprintf(&b, "| `%s` | %s |\n", strings.Join(e.statements, "; "), c.verdict(t, e))
 		}
 	}
 	switch {
@@ -151,8 +156,7 @@ func testDocument(t *testing.T, p *place) {
 }
 
 // verdict says what becomes of a statement, in words for the table.
-func (c *clients) verdict(t *testing.T, sql string) string {
-	e := &entry{statements: strings.Split(sql, ";\n")}
+func (c *clients) verdict(t *testing.T, e *entry) string {
 	if !c.check(t, e) {
 		return "fails"
 	}
@@ -164,13 +168,10 @@ func (c *clients) verdict(t *testing.T, sql string) string {
 		}
 	}
 	before := c.p.touched()
-	s := &story{writes: e.changes()}
-	for _, sql := range e.statements {
-		s.add(&statement{sql: sql, order: orderOf(sql)})
-	}
+	s := e.stories()[0]
 	all := c.tell(s)
 	if last := all[len(all)-1]; last.answer.err != nil || last.problem != "" {
-		t.Errorf("%s: %+v %s", sql, last.answer.err, last.problem)
+		t.Errorf("%s: %+v %s", e, last.answer.err, last.problem)
 	}
 	n := 0
 	for i, now := range c.p.touched() {

@@ -37,6 +37,7 @@ var refusals = []struct {
 	{"reference and sharded tables in a write", "each shard would write other rows", regexp.MustCompile(`a write to it names a sharded table as well`)},
 	{"no key", "nothing says on which shard, and several cannot be asked", regexp.MustCompile(`no condition says which|is compared by .*, not by =|gives no key|compared with a subquery|may give several keys|` +
 		`gives a range, not one key|is part of an expression|not compared by a plain =|expression that only PostgreSQL can evaluate|column of which no value is known|is of type numeric|renames its columns`)},
+	{"computed of parameters", "it is not certain that every server computes the same of these", regexp.MustCompile(`cannot be computed from these parameters`)},
 	{"transaction", "it is not for a transaction over several shards", regexp.MustCompile(`transaction over several shards`)},
 }
 

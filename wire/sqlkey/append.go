@@ -70,6 +70,9 @@ func (p *Plan) appendRef(dst rib.Key, k *KeyRef, args Args, clientUTF8 bool) (ri
 }
 
 func (p *Plan) appendPart(dst rib.Key, k *KeyRef, args Args, clientUTF8 bool) (rib.Key, error) {
+	if k.made != nil {
+		return k.compute(p.method, dst, args, clientUTF8)
+	}
 	if args == nil {
 		return dst, k.failed(pg.CodeUndefinedParameter, "there is no parameter $%d", k.Param)
 	}
@@ -136,6 +139,10 @@ func (p *Plan) AppendPlain(dst rib.Key, i int, args Args, clientUTF8 bool) (key 
 				return false
 			}
 			dst, err = constants.appendKey(dst, k, plain)
+			return err == nil
+		}
+		if k.made != nil {
+			dst, err = k.compute(plain, dst, args, clientUTF8)
 			return err == nil
 		}
 		val, format, oid, null, ok := args.Arg(k.Param)

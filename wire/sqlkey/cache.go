@@ -252,6 +252,9 @@ func (f *Fan) bytes() int {
 
 func (k *KeyRef) bytes() int {
 	n := int(unsafe.Sizeof(*k)) + len(k.Literal) + len(k.Text)
+	if k.made != nil {
+		n += k.made.bytes()
+	}
 	if k.origin != nil {
 		n += int(unsafe.Sizeof(*k.origin)) + len(k.origin.steps)*int(unsafe.Sizeof(k.origin)+unsafe.Sizeof(keyType{}))
 	}

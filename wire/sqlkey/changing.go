@@ -169,7 +169,7 @@ func (s *KeySet) same(o *KeySet) bool {
 
 // same tells whether two references are to the same key. That of a constant which is not known is not.
 func (k *KeyRef) same(o *KeyRef) bool {
-	return k.origin == nil && o.origin == nil && bytes.Equal(k.Literal, o.Literal) && k.Param == o.Param && k.Type == o.Type && k.cast == o.cast &&
+	return k.origin == nil && o.origin == nil && bytes.Equal(k.Literal, o.Literal) && k.Param == o.Param && k.Type == o.Type && k.cast == o.cast && k.formula() == o.formula() &&
 		k.Session == o.Session && k.unknown == o.unknown && k.nonASCII == o.nonASCII &&
 		slices.EqualFunc(k.Parts, o.Parts, func(a, b KeyRef) bool { return a.same(&b) })
 }

@@ -43,6 +43,7 @@ type computed struct {
 	kind   exprType
 	number int64 // of integers and kindNumeric; of kindDate the days since 1970
 	str    string
+	null   bool // the other fields but kind are zero then
 }
 
 func (k exprType) isInt() bool { return k == kindInt2 || k == kindInt4 || k == kindInt8 }
@@ -50,6 +51,8 @@ func (k exprType) isInt() bool { return k == kindInt2 || k == kindInt4 || k == k
 // isText tells whether PostgreSQL takes it for a text where one is asked for by a function of pg_catalog's. A varchar may be meant for another
 // function of that name.
 func (k exprType) isText() bool { return k == kindText || k == kindLiteral }
+
+func (k exprType) isString() bool { return k.isText() || k == kindVarchar }
 
 // fits is v as an integer of its kind. ok is false if PostgreSQL would say that it is out of range.
 func (v computed) fits() (_ computed, ok bool) {
@@ -66,7 +69,7 @@ func (v computed) fits() (_ computed, ok bool) {
 
 // constant is v as evaluate gives it.
 func (v computed) constant() constant {
-	c := constant{number: v.number, str: v.str}
+	c := constant{number: v.number, str: v.str, null: v.null}
 	switch v.kind {
 	case kindLiteral:
 	case kindText, kindVarchar:
@@ -96,24 +99,6 @@ func (v computed) text() string {
 
 const secondsOfDay = 24 * 60 * 60
 
-// compute computes an expression of constants. ok is false if it is none, or in doubt.
-func compute(n *pgquery.Node, p *path) (v computed, ok bool) {
-	switch {
-	case n.GetAConst() != nil:
-		return computedLiteral(n.GetAConst())
-	case n.GetTypeCast() != nil:
-		if v, ok = compute(n.GetTypeCast().GetArg(), p); !ok {
-			return v, false
-		}
-		return v.castTo(typeName(n.GetTypeCast().GetTypeName(), p))
-	case n.GetAExpr() != nil:
-		return computedOperator(n.GetAExpr(), p)
-	case n.GetFuncCall() != nil:
-		return computedCall(n.GetFuncCall(), p)
-	}
-	return v, false
-}
-
 func computedLiteral(c *pgquery.A_Const) (v computed, ok bool) {
 	if c.GetIsnull() {
 		return v, false
@@ -136,30 +121,37 @@ func computedLiteral(c *pgquery.A_Const) (v computed, ok bool) {
 	return v, false
 }
 
-// castTo is v::name, where every server has the same for it.
-func (v computed) castTo(name string) (_ computed, ok bool) {
-	to := kindNone
+// computedType is the type of that name; kindNone is one in which nothing is computed.
+func computedType(name string) exprType {
 	switch name {
 	case "int2", "smallint":
-		to = kindInt2
+		return kindInt2
 	case "int4":
-		to = kindInt4
+		return kindInt4
 	case "int8":
-		to = kindInt8
+		return kindInt8
 	case "numeric":
-		to = kindNumeric
+		return kindNumeric
 	case "text":
-		to = kindText
+		return kindText
 	case "varchar":
-		to = kindVarchar
+		return kindVarchar
 	case "uuid":
-		to = kindUUID
+		return kindUUID
 	case "bytea":
-		to = kindBytea
+		return kindBytea
 	case "date":
-		to = kindDate
+		return kindDate
 	}
-	isString := v.kind.isText() || v.kind == kindVarchar
+	return kindNone
+}
+
+// castTo is v as another type, where every server has the same for it.
+func (v computed) castTo(to exprType) (_ computed, ok bool) {
+	if v.null {
+		return computed{kind: to, null: true}, true
+	}
+	isString := v.kind.isString()
 	switch {
 	case to == kindNone:
 		return v, false
@@ -199,34 +191,46 @@ func (v computed) castTo(name string) (_ computed, ok bool) {
 	return v, false
 }
 
-func computedOperator(e *pgquery.A_Expr, p *path) (v computed, ok bool) {
-	op := operator(e.GetName())
-	if e.GetKind() != pgquery.A_Expr_Kind_AEXPR_OP || op == "" || len(e.GetName()) == 1 && !p.builtinsFirst || e.GetRexpr() == nil {
-		return v, false
-	}
-	r, ok := compute(e.GetRexpr(), p)
-	if !ok {
-		return v, false
-	}
-	if e.GetLexpr() == nil {
-		if !r.kind.isInt() || op != "-" && op != "+" {
-			return v, false
-		}
-		if op == "-" {
-			return arithmetic("-", computed{kind: r.kind}, r)
-		}
-		return r, true
-	}
-	l, ok := compute(e.GetLexpr(), p)
-	switch {
-	case !ok:
-		return v, false
-	case op == "||" && l.kind.isText() && r.kind.isText() && len(l.str)+len(r.str) <= maxComputed:
-		return computed{kind: kindText, str: l.str + r.str}, true
-	case l.kind.isInt() && r.kind.isInt():
+// computedOfTwo is what an operator makes of two values.
+func computedOfTwo(op string, l, r computed) (v computed, ok bool) {
+	if l, r = typedAlike(l, r); l.kind.isInt() && r.kind.isInt() {
 		return arithmetic(op, l, r)
 	}
 	return dated(op, l, r)
+}
+
+// typedAlike gives a string without a type the integer type of the other operand, as PostgreSQL does.
+func typedAlike(l, r computed) (computed, computed) {
+	if l.kind == kindLiteral && r.kind.isInt() {
+		if v, ok := l.castTo(r.kind); ok {
+			l = v
+		}
+	}
+	if r.kind == kindLiteral && l.kind.isInt() {
+		if v, ok := r.castTo(l.kind); ok {
+			r = v
+		}
+	}
+	return l, r
+}
+
+// joined is l || r.
+func joined(l, r computed) (v computed, ok bool) {
+	if !l.kind.isString() || !r.kind.isString() || len(l.str)+len(r.str) > maxComputed {
+		return v, false
+	}
+	return computed{kind: kindText, str: l.str + r.str}, true
+}
+
+// decoded is decode(text, 'hex').
+func decoded(text, format computed) (v computed, ok bool) {
+	if !text.kind.isText() || !format.kind.isText() || LowerASCII(format.str) != "hex" {
+		return v, false
+	}
+	if _, err := hex.DecodeString(text.str); err != nil { // PostgreSQL allows for white space
+		return v, false
+	}
+	return computed{kind: kindBytea, str: `\x` + text.str}, true
 }
 
 // arithmetic is l op r of integers, of which the wider one's type is the result's. ok is false where PostgreSQL has an error for it.
@@ -280,48 +284,13 @@ func onDay(number int64) (v computed, ok bool) {
 	return computed{kind: kindDate, number: number}, first/secondsOfDay <= number && number <= last/secondsOfDay
 }
 
-func computedCall(f *pgquery.FuncCall, p *path) (v computed, ok bool) {
-	names := f.GetFuncname()
-	switch {
-	case len(names) == 1 && p.builtinsFirst:
-	case len(names) == 2 && names[0].GetString_().GetSval() == "pg_catalog":
-	default:
-		return v, false
-	}
-	if len(f.GetAggOrder()) > 0 || f.GetAggFilter() != nil || f.GetOver() != nil || f.GetAggWithinGroup() || f.GetAggStar() || f.GetAggDistinct() || f.GetFuncVariadic() {
-		return v, false
-	}
-	name := names[len(names)-1].GetString_().GetSval()
-	if len(f.GetArgs()) > 3 || !isOneOf(name, "lower", "upper", "md5", "abs", "mod", "make_date", "decode") {
-		return v, false
-	}
-	args := make([]computed, len(f.GetArgs()))
-	for i, n := range f.GetArgs() {
-		if args[i], ok = compute(n, p); !ok {
-			return v, false
-		}
-	}
-	switch len(args) {
-	case 1:
-		return computedOfOne(name, args[0])
-	case 2:
-		switch l, r := args[0], args[1]; {
-		case name == "mod" && l.kind == r.kind && l.kind.isInt():
-			return arithmetic("%", l, r)
-		case name == "decode" && l.kind.isText() && r.kind.isText() && LowerASCII(r.str) == "hex":
-			if _, err := hex.DecodeString(l.str); err != nil { // PostgreSQL allows for white space
-				return v, false
-			}
-			return computed{kind: kindBytea, str: `\x` + l.str}, true
-		}
-	case 3:
-		return madeDate(name, args)
-	}
-	return v, false
-}
-
+// computedOfOne is what a function, or a sign, makes of one value.
 func computedOfOne(name string, arg computed) (v computed, ok bool) {
 	switch {
+	case name == "+" && arg.kind.isInt():
+		return arg, true
+	case name == "-" && arg.kind.isInt():
+		return arithmetic("-", computed{kind: arg.kind}, arg)
 	case name == "abs" && arg.kind.isInt():
 		if arg.number < 0 {
 			return arithmetic("-", computed{kind: arg.kind}, arg)

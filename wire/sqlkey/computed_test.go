@@ -98,8 +98,8 @@ func TestComputed(t *testing.T) {
 // TestComputedBehindOthers: where another schema comes before pg_catalog, a function may be another one.
 func TestComputedBehindOthers(t *testing.T) {
 	for e, want := range map[string]bool{"lower('DE')": false, "3+4": false, "pg_catalog.lower('DE')": true, "3 operator(pg_catalog.+) 4": true, "5::int8": false} {
-		if _, ok := compute(parsedExpr(t, e), &path{}); ok != want {
-			t.Errorf("%s: computed: %v", e, ok)
+		if x := expression(parsedExpr(t, e), &path{}); (x != nil) != want {
+			t.Errorf("%s: computed: %v", e, x)
 		}
 	}
 }
@@ -118,8 +118,12 @@ func parsedExpr(t *testing.T, e string) *pgquery.Node {
 	return tree.GetStmts()[0].GetStmt().GetSelectStmt().GetTargetList()[0].GetResTarget().GetVal()
 }
 
-func computeText(t *testing.T, e string) (computed, bool) {
-	return compute(parsedExpr(t, e), &path{builtinsFirst: true})
+func computeText(t *testing.T, text string) (v computed, ok bool) {
+	e := expression(parsedExpr(t, text), &path{builtinsFirst: true})
+	if e == nil {
+		return v, false
+	}
+	return e.compute(nil)
 }
 
 // sameComputed tells whether a value is what PostgreSQL writes.

@@ -11,7 +11,7 @@
 // # When a key is a key
 //
 // A statement may run on one shard alone if, for each reference to a sharded table, rows with other keys could not change
-// the result. So every reference on every query level needs an equality of its key with a constant (see compute) or a parameter that
+// the result. So every reference on every query level needs an equality of its key with a constant (see computed) or a parameter (see formula) that
 // holds for all rows of it that can reach that level's result: in WHERE, in the condition of an inner join, in that of an
 // outer join for the side that may be missing, directly or by way of other key columns (a.k = b.k). The tests hold this
 // promise against a real server: each generated statement gives on its shard what it gives on all rows together.

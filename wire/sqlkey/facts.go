@@ -96,7 +96,7 @@ func (f *facts) value(c column) (v *binding) {
 						return e.value
 					}
 					if e.value != nil {
-						if v == nil {
+						if v == nil || v.made != nil { // what is to be computed comes last
 							v = e.value
 						}
 						continue

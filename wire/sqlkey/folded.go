@@ -176,7 +176,7 @@ func (p *Planner) readFolded(db *database, env *Env, sql string) (*compiler, *pg
 	if early != nil || !f.placed(tree) {
 		return nil, nil
 	}
-	c.fold = f
+	c.fold, c.path.tree = f, nil
 	return c, tree
 }
 

@@ -1,6 +1,10 @@
 package sqlkey
 
-import "strings"
+import (
+	"strings"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+)
 
 // path is a parsed search_path.
 type path struct {
@@ -11,7 +15,13 @@ type path struct {
 	// asWritten: nothing is computed of constants, for some of them stand for others (see compileLong).
 	asWritten bool
 	foreign   uint64 // see Env.Foreign
+
+	tree *pgquery.ParseResult // what is planned; nil: nothing is computed of parameters
+	uses uses                 // of them, once they were asked for
 }
+
+// isForeign tells whether a parameter is one of Env.Foreign.
+func (p *path) isForeign(param int) bool { return param <= 64 && p.foreign&(1<<(param-1)) != 0 }
 
 // defaultPath is PostgreSQL's own default of search_path.
 const defaultPath = `"$user", public`

@@ -1,6 +1,7 @@
 package sqlkey
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -133,7 +134,9 @@ func ExplainedText(sql string) string {
 
 // Needs is the highest number of a parameter that the key is made of; 0 if it is made of none.
 func (k *KeyRef) Needs() (n int) {
-	k.eachPart(func(part *KeyRef) { n = max(n, part.Param) })
+	k.eachPart(func(part *KeyRef) {
+		part.eachParam(func(param int) { n = max(n, param) })
+	})
 	return n
 }
 
@@ -143,8 +146,11 @@ func (p *Plan) ParamType(n int) uint32 {
 	look := func(keys []KeyRef) {
 		for i := range keys {
 			keys[i].eachPart(func(k *KeyRef) {
-				if k.Param == n {
+				switch {
+				case k.Param == n:
 					oid = oidOf(orType(k.cast, k.Type))
+				case k.made != nil:
+					oid = cmp.Or(k.made.declared(n), oid)
 				}
 			})
 		}

@@ -250,6 +250,7 @@ type KeyRef struct {
 	column   string   // the key column
 	cast     rib.Type // the parameter is cast to this type: a text parameter is parsed as it
 	origin   *origin  // of a shared plan: the constant that the key is made of
+	made     *formula // what the key is computed of; nil: of nothing
 	unknown  int      // of a key of which nothing is known (see spread): the number of the column, from 1
 	nonASCII bool     // Literal was made from text beyond ASCII: it depends on client_encoding
 }

@@ -271,6 +271,9 @@ func (p *Planner) read(db *database, env *Env, sql string) (*compiler, *pgquery.
 	case err != nil: // errTooDeep, or the tree was too deep to be handed over
 		return c, nil, c.unread(tooComplex)
 	}
+	if c.hint == nil && env.HintShard == "" && !env.HintKey {
+		path.tree = tree
+	}
 	return c, tree, c.uniqueIDs(tree, sql)
 }
 

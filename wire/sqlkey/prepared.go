@@ -59,9 +59,9 @@ type Argument struct {
 // Known tells whether an argument is a constant.
 func (a *Argument) Known() bool { return a.issue == nil }
 
-// Arg gives EXECUTE's arguments as those of a Bind, see Args.
+// Arg gives EXECUTE's arguments as those of a Bind, see Args. One that is no constant is not there: what it is may be any shard's.
 func (u *NameUse) Arg(i int, types []uint32) (val []byte, format int16, oid uint32, null, ok bool) {
-	if i < 1 || i > len(u.Args) {
+	if i < 1 || i > len(u.Args) || !u.Args[i-1].Known() {
 		return nil, 0, 0, false, false
 	}
 	if i <= len(types) {
@@ -84,12 +84,14 @@ func (u *NameUse) Refused(inner *Plan) *pg.Error {
 	}
 	for i := range keys {
 		keys[i].eachPart(func(k *KeyRef) {
-			if k.Param < 1 || k.Param > len(u.Args) || u.Args[k.Param-1].issue == nil || refusal != nil {
-				return
-			}
-			refusal = pg.Errorf(pg.CodeFeatureNotSupported, "argument %d of EXECUTE %s is the sharding key, and no constant", k.Param, quoteName(u.Name)).
-				WithDetail("The statement's sharding key is " + k.Text + "; of the argument: " + u.Args[k.Param-1].issue.reason + ".").
-				WithHint("Give EXECUTE a constant of type " + k.Type.String() + " there, or NULL, with or without a cast.")
+			k.eachParam(func(param int) {
+				if param > len(u.Args) || u.Args[param-1].issue == nil || refusal != nil {
+					return
+				}
+				refusal = pg.Errorf(pg.CodeFeatureNotSupported, "argument %d of EXECUTE %s is the sharding key, and no constant", param, quoteName(u.Name)).
+					WithDetail("The statement's sharding key is " + k.Text + "; of the argument: " + u.Args[param-1].issue.reason + ".").
+					WithHint("Give EXECUTE a constant of type " + k.Type.String() + " there, or NULL, with or without a cast.")
+			})
 		})
 	}
 	return refusal

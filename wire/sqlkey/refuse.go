@@ -114,6 +114,9 @@ func (c *compiler) keyed(m proto.Message, p *Plan, a *analysis, s *survey) *Plan
 	if q := c.parted(m, p, a, s); q != nil {
 		return q
 	}
+	if q := c.computed(m, p, a, s); q != nil {
+		return q
+	}
 	p.byKeys()
 	return p
 }
@@ -235,6 +238,9 @@ func composed(columns []*binding, m rib.Method) KeyRef {
 func (r *KeyRef) identity() string {
 	if r.origin != nil {
 		return fmt.Sprintf("#%d %d", r.origin.place, len(r.origin.steps))
+	}
+	if r.made != nil {
+		return "(" + r.formula()
 	}
 	if r.Param > 0 {
 		return fmt.Sprintf("$%d %d", r.Param, r.cast)

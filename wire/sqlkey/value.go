@@ -47,6 +47,7 @@ type constant struct {
 	str    string   // the others
 	cast   rib.Type // of a parameter: what it is cast to; 0 if it is not
 	origin *origin  // in a shared plan: where the value will come from
+	made   *formula // what is computed of parameters; the other fields are zero then
 }
 
 // origin tells how a key is made of a constant of each text that shares a plan.
@@ -85,11 +86,19 @@ func (st *step) apply(c constant) (constant, *issue) {
 var errNotConstant = &issue{code: pg.CodeFeatureNotSupported, reason: "only PostgreSQL can evaluate it"}
 
 // evaluate reads a constant expression. It evaluates nothing that could fail or differ on the server: what written reads, and what can be computed of
-// constants alone.
+// constants, and of parameters once they are there.
 func evaluate(n *pgquery.Node, p *path) (constant, *issue) {
 	c, problem := written(n, p)
-	if problem != nil && n.GetAConst() == nil && !p.asWritten {
-		if v, ok := compute(n, p); ok {
+	if problem == nil || n.GetAConst() != nil || p.asWritten {
+		return c, problem
+	}
+	e := expression(n, p)
+	switch {
+	case e == nil:
+	case e.reads && p.tree != nil && !p.anyForeign(e):
+		return constant{made: p.formulaOf(e)}, nil
+	case !e.reads:
+		if v, ok := e.compute(nil); ok {
 			return v.constant(), nil
 		}
 	}
@@ -109,7 +118,7 @@ func written(n *pgquery.Node, p *path) (constant, *issue) {
 		if number == 0 {
 			return constant{}, errNotConstant
 		}
-		if number <= 64 && p.foreign&(1<<(number-1)) != 0 {
+		if p.isForeign(int(number)) {
 			return constant{}, issuef("parameter $%d is declared as of another type than the key", number)
 		}
 		return constant{param: int(number)}, nil
@@ -249,7 +258,7 @@ func (c constant) castTo(t *keyType) (constant, *issue) {
 	if c.null {
 		return c, nil
 	}
-	if c.family != unknown && c.family != t.family {
+	if c.family != unknown && c.family != t.family || c.made != nil {
 		return c, issuef("a cast to %s may change the value", t.name)
 	}
 	if c.param > 0 {
@@ -343,6 +352,9 @@ func (c constant) key(t rib.Type, m rib.Method) (KeyRef, *issue) {
 	switch {
 	case c.null:
 		return ref, &issue{code: pg.CodeNullValueNotAllowed, reason: "NULL is no key"}
+	case c.made != nil:
+		ref.made = c.made
+		return ref, nil
 	case c.family != unknown && c.family != familyOf(t):
 		return ref, issuef("a value of another type is compared with a key of type %s", t)
 	case c.param > 0:
@@ -403,6 +415,8 @@ func (c constant) String() string {
 		return "..."
 	case c.param > 0:
 		return "$" + strconv.Itoa(c.param)
+	case c.made != nil:
+		return clip(c.made.expr.String())
 	case c.family == integers:
 		return strconv.FormatInt(c.number, 10)
 	}

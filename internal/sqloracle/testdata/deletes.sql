@@ -50,3 +50,6 @@ DELETE FROM orders WHERE ctid IN (SELECT ctid FROM orders WHERE qty = 2)
 
 -- refused: not joined by the key
 DELETE FROM orders WHERE (ctid, 1) = ANY (SELECT ctid, 1 FROM orders WHERE qty = 2 LIMIT 1)
+
+-- $1 int 6
+DELETE FROM orders WHERE customer_id = $1 + 1 RETURNING id

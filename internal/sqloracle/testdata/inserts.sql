@@ -165,3 +165,20 @@ INSERT INTO customers (customer_id, name) SELECT u.k, u.n FROM unnest($1::bigint
 
 -- $1 int[] {91,92}
 INSERT INTO orders (customer_id, id) SELECT 7, unnest($1::int[])
+
+-- $1 int 600
+INSERT INTO customers (customer_id, name) VALUES ($1 + 1, 'x') RETURNING *
+
+-- $1 int 600
+-- $2 int 601
+INSERT INTO customers (customer_id, name) VALUES ($1 + 1, 'x'), ($2 + 7, 'y'), (4, 'z') ON CONFLICT DO NOTHING
+
+-- $1 text É
+-- refused: computed of parameters
+INSERT INTO accounts (name, owner) VALUES (lower($1), 'x')
+
+-- $1 int 600
+INSERT INTO customers (customer_id, name) SELECT $1 + 1, 'x'
+
+-- $1 text X
+INSERT INTO accounts (name, owner) VALUES (lower($1::text), $1::text)

@@ -311,3 +311,88 @@ DELETE FROM orders WHERE customer_id = 3 + 4 AND id = 1
 UPDATE customers SET customer_id = 500 + 3 WHERE customer_id = 3 + 4
 
 UPDATE customers SET customer_id = abs(-503), name = 'x' WHERE customer_id = 7 RETURNING customer_id, name
+
+-- $1 int 6
+SELECT * FROM customers WHERE customer_id = $1 + 1
+
+-- $1 int 2147483647
+SELECT * FROM customers WHERE customer_id = $1 + 1
+
+-- $1 bigint 6
+SELECT * FROM customers WHERE customer_id = $1::bigint + 1
+
+-- $1 int -7
+SELECT * FROM customers WHERE customer_id = abs($1::int)
+
+-- $1 int 3
+-- $2 int 4
+SELECT c.name, o.item FROM customers c JOIN orders o USING (customer_id) WHERE c.customer_id = $1::int + $2::int ORDER BY o.id
+
+-- $1 int 7
+SELECT * FROM customers WHERE customer_id = coalesce($1, 5)
+
+-- $1 int 7
+SELECT name FROM customers WHERE customer_id IN ($1 + 1, 9, 10) ORDER BY customer_id
+
+-- $1 int 7
+SELECT tier, count(*) FROM customers WHERE customer_id = $1 * 2 GROUP BY tier
+
+-- $1 int 7
+SELECT name FROM customers WHERE customer_id = $1 + 1 AND tier > 'bronze' FOR UPDATE
+
+-- $1 text ANN
+SELECT * FROM accounts WHERE name = lower($1)
+
+-- $1 text ÉMILE
+SELECT * FROM accounts WHERE name = lower($1)
+
+-- $1 text IDA
+SELECT * FROM accounts WHERE name = lower($1)
+
+-- $1 text an
+SELECT * FROM accounts WHERE name = $1 || 'n'
+
+-- $1 text émi
+SELECT * FROM accounts WHERE name = $1 || 'le'
+
+-- $1 text a
+-- $2 text nn
+SELECT * FROM accounts WHERE name = $1 || $2
+
+-- $1 text ann
+SELECT * FROM accounts WHERE name = lower($1) AND owner = upper(left($1, 1))
+
+-- $1 text ann
+SELECT * FROM accounts WHERE name = left($1, 3)
+
+-- $1 int 7
+SELECT * FROM readings WHERE device > $1 + 1 AND device <= $1 + 4 ORDER BY device, n
+
+-- $1 int 1
+SELECT * FROM tiles WHERE zoom = $1 + 1 AND name = lower('A')
+
+-- $1 int 6
+SELECT * FROM customers WHERE customer_id = $1 + 1 UNION ALL SELECT * FROM customers WHERE customer_id = $1 + 1
+
+-- $1 int 6
+SELECT name FROM customers WHERE customer_id = $1 + 1 AND balance > (SELECT avg(price) FROM orders WHERE customer_id = $1 + 1)
+
+-- $1 int 500
+SELECT customer_id FROM orders WHERE customer_id = $1 - 493 AND qty < $1
+
+PREPARE p (int) AS SELECT name FROM customers WHERE customer_id = $1 + 1;
+EXECUTE p (6);
+EXECUTE p (NULL);
+DEALLOCATE p
+
+PREPARE p AS SELECT name FROM accounts WHERE name = lower($1);
+EXECUTE p ('ANN');
+EXECUTE p (upper('bob'));
+DEALLOCATE p
+
+PREPARE p (text) AS SELECT name FROM accounts WHERE name IN ($1, NULL);
+EXECUTE p (left('anna', 3));
+EXECUTE p (left('carla', 4));
+EXECUTE p (left('doras', 4));
+EXECUTE p (left('guse', 3));
+DEALLOCATE p

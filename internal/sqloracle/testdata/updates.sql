@@ -141,3 +141,9 @@ UPDATE orders SET qty = v.q FROM (VALUES (7, 1, 100), (9, 1, 200)) v (k, i, q) W
 
 -- refused: no key
 UPDATE orders SET qty = 9 WHERE ctid = '(0,1)'
+
+-- $1 int 6
+UPDATE customers SET score = 1 WHERE customer_id = $1 + 1
+
+-- $1 int 6
+UPDATE customers SET customer_id = $1 + 600 WHERE customer_id = $1 + 1
