@@ -216,7 +216,8 @@ func (n *Node) warnDependents(ctx context.Context, made *rib.Keyspace) (warnings
 }
 
 // dependentsSQL finds what has rows of the tables $1 (schemas) and $2 (names), which is what inherits from them, and then what reads
-// that: views, views over views, and parents, whose rows are their children's too. Views are found by what their rules depend on.
+// that: views, views over views, and parents, whose rows are their children's too. Views are found by what their rules depend on. Then there is what is to be
+// known of columns, and of domains.
 const dependentsSQL = `
 WITH RECURSIVE keyed AS (
 	SELECT c.oid, k.schema, k.name
@@ -282,6 +283,20 @@ FROM unnest($8::text[], $9::text[]) AS k(schema, name)
      JOIN pg_catalog.pg_type t ON t.oid = a.atttypid LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE ` + cluster.OwnDefault + `
 ORDER BY 1, 2, 5
+LIMIT $3)
+UNION ALL
+(SELECT n.nspname::text, t.typname::text, 'domain', plain.name, ''
+FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+     CROSS JOIN LATERAL (
+	WITH RECURSIVE below AS (
+		SELECT t.oid AS type, -1 AS modifier
+		UNION ALL
+		SELECT d.typbasetype, d.typtypmod FROM below JOIN pg_catalog.pg_type d ON d.oid = below.type AND d.typtype = 'd')
+	SELECT b.typname::text AS name FROM below JOIN pg_catalog.pg_type b ON b.oid = below.type AND b.typcollation = t.typcollation
+	WHERE b.typnamespace = 'pg_catalog'::regnamespace AND b.typname IN ('int2', 'int4', 'int8', 'text', 'varchar', 'uuid', 'bytea', 'date', 'timestamptz')
+	  AND NOT EXISTS (SELECT FROM below WHERE modifier <> -1)) AS plain
+WHERE t.typtype = 'd' AND NOT EXISTS (SELECT FROM pg_catalog.pg_type o WHERE o.typname = t.typname AND o.oid <> t.oid)
+ORDER BY 1, 2
 LIMIT $3)`
 
 // dependentsOn asks where a shard's catalogs are read. What is to be known of columns is asked of the tables that the shard has by o.

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/wire/sqlkey"
 )
 
 // dependentTables is what two shards have alike.
@@ -217,5 +218,39 @@ func TestSchemaIsKnownAtOnce(t *testing.T) {
 			}
 		}
 		run(mode, "DROP TABLE orders CASCADE")
+	}
+}
+
+// Domains that are known are those that keep what the type below them makes of a value.
+func TestDomainsOnRealPostgreSQL(t *testing.T) {
+	ctx := context.Background()
+	server := pgtest.NewPrimary(t, pgtest.Options{})
+	if err := server.Exec(ctx, `
+		CREATE SCHEMA app; CREATE SCHEMA other;
+		CREATE DOMAIN app.number AS bigint CHECK (VALUE > 0); CREATE DOMAIN other.favored AS app.number NOT NULL; CREATE DOMAIN login AS text; CREATE DOMAIN name_v AS varchar;
+		CREATE DOMAIN cut AS varchar(3); CREATE DOMAIN under_cut AS cut; CREATE DOMAIN collated AS text COLLATE "C"; CREATE DOMAIN over_collated AS collated;
+		CREATE DOMAIN padded AS bpchar; CREATE DOMAIN price AS numeric; CREATE DOMAIN twice AS int; CREATE TABLE other.twice (); CREATE DOMAIN list AS bigint[];
+		CREATE DOMAIN at AS timestamptz; CREATE DOMAIN at_second AS timestamptz(0); CREATE DOMAIN pg_temp.own AS int; CREATE DOMAIN text AS bytea`); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := server.Conn(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	list, err := readDependents(ctx, conn, nil, asked{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "[app.number int8, other.favored int8, public.at timestamptz, public.login text, public.name_v varchar]"
+	var found []string
+	for _, d := range list {
+		if d.Kind != sqlkey.DependsDomain || !d.None() {
+			t.Errorf("%+v", d)
+		}
+		found = append(found, d.Schema+"."+d.Name+" "+d.OfSchema)
+	}
+	if got := "[" + strings.Join(found, ", ") + "]"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }

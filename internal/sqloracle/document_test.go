@@ -26,6 +26,8 @@ var document = []struct {
 		"SELECT * FROM accounts WHERE name = 'ann'",
 		"SELECT * FROM stock WHERE region = lower('DE')",
 		"SELECT * FROM orders WHERE customer_id IN (3 + 4, abs(-8))",
+		"SELECT * FROM orders WHERE customer_id = 7::customer_no",
+		"SELECT * FROM accounts WHERE name = 'annabel'::short_login",
 		"-- $1 int 6\nSELECT * FROM orders WHERE customer_id = $1 + 1",
 		"-- $1 text DE\nSELECT * FROM stock WHERE region = lower($1)",
 		"-- $1 text ann\nSELECT * FROM accounts WHERE name = left($1, 3)",

@@ -11,6 +11,11 @@ const shards = 3
 // schema is on every server alike. Its texts are ordered as people order them (the database has an ICU locale), so no byte order passes
 // for PostgreSQL's.
 const schema = `
+CREATE DOMAIN customer_no AS bigint CHECK (VALUE <> 13);
+CREATE DOMAIN favored AS customer_no CHECK (VALUE > 0);
+CREATE DOMAIN login AS text;
+CREATE DOMAIN short_login AS varchar(3);
+CREATE DOMAIN login_c AS text COLLATE "C";
 CREATE TYPE tier AS ENUM ('bronze', 'silver', 'gold');
 CREATE TABLE customers (
 	customer_id bigint PRIMARY KEY, name text, tier tier, balance numeric(12,2), score float8, born date, active bool, tags text[], meta jsonb,

@@ -54,7 +54,11 @@ type database struct {
 
 	dependents map[tableName]*table
 	ids        map[tableName][]string // the columns whose default is rangefinder.unique_id()
+	domains    map[string]domain      // by name
 }
+
+// domain is one that stores what the type below it does. No other type has its name.
+type domain struct{ schema, base string }
 
 type tableName struct{ schema, name string }
 

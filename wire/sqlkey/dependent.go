@@ -32,6 +32,8 @@ const (
 	DependsOwn Dependence = "own default"
 	// DependsKey is none either: the key's column OfName of the sharded table is not as it must be. OfSchema says what it is: a type, or that it is generated.
 	DependsKey Dependence = "key column"
+	// DependsDomain is none either: it is a domain, the only type of that name, over the type OfSchema without a modifier or a collation of its own.
+	DependsDomain Dependence = "domain"
 )
 
 // depend puts the dependents of a database into its catalog. Those of tables that no keyspace holds (any more, or yet) are none.
@@ -45,6 +47,12 @@ func (d *database) depend(list []Dependent) {
 				d.ids = make(map[tableName][]string)
 			}
 			d.ids[name] = append(d.ids[name], one.OfName)
+			continue
+		case DependsDomain:
+			if d.domains == nil {
+				d.domains = make(map[string]domain)
+			}
+			d.domains[one.Name] = domain{one.Schema, one.OfSchema}
 			continue
 		case DependsOwn:
 			if t != nil && t.keyspace.whole && !slices.Contains(t.columns, one.OfName) { // the keyspace was made before the table, or that default
@@ -70,7 +78,7 @@ func (d *database) depend(list []Dependent) {
 
 // None tells whether it is no relation, but something else that the catalogs tell of a table.
 func (d Dependent) None() bool {
-	return d.Kind == DependsUnique || d.Kind == DependsOwn || d.Kind == DependsKey
+	return d.Kind == DependsUnique || d.Kind == DependsOwn || d.Kind == DependsKey || d.Kind == DependsDomain
 }
 
 // storesKeys refuses to write rows of a table whose key's column is not as it must be: another key than is given might be stored.

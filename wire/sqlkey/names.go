@@ -15,6 +15,7 @@ type path struct {
 	// asWritten: nothing is computed of constants, for some of them stand for others (see compileLong).
 	asWritten bool
 	foreign   uint64 // see Env.Foreign
+	domains   map[string]domain
 
 	tree *pgquery.ParseResult // what is planned; nil: nothing is computed of parameters
 	uses uses                 // of them, once they were asked for

@@ -149,7 +149,7 @@ func writtenType(t *pgquery.TypeName) string {
 
 // declaredType is a parameter's type as Args gives it.
 func declaredType(t *pgquery.TypeName, p *path) uint32 {
-	switch typeName(t, p) {
+	switch baseTypeName(t, p) {
 	case "unknown":
 		return 0
 	case "int2", "smallint":

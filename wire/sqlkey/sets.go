@@ -280,7 +280,7 @@ func (m *memberOf) array(n *pgquery.Node, cast *keyType) {
 			return
 		}
 		t.ArrayBounds = nil
-		if cast = keyTypeOf(typeName(t, m.a.path)); cast == nil {
+		if cast = keyTypeOf(baseTypeName(t, m.a.path)); cast == nil {
 			m.failed = true
 			return
 		}

@@ -246,7 +246,7 @@ func castOf(cast *pgquery.TypeCast, p *path) (constant, *issue) {
 	if problem != nil {
 		return c, problem
 	}
-	name := typeName(cast.GetTypeName(), p)
+	name := baseTypeName(cast.GetTypeName(), p)
 	t := keyTypeOf(name)
 	if t == nil {
 		return c, issuef("a cast to %s may change the value", name)
@@ -286,6 +286,20 @@ func (c constant) castTo(t *keyType) (constant, *issue) {
 	}
 	c.family = t.family
 	return c, nil
+}
+
+// baseTypeName is typeName, but of a domain that is known the name of the type below it: a value of that is a value of the domain, or an error.
+func baseTypeName(t *pgquery.TypeName, p *path) string {
+	name := typeName(t, p)
+	names := stringsOf(t.GetNames())
+	if len(names) == 0 || len(t.GetTypmods()) > 0 || len(t.GetArrayBounds()) > 0 || t.GetSetof() || t.GetPctType() {
+		return name
+	}
+	d, known := p.domains[names[len(names)-1]]
+	if !known || len(names) > 2 || len(names) == 2 && names[0] != d.schema {
+		return name
+	}
+	return d.base
 }
 
 // typeName is a type's name if it is one of pg_catalog's, without modifier and dimensions; else something for people that

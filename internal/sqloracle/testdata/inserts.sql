@@ -182,3 +182,10 @@ INSERT INTO customers (customer_id, name) SELECT $1 + 1, 'x'
 
 -- $1 text X
 INSERT INTO accounts (name, owner) VALUES (lower($1::text), $1::text)
+
+INSERT INTO customers (customer_id, name) VALUES (600::customer_no, 'x'), (601::favored, 'y') RETURNING *
+
+-- $1 bigint 600
+INSERT INTO customers (customer_id, name) VALUES ($1::favored, 'x')
+
+INSERT INTO customers (customer_id, name) VALUES (13::customer_no, 'x')

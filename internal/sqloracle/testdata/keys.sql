@@ -396,3 +396,34 @@ EXECUTE p (left('carla', 4));
 EXECUTE p (left('doras', 4));
 EXECUTE p (left('guse', 3));
 DEALLOCATE p
+
+SELECT * FROM customers WHERE customer_id = 7::customer_no
+
+SELECT * FROM customers WHERE customer_id = '7'::public.favored
+
+SELECT * FROM customers WHERE customer_id = 13::customer_no
+
+SELECT * FROM customers WHERE customer_id = (-7)::favored
+
+SELECT * FROM customers WHERE customer_id IN (7::customer_no, 8::favored) ORDER BY customer_id
+
+SELECT * FROM customers WHERE customer_id = ANY ('{7,8}'::customer_no[]) ORDER BY customer_id
+
+-- $1 bigint 7
+SELECT * FROM customers WHERE customer_id = $1::customer_no
+
+-- $1 text ann
+SELECT * FROM accounts WHERE name = $1::login
+
+SELECT * FROM accounts WHERE name = 'ann'::login
+
+SELECT * FROM accounts WHERE name = 'annabel'::short_login
+
+SELECT * FROM accounts WHERE name = 'ann'::login_c
+
+SELECT * FROM accounts WHERE name = lower('ANN'::login)
+
+PREPARE p (customer_no) AS SELECT name FROM customers WHERE customer_id = $1;
+EXECUTE p (7);
+EXECUTE p (8::customer_no);
+DEALLOCATE p
