@@ -89,8 +89,12 @@ func (c *core) setDone(name, value, sql string) {
 // resetDone follows a RESET, or a SET to the default.
 func (c *core) resetDone(name, sql string) {
 	s := c.settings.without(name)
-	if name == "session_authorization" {
+	_, another := s.get("session_authorization")
+	switch {
+	case name == "session_authorization":
 		s = s.without("role")
+	case name == "role" && another && c.freshRole != "": // which SET SESSION AUTHORIZATION has left
+		s = s.with(setting{name, c.freshRole, sql})
 	}
 	c.again(sql)
 	if x, ok := c.base.get(name); ok { // what the session has begun with is no default of the connection's
@@ -157,8 +161,11 @@ func (c *core) localOf(name, value string, byDefault bool) setting {
 	}
 	x, ok := c.base.get(name)
 	if !ok {
-		if x = (setting{name: name}); name == "search_path" {
+		switch x = (setting{name: name}); name {
+		case "search_path":
 			x.value = c.freshPath
+		case "role":
+			x.value = c.freshRole
 		}
 	}
 	return x

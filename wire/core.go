@@ -99,6 +99,7 @@ type core struct {
 	base       settings // what the session began with: RESET and DISCARD ALL come back here
 	freshPath  string   // the search_path of a fresh server connection: see pool.Identity
 	freshLevel string   // its default_transaction_isolation
+	freshRole  string   // whom it acts as; "": its user
 	params     params   // as the client knows them
 	stmts      registry
 	catalog    *sqlkey.Catalog // what its texts are planned with

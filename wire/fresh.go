@@ -22,6 +22,7 @@ type fresh struct {
 	searchPath string
 	defaults   string // what ALTER ROLE and ALTER DATABASE have set for it
 	level      string // default_transaction_isolation
+	role       string // that it begins as, by ALTER ROLE ... SET role; "": as itself
 	at         time.Time
 }
 
@@ -132,25 +133,36 @@ func (s *Server) ageFresh(database string) {
 	}
 }
 
-// freshQuery asks for the search_path, default_transaction_isolation, and the defaults of the role and its database. No numbers of theirs: they differ from
+// freshQuery asks for the search_path, role, default_transaction_isolation, and the defaults of the role and its database. No numbers of theirs: they differ from
 // shard to shard.
-const freshQuery = `SELECT pg_catalog.concat(pg_catalog.octet_length(pg_catalog.current_setting('search_path')), ':', pg_catalog.current_setting('search_path'), pg_catalog.current_setting('default_transaction_isolation'), ';', pg_catalog.string_agg(pg_catalog.concat(s.setdatabase OPERATOR(pg_catalog.=) 0, s.setrole OPERATOR(pg_catalog.=) 0, s.setconfig), ' ' ORDER BY pg_catalog.concat(s.setdatabase OPERATOR(pg_catalog.=) 0, s.setrole OPERATOR(pg_catalog.=) 0)))
+const freshQuery = `SELECT pg_catalog.concat(pg_catalog.octet_length(pg_catalog.current_setting('search_path')), ':', pg_catalog.current_setting('search_path'), pg_catalog.octet_length(pg_catalog.current_setting('role')), ':', pg_catalog.current_setting('role'), pg_catalog.current_setting('default_transaction_isolation'), ';', pg_catalog.string_agg(pg_catalog.concat(s.setdatabase OPERATOR(pg_catalog.=) 0, s.setrole OPERATOR(pg_catalog.=) 0, s.setconfig), ' ' ORDER BY pg_catalog.concat(s.setdatabase OPERATOR(pg_catalog.=) 0, s.setrole OPERATOR(pg_catalog.=) 0)))
  FROM pg_catalog.pg_db_role_setting s
  WHERE (s.setdatabase OPERATOR(pg_catalog.=) 0 OR s.setdatabase OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
  AND (s.setrole OPERATOR(pg_catalog.=) 0 OR s.setrole OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) SESSION_USER))`
 
-// freshAnswer takes its answer apart.
-func freshAnswer(s string) (searchPath, level, defaults string) {
+// read takes its answer.
+func (f *fresh) read(answer string) {
+	path, rest, ok := sized(answer)
+	if !ok {
+		return
+	}
+	if f.searchPath = path; path == "" { // the same, and to be told from nothing
+		f.searchPath = `""`
+	}
+	if f.role, rest, ok = sized(rest); !ok || f.role == "none" {
+		f.role = ""
+	}
+	f.level, f.defaults, _ = strings.Cut(rest, ";")
+}
+
+// sized takes a text from the front of s that has its length in bytes before it.
+func sized(s string) (text, rest string, ok bool) {
 	size, rest, _ := strings.Cut(s, ":")
 	n, err := strconv.Atoi(size)
 	if err != nil || n < 0 || n > len(rest) {
-		return "", "", ""
+		return "", "", false
 	}
-	if searchPath = rest[:n]; n == 0 { // the same, and to be told from nothing
-		searchPath = `""`
-	}
-	level, defaults, _ = strings.Cut(rest[n:], ";")
-	return searchPath, level, defaults
+	return rest[:n], rest[n:], true
 }
 
 // askFresh asks one backend, over a connection that is made for that: those of sessions are begun with a search_path, see
@@ -170,7 +182,7 @@ func (s *Server) askFresh(ctx context.Context, limit time.Duration, b *rib.Backe
 		return nil, err
 	}
 	f := &fresh{params: make(map[string]string, len(conn.Params)), at: time.Now()}
-	f.searchPath, f.level, f.defaults = freshAnswer(value)
+	f.read(value)
 	for k, v := range conn.Params {
 		f.params[k] = v
 		if hiddenParam(k) { // writes find a primary, whatever backend was asked

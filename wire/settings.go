@@ -134,7 +134,7 @@ func decidesMeaning(name string) bool {
 }
 
 // resetSettings brings a server connection back to what its role and database start with.
-const resetSettings = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; "
+const resetSettings = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; "
 
 // cleanSession does the same, and takes away what else code that nobody could look into may have left behind.
 const cleanSession = "SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; " + resetSettings

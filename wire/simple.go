@@ -386,10 +386,15 @@ func (c *core) searchPath() string {
 
 // role is whom "$user" in a search_path means.
 func (c *core) role() string {
-	for _, name := range [...]string{"role", "session_authorization"} {
-		if x, ok := c.settings.inForce(name); ok && x.value != "none" && x.value != "" {
-			return x.value
-		}
+	role, set := c.settings.inForce("role")
+	who, another := c.settings.inForce("session_authorization")
+	switch {
+	case set && role.value != "none" && role.value != "":
+		return role.value
+	case another && who.value != "none" && who.value != "":
+		return who.value
+	case !set && c.freshRole != "":
+		return c.freshRole
 	}
 	return c.user
 }

@@ -109,7 +109,7 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	if e != nil {
 		return nil, e
 	}
-	c.settings, c.base, c.freshPath, c.freshLevel = base, base, f.searchPath, f.level
+	c.settings, c.base, c.freshPath, c.freshLevel, c.freshRole = base, base, f.searchPath, f.level, f.role
 	c.ownConn = l.Databases[client.Database].OwnConnections
 	c.params = newParams(f.params)
 	for _, x := range base.list {

@@ -42,6 +42,13 @@ func (c *compiler) sharded() bool { return len(c.db.tables) > 0 || c.db.tenants 
 
 // statement plans one statement.
 func (c *compiler) statement(n *pgquery.Node) *Plan {
+	p := c.kind(n)
+	c.perhapsTemporary(p, n)
+	return p
+}
+
+// kind plans a statement by what kind of one it is.
+func (c *compiler) kind(n *pgquery.Node) *Plan {
 	switch {
 	case n.GetSelectStmt() != nil, n.GetInsertStmt() != nil, n.GetUpdateStmt() != nil, n.GetDeleteStmt() != nil, n.GetMergeStmt() != nil:
 		return c.query(n)

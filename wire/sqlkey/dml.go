@@ -333,7 +333,12 @@ func (a *analysis) creates(rv *pgquery.RangeVar) {
 			t = a.db.relation(tableName{a.path.schemas[i], name})
 		}
 	}
-	if t != nil {
+	perhaps, known := a.path.temporaryPerhaps(a.db)
+	switch same := a.db.byName[name]; {
+	case t != nil:
 		a.eachShard(t, "making one by that name")
+	case schema == "" && perhaps && !known && len(same) > 0:
+		a.firm = true
+		a.refuse(same[0], &issue{pg.CodeFeatureNotSupported, "it may be a temporary " + quoteName(name) + ", which would hide the sharded table of that name", "Give its schema, or another name."})
 	}
 }

@@ -1,6 +1,8 @@
 package sqlkey
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
@@ -86,3 +88,43 @@ func (p *path) temporary(rv *pgquery.RangeVar) bool {
 
 // temporaryFirst tells whether what is made without a schema is the session's own.
 func (p *path) temporaryFirst() bool { return len(p.schemas) > 0 && p.schemas[0] == "pg_temp" }
+
+// temporaryPerhaps tells whether what is made without a schema is the session's own if those before pg_temp are not there. known: one of them is.
+func (p *path) temporaryPerhaps(db *database) (perhaps, known bool) {
+	i := slices.Index(p.schemas, "pg_temp")
+	if i <= 0 {
+		return false, false
+	}
+	return true, slices.ContainsFunc(p.schemas[:i], db.knowsSchema)
+}
+
+// knowsSchema tells whether a schema of that name is there, as far as is known.
+func (db *database) knowsSchema(name string) bool {
+	if name == "public" || name == "pg_catalog" || name == "information_schema" || db.tenants[name] != nil {
+		return true
+	}
+	for t := range db.tables {
+		if t.schema == name {
+			return true
+		}
+	}
+	return false
+}
+
+// perhapsTemporary notes that what a statement makes may be the session's own, on the connection that it is tied to until the server is asked, which is at once. Where
+// there are several, or it is not likely, each is cleaned before another session gets it.
+func (c *compiler) perhapsTemporary(p *Plan, n *pgquery.Node) {
+	perhaps, known := c.path.temporaryPerhaps(c.db)
+	if !perhaps || p.Target == None || p.WhyWrite != "SELECT INTO" && !strings.HasPrefix(p.WhyWrite, "CREATE ") {
+		return
+	}
+	p.Opaque = true
+	if known || p.Target == Many {
+		return
+	}
+	p.leaves(RemainTemp, "a temporary object")
+	p.Frees = true
+	if made := cmp.Or(n.GetViewStmt().GetView(), n.GetCreateSeqStmt().GetSequence()); made.GetSchemaname() == "" && p.Made == "" {
+		p.Made = qualified("", made.GetRelname())
+	}
+}
