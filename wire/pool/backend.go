@@ -29,8 +29,10 @@ type backendPool struct {
 	refusals atomic.Uint64
 	resting  atomic.Bool // see Rest
 
-	warming sync.WaitGroup // connections that are made in advance
-	backend *rib.Backend   // constant
+	making  sync.WaitGroup  // connections that are being made
+	ctx     context.Context // of them; constant
+	cancel  context.CancelFunc
+	backend *rib.Backend // constant
 
 	// guarded by mu
 	mu       sync.Mutex
@@ -38,6 +40,7 @@ type backendPool struct {
 	idleN    int
 	total    int // idle, lent out and being connected
 	queue    queue
+	hopes    map[Identity]*hope
 	closed   bool
 	conns    map[*Conn]struct{} // idle and lent out
 	logins   map[Identity]int   // being connected
@@ -60,57 +63,67 @@ func (bp *backendPool) bound() int {
 }
 
 func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, claim Claim) (*Conn, error) {
-	var deadline time.Time // of the wait, from its beginning on
-	for {
+	var deadline time.Time // of the wait in line, from its beginning on
+	var old *Conn
+	for place := false; ; {
 		bp.mu.Lock()
 		if bp.closed {
+			if place {
+				bp.connecting--
+				bp.leave(id)
+			}
 			bp.mu.Unlock()
+			if old != nil {
+				old.close()
+			}
 			return nil, ErrClosed
 		}
-		if c := bp.popIdle(bp.shelves[id]); c != nil {
-			bp.mu.Unlock()
-			if c.usable(claim.Sure) {
-				claim.placed()
-				return c, nil
-			}
-			c.Discard()
-			continue
-		}
-		if err := bp.unreachable(id); err != nil {
-			bp.mu.Unlock()
-			return nil, err
-		}
-		// Whoever waits already comes first.
-		if bp.queue.lines[id] == nil && bp.mayConnect() && !bp.isFull(id) {
-			if victim, ok := bp.room(id); ok { // victim is somebody else's: its place is what we need
-				bp.take(id)
+		if !place {
+			if c := bp.popIdle(bp.shelves[id]); c != nil {
 				bp.mu.Unlock()
-				claim.placed()
-				c, err := bp.connect(ctx, b, id, victim)
-				if err != errQueue {
-					return c, err
+				if c.usable(claim.Sure) {
+					claim.placed()
+					return c, nil
 				}
-				bp.mu.Lock()
-				if bp.closed {
-					bp.mu.Unlock()
-					return nil, ErrClosed
+				c.Discard()
+				continue
+			}
+			if err := bp.unreachable(id); err != nil {
+				bp.mu.Unlock()
+				return nil, err
+			}
+			// Whoever waits already comes first.
+			if bp.queue.lines[id] == nil && bp.mayConnect() && !bp.isFull(id) {
+				if old, place = bp.room(id); place {
+					bp.take(id)
 				}
 			}
-		}
-		again := !deadline.IsZero()
-		if !again {
-			deadline = time.Now().Add(bp.limits.Load().Wait)
 		}
 		w := &waiter{id: id, by: claim.By, grant: make(chan grant, 1)}
-		bp.queue.push(w, again || claim.By.holds())
+		if place {
+			bp.hope(ctx, b, w, old)
+		} else {
+			again := !deadline.IsZero()
+			if !again {
+				deadline = time.Now().Add(bp.limits.Load().Wait)
+			}
+			bp.queue.push(w, again || claim.By.holds())
+		}
 		bp.mu.Unlock()
 
+		if place {
+			claim.placed()
+		}
 		since := time.Now()
 		g, err := bp.wait(ctx, w, deadline)
 		took := time.Since(since)
 		bp.mu.Lock()
 		bp.waited[id.Database] += took
 		bp.mu.Unlock()
+		if err == errQueue {
+			place, old = false, nil
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -118,21 +131,23 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, cla
 		if g.conn != nil {
 			return g.conn, nil
 		}
-		c, err := bp.connect(ctx, b, id, g.old)
-		if err != errQueue {
-			return c, err
-		}
+		place, old = true, g.old
 	}
 }
 
+// wait is for a grant: until the deadline for who stands in line, and for as long as it takes for who hopes, whose login has a bound of its own.
 func (bp *backendPool) wait(ctx context.Context, w *waiter, deadline time.Time) (grant, error) {
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
+	var late <-chan time.Time
 	var looks <-chan time.Time
-	if w.by != nil {
-		tick := time.NewTicker(jamLook)
-		defer tick.Stop()
-		looks = tick.C
+	if w.giveUp == nil {
+		timer := time.NewTimer(time.Until(deadline))
+		defer timer.Stop()
+		late = timer.C
+		if w.by != nil {
+			tick := time.NewTicker(jamLook)
+			defer tick.Stop()
+			looks = tick.C
+		}
 	}
 	var err error
 	for done := false; !done; {
@@ -143,7 +158,7 @@ func (bp *backendPool) wait(ctx context.Context, w *waiter, deadline time.Time) 
 			if bp.pools.jams(w.by) {
 				err, done = ErrJam, true
 			}
-		case <-timer.C:
+		case <-late:
 			done = true
 		case <-ctx.Done():
 			err, done = ctx.Err(), true
@@ -155,6 +170,10 @@ func (bp *backendPool) wait(ctx context.Context, w *waiter, deadline time.Time) 
 	case g, ok := <-w.grant: // granted at the last moment: take it after all
 		return granted(g, ok)
 	default:
+	}
+	if w.giveUp != nil {
+		bp.despair(w)
+		return grant{}, err
 	}
 	bp.queue.remove(w)
 	if err == nil {
@@ -196,6 +215,10 @@ func (bp *backendPool) shelve(c *Conn) bool {
 		if bp.pass(c) {
 			return true
 		}
+	}
+	if h := bp.hopes[c.Identity]; h != nil && len(h.waiters) > 0 && c.usable(false) {
+		h.serve(grant{conn: c})
+		return true
 	}
 	c.since = now
 	c.shelf.idle = append(c.shelf.idle, c)
@@ -279,6 +302,7 @@ func (bp *backendPool) reap(present func(Identity) bool) {
 }
 
 func (bp *backendPool) close() {
+	bp.cancel()
 	bp.mu.Lock()
 	bp.closed = true
 	var gone []*Conn

@@ -3,7 +3,6 @@ package pool
 import (
 	"context"
 	"errors"
-	"time"
 
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
@@ -14,17 +13,17 @@ func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity,
 	if old != nil {
 		old.retire()
 	}
-	since, renewals := time.Now(), bp.began(id)
+	renewals := bp.began(id)
 	c, err := bp.dial(ctx, b, id)
 	if err == nil {
-		bp.ended(id, c, renewals, time.Since(since), nil, false)
+		bp.ended(id, c, renewals, nil, false)
 		bp.connects.Add(1)
 		return c, nil
 	}
 	bp.failures.Add(1)
 	ce := &ConnectError{Backend: bp.name, Shard: b.Shard, Addr: bp.addr, Identity: id, Err: err}
 	gaveUp := ctx.Err() != nil // a client that went away says nothing of the backend
-	if bp.ended(id, nil, renewals, time.Since(since), ce, gaveUp) {
+	if bp.ended(id, nil, renewals, ce, gaveUp) {
 		return nil, errQueue
 	}
 	if ce.Login() && !id.Own && bp.cfg.Refused != nil { // it may need the place that was given up

@@ -93,13 +93,12 @@ func (bp *backendPool) began(id Identity) (renewals uint64) {
 
 // ended notes what became of it: c, or an error. Whatever was to be renewed since it began may be this one too. It reports whether
 // who wanted it is to wait for another.
-func (bp *backendPool) ended(id Identity, c *Conn, renewals uint64, took time.Duration, ce *ConnectError, gaveUp bool) (queues bool) {
+func (bp *backendPool) ended(id Identity, c *Conn, renewals uint64, ce *ConnectError, gaveUp bool) (queues bool) {
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
 	if bp.logins[id]--; bp.logins[id] == 0 {
 		delete(bp.logins, id)
 	}
-	bp.waited[id.Database] += took
 	bp.connecting--
 	if c != nil {
 		bp.conns[c] = struct{}{}

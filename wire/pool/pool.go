@@ -76,21 +76,16 @@ func New(cfg Config) *Pools {
 func (p *Pools) Open() {
 	p.watch = epoll.Open(!p.cfg.NoRing)
 	p.done.Go(func() {
-		ctx, cancel := context.WithCancel(context.Background())
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
 		for {
 			select {
 			case <-p.stop:
-				cancel()
-				for _, bp := range p.all() {
-					bp.warming.Wait()
-				}
 				return
 			case <-tick.C:
 				for _, bp := range p.all() {
 					bp.reap(p.isPresent)
-					bp.warm(ctx, p.isPresent)
+					bp.warm(p.isPresent)
 				}
 			}
 		}
@@ -112,10 +107,11 @@ func (p *Pools) Close() {
 	p.mu.Unlock()
 	close(p.stop)
 	p.done.Wait()
-	p.watch.Close()
 	for _, bp := range p.all() {
 		bp.close()
+		bp.making.Wait()
 	}
+	p.watch.Close()
 }
 
 func (p *Pools) all() []*backendPool {
@@ -193,9 +189,11 @@ func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 	}
 	bp = &backendPool{
 		cfg: &p.cfg, pools: p, limits: &p.limits, share: &p.share, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, backend: b, start: p.start,
+		hopes:   make(map[Identity]*hope),
 		shelves: make(map[Identity]*Shelf), conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
 		queue: queue{lines: make(map[Identity]*line)}, full: make(map[Identity]*full), known: make(map[Identity]struct{}),
 	}
+	bp.ctx, bp.cancel = context.WithCancel(context.Background())
 	bp.resting.Store(p.resting[b.Name])
 	p.byName[b.Name] = bp
 	return bp, nil

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"container/list"
+	"context"
 
 	"rangefinder/wire/pg"
 )
@@ -13,6 +14,8 @@ type waiter struct {
 	grant chan grant // capacity 1
 	front bool       // see push
 	el    *list.Element
+
+	giveUp context.CancelFunc // ends the login that was begun for it; nil: it stands in line
 }
 
 // grant is what a waiter gets: a connection, an error, or a place to make a connection in.

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"context"
 	"io"
 	"net"
 	"time"
@@ -38,7 +37,7 @@ func (p *Pools) isPresent(id Identity) bool {
 }
 
 // warm makes connections for identities that have sessions and have been here, up to the least number they should have.
-func (bp *backendPool) warm(ctx context.Context, present func(Identity) bool) {
+func (bp *backendPool) warm(present func(Identity) bool) {
 	least := bp.limits.Load().Min
 	if least == 0 || bp.resting.Load() {
 		return
@@ -54,8 +53,8 @@ func (bp *backendPool) warm(ctx context.Context, present func(Identity) bool) {
 		for ; begun < warmRate && bp.held(id) < least && bp.total < bp.bound() && bp.mayConnect() && bp.full[id] == nil && !bp.closed; begun++ {
 			bp.take(id)
 			b := bp.backend
-			bp.warming.Go(func() {
-				if c, err := bp.connect(ctx, b, id, nil); err == nil {
+			bp.making.Go(func() {
+				if c, err := bp.connect(bp.ctx, b, id, nil); err == nil {
 					c.Release()
 				}
 			})

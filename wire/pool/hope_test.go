@@ -1,0 +1,159 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rangefinder/wire/pool"
+)
+
+// As when a backend has died and all who used it come to the next one: a connection that is there serves them while theirs are being made.
+func TestOneConnectionServesAllWhoseLoginsTakeLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var login atomic.Int64 // how long one takes
+		p := newPools(pipeDial(func(ctx context.Context) error {
+			select {
+			case <-time.After(time.Duration(login.Load())):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}), pool.Limits{Size: 40, Wait: time.Hour})
+		defer p.Close()
+		first, err := p.Get(t.Context(), memory, user("a"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.Release()
+		login.Store(int64(time.Second))
+		since := time.Now()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				c, err := p.Get(context.Background(), memory, user("a"), true)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				<-time.After(2 * time.Millisecond) // its statement, in virtual time
+				c.Release()
+			})
+		}
+		wg.Wait()
+		if took := time.Since(since); took > 20*time.Millisecond {
+			t.Errorf("eight statements of 2ms took %v", took)
+		}
+		<-time.After(2 * time.Second)
+		if s := p.Stats()[0]; s.Idle != 8 || s.InUse != 0 || s.Connects != 8 { // those that were begun are of use to the next ones
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A login is ended when all who could use it have gone, and not before.
+func TestLoginsEndWithThoseWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dials, ended atomic.Int64
+		open := make(chan struct{})
+		p := newPools(pipeDial(func(ctx context.Context) error {
+			dials.Add(1)
+			select {
+			case <-open:
+				return nil
+			case <-ctx.Done():
+				ended.Add(1)
+				return ctx.Err()
+			}
+		}), pool.Limits{Size: 40, Wait: time.Hour})
+		defer p.Close()
+		get := func(ctx context.Context) <-chan error {
+			done := make(chan error, 1)
+			go func() {
+				c, err := p.Get(ctx, memory, user("a"), false)
+				if err == nil {
+					c.Release()
+				}
+				done <- err
+			}()
+			synctest.Wait()
+			return done
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		gone, stays := get(ctx), get(t.Context())
+		cancel()
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Errorf("who has gone got %v", err)
+		}
+		synctest.Wait()
+		if dials.Load() != 2 || ended.Load() != 1 {
+			t.Errorf("%d logins were begun, %d ended; one still waits", dials.Load(), ended.Load())
+		}
+		close(open)
+		if err := <-stays; err != nil {
+			t.Error(err)
+		}
+		if s := p.Stats()[0]; s.Idle != 1 || s.InUse != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// Whatever logins do, and whoever goes away: everybody gets a connection or an error, and no place is lost.
+func TestNobodyHopesForEver(t *testing.T) {
+	for seed := range uint64(200) {
+		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex
+			r := rand.New(rand.NewPCG(seed, 1))
+			random := func(n int) int {
+				mu.Lock()
+				defer mu.Unlock()
+				return r.IntN(n)
+			}
+			refuses := random(3) == 0
+			p := newPools(pipeDial(func(ctx context.Context) error {
+				select {
+				case <-time.After(time.Duration(random(50)) * time.Millisecond):
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				if refuses && random(4) == 0 {
+					return errors.New("refused")
+				}
+				return nil
+			}), pool.Limits{Size: 1 + random(12), Wait: time.Minute})
+			var wg sync.WaitGroup
+			for range 2 + random(30) {
+				wg.Go(func() {
+					for range 5 {
+						<-time.After(time.Duration(random(20)) * time.Millisecond)
+						ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+random(200))*time.Millisecond)
+						c, err := p.Get(ctx, memory, user(string(rune('a'+random(3)))), false)
+						var ce *pool.ConnectError
+						switch {
+						case err == nil && random(8) == 0:
+							c.Discard()
+						case err == nil:
+							<-time.After(time.Duration(random(10)) * time.Millisecond)
+							c.Release()
+						case !errors.As(err, &ce) && !errors.Is(err, context.DeadlineExceeded):
+							t.Errorf("seed %d: %v", seed, err)
+						}
+						cancel()
+					}
+				})
+			}
+			wg.Wait()
+			<-time.After(time.Second)
+			if s := p.Stats()[0]; s.InUse != 0 || s.Waiting != 0 || s.Idle > s.Size {
+				t.Errorf("seed %d: %+v", seed, s)
+			}
+			p.Close()
+		})
+	}
+}
