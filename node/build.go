@@ -167,7 +167,7 @@ func (n *Node) buildServer() *wire.Server {
 	n.pools = pool.New(pool.Config{
 		NoRing: !n.cfg().IOUring,
 		Limits: n.cfg().poolLimits(),
-		Dial:   n.dialer.DialContext, TLS: n.backendTLS, Report: n.reportBackend, Logger: n.log.With("part", "pool"),
+		Dial:   n.dialer.DialContext, TLS: n.backendTLS, Report: n.reportBackend, Next: n.nextReads, Logger: n.log.With("part", "pool"),
 		Credential: n.credential, Refused: func(ctx context.Context, id pool.Identity) { n.guard.Refused(ctx, id.User, id.Database) },
 	})
 	n.pools.SetShare(int(n.share.Load()))

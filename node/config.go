@@ -206,6 +206,7 @@ type Pool struct {
 	Lifetime Duration `toml:"lifetime" comment:"A connection this old is closed once it is free; some up to a fifth earlier, so that not all end at once. 0s: never."`
 	Prepared int      `toml:"prepared" comment:"Prepared statements that one connection keeps for all sessions; beyond it those unused for longest are closed, and prepared anew when they are needed: at least 100. 0: no limit."`
 	Min      int      `toml:"min" comment:"Connections kept ready for each user and database that has sessions, at each backend they have used; two a second are made. 0: none."`
+	Standby  int      `toml:"standby" comment:"The same at the backend of the shard that their reads would go to next, so that they need no login there when theirs has failed; only where three quarters of size are free and the backend is below reads.load_soft. 0: none."`
 }
 
 // Reads says which backends reads go to.
@@ -272,7 +273,7 @@ func Defaults() Config {
 		Probe:        Probe{Database: "postgres", Interval: Duration{time.Second}, Timeout: Duration{time.Second}, Fall: 3, Rise: 2},
 		TLS:          TLS{MinVersion: "1.2"},
 		BackendTLS:   BackendTLS{Mode: "disable"},
-		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}, Connect: Duration{5 * time.Second}, Lifetime: Duration{time.Hour}, Prepared: 1000},
+		Pool:         Pool{Size: 20, Wait: Duration{5 * time.Second}, Idle: Duration{10 * time.Minute}, Connect: Duration{5 * time.Second}, Lifetime: Duration{time.Hour}, Prepared: 1000, Standby: 1},
 		Scatter:      Scatter{QueryMemory: Size{64 << 20}, Memory: Size{512 << 20}},
 		Reads: Reads{
 			MaxLag: Duration{10 * time.Second}, LoadSoft: 80, LoadHard: 95, EjectErrors: 5, EjectSlow: 4,

@@ -305,6 +305,7 @@ func (c *checker) numbers(cfg *Config) {
 	positive("pool.connect_timeout", cfg.Pool.Connect)
 	atLeast("pool.budget", cfg.Pool.Budget, 0)
 	atLeast("pool.min", cfg.Pool.Min, 0)
+	atLeast("pool.standby", cfg.Pool.Standby, 0)
 	if cfg.Pool.Min > cfg.Pool.Size {
 		c.fail("pool.min", fmt.Sprintf("pool.min is %d, and pool.size only %d", cfg.Pool.Min, cfg.Pool.Size), "")
 	}

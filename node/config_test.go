@@ -150,11 +150,12 @@ func TestMistakesAreNamed(t *testing.T) {
 			"F:2:3: backend \"fra-1\" has no shard; say which shard it holds a copy of: shard = \"shard_1\"\n" +
 				"F:4:1: backends[0].address: \"10.0.0.1\" is not host:port; give host:port of a PostgreSQL server, for example 10.0.0.7:5432\n" +
 				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it needs no right on any table"},
-		{"numbers", "region = \"fra\"\n[pool]\nsize = 0\nconnect_timeout = \"0s\"\n[probe]\nfall = 0\ninterval = \"0s\"",
-			"F:7:1: probe.interval must be more than 0s\n" +
-				"F:6:1: probe.fall must be at least 1, not 0\n" +
+		{"numbers", "region = \"fra\"\n[pool]\nsize = 0\nconnect_timeout = \"0s\"\nstandby = -1\n[probe]\nfall = 0\ninterval = \"0s\"",
+			"F:8:1: probe.interval must be more than 0s\n" +
+				"F:7:1: probe.fall must be at least 1, not 0\n" +
 				"F:3:1: pool.size must be at least 1, not 0\n" +
-				"F:4:1: pool.connect_timeout must be more than 0s"},
+				"F:4:1: pool.connect_timeout must be more than 0s\n" +
+				"F:5:1: pool.standby must be at least 0, not -1"},
 		{"prepared statements", "region = \"fra\"\n[pool]\nprepared = 99", "F:3:1: pool.prepared must be at least 100, not 99"},
 		{"scatter", "region = \"fra\"\n[[databases]]\nname = \"app\"\nscatter = \"never\"",
 			"F:4:1: databases[0].scatter: \"never\" is unknown; use one of allow, warn, forbid\n" +

@@ -47,7 +47,7 @@ func (cfg *Config) clientLimits() wire.Limits {
 func (cfg *Config) poolLimits() pool.Limits {
 	p := &cfg.Pool
 	return pool.Limits{
-		Size: p.Size, Wait: p.Wait.Duration, Idle: p.Idle.Duration, Lifetime: p.Lifetime.Duration, Min: p.Min, Prepared: p.Prepared,
+		Size: p.Size, Wait: p.Wait.Duration, Idle: p.Idle.Duration, Lifetime: p.Lifetime.Duration, Min: p.Min, Standby: p.Standby, Prepared: p.Prepared,
 		Connect: p.Connect.Duration, KeepAlive: cfg.keepAlive(),
 	}
 }

@@ -45,8 +45,9 @@ type backendPool struct {
 	conns    map[*Conn]struct{} // idle and lent out
 	logins   map[Identity]int   // being connected
 	waited   map[string]time.Duration
-	renewals uint64                // calls of Reconnect
-	known    map[Identity]struct{} // who has had connections here
+	renewals uint64                 // calls of Reconnect
+	known    map[Identity]struct{}  // who has had connections here
+	shunned  map[Identity]time.Time // whose standbys could not be made, until when none is tried
 
 	connecting int // places in which a connection is being made, or is about to be
 	down       *down
@@ -79,7 +80,7 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, cla
 			return nil, ErrClosed
 		}
 		if !place {
-			if c := bp.popIdle(bp.shelves[id]); c != nil {
+			if c := bp.lend(bp.shelves[id]); c != nil {
 				bp.mu.Unlock()
 				if c.usable(claim.Sure) {
 					claim.placed()
@@ -248,6 +249,16 @@ func (bp *backendPool) popIdle(s *Shelf) *Conn {
 	return c
 }
 
+// lend takes the connection that was used last from s, which may be nil, for somebody who has use for it. mu is held.
+func (bp *backendPool) lend(s *Shelf) *Conn {
+	c := bp.popIdle(s)
+	if c != nil && c.spare {
+		c.spare = false
+		bp.known[c.Identity] = struct{}{}
+	}
+	return c
+}
+
 func (bp *backendPool) popAnyIdle() *Conn {
 	if bp.idleN == 0 {
 		return nil
@@ -261,14 +272,14 @@ func (bp *backendPool) popAnyIdle() *Conn {
 }
 
 // reap closes what is too old, was idle for too long, or was closed by its backend.
-func (bp *backendPool) reap(present func(Identity) bool) {
+func (bp *backendPool) reap(t *tending) {
 	now, limits := time.Since(bp.start), bp.limits.Load()
 	bp.mu.Lock()
 	var gone, spare []*Conn
 	for id, s := range bp.shelves {
 		most, l := s.held, s.idle // most: that may go for being idle
-		if limits.Min > 0 && present(id) {
-			most -= limits.Min
+		if t.present(id) {
+			most -= bp.least(id, t.standby[place{bp, id}])
 		}
 		kept := l[:0]
 		for _, c := range l { // the one that was idle for longest is first

@@ -54,6 +54,7 @@ type Conn struct {
 
 	// guarded by home.mu
 	worn   bool    // to be closed when it comes back: see Pools.Reconnect
+	spare  bool    // made in advance, and of no use to anybody yet
 	holder *Holder // see HeldBy
 }
 

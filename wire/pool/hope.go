@@ -47,6 +47,9 @@ func (bp *backendPool) hope(ctx context.Context, b *rib.Backend, w *waiter, old 
 func (bp *backendPool) fulfil(id Identity, c *Conn, err error) bool {
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
+	if err == nil {
+		bp.known[id] = struct{}{}
+	}
 	h := bp.hopes[id]
 	if h.logins--; h.logins == 0 {
 		delete(bp.hopes, id)

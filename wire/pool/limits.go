@@ -15,6 +15,7 @@ type Limits struct {
 
 	Lifetime  time.Duration // a connection is closed when it is free and this old, or up to a fifth less; 0: never
 	Min       int           // connections that are kept ready for each user and database with sessions, at the backends they have used
+	Standby   int           // the same at the backend that their reads would go to next, see Config.Next, where three quarters of the places are free
 	KeepAlive net.KeepAliveConfig
 	// Prepared is how many prepared statements a connection keeps; those used longest ago are closed when there are more. 0: no
 	// limit.

@@ -106,7 +106,6 @@ func (bp *backendPool) ended(id Identity, c *Conn, renewals uint64, ce *ConnectE
 		c.worn = renewals != bp.renewals
 		bp.down = nil
 		delete(bp.full, id)
-		bp.known[id] = struct{}{}
 	} else {
 		bp.leave(id)
 		queues = bp.connectFailed(id, ce, gaveUp)

@@ -22,10 +22,11 @@ type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 type Config struct {
 	Limits     Limits // until the first SetLimits
 	Dial       Dialer
-	TLS        func(addr string) *tls.Config   // of connections and cancel requests to that backend; nil, or if it returns nil: clear text
-	Credential func(Identity) pg.Credential    // what a backend is shown; zero: nothing, which is enough for one that trusts this node
-	Refused    func(context.Context, Identity) // a backend did not take what it was shown, or asked for more; nil: nobody is told
-	Report     func(backend string, err error) // a backend could not be reached: this node's own evidence
+	TLS        func(addr string) *tls.Config             // of connections and cancel requests to that backend; nil, or if it returns nil: clear text
+	Credential func(Identity) pg.Credential              // what a backend is shown; zero: nothing, which is enough for one that trusts this node
+	Refused    func(context.Context, Identity)           // a backend did not take what it was shown, or asked for more; nil: nobody is told
+	Next       func(*rib.Backend, Identity) *rib.Backend // where that one's reads would go if the backend failed, if there is room; nil, or if it returns nil: nowhere
+	Report     func(backend string, err error)           // a backend could not be reached: this node's own evidence
 	Logger     *slog.Logger
 	NoRing     bool // io_uring is not used for the sockets of Set
 }
@@ -83,10 +84,7 @@ func (p *Pools) Open() {
 			case <-p.stop:
 				return
 			case <-tick.C:
-				for _, bp := range p.all() {
-					bp.reap(p.isPresent)
-					bp.warm(p.isPresent)
-				}
+				p.tend()
 			}
 		}
 	})
@@ -191,7 +189,7 @@ func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 		cfg: &p.cfg, pools: p, limits: &p.limits, share: &p.share, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, backend: b, start: p.start,
 		hopes:   make(map[Identity]*hope),
 		shelves: make(map[Identity]*Shelf), conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
-		queue: queue{lines: make(map[Identity]*line)}, full: make(map[Identity]*full), known: make(map[Identity]struct{}),
+		queue: queue{lines: make(map[Identity]*line)}, full: make(map[Identity]*full), known: make(map[Identity]struct{}), shunned: make(map[Identity]time.Time),
 	}
 	bp.ctx, bp.cancel = context.WithCancel(context.Background())
 	bp.resting.Store(p.resting[b.Name])

@@ -19,7 +19,7 @@ func (s *Shelf) Ready(sure bool) *Conn {
 	}
 	for {
 		s.home.mu.Lock()
-		c := s.home.popIdle(s)
+		c := s.home.lend(s)
 		s.home.mu.Unlock()
 		if c == nil || c.usable(sure) {
 			return c

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"io"
+	"maps"
 	"net"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 const (
 	warmRate   = 2                      // connections to one backend that are made in advance, a second
+	shunFor    = time.Minute            // that no standby is made where one could not be
 	goodbye    = 100 * time.Millisecond // for a backend to end a connection
 	oldestPart = 5                      // connections live up to a fifth less long than they may, so that not all end at once
 )
@@ -36,30 +38,55 @@ func (p *Pools) isPresent(id Identity) bool {
 	return p.present[id] > 0
 }
 
-// warm makes connections for identities that have sessions and have been here, up to the least number they should have.
-func (bp *backendPool) warm(present func(Identity) bool) {
-	least := bp.limits.Load().Min
-	if least == 0 || bp.resting.Load() {
+// least is how many connections an identity with sessions should have here, whether it has use for them now or not. mu is held.
+func (bp *backendPool) least(id Identity, standby bool) int {
+	l, n := bp.limits.Load(), 0
+	if _, been := bp.known[id]; been {
+		n = l.Min
+	}
+	if standby {
+		n = max(n, l.Standby)
+	}
+	return n
+}
+
+// warm makes connections for identities that have sessions, up to the least number they should have.
+func (bp *backendPool) warm(t *tending) {
+	if bp.resting.Load() {
 		return
 	}
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
+	maps.DeleteFunc(bp.shunned, func(_ Identity, until time.Time) bool { return time.Now().After(until) })
 	begun := 0
 	for id := range bp.known {
-		if !present(id) {
-			delete(bp.known, id)
-			continue
-		}
-		for ; begun < warmRate && bp.held(id) < least && bp.total < bp.bound() && bp.mayConnect() && bp.full[id] == nil && !bp.closed; begun++ {
-			bp.take(id)
-			b := bp.backend
-			bp.making.Go(func() {
-				if c, err := bp.connect(bp.ctx, b, id, nil); err == nil {
-					c.Release()
-				}
-			})
+		begun = bp.make(id, bp.least(id, t.standby[place{bp, id}]), bp.bound(), begun)
+	}
+	for at := range t.standby {
+		if at.pool == bp && bp.shunned[at.id].IsZero() {
+			begun = bp.make(at.id, bp.least(at.id, true), bp.bound()/standbyPart, begun)
 		}
 	}
+}
+
+// make begins logins for an identity until it has the least number, if there is room, and returns how many were begun in all. mu is held.
+func (bp *backendPool) make(id Identity, least, room, begun int) int {
+	for ; begun < warmRate && bp.held(id) < least && bp.total < room && bp.mayConnect() && bp.full[id] == nil && !bp.closed; begun++ {
+		bp.take(id)
+		b := bp.backend
+		bp.making.Go(func() {
+			c, err := bp.connect(bp.ctx, b, id, nil)
+			if err == nil {
+				c.spare = true
+				c.Release()
+				return
+			}
+			bp.mu.Lock()
+			defer bp.mu.Unlock()
+			bp.shunned[id] = time.Now().Add(shunFor)
+		})
+	}
+	return begun
 }
 
 // old reports whether the connection has lived for long enough.

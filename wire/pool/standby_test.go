@@ -1,0 +1,166 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
+)
+
+// standbys are pools of a shard with two backends, whose reads go to the other one when one has failed.
+type standbys struct {
+	*pool.Pools
+	first, second *rib.Backend
+	dials         [2]atomic.Int64
+	refuses       atomic.Bool // the second one does
+	crowded       atomic.Bool // the same
+}
+
+func newStandbys(t *testing.T, l pool.Limits) *standbys {
+	s := &standbys{first: &rib.Backend{Name: "1", Shard: "s", Addr: "memory:1"}, second: &rib.Backend{Name: "2", Shard: "s", Addr: "memory:2"}}
+	l.Connect = 5 * time.Second
+	let := pipeDial(func(context.Context) error { return nil })
+	s.Pools = pool.New(pool.Config{
+		Limits: l, Credential: func(pool.Identity) pg.Credential { return pg.Credential{} },
+		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			second := strings.HasSuffix(addr, ":2")
+			if second {
+				s.dials[1].Add(1)
+			} else {
+				s.dials[0].Add(1)
+			}
+			if second && s.refuses.Load() {
+				return nil, errors.New("refused")
+			}
+			return let(ctx, network, addr)
+		},
+		Next: func(b *rib.Backend, _ pool.Identity) *rib.Backend {
+			if b.Name == s.second.Name {
+				return s.first
+			}
+			if s.crowded.Load() {
+				return nil
+			}
+			return s.second
+		},
+	})
+	return s
+}
+
+// use has a statement of somebody at a backend.
+func (s *standbys) use(t *testing.T, b *rib.Backend, name string) *pool.Conn {
+	t.Helper()
+	c, err := s.Get(t.Context(), b, user(name), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Release()
+	return c
+}
+
+// wait lets time pass.
+func (s *standbys) wait(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		<-time.After(time.Second)
+		s.Tend()
+		synctest.Wait()
+	}
+}
+
+// idle is how many connections of somebody are ready at a backend.
+func (s *standbys) idle(b *rib.Backend, name string) (n int) {
+	list, _ := s.Servers()
+	for _, c := range list {
+		if c.Backend == b.Name && c.Identity == user(name) && c.Idle {
+			n++
+		}
+	}
+	return n
+}
+
+func TestStandby(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStandbys(t, pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute, Standby: 1})
+		defer s.Close()
+		s.Join(user("a"))
+		s.use(t, s.first, "a")
+		s.use(t, s.first, "gone") // who has no sessions
+		s.wait(5 * time.Second)
+		if s.idle(s.second, "a") != 1 || s.idle(s.second, "gone") != 0 || s.dials[1].Load() != 1 {
+			t.Fatalf("%d and %d connections stand by, of %d", s.idle(s.second, "a"), s.idle(s.second, "gone"), s.dials[1].Load())
+		}
+		s.wait(time.Hour) // it stays, and is the one that the next statement gets
+		s.use(t, s.second, "a")
+		if n := s.dials[1].Load(); n != 1 {
+			t.Errorf("the statement had to wait for a login: %d at the second backend", n)
+		}
+		s.Leave(user("a"))
+		s.wait(2 * time.Minute)
+		if s.idle(s.second, "a") != 0 || s.idle(s.first, "a") != 0 {
+			t.Error("connections stand by for somebody who has no session any more")
+		}
+	})
+}
+
+// Whoever uses the second backend from now on has one ready at the first.
+func TestStandbyFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStandbys(t, pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute, Standby: 1})
+		defer s.Close()
+		s.Join(user("a"))
+		s.use(t, s.second, "a")
+		s.wait(5 * time.Second)
+		if s.idle(s.first, "a") != 1 {
+			t.Error("none stands by at the first backend")
+		}
+	})
+}
+
+// A standby is made only where there is plenty of room, and not again and again where it cannot be.
+func TestStandbyKeepsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStandbys(t, pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute, Standby: 1})
+		defer s.Close()
+		s.crowded.Store(true)
+		for _, name := range []string{"a", "b", "c", "d"} {
+			s.Join(user(name))
+			s.use(t, s.first, name)
+		}
+		s.wait(time.Minute)
+		if n := s.dials[1].Load(); n != 0 {
+			t.Errorf("%d logins where there is no room", n)
+		}
+		s.crowded.Store(false)
+		s.wait(time.Minute)
+		if n := s.dials[1].Load(); n != 2 { // a quarter of 8
+			t.Errorf("%d of 8 places were taken, want a quarter", n)
+		}
+		s.Rest(map[string]bool{s.second.Name: true})
+		s.wait(time.Minute)
+		if n := s.dials[1].Load(); n != 2 {
+			t.Errorf("%d logins at a backend that rests", n-2)
+		}
+		s.Rest(nil)
+		s.refuses.Store(true)
+		s.wait(10 * time.Minute)
+		if n := s.dials[1].Load() - 2; n == 0 || n > 4*11 { // each user's once a minute
+			t.Errorf("%d logins in ten minutes at a backend that refuses", n)
+		}
+		s.refuses.Store(false)
+		s.SetLimits(pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute})
+		s.wait(5 * time.Minute)
+		before := s.dials[1].Load()
+		s.wait(5 * time.Minute)
+		if n := s.dials[1].Load(); n != before {
+			t.Errorf("%d logins though none is to stand by", n-before)
+		}
+	})
+}
