@@ -24,7 +24,7 @@ type standbys struct {
 	crowded       atomic.Bool // the same
 }
 
-func newStandbys(t *testing.T, l pool.Limits) *standbys {
+func newStandbys(l pool.Limits) *standbys {
 	s := &standbys{first: &rib.Backend{Name: "1", Shard: "s", Addr: "memory:1"}, second: &rib.Backend{Name: "2", Shard: "s", Addr: "memory:2"}}
 	l.Connect = 5 * time.Second
 	let := pipeDial(func(context.Context) error { return nil })
@@ -88,7 +88,7 @@ func (s *standbys) idle(b *rib.Backend, name string) (n int) {
 
 func TestStandby(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStandbys(t, pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute, Standby: 1})
+		s := newStandbys(pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute, Standby: 1})
 		defer s.Close()
 		s.Join(user("a"))
 		s.use(t, s.first, "a")
@@ -113,7 +113,7 @@ func TestStandby(t *testing.T) {
 // Whoever uses the second backend from now on has one ready at the first.
 func TestStandbyFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStandbys(t, pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute, Standby: 1})
+		s := newStandbys(pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute, Standby: 1})
 		defer s.Close()
 		s.Join(user("a"))
 		s.use(t, s.second, "a")
@@ -127,7 +127,7 @@ func TestStandbyFollows(t *testing.T) {
 // A standby is made only where there is plenty of room, and not again and again where it cannot be.
 func TestStandbyKeepsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStandbys(t, pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute, Standby: 1})
+		s := newStandbys(pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute, Standby: 1})
 		defer s.Close()
 		s.crowded.Store(true)
 		for _, name := range []string{"a", "b", "c", "d"} {
