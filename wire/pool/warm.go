@@ -60,17 +60,17 @@ func (bp *backendPool) warm(t *tending) {
 	maps.DeleteFunc(bp.shunned, func(_ Identity, until time.Time) bool { return time.Now().After(until) })
 	begun := 0
 	for id := range bp.known {
-		begun = bp.make(id, bp.least(id, t.standby[place{bp, id}]), bp.bound(), begun)
+		begun = bp.makeUpTo(id, bp.least(id, t.standby[place{bp, id}]), bp.bound(), begun)
 	}
 	for at := range t.standby {
 		if at.pool == bp && bp.shunned[at.id].IsZero() {
-			begun = bp.make(at.id, bp.least(at.id, true), bp.bound()/standbyPart, begun)
+			begun = bp.makeUpTo(at.id, bp.least(at.id, true), bp.bound()/standbyPart, begun)
 		}
 	}
 }
 
-// make begins logins for an identity until it has the least number, if there is room, and returns how many were begun in all. mu is held.
-func (bp *backendPool) make(id Identity, least, room, begun int) int {
+// makeUpTo begins logins for an identity until it has the least number, if there is room, and returns how many were begun in all. mu is held.
+func (bp *backendPool) makeUpTo(id Identity, least, room, begun int) int {
 	for ; begun < warmRate && bp.held(id) < least && bp.total < room && bp.mayConnect() && bp.full[id] == nil && !bp.closed; begun++ {
 		bp.take(id)
 		b := bp.backend
