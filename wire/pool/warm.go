@@ -60,7 +60,7 @@ func (bp *backendPool) warm(t *tending) {
 	maps.DeleteFunc(bp.shunned, func(_ Identity, until time.Time) bool { return time.Now().After(until) })
 	begun := 0
 	for id := range bp.known {
-		begun = bp.makeUpTo(id, bp.least(id, t.standby[place{bp, id}]), bp.bound(), begun)
+		begun = bp.makeUpTo(id, bp.least(id, false), bp.bound(), begun)
 	}
 	for at := range t.standby {
 		if at.pool == bp && bp.shunned[at.id].IsZero() {
