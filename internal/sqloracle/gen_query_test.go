@@ -30,7 +30,7 @@ func (g *generator) query() (string, order) {
 	return sql, o
 }
 
-// union puts two queries together by a set operation.
+// union puts two queries or three together by set operations.
 func (g *generator) union() (string, order) {
 	group := g.group()
 	types := make([]string, 1+g.n(3))
@@ -39,7 +39,21 @@ func (g *generator) union() (string, order) {
 	}
 	a, _, _ := g.selects(group, types, false, 0)
 	b, _, _ := g.selects(group, types, false, 0)
-	sql := a + oneOf(g.choices, " UNION ALL ", " UNION ALL ", " UNION ", " EXCEPT ", " INTERSECT ") + b
+	op := func() string {
+		return oneOf(g.choices, " UNION ALL ", " UNION ALL ", " UNION ", " EXCEPT ", " INTERSECT ")
+	}
+	sql := a + op() + b
+	if g.chance(30) {
+		c, _, _ := g.selects(group, types, false, 0)
+		switch g.n(3) {
+		case 0:
+			sql = "(" + sql + ")" + op() + c
+		case 1:
+			sql = c + op() + "(" + sql + ")"
+		default:
+			sql += op() + c
+		}
+	}
 	if g.chance(50) {
 		by, keys := g.byColumns(len(types))
 		o := order{byKeys, keys}

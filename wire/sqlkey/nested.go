@@ -36,23 +36,25 @@ func (c *compiler) fannedSet(sel *pgquery.SelectStmt) (*fanned, *issue) {
 		}
 		keys = keys && len(at) > 0 && slices.Equal(at, places)
 	}
-	all, unions := true, true
+	all, unions, limited := true, true, false
 	for i, op := range ops {
-		if i > 0 && (len(op.GetSortClause()) > 0 || op.GetLimitCount() != nil || op.GetLimitOffset() != nil || op.GetWithClause() != nil) {
+		if i > 0 && (len(op.GetSortClause()) > 0 || op.GetLimitCount() != nil || op.GetLimitOffset() != nil) {
+			limited = true
+		}
+		if i > 0 && op.GetWithClause() != nil || limited && !byOrdinals(op.GetSortClause()) {
 			return nil, issuef("a part of its set operation is ordered or limited by itself")
 		}
 		all, unions = all && op.GetAll(), unions && op.GetOp() == pgquery.SetOperation_SETOP_UNION
 	}
 	switch {
-	case keys || unions && all:
-	case !unions && len(parts) == 2:
+	case !limited && (keys || unions && all):
+	case !limited && !unions && len(parts) == 2:
 		f := &fanned{a: first.a, client: sel, set: true}
 		f.compared()
 		return f, nil
-	case !unions:
-		return nil, issuef("INTERSECT and EXCEPT over several shards need the key among the columns")
-	case sel.GetAll():
-		return nil, issuef("doubles are removed in a part of its set operation alone")
+	case limited || !unions || sel.GetAll(): // doubles are removed, or rows left out, in one part of it and not in another
+		f := &fanned{a: first.a, client: sel, set: true}
+		return f, f.beside(parts)
 	}
 	f := &fanned{a: first.a, client: sel, shard: cloned(sel), set: true}
 	return f, f.ordered(parts[0].GetTargetList(), true, keys || unions && all)
@@ -62,19 +64,14 @@ func (c *compiler) fannedSet(sel *pgquery.SelectStmt) (*fanned, *issue) {
 // with which query they are of.
 func (f *fanned) compared() {
 	side := func(i int) *pgquery.SelectStmt {
-		s := finalOver()
-		s.FromClause = []*pgquery.Node{{Node: &pgquery.Node_RangeVar{RangeVar: &pgquery.RangeVar{
-			Relname: "rangefinder_rows", Inh: true, Relpersistence: "p", Alias: &pgquery.Alias{Aliasname: "rows"}}}}}
+		s := overGathered()
 		s.TargetList = []*pgquery.Node{target("", columnRef(FinalColumns))}
 		s.WhereClause = operation("=", columnRef("rows", FinalHidden+"1}"), pgquery.MakeAConstIntNode(int64(i), 0))
 		return s
 	}
-	gathered := finalOver()
-	gathered.TargetList = []*pgquery.Node{target("", pgquery.MakeColumnRefNode([]*pgquery.Node{pgquery.MakeAStarNode()}, 0))}
 	f.final = cloned(f.client)
 	f.final.Larg, f.final.Rarg = side(1), side(2)
-	f.final.WithClause = &pgquery.WithClause{Ctes: []*pgquery.Node{{Node: &pgquery.Node_CommonTableExpr{CommonTableExpr: &pgquery.CommonTableExpr{
-		Ctename: "rangefinder_rows", Ctematerialized: pgquery.CTEMaterialize_CTEMaterializeDefault, Ctequery: selectNode(gathered)}}}}}
+	f.final.WithClause = gatheredOnce()
 	f.shard = cloned(f.client)
 	f.shard.Op, f.shard.All = pgquery.SetOperation_SETOP_UNION, true
 	f.shard.SortClause, f.shard.LimitCount, f.shard.LimitOffset = nil, nil, nil
@@ -84,6 +81,91 @@ func (f *fanned) compared() {
 	}
 	f.changed, f.hidden = true, 1
 	f.how = "rows of both are gathered and compared by PostgreSQL"
+}
+
+// byOrdinals tells whether an order names columns by their numbers alone.
+func byOrdinals(order []*pgquery.Node) bool {
+	return !slices.ContainsFunc(order, func(n *pgquery.Node) bool {
+		_, ok := ordinal(n.GetSortBy().GetNode())
+		return !ok
+	})
+}
+
+// beside takes any set operation apart: the rows of all of its queries are gathered, each in columns of its own, so that none is given another type, and
+// PostgreSQL does with them what the client asked for. In a row that is of one query the columns of all others are NULL.
+func (f *fanned) beside(parts []*pgquery.SelectStmt) *issue {
+	width := len(parts[0].GetTargetList())
+	for _, part := range parts {
+		if len(part.GetTargetList()) != width || width == 0 {
+			return issuef("the parts of its set operation do not tell how many columns they have")
+		}
+		for _, t := range part.GetTargetList() {
+			switch val := t.GetResTarget().GetVal(); {
+			case isStar(val):
+				return &issue{reason: "* in a part of its set operation does not tell which columns these are", hint: "Name the columns."}
+			case val.GetParamRef() != nil, val.GetAConst().GetSval() != nil, val.GetAConst().GetIsnull():
+				return &issue{reason: "a value in a part of its set operation has the type that the other parts give it", hint: "Cast it."}
+			}
+		}
+	}
+	hidden := func(n int) *pgquery.Node { return columnRef("rows", FinalHidden+itoa(n)+"}") }
+	var from *pgquery.Node
+	f.shard = &pgquery.SelectStmt{Op: pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_DEFAULT}
+	sides := make(map[*pgquery.SelectStmt]*pgquery.SelectStmt, len(parts))
+	for i, part := range parts {
+		// Behind its own columns stands one that is not NULL.
+		asked, name := cloned(part), "rangefinder_part_"+itoa(i+1)
+		asked.TargetList = append(asked.TargetList, target("rangefinder_1", pgquery.MakeAConstIntNode(1, 0)))
+		item := &pgquery.Node{Node: &pgquery.Node_RangeSubselect{RangeSubselect: &pgquery.RangeSubselect{Subquery: selectNode(asked), Alias: &pgquery.Alias{Aliasname: name}}}}
+		f.shard.TargetList = append(f.shard.TargetList, target("", starOf(name)))
+		side := overGathered()
+		if from == nil {
+			from = item
+			side.TargetList = []*pgquery.Node{target("", columnRef(FinalColumns))}
+		} else {
+			never := &pgquery.Node{Node: &pgquery.Node_AConst{AConst: &pgquery.A_Const{Val: &pgquery.A_Const_Boolval{Boolval: &pgquery.Boolean{}}}}}
+			from = &pgquery.Node{Node: &pgquery.Node_JoinExpr{JoinExpr: &pgquery.JoinExpr{Jointype: pgquery.JoinType_JOIN_FULL, Larg: from, Rarg: item, Quals: never}}}
+			for j := range width {
+				side.TargetList = append(side.TargetList, target("", hidden(1+(i-1)*(width+1)+j+1)))
+			}
+		}
+		side.WhereClause = &pgquery.Node{Node: &pgquery.Node_NullTest{NullTest: &pgquery.NullTest{Arg: hidden(1 + i*(width+1)), Nulltesttype: pgquery.NullTestType_IS_NOT_NULL}}}
+		sides[part] = side
+	}
+	f.shard.FromClause = []*pgquery.Node{from}
+	f.final = withSides(f.client, sides)
+	f.final.WithClause = gatheredOnce()
+	f.changed, f.hidden = true, 1+(len(parts)-1)*(width+1)
+	f.how = "rows of all parts are gathered and put together by PostgreSQL"
+	return nil
+}
+
+// gatheredRows is the name of the gathered rows where several queries are over them.
+const gatheredRows = "rangefinder_rows"
+
+// gatheredOnce gives them that name.
+func gatheredOnce() *pgquery.WithClause {
+	all := finalOver()
+	all.TargetList = []*pgquery.Node{target("", pgquery.MakeColumnRefNode([]*pgquery.Node{pgquery.MakeAStarNode()}, 0))}
+	return &pgquery.WithClause{Ctes: []*pgquery.Node{{Node: &pgquery.Node_CommonTableExpr{CommonTableExpr: &pgquery.CommonTableExpr{
+		Ctename: gatheredRows, Ctematerialized: pgquery.CTEMaterialize_CTEMaterializeDefault, Ctequery: selectNode(all)}}}}}
+}
+
+// overGathered is a query over them that has neither targets nor anything else yet.
+func overGathered() *pgquery.SelectStmt {
+	s := finalOver()
+	s.FromClause = []*pgquery.Node{{Node: &pgquery.Node_RangeVar{RangeVar: &pgquery.RangeVar{Relname: gatheredRows, Inh: true, Relpersistence: "p", Alias: &pgquery.Alias{Aliasname: "rows"}}}}}
+	return s
+}
+
+// withSides is a set operation with other queries in the place of its own.
+func withSides(s *pgquery.SelectStmt, sides map[*pgquery.SelectStmt]*pgquery.SelectStmt) *pgquery.SelectStmt {
+	if side := sides[s]; side != nil {
+		return side
+	}
+	out := surface(s)
+	out.Larg, out.Rarg = withSides(s.GetLarg(), sides), withSides(s.GetRarg(), sides)
+	return out
 }
 
 // operands are the queries of a set operation, and its nodes.

@@ -190,3 +190,40 @@ INSERT INTO items (item, grams) VALUES ('glue', 7);
 DELETE FROM orders WHERE customer_id IN (7, 8);
 SELECT item FROM orders UNION SELECT item FROM items ORDER BY 1;
 ROLLBACK
+
+SELECT item FROM orders EXCEPT SELECT sku FROM order_lines EXCEPT SELECT name FROM customers
+
+SELECT item FROM orders EXCEPT ALL SELECT item FROM orders WHERE qty > 3 UNION SELECT name FROM customers ORDER BY 1
+
+(SELECT item FROM orders UNION SELECT sku FROM order_lines) UNION ALL SELECT name FROM customers
+
+SELECT item FROM orders UNION ALL SELECT sku FROM order_lines UNION SELECT name FROM customers UNION ALL SELECT name FROM customers
+
+SELECT item FROM orders INTERSECT (SELECT item FROM orders WHERE paid UNION ALL SELECT name FROM customers)
+
+SELECT qty, id FROM orders INTERSECT ALL SELECT id, qty FROM orders EXCEPT SELECT line, order_id FROM order_lines ORDER BY 1, 2
+
+(SELECT tier FROM orders UNION SELECT tier FROM customers ORDER BY 1 LIMIT 2) UNION ALL SELECT tier FROM customers ORDER BY 1
+
+(SELECT customer_id FROM orders EXCEPT SELECT customer_id FROM customers WHERE tier IS NULL ORDER BY 1 DESC LIMIT 4) UNION ALL SELECT customer_id FROM customers WHERE customer_id < 5 ORDER BY 1 LIMIT 6 OFFSET 1
+
+SELECT qty FROM orders UNION SELECT score FROM customers EXCEPT SELECT amount FROM order_lines ORDER BY 1
+
+SELECT price, placed FROM orders EXCEPT SELECT balance, seen FROM customers EXCEPT SELECT amount, NULL::timestamptz FROM order_lines ORDER BY 1, 2
+
+SELECT name AS n, customer_id % 3 AS m FROM customers EXCEPT SELECT item, id FROM orders INTERSECT SELECT item, qty FROM orders ORDER BY n, m
+
+SELECT count(*), max(x) FROM (SELECT item AS x FROM orders EXCEPT SELECT sku FROM order_lines UNION ALL SELECT name FROM customers) s
+
+-- $1 int 3
+SELECT item FROM orders WHERE qty > $1 UNION SELECT name FROM customers EXCEPT ALL SELECT sku FROM order_lines LIMIT $1
+
+SELECT label FROM readings WHERE ok UNION SELECT label FROM readings WHERE device < 15 EXCEPT SELECT label FROM readings WHERE n = 2 ORDER BY 1
+
+-- refused: set operation
+SELECT * FROM stock EXCEPT SELECT * FROM stock WHERE qty > 2 EXCEPT SELECT * FROM stock WHERE price > 3
+
+-- refused: set operation
+SELECT tags FROM customers UNION SELECT tags FROM customers EXCEPT SELECT NULL FROM orders
+
+SELECT ref, meta, active FROM customers WHERE ref IS NOT NULL UNION ALL SELECT ref, meta, active FROM customers EXCEPT SELECT ref, meta, active FROM customers WHERE active
