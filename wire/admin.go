@@ -330,7 +330,7 @@ func (s *Server) pause(ctx context.Context, databases []string, one bool, client
 		}
 	}
 	for name := range begun {
-		s.pools.Reconnect(name) // all of them are idle
+		s.pools.Suspend(name) // all of them are idle
 	}
 	return nil
 }
@@ -360,6 +360,7 @@ func (s *Server) emptied(ctx context.Context, g *gate, p *pause, client net.Conn
 func (s *Server) resume(databases []string) *pg.Error {
 	resumed := false
 	for _, name := range databases {
+		s.pools.Resume(name)
 		resumed = s.gateOf(name).open(nil) || resumed
 	}
 	switch {

@@ -38,7 +38,7 @@ func (s *Server) kill(database string) {
 	for _, ses := range list { // without the lock: a cancel request may be under way for one
 		ses.kill()
 	}
-	s.pools.Reconnect(database)
+	s.pools.Suspend(database)
 }
 
 // kill wakes the session wherever it is; it sees that it is to end. Its sockets are not closed under it: see cutOff.

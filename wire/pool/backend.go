@@ -41,6 +41,7 @@ type backendPool struct {
 	total    int // idle, lent out and being connected
 	queue    queue
 	hopes    map[Identity]*hope
+	underway map[*login]struct{}
 	closed   bool
 	conns    map[*Conn]struct{} // idle and lent out
 	logins   map[Identity]int   // being connected

@@ -31,12 +31,8 @@ func (bp *backendPool) hope(ctx context.Context, b *rib.Backend, w *waiter, old 
 	}
 	h.waiters = append(h.waiters, w)
 	h.logins++
-	ctx, w.giveUp = context.WithCancel(context.WithoutCancel(ctx))
-	giveUp, id := w.giveUp, w.id // w is not kept for as long as a login may take
-	bp.making.Go(func() {
-		defer giveUp()
-		defer context.AfterFunc(bp.ctx, giveUp)()
-		c, err := bp.connect(ctx, b, id, old)
+	id := w.id // w is not kept for as long as a login may take
+	w.giveUp = bp.begin(context.WithoutCancel(ctx), b, id, old, func(c *Conn, err error) {
 		if !bp.fulfil(id, c, err) && c != nil {
 			c.Release()
 		}

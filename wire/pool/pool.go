@@ -49,11 +49,12 @@ type Pools struct {
 	share  atomic.Int64 // of the cluster's budget; < 0: there is none
 
 	// guarded by mu
-	mu      sync.RWMutex
-	byName  map[string]*backendPool
-	present map[Identity]int // sessions
-	resting map[string]bool  // backends, as Rest was told last; never changed
-	closed  bool
+	mu        sync.RWMutex
+	byName    map[string]*backendPool
+	present   map[Identity]int // sessions
+	resting   map[string]bool  // backends, as Rest was told last; never changed
+	suspended map[string]bool  // databases
+	closed    bool
 
 	watch *epoll.Set // made by Open; nil: none
 	start time.Time  // what connections count their time from
@@ -66,7 +67,7 @@ func New(cfg Config) *Pools {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	p := &Pools{cfg: cfg, byName: make(map[string]*backendPool), present: make(map[Identity]int), start: time.Now(), stop: make(chan struct{})}
+	p := &Pools{cfg: cfg, byName: make(map[string]*backendPool), present: make(map[Identity]int), suspended: make(map[string]bool), start: time.Now(), stop: make(chan struct{})}
 	p.limits.Store(&cfg.Limits)
 	p.share.Store(-1)
 	return p
@@ -187,7 +188,7 @@ func (p *Pools) of(b *rib.Backend) (*backendPool, error) {
 	}
 	bp = &backendPool{
 		cfg: &p.cfg, pools: p, limits: &p.limits, share: &p.share, addr: b.Addr, name: b.Name, ids: &p.ids, watch: p.watch, backend: b, start: p.start,
-		hopes:   make(map[Identity]*hope),
+		hopes: make(map[Identity]*hope), underway: make(map[*login]struct{}),
 		shelves: make(map[Identity]*Shelf), conns: make(map[*Conn]struct{}), logins: make(map[Identity]int), waited: make(map[string]time.Duration),
 		queue: queue{lines: make(map[Identity]*line)}, full: make(map[Identity]*full), known: make(map[Identity]struct{}), shunned: make(map[Identity]time.Time),
 	}

@@ -22,6 +22,7 @@ type standbys struct {
 	dials         [2]atomic.Int64
 	refuses       atomic.Bool // the second one does
 	crowded       atomic.Bool // the same
+	slow          atomic.Bool // logins take for ever
 }
 
 func newStandbys(l pool.Limits) *standbys {
@@ -36,6 +37,10 @@ func newStandbys(l pool.Limits) *standbys {
 				s.dials[1].Add(1)
 			} else {
 				s.dials[0].Add(1)
+			}
+			if s.slow.Load() {
+				<-ctx.Done()
+				return nil, ctx.Err()
 			}
 			if second && s.refuses.Load() {
 				return nil, errors.New("refused")
@@ -161,6 +166,55 @@ func TestStandbyKeepsAway(t *testing.T) {
 		s.wait(5 * time.Minute)
 		if n := s.dials[1].Load(); n != before {
 			t.Errorf("%d logins though none is to stand by", n-before)
+		}
+	})
+}
+
+// While a database is paused nothing is made for it in advance, and what is being made for nobody ends with the beginning of the pause.
+func TestSuspend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStandbys(pool.Limits{Size: 8, Wait: time.Second, Idle: time.Minute, Standby: 1, Min: 2})
+		defer s.Close()
+		s.Join(user("a"))
+		s.use(t, s.first, "a")
+		s.wait(5 * time.Second)
+		if s.idle(s.first, "a") != 2 || s.idle(s.second, "a") != 1 {
+			t.Fatalf("%d and %d connections are ready", s.idle(s.first, "a"), s.idle(s.second, "a"))
+		}
+		s.slow.Store(true)
+		gone, cancel := context.WithCancel(t.Context())
+		one, err := s.Get(t.Context(), s.second, user("a"), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := make(chan *pool.Conn)
+		go func() {
+			c, _ := s.Get(gone, s.second, user("a"), true)
+			asked <- c
+		}()
+		synctest.Wait()
+		one.Release()
+		if c := <-asked; c != one {
+			t.Fatal("who waited for a login did not get what came back")
+		}
+		one.Release()
+		cancel()
+		s.Suspend("d")
+		list, logins := s.Servers()
+		if len(list) != 0 || len(logins) != 0 {
+			t.Errorf("in a pause there are %d connections, and logins of %v", len(list), logins)
+		}
+		before := s.dials[0].Load() + s.dials[1].Load()
+		s.wait(time.Hour)
+		if n := s.dials[0].Load() + s.dials[1].Load(); n != before {
+			t.Errorf("%d logins in a pause", n-before)
+		}
+		s.slow.Store(false)
+		s.Resume("d")
+		s.use(t, s.first, "a")
+		s.wait(5 * time.Second)
+		if s.idle(s.first, "a") != 2 || s.idle(s.second, "a") != 2 { // both have been used
+			t.Errorf("after it %d and %d connections are ready", s.idle(s.first, "a"), s.idle(s.second, "a"))
 		}
 	})
 }

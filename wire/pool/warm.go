@@ -71,11 +71,9 @@ func (bp *backendPool) warm(t *tending) {
 
 // makeUpTo begins logins for an identity until it has the least number, if there is room, and returns how many were begun in all. mu is held.
 func (bp *backendPool) makeUpTo(id Identity, least, room, begun int) int {
-	for ; begun < warmRate && bp.held(id) < least && bp.total < room && bp.mayConnect() && bp.full[id] == nil && !bp.closed; begun++ {
+	for ; begun < warmRate && bp.held(id) < least && bp.total < room && bp.mayConnect() && bp.full[id] == nil && !bp.closed && !bp.pools.isSuspended(id.Database); begun++ {
 		bp.take(id)
-		b := bp.backend
-		bp.making.Go(func() {
-			c, err := bp.connect(bp.ctx, b, id, nil)
+		bp.begin(bp.ctx, bp.backend, id, nil, func(c *Conn, err error) {
 			if err == nil {
 				c.spare = true
 				c.Release()
