@@ -1,9 +1,14 @@
 package wire_test
 
 import (
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgproto3/v2"
 	"github.com/jackc/pgx/v5"
@@ -81,6 +86,69 @@ func TestGarbageForTheNodesFirstQuestion(t *testing.T) {
 			var pe *pgconn.PgError
 			if !errors.As(err, &pe) || pe.Code != pg.CodeConnectionFailure || !strings.Contains(pe.Message, "shard_1-fake") {
 				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// A server that answers a request for TLS with anything but TLS is told nothing, and nothing that it says in clear is believed: whoever is between the two may have said it.
+func TestGarbageInsteadOfTLS(t *testing.T) {
+	const alone = "R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I" // a login, in clear
+	for name, c := range map[string]struct{ answer, code string }{
+		"an error":                      {string(pg.AppendError(nil, pg.NewError("0A000", "what is TLS").Fatal())), pg.CodeConnectionFailure},
+		"noise":                         {"\x00\x01\x02\x03", pg.CodeConnectionFailure},
+		"another protocol":              {"HTTP/1.1 400 Bad Request\r\n\r\n", pg.CodeConnectionFailure},
+		"a yes of somebody else":        {"s", pg.CodeConnectionFailure},
+		"a login at once":               {alone, pg.CodeConnectionFailure},
+		"yes, and a login in clear":     {"S" + alone, pg.CodeConnectionFailure},
+		"yes, and another protocol":     {"SHTTP/1.1 400 Bad Request\r\n\r\n", pg.CodeConnectionFailure},
+		"yes twice, and a login":        {"SS" + alone, pg.CodeConnectionFailure},
+		"yes, and a refusal by TLS":     {"S\x15\x03\x01\x00\x02\x02\x28", pg.CodeCannotConnectNow},
+		"no":                            {"N", pg.CodeCannotConnectNow},
+		"no, and a login in clear":      {"N" + alone, pg.CodeCannotConnectNow},
+		"nothing, and it hangs up then": {"", pg.CodeCannotConnectNow},
+	} {
+		t.Run(name, func(t *testing.T) {
+			heard := make(chan string, 100)
+			fake := pgtest.NewFake(t, pgtest.Script{
+				pgtest.ExpectStartup(func(m pgproto3.FrontendMessage) error {
+					if _, ok := m.(*pgproto3.SSLRequest); !ok {
+						return fmt.Errorf("the node begins with %#v", m)
+					}
+					return nil
+				}),
+				func(conn *pgtest.FakeConn) error {
+					if c.answer == "" {
+						return pgtest.Close()(conn)
+					}
+					if err := pgtest.SendBytes([]byte(c.answer))(conn); err != nil {
+						return err
+					}
+					conn.SetDeadline(time.Now().Add(patience))
+					all, err := io.ReadAll(conn)
+					if errors.Is(err, os.ErrDeadlineExceeded) {
+						return errors.New("the node keeps the connection")
+					}
+					heard <- string(all)
+					return nil
+				},
+			})
+			r := newRig(t, rigOptions{backends: fakeAlone(fake), demands: &tls.Config{InsecureSkipVerify: true}})
+			_, err := pgconn.Connect(ctxOf(t), r.dsn())
+			var pe *pgconn.PgError
+			if !errors.As(err, &pe) || pe.Code != c.code || !strings.Contains(pe.Message+pe.Detail, "shard_1-fake") {
+				t.Errorf("the client hears %v (%+v)", err, pe)
+			}
+			if c.answer == "" {
+				return
+			}
+			if said := <-heard; strings.Contains(said, testUser) || said != "" && said[0] != 0x16 && said[0] != 0x15 {
+				t.Errorf("it hears %q", said)
+			}
+			for _, p := range r.pools.Stats() {
+				if p.InUse+p.Idle != 0 {
+					t.Errorf("a connection is kept: %+v", p)
+				}
 			}
 		})
 	}

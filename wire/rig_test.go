@@ -149,6 +149,7 @@ type rigOptions struct {
 	maxFrame   int
 	startup    time.Duration    // 0: patience
 	dial       pool.Dialer      // nil: a plain one
+	demands    *tls.Config      // the node demands TLS of servers; nil: it does not
 	shards     []shardServers   // instead of the shared ones
 	backends   []rib.Backend    // more of them, announced as primaries that are up
 	keyed      []rib.KeyedTable // of one more keyspace, by the hash of an int
@@ -247,6 +248,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	r.pools = pool.New(pool.Config{
 		Limits:     pool.Limits{Size: o.poolSize, Wait: o.wait, Idle: time.Minute, Prepared: o.prepared, Connect: patience},
 		Dial:       o.dial,
+		TLS:        func(string) *tls.Config { return o.demands },
 		Credential: func(id pool.Identity) pg.Credential { return guard.Credential(id.User, id.Database) },
 		Report: func(backend string, err error) {
 			log.Info("evidence", "backend", backend, "err", err)

@@ -186,7 +186,10 @@ func (b *branch) header() (typ byte, size int, err error) {
 		if size < pg.HeaderSize || size > maxFrame {
 			return 0, 0, fmt.Errorf("a frame of type %q that is no frame", b.in[b.off])
 		}
-		if typ = b.in[b.off]; typ != pg.TypeReadyForQuery || b.owed == 0 {
+		if typ = b.in[b.off]; !answers(typ) {
+			return 0, 0, outOfPlace(typ)
+		}
+		if typ != pg.TypeReadyForQuery || b.owed == 0 {
 			return typ, size, nil
 		}
 		if _, err := b.frame(size); err != nil { // it answers touch
@@ -290,6 +293,20 @@ func (b *branch) receive(each func(typ byte, size int) *pg.Error) (first *pg.Err
 			return first
 		}
 	}
+}
+
+// receiveAll is receive for the answer to one statement; t is how far that has come.
+func (b *branch) receiveAll(t told, each func(typ byte, size int) *pg.Error) *pg.Error {
+	e := b.receive(func(typ byte, size int) *pg.Error {
+		if err := t.next(typ); err != nil {
+			return b.lost(err)
+		}
+		return each(typ, size)
+	})
+	if e == nil {
+		e = b.lostIf(t.whole())
+	}
+	return e
 }
 
 // error reads an ErrorResponse. fatal: the connection ends with it.

@@ -228,10 +228,13 @@ func (c *Coordinator) single(x *execution, b *branch) *pg.Error {
 		name = c.suspended(x.portal)
 	}
 	resumes := x.portal != nil && x.portal.branch == b
+	begins := toldNothing
 	switch {
 	case resumes:
 		if x.columns || b.types != nil { // of what its rows are, nothing is kept
 			b.send = pg.AppendDescribe(b.send, pg.KindPortal, x.portal.name)
+		} else {
+			begins = toldRows
 		}
 		b.send = pg.AppendExecute(b.send, x.portal.name, x.max)
 	case name != "":
@@ -245,7 +248,7 @@ func (c *Coordinator) single(x *execution, b *branch) *pg.Error {
 	e := b.flush()
 	if e == nil {
 		changed := false
-		e = b.receive(func(typ byte, size int) *pg.Error {
+		e = b.receiveAll(begins, func(typ byte, size int) *pg.Error {
 			switch {
 			case changed && (typ == pg.TypeDataRow || typ == pg.TypeCommandComplete):
 				if _, err := b.frame(size); err != nil {

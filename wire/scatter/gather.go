@@ -182,7 +182,7 @@ func (f *fanout) runFinal(b *branch, text string, h *heap) *pg.Error {
 		return e
 	}
 	f.columns = -1
-	e := b.receive(func(typ byte, size int) *pg.Error {
+	e := b.receiveAll(toldNothing, func(typ byte, size int) *pg.Error {
 		switch typ {
 		case pg.TypeRowDescription:
 			if f.columns = 0; x.made != nil {

@@ -165,7 +165,7 @@ func (p *part) try() *pg.Error {
 	}
 	var buf *[]byte
 	counted := 0 // bytes of it
-	e := b.receive(func(typ byte, size int) *pg.Error {
+	e := b.receiveAll(toldNothing, func(typ byte, size int) *pg.Error {
 		if typ == pg.TypeDataRow {
 			n, e := f.memory.takeRow(b, size)
 			if e != nil {
@@ -197,9 +197,8 @@ func (p *part) try() *pg.Error {
 			c.notice(frame)
 		case pg.TypeParameterStatus:
 			b.parameter(frame)
-		case pg.TypeCopyInResponse, pg.TypeCopyOutResponse:
-			b.broken = true
-			return pg.NewError(pg.CodeFeatureNotSupported, "COPY over several shards")
+		case pg.TypeCopyOutResponse: // which is no answer to it
+			return b.lost(outOfPlace(typ))
 		}
 		if buf != nil && (len(*buf) >= readSize || !b.buffered()) {
 			p.hand(batch{p: p, rows: buf, large: counted})
