@@ -34,7 +34,7 @@ type metrics struct {
 // gauges is what a scrape reads of a node that runs.
 type gauges struct {
 	Sessions, Members, Backends, Voters        int
-	Accepted                                   uint64
+	Accepted, NoTLS                            uint64
 	EpochGeneration                            uint32
 	EpochIndex, FIBVersion, Compiles, Failures uint64
 	Gossip                                     gossip.Stats
@@ -139,6 +139,7 @@ func newNodeCollector(read func() gauges) *nodeCollector {
 	}{
 		{"sessions", "Client sessions open now.", nil},
 		{"clients_accepted_total", "Client connections accepted since the start.", nil},
+		{"clients_no_tls_total", "Of those, whose TLS handshake has failed; the log says why.", nil},
 		{"pool_connections", "Connections to a backend, by what they do.", []string{"backend", "state"}},
 		{"pool_waiting", "Statements that wait for a connection to a backend.", []string{"backend"}},
 		{"pool_limit", "Connections that a backend's pool may have.", []string{"backend"}},
@@ -194,6 +195,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	counter := func(name string, value uint64) { send(prometheus.CounterValue, name, float64(value)) }
 	gauge("sessions", float64(g.Sessions))
 	counter("clients_accepted_total", g.Accepted)
+	counter("clients_no_tls_total", g.NoTLS)
 	for _, p := range g.Pools {
 		gauge("pool_connections", float64(p.InUse), p.Backend, "in_use")
 		gauge("pool_connections", float64(p.Idle), p.Backend, "idle")

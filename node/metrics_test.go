@@ -12,7 +12,7 @@ import (
 
 func TestMetricsHaveTheirNames(t *testing.T) {
 	m := newMetrics(func() gauges {
-		return gauges{Sessions: 3, Members: 2, EpochIndex: 7, Failures: 1, Gossip: gossip.Stats{Unknown: 5, Deaths: 6, Implausible: 9, Calmed: 10}, Drains: 11, Ready: true,
+		return gauges{Sessions: 3, NoTLS: 12, Members: 2, EpochIndex: 7, Failures: 1, Gossip: gossip.Stats{Unknown: 5, Deaths: 6, Implausible: 9, Calmed: 10}, Drains: 11, Ready: true,
 			Pools: []PoolView{{Backend: "b1", InUse: 4, Idle: 2, Waiting: 1, Limit: 20, Refusals: 8}}, BackendUp: map[string]bool{"b1": true, "b2": false}}
 	})
 	m.Routed(1, 0, 300*time.Nanosecond)
@@ -32,6 +32,7 @@ func TestMetricsHaveTheirNames(t *testing.T) {
 		"rangefinder_statements_total{intent=\"write\"} 1\n",
 		"rangefinder_refused_total{sqlstate=\"0A000\"} 1\n",
 		"rangefinder_sessions 3\n",
+		"rangefinder_clients_no_tls_total 12\n",
 		"rangefinder_pool_connections{backend=\"b1\",state=\"in_use\"} 4\n",
 		"rangefinder_pool_connections{backend=\"b1\",state=\"idle\"} 2\n",
 		"rangefinder_pool_waiting{backend=\"b1\"} 1\n",

@@ -332,7 +332,7 @@ func (n *Node) gauges() gauges {
 	s, status, heard := n.table.Snapshot(), n.ledger().Status(), n.speaker().Stats()
 	sessions, compiles := n.server.Stats(), n.compiler.Stats()
 	g := gauges{
-		Sessions: sessions.Sessions, Accepted: sessions.Accepted, Members: heard.Members, Backends: len(s.Backends), Voters: len(status.Voters),
+		Sessions: sessions.Sessions, Accepted: sessions.Accepted, NoTLS: sessions.NoTLS, Members: heard.Members, Backends: len(s.Backends), Voters: len(status.Voters),
 		EpochGeneration: s.Ownership.Epoch.Generation, EpochIndex: s.Ownership.Epoch.Index,
 		FIBVersion: n.fib.Load().Version(), Compiles: compiles.Compiles, Failures: compiles.Failures,
 		Gossip: heard, Statements: n.planner.Usage(), Drains: len(s.Drains), TwoPhase: n.twophase.Counts(), TwoPhaseOpen: len(n.twophase.Transactions()),

@@ -116,6 +116,8 @@ func (s *Server) mayTry(_, database string) error {
 func (s *Server) turnedAway(conn net.Conn, err error) {
 	var e *pg.Error
 	switch {
+	case errors.Is(err, pg.ErrHandshake) && !errors.Is(err, net.ErrClosed): // which has not failed: it had to go
+		s.distrusts(conn, err)
 	case quietly(err):
 		s.log.Debug("client refused", "client", conn.RemoteAddr(), "err", err)
 	case errors.As(err, &e) && s.hasBegun(conn):

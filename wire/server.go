@@ -82,12 +82,13 @@ type Server struct {
 	queue      *pool.Conn    // stands for the connection that a session waits for
 
 	// atomic
-	live     atomic.Pointer[live]
-	draining atomic.Bool
-	catalog  atomic.Pointer[catalogOf]
-	types    atomic.Pointer[map[string]*oids.Database] // see SetTypes
-	accepted atomic.Uint64
-	ids      atomic.Uint64 // given to sessions
+	live       atomic.Pointer[live]
+	draining   atomic.Bool
+	catalog    atomic.Pointer[catalogOf]
+	types      atomic.Pointer[map[string]*oids.Database] // see SetTypes
+	accepted   atomic.Uint64
+	untrustedN atomic.Uint64 // handshakes of TLS that have failed
+	ids        atomic.Uint64 // given to sessions
 
 	// safe for concurrent use
 	buffers    sync.Pool    // of *buffers
@@ -97,6 +98,7 @@ type Server struct {
 	seats      seats
 	scatterLog rationed       // of statements on several shards
 	doorLog    rationed       // of connections that were nobody's
+	untrusted  untrusted      // of TLS with clients that has failed
 	scattered  scatter.Shared // of statements over several shards
 	logins     logins
 	sweeper    sync.Once
@@ -161,6 +163,7 @@ func NewServer(cfg Config) *Server {
 		ctx: ctx, cancel: cancel, gates: make(map[string]*gate), queue: new(pool.Conn),
 		operators: make(map[uint32]*operator), hubs: make(map[string]*hub), ended: make(map[string]*console.Totals), salts: cfg.SaltSecret,
 	}
+	s.untrusted.known = make(map[failure]*failing)
 	s.seats.users, s.seats.databases, s.logins.byAddr = make(map[string]int), make(map[string]int), make(map[netip.Addr]*list.Element)
 	if s.salts == nil {
 		s.salts = make([]byte, 32)
@@ -197,6 +200,7 @@ type Stats struct {
 	Clients  int    `json:"clients"`  // connections, handshakes included
 	Sessions int    `json:"sessions"` // authenticated
 	Accepted uint64 `json:"accepted"` // since the start
+	NoTLS    uint64 `json:"no_tls"`   // of those: TLS was asked for and did not come about
 	Draining bool   `json:"draining"`
 }
 
@@ -204,5 +208,5 @@ type Stats struct {
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Stats{Clients: len(s.conns), Sessions: len(s.sessions), Accepted: s.accepted.Load(), Draining: s.draining.Load()}
+	return Stats{Clients: len(s.conns), Sessions: len(s.sessions), Accepted: s.accepted.Load(), NoTLS: s.untrustedN.Load(), Draining: s.draining.Load()}
 }

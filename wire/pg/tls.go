@@ -22,6 +22,9 @@ const (
 	tlsHandshake = 0x16
 )
 
+// ErrHandshake says that a client asked for TLS and the handshake failed.
+var ErrHandshake = errors.New("TLS handshake")
+
 // directTLS says that a connection began with TLS instead of a startup packet.
 type directTLS struct {
 	head []byte // what was read of it
@@ -84,7 +87,7 @@ func (a *acceptor) handshake(conn net.Conn, cfg *tls.Config) error {
 	}
 	t := tls.Server(conn, cfg)
 	if err := t.Handshake(); err != nil {
-		return fmt.Errorf("TLS handshake: %w", err)
+		return fmt.Errorf("%w: %w", ErrHandshake, err)
 	}
 	a.conn, a.tls = t, cfg
 	return nil
