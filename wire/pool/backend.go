@@ -67,11 +67,11 @@ func (bp *backendPool) bound() int {
 func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, claim Claim) (*Conn, error) {
 	var deadline time.Time // of the wait in line, from its beginning on
 	var old *Conn
-	for place := false; ; {
+	for place, patient := false, true; ; {
 		bp.mu.Lock()
 		if bp.closed {
 			if place {
-				bp.connecting--
+				bp.notMaking(id)
 				bp.leave(id)
 			}
 			bp.mu.Unlock()
@@ -94,17 +94,18 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, cla
 				bp.mu.Unlock()
 				return nil, err
 			}
-			// Whoever waits already comes first.
-			if bp.queue.lines[id] == nil && bp.mayConnect() && !bp.isFull(id) {
-				if old, place = bp.room(id); place {
-					bp.take(id)
-				}
+			patient = patient && bp.queue.lines[id] == nil && bp.promises(id)
+			if !patient {
+				old, place = bp.place(id)
 			}
 		}
 		w := &waiter{id: id, by: claim.By, grant: make(chan grant, 1)}
-		if place {
+		switch {
+		case place:
 			bp.hope(ctx, b, w, old)
-		} else {
+		case patient:
+			bp.hopeLater(ctx, b, w)
+		default:
 			again := !deadline.IsZero()
 			if !again {
 				deadline = time.Now().Add(bp.limits.Load().Wait)
@@ -123,7 +124,7 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, cla
 		bp.waited[id.Database] += took
 		bp.mu.Unlock()
 		if err == errQueue {
-			place, old = false, nil
+			place, old, patient = false, nil, false
 			continue
 		}
 		if err != nil {
@@ -137,11 +138,22 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, cla
 	}
 }
 
+// place takes one for a login, if there is any and nobody is in line for it; old has to go for it. mu is held.
+func (bp *backendPool) place(id Identity) (old *Conn, ok bool) {
+	if bp.queue.lines[id] != nil || !bp.mayConnect() || bp.isFull(id) {
+		return nil, false
+	}
+	if old, ok = bp.room(id); ok {
+		bp.take(id)
+	}
+	return old, ok
+}
+
 // wait is for a grant: until the deadline for who stands in line, and for as long as it takes for who hopes, whose login has a bound of its own.
 func (bp *backendPool) wait(ctx context.Context, w *waiter, deadline time.Time) (grant, error) {
 	var late <-chan time.Time
 	var looks <-chan time.Time
-	if w.giveUp == nil {
+	if w.hope == nil {
 		timer := time.NewTimer(time.Until(deadline))
 		defer timer.Stop()
 		late = timer.C
@@ -173,7 +185,7 @@ func (bp *backendPool) wait(ctx context.Context, w *waiter, deadline time.Time) 
 		return granted(g, ok)
 	default:
 	}
-	if w.giveUp != nil {
+	if w.hope != nil {
 		bp.despair(w)
 		return grant{}, err
 	}
@@ -219,7 +231,7 @@ func (bp *backendPool) shelve(c *Conn) bool {
 		}
 	}
 	if h := bp.hopes[c.Identity]; h != nil && len(h.waiters) > 0 && c.usable(false) {
-		h.serve(grant{conn: c})
+		bp.serveHope(h.waiters[0], grant{conn: c})
 		return true
 	}
 	c.since = now

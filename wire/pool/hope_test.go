@@ -50,8 +50,45 @@ func TestOneConnectionServesAllWhoseLoginsTakeLong(t *testing.T) {
 			t.Errorf("eight statements of 2ms took %v", took)
 		}
 		<-time.After(2 * time.Second)
-		if s := p.Stats()[0]; s.Idle != 8 || s.InUse != 0 || s.Connects != 8 { // those that were begun are of use to the next ones
+		if s := p.Stats()[0]; s.Idle != 2 || s.InUse != 0 || s.Connects != 2 { // one more was begun, and is of use to the next ones
 			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// Where statements take long, each has a connection of its own hardly later than if it had begun a login at once.
+func TestPatienceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPools(pipeDial(func(context.Context) error {
+			<-time.After(100 * time.Millisecond)
+			return nil
+		}), pool.Limits{Size: 6, Wait: time.Hour})
+		defer p.Close()
+		first, err := p.Get(t.Context(), memory, user("a"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		since := time.Now()
+		var wg sync.WaitGroup
+		var late atomic.Int64
+		for range 8 {
+			wg.Go(func() {
+				c, err := p.Get(context.Background(), memory, user("a"), true)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if time.Since(since) > 130*time.Millisecond {
+					late.Add(1)
+				}
+				<-time.After(10 * time.Second)
+				c.Release()
+			})
+		}
+		wg.Wait()
+		first.Release()
+		if s := p.Stats()[0]; late.Load() != 3 || s.Connects != 6 { // those three waited for a place
+			t.Errorf("%d were late; %+v", late.Load(), s)
 		}
 	})
 }

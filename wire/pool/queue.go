@@ -15,7 +15,8 @@ type waiter struct {
 	front bool       // see push
 	el    *list.Element
 
-	giveUp context.CancelFunc // ends the login that was begun for it; nil: it stands in line
+	hope   *hope              // nil: it stands in line
+	giveUp context.CancelFunc // ends the login that was begun for it; nil: none was
 }
 
 // grant is what a waiter gets: a connection, an error, or a place to make a connection in.
@@ -165,7 +166,14 @@ func (bp *backendPool) take(id Identity) {
 		bp.shelves[id] = s
 	}
 	s.held++
+	s.making++
 	bp.connecting++
+}
+
+// notMaking notes that no connection is being made any more in a place. mu is held.
+func (bp *backendPool) notMaking(id Identity) {
+	bp.connecting--
+	bp.shelves[id].making--
 }
 
 // lose notes that a connection is about to be closed. mu is held.
