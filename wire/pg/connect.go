@@ -76,6 +76,7 @@ type ConnectConfig struct {
 	Params     []Param     // further startup parameters, such as application_name
 	TLS        *tls.Config // nil: clear text. Set, the backend must speak it
 	SystemID   uint64      // PostgreSQL's system identifier: another server is refused; 0: any is good
+	Warm       bool        // there is time before the first statement: the server is asked for its SystemID in a way that makes that one fast
 }
 
 // String tells user and database, and never the password.

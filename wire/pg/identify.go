@@ -12,6 +12,10 @@ import (
 // two shards never have the same.
 const identityQuery = "SELECT system_identifier FROM pg_catalog.pg_control_system()"
 
+// warmIdentityQuery asks the same and has the server plan something on the way. A new process of PostgreSQL knows nothing of its catalogs: the first
+// statement that is planned takes it ten to twenty times as long as the second, and a good part of that is over once any has been.
+const warmIdentityQuery = identityQuery + ", pg_catalog.pg_class WHERE pg_class.oid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass AND pg_class.relkind OPERATOR(pg_catalog.=) 'r'"
+
 // identityQueryOfStandby asks the same of a hot standby whose transactions are serializable unless they say otherwise: it takes none of these. The two
 // statements are one transaction, which ends with them.
 const identityQueryOfStandby = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " + identityQuery
@@ -30,7 +34,11 @@ var ErrLetGo = errors.New("the server ended the connection after the login")
 // identify makes sure that the server is the one that is meant. One that may not, or cannot, say who it is (somebody has revoked what
 // PUBLIC may execute) is let through: then the probe's word is all there is, as for a server that was never asked.
 func (c *connector) identify() error {
-	if _, err := c.conn.Write(AppendQuery(nil, identityQuery)); err != nil {
+	query := identityQuery
+	if c.cfg.Warm {
+		query = warmIdentityQuery
+	}
+	if _, err := c.conn.Write(AppendQuery(nil, query)); err != nil {
 		return err
 	}
 	var got uint64

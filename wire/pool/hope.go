@@ -76,7 +76,7 @@ func (bp *backendPool) hopeLater(ctx context.Context, b *rib.Backend, w *waiter)
 func (bp *backendPool) beginFor(ctx context.Context, b *rib.Backend, w *waiter, old *Conn) {
 	w.hope.logins++
 	id := w.id // w is not kept for as long as a login may take
-	w.giveUp = bp.begin(context.WithoutCancel(ctx), b, id, old, func(c *Conn, err error) {
+	w.giveUp = bp.begin(context.WithoutCancel(ctx), b, id, old, false, func(c *Conn, err error) {
 		if !bp.fulfil(id, c, err) && c != nil {
 			c.Release()
 		}

@@ -13,8 +13,8 @@ type login struct {
 	over   chan struct{} // closed when it is
 }
 
-// begin begins a login in a place that is taken already; old has had it. What becomes of it goes to then. mu is held.
-func (bp *backendPool) begin(ctx context.Context, b *rib.Backend, id Identity, old *Conn, then func(*Conn, error)) context.CancelFunc {
+// begin begins a login in a place that is taken already; old has had it. spare: it is made in advance. What becomes of it goes to then. mu is held.
+func (bp *backendPool) begin(ctx context.Context, b *rib.Backend, id Identity, old *Conn, spare bool, then func(*Conn, error)) context.CancelFunc {
 	ctx, giveUp := context.WithCancel(ctx)
 	l := &login{id, giveUp, make(chan struct{})}
 	bp.underway[l] = struct{}{}
@@ -22,7 +22,7 @@ func (bp *backendPool) begin(ctx context.Context, b *rib.Backend, id Identity, o
 		defer close(l.over)
 		defer giveUp()
 		defer context.AfterFunc(bp.ctx, giveUp)()
-		then(bp.connect(ctx, b, id, old))
+		then(bp.connect(ctx, b, id, old, spare))
 		bp.mu.Lock()
 		defer bp.mu.Unlock()
 		delete(bp.underway, l)

@@ -16,7 +16,7 @@ func (p *Pools) Dial(ctx context.Context, b *rib.Backend, id Identity) (*Conn, e
 	if err != nil {
 		return nil, err
 	}
-	c, err := bp.dial(ctx, b, id)
+	c, err := bp.dial(ctx, b, id, false)
 	if err != nil {
 		return nil, &ConnectError{Backend: bp.name, Addr: bp.addr, Err: err}
 	}

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
@@ -217,4 +218,48 @@ func TestSuspend(t *testing.T) {
 			t.Errorf("after it %d and %d connections are ready", s.idle(s.first, "a"), s.idle(s.second, "a"))
 		}
 	})
+}
+
+// What is made in advance has had its server plan something: of the first statement that comes over it a client should not notice that it is the first.
+func TestWhatIsMadeInAdvanceIsWarm(t *testing.T) {
+	s := pgtest.NewPrimary(t, pgtest.Options{})
+	if err := s.Exec(t.Context(), "CREATE ROLE u LOGIN"); err != nil {
+		t.Fatal(err)
+	}
+	b := &rib.Backend{Name: "b", Shard: "s", Addr: s.Addr(), SystemID: s.SystemID()}
+	id := pool.Identity{User: "u", Database: "postgres"}
+	p := newPools(new(net.Dialer).DialContext, pool.Limits{Size: 10, Wait: 5 * time.Second, Min: 2})
+	p.Open()
+	defer p.Close()
+	p.Join(id)
+	lent, err := p.Get(t.Context(), b, id, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lent.Release()
+	var spare uint32
+	pgtest.Eventually(t, 15*time.Second, func() error {
+		list, _ := p.Servers()
+		for _, c := range list {
+			if c.Idle {
+				spare = c.PID
+				return nil
+			}
+		}
+		return errors.New("none was made")
+	})
+	conn, err := s.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	for pid, want := range map[uint32]bool{lent.PID: false, spare: true} {
+		var last string
+		if err := conn.QueryRow(t.Context(), "SELECT query FROM pg_stat_activity WHERE pid = $1", pid).Scan(&last); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(last, "pg_class") != want || !strings.Contains(last, "system_identifier") {
+			t.Errorf("made in advance: %v, and the server was asked %q", want, last)
+		}
+	}
 }

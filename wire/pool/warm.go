@@ -73,9 +73,8 @@ func (bp *backendPool) warm(t *tending) {
 func (bp *backendPool) makeUpTo(id Identity, least, room, begun int) int {
 	for ; begun < warmRate && bp.held(id) < least && bp.total < room && bp.mayConnect() && bp.full[id] == nil && !bp.closed && !bp.pools.isSuspended(id.Database); begun++ {
 		bp.take(id)
-		bp.begin(bp.ctx, bp.backend, id, nil, func(c *Conn, err error) {
+		bp.begin(bp.ctx, bp.backend, id, nil, true, func(c *Conn, err error) {
 			if err == nil {
-				c.spare = true
 				c.Release()
 				return
 			}
