@@ -329,8 +329,8 @@ func (s *Server) pause(ctx context.Context, databases []string, one bool, client
 			return e
 		}
 	}
-	for name := range begun {
-		s.pools.Suspend(name) // all of them are idle
+	for name, p := range begun {
+		s.suspend(name, p)
 	}
 	return nil
 }
@@ -357,11 +357,29 @@ func (s *Server) emptied(ctx context.Context, g *gate, p *pause, client net.Conn
 	return nil
 }
 
+// suspend closes the server connections to a database that p pauses, which are idle, unless somebody has resumed it meanwhile.
+func (s *Server) suspend(name string, p *pause) {
+	g, wait := s.gateOf(name), func() {}
+	s.suspending.Lock()
+	if p != nil && g.pause.Load() == p {
+		wait = s.pools.Suspend(name)
+	}
+	s.suspending.Unlock()
+	wait()
+}
+
+// unsuspend ends a pause. It returns false if there is none.
+func (s *Server) unsuspend(name string, g *gate) bool {
+	s.suspending.Lock()
+	defer s.suspending.Unlock()
+	s.pools.Resume(name)
+	return g.open(nil)
+}
+
 func (s *Server) resume(databases []string) *pg.Error {
 	resumed := false
 	for _, name := range databases {
-		s.pools.Resume(name)
-		resumed = s.gateOf(name).open(nil) || resumed
+		resumed = s.unsuspend(name, s.gateOf(name)) || resumed
 	}
 	switch {
 	case resumed:

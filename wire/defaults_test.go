@@ -58,7 +58,7 @@ func TestDefaultsAreThoseOfPostgreSQL(t *testing.T) {
 		name, database string
 		shards         []shardServers
 	}{{"plain", "plain", own[:1]}, {"one shard", "app", own[:1]}, {"two shards", "app", own}} {
-		r := newRig(t, rigOptions{shards: place.shards, poolSize: 3, keyed: []rib.KeyedTable{{Schema: "clerk", Name: "slips", Columns: []string{"id"}}}})
+		r := newRig(t, rigOptions{shards: place.shards, poolSize: 3, keyed: []rib.KeyedTable{{Schema: "cashier", Name: "slips", Columns: []string{"id"}}}})
 		if place.database != "app" {
 			plainDatabase(t, own[0].primary, place.database)
 		}
@@ -89,15 +89,15 @@ func TestDefaultsAreThoseOfPostgreSQL(t *testing.T) {
 			})
 		}
 		roles := make(map[string]string)
-		for _, name := range []string{"clerk", "teller"} {
+		for _, name := range []string{"cashier", "teller"} {
 			roles[name] = "DO $$ BEGIN CREATE ROLE " + name + "; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
 		}
-		prepare(roles["clerk"], roles["teller"], "GRANT clerk, teller TO app", "GRANT ALL ON ALL TABLES IN SCHEMA public TO clerk", "GRANT ALL ON SCHEMA public TO clerk", "DEFAULTS SET role = clerk",
-			"CREATE SCHEMA clerk AUTHORIZATION clerk", "CREATE TABLE clerk.slips (id int)", "ALTER TABLE clerk.slips OWNER TO clerk")
+		prepare(roles["cashier"], roles["teller"], "GRANT cashier, teller TO app", "GRANT ALL ON ALL TABLES IN SCHEMA public TO cashier", "GRANT ALL ON SCHEMA public TO cashier", "DEFAULTS SET role = cashier",
+			"CREATE SCHEMA cashier AUTHORIZATION cashier", "CREATE TABLE cashier.slips (id int)", "ALTER TABLE cashier.slips OWNER TO cashier")
 		var turns []turn
 		who := fmt.Sprintf("SELECT current_user, ' ', session_user, ' ', current_setting('role'), count(*) FROM public.orders WHERE customer_id = %d", key)
 		for _, sql := range []string{
-			"SELECT 1", "SET ROLE teller", "SET ROLE clerk", "RESET ROLE", "SET ROLE NONE", "SET ROLE app", "RESET ALL", "DISCARD ALL", "SET SESSION AUTHORIZATION app", "SET ROLE teller", "SET SESSION AUTHORIZATION app", "RESET ALL", "RESET ROLE",
+			"SELECT 1", "SET ROLE teller", "SET ROLE cashier", "RESET ROLE", "SET ROLE NONE", "SET ROLE app", "RESET ALL", "DISCARD ALL", "SET SESSION AUTHORIZATION app", "SET ROLE teller", "SET SESSION AUTHORIZATION app", "RESET ALL", "RESET ROLE",
 			"SET SESSION AUTHORIZATION DEFAULT", "SET SESSION AUTHORIZATION app", "RESET SESSION AUTHORIZATION", "SET ROLE teller", "RESET SESSION AUTHORIZATION", "SET ROLE NONE", "DISCARD ALL",
 			"BEGIN; SET LOCAL ROLE teller; SELECT current_user; COMMIT", "BEGIN; SET ROLE NONE; ROLLBACK", "SELECT set_config('role', 'teller', false)", "SELECT set_config('role', 'none', false)", "SELECT set_config('role', null, false)",
 			"SET ROLE app", "SET ROLE DEFAULT", "SET ROLE nobody_at_all", "SET work_mem = '5MB'", "SET ROLE NONE; SET work_mem = '6MB'",

@@ -38,7 +38,8 @@ func (s *Server) kill(database string) {
 	for _, ses := range list { // without the lock: a cancel request may be under way for one
 		ses.kill()
 	}
-	s.pools.Suspend(database)
+	s.pools.Reconnect(database)
+	s.suspend(database, g.pause.Load())
 }
 
 // kill wakes the session wherever it is; it sees that it is to end. Its sockets are not closed under it: see cutOff.

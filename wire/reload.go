@@ -70,8 +70,7 @@ func (s *Server) Reload(next Live) {
 		s.gates[name].isolated.Store(uint32(next.Isolated[name]))
 		s.gates[name].scatter.Store(uint32(next.Scatter[name]))
 		if _, ok := l.Databases[name]; !ok {
-			s.pools.Resume(name)
-			s.gates[name].open(nil) // nobody could RESUME it any more
+			s.unsuspend(name, s.gates[name]) // nobody could RESUME it any more
 		}
 	}
 	s.scattered.Memory.SetLimits(next.QueryMemory, next.ScatterMemory)

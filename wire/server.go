@@ -107,6 +107,8 @@ type Server struct {
 	hands      chan net.Conn // to a goroutine that rests
 	resting    atomic.Int32  // those, and those about to
 
+	suspending sync.Mutex // the pools are told of the end of a pause before anybody begins another one
+
 	// guarded by mu
 	mu         sync.Mutex
 	listeners  map[net.Listener]*Listener // nil: its connections do not inherit TCP's keepalive

@@ -67,11 +67,11 @@ func (bp *backendPool) bound() int {
 func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, claim Claim) (*Conn, error) {
 	var deadline time.Time // of the wait in line, from its beginning on
 	var old *Conn
-	for place, patient := false, true; ; {
+	for place := false; ; {
 		bp.mu.Lock()
 		if bp.closed {
 			if place {
-				bp.notMaking(id)
+				bp.connecting--
 				bp.leave(id)
 			}
 			bp.mu.Unlock()
@@ -94,18 +94,12 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, cla
 				bp.mu.Unlock()
 				return nil, err
 			}
-			patient = patient && bp.queue.lines[id] == nil && bp.promises(id)
-			if !patient {
-				old, place = bp.place(id)
-			}
+			old, place = bp.place(id)
 		}
 		w := &waiter{id: id, by: claim.By, grant: make(chan grant, 1)}
-		switch {
-		case place:
+		if place {
 			bp.hope(ctx, b, w, old)
-		case patient:
-			bp.hopeLater(ctx, b, w)
-		default:
+		} else {
 			again := !deadline.IsZero()
 			if !again {
 				deadline = time.Now().Add(bp.limits.Load().Wait)
@@ -124,7 +118,7 @@ func (bp *backendPool) get(ctx context.Context, b *rib.Backend, id Identity, cla
 		bp.waited[id.Database] += took
 		bp.mu.Unlock()
 		if err == errQueue {
-			place, old, patient = false, nil, false
+			place, old = false, nil
 			continue
 		}
 		if err != nil {
@@ -153,7 +147,7 @@ func (bp *backendPool) place(id Identity) (old *Conn, ok bool) {
 func (bp *backendPool) wait(ctx context.Context, w *waiter, deadline time.Time) (grant, error) {
 	var late <-chan time.Time
 	var looks <-chan time.Time
-	if w.hope == nil {
+	if w.login == nil {
 		timer := time.NewTimer(time.Until(deadline))
 		defer timer.Stop()
 		late = timer.C
@@ -185,7 +179,7 @@ func (bp *backendPool) wait(ctx context.Context, w *waiter, deadline time.Time) 
 		return granted(g, ok)
 	default:
 	}
-	if w.hope != nil {
+	if w.login != nil {
 		bp.despair(w)
 		return grant{}, err
 	}
@@ -219,7 +213,7 @@ func (bp *backendPool) shelve(c *Conn) bool {
 	now := time.Since(bp.start)
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
-	if bp.closed || c.worn || bp.resting.Load() && bp.queue.n == 0 || bp.total > bp.bound() || c.old(now, bp.limits.Load().Lifetime) {
+	if bp.closed || c.worn || bp.resting.Load() && bp.queue.n == 0 && bp.hopes[c.Identity] == nil || bp.total > bp.bound() || c.old(now, bp.limits.Load().Lifetime) {
 		return false
 	}
 	if bp.queue.n > 0 {
@@ -231,7 +225,8 @@ func (bp *backendPool) shelve(c *Conn) bool {
 		}
 	}
 	if h := bp.hopes[c.Identity]; h != nil && len(h.waiters) > 0 && c.usable(false) {
-		bp.serveHope(h.waiters[0], grant{conn: c})
+		bp.lent(c)
+		h.serve(h.waiters[0], grant{conn: c})
 		return true
 	}
 	c.since = now
@@ -265,11 +260,18 @@ func (bp *backendPool) popIdle(s *Shelf) *Conn {
 // lend takes the connection that was used last from s, which may be nil, for somebody who has use for it. mu is held.
 func (bp *backendPool) lend(s *Shelf) *Conn {
 	c := bp.popIdle(s)
-	if c != nil && c.spare {
+	if c != nil {
+		bp.lent(c)
+	}
+	return c
+}
+
+// lent notes that somebody has use for a connection. mu is held.
+func (bp *backendPool) lent(c *Conn) {
+	if c.spare {
 		c.spare = false
 		bp.known[c.Identity] = struct{}{}
 	}
-	return c
 }
 
 func (bp *backendPool) popAnyIdle() *Conn {
@@ -301,6 +303,9 @@ func (bp *backendPool) reap(t *tending) {
 				gone = append(gone, c)
 			case c.old(now, limits.Lifetime):
 				spare = append(spare, c)
+			case most > 0 && c.spare && !t.standby[place{bp, id}]: // it stands by for nothing any more, or takes what others need
+				bp.shunned[id] = time.Now().Add(shunFor)
+				spare = append(spare, c)
 			case most > 0 && limits.Idle > 0 && now-c.since > limits.Idle:
 				spare = append(spare, c)
 			default:
@@ -326,9 +331,9 @@ func (bp *backendPool) reap(t *tending) {
 }
 
 func (bp *backendPool) close() {
-	bp.cancel()
 	bp.mu.Lock()
 	bp.closed = true
+	bp.cancel() // who hopes hears that it is closed
 	var gone []*Conn
 	for _, s := range bp.shelves {
 		gone = append(gone, s.idle...)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,47 +51,75 @@ func TestOneConnectionServesAllWhoseLoginsTakeLong(t *testing.T) {
 			t.Errorf("eight statements of 2ms took %v", took)
 		}
 		<-time.After(2 * time.Second)
-		if s := p.Stats()[0]; s.Idle != 2 || s.InUse != 0 || s.Connects != 2 { // one more was begun, and is of use to the next ones
+		if s := p.Stats()[0]; s.Idle != 8 || s.InUse != 0 || s.Connects != 8 { // those that were begun are of use to the next ones
 			t.Errorf("%+v", s)
 		}
 	})
 }
 
-// Where statements take long, each has a connection of its own hardly later than if it had begun a login at once.
-func TestPatienceEnds(t *testing.T) {
+// Who waits hears what became of the logins, and not that somebody else has given up his.
+func TestGivingUpIsNobodyElsesError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPools(pipeDial(func(context.Context) error {
-			<-time.After(100 * time.Millisecond)
-			return nil
-		}), pool.Limits{Size: 6, Wait: time.Hour})
+		fails := make(chan struct{})
+		var dials atomic.Int64
+		p := newPools(pipeDial(func(ctx context.Context) error {
+			if dials.Add(1) == 1 {
+				<-ctx.Done()
+				<-time.After(100 * time.Millisecond) // it takes a moment to end
+				return ctx.Err()
+			}
+			<-fails
+			return syscall.ECONNREFUSED
+		}), pool.Limits{Size: 40, Wait: time.Hour})
 		defer p.Close()
-		first, err := p.Get(t.Context(), memory, user("a"), false)
-		if err != nil {
-			t.Fatal(err)
+		ctx, cancel := context.WithCancel(t.Context())
+		errs := make(chan error, 2)
+		for _, ctx := range []context.Context{ctx, t.Context()} {
+			go func() {
+				_, err := p.Get(ctx, memory, user("a"), true)
+				errs <- err
+			}()
+			synctest.Wait()
 		}
+		cancel()
+		if err := <-errs; !errors.Is(err, context.Canceled) {
+			t.Errorf("who gave up got %v", err)
+		}
+		close(fails)
 		since := time.Now()
-		var wg sync.WaitGroup
-		var late atomic.Int64
-		for range 8 {
-			wg.Go(func() {
-				c, err := p.Get(context.Background(), memory, user("a"), true)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if time.Since(since) > 130*time.Millisecond {
-					late.Add(1)
-				}
-				<-time.After(10 * time.Second)
-				c.Release()
-			})
-		}
-		wg.Wait()
-		first.Release()
-		if s := p.Stats()[0]; late.Load() != 3 || s.Connects != 6 { // those three waited for a place
-			t.Errorf("%d were late; %+v", late.Load(), s)
+		if err := <-errs; !errors.Is(err, syscall.ECONNREFUSED) || time.Since(since) > 0 {
+			t.Errorf("who waited got %v after %v", err, time.Since(since))
 		}
 	})
+}
+
+// Sessions that keep their connections, and come one after the other while logins are under way, get one each.
+func TestSessionsThatKeepTheirConnections(t *testing.T) {
+	for seed := range uint64(50) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 2))
+			p := newPools(pipeDial(func(context.Context) error {
+				<-time.After(5 * time.Millisecond)
+				return nil
+			}), pool.Limits{Size: 20, Wait: time.Second})
+			defer p.Close()
+			var wg sync.WaitGroup
+			for range 20 {
+				<-time.After(time.Duration(r.IntN(4000)) * time.Microsecond)
+				since := time.Now()
+				wg.Go(func() {
+					c, err := p.Get(context.Background(), memory, user("a"), true)
+					if took := time.Since(since); err != nil || took > 20*time.Millisecond {
+						t.Errorf("seed %d: %v after %v", seed, err, took)
+						return
+					}
+					<-time.After(time.Hour)
+					c.Release()
+				})
+			}
+			wg.Wait()
+		})
+	}
 }
 
 // A login is ended when all who could use it have gone, and not before.
@@ -170,6 +199,9 @@ func TestNobodyHopesForEver(t *testing.T) {
 					for range 5 {
 						<-time.After(time.Duration(random(20)) * time.Millisecond)
 						ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+random(200))*time.Millisecond)
+						if random(2) == 0 {
+							ctx = context.Background()
+						}
 						c, err := p.Get(ctx, memory, user(string(rune('a'+random(3)))), false)
 						var ce *pool.ConnectError
 						switch {
@@ -178,7 +210,7 @@ func TestNobodyHopesForEver(t *testing.T) {
 						case err == nil:
 							<-time.After(time.Duration(random(10)) * time.Millisecond)
 							c.Release()
-						case !errors.As(err, &ce) && !errors.Is(err, context.DeadlineExceeded):
+						case errors.As(err, &ce) == errors.Is(err, ctx.Err()):
 							t.Errorf("seed %d: %v", seed, err)
 						}
 						cancel()

@@ -99,7 +99,7 @@ func (bp *backendPool) ended(id Identity, c *Conn, renewals uint64, ce *ConnectE
 	if bp.logins[id]--; bp.logins[id] == 0 {
 		delete(bp.logins, id)
 	}
-	bp.notMaking(id)
+	bp.connecting--
 	if c != nil {
 		bp.conns[c] = struct{}{}
 		c.shelf = bp.shelves[id]

@@ -2,44 +2,79 @@ package pool
 
 import (
 	"context"
+	"time"
 
 	"rangefinder/rib"
 )
 
 // login is the making of a connection, in a goroutine of its own.
 type login struct {
+	// constant
 	id     Identity
-	giveUp context.CancelFunc
+	cancel context.CancelFunc
 	over   chan struct{} // closed when it is
+	hope   *hope         // of those for whom it was begun; nil: it is made in advance
+
+	gaveUp bool // guarded by the pool's mu: whatever becomes of it, nobody counts on it
 }
 
-// begin begins a login in a place that is taken already; old has had it. spare: it is made in advance. What becomes of it goes to then. mu is held.
-func (bp *backendPool) begin(ctx context.Context, b *rib.Backend, id Identity, old *Conn, spare bool, then func(*Conn, error)) context.CancelFunc {
-	ctx, giveUp := context.WithCancel(ctx)
-	l := &login{id, giveUp, make(chan struct{})}
+// begin begins a login in a place that is taken already; old has had it. spare: it is made in advance. mu is held.
+func (bp *backendPool) begin(ctx context.Context, b *rib.Backend, id Identity, old *Conn, spare bool) *login {
+	ctx, cancel := context.WithCancel(ctx)
+	l := &login{id: id, cancel: cancel, over: make(chan struct{})}
 	bp.underway[l] = struct{}{}
 	bp.making.Go(func() {
 		defer close(l.over)
-		defer giveUp()
-		defer context.AfterFunc(bp.ctx, giveUp)()
-		then(bp.connect(ctx, b, id, old, spare))
-		bp.mu.Lock()
-		defer bp.mu.Unlock()
-		delete(bp.underway, l)
+		defer cancel()
+		defer context.AfterFunc(bp.ctx, cancel)()
+		c, err := bp.connect(ctx, b, id, old, spare)
+		if !bp.made(l, c, err) && c != nil {
+			c.Release()
+		}
 	})
-	return giveUp
+	return l
 }
 
-// Suspend closes the idle connections to a database, and lets none be made in advance until Resume. Logins that nobody waits for end, and have
-// ended when it returns. Whoever asks for a connection all the same gets it.
-func (p *Pools) Suspend(database string) {
+// made says what has become of a login. It returns false if the connection, if there is one, is nobody's yet.
+func (bp *backendPool) made(l *login, c *Conn, err error) bool {
+	bp.mu.Lock()
+	defer bp.mu.Unlock()
+	delete(bp.underway, l)
+	if l.hope != nil {
+		return bp.fulfil(l, c, err)
+	}
+	if err != nil && !l.gaveUp {
+		bp.shunned[l.id] = time.Now().Add(shunFor)
+	}
+	return false
+}
+
+// giveUp ends a login that nobody waits for. mu is held.
+func (bp *backendPool) giveUp(l *login) {
+	if l.gaveUp {
+		return
+	}
+	l.gaveUp = true
+	l.cancel()
+	if l.hope != nil {
+		l.hope.logins--
+		bp.endHope(l.id, l.hope)
+	}
+}
+
+// Suspend closes the idle connections to a database, and lets none be made in advance until Resume. Logins of users of whom nobody waits are given
+// up; wait is for their end. Whoever asks for a connection all the same gets it.
+func (p *Pools) Suspend(database string) (wait func()) {
 	p.mu.Lock()
 	p.suspended[database] = true
 	p.mu.Unlock()
 	p.Reconnect(database)
+	var idle []*login
 	for _, bp := range p.all() {
-		for _, l := range bp.idleLogins(database) {
-			l.giveUp()
+		idle = append(idle, bp.giveUpIdle(database)...)
+	}
+	return func() {
+		for _, l := range idle {
 			<-l.over
 		}
 	}
@@ -58,13 +93,14 @@ func (p *Pools) isSuspended(database string) bool {
 	return p.suspended[database]
 }
 
-// idleLogins are those to a database that nobody waits for.
-func (bp *backendPool) idleLogins(database string) (list []*login) {
+// giveUpIdle ends the logins to a database that nobody waits for.
+func (bp *backendPool) giveUpIdle(database string) (list []*login) {
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
 	for l := range bp.underway {
 		if h := bp.hopes[l.id]; l.id.Database == database && (h == nil || len(h.waiters) == 0) {
 			list = append(list, l)
+			bp.giveUp(l)
 		}
 	}
 	return list

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"container/list"
-	"context"
 
 	"rangefinder/wire/pg"
 )
@@ -15,8 +14,7 @@ type waiter struct {
 	front bool       // see push
 	el    *list.Element
 
-	hope   *hope              // nil: it stands in line
-	giveUp context.CancelFunc // ends the login that was begun for it; nil: none was
+	login *login // that was begun for it; nil: it stands in line
 }
 
 // grant is what a waiter gets: a connection, an error, or a place to make a connection in.
@@ -121,6 +119,7 @@ func (bp *backendPool) pass(c *Conn) bool {
 	if own == nil {
 		return false
 	}
+	bp.lent(c)
 	bp.queue.serve(own, grant{conn: c})
 	return true
 }
@@ -166,14 +165,7 @@ func (bp *backendPool) take(id Identity) {
 		bp.shelves[id] = s
 	}
 	s.held++
-	s.making++
 	bp.connecting++
-}
-
-// notMaking notes that no connection is being made any more in a place. mu is held.
-func (bp *backendPool) notMaking(id Identity) {
-	bp.connecting--
-	bp.shelves[id].making--
 }
 
 // lose notes that a connection is about to be closed. mu is held.

@@ -7,9 +7,8 @@ type Shelf struct {
 	home *backendPool // constant
 
 	// guarded by home.mu
-	idle   []*Conn // last in, first out
-	held   int     // places taken: idle, lent out and being connected
-	making int     // of those: being connected, or about to be
+	idle []*Conn // last in, first out
+	held int     // places taken: idle, lent out and being connected
 }
 
 // Ready lends the idle connection that was used last, with sure as Get does. It never waits, and returns nil if there is none, or if s

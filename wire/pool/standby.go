@@ -1,6 +1,6 @@
 package pool
 
-// standbyPart is the part of a backend's places, as one in so many, that must be free of anything else when a standby is made.
+// standbyPart says how many of a backend's places may be taken, as one in so many, for a standby to be made there.
 const standbyPart = 4
 
 // place is an identity at a backend.

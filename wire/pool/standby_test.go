@@ -116,6 +116,34 @@ func TestStandby(t *testing.T) {
 	})
 }
 
+// What stands by and is not to any more is closed at once, and not made again a moment later.
+func TestStandbyIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStandbys(pool.Limits{Size: 8, Wait: time.Second, Standby: 1})
+		defer s.Close()
+		s.Join(user("a"))
+		s.use(t, s.first, "a")
+		s.wait(5 * time.Second)
+		if s.idle(s.second, "a") != 1 {
+			t.Fatal("none stands by")
+		}
+		s.crowded.Store(true)
+		s.wait(2 * time.Second)
+		if s.idle(s.second, "a") != 0 {
+			t.Error("it stays where too many connections are in use")
+		}
+		s.crowded.Store(false)
+		s.wait(10 * time.Second)
+		if n := s.dials[1].Load(); n != 1 {
+			t.Errorf("it was made again at once: %d logins", n)
+		}
+		s.wait(2 * time.Minute)
+		if s.idle(s.second, "a") != 1 {
+			t.Error("it is not made again")
+		}
+	})
+}
+
 // Whoever uses the second backend from now on has one ready at the first.
 func TestStandbyFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -200,7 +228,7 @@ func TestSuspend(t *testing.T) {
 		}
 		one.Release()
 		cancel()
-		s.Suspend("d")
+		s.Suspend("d")()
 		list, logins := s.Servers()
 		if len(list) != 0 || len(logins) != 0 {
 			t.Errorf("in a pause there are %d connections, and logins of %v", len(list), logins)

@@ -73,15 +73,7 @@ func (bp *backendPool) warm(t *tending) {
 func (bp *backendPool) makeUpTo(id Identity, least, room, begun int) int {
 	for ; begun < warmRate && bp.held(id) < least && bp.total < room && bp.mayConnect() && bp.full[id] == nil && !bp.closed && !bp.pools.isSuspended(id.Database); begun++ {
 		bp.take(id)
-		bp.begin(bp.ctx, bp.backend, id, nil, true, func(c *Conn, err error) {
-			if err == nil {
-				c.Release()
-				return
-			}
-			bp.mu.Lock()
-			defer bp.mu.Unlock()
-			bp.shunned[id] = time.Now().Add(shunFor)
-		})
+		bp.begin(bp.ctx, bp.backend, id, nil, true)
 	}
 	return begun
 }
