@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
@@ -67,7 +68,7 @@ func reasonOf(err error) string {
 	if errors.As(err, &op) && op.Err != nil { // with the ports that it was between
 		why = op.Op + ": " + op.Err.Error()
 	}
-	return why[:min(len(why), maxReason)]
+	return strings.ToValidUTF8(strings.Clone(why[:min(len(why), maxReason)]), "")
 }
 
 // distrusts tells of a handshake with a client that has failed.

@@ -72,7 +72,7 @@ func (bp *backendPool) endHope(id Identity, h *hope) {
 func (bp *backendPool) despair(w *waiter) {
 	h, l := w.login.hope, w.login
 	h.leave(w)
-	if _, underway := bp.underway[l]; underway && len(h.waiters) < h.logins {
+	if len(h.waiters) < h.logins {
 		bp.giveUp(l)
 	}
 	bp.endHope(w.id, h)

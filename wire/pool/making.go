@@ -15,7 +15,9 @@ type login struct {
 	over   chan struct{} // closed when it is
 	hope   *hope         // of those for whom it was begun; nil: it is made in advance
 
-	gaveUp bool // guarded by the pool's mu: whatever becomes of it, nobody counts on it
+	// guarded by the pool's mu
+	gaveUp bool // whatever becomes of it, nobody counts on it
+	done   bool // it is known what has become of it; what nobody wants may still be being closed
 }
 
 // begin begins a login in a place that is taken already; old has had it. spare: it is made in advance. mu is held.
@@ -31,6 +33,9 @@ func (bp *backendPool) begin(ctx context.Context, b *rib.Backend, id Identity, o
 		if !bp.made(l, c, err) && c != nil {
 			c.Release()
 		}
+		bp.mu.Lock()
+		defer bp.mu.Unlock()
+		delete(bp.underway, l)
 	})
 	return l
 }
@@ -39,7 +44,7 @@ func (bp *backendPool) begin(ctx context.Context, b *rib.Backend, id Identity, o
 func (bp *backendPool) made(l *login, c *Conn, err error) bool {
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
-	delete(bp.underway, l)
+	l.done = true
 	if l.hope != nil {
 		return bp.fulfil(l, c, err)
 	}
@@ -51,7 +56,7 @@ func (bp *backendPool) made(l *login, c *Conn, err error) bool {
 
 // giveUp ends a login that nobody waits for. mu is held.
 func (bp *backendPool) giveUp(l *login) {
-	if l.gaveUp {
+	if l.gaveUp || l.done {
 		return
 	}
 	l.gaveUp = true

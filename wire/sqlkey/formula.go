@@ -41,12 +41,13 @@ func (p *path) formulaOf(e *expr) *formula {
 	if p.uses == nil {
 		p.uses = p.usesIn(p.tree)
 	}
-	f := &formula{expr: e}
+	f, text := &formula{expr: e}, e.String()
 	e.types(func(param int, typ exprType, cast bool) {
 		t := term{param: param, typ: typ}
 		for _, other := range p.uses[param] {
-			if !other.allows(e, t, cast) {
+			if !other.allows(text, t, cast) {
 				t.typ = kindNone
+				break
 			}
 		}
 		f.terms = append(f.terms, t)
@@ -67,8 +68,23 @@ func (p *path) anyForeign(e *expr) (is bool) {
 	return is
 }
 
-// uses are the places where a statement has each of its parameters: the largest expressions that can be computed; nil stands for a place in none.
+// uses are the places where a statement has each of its parameters: the largest expressions that can be computed, each once; nil stands for a place in
+// none, and for all of them where there are too many.
 type uses map[int][]*use
+
+// maxUses bounds what is looked through for each key that is computed: there may be one in each of a thousand rows.
+const maxUses = 64
+
+func (all uses) add(param int, u *use) {
+	list := all[param]
+	switch {
+	case len(list) == 1 && list[0] == nil:
+	case u == nil || len(list) == maxUses:
+		all[param] = []*use{nil}
+	case !slices.ContainsFunc(list, func(o *use) bool { return o.text == u.text }):
+		all[param] = append(list, u)
+	}
+}
 
 // use is one of them.
 type use struct {
@@ -85,7 +101,7 @@ func (p *path) usesIn(tree proto.Message) uses {
 			return true
 		}
 		if number := int(node.GetParamRef().GetNumber()); number > 0 {
-			all[number] = append(all[number], nil)
+			all.add(number, nil)
 			return false
 		}
 		if node.GetTypeCast() == nil && node.GetAExpr() == nil && node.GetFuncCall() == nil && node.GetCoalesceExpr() == nil {
@@ -96,22 +112,18 @@ func (p *path) usesIn(tree proto.Message) uses {
 			return e == nil
 		}
 		u := &use{e.String(), e}
-		e.types(func(param int, _ exprType, _ bool) {
-			if !slices.Contains(all[param], u) {
-				all[param] = append(all[param], u)
-			}
-		})
+		e.types(func(param int, _ exprType, _ bool) { all.add(param, u) })
 		return false
 	})
 	return all
 }
 
-// allows tells whether the parameter t, of e, has the type there that it has in e: where that is the same expression, or it is always cast to that type.
-func (u *use) allows(e *expr, t term, cast bool) bool {
+// allows tells whether the parameter t has the type there that it has in an expression, text: where that is the same one, or it is always cast to that type.
+func (u *use) allows(text string, t term, cast bool) bool {
 	switch {
 	case u == nil:
 		return false
-	case u.expr == e || u.text == e.String():
+	case u.text == text:
 		return true
 	case !cast:
 		return false

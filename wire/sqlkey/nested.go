@@ -99,6 +99,9 @@ func (f *fanned) beside(parts []*pgquery.SelectStmt) *issue {
 		if len(part.GetTargetList()) != width || width == 0 {
 			return issuef("the parts of its set operation do not tell how many columns they have")
 		}
+		if len(part.GetLockingClause()) > 0 {
+			return issuef("FOR UPDATE and its like are not allowed in a set operation")
+		}
 		for _, t := range part.GetTargetList() {
 			switch val := t.GetResTarget().GetVal(); {
 			case isStar(val):

@@ -36,7 +36,7 @@ type NameUse struct {
 
 	// Args are what EXECUTE gives for the parameters.
 	Args []Argument
-	// Ask is a query that has PostgreSQL evaluate all of them; "": they are constants.
+	// Ask is a query that has PostgreSQL evaluate all of them; "": they are constants that any type takes as they are written.
 	Ask string
 	// Home is the shard that EXECUTE's arguments need, unless its statement needs one; "" if they need none.
 	Home string
@@ -53,6 +53,7 @@ const OtherType = ^uint32(0)
 type Argument struct {
 	Text  string // the constant, as text
 	Null  bool
+	oid   uint32 // of its own type, which makes of Text what the parameter gets; 0: any type takes it as it is written
 	issue *issue // why its value is known to the server alone
 }
 
@@ -64,10 +65,18 @@ func (u *NameUse) Arg(i int, types []uint32) (val []byte, format int16, oid uint
 	if i < 1 || i > len(u.Args) || !u.Args[i-1].Known() {
 		return nil, 0, 0, false, false
 	}
+	a := &u.Args[i-1]
 	if i <= len(types) {
 		oid = types[i-1]
 	}
-	return bytesOf(u.Args[i-1].Text), 0, oid, u.Args[i-1].Null, true
+	switch {
+	case a.oid == 0:
+	case oid == 0:
+		oid = a.oid
+	case oid != a.oid: // the server writes it out as its own type does, and reads that
+		oid = OtherType
+	}
+	return bytesOf(a.Text), 0, oid, a.Null, true
 }
 
 // Refused tells why EXECUTE of a statement with that plan cannot be routed by u's arguments, whatever their values.
@@ -195,7 +204,8 @@ func (c *compiler) execute(s *pgquery.ExecuteStmt) *Plan {
 	list := make([]*pgquery.Node, 0, len(s.GetParams()))
 	for _, n := range s.GetParams() {
 		u.Args = append(u.Args, argument(n, c.path))
-		ask = ask || u.Args[len(u.Args)-1].issue != nil
+		last := &u.Args[len(u.Args)-1]
+		ask = ask || last.issue != nil || last.oid != 0
 		list = append(list, target("", n))
 	}
 	if ask {
@@ -217,7 +227,18 @@ func argument(n *pgquery.Node, p *path) Argument {
 	case v.family == integers:
 		return Argument{Text: strconv.FormatInt(v.number, 10)}
 	}
-	return Argument{Text: v.str}
+	a := Argument{Text: v.str}
+	switch v.family {
+	case uuids:
+		a.oid = oidUUID
+	case byteas:
+		a.oid = oidBytea
+	case dates:
+		a.oid = oidDate
+	case instants:
+		a.oid = oidTimestamptz
+	}
+	return a
 }
 
 func (c *compiler) deallocate(s *pgquery.DeallocateStmt) *Plan {

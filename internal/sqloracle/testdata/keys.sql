@@ -390,6 +390,21 @@ EXECUTE p ('ANN');
 EXECUTE p (upper('bob'));
 DEALLOCATE p
 
+PREPARE p AS SELECT name FROM accounts WHERE name = $1;
+EXECUTE p ('ann'::text);
+EXECUTE p ('ann'::varchar);
+DEALLOCATE p
+
+PREPARE p (uuid, date) AS SELECT count(*) FROM accounts WHERE $1 = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11' AND $2 < '2030-01-01';
+EXECUTE p ('A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'::uuid, date '20200102');
+DEALLOCATE p
+
+PREPARE p (text) AS SELECT count(*) FROM accounts WHERE $1 IN ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '\x616263', '2020-01-02');
+EXECUTE p ('A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'::uuid);
+EXECUTE p ('abc'::bytea);
+EXECUTE p (date '20200102');
+DEALLOCATE p
+
 PREPARE p (text) AS SELECT name FROM accounts WHERE name IN ($1, NULL);
 EXECUTE p (left('anna', 3));
 EXECUTE p (left('carla', 4));
