@@ -330,7 +330,7 @@ func (s *Server) pause(ctx context.Context, databases []string, one bool, client
 		}
 	}
 	for name, p := range begun {
-		s.suspend(name, p)
+		s.suspend(name, p) // all of its connections are idle
 	}
 	return nil
 }
@@ -357,7 +357,7 @@ func (s *Server) emptied(ctx context.Context, g *gate, p *pause, client net.Conn
 	return nil
 }
 
-// suspend closes the server connections to a database that p pauses, which are idle, unless somebody has resumed it meanwhile.
+// suspend closes the server connections to a database that p has paused, and has none made for nobody unless somebody has resumed it meanwhile.
 func (s *Server) suspend(name string, p *pause) {
 	g, wait := s.gateOf(name), func() {}
 	s.suspending.Lock()
@@ -365,6 +365,7 @@ func (s *Server) suspend(name string, p *pause) {
 		wait = s.pools.Suspend(name)
 	}
 	s.suspending.Unlock()
+	s.pools.Reconnect(name)
 	wait()
 }
 

@@ -38,7 +38,6 @@ func (s *Server) kill(database string) {
 	for _, ses := range list { // without the lock: a cancel request may be under way for one
 		ses.kill()
 	}
-	s.pools.Reconnect(database)
 	s.suspend(database, g.pause.Load())
 }
 

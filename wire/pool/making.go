@@ -67,13 +67,12 @@ func (bp *backendPool) giveUp(l *login) {
 	}
 }
 
-// Suspend closes the idle connections to a database, and lets none be made in advance until Resume. Logins of users of whom nobody waits are given
-// up; wait is for their end. Whoever asks for a connection all the same gets it.
+// Suspend lets no connection to a database be made in advance until Resume, and gives up logins of users of whom nobody waits; wait is for their end.
+// What they may have made by then Reconnect closes. Whoever asks for a connection all the same gets it.
 func (p *Pools) Suspend(database string) (wait func()) {
 	p.mu.Lock()
 	p.suspended[database] = true
 	p.mu.Unlock()
-	p.Reconnect(database)
 	var idle []*login
 	for _, bp := range p.all() {
 		idle = append(idle, bp.giveUpIdle(database)...)

@@ -228,7 +228,9 @@ func TestSuspend(t *testing.T) {
 		}
 		one.Release()
 		cancel()
-		s.Suspend("d")()
+		wait := s.Suspend("d")
+		s.Reconnect("d")
+		wait()
 		list, logins := s.Servers()
 		if len(list) != 0 || len(logins) != 0 {
 			t.Errorf("in a pause there are %d connections, and logins of %v", len(list), logins)
