@@ -1,6 +1,9 @@
 package wire
 
 import (
+	"context"
+	"time"
+
 	"rangefinder/wire/pg"
 )
 
@@ -51,5 +54,24 @@ func (c *core) isolated() bool {
 	c.fail(pg.NewError(pg.CodeCannotConnectNow, "this node has lost the cluster: who owns the key is not sure").
 		WithDetail("It has no lease, and this database has isolated = \"" + policy.String() + "\".").
 		WithHint("Nothing was sent: try it on another node, or again in a moment."))
+	return true
+}
+
+// leaseLook is how often who waits for a lease looks. One that has returned is not told of: it is asked for at each statement, and waited for almost never.
+const leaseLook = 20 * time.Millisecond
+
+// regains reports whether the node has a lease. One that has ended a moment ago is waited for: the ledger may just have another leader. What was planned
+// before that still holds: the leader grants no lease to a node as long as something is at work there that was routed without a move (cluster.Leases).
+func (e *env) regains(ctx context.Context) bool {
+	for !e.leased() {
+		if e.alone(time.Now()) {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(leaseLook):
+		}
+	}
 	return true
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -21,11 +22,21 @@ import (
 // maxGaps bounds the ranges that a shard is told to leave out because the node has no lease.
 const maxGaps = 64
 
-// leaveOut has shards leave out rows that others of them own.
-func (h *host) leaveOut(plan *sqlkey.Plan, shares []scatter.Share) *pg.Error {
+// leaveOut has shards leave out rows that others of them own. What cannot be asked so without a lease waits for one that has ended a moment ago: if it
+// returns, the table by which the statement is planned has all moves.
+func (h *host) leaveOut(ctx context.Context, plan *sqlkey.Plan, shares []scatter.Share) *pg.Error {
 	c := h.core()
-	o := c.table.Ownership()
 	h.sure = c.env.leased()
+	e := h.leaveOutNow(c, plan, shares)
+	if e != nil && !h.sure && c.env.regains(ctx) {
+		h.sure = true
+		e = h.leaveOutNow(c, plan, shares)
+	}
+	return e
+}
+
+func (h *host) leaveOutNow(c *core, plan *sqlkey.Plan, shares []scatter.Share) *pg.Error {
+	o := c.table.Ownership()
 	for i := range shares {
 		shard := shares[i].Slot.Shard()
 		var gaps []sqlkey.Gap
@@ -34,7 +45,7 @@ func (h *host) leaveOut(plan *sqlkey.Plan, shares []scatter.Share) *pg.Error {
 		} else {
 			gaps = othersThan(shard, o.Keyspace(plan.Keyspace))
 		}
-		if len(gaps) == 0 {
+		if shares[i].SQL = ""; len(gaps) == 0 {
 			continue
 		}
 		leave, err := c.env.planner.Leave(c.catalog, &c.under, plan)
@@ -110,7 +121,7 @@ func meetsCopies(plan *sqlkey.Plan, moves []rib.Move, shares []scatter.Share, er
 }
 
 // Lost is scatter.Host's.
-func (h *host) Lost() bool { return h.sure && !h.now.Load().env.leased() }
+func (h *host) Lost(ctx context.Context) bool { return h.sure && !h.now.Load().env.regains(ctx) }
 
 // Moved is scatter.Host's.
 func (h *host) Moved(plan *sqlkey.Plan, args sqlkey.Args) bool {

@@ -10,8 +10,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
+	"rangefinder/wire/pool"
 )
 
 // onShard runs statements on a shard's primary itself.
@@ -350,4 +352,83 @@ func TestOldSnapshotElsewhere(t *testing.T) {
 	}
 	r.abort()
 	mustExec(t, conn, "SELECT count(*) FROM orders", "COMMIT")
+}
+
+// leased is wire.Config's.
+func (r *rig) leased() bool {
+	if !r.lonely.Load() {
+		return true
+	}
+	if r.lately.Load() {
+		r.asked.Add(1)
+	}
+	return false
+}
+
+// TestLeaseReturns: a statement over shards that finds the lease gone when its turn comes, or that cannot be asked for without one, waits for a lease that
+// has ended a moment ago, and is answered when it returns. It does not wait for one that stays away, and a cancel request ends the wait.
+func TestLeaseReturns(t *testing.T) {
+	r := newRig(t, rigOptions{across: true, poolSize: 1, wait: patience, shards: []shardServers{{primary: servers(t)[0].primary}, {primary: servers(t)[1].primary}}})
+	k := r.keyOn("shard_1", 1)
+	const planned, unsayable = "SELECT count(*) FROM orders", "SELECT count(*) FROM orders AS o (a)"
+	lose := func() {
+		r.asked.Store(0)
+		r.lately.Store(true)
+		r.lonely.Store(true)
+	}
+	for name, test := range map[string]struct {
+		then func(conn *pgx.Conn)
+		want string // of planned, and of unsayable if that is "" or no 57P03 of its own
+	}{
+		"returns":    {func(*pgx.Conn) { r.lonely.Store(false) }, ""},
+		"stays away": {func(*pgx.Conn) { r.lately.Store(false) }, pg.CodeCannotConnectNow},
+		"canceled": {func(conn *pgx.Conn) {
+			if err := conn.PgConn().CancelRequest(ctxOf(t)); err != nil {
+				t.Error(err)
+			}
+		}, pg.CodeQueryCanceled},
+	} {
+		for _, sql := range []string{planned, unsayable} {
+			t.Run(name+", "+sql, func(t *testing.T) {
+				conn, other := r.connect(pgx.QueryExecModeSimpleProtocol), r.connect(pgx.QueryExecModeSimpleProtocol)
+				mustExec(t, conn, sql)
+				mustExec(t, other, "BEGIN", fmt.Sprintf("SELECT * FROM orders WHERE customer_id = %d", k))
+				if sql == unsayable {
+					mustExec(t, other, "COMMIT")
+					lose()
+				}
+				done := make(chan string, 1)
+				go func() {
+					_, err := conn.Exec(ctxOf(t), sql)
+					if err != nil {
+						done <- sqlstate(err)
+						return
+					}
+					done <- ""
+				}()
+				if sql == planned { // it stands in line for the one connection
+					pgtest.Eventually(t, patience, func() error {
+						if s := r.pools.Stats(); !slices.ContainsFunc(s, func(b pool.Stat) bool { return b.Waiting > 0 }) {
+							return fmt.Errorf("nobody waits: %+v", s)
+						}
+						return nil
+					})
+					lose()
+					mustExec(t, other, "COMMIT")
+				}
+				pgtest.Eventually(t, patience, func() error {
+					if n := r.asked.Load(); n < 3 {
+						return fmt.Errorf("asked for the lease %d times", n)
+					}
+					return nil
+				})
+				test.then(conn)
+				if got := <-done; got != test.want {
+					t.Errorf("%q, want %q", got, test.want)
+				}
+				r.lonely.Store(false)
+				mustExec(t, conn, sql)
+			})
+		}
+	}
 }

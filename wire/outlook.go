@@ -120,7 +120,7 @@ func (h *host) Anywhere(plan *sqlkey.Plan, write bool) (*fib.Slot, *pg.Error) {
 }
 
 // Shards is scatter.Host's.
-func (h *host) Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg.Error) {
+func (h *host) Shards(ctx context.Context, plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg.Error) {
 	c := h.core()
 	var slots []*fib.Slot
 	switch {
@@ -166,7 +166,7 @@ func (h *host) Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]scatter.Share, *pg
 	}
 	h.sure = false
 	if f := plan.Fan; f != nil && !f.Everywhere && (f.Copy == nil || !f.Copy.From) && len(shares) > 1 { // the rows of a COPY go to the owners of their keys
-		return shares, h.leaveOut(plan, shares)
+		return shares, h.leaveOut(ctx, plan, shares)
 	}
 	return shares, nil
 }

@@ -52,6 +52,8 @@ type rig struct {
 	moves   *moving.Moves
 	fenced  atomic.Int64 // how often a shard has refused a row
 	lonely  atomic.Bool  // the node has no lease
+	lately  atomic.Bool  // and has lost it a moment ago
+	asked   atomic.Int64 // how often a session has asked for it while that was so
 
 	mu    sync.Mutex
 	stamp uint64
@@ -283,7 +285,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 	r.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
 	r.server = wire.NewServer(wire.Config{
 		Explain:   func(r *wire.Route) []string { return []string{r.Plan.Reason} },
-		Committer: committer, Moves: r.moves, Leased: func() bool { return !r.lonely.Load() }, Alone: func(time.Time) bool { return r.lonely.Load() }, Fenced: func() { r.fenced.Add(1) },
+		Committer: committer, Moves: r.moves, Leased: r.leased, Alone: func(time.Time) bool { return r.lonely.Load() && !r.lately.Load() }, Fenced: func() { r.fenced.Add(1) },
 		FIB: r.handle, Planner: r.planner, Pools: r.pools, Guard: guard, Positions: r.table.Positions(), Metrics: r.counts, Logger: log, Live: r.live,
 		Look: func(b *rib.Backend) {
 			looks.Go(func() {

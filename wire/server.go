@@ -57,7 +57,7 @@ type Config struct {
 	Moves         *moving.Moves                                        // of ranges that change hands; nil: nobody tells of any
 	Heat          *heat.Meter                                          // counts the statements on each range, and finds hot keys; nil: nobody does
 	Leased        func() bool                                          // whether this node has a lease; must not block; nil: it has one at any time
-	Alone         func(at time.Time) bool                              // whether it had none at that moment, and for long enough to tell clients; must not block; nil: never
+	Alone         func(at time.Time) bool                              // whether it had none at that moment, and for long enough to tell clients, and not to wait for it; must not block; nil: at once
 	Fenced        func()                                               // a shard has refused a row that it does not own: look for a newer table; must not block; nil: nobody does
 	Defined       func(ctx context.Context, database string)           // a client has changed a database's schema: returns when this node plans by the new one, or ctx has ended; nil: nobody need look
 	Learn         func(ctx context.Context, database string) bool      // somebody has met a type that is not among those of SetTypes: returns when the catalogs have been read anew and the types set, and whether all of them have been; nil: nobody looks
@@ -152,7 +152,7 @@ func NewServer(cfg Config) *Server {
 		cfg.Leased = func() bool { return true }
 	}
 	if cfg.Alone == nil {
-		cfg.Alone = func(time.Time) bool { return false }
+		cfg.Alone = func(time.Time) bool { return !cfg.Leased() }
 	}
 	if cfg.Fenced == nil {
 		cfg.Fenced = func() {}

@@ -207,6 +207,14 @@ var (
 	errCanceled = &pg.Error{Severity: "ERROR", Code: pg.CodeQueryCanceled, Message: "canceling statement due to user request"}
 )
 
+// stopped is why ctx has ended, or one of it.
+func (c *Coordinator) stopped() *pg.Error {
+	if e, ok := context.Cause(c.ctx).(*pg.Error); ok {
+		return e
+	}
+	return errCanceled
+}
+
 // next reads the session's next message. The body holds until the next call.
 func (c *Coordinator) next() (typ byte, body []byte, err error) {
 	for {

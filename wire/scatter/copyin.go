@@ -37,7 +37,7 @@ type copySplit struct {
 // copySplit runs COPY FROM STDIN on all shards that own some of its rows. One that is refused is refused everywhere.
 func (c *Coordinator) copySplit(x *execution) *pg.Error {
 	s := &copySplit{c: c, x: x, plan: x.stmt.plan}
-	shares, e := c.cfg.Host.Shards(s.plan, x.args())
+	shares, e := c.cfg.Host.Shards(c.ctx, s.plan, x.args())
 	if e != nil {
 		return e
 	}

@@ -92,7 +92,7 @@ func (c *Coordinator) copied(x *execution, shares []Share) (columns [][]oids.Col
 		}
 		list = append(list, &errand{b: b, send: run.appendAsk(nil, sql, nil, formats)})
 	}
-	if e := c.lost(); e != nil {
+	if e := c.lost(c.ctx); e != nil {
 		return nil, e
 	}
 	if e := c.errands(x, list); e != nil {

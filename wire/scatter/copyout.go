@@ -44,7 +44,7 @@ func (c *Coordinator) copyOut(x *execution) *pg.Error {
 			return e
 		}
 		branches[i] = b
-		if e := c.lost(); e != nil {
+		if e := c.lost(c.ctx); e != nil {
 			abandon(branches[:i])
 			return e
 		}

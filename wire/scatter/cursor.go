@@ -137,7 +137,7 @@ func (c *Coordinator) declares(x *execution) (*sqlCursor, *pg.Error) {
 		ask := pg.AppendDescribe(pg.AppendParse(nil, "", sql, oids), pg.KindStatement, "")
 		list = append(list, &errand{b: b, send: run.appendAsk(ask, begins+"NO SCROLL CURSOR FOR "+sql, nil, []int16{})})
 	}
-	if e := c.lost(); e != nil {
+	if e := c.lost(c.ctx); e != nil {
 		return nil, e
 	}
 	if e := c.errands(&run, list); e != nil {

@@ -59,7 +59,7 @@ func (c *Coordinator) explain(x *execution, of *sqlkey.Explain, plan *sqlkey.Pla
 			return nil
 		}
 	}
-	if e := c.lost(); e != nil {
+	if e := c.lost(c.ctx); e != nil {
 		return e
 	}
 	if e := c.errands(x, list); e != nil {

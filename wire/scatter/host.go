@@ -20,11 +20,13 @@ type Host interface {
 	Route(plan *sqlkey.Plan, args sqlkey.Args) (*fib.Slot, *pg.Error)
 	// Anywhere is the closest shard that could run a statement with the target Any.
 	Anywhere(plan *sqlkey.Plan, write bool) (*fib.Slot, *pg.Error)
-	// Shards are those that a statement with the target Many needs, sorted by name; at least one.
-	Shards(plan *sqlkey.Plan, args sqlkey.Args) ([]Share, *pg.Error)
+	// Shards are those that a statement with the target Many needs, sorted by name; at least one. Where they cannot be told without a lease, one that has
+	// ended a moment ago is waited for, until ctx ends.
+	Shards(ctx context.Context, plan *sqlkey.Plan, args sqlkey.Args) ([]Share, *pg.Error)
 	// Lost reports whether the node has lost its lease since the last call of Shards: ranges may change hands without it, and what it has made of the
-	// statement may meet rows twice. It is safe for concurrent use, but not beside Shards.
-	Lost() bool
+	// statement may meet rows twice. First it waits a moment for the lease to return, until ctx ends. It is safe for concurrent use, but not
+	// beside Shards.
+	Lost(ctx context.Context) bool
 	// Moved reports whether a range that a statement may touch has changed hands, or been cleaned up after that, since the transaction began. What one
 	// snapshot holds of its rows may then be too old for what is asked now. With the target Many that is any range of its keyspace.
 	Moved(plan *sqlkey.Plan, args sqlkey.Args) bool

@@ -81,7 +81,10 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 // shares are the shards that a statement needs, with what each is asked. If ranges have changed hands since the transaction began, its snapshots must not
 // be older.
 func (c *Coordinator) shares(plan *sqlkey.Plan, x *execution) ([]Share, *pg.Error) {
-	shares, e := c.cfg.Host.Shards(plan, x.args())
+	shares, e := c.cfg.Host.Shards(c.ctx, plan, x.args())
+	if e != nil && c.ctx.Err() != nil { // while it waited
+		return nil, c.stopped()
+	}
 	if e != nil || len(c.branches) == 0 || !c.cfg.Host.Moved(plan, x.args()) {
 		return shares, e
 	}
@@ -107,10 +110,14 @@ func Outlived() *pg.Error {
 		WithHint("Nothing of the transaction takes effect: run it again.")
 }
 
-// lost is the error for a statement over shards that the node has planned with a lease which it has not any more.
-func (c *Coordinator) lost() *pg.Error {
-	if !c.cfg.Host.Lost() {
+// lost is the error for a statement over shards that the node has planned with a lease which it has not any more. One that has ended a moment
+// ago is waited for, as long as ctx, the request's or one of it, does not end.
+func (c *Coordinator) lost(ctx context.Context) *pg.Error {
+	switch {
+	case !c.cfg.Host.Lost(ctx):
 		return nil
+	case ctx.Err() != nil:
+		return c.stopped()
 	}
 	return pg.NewError(pg.CodeCannotConnectNow, "this node has lost the cluster while the statement waited for its turn").
 		WithDetail("A range of keys may have begun to change hands, and its rows could have been met twice.").

@@ -25,7 +25,7 @@ type faulty struct{ Host }
 func (faulty) Plan(string, []uint32) *sqlkey.Plan {
 	return &sqlkey.Plan{Statements: 1, Target: sqlkey.Many, Fan: &sqlkey.Fan{}}
 }
-func (faulty) Shards(*sqlkey.Plan, sqlkey.Args) ([]Share, *pg.Error) {
+func (faulty) Shards(context.Context, *sqlkey.Plan, sqlkey.Args) ([]Share, *pg.Error) {
 	return []Share{{Slot: new(fib.Slot)}, {Slot: new(fib.Slot)}}, nil
 }
 func (faulty) Scatter(*sqlkey.Plan, string, int) *pg.Error { return nil }

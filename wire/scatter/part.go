@@ -2,7 +2,6 @@ package scatter
 
 import (
 	"bytes"
-	"context"
 	"strings"
 	"sync"
 
@@ -150,12 +149,9 @@ func (p *part) try() *pg.Error {
 	b.begin()
 	defer b.done()
 	if f.ctx.Err() != nil { // then nothing of it has run there
-		if e, ok := context.Cause(c.ctx).(*pg.Error); ok {
-			return e
-		}
-		return errCanceled
+		return c.stopped()
 	}
-	if e := c.lost(); e != nil {
+	if e := c.lost(f.ctx); e != nil {
 		return e
 	}
 	c.marks0(f.x, b)

@@ -118,7 +118,7 @@ func (r *rekeying) collect(shares []Share) *pg.Error {
 		}
 		list = append(list, ask)
 	}
-	if e := c.lost(); e != nil {
+	if e := c.lost(c.ctx); e != nil {
 		return e
 	}
 	if e := c.errands(r.x, list); e != nil {

@@ -14,7 +14,7 @@ func (c *Coordinator) steps(x *execution) *pg.Error {
 		return pg.NewError(pg.CodeActiveTransaction, "a statement that several shards run one after the other cannot run inside a transaction block").
 			WithHint("Send it by itself, outside of transactions.")
 	}
-	shares, e := c.cfg.Host.Shards(x.stmt.plan, x.args())
+	shares, e := c.cfg.Host.Shards(c.ctx, x.stmt.plan, x.args())
 	if e != nil {
 		return e
 	}
