@@ -27,6 +27,8 @@ type moveSim struct {
 	patience      time.Duration // with a game, by a real clock; then it counts as a violation
 	game          func(seed uint64, fence bool, dir string) (*simGame, error)
 
+	games sync.WaitGroup // also those that have been given up
+
 	// guarded by mu
 	mu     sync.Mutex
 	result moveSimResult
@@ -174,7 +176,7 @@ func (s *moveSim) watched(t *testing.T, seed uint64, fence bool) (*simGame, erro
 	}
 	over := make(chan result, 1)
 	name := fmt.Sprintf("seed %d, fence %v", seed, fence)
-	go pprof.Do(context.Background(), pprof.Labels(simLabel, name), func(context.Context) {
+	game := func(context.Context) {
 		var r result
 		defer func() {
 			if p := recover(); p != nil { // synctest says so when all in it wait for each other
@@ -183,7 +185,8 @@ func (s *moveSim) watched(t *testing.T, seed uint64, fence bool) (*simGame, erro
 			over <- r
 		}()
 		synctest.Test(t, func(*testing.T) { r.g, r.err = s.game(seed, fence, dir) })
-	})
+	}
+	s.games.Go(func() { pprof.Do(context.Background(), pprof.Labels(simLabel, name), game) })
 	limit := time.NewTimer(s.patience)
 	defer limit.Stop()
 	select {

@@ -154,7 +154,13 @@ func TestMoveSimThaw(t *testing.T) {
 // played all the same.
 func TestMoveSimHangs(t *testing.T) {
 	outside := make(chan struct{}) // made in no bubble: who waits for it may go on at any time
-	defer close(outside)
+	var played []*moveSim
+	defer func() { // a game that goes on is a part of this test still
+		close(outside)
+		for _, s := range played {
+			s.games.Wait()
+		}
+	}()
 	for what, hang := range map[string]func(){
 		"it waits for somebody outside": func() { waitsOutside(outside) },
 		"all wait for each other":       func() { waitsOutside(make(chan struct{})) },
@@ -167,6 +173,7 @@ func TestMoveSimHangs(t *testing.T) {
 			}
 			return &simGame{seed: seed, flips: 1}, nil
 		}
+		played = append(played, s)
 		s.one(t, 1, true)
 		s.one(t, 2, true)
 		if text := out.String(); s.err != nil || s.result.Violations != 1 || s.played != 2 || s.flips != 1 || !strings.Contains(text, "seed 1, fence true: "+errSimHung.Error()) || !strings.Contains(text, "waitsOutside") {
