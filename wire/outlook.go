@@ -165,7 +165,7 @@ func (h *host) Shards(ctx context.Context, plan *sqlkey.Plan, args sqlkey.Args) 
 		shares[i].Slot = slot
 	}
 	h.sure = false
-	if f := plan.Fan; f != nil && !f.Everywhere && (f.Copy == nil || !f.Copy.From) && len(shares) > 1 { // the rows of a COPY go to the owners of their keys
+	if f := plan.Fan; f != nil && !f.Everywhere && f.Deal == nil && (f.Copy == nil || !f.Copy.From) && len(shares) > 1 { // the rows of a COPY, and those that are dealt, go to the owners of their keys
 		return shares, h.leaveOut(ctx, plan, shares)
 	}
 	return shares, nil

@@ -46,6 +46,9 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	if fan.Rekey != nil {
 		return c.rekey(x, shares)
 	}
+	if fan.Deal != nil {
+		return c.deal(x, shares)
+	}
 	if e = c.fills(fan, shares[0]); e != nil {
 		return e
 	}

@@ -47,8 +47,8 @@ func deparse(n *pgquery.Node) (string, error) {
 }
 
 // deparseFinal writes a statement that has marks in it: as names, which are quoted.
-func deparseFinal(s *pgquery.SelectStmt) (string, error) {
-	text, err := deparse(selectNode(s))
+func deparseFinal(n *pgquery.Node) (string, error) {
+	text, err := deparse(n)
 	if err == nil {
 		text, err = withoutBraces(text)
 	}

@@ -239,6 +239,9 @@ func (f *Fan) bytes() int {
 	if f.Rekey != nil {
 		n += f.Rekey.bytes()
 	}
+	if f.Deal != nil {
+		n += f.Deal.bytes()
+	}
 	if t := f.together; t != nil {
 		n += int(unsafe.Sizeof(*t)) + len(t.Reason)
 		keys(t.Keys)

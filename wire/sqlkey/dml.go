@@ -153,20 +153,24 @@ func (a *analysis) insertSelected(t *table, at []int, s *pgquery.SelectStmt) {
 				r.issue = &issue{pg.CodeFeatureNotSupported, name + " is given by a column of which no value is known", hint}
 			}
 		default:
-			r.keys[i] = a.insertValue(t, i, val)
-			if r.keys[i] == nil {
-				if made && val.GetFuncCall() != nil {
-					a.problem.hint = bulkHint
-				}
+			before := a.problem
+			if r.keys[i] = a.insertValue(t, i, val); r.keys[i] != nil {
+				break
+			}
+			if made && val.GetFuncCall() != nil {
+				a.problem.hint = bulkHint
+			}
+			if before != nil || a.problem.code != pg.CodeFeatureNotSupported {
 				return
 			}
+			r.issue, a.problem = &a.problem.issue, nil // a server can tell
 		}
 	}
 	a.rows = append(a.rows, r)
 }
 
 // bulkHint helps where rows to insert are made of arrays.
-const bulkHint = "Rows that are made of arrays, or by functions, are not split by their keys: send them by COPY, or as INSERT ... VALUES (...), (...), which are."
+const bulkHint = "Send the rows by COPY, or as INSERT ... VALUES (...), (...), of which the router reads the keys."
 
 // namesNoTable tells whether the rows of a query are made of constants, parameters and functions alone.
 func namesNoTable(s *pgquery.SelectStmt) bool {

@@ -46,5 +46,5 @@ func Explainable(p *Plan) bool { return p.Fan == nil || p.Fan.explainable() }
 
 // explainable tells whether a plan for several shards has parts that each can explain.
 func (f *Fan) explainable() bool {
-	return !f.Everywhere && !f.Apart && !f.Steps && f.Copy == nil && f.Unnamed == nil && f.Rekey == nil
+	return !f.Everywhere && !f.Apart && !f.Steps && f.Copy == nil && f.Unnamed == nil && f.Rekey == nil && f.Deal == nil
 }

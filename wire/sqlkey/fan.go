@@ -66,6 +66,8 @@ type Fan struct {
 	Unnamed *Unnamed
 	// Rekey, of an UPDATE that sets key columns: rows may have to move. nil: it sets none.
 	Rekey *Rekey
+	// Deal, of an INSERT whose rows only a server can make: they are made once, and go where their keys belong. nil: it is none.
+	Deal *Deal
 	// Once, with Everywhere, of a write that the servers would each evaluate otherwise: one does. nil: all do the same.
 	Once *Once
 	// Split, of an INSERT of several rows: each shard gets a statement of its own, with its rows. nil: all are asked the same.

@@ -193,6 +193,9 @@ func (f *fold) restore(p *Plan) bool {
 		if fan.Rekey != nil {
 			texts = append(texts, &fan.Rekey.SQL, &fan.Rekey.Returning)
 		}
+		if fan.Deal != nil {
+			texts = append(texts, &fan.Deal.Query, &fan.Deal.Insert)
+		}
 		if s := fan.Split; s != nil {
 			for i := range s.head {
 				texts = append(texts, &s.head[i].text)
@@ -205,7 +208,7 @@ func (f *fold) restore(p *Plan) bool {
 		for _, text := range texts {
 			*text = f.unfold(*text)
 		}
-		if fan.Final != final && strings.Contains(f.sql, "{") { // which might be taken for a mark of Final's
+		if (fan.Final != final || fan.Deal != nil) && strings.Contains(f.sql, "{") { // which might be taken for a mark of theirs
 			return false
 		}
 	}

@@ -9,12 +9,15 @@ import (
 	"rangefinder/wire/pg"
 )
 
-// many makes the plan of a statement that has not one key one for several shards, or refuses with one, and with why that cannot be.
-func (c *compiler) many(m proto.Message, p *Plan, s *survey, one *refusal) *Plan {
+// many makes the plan of a statement that has not one key one for several shards, or refuses with one, and with why that cannot be. a is what was found of it.
+func (c *compiler) many(m proto.Message, p *Plan, a *analysis, s *survey, one *refusal) *Plan {
 	if one.code != pg.CodeFeatureNotSupported { // the key is given, and wrong
 		return p.refuse(one)
 	}
 	fan, how, problem := c.fan(m, s)
+	if n, ok := m.(*pgquery.Node); ok && problem != nil && n.GetInsertStmt() != nil {
+		fan, how, problem = c.deal(n, a, s, problem)
+	}
 	if problem == nil && s.placed {
 		problem = issuef("ctid is the place of another row on each shard")
 	}
@@ -132,7 +135,7 @@ func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey
 		if s.marks {
 			return nil, "", issuef("it holds a name or text like %s", FinalRows)
 		}
-		if fan.Final, err = deparseFinal(f.final); err != nil {
+		if fan.Final, err = deparseFinal(selectNode(f.final)); err != nil {
 			return nil, "", issuef("what is to be made of the shards' rows cannot be written: %v", err)
 		}
 	}

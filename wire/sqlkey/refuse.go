@@ -88,7 +88,7 @@ func (c *compiler) keyed(m proto.Message, p *Plan, a *analysis, s *survey) *Plan
 			return p.refuse(twoKeyspaces(first, r.table))
 		}
 		if r.issue != nil {
-			return c.many(m, p, s, &refusal{issue: *r.issue, table: r.table})
+			return c.many(m, p, a, s, &refusal{issue: *r.issue, table: r.table})
 		}
 		add.key(r.keys)
 	}
@@ -106,7 +106,7 @@ func (c *compiler) keyed(m proto.Message, p *Plan, a *analysis, s *survey) *Plan
 		}
 		for i, v := range r.keys {
 			if v == nil {
-				return c.many(m, p, s, r.noKey(i))
+				return c.many(m, p, a, s, r.noKey(i))
 			}
 		}
 		add.key(r.keys)

@@ -24,8 +24,7 @@ type Rekey struct {
 	// New is the new key if it is the same for all rows, and known before they are; nil: it is not.
 	New *KeyRef
 
-	types  []rib.Type
-	method rib.Method
+	key keyTypes
 }
 
 // rekey is how an UPDATE that sets key columns runs. one is the refusal if it cannot.
@@ -79,7 +78,7 @@ func (c *compiler) rekeys(n *pgquery.Node, u *pgquery.UpdateStmt, fan *Fan, s *s
 	if al := u.GetRelation().GetAlias(); al != nil {
 		alias = al.GetAliasname()
 	}
-	r := &Rekey{Alias: rib.QuoteIdent(alias), Key: t.columns, types: t.keyspace.types, method: t.keyspace.method}
+	r := &Rekey{Alias: rib.QuoteIdent(alias), Key: t.columns, key: keyTypes{t.keyspace.types, t.keyspace.method, "UPDATE sets it so"}}
 	sel := &pgquery.SelectStmt{
 		TargetList:  []*pgquery.Node{target("", columnRef(alias, "tableoid")), target("", columnRef(alias, "ctid"))},
 		FromClause:  append([]*pgquery.Node{{Node: &pgquery.Node_RangeVar{RangeVar: cloned(u.GetRelation())}}}, u.GetFromClause()...),
@@ -237,11 +236,23 @@ func (a *analysis) newKey(u *pgquery.UpdateStmt, r *ref) *KeyRef {
 
 // NewKey appends the key that a row has with these values, as text, in the client's encoding. nil is NULL.
 func (r *Rekey) NewKey(dst rib.Key, values [][]byte, clientUTF8 bool) (rib.Key, error) {
+	return r.key.appendKey(dst, values, clientUTF8)
+}
+
+// keyTypes is how a row's key is made of what a server has made of its columns.
+type keyTypes struct {
+	types  []rib.Type
+	method rib.Method
+	made   string // what has given the row this key, for people
+}
+
+// appendKey appends the key of these values, as text, in the client's encoding. nil is NULL.
+func (k *keyTypes) appendKey(dst rib.Key, values [][]byte, clientUTF8 bool) (rib.Key, error) {
 	start := len(dst)
-	for i, t := range r.types {
+	for i, t := range k.types {
 		if values[i] == nil {
 			return dst[:start], pg.NewError(pg.CodeNullValueNotAllowed, "the sharding key is NULL").
-				WithDetail("UPDATE sets it so, and such a row belongs to no shard.").WithHint("Give the key a value.")
+				WithDetail(k.made + ", and such a row belongs to no shard.").WithHint("Give the key a value.")
 		}
 		v, err := rib.ParseText(t, values[i])
 		if err == nil && familyOf(t) == texts && !clientUTF8 && !ascii(values[i]) {
@@ -249,14 +260,14 @@ func (r *Rekey) NewKey(dst rib.Key, values [][]byte, clientUTF8 bool) (rib.Key, 
 		}
 		if err == nil {
 			v.Type = t
-			dst, err = r.method.AppendKey(dst, v)
+			dst, err = k.method.AppendKey(dst, v)
 		}
 		if err != nil {
 			return dst[:start], pg.NewError(CodeOf(err), "the row's new key cannot be read").WithDetail(upperFirst(err.Error()) + ".")
 		}
 	}
-	if len(r.types) > 1 {
-		return r.method.Join(dst, start), nil
+	if len(k.types) > 1 {
+		return k.method.Join(dst, start), nil
 	}
 	return dst, nil
 }

@@ -52,7 +52,6 @@ INSERT INTO order_lines (customer_id, order_id, line, sku) SELECT customer_id, i
 
 INSERT INTO order_lines (customer_id, order_id, line, sku) SELECT customer_id, id, 77, item FROM orders
 
--- refused: not joined by the key
 INSERT INTO customers (customer_id, name) SELECT i, 'gen' FROM generate_series(401, 405) i
 
 INSERT INTO customers (customer_id, name) SELECT 406, 'one'
@@ -113,10 +112,9 @@ INSERT INTO customers (customer_id, name) VALUES (' 107 ', 'a'), ('108', 'b') RE
 -- refused: no key
 INSERT INTO customers (customer_id, name) VALUES (107.4, 'a') RETURNING customer_id
 
--- refused: no key
+-- refused: not joined by the key
 INSERT INTO customers (customer_id, name) SELECT customer_id + 100, name FROM customers WHERE customer_id = 7
 
--- refused: not joined by the key
 INSERT INTO customers (customer_id, name) SELECT 107, 'a' UNION ALL SELECT 108, 'b'
 
 -- refused: LIMIT in INSERT
@@ -128,7 +126,6 @@ INSERT INTO customers (customer_id, name) VALUES (107, 'a'), (108, 'b'), (109, '
 -- refused: LIMIT in INSERT
 INSERT INTO customers (customer_id, name) VALUES (107, 'a'), (108, 'b'), (109, 'c') LIMIT 2
 
--- refused: not joined by the key
 WITH v AS (SELECT 107 AS k) INSERT INTO customers (customer_id, name) SELECT k, 'x' FROM v RETURNING customer_id
 
 INSERT INTO customers (customer_id, name) VALUES (abs(-503), 'x') RETURNING customer_id
@@ -150,17 +147,14 @@ INSERT INTO stock (region, sku) VALUES (lower('BRI'), 'x')
 INSERT INTO tiles (zoom, name, n) VALUES (1 + 1, upper('b'), 99)
 
 -- $1 bigint[] {501,502}
--- refused: no key
 INSERT INTO customers (customer_id) SELECT unnest($1::bigint[])
 
 -- $1 bigint[] {501,502}
 -- $2 text[] {a,b}
--- refused: not joined by the key
 INSERT INTO customers (customer_id, name) SELECT * FROM unnest($1::bigint[], $2::text[])
 
 -- $1 bigint[] {501,502}
 -- $2 text[] {a,b}
--- refused: not joined by the key
 INSERT INTO customers (customer_id, name) SELECT u.k, u.n FROM unnest($1::bigint[], $2::text[]) AS u (k, n)
 
 -- $1 int[] {91,92}
@@ -189,3 +183,92 @@ INSERT INTO customers (customer_id, name) VALUES (600::customer_no, 'x'), (601::
 INSERT INTO customers (customer_id, name) VALUES ($1::favored, 'x')
 
 INSERT INTO customers (customer_id, name) VALUES (13::customer_no, 'x')
+
+-- $1 bigint[] {601,602,603,604}
+-- $2 text[] {a,NULL,"c,d","e\"\\f"}
+INSERT INTO customers (name, customer_id) SELECT n, k FROM unnest($1::bigint[], $2::text[]) AS u (k, n) RETURNING customer_id, name
+
+-- $1 bigint[] {7,602,8}
+-- $2 text[] {a,b,c}
+INSERT INTO customers (customer_id, name) SELECT * FROM unnest($1::bigint[], $2::text[]) ON CONFLICT (customer_id) DO UPDATE SET name = EXCLUDED.name || '-' || customers.name RETURNING *
+
+-- $1 bigint[] {7,602,8}
+-- $2 text again
+INSERT INTO customers AS c (customer_id, name) SELECT k, $2 FROM unnest($1::bigint[]) k ON CONFLICT (customer_id) DO UPDATE SET name = $2 WHERE c.customer_id < 8 RETURNING c.customer_id, $2::text
+
+-- $1 bigint[] {7,602,8}
+INSERT INTO customers (customer_id, name) SELECT k, 'x' FROM unnest($1::bigint[]) k ON CONFLICT DO NOTHING
+
+INSERT INTO customers (customer_id, name, tier, born, seen, tags, meta, ref, balance) SELECT k, 'n' || k, 'gold', '2001-02-03', '2024-01-01 10:00+02', ARRAY['a', NULL], '{"a": 1}', '00000000-0000-0000-0000-00000000000a', k / 3.0 FROM generate_series(701, 709) k;
+SELECT * FROM customers WHERE customer_id > 700 ORDER BY 1
+
+WITH v (k, n) AS (VALUES (107, 'a'), (108, 'b')) INSERT INTO customers (customer_id, name) SELECT k, n FROM v RETURNING customer_id
+
+WITH RECURSIVE v (k) AS (SELECT 801 UNION ALL SELECT k + 1 FROM v WHERE k < 805) INSERT INTO customers (customer_id) SELECT k FROM v
+
+INSERT INTO readings (device, n, at, value) SELECT d, n, '2024-01-01'::timestamptz + n * interval '1 hour', n * 1.5 FROM generate_series(0, 30, 6) d, generate_series(100, 102) n
+
+INSERT INTO stock (region, sku, qty) SELECT left(r, 2), 'sku', 2.5 FROM unnest(ARRAY['de-x', 'us-y', 'jp-z', 'fr-w']) r RETURNING region, qty
+
+INSERT INTO tiles (name, n, zoom) SELECT upper(m), 50 + z, z FROM generate_series(1, 4) z, unnest(ARRAY['q', 'É']) m
+
+INSERT INTO accounts (name, owner) SELECT item, kind FROM items
+
+INSERT INTO accounts (name, opened) SELECT i.item || t.tier, '2024-05-06' FROM items i JOIN tiers t ON t.discount > 1 WHERE i.grams IS NOT NULL
+
+INSERT INTO accounts SELECT i.item FROM items i ORDER BY item LIMIT 3
+
+-- error 22004: such a row belongs to no shard
+INSERT INTO accounts (name) SELECT NULL FROM generate_series(1, 2)
+
+-- error 22004: such a row belongs to no shard
+INSERT INTO accounts (name) SELECT nullif(k::text, '2') FROM generate_series(1, 3) k
+
+INSERT INTO accounts (name) SELECT 5 FROM generate_series(1, 2)
+
+INSERT INTO orders (customer_id, id, qty) SELECT g, 90, 'x' FROM generate_series(1, 3) g
+
+INSERT INTO customers (customer_id) SELECT 'seven' FROM generate_series(1, 2)
+
+INSERT INTO customers (customer_id, name) SELECT k, 'x' FROM generate_series(5, 9) k
+
+INSERT INTO customers (customer_id, balance) SELECT k, 12345678901234.5 FROM generate_series(501, 503) k
+
+INSERT INTO customers (customer_id, balance) SELECT k, 1.239 FROM generate_series(501, 503) k RETURNING balance
+
+INSERT INTO customers (customer_id) SELECT k FROM generate_series(501, 500) k RETURNING customer_id
+
+INSERT INTO customers (customer_id, name) SELECT k FROM generate_series(501, 502) k
+
+-- refused: no key
+INSERT INTO customers (customer_id) SELECT k FROM generate_series(501, 503) k RETURNING customer_id, (SELECT count(*) FROM items)
+
+-- refused: no key
+INSERT INTO customers (customer_id) SELECT k FROM generate_series(501, 503) k ON CONFLICT (customer_id) DO UPDATE SET name = (SELECT max(item) FROM items)
+
+-- refused: sharded and unsharded tables
+INSERT INTO customers (customer_id, name) SELECT id, body FROM notes
+
+-- refused: no key
+INSERT INTO customers (customer_id) SELECT oid::int FROM pg_class
+
+-- refused: no key
+INSERT INTO customers (customer_id, tags[1]) SELECT k, 'x' FROM generate_series(501, 503) k
+
+-- refused: no key
+EXPLAIN INSERT INTO customers (customer_id) SELECT k FROM generate_series(501, 503) k
+
+BEGIN;
+INSERT INTO customers (customer_id) SELECT k FROM generate_series(501, 503) k;
+INSERT INTO orders (customer_id, id) SELECT k, 1 FROM generate_series(501, 503) k;
+SELECT customer_id, id FROM orders WHERE customer_id > 500 ORDER BY 1;
+ROLLBACK
+
+PREPARE many (bigint[]) AS INSERT INTO customers (customer_id, name) SELECT k, 'p' FROM unnest($1) k RETURNING customer_id;
+EXECUTE many ('{901,902,903}');
+EXECUTE many ('{904}')
+
+INSERT INTO accounts (name, owner) SELECT k, '{rows}{columns}{type 1}' FROM unnest(ARRAY['{rows}', '{columns}', 'a"{rows}"']) k RETURNING *
+
+-- refused: no key
+INSERT INTO accounts ("name", owner) SELECT "{rows}", 'x' FROM unnest(ARRAY['z1', 'z2']) AS v ("{rows}")

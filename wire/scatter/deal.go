@@ -1,0 +1,177 @@
+package scatter
+
+import (
+	"strconv"
+	"strings"
+
+	"rangefinder/fib"
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
+	"rangefinder/wire/sqlkey"
+)
+
+// An INSERT whose rows only a server can make (sqlkey.Deal) is carried out in steps, all in one transaction: one shard makes the rows, and is asked for
+// them as values of the types of the table's columns; then each row is inserted on the shard that owns its key.
+
+// dealing is one such statement.
+type dealing struct {
+	c      *Coordinator
+	x      *execution // with the types of all parameters
+	how    *sqlkey.Deal
+	memory ration
+	home   *branch
+
+	types []string // of the columns that are given
+	hands []*hand
+}
+
+// hand is what a shard gets.
+type hand struct {
+	slot *fib.Slot
+	rows *heap
+}
+
+func (c *Coordinator) deal(x *execution, shares []Share) *pg.Error {
+	d := &dealing{c: c, how: x.stmt.plan.Fan.Deal, memory: ration{of: &c.cfg.Shared.Memory}}
+	defer d.memory.drop()
+	desc, e := d.study(x, shares[0])
+	if e == nil {
+		e = d.make()
+	}
+	if e != nil {
+		return e
+	}
+	writers := make([]Share, len(d.hands))
+	for i, h := range d.hands {
+		writers[i].Slot = h.slot
+	}
+	if e := c.mayWrite(x.stmt.plan, writers); e != nil {
+		return e
+	}
+	out := &sink{c: c, x: x}
+	defer out.drop()
+	n, e := d.insert(desc, out)
+	tag := "INSERT 0 " + strconv.Itoa(n)
+	switch {
+	case e != nil:
+		return e
+	case desc == nil:
+		c.complete(x, tag)
+	default:
+		out.end(tag)
+	}
+	return nil
+}
+
+// study asks one shard about the statement, which PostgreSQL has to find right as it is, and about the table. desc are the columns of RETURNING.
+func (d *dealing) study(x *execution, s Share) (desc []byte, e *pg.Error) {
+	c := d.c
+	if d.home, e = c.branch(s.Slot, true); e != nil {
+		return nil, e
+	}
+	if desc, d.x, e = c.studied(x, d.home); e != nil {
+		return nil, e
+	}
+	about, e := c.about(d.home, d.x, d.how.Table)
+	if e != nil {
+		return nil, e
+	}
+	why := about.changed()
+	if about.rules {
+		why = d.how.Table + " has rules."
+	}
+	if why != "" {
+		return nil, pg.NewError(pg.CodeFeatureNotSupported, "the rows cannot be made on one shard for the others").WithDetail(why).
+			WithHint("Ask for the rows first, and insert them with VALUES.")
+	}
+	ask := &errand{b: d.home, send: pg.AppendParse(nil, "", d.how.Typed(), nil)}
+	ask.send = pg.AppendDescribe(ask.send, pg.KindStatement, "")
+	if e := c.errands(d.x, []*errand{ask}); e != nil {
+		return nil, e
+	}
+	ends, ok := columnsOf(ask.desc)
+	if !ok || len(ends) != len(d.how.Columns) {
+		return nil, malformed()
+	}
+	d.types, e = c.typesOf(d.x, d.home, ask.desc, ends)
+	return desc, e
+}
+
+// make has the shard make the rows, and deals them out.
+func (d *dealing) make() *pg.Error {
+	list := make([]string, len(d.types))
+	for i, typ := range d.types {
+		list[i] = d.how.Cast(i, typ)
+	}
+	utf8, lead := d.home.conn.Params["client_encoding"] == "UTF8", leads(d.home.conn.Params["client_encoding"])
+	var key rib.Key
+	ask := &errand{b: d.home, memory: &d.memory, send: d.x.appendAsk(nil, strings.Replace(d.how.Query, sqlkey.DealColumns, strings.Join(list, ", "), 1), nil, []int16{})}
+	ask.row = func(frame []byte) *pg.Error {
+		values, err := pg.DecodeDataRow(frame[pg.HeaderSize:])
+		if err != nil || len(values) != len(d.types) {
+			return malformed()
+		}
+		if key, err = d.how.Key(key[:0], values, utf8); err != nil {
+			return asError(err)
+		}
+		owner, e := d.c.cfg.Host.Owner(d.x.stmt.plan, key)
+		if e != nil {
+			return e
+		}
+		d.of(owner, lead).put(values)
+		return nil
+	}
+	return d.c.errands(d.x, []*errand{ask})
+}
+
+// of is what a shard gets.
+func (d *dealing) of(slot *fib.Slot, lead func(byte) bool) *heap {
+	for _, h := range d.hands {
+		if h.slot.Shard() == slot.Shard() {
+			return h.rows
+		}
+	}
+	h := &hand{slot, &heap{columns: make([][]byte, len(d.types)), leads: lead}}
+	d.hands = append(d.hands, h)
+	return h.rows
+}
+
+// insert has the shards insert the rows, and hands on those of RETURNING, one shard's after the other's. n is how many were inserted.
+func (d *dealing) insert(desc []byte, out *sink) (n int, _ *pg.Error) {
+	c := d.c
+	text := strings.Replace(d.how.Insert, sqlkey.FinalRows, relationOf(d.types, d.x.bind.NumParams()), 1)
+	returned := make([][]byte, len(d.hands))
+	list := make([]*errand, len(d.hands))
+	for i, h := range d.hands {
+		b, e := c.branch(h.slot, true)
+		if e != nil {
+			return 0, e
+		}
+		arrays := make([][]byte, len(h.rows.columns))
+		for j := range arrays {
+			arrays[j] = h.rows.array(j)
+		}
+		list[i] = &errand{b: b, writes: true, memory: &d.memory, send: d.x.appendAsk(nil, text, arrays, nil)}
+		list[i].row = func(frame []byte) *pg.Error {
+			returned[i] = append(returned[i], frame...)
+			return nil
+		}
+	}
+	if e := c.errands(d.x, list); e != nil {
+		return 0, e
+	}
+	for i, ask := range list {
+		if desc != nil && !alike(desc, ask.desc) {
+			return 0, driftBetween(d.home.slot, ask.b.slot)
+		}
+		n += tagged(ask.tag)
+		for rows := returned[i]; len(rows) > 0; {
+			size := pg.Want(rows)
+			if e := out.take(rows[:size]); e != nil {
+				return 0, e
+			}
+			rows = rows[size:]
+		}
+	}
+	return n, nil
+}

@@ -1,0 +1,127 @@
+package sqlkey
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	pgquery "github.com/pganalyze/pg_query_go/v6"
+
+	"rangefinder/rib"
+)
+
+// Deal is how an INSERT runs whose rows are made by a query of no sharded table: of arrays, of series, of reference tables. One shard evaluates the query,
+// and each row is inserted where its key belongs.
+type Deal struct {
+	// Query is what that shard is asked. DealColumns in it is the list of its columns: Deal.Cast of each.
+	Query   string
+	Columns []string // of the table, that the query gives: any of them in any order
+	Table   string   // its name, as it may stand in a statement
+	// Insert is what each shard is asked that gets rows, with FinalRows for these: a relation named rangefinder_rows of these columns.
+	Insert string
+
+	place []int // of the key's columns among Columns
+	key   keyTypes
+}
+
+// DealColumns stands for the list of the columns in Deal.Query.
+const DealColumns = FinalColumns
+
+// dealt is the relation that is made of the query.
+const dealt = "rangefinder_dealt"
+
+// Cast is the column i, from 0, of the query as a value of the type typ, by its name, that the table's column has but for modifiers: the server finds out whether
+// it can be assigned when it is asked for the statement's parameters. What is left open in the query, a constant or a parameter, is a text there.
+func (d *Deal) Cast(i int, typ string) string {
+	n := strconv.Itoa(i + 1)
+	return dealt + ".rangefinder_" + n + "::" + typ + " AS rangefinder_" + n
+}
+
+// Typed is a question whose columns have the types of Columns.
+func (d *Deal) Typed() string {
+	list := make([]string, len(d.Columns))
+	for i, name := range d.Columns {
+		list[i] = rib.QuoteIdent(name)
+	}
+	return "SELECT " + strings.Join(list, ", ") + " FROM ONLY " + d.Table
+}
+
+// Key appends the key that a row has with these values of Columns, as text, in the client's encoding. nil is NULL.
+func (d *Deal) Key(dst rib.Key, values [][]byte, clientUTF8 bool) (rib.Key, error) {
+	parts := make([][]byte, len(d.place))
+	for i, at := range d.place {
+		parts[i] = values[at]
+	}
+	return d.key.appendKey(dst, parts, clientUTF8)
+}
+
+// deal is how an INSERT whose query gives keys that only a server can tell runs on several shards. a is what was found of it, and other why it does not
+// otherwise.
+func (c *compiler) deal(n *pgquery.Node, a *analysis, s *survey, other *issue) (*Fan, string, *issue) {
+	insert := n.GetInsertStmt()
+	sel := insert.GetSelectStmt().GetSelectStmt()
+	if sel == nil || len(sel.GetValuesLists()) > 0 || len(a.keyed) > 0 || len(a.rows) != 1 {
+		return nil, "", other
+	}
+	t := a.rows[0].table
+	conflict := insert.GetOnConflictClause()
+	switch {
+	case s.changes > 1:
+		return nil, "", issuef("it changes rows in WITH as well")
+	case s.home != "":
+		return nil, "", issuef("%s concerns what one shard alone has", s.home)
+	case a.catalogs:
+		return nil, "", issuef("its rows are made of system catalogs, which each shard has its own of")
+	case s.marks:
+		return nil, "", issuef("it holds a name or text like %s", FinalRows)
+	case holdsQuery(insert.GetReturningList()):
+		return nil, "", issuef("RETURNING has a subquery, and on each row's shard there are other rows")
+	case holdsQuery(conflict.GetTargetList()), holdsQuery([]*pgquery.Node{conflict.GetWhereClause()}):
+		return nil, "", issuef("ON CONFLICT has a subquery, and on each row's shard there are other rows")
+	}
+	d := &Deal{key: keyTypes{t.keyspace.types, t.keyspace.method, "The query gives it so"}}
+	columns := make([]*pgquery.Node, len(insert.GetCols()))
+	for i, col := range insert.GetCols() {
+		if len(col.GetResTarget().GetIndirection()) > 0 {
+			return nil, "", issuef("it gives a part of %s only", quoteName(col.GetResTarget().GetName()))
+		}
+		d.Columns = append(d.Columns, col.GetResTarget().GetName())
+		columns[i] = pgquery.MakeStrNode("rangefinder_" + strconv.Itoa(i+1))
+	}
+	for _, name := range t.columns {
+		d.place = append(d.place, slices.Index(d.Columns, name))
+	}
+	query := &pgquery.SelectStmt{
+		TargetList: []*pgquery.Node{target("", columnRef(DealColumns))},
+		FromClause: []*pgquery.Node{{Node: &pgquery.Node_RangeSubselect{RangeSubselect: &pgquery.RangeSubselect{
+			Subquery: insert.GetSelectStmt(), Alias: &pgquery.Alias{Aliasname: dealt, Colnames: columns},
+		}}}},
+		WithClause: insert.GetWithClause(), Op: pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_DEFAULT,
+	}
+	given := surface(insert)
+	given.WithClause = nil
+	given.SelectStmt = selectNode(&pgquery.SelectStmt{
+		TargetList: []*pgquery.Node{target("", starOf("rangefinder_rows"))},
+		FromClause: []*pgquery.Node{{Node: &pgquery.Node_RangeVar{RangeVar: &pgquery.RangeVar{Relname: FinalRows, Inh: true, Relpersistence: "p"}}}},
+		Op:         pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_DEFAULT,
+	})
+	var err error
+	if d.Query, err = deparseFinal(selectNode(query)); err == nil {
+		d.Insert, err = deparseFinal(&pgquery.Node{Node: &pgquery.Node_InsertStmt{InsertStmt: given}})
+	}
+	if err == nil {
+		d.Table, err = writtenTable(insert.GetRelation())
+	}
+	if err != nil {
+		return nil, "", issuef("what the shards are to be asked cannot be written: %v", err)
+	}
+	return &Fan{Writes: true, Deal: d}, "one shard makes the rows, and each is inserted where its key belongs", nil
+}
+
+func (d *Deal) bytes() int {
+	n := len(d.Query) + len(d.Table) + len(d.Insert)
+	for _, c := range d.Columns {
+		n += len(c) + 16
+	}
+	return n + 192
+}
