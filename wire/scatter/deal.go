@@ -99,13 +99,9 @@ func (d *dealing) study(x *execution, s Share) (desc []byte, e *pg.Error) {
 
 // make has the shard make the rows, and deals them out.
 func (d *dealing) make() *pg.Error {
-	list := make([]string, len(d.types))
-	for i, typ := range d.types {
-		list[i] = d.how.Cast(i, typ)
-	}
 	utf8, lead := d.home.conn.Params["client_encoding"] == "UTF8", leads(d.home.conn.Params["client_encoding"])
 	var key rib.Key
-	ask := &errand{b: d.home, memory: &d.memory, send: d.x.appendAsk(nil, strings.Replace(d.how.Query, sqlkey.DealColumns, strings.Join(list, ", "), 1), nil, []int16{})}
+	ask := &errand{b: d.home, memory: &d.memory, send: d.x.appendAsk(nil, d.how.Query(d.types), nil, []int16{})}
 	ask.row = func(frame []byte) *pg.Error {
 		values, err := pg.DecodeDataRow(frame[pg.HeaderSize:])
 		if err != nil || len(values) != len(d.types) {

@@ -10,11 +10,10 @@ import (
 	"rangefinder/rib"
 )
 
-// Deal is how an INSERT runs whose rows are made by a query of no sharded table: of arrays, of series, of reference tables. One shard evaluates the query,
-// and each row is inserted where its key belongs.
+// Deal is how an INSERT runs whose rows are made by a query of no sharded table: of arrays, of series, of reference tables; or by expressions that only
+// PostgreSQL can evaluate. One shard does that, and each row is inserted where its key belongs.
 type Deal struct {
-	// Query is what that shard is asked. DealColumns in it is the list of its columns: Deal.Cast of each.
-	Query   string
+	query   string   // see Query
 	Columns []string // of the table, that the query gives: any of them in any order
 	Table   string   // its name, as it may stand in a statement
 	// Insert is what each shard is asked that gets rows, with FinalRows for these: a relation named rangefinder_rows of these columns.
@@ -24,17 +23,21 @@ type Deal struct {
 	key   keyTypes
 }
 
-// DealColumns stands for the list of the columns in Deal.Query.
-const DealColumns = FinalColumns
-
 // dealt is the relation that is made of the query.
 const dealt = "rangefinder_dealt"
 
-// Cast is the column i, from 0, of the query as a value of the type typ, by its name, that the table's column has but for modifiers: the server finds out whether
-// it can be assigned when it is asked for the statement's parameters. What is left open in the query, a constant or a parameter, is a text there.
-func (d *Deal) Cast(i int, typ string) string {
-	n := strconv.Itoa(i + 1)
-	return dealt + ".rangefinder_" + n + "::" + typ + " AS rangefinder_" + n
+// Query is what that shard is asked. The types, by their names, are those of Columns but for modifiers, and the query's columns are cast to them: that what is
+// cast can be assigned the server finds out when it is asked for the statement's parameters. What the query leaves open, a constant or a parameter, is a text
+// in it. Where it is a list of rows, each value is cast by itself, as for an INSERT; the list would give all of a column one type.
+func (d *Deal) Query(types []string) string {
+	list := make([]string, len(types))
+	swap := make([]string, 0, 2*len(types)+2)
+	for i, typ := range types {
+		n := strconv.Itoa(i + 1)
+		list[i] = dealt + ".rangefinder_" + n + "::" + typ + " AS rangefinder_" + n
+		swap = append(swap, FinalType+n+"}", typ)
+	}
+	return strings.NewReplacer(append(swap, FinalColumns, strings.Join(list, ", "))...).Replace(d.query)
 }
 
 // Typed is a question whose columns have the types of Columns.
@@ -60,10 +63,17 @@ func (d *Deal) Key(dst rib.Key, values [][]byte, clientUTF8 bool) (rib.Key, erro
 func (c *compiler) deal(n *pgquery.Node, a *analysis, s *survey, other *issue) (*Fan, string, *issue) {
 	insert := n.GetInsertStmt()
 	sel := insert.GetSelectStmt().GetSelectStmt()
-	if sel == nil || len(sel.GetValuesLists()) > 0 || len(a.keyed) > 0 || len(a.rows) != 1 {
+	if sel == nil || len(a.keyed) > 0 || len(a.rows) == 0 {
 		return nil, "", other
 	}
 	t := a.rows[0].table
+	source := insert.GetSelectStmt()
+	if len(sel.GetValuesLists()) > 0 {
+		var problem *issue
+		if source, problem = c.castRows(sel, len(insert.GetCols())); problem != nil {
+			return nil, "", problem
+		}
+	}
 	conflict := insert.GetOnConflictClause()
 	switch {
 	case s.changes > 1:
@@ -92,9 +102,9 @@ func (c *compiler) deal(n *pgquery.Node, a *analysis, s *survey, other *issue) (
 		d.place = append(d.place, slices.Index(d.Columns, name))
 	}
 	query := &pgquery.SelectStmt{
-		TargetList: []*pgquery.Node{target("", columnRef(DealColumns))},
+		TargetList: []*pgquery.Node{target("", columnRef(FinalColumns))},
 		FromClause: []*pgquery.Node{{Node: &pgquery.Node_RangeSubselect{RangeSubselect: &pgquery.RangeSubselect{
-			Subquery: insert.GetSelectStmt(), Alias: &pgquery.Alias{Aliasname: dealt, Colnames: columns},
+			Subquery: source, Alias: &pgquery.Alias{Aliasname: dealt, Colnames: columns},
 		}}}},
 		WithClause: insert.GetWithClause(), Op: pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_DEFAULT,
 	}
@@ -106,7 +116,7 @@ func (c *compiler) deal(n *pgquery.Node, a *analysis, s *survey, other *issue) (
 		Op:         pgquery.SetOperation_SETOP_NONE, LimitOption: pgquery.LimitOption_LIMIT_OPTION_DEFAULT,
 	})
 	var err error
-	if d.Query, err = deparseFinal(selectNode(query)); err == nil {
+	if d.query, err = deparseFinal(selectNode(query)); err == nil {
 		d.Insert, err = deparseFinal(&pgquery.Node{Node: &pgquery.Node_InsertStmt{InsertStmt: given}})
 	}
 	if err == nil {
@@ -118,8 +128,33 @@ func (c *compiler) deal(n *pgquery.Node, a *analysis, s *survey, other *issue) (
 	return &Fan{Writes: true, Deal: d}, "one shard makes the rows, and each is inserted where its key belongs", nil
 }
 
+// castRows is a list of rows in which each value is cast to its column's type.
+func (c *compiler) castRows(values *pgquery.SelectStmt, columns int) (*pgquery.Node, *issue) {
+	list := make([]*pgquery.Node, len(values.GetValuesLists()))
+	for i, row := range values.GetValuesLists() {
+		items := row.GetList().GetItems()
+		switch {
+		case c.fold.rowsOf(row) != nil:
+			return nil, issuef("it has many rows more of constants alone: send these by themselves")
+		case len(items) != columns:
+			return nil, issuef("a row has another number of values than there are columns")
+		}
+		cast := make([]*pgquery.Node, len(items))
+		for j, val := range items {
+			if val.GetSetToDefault() != nil {
+				return nil, issuef("a row leaves a column to its DEFAULT: leave the column out")
+			}
+			cast[j] = castNode(val, FinalType+strconv.Itoa(j+1)+"}")
+		}
+		list[i] = pgquery.MakeListNode(cast)
+	}
+	all := surface(values)
+	all.ValuesLists = list
+	return selectNode(all), nil
+}
+
 func (d *Deal) bytes() int {
-	n := len(d.Query) + len(d.Table) + len(d.Insert)
+	n := len(d.query) + len(d.Table) + len(d.Insert)
 	for _, c := range d.Columns {
 		n += len(c) + 16
 	}

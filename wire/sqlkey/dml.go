@@ -100,7 +100,8 @@ func (a *analysis) insertRows(t *table, s *pgquery.InsertStmt, values *pgquery.S
 				a.refuse(t, &issue{pg.CodeSyntaxError, "a row has fewer values than there are columns", "Give every row a value for each column."})
 				return
 			}
-			if r.keys[i] = a.insertValue(t, i, items[j]); r.keys[i] == nil {
+			before := a.problem
+			if r.keys[i] = a.insertValue(t, i, items[j]); r.keys[i] == nil && !a.servers(&r, before, items[j]) {
 				return
 			}
 		}
@@ -160,13 +161,21 @@ func (a *analysis) insertSelected(t *table, at []int, s *pgquery.SelectStmt) {
 			if made && val.GetFuncCall() != nil {
 				a.problem.hint = bulkHint
 			}
-			if before != nil || a.problem.code != pg.CodeFeatureNotSupported {
+			if !a.servers(&r, before, val) {
 				return
 			}
-			r.issue, a.problem = &a.problem.issue, nil // a server can tell
 		}
 	}
 	a.rows = append(a.rows, r)
+}
+
+// servers makes what was found wrong with a value, if nothing was before, an issue of the row alone, if a server can tell what the value is: see compiler.deal.
+func (a *analysis) servers(r *row, before *refusal, val *pgquery.Node) bool {
+	if before != nil || a.problem.code != pg.CodeFeatureNotSupported || val.GetSetToDefault() != nil {
+		return false
+	}
+	r.issue, a.problem = &a.problem.issue, nil
+	return true
 }
 
 // bulkHint helps where rows to insert are made of arrays.

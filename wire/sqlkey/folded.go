@@ -194,7 +194,7 @@ func (f *fold) restore(p *Plan) bool {
 			texts = append(texts, &fan.Rekey.SQL, &fan.Rekey.Returning)
 		}
 		if fan.Deal != nil {
-			texts = append(texts, &fan.Deal.Query, &fan.Deal.Insert)
+			texts = append(texts, &fan.Deal.query, &fan.Deal.Insert)
 		}
 		if s := fan.Split; s != nil {
 			for i := range s.head {

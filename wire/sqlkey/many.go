@@ -31,6 +31,11 @@ func (c *compiler) many(m proto.Message, p *Plan, a *analysis, s *survey, one *r
 		}
 		return p.refuse(one)
 	}
+	return c.over(p, fan, how, one)
+}
+
+// over makes the plan one that runs on several shards. one is what is said where such statements do not run.
+func (c *compiler) over(p *Plan, fan *Fan, how string, one *refusal) *Plan {
 	refused := *p
 	refused.refuse(one)
 	fan.Refusal, fan.Why = refused.Err, one.reason

@@ -35,6 +35,9 @@ func (c *compiler) split(m proto.Message, p, together *Plan, a *analysis, s *sur
 	}
 	problem := split.takeApart(n.GetInsertStmt(), s, c.fold)
 	if problem != nil {
+		if fan, how, none := c.deal(n, a, s, problem); none == nil {
+			return c.over(p, fan, how, one)
+		}
 		one.many = problem.reason
 		return p.refuse(one)
 	}

@@ -109,7 +109,6 @@ INSERT INTO customers (customer_id, name) VALUES (107, 'a'), (108, 'b') RETURNIN
 
 INSERT INTO customers (customer_id, name) VALUES (' 107 ', 'a'), ('108', 'b') RETURNING customer_id
 
--- refused: no key
 INSERT INTO customers (customer_id, name) VALUES (107.4, 'a') RETURNING customer_id
 
 -- refused: not joined by the key
@@ -117,13 +116,10 @@ INSERT INTO customers (customer_id, name) SELECT customer_id + 100, name FROM cu
 
 INSERT INTO customers (customer_id, name) SELECT 107, 'a' UNION ALL SELECT 108, 'b'
 
--- refused: LIMIT in INSERT
 INSERT INTO customers (customer_id, name) (VALUES (107, 'a'), (108, 'b')) ORDER BY 1 LIMIT 1
 
--- refused: LIMIT in INSERT
 INSERT INTO customers (customer_id, name) VALUES (107, 'a'), (108, 'b'), (109, 'c') ORDER BY 1 OFFSET 1
 
--- refused: LIMIT in INSERT
 INSERT INTO customers (customer_id, name) VALUES (107, 'a'), (108, 'b'), (109, 'c') LIMIT 2
 
 WITH v AS (SELECT 107 AS k) INSERT INTO customers (customer_id, name) SELECT k, 'x' FROM v RETURNING customer_id
@@ -138,10 +134,8 @@ INSERT INTO stock (region, sku) SELECT lower('DE'), 'sku' || 9
 
 INSERT INTO accounts (name, cents) VALUES (md5('x'), 5), ('new' || 'é', 6) RETURNING name
 
--- refused: no key
 INSERT INTO readings (device, n) VALUES (2147483647 + 1, 1)
 
--- refused: no key
 INSERT INTO stock (region, sku) VALUES (lower('BRI'), 'x')
 
 INSERT INTO tiles (zoom, name, n) VALUES (1 + 1, upper('b'), 99)
@@ -272,3 +266,42 @@ INSERT INTO accounts (name, owner) SELECT k, '{rows}{columns}{type 1}' FROM unne
 
 -- refused: no key
 INSERT INTO accounts ("name", owner) SELECT "{rows}", 'x' FROM unnest(ARRAY['z1', 'z2']) AS v ("{rows}")
+
+INSERT INTO accounts (name, owner, cents) VALUES (left('anna', 2), 'x', 5), (reverse('nab'), 6, 7.5), ('plain', NULL, '8') RETURNING *
+
+INSERT INTO accounts (owner, name, opened) VALUES ('2024-01-01'::date, concat('a', 'b'), '2024-01-01'), (5.50, concat('c', 'd'), '2024-01-02 10:00'::timestamp), (true, concat('e', 'f'), date '2024-01-03' + 1)
+
+INSERT INTO customers (customer_id, score, balance) VALUES (length('abc') + 500, 1.1::float8, 1.239), (length('abcd') + 500, 0.1::numeric, 2::float8 / 3) RETURNING customer_id, score, balance
+
+INSERT INTO customers (customer_id, tier, tags, meta) VALUES (length('abc') + 500, 'gold', '{a,b}', '{"x": [1]}'), (length('abcd') + 500, NULL, ARRAY['c'], 'null')
+
+-- $1 bigint 5
+-- $2 text two
+INSERT INTO customers (customer_id, name) VALUES (greatest($1, 600), $2), (601, $2 || '!') ON CONFLICT DO NOTHING RETURNING customer_id, name
+
+-- refused: no key
+INSERT INTO customers (customer_id, name) VALUES (length('abc') + 500, DEFAULT)
+
+INSERT INTO customers (customer_id, name) VALUES (length('abc') + 500, 'x'), (length('abc') + 500, 'y')
+
+INSERT INTO customers (customer_id, name) VALUES (1 / (length('abc') - 3), 'x'), (502, 'y')
+
+INSERT INTO customers (customer_id, name) VALUES ('seven'::text, 'x')
+
+-- refused: no key
+INSERT INTO customers (customer_id, name) VALUES (length('abc') + 500, 'x'), (length('x'))
+
+-- refused: no key
+INSERT INTO customers (customer_id, name) VALUES (length('abc') + 500)
+
+-- refused: no key
+INSERT INTO customers (customer_id) VALUES (length('abc') + 500, 'x')
+
+-- error 22004: such a row belongs to no shard
+INSERT INTO customers (customer_id, name) VALUES (nullif(length('abc'), 3), 'x')
+
+INSERT INTO readings (device, n, at) VALUES (extract(day FROM date '2024-01-17'), 900, '2024-01-01 00:00+00'), ('5', 901, '2024-01-01'::date)
+
+INSERT INTO stock (region, sku, price) VALUES (substr('xde', 2), 's1', 1.999), (substr('xus', 2), 's2', '2.5')
+
+INSERT INTO customers (customer_id, name) VALUES (length('abc') + 500, 'x'), (504, 'y'), (505, 'z') ORDER BY 1 DESC LIMIT 2
