@@ -244,7 +244,7 @@ func (in *input) list(p rib.Preference) *Candidates {
 	all := in.rank(p, room[:])
 	n := usable(all)
 	hops := make([]NextHop, n+1) // all that there can be, in one piece
-	c := &Candidates{Reads: hops[:n:n]}
+	c := &Candidates{Reads: hops[:n:n], Stray: in.stray(in.latest())}
 	for i := range c.Reads {
 		c.Reads[i] = all[i].hop()
 		if i == c.ReadsNear && near(&all[0], &all[i]) {

@@ -89,6 +89,12 @@ func (t *Table) ExplainShard(shard, database string, write bool) Explanation {
 	return e
 }
 
+// What the reason begins with of a backend that is not in the list, and of one that is there for want of a better one.
+const (
+	leftOut    = "left out: "
+	lastResort = "last resort: "
+)
+
 func (in *input) explainRead(e *Explanation, all []ranked) {
 	n := usable(all)
 	if n == 0 {
@@ -106,7 +112,7 @@ func (in *input) explainRead(e *Explanation, all []ranked) {
 		r := &all[i]
 		v := r.verdict()
 		if i >= n {
-			v.Reason = "left out: " + in.against(r)
+			v.Reason = leftOut + in.against(r)
 			if r.outside && r.class != refused {
 				v.Reason = "left out: the database's reads are " + e.Prefers
 			}
@@ -116,7 +122,7 @@ func (in *input) explainRead(e *Explanation, all []ranked) {
 		v.Order, v.Near = i+1, near(&all[0], r)
 		switch {
 		case r.class > full:
-			v.Reason = "last resort: " + in.against(r)
+			v.Reason = lastResort + in.against(r)
 		case r.class == full:
 			v.Reason = "at the limit of its load: " + r.distance()
 		case r.class > all[0].class:
@@ -163,14 +169,14 @@ func (in *input) explainWrite(e *Explanation, all []ranked) {
 			e.Backends = append([]Verdict{v}, e.Backends...)
 			continue
 		case r.class == refused:
-			v.Reason = "left out: " + in.against(r)
+			v.Reason = leftOut + in.against(r)
 		case r.Role != rib.Primary:
 			v.Reason = "left out: a replica"
 			if r.Role == rib.RoleUnknown {
 				v.Reason = "left out: its role is not known"
 			}
 		case r.class == outdated:
-			v.Reason = "left out: " + in.against(r)
+			v.Reason = leftOut + in.against(r)
 		default:
 			v.Reason = fmt.Sprintf("left out: one of several primaries, on timeline %d", r.Timeline)
 		}

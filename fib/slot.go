@@ -65,6 +65,9 @@ type Candidates struct {
 	// Past names a backend that is up and still calls itself the primary, though another one was promoted after it; "": none.
 	// It gets nothing. An operator should stop it: whoever reaches it directly writes what will be lost.
 	Past string
+	// Stray names a replica that is up and still follows a primary of the past; "": none does. It stands still, though it may call itself
+	// up to date. An operator should have it follow the new one.
+	Stray string
 
 	databases map[string]*Candidates // of databases that prefer other regions; nil: none does
 }
@@ -115,7 +118,7 @@ func (c *Candidates) PickRead(rnd uint32) int {
 
 // equal tells whether two lists would route alike and say the same of it.
 func (c *Candidates) equal(o *Candidates) bool {
-	return c.ReadsNear == o.ReadsNear && c.WritesReason == o.WritesReason && c.SplitBrain == o.SplitBrain && c.Past == o.Past &&
+	return c.ReadsNear == o.ReadsNear && c.WritesReason == o.WritesReason && c.SplitBrain == o.SplitBrain && c.Past == o.Past && c.Stray == o.Stray &&
 		sameHops(c.Reads, o.Reads) && sameHops(c.Writes, o.Writes) && maps.EqualFunc(c.databases, o.databases, (*Candidates).equal) &&
 		slices.EqualFunc(c.Down, o.Down, func(a, b *rib.Backend) bool { return *a == *b })
 }

@@ -40,6 +40,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the stories give now into 
 //	undrain region|backend|node N by WHO  an operator wants N to get no more work, or takes that back
 //	observers B                           asks which nodes are to observe B
 //	verdict B                             asks what its observers say of B, and who can reach it
+//	uses SHARD                            asks which of its backends get statements, and why not
 //	route read|write SHARD [for DATABASE] asks where a statement goes
 //	route read|write KEYSPACE KEY
 func TestStories(t *testing.T) {
@@ -240,6 +241,8 @@ func (s *story) command(line string, words []string) string {
 	case "verdict":
 		v := s.view(args[0])
 		return fmt.Sprintf("%s\n  for all: %v, %s\n  reach: %v\n", line, v.Verdict, v.Reason, v.Reach())
+	case "uses":
+		return line + "\n" + s.uses(args[0])
 	case "route":
 		return line + "\n" + s.route(args)
 	default:
@@ -423,6 +426,37 @@ func (s *story) route(args []string) string {
 		fmt.Fprintf(&b, "  problem: %s\n", e.Problem)
 	}
 	s.agrees(t, e, database, write, order)
+	return b.String()
+}
+
+// uses fails if what is said of the shard's backends is not what the candidate lists do.
+func (s *story) uses(shard string) string {
+	t, err := fib.Compile(s.table.Snapshot())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var b strings.Builder
+	in := map[string]bool{}
+	for _, database := range append(slices.Collect(maps.Keys(s.policy.Databases)), "") {
+		for _, hop := range slices.Concat(t.Slot(shard).For(database).Reads, t.Slot(shard).For(database).Writes) {
+			in[hop.Backend.Name] = true
+		}
+	}
+	uses := t.Uses()
+	for _, v := range s.table.Snapshot().Backends {
+		name := v.Backend.Name
+		if v.Backend.Shard != shard {
+			continue
+		}
+		u := uses[name]
+		if u.Used != in[name] {
+			s.t.Errorf("%s is used: %v; in a list: %v", name, u.Used, in[name])
+		}
+		fmt.Fprintf(&b, "  %s %s\n", name, strings.TrimSuffix(map[bool]string{true: "is used: ", false: "is not used: "}[u.Used]+u.Why, ": "))
+	}
+	if stray := t.Slot(shard).Candidates().Stray; stray != "" {
+		fmt.Fprintf(&b, "  alarm: %s\n", stray)
+	}
 	return b.String()
 }
 

@@ -103,6 +103,9 @@ func (c *statusCmd) Run(e *env) error {
 			if b.Evidence != "" {
 				why = append(why, b.WhyUnreached)
 			}
+			if b.Choice != "" {
+				why = append(why, b.Choice)
+			}
 			if b.Reason != "" {
 				why = append(why, b.Reason)
 			}

@@ -219,7 +219,7 @@ func (f *applyFlags) mayGoOn(e *env, flags adminFlags) error {
 	loads := []string{"below", "between", "at limit"}
 	bound := slices.Index(loads, f.StopLoad)
 	for _, b := range v.Backends {
-		if lag := time.Duration(b.LagMS * float64(time.Millisecond)); b.ForUs == "up" && lag > f.MaxLag {
+		if lag := time.Duration(b.LagMS * float64(time.Millisecond)); (b.ForUs == "up" || b.ForUs == leftOut) && lag > f.MaxLag {
 			return &Failure{Message: fmt.Sprintf("backend %s is %s behind, more than %s", b.Name, lag.Round(time.Millisecond), f.MaxLag), Hint: "Begin again when it has caught up; --max-lag sets another bound."}
 		}
 		if bound > 0 && slices.Index(loads, b.Load) >= bound {

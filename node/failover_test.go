@@ -157,6 +157,16 @@ func TestFailoverUnderLoad(t *testing.T) {
 	close(stop)
 	wg.Wait()
 
+	left := map[string]string{"db-1": "left out: a primary of timeline 1, while the shard is on 2", "db-2": "left out: still on timeline 1, while the shard is on 2"}
+	alarm := "backend db-2 still follows timeline 1, while shard shard_1 is on 2"
+	if name == "db-2" {
+		left["db-3"], alarm = left["db-2"], strings.Replace(alarm, "db-2", "db-3", 1)
+		delete(left, "db-2")
+	}
+	for _, n := range nodes {
+		pgtest.Eventually(t, 30*time.Second, func() error { return n.tellsLeftOut(t, left, alarm) })
+	}
+
 	there, old := entries(ctx, t, promoted), entries(ctx, t, primary)
 	for i, w := range writers {
 		t.Logf("writer %d: %d acknowledged, %d unknown, the longest gap %v", i, len(w.ids), len(w.unknown), w.gap)
@@ -185,6 +195,35 @@ func TestFailoverUnderLoad(t *testing.T) {
 			}
 		}
 	}
+}
+
+// tellsLeftOut is nil if status, page and metrics say of these backends that they get nothing, and why, and of all others that they are in use.
+func (n *testNode) tellsLeftOut(t *testing.T, left map[string]string, alarm string) error {
+	t.Helper()
+	v := n.View()
+	if !slices.ContainsFunc(v.Alarms, func(a string) bool { return strings.HasPrefix(a, alarm) }) {
+		return fmt.Errorf("%s has the alarms %q, want %s", n.cfg.Name, v.Alarms, alarm)
+	}
+	_, status, _ := n.cli(t, "status")
+	_, page := n.get(t, "/debug?fragment=1")
+	_, metrics := n.get(t, "/metrics")
+	for _, b := range v.Backends {
+		want, usable := "up", 1
+		why := left[b.Name]
+		if why != "" {
+			want, usable = "left out", 0
+		}
+		if b.ForAll != "up" || b.ForUs != want || b.Choice != why {
+			return fmt.Errorf("%s shows %s as %s for all, %s for us: %s; want %s: %s", n.cfg.Name, b.Name, b.ForAll, b.ForUs, b.Choice, want, why)
+		}
+		if !strings.Contains(status, why) || !strings.Contains(page, why) {
+			return fmt.Errorf("status or page of %s do not say %q:\n%s", n.cfg.Name, why, status)
+		}
+		if line := fmt.Sprintf("rangefinder_backend_usable{backend=%q} %d\n", b.Name, usable); !strings.Contains(metrics, line) {
+			return fmt.Errorf("the metrics of %s lack %s", n.cfg.Name, line)
+		}
+	}
+	return nil
 }
 
 // mostAdvanced is the replica that has received the most.

@@ -45,7 +45,7 @@ type gauges struct {
 	Alarms                                     int
 	Ready, Leader                              bool
 	Pools                                      []PoolView
-	BackendUp                                  map[string]bool // by backend: whether this node would use it
+	BackendUp                                  map[string]bool // by backend: whether this node uses it
 }
 
 // newMetrics makes a registry of its own, so that one process can run several nodes. read is called at each scrape.
@@ -146,7 +146,7 @@ func newNodeCollector(read func() gauges) *nodeCollector {
 		{"backend_full_total", "Connections that a backend refused because it had none left; who wanted one waits.", []string{"backend"}},
 		{"members", "Live nodes of the cluster, this one included.", nil},
 		{"backends", "Backends that this node has heard of.", nil},
-		{"backend_usable", "1 if this node would use the backend now.", []string{"backend"}},
+		{"backend_usable", "1 if statements of this node go to the backend now; 0: it is down, refused, drained, or left out as too far behind, say.", []string{"backend"}},
 		{"epoch_generation", "Recovery generation of the newest ownership known.", nil},
 		{"epoch_index", "Raft index of the newest ownership known.", nil},
 		{"fib_version", "Version of the table that statements are routed by.", nil},

@@ -416,9 +416,10 @@ func TestRebalanceCommands(t *testing.T) {
 		set  func()
 		want string
 	}{
-		"the hook": {func() { refuse = true }, "the hook answered 409"},
-		"lag":      {func() { refuse = false; office.view.Backends[0].ForUs, office.view.Backends[0].LagMS = "up", 60000 }, "1m0s behind"},
-		"the load": {func() { office.view.Backends[0].LagMS, office.view.Backends[0].Load = 0, "at limit" }, "is at limit"},
+		"the hook":               {func() { refuse = true }, "the hook answered 409"},
+		"lag":                    {func() { refuse = false; office.view.Backends[0].ForUs, office.view.Backends[0].LagMS = "up", 60000 }, "1m0s behind"},
+		"lag that leaves it out": {func() { office.view.Backends[0].ForUs, office.view.Backends[0].LagMS = "left out", 60000 }, "1m0s behind"},
+		"the load":               {func() { office.view.Backends[0].LagMS, office.view.Backends[0].Load = 0, "at limit" }, "is at limit"},
 	} {
 		refuse, office.view = false, exampleView()
 		c.set()

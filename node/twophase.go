@@ -50,7 +50,7 @@ func (n *Node) shardsHere() (shards []string) {
 	for i := range s.Backends {
 		v := &s.Backends[i]
 		seen := slices.ContainsFunc(v.Routes, func(r rib.Route) bool { return r.Observer == s.Self.Name })
-		if v.Role == rib.Primary && seen && usable(v) && !slices.Contains(shards, v.Backend.Shard) {
+		if v.Role == rib.Primary && seen && !v.Down() && v.Refused == "" && v.Drained == "" && !slices.Contains(shards, v.Backend.Shard) {
 			shards = append(shards, v.Backend.Shard)
 		}
 	}

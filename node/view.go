@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"rangefinder/cluster"
@@ -59,7 +60,6 @@ func (n *Node) View() ClusterView {
 		Raft:      raftView(status),
 		Lease:     n.leaseView(),
 		Leases:    n.leaseStatuses(),
-		Backends:  []BackendView{},
 		Keyspaces: n.Keyspaces(),
 		Shards:    []ShardView{},
 		Pools:     n.poolViews(),
@@ -77,9 +77,7 @@ func (n *Node) View() ClusterView {
 			Leader:  m.Name == status.Leader, Voter: slices.ContainsFunc(status.Voters, func(x cluster.Voter) bool { return x.Name == m.Name }),
 		})
 	}
-	for i := range s.Backends {
-		v.Backends = append(v.Backends, n.backendView(&s.Backends[i]))
-	}
+	v.Backends = n.backendViews(s)
 	slices.SortStableFunc(v.Backends, func(a, b BackendView) int { return cmp.Compare(a.Shard, b.Shard) })
 	for _, x := range s.Ownership.Shards {
 		v.Shards = append(v.Shards, ShardView{Name: x.Name, SystemID: strconv.FormatUint(x.SystemID, 10), Epoch: x.Epoch.String()})
@@ -146,24 +144,46 @@ func (n *Node) sessionsView() SessionsView {
 	return SessionsView{Open: s.Sessions, Connections: s.Clients, Total: s.Accepted}
 }
 
-// usable reports whether this node would send a statement to a backend while something better is there.
-func usable(b *rib.BackendView) bool {
-	return !b.Down() && b.Refused == "" && b.Drained == ""
+// leftOut is said of a backend that is up and yet gets no statements of this node's.
+const leftOut = "left out"
+
+// forUs is what a backend is to this node: up if statements go to it, else drained, left out (the table does not use it, though it is up), or down.
+func forUs(b *rib.BackendView, use fib.Use) string {
+	switch {
+	case b.Down(), b.Refused != "":
+		return rib.Down.String()
+	case b.Drained != "":
+		return "drained"
+	case !use.Used:
+		return leftOut
+	}
+	return rib.Up.String()
 }
 
-func (n *Node) backendView(b *rib.BackendView) BackendView {
+// choice is what the table has against a backend, if that is not told of it anyway.
+func choice(b *rib.BackendView, use fib.Use) string {
+	if b.Down() || b.Refused != "" || b.Drained != "" && strings.HasSuffix(use.Why, b.Drained) {
+		return ""
+	}
+	return use.Why
+}
+
+// backendViews are all backends of a snapshot, as the routing table that is in force uses them.
+func (n *Node) backendViews(s *rib.Snapshot) []BackendView {
+	list, uses := make([]BackendView, 0, len(s.Backends)), n.fib.Load().Uses()
+	for i := range s.Backends {
+		list = append(list, n.backendView(&s.Backends[i], uses[s.Backends[i].Backend.Name]))
+	}
+	return list
+}
+
+func (n *Node) backendView(b *rib.BackendView, use fib.Use) BackendView {
 	v := BackendView{
 		Name: b.Backend.Name, Shard: b.Backend.Shard, Region: b.Backend.Region, Addr: b.Backend.Addr,
 		SystemID: strconv.FormatUint(b.Backend.SystemID, 10), Role: b.Role.String(), Timeline: b.Timeline,
-		ForAll: b.Verdict.String(), ForUs: rib.Down.String(), Reason: b.Reason, Evidence: b.Evidence, Refused: b.Refused,
+		ForAll: b.Verdict.String(), ForUs: forUs(b, use), Choice: choice(b, use), Reason: b.Reason, Evidence: b.Evidence, Refused: b.Refused,
 		Reach: b.Reach().String(), WhyUnreached: b.WhyUnreached(), Drained: b.Drained, Probe: n.prober().Trouble(b.Backend.Name),
 		LagMS: ms(b.Lag), LagBytes: b.LagBytes, LatencyMS: ms(b.Latency), Load: b.Load.String(), Ejected: b.Ejected, Held: int(b.Held), InFlight: b.Gauge.InFlight.Load(), Routes: []RouteView{},
-	}
-	switch {
-	case usable(b):
-		v.ForUs = rib.Up.String()
-	case b.Drained != "" && !b.Down() && b.Refused == "":
-		v.ForUs = "drained"
 	}
 	age := n.stale.of(b.Backend.Name, time.Now())
 	v.StaleMS, v.Stale = ms(age), staleFor(age)
@@ -310,6 +330,9 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 		} else if c.Past != "" {
 			list = append(list, c.Past)
 		}
+		if stray := slot.Candidates().Stray; stray != "" {
+			list = append(list, stray)
+		}
 	}
 	for i := range s.Backends {
 		b := &s.Backends[i]
@@ -339,8 +362,10 @@ func (n *Node) gauges() gauges {
 		Alarms: len(n.alarmList(s, status)), Ready: len(n.NotReady()) == 0, Leader: n.ledger().IsLeader(),
 		Pools: n.poolViews(), BackendUp: map[string]bool{},
 	}
+	uses := n.fib.Load().Uses()
 	for i := range s.Backends {
-		g.BackendUp[s.Backends[i].Backend.Name] = usable(&s.Backends[i])
+		b := &s.Backends[i]
+		g.BackendUp[b.Backend.Name] = forUs(b, uses[b.Backend.Name]) == rib.Up.String()
 	}
 	return g
 }
@@ -362,16 +387,14 @@ func (n *Node) RIB() any {
 		Port      any                `json:"port"`
 		Ledger    any                `json:"ledger"`
 	}
-	d := dump{Version: s.Version, Self: s.Self, Members: s.Members, Distances: map[string]float64{}, Backends: []BackendView{},
+	d := dump{Version: s.Version, Self: s.Self, Members: s.Members, Distances: map[string]float64{},
 		Epoch: s.Ownership.Epoch.String(), Gossip: n.speaker().Stats(), Port: n.port().Stats(), Ledger: n.ledger().Status()}
 	d.Suspicion, d.Lost = n.prober().Suspicion(), lostViews(n.speaker().Lost(), time.Now())
 	d.Drains = drainViews(s)
 	for region, distance := range s.Distances {
 		d.Distances[region] = ms(distance)
 	}
-	for i := range s.Backends {
-		d.Backends = append(d.Backends, n.backendView(&s.Backends[i]))
-	}
+	d.Backends = n.backendViews(s)
 	return d
 }
 

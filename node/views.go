@@ -98,7 +98,7 @@ type BackendView struct {
 	SystemID  string      `json:"system_id"`
 	Role      string      `json:"role"`
 	ForAll    string      `json:"for_all"`    // the cluster's verdict: up, down, unknown
-	ForUs     string      `json:"for_us"`     // up, down or drained: whether this node would use it
+	ForUs     string      `json:"for_us"`     // up, down, drained or left out: whether this node uses it
 	Reason    string      `json:"reason"`     // of the verdict
 	Evidence  string      `json:"evidence"`   // this node's own against it; "" if none
 	Reach     string      `json:"reach"`      // by whom: all, not from here, not by its observers, nobody, unknown
@@ -116,6 +116,7 @@ type BackendView struct {
 	StaleMS float64 `json:"stale_ms"` // how long nobody has said how it is; 0: somebody does
 	Stale   string  `json:"stale"`    // the same for people: "stale for 34s"; "" if it is not
 
+	Choice       string `json:"choice"`        // what has the routing table not use it, or only as a last resort; "" if nothing, or what already stands elsewhere
 	Drained      string `json:"drained"`       // by whom, since when, why; "": it is not
 	WhyUnreached string `json:"why_unreached"` // who cannot reach it, and why; "" if nothing speaks against it
 	Probe        string `json:"probe"`         // what this node's last probe of it failed with, as that it had no connection left; "": it had an answer, or none is sent
