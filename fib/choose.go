@@ -155,7 +155,7 @@ func classOf(v *rib.BackendView, latest uint32, p *rib.Policy) class {
 		return down
 	case v.Ejected != "":
 		return ejected
-	case v.Verdict == rib.Up && v.Role != rib.Primary && (behind(v, p) || strays(v, latest)):
+	case v.Verdict == rib.Up && v.Role != rib.Primary && (p.Behind(v.Lag, v.LagBytes) || strays(v, latest)):
 		return lagging
 	case v.Drained != "":
 		return drained
@@ -165,12 +165,6 @@ func classOf(v *rib.BackendView, latest uint32, p *rib.Policy) class {
 		return full
 	}
 	return healthy
-}
-
-// behind tells whether a replica is further behind than the policy allows. Not to know how far is too far, if there is a bound.
-func behind(v *rib.BackendView, p *rib.Policy) bool {
-	return p.MaxLag > 0 && (v.Lag == rib.LagUnknown || v.Lag > p.MaxLag) ||
-		p.MaxLagBytes > 0 && (v.LagBytes == rib.LagBytesUnknown || v.LagBytes > p.MaxLagBytes)
 }
 
 // strays tells whether a replica is still on a timeline from before the last promotion: it follows a primary that is none

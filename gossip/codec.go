@@ -117,11 +117,11 @@ func (d *decoder) observation(version byte) (o observation) {
 	return o
 }
 
-// quantize returns the route as a peer will decode it, so that all tables hold the same.
-func quantize(version byte, r rib.Route) rib.Route {
+// quantize returns the route as a peer will decode it, so that all tables hold the same, and on the same side of the bounds.
+func quantize(version byte, p *rib.Policy, r rib.Route) rib.Route {
 	r.Latency = unpackDuration(packDuration(max(r.Latency, 0)))
-	r.Lag = unpackDuration(packDuration(r.Lag))
-	if r.LagBytes = unpackSize(packSize(r.LagBytes)); version < 2 {
+	r.Lag = sided(r.Lag, p.MaxLag, packDuration, unpackDuration)
+	if r.LagBytes = sided(r.LagBytes, p.MaxLagBytes, packSize, unpackSize); version < 2 {
 		r.LagBytes = rib.LagBytesUnknown
 	}
 	r.Timeline = min(r.Timeline, maxTimeline)

@@ -69,7 +69,7 @@ func TestObservationFitsIn32Bytes(t *testing.T) {
 	}
 	d := decoder{buf: b[2:]}
 	got := d.observation(observationVersion)
-	want := observation{1, 2, quantize(observationVersion, r)}
+	want := observation{1, 2, quantize(observationVersion, new(rib.Policy), r)}
 	if err := d.done(); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("came back as %+v, %v; want %+v", got, err, want)
 	}

@@ -16,6 +16,8 @@
 // ordered by their author's (incarnation, sequence), never by a clock. Whatever the version of a peer or the wish of a
 // liar with the cluster key, unknown kinds are counted and ignored and every table here has a bound.
 //
+// How far behind replicas are is told in large steps and within a budget, but at once where it crosses the operator's bounds: see lag.go.
+//
 // It knows nothing of ranges: of ownership it carries the epoch alone and tells the node, which asks the ledger. It opens
 // no sockets: node hands it a transport. Records are hand-packed rather than msgpack because 32 bytes against some 150
 // is what keeps thousands of them in one packet round, and because what a stranger sent is then checked field by field.

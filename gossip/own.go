@@ -27,6 +27,7 @@ type own struct {
 	routes        map[string]told
 	announcements map[string]rib.Announcement
 	budget        bucket
+	back          bucket // for replicas that are near again
 	jumps         bucket
 	rtt           map[string]*smoothed // by region
 	lastRow       map[string]time.Duration
@@ -36,9 +37,12 @@ type own struct {
 	matrixDue atomic.Bool
 }
 
+// told is what this node has told of a backend, and what it has seen since.
 type told struct {
 	route rib.Route
 	at    time.Time
+	seen  rib.Route // what the own table has of its lag
+	far   time.Time // when it was last seen to be too far behind
 }
 
 // Announce makes a backend known to the cluster, or changes what it is. Saying the same again says nothing. A backend
@@ -82,24 +86,35 @@ func (s *Speaker) Withdraw(name string) {
 
 // Observe is what this node believes about a backend; Observer and Stamp are filled in. It is written to this node's own
 // table and spread: a change of state, role or timeline at once, others when they are worth it and the budget allows. A
-// change that is held back is not in the own table either, so that all tables stay equal; call Observe with every probe.
+// change that is held back is not in the own table either, so that all tables stay equal, but for how far a replica is behind: this node
+// goes by that itself (see rib.Health.Saw). Call Observe with every probe.
 func (s *Speaker) Observe(r rib.Route) {
 	if !validName(r.Backend) {
 		s.count.tooBig.Add(1)
 		return
 	}
-	r = quantize(s.writes(), r)
+	policy := s.cfg.Policy()
+	r = quantize(s.writes(), policy, r)
 	r.Observer = s.cfg.Self.Name
 	now := time.Now()
 	s.mu.Lock()
 	old, ok := s.own.routes[r.Backend]
 	urgent := !ok || old.route.State != r.State || old.route.Role != r.Role || old.route.Timeline != r.Timeline
-	if s.closed || (!urgent && !s.worthTelling(&old, &r, now)) {
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	if tooFar(policy, &r) {
+		old.far = now
+	}
+	if !urgent && !s.worthTelling(policy, &old, &r, now) {
+		s.see(policy, &old, &r)
+		s.own.routes[r.Backend] = old
 		s.mu.Unlock()
 		return
 	}
 	r.Stamp = s.stamp()
-	s.own.routes[r.Backend] = told{r, now}
+	s.own.routes[r.Backend] = told{route: r, at: now, seen: r, far: old.far}
 	// A first good word is no flip: a cluster that starts would push all of them at once.
 	out := s.tellRoute(r, urgent && (ok || r.State == rib.Down))
 	out.echoes = out.msgs // nobody else knows yet: all depends on these few packets
@@ -108,19 +123,28 @@ func (s *Speaker) Observe(r rib.Route) {
 }
 
 // worthTelling decides about a change that is no flip. It needs mu.
-func (s *Speaker) worthTelling(old *told, r *rib.Route, now time.Time) bool {
+func (s *Speaker) worthTelling(p *rib.Policy, old *told, r *rib.Route, now time.Time) bool {
+	if crosses, tell := s.crosses(p, old, r, now); crosses {
+		if !tell {
+			s.count.withheld.Add(1) // and all else with it: a record is whole
+		}
+		return tell
+	}
 	was := &old.route
 	differs := was.Load != r.Load || largeSize(was.LagBytes, r.LagBytes) || (was.Lag < 0) != (r.Lag < 0) ||
 		large(was.Lag, r.Lag, largeLag) || large(was.Latency, r.Latency, largeDelay)
 	if !differs {
 		return false
 	}
-	if now.Sub(old.at) < minGap || !s.own.budget.take(now, budget/float64(len(s.peers)+1), budgetBurst) {
+	if now.Sub(old.at) < minGap || !s.own.budget.take(now, s.share(budget), budgetBurst) {
 		s.count.withheld.Add(1)
 		return false
 	}
 	return true
 }
+
+// share is this node's of what the whole cluster may tell a second. It needs mu.
+func (s *Speaker) share(rate float64) float64 { return rate / float64(len(s.peers)+1) }
 
 func large(a, b, least time.Duration) bool {
 	if a < 0 || b < 0 || (a-b).Abs() < least {
@@ -220,6 +244,7 @@ func (s *Speaker) reincarnate(next uint32) {
 	}
 	for name, t := range s.own.routes {
 		t.route.Stamp = s.stamp()
+		t.seen = t.route
 		s.own.routes[name] = t
 		s.tellRoute(t.route, false)
 	}

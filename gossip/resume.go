@@ -46,7 +46,7 @@ func (s *Speaker) resume(w *Word) {
 		s.cfg.Health.Announce(a)
 	}
 	for _, r := range w.Routes {
-		s.own.routes[r.Backend] = told{route: r}
+		s.own.routes[r.Backend] = told{route: r, seen: r}
 		s.cfg.Health.Observe(r)
 	}
 	now := time.Now()

@@ -49,6 +49,10 @@ type Config struct {
 	// been made with that one too. nil: this one begins.
 	Resume *Word
 
+	// Policy is how far behind this node's operator lets a replica be that serves reads: what crosses a bound is told at once. It may be
+	// another one after each call. nil: there are no bounds.
+	Policy func() *rib.Policy
+
 	// OnEpoch is called when the cluster has a newer ownership epoch than SetEpoch was last given; from is a node that
 	// holds it. Calls come one at a time from a goroutine that may be kept, and again as long as the epoch is not reached.
 	// May be nil.
@@ -158,6 +162,10 @@ func New(cfg Config) *Speaker {
 	}
 	if cfg.Lookup == nil {
 		cfg.Lookup = net.DefaultResolver.LookupIPAddr
+	}
+	if cfg.Policy == nil {
+		none := new(rib.Policy)
+		cfg.Policy = func() *rib.Policy { return none }
 	}
 	s := &Speaker{
 		cfg:      cfg,

@@ -180,7 +180,7 @@ func (n *partNode) open() {
 	n.table.Owners().Set(w.owners)
 	n.compiler = fib.NewMaintainer(n.table, n.fib, nil)
 	n.compiler.Open()
-	speaker := gossip.New(gossip.Config{Self: self, ClusterID: w.owners.ClusterID, Key: []byte("0123456789abcdef0123456789abcdef"), Transport: tr, Health: n.table.Health(), Logger: log})
+	speaker := gossip.New(gossip.Config{Self: self, ClusterID: w.owners.ClusterID, Key: []byte("0123456789abcdef0123456789abcdef"), Transport: tr, Health: n.table.Health(), Policy: n.table.Local().Policy, Logger: log})
 	speaker.SetEpoch(w.owners.Epoch)
 	if err := speaker.Open(); err != nil {
 		w.t.Fatal(err)

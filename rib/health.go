@@ -67,6 +67,7 @@ type backend struct {
 	last          lastKnown // of routes that were forgotten
 	server        Backend   // as last announced by who had reached it; zero: never
 	evidence      string    // own, against it
+	saw           *behind   // by this node itself; nil: what it has told
 	gauge         *Gauge
 
 	view     BackendView // the last one made
@@ -78,6 +79,12 @@ type backend struct {
 type lastKnown struct {
 	role     Role
 	timeline uint32
+}
+
+// behind is how far a replica is behind.
+type behind struct {
+	lag   time.Duration
+	bytes int64
 }
 
 func newHealth(self Member, touch func()) *Health {
@@ -139,6 +146,9 @@ func (h *Health) Observe(r Route) Change {
 	}
 	h.sumUp('r', r.Backend, r.Observer, r.Stamp)
 	b.routes.put(r)
+	if r.Observer == h.self {
+		b.saw = nil
+	}
 	b.counting = 0
 	h.touch()
 	if r.State != old.State || r.Role != old.Role {
@@ -265,6 +275,19 @@ func (h *Health) Evidence(backend string, down bool, why string) {
 	}
 	b := h.backend(backend)
 	b.evidence, b.counting = why, 0
+	h.touch()
+}
+
+// Saw records how far this node's own probe has just found a backend behind that it observes, where that is not what it has told: it goes
+// by this in its own word's place, until its next word. It holds for this node alone.
+func (h *Health) Saw(backend string, lag time.Duration, bytes int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.backends[backend]
+	if b == nil {
+		return
+	}
+	b.saw, b.counting = &behind{lag, bytes}, 0
 	h.touch()
 }
 

@@ -34,6 +34,13 @@ func (l *Local) SetPolicy(p *Policy) {
 	l.touch()
 }
 
+// Policy is the one in force; never nil.
+func (l *Local) Policy() *Policy {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.policy
+}
+
 // Try puts the trials of all backends in force; who is not in it is on no trial. The map must not be changed afterwards.
 func (l *Local) Try(trials map[string]Trial) {
 	l.mu.Lock()

@@ -17,6 +17,12 @@ type Policy struct {
 	Databases   map[string]Preference // by database; those that are not here go by distance
 }
 
+// Behind tells whether a replica that is so far behind serves no reads. Not to know how far is too far, if there is a bound.
+func (p *Policy) Behind(lag time.Duration, bytes int64) bool {
+	return p.MaxLag > 0 && (lag == LagUnknown || lag > p.MaxLag) ||
+		p.MaxLagBytes > 0 && (bytes == LagBytesUnknown || bytes > p.MaxLagBytes)
+}
+
 // Preference is where a database's reads go first.
 type Preference struct {
 	Regions []string // in this order, before all others; empty: by distance alone

@@ -32,8 +32,8 @@ type BackendView struct {
 	Verdict  State   // Down: a majority of the live observers says so; StateUnknown: no live observer
 	Role     Role    // as the latest timeline has it; the last known one if no observer is left
 	Timeline uint32
-	Lag      time.Duration // the longest that a live observer saw; LagUnknown if none could tell
-	LagBytes int64         // the most that a live observer saw; LagBytesUnknown if none could tell
+	Lag      time.Duration // the longest that a live observer saw, this node by what it saw last; LagUnknown if none could tell
+	LagBytes int64         // the most, likewise; LagBytesUnknown if none could tell
 	Latency  time.Duration // the shortest of the observers' probes
 	Own      time.Duration // of this node's probe, if it is an observer; else the shortest of observers in its region; 0: neither
 	Load     LoadClass     // the highest

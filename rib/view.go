@@ -67,8 +67,12 @@ func (h *Health) view(b *backend) (v BackendView, ok bool) {
 		} else if m := h.members[r.Observer]; m.Region == h.members[h.self].Region && r.Latency > 0 && (beside == 0 || r.Latency < beside) {
 			beside = r.Latency
 		}
-		v.Lag = max(v.Lag, r.Lag) // LagUnknown is below all others
-		v.LagBytes = max(v.LagBytes, r.LagBytes)
+		found := behind{r.Lag, r.LagBytes}
+		if r.Observer == h.self && b.saw != nil {
+			found = *b.saw
+		}
+		v.Lag = max(v.Lag, found.lag) // LagUnknown is below all others
+		v.LagBytes = max(v.LagBytes, found.bytes)
 		v.Load = max(v.Load, r.Load)
 	}
 	if v.Own == 0 {
