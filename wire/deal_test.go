@@ -44,12 +44,20 @@ func TestDealtRows(t *testing.T) {
 			t.Errorf("%s: %d rows", name, sum)
 		}
 	}
+	conn := r.connect(pgx.QueryExecModeSimpleProtocol)
+	mustExec(t, conn, "DELETE FROM orders")
+	for i := range int64(3) { // texts that are alike but for their constants
+		mustExec(t, conn, fmt.Sprintf("INSERT INTO orders (customer_id, id, item) VALUES (length('%s'), %d, 'x')", strings.Repeat("k", int(keys[i])), i),
+			fmt.Sprintf("INSERT INTO orders (customer_id, id, item) SELECT k + %d, %d, 'y' FROM generate_series(0, 0) k", keys[i], 10+i))
+	}
+	if got, want := answerOf(t, conn, "SELECT customer_id, id FROM orders ORDER BY id"), answerOf(t, conn, fmt.Sprintf("VALUES (%d, 0), (%d, 1), (%d, 2), (%[1]d, 10), (%[2]d, 11), (%[3]d, 12) ORDER BY 2", keys[0], keys[1], keys[2])); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 	r.live.QueryMemory = 100 << 10
 	r.server.Reload(r.live)
-	conn := r.connect(pgx.QueryExecModeExec)
 	_, err := conn.Exec(ctx, "INSERT INTO orders (customer_id, id, item) SELECT k, 8, repeat('x', 1000) FROM generate_series(1, 100000) k")
 	wantCode(t, err, pg.CodeOutOfMemory)
-	if _, sum := r.onShards(t, "SELECT count(*) FROM orders"); sum != 5 {
+	if _, sum := r.onShards(t, "SELECT count(*) FROM orders"); sum != 6 {
 		t.Errorf("%d rows", sum)
 	}
 	r.busy(t, 0)
