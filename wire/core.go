@@ -169,6 +169,8 @@ type core struct {
 	// if that is a coordinator's
 	coordinator *scatter.Coordinator
 	host        *host
+
+	finds *findings // it decides for a chooser, and the session is to learn this from it; nil: it is the session's own
 }
 
 // inHand is the part of a core that nothing of is kept between two requests. A session that sleeps has none.

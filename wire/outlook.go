@@ -79,6 +79,8 @@ type host struct {
 	// atomic
 	now atomic.Pointer[outlook]
 
+	finds findings // has a lock of its own
+
 	// owned by the coordinator's goroutine
 	last   *outlook
 	router *core
@@ -305,7 +307,9 @@ func (h *host) Failed(hop *fib.NextHop, sqlstate string) {
 
 // Choose is scatter.Host's.
 func (h *host) Choose(slot *fib.Slot, write bool) scatter.Chooser {
-	return &chooser{h: h, c: h.now.Load().core(), need: need{slot: slot, write: write}}
+	c := h.now.Load().core()
+	c.finds = &h.finds
+	return &chooser{h: h, c: c, need: need{slot: slot, write: write}}
 }
 
 // chooser finds a connection as a session does for a request of its own: its core takes the same decisions.
@@ -373,8 +377,10 @@ func (x *chooser) Next(ctx context.Context, claim pool.Claim) (scatter.Link, *pg
 			}
 			x.standBy(ctx)
 		case c.locates.shard != "":
-			return scatter.Link{}, pg.NewError(pg.CodeCannotConnectNow, "shard "+c.locates.shard+" has another primary, and what the session has written there is not found yet").
-				WithHint("Try the transaction again.")
+			if claim.Placed != nil {
+				claim.Placed()
+			}
+			c.located(x.h.server.awaitLocation(ctx, c))
 		default:
 			return scatter.Link{}, answerOf(c.out)
 		}

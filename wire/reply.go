@@ -275,6 +275,9 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 	}
 	if !e.quietZ {
 		c.carried = false
+		if c.host != nil {
+			c.takeDoubts()
+		}
 		if status == 'I' {
 			if status = c.virtualStatus(); status == 'I' {
 				c.endChannels()

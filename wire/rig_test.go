@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -102,6 +101,7 @@ type counts struct {
 	refused  map[string]int
 	limited  map[string]int
 	recheck  map[string]int
+	looked   map[string]int
 	scatter  map[string]int
 }
 
@@ -117,6 +117,13 @@ func (c *counts) limits(kind wire.Refusal) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.limited[string(kind)]
+}
+
+// looks is how often that backend was asked how far it is because a session waited for that.
+func (c *counts) looks(backend string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.looked[backend]
 }
 
 // failedOver is how often a statement went elsewhere because that backend failed.
@@ -275,7 +282,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		m := twophase.New(twophase.Config{
 			Cluster: "test", Node: "n1", Logger: log, Shards: func() []string { return names }, Uses: func() []string { return []string{"app"} },
 			Sites: twophase.Connect(func(ctx context.Context, shard, database string) (*pgx.Conn, error) {
-				return o.shards[slices.Index(names, shard)].primary.ConnTo(ctx, database, "")
+				return r.primaryOf(shard).ConnTo(ctx, database, "")
 			}),
 		})
 		m.Open()
@@ -288,6 +295,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 		Committer: committer, Moves: r.moves, Leased: r.leased, Alone: func(time.Time) bool { return r.lonely.Load() && !r.lately.Load() }, Fenced: func() { r.fenced.Add(1) },
 		FIB: r.handle, Planner: r.planner, Pools: r.pools, Guard: guard, Positions: r.table.Positions(), Metrics: r.counts, Logger: log, Live: r.live,
 		Look: func(b *rib.Backend) {
+			r.counts.add(&r.counts.looked, b.Name)
 			looks.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
@@ -449,6 +457,29 @@ type noSocket struct{ net.Conn }
 
 func (c noSocket) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
 
+// primaryOf is the server that this node takes for a shard's primary.
+func (r *rig) primaryOf(shard string) *pgtest.Server {
+	if w := r.handle.Load().Slot(shard).Candidates().Writes; len(w) > 0 {
+		if server := r.serverAt(w[0].Backend.Addr); server != nil {
+			return server
+		}
+	}
+	i, _ := strconv.Atoi(strings.TrimPrefix(shard, "shard_"))
+	return r.servers[i-1].primary
+}
+
+// serverAt is the server of the rig's that listens there; nil: there is none.
+func (r *rig) serverAt(addr string) *pgtest.Server {
+	for _, s := range r.servers {
+		for _, server := range []*pgtest.Server{s.primary, s.replica} {
+			if server != nil && server.Addr() == addr {
+				return server
+			}
+		}
+	}
+	return nil
+}
+
 // looks asks a shard's servers how far they have come, as a node's probes do.
 func (r *rig) looks(shard int) {
 	r.t.Helper()
@@ -473,14 +504,7 @@ func (r *rig) looks(shard int) {
 
 // look asks one backend how far it has come.
 func (r *rig) look(ctx context.Context, b *rib.Backend) (role rib.Role, err error) {
-	var server *pgtest.Server
-	for _, s := range r.servers {
-		for _, c := range []*pgtest.Server{s.primary, s.replica} {
-			if c != nil && c.Addr() == b.Addr {
-				server = c
-			}
-		}
-	}
+	server := r.serverAt(b.Addr)
 	if server == nil {
 		return role, errors.New("no server of the rig")
 	}

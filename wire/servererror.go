@@ -131,6 +131,9 @@ func (c *core) serverError(frame, body []byte) error {
 		if c.tx.open {
 			c.tx.failed = true
 		}
+		if c.host != nil {
+			c.tellsOfLoss(e)
+		}
 	}
 	if h.kind == 'Q' || h.kind == 'F' {
 		return nil

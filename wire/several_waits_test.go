@@ -16,16 +16,16 @@ import (
 	"rangefinder/wire/pg"
 )
 
-// ownSpread is a spread on servers of the test's own.
-func ownSpread(t *testing.T) *spread {
+// ownSpread is a spread on servers of the test's own, of that many shards.
+func ownSpread(t *testing.T, n int) *spread {
 	t.Helper()
-	shards := make([]shardServers, 2)
+	shards := make([]shardServers, n)
 	prepares := pgtest.Options{Params: map[string]string{"max_prepared_transactions": "20"}}
 	for i := range shards {
 		shards[i].primary = pgtest.NewPrimary(t, prepares)
 		shards[i].replica = pgtest.NewReplica(t, shards[i].primary, prepares)
 	}
-	return newSpread(t, rigOptions{shards: shards})
+	return newSpread(t, rigOptions{shards: shards, failover: patience})
 }
 
 // slowRow makes a view of the table orders. On replicas, its row of the second shard with id 13 takes for ever.
@@ -78,7 +78,7 @@ type named struct {
 
 // The replica that a shard's part of a read runs on dies, or is taken away: the part goes on at the primary, as long as no byte has reached the client.
 func TestReplicaOfAFanOutIsLost(t *testing.T) {
-	s := ownSpread(t)
+	s := ownSpread(t, 2)
 	s.slowRow()
 	replica := s.servers[1].replica
 	for _, way := range []string{"killed", "frozen"} {
@@ -136,7 +136,7 @@ func wait[T any](t *testing.T, c <-chan T) (v T) {
 
 // A primary freezes under what might write on several shards: nothing of it takes effect, and its client hears so.
 func TestPrimaryOfSeveralFreezes(t *testing.T) {
-	s := ownSpread(t)
+	s := ownSpread(t, 2)
 	primary := s.servers[1].primary
 	if err := primary.ExecIn(s.ctx, "app",
 		"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(600); RETURN NULL; END $$",

@@ -253,13 +253,20 @@ func (c *core) settle(shard string, now uint32) *pg.Error {
 					w.lsn = 0 // a write of the session's own is known by its time as well
 				}
 			case v.Fate == rib.FateUnsure: // asked again and again: the shard's servers may tell later
-				if w.at != 0 && !w.unsure {
+				switch {
+				case w.at == 0 || w.unsure:
+				case c.finds != nil:
+					c.finds.doubts(doubt{shard, w.timeline, v})
+				default:
 					c.fateless = append(c.fateless, v)
 				}
 				w.unsure = true
 			default:
 				e := lostWrites(rib.Written{Shard: shard, Timeline: w.timeline, LSN: w.lsn}, &v)
-				c.forgetWrites(shard)
+				if c.finds != nil {
+					c.finds.loses(loss{shard, now, e.Message})
+				}
+				c.forgetWrites(shard, now)
 				return e
 			}
 		}
@@ -267,9 +274,9 @@ func (c *core) settle(shard string, now uint32) *pg.Error {
 	return nil
 }
 
-// forgetWrites has the session's reads take a shard as it is.
-func (c *core) forgetWrites(shard string) {
-	of := func(w wrote) bool { return w.shard == shard }
+// forgetWrites has the session's reads take a shard as it is, but for what was written on that timeline or a later one.
+func (c *core) forgetWrites(shard string, before uint32) {
+	of := func(w wrote) bool { return w.shard == shard && w.timeline < before }
 	c.wrote, c.own.token = slices.DeleteFunc(c.wrote, of), slices.DeleteFunc(c.own.token, of)
 }
 
@@ -360,7 +367,7 @@ func (s *session) locate(ctx context.Context) {
 		return
 	}
 	held, free := s.hold(ctx)
-	err := s.awaitLocation(held)
+	err := s.server.awaitLocation(held, c)
 	free()
 	if errors.Is(err, errHangup) {
 		s.clientGone()
@@ -369,8 +376,7 @@ func (s *session) locate(ctx context.Context) {
 }
 
 // awaitLocation returns nil when what c.locates asks for is known, and what has ended the wait else.
-func (s *session) awaitLocation(held context.Context) error {
-	c := s.core
+func (s *Server) awaitLocation(held context.Context, c *core) error {
 	over, again := time.NewTimer(c.locates.limit()), time.NewTicker(lookAgain)
 	defer over.Stop()
 	defer again.Stop()
@@ -383,7 +389,7 @@ func (s *session) awaitLocation(held context.Context) error {
 		if look {
 			if slot := c.env.fib.Load().Slot(c.locates.shard); slot != nil {
 				if w := slot.Candidates().Writes; len(w) > 0 {
-					s.server.cfg.Look(w[0].Backend)
+					s.cfg.Look(w[0].Backend)
 				}
 			}
 		}
@@ -396,7 +402,7 @@ func (s *session) awaitLocation(held context.Context) error {
 			return errUnlocated
 		case <-held.Done():
 			return context.Cause(held)
-		case <-s.server.stopping.Done():
+		case <-s.stopping.Done():
 			return errDraining.WithSeverity("ERROR")
 		}
 	}

@@ -342,3 +342,29 @@ func TestCoreWritesOnTheOldPrimary(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
+
+// That a write is lost does not have the session forget what it has written since, on the new primary: a replica that lacks this is not read.
+func TestCoreKeepsWritesBehindALoss(t *testing.T) {
+	k := keyOf(t, testEnv(t), "shard_1")
+	write, read := query(fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", k)), query(fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k))
+	d := newDrive(t, write)
+	env := *d.core.env
+	env.made, env.now = time.Now(), func() time.Duration { return time.Hour }
+	d.core.env = &env
+	b := env.fib.Load().Slot("shard_1").Candidates().Writes[0].Backend
+	d.mark(time.Hour-1, 1, 0x40)
+	d.then = func() []byte {
+		d.out, d.log = nil, nil
+		d.observe(rib.Route{Backend: b.Name, State: rib.Up, Role: rib.Primary, Timeline: 2})
+		d.observe(rib.Route{Backend: "shard_1-here", State: rib.Up, Role: rib.Replica, Timeline: 2})
+		d.mark(time.Hour+2, 2, 0x300, rib.Fork{Timeline: 2, From: 1, Least: 0x200, Most: 0x200})
+		return slices.Concat(write, read, read)
+	}
+	d.run()
+	if got, want := types(t, d.out), "T D C ZI E(55000) ZI T D C ZI"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if len(d.log) != 2 || !strings.HasPrefix(d.log[1], b.Name+" ") {
+		t.Errorf("ran on %q, want the read on %s", d.log, b.Name)
+	}
+}
