@@ -197,17 +197,17 @@ func (c *chaosCrowd) sums() (statements, acked int64, found int, codes map[strin
 	return statements, acked, found, codes
 }
 
-// recover waits until every client has had writes done.
+// recover waits until every client has had writes done, also of two keys at once.
 func (c *chaosCrowd) recover(ctx context.Context) error {
-	before := map[*chaosClient]int64{}
+	before, across := map[*chaosClient]int64{}, map[*chaosClient]int64{}
 	for _, x := range c.clients {
-		before[x] = x.acked.Load()
+		before[x], across[x] = x.acked.Load(), x.across.Load()
 	}
 	late := time.Now().Add(statementLimit + 10*time.Second)
 	for _, x := range c.clients {
-		for x.acked.Load() < before[x]+recovered {
+		for x.acked.Load() < before[x]+recovered || x.across.Load() < across[x]+recovered {
 			if time.Now().After(late) {
-				return fmt.Errorf("client %d gets no write done, though the cluster is whole", x.number)
+				return fmt.Errorf("client %d gets no write done, or none of two keys, though the cluster is whole", x.number)
 			}
 			if err := pause(ctx, 20*time.Millisecond); err != nil {
 				return err
@@ -266,7 +266,7 @@ func (c *chaos) report(s *striker, writes []chaosWrite, found []finding) {
 		}
 	}
 	c.printf("\nhistory of the keys concerned, the last lines:\n")
-	writes = slices.DeleteFunc(slices.Clone(writes), func(w chaosWrite) bool { return !keys[w.key] })
+	writes = slices.DeleteFunc(slices.Clone(writes), func(w chaosWrite) bool { return !keys[w.key] && !(w.kind == writeAcross && keys[w.other]) })
 	slices.SortFunc(writes, func(a, b chaosWrite) int { return int(a.at - b.at) })
 	for _, w := range writes[max(0, len(writes)-mostLines):] {
 		c.printf("  %v\n", w)

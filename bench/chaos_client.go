@@ -39,6 +39,7 @@ type chaosClient struct {
 	// atomic
 	statements atomic.Int64
 	acked      atomic.Int64 // writes
+	across     atomic.Int64 // of them, those of writeAcross
 
 	// guarded by mu
 	mu     sync.Mutex
@@ -117,7 +118,7 @@ func (c *chaosClient) step(ctx, abandon context.Context) error {
 	defer cancel()
 	key := c.number*keysPerClient + c.rng.IntN(keysPerClient)
 	c.statements.Add(1)
-	switch c.rng.IntN(6) {
+	switch c.rng.IntN(7) {
 	case 0:
 		return c.write(bounded, writeInsert, key)
 	case 1:
@@ -125,6 +126,8 @@ func (c *chaosClient) step(ctx, abandon context.Context) error {
 	case 2:
 		return c.write(bounded, writeTransfer, key)
 	case 3:
+		return c.write(bounded, writeAcross, key)
+	case 4:
 		return c.readAccounts(bounded, key)
 	}
 	return c.readRegister(bounded, key)
@@ -178,11 +181,18 @@ func (c *chaosClient) write(ctx context.Context, kind string, key int) (err erro
 			c.refused[c.seq] = true
 		}
 	case writeTransfer:
-		w.fate, w.code, err = c.transfer(ctx, key)
+		w.fate, w.code, err = c.transfer(ctx, w.rows())
+	case writeAcross:
+		first := c.number * keysPerClient
+		w.other = first + (key-first+1+c.rng.IntN(keysPerClient-1))%keysPerClient
+		w.fate, w.code, err = c.transfer(ctx, w.rows())
 	}
 	w.took = time.Since(c.begun) - w.at
 	if w.fate == fateAcked {
 		c.acked.Add(1)
+		if kind == writeAcross {
+			c.across.Add(1)
+		}
 	}
 	c.mu.Lock()
 	c.writes = append(c.writes, w)
@@ -190,24 +200,29 @@ func (c *chaosClient) write(ctx context.Context, kind string, key int) (err erro
 	return err
 }
 
-// transfer moves an amount between two accounts of a key. Whatever goes wrong before the COMMIT is sent, nothing is done.
-func (c *chaosClient) transfer(ctx context.Context, key int) (outcome, string, error) {
-	n := amount(c.seq)
-	_, err := c.conn.Exec(ctx, "BEGIN")
-	for _, s := range []struct {
+// transfer moves, for each row that the ledger is to get, an amount between the two accounts of its key, all in one transaction. Whatever goes wrong before
+// the COMMIT is sent, nothing is done.
+func (c *chaosClient) transfer(ctx context.Context, rows []ledgerRow) (outcome, string, error) {
+	type statement struct {
 		sql  string
 		args []any
-	}{
-		{"UPDATE accounts SET balance = balance - $3 WHERE key = $1 AND side = $2", []any{key, 0, n}},
-		{"INSERT INTO ledger (key, client, seq, amount) VALUES ($1, $2, $3, $4)", []any{key, c.number, c.seq, n}},
-		{"UPDATE accounts SET balance = balance + $3 WHERE key = $1 AND side = $2", []any{key, 1, n}},
-	} {
+		key  int
+	}
+	var all []statement
+	for _, r := range rows {
+		all = append(all,
+			statement{"UPDATE accounts SET balance = balance - $3 WHERE key = $1 AND side = $2", []any{r.key, 0, r.amount}, r.key},
+			statement{"INSERT INTO ledger (key, client, seq, amount) VALUES ($1, $2, $3, $4)", []any{r.key, r.client, r.seq, r.amount}, r.key},
+			statement{"UPDATE accounts SET balance = balance + $3 WHERE key = $1 AND side = $2", []any{r.key, 1, r.amount}, r.key})
+	}
+	_, err := c.conn.Exec(ctx, "BEGIN")
+	for _, s := range all {
 		if err != nil {
 			break
 		}
 		var tag pgconn.CommandTag
 		if tag, err = c.conn.Exec(ctx, s.sql, s.args...); err == nil && tag.RowsAffected() != 1 {
-			c.note(foundWrong, key, "%d rows by %q for key %d", tag.RowsAffected(), s.sql, key)
+			c.note(foundWrong, s.key, "%d rows by %q for key %d", tag.RowsAffected(), s.sql, s.key)
 		}
 	}
 	if err != nil {

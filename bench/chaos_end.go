@@ -145,6 +145,13 @@ func restful(ctx context.Context, server *pgtest.Server, want int) error {
 			return fmt.Errorf("%s still has %q", server.Name(), state)
 		}
 	}
+	var prepared int
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM pg_prepared_xacts").Scan(&prepared); err != nil {
+		return err
+	}
+	if prepared > 0 {
+		return fmt.Errorf("%s still has %d prepared transactions", server.Name(), prepared)
+	}
 	if len(states) != want {
 		return fmt.Errorf("%s has %d connections, the nodes' pools have %d", server.Name(), len(states), want)
 	}

@@ -29,6 +29,7 @@ const (
 	writeInsert   = "insert"   // one row of the ledger
 	writeRegister = "register" // the client's newest number, over its last one
 	writeTransfer = "transfer" // in one transaction a row of the ledger, and an amount from one account of the key to the other
+	writeAcross   = "across"   // in one transaction a transfer of one key, and the same amount back of another key, which may be on another shard
 )
 
 // chaosWrite is one line of the history. No two of a client's have one seq.
@@ -38,6 +39,7 @@ type chaosWrite struct {
 	over   int64 // of a register that was acknowledged: the number that it has overwritten, 0 is the first
 	kind   string
 	key    int
+	other  int // key of writeAcross
 	fate   outcome
 	code   string        // SQLSTATE, or what took its place
 	node   string        // that was asked
@@ -47,6 +49,25 @@ type chaosWrite struct {
 
 func (w chaosWrite) String() string {
 	return fmt.Sprintf("%8.3fs +%.3fs client %d seq %d: %s of key %d through %s: %s %s", w.at.Seconds(), w.took.Seconds(), w.client, w.seq, w.kind, w.key, w.node, w.fate, w.code)
+}
+
+// rows is what the ledger has of the write when it was done.
+func (w *chaosWrite) rows() []ledgerRow {
+	switch row := (ledgerRow{key: w.key, client: w.client, seq: w.seq}); w.kind {
+	case writeTransfer:
+		row.amount = amount(w.seq)
+		return []ledgerRow{row}
+	case writeAcross:
+		row.amount = amount(w.seq)
+		return []ledgerRow{row, {key: w.other, client: w.client, seq: w.seq, amount: -row.amount}}
+	default:
+		return []ledgerRow{row}
+	}
+}
+
+// missing reports whether some of the rows are not there.
+func missing(rows, there []ledgerRow) bool {
+	return slices.ContainsFunc(rows, func(r ledgerRow) bool { return !slices.Contains(there, r) })
 }
 
 // amount is what a transfer moves.
@@ -156,20 +177,19 @@ func judgeHistory(writes []chaosWrite, ends []shardEnd, keys int) (found []findi
 		}
 		there := rows[id{w.client, w.seq}]
 		delete(rows, id{w.client, w.seq})
+		want := w.rows()
 		switch {
 		case w.fate == fateAcked && len(there) == 0:
 			add(foundLost, w.key, "not there: %v", w)
 		case w.fate == fateRefused && len(there) > 0:
 			add(foundPhantom, w.key, "there all the same: %v", w)
-		case len(there) > 1:
+		case len(there) > len(want):
 			add(foundTwice, w.key, "there %d times: %v", len(there), w)
+		case len(there) > 0 && missing(want, there) && !missing(there, want):
+			add(foundTorn, w.key, "there in part, %+v: %v", there, w)
 		}
 		for _, r := range there {
-			want := int64(0)
-			if w.kind == writeTransfer {
-				want = amount(w.seq)
-			}
-			if r.key != w.key || r.amount != want {
+			if !slices.Contains(want, r) {
 				add(foundPhantom, w.key, "there with key %d and amount %d: %v", r.key, r.amount, w)
 			}
 		}

@@ -44,7 +44,7 @@ func (s *chaosShard) start(ctx context.Context, port int, r rib.Range, keys int)
 	options := func(i int) pgtest.Options {
 		at := s.world.net.regions[i]
 		return pgtest.Options{Name: s.name + "-" + at.name, Bind: at.ip(serverHost), Port: port, Auth: "scram-sha-256", Params: map[string]string{
-			"autovacuum": "off", "max_connections": "200",
+			"autovacuum": "off", "max_connections": "200", "max_prepared_transactions": "100",
 			// Nodes are killed while their network is cut: nobody tells the server, so it has to find out itself.
 			"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3", "tcp_user_timeout": "10s",
 			"wal_sender_timeout": "5s", "wal_receiver_timeout": "5s", "hot_standby_feedback": "off",

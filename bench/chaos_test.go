@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -37,10 +38,20 @@ func honest() (writes []chaosWrite, ends []shardEnd) {
 	w(1, 4, writeTransfer, fateRefused)
 	w(1, 5, writeRegister, fateAcked)
 	w(1, 6, writeRegister, fateUnknown) // not there
-	moved := amount(1) + amount(3)
+	w(1, 7, writeAcross, fateAcked)
+	w(1, 8, writeAcross, fateUnknown) // there
+	w(1, 9, writeAcross, fateUnknown) // not there
+	w(1, 10, writeAcross, fateRefused)
+	there := amount(7) + amount(8)
+	moved := amount(1) + amount(3) + there
 	return writes, []shardEnd{
-		{shard: "shard_1", ledger: []ledgerRow{{0, 0, 1, 0}, {0, 0, 3, 0}}, registers: map[int]int64{0: 9}, accounts: map[int][2]int64{0: {0, 0}}},
-		{shard: "shard_2", ledger: []ledgerRow{{1, 1, 1, amount(1)}, {1, 1, 3, amount(3)}}, registers: map[int]int64{1: 5}, accounts: map[int][2]int64{1: {-moved, moved}}},
+		{
+			shard: "shard_1", ledger: []ledgerRow{{0, 0, 1, 0}, {0, 0, 3, 0}, {0, 1, 7, -amount(7)}, {0, 1, 8, -amount(8)}}, registers: map[int]int64{0: 9},
+			accounts: map[int][2]int64{0: {there, -there}},
+		}, {
+			shard: "shard_2", ledger: []ledgerRow{{1, 1, 1, amount(1)}, {1, 1, 3, amount(3)}, {1, 1, 7, amount(7)}, {1, 1, 8, amount(8)}}, registers: map[int]int64{1: 5},
+			accounts: map[int][2]int64{1: {-moved, moved}},
+		},
 	}
 }
 
@@ -63,8 +74,24 @@ func TestJudgeHistory(t *testing.T) {
 		{"a write done twice", func(_ []chaosWrite, e []shardEnd) { e[0].ledger = append(e[0].ledger, e[0].ledger[0]) }, []string{foundTwice}},
 		{"an unknown write done twice", func(_ []chaosWrite, e []shardEnd) { e[0].ledger = append(e[0].ledger, e[0].ledger[1]) }, []string{foundTwice}},
 		{"a write done on both shards", func(_ []chaosWrite, e []shardEnd) { e[1].ledger = append(e[1].ledger, e[0].ledger[0]) }, []string{foundTwice}},
-		{"half a transaction: the row is missing", func(_ []chaosWrite, e []shardEnd) { e[1].ledger = e[1].ledger[:1] }, []string{foundTorn}},
+		{"half a transaction: the row is missing", func(_ []chaosWrite, e []shardEnd) { e[1].ledger = slices.Delete(e[1].ledger, 1, 2) }, []string{foundTorn}},
 		{"half a transaction: an account is", func(_ []chaosWrite, e []shardEnd) { e[1].accounts[1] = [2]int64{-amount(1), amount(1) + amount(3)} }, []string{foundTorn}},
+		{"a transaction of two shards on one of them", func(_ []chaosWrite, e []shardEnd) {
+			e[0].ledger = e[0].ledger[:3]
+			e[0].accounts[0] = [2]int64{amount(7), -amount(7)}
+		}, []string{foundTorn}},
+		{"one that was refused on one of them", func(_ []chaosWrite, e []shardEnd) {
+			e[0].ledger = append(e[0].ledger, ledgerRow{0, 1, 10, -amount(10)})
+			e[0].accounts[0] = [2]int64{amount(7) + amount(8) + amount(10), -amount(7) - amount(8) - amount(10)}
+		}, []string{foundPhantom}},
+		{"one that was acknowledged on neither", func(_ []chaosWrite, e []shardEnd) {
+			e[0].ledger, e[1].ledger = slices.Delete(e[0].ledger, 2, 3), slices.Delete(e[1].ledger, 2, 3)
+			e[0].accounts[0] = [2]int64{amount(8), -amount(8)}
+			e[1].accounts[1] = [2]int64{-amount(1) - amount(3) - amount(8), amount(1) + amount(3) + amount(8)}
+		}, []string{foundLost}},
+		{"one twice on one of them, not on the other", func(_ []chaosWrite, e []shardEnd) {
+			e[0].ledger[3] = ledgerRow{0, 1, 7, -amount(7)}
+		}, []string{foundTwice, foundTorn, foundTorn}},
 		{"a row on a shard that does not own it", func(_ []chaosWrite, e []shardEnd) { e[1].misplaced = []string{"ledger (0,0,1,0)"} }, []string{foundWrong}},
 		{"a register on both shards", func(_ []chaosWrite, e []shardEnd) { e[1].registers[0] = 9 }, []string{foundWrong}},
 		{"no register", func(_ []chaosWrite, e []shardEnd) { delete(e[0].registers, 0) }, []string{foundWrong}},

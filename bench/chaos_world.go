@@ -184,7 +184,7 @@ func (w *chaosWorld) config(n *chaosNode, i, j int) string {
 	f("[ports]\npostgres = 6432\ncluster = 7946\nhttp = %d", 8081+i)
 	f("[probe]\nuser = %q\npassword_env = \"PROBER_PASSWORD\"", chaosProber)
 	f("[pool]\nsize = %d", chaosPool)
-	f("[[databases]]\nname = %q\nshard = %q\nread_consistency = \"session\"", benchDatabase, chaosShards[0])
+	f("[[databases]]\nname = %q\nshard = %q\nread_consistency = \"session\"\ncross_shard_writes = \"2pc\"", benchDatabase, chaosShards[0])
 	f("[[users]]\nname = %q\npassword_env = \"BENCH_PASSWORD\"", benchUser)
 	for _, s := range w.shards {
 		f("[[backends]]\nname = %q\nshard = %q\naddress = %q", s.servers[j].Name(), s.name, s.servers[j].Addr())
