@@ -45,7 +45,8 @@ type gauges struct {
 	Alarms                                     int
 	Ready, Leader                              bool
 	Pools                                      []PoolView
-	BackendUp                                  map[string]bool // by backend: whether this node uses it
+	BackendUp                                  map[string]bool   // by backend: whether this node uses it
+	ProbeFailures                              map[string]uint64 // by backend, of those that this node probes
 }
 
 // newMetrics makes a registry of its own, so that one process can run several nodes. read is called at each scrape.
@@ -147,6 +148,7 @@ func newNodeCollector(read func() gauges) *nodeCollector {
 		{"members", "Live nodes of the cluster, this one included.", nil},
 		{"backends", "Backends that this node has heard of.", nil},
 		{"backend_usable", "1 if statements of this node go to the backend now; 0: it is down, refused, drained, or left out as too far behind, say.", []string{"backend"}},
+		{"probe_failures_total", "This node's probes of a backend that had no answer, or none that is one; what came of the last is in the log and in /debug/rib.", []string{"backend"}},
 		{"epoch_generation", "Recovery generation of the newest ownership known.", nil},
 		{"epoch_index", "Raft index of the newest ownership known.", nil},
 		{"fib_version", "Version of the table that statements are routed by.", nil},
@@ -154,6 +156,10 @@ func newNodeCollector(read func() gauges) *nodeCollector {
 		{"fib_compile_failures_total", "Tables that could not be compiled; the last good one stayed.", nil},
 		{"gossip_heard_total", "Records heard that changed what this node believes.", nil},
 		{"gossip_unknown_records_total", "Gossip of an unknown kind or version, ignored.", nil},
+		{"gossip_malformed_total", "Gossip that is no message, ignored.", nil},
+		{"gossip_dropped_total", "Gossip that came faster than this node could work it off, or asked for more than it answers, ignored; what was lost is asked for again.", nil},
+		{"gossip_over_bound_total", "Records and names that were not kept, as there are as many as a node holds.", nil},
+		{"gossip_jumps_total", "Times that this node heard what it had not said in its own name, and went on above it.", nil},
 		{"gossip_refused_total", "Gossip packets and nodes with another key or cluster, refused.", nil},
 		{"gossip_deaths_total", "Nodes that went without a goodbye, as far as can be told: crashed, or cut off.", nil},
 		{"gossip_implausible_total", "Records that cannot be from whom they say they are, not believed.", nil},
@@ -208,6 +214,9 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	for backend, up := range g.BackendUp {
 		gauge("backend_usable", truth(up), backend)
 	}
+	for backend, failures := range g.ProbeFailures {
+		send(prometheus.CounterValue, "probe_failures_total", float64(failures), backend)
+	}
 	gauge("epoch_generation", float64(g.EpochGeneration))
 	gauge("epoch_index", float64(g.EpochIndex))
 	gauge("fib_version", float64(g.FIBVersion))
@@ -215,6 +224,10 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	counter("fib_compile_failures_total", g.Failures)
 	counter("gossip_heard_total", g.Gossip.Heard)
 	counter("gossip_unknown_records_total", g.Gossip.Unknown)
+	counter("gossip_malformed_total", g.Gossip.Malformed)
+	counter("gossip_dropped_total", g.Gossip.Dropped)
+	counter("gossip_over_bound_total", g.Gossip.OverBound)
+	counter("gossip_jumps_total", g.Gossip.Jumps)
 	counter("gossip_refused_total", g.Gossip.Refused)
 	counter("gossip_deaths_total", g.Gossip.Deaths)
 	counter("gossip_implausible_total", g.Gossip.Implausible)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,9 @@ func TestTroubleOfAProbeIsShown(t *testing.T) {
 	if err := s.Exec(ctx, "ALTER ROLE probe CONNECTION LIMIT 0"); err != nil {
 		t.Fatal(err)
 	}
+	if _, metrics := n.get(t, "/metrics"); !strings.Contains(metrics, "rangefinder_probe_failures_total{backend=\"") {
+		t.Error("a backend whose probes have all had answers is not in /metrics")
+	}
 	n.prober().Renew()
 	pgtest.Eventually(t, 20*time.Second, func() error {
 		why, err := shows()
@@ -44,5 +48,8 @@ func TestTroubleOfAProbeIsShown(t *testing.T) {
 	})
 	if _, page := n.get(t, "/debug"); !strings.Contains(page, "this node's probe: too many connections for role") {
 		t.Error("the page does not show it")
+	}
+	if _, metrics := n.get(t, "/metrics"); !regexp.MustCompile(`(?m)^rangefinder_probe_failures_total\{backend="[^"]+"\} [1-9]`).MatchString(metrics) {
+		t.Error("/metrics does not count it")
 	}
 }

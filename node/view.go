@@ -360,7 +360,7 @@ func (n *Node) gauges() gauges {
 		FIBVersion: n.fib.Load().Version(), Compiles: compiles.Compiles, Failures: compiles.Failures,
 		Gossip: heard, Statements: n.planner.Usage(), Drains: len(s.Drains), TwoPhase: n.twophase.Counts(), TwoPhaseOpen: len(n.twophase.Transactions()),
 		Alarms: len(n.alarmList(s, status)), Ready: len(n.NotReady()) == 0, Leader: n.ledger().IsLeader(),
-		Pools: n.poolViews(), BackendUp: map[string]bool{},
+		Pools: n.poolViews(), BackendUp: map[string]bool{}, ProbeFailures: n.prober().Failures(),
 	}
 	uses := n.fib.Load().Uses()
 	for i := range s.Backends {

@@ -233,6 +233,20 @@ func (p *Prober) Trouble(backend string) string {
 	return w.trouble()
 }
 
+// Failures counts, by backend, the probes that had no answer, or none that is one, since this node has begun to probe it. What is not probed here
+// is not in it.
+func (p *Prober) Failures() map[string]uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	counts := make(map[string]uint64, len(p.near)+len(p.far))
+	for _, workers := range []map[string]*worker{p.far, p.near} {
+		for name, w := range workers {
+			counts[name] = w.failures.Load()
+		}
+	}
+	return counts
+}
+
 // worker probes that backend here; nil: none does. It needs mu.
 func (p *Prober) worker(backend string) *worker {
 	if w := p.near[backend]; w != nil {

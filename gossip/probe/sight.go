@@ -93,6 +93,7 @@ func (w *worker) sinceHead(a answer, asked time.Time, late rib.Delay) time.Durat
 }
 
 func (w *worker) failed(err error) {
+	w.failures.Add(1)
 	w.hangUp()
 	if w.untold {
 		w.untold = false
@@ -192,6 +193,7 @@ func (w *worker) lost() {
 // stranger is for another server's answer at the address of a backend that somebody else lists. The address leads elsewhere from
 // here, so this node cannot use it, and cannot tell how the backend is.
 func (w *worker) stranger(systemID uint64) {
+	w.failures.Add(1)
 	w.hangUp()
 	w.good, w.cleared, w.bad, w.strange = 0, 0, 0, true
 	w.heard()

@@ -226,6 +226,43 @@ func TestGarbageIsAFailedProbe(t *testing.T) {
 	}
 }
 
+// Each probe that fails is counted, though the log has a line only when another failure than the last is met; and those of the backends
+// alone that are probed here.
+func TestFailuresAreCounted(t *testing.T) {
+	lab(t, func(n *memnet.Net, s *server, p *Prober, sink *seen) {
+		sink.await(t, 0, "b", "up", is(rib.Up))
+		count := func() uint64 { return p.Failures()["b"] }
+		if all := p.Failures(); len(all) != 1 || count() != 0 {
+			t.Errorf("%v before anything has failed", all)
+		}
+		s.says(row("maybe", "1", "0", "77"))
+		<-time.After(10 * time.Second)
+		garbage := count()
+		if garbage < 9 || garbage > 13 { // one a second, and one more look in between
+			t.Errorf("%d failures in 10 s of garbage", garbage)
+		}
+		s.says(row("f", "1", "0", "77"))
+		mark := sink.mark()
+		sink.await(t, mark, "b", "up", is(rib.Up))
+		healed := count()
+		<-time.After(10 * time.Second)
+		if got := count(); got != healed {
+			t.Errorf("%d failures of a server that works", got-healed)
+		}
+		n.Cut("node", "db")
+		<-time.After(20 * time.Second)
+		if got := count() - healed; got < 6 || got > 12 { // 2 s each
+			t.Errorf("%d failures in 20 s of silence", got)
+		}
+		if err := p.Reload(Settings{}); err != nil {
+			t.Fatal(err)
+		}
+		if all := p.Failures(); len(all) != 0 {
+			t.Errorf("%v of backends that are not probed any more", all)
+		}
+	})
+}
+
 // A server that sends without end, rows or settings, takes a bounded part of memory.
 func TestEndlessAnswers(t *testing.T) {
 	part := make([]byte, 60<<10)

@@ -38,6 +38,7 @@ type worker struct {
 	looked    atomic.Int64           // by Prober.clock: when Look was last called for it; 0: never
 	silent    atomic.Int64           // by Prober.clock: since when nothing has been heard from it; 0: it has answered, or refused
 	failure   atomic.Pointer[string] // what came of the last probe; nil: an answer
+	failures  atomic.Uint64          // probes that had no answer, or none that is one
 
 	// owned by run
 	conn     *pgconn.PgConn
