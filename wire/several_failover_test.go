@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
 	"rangefinder/wire/pg"
 )
 
@@ -142,6 +143,36 @@ func TestLossIsToldOnceOverShards(t *testing.T) {
 			s.busy(t, 0)
 		})
 	}
+}
+
+// A statement over several shards waits for the next primary of one, and then learns that this may lack what the session has written. It says so, and the next one
+// does not.
+func TestLossIsFoundWhileAStatementWaits(t *testing.T) {
+	s := ownSpread(t, 2)
+	s.looks(1)
+	insert := fmt.Sprintf("INSERT INTO orders (customer_id, id) VALUES (%d, $1), (%d, $1)", s.one, s.two)
+	s.exec(insert, 1)
+	s.busy(t, 0)
+	s.observe(rib.Route{Backend: "shard_2-primary", State: rib.Up, Role: rib.Replica, Timeline: 1})
+	pgtest.Eventually(t, patience, func() error {
+		if len(s.handle.Load().Slot("shard_2").Candidates().Writes) > 0 {
+			return errors.New("there is still a primary")
+		}
+		return nil
+	})
+	done := s.begin(insert, 2)
+	s.busy(t, 1) // it has the first shard
+	s.failsOver(1)
+	if e := wantCode(t, wait(t, done), pg.CodeObjectNotInPrerequisiteState); !strings.Contains(e.Message, "shard_2") {
+		t.Errorf("%+v", e)
+	}
+	for id := range 3 {
+		s.exec(insert, 3+id)
+	}
+	if got := s.read("SELECT count(*)::text FROM orders WHERE id >= 2"); got != "6" {
+		t.Errorf("%s rows", got)
+	}
+	s.busy(t, 0)
 }
 
 // Two shards have failed over, and one statement finds both losses. An error tells of one shard: what is lost of the other one is told as well.
