@@ -38,6 +38,7 @@ const (
 	codeAborted       = "aborted"
 	codePhase         = "wrong_phase" // the move is too far for that, or over
 	codeAlive         = "node_alive"
+	codeBackendUp     = "backend_up" // which the cluster would lose
 	codeTooMany       = "too_many"
 	codeReused        = "request_id_reused"
 )

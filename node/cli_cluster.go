@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"rangefinder/cluster"
 )
 
 type clusterCmd struct {
 	Recover clusterRecoverCmd `cmd:"" help:"Go on from one node alone, after a majority of the voters is lost for good."`
-	Forget  clusterForgetCmd  `cmd:"" help:"Have no move wait for a node that is gone for good."`
+	Forget  clusterForgetCmd  `cmd:"" help:"Have no move wait for a node that is gone for good, and withdraw what it announced."`
 }
 
 type clusterForgetCmd struct {
@@ -24,7 +25,10 @@ type clusterForgetCmd struct {
 func (clusterForgetCmd) Help() string {
 	return `The old shard of a range that has moved refuses writes to it until every node has said that it knows the new one; 'rangefinder move status' names
 those that have not. For a node whose machine is gone this would last for ever. Make sure first that it does not run any more, above all not somewhere
-that clients reach and the other nodes do not: what it wrote to ranges that have moved would be lost. It is refused while the node is alive.`
+that clients reach and the other nodes do not: what it wrote to ranges that have moved would be lost. It is refused while the node is alive.
+
+What a node has announced outlives it: its backends serve on. That ends too: those that no other node lists are withdrawn. So it is refused while
+one of them is up; list it under [[backends]] of another node first.`
 }
 
 // Run asks for the name again, and has the node forgotten by whichever node leads.
@@ -40,7 +44,10 @@ func (c *clusterForgetCmd) Run(e *env) error {
 	if err := c.call(e, forgetPath, spec, &v); err != nil || c.JSON {
 		return err
 	}
-	_, err := fmt.Fprintf(e.stdout, "node %s is forgotten: no move waits for it\n", v.Node)
+	if _, err := fmt.Fprintf(e.stdout, "node %s is forgotten: no move waits for it\n", v.Node); err != nil || len(v.Withdrawn) == 0 {
+		return err
+	}
+	_, err := fmt.Fprintf(e.stdout, "withdrawn, for it alone had announced them: %s\n", strings.Join(v.Withdrawn, ", "))
 	return err
 }
 

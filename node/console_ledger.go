@@ -164,7 +164,7 @@ func stateOf(e *apiError) string {
 		return pg.CodeUndefinedObject
 	case codeBadRequest, codeBadRange, codeTTL, codeCannotWork:
 		return pg.CodeInvalidParameterValue
-	case codeMoving, codeAlive:
+	case codeMoving, codeAlive, codeBackendUp:
 		return pg.CodeObjectInUse
 	case codeTooMany:
 		return pg.CodeConfigurationLimitExceeded

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Gauge counts what this node has to do with one backend. There is one per backend name for the table's life. Sessions write it on
+// Gauge counts what this node has to do with one backend. There is one per backend name for as long as anybody announces it or a statement is in flight. Sessions write it on
 // a statement's way: atomics, nothing else.
 type Gauge struct {
 	InFlight atomic.Int32

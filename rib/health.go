@@ -30,8 +30,9 @@ const (
 // repetition and loss (after Digest and Newer) do not change where it ends up. No method reads a clock.
 type Health struct {
 	// constant
-	self  string
-	touch func()
+	self   string
+	touch  func()
+	owners *Owners // to be read: which announcements outlive their authors
 
 	// guarded by mu
 	mu        sync.Mutex
@@ -87,9 +88,9 @@ type behind struct {
 	bytes int64
 }
 
-func newHealth(self Member, touch func()) *Health {
+func newHealth(self Member, owners *Owners, touch func()) *Health {
 	return &Health{
-		self: self.Name, touch: touch,
+		self: self.Name, touch: touch, owners: owners,
 		members:   map[string]Member{self.Name: self},
 		observers: map[string]*observer{self.Name: {incarnation: self.Incarnation}},
 		backends:  map[string]*backend{},
@@ -103,11 +104,11 @@ func newHealth(self Member, touch func()) *Health {
 // recount is called when other words count than before.
 func (h *Health) recount() { h.counting, h.roll = h.counting+1, nil }
 
-// Announce merges what an author says a backend is; changed tells whether it was news. A backend outlives its author.
+// Announce merges what an author says a backend is; changed tells whether it was news. A backend outlives its author, as far as it is of use.
 func (h *Health) Announce(a Announcement) (changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if a.Backend.Name == "" || !h.admit(a.Observer, a.Stamp) {
+	if a.Backend.Name == "" || a.Observer == "" || !h.admitAuthor(&a) {
 		return false
 	}
 	b := h.backend(a.Backend.Name)
@@ -191,7 +192,8 @@ func (h *Health) MemberGone(name string, now time.Time) {
 }
 
 // Expire forgets what has been a tombstone for 60 s: the routes of observers that left, and what live ones said in an
-// earlier boot and have not said again. Drains that are over by now end. Call it every few seconds.
+// earlier boot and have not said again. So are announcements that cannot be of use without their author, and those of authors that an operator
+// has forgotten. Drains that are over by now end. Call it every few seconds.
 func (h *Health) Expire(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -205,10 +207,13 @@ func (h *Health) Expire(now time.Time) {
 			if now.Sub(o.goneAt) >= Tombstone {
 				o.forgotten = true
 				changed = h.forget(name, func(Stamp) bool { return true }, false) || changed
-				if _, left := h.digests[name]; !left { // nothing is left that could tell it, should it come back, that it has lived before
-					*o = observer{goneAt: o.goneAt, forgotten: true}
-				}
 			}
+		}
+	}
+	changed = h.dropUseless() || changed
+	for name, o := range h.observers {
+		if _, left := h.digests[name]; o.forgotten && !left { // nothing is left that could tell it, should it come back, that it has lived before
+			*o = observer{goneAt: o.goneAt, forgotten: true}
 		}
 		if o.forgotten && now.Sub(o.goneAt) >= strangerKept {
 			if _, holds := h.digests[name]; !holds {
@@ -228,7 +233,7 @@ func (h *Health) Expire(now time.Time) {
 		}
 	}
 	for name, b := range h.backends {
-		if len(b.announcements) == 0 && len(b.routes) == 0 && b.gauge == nil {
+		if len(b.announcements) == 0 && len(b.routes) == 0 && (b.gauge == nil || b.gauge.InFlight.Load() == 0) {
 			delete(h.backends, name)
 			h.sorted = nil
 		}

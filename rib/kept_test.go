@@ -23,7 +23,7 @@ func TestKeptIsAsMadeAnew(t *testing.T) {
 			return Stamp{Incarnation: uint32(rapid.IntRange(1, 3).Draw(r, "incarnation")), Seq: uint64(rapid.IntRange(1, 5).Draw(r, "seq"))}
 		}
 		for range rapid.IntRange(1, 60).Draw(r, "steps") {
-			switch rapid.IntRange(0, 7).Draw(r, "step") {
+			switch rapid.IntRange(0, 8).Draw(r, "step") {
 			case 0, 1:
 				h.Announce(Announcement{
 					Backend:  Backend{Name: names("b", 3), Shard: "s", SystemID: uint64(rapid.IntRange(0, 2).Draw(r, "system"))},
@@ -43,6 +43,12 @@ func TestKeptIsAsMadeAnew(t *testing.T) {
 				h.Expire(now)
 			case 7:
 				h.Evidence(names("b", 3), rapid.Bool().Draw(r, "down"), "")
+			case 8:
+				o := Ownership{ClusterID: "c", Epoch: Epoch{Index: table.Owners().Get().Epoch.Index + 1}, Shards: []Shard{{Name: "s", SystemID: 1}}, Nodes: []string{"n1", "n2"}}
+				if rapid.Bool().Draw(r, "forgotten") {
+					o.Forgotten = []int{1}
+				}
+				table.Owners().Set(&o)
 			}
 			kept, digests := table.Snapshot(), maps.Clone(h.digests)
 			var anew Snapshot

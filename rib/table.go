@@ -27,7 +27,7 @@ type Table struct {
 func NewTable(self Member) *Table {
 	t := &Table{changed: make(chan struct{}, 1)}
 	t.owners = newOwners(t.touch)
-	t.health = newHealth(self, t.touch)
+	t.health = newHealth(self, t.owners, t.touch)
 	t.local = &Local{touch: t.touch, policy: new(Policy)}
 	t.positions = newPositions(t.health, t.owners)
 	return t
