@@ -122,9 +122,11 @@ func (w *tpcc) psql(t *testing.T, in string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(pgtest.Shared(t).Bin(), "psql"), append([]string{"-XAtq", "-v", "ON_ERROR_STOP=1", "-d", dsnAt(w.nodes[1].postgres(t))}, args...)...)
 	cmd.Stdin = strings.NewReader(in)
-	out, err := cmd.CombinedOutput()
+	var said strings.Builder // a node that has just come back may warn that it has no lease yet
+	cmd.Stderr = &said
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("psql: %v\n%s", err, out)
+		t.Fatalf("psql: %v\n%s%s", err, out, said.String())
 	}
 	return string(out)
 }
