@@ -43,14 +43,14 @@ func (cfg *Config) acrossShards() (names []string) {
 	return names
 }
 
-// shardsHere are the shards whose primary this node observes: it looks after what transactions leave there. Up to three nodes do that for a
-// shard, so one that dies is not missed.
+// shardsHere are the shards whose primary this node observes: it looks after what transactions leave there, also while it is drained, for writes have
+// no other place. Up to three nodes do that for a shard, so one that dies is not missed.
 func (n *Node) shardsHere() (shards []string) {
 	s := n.table.Snapshot()
 	for i := range s.Backends {
 		v := &s.Backends[i]
 		seen := slices.ContainsFunc(v.Routes, func(r rib.Route) bool { return r.Observer == s.Self.Name })
-		if v.Role == rib.Primary && seen && !v.Down() && v.Refused == "" && v.Drained == "" && !slices.Contains(shards, v.Backend.Shard) {
+		if v.Role == rib.Primary && seen && !v.Down() && v.Refused == "" && !slices.Contains(shards, v.Backend.Shard) {
 			shards = append(shards, v.Backend.Shard)
 		}
 	}

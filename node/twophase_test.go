@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -106,6 +107,14 @@ func TestAShardThatCannotPrepareIsNamed(t *testing.T) {
 func TestLeftoversOfADeadNodeAreEnded(t *testing.T) {
 	b := startBank(t, 5, 5)
 	b.create(t)
+	// A shard is looked after while its primary is drained, too: its writes have no other place.
+	_, out, errs := b.node.admin("backend", "drain", "iad-2", "--timeout", "1s")
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		if v := b.node.View().Backends; !slices.ContainsFunc(v, func(v BackendView) bool { return v.Name == "iad-2" && v.Drained != "" }) {
+			return fmt.Errorf("iad-2 is not drained: %s%s", out, errs)
+		}
+		return nil
+	})
 	gid := func(n int) string {
 		return fmt.Sprintf("rangefinder:%s:gone:BOOT:%d:shard_1", b.node.state.ClusterID[:8], n)
 	}
