@@ -53,9 +53,20 @@ func TestDealtRows(t *testing.T) {
 	if got, want := answerOf(t, conn, "SELECT customer_id, id FROM orders ORDER BY id"), answerOf(t, conn, fmt.Sprintf("VALUES (%d, 0), (%d, 1), (%d, 2), (%[1]d, 10), (%[2]d, 11), (%[3]d, 12) ORDER BY 2", keys[0], keys[1], keys[2])); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
+	for shard := range 2 {
+		r.onShard(shard, "CREATE DOMAIN large AS bigint", "ALTER TABLE orders ADD COLUMN span interval minute, ADD COLUMN wide large")
+	}
+	_, err := conn.Exec(ctx, "INSERT INTO orders (customer_id, id, span) SELECT k, 9, '5' FROM generate_series(1, 9) k") // five minutes, and not seconds
+	if e := wantCode(t, err, pg.CodeFeatureNotSupported); !strings.Contains(e.Detail, `"span"`) {
+		t.Errorf("%+v", e)
+	}
+	binary := conn.PgConn().ExecParams(ctx, "INSERT INTO orders (customer_id, id, wide) SELECT k, 9, $1 FROM generate_series(1, 9) k", [][]byte{[]byte("12345678")}, nil, []int16{pg.FormatBinary}, nil).Read()
+	if e := wantCode(t, binary.Err, pg.CodeFeatureNotSupported); !strings.Contains(e.Detail, "$1") {
+		t.Errorf("%+v", e)
+	}
 	r.live.QueryMemory = 100 << 10
 	r.server.Reload(r.live)
-	_, err := conn.Exec(ctx, "INSERT INTO orders (customer_id, id, item) SELECT k, 8, repeat('x', 1000) FROM generate_series(1, 100000) k")
+	_, err = conn.Exec(ctx, "INSERT INTO orders (customer_id, id, item) SELECT k, 8, repeat('x', 1000) FROM generate_series(1, 100000) k")
 	wantCode(t, err, pg.CodeOutOfMemory)
 	if _, sum := r.onShards(t, "SELECT count(*) FROM orders"); sum != 6 {
 		t.Errorf("%d rows", sum)

@@ -6,8 +6,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
-
-	"rangefinder/wire/pg"
 )
 
 // Parameters that are declared with another type than the key's are as constants of that type: what they are compared with may be on any shard.
@@ -54,8 +52,12 @@ func TestParametersOfOtherTypes(t *testing.T) {
 	}
 	_, _, err := ask("SELECT item FROM orders WHERE customer_id = $1", one, pgtype.TextOID)
 	wantCode(t, err, "42883")
-	_, _, err = ask("INSERT INTO orders (customer_id, id) VALUES ($1, 1)", one, pgtype.NumericOID)
-	wantCode(t, err, pg.CodeFeatureNotSupported)
+	if _, tag, err := ask("INSERT INTO orders (customer_id, id, item) VALUES ($1, 77, 'of a server')", two, pgtype.NumericOID); err != nil || tag != "INSERT 0 1" {
+		t.Errorf("INSERT: %s, %v", tag, err)
+	}
+	if rows, _, err := ask("DELETE FROM orders WHERE customer_id = $1 AND id = 77 RETURNING item", two, pgtype.Int8OID); err != nil || len(rows) != 1 || rows[0] != "of a server" {
+		t.Errorf("%v, %v", rows, err)
+	}
 	// Prepared statements, of both kinds.
 	if _, err := conn.Prepare(s.ctx, "p", "SELECT item FROM orders WHERE customer_id = $1", []uint32{pgtype.NumericOID}); err != nil {
 		t.Fatal(err)

@@ -80,6 +80,12 @@ func (d *dealing) study(x *execution, s Share) (desc []byte, e *pg.Error) {
 	if about.rules {
 		why = d.how.Table + " has rules."
 	}
+	args := d.x.args()
+	for i := range d.x.bind.NumParams() { // its type has another number on other shards, so it would be read as text
+		if _, format, oid, null, _ := args.Arg(i + 1); format == pg.FormatBinary && oid == 0 && !null {
+			why = "Parameter $" + strconv.Itoa(i+1) + " has a type that is not PostgreSQL's own, and comes in binary format."
+		}
+	}
 	if why != "" {
 		return nil, pg.NewError(pg.CodeFeatureNotSupported, "the rows cannot be made on one shard for the others").WithDetail(why).
 			WithHint("Ask for the rows first, and insert them with VALUES.")
@@ -93,9 +99,22 @@ func (d *dealing) study(x *execution, s Share) (desc []byte, e *pg.Error) {
 	if !ok || len(ends) != len(d.how.Columns) {
 		return nil, malformed()
 	}
+	for i, end := range ends {
+		if typeAt(ask.desc, end) == oidInterval && reads(modifierAt(ask.desc, end)) {
+			return nil, pg.NewError(pg.CodeFeatureNotSupported, "the rows cannot be made on one shard for the others").
+				WithDetail("What a constant means for column " + strconv.Quote(d.how.Columns[i]) + " depends on the fields that its type, interval, is restricted to.").
+				WithHint("Ask for the rows first, and insert them with VALUES.")
+		}
+	}
 	d.types, e = c.typesOf(d.x, d.home, ask.desc, ends)
 	return desc, e
 }
+
+// oidInterval is the one type whose modifier changes what a constant means: '5' is five minutes as interval minute.
+const oidInterval = 1186
+
+// reads tells whether an interval's modifier restricts its fields: the upper half of it, all bits of which mean all fields.
+func reads(modifier int32) bool { return modifier >= 0 && modifier>>16&0x7fff != 0x7fff }
 
 // make has the shard make the rows, and deals them out.
 func (d *dealing) make() *pg.Error {
@@ -117,7 +136,11 @@ func (d *dealing) make() *pg.Error {
 		d.of(owner, lead).put(values)
 		return nil
 	}
-	return d.c.errands(d.x, []*errand{ask})
+	e := d.c.errands(d.x, []*errand{ask})
+	if e == nil && len(d.hands) == 0 { // an INSERT of no rows is one all the same: it may be forbidden, or have triggers
+		d.of(d.home.slot, lead)
+	}
+	return e
 }
 
 // of is what a shard gets.

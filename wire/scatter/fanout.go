@@ -209,6 +209,9 @@ func (f *fanout) describe() *pg.Error {
 // typeAt is the type of the column that ends there.
 func typeAt(desc []byte, end int) uint32 { return binary.BigEndian.Uint32(desc[end-12:]) }
 
+// modifierAt is its type's modifier; -1: it has none.
+func modifierAt(desc []byte, end int) int32 { return int32(binary.BigEndian.Uint32(desc[end-6:])) }
+
 func drift(a, b *part) *pg.Error { return driftBetween(a.slot, b.slot) }
 
 func driftBetween(a, b *fib.Slot) *pg.Error {

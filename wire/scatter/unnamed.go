@@ -25,9 +25,15 @@ func (c *Coordinator) unnamed(x *execution) *pg.Error {
 	if e != nil {
 		return e
 	}
-	sql, err := sqlkey.NameColumns(x.stmt.sql, columns)
+	sql, guessed, err := sqlkey.NameColumns(x.stmt.sql, columns)
 	if err != nil {
 		return pg.NewError(pg.CodeFeatureNotSupported, "the columns of the INSERT cannot be named").WithDetail(err.Error() + ".").WithHint(plan.Fan.Refusal.Hint)
+	}
+	if guessed {
+		if fan := c.cfg.Host.Plan(sql, x.stmt.oids).Fan; fan != nil && fan.Deal != nil {
+			e := *plan.Fan.Refusal
+			return e.WithDetail(e.Detail + " How many * stands for is not known either.")
+		}
 	}
 	return c.executeAs(x, sql)
 }

@@ -68,7 +68,7 @@ func (c *compiler) deal(n *pgquery.Node, a *analysis, s *survey, other *issue) (
 	}
 	t := a.rows[0].table
 	source := insert.GetSelectStmt()
-	if len(sel.GetValuesLists()) > 0 {
+	if len(sel.GetValuesLists()) > 0 && bare(sel) {
 		var problem *issue
 		if source, problem = c.castRows(sel, len(insert.GetCols())); problem != nil {
 			return nil, "", problem
@@ -82,6 +82,10 @@ func (c *compiler) deal(n *pgquery.Node, a *analysis, s *survey, other *issue) (
 		return nil, "", issuef("%s concerns what one shard alone has", s.home)
 	case a.catalogs:
 		return nil, "", issuef("its rows are made of system catalogs, which each shard has its own of")
+	case s.placed:
+		return nil, "", issuef("ctid is the place of another row on each shard")
+	case s.tables > 0:
+		return nil, "", issuef("tableoid is another number on each shard")
 	case s.marks:
 		return nil, "", issuef("it holds a name or text like %s", FinalRows)
 	case holdsQuery(insert.GetReturningList()):
@@ -128,21 +132,30 @@ func (c *compiler) deal(n *pgquery.Node, a *analysis, s *survey, other *issue) (
 	return &Fan{Writes: true, Deal: d}, "one shard makes the rows, and each is inserted where its key belongs", nil
 }
 
-// castRows is a list of rows in which each value is cast to its column's type.
+// bare tells whether a list of rows is that alone: else its columns have types of their own, as those of a query, before it is sorted.
+func bare(values *pgquery.SelectStmt) bool {
+	return len(values.GetSortClause()) == 0 && values.GetLimitCount() == nil && values.GetLimitOffset() == nil && values.GetWithClause() == nil && len(values.GetLockingClause()) == 0
+}
+
+// castRows is a list of rows in which each value is cast to its column's type. A cast of ARRAY[...] or ROW(...) would be one of what is in it.
 func (c *compiler) castRows(values *pgquery.SelectStmt, columns int) (*pgquery.Node, *issue) {
 	list := make([]*pgquery.Node, len(values.GetValuesLists()))
 	for i, row := range values.GetValuesLists() {
 		items := row.GetList().GetItems()
 		switch {
-		case c.fold.rowsOf(row) != nil:
-			return nil, issuef("it has many rows more of constants alone: send these by themselves")
+		case c.fold.rowsOf(row) != nil: // the text is parsed as a whole then
+			c.fold.doubt = true
+			return nil, issuef("it has many rows")
 		case len(items) != columns:
 			return nil, issuef("a row has another number of values than there are columns")
 		}
 		cast := make([]*pgquery.Node, len(items))
 		for j, val := range items {
-			if val.GetSetToDefault() != nil {
+			switch {
+			case val.GetSetToDefault() != nil:
 				return nil, issuef("a row leaves a column to its DEFAULT: leave the column out")
+			case val.GetAArrayExpr() != nil, val.GetRowExpr() != nil:
+				return nil, issuef("a value is written as ARRAY[...] or ROW(...): cast it to its type")
 			}
 			cast[j] = castNode(val, FinalType+strconv.Itoa(j+1)+"}")
 		}

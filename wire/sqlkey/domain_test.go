@@ -35,7 +35,7 @@ func TestCastsToDomains(t *testing.T) {
 		"SELECT * FROM app.users WHERE name = $1::number::text":       Many, // 07
 		"INSERT INTO app.orders (id) VALUES ($1::number)":             Keyed,
 		"INSERT INTO app.orders (id) VALUES ($1::number), (8::small)": Many,
-		"INSERT INTO app.orders (id) VALUES ($1::unheard)":            None,
+		"INSERT INTO app.orders (id) VALUES ($1::unheard)":            Many, // a server can tell
 		"SELECT * FROM app.orders WHERE id = ANY ($1::number[])":      Many,
 		"SELECT * FROM app.orders WHERE id IN (7::number, 8)":         Many,
 	} {

@@ -74,8 +74,8 @@ func NameCopied(sql string, columns []string) (string, error) {
 	return "", errNoCopy
 }
 
-// NameColumns is an INSERT without a list of columns with one: as many of a table's columns as it gives.
-func NameColumns(sql string, columns []string) (string, error) {
+// NameColumns is an INSERT without a list of columns with one: as many of a table's columns as it gives. guessed: it gives *, which is taken for all.
+func NameColumns(sql string, columns []string) (named string, guessed bool, _ error) {
 	f := foldLists(sql)
 	tree, err := f.parse()
 	if tree == nil && err == nil {
@@ -83,10 +83,10 @@ func NameColumns(sql string, columns []string) (string, error) {
 		tree, err = pgquery.Parse(sql)
 	}
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if len(tree.GetStmts()) != 1 || tree.GetStmts()[0].GetStmt().GetInsertStmt() == nil {
-		return "", errNoInsert
+		return "", false, errNoInsert
 	}
 	n := tree.GetStmts()[0].GetStmt()
 	values := n.GetInsertStmt().GetSelectStmt().GetSelectStmt()
@@ -99,7 +99,7 @@ func NameColumns(sql string, columns []string) (string, error) {
 	}
 	for _, t := range values.GetTargetList() {
 		if count++; isStar(t.GetResTarget().GetVal()) {
-			count = len(columns)
+			count, guessed = len(columns), true
 			break
 		}
 	}
@@ -107,5 +107,5 @@ func NameColumns(sql string, columns []string) (string, error) {
 		n.GetInsertStmt().Cols = append(n.GetInsertStmt().Cols, target(name, nil))
 	}
 	text, err := deparse(n)
-	return f.unfold(text), err
+	return f.unfold(text), guessed, err
 }

@@ -273,6 +273,7 @@ INSERT INTO accounts (owner, name, opened) VALUES ('2024-01-01'::date, concat('a
 
 INSERT INTO customers (customer_id, score, balance) VALUES (length('abc') + 500, 1.1::float8, 1.239), (length('abcd') + 500, 0.1::numeric, 2::float8 / 3) RETURNING customer_id, score, balance
 
+-- refused: no key
 INSERT INTO customers (customer_id, tier, tags, meta) VALUES (length('abc') + 500, 'gold', '{a,b}', '{"x": [1]}'), (length('abcd') + 500, NULL, ARRAY['c'], 'null')
 
 -- $1 bigint 5
@@ -305,3 +306,25 @@ INSERT INTO readings (device, n, at) VALUES (extract(day FROM date '2024-01-17')
 INSERT INTO stock (region, sku, price) VALUES (substr('xde', 2), 's1', 1.999), (substr('xus', 2), 's2', '2.5')
 
 INSERT INTO customers (customer_id, name) VALUES (length('abc') + 500, 'x'), (504, 'y'), (505, 'z') ORDER BY 1 DESC LIMIT 2
+
+INSERT INTO accounts (name, cents) VALUES (9 + length(''), 1), (10 + length(''), 2) ORDER BY 1 LIMIT 1
+
+INSERT INTO accounts (owner, name) VALUES (9, 'x'), (10, 'y') ORDER BY 1 LIMIT 1
+
+INSERT INTO accounts (owner, name) VALUES (1.50, 'a' || length('b')), (2::float8, 'c') ORDER BY 2 LIMIT 2
+
+INSERT INTO accounts (name, owner) WITH v AS (SELECT 501 AS k) VALUES ((SELECT k FROM v), 1.50), (length('abc'), 2::float8)
+
+-- refused: no key
+INSERT INTO customers (customer_id, tags) VALUES (length('abc') + 500, ARRAY[1.50, 2::float8])
+
+INSERT INTO customers (customer_id, tags) VALUES (length('abc') + 500, ARRAY[1.50, 2::float8]::text[]), (length('abcd') + 500, '{a,b}')
+
+BEGIN READ ONLY;
+INSERT INTO customers (customer_id, name) SELECT k, 'x' FROM generate_series(1, 0) k
+
+-- refused: no key in INSERT
+INSERT INTO customers SELECT * FROM generate_series(501, 505) k
+
+-- refused: LIMIT in INSERT
+INSERT INTO accounts (name, cents) VALUES ('a1', (SELECT tableoid::bigint FROM items LIMIT 1)), ('b1', 2) LIMIT 2
