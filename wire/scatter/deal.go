@@ -48,19 +48,11 @@ func (c *Coordinator) deal(x *execution, shares []Share) *pg.Error {
 	if e := c.mayWrite(x.stmt.plan, writers); e != nil {
 		return e
 	}
-	out := &sink{c: c, x: x}
-	defer out.drop()
-	n, e := d.insert(desc, out)
-	tag := "INSERT 0 " + strconv.Itoa(n)
-	switch {
-	case e != nil:
+	n, returned, e := d.insert(desc)
+	if e != nil {
 		return e
-	case desc == nil:
-		c.complete(x, tag)
-	default:
-		out.end(tag)
 	}
-	return nil
+	return c.returns(x, desc, "INSERT 0 "+strconv.Itoa(n), returned...)
 }
 
 // study asks one shard about the statement, which PostgreSQL has to find right as it is, and about the table. desc are the columns of RETURNING.
@@ -86,10 +78,6 @@ func (d *dealing) study(x *execution, s Share) (desc []byte, e *pg.Error) {
 			why = "Parameter $" + strconv.Itoa(i+1) + " has a type that is not PostgreSQL's own, and comes in binary format."
 		}
 	}
-	if why != "" {
-		return nil, pg.NewError(pg.CodeFeatureNotSupported, "the rows cannot be made on one shard for the others").WithDetail(why).
-			WithHint("Ask for the rows first, and insert them with VALUES.")
-	}
 	ask := &errand{b: d.home, send: pg.AppendParse(nil, "", d.how.Typed(), nil)}
 	ask.send = pg.AppendDescribe(ask.send, pg.KindStatement, "")
 	if e := c.errands(d.x, []*errand{ask}); e != nil {
@@ -101,10 +89,12 @@ func (d *dealing) study(x *execution, s Share) (desc []byte, e *pg.Error) {
 	}
 	for i, end := range ends {
 		if typeAt(ask.desc, end) == oidInterval && reads(modifierAt(ask.desc, end)) {
-			return nil, pg.NewError(pg.CodeFeatureNotSupported, "the rows cannot be made on one shard for the others").
-				WithDetail("What a constant means for column " + strconv.Quote(d.how.Columns[i]) + " depends on the fields that its type, interval, is restricted to.").
-				WithHint("Ask for the rows first, and insert them with VALUES.")
+			why = "What a constant means for column " + strconv.Quote(d.how.Columns[i]) + " depends on the fields that its type, interval, is restricted to."
 		}
+	}
+	if why != "" {
+		return nil, pg.NewError(pg.CodeFeatureNotSupported, "the rows cannot be made on one shard for the others").WithDetail(why).
+			WithHint("Ask for the rows first, and insert them with VALUES.")
 	}
 	d.types, e = c.typesOf(d.x, d.home, ask.desc, ends)
 	return desc, e
@@ -155,42 +145,31 @@ func (d *dealing) of(slot *fib.Slot, lead func(byte) bool) *heap {
 	return h.rows
 }
 
-// insert has the shards insert the rows, and hands on those of RETURNING, one shard's after the other's. n is how many were inserted.
-func (d *dealing) insert(desc []byte, out *sink) (n int, _ *pg.Error) {
+// insert has the shards insert the rows. n is how many were inserted, and returned what each shard's RETURNING, with the columns desc, has given.
+func (d *dealing) insert(desc []byte) (n int, returned [][]byte, _ *pg.Error) {
 	c := d.c
 	text := strings.Replace(d.how.Insert, sqlkey.FinalRows, relationOf(d.types, d.x.bind.NumParams()), 1)
-	returned := make([][]byte, len(d.hands))
+	returned = make([][]byte, len(d.hands))
 	list := make([]*errand, len(d.hands))
 	for i, h := range d.hands {
 		b, e := c.branch(h.slot, true)
 		if e != nil {
-			return 0, e
+			return 0, nil, e
 		}
-		arrays := make([][]byte, len(h.rows.columns))
-		for j := range arrays {
-			arrays[j] = h.rows.array(j)
-		}
-		list[i] = &errand{b: b, writes: true, memory: &d.memory, send: d.x.appendAsk(nil, text, arrays, nil)}
+		list[i] = &errand{b: b, writes: true, memory: &d.memory, send: d.x.appendAsk(nil, text, h.rows.arrays(), nil)}
 		list[i].row = func(frame []byte) *pg.Error {
 			returned[i] = append(returned[i], frame...)
 			return nil
 		}
 	}
 	if e := c.errands(d.x, list); e != nil {
-		return 0, e
+		return 0, nil, e
 	}
-	for i, ask := range list {
+	for _, ask := range list {
 		if desc != nil && !alike(desc, ask.desc) {
-			return 0, driftBetween(d.home.slot, ask.b.slot)
+			return 0, nil, driftBetween(d.home.slot, ask.b.slot)
 		}
 		n += tagged(ask.tag)
-		for rows := returned[i]; len(rows) > 0; {
-			size := pg.Want(rows)
-			if e := out.take(rows[:size]); e != nil {
-				return 0, e
-			}
-			rows = rows[size:]
-		}
 	}
-	return n, nil
+	return n, returned, nil
 }

@@ -101,6 +101,15 @@ func (h *heap) array(i int) []byte {
 	return append(h.columns[i], '}')
 }
 
+// arrays are those of all columns.
+func (h *heap) arrays() [][]byte {
+	list := make([][]byte, len(h.columns))
+	for i := range list {
+		list[i] = h.array(i)
+	}
+	return list
+}
+
 // gather gathers all rows, and has PostgreSQL make the answer of them.
 func (f *fanout) gather() *pg.Error {
 	desc, e := f.awaitHome()
@@ -168,10 +177,7 @@ func (f *fanout) finalBranch() (*branch, *pg.Error) {
 // runFinal runs Final's text with the arguments and the arrays.
 func (f *fanout) runFinal(b *branch, text string, h *heap) *pg.Error {
 	c, x := f.c, f.x
-	arrays := make([][]byte, len(h.columns))
-	for i := range arrays {
-		arrays[i] = h.array(i)
-	}
+	arrays := h.arrays()
 	b.send = pg.AppendSync(x.appendAsk(b.send, x.declare+text, arrays, nil))
 	h.columns = nil
 	b.conn.Unnamed = 0

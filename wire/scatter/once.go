@@ -62,21 +62,7 @@ func (c *Coordinator) once(x *execution, shares []Share) *pg.Error {
 	if e := r.others(b, slices.Delete(slices.Clone(shares), at, at+1)); e != nil {
 		return e
 	}
-	if desc == nil {
-		c.complete(x, tag)
-		return nil
-	}
-	out := &sink{c: c, x: x}
-	defer out.drop()
-	for len(rows) > 0 {
-		n := pg.Want(rows)
-		if e := out.take(rows[:n]); e != nil {
-			return e
-		}
-		rows = rows[n:]
-	}
-	out.end(tag)
-	return nil
+	return c.returns(x, desc, tag, rows)
 }
 
 // obstacle is why the rows cannot be given to other shards.

@@ -299,13 +299,9 @@ func (r *rekeying) step(rows func(*rekeyed) *heap, text func(rows string) string
 		if e != nil {
 			return e
 		}
-		arrays := make([][]byte, len(h.columns))
-		for i := range arrays {
-			arrays[i] = h.array(i)
-		}
 		i := len(list)
 		kept, want = append(kept, nil), append(want, h.rows)
-		ask := &errand{b: b, writes: true, memory: &r.memory, send: r.x.appendAsk(nil, text(r.relation(h.pick)), arrays, nil)}
+		ask := &errand{b: b, writes: true, memory: &r.memory, send: r.x.appendAsk(nil, text(r.relation(h.pick)), h.arrays(), nil)}
 		ask.row = func(frame []byte) *pg.Error {
 			kept[i] = append(kept[i], frame...)
 			return nil

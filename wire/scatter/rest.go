@@ -111,6 +111,27 @@ func (s *sink) end(tag string) {
 	s.c.complete(x, tag)
 }
 
+// returns tells the session what RETURNING has given, whole frames in one or several runs, and ends the answer. desc are its columns; nil: there is none.
+func (c *Coordinator) returns(x *execution, desc []byte, tag string, runs ...[]byte) *pg.Error {
+	if desc == nil {
+		c.complete(x, tag)
+		return nil
+	}
+	out := &sink{c: c, x: x}
+	defer out.drop()
+	for _, rows := range runs {
+		for len(rows) > 0 {
+			n := pg.Want(rows)
+			if e := out.take(rows[:n]); e != nil {
+				return e
+			}
+			rows = rows[n:]
+		}
+	}
+	out.end(tag)
+	return nil
+}
+
 // drop gives up what was kept, unless end has made it the portal's.
 func (s *sink) drop() {
 	if s.keep != nil {

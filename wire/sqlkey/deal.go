@@ -82,10 +82,8 @@ func (c *compiler) deal(n *pgquery.Node, a *analysis, s *survey, other *issue) (
 		return nil, "", issuef("%s concerns what one shard alone has", s.home)
 	case a.catalogs:
 		return nil, "", issuef("its rows are made of system catalogs, which each shard has its own of")
-	case s.placed:
-		return nil, "", issuef("ctid is the place of another row on each shard")
-	case s.tables > 0:
-		return nil, "", issuef("tableoid is another number on each shard")
+	case s.ofOneShard() != nil:
+		return nil, "", s.ofOneShard()
 	case s.marks:
 		return nil, "", issuef("it holds a name or text like %s", FinalRows)
 	case holdsQuery(insert.GetReturningList()):

@@ -15,14 +15,11 @@ func (c *compiler) many(m proto.Message, p *Plan, a *analysis, s *survey, one *r
 		return p.refuse(one)
 	}
 	fan, how, problem := c.fan(m, s)
+	if problem == nil {
+		problem = s.ofOneShard()
+	}
 	if n, ok := m.(*pgquery.Node); ok && problem != nil && n.GetInsertStmt() != nil {
 		fan, how, problem = c.deal(n, a, s, problem)
-	}
-	if problem == nil && s.placed {
-		problem = issuef("ctid is the place of another row on each shard")
-	}
-	if problem == nil && s.tables > 0 {
-		problem = &issue{reason: "tableoid is another number on each shard", hint: "Write tableoid::regclass, which is the table's name, also in GROUP BY and ORDER BY."}
 	}
 	if problem != nil {
 		one.many = problem.reason
@@ -32,6 +29,17 @@ func (c *compiler) many(m proto.Message, p *Plan, a *analysis, s *survey, one *r
 		return p.refuse(one)
 	}
 	return c.over(p, fan, how, one)
+}
+
+// ofOneShard is what in the statement means something else on each shard; nil: nothing does.
+func (s *survey) ofOneShard() *issue {
+	switch {
+	case s.placed:
+		return issuef("ctid is the place of another row on each shard")
+	case s.tables > 0:
+		return &issue{reason: "tableoid is another number on each shard", hint: "Write tableoid::regclass, which is the table's name, also in GROUP BY and ORDER BY."}
+	}
+	return nil
 }
 
 // over makes the plan one that runs on several shards. one is what is said where such statements do not run.
