@@ -138,13 +138,15 @@ func TestBackendsThatAreMadeUp(t *testing.T) {
 		for i := range maxBackends {
 			b := rib.Backend{Name: fmt.Sprintf("made-up-%d", i), Shard: "shard_1", Region: "r", Addr: "10.0.0.1:1"}
 			a := rib.Announcement{Backend: b, Observer: fmt.Sprintf("nobody-%d", i%8), Stamp: rib.Stamp{Incarnation: 1, Seq: uint64(i)}}
-			switch i % 4 {
+			switch i % 5 {
 			case 0:
 				a.Backend.SystemID = 78
 			case 1:
 				a.Backend.Shard, a.Backend.SystemID = "made-up", 77
 			case 2:
 				a.Gone = true
+			case 3:
+				a.Backend.SystemID = 77 // as every real announcement shows it
 			}
 			if msgs = append(msgs, appendAnnouncement(nil, &a)); len(msgs) == 512 {
 				liar.sends(victim, msgs...)

@@ -14,11 +14,10 @@ func (h *Health) forgotten(author string, o *Ownership) bool {
 	return !live && o.Forgot(author)
 }
 
-// ofUse tells whether an announcement is worth anything without its author: it is of a server of a shard that is recorded. A withdrawal is,
-// if the author was a node once: it keeps out what older disks say. It needs to know the ledger's state.
+// ofUse tells whether an announcement is worth anything without its author: that was a node once, and says of a server of a shard that is recorded
+// what it is, or has withdrawn it, which keeps out what older disks say. It needs to know the ledger's state.
 func (b *backend) ofUse(a *Announcement, o *Ownership) bool {
-	if a.Gone {
-		_, was := o.NodeNumber(a.Observer)
+	if _, was := o.NodeNumber(a.Observer); a.Gone || !was && o.numbersAll() {
 		return was
 	}
 	x := a.Backend

@@ -113,6 +113,10 @@ func (o *Ownership) NodeNumber(name string) (number int, ok bool) {
 	return number, number >= 0
 }
 
+// numbersAll reports whether a node that has been in the cluster has a number, as far as this ownership tells: not before the first one is given,
+// nor when there is none left.
+func (o *Ownership) numbersAll() bool { return len(o.Nodes) > 0 && len(o.Nodes) < MaxNodes }
+
 // Forgot reports whether an operator has said that a node is gone for good, and it has not come back since.
 func (o *Ownership) Forgot(name string) bool {
 	number, ok := o.NodeNumber(name)
