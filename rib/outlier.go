@@ -16,12 +16,13 @@ type OutlierRules struct {
 }
 
 const (
-	outlierWindow = 10 * time.Second
-	outlierSpread = 3                     // looks that find errors: one stroke, as when a server is restarted, is no habit
-	outlierReads  = 50                    // fewer in a window say nothing of how slow a backend is
-	outlierGap    = 10 * time.Millisecond // slower by less is not worth a longer way
-	coldHeld      = 90                    // percent that a backend leaves to others when it is back
-	heldStep      = 15                    // it takes its share in steps: lists are not swapped all the time
+	outlierLooks  = 10                       // that count, at one a second
+	outlierWindow = 10500 * time.Millisecond // what was before counts no more, however few the looks; looks are a little late
+	outlierSpread = 3                        // looks that find errors: one stroke, as when a server is restarted, is no habit
+	outlierReads  = 50                       // fewer in a window say nothing of how slow a backend is
+	outlierGap    = 10 * time.Millisecond    // slower by less is not worth a longer way
+	coldHeld      = 90                       // percent that a backend leaves to others when it is back
+	heldStep      = 15                       // it takes its share in steps: lists are not swapped all the time
 )
 
 // Outliers judges backends by how they answer this node's statements. It is a pure function of what it is given, and of what it was
@@ -32,16 +33,23 @@ type Outliers struct {
 
 // suspect is what is known of one backend.
 type suspect struct {
-	from     counts    // at the start of the window
-	since    time.Time // start of the window
-	now      counts    // in the window, up to now
-	spread   int       // looks in the window that found new errors
-	ejected  string    // why; "": it is not
-	until    time.Time // end of the ejection
-	times    int       // ejections that have not been forgotten
-	well     time.Time // since when it has behaved; each Base of that forgets an ejection
-	out      bool      // it could not be used when last looked at
-	returned time.Time // zero: it was never out
+	looks    [outlierLooks]glance // the last ones, a ring; the window goes from the oldest to now
+	newest   int                  // of looks
+	kept     int                  // of looks
+	now      counts               // in the window, up to now
+	spread   int                  // looks in the window that found new errors
+	ejected  string               // why; "": it is not
+	until    time.Time            // end of the ejection
+	times    int                  // ejections that have not been forgotten
+	well     time.Time            // since when it has behaved; each Base of that forgets an ejection
+	out      bool                 // it could not be used when last looked at
+	returned time.Time            // zero: it was never out
+}
+
+// glance is what a gauge showed at one look.
+type glance struct {
+	at    time.Time
+	shown counts
 }
 
 // NewOutliers knows nothing yet.
@@ -82,7 +90,7 @@ func (o *Outliers) look(v *BackendView, rules OutlierRules, now time.Time) {
 	c := v.Gauge.counts()
 	x := o.known[v.Backend.Name]
 	if x == nil {
-		x = &suspect{from: c, since: now, well: now}
+		x = &suspect{well: now}
 		o.known[v.Backend.Name] = x
 	}
 	out := v.Down() || v.Refused != "" || v.Drained != ""
@@ -94,17 +102,35 @@ func (o *Outliers) look(v *BackendView, rules OutlierRules, now time.Time) {
 	if back {
 		x.returned = now
 	}
-	if back || now.Sub(x.since) >= outlierWindow {
-		x.from, x.since, x.now, x.spread = c, now, counts{}, 0
+	if back {
+		x.kept = 0
 	}
-	before := x.now.errors
-	if x.now = c.since(&x.from); x.now.errors != before {
-		x.spread++
-	}
+	x.glance(&c, now)
 	if x.ejected == "" && x.times > 0 && now.Sub(x.well) >= rules.Base {
 		x.times--
 		x.well = now
 	}
+}
+
+// glance moves the window on to now.
+func (x *suspect) glance(c *counts, now time.Time) {
+	x.now, x.spread = counts{}, 0
+	later := c
+	for i := range x.kept { // from the newest to the oldest
+		g := &x.looks[(x.newest-i+outlierLooks)%outlierLooks]
+		if i > 0 && now.Sub(g.at) > outlierWindow {
+			x.kept = i
+			break
+		}
+		if g.shown.errors != later.errors {
+			x.spread++
+		}
+		later = &g.shown
+	}
+	x.now = c.since(later)
+	x.newest = (x.newest + 1) % outlierLooks
+	x.looks[x.newest] = glance{now, *c}
+	x.kept = min(x.kept+1, outlierLooks)
 }
 
 // against is why a backend should be ejected; "": it need not.

@@ -91,9 +91,79 @@ func TestErrorsEject(t *testing.T) {
 	c.ejected(0, "")
 }
 
+// It is the last ten seconds that count, whenever they began: five good seconds and five bad ones are enough, and errors that ten seconds
+// have gone by since are none.
+func TestAnyTenSecondsEject(t *testing.T) {
+	for good := range 25 {
+		t.Run(fmt.Sprint(good, " good seconds before"), func(t *testing.T) {
+			c := newCourt(t, 2)
+			for range good {
+				c.reads(0, 3, time.Millisecond)
+				c.second()
+			}
+			answers := 0
+			for bad := 1; ; bad++ {
+				c.errors(0, 3)
+				c.second()
+				answers = 3*min(good, 10-bad) + 3*bad
+				if bad >= 3 && 2*3*bad >= answers {
+					c.ejected(0, fmt.Sprintf("ejected for 30s: %d of its last %d answers were errors of the server", 3*bad, answers))
+					break
+				}
+				c.ejected(0, "")
+			}
+		})
+	}
+	for gap, want := range map[int]string{6: "ejected for 30s: 6 of its last 6 answers were errors of the server", 7: ""} {
+		c := newCourt(t, 2)
+		for range 2 {
+			c.errors(0, 2)
+			c.second()
+		}
+		c.seconds(gap + 1) // with the next error it is gap+4 seconds since the first
+		c.errors(0, 2)
+		c.second()
+		c.ejected(0, want)
+	}
+}
+
+// A judge that was held up, as by a node that was stopped, takes what came meanwhile for one second's, and what was long before for nothing.
+func TestLateJudge(t *testing.T) {
+	c := newCourt(t, 2)
+	for range 2 {
+		c.errors(0, 5)
+		c.second()
+	}
+	c.errors(0, 5)
+	c.now = c.now.Add(time.Minute)
+	c.second()
+	c.ejected(0, "")
+	c.errors(0, 1)
+	c.second()
+	c.ejected(0, "")
+}
+
+// Slowness too is that of the last ten seconds.
+func TestAnyTenSecondsAreSlow(t *testing.T) {
+	c := newCourt(t, 2)
+	for range 7 {
+		c.reads(0, 20, time.Millisecond)
+		c.reads(1, 20, time.Millisecond)
+		c.second()
+	}
+	for bad := 1; bad <= 6; bad++ {
+		c.ejected(0, "")
+		c.reads(0, 20, 40*time.Millisecond)
+		c.reads(1, 20, time.Millisecond)
+		c.second()
+	}
+	c.ejected(0, "ejected for 30s: its reads take over 33ms, those of the shard's others under 1ms")
+	c.ejected(1, "")
+}
+
 func TestWhatDoesNotEject(t *testing.T) {
 	for name, do := range map[string]func(c *court, second int){
-		"few errors":                  func(c *court, second int) { c.errors(0, second%2) },
+		"few errors":                  func(c *court, second int) { c.errors(0, max(1-second%3, 0)) }, // four in any ten seconds
 		"more good answers":           func(c *court, _ int) { c.errors(0, 4); c.reads(0, 5, time.Millisecond) },
 		"one stroke, as at a restart": func(c *court, second int) { c.errors(0, 100*(1-min(second, 1))) },
 		"all are slow":                func(c *court, _ int) { c.reads(0, 100, time.Second); c.reads(1, 100, time.Second) },
