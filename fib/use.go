@@ -3,6 +3,7 @@ package fib
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"rangefinder/rib"
 )
@@ -42,31 +43,36 @@ func (in *input) uses(into map[string]Use) {
 		}
 		into[r.Backend.Name] = u
 	}
-	// What is left out of the reads of most may be the last resort of a database that is pinned to its region.
+	// What is left out of the reads of most may be the last resort of a database with an order of its own: it may be pinned to that
+	// region, and of several that look bad the first ones are kept.
 	for _, p := range in.policy.Databases {
-		if !p.Pinned {
+		if len(p.Regions) == 0 {
 			continue
 		}
 		all := in.rank(p, nil)
 		for i := range all[:usable(all)] {
 			if u := into[all[i].Backend.Name]; !u.Used {
 				u.Used = true
-				u.Why = "last resort of databases that may read nowhere else: " + in.against(&all[i])
+				u.Why = "last resort of databases with regions of their own: " + in.against(&all[i])
 				into[all[i].Backend.Name] = u
 			}
 		}
 	}
 }
 
-// stray names a replica that is up and stands still: it follows a primary that is none any more. "": none.
+// stray late the replicas that are up and stand still: they follow a primary that is none any more. "": none. Which timeline a replica follows
+// may be hidden from who looks, see probe.query; then what it says is old, and so is this.
 func (in *input) stray(latest uint32) string {
-	i := slices.IndexFunc(in.views, func(v *rib.BackendView) bool {
-		return v.Refused == "" && v.Verdict == rib.Up && v.Evidence == "" && strays(v, latest)
-	})
-	if i < 0 {
+	var late []string
+	for _, v := range in.views {
+		if v.Refused == "" && v.Verdict == rib.Up && v.Evidence == "" && strays(v, latest) {
+			late = append(late, fmt.Sprintf("backend %s still follows timeline %d", v.Backend.Name, v.Timeline))
+		}
+	}
+	if len(late) == 0 {
 		return ""
 	}
-	v := in.views[i]
-	return fmt.Sprintf("backend %s still follows timeline %d, while shard %s is on %d: it gets no reads that others can answer; have it follow the new primary, or make it anew",
-		v.Backend.Name, v.Timeline, in.shard, latest)
+	slices.Sort(late)
+	return fmt.Sprintf("%s, while shard %s is on %d: no reads that others can answer go there; have it follow the new primary, or make it anew. "+
+		"If it does follow it, the probe's user is not told: GRANT pg_read_all_stats TO that user", strings.Join(late, ", "), in.shard, latest)
 }

@@ -152,7 +152,7 @@ type Backend struct {
 
 // Probe is how a node observes its backends.
 type Probe struct {
-	User string `toml:"user" comment:"PostgreSQL user that may connect; it needs no right on any table."`
+	User string `toml:"user" comment:"PostgreSQL user that may connect; it needs no right on any table. GRANT pg_read_all_stats TO it, so that it is told which timeline a replica receives: else replicas get no reads for minutes after a failover."`
 	SecretRef
 	Database string   `toml:"database" comment:"Database that the probe connects to."`
 	Interval Duration `toml:"interval" comment:"Time from one probe to the next."`

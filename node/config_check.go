@@ -263,7 +263,7 @@ func (c *checker) backends(cfg *Config) {
 	}
 	c.secret("probe", cfg.Probe.SecretRef)
 	if len(cfg.Backends)+len(cfg.Databases) > 0 && cfg.Probe.User == "" {
-		c.fail("probe.user", "probe.user is missing: who looks at the backends?", "name a PostgreSQL user that may connect; it needs no right on any table")
+		c.fail("probe.user", "probe.user is missing: who looks at the backends?", "name a PostgreSQL user that may connect; it wants pg_read_all_stats, and no right on any table")
 	}
 	if cfg.Probe.Database == "" {
 		c.fail("probe.database", "probe.database is empty", "")

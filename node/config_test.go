@@ -149,7 +149,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"backend", "region = \"fra\"\n[[backends]]\nname = \"fra-1\"\naddress = \"10.0.0.1\"",
 			"F:2:3: backend \"fra-1\" has no shard; say which shard it holds a copy of: shard = \"shard_1\"\n" +
 				"F:4:1: backends[0].address: \"10.0.0.1\" is not host:port; give host:port of a PostgreSQL server, for example 10.0.0.7:5432\n" +
-				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it needs no right on any table"},
+				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it wants pg_read_all_stats, and no right on any table"},
 		{"numbers", "region = \"fra\"\n[pool]\nsize = 0\nconnect_timeout = \"0s\"\nstandby = -1\n[probe]\nfall = 0\ninterval = \"0s\"",
 			"F:8:1: probe.interval must be more than 0s\n" +
 				"F:7:1: probe.fall must be at least 1, not 0\n" +
@@ -159,16 +159,16 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"prepared statements", "region = \"fra\"\n[pool]\nprepared = 99", "F:3:1: pool.prepared must be at least 100, not 99"},
 		{"scatter", "region = \"fra\"\n[[databases]]\nname = \"app\"\nscatter = \"never\"",
 			"F:4:1: databases[0].scatter: \"never\" is unknown; use one of allow, warn, forbid\n" +
-				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it needs no right on any table"},
+				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it wants pg_read_all_stats, and no right on any table"},
 		{"cross-shard writes", "region = \"fra\"\n[[databases]]\nname = \"app\"\ncross_shard_writes = \"3pc\"",
 			"F:4:1: databases[0].cross_shard_writes: \"3pc\" is unknown; use one of refuse, 2pc\n" +
-				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it needs no right on any table"},
+				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it wants pg_read_all_stats, and no right on any table"},
 		{"read consistency", "region = \"fra\"\n[[databases]]\nname = \"app\"\nread_consistency = \"strong\"",
 			"F:4:1: databases[0].read_consistency: \"strong\" is unknown; use one of session, eventual, primary\n" +
-				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it needs no right on any table"},
+				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it wants pg_read_all_stats, and no right on any table"},
 		{"pool mode", "region = \"fra\"\n[[databases]]\nname = \"app\"\npool_mode = \"statement\"",
 			"F:4:1: databases[0].pool_mode: \"statement\" is unknown; use one of transaction, session\n" +
-				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it needs no right on any table"},
+				"F: probe.user is missing: who looks at the backends?; name a PostgreSQL user that may connect; it wants pg_read_all_stats, and no right on any table"},
 		{"limits", goodConfig + "[limits]\nclients = -1\nuser_clients = -1\ndatabase_clients = -1\nhandshakes = -1\nlogins = -1\n[[users]]\nname = \"x\"\npassword_env = \"X\"\nmax_clients = -1\n[[databases]]\nname = \"y\"\nmax_clients = \"many\"",
 			"F:33:15: databases[1].max_clients must be a whole number, not a string"},
 		{"negative limits", goodConfig + "[limits]\nclients = -1\nuser_clients = -1\ndatabase_clients = -1\nhandshakes = -1\nlogins = -1\n[[users]]\nname = \"x\"\npassword_env = \"X\"\nmax_clients = -1\n[[databases]]\nname = \"y\"\nmax_clients = -1",

@@ -1,8 +1,11 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -157,6 +160,76 @@ func TestRealServers(t *testing.T) {
 	far.until(t, "recovery", func() bool { return len(far.recovered) == 1 && far.recovered[0] == "p" })
 	if len(far.routes) != 0 || len(far.announced) != 0 {
 		t.Errorf("watching a far backend told the sink: %+v %+v", far.announced, far.routes)
+	}
+}
+
+// After a promotion the other replica is told to follow the new primary. Who may see what it receives sees that at once. Who may not is told so,
+// and sees it when the replica has put on its disk something of the new timeline: here, as a file has to go; else within minutes.
+func TestReplicaThatFollowsThePromoted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	primary := pgtest.NewPrimary(t, pgtest.Options{})
+	for _, user := range []string{"stats", "plain"} {
+		if err := primary.CreateUser(ctx, user, user, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := primary.Exec(ctx, "GRANT pg_read_all_stats TO stats"); err != nil {
+		t.Fatal(err)
+	}
+	next, other := pgtest.NewReplica(t, primary, pgtest.Options{}), pgtest.NewReplica(t, primary, pgtest.Options{})
+	type eyes struct {
+		*seen
+		prober *Prober
+		log    *bytes.Buffer // complete once the prober is closed
+	}
+	look := func(user string) eyes {
+		e := eyes{seen: newSeen(), log: &bytes.Buffer{}}
+		e.prober = New(Config{
+			Settings: Settings{Backends: []Target{{Name: "r", Addr: other.Addr()}}, User: user, Password: user, Database: "postgres", Interval: 100 * time.Millisecond},
+			Sink:     e, Logger: slog.New(slog.NewTextHandler(e.log, nil)),
+		})
+		if err := e.prober.Open(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = e.prober.Close() })
+		return e
+	}
+	stats, plain := look("stats"), look("plain")
+	for _, e := range []eyes{stats, plain} {
+		e.await(t, 0, "r", "the replica on timeline 1", func(r rib.Route) bool { return r.Role == rib.Replica && r.Timeline == 1 })
+	}
+	for _, s := range []*pgtest.Server{next, other} {
+		if err := s.CaughtUp(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Promote(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Follow(next); err != nil {
+		t.Fatal(err)
+	}
+	second := func(r rib.Route) bool { return r.Timeline == 2 }
+	stats.await(t, 0, "r", "the replica on timeline 2", second)
+	if err := next.Exec(ctx, "CREATE TABLE t (i int)", "DROP TABLE t"); err != nil {
+		t.Fatal(err)
+	}
+	plain.await(t, 0, "r", "the replica on timeline 2, on its disk", second)
+
+	for _, x := range []struct {
+		eyes
+		want int
+	}{{stats, 0}, {plain, 1}} {
+		if err := x.prober.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(x.log.String(), "GRANT pg_read_all_stats"); n != x.want {
+			t.Errorf("told %d times what to grant, want %d:\n%s", n, x.want, x.log)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -135,6 +136,8 @@ type Prober struct {
 	near    map[string]*worker // by backend: those that the configuration lists
 	far     map[string]*worker // others: to observe, or after own evidence
 	streams map[net.Conn]struct{}
+
+	failures map[string]*atomic.Uint64 // by backend, see Failures
 }
 
 // lookHold is how long a backend is probed after somebody has wanted to know how far it has come.
@@ -158,6 +161,8 @@ func New(cfg Config) *Prober {
 		near:    make(map[string]*worker),
 		far:     make(map[string]*worker),
 		streams: make(map[net.Conn]struct{}),
+
+		failures: make(map[string]*atomic.Uint64),
 	}
 	p.settings.Store(cfg.Settings.withDefaults())
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -233,18 +238,29 @@ func (p *Prober) Trouble(backend string) string {
 	return w.trouble()
 }
 
-// Failures counts, by backend, the probes that had no answer, or none that is one, since this node has begun to probe it. What is not probed here
-// is not in it.
+// Failures counts, by backend, the probes that had no answer, or none that is one, since this prober was made. A backend that was probed here
+// and is not any more keeps its count, so that nobody who looks now and then misses what was between.
 func (p *Prober) Failures() map[string]uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	counts := make(map[string]uint64, len(p.near)+len(p.far))
-	for _, workers := range []map[string]*worker{p.far, p.near} {
-		for name, w := range workers {
-			counts[name] = w.failures.Load()
-		}
+	counts := make(map[string]uint64, len(p.failures))
+	for name, n := range p.failures {
+		counts[name] = n.Load()
 	}
 	return counts
+}
+
+// counter is the count of a backend's failures. It needs mu.
+func (p *Prober) counter(backend string) *atomic.Uint64 {
+	if n := p.failures[backend]; n != nil {
+		return n
+	}
+	if len(p.failures) >= maxFar {
+		maps.DeleteFunc(p.failures, func(name string, _ *atomic.Uint64) bool { return p.worker(name) == nil })
+	}
+	n := new(atomic.Uint64)
+	p.failures[backend] = n
+	return n
 }
 
 // worker probes that backend here; nil: none does. It needs mu.

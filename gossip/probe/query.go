@@ -16,10 +16,12 @@ import (
 
 // query asks all in one round trip. Columns: in recovery, timeline, lag in milliseconds (NULL: unknown), system
 // identifier, lag in bytes (NULL: unknown), connections in use in percent, position, where recovery ended (NULL: unknown), whether
-// commits wait for replicas, what is on its disk (NULL: it is a replica). Qualified, so that no search_path of the probe's user matters.
+// commits wait for replicas, what is on its disk (NULL: it is a replica), whether its receiver's timeline is hidden from this user (NULL:
+// no receiver). Qualified, so that no search_path of the probe's user matters.
 //
 // The timeline of a primary is that of the file it writes now: pg_control_checkpoint lags behind a promotion until the
-// next checkpoint, so it is only for a replica that has no receiver, or a user who may not see the receiver's.
+// next checkpoint. A replica's is its receiver's, which only who has the rights of pg_read_all_stats is told. Without it, and without a
+// receiver, it is what its control file says: of its last restartpoint, minutes old, or of the last page that it has written out since.
 //
 // A replica is at the head if it has replayed all that it has received, as long as a receiver runs; without one that
 // proves nothing, and the age of the last replayed commit is the only (pessimistic) answer. A receiver to which nothing comes any more
@@ -38,9 +40,10 @@ import (
 //
 // Where recovery ended is, after a promotion, where the new timeline began. After a crash it is something else: see forks.
 const query = `SELECT r,
- CASE WHEN r THEN coalesce(
+ CASE WHEN r THEN greatest(
    (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver),
-   (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()))
+   (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
+   (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()))
  ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
  CASE WHEN NOT r THEN 0
  WHEN pg_catalog.pg_last_wal_receive_lsn() <= pg_catalog.pg_last_wal_replay_lsn()
@@ -59,7 +62,8 @@ const query = `SELECT r,
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting AS d, pg_catalog.unnest(d.setconfig) AS c
      WHERE pg_catalog.starts_with(c, 'synchronous_commit=') AND pg_catalog.lower(c) OPERATOR(pg_catalog.<>)
        ALL ('{synchronous_commit=on,synchronous_commit=remote_write,synchronous_commit=remote_apply,synchronous_commit=true,synchronous_commit=yes,synchronous_commit=1}')) END,
- CASE WHEN NOT r THEN pg_catalog.pg_current_wal_flush_lsn() END
+ CASE WHEN NOT r THEN pg_catalog.pg_current_wal_flush_lsn() END,
+ (SELECT received_tli IS NULL FROM pg_catalog.pg_stat_wal_receiver)
  FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) AS s`
 
 // answer is what a server says of itself.
@@ -74,7 +78,10 @@ type answer struct {
 	ended    uint64 // of a primary: where its recovery ended; 0: unknown
 	flushed  uint64 // of a primary: what its disk has; 0: unknown
 	sync     bool   // of a primary: every commit waits for a replica, unless its session says otherwise
+	hidden   bool   // of a replica: the probe's user is not told which timeline it receives
 }
+
+const columns = 11 // of query
 
 const maxAnswer = 64 << 10 // bytes of one message of a server
 
@@ -142,7 +149,7 @@ func (w *worker) ask(ctx context.Context, p *patience) (a answer, took time.Dura
 		w.conn = conn
 	}
 	asked = time.Now()
-	row, err := oneRow(ctx, w.conn, query, 10)
+	row, err := oneRow(ctx, w.conn, query, columns)
 	took = time.Since(asked)
 	if err != nil {
 		return a, took, asked, err
@@ -234,6 +241,7 @@ func parse(row [][]byte) (a answer, err error) {
 			return a, fmt.Errorf("probe: position on disk = %q", row[9])
 		}
 	}
+	a.hidden = string(row[10]) == "t"
 	return a, nil
 }
 

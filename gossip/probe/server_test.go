@@ -26,7 +26,7 @@ type server struct {
 
 const port = 5432
 
-// row answers a query. Of a probe's columns the last one may be left out, the last three, four or six.
+// row answers a query. Of a probe's columns the last two may be left out, the last four, five or seven.
 func row(columns ...string) func(*pgproto3.Backend, net.Conn) bool {
 	if len(columns) == 4 {
 		columns = append(columns, "0", "10")
@@ -38,7 +38,7 @@ func row(columns ...string) func(*pgproto3.Backend, net.Conn) bool {
 		columns = append(columns, "NULL", "f")
 	}
 	if len(columns) == 9 {
-		columns = append(columns, "NULL")
+		columns = append(columns, "NULL", "NULL")
 	}
 	return func(b *pgproto3.Backend, _ net.Conn) bool {
 		d := &pgproto3.RowDescription{}

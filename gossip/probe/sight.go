@@ -22,6 +22,11 @@ func (w *worker) answered(a answer, took time.Duration, asked time.Time) {
 	if w.last.role != a.role && w.last.role != rib.RoleUnknown {
 		w.prober.log.Info("backend changed its role", "backend", w.target.Name, "from", roleName(w.last.role), "to", roleName(a.role), "timeline", a.timeline)
 	}
+	if a.hidden && !w.blind {
+		w.blind = true
+		w.prober.log.Warn("the probe's user may not see which timeline a replica receives: after a failover it gets no reads for minutes though it follows the new primary; GRANT pg_read_all_stats TO that user",
+			"backend", w.target.Name, "user", w.prober.settings.Load().User)
+	}
 	var late rib.Delay
 	if f := w.prober.cfg.Saw; f != nil {
 		late = f(rib.Position{

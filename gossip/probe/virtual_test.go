@@ -226,8 +226,8 @@ func TestGarbageIsAFailedProbe(t *testing.T) {
 	}
 }
 
-// Each probe that fails is counted, though the log has a line only when another failure than the last is met; and those of the backends
-// alone that are probed here.
+// Each probe that fails is counted, though the log has a line only when another failure than the last is met; and what is counted stays when
+// the backend is not probed here for a while.
 func TestFailuresAreCounted(t *testing.T) {
 	lab(t, func(n *memnet.Net, s *server, p *Prober, sink *seen) {
 		sink.await(t, 0, "b", "up", is(rib.Up))
@@ -254,11 +254,20 @@ func TestFailuresAreCounted(t *testing.T) {
 		if got := count() - healed; got < 6 || got > 12 { // 2 s each
 			t.Errorf("%d failures in 20 s of silence", got)
 		}
+		// What somebody reads every quarter of an hour must not miss what was in between.
+		last := count()
 		if err := p.Reload(Settings{}); err != nil {
 			t.Fatal(err)
 		}
-		if all := p.Failures(); len(all) != 0 {
-			t.Errorf("%v of backends that are not probed any more", all)
+		if got := count(); got != last || last == 0 {
+			t.Errorf("%d failures of a backend that is not probed any more, want %d as before", got, last)
+		}
+		if err := p.Watch(Target{Name: "b", Addr: s.host.Addr(port)}); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(20 * time.Second)
+		if got := count(); got <= last {
+			t.Errorf("%d failures, and %d before it was probed again", got, last)
 		}
 	})
 }

@@ -22,14 +22,15 @@ const (
 // worker probes one backend.
 type worker struct {
 	// constant
-	prober *Prober
-	target Target
-	lists  bool // the configuration names it: what it is is for this node to announce
-	ctx    context.Context
-	stop   context.CancelFunc
-	done   chan struct{} // closed when run has ended
-	wake   chan struct{} // capacity 1
-	soon   chan struct{} // capacity 1: the same, for who waits for the answer
+	prober   *Prober
+	target   Target
+	lists    bool // the configuration names it: what it is is for this node to announce
+	ctx      context.Context
+	stop     context.CancelFunc
+	done     chan struct{}  // closed when run has ended
+	wake     chan struct{}  // capacity 1
+	soon     chan struct{}  // capacity 1: the same, for who waits for the answer
+	failures *atomic.Uint64 // see Prober.Failures
 
 	// atomic
 	watches   atomic.Bool            // this node is one of its observers: the sink is told how it is
@@ -38,7 +39,6 @@ type worker struct {
 	looked    atomic.Int64           // by Prober.clock: when Look was last called for it; 0: never
 	silent    atomic.Int64           // by Prober.clock: since when nothing has been heard from it; 0: it has answered, or refused
 	failure   atomic.Pointer[string] // what came of the last probe; nil: an answer
-	failures  atomic.Uint64          // probes that had no answer, or none that is one
 
 	// owned by run
 	conn     *pgconn.PgConn
@@ -59,18 +59,22 @@ type worker struct {
 	cleared  int       // good probes in a row since then, or refusals that are the server's own words: it can be reached
 	strange  bool      // the last answer was another server's
 	barred   int       // probes in a row that the server, or what is in front of it, did not let in
+	blind    bool      // it has kept from the probe's user which timeline it receives
 	reached  bool      // it has ever answered: who never reached it cannot tell that it is down
 	shutOut  int       // probes in a row for which the server had no connection left
 	branches branches
 }
 
 // newWorker is for a backend that the configuration lists, and that this node observes until Assign says otherwise; or for another
-// one, which has to be given something to do.
+// one, which has to be given something to do. It needs mu.
 func (p *Prober) newWorker(t Target, lists bool) (*worker, error) {
 	if _, err := p.connConfig(t, p.settings.Load()); err != nil {
 		return nil, err
 	}
-	w := &worker{prober: p, target: t, lists: lists, done: make(chan struct{}), wake: make(chan struct{}, 1), soon: make(chan struct{}, 1), systemID: t.SystemID}
+	w := &worker{
+		prober: p, target: t, lists: lists, done: make(chan struct{}), wake: make(chan struct{}, 1), soon: make(chan struct{}, 1),
+		failures: p.counter(t.Name), systemID: t.SystemID,
+	}
 	w.watches.Store(lists)
 	w.ctx, w.stop = context.WithCancel(p.ctx)
 	return w, nil
