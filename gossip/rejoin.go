@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	maxLost        = 256            // forgotten nodes that we remember
+	maxLost        = maxMembers     // nodes that are missing and remembered: all may go at one stroke
 	lostTime       = 24 * time.Hour // and for how long
 	rejoinInterval = 5 * time.Second
 	aloneInterval  = 2 * time.Second
@@ -26,13 +26,16 @@ type lostPeer struct {
 	incarnation uint32
 }
 
-// remember needs mu.
+// remember needs mu. Beyond the bound it lets the one go that has been missing for the longest.
 func (s *Speaker) remember(p *peer) {
 	if len(s.lost) >= maxLost {
-		for name := range s.lost { // any
-			delete(s.lost, name)
-			break
+		oldest, at := "", time.Now()
+		for name, l := range s.lost {
+			if oldest == "" || l.at.Before(at) {
+				oldest, at = name, l.at
+			}
 		}
+		delete(s.lost, oldest)
 	}
 	s.lost[p.member.Name] = lostPeer{p.member.Addr, p.member.Region, time.Now(), p.member.Incarnation}
 }

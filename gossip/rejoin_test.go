@@ -2,10 +2,17 @@ package gossip
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"rangefinder/rib"
 )
 
 // Both sides of a cut go on for longer than a lost node is remembered, and one side is started anew under other addresses: what leads
@@ -58,4 +65,42 @@ func TestSeedsByNameLeadBackAfterADay(t *testing.T) {
 			t.Errorf("%d joins of who is there already", got-joins)
 		}
 	})
+}
+
+// However many die, each is missed: what it had it may still have, and who has lost most of the others may be cut off. Only of more than there can be
+// at once those that have been gone for the longest are let go.
+func TestLostIsEverybodyWhoIsMissing(t *testing.T) {
+	for _, c := range []struct{ members, gone, forgotten int }{
+		{1, 0, 0},
+		{1000, 600, 0},
+		{maxMembers + 1, maxMembers, 0},
+		{maxMembers + 3, maxMembers + 2, 2},
+	} {
+		t.Run(fmt.Sprintf("%d of %d", c.gone, c.members), func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				self := rib.Member{Name: "self", Region: "fra"}
+				s := New(Config{Self: self, ClusterID: "c", Health: rib.NewTable(self).Health(), Logger: slog.New(slog.DiscardHandler)})
+				var names []string
+				for i := range c.members - 1 {
+					names = append(names, fmt.Sprintf("node-%04d", i))
+					m := rib.Member{Name: names[i], Region: "iad", Incarnation: 1}
+					s.memberEvent(event{node: memberlist.Node{Name: m.Name, Meta: appendMeta(nil, &m, s.cluster, 1)}})
+				}
+				for _, name := range names[:c.gone] {
+					s.memberEvent(event{node: memberlist.Node{Name: name}, gone: true})
+					wait(time.Millisecond)
+				}
+				var lost []string
+				for _, l := range s.Lost() {
+					lost = append(lost, l.Name)
+				}
+				if want := names[c.forgotten:c.gone]; !slices.Equal(lost, want) {
+					t.Errorf("%d are lost, want %d", len(lost), len(want))
+				}
+				if got, want := s.Present(), append(names[c.forgotten:], "self"); !slices.Equal(got, want) {
+					t.Errorf("%d are present, want %d", len(got), len(want))
+				}
+			})
+		})
+	}
 }

@@ -79,7 +79,10 @@ func (a *drainAsked) notDrained(target rib.DrainTarget, last *rib.Drain) string 
 		text += "; no answer from " + strings.Join(a.silent, ", ")
 	}
 	if len(a.lost) > 0 {
-		text += "; lost, and not asked: " + strings.Join(a.lost, ", ")
+		text += "; lost, and not asked: " + strings.Join(a.lost[:min(len(a.lost), drainAsks)], ", ")
+	}
+	if more := len(a.lost) - drainAsks; more > 0 {
+		text += fmt.Sprintf(" and %d others", more)
 	}
 	return text
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,7 +15,10 @@ import (
 // A node that is cut off goes on with what it last knew, and says so: of which nodes it has not heard since when, and how old what it
 // knows of a backend is that nobody who can tell speaks of any more.
 
-const staleTick = time.Second
+const (
+	staleTick      = time.Second
+	maxLostRegions = 16 // that have an alarm each
+)
 
 // staleness is since when nobody has said of a backend how it is.
 type staleness struct {
@@ -96,8 +100,13 @@ func lostAlarms(members []rib.Member, lost []gossip.Lost) (list []string) {
 	if len(lost) > 0 && len(lost) >= len(members) {
 		list = append(list, fmt.Sprintf("this node hears %d of %d nodes and may be cut off: since %s it goes on with what it knew", len(members), len(members)+len(lost), clock(first)))
 	}
-	for region, at := range gone {
-		list = append(list, fmt.Sprintf("no node of region %s has been heard since %s: what is known of its backends may be stale", region, clock(at)))
+	regions := slices.Sorted(maps.Keys(gone))
+	if more := len(regions) - maxLostRegions; more > 0 {
+		regions = regions[:maxLostRegions]
+		list = append(list, fmt.Sprintf("no node of %d other regions is heard", more))
+	}
+	for _, region := range regions {
+		list = append(list, fmt.Sprintf("no node of region %s has been heard since %s: what is known of its backends may be stale", region, clock(gone[region])))
 	}
 	slices.Sort(list)
 	return list

@@ -79,6 +79,30 @@ func TestLostAlarms(t *testing.T) {
 	}
 }
 
+// A hundred regions at one stroke are not a hundred alarms, and an answer does not name a thousand nodes.
+func TestMuchThatIsLostIsToldInShort(t *testing.T) {
+	clock := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var lost []gossip.Lost
+	a := drainAsked{nodes: 2, said: 2}
+	for i := range 100 {
+		lost = append(lost, gossip.Lost{Name: fmt.Sprintf("n-%02d", i), Region: fmt.Sprintf("r-%02d", i), Since: clock})
+		a.lost = append(a.lost, lost[i].Name)
+	}
+	got := lostAlarms([]rib.Member{{Name: "self", Region: "fra"}}, lost)
+	if len(got) != maxLostRegions+2 || got[0] != "no node of 84 other regions is heard" || !strings.HasPrefix(got[1], "no node of region r-00 has been heard since ") ||
+		!strings.HasPrefix(got[16], "no node of region r-15 has been heard since ") || !strings.HasPrefix(got[17], "this node hears 1 of 101 nodes") {
+		t.Errorf("%q", got)
+	}
+	target := rib.DrainTarget{Kind: rib.DrainRegion, Name: "fra"}
+	if text := a.notDrained(target, &rib.Drain{}); !strings.HasSuffix(text, "; lost, and not asked: "+strings.Join(a.lost[:16], ", ")+" and 84 others") {
+		t.Error(text)
+	}
+	a.lost = a.lost[:16]
+	if text := a.notDrained(target, &rib.Drain{}); !strings.HasSuffix(text, "; lost, and not asked: "+strings.Join(a.lost, ", ")) {
+		t.Error(text)
+	}
+}
+
 // A node that hears nobody any more says so wherever a person looks: how long since, of whom, and of which backends nobody tells it.
 func TestANodeThatIsAloneSaysSo(t *testing.T) {
 	t.Cleanup(func() { // after the nodes: memberlist waits for the answer of one that is gone, whoever stops it
