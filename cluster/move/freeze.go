@@ -363,6 +363,10 @@ func (p *Postgres) Unfence(ctx context.Context, j *Job) error {
 		return err
 	}
 	defer hangUp(conn)
+	// Whoever is about to shut the fence, in this move's name, has been given up.
+	if err := alone(ctx, conn, j); err != nil {
+		return err
+	}
 	there, err := present(ctx, conn, j, sideSource)
 	if err != nil || !there {
 		return err

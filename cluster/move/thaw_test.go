@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
@@ -169,6 +172,88 @@ func TestFenceIsNotShutLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.over(id, m)
+	r.clean()
+}
+
+// deaf connects to shards' primaries so that a server hears nothing, from some moment on, of a question that is given up: the request to cancel it gets lost.
+func (r *rig) deaf(from *atomic.Bool) func(context.Context, string, string) (*pgx.Conn, error) {
+	return func(ctx context.Context, name, _ string) (*pgx.Conn, error) {
+		cfg, err := pgx.ParseConfig(r.at(name).primary.DSN("", ""))
+		if err != nil {
+			return nil, err
+		}
+		var connected atomic.Bool
+		dial := cfg.DialFunc
+		cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if connected.Load() && from.Load() {
+				return nil, errors.New("the request is lost")
+			}
+			return dial(ctx, network, addr)
+		}
+		conn, err := pgx.ConnectConfig(ctx, cfg)
+		connected.Store(true)
+		return conn, err
+	}
+}
+
+// TestFenceIsNotShutAfterAnAbort: a fence that waits for a writer when the move is aborted is not shut when that writer has ended, though the server has not heard that
+// nobody wants it any more: the source would refuse writes to the range for as long as it takes to remove what the move has left.
+func TestFenceIsNotShutAfterAnAbort(t *testing.T) {
+	r := newRig(t, false)
+	var deaf atomic.Bool
+	r.config.EndAfter, r.config.Primary = time.Hour, r.deaf(&deaf)
+	r.fill(500)
+	low, high := r.quarter()
+	where := r.where(low, high)
+	writer, err := r.primary(t.Context(), "shard_1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp(writer)
+	var m *Mover
+	var id uint64
+	aborted := make(chan error, 1)
+	var state, refused string
+	m = r.mover(func(c *Config) {
+		c.Freeze = time.Minute
+		hook("Fence before", func() error {
+			go func() {
+				err := pgtest.Wait(t.Context(), 5*time.Millisecond, func() error {
+					if r.query("shard_1", "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == "0" {
+						return errors.New("the fence does not wait for the writer")
+					}
+					return nil
+				})
+				deaf.Store(true)
+				aborted <- errors.Join(err, m.Abort(t.Context(), id, "of a test"))
+			}()
+			return script(t.Context(), writer, "BEGIN", "UPDATE orders SET note = 'held' WHERE "+where)
+		})(c)
+		hook("Unfence after", func() error {
+			if err := script(t.Context(), writer, "COMMIT"); err != nil {
+				return err
+			}
+			err := pgtest.Wait(t.Context(), 5*time.Millisecond, func() error {
+				if n := r.query("shard_1", "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory'"); n != "0" {
+					return fmt.Errorf("%s locks of the fence are left", n)
+				}
+				return nil
+			})
+			state = r.query("shard_1", "SELECT state FROM rangefinder.fence")
+			if err := script(t.Context(), writer, "UPDATE orders SET note = 'after' WHERE "+where); err != nil {
+				refused = err.Error()
+			}
+			return err
+		})(c)
+	})
+	id = r.book.start(low, high, "shard_1", "shard_2")
+	r.over(id, m)
+	if err := <-aborted; err != nil {
+		t.Error(err)
+	}
+	if state != stateOpen || refused != "" {
+		t.Errorf("the fence of a move that is aborted is %q, and a write gets %q", state, refused)
+	}
 	r.clean()
 }
 
