@@ -62,7 +62,7 @@ func wellServer(replica bool, systemID uint64) func() []string {
 		recovering = "t"
 	}
 	return func() []string {
-		return []string{recovering, "1", "0", strconv.FormatUint(systemID, 10), "0", "10", "0/1000000", "0/1000000", "f", "0/1000000"}
+		return []string{recovering, "1", "0", strconv.FormatUint(systemID, 10), "0", "10", "0/1000000", "0/1000000", "f", "0/1000000", "f"}
 	}
 }
 

@@ -78,7 +78,7 @@ func partitioned(t *testing.T, seed uint64, f func(w *partWorld)) {
 				recovering := map[bool]string{true: "f", false: "t"}[i == j] // each shard's primary stands in another region
 				go pgtest.ServeRow(ln, func() []string {
 					at := fmt.Sprintf("0/%X", w.position(name))
-					return []string{recovering, "1", "0", strconv.Itoa(partSystem + i), "0", "10", at, "0/1000000", "f", at}
+					return []string{recovering, "1", "0", strconv.Itoa(partSystem + i), "0", "10", at, "0/1000000", "f", at, "f"}
 				})
 				defer ln.Close()
 			}
