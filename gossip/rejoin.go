@@ -64,6 +64,20 @@ func (s *Speaker) Lost() []Lost {
 	return list
 }
 
+// Forget lets those of the named nodes go that are missing, for an operator has said that they are gone for good: nobody misses them any more or
+// looks for them, and what they had others may have. It returns where they were. One that is back all the same is a member like any other.
+func (s *Speaker) Forget(names []string) (addrs []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		if l, missing := s.lost[name]; missing {
+			addrs = append(addrs, l.addr)
+			delete(s.lost, name)
+		}
+	}
+	return addrs
+}
+
 // rejoin tries to reach nodes that memberlist has given up: it forgets the dead, and after a long cut both sides would
 // stay apart for ever.
 func (s *Speaker) rejoin() {

@@ -52,6 +52,23 @@ func (n *Node) ForgetNode(ctx context.Context, s cluster.ForgetSpec) (ForgottenV
 	})
 }
 
+// forgetLost has this node miss nobody whom an operator has given up, nor look for him, now or after its next start. It is called again and again:
+// one that has come back, and that the ledger has not taken back yet, may be gone again.
+func (n *Node) forgetLost() {
+	o := n.table.Owners().Get()
+	if len(o.Forgotten) == 0 {
+		return
+	}
+	names := make([]string, len(o.Forgotten))
+	for i, number := range o.Forgotten {
+		names[i] = o.Nodes[number]
+	}
+	addrs := n.speaker().Forget(names)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.peersBefore = slices.DeleteFunc(n.peersBefore, func(addr string) bool { return slices.Contains(addrs, addr) })
+}
+
 // othersLook is how long it takes at most until other nodes watch the backends of one that is gone, and say how they are.
 const othersLook = 20 * time.Second
 

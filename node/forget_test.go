@@ -1,6 +1,8 @@
 package node
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,8 +30,21 @@ func TestForgetANode(t *testing.T) {
 	if status, e := api.call(t, "POST", forgetPath, `{"node": "nobody"}`, nil); status != 404 || e.Code != codeNotFound {
 		t.Errorf("an unknown node: %d %+v", status, e)
 	}
-	if err := gone.Close(); err != nil {
+	if err := errors.Join(gone.speaker().Kill(), gone.Close()); err != nil { // no goodbye
 		t.Fatal(err)
+	}
+	misses := func(x *testNode, want int) error {
+		var dump struct{ Lost []LostView }
+		if _, text := x.get(t, "/debug/rib"); json.Unmarshal([]byte(text), &dump) != nil || len(dump.Lost) != want {
+			return fmt.Errorf("%s misses %v, want %d: %s", x.cfg.Name, dump.Lost, want, text)
+		}
+		if alarms := fmt.Sprint(x.View().Alarms); strings.Contains(alarms, "no node of region "+gone.cfg.Region) != (want > 0) {
+			return fmt.Errorf("%s: alarms %s", x.cfg.Name, alarms)
+		}
+		return nil
+	}
+	for _, x := range c.nodes[:2] {
+		pgtest.Eventually(t, time.Minute, func() error { return misses(x, 1) })
 	}
 	code, out, errs := n.admin("move", "start", "app.accounts", "10-20", "--to", "shard_2", "--watch")
 	if code != 0 || !strings.Contains(out, "the range and its rows are at shard_2") || !strings.Contains(out, "that they know: "+name+"\n") {
@@ -57,6 +72,7 @@ func TestForgetANode(t *testing.T) {
 		return nil
 	})
 	for _, x := range c.nodes[:2] {
+		pgtest.Eventually(t, 20*time.Second, func() error { return misses(x, 0) })
 		pgtest.Eventually(t, 20*time.Second, func() error {
 			if text, err := os.ReadFile(filepath.Join(x.dir.path, beliefsFile)); err != nil || knows(x) || strings.Contains(string(text), backend) {
 				return fmt.Errorf("%s still knows %s, %v", x.cfg.Name, backend, err)
@@ -110,4 +126,64 @@ func TestForgetANode(t *testing.T) {
 	if code, out, errs := n.admin("move", "start", "app.accounts", "10-20", "--to", "shard_1", "--watch"); code != 0 || strings.Contains(out, "cluster forget") {
 		t.Errorf("the move after that: exit %d: %s%s", code, out, errs)
 	}
+}
+
+// Nobody misses a forgotten node, or looks for it. One that was cut off, and is not gone at all, finds the others by itself.
+func TestForgottenNodesAreNotMissed(t *testing.T) {
+	partitioned(t, 11, func(w *partWorld) {
+		crashed, cut := w.nodes[2], w.nodes[5]
+		alive := []*partNode{w.nodes[0], w.nodes[1], w.nodes[3], w.nodes[4]}
+		var names []string
+		for _, n := range w.nodes {
+			names = append(names, n.host.Name())
+		}
+		forget := func(numbers ...int) {
+			o := *w.owners
+			o.Epoch.Index++
+			o.Nodes, o.Forgotten, w.owners = names, numbers, &o
+			for _, n := range w.nodes {
+				n.table.Owners().Set(&o)
+			}
+		}
+		every := func(ok func(n *partNode) bool) func() bool {
+			return func() bool { return !slices.ContainsFunc(alive, func(n *partNode) bool { return !ok(n) }) }
+		}
+		forget()
+		crashed.crash()
+		w.net.Isolate(cut.region)
+		w.until(time.Minute, "both are missed", every(func(n *partNode) bool {
+			return len(n.speaker().Lost()) == 2 && strings.Contains(strings.Join(n.worries(), "\n"), "no node of region "+cut.region)
+		}))
+		for _, n := range alive {
+			n.mu.Lock()
+			n.peersBefore = []string{"127.0.0.1:1", crashed.addr, cut.addr}
+			n.mu.Unlock()
+		}
+		forget(2, 5)
+		w.until(3*time.Second, "nobody misses them, and what they had is others'", every(func(n *partNode) bool {
+			return len(n.speaker().Lost()) == 0 && len(n.worries()) == 0 && len(n.speaker().Present()) == 4
+		}))
+		var tries [4]uint64
+		for i, n := range alive {
+			tries[i] = n.speaker().Stats().Rejoins
+			n.mu.Lock()
+			if !slices.Equal(n.peersBefore, []string{"127.0.0.1:1"}) {
+				t.Errorf("%s remembers %q for its next start", n.host.Name(), n.peersBefore)
+			}
+			n.mu.Unlock()
+		}
+		<-time.After(10 * time.Minute)
+		for i, n := range alive {
+			if got := n.speaker().Stats().Rejoins - tries[i]; got != 0 {
+				t.Errorf("%s has looked for them %d times", n.host.Name(), got)
+			}
+		}
+
+		w.net.HealAll()
+		w.until(healed, "it finds the others", every(func(n *partNode) bool { return len(n.speaker().Members()) == 5 }))
+		crashed.again(alive[0])
+		w.until(healed, "all are back", every(func(n *partNode) bool { return len(n.speaker().Members()) == 6 }))
+		forget()
+		w.until(healed, "all agree", w.agreed)
+	})
 }

@@ -136,7 +136,7 @@ type Node struct {
 	shards  map[string]time.Time // shards that could not be recorded: when to try again
 	alarms  map[string]string    // by subject
 
-	peersBefore []string // State.Peers as this process found them
+	peersBefore []string // State.Peers as this process found them, without those that are forgotten
 }
 
 // parts are what a process gives up to the one that takes over from it, and makes anew if that one fails.

@@ -57,6 +57,7 @@ func (s *staleness) of(backend string, now time.Time) time.Duration {
 func (n *Node) staleLoop(ctx context.Context) {
 	for {
 		n.stale.look(n.table.Snapshot().Backends, time.Now())
+		n.forgetLost()
 		if !pause(ctx, staleTick) {
 			return
 		}
