@@ -385,7 +385,7 @@ func (l simLedger) ThawMove(ctx context.Context, id uint64, reason string, note 
 }
 
 func (l simLedger) NoteMove(ctx context.Context, id uint64, note []byte) error {
-	return l.f.ledger.NoteMove(ctx, id, note, move.Cleared(note))
+	return l.f.ledger.NoteMove(ctx, id, note, move.Cleared(note), cluster.Origin{})
 }
 
 func (l simLedger) AbortMove(ctx context.Context, id uint64, reason string) error {

@@ -86,7 +86,7 @@ func TestFollowersPullCommands(t *testing.T) {
 		}
 		settle(voter)
 		pulled(e, voter, 1)
-		if err := leader.ledger.NoteMove(w.ctx(), m.ID, []byte("a note"), false); err != nil {
+		if err := leader.ledger.NoteMove(w.ctx(), m.ID, []byte("a note"), false, Origin{}); err != nil {
 			t.Fatal(err)
 		}
 		pulled(e, leader, 1)

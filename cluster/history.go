@@ -37,8 +37,8 @@ type Event struct {
 type history struct{ list []Event }
 
 func (h *history) add(e Event) {
-	if e.Kind == kindMoveNote {
-		return // there are many, and they say nothing to people
+	if e.Kind == kindMoveNote && e.Author == "" && e.Reason == "" {
+		return // the mover's own: there are many, and they say nothing to people
 	}
 	if len(h.list) >= 2*MaxHistory {
 		h.list = slices.Clone(h.list[len(h.list)-MaxHistory:])
@@ -80,7 +80,10 @@ func eventOf(next *rib.Ownership, c *command, r *result) Event {
 		}
 	case c.Move != nil:
 		m := &r.move
-		e.Low, e.High, e.From, e.To, e.Move, e.Phase = m.Low, m.High, m.From, m.To, m.ID, m.Phase
+		e.Low, e.High, e.From, e.To, e.Move = m.Low, m.High, m.From, m.To, m.ID
+		if c.Kind != kindMoveNote { // which leaves it in the phase that it is in
+			e.Phase = m.Phase
+		}
 		e.Keyspace = nameOf(next, m.Keyspace)
 	case c.Loan != nil:
 		l := &r.loan

@@ -1,9 +1,56 @@
 package cluster
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
+
+	"rangefinder/rib"
 )
+
+// TestNotesThatSomebodyWantsAreInTheHistory: who has a move pause, or go on, is told with the reason; what the mover notes for itself is not. A request that is repeated is known.
+func TestNotesThatSomebodyWantsAreInTheHistory(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := w.add("a", "iad")
+		w.form(a)
+		w.shards(2)
+		if _, err := a.ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1")); err != nil {
+			t.Fatal(err)
+		}
+		m, err := a.ledger.StartMove(w.ctx(), MoveRequest{Keyspace: "app.orders", Range: "..0x0000000000000100", To: "shard_2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		night := Origin{Author: "ann", Reason: "paused: " + strings.Repeat("n", MaxReason), RequestID: "night"}
+		if done, err := a.ledger.Noted(m.ID, night); done || err != nil {
+			t.Errorf("before: %v %v", done, err)
+		}
+		for _, o := range []Origin{{}, night, {}} {
+			if err := a.ledger.NoteMove(w.ctx(), m.ID, []byte("note of "+o.Author), false, o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if done, err := a.ledger.Noted(m.ID, night); !done || err != nil {
+			t.Errorf("after: %v %v", done, err)
+		}
+		for name, other := range map[string]Origin{"another author": {Author: "bob", Reason: night.Reason, RequestID: "night"}, "another reason": {Author: "ann", Reason: "resumed", RequestID: "night"}} {
+			if _, err := a.ledger.Noted(m.ID, other); !errors.Is(err, ErrRequestReused) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := a.ledger.Noted(m.ID+1, night); !errors.Is(err, ErrRequestReused) {
+			t.Errorf("another move: %v", err)
+		}
+		events, err := a.ledger.History(w.ctx(), HistoryFilter{Move: m.ID})
+		if err != nil || len(events) != 2 {
+			t.Fatalf("%+v, %v", events, err)
+		}
+		if e := events[1]; e.Kind != kindMoveNote || e.Author != "ann" || e.Reason != night.Reason[:MaxReason] || e.Request != "night" || e.Keyspace != "app.orders" || e.From != "shard_1" || e.To != "shard_2" || e.Phase != rib.MovePhase(0) {
+			t.Errorf("%+v", e)
+		}
+	})
+}
 
 // TestHistoryTellsWhoWhenAndWhy of all changes, by keyspace, range and move; also from a snapshot.
 func TestHistoryTellsWhoWhenAndWhy(t *testing.T) {

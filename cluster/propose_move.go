@@ -155,10 +155,24 @@ func (l *Ledger) ThawMove(ctx context.Context, id uint64, note []byte, o Origin)
 }
 
 // NoteMove writes what whoever carries out the move needs to go on after a crash, up to MaxNote bytes. cleared: the old owner of a flipped
-// range holds no row of it any more.
-func (l *Ledger) NoteMove(ctx context.Context, id uint64, note []byte, cleared bool) error {
-	_, err := l.proposeMove(ctx, kindMoveNote, &moveCommand{ID: id, Note: note, Cleared: cleared}, Origin{})
+// range holds no row of it any more. A note that somebody has asked for, as its origin says, is in the history; of a long reason the beginning is kept, as with AbortMove. It is
+// written as it is when it is asked for: whoever may repeat a request asks Noted first.
+func (l *Ledger) NoteMove(ctx context.Context, id uint64, note []byte, cleared bool, o Origin) error {
+	o.Reason = cutReason(o.Reason)
+	_, err := l.proposeMove(ctx, kindMoveNote, &moveCommand{ID: id, Note: note, Cleared: cleared}, o)
 	return err
+}
+
+// Noted tells whether NoteMove has been called with this origin, by its request id. ErrRequestReused: that was used for another command. It is for the leader.
+func (l *Ledger) Noted(id uint64, o Origin) (bool, error) {
+	done := l.Requested(o.RequestID)
+	switch {
+	case done == nil:
+		return false, nil
+	case done.Kind != kindMoveNote || done.Move != id || done.Author != o.Author || done.Reason != cutReason(o.Reason):
+		return false, reject(ErrRequestReused, "request id %.100q was used for another command: use a new one", o.RequestID)
+	}
+	return true, nil
 }
 
 // AbortMove has the range stay where it is: the move is in phase MoveAborted then, until its remains are removed and FinishMove says so.

@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -116,7 +117,40 @@ func TestRangesChangeHandsBySQL(t *testing.T) {
 	refused("MOVE app.accounts 0-10 TO shard_3;", "55006", "rangefinder move abort")
 	refused("SPLIT RANGE app.accounts AT 7;", "55006")
 	run("RESUME MOVE " + id[1] + ";\nPAUSE MOVE " + id[1] + ";")
+	span := "|move.note|app.accounts|-5..1000|shard_1|shard_2|" + id[1]
+	shows(run("SHOW HISTORY;"), span+"|console user ops|paused|", span+"|console user ops|resumed|")
+
+	// Over the API with a reason. A request that is repeated does not pause what has been resumed since.
+	api := newClient(t, n)
+	order := func(what, reason, request string, status int) (v MoveView) {
+		t.Helper()
+		got, e := api.call(t, "POST", "/api/v1/moves/"+id[1]+"/"+what, fmt.Sprintf(`{"reason": %q}`, reason), &v, func(r *http.Request) { r.Header.Set(requestIDHeader, request) })
+		if got != status {
+			t.Errorf("%s under %s: %d %+v", what, request, got, e)
+		}
+		return v
+	}
+	if v := order("pause", "it's night", "night", 200); !v.Paused {
+		t.Errorf("paused: %+v", v)
+	}
+	tx, err := n.connect(t).Begin(t.Context()) // holds the move up while it is not paused
+	if err == nil {
+		_, err = tx.Exec(t.Context(), "SELECT balance FROM accounts WHERE id = 10")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	order("resume", "it's day", "day", 200)
+	if v := order("pause", "it's night", "night", 200); v.Paused {
+		t.Errorf("a request that was repeated has paused the move again: %+v", v)
+	}
+	order("resume", "it's night", "night", 409)
+	order("pause", "at last", "evening", 200)
+	shows(run("SHOW HISTORY;"), span+"|loopback|paused: it's night|", span+"|loopback|resumed: it's day|")
 	shows(run("ABORT MOVE "+id[1]+" REASON 'not today';"), "|aborted|", "|not today")
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Error(err)
+	}
 	n.owner(t, "app.accounts", "10", "shard_1")
 
 	// What cannot work, with its code and hint. Nothing is changed by it.

@@ -73,7 +73,7 @@ func (l moverLedger) ThawMove(ctx context.Context, id uint64, reason string, not
 }
 
 func (l moverLedger) NoteMove(ctx context.Context, id uint64, note []byte) error {
-	return l.n.ledger().NoteMove(ctx, id, note, move.Cleared(note))
+	return l.n.ledger().NoteMove(ctx, id, note, move.Cleared(note), cluster.Origin{})
 }
 
 func (l moverLedger) AbortMove(ctx context.Context, id uint64, reason string) error {

@@ -19,8 +19,8 @@ type carrier interface {
 	Status() []MoveView
 	// Check names all that stands against a move, and changes nothing.
 	Check(ctx context.Context, ks *rib.Keyspace, m rib.Move) ([]ObstacleView, error)
-	// Pause has a move stop before its next step that costs something, or go on.
-	Pause(ctx context.Context, id uint64, paused bool) error
+	// Pause has a move stop before its next step that costs something, or go on, as somebody wants it.
+	Pause(ctx context.Context, id uint64, paused bool, o cluster.Origin) error
 	// Abort has a move that the ledger has aborted stop what it does.
 	Abort(id uint64)
 	// Kick has it look at the table now.
@@ -339,17 +339,40 @@ func (n *Node) ChangeMove(ctx context.Context, id uint64, what string, order Mov
 				c.Abort(id)
 			}
 		default:
-			c := n.carries()
-			if c == nil {
-				return v, errNotCarried
-			}
-			if err := c.Pause(ctx, id, what == movePause); err != nil {
+			if err := n.pauseMove(ctx, id, what == movePause, o); err != nil {
 				return v, err
 			}
 		}
 		n.log.Info("a move is changed", "move", id, "what", what, "by", o.Author, "why", o.Reason)
 		return n.moveView(*m), nil
 	})
+}
+
+// pauseMove has a move stop, or go on. What was done under the same request id is not done again: the move may have been resumed since. The history has one kind for both: so the reason
+// begins with which it was.
+func (n *Node) pauseMove(ctx context.Context, id uint64, paused bool, o cluster.Origin) error {
+	c := n.carries()
+	if c == nil {
+		return errNotCarried
+	}
+	why := "resumed"
+	if paused {
+		why = "paused"
+	}
+	if o.Reason != "" {
+		why += ": " + o.Reason
+	}
+	o.Reason = why
+	if done, err := n.ledger().Noted(id, o); done || err != nil {
+		return err
+	}
+	err := c.Pause(ctx, id, paused, o)
+	if errors.Is(err, cluster.ErrRequestReused) { // the same request, which came over another node, may have been carried out meanwhile
+		if done, _ := n.ledger().Noted(id, o); done {
+			return nil
+		}
+	}
+	return err
 }
 
 var errNotCarried = errors.New("nobody carries out moves on this node")

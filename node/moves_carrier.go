@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"rangefinder/cluster"
 	"rangefinder/cluster/move"
 	"rangefinder/rib"
 )
@@ -50,8 +51,10 @@ func (c realCarrier) Check(ctx context.Context, ks *rib.Keyspace, m rib.Move) ([
 }
 
 // Pause has a move stop, or go on.
-func (c realCarrier) Pause(ctx context.Context, id uint64, paused bool) error {
-	return c.told(ctx, id, c.n.Mover().Pause(ctx, id, paused))
+func (c realCarrier) Pause(ctx context.Context, id uint64, paused bool, o cluster.Origin) error {
+	return c.told(ctx, id, c.n.Mover().Pause(ctx, id, paused, func(ctx context.Context, note []byte) error {
+		return c.n.ledger().NoteMove(ctx, id, note, move.Cleared(note), o)
+	}))
 }
 
 // Abort has a move stop what it does.

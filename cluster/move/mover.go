@@ -164,13 +164,17 @@ func (m *Mover) look(running *sync.WaitGroup) {
 	}
 }
 
-// Pause has a move stop before its next step that costs something, or go on. It works on the leader alone.
-func (m *Mover) Pause(ctx context.Context, id uint64, paused bool) error {
+// Pause has a move stop before its next step that costs something, or go on. It works on the leader alone. propose writes the note in the name of whoever asks; nil: it
+// is the mover's own.
+func (m *Mover) Pause(ctx context.Context, id uint64, paused bool, propose func(ctx context.Context, note []byte) error) error {
 	w := m.worker(id)
 	if w == nil {
 		return ErrNotHere
 	}
-	return w.change(ctx, func(n *note) { n.Paused = paused })
+	if propose == nil {
+		propose = w.propose
+	}
+	return w.changeBy(ctx, func(n *note) { n.Paused = paused }, propose)
 }
 
 // ErrNotHere says that no such move is being carried out on this node.

@@ -295,15 +295,24 @@ func (w *worker) abort(why error) error {
 
 // change changes the note, here and in the ledger.
 func (w *worker) change(ctx context.Context, f func(*note)) error {
+	return w.changeBy(ctx, f, w.propose)
+}
+
+func (w *worker) changeBy(ctx context.Context, f func(*note), propose func(ctx context.Context, note []byte) error) error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	n := w.noted()
 	f(&n)
-	if err := w.m.cfg.Ledger.NoteMove(ctx, w.id, n.encode()); err != nil {
+	if err := propose(ctx, n.encode()); err != nil {
 		return err
 	}
 	w.set(n)
 	return nil
+}
+
+// propose has a note written that nobody has asked for.
+func (w *worker) propose(ctx context.Context, note []byte) error {
+	return w.m.cfg.Ledger.NoteMove(ctx, w.id, note)
 }
 
 // to begins a step.

@@ -301,7 +301,7 @@ func TestNoFreezeInVain(t *testing.T) {
 					if err := sleep(t.Context(), c.paused); err != nil {
 						t.Fatal(err)
 					}
-					if err := m.Pause(t.Context(), id, false); err != nil {
+					if err := m.Pause(t.Context(), id, false, nil); err != nil {
 						t.Fatal(err)
 					}
 				}
