@@ -107,7 +107,7 @@ func (n *Node) openProber(context.Context) error {
 	n.goOn(&settings)
 	prober := probe.New(probe.Config{
 		Settings: settings,
-		Dial:     n.dialer.DialContext, TLS: n.backendTLS, Sink: sink{n}, Logger: n.log,
+		Dial:     n.dialer.DialContext, TLS: n.backendTLS, Plain: n.tellsPlain, Sink: sink{n}, Logger: n.log,
 		Saw:   n.saw,
 		Quiet: n.table.Health().Quiet,
 		Lost:  func(backend, why string) { n.table.Health().Evidence(backend, true, why) },
@@ -167,7 +167,7 @@ func (n *Node) buildServer() *wire.Server {
 	n.pools = pool.New(pool.Config{
 		NoRing: !n.cfg().IOUring,
 		Limits: n.cfg().poolLimits(),
-		Dial:   n.dialer.DialContext, TLS: n.backendTLS, Report: n.reportBackend, Next: n.nextReads, Logger: n.log.With("part", "pool"),
+		Dial:   n.dialer.DialContext, TLS: n.backendTLS, Plain: n.tellsPlain, Report: n.reportBackend, Next: n.nextReads, Logger: n.log.With("part", "pool"),
 		Credential: n.credential, Refused: func(ctx context.Context, id pool.Identity) { n.guard.Refused(ctx, id.User, id.Database) },
 	})
 	n.pools.SetShare(int(n.share.Load()))

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rangefinder/cluster"
+	"rangefinder/gossip/probe"
 	"rangefinder/node/port"
 	"rangefinder/rib"
 )
@@ -390,5 +391,9 @@ func (n *Node) connect(ctx context.Context, addr, database string) (*pgx.Conn, e
 	c.TLSConfig, c.Fallbacks = n.backendTLS(addr), nil
 	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // the dialer does it
 	c.RuntimeParams = map[string]string{"application_name": "rangefinder"}
-	return pgx.ConnectConfig(ctx, c)
+	if !n.tellsPlain(addr) {
+		c.RequireAuth = probe.NoPlain
+	}
+	conn, err := pgx.ConnectConfig(ctx, c)
+	return conn, probe.Refusal(err)
 }

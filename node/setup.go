@@ -2,6 +2,7 @@ package node
 
 import (
 	"crypto/tls"
+	"slices"
 	"time"
 
 	"rangefinder/gossip/probe"
@@ -111,6 +112,13 @@ func (s *setup) probes() probe.Settings {
 		out.Backends = append(out.Backends, probe.Target{Name: b.Name, Shard: b.Shard, Region: region, Addr: b.Address})
 	}
 	return out
+}
+
+// tellsPlain says whether the backend at addr may be told a password in clear text, should it ask for it so: an address that only
+// other nodes have named may be anybody's.
+func (n *Node) tellsPlain(addr string) bool {
+	s := n.setup.Load()
+	return s.backend.verifies() || slices.ContainsFunc(s.cfg.Backends, func(b Backend) bool { return b.Address == addr })
 }
 
 // backendTLS is for one new connection to the backend at addr; nil: clear text.

@@ -51,6 +51,12 @@ func (b *backendTLS) config(addr string) *tls.Config {
 	return c
 }
 
+// verifies tells whether a backend has shown who it is by the time it can ask for a password: by a certificate of the authorities that are configured.
+// Those of the operating system sign for everybody, and a host's name that another node has announced is that node's choice.
+func (b *backendTLS) verifies() bool {
+	return b.roots != nil && (b.mode == "verify-ca" || b.mode == "verify-full")
+}
+
 // verifyChain is Go's own verification of a server without its name.
 func verifyChain(chain []*x509.Certificate, roots *x509.CertPool) error {
 	if len(chain) == 0 {

@@ -54,6 +54,9 @@ func TestBackendTLSModes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if got, want := b.verifies(), c.ca != "" && c.mode != "require"; got != want {
+				t.Errorf("whoever answers has shown who it is: %v, want %v", got, want)
+			}
 			shown := &tls.Config{Certificates: []tls.Certificate{c.shown.TLS(t)}}
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -81,7 +84,7 @@ func TestBackendTLSModes(t *testing.T) {
 		})
 	}
 	b, err := newBackendTLS(BackendTLS{Mode: "disable"}, slog.Default(), time.Now)
-	if err != nil || b.config("db.test:5432") != nil {
+	if err != nil || b.config("db.test:5432") != nil || b.verifies() {
 		t.Errorf("disabled: %v", err)
 	}
 	if _, err := newBackendTLS(BackendTLS{Mode: "verify-ca", CAFile: "/nonexistent"}, slog.Default(), time.Now); err == nil {

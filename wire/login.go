@@ -25,6 +25,10 @@ func loginRefused(err error) *pg.Error {
 		return pg.Errorf(pg.CodeInvalidAuthorization, "%s asks user \"%s\" for a password, and this node knows none", ce.Shard, user).
 			WithDetail(who + ".").
 			WithHint("Give the user a password under [[users]], let him log in by scram-sha-256 once, or let pg_hba.conf of the backends trust this node.")
+	case errors.Is(err, pg.ErrPlain):
+		return pg.Errorf(pg.CodeInvalidAuthorization, "%s asks for the password of user \"%s\" in clear text, and this node does not tell it", ce.Shard, user).
+			WithDetail(who + fmt.Sprintf(". Its address, %s, is known from other nodes alone.", ce.Addr)).
+			WithHint("List the backend under [[backends]] of this node, or set backend_tls.mode = \"verify-full\" and its ca_file, or let pg_hba.conf of the backend ask for scram-sha-256.")
 	case errors.Is(err, pg.ErrWrongKind):
 		return pg.Errorf(pg.CodeInvalidAuthorization, "%s asks user \"%s\" for a proof of the password that this node cannot give", ce.Shard, user).
 			WithDetail(who + ".").

@@ -119,7 +119,7 @@ func (p *Prober) history(ctx context.Context, t Target, timeline uint32) (forks 
 	config.RuntimeParams["replication"] = "database" // pg_hba.conf judges it as any login to that database
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, err
+		return nil, Refusal(err)
 	}
 	defer conn.Close(ctx)
 	row, err := oneRow(ctx, conn, fmt.Sprintf("TIMELINE_HISTORY %d", timeline), 2)

@@ -93,6 +93,7 @@ type Config struct {
 	Settings // until the first Reload
 
 	TLS    func(addr string) *tls.Config                                     // of each new connection to that backend; nil, or if it returns nil: clear text
+	Plain  func(addr string) bool                                            // whether that backend may be told the password in clear text, should it ask for it so; nil: each may
 	Dial   func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
 	Sink   Sink
 	Logger *slog.Logger // nil: slog.Default

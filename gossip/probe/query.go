@@ -106,6 +106,9 @@ func (p *Prober) connConfig(t Target, s *Settings) (*pgconn.Config, error) {
 	c.RuntimeParams = map[string]string{"application_name": "rangefinder_probe", "default_transaction_isolation": "read committed"}
 	c.ConnectTimeout = connectSteps * s.Timeout // see patience
 	c.MaxProtocolMessageBodyLen = maxAnswer
+	if p.cfg.Plain != nil && !p.cfg.Plain(t.Addr) {
+		c.RequireAuth = NoPlain
+	}
 	c.DialFunc = p.dial
 	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // the dialer does it
 	return c, nil
@@ -142,7 +145,7 @@ func (w *worker) ask(ctx context.Context, p *patience) (a answer, took time.Dura
 		}
 		conn, err := pgconn.ConnectConfig(ctx, config)
 		if err != nil {
-			return a, 0, asked, err
+			return a, 0, asked, Refusal(err)
 		}
 		dialed.established.Store(true)
 		p.again()
@@ -250,6 +253,9 @@ func explain(err error) string {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		return fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)
+	}
+	if errors.Is(err, ErrPlain) {
+		return ErrPlain.Error()
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {

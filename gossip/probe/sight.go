@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -111,7 +112,7 @@ func (w *worker) failed(err error) {
 		return
 	}
 	w.good, w.shutOut = 0, 0
-	barred := verdict == counts && !w.lists && answeredBy(err)
+	barred := verdict == counts && !w.lists && (answeredBy(err) || errors.Is(err, ErrPlain))
 	if barred {
 		verdict = neutral // it lives, and lets its own node in: that this one may not log in says nothing of it
 	}

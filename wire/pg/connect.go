@@ -38,6 +38,8 @@ var (
 	// ErrWrongKind says that the backend asks for what the Credential cannot give: the password itself, for instance, of which
 	// only SCRAM keys are known.
 	ErrWrongKind = errors.New("the server asks for another proof of the password than is known here")
+	// ErrPlain says that the backend asks for the password in clear text and ConnectConfig.NoPlain forbids to tell it.
+	ErrPlain = errors.New("the server asks for the password in clear text, and nothing has shown yet who it is")
 	// ErrOtherVerifier says that the backend keeps another SCRAM verifier than the one that the keys belong to. Nothing was shown to
 	// it.
 	ErrOtherVerifier = errors.New("the server keeps another SCRAM verifier than the one that the user logged in with")
@@ -75,6 +77,7 @@ type ConnectConfig struct {
 	Database   string      // "" is the user's name
 	Params     []Param     // further startup parameters, such as application_name
 	TLS        *tls.Config // nil: clear text. Set, the backend must speak it
+	NoPlain    bool        // the backend is not told the password itself: it has not shown who it is
 	SystemID   uint64      // PostgreSQL's system identifier: another server is refused; 0: any is good
 	Warm       bool        // there is time before the first statement: the server is asked for its SystemID in a way that makes that one fast
 }
@@ -103,7 +106,7 @@ type Server struct {
 // Connect logs in over a fresh connection and returns once the backend is ready for a query. It does trust, cleartext,
 // MD5 and SCRAM-SHA-256 authentication, over TLS with channel binding where the backend offers it. ctx bounds all of it and should have a deadline.
 //
-// An ErrorResponse comes back as its *Error, alone or wrapped; other errors are ErrNoPassword, ErrWrongKind,
+// An ErrorResponse comes back as its *Error, alone or wrapped; other errors are ErrNoPassword, ErrWrongKind, ErrPlain,
 // ErrOtherVerifier, ErrNoTLS, ErrAuthentication, ErrGarbled, *OtherServerError, ctx's or the connection's. conn is closed on every error.
 func Connect(ctx context.Context, conn net.Conn, cfg *ConnectConfig) (*Server, error) {
 	done := make(chan struct{})
@@ -313,6 +316,9 @@ func (c *connector) authenticate(body []byte) error {
 	case authCleartext:
 		if c.cfg.Credential.Set() && !c.cfg.Credential.IsPassword() {
 			return ErrWrongKind
+		}
+		if c.cfg.NoPlain && c.cfg.Credential.Set() {
+			return ErrPlain
 		}
 		return c.sendPassword(c.cfg.Credential.password)
 	case authMD5:

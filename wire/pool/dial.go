@@ -26,7 +26,7 @@ func (bp *backendPool) connect(ctx context.Context, b *rib.Backend, id Identity,
 	if bp.ended(id, nil, renewals, ce, gaveUp) {
 		return nil, errQueue
 	}
-	if ce.Login() && !id.Own && bp.cfg.Refused != nil { // it may need the place that was given up
+	if ce.Login() && !errors.Is(err, pg.ErrPlain) && !id.Own && bp.cfg.Refused != nil { // it may need the place that was given up
 		bp.cfg.Refused(ctx, id)
 	}
 	if !gaveUp && ce.Elsewhere() && bp.cfg.Report != nil {
@@ -59,7 +59,8 @@ func (bp *backendPool) login(ctx context.Context, b *rib.Backend, id Identity, s
 		return nil, err
 	}
 	KeepAlive(nc, bp.limits.Load().KeepAlive)
-	cfg := &pg.ConnectConfig{User: id.User, Credential: bp.cfg.Credential(id), Database: id.Database, TLS: bp.cfg.tls(b.Addr), SystemID: b.SystemID, Warm: spare}
+	cfg := &pg.ConnectConfig{User: id.User, Credential: bp.cfg.Credential(id), Database: id.Database, TLS: bp.cfg.tls(b.Addr), SystemID: b.SystemID, Warm: spare,
+		NoPlain: bp.cfg.Plain != nil && !bp.cfg.Plain(b.Addr)}
 	if id.Path != "" {
 		cfg.Params = []pg.Param{{Key: "search_path", Value: id.Path}}
 	}

@@ -51,7 +51,7 @@ func (e *ConnectError) Login() bool {
 	if errors.As(e.Err, &pe) {
 		return pe.Code == pg.CodeInvalidPassword
 	}
-	return errors.Is(e.Err, pg.ErrNoPassword) || errors.Is(e.Err, pg.ErrWrongKind) || errors.Is(e.Err, pg.ErrOtherVerifier)
+	return errors.Is(e.Err, pg.ErrNoPassword) || errors.Is(e.Err, pg.ErrWrongKind) || errors.Is(e.Err, pg.ErrPlain) || errors.Is(e.Err, pg.ErrOtherVerifier)
 }
 
 // Elsewhere reports whether another backend of the shard may well do better: this one is out of reach, starting, stopping or full.

@@ -51,3 +51,38 @@ func TestRefusedLogin(t *testing.T) {
 		t.Errorf("told %d times, reported %d times", told.Load(), reported.Load())
 	}
 }
+
+// TestPasswordIsNotToldToAnybody: a backend that asks for the password in clear text gets it only where it may be told, and hears nothing
+// else from who does not tell it.
+func TestPasswordIsNotToldToAnybody(t *testing.T) {
+	asks := pgtest.Script{pgtest.ExpectStartup(nil), pgtest.Send(&pgproto3.AuthenticationCleartextPassword{}), pgtest.ExpectEOF()}
+	told := pgtest.Script{
+		pgtest.ExpectStartup(nil), pgtest.Send(&pgproto3.AuthenticationCleartextPassword{}), pgtest.Expect(&pgproto3.PasswordMessage{Password: "secret"}),
+		pgtest.Send(&pgproto3.AuthenticationOk{}, &pgproto3.ReadyForQuery{TxStatus: 'I'}), pgtest.ExpectEOF(),
+	}
+	heard, listed := pgtest.NewFake(t, asks), pgtest.NewFake(t, told)
+	var reported, again atomic.Int32
+	p := pool.New(pool.Config{
+		Limits: pool.Limits{Size: 1, Wait: 5 * time.Second, Connect: 5 * time.Second}, Dial: new(net.Dialer).DialContext,
+		Plain:      func(addr string) bool { return addr == listed.Addr() },
+		Credential: func(pool.Identity) pg.Credential { return pg.Password("secret") },
+		Report:     func(string, error) { reported.Add(1) },
+		Refused:    func(context.Context, pool.Identity) { again.Add(1) },
+	})
+	p.Open()
+	t.Cleanup(p.Close)
+	id := pool.Identity{User: "u", Database: "d"}
+	_, err := p.Get(t.Context(), &rib.Backend{Name: "heard", Shard: "shard_7", Addr: heard.Addr()}, id, false)
+	var ce *pool.ConnectError
+	if !errors.As(err, &ce) || !errors.Is(err, pg.ErrPlain) || !ce.Login() || ce.Elsewhere() {
+		t.Errorf("%v", err)
+	}
+	if reported.Load() != 0 || again.Load() != 0 {
+		t.Errorf("reported %d times, the user was looked up %d times", reported.Load(), again.Load())
+	}
+	c, err := p.Get(t.Context(), &rib.Backend{Name: "listed", Shard: "shard_7", Addr: listed.Addr()}, id, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Release()
+}

@@ -23,6 +23,7 @@ type Config struct {
 	Limits     Limits // until the first SetLimits
 	Dial       Dialer
 	TLS        func(addr string) *tls.Config             // of connections and cancel requests to that backend; nil, or if it returns nil: clear text
+	Plain      func(addr string) bool                    // whether that backend may be told a password in clear text, should it ask for it so; nil: each may
 	Credential func(Identity) pg.Credential              // what a backend is shown; zero: nothing, which is enough for one that trusts this node
 	Refused    func(context.Context, Identity)           // a backend did not take what it was shown, or asked for more; nil: nobody is told
 	Next       func(*rib.Backend, Identity) *rib.Backend // where that one's reads would go if the backend failed, if there is room; nil, or if it returns nil: nowhere
