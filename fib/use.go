@@ -60,7 +60,7 @@ func (in *input) uses(into map[string]Use) {
 	}
 }
 
-// stray late the replicas that are up and stand still: they follow a primary that is none any more. "": none. Which timeline a replica follows
+// stray names the replicas that are up and stand still: they follow a primary that is none any more. "": none. Which timeline a replica follows
 // may be hidden from who looks, see probe.query; then what it says is old, and so is this.
 func (in *input) stray(latest uint32) string {
 	var late []string
