@@ -304,13 +304,14 @@ func (p *Prober) Seek(shards map[string]struct{}) {
 	}
 }
 
-// Recheck probes a backend now, if it is probed here: somebody has reason to think that it has another role.
+// Recheck probes a backend now and over a new connection, if it is probed here: somebody has reason to think that it has another role. The
+// address may lead to another server by now than the one that the kept connection still leads to.
 func (p *Prober) Recheck(backend string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range []*worker{p.near[backend], p.far[backend]} {
 		if w != nil {
-			w.hurry()
+			w.renew()
 		}
 	}
 }
