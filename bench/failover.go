@@ -43,6 +43,12 @@ const (
 	promoteAfter = time.Second
 )
 
+// What clients may have to wait for at most, in milliseconds.
+const (
+	refusedMust = 50   // for an answer from elsewhere, once the dead server's port refuses connects
+	silentMust  = 3500 // when a server just says nothing any more
+)
+
 // faultResult is one line of the table, and of the JSON object.
 type faultResult struct {
 	Fault         string         `json:"fault"`
@@ -98,12 +104,14 @@ func runFailover(ctx context.Context, args []string) error {
 	}
 	b.printf("%-20s %10s %10s %12s %12s  %6s %6s  %s\n", "all rounds, ms", "gap p50", "gap max", "HAProxy's", "refused to", "lost", "stale", "errors")
 	for _, r := range results {
-		b.printf("%-20s %10.0f %10.0f %12.0f %12.1f  %6d %6d  %v\n", r.Fault, r.GapP50, r.GapMax, r.HAProxyGapMax, r.Refused, r.Lost, r.Stale, r.Errors)
+		b.printf("%-20s %10.0f %10.0f %12.0f %12.1f  %6d %6d  %v%s\n", r.Fault, r.GapP50, r.GapMax, r.HAProxyGapMax, r.Refused, r.Lost, r.Stale, r.Errors, r.must())
 	}
 	if *asJSON {
-		return json.NewEncoder(b.out).Encode(map[string]any{"faults": results})
+		if err := json.NewEncoder(b.out).Encode(map[string]any{"faults": results}); err != nil {
+			return err
+		}
 	}
-	return nil
+	return wrong(results)
 }
 
 func (b *failover) printf(format string, args ...any) { fmt.Fprintf(b.out, format, args...) }
@@ -123,6 +131,28 @@ func sumUp(rounds []faultResult) faultResult {
 	}
 	sum.GapP50 = median(p50)
 	return sum
+}
+
+// must says what of a fault's times has a bound, and whether it was kept. It is no fault when it is not: a machine that is busy with other things does that.
+func (r faultResult) must() string {
+	switch r.Fault {
+	case faultReplicaKill:
+		return fmt.Sprintf("  (refused to answer: must %d%s)", refusedMust, verdict(r.Refused <= refusedMust))
+	case faultFreeze, faultCut:
+		return fmt.Sprintf("  (gap max: must %d%s)", silentMust, verdict(r.GapMax <= silentMust))
+	}
+	return ""
+}
+
+// wrong is an error if something happened that no machine excuses.
+func wrong(results []faultResult) error {
+	var errs []error
+	for _, r := range results {
+		if r.Lost+r.Stale > 0 {
+			errs = append(errs, fmt.Errorf("%s: %d acknowledged writes were lost, %d reads were stale", r.Fault, r.Lost, r.Stale))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // run is one fault, with servers, node and HAProxy of its own.

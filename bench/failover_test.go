@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -111,5 +112,23 @@ func TestSumUpRounds(t *testing.T) {
 	}
 	if took := (&faultCrowd{readers: []*faultClient{after(-5, 0, 4, 30), after(-2, 9)}}).answeredSince(at); took != 9 {
 		t.Errorf("answered after %v ms, want 9", took)
+	}
+}
+
+// A write that is lost or a read that is stale is an error; what only takes too long is told.
+func TestFailoverJudges(t *testing.T) {
+	slow := []faultResult{{Fault: faultReplicaKill, Refused: 50.1, GapMax: 9000}, {Fault: faultFreeze, GapMax: 3501}, {Fault: faultCut, GapMax: 3500}, {Fault: faultPrimaryKill, GapMax: 9000}}
+	if err := wrong(slow); err != nil {
+		t.Errorf("it is wrong to be slow: %v", err)
+	}
+	for i, missed := range []bool{true, true, false, false} {
+		if strings.Contains(slow[i].must(), "MISSED") != missed {
+			t.Errorf("%+v: %q", slow[i], slow[i].must())
+		}
+	}
+	for _, bad := range []faultResult{{Fault: faultPrimaryKill, Lost: 1}, {Fault: faultCut, Stale: 1}} {
+		if err := wrong(append(slow, bad)); err == nil || !strings.Contains(err.Error(), bad.Fault) {
+			t.Errorf("%+v: %v", bad, err)
+		}
 	}
 }

@@ -33,6 +33,8 @@ type moveKill struct {
 	Phase   string `json:"phase"`
 	Lost    int    `json:"lost"`
 	Resumed bool   `json:"resumed"` // it came to its end; false: it was aborted, and nothing was left
+
+	duplicated int
 }
 
 // moveParts are what `bench move` consists of.
@@ -93,8 +95,8 @@ func runMove(ctx context.Context, args []string) error {
 	if err == nil && o.json {
 		err = json.NewEncoder(os.Stdout).Encode(r)
 	}
-	if err == nil && r.Lost+r.Duplicated > 0 {
-		err = errors.New("rows were lost, or are there more than once")
+	if err == nil {
+		err = r.fault()
 	}
 	return err
 }
@@ -136,7 +138,10 @@ func measureMove(ctx context.Context, o moveOptions) (r moveResult, err error) {
 		return r, err
 	}
 	r.Lost, r.Duplicated = counts.lost, counts.duplicated
-	w.say("of %d acknowledged rows %d are lost; %d rows are there twice, or were refused or never sent; %d more are there of which nobody heard", counts.acked, r.Lost, r.Duplicated, counts.unheard)
+	w.say("of %d acknowledged rows %d are lost; %d rows are there twice, or half written, or were refused or never sent; %d more are there of which nobody heard", counts.acked, r.Lost, r.Duplicated, counts.unheard)
+	if slices.Contains(o.parts, "move") {
+		w.say("the undisturbed move: %s", r.musts())
+	}
 	return r, nil
 }
 

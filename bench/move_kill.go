@@ -139,7 +139,7 @@ func (w *moveWorld) killOne(ctx context.Context, l *moveLoad, who, phase string,
 	if err != nil {
 		return k, err
 	}
-	k = moveKill{Who: who, Phase: phase, Resumed: owner == to, Lost: counts.lost}
+	k = moveKill{Who: who, Phase: phase, Resumed: owner == to, Lost: counts.lost, duplicated: counts.duplicated}
 	w.say("%-7s killed in %-8s: back after %.1f s, the move over after %.1f s; resumed %v, lost %d, duplicated %d", who, phase, back.Seconds(), took.Seconds(), k.Resumed, k.Lost, counts.duplicated)
 	if !k.Resumed || phase == "frozen" {
 		return k, w.told(id)
@@ -183,7 +183,7 @@ func (w *moveWorld) open(ctx context.Context, l *moveLoad, leader *moveNode) (o 
 	if node == leader {
 		node = w.nodes[1]
 	}
-	o = &moveOpen{l: l, id: l.next.Add(1)}
+	o = &moveOpen{l: l}
 	if o.conn, err = node.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -191,10 +191,10 @@ func (w *moveWorld) open(ctx context.Context, l *moveLoad, leader *moveNode) (o 
 	for !w.moves(customer) {
 		customer = rand.Int64N(moveCustomers)
 	}
-	l.note(o.id, moveUnknown)
+	o.id = l.sends(moveHeld)
 	_, err = o.conn.Exec(ctx, "BEGIN")
 	if err == nil {
-		_, err = o.conn.Exec(ctx, "INSERT INTO parcels (customer, id, note) VALUES ($1, $2, 'open')", customer, o.id)
+		err = insertParcel(ctx, o.conn, customer, o.id, moveHeld)
 	}
 	if err != nil {
 		o.end()
@@ -212,9 +212,9 @@ func (o *moveOpen) commit(ctx context.Context) {
 	_, err := o.conn.Exec(ctx, "COMMIT")
 	switch {
 	case err == nil:
-		o.l.note(o.id, moveAcked)
+		o.l.heard(o.id, moveAcked)
 	case !unsure(err):
-		o.l.note(o.id, moveRefused)
+		o.l.heard(o.id, moveRefused)
 	}
 }
 

@@ -21,6 +21,23 @@ const (
 	moveAcked
 )
 
+// What a row says that a client wrote.
+const (
+	moveInserted byte = iota // the insert was all
+	moveFirst                // of a transaction that has not come to its update: nobody else may ever see it
+	moveSecond               // of a whole transaction
+	moveHeld                 // of one that held up a freeze
+)
+
+// moveNotes are the same as the column has them.
+var moveNotes = []string{moveInserted: "new", moveFirst: "first", moveSecond: "second", moveHeld: "open"}
+
+// moveRow is what a client knows of a row that it wrote.
+type moveRow struct {
+	fate byte
+	note byte // what it says once it is there
+}
+
 // moveLoad is clients that write rows with numbers of their own, read, and do both in transactions.
 type moveLoad struct {
 	w    *moveWorld
@@ -29,7 +46,6 @@ type moveLoad struct {
 	hold sync.RWMutex // held for writing, no client does anything
 
 	// atomic
-	next   atomic.Int64
 	count  atomic.Int64 // statements and transactions that succeeded
 	calm   atomic.Bool  // nothing is being killed: every statement must succeed
 	failed atomic.Int64 // while it was calm
@@ -38,7 +54,7 @@ type moveLoad struct {
 
 	// guarded by mu
 	mu       sync.Mutex
-	rows     []byte // by number
+	rows     []moveRow // by number
 	took     []moveTook
 	failures []string
 }
@@ -106,22 +122,21 @@ func (l *moveLoad) do(ctx context.Context, conn *pgx.Conn, turn, node int) {
 	if turn%4 == 2 {
 		what, err = "read", l.read(ctx, conn, customer)
 	} else {
-		id := l.next.Add(1)
-		l.note(id, moveUnknown)
-		var committing bool
+		var id int64
+		committing := true
 		if what = "insert"; turn%4 == 3 {
-			what = "transaction"
+			what, id = "transaction", l.sends(moveSecond)
 			committing, err = l.transaction(ctx, conn, customer, id)
 		} else {
-			committing = true
-			_, err = conn.Exec(ctx, "INSERT INTO parcels (customer, id, note) VALUES ($1, $2, 'new')", customer, id)
+			id = l.sends(moveInserted)
+			err = insertParcel(ctx, conn, customer, id, moveInserted)
 		}
 		switch {
 		case err == nil:
 			l.acked[customer].Add(1)
-			l.note(id, moveAcked)
+			l.heard(id, moveAcked)
 		case !committing || !unsure(err):
-			l.note(id, moveRefused)
+			l.heard(id, moveRefused)
 		}
 	}
 	if err != nil {
@@ -155,8 +170,8 @@ func (l *moveLoad) transaction(ctx context.Context, c *pgx.Conn, customer, id in
 	if _, err = c.Exec(ctx, "BEGIN"); err != nil {
 		return false, err
 	}
-	if _, err = c.Exec(ctx, "INSERT INTO parcels (customer, id, note) VALUES ($1, $2, 'first')", customer, id); err == nil {
-		_, err = c.Exec(ctx, "UPDATE parcels SET note = 'second' WHERE customer = $1 AND id = $2", customer, id)
+	if err = insertParcel(ctx, c, customer, id, moveFirst); err == nil {
+		_, err = c.Exec(ctx, "UPDATE parcels SET note = $3 WHERE customer = $1 AND id = $2", customer, id, moveNotes[moveSecond])
 	}
 	if err != nil {
 		_, _ = c.Exec(ctx, "ROLLBACK")
@@ -166,20 +181,34 @@ func (l *moveLoad) transaction(ctx context.Context, c *pgx.Conn, customer, id in
 	return true, err
 }
 
+func insertParcel(ctx context.Context, c *pgx.Conn, customer, id int64, note byte) error {
+	_, err := c.Exec(ctx, "INSERT INTO parcels (customer, id, note) VALUES ($1, $2, $3)", customer, id, moveNotes[note])
+	return err
+}
+
 // unsure tells whether an error leaves open what became of a statement: all do but those that a server has told that goes on.
 func unsure(err error) bool {
 	var pe *pgconn.PgError
 	return !errors.As(err, &pe) || pe.Code[:2] == "08" || pe.Code[:2] == "57" || pe.Code == "40003"
 }
 
-// note keeps what became of a row.
-func (l *moveLoad) note(id int64, what byte) {
+// sends is the number of a row that is about to be written, to say that in the end.
+func (l *moveLoad) sends(note byte) (id int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	id = int64(max(1, len(l.rows))) // the rows that were there before have numbers below 1
 	for int64(len(l.rows)) <= id {
-		l.rows = append(l.rows, moveRefused)
+		l.rows = append(l.rows, moveRow{})
 	}
-	l.rows[id] = what
+	l.rows[id] = moveRow{moveUnknown, note}
+	return id
+}
+
+// heard keeps what became of it.
+func (l *moveLoad) heard(id int64, fate byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rows[id].fate = fate
 }
 
 func (l *moveLoad) fail(ctx context.Context, err error) {
@@ -237,60 +266,4 @@ func (l *moveLoad) around(from, to time.Time) (p movePauses) {
 		p.p99 = milli(list[p.count*99/100])
 	}
 	return p
-}
-
-// moveCounts are what the rows on the shards say.
-type moveCounts struct {
-	acked      int
-	lost       int // acknowledged before the check began, and nowhere
-	duplicated int // there more than once, or refused, or of no client
-	unheard    int // there, and nobody heard of it
-}
-
-// check holds what clients were told against what is on the shards. No range may be on its way.
-func (l *moveLoad) check(ctx context.Context) (c moveCounts, err error) {
-	l.mu.Lock()
-	before := slices.Clone(l.rows)
-	l.mu.Unlock()
-	var found []byte
-	for _, s := range l.w.shards {
-		conn, err := s.ConnTo(ctx, benchDatabase, "")
-		if err != nil {
-			return c, err
-		}
-		rows, err := conn.Query(ctx, "SELECT id FROM parcels WHERE id > 0")
-		var id int64
-		if err == nil {
-			_, err = pgx.ForEachRow(rows, []any{&id}, func() error {
-				for int64(len(found)) <= id {
-					found = append(found, 0)
-				}
-				found[id] = min(found[id]+1, 2)
-				return nil
-			})
-		}
-		conn.Close(ctx)
-		if err != nil {
-			return c, err
-		}
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for id, was := range before {
-		if was == moveAcked {
-			c.acked++
-			if id >= len(found) || found[id] == 0 {
-				c.lost++
-			}
-		}
-	}
-	for id, n := range found {
-		switch {
-		case n > 1, n == 1 && (id >= len(l.rows) || l.rows[id] == moveRefused):
-			c.duplicated++
-		case n == 1 && l.rows[id] == moveUnknown:
-			c.unheard++
-		}
-	}
-	return c, nil
 }
