@@ -1,9 +1,12 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +16,34 @@ import (
 	"rangefinder/rib"
 )
 
-// TestRecoverOnRealPostgreSQL: two of three nodes are lost, and with them a flip that only the shards know of. The third is recovered: it
+// recoverByTheDocument is the command of docs/recovery.md, as it stands there, on the machine of a node: beside its configuration.
+func recoverByTheDocument(t *testing.T, cfg Config) func(more ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	text, err := os.ReadFile("../docs/recovery.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := slices.DeleteFunc(mentioned(string(text)), func(s string) bool { return !strings.HasPrefix(s, "rangefinder cluster recover ") })
+	if len(list) != 1 {
+		t.Fatalf("the document has these commands: %q", list)
+	}
+	var printed bytes.Buffer
+	if err := cfg.Print(&printed); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("rangefinder.toml", printed.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	secrets := clusterEnv()
+	return func(more ...string) (int, string, string) {
+		var out, errs strings.Builder
+		code := run(append(typedWords(list[0])[1:], more...), &env{ctx: t.Context(), stdout: &out, stderr: &errs, getenv: func(k string) (string, bool) { v, ok := secrets[k]; return v, ok }})
+		return code, out.String(), errs.String()
+	}
+}
+
+// TestRecoverOnRealPostgreSQL: two of three nodes are lost, and with them a flip that only the shards know of. The third is recovered, by the command line that the document has: it
 // asks all shards first, leads a new generation, routes the range to the shard that has it, and what is agreed goes on.
 func TestRecoverOnRealPostgreSQL(t *testing.T) {
 	c := startCluster(t)
@@ -48,37 +78,43 @@ func TestRecoverOnRealPostgreSQL(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	alone := recoverByTheDocument(t, last.cfg)
+	if code, out, errs := alone("--yes"); code != 1 || out != "" || !strings.Contains(errs, ErrLocked.Error()) {
+		t.Errorf("on a node that runs: exit %d: %s%s", code, out, errs)
+	}
 	for _, n := range c.nodes {
 		if err := n.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
 
-	offline := newNode(t, last.cfg, clusterEnv())
-	r, err := openRecovery(offline.Node, nil)
+	const handed = "range 100..200 of keyspace app.orders belongs to shard_2"
+	before, err := cluster.KnownOwnership(last.dir.path + "/" + ledgerDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	how, found, err := r.plan(ctx)
-	if err != nil || len(found.Handed) != 1 || !strings.Contains(found.Handed[0], "range 100..200 of keyspace app.orders belongs to shard_2") {
-		t.Fatalf("%+v, %v", found, err)
+	from := fmt.Sprintf("node %s would go on alone from epoch %s as 2/", last.cfg.Name, before.Epoch)
+	if code, out, errs := alone(); code != 0 || !strings.Contains(out, handed) || !strings.Contains(out, from) || !strings.Contains(out, "nothing was changed") {
+		t.Fatalf("without --yes: exit %d: %s%s", code, out, errs)
 	}
-	// A shard that cannot be asked is named, and nothing happens without it.
+	// A shard that cannot be asked is named, and nothing happens without it, unless it is left out.
 	if err := c.servers[0].Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	var failure *Failure
-	if _, _, err := r.plan(ctx); !errors.As(err, &failure) || !strings.Contains(failure.Message, "shard shard_1: ") || strings.Contains(failure.Message, "shard_2") {
-		t.Fatalf("with a shard down: %v", err)
+	if code, out, errs := alone("--yes"); code != 1 || out != "" || !strings.Contains(errs, "shard shard_1: ") || strings.Contains(errs, "shard_2") {
+		t.Fatalf("with a shard down: exit %d: %s%s", code, out, errs)
+	}
+	if code, out, errs := alone("--without-shard", "shard_1"); code != 0 || !strings.Contains(out, "nothing was changed") {
+		t.Fatalf("without the shard that is down: exit %d: %s%s", code, out, errs)
 	}
 	if err := c.servers[0].Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cluster.Recover(how); err != nil {
-		t.Fatal(err)
+	if after, err := cluster.KnownOwnership(last.dir.path + "/" + ledgerDir); err != nil || after.Epoch != before.Epoch {
+		t.Fatalf("epoch %s was %s before anything was to be changed, %v", after.Epoch, before.Epoch, err)
 	}
-	if err := r.dir.Close(); err != nil {
-		t.Fatal(err)
+	if code, out, errs := alone("--yes"); code != 0 || !strings.Contains(out, handed) || !strings.Contains(out, "start it now") {
+		t.Fatalf("exit %d: %s%s", code, out, errs)
 	}
 
 	again := newNode(t, last.cfg, clusterEnv()).open(t)
