@@ -35,6 +35,9 @@ func (l *Ledger) Reconcile(members []rib.Member, drained map[string]bool) {
 	for _, m := range members {
 		l.members[m.Name] = m
 	}
+	if _, leader := l.raft.LeaderWithID(); leader != "" && !l.outside() {
+		l.hintVoters = nil // Raft itself tells, and what it told last is what counts without a leader too
+	}
 	l.membersMu.Unlock()
 	if l.votersMoved() {
 		wake(l.saves)
@@ -144,11 +147,6 @@ func planVoters(servers []raft.Server, members []rib.Member, known map[string]ri
 		return cmp.Or(cmp.Compare(regions[a.Region], regions[b.Region]), cmp.Compare(a.Name, b.Name))
 	})
 	return &best, ""
-}
-
-// replaced reports whether this node was a voter and is none any more, as the last pull told: nobody tells Raft here. l.membersMu is held.
-func (l *Ledger) replaced() bool {
-	return len(l.hintVoters) > 0 && !slices.ContainsFunc(l.hintVoters, func(v Voter) bool { return v.Name == l.cfg.Node })
 }
 
 // Raft's timeouts as multiples of the longest round trip between voters, and at the most.

@@ -60,7 +60,7 @@ func (l *Ledger) Leader() (name, addr string) {
 	}
 	l.membersMu.Lock()
 	defer l.membersMu.Unlock()
-	if name == "" && (len(l.raft.GetConfiguration().Configuration().Servers) == 0 || l.replaced() || l.leftBehind()) {
+	if name == "" && (l.outside() || l.leftBehind()) {
 		name, addr = l.hintLeader, l.hintAddr
 	}
 	if m, ok := l.members[name]; ok && m.Addr != "" && name != "" {
@@ -69,32 +69,43 @@ func (l *Ledger) Leader() (name, addr string) {
 	return name, addr
 }
 
-// Follows reports whether this node has no part in Raft: it then knows the leader and the voters by pulls alone.
+// Follows reports whether this node has no part in Raft, or none any more: it then knows the leader and the voters by pulls alone.
 func (l *Ledger) Follows() bool {
 	select {
 	case <-l.opened:
-		return len(l.raft.GetConfiguration().Configuration().Servers) == 0
+		l.membersMu.Lock()
+		defer l.membersMu.Unlock()
+		return l.outside()
 	default:
 		return true
 	}
 }
 
+// outside reports whether this node is no voter. A voter whose place is another's may have been told of that, and then its own log says so. It may not have, for
+// nobody waits until it has heard; then Raft tells it of no leader any more, and the last pull of voters without it. l.membersMu is held.
+func (l *Ledger) outside() bool {
+	if !slices.ContainsFunc(l.raft.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return s.ID == raft.ServerID(l.cfg.Node) }) {
+		return true
+	}
+	_, leader := l.raft.LeaderWithID()
+	return leader == "" && len(l.hintVoters) > 0 && !slices.ContainsFunc(l.hintVoters, func(v Voter) bool { return v.Name == l.cfg.Node })
+}
+
 // Voters returns the voters with where they were last seen; on a node that follows, as the last pull told.
 func (l *Ledger) Voters() []Voter {
-	var servers []raft.Server
-	select {
-	case <-l.opened:
-		servers = l.raft.GetConfiguration().Configuration().Servers
-	default:
-	}
 	l.membersMu.Lock()
 	defer l.membersMu.Unlock()
 	voters := slices.Clone(l.hintVoters)
-	if len(servers) > 0 {
+	select {
+	case <-l.opened:
+		if len(voters) > 0 && l.outside() {
+			break // what its own log says is old, if it says anything
+		}
 		voters = nil
-		for _, server := range servers {
+		for _, server := range l.raft.GetConfiguration().Configuration().Servers {
 			voters = append(voters, Voter{Name: string(server.ID), Addr: string(server.Address)})
 		}
+	default:
 	}
 	for i, v := range voters {
 		if m, ok := l.members[v.Name]; ok && m.Addr != "" {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"rangefinder/rib"
 )
 
 // pass lets time go by, and gossip tell the nodes now and then who lives.
@@ -59,6 +61,106 @@ func TestDeadVoterIsReplaced(t *testing.T) {
 			return c.knows("app.orders")
 		})
 	})
+}
+
+// TestAVoterThatGaveItsPlaceAway because it was drained: its own log of voters and of the past ends about there, before or behind the change itself. So it
+// follows, as a node that never was one, and learns who leads also when it has the newest table.
+func TestAVoterThatGaveItsPlaceAway(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c, d := w.add("a", "iad"), w.add("b", "fra"), w.add("c", "syd"), w.add("d", "iad")
+		w.form(a, b, c, d)
+		w.shards(1)
+		c.drained()
+		w.until("d has its place", func() error {
+			if got := votersOf(w.leader()); got != "a b d" {
+				return errors.New(got)
+			}
+			return nil
+		})
+		leader := w.leader()
+		follows := func(when string) {
+			t.Helper()
+			w.until("Raft tells it of no leader any more", func() error {
+				if _, id := c.ledger.raft.LeaderWithID(); id != "" {
+					return errors.New(string(id))
+				}
+				return nil
+			})
+			if _, err := c.pull(leader); err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			if c.ledger.Epoch() != leader.ledger.Epoch() {
+				t.Errorf("%s: it is at %s, the leader at %s", when, c.ledger.Epoch(), leader.ledger.Epoch())
+			}
+			if name, addr := c.ledger.Leader(); name != leader.name || addr != leader.host.Addr(raftPort) || !c.ledger.Follows() || votersOf(c) != "a b d" {
+				t.Errorf("%s: it follows %v, believes in %q at %q, and takes %s for the voters", when, c.ledger.Follows(), name, addr, votersOf(c))
+			}
+			var elsewhere *NotLeaderError
+			if list, err := c.ledger.History(w.ctx(), HistoryFilter{}); !errors.As(err, &elsewhere) || elsewhere.Leader != leader.name {
+				t.Errorf("%s: it tells of the past by itself: %v, %v", when, list, err)
+			}
+		}
+		follows("at once")
+		c.stop()
+		c.start()
+		w.reconcile()
+		follows("restarted")
+		d.drained() // now c is one again
+		w.until("c has its place again", func() error {
+			if got := votersOf(w.leader()) + ", " + votersOf(c); got != "a b c, a b c" || c.ledger.Follows() {
+				return fmt.Errorf("%s; it follows: %v", got, c.ledger.Follows())
+			}
+			return nil
+		})
+	})
+}
+
+// TestAVoterThatIsLeftAlone is still one, and knows the others, whatever it had heard before it became one.
+func TestAVoterThatIsLeftAlone(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := w.add("a", "iad")
+		w.form(a)
+		b, c := w.add("b", "fra"), w.add("c", "syd")
+		if err := c.ledger.Admit("c1"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.pull(a); err != nil || votersOf(c) != "a" || !c.ledger.Follows() {
+			t.Fatalf("%v; it follows %v, and takes %s for the voters", err, c.ledger.Follows(), votersOf(c))
+		}
+		if err := b.ledger.Admit("c1"); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		if got := votersOf(a) + ", " + votersOf(c); got != "a b c, a b c" || c.ledger.Follows() {
+			t.Fatalf("%s; it follows: %v", got, c.ledger.Follows())
+		}
+		a.kill()
+		b.kill()
+		w.until("Raft tells it of no leader any more", func() error {
+			if _, id := c.ledger.raft.LeaderWithID(); id != "" {
+				return errors.New(string(id))
+			}
+			return nil
+		})
+		if name, _ := c.ledger.Leader(); name != "" || votersOf(c) != "a b c" || c.ledger.Follows() {
+			t.Errorf("it follows %v, believes in %q, and takes %s for the voters", c.ledger.Follows(), name, votersOf(c))
+		}
+	})
+}
+
+// drained tells all nodes that this one is to be stopped.
+func (n *testNode) drained() {
+	var members []rib.Member
+	for _, m := range n.w.nodes {
+		if m.ledger != nil {
+			members = append(members, m.member())
+		}
+	}
+	for _, m := range n.w.nodes {
+		if m.ledger != nil {
+			m.ledger.Reconcile(members, map[string]bool{n.name: true})
+		}
+	}
 }
 
 // TestFiveVotersInFiveRegions, and five they stay when a region is gone for a while.

@@ -19,10 +19,11 @@ const (
 
 // A node that has no part in Raft knows the leader by what others tell it. This file keeps that word fresh.
 
-// hintLoop asks the voters who leads whenever the leader that this node knows of is none, or is gone.
+// hintLoop asks the voters who leads whenever the leader that this node knows of is none, or is gone. Voters ask too: one that has lost its place, while it was
+// away say, hears nothing of Raft, and learns here that it is none.
 func (n *Node) hintLoop(ctx context.Context) {
 	for pause(ctx, hintTick) {
-		if n.ledger().Follows() && !n.leaderLives() {
+		if !n.leaderLives() {
 			n.askLeader(ctx)
 		}
 	}
