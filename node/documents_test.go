@@ -39,7 +39,7 @@ func mentioned(text string) (list []string) {
 // typedWords are a command's words as a shell takes them; what comes behind a pipe, a comment or the like is no part of it.
 func typedWords(command string) (words []string) {
 	for _, w := range regexp.MustCompile(`'[^']*'|"[^"]*"|[^\s'"]+`).FindAllString(command, -1) {
-		if slices.Contains([]string{"|", "||", "&&", ">", "#"}, w) {
+		if slices.Contains([]string{"|", "||", "&&", ">", ">>", "#"}, w) {
 			break
 		}
 		words = append(words, strings.Trim(w, `'"`))

@@ -38,8 +38,16 @@ func buildBinary(t *testing.T) string {
 
 func startProcess(t *testing.T, binary string, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, append([]string{"start"}, args...)...), log: new(logBuffer), ended: make(chan error, 1)}
-	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = p.log, p.log, append(os.Environ(), env...)
+	cmd := exec.Command(binary, append([]string{"start"}, args...)...)
+	cmd.Env = append(os.Environ(), env...)
+	return startCommand(t, cmd)
+}
+
+// startCommand starts a command that is a node.
+func startCommand(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, log: new(logBuffer), ended: make(chan error, 1)}
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
