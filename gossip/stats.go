@@ -21,7 +21,8 @@ type Stats struct {
 	Implausible uint64 // records and rows whose stamps their authors cannot have reached
 	Calmed      uint64 // flips that were left to the queue, as there were too many to push them
 	OverBound   uint64 // records or names beyond a bound
-	Dropped     uint64 // messages that came faster than they were worked off, or pulls beyond their bound
+	Dropped     uint64 // messages that came faster than they were worked off
+	Unanswered  uint64 // digests and pulls of others that came faster than they are answered, and what found no stream free: who still lacks something asks again
 	TooBig      uint64 // own records that would not fit a broadcast
 	Withheld    uint64 // own small changes held back by the budget
 	Deaths      uint64 // nodes that went without a goodbye, as far as memberlist can tell
@@ -33,7 +34,7 @@ type Stats struct {
 // counters are Stats' atomic half.
 type counters struct {
 	heard, told, flips, pushes, syncs, pulls, served                           atomic.Uint64
-	unknown, malformed, refused, overBound, dropped                            atomic.Uint64
+	unknown, malformed, refused, overBound, dropped, unanswered                atomic.Uint64
 	tooBig, withheld, jumps, rejoins, implausible, calmed, epochsHeard, deaths atomic.Uint64
 }
 
@@ -51,7 +52,7 @@ func (s *Speaker) Stats() Stats {
 	st.Heard, st.Told, st.Flips, st.Pushes = c.heard.Load(), c.told.Load(), c.flips.Load(), c.pushes.Load()
 	st.Syncs, st.Pulls, st.Served = c.syncs.Load(), c.pulls.Load(), c.served.Load()
 	st.Unknown, st.Malformed, st.Refused = c.unknown.Load(), c.malformed.Load(), c.refused.Load()
-	st.OverBound, st.Dropped, st.TooBig = c.overBound.Load(), c.dropped.Load(), c.tooBig.Load()
+	st.OverBound, st.Dropped, st.Unanswered, st.TooBig = c.overBound.Load(), c.dropped.Load(), c.unanswered.Load(), c.tooBig.Load()
 	st.Withheld, st.Jumps, st.Rejoins = c.withheld.Load(), c.jumps.Load(), c.rejoins.Load()
 	st.Implausible, st.Calmed = c.implausible.Load(), c.calmed.Load()
 	st.Deaths = c.deaths.Load()

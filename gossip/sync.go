@@ -198,7 +198,7 @@ func (s *Speaker) mayAnswer(name string) (memberlist.Node, bool) {
 	p, ok := s.peers[name]
 	now := time.Now()
 	if !ok || now.Sub(p.answered) < answerGap {
-		s.count.dropped.Add(1)
+		s.count.unanswered.Add(1)
 		return memberlist.Node{}, false
 	}
 	p.answered = now
@@ -210,13 +210,13 @@ func (s *Speaker) mayAnswer(name string) (memberlist.Node, bool) {
 func (s *Speaker) hearPull(p pull) {
 	began := time.Now()
 	if s.pulls++; s.pulls > maxPulls || began.Before(s.pullAgain) {
-		s.count.dropped.Add(1)
+		s.count.unanswered.Add(1)
 		return
 	}
 	s.mu.Lock()
 	from, ok := s.peers[p.sender]
 	if !ok || !from.pulls.take(began, pullRate, pullBurst) { // each costs a look at all records
-		s.count.dropped.Add(1)
+		s.count.unanswered.Add(1)
 		s.mu.Unlock()
 		return
 	}
@@ -306,7 +306,7 @@ func (s *Speaker) sendAll(to memberlist.Node, msgs [][]byte) {
 	select {
 	case s.streams <- struct{}{}:
 	default:
-		s.count.dropped.Add(1)
+		s.count.unanswered.Add(1)
 		return
 	}
 	s.wg.Go(func() {

@@ -157,7 +157,8 @@ func newNodeCollector(read func() gauges) *nodeCollector {
 		{"gossip_heard_total", "Records heard that changed what this node believes.", nil},
 		{"gossip_unknown_records_total", "Gossip of an unknown kind or version, ignored.", nil},
 		{"gossip_malformed_total", "Gossip that is no message, ignored.", nil},
-		{"gossip_dropped_total", "Gossip that came faster than this node could work it off, or asked for more than it answers, ignored; what was lost is asked for again.", nil},
+		{"gossip_dropped_total", "Gossip that came faster than this node could work it off, ignored; what was lost is asked for again.", nil},
+		{"gossip_unanswered_total", "Questions of other nodes for what they lack that came faster than this node answers them; they ask again. Some are no sign of trouble.", nil},
 		{"gossip_over_bound_total", "Records and names that were not kept, as there are as many as a node holds.", nil},
 		{"gossip_jumps_total", "Times that this node heard what it had not said in its own name, and went on above it.", nil},
 		{"gossip_refused_total", "Gossip packets and nodes with another key or cluster, refused.", nil},
@@ -226,6 +227,7 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	counter("gossip_unknown_records_total", g.Gossip.Unknown)
 	counter("gossip_malformed_total", g.Gossip.Malformed)
 	counter("gossip_dropped_total", g.Gossip.Dropped)
+	counter("gossip_unanswered_total", g.Gossip.Unanswered)
 	counter("gossip_over_bound_total", g.Gossip.OverBound)
 	counter("gossip_jumps_total", g.Gossip.Jumps)
 	counter("gossip_refused_total", g.Gossip.Refused)

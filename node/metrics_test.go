@@ -12,7 +12,7 @@ import (
 
 func TestMetricsHaveTheirNames(t *testing.T) {
 	m := newMetrics(func() gauges {
-		return gauges{Sessions: 3, NoTLS: 12, Members: 2, EpochIndex: 7, Failures: 1, Gossip: gossip.Stats{Unknown: 5, Deaths: 6, Implausible: 9, Calmed: 10, Malformed: 13, Dropped: 14, OverBound: 15, Jumps: 16}, Drains: 11, Ready: true,
+		return gauges{Sessions: 3, NoTLS: 12, Members: 2, EpochIndex: 7, Failures: 1, Gossip: gossip.Stats{Unknown: 5, Deaths: 6, Implausible: 9, Calmed: 10, Malformed: 13, Dropped: 14, OverBound: 15, Jumps: 16, Unanswered: 18}, Drains: 11, Ready: true,
 			Pools: []PoolView{{Backend: "b1", InUse: 4, Idle: 2, Waiting: 1, Limit: 20, Refusals: 8}}, BackendUp: map[string]bool{"b1": true, "b2": false}, ProbeFailures: map[string]uint64{"b1": 0, "b2": 17}}
 	})
 	m.Routed(1, 0, 300*time.Nanosecond)
@@ -46,6 +46,7 @@ func TestMetricsHaveTheirNames(t *testing.T) {
 		"rangefinder_gossip_calmed_total 10\n",
 		"rangefinder_gossip_malformed_total 13\n",
 		"rangefinder_gossip_dropped_total 14\n",
+		"rangefinder_gossip_unanswered_total 18\n",
 		"rangefinder_gossip_over_bound_total 15\n",
 		"rangefinder_gossip_jumps_total 16\n",
 		"rangefinder_probe_failures_total{backend=\"b1\"} 0\n",
