@@ -118,6 +118,7 @@ type Node struct {
 	types      types      // likewise
 	catalogs   catalogs   // likewise
 	unique     *uniques   // atomic
+	lender     *lender    // has a guard of its own
 	stale      staleness  // likewise
 
 	drainsMu   sync.Mutex // one writer of drains.json
@@ -184,6 +185,7 @@ func New(cfg Config, o Options) (*Node, error) {
 		shards: map[string]time.Time{}, alarms: map[string]string{}, unique: newUniques(time.Now), dependents: dependents{stirred: make(chan struct{}, 1)},
 	}
 	n.setup.Store(first)
+	n.lender = newLender(n)
 	n.audit = newAuditLog(o.Logger)
 	n.guard = auth.NewGuard(first.policy, n.askStored)
 	n.metrics = newMetrics(n.gauges)

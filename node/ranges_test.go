@@ -305,29 +305,6 @@ func TestWhichKeyspaceARoutingMapMeans(t *testing.T) {
 	}
 }
 
-func TestLoansPastTheirTimeAreAlarms(t *testing.T) {
-	until := time.Unix(1800000000, 0).UTC()
-	m, err := rib.MethodByName("range")
-	if err != nil {
-		t.Fatal(err)
-	}
-	low, high, err := rib.ParseInterval(m, []rib.Type{rib.TypeBigint}, "1000-2000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := &rib.Ownership{
-		Keyspaces: []rib.Keyspace{{ID: 1, Name: "app.readings", Method: "range", Types: []rib.Type{rib.TypeBigint}}},
-		Loans: []rib.Loan{
-			{ID: 7, Keyspace: 1, Low: low, High: high, From: "shard_2", To: "shard_3", Until: until, Due: true, Why: "17 rows"},
-			{ID: 8, Keyspace: 1, Low: high, From: "shard_2", To: "shard_3", Until: until},
-		},
-	}
-	list := loanAlarms(o)
-	if len(list) != 1 || !strings.Contains(list[0], "holds 17 rows") || !strings.Contains(list[0], "rangefinder move start app.readings 1000..2000 --to shard_2") {
-		t.Errorf("%q", list)
-	}
-}
-
 func TestRangeAndMoveCommands(t *testing.T) {
 	office := &fakeOffice{view: exampleView()}
 	url := serveOffice(t, office)

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -47,35 +46,6 @@ type RoutingMapView struct {
 type DrainedAs struct {
 	MS      int64    `json:"ms"`      // from when nodes were told to hold new transactions back until the new owner had the range
 	Missing []string `json:"missing"` // nodes that have not said yet that they know; the old shard refuses what they send
-}
-
-// LoansAnswer is the answer of GET /api/v1/routing-map.
-type LoansAnswer struct {
-	Loans []LoanView `json:"loans"`
-}
-
-// LoanView is a range that is to go back.
-type LoanView struct {
-	ID       uint64    `json:"id"`
-	Keyspace string    `json:"keyspace"`
-	Range    string    `json:"partition_key_range"`
-	From     string    `json:"from"` // the shard that it goes back to
-	Target   string    `json:"target_backend"`
-	Until    time.Time `json:"until"`
-	Why      string    `json:"why"` // its time is over, and it stays: the reason
-}
-
-// Loans lists the ranges that are to go back, as this node knows them.
-func (n *Node) Loans() LoansAnswer {
-	o, v := n.table.Owners().Get(), LoansAnswer{Loans: []LoanView{}}
-	for _, l := range o.Loans {
-		one := LoanView{ID: l.ID, From: l.From, Target: l.To, Until: l.Until, Why: l.Why}
-		if ks := o.Keyspace(l.Keyspace); ks != nil {
-			one.Keyspace, one.Range = ks.Name, ks.FormatInterval(l.Low, l.High)
-		}
-		v.Loans = append(v.Loans, one)
-	}
-	return v
 }
 
 // MapRange gives a range without rows to another shard, by a move: so the old shard refuses what comes too late, and rows that are written
@@ -393,72 +363,4 @@ func (n *Node) drainedOf(ctx context.Context, v RoutingMapView, id uint64, froze
 			return v, nil
 		}
 	}
-}
-
-// loanTick is how often the leader looks for ranges whose time has come, loanRetry how soon it tries again to give one back.
-const (
-	loanTick  = time.Second
-	loanRetry = 30 * time.Second
-)
-
-// loanLoop gives ranges back whose time has come, where this node leads.
-func (n *Node) loanLoop(ctx context.Context) {
-	tried := map[uint64]time.Time{}
-	for pause(ctx, loanTick) {
-		if !n.ledger().IsLeader() || n.carries() == nil || len(n.table.Owners().Get().Loans) == 0 {
-			continue
-		}
-		due, err := n.ledger().DueLoans(ctx)
-		if err != nil && ctx.Err() == nil {
-			n.log.Warn("ranges that are to go back cannot be looked at", "error", err)
-		}
-		for _, l := range due {
-			if time.Since(tried[l.ID]) < loanRetry {
-				continue
-			}
-			tried[l.ID] = time.Now()
-			err := n.giveBack(ctx, l)
-			if errors.Is(err, cluster.ErrMoving) { // it goes back, or the fence of the move that took it away still stands: until that is gone
-				delete(tried, l.ID)
-			} else if err != nil && ctx.Err() == nil {
-				n.log.Warn("a range cannot go back yet", "loan", l.ID, "error", err)
-			}
-		}
-	}
-}
-
-// giveBack moves a range back if it holds no rows, and says why it stays if it does. ErrMoving: a move of it is not over yet.
-func (n *Node) giveBack(ctx context.Context, l rib.Loan) error {
-	ks := n.table.Owners().Get().Keyspace(l.Keyspace)
-	if ks == nil {
-		return nil
-	}
-	found, err := n.countRows(ctx, ks, l.Low, l.High, l.To)
-	if err != nil {
-		return err
-	}
-	if found.rows > 0 {
-		_, err := n.ledger().KeepLoan(ctx, l.ID, fmt.Sprintf("%s (%s)", found, strings.Join(found.where, ", ")))
-		return err
-	}
-	_, err = n.begin(ctx, ks, l.Low, l.High, cluster.MoveRequest{
-		Keyspace: ks.Name, Range: ks.FormatInterval(l.Low, l.High), From: l.To, To: l.From,
-		Origin: cluster.Origin{Author: "ttl", Reason: "its time was over at " + l.Until.Format(time.RFC3339)},
-	})
-	return err
-}
-
-// loanAlarms tells of ranges that are past their time.
-func loanAlarms(o *rib.Ownership) (list []string) {
-	for i := range o.Loans {
-		l := &o.Loans[i]
-		ks := o.Keyspace(l.Keyspace)
-		if l.Why == "" || ks == nil {
-			continue
-		}
-		span := ks.FormatInterval(l.Low, l.High)
-		list = append(list, fmt.Sprintf("range %s of %s was lent to %s until %s and stays there: it holds %s; give it back by: rangefinder move start %s %s --to %s",
-			span, ks.Name, l.To, l.Until.Format(time.RFC3339), l.Why, ks.Name, span, l.From))
-	}
-	return list
 }

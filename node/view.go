@@ -318,7 +318,7 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 		list = append(list, a)
 	}
 	n.mu.Unlock()
-	list = append(list, loanAlarms(s.Ownership)...)
+	list = append(list, n.lender.alarms(s.Ownership, time.Now())...)
 	list = append(list, n.dependents.alarms()...)
 	list = append(list, n.types.alarms()...)
 	list = append(list, n.twophase.Alarms()...)
