@@ -29,13 +29,17 @@ type Fence struct {
 	State     string // of the source: "open", "frozen", "moved"; of the target: "filled" when it has all rows
 }
 
+// Place is where fences are: a database of a shard's.
+type Place struct{ Shard, Database string }
+
 // RecoverConfig is what a recovery needs. The node must not run.
 type RecoverConfig struct {
 	Node   string // its name
 	Addr   string // its cluster port, host:port
 	Dir    string // the ledger's directory
 	Fences []Fence
-	Dry    bool // only say what it would do
+	Asked  []Place // whose fences these are: of a place that is not named nothing is known
+	Dry    bool    // only say what it would do
 	Logger *slog.Logger
 	Stores func(dir string) (*Stores, error) // nil: DurableStores
 }
@@ -75,7 +79,7 @@ func Recover(cfg RecoverConfig) (r Recovery, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, stores.Close()) }()
-	f := &recovering{fsm: newFSM(cfg.Logger, func() {}), table: table, fences: cfg.Fences, r: &r}
+	f := &recovering{fsm: newFSM(cfg.Logger, func() {}), table: table, fences: cfg.Fences, asked: cfg.Asked, r: &r}
 	_, transport := raft.NewInmemTransport(raft.ServerAddress(cfg.Addr)) // only to write addresses
 	alone := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(cfg.Node), Address: raft.ServerAddress(cfg.Addr)}}}
 	has, err := raft.HasExistingState(stores.Log, stores.Stable, stores.Snapshots)
@@ -113,6 +117,7 @@ type recovering struct {
 	*fsm
 	table  *rib.Ownership // as it was kept on disk: it may be newer than the log
 	fences []Fence
+	asked  []Place
 	r      *Recovery
 	failed error
 }
@@ -168,8 +173,29 @@ func (f *recovering) settle(next *draft) error {
 		}
 		fences = fences[n:]
 	}
+	f.abandon(next)
 	return nil
 }
+
+// abandon aborts the moves that the table has as frozen and of which their source has no fence: what is left of them has been aborted and cleaned up, and
+// nobody could take them further. Such a range would be frozen for ever. That one has flipped and come to its end cannot be: the fence waits for
+// each node, also for this one, unless it was forgotten (docs/recovery.md says not to recover from such a node).
+func (f *recovering) abandon(next *draft) {
+	next.Moves = slices.Clone(next.Moves)
+	for i := range next.Moves {
+		m := &next.Moves[i]
+		ks := next.Keyspace(m.Keyspace)
+		if m.Phase != rib.MoveFrozen || ks == nil || !slices.Contains(f.asked, Place{m.From, ks.Database}) ||
+			slices.ContainsFunc(f.fences, func(row Fence) bool { return row.Move == m.ID && row.Side == "source" }) {
+			continue
+		}
+		m.Phase, m.Epoch, m.Note, m.Why = rib.MoveAborted, next.Epoch, []byte(somethingLeft), "a recovery found no fence of it on its source"
+		f.r.Handed = append(f.r.Handed, fmt.Sprintf("range %s of keyspace %s stays with %s: move %d to %s was frozen here, and %s has no fence of it any more, so it is aborted", ks.FormatInterval(m.Low, m.High), ks.Name, m.From, m.ID, m.To, m.From))
+	}
+}
+
+// somethingLeft is a move's note that says to the mover that there is something to remove.
+const somethingLeft = `{"touched":true}`
 
 // settleOne does so for one move, with its rows.
 func (f *recovering) settleOne(next *draft, rows []Fence) error {
@@ -229,7 +255,7 @@ func (f *recovering) settleOne(next *draft, rows []Fence) error {
 	case move != nil:
 		handed.Note = move.Note
 	case !flipped:
-		handed.Note = []byte(`{"touched":true}`) // for the mover: there is something to remove
+		handed.Note = []byte(somethingLeft)
 	}
 	next.Moves = append(next.Moves, handed)
 	slices.SortFunc(next.Moves, func(a, b rib.Move) int { return cmp.Compare(a.ID, b.ID) })

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"rangefinder/rib"
@@ -20,10 +21,15 @@ func TestRecoverEndsMovesThatOnlyShardsKnow(t *testing.T) {
 		f.Shard, f.Side = "shard_2", "target"
 		return f
 	}
+	known := func(phase rib.MovePhase) []rib.Move {
+		return []rib.Move{{ID: 20, Keyspace: 1, Low: low, High: high, From: "shard_1", To: "shard_2", Phase: phase, Note: []byte(`{"step":"fence","touched":true,"leader":7}`)}}
+	}
+	asked := []Place{{"shard_2", "app"}, {"shard_1", "app"}}
 	stale := rib.Move{ID: 10, Keyspace: 1, Low: at(0x18), High: at(0x30), From: "shard_3", To: "shard_1", Phase: rib.MovePrepare}
 	for _, c := range []struct {
 		name   string
 		fences []Fence
+		asked  []Place
 		moves  []rib.Move
 		owner  string // by the table before; "": shard_1
 		want   rib.MovePhase
@@ -45,6 +51,16 @@ func TestRecoverEndsMovesThatOnlyShardsKnow(t *testing.T) {
 		{name: "one that is over is known yet", fences: []Fence{source("open")}, moves: []rib.Move{stale}, want: rib.MoveAborted, owns: "shard_1"},
 		{name: "one elsewhere is known", fences: []Fence{source("open")}, want: rib.MoveAborted, owns: "shard_1", left: 1,
 			moves: []rib.Move{{ID: 10, Keyspace: 1, Low: at(0x30), High: at(0x40), From: "shard_1", To: "shard_3", Phase: rib.MovePrepare}}},
+		{name: "it was frozen here, then aborted and cleaned up", asked: asked, moves: known(rib.MoveFrozen), want: rib.MoveAborted, owns: "shard_1"},
+		{name: "it was frozen here, then aborted, and the target is not clean", fences: []Fence{target("open")}, asked: asked, moves: known(rib.MoveFrozen), want: rib.MoveAborted, owns: "shard_1"},
+		{name: "it was frozen here, then aborted when the target had all", fences: []Fence{target("filled")}, asked: asked, moves: known(rib.MoveFrozen), want: rib.MoveAborted, owns: "shard_1"},
+		{name: "it is frozen here, and its fence is open yet", fences: []Fence{source("open"), target("open")}, asked: asked, moves: known(rib.MoveFrozen), want: rib.MoveFrozen, owns: "shard_1"},
+		{name: "it is frozen here, and on the source", fences: []Fence{source("frozen")}, asked: asked, moves: known(rib.MoveFrozen), want: rib.MoveFrozen, owns: "shard_1"},
+		{name: "it was frozen here, and has flipped", fences: []Fence{source("moved")}, asked: asked, moves: known(rib.MoveFrozen), want: rib.MoveFlipped, owns: "shard_2"},
+		{name: "it is frozen here, and its source was not asked", asked: asked[:1], moves: known(rib.MoveFrozen), want: rib.MoveFrozen, owns: "shard_1"},
+		{name: "it is frozen here, and its source was asked in another database", asked: []Place{{"shard_1", "other"}, {"shard_2", "app"}}, moves: known(rib.MoveFrozen), want: rib.MoveFrozen, owns: "shard_1"},
+		{name: "it begins here", asked: asked, moves: known(rib.MovePrepare), want: rib.MovePrepare, owns: "shard_1"},
+		{name: "it has flipped here", asked: asked, moves: known(rib.MoveFlipped), want: rib.MoveFlipped, owns: "shard_1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			owner := c.owner
@@ -55,7 +71,7 @@ func TestRecoverEndsMovesThatOnlyShardsKnow(t *testing.T) {
 				ClusterID: "c1", Epoch: rib.Epoch{Generation: 2, Index: 30}, Moves: c.moves, Shards: []rib.Shard{{Name: "shard_1"}, {Name: "shard_2"}, {Name: "shard_3"}},
 				Keyspaces: []rib.Keyspace{{ID: 1, Name: "app.orders", Database: "app", Method: "hash", Types: []rib.Type{rib.TypeBigint}, Ranges: []rib.Range{{Shard: owner}}}},
 			}).next()
-			f := &recovering{fences: c.fences, r: &Recovery{}}
+			f := &recovering{fences: c.fences, asked: c.asked, r: &Recovery{}}
 			if err := f.settle(next); err != nil {
 				t.Fatal(err)
 			}
@@ -68,6 +84,12 @@ func TestRecoverEndsMovesThatOnlyShardsKnow(t *testing.T) {
 				}
 			}
 			ks := o.Keyspace(1)
+			if aborted := phase == rib.MoveAborted; aborted && (len(f.r.Handed) != 1 || !strings.Contains(f.r.Handed[0], "stays with shard_1")) {
+				t.Errorf("an operator hears of %q", f.r.Handed)
+			}
+			if len(c.moves) > 0 && c.moves[0].ID == 20 && phase == rib.MoveAborted && c.moves[0].Phase != rib.MoveFrozen {
+				t.Error("the table that was given has changed")
+			}
 			if got := ks.Ranges[ks.Owner(at(0x11))].Shard; phase != c.want || got != c.owns {
 				t.Errorf("it is %s, and the range %s's; handed in: %q", phase, got, f.r.Handed)
 			}

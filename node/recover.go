@@ -49,7 +49,7 @@ func (r *recovery) plan(ctx context.Context) (cluster.RecoverConfig, cluster.Rec
 	if err != nil {
 		return cfg, cluster.Recovery{}, err
 	}
-	if cfg.Fences, err = r.fences(ctx, o); err != nil {
+	if cfg.Fences, cfg.Asked, err = r.fences(ctx, o); err != nil {
 		return cfg, cluster.Recovery{}, err
 	}
 	dry := cfg
@@ -70,8 +70,8 @@ func (r *recovery) config() cluster.RecoverConfig {
 	return cluster.RecoverConfig{Node: r.state.Node, Addr: net.JoinHostPort(host, port), Dir: filepath.Join(r.dir.path, ledgerDir), Logger: r.node.log}
 }
 
-// fences reads rangefinder.fence on the primary of every shard, in each database that has a keyspace.
-func (r *recovery) fences(ctx context.Context, o *rib.Ownership) (list []cluster.Fence, err error) {
+// fences reads rangefinder.fence on the primary of every shard, in each database that has a keyspace, and tells where it has.
+func (r *recovery) fences(ctx context.Context, o *rib.Ownership) (list []cluster.Fence, asked []cluster.Place, err error) {
 	var databases []string
 	for i := range o.Keyspaces {
 		databases = append(databases, o.Keyspaces[i].Database)
@@ -80,7 +80,7 @@ func (r *recovery) fences(ctx context.Context, o *rib.Ownership) (list []cluster
 	databases = slices.Compact(databases)
 	addrs, err := r.addresses()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var silent []string
 	for _, shard := range o.Shards {
@@ -92,14 +92,17 @@ func (r *recovery) fences(ctx context.Context, o *rib.Ownership) (list []cluster
 			silent = append(silent, err.Error())
 		}
 		list = append(list, found...)
+		for _, database := range databases {
+			asked = append(asked, cluster.Place{Shard: shard.Name, Database: database})
+		}
 	}
 	if len(silent) > 0 {
-		return nil, &Failure{
+		return nil, nil, &Failure{
 			Message: "not every shard can say what it knows of moves:\n  " + strings.Join(silent, "\n  "),
 			Hint:    "Bring a primary of each back first. With --without-shard NAME it goes on without asking: do so only if nothing was moving to or from that shard.",
 		}
 	}
-	return list, nil
+	return list, asked, nil
 }
 
 // addresses are those of the backends that this node knows, by shard.

@@ -97,6 +97,17 @@ func TestRecoverOnRealPostgreSQL(t *testing.T) {
 	if code, out, errs := alone(); code != 0 || !strings.Contains(out, handed) || !strings.Contains(out, from) || !strings.Contains(out, "nothing was changed") {
 		t.Fatalf("without --yes: exit %d: %s%s", code, out, errs)
 	}
+	r, err := openRecovery(newNode(t, last.cfg, clusterEnv()).Node, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	how, _, err := r.plan(ctx)
+	if want := []cluster.Place{{Shard: "shard_1", Database: "app"}, {Shard: "shard_2", Database: "app"}, {Shard: "shard_3", Database: "app"}}; err != nil || !slices.Equal(how.Asked, want) {
+		t.Errorf("it has asked %v: %v", how.Asked, err)
+	}
+	if err := r.dir.Close(); err != nil {
+		t.Fatal(err)
+	}
 	// A shard that cannot be asked is named, and nothing happens without it, unless it is left out.
 	if err := c.servers[0].Stop(ctx); err != nil {
 		t.Fatal(err)
