@@ -31,7 +31,7 @@ type Config struct {
 	Logger   *slog.Logger
 	Timeouts Timeouts
 	Voters   int                               // how many nodes hold the log; default 3, or 5 once members stand in five regions
-	Replace  time.Duration                     // a voter that is gone for so long gives its place to another node; default 5 min
+	Replace  time.Duration                     // a voter that is gone for so long gives its place to another node, and see Reconcile; default 5 min
 	OnApply  func(rib.Epoch)                   // called after each newer table, in order; must not block; may be nil
 	Stores   func(dir string) (*Stores, error) // nil: DurableStores
 	// CheckShard says why a shard cannot be given a range now, nil if it can. The leader asks before it proposes to give it one, since what
@@ -143,6 +143,7 @@ type Ledger struct {
 
 	reconcileMu sync.Mutex           // held for the length of a Reconcile
 	missing     map[string]time.Time // since when this node, as the leader, misses a voter
+	present     map[string]time.Time // since when it has seen a member without a break
 	rtt         time.Duration        // that Raft's timeouts are made for; 0: none was told
 	rttOfAll    bool                 // it is the longest of all voters
 }
@@ -178,7 +179,7 @@ func New(cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		cfg: cfg, log: cfg.Logger, raftLog: newRaftLogger(cfg.Logger),
 		opened: make(chan struct{}), done: make(chan struct{}), ready: make(chan struct{}), saves: make(chan struct{}, 1), drafts: make(chan struct{}, 1), reached: make(chan struct{}),
-		members: make(map[string]rib.Member), missing: make(map[string]time.Time),
+		members: make(map[string]rib.Member), missing: make(map[string]time.Time), present: make(map[string]time.Time),
 	}
 	l.fsm = newFSM(cfg.Logger, func() { wake(l.drafts) })
 	l.leases = Leases{l: l, holders: make(map[process]*holder)}

@@ -441,58 +441,6 @@ func TestStalledNodeServesOn(t *testing.T) {
 	})
 }
 
-func TestPlanVoters(t *testing.T) {
-	member := func(name, region string) rib.Member {
-		return rib.Member{Name: name, Region: region, Addr: name + ":1"}
-	}
-	server := func(name string) raft.Server {
-		return raft.Server{ID: raft.ServerID(name), Address: raft.ServerAddress(name + ":1")}
-	}
-	known := map[string]rib.Member{"gone": member("gone", "fra")}
-	all := []rib.Member{member("a1", "iad"), member("a2", "iad"), member("b1", "fra"), member("c1", "syd")}
-	for _, m := range all {
-		known[m.Name] = m
-	}
-	for _, c := range []struct {
-		name    string
-		servers []raft.Server
-		members []rib.Member
-		want    string
-		drained string
-	}{
-		{"another region first", []raft.Server{server("a1")}, all, "b1", ""},
-		{"then the third region", []raft.Server{server("a1"), server("b1")}, all, "c1", ""},
-		{"a dead voter's region counts", []raft.Server{server("a1"), server("gone")}, all, "c1", ""},
-		{"the same region if there is no other", []raft.Server{server("a1")}, all[:2], "a2", ""},
-		{"three are enough", []raft.Server{server("a1"), server("b1"), server("c1")}, all, "", ""},
-		{"one that was gone for long gives its place to another", []raft.Server{server("a1"), server("b1"), server("dead")}, all, "c1", ""},
-		{"and leaves when that has it", []raft.Server{server("a1"), server("b1"), server("c1"), server("dead")}, all, "-dead", ""},
-		{"nobody else is there", []raft.Server{server("a1"), server("b1"), server("dead")}, []rib.Member{all[0], all[2]}, "", ""},
-		{"a drained voter gives its place away", []raft.Server{server("a1"), server("b1"), server("a2")}, all, "c1", "b1"},
-		{"and leaves", []raft.Server{server("a1"), server("b1"), server("a2"), server("c1")}, all, "-b1", "b1"},
-		{"who leads stays", []raft.Server{server("a1"), server("b1"), server("c1"), server("a2")}, all, "", "a1"},
-		{"those that are gone for a moment are not replaced", []raft.Server{server("a1"), server("b1"), server("gone")}, all, "", ""},
-		{"nobody new", []raft.Server{server("a1")}, all[:1], "", ""},
-		{"a drained one is passed over", []raft.Server{server("a1")}, all, "c1", "b1"},
-		{"rather the same region", []raft.Server{server("a1")}, all[:3], "a2", "b1"},
-		{"alone it does not become one", []raft.Server{server("a1")}, []rib.Member{all[0], all[2]}, "", "b1"},
-		{"as a voter it counts while there is nobody else", []raft.Server{server("a1"), server("b1"), server("c1")}, []rib.Member{all[0], all[2], all[3]}, "", "b1"},
-		{"a voter that moved stays", []raft.Server{{ID: "a1", Address: "old:1"}, server("b1"), server("c1")}, all, "", ""},
-	} {
-		got := ""
-		add, remove := planVoters(c.servers, c.members, known, map[string]bool{c.drained: true}, map[string]bool{"dead": true}, "a1", 3)
-		if add != nil {
-			got = add.Name
-		}
-		if remove != "" {
-			got = "-" + remove
-		}
-		if got != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
-	}
-}
-
 // TestAFollowerLearnsOfTheNextLeader: what it heard last is worth nothing once that leader is dead, and no other follower's old
 // hearsay may come before a voter's word.
 func TestAFollowerLearnsOfTheNextLeader(t *testing.T) {

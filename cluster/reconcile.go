@@ -1,12 +1,10 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -24,7 +22,8 @@ const reconcileTime = 10 * time.Second
 //
 // A voter that has been gone for Config.Replace, or that is drained, gives its place to another member: that one becomes a voter first, so
 // that there are never fewer. Without another one it stays: a member that gossip believes dead may be counting votes on the other side of
-// a partition, and one that is drained counts as well as any for as long as it runs.
+// a partition, and one that is drained counts as well as any for as long as it runs. Nor do voters stay together that were there first: where a region
+// has several, and another one has members and no voter, one of these takes the place of one of those, once it and all voters have been there for Config.Replace.
 func (l *Ledger) Reconcile(members []rib.Member, drained map[string]bool) {
 	select {
 	case <-l.opened:
@@ -43,23 +42,29 @@ func (l *Ledger) Reconcile(members []rib.Member, drained map[string]bool) {
 		wake(l.saves)
 	}
 
-	if !l.IsLeader() || l.fsm.current.Load().ClusterID == "" || !l.reconcileMu.TryLock() {
+	if !l.reconcileMu.TryLock() {
 		return
 	}
 	defer l.reconcileMu.Unlock()
+	if !l.IsLeader() || l.fsm.current.Load().ClusterID == "" {
+		clear(l.missing)
+		clear(l.present)
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), reconcileTime)
 	defer cancel()
-	gone := l.gone(members)
+	plan := voterPlan{members: members, drained: drained, tried: make(map[string]bool), self: l.cfg.Node}
+	plan.gone, plan.steady = l.watchVoters(members)
 	for ctx.Err() == nil && l.raft.State() == raft.Leader {
-		add, remove := l.nextChange(members, drained, gone)
+		add, remove := l.nextChange(&plan)
 		switch {
 		case add != nil:
 			if err := l.enrol(ctx, *add); err != nil {
 				l.log.Warn("cannot make a node a voter; the next Reconcile tries again",
 					slog.String("node", add.Name), slog.String("addr", add.Addr), slog.Any("error", err))
+				delete(l.present, add.Name) // it is no more steady than if it had been away
 			}
-			// Once for each member: one that cannot be reached must not keep the others out.
-			members = slices.DeleteFunc(slices.Clone(members), func(m rib.Member) bool { return m.Name == add.Name })
+			plan.tried[add.Name] = true // once for each member: one that cannot be reached must not keep the others out
 		case remove != "":
 			if err := l.await(ctx, l.raft.RemoveServer(raft.ServerID(remove), 0, l.cfg.Timeouts.Command)); err != nil {
 				l.log.Warn("cannot take a voter's place from it; the next Reconcile tries again", slog.String("node", remove), slog.Any("error", err))
@@ -70,83 +75,6 @@ func (l *Ledger) Reconcile(members []rib.Member, drained map[string]bool) {
 			return
 		}
 	}
-}
-
-// gone are the voters that have not been among the members for Config.Replace, as this node has seen it for so long as it leads.
-func (l *Ledger) gone(members []rib.Member) map[string]bool {
-	gone, missing := make(map[string]bool), make(map[string]time.Time)
-	for _, s := range l.raft.GetConfiguration().Configuration().Servers {
-		name := string(s.ID)
-		if name == l.cfg.Node || slices.ContainsFunc(members, func(m rib.Member) bool { return m.Name == name }) {
-			continue
-		}
-		since, ok := l.missing[name]
-		if !ok {
-			since = time.Now()
-		}
-		missing[name] = since
-		gone[name] = time.Since(since) >= l.cfg.Replace
-	}
-	l.missing = missing
-	return gone
-}
-
-// wanted is how many voters there shall be.
-func (l *Ledger) wanted(members []rib.Member) int {
-	if l.cfg.Voters > 0 {
-		return l.cfg.Voters
-	}
-	regions := make(map[string]bool)
-	for _, m := range members {
-		regions[m.Region] = true
-	}
-	if len(regions) >= 5 {
-		return 5
-	}
-	return 3
-}
-
-// nextChange returns the member to make a voter next, or the voter to remove; neither: all is well.
-func (l *Ledger) nextChange(members []rib.Member, drained, gone map[string]bool) (add *rib.Member, remove string) {
-	servers := l.raft.GetConfiguration().Configuration().Servers
-	want := l.wanted(members)
-	if want == 3 && len(servers) >= 5 && l.cfg.Voters <= 0 {
-		want = 5 // a region that is gone for a while does not change how many there are
-	}
-	l.membersMu.Lock()
-	defer l.membersMu.Unlock()
-	return planVoters(servers, members, l.members, drained, gone, l.cfg.Node, want)
-}
-
-// planVoters decides whom to add, and whom to remove. It leaves alone the address of a voter that moved: addresses (below) is where Raft
-// asks, and changing it in the configuration makes raft 1.8.0 read and write it at once from two goroutines. members live now; known also
-// holds those that lived before, for their regions. Voters that leave are gone or drained; self, which leads, is none of them.
-func planVoters(servers []raft.Server, members []rib.Member, known map[string]rib.Member, drained, gone map[string]bool, self string, want int) (add *rib.Member, remove string) {
-	voters, regions, leaves := make(map[string]bool), make(map[string]int), ""
-	staying := 0
-	for _, s := range servers {
-		name := string(s.ID)
-		voters[name] = true
-		if name != self && (gone[name] || drained[name]) {
-			if leaves == "" || gone[name] && !gone[leaves] {
-				leaves = name
-			}
-			continue
-		}
-		staying++
-		regions[known[name].Region]++
-	}
-	if staying >= want && leaves != "" {
-		return nil, leaves
-	}
-	candidates := slices.DeleteFunc(slices.Clone(members), func(m rib.Member) bool { return voters[m.Name] || drained[m.Name] || m.Addr == "" || m.Name == "" })
-	if staying >= want || len(candidates) == 0 {
-		return nil, ""
-	}
-	best := slices.MinFunc(candidates, func(a, b rib.Member) int {
-		return cmp.Or(cmp.Compare(regions[a.Region], regions[b.Region]), cmp.Compare(a.Name, b.Name))
-	})
-	return &best, ""
 }
 
 // Raft's timeouts as multiples of the longest round trip between voters, and at the most.

@@ -191,6 +191,52 @@ func TestFiveVotersInFiveRegions(t *testing.T) {
 	})
 }
 
+// TestVotersSpreadOverRegions: three that were there first, in one region, do not stay voters for ever: when nodes of other regions have been there for five
+// minutes without a break, they take the places of two, one after the other, and then all is at rest. Who leads stays.
+func TestVotersSpreadOverRegions(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.add("a", "iad"), w.add("b", "iad"), w.add("c", "iad")
+		w.form(a, b, c)
+		w.shards(1)
+		leader, term := w.leader(), w.leader().ledger.Term()
+		d, e, f := w.add("d", "fra"), w.add("e", "syd"), w.add("f", "syd")
+		for _, n := range []*testNode{d, e, f} {
+			if err := n.ledger.Admit("c1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.pass(3 * time.Minute)
+		d.kill()
+		w.pass(time.Minute)
+		d.start()
+		if got := votersOf(leader); got != "a b c" {
+			t.Fatalf("after four minutes the voters are %s", got)
+		}
+		w.pass(2 * time.Minute)
+		if got := votersOf(leader); got != "a b e" {
+			t.Fatalf("after six minutes, with one that was away, the voters are %s", got)
+		}
+		w.pass(4 * time.Minute)
+		if got := votersOf(leader); got != "a d e" {
+			t.Fatalf("after ten minutes the voters are %s", got)
+		}
+		at := leader.ledger.raft.GetConfiguration().Index()
+		w.pass(20 * time.Minute)
+		if got := leader.ledger.raft.GetConfiguration().Index(); got != at {
+			t.Errorf("the voters have changed again: %s", votersOf(leader))
+		}
+		if now := w.leader(); now != leader || now.ledger.Term() != term {
+			t.Errorf("%s leads in term %d; it was %s in term %d", now.name, now.ledger.Term(), leader.name, term)
+		}
+		for _, n := range []*testNode{a, b, c} { // a whole region, of which there were three voters once
+			n.kill()
+		}
+		if _, err := w.leader().ledger.CreateKeyspace(w.ctx(), hashSpec("app.orders", "orders", "shard_1")); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestTimeoutsFollowTheRoundTrip: they grow and shrink with it, within bounds, and are the usual ones where not all is known.
 func TestTimeoutsFollowTheRoundTrip(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
