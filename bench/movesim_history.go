@@ -62,7 +62,7 @@ func (w *simWorld) statement(client int, n *simNode, key, value int64) (o simOp)
 	o = simOp{client: client, node: n.name, key: key, write: value != 0, value: value, call: time.Since(w.began), outcome: simFailed}
 	defer func() { o.end = time.Since(w.began) }()
 	f := n.life.Load()
-	if f == nil {
+	if f == nil || !f.open() {
 		_ = pause(w.ctx, time.Millisecond)
 		return o
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -42,7 +43,8 @@ type simNode struct {
 	disk         *cluster.Stores // Raft's: what is written there is never lost
 	simPeer
 
-	life atomic.Pointer[simLife] // nil: it is dead
+	life   atomic.Pointer[simLife] // nil: it is dead
+	joined atomic.Bool             // it is one of the cluster's nodes, dead or alive
 }
 
 // simLife is what a node has from one start to the next.
@@ -60,9 +62,11 @@ type simLife struct {
 	hints  *memnet.Transport
 	pulls  chan string // addresses of nodes that have a newer table; capacity 1
 	done   sync.WaitGroup
+	serves atomic.Bool // see open
 
 	mu   sync.Mutex
 	work map[*simWork]struct{}
+	met  map[string]bool // nodes that this one has heard of
 }
 
 // simWork is a statement on its way: a moving.Work.
@@ -94,7 +98,7 @@ func (n *simNode) member() rib.Member {
 
 // start has the node go on from what is on its disk.
 func (n *simNode) start() (err error) {
-	f := &simLife{n: n, table: rib.NewTable(n.member()), pulls: make(chan string, 1), work: map[*simWork]struct{}{}}
+	f := &simLife{n: n, table: rib.NewTable(n.member()), pulls: make(chan string, 1), work: map[*simWork]struct{}{}, met: map[string]bool{n.name: true}}
 	f.ctx, f.end = context.WithCancel(n.w.ctx)
 	streams, err := n.host.Listen(simRaftPort)
 	if err != nil {
@@ -138,7 +142,7 @@ func (n *simNode) start() (err error) {
 			return uint64(f.table.Owners().Get().Epoch.Generation)<<40 | term, ok
 		},
 	})
-	if err := f.answer(simPullPort, f.ledger.ServePull); err != nil {
+	if err := f.answer(simPullPort, f.servePull); err != nil {
 		return err
 	}
 	if err := f.answer(simLeasePort, f.ledger.ServeLeases); err != nil {
@@ -149,9 +153,44 @@ func (n *simNode) start() (err error) {
 	f.done.Go(f.listen)
 	f.done.Go(f.pull)
 	f.done.Go(f.reconcile)
+	f.done.Go(f.number)
 	f.mover.Open()
 	n.life.Store(f)
 	return nil
+}
+
+// join starts the node for the first time. The first of all makes the cluster.
+func (n *simNode) join(first bool) error {
+	if err := n.start(); err != nil {
+		return err
+	}
+	n.joined.Store(true)
+	l := n.life.Load().ledger
+	if first {
+		return l.Bootstrap("sim")
+	}
+	return l.Admit("sim")
+}
+
+// open reports whether the node takes clients: as in production, from when its table says that moves wait for it.
+func (f *simLife) open() bool {
+	if !f.serves.Load() && f.counts() {
+		f.serves.Store(true)
+	}
+	return f.serves.Load()
+}
+
+// counts reports whether moves wait for the node, by its table.
+func (f *simLife) counts() bool {
+	return f.n.w.eager || f.fib.Load().Ownership().Admitted(f.n.name)
+}
+
+// servePull gives the node's table to another one.
+func (f *simLife) servePull(conn net.Conn) error {
+	if !f.counts() {
+		return errors.New("this node has no number yet")
+	}
+	return f.ledger.ServePull(conn)
 }
 
 // kill ends the node at a stroke. What it had not written to its disk is lost.
@@ -213,13 +252,14 @@ func (f *simLife) dial(ctx context.Context, addr string, port int) (net.Conn, er
 
 // simHint is the packet that stands for gossip's word of an epoch.
 type simHint struct {
+	Node  string
 	Addr  string
 	Epoch rib.Epoch
 }
 
 // hint tells all others which table this node has. Packets may be lost, late, and in any order.
 func (f *simLife) hint() {
-	b, err := json.Marshal(simHint{f.n.host.Addr(simRaftPort), f.table.Owners().Get().Epoch})
+	b, err := json.Marshal(simHint{f.n.name, f.n.host.Addr(simRaftPort), f.table.Owners().Get().Epoch})
 	if err != nil || f.hints == nil {
 		return
 	}
@@ -241,7 +281,13 @@ func (f *simLife) listen() {
 			return
 		case p := <-f.hints.PacketCh():
 			var h simHint
-			if p != nil && json.Unmarshal(p.Buf, &h) == nil && h.Epoch.Compare(f.ledger.Epoch()) > 0 {
+			if p == nil || json.Unmarshal(p.Buf, &h) != nil {
+				continue
+			}
+			f.mu.Lock()
+			f.met[h.Node] = true
+			f.mu.Unlock()
+			if h.Epoch.Compare(f.ledger.Epoch()) > 0 {
 				f.pullFrom(h.Addr)
 			}
 		case <-tick.C:
@@ -254,6 +300,25 @@ func (f *simLife) listen() {
 func (f *simLife) reconcile() {
 	for pause(f.ctx, simHintEvery) == nil {
 		f.ledger.Reconcile(f.n.w.members(), nil)
+	}
+}
+
+// number has the leader give numbers to the nodes that it has heard of.
+func (f *simLife) number() {
+	for pause(f.ctx, simHintEvery) == nil {
+		if !f.ledger.IsLeader() {
+			continue
+		}
+		f.mu.Lock()
+		met := slices.Sorted(maps.Keys(f.met))
+		f.mu.Unlock()
+		for _, name := range met {
+			if !f.table.Owners().Get().Admitted(name) {
+				ctx, cancel := context.WithTimeout(f.ctx, 5*time.Second)
+				_ = f.ledger.NumberNode(ctx, name)
+				cancel()
+			}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -78,6 +79,61 @@ func TestMoveSimAbandonedWrite(t *testing.T) {
 				w.leftovers()
 				if (w.game.late > 0) != accepted || (len(w.game.wrongs) > 0) != accepted {
 					t.Errorf("%d late writes, %q", w.game.late, w.game.wrongs)
+				}
+			})
+		})
+	}
+}
+
+// TestMoveSimJoin: a node that joins while the leader does not hear of it gets the table from another one, and is cut off then from all but the shards. A range changes hands,
+// all nodes know of it that have numbers, and the fence goes. What the node would write by its table, the old owner would take: so it serves nobody before the table
+// names it.
+func TestMoveSimJoin(t *testing.T) {
+	for _, eager := range []bool{false, true} {
+		t.Run(fmt.Sprintf("eager %v", eager), func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				w := newSimWorld(1, true, dir)
+				w.eager = eager
+				defer w.close()
+				if err := w.form(); err != nil {
+					t.Fatal(err)
+				}
+				n := w.joiner()
+				w.net.Cut(n.name, w.leads().n.name)
+				if err := n.join(false); err != nil {
+					t.Fatal(err)
+				}
+				if err := w.until("a table of a peer's", time.Minute, func() bool { return n.life.Load().fib.Load().Ownership().KeyspaceByName(simSpace) != nil }); err != nil {
+					t.Fatal(err)
+				}
+				for _, o := range w.others(n) {
+					w.net.Cut(n.name, o)
+				}
+				m, err := w.leads().ledger.StartMove(w.ctx, cluster.MoveRequest{Keyspace: simSpace, Range: simRange, To: "shard_2"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := w.until("the move is over", time.Minute, func() bool {
+					f := w.leads()
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					return w.flipped[m.ID] && f != nil && f.table.Owners().Get().Move(m.ID) == nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+				if o := w.statement(0, n, 10, 7); (o.outcome == simDone) != eager {
+					t.Errorf("a write through a node that nobody waits for: %s", o.outcome)
+				}
+				if (w.game.late > 0) != eager {
+					t.Errorf("the old owner has taken %d writes", w.game.late)
+				}
+				w.net.HealAll()
+				if err := w.until("all is well", time.Minute, w.settled); err != nil {
+					t.Fatal(err, w.stuck())
+				}
+				if o := w.statement(0, n, 10, 8); o.outcome != simDone {
+					t.Errorf("a write through a node that has a number: %s", o.outcome)
 				}
 			})
 		})

@@ -21,6 +21,34 @@ func (w *simWorld) trouble() {
 	}
 }
 
+// joiner is the node that is not there at first.
+func (w *simWorld) joiner() *simNode { return w.nodes[simFounders] }
+
+// grow has one more node join at some time, often as it should least of all: while there is no leader, or so that the leader does not hear of it, it gets a table from somebody else, and
+// then reaches nobody but the shards.
+func (w *simWorld) grow() {
+	_ = pause(w.ctx, w.luck(time.Second, simPlay/2))
+	n, f := w.joiner(), w.leads()
+	how := w.luck(0, 3)
+	if f != nil && how == 0 {
+		w.kill(f.n)
+	}
+	if f != nil && how == 1 {
+		w.net.Cut(n.name, f.n.name)
+	}
+	w.note("%s joins", n.name)
+	if err := n.join(false); err != nil {
+		w.wrong("%s cannot join: %v", n.name, err)
+	}
+	if how == 1 {
+		for w.playing.Load() && n.life.Load().fib.Load().Ownership().KeyspaceByName(simSpace) == nil {
+			_ = pause(w.ctx, 10*time.Millisecond)
+		}
+		w.cutFor(n, w.others(n), false, w.luck(10*time.Second, 20*time.Second))
+	}
+	w.unbusy(n.name)
+}
+
 // simInFreeze are points at which a range is frozen: there servers go away for longer than that may last.
 var simInFreeze = []string{"is frozen", "fence", "fence done", "end", "end done", "compare"}
 
@@ -101,7 +129,10 @@ func (w *simWorld) kill(n *simNode) bool {
 
 // cut keeps a node from others, both ways or only what it sends.
 func (w *simWorld) cut(n *simNode, from []string, oneWay bool) {
-	d := w.luck(time.Second, 15*time.Second)
+	w.cutFor(n, from, oneWay, w.luck(time.Second, 15*time.Second))
+}
+
+func (w *simWorld) cutFor(n *simNode, from []string, oneWay bool, d time.Duration) {
 	w.note("%s is cut off from %v for %v, one way: %v", n.name, from, d.Round(time.Millisecond), oneWay)
 	w.acts.Go(func() {
 		for _, o := range from {

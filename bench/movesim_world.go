@@ -24,7 +24,9 @@ const (
 	simLow     = 0 // keys are from here
 	simHigh    = 100
 	simRange   = "10..20"
-	simSpace   = "app.registers"
+
+	simFounders = 5 // nodes that make the cluster
+	simSpace    = "app.registers"
 )
 
 // simKeys are the registers: the first four are in the range that moves.
@@ -45,11 +47,12 @@ func simKey(k int64) rib.Key {
 	return key
 }
 
-// simWorld is five nodes, two shards, and what happens to them.
+// simWorld is five nodes, a sixth that joins them while clients work, two shards, and what happens to them.
 type simWorld struct {
 	// constant
 	seed     uint64
 	fence    bool          // the shards refuse
+	eager    bool          // of a test: nodes serve before moves wait for them
 	onItsWay time.Duration // Late of the movers
 	dir      string
 	net      *memnet.Net
@@ -113,9 +116,10 @@ func newSimWorld(seed uint64, fence bool, dir string) *simWorld {
 	}
 	w.net.SetJitter(0.1)
 	w.net.SetLoss(memnet.Everyone, memnet.Everyone, 0.02)
-	for i, region := range []string{"iad", "fra", "syd", "iad", "fra"} {
+	for i, region := range []string{"iad", "fra", "syd", "iad", "fra", "syd"} {
 		w.nodes = append(w.nodes, newSimNode(w, fmt.Sprintf("n%d", i), region))
 	}
+	w.busy[w.joiner().name] = true // until it has joined
 	for i, region := range []string{"iad", "fra"} {
 		name := fmt.Sprintf("shard_%d", i+1)
 		w.shards[name] = newSimShard(w, name, region)
@@ -137,16 +141,8 @@ func (w *simWorld) form() error {
 			return err
 		}
 	}
-	for i, n := range w.nodes {
-		if err := n.start(); err != nil {
-			return err
-		}
-		l := n.life.Load().ledger
-		if i == 0 {
-			if err := l.Bootstrap("sim"); err != nil {
-				return err
-			}
-		} else if err := l.Admit("sim"); err != nil {
+	for i, n := range w.nodes[:simFounders] {
+		if err := n.join(i == 0); err != nil {
 			return err
 		}
 	}
@@ -162,9 +158,6 @@ func (w *simWorld) form() error {
 	defer cancel()
 	l := f.ledger
 	err = errors.Join(l.RecordShard(ctx, "shard_1", 1), l.RecordShard(ctx, "shard_2", 2))
-	for _, n := range w.nodes {
-		err = errors.Join(err, l.NumberNode(ctx, n.name))
-	}
 	_, made := l.CreateKeyspace(ctx, cluster.KeyspaceSpec{
 		Name: simSpace, Database: "app", Method: "range", Types: []string{"bigint"}, Shards: []string{"shard_1", "shard_2"}, Splits: []string{fmt.Sprint(simHigh / 2)},
 		Tables: []cluster.TableSpec{{Schema: "public", Name: "registers", Columns: []string{"id"}}},
@@ -175,16 +168,19 @@ func (w *simWorld) form() error {
 	return w.until("leases and the keyspace everywhere", simRest, w.settled)
 }
 
-// settled reports whether all nodes live, have leases, and one table in which nothing moves.
+// settled reports whether all nodes that have joined live, have leases, and one table, in which nothing moves and they all have numbers.
 func (w *simWorld) settled() bool {
 	l := w.leads()
 	for _, n := range w.nodes {
+		if !n.joined.Load() {
+			continue
+		}
 		f := n.life.Load()
 		if l == nil || f == nil || !f.lessee.Held() || f.ledger.Epoch() != l.ledger.Epoch() {
 			return false
 		}
 		o := f.fib.Load().Ownership()
-		if o.Epoch != l.ledger.Epoch() || len(o.Moves) > 0 || o.KeyspaceByName(simSpace) == nil {
+		if o.Epoch != l.ledger.Epoch() || len(o.Moves) > 0 || o.KeyspaceByName(simSpace) == nil || !o.Admitted(n.name) {
 			return false
 		}
 	}
@@ -218,6 +214,7 @@ func (w *simWorld) play() (*simGame, error) {
 	}
 	all.Go(w.drive)
 	all.Go(w.trouble)
+	all.Go(w.grow)
 	all.Wait()
 	w.acts.Wait()
 	w.net.HealAll()

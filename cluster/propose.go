@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -53,8 +52,14 @@ func (l *Ledger) RecordShard(ctx context.Context, name string, systemID uint64) 
 // NumberNode gives a node a number that no other one ever has, if it has none yet; one that was forgotten is back. It works on the leader alone; errors are as for
 // CreateKeyspace.
 func (l *Ledger) NumberNode(ctx context.Context, name string) error {
-	if o := l.cfg.Owners.Get(); slices.Contains(o.Nodes, name) && !o.Forgot(name) {
+	o := l.cfg.Owners.Get()
+	if o.Admitted(name) {
 		return nil
+	}
+	if _, was := o.NodeNumber(name); !was { // what would be refused again and again does not go into the log
+		if err := newNumber(o, name); err != nil {
+			return err
+		}
 	}
 	_, err := l.propose(ctx, &command{Kind: kindNode, Request: rand.Text(), Node: name, By: l.sign(Origin{})})
 	return err

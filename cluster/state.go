@@ -225,11 +225,22 @@ func numberNode(next *draft, name string) (changed bool, err error) {
 		}
 		return forgotten, nil
 	}
-	if len(name) > MaxName || len(next.Nodes) >= rib.MaxNodes {
-		return false, reject(ErrInvalid, "node %.64q gets no number: there are %d, and its name has %d bytes of at most %d", name, rib.MaxNodes, len(name), MaxName)
+	if err := newNumber(&next.Ownership, name); err != nil {
+		return false, err
 	}
 	next.Nodes = append(slices.Clone(next.Nodes), name)
 	return true, nil
+}
+
+// newNumber refuses a number to a node that has none and can have none.
+func newNumber(o *rib.Ownership, name string) error {
+	switch {
+	case len(name) > MaxName:
+		return reject(ErrInvalid, "node %.64q... gets no number: its name has %d bytes, and may have %d", name, len(name), MaxName)
+	case len(o.Nodes) >= rib.MaxNodes:
+		return reject(ErrTooMany, "node %.64q gets no number: all %d are given, each to one name for ever", name, rib.MaxNodes)
+	}
+	return nil
 }
 
 // checkShard refuses a name and a system identifier that contradict what is recorded.

@@ -56,11 +56,12 @@ func (n *Node) startLoops(context.Context) error {
 	})
 	n.wg.Go(func() { n.reconcileLoop(ctx) })
 	wg.Go(func() { n.pullLoop(ctx) })
-	wg.Go(func() { n.serveStreams(ctx, pulls, maxPulls, "a pull", n.ledger().ServePull) })
+	wg.Go(func() { n.serveStreams(ctx, pulls, maxPulls, "a pull", n.servePull) })
 	wg.Go(func() { n.serveStreams(ctx, leases, rib.MaxNodes, "questions for leases", n.ledger().ServeLeases) })
 	wg.Go(func() { n.leaseLoop(ctx) })
 	wg.Go(func() { n.moves.Run(ctx) })
 	wg.Go(func() { n.recordLoop(ctx) })
+	wg.Go(func() { n.numberLoop(ctx) })
 	wg.Go(func() { n.uniqueLoop(ctx) })
 	wg.Go(func() { n.uniqueMakeLoop(ctx) })
 	wg.Go(func() { n.loanLoop(ctx) })
@@ -231,7 +232,6 @@ func (n *Node) recordLoop(ctx context.Context) {
 	for pause(ctx, leaderTick) {
 		if n.ledger().IsLeader() {
 			n.recordShards(ctx)
-			n.numberNodes(ctx)
 			continue
 		}
 		n.forgetShards()

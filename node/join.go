@@ -13,6 +13,7 @@ import (
 	"rangefinder/cluster"
 	"rangefinder/internal/lab"
 	"rangefinder/node/port"
+	"rangefinder/rib"
 )
 
 const (
@@ -238,31 +239,69 @@ func (n *Node) portConfig() port.Config {
 	}
 }
 
-// awaitOwnership holds clients back until this node knows who owns which keys: before that it would take a sharded table
-// for an unsharded one, and a wrong route is worse than an error.
+// awaitOwnership holds clients back until this node knows who owns which keys, and moves wait for it (see unowned).
 func (n *Node) awaitOwnership(ctx context.Context) error {
-	known := func() bool { // a forgotten node has come back, and serves nobody before others wait for it again
-		o := n.fib.Load().Ownership()
-		return o.ClusterID == n.state.ClusterID && !o.Forgot(n.state.Node)
-	}
-	if known() {
-		return nil
-	}
-	n.waits("waiting for the ledger: who owns which keys is not known yet")
 	poll, report := time.NewTicker(10*time.Millisecond), time.NewTicker(5*time.Second)
 	defer poll.Stop()
 	defer report.Stop()
-	for !known() {
+	for said := ""; ; {
+		why := n.unowned()
+		switch why {
+		case "":
+			return nil
+		case said:
+		default:
+			n.waits("waiting for the ledger: " + why)
+			said = why
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-report.C:
 			leader, _ := n.ledger().Leader()
-			n.log.Warn("still waiting for the ledger: who owns which keys is not known yet", "leader", orNone(leader), "members", len(n.speaker().Members()))
+			n.log.Warn("still waiting for the ledger: "+why, "leader", orNone(leader), "members", len(n.speaker().Members()))
 		case <-poll.C:
 		}
 	}
-	return nil
+}
+
+// unowned tells why this node may not serve by the table that it routes by; "": it may. Without one it would take a sharded table for an unsharded one, and
+// a wrong route is worse than an error. And the table has to name the node itself: the shard that had a range refuses writes to it until all nodes that have a number
+// know who has it now, and then no more. A node without one that was cut off, and reached that shard, would go on writing there. Numbers are for ever: who had one finds it in
+// any table that is not older, on its disk or at a peer, and waits for no leader.
+func (n *Node) unowned() string {
+	o := n.fib.Load().Ownership()
+	_, numbered := o.NodeNumber(n.state.Node)
+	switch {
+	case o.ClusterID != n.state.ClusterID:
+		return "who owns which keys is not known yet"
+	case o.Admitted(n.state.Node):
+		return ""
+	case !numbered && len(o.Nodes) >= rib.MaxNodes:
+		return fmt.Sprintf("it has no number left for this node, and without one no move would wait for it: all %d are given, each to one name for ever. %s", rib.MaxNodes, oldName)
+	}
+	leader, _ := n.ledger().Leader()
+	switch {
+	case numbered && leader == "":
+		return "this node was forgotten, so that no move waits for it, and only a leader takes it back: none is known now"
+	case numbered:
+		return "this node was forgotten, so that no move waits for it, and has not been taken back yet by the leader, " + leader
+	case leader == "":
+		return "this node has no number, without which no move waits for it, and only a leader gives one: none is known now"
+	}
+	return "this node has no number, without which no move waits for it, and has not got one yet from the leader, " + leader
+}
+
+// oldName is how to start a node when there are no numbers left.
+const oldName = "Start it with an empty data_dir and under the name of a node that is gone for good, whose number it then has (name in its configuration)."
+
+// servePull gives this node's table to another one. A node that may not serve by it gives it to nobody: no move has waited for it, so it may be older than what
+// the other one once knew, which has a number and would serve by it.
+func (n *Node) servePull(conn net.Conn) error {
+	if why := n.unowned(); why != "" {
+		return errors.New("it is not answered: " + why)
+	}
+	return n.ledger().ServePull(conn)
 }
 
 // seeds are whom to ask for the cluster after a restart or a long separation.

@@ -129,21 +129,3 @@ func readUnique(path string) (int64, error) {
 	}
 	return until, nil
 }
-
-// numberNodes has the ledger give a number to each node that lives and has none. One that was forgotten and lives is one of all again once it
-// has a lease: then it routes by the newest table.
-func (n *Node) numberNodes(ctx context.Context) {
-	o := n.table.Owners().Get()
-	if o.ClusterID == "" {
-		return
-	}
-	for _, m := range n.speaker().Members() {
-		if _, ok := o.NodeNumber(m.Name); ok && !(o.Forgot(m.Name) && n.ledger().Leases().Leased(m.Name)) {
-			continue
-		}
-		if err := n.ledger().NumberNode(ctx, m.Name); err != nil {
-			n.log.Debug("a node gets no number now", "node", m.Name, "error", err)
-			return
-		}
-	}
-}

@@ -117,6 +117,13 @@ func (o *Ownership) NodeNumber(name string) (number int, ok bool) {
 // nor when there is none left.
 func (o *Ownership) numbersAll() bool { return len(o.Nodes) > 0 && len(o.Nodes) < MaxNodes }
 
+// Admitted reports whether moves wait for a node: the ledger has given it a number, and it was not forgotten since. No other may route a statement, for a
+// range could change hands, and its fence go, without anybody asking whether the node knows.
+func (o *Ownership) Admitted(name string) bool {
+	_, ok := o.NodeNumber(name)
+	return ok && !o.Forgot(name)
+}
+
 // Forgot reports whether an operator has said that a node is gone for good, and it has not come back since.
 func (o *Ownership) Forgot(name string) bool {
 	number, ok := o.NodeNumber(name)
