@@ -70,6 +70,7 @@ type Plan struct {
 	Splits []Split  `json:"splits"`
 	Before []Weight `json:"before"`
 	After  []Weight `json:"after"`
+	More   bool     `json:"more,omitempty"` // there is more to move: the plan ends where it is as long as it may be
 
 	Missing []string `json:"missing,omitempty"` // nodes that have not said what they have counted: load is without theirs
 }
@@ -160,12 +161,18 @@ func Make(ranges []Range, o Options) (Plan, error) {
 	}
 	p := Plan{Moves: []Move{}, Splits: []Split{}, Before: b.weights()}
 	b.empty(&p, &o)
-	if len(o.Empty) == 0 || len(p.Moves) < o.MaxMoves {
+	if !p.More {
 		b.even(&p, &o)
 	}
 	b.split(&p, &o)
 	p.After = b.weights()
 	return p, nil
+}
+
+// full tells whether there is no place for another move, of which there is one.
+func (p *Plan) full(o *Options) bool {
+	p.More = len(p.Moves) == o.MaxMoves
+	return p.More
 }
 
 // board is who would own what, while a plan is made.
@@ -202,7 +209,7 @@ func (b *board) empty(p *Plan, o *Options) {
 	}
 	slices.SortStableFunc(all, func(x, y int) int { return cmp.Compare(b.weight[y], b.weight[x]) })
 	for _, i := range all {
-		if len(p.Moves) == o.MaxMoves {
+		if p.full(o) {
 			return
 		}
 		b.give(p, i, b.lightest(b.targets), b.weight[i]/b.mean())
@@ -210,28 +217,33 @@ func (b *board) empty(p *Plan, o *Options) {
 }
 
 // even moves ranges from the heaviest shard to the lightest, as long as that brings them together. A shard that has nothing to give, for one range is all of its weight,
-// is as it is: the others are evened out beside it.
+// is as it is: the others are evened out beside it. So is one whose other ranges gain next to nothing, all together.
 func (b *board) even(p *Plan, o *Options) {
 	from := slices.Clone(b.stay)
-	for len(p.Moves) < o.MaxMoves && len(b.targets) > 0 && len(from) > 0 {
+	for len(b.targets) > 0 && len(from) > 0 {
 		heavy := slices.MaxFunc(from, func(x, y string) int { return cmp.Or(cmp.Compare(b.total[x], b.total[y]), cmp.Compare(y, x)) })
 		light := b.lightest(b.targets)
 		apart := b.total[heavy] - b.total[light]
 		if heavy == light || apart <= o.Tolerance*b.mean() {
 			return
 		}
-		best, left := -1, apart
+		best, left, all := -1, apart, 0.0 // all: what those gain together that gain anything
 		for i := range b.ranges {
 			if b.owner[i] != heavy || b.moved[i] || b.weight[i] <= 0 {
 				continue
 			}
-			if after := math.Abs(apart - 2*b.weight[i]); after < left-1e-9 {
+			after := math.Abs(apart - 2*b.weight[i])
+			if after < left-1e-9 {
 				best, left = i, after
 			}
+			all += max(0, apart-after)
 		}
-		if gain := (apart - left) / b.mean(); best < 0 || gain < o.Tolerance/2 {
+		if best < 0 || min(all, apart)/b.mean() < o.Tolerance/2 {
 			from = slices.DeleteFunc(from, func(shard string) bool { return shard == heavy })
 			continue
+		}
+		if p.full(o) {
+			return
 		}
 		b.give(p, best, light, (apart-left)/b.mean())
 	}

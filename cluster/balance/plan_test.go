@@ -61,6 +61,11 @@ func TestWhatEveryPlanKeeps(t *testing.T) {
 		if len(p.Moves) > limit {
 			t.Fatalf("%d moves, at most %d", len(p.Moves), limit)
 		}
+		longer := o
+		longer.MaxMoves = limit + 1
+		if next, err := Make(ranges, longer); err != nil || p.More != (len(next.Moves) > limit) {
+			t.Fatalf("%d moves of at most %d, more: %v; of one more there are %d", len(p.Moves), limit, p.More, len(next.Moves))
+		}
 		owners, seen := map[string]string{}, map[string]bool{}
 		for _, r := range ranges {
 			owners[r.Bounds] = r.Shard
@@ -112,6 +117,25 @@ func TestAPlanEvensOut(t *testing.T) {
 	p, err = Make(ranges, Options{Shards: []string{"a", "b", "c"}, Only: "c"})
 	if err != nil || slices.ContainsFunc(p.Moves, func(m Move) bool { return m.To != "c" }) || part(p.After, "c") < 0.4 {
 		t.Errorf("only c: %v %+v", err, p.After)
+	}
+}
+
+// TestManySmallRangesAreEvenedOut: that one of them alone gains next to nothing is no reason to leave all where they are. Where they gain nothing together either, they stay.
+func TestManySmallRangesAreEvenedOut(t *testing.T) {
+	var ranges []Range
+	for i := range 1200 {
+		ranges = append(ranges, Range{Keyspace: "k", Bounds: fmt.Sprintf("%04d", i), Shard: []string{"a", "b"}[i%2], Bytes: 100, Rows: 10})
+	}
+	p, err := Make(ranges, Options{Shards: []string{"a", "b", "c"}, Only: "c", MaxMoves: 1000})
+	if err != nil || p.More || len(p.Moves) < 360 || len(p.Moves) > 400 || part(p.After, "c") < 0.3 {
+		t.Errorf("%v: %d moves, more: %v, %+v", err, len(p.Moves), p.More, p.After)
+	}
+	dust := []Range{{Keyspace: "k", Bounds: "all", Shard: "a", Bytes: 1e9}}
+	for i := range 50 {
+		dust = append(dust, Range{Keyspace: "k", Bounds: fmt.Sprintf("%02d", i), Shard: "a", Bytes: 1000})
+	}
+	if p, err := Make(dust, Options{Shards: []string{"a", "b"}}); err != nil || len(p.Moves) != 0 || len(p.Splits) != 1 {
+		t.Errorf("dust beside one that is heavy: %v %+v", err, p)
 	}
 }
 
