@@ -17,6 +17,13 @@ func (adminFlags) print(e *env, v any) error {
 	return j.Encode(v)
 }
 
+// printLine writes one of several answers, in a line of its own.
+func (adminFlags) printLine(e *env, v any) error {
+	j := json.NewEncoder(e.stdout)
+	j.SetEscapeHTML(false)
+	return j.Encode(v)
+}
+
 // table writes columns that line up.
 func table(w io.Writer, rows func(row func(cells ...any))) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)

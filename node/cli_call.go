@@ -47,6 +47,12 @@ func (a adminFlags) call(e *env, path string, body, out any) error {
 	return nil
 }
 
+// quiet are the same flags without --json, for answers that are no output.
+func (a adminFlags) quiet() adminFlags {
+	a.JSON = false
+	return a
+}
+
 // base is the node's address as a URL.
 func (a adminFlags) base() string {
 	base := strings.TrimRight(a.Admin, "/")

@@ -114,8 +114,7 @@ func (c *drainFlags) run(e *env, kind string) error {
 	if c.For > 0 {
 		req.For = c.For.String()
 	}
-	quiet := c.adminFlags // the answers on the way are no output
-	quiet.JSON = false
+	quiet := c.quiet() // the answers on the way are no output
 	progress := e.stdout
 	if c.JSON {
 		progress = e.stderr

@@ -1,17 +1,12 @@
 package node
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"time"
 
 	"rangefinder/cluster"
-	"rangefinder/rib"
 )
 
 type moveCmd struct {
@@ -40,7 +35,7 @@ func (moveStartCmd) Help() string {
 		"  rangefinder move start app.orders 1000-2000 --to shard_3 --watch\n" +
 		"  rangefinder move status\n" +
 		"  rangefinder move abort 17\n\n" +
-		"Ctrl-C ends the watching, not the move."
+		"Ctrl-C ends the watching, not the move. With --json and --watch there is a line for each change of it, as GET /api/v1/moves/{id} has it then."
 }
 
 // Run begins a move.
@@ -53,6 +48,12 @@ func (c *moveStartCmd) Run(e *env) error {
 		req.Until = time.Now().Add(*c.TTL)
 	}
 	var m MoveView
+	if c.Watch && c.JSON {
+		if err := c.quiet().call(e, "/api/v1/moves", req, &m); err != nil {
+			return err
+		}
+		return c.watchLines(e, &m)
+	}
 	if err := c.call(e, "/api/v1/moves", req, &m); err != nil || c.JSON {
 		return err
 	}
@@ -64,104 +65,6 @@ func (c *moveStartCmd) Run(e *env) error {
 	return watchMove(e, c.adminFlags, m.ID)
 }
 
-// watchMoveEach is the time between two looks at a move.
-const watchMoveEach = 250 * time.Millisecond
-
-// fencePatience is how long a move is watched that only waits for nodes to know the new owner.
-const fencePatience = 10 * time.Second
-
-// watchMove shows a move until it is over. An aborted one is a failure. One that waits for nodes is done: its rows are where they should be.
-func watchMove(e *env, flags adminFlags, id uint64) error {
-	flags.JSON = false
-	last := ""
-	var waits time.Time // since when it waits for nodes; zero: it does not
-	for {
-		var m MoveView
-		if err := flags.call(e, fmt.Sprintf("/api/v1/moves/%d", id), nil, &m); err != nil {
-			return err
-		}
-		if line := progress(&m); line != last {
-			fmt.Fprintln(e.stdout, line)
-			last = line
-		}
-		if m.Phase == phaseOver {
-			if m.Step == rib.MoveAborted.String() {
-				return &Failure{Message: fmt.Sprintf("move %d was aborted: %s", id, orNone(m.Why)), Hint: "The range is where it was, and nothing of the move is left.", Err: errAborted}
-			}
-			return nil
-		}
-		switch {
-		case m.Phase != rib.MoveFlipped.String() || m.Step != moveWaits || len(m.Missing) == 0:
-			waits = time.Time{}
-		case waits.IsZero():
-			waits = time.Now()
-		case time.Since(waits) >= fencePatience:
-			_, err := fmt.Fprintf(e.stdout, "the range and its rows are at %s; the fence on %s stays until these nodes have said that they know: %s\n"+
-				"of one that is gone for good: rangefinder cluster forget NODE\n", m.To, m.From, strings.Join(m.Missing, ", "))
-			return err
-		}
-		if !pause(e.ctx, watchMoveEach) {
-			return &Failure{Message: "no longer watched; the move goes on", Hint: fmt.Sprintf("rangefinder move status %d", id)}
-		}
-	}
-}
-
-// errAborted is the end of a move that did not take the range along.
-var errAborted = errors.New("the move was aborted")
-
-// barWidth is that of a progress bar, in characters.
-const barWidth = 24
-
-// progress is how far a move is, in a line.
-func progress(m *MoveView) string {
-	part := max(0, min(1, m.Part))
-	full := int(part * barWidth)
-	line := fmt.Sprintf("[%s%s] %3.0f%%  %s %s", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), part*100, m.Phase, m.Step)
-	if m.Rows > 0 {
-		line += fmt.Sprintf(", %d rows", m.Rows)
-	}
-	if m.Bytes > 0 {
-		line += ", " + showBytes(m.Bytes)
-	}
-	if m.LeftMS > 0 {
-		line += ", " + (time.Duration(m.LeftMS) * time.Millisecond).Round(time.Second).String() + " left"
-	}
-	if m.Phase == rib.MovePrepare.String() && m.Step == "follow" {
-		line += fmt.Sprintf(", %d ms behind, %d rows to compare", m.LagMS, m.Changed)
-	}
-	if m.Thawed == 1 {
-		line += ", frozen once in vain"
-	} else if m.Thawed > 1 {
-		line += fmt.Sprintf(", frozen %d times in vain", m.Thawed)
-	}
-	if m.Paused {
-		line += ", paused"
-	}
-	if len(m.Missing) > 0 {
-		line += ", waits for " + strings.Join(m.Missing, ", ")
-	}
-	if m.Problem != "" {
-		line += "; " + oneLine(m.Problem)
-	}
-	if m.Why != "" {
-		line += "; " + oneLine(m.Why)
-	}
-	return line
-}
-
-// showBytes writes a size for people.
-func showBytes(n int64) string {
-	switch {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-	case n >= 1<<10:
-		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
-	}
-	return strconv.FormatInt(n, 10) + " B"
-}
-
 type moveStatusCmd struct {
 	adminFlags
 	ID    uint64 `arg:"" optional:"" help:"The move's number; without one, all that are not over."`
@@ -171,7 +74,10 @@ type moveStatusCmd struct {
 // Run prints moves.
 func (c *moveStatusCmd) Run(e *env) error {
 	if c.ID != 0 {
-		if c.Watch && !c.JSON {
+		switch {
+		case c.Watch && c.JSON:
+			return c.watchLines(e, &MoveView{ID: c.ID})
+		case c.Watch:
 			return watchMove(e, c.adminFlags, c.ID)
 		}
 		var m MoveView
@@ -208,32 +114,36 @@ type moveOrderCmd struct {
 }
 
 func (c *moveOrderCmd) order(e *env, what string) error {
-	if c.ID == 0 {
-		quiet := c.adminFlags
-		quiet.JSON = false
-		var v MovesAnswer
-		if err := quiet.call(e, "/api/v1/moves", nil, &v); err != nil {
-			return err
-		}
-		if len(v.Moves) != 1 {
-			return &usageError{message: fmt.Sprintf("%d moves are under way: which one?", len(v.Moves)), hint: "rangefinder move status lists them."}
-		}
-		c.ID = v.Moves[0].ID
-	}
-	text, err := c.ask(e, fmt.Sprintf("/api/v1/moves/%d/%s", c.ID, what), MoveOrder{Reason: c.Reason, RequestID: randomHex(16)})
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		_, err := e.stdout.Write(append(bytes.TrimRight(text, "\n"), '\n'))
+	if err := c.which(e); err != nil {
 		return err
 	}
 	var m MoveView
-	if err := json.Unmarshal(text, &m); err != nil {
+	if err := c.call(e, movePath(c.ID, what), c.body(), &m); err != nil || c.JSON {
 		return err
 	}
 	return printMoves(e.stdout, []MoveView{m})
 }
+
+// which finds the move that is meant.
+func (c *moveOrderCmd) which(e *env) error {
+	if c.ID != 0 {
+		return nil
+	}
+	var v MovesAnswer
+	if err := c.quiet().call(e, "/api/v1/moves", nil, &v); err != nil {
+		return err
+	}
+	if len(v.Moves) != 1 {
+		return &usageError{message: fmt.Sprintf("%d moves are under way: which one?", len(v.Moves)), hint: "rangefinder move status lists them."}
+	}
+	c.ID = v.Moves[0].ID
+	return nil
+}
+
+func (c *moveOrderCmd) body() MoveOrder { return MoveOrder{Reason: c.Reason, RequestID: randomHex(16)} }
+
+// movePath is the call that changes a move.
+func movePath(id uint64, what string) string { return fmt.Sprintf("/api/v1/moves/%d/%s", id, what) }
 
 type movePauseCmd struct{ moveOrderCmd }
 
@@ -252,11 +162,27 @@ type moveAbortCmd struct {
 
 // Run aborts.
 func (c *moveAbortCmd) Run(e *env) error {
-	if err := c.order(e, moveAbort); err != nil || !c.Watch || c.JSON {
+	err := c.abort(e)
+	if errors.Is(err, errAborted) {
+		return nil // as it was to be
+	}
+	return err
+}
+
+func (c *moveAbortCmd) abort(e *env) error {
+	if c.Watch && c.JSON {
+		err := c.which(e)
+		var m MoveView
+		if err == nil {
+			err = c.quiet().call(e, movePath(c.ID, moveAbort), c.body(), &m)
+		}
+		if err != nil {
+			return err
+		}
+		return c.watchLines(e, &m)
+	}
+	if err := c.order(e, moveAbort); err != nil || !c.Watch {
 		return err
 	}
-	if err := watchMove(e, c.adminFlags, c.ID); !errors.Is(err, errAborted) {
-		return err
-	}
-	return nil // as it was to be
+	return watchMove(e, c.adminFlags, c.ID)
 }
