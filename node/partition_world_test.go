@@ -165,6 +165,7 @@ func (n *partNode) open() {
 	}
 	log := slog.New(slog.DiscardHandler)
 	n.Node = &Node{log: log, fib: new(fib.Handle), alarms: map[string]string{}}
+	n.lender = newLender(n.Node)
 	n.twophase = twophase.New(twophase.Config{Wanted: func() bool { return false }})
 	n.dead, n.addr = false, tr.Addr()
 	n.setup.Store(&setup{cfg: Config{Region: n.region, Probe: Probe{User: "prober"}}})
