@@ -174,7 +174,7 @@ func (a *applying) watch(i int, todo []balance.Move, begun *MoveView) error {
 	m := &todo[i]
 	w := &moveWatch{admin: a.admin, id: begun.ID, passed: a.passed}
 	if a.json {
-		w.show = func(v *MoveView, _ string) error {
+		w.show = func(v *MoveView) error {
 			return a.admin.printLine(a.e, applyLine{Move: v, Number: i + 1, Of: len(todo)})
 		}
 	} else {

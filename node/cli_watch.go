@@ -23,8 +23,8 @@ const fencePatience = 10 * time.Second
 type moveWatch struct {
 	admin  adminFlags // without --json
 	id     uint64
-	show   func(m *MoveView, line string) error // shows a change; nil: prints the line
-	passed func() (stop, err error)             // says why the move should not go on; nil: it is to go on whatever comes
+	show   func(m *MoveView) error  // shows a change; nil: prints a line
+	passed func() (stop, err error) // says why the move should not go on; nil: it is to go on whatever comes
 
 	last  string    // line that was shown
 	waits time.Time // since when it waits for nodes; zero: it does not
@@ -40,7 +40,7 @@ func watchMove(e *env, flags adminFlags, id uint64) error {
 
 // watchLines prints how a move was, and then a line of JSON for each change of it, until it is over.
 func (a adminFlags) watchLines(e *env, m *MoveView) error {
-	w := &moveWatch{admin: a.quiet(), id: m.ID, show: func(m *MoveView, _ string) error { return a.printLine(e, m) }}
+	w := &moveWatch{admin: a.quiet(), id: m.ID, show: func(m *MoveView) error { return a.printLine(e, m) }}
 	if m.Phase != "" {
 		if err := w.shown(e, m); err != nil {
 			return err
@@ -89,7 +89,7 @@ func (w *moveWatch) shown(e *env, m *MoveView) (err error) {
 	switch {
 	case line == w.last:
 	case w.show != nil:
-		err = w.show(m, line)
+		err = w.show(m)
 	default:
 		_, err = fmt.Fprintln(e.stdout, line)
 	}

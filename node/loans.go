@@ -58,8 +58,8 @@ type lender struct {
 	log    *slog.Logger
 	owners func() *rib.Ownership
 	count  func(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, shard string) (rowsFound, error)
-	keep   func(ctx context.Context, id uint64, why string) error                   // has the range stay, for a reason
-	begin  func(ctx context.Context, ks *rib.Keyspace, r cluster.MoveRequest) error // moves it back
+	keep   func(ctx context.Context, id uint64, why string) error                                      // has the range stay, for a reason
+	begin  func(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, r cluster.MoveRequest) error // moves it back
 
 	// owned by loanLoop
 	tried map[uint64]time.Time // by loan: when it was last tried to give it back
@@ -76,11 +76,8 @@ func newLender(n *Node) *lender {
 			_, err := n.ledger().KeepLoan(ctx, id, why)
 			return err
 		},
-		begin: func(ctx context.Context, ks *rib.Keyspace, r cluster.MoveRequest) error {
-			low, high, err := ks.ParseInterval(r.Range)
-			if err == nil {
-				_, err = n.begin(ctx, ks, low, high, r)
-			}
+		begin: func(ctx context.Context, ks *rib.Keyspace, low, high rib.Key, r cluster.MoveRequest) error {
+			_, err := n.begin(ctx, ks, low, high, r)
 			return err
 		},
 		tried: map[uint64]time.Time{}, why: map[uint64]string{},
@@ -158,7 +155,7 @@ func (b *lender) back(ctx context.Context, l rib.Loan) error {
 	if found.rows > 0 {
 		return b.keep(ctx, l.ID, fmt.Sprintf("%s (%s)", found, strings.Join(found.where, ", ")))
 	}
-	return b.begin(ctx, ks, cluster.MoveRequest{
+	return b.begin(ctx, ks, l.Low, l.High, cluster.MoveRequest{
 		Keyspace: ks.Name, Range: ks.FormatInterval(l.Low, l.High), From: l.To, To: l.From,
 		Origin: cluster.Origin{Author: "ttl", Reason: "its time was over at " + l.Until.Format(time.RFC3339)},
 	})

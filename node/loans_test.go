@@ -56,7 +56,7 @@ func newLending(t *testing.T, o *rib.Ownership) *lending {
 			b.done = append(b.done, fmt.Sprintf("keep %d: %s", id, why))
 			return nil
 		},
-		begin: func(_ context.Context, _ *rib.Keyspace, r cluster.MoveRequest) error {
+		begin: func(_ context.Context, _ *rib.Keyspace, _, _ rib.Key, r cluster.MoveRequest) error {
 			b.done = append(b.done, fmt.Sprintf("move %s from %s to %s", r.Range, r.From, r.To))
 			return b.beginErr
 		},

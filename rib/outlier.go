@@ -100,10 +100,7 @@ func (o *Outliers) look(v *BackendView, rules OutlierRules, now time.Time) {
 		x.ejected, x.well, back = "", now, !out
 	}
 	if back {
-		x.returned = now
-	}
-	if back {
-		x.kept = 0
+		x.returned, x.kept = now, 0
 	}
 	x.glance(&c, now)
 	if x.ejected == "" && x.times > 0 && now.Sub(x.well) >= rules.Base {

@@ -164,15 +164,11 @@ func (m *Mover) look(running *sync.WaitGroup) {
 	}
 }
 
-// Pause has a move stop before its next step that costs something, or go on. It works on the leader alone. propose writes the note in the name of whoever asks; nil: it
-// is the mover's own.
+// Pause has a move stop before its next step that costs something, or go on. It works on the leader alone. propose writes the note to the ledger, in the name of whoever asks.
 func (m *Mover) Pause(ctx context.Context, id uint64, paused bool, propose func(ctx context.Context, note []byte) error) error {
 	w := m.worker(id)
 	if w == nil {
 		return ErrNotHere
-	}
-	if propose == nil {
-		propose = w.propose
 	}
 	return w.changeBy(ctx, func(n *note) { n.Paused = paused }, propose)
 }

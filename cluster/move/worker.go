@@ -293,11 +293,12 @@ func (w *worker) abort(why error) error {
 	return w.m.cfg.Ledger.AbortMove(w.ctx, w.id, why.Error())
 }
 
-// change changes the note, here and in the ledger.
+// change changes the note, here and in the ledger, as nobody has asked for.
 func (w *worker) change(ctx context.Context, f func(*note)) error {
-	return w.changeBy(ctx, f, w.propose)
+	return w.changeBy(ctx, f, func(ctx context.Context, note []byte) error { return w.m.cfg.Ledger.NoteMove(ctx, w.id, note) })
 }
 
+// changeBy does so where propose writes the note to the ledger.
 func (w *worker) changeBy(ctx context.Context, f func(*note), propose func(ctx context.Context, note []byte) error) error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
@@ -308,11 +309,6 @@ func (w *worker) changeBy(ctx context.Context, f func(*note), propose func(ctx c
 	}
 	w.set(n)
 	return nil
-}
-
-// propose has a note written that nobody has asked for.
-func (w *worker) propose(ctx context.Context, note []byte) error {
-	return w.m.cfg.Ledger.NoteMove(ctx, w.id, note)
 }
 
 // to begins a step.

@@ -301,7 +301,7 @@ func TestNoFreezeInVain(t *testing.T) {
 					if err := sleep(t.Context(), c.paused); err != nil {
 						t.Fatal(err)
 					}
-					if err := m.Pause(t.Context(), id, false, nil); err != nil {
+					if err := m.Pause(t.Context(), id, false, func(ctx context.Context, note []byte) error { return b.NoteMove(ctx, id, note) }); err != nil {
 						t.Fatal(err)
 					}
 				}
