@@ -53,12 +53,33 @@ func (w *simWorld) client(number int) {
 		if w.luck(0, 2) == 0 {
 			value = w.values.Add(1)
 		}
-		w.add(w.statement(number, n, key, value))
+		w.add(w.statement(number, n, key, value, w.pace()))
 	}
 }
 
+// simPace is how long a write's transaction takes, and after what time its node gives up what it has sent.
+type simPace struct{ takes, patience time.Duration }
+
+// simBrisk is the pace of statements in which nothing is left to chance.
+var simBrisk = simPace{10 * time.Millisecond, simAnswer}
+
+// pace draws one.
+func (w *simWorld) pace() simPace {
+	p := simPace{w.luck(0, 30*time.Millisecond), simAnswer}
+	if w.luck(0, 20) == 0 {
+		p.takes = w.luck(0, 3*time.Second)
+	}
+	if w.luck(0, 150) == 0 { // this one outlasts a freeze
+		p.takes = w.luck(3*time.Second, 7*time.Second)
+	}
+	if w.luck(0, 5) == 0 { // this one's node goes earlier
+		p.patience = w.luck(0, 3*time.Second)
+	}
+	return p
+}
+
 // statement runs one statement as a node's session does: a write of a value, or with 0 a read.
-func (w *simWorld) statement(client int, n *simNode, key, value int64) (o simOp) {
+func (w *simWorld) statement(client int, n *simNode, key, value int64, pace simPace) (o simOp) {
 	o = simOp{client: client, node: n.name, key: key, write: value != 0, value: value, call: time.Since(w.began), outcome: simFailed}
 	defer func() { o.end = time.Since(w.began) }()
 	f := n.life.Load()
@@ -66,18 +87,7 @@ func (w *simWorld) statement(client int, n *simNode, key, value int64) (o simOp)
 		_ = pause(w.ctx, time.Millisecond)
 		return o
 	}
-	takes := w.luck(0, 30*time.Millisecond)
-	if w.luck(0, 20) == 0 {
-		takes = w.luck(0, 3*time.Second)
-	}
-	if w.luck(0, 150) == 0 { // this one outlasts a freeze
-		takes = w.luck(3*time.Second, 7*time.Second)
-	}
-	patience := simAnswer
-	if w.luck(0, 5) == 0 { // this one goes earlier, and its node gives up what it has sent
-		patience = w.luck(0, 3*time.Second)
-	}
-	ctx, cancel := context.WithTimeout(f.ctx, patience)
+	ctx, cancel := context.WithTimeout(f.ctx, pace.patience)
 	defer cancel()
 	for came := time.Now(); ; {
 		work := f.begin()
@@ -95,7 +105,7 @@ func (w *simWorld) statement(client int, n *simNode, key, value int64) (o simOp)
 			leased, got := f.lessee.Held(), value
 			err := n.call(ctx, s, simFor{}, func(ctx context.Context) error {
 				if o.write {
-					return s.write(ctx, key, value, takes, leased)
+					return s.write(ctx, key, value, pace.takes, leased)
 				}
 				got = s.read(key)
 				return nil

@@ -50,7 +50,7 @@ func TestMoveSimAbandonedWrite(t *testing.T) {
 				}
 				f := w.leads()
 				n := w.nodes[4]
-				if o := w.statement(0, n, 10, 1); o.outcome != simDone { // so that n has a connection
+				if o := w.statement(0, n, 10, 1, simBrisk); o.outcome != simDone { // so that n has a connection
 					t.Fatalf("%+v", o)
 				}
 				m, err := f.ledger.StartMove(w.ctx, cluster.MoveRequest{Keyspace: simSpace, Range: simRange, To: "shard_2"})
@@ -122,7 +122,7 @@ func TestMoveSimJoin(t *testing.T) {
 				}); err != nil {
 					t.Fatal(err)
 				}
-				if o := w.statement(0, n, 10, 7); (o.outcome == simDone) != eager {
+				if o := w.statement(0, n, 10, 7, simBrisk); (o.outcome == simDone) != eager {
 					t.Errorf("a write through a node that nobody waits for: %s", o.outcome)
 				}
 				if (w.game.late > 0) != eager {
@@ -132,7 +132,7 @@ func TestMoveSimJoin(t *testing.T) {
 				if err := w.until("all is well", time.Minute, w.settled); err != nil {
 					t.Fatal(err, w.stuck())
 				}
-				if o := w.statement(0, n, 10, 8); o.outcome != simDone {
+				if o := w.statement(0, n, 10, 8, simBrisk); o.outcome != simDone {
 					t.Errorf("a write through a node that has a number: %s", o.outcome)
 				}
 			})
@@ -183,7 +183,7 @@ func TestMoveSimThaw(t *testing.T) {
 					t.Fatal("the server never goes away")
 				}
 				if test.shard == "shard_2" { // the source is there, and serves the range as soon as it is let go
-					if err := w.until("a write while the target is away", 6*time.Second, func() bool { return w.statement(0, w.nodes[4], 10, 1).outcome == simDone }); err != nil {
+					if err := w.until("a write while the target is away", 6*time.Second, func() bool { return w.statement(0, w.nodes[4], 10, 1, simBrisk).outcome == simDone }); err != nil {
 						t.Error(err)
 					}
 				}

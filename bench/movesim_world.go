@@ -224,7 +224,7 @@ func (w *simWorld) play() (*simGame, error) {
 	} else {
 		for _, n := range w.nodes {
 			for _, key := range simKeys {
-				w.add(w.statement(simClients, n, key, 0))
+				w.add(w.statement(simClients, n, key, 0, simBrisk))
 			}
 		}
 		w.leftovers()
