@@ -26,6 +26,7 @@ const (
 	kindGoodbye      = 9  // a node leaves, as opposed to dies: memberlist does not tell us which
 	kindDrain        = 10 // what an operator wants of a region, a backend or a node
 	kindSchema       = 11 // a database's schema has changed
+	kindRecheck      = 12 // asks who observes a backend to look at it now
 
 	version = 1 // of all but observations
 

@@ -157,6 +157,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add(appendBatched(nil, appendNames(nil, []string{"b", "n"})))
 	f.Add([]byte{kindBatch, version, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1})
 	f.Add(appendDrain(nil, &rib.Drain{Target: rib.DrainTarget{Kind: rib.DrainRegion, Name: "r"}, Number: 1, Author: "n", By: "x", Since: 1 << 31}))
+	f.Add(appendRecheck(nil, idOf("b")))
 	f.Add([]byte{kindObservation, 9})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := New(Config{Self: rib.Member{Name: "self", Region: "fra"}, ClusterID: "c", Health: rib.NewTable(rib.Member{Name: "self"}).Health()})

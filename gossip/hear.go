@@ -171,6 +171,12 @@ func (s *Speaker) apply(m []byte, batched bool, out *outgoing) (news bool, err e
 			return false, err
 		}
 		s.hearSchema(number, out)
+	case kindRecheck:
+		backend := d.id()
+		if err := d.done(); err != nil {
+			return false, err
+		}
+		s.hearRecheck(backend)
 	case kindBatch:
 		if batched {
 			return false, errMalformed

@@ -61,6 +61,10 @@ type Config struct {
 	// OnSchema is called when another node has told that a database's schema has changed. It must not block. May be nil.
 	OnSchema func()
 
+	// OnRecheck is called when some node (this one too) thinks that a backend has another role than its observers have told: who observes
+	// it looks at it. It must not block. May be nil.
+	OnRecheck func(backend string)
+
 	// SetIncarnation must store this node's incarnation durably before it returns: this node heard a higher one of itself
 	// and speaks under the new one from now on. May be nil.
 	SetIncarnation func(uint32)
@@ -129,6 +133,8 @@ type Speaker struct {
 	matrix   map[id]row
 	own      own
 
+	asked, heardAsks asks // of Recheck
+
 	schemas    []uint64 // news of schemas that came lately, up to maxSchemas
 	schemaNext int      // where the next one goes then
 }
@@ -168,26 +174,28 @@ func New(cfg Config) *Speaker {
 		cfg.Policy = func() *rib.Policy { return none }
 	}
 	s := &Speaker{
-		cfg:      cfg,
-		begun:    time.Now(),
-		self:     idOf(cfg.Self.Name),
-		cluster:  idOf(cfg.ClusterID),
-		log:      cfg.Logger.With("part", "gossip"),
-		inbox:    newInbox(),
-		done:     make(chan struct{}),
-		syncs:    make(chan mismatch, 1),
-		epochs:   make(chan struct{}, 1),
-		streams:  make(chan struct{}, maxStreams),
-		peers:    make(map[string]*peer),
-		regions:  make(map[string][]string),
-		lost:     make(map[string]lostPeer),
-		known:    make(map[id]string),
-		backends: make(map[string]struct{}),
-		records:  make(map[recordKey]struct{}),
-		pending:  make(map[recordKey]pending),
-		lately:   make(map[recordKey]late),
-		boots:    make(map[string]uint32),
-		matrix:   make(map[id]row),
+		cfg:       cfg,
+		begun:     time.Now(),
+		self:      idOf(cfg.Self.Name),
+		cluster:   idOf(cfg.ClusterID),
+		log:       cfg.Logger.With("part", "gossip"),
+		inbox:     newInbox(),
+		done:      make(chan struct{}),
+		syncs:     make(chan mismatch, 1),
+		epochs:    make(chan struct{}, 1),
+		streams:   make(chan struct{}, maxStreams),
+		peers:     make(map[string]*peer),
+		regions:   make(map[string][]string),
+		lost:      make(map[string]lostPeer),
+		known:     make(map[id]string),
+		asked:     asks{},
+		heardAsks: asks{},
+		backends:  make(map[string]struct{}),
+		records:   make(map[recordKey]struct{}),
+		pending:   make(map[recordKey]pending),
+		lately:    make(map[recordKey]late),
+		boots:     make(map[string]uint32),
+		matrix:    make(map[id]row),
 		own: own{
 			incarnation:   cfg.Self.Incarnation,
 			routes:        make(map[string]told),

@@ -22,7 +22,7 @@ type Stats struct {
 	Calmed      uint64 // flips that were left to the queue, as there were too many to push them
 	OverBound   uint64 // records or names beyond a bound
 	Dropped     uint64 // messages that came faster than they were worked off
-	Unanswered  uint64 // digests and pulls of others that came faster than they are answered, and what found no stream free: who still lacks something asks again
+	Unanswered  uint64 // digests, pulls and words to look at a backend that came faster than they are followed, and what found no stream free: who still lacks something asks again
 	TooBig      uint64 // own records that would not fit a broadcast
 	Withheld    uint64 // own small changes held back by the budget
 	Deaths      uint64 // nodes that went without a goodbye, as far as memberlist can tell

@@ -85,7 +85,7 @@ func (n *Node) openGossip(context.Context) error {
 		ClusterID: n.state.ClusterID, Key: port.KeyFor(n.setup.Load().secrets.ClusterKey, port.PurposeGossip),
 		OldKeys:   port.KeysFor(n.setup.Load().secrets.OtherKeys, port.PurposeGossip),
 		Transport: n.port().Gossip(), Health: n.table.Health(), Policy: n.table.Local().Policy, Logger: n.log,
-		Seeds: n.seeds, OnEpoch: n.heardEpoch, OnSchema: n.heardSchema,
+		Seeds: n.seeds, OnEpoch: n.heardEpoch, OnSchema: n.heardSchema, OnRecheck: n.heardRecheck,
 		SetIncarnation: func(v uint32) {
 			if err := n.change(func(s *State) { s.Incarnation = v }); err != nil {
 				n.log.Error("cannot keep the incarnation on disk", "error", err)
@@ -175,7 +175,7 @@ func (n *Node) buildServer() *wire.Server {
 	n.opened("pools", func() error { n.pools.Close(); return nil })
 	n.planner = sqlkey.NewPlanner(sqlkey.PlannerConfig{})
 	server := wire.NewServer(wire.Config{
-		FIB: n.fib, Planner: n.planner, Pools: n.pools, Guard: n.guard, SaltSecret: n.setup.Load().secrets.salts(), Node: n.state.Node, ForwardCancel: n.forwardCancel, Recheck: func(backend string) { n.prober().Recheck(backend) },
+		FIB: n.fib, Planner: n.planner, Pools: n.pools, Guard: n.guard, SaltSecret: n.setup.Load().secrets.salts(), Node: n.state.Node, ForwardCancel: n.forwardCancel, Recheck: n.recheck,
 		Positions: n.table.Positions(), Look: n.look, Explain: n.explainRoute, Unique: n.unique.next, Defined: n.schemaChanged, Learn: n.learnTypes, Moves: n.moves, Heat: n.loads.meter, Leased: n.leased, Alone: n.alone, Fenced: n.fenced, Committer: n.twophase, Watch: n.twophase.Watch,
 		Metrics: n.metrics, Logger: n.log.With("part", "wire"), Live: n.serverLive(n.setup.Load()),
 	})

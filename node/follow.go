@@ -129,6 +129,26 @@ func (n *Node) look(b *rib.Backend) {
 	}
 }
 
+// recheck has all backends of a shard looked at now, by whoever observes them, since one has another role than is known: who was a replica so
+// far may be the primary. If that one is looked at here, it is at once.
+func (n *Node) recheck(backend string) {
+	n.prober().Recheck(backend)
+	views := n.table.Snapshot().Backends
+	i := slices.IndexFunc(views, func(v rib.BackendView) bool { return v.Backend.Name == backend })
+	for j := range views {
+		if i >= 0 && views[j].Backend.Shard == views[i].Backend.Shard {
+			n.speaker().Recheck(&views[j])
+		}
+	}
+}
+
+// heardRecheck has a backend looked at, if this node observes it.
+func (n *Node) heardRecheck(backend string) {
+	if p := n.prober(); p != nil {
+		p.Recheck(backend)
+	}
+}
+
 func target(b *rib.Backend) probe.Target {
 	return probe.Target{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr, SystemID: b.SystemID}
 }

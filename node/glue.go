@@ -300,12 +300,14 @@ func (n *Node) reportBackend(backend string, err error) {
 		return
 	}
 	n.table.Health().Evidence(backend, true, err.Error())
-	if n.prober().Suspect(backend) {
-		return
-	}
+	here := n.prober().Suspect(backend)
 	for _, v := range n.table.Snapshot().Backends {
 		if v.Backend.Name != backend {
 			continue
+		}
+		n.speaker().Recheck(&v) // all who have a say in it need not wait for the time of their next probe
+		if here {
+			return
 		}
 		b := v.Backend
 		if err := n.prober().Watch(target(&b)); err != nil {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,5 +115,60 @@ func TestVerdictsReachThoseWhoDoNotObserve(t *testing.T) {
 			return w.all(func(n *partNode) bool { return view(n).Reason == "3 of 3 observers say up" })
 		})
 		t.Logf("down for the first after %v and for all %v later, up for all %v after it went on", first, rest, back)
+	})
+}
+
+// A node that does not observe a primary meets it as a replica: it has the observers look at it, and goes by the next primary much sooner than their
+// probes would have come to it, whatever the distance.
+func TestRecheckReachesTheObservers(t *testing.T) {
+	partitioned(t, 9, func(w *partWorld) {
+		away := w.nodes[0]
+		for round := range 8 {
+			<-time.After(10*time.Second + time.Duration(round)*130*time.Millisecond) // a moment of the probes' round like any other
+			names := slices.DeleteFunc([]string{w.backend(0, "fra"), w.backend(0, "iad"), w.backend(0, "syd")}, func(b string) bool { return b == w.primaries[0] })
+			next := names[round%2]
+			before := w.promote(0, next)
+			for _, v := range w.nodes[0].table.Snapshot().Backends {
+				if v.Backend.Name == before {
+					away = w.nodes[slices.IndexFunc(w.nodes, func(n *partNode) bool {
+						return !slices.ContainsFunc(v.Routes, func(r rib.Route) bool { return r.Observer == n.host.Name() })
+					})]
+				}
+			}
+			away.recheck(before)
+			took := w.until(time.Minute, "its writes go to the next primary", func() bool {
+				for _, slot := range away.fib.Load().Slots() {
+					if c := slot.Candidates(); slot.Shard() == "shard_1" && len(c.Writes) == 1 {
+						return c.Writes[0].Backend.Name == next
+					}
+				}
+				return false
+			})
+			t.Logf("%s writes to %s in place of %s after %v", away.host.Name(), next, before, took)
+			if took > 300*time.Millisecond { // to the observers, from them to their servers for a login and a question, and back
+				t.Errorf("%s writes to %s in place of %s after %v only", away.host.Name(), next, before, took)
+			}
+		}
+	})
+}
+
+// A node whose connect is refused has the observers look at the server: all nodes know that it is down as soon as two of them have, and not only when
+// they would have looked at it anyway.
+func TestRefusedConnectsReachTheObservers(t *testing.T) {
+	partitioned(t, 10, func(w *partWorld) {
+		for i, name := range []string{"pg-1-iad", "pg-2-syd", "pg-2-fra"} {
+			<-time.After(10*time.Second + time.Duration(i)*330*time.Millisecond) // a moment of the probes' round like any other
+			_ = w.servers[name].Close()
+			w.nodes[i].reportBackend(name, syscall.ECONNREFUSED)
+			took := w.until(time.Minute, "all take it for down", func() bool {
+				return w.all(func(n *partNode) bool {
+					return slices.ContainsFunc(n.table.Snapshot().Backends, func(v rib.BackendView) bool { return v.Backend.Name == name && v.Verdict == rib.Down })
+				})
+			})
+			t.Logf("%s has told of %s, and all know after %v", w.nodes[i].host.Name(), name, took)
+			if took > 300*time.Millisecond { // to the observers, from there to the server, and to all
+				t.Errorf("all know that %s is down after %v only", name, took)
+			}
+		}
 	})
 }

@@ -33,10 +33,14 @@ type partWorld struct {
 	nodes  []*partNode
 	began  time.Time
 
+	servers map[string]net.Listener // by backend
+
 	// guarded by mu
-	mu    sync.Mutex
-	wrote time.Time         // since when all primaries are written to; zero: they are not
-	still map[string]uint64 // replicas to which nothing comes from their primaries, by backend: how far they are
+	mu        sync.Mutex
+	primaries []string          // by shard
+	timelines []int             // by shard: each promotion begins the next one
+	wrote     time.Time         // since when all primaries are written to; zero: they are not
+	still     map[string]uint64 // replicas to which nothing comes from their primaries, by backend: how far they are
 }
 
 var partRegions = []string{"fra", "iad", "syd"}
@@ -63,7 +67,7 @@ type partNode struct {
 func partitioned(t *testing.T, seed uint64, f func(w *partWorld)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &partWorld{t: t, net: memnet.New(seed), still: map[string]uint64{}}
+		w := &partWorld{t: t, net: memnet.New(seed), still: map[string]uint64{}, servers: map[string]net.Listener{}}
 		w.net.Spread()
 		epoch := rib.Epoch{Generation: 1, Index: 7}
 		w.owners = &rib.Ownership{ClusterID: "partitions", Epoch: epoch}
@@ -75,12 +79,16 @@ func partitioned(t *testing.T, seed uint64, f func(w *partWorld)) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				recovering := map[bool]string{true: "f", false: "t"}[i == j] // each shard's primary stands in another region
+				if i == j { // each shard's primary stands in another region
+					w.primaries, w.timelines = append(w.primaries, name), append(w.timelines, 1)
+				}
 				go pgtest.ServeRow(ln, func() []string {
 					at := fmt.Sprintf("0/%X", w.position(name))
-					return []string{recovering, "1", "0", strconv.Itoa(partSystem + i), "0", "10", at, "0/1000000", "f", at, "f"}
+					recovering, timeline := w.role(i, name)
+					return []string{recovering, timeline, "0", strconv.Itoa(partSystem + i), "0", "10", at, "0/1000000", "f", at, "f"}
 				})
 				defer ln.Close()
+				w.servers[name] = ln
 			}
 		}
 		defer w.close()
@@ -107,6 +115,25 @@ func partitioned(t *testing.T, seed uint64, f func(w *partWorld)) {
 
 func (w *partWorld) backend(shard int, region string) string {
 	return fmt.Sprintf("pg-%d-%s", shard+1, region)
+}
+
+// role is what a server says of itself: whether it is a replica, and its timeline.
+func (w *partWorld) role(shard int, backend string) (recovering, timeline string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if recovering = "t"; w.primaries[shard] == backend {
+		recovering = "f"
+	}
+	return recovering, strconv.Itoa(w.timelines[shard])
+}
+
+// promote makes a replica the primary, which becomes one.
+func (w *partWorld) promote(shard int, backend string) (before string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before, w.primaries[shard] = w.primaries[shard], backend
+	w.timelines[shard]++
+	return before
 }
 
 // position is how far a server has come. A replica to which nothing comes does not know that, and says that it is up to date.
@@ -181,7 +208,7 @@ func (n *partNode) open() {
 	n.table.Owners().Set(w.owners)
 	n.compiler = fib.NewMaintainer(n.table, n.fib, nil)
 	n.compiler.Open()
-	speaker := gossip.New(gossip.Config{Self: self, ClusterID: w.owners.ClusterID, Key: []byte("0123456789abcdef0123456789abcdef"), Transport: tr, Health: n.table.Health(), Policy: n.table.Local().Policy, Logger: log})
+	speaker := gossip.New(gossip.Config{Self: self, ClusterID: w.owners.ClusterID, Key: []byte("0123456789abcdef0123456789abcdef"), Transport: tr, Health: n.table.Health(), Policy: n.table.Local().Policy, Logger: log, OnRecheck: n.heardRecheck})
 	speaker.SetEpoch(w.owners.Epoch)
 	if err := speaker.Open(); err != nil {
 		w.t.Fatal(err)
