@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"rangefinder/fib"
@@ -19,6 +20,7 @@ const (
 // flip measures what it costs to swap the list of one shard: with the new beliefs in hand, among a few shards and among many,
 // and from the record that tells of them.
 func (b *fibBench) flip(ctx context.Context) error {
+	defer runtime.KeepAlive(warmHeap())
 	for range b.rounds {
 		for _, shards := range []int{fewShards, manyShards} {
 			if err := ctx.Err(); err != nil {
@@ -37,6 +39,29 @@ func (b *fibBench) flip(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// nodeHeap is the heap that a node has at least, in bytes.
+const nodeHeap = 64 << 20
+
+// warmHeap returns what makes the heap as large as a node's, once flips have gone through it a few times. Each flip leaves a kilobyte of garbage, and a
+// page that the system has given for the first time costs more than the four flips that fill it. A node goes on over the same pages; a small
+// heap, or one that was large before, would get new ones all the time.
+func warmHeap() []byte {
+	debug.FreeOSMemory()
+	ballast := make([]byte, nodeHeap) // never written to, so that it takes no memory itself
+	f, err := newFlipper(fewShards)
+	if err != nil {
+		panic(err)
+	}
+	var stats debug.GCStats
+	debug.ReadGCStats(&stats)
+	for until := stats.NumGC + 3; stats.NumGC < until; debug.ReadGCStats(&stats) {
+		for range 1000 {
+			f.flip()
+		}
+	}
+	return ballast
 }
 
 // flipper turns one replica down and up again.
