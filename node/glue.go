@@ -305,7 +305,9 @@ func (n *Node) reportBackend(backend string, err error) {
 		if v.Backend.Name != backend {
 			continue
 		}
-		n.speaker().Recheck(&v) // all who have a say in it need not wait for the time of their next probe
+		if v.Verdict != rib.Down {
+			n.speaker().Recheck(&v) // all who have a say in it need not wait for the time of their next probe
+		}
 		if here {
 			return
 		}
