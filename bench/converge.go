@@ -94,13 +94,38 @@ func runConverge(args []string) error {
 	return virtually(func(t *testing.T) error {
 		r, err := c.run(t)
 		pprof.StopCPUProfile()
-		if err != nil || !c.json {
+		if err != nil {
 			return err
 		}
-		line, err := json.Marshal(r)
-		c.printf("%s\n", line)
-		return err
+		if c.json {
+			line, err := json.Marshal(r)
+			if err != nil {
+				return err
+			}
+			c.printf("%s\n", line)
+		}
+		return r.missedMusts()
 	})
+}
+
+// What may not be missed: times from a verdict to the FIBs, and how many packets may be lost before verdicts may be false.
+const (
+	mostP99    = 300 // ms
+	mostAll    = 400 // ms
+	sureOfLoss = 10  // percent
+)
+
+// missedMusts is an error if nodes were missed or too late, or taken for down without reason.
+func (r *convergeResult) missedMusts() error {
+	switch {
+	case r.Missed > 0:
+		return fmt.Errorf("%d nodes did not hear of a flip", r.Missed)
+	case r.P99 > mostP99 || r.All > mostAll:
+		return fmt.Errorf("99 %% of the nodes took %.0f ms and all %.0f, and may take %d and %d", r.P99, r.All, mostP99, mostAll)
+	case r.FalseDown > 0 && r.Loss <= sureOfLoss:
+		return fmt.Errorf("%d false verdicts", r.FalseDown)
+	}
+	return nil
 }
 
 func (c *converge) printf(format string, args ...any) { fmt.Fprintf(c.out, format, args...) }

@@ -55,3 +55,24 @@ func TestConvergeSeesAFalseVerdict(t *testing.T) {
 		t.Errorf("%d verdicts, %d deaths, %v; want 1 and 0", r.falseDown, r.falseDead, err)
 	}
 }
+
+// TestConvergeMusts: a result that misses what must hold is an error.
+func TestConvergeMusts(t *testing.T) {
+	good := convergeResult{Nodes: 10, Loss: 10, P50: 40, P99: 300, All: 400, LANP99: 900}
+	if err := good.missedMusts(); err != nil {
+		t.Error(err)
+	}
+	for what, spoil := range map[string]func(r *convergeResult){
+		"missed": func(r *convergeResult) { r.Missed = 1 }, "99 %": func(r *convergeResult) { r.P99 = 301 },
+		"all": func(r *convergeResult) { r.All = 401 }, "false": func(r *convergeResult) { r.FalseDown = 1 },
+	} {
+		r := good
+		if spoil(&r); r.missedMusts() == nil {
+			t.Errorf("%s: no error of %+v", what, r)
+		}
+	}
+	good.Loss, good.FalseDown = 25, 1
+	if err := good.missedMusts(); err != nil {
+		t.Error(err)
+	}
+}
