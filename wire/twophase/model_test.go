@@ -1,6 +1,7 @@
 package twophase
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -70,6 +71,7 @@ type fakeTx struct {
 	fate   map[string]string // "committed", "rolled back"; absent: open, or prepared
 	err    error             // what the client was told
 	ended  bool
+	age    time.Duration // since PREPARE, by the server's clock; 0: an hour
 }
 
 // fakeBranch is a connection.
@@ -275,7 +277,7 @@ func (x *fakeSite) Prepared(context.Context, string) (f Found, err error) {
 	err = x.do(func() {
 		f.Max = 1
 		for _, gid := range slices.Sorted(maps.Keys(x.s.prepared)) {
-			f.Prepared = append(f.Prepared, Prepared{gid, "app", "app", time.Hour})
+			f.Prepared = append(f.Prepared, Prepared{gid, "app", "app", cmp.Or(x.s.prepared[gid].age, time.Hour)})
 		}
 	})
 	return f, err

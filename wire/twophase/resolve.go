@@ -186,7 +186,8 @@ func (m *Manager) mend(ctx context.Context, tx *transaction) {
 type look struct {
 	max  int // its max_prepared_transactions; < 0: not known
 	left []leftover
-	err  string // why it could not be looked at; ""
+	err  string               // why it could not be looked at; ""
+	seen map[string]time.Time // since when what is left was seen there, by GID; never changed once it is made
 }
 
 // leftover is what somebody has prepared there and not ended.
@@ -229,6 +230,10 @@ func (m *Manager) Look(ctx context.Context) (left bool) {
 
 func (m *Manager) lookAt(ctx context.Context, shard string, tidy bool) look {
 	l := look{max: -1}
+	m.mu.Lock()
+	before := m.looks[shard].seen
+	m.mu.Unlock()
+	l.seen = before
 	ours := m.ours() // before the list is made: what is in it and ends meanwhile was never left
 	found, err := m.prepared(ctx, shard)
 	if err != nil {
@@ -236,11 +241,17 @@ func (m *Manager) lookAt(ctx context.Context, shard string, tidy bool) look {
 		return l
 	}
 	l.max = found.Max
+	l.seen = make(map[string]time.Time, len(found.Prepared))
 	for _, p := range found.Prepared {
 		gid, ok := ParseGID(p.GID)
 		if !ok || ours[p.GID] || m.isOurs(p.GID) {
 			continue
 		}
+		since, known := before[p.GID]
+		if !known {
+			since = time.Now()
+		}
+		p.Age = max(p.Age, time.Since(since)) // the server's clock may have been set back
 		x := leftover{Prepared: p, gid: gid, state: Preparing}
 		if m.mayEnd(gid, p.Age) {
 			commit, err := m.fate(ctx, place{gid.Decision, p.Database}, p.GID, p.Owner)
@@ -260,6 +271,7 @@ func (m *Manager) lookAt(ctx context.Context, shard string, tidy bool) look {
 			x.problem = err.Error()
 		}
 		l.left = append(l.left, x)
+		l.seen[p.GID] = since
 	}
 	if tidy {
 		for _, database := range m.cfg.Uses() {

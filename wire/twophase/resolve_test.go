@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -36,6 +37,40 @@ func TestWhatMayBeEnded(t *testing.T) {
 			t.Errorf("%s: before %s", c.what, c.from)
 		}
 	}
+}
+
+// What was prepared while a server's clock was ahead is in its future once that is right. Who has seen it for long enough ends it all the same: it
+// holds locks.
+func TestAServersClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(false)
+		n := w.nodes[0]
+		n.m.cfg.Grace = 10 * time.Second
+		const gid = "rangefinder:01234567:gone:x:1:shard_1"
+		prepare := func() { w.shards["shard_2"].prepared[gid] = &fakeTx{fate: map[string]string{}, age: -time.Hour} }
+		prepare()
+		look := func(when string, after time.Duration, left bool) {
+			t.Helper()
+			<-time.After(after)
+			if got := n.m.Look(t.Context()); got != left {
+				t.Errorf("%s: left: %v", when, got)
+			}
+		}
+		look("at first", 0, true)
+		look("too early", 5*time.Second, true)
+		if list := n.m.Transactions(); len(list) != 1 || list[0].Age != 5*time.Second {
+			t.Errorf("seen for 5 s: %+v", list)
+		}
+		w.shards["shard_2"].down = true
+		look("while the shard is down", 4*time.Second, true)
+		w.shards["shard_2"].down = false
+		look("still too early", time.Second-1, true)
+		look("in time", 1, false)
+		prepare()
+		look("another one", 0, true)
+		look("another one, too early", 10*time.Second-1, true)
+		look("another one, in time", 1, false)
+	})
 }
 
 // A shard that cannot be asked, and what is left there for that reason, is for a person to look at.
