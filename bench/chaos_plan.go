@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// The faults, by the track that they run on: on each one fault follows the other, so there are up to three at a time.
+// The faults, by the track that they run on: on each one fault follows the other, so there are up to four at a time.
 const (
 	trackNetwork = "network"
 	trackNode    = "node"
 	trackServer  = "server"
+	trackClock   = "clock"
 
 	chaosCut      = "region_cut"       // nothing goes into a region or out of it
 	chaosUnplug   = "region_unplugged" // its cable is out: the kernel knows
@@ -26,6 +27,9 @@ const (
 	chaosStall    = "primary_stop"     // SIGSTOP, and later SIGCONT; nobody is promoted
 	chaosPromote  = "primary_kill"     // SIGKILL, promotion of the most advanced replica; the old one becomes a replica later
 	chaosTwoHeads = "primary_cut"      // its region is cut, a replica is promoted, and the old primary goes on for a while
+
+	chaosNodeClock   = "node_clock"   // a node's wall clock is set an hour ahead or behind, and later right again
+	chaosServerClock = "server_clock" // a server's is
 )
 
 var chaosTracks = []struct {
@@ -35,6 +39,7 @@ var chaosTracks = []struct {
 	{trackNetwork, []string{chaosCut, chaosUnplug, chaosOneWay, chaosFlap, chaosLoss}},
 	{trackNode, []string{chaosFreeze, chaosKill, chaosHalf}},
 	{trackServer, []string{chaosReplica, chaosStill, chaosCrash, chaosStall, chaosPromote, chaosTwoHeads}},
+	{trackClock, []string{chaosNodeClock, chaosServerClock}},
 }
 
 // plannedFault is one line of the schedule. It begins at its time or, if the fault before it on its track takes longer than planned,

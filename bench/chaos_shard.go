@@ -21,6 +21,7 @@ type chaosShard struct {
 	name    string
 	owned   string           // which rows are the shard's, as an SQL condition
 	servers []*pgtest.Server // by region
+	clocks  []*chaosClock    // of the servers, by region
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -41,9 +42,16 @@ func (s *chaosShard) start(ctx context.Context, port int, r rib.Range, keys int)
 	}
 	s.owned = hash.Predicate([]string{"key"}, []rib.Type{rib.TypeInt}, r.From, r.To)
 	s.servers = make([]*pgtest.Server, len(s.world.net.regions))
+	for i, at := range s.world.net.regions {
+		clock, err := newChaosClock(s.world.farms[i].Dir(), s.name+"-"+at.name, func(ctx context.Context) (time.Time, error) { return serverSays(ctx, s.servers[i]) })
+		if err != nil {
+			return err
+		}
+		s.clocks = append(s.clocks, clock)
+	}
 	options := func(i int) pgtest.Options {
-		at := s.world.net.regions[i]
-		return pgtest.Options{Name: s.name + "-" + at.name, Bind: at.ip(serverHost), Port: port, Auth: "scram-sha-256", Params: map[string]string{
+		at, clock := s.world.net.regions[i], s.clocks[i]
+		return pgtest.Options{Name: clock.whose, Env: []string{clock.env(), s.world.preload}, Bind: at.ip(serverHost), Port: port, Auth: "scram-sha-256", Params: map[string]string{
 			"autovacuum": "off", "max_connections": "200", "max_prepared_transactions": "100",
 			// Nodes are killed while their network is cut: nobody tells the server, so it has to find out itself.
 			"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3", "tcp_user_timeout": "10s",
@@ -89,6 +97,17 @@ func (s *chaosShard) start(ctx context.Context, port int, r rib.Range, keys int)
 		}
 	}
 	return nil
+}
+
+// serverSays is what time it is for a server.
+func serverSays(ctx context.Context, server *pgtest.Server) (now time.Time, err error) {
+	conn, err := server.Conn(ctx)
+	if err != nil {
+		return now, err
+	}
+	defer conn.Close(ctx)
+	err = conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now)
+	return now, err
 }
 
 // promote makes the most advanced replica the primary and lets the other one follow it. The old primary must be dead or cut off, so that

@@ -85,12 +85,21 @@ func (s *striker) strike(ctx context.Context, track string, f plannedFault) erro
 	b := regions[(a.number+int(f.dice[1]%uint32(len(regions)-1)))%len(regions)]
 	node := nodes[f.dice[0]%uint32(len(nodes))]
 	shard := s.world.shards[f.dice[0]%uint32(len(s.world.shards))]
-	whom := map[string]string{trackNetwork: a.name, trackNode: node.name, trackServer: shard.name}[track]
+	clock, by := node.clock, clockJump
+	if f.kind == chaosServerClock {
+		clock = shard.clocks[f.dice[1]%uint32(len(shard.clocks))]
+	}
+	if f.dice[2]%2 == 1 {
+		by = -by
+	}
+	whom := map[string]string{trackNetwork: a.name, trackNode: node.name, trackServer: shard.name, trackClock: clock.whose}[track]
 	switch f.kind {
 	case chaosOneWay:
 		whom += " to " + b.name
 	case chaosHalf:
 		whom = "of the nodes"
+	case chaosNodeClock, chaosServerClock:
+		whom += fmt.Sprintf(" by %+v", by)
 	}
 	s.mu.Lock()
 	s.counts[f.kind]++
@@ -125,6 +134,8 @@ func (s *striker) strike(ctx context.Context, track string, f plannedFault) erro
 			half = append(half, nodes[i])
 		}
 		return s.kill(ctx, f, half...)
+	case chaosNodeClock, chaosServerClock:
+		return s.jump(ctx, f, clock, by)
 	}
 	return s.server(ctx, f, shard)
 }
@@ -171,6 +182,24 @@ func (s *striker) kill(ctx context.Context, f plannedFault, nodes ...*chaosNode)
 		err = errors.Join(err, n.start())
 	}
 	return err
+}
+
+// jump sets a clock wrong, and later right. Whose it is must go by it, unless another fault keeps it from telling.
+func (s *striker) jump(ctx context.Context, f plannedFault, clock *chaosClock, by time.Duration) error {
+	check := func() error {
+		err := clock.check(ctx)
+		if errors.Is(err, errClockSilent) {
+			s.note("%s does not answer", clock.whose)
+			return nil
+		}
+		return err
+	}
+	defer clock.set(0)
+	clock.set(by)
+	err := check()
+	_ = pause(ctx, f.hold)
+	clock.set(0)
+	return errors.Join(err, check())
 }
 
 // server is a fault of one of a shard's servers.

@@ -38,11 +38,12 @@ var (
 // chaosWorld is a cluster of nodes and PostgreSQL servers in three regions.
 type chaosWorld struct {
 	// constant
-	net    *chaosNet
-	farms  []*pgtest.Farm // by region
-	shards []*chaosShard
-	nodes  []*chaosNode
-	binary string
+	net     *chaosNet
+	farms   []*pgtest.Farm // by region
+	shards  []*chaosShard
+	nodes   []*chaosNode
+	binary  string
+	preload string // what has a server go by its clock, in its environment
 }
 
 // chaosNode is a node, alive or not.
@@ -56,6 +57,7 @@ type chaosNode struct {
 	dir    string
 	farm   *pgtest.Farm
 	http   *http.Client
+	clock  *chaosClock
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -79,6 +81,9 @@ func newChaosWorld(ctx context.Context, keys int, race bool) (w *chaosWorld, err
 		}
 		w.farms = append(w.farms, farm)
 	}
+	if w.preload, err = clockLibrary(ctx, w.farms[0].Dir()); err != nil {
+		return w, err
+	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(chaosShards)+1)
 	for i, r := range rib.EvenRanges(chaosShards) {
@@ -87,11 +92,15 @@ func newChaosWorld(ctx context.Context, keys int, race bool) (w *chaosWorld, err
 		wg.Go(func() { errs[i] = s.start(ctx, 5441+i, r, keys) })
 	}
 	wg.Go(func() {
-		var flags []string
+		overlay, err := timeOverlay(ctx, w.farms[0].Dir())
+		flags := []string{overlay}
 		if race {
-			flags = []string{"-race"}
+			flags = append(flags, "-race")
 		}
-		w.binary, errs[len(chaosShards)] = program.Build(ctx, w.farms[0].Dir(), flags...)
+		if err == nil {
+			w.binary, err = program.Build(ctx, w.farms[0].Dir(), flags...)
+		}
+		errs[len(chaosShards)] = err
 	})
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -106,6 +115,9 @@ func (w *chaosWorld) close() (err error) {
 	}
 	for _, f := range w.farms {
 		err = errors.Join(err, f.Close())
+	}
+	for _, c := range w.clocks() {
+		err = errors.Join(err, c.close())
 	}
 	if w.net != nil {
 		err = errors.Join(err, w.net.close())
@@ -123,6 +135,9 @@ func (w *chaosWorld) startNodes(ctx context.Context) error {
 			n := &chaosNode{
 				world: w, region: r, name: fmt.Sprintf("%s-%d", r.name, i+1), addr: r.host(firstNodeHost+i, 6432), admin: fmt.Sprintf("http://127.0.0.1:%d", 8081+i), farm: w.farms[j],
 				http: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: r.Dial, DisableKeepAlives: true}},
+			}
+			if n.clock, err = newChaosClock(n.farm.Dir(), n.name, n.says); err != nil {
+				return err
 			}
 			n.dir = filepath.Join(n.farm.Dir(), n.name)
 			if err := os.Mkdir(n.dir, 0o700); err != nil {
@@ -163,7 +178,23 @@ func (w *chaosWorld) startNodes(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, c := range w.clocks() {
+		if err := c.try(ctx); err != nil {
+			return err
+		}
+	}
 	return pgtest.Wait(ready, 100*time.Millisecond, func() error { return w.whole(ready, true) })
+}
+
+// clocks are those of all nodes and servers.
+func (w *chaosWorld) clocks() (all []*chaosClock) {
+	for _, n := range w.nodes {
+		all = append(all, n.clock)
+	}
+	for _, s := range w.shards {
+		all = append(all, s.clocks...)
+	}
+	return all
 }
 
 // config is the configuration of the i-th node of the j-th region. Only first nodes reach other regions by plain sockets: the others have
@@ -198,7 +229,7 @@ func (w *chaosWorld) config(n *chaosNode, i, j int) string {
 }
 
 func (n *chaosNode) start() error {
-	p, err := program.Launch(n.farm, n.dir, program.User{}, []string{"PROBER_PASSWORD=" + benchPassword, "BENCH_PASSWORD=" + benchPassword, "GORACE=halt_on_error=1"},
+	p, err := program.Launch(n.farm, n.dir, program.User{}, []string{"PROBER_PASSWORD=" + benchPassword, "BENCH_PASSWORD=" + benchPassword, "GORACE=halt_on_error=1", n.clock.env()},
 		n.world.binary, "start", "--config", filepath.Join(n.dir, "node.toml"))
 	if err != nil {
 		return err
@@ -253,8 +284,8 @@ func (n *chaosNode) alive(p *program.Process) error {
 	}
 }
 
-// get asks the node's HTTP port.
-func (n *chaosNode) get(ctx context.Context, path string) ([]byte, error) {
+// request asks the node's HTTP port. The caller closes the answer's body.
+func (n *chaosNode) request(ctx context.Context, path string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.admin+path, nil)
 	if err != nil {
 		return nil, err
@@ -263,12 +294,31 @@ func (n *chaosNode) get(ctx context.Context, path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", n.name, err)
 	}
+	return resp, nil
+}
+
+// get is the body of an answer.
+func (n *chaosNode) get(ctx context.Context, path string) ([]byte, error) {
+	resp, err := n.request(ctx, path)
+	if err != nil {
+		return nil, err
+	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("node %s: %s: %s: %s", n.name, path, resp.Status, body)
 	}
 	return body, err
+}
+
+// says is what time it is for the node: it dates its answers.
+func (n *chaosNode) says(ctx context.Context) (time.Time, error) {
+	resp, err := n.request(ctx, "/healthz")
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer resp.Body.Close()
+	return http.ParseTime(resp.Header.Get("Date"))
 }
 
 // answers is nil when the node serves.

@@ -40,6 +40,7 @@ type Options struct {
 	HBA      []string          // pg_hba.conf's rules for all but the superuser and replicas; empty: one by Auth. A replica has its primary's
 	Password string            // the superuser's (user postgres); "": a random one, the farm's. A replica has its primary's
 	TLS      KeyPair           // what it shows clients that ask for TLS; zero: it speaks none
+	Env      []string          // of its processes, over the farm's: NAME=value
 	Params   map[string]string // settings, over the farm's own (and, for a replica, over its primary's)
 	Logger   *slog.Logger      // starts, kills and the like; nil: silence
 }
@@ -55,6 +56,7 @@ type Server struct {
 	auth     string
 	hba      []string
 	password string // superuser's
+	env      []string
 	tls      KeyPair
 	systemID uint64
 	log      *slog.Logger
@@ -117,6 +119,7 @@ func (f *Farm) newServer(o Options, of *Server) *Server {
 		auth:     cmp.Or(o.Auth, "trust"),
 		hba:      o.HBA,
 		password: cmp.Or(o.Password, f.template.password),
+		env:      o.Env,
 		params:   map[string]string{},
 		tls:      o.TLS,
 		upstream: of,
@@ -198,7 +201,7 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 
 	cmd := exec.Command(filepath.Join(s.farm.bin, "postgres"), "-D", s.data())
-	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.Env = logFile, logFile, s.dir, environment()
+	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.Env = logFile, logFile, s.dir, append(environment(), s.env...)
 	begin := time.Now()
 	if err := s.farm.launch(cmd); err != nil {
 		return err
