@@ -194,7 +194,7 @@ func (c *core) subscribes() bool {
 // barrierPassed ends the answer to a request that has sent notifications.
 func (c *core) barrierPassed() {
 	c.lis.barrier = ""
-	c.out = pg.AppendReady(c.out, 'I')
+	c.endAnswer('I')
 }
 
 // surplus are the channels that the hub need not listen to for this session any more.

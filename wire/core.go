@@ -177,6 +177,7 @@ type core struct {
 type inHand struct {
 	table     *fib.Table
 	frame     []byte
+	behind    []byte // what the client has sent with it, as a Query of its own, and runs if it succeeds: see endsFirst
 	plan      *sqlkey.Plan
 	ops       []op
 	bind      pg.Bind

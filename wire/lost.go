@@ -77,6 +77,7 @@ func (c *core) serverLost(err error) {
 		c.tx = transaction{}
 		return
 	}
+	c.behind = nil
 	c.out, c.parting = append(c.out, c.parting...), c.parting[:0]
 	e := c.lostError(name, err, wasIn)
 	if idle {

@@ -152,8 +152,11 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 			}
 			if parts := h.plan.Parts; parts == nil {
 				c.sessionDone(h.plan, h.sets)
-				if tx := h.plan.Tx; h.kind == 'E' && (tx == sqlkey.TxCommit || tx == sqlkey.TxRollback) && !h.plan.Chain {
+				if tx := h.plan.Tx; h.kind == 'E' && (tx == sqlkey.TxCommit || tx == sqlkey.TxRollback) {
 					c.status = 'I' // the server tells that at the Sync; what comes before it is not in the block
+					if h.plan.Chain {
+						c.status = 'T'
+					}
 				}
 			} else if h.part < len(parts) {
 				c.partDone(parts[h.part])
@@ -218,6 +221,9 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 	}
 	e := *h
 	c.statusChanged(status)
+	if c.expectOff+1 == len(c.expect) { // in a block, too, nothing that was sent waits for a Sync
+		c.serverOpen = false
+	}
 	if e.settings { // it was all that was sent: the request itself comes now
 		c.expect, c.expectOff = c.expect[:0], 0
 		if c.lastErr != nil {
@@ -260,7 +266,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 			notified = false
 		}
 	}
-	c.tally.answered(status, !e.quietZ)
+	c.tally.answered(status, !e.quietZ && c.behind == nil)
 	switch {
 	case status == 'T' && c.seg.chains && c.chainsLast() && !e.quietZ && !c.erred:
 		c.chainEnded()
@@ -288,7 +294,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 		} else if status == 'I' && c.settles() {
 			c.settling = true
 		} else {
-			c.out = pg.AppendReady(c.out, status)
+			c.endAnswer(status)
 		}
 	}
 	c.pop()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
 
@@ -29,7 +28,7 @@ func (c *core) settles() bool {
 // schemaSettled tells that this node knows.
 func (c *core) schemaSettled() {
 	c.settling = false
-	c.out = pg.AppendReady(c.out, 'I')
+	c.endAnswer('I')
 }
 
 // settleSchema has the node look, and waits for it.

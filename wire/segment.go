@@ -131,7 +131,7 @@ func (c *core) movesMeaning(plan *sqlkey.Plan, sets *[]assigned) bool {
 	switch plan.Tx {
 	case sqlkey.TxNone:
 	case sqlkey.TxCommit, sqlkey.TxRollback, sqlkey.TxRollbackTo:
-		return c.blockMoves()
+		return c.blockMoves() || c.blockFailed() // what is behind it may belong elsewhere, where a failed block cannot be carried to
 	default:
 		return c.movesTexts(plan.Setting)
 	}

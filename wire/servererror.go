@@ -33,6 +33,7 @@ func (c *core) serverError(frame, body []byte) error {
 		c.worn = c.looseSync
 	}
 	c.copyIn = false
+	c.behind = nil
 	c.doubt = c.pinned != "" // what was to remain may be undone
 	c.failChannels()
 	c.lastTag = append(c.lastTag[:0], "ROLLBACK"...)

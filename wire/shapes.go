@@ -201,7 +201,7 @@ func (c *core) lookedAhead() {
 		if c.onServer() && !c.scratch {
 			status = c.status
 		}
-		c.out = pg.AppendReady(c.out, status)
+		c.endAnswer(status)
 	}
 }
 

@@ -16,6 +16,11 @@ func (c *core) query(frame []byte) {
 	c.moves.begin()
 	c.seeTypes()
 	plan := c.lookupBytes(frame[pg.HeaderSize : len(frame)-1])
+	if first, rest := c.endsFirst(plan, frame); first != nil {
+		c.behind = rest
+		c.query(first)
+		return
+	}
 	if len(plan.Unique) > 0 {
 		var e *pg.Error
 		if frame, e = c.uniqueQuery(plan, frame); e != nil {
@@ -197,7 +202,7 @@ func (c *core) refusedByState(plan *sqlkey.Plan) *pg.Error {
 	}
 	ends := plan.Tx == sqlkey.TxCommit || plan.Tx == sqlkey.TxRollback
 	onServer := c.onServer() && c.status == 'E' && !c.seg.ends && plan.Tx != sqlkey.TxRollbackTo // which the server knows more of
-	if ends || !onServer && (!c.tx.open || !c.tx.failed) {
+	if ends || !onServer && (!c.tx.open || !c.tx.failed) || onServer && plan.Syntax {            // which the server says first
 		return nil
 	}
 	if plan.Tx == sqlkey.TxRollbackTo {
@@ -219,13 +224,16 @@ func (c *core) ready() {
 		c.endChannels()
 	}
 	c.carried = false
-	c.tally.queries.Add(1)
-	c.out = pg.AppendReady(c.out, status)
+	if c.behind == nil {
+		c.tally.queries.Add(1)
+	}
+	c.endAnswer(status)
 }
 
 // fail answers the request in hand with an error of the node's own.
 func (c *core) fail(e *pg.Error) {
 	c.env.metrics.Refused(e.Code)
+	c.behind = nil
 	c.failChannels()
 	c.locates, c.deferred, c.unlocated = location{}, deferral{}, false
 	if c.kind == 'S' {

@@ -30,6 +30,14 @@ func undoneStories() []story {
 			step{msg(extended("COMMIT"), extended("SELECT count(*) FROM notes"), extended("SET DateStyle = 'SQL'"), extended("SELECT 1/0"), one, syncs()), "Z"})...), append(append(show[:3:3], failed...),
 			step{msg(extended("END"), extended("BEGIN"), extended("SET work_mem = '14MB'"), one, syncs()), "Z"}, step{simple("SHOW work_mem"), "Z"}, step{simple("ROLLBACK"), "Z"}, show[0], failed[0], failed[1],
 			step{msg(extended("SELECT 2"), extended("ROLLBACK"), one, syncs()), "Z"}, step{msg(extended("ROLLBACK AND CHAIN"), one, syncs()), "Z"}, step{simple("COMMIT"), "Z"}, step{simple("SELECT 3"), "Z"})...)},
+		{name: "a text goes on behind the end of a failed block", steps: behind(failed, "ROLLBACK; SELECT 1", "COMMIT; SELECT count(*) FROM notes", "ABORT; BEGIN; SELECT 1", "END; BEGIN; SET LOCAL work_mem = '14MB'; SHOW work_mem", "ROLLBACK; SELECT 1/0; SELECT 2",
+			"ROLLBACK; INSERT INTO notes VALUES (890); SELECT 1/0", "ROLLBACK; INSERT INTO notes VALUES (891)", "ROLLBACK AND CHAIN; SELECT 1", "COMMIT AND CHAIN; SELECT 1/0", "SELECT 1; ROLLBACK; SELECT 2", "ROLLBACK; ROLLBACK", "ROLLBACK; "+set, "ROLLBACK; BEGIN; "+set+"; ROLLBACK; SHOW work_mem",
+			"ROLLBACK; SELEC 1", "SELEC 1; ROLLBACK", "ROLLBACK; SELECT no_such_column FROM notes; SELECT 1", ";ROLLBACK", "ROLLBACK;;", "/* x */ ROLLBACK; /* y */ SELECT 3", "SAVEPOINT a; ROLLBACK", "ROLLBACK; SAVEPOINT a", "ROLLBACK TO a; SELECT 1", "ROLLBACK; BEGIN; SAVEPOINT a; SELECT 1/0; ROLLBACK TO a",
+			"BEGIN; ROLLBACK", "ROLLBACK; PREPARE p AS SELECT 7; EXECUTE p", "ROLLBACK; RESET ALL", "ROLLBACK; CREATE TEMP TABLE own (a int); SELECT * FROM own")},
+		{name: "a text goes on behind the end of a failed block with a savepoint", steps: behind([]step{{simple("BEGIN"), "Z"}, {simple("INSERT INTO notes VALUES (892)"), "Z"}, {simple("SAVEPOINT a"), "Z"}, {simple("SELECT 1/0 FROM notes"), "Z"}},
+			"ROLLBACK TO a; SELECT 1", "ROLLBACK TO a; COMMIT; SELECT count(*) FROM notes", "ROLLBACK TO a; SELECT 1/0", "ROLLBACK TO b; SELECT 1", "SELECT 1; ROLLBACK TO a", "ROLLBACK TO a; ROLLBACK; SELECT 1", "RELEASE a; ROLLBACK", "ROLLBACK TO a; RELEASE a; COMMIT; SELECT 7")},
+		{name: "a text goes on behind the end of a block that failed before a server knew of it", steps: behind([]step{{simple("BEGIN"), "Z"}, {simple("SELECT no_such_function()"), "Z"}},
+			"ROLLBACK; SELECT 1", "COMMIT; SELECT count(*) FROM notes", "ABORT; BEGIN; SELECT 1", "SELECT 1; ROLLBACK", "ROLLBACK AND CHAIN; SELECT 1", "ROLLBACK; INSERT INTO notes VALUES (893); SELECT 1/0", "ROLLBACK; "+set)},
 		{name: "settings behind a COMMIT in a pipeline that fails", steps: append([]step{{simple("BEGIN"), "Z"}, {simple("SELECT count(*) FROM notes"), "Z"}, {simple("SET work_mem = '13MB'"), "Z"},
 			{msg(extended("COMMIT"), extended("SET DateStyle = 'German'"), extended("SELECT 1/0"), syncs()), "Z"}}, show...)},
 		{name: "DISCARD ALL in front of a Parse", steps: []step{
@@ -45,4 +53,12 @@ func undoneStories() []story {
 			{msg(parse("", "SELECT 44"), parse("a", "SELECT 5"), parse("a", "SELECT 6"), parse("", "SELECT 45"), syncs()), "Z"}, {msg(bind("", ""), run("", 0), syncs()), "Z"}, {msg(parse("", "SELECT missing"), syncs()), "Z"}, {msg(bind("", ""), run("", 0), syncs()), "Z"},
 		}},
 	}
+}
+
+// behind are steps that send each of the texts after the steps before, and see then what is left of it.
+func behind(before []step, list ...string) (all []step) {
+	for _, sql := range list {
+		all = append(append(all, before...), each(sql, "SELECT 10", "ROLLBACK", "SHOW work_mem", "SELECT count(*) FROM notes WHERE id > 800", "DISCARD ALL")...)
+	}
+	return all
 }
