@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"rangefinder/rib"
@@ -37,18 +38,38 @@ func (bp *backendPool) fulfil(l *login, c *Conn, err error) bool {
 		l.hope.logins--
 		defer bp.endHope(l.id, l.hope)
 	}
-	switch h := bp.hopes[l.id]; {
-	case err == nil && h != nil && len(h.waiters) > 0:
+	if h := bp.hopes[l.id]; err == nil && h != nil && len(h.waiters) > 0 {
 		h.serve(h.waiters[0], grant{conn: c})
-	case err != nil && !l.gaveUp && len(l.hope.waiters) > l.hope.logins: // it is what there was for the last of them
-		if bp.closed {
-			err = ErrClosed
-		}
-		l.hope.serve(l.hope.waiters[len(l.hope.waiters)-1], grant{err: err})
-	default:
+		return true
+	}
+	if err == nil || l.gaveUp {
 		return false
 	}
+	w := l.hope.hears(l, err)
+	if w == nil {
+		return false
+	}
+	if bp.closed {
+		err = ErrClosed
+	}
+	l.hope.serve(w, grant{err: err})
 	return true
+}
+
+// hears is who is told that a login has failed; nil: nobody, for there are others that they wait for.
+func (h *hope) hears(l *login, err error) *waiter {
+	// What a backend has against the user it has against all of them: who wanted the login hears it, and not only when the others are over, which
+	// may hang.
+	var ce *ConnectError
+	if errors.As(err, &ce) && !ce.Elsewhere() {
+		if i := slices.IndexFunc(h.waiters, func(w *waiter) bool { return w.login == l }); i >= 0 {
+			return h.waiters[i]
+		}
+	}
+	if last := len(h.waiters) - 1; last >= h.logins { // it is what there was for the last of them
+		return h.waiters[last]
+	}
+	return nil
 }
 
 // serve gives what there is to one that hopes.

@@ -3,7 +3,9 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
 )
 
@@ -91,6 +96,74 @@ func TestGivingUpIsNobodyElsesError(t *testing.T) {
 			t.Errorf("who waited got %v after %v", err, time.Since(since))
 		}
 	})
+}
+
+// What a backend says to a user's login hears who it was begun for, though another login of that user goes on, or hangs: here one that was begun for
+// somebody who has got another's connection since.
+func TestRefusalIsHeardWhileAnotherLoginHangs(t *testing.T) {
+	s := pgtest.NewPrimary(t, pgtest.Options{Auth: "scram-sha-256"})
+	for name, c := range map[string]struct{ change, code string }{
+		"no login":       {"ALTER ROLE u NOLOGIN", "28000"},
+		"password":       {"ALTER ROLE u PASSWORD 'another'", "28P01"},
+		"no database":    {"DROP DATABASE d WITH (FORCE)", "3D000"},
+		"no connections": {"ALTER DATABASE d ALLOW_CONNECTIONS false", "55000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, sql := range []string{"DROP DATABASE IF EXISTS d WITH (FORCE)", "DROP ROLE IF EXISTS u", "CREATE ROLE u LOGIN PASSWORD 'secret'", "CREATE DATABASE d"} {
+				if err := s.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var dials atomic.Int64
+			p := pool.New(pool.Config{
+				Limits:     pool.Limits{Size: 5, Wait: time.Minute, Connect: time.Minute},
+				Credential: func(pool.Identity) pg.Credential { return pg.Password("secret") },
+				Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+					if dials.Add(1) == 2 {
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+					return new(net.Dialer).DialContext(ctx, network, addr)
+				},
+			})
+			t.Cleanup(p.Close)
+			b, id := &rib.Backend{Name: "b", Shard: "s", Addr: s.Addr()}, user("u")
+			first, err := p.Get(t.Context(), b, id, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan *pool.Conn, 1)
+			go func() {
+				c, err := p.Get(t.Context(), b, id, false)
+				if err != nil {
+					t.Error(err)
+				}
+				served <- c
+			}()
+			pgtest.Eventually(t, 10*time.Second, func() error {
+				if n := dials.Load(); n != 2 {
+					return fmt.Errorf("%d logins", n)
+				}
+				return nil
+			})
+			first.Release()
+			held := <-served // its own login hangs
+			if held == nil {
+				t.FailNow()
+			}
+			defer held.Discard()
+			if err := s.Exec(t.Context(), c.change); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			_, err = p.Get(ctx, b, id, false)
+			var pe *pg.Error
+			if !errors.As(err, &pe) || pe.Code != c.code {
+				t.Errorf("%v, want %s", err, c.code)
+			}
+		})
+	}
 }
 
 // Sessions that keep their connections, and come one after the other while logins are under way, get one each.
