@@ -76,11 +76,12 @@ type Manager struct {
 
 	// guarded by mu
 	mu     sync.Mutex
-	active map[string]*transaction // by GID: under way, or to be ended in the background
-	spent  map[place][]spent       // decisions whose work is done, the oldest first
-	ready  map[place]bool          // where decisions can be kept
-	looks  map[string]look         // by shard: what the last look has shown
-	tidied time.Time               // when old decisions were last looked for; zero: never
+	active map[string]*transaction   // by GID: under way, or to be ended in the background
+	spent  map[place][]spent         // decisions whose work is done, the oldest first
+	ready  map[place]bool            // where decisions can be kept
+	looks  map[string]look           // by shard: what the last look has shown
+	tidied time.Time                 // when old decisions were last looked for; zero: never
+	listed map[place]map[string]bool // which were found then, maxForget of each place at most
 }
 
 // spent is a decision whose work is done. It is kept for a while: a server may fail and take with it what it has committed, if nobody has
@@ -105,7 +106,7 @@ func New(cfg Config) *Manager {
 	ctx, stop := context.WithCancel(context.Background())
 	return &Manager{
 		cfg: cfg, boot: rand.Text()[:13], ctx: ctx, stop: stop,
-		active: make(map[string]*transaction), spent: make(map[place][]spent), ready: make(map[place]bool), looks: make(map[string]look),
+		active: make(map[string]*transaction), spent: make(map[place][]spent), ready: make(map[place]bool), listed: make(map[place]map[string]bool), looks: make(map[string]look),
 	}
 }
 

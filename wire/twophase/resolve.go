@@ -339,13 +339,31 @@ func (m *Manager) tidy(ctx context.Context, at place) error {
 		if err != nil {
 			return err
 		}
-		if gids := m.workDone(ctx, old, at.shard); len(gids) > 0 {
+		if gids := m.workDone(ctx, m.listedAgain(at, old), at.shard); len(gids) > 0 {
 			if err := s.Forget(ctx, gids); err != nil {
 				return err
 			}
 		}
 		return s.ForgetRefusals(ctx, m.cfg.Keep)
 	})
+}
+
+// listedAgain are those of a place's old decisions that were listed by the tidy before too. They are old whatever the server's clock says, which may have been set.
+func (m *Manager) listedAgain(at place, list []Decision) (again []Decision) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.listed[at]
+	delete(m.listed, at)
+	for _, d := range list {
+		if before[d.GID] {
+			again = append(again, d)
+		}
+		if m.listed[at] == nil {
+			m.listed[at] = make(map[string]bool, len(list))
+		}
+		m.listed[at][d.GID] = true
+	}
+	return again
 }
 
 // workDone are those of a shard's decisions that have nothing prepared left on the other shards.

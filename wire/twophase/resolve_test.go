@@ -128,6 +128,28 @@ func TestDecisionsAreRemoved(t *testing.T) {
 	}
 }
 
+// A server whose clock is ahead takes a new decision for an old one. It stays all the same for as long as a server may fail that has followed it and told no
+// replica: one that nobody remembers would be decided anew, to be rolled back.
+func TestADecisionStaysIfAClockIsAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const gid = "rangefinder:01234567:gone:x:1:shard_1"
+		w := newWorld(false)
+		m := w.nodes[0].m
+		m.cfg.Settle = time.Minute
+		decision := w.shards["shard_1"].decisions
+		decision[gid] = Decision{GID: gid, Commit: true, Participants: shardNames(3), By: "app"}
+		for _, c := range []struct {
+			after time.Duration
+			left  int
+		}{{0, 1}, {time.Minute - 1, 1}, {1, 0}} {
+			<-time.After(c.after)
+			if m.Look(t.Context()); len(decision) != c.left {
+				t.Errorf("%v later: %d decisions, want %d", c.after, len(decision), c.left)
+			}
+		}
+	})
+}
+
 // meanwhile are Sites where something happens after a list of what is prepared was made.
 type meanwhile struct {
 	Sites
