@@ -351,6 +351,11 @@ func (s *session) subscribe(ctx context.Context) {
 		l.joined[ch] = true
 	}
 	without, e := hub.join(ctx, s, l.wanted)
+	if e != nil { // then it is registered for none of them
+		for _, ch := range l.wanted {
+			delete(l.joined, ch)
+		}
+	}
 	s.core.subscribed(without, e)
 }
 

@@ -63,3 +63,65 @@ func TestNotificationsInTheClientsEncoding(t *testing.T) {
 		}
 	}
 }
+
+// A channel that the database's encoding cannot write is refused to who asks for it, in PostgreSQL's words. Those who listen already go on, and so does the node's
+// connection that listens for all.
+func TestListenThatTheServerRefuses(t *testing.T) {
+	r := newRig(t, rigOptions{shards: alone(t)})
+	primary := r.servers[0].primary
+	if err := primary.Exec(ctxOf(t), "DROP DATABASE IF EXISTS plain WITH (FORCE)", "CREATE DATABASE plain TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"); err != nil {
+		t.Fatal(err)
+	}
+	connect := func(dsn string, mode pgx.QueryExecMode) *pgx.Conn {
+		t.Helper()
+		cfg, err := pgx.ParseConfig(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.RuntimeParams["client_encoding"] = "UTF8"
+		cfg.DefaultQueryExecMode = mode
+		conn, err := pgx.ConnectConfig(ctxOf(t), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close(context.Background()) })
+		return conn
+	}
+	listening := func() (pids string) {
+		t.Helper()
+		if err := primary.Ask(ctxOf(t), func(conn *pgx.Conn) error {
+			return conn.QueryRow(ctxOf(t), "SELECT coalesce(string_agg(pid::text, ' '), '') FROM pg_stat_activity WHERE application_name = 'rangefinder LISTEN' AND datname = 'plain'").Scan(&pids)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return pids
+	}
+	good := connect(r.dsnOf("plain"), pgx.QueryExecModeSimpleProtocol)
+	r.exec(good, "LISTEN good", `LISTEN "Grüße"`)
+	pid := listening()
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+		direct, routed := connect(primary.DSN("plain", testUser), mode), connect(r.dsnOf("plain"), mode)
+		var told [2][]string
+		for i, conn := range []*pgx.Conn{direct, routed} {
+			for _, sql := range []string{
+				`LISTEN "☃"`, `LISTEN "☃"`, "LISTEN good", "BEGIN", "LISTEN inside", `LISTEN "☃"`, "LISTEN good", "COMMIT", "BEGIN", "LISTEN kept", "COMMIT",
+			} {
+				_, err := conn.Exec(ctxOf(t), sql)
+				told[i] = append(told[i], fmt.Sprint(sql, ": ", err, " ", string(conn.PgConn().TxStatus())))
+			}
+		}
+		if got, want := strings.Join(told[1], "\n"), strings.Join(told[0], "\n"); got != want {
+			t.Errorf("%s\nfrom PostgreSQL\n%s", got, want)
+		}
+		// What it could listen to it hears, and nothing that was undone.
+		r.exec(good, "NOTIFY inside", "NOTIFY kept, 'a'", "NOTIFY good, 'ö'", "SELECT 1")
+		expect(t, routed, "kept a", "good ö")
+		expect(t, good, "good ö")
+		routed.Close(context.Background())
+	}
+	r.exec(good, `NOTIFY "Grüße"`)
+	expect(t, good, "Grüße ")
+	if now := listening(); now != pid || pid == "" {
+		t.Errorf("listened over connection %s, and now over %s", pid, now)
+	}
+}

@@ -63,7 +63,7 @@ func (s *Server) hubFor(database string) *hub {
 }
 
 // join registers a session for more channels and waits until every shard that can be reached has confirmed them. It returns the
-// shards that have not.
+// shards that have not. If a server refuses one of the channels the session is registered for none of them, as with other errors.
 func (h *hub) join(ctx context.Context, ses *session, channels []string) (without []string, err *pg.Error) {
 	h.mu.Lock()
 	if e := h.room(channels); e != nil {
@@ -98,7 +98,7 @@ func (h *hub) join(ctx context.Context, ses *session, channels []string) (withou
 			continue
 		}
 		for _, ch := range channels {
-			waits = append(waits, confirmation{l, l.listen(ch)})
+			waits = append(waits, confirmation{l, l.listen(ch, ses)})
 		}
 	}
 	all := len(h.shards)
@@ -113,12 +113,15 @@ func (h *hub) join(ctx context.Context, ses *session, channels []string) (withou
 	for _, w := range waits {
 		select {
 		case <-w.done:
-			continue
 		case <-w.on.over:
 		case <-ctx.Done():
 		}
 		select {
-		case <-w.done: // both
+		case <-w.done: // perhaps both
+			if w.err != nil {
+				h.leave(ses, channels)
+				return nil, w.err
+			}
 			continue
 		default:
 		}
@@ -151,11 +154,11 @@ func (h *hub) barrier(ctx context.Context, shard string) {
 		h.mu.Unlock()
 		return
 	}
-	done := make(chan struct{})
-	l.say("SELECT", done)
+	o := &order{sql: "SELECT"}
+	l.say(o)
 	h.mu.Unlock()
 	select {
-	case <-done:
+	case <-o.done:
 	case <-l.over:
 	case <-ctx.Done():
 	}
@@ -180,6 +183,11 @@ func (h *hub) room(channels []string) *pg.Error {
 func (h *hub) leave(ses *session, channels []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.drop(ses, channels)
+}
+
+// drop does what leave does. The caller holds mu.
+func (h *hub) drop(ses *session, channels []string) {
 	own := h.sessions[ses]
 	if own == nil {
 		return
@@ -316,8 +324,7 @@ func (h *hub) missed(l *listener, detail string) {
 
 // end ends all sessions that listen. The caller holds mu.
 func (h *hub) end(detail string) {
-	e := pg.NewError(pg.CodeAdminShutdown, "terminating connection: notifications may have been missed").
-		WithDetail(detail).WithHint("Connect again, LISTEN, and then read what notifications would have told of.")
+	e := missedSome(detail)
 	for ses := range h.sessions {
 		ses.inbox.end(e)
 		ses.wake()
@@ -330,6 +337,26 @@ func (h *hub) end(detail string) {
 	clear(h.sessions)
 	clear(h.channels)
 	clear(h.missing)
+}
+
+// unheard follows a LISTEN that the server has refused: nobody is registered for its channel any more. Who has waited for it is told why; a session that
+// listens already, to other shards, is ended, for of this one it would miss all. The caller holds mu.
+func (h *hub) unheard(l *listener, o *order) {
+	if h.shards[l.shard] != l {
+		return
+	}
+	for _, ses := range slices.Collect(maps.Keys(h.channels[o.channel])) {
+		if !slices.Contains(o.waits, ses) {
+			ses.inbox.end(missedSome("Backend " + l.backend.Name + " cannot be listened to on channel " + quoteLiteral(o.channel) + ": " + o.err.Message))
+			ses.wake()
+		}
+		h.drop(ses, []string{o.channel})
+	}
+}
+
+func missedSome(detail string) *pg.Error {
+	return pg.NewError(pg.CodeAdminShutdown, "terminating connection: notifications may have been missed").
+		WithDetail(detail).WithHint("Connect again, LISTEN, and then read what notifications would have told of.")
 }
 
 // connected tells that a listener has its connection. False: it is not wanted any more.
@@ -367,8 +394,8 @@ func (h *hub) heard(l *listener, pid uint32, channel, payload string) {
 
 // confirmation is what a LISTEN waits for.
 type confirmation struct {
-	on   *listener
-	done chan struct{}
+	on *listener
+	*order
 }
 
 // without is the warning for a session that listens to a part of its database.

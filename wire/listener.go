@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -28,11 +29,25 @@ type listener struct {
 	// guarded by hub.mu
 	conn      *pool.Conn
 	up        bool
-	confirms  map[string]chan struct{} // of the channels that are or will be listened to; closed once the server has confirmed
-	queue     []string                 // statements to be sent
-	queued    []chan struct{}          // what their answer confirms
-	sent      [][]chan struct{}        // the same of each text that was sent and not answered yet
-	sentSince time.Time                // of the oldest
+	confirms  map[string]*order // of the channels that are or will be listened to
+	queue     []*order          // to be sent
+	sent      []*order          // not answered yet
+	sentSince time.Time         // of the oldest
+}
+
+// order is one text for the server. Each has an answer of its own: what is wrong with one is not held against the others.
+type order struct {
+	// constant
+	sql     string
+	channel string        // that it listens to
+	vital   bool          // the connection is of no use if the server refuses it
+	done    chan struct{} // closed once the server has answered
+
+	// guarded by hub.mu
+	waits []*session // who waits for the answer, if it is a LISTEN
+
+	// owned by the reader, until done is closed
+	err *pg.Error // the server's
 }
 
 // pingEvery is how often the server is asked for a sign of life, and how long it may take for an answer to anything.
@@ -46,42 +61,44 @@ const maxHeard = 1 << 20
 
 func newListener(h *hub, shard string, b *rib.Backend, id pool.Identity, late bool) *listener {
 	l := &listener{
-		hub: h, shard: shard, backend: b, id: id, late: late, over: make(chan struct{}), kick: make(chan struct{}, 1), confirms: make(map[string]chan struct{}),
-		queue: []string{listenerSetup},
+		hub: h, shard: shard, backend: b, id: id, late: late, over: make(chan struct{}), kick: make(chan struct{}, 1), confirms: make(map[string]*order),
+		queue: []*order{{sql: listenerSetup, vital: true, done: make(chan struct{})}},
 	}
 	l.ctx, l.cancel = context.WithCancel(h.server.ctx)
 	if !late { // then all sessions are ended, and their channels with them
 		for ch := range h.channels {
-			l.listen(ch)
+			l.listen(ch, nil)
 		}
 	}
 	return l
 }
 
-// listen has a channel listened to. What it returns is closed once it is. The caller holds hub.mu.
-func (l *listener) listen(channel string) chan struct{} {
-	done := l.confirms[channel]
-	if done == nil {
-		done = make(chan struct{})
-		l.confirms[channel] = done
-		l.say("LISTEN "+quoteIdent(channel), done)
+// listen has a channel listened to. ses waits for the answer; nil: nobody does. The caller holds hub.mu.
+func (l *listener) listen(channel string, ses *session) *order {
+	o := l.confirms[channel]
+	if o == nil {
+		o = &order{sql: "LISTEN " + quoteIdent(channel), channel: channel}
+		l.confirms[channel] = o
+		l.say(o)
 	}
-	return done
+	if ses != nil {
+		o.waits = append(o.waits, ses)
+	}
+	return o
 }
 
 // unlisten ends that. The caller holds hub.mu.
 func (l *listener) unlisten(channel string) {
 	if l.confirms[channel] != nil {
 		delete(l.confirms, channel)
-		l.say("UNLISTEN "+quoteIdent(channel), nil)
+		l.say(&order{sql: "UNLISTEN " + quoteIdent(channel)})
 	}
 }
 
-func (l *listener) say(sql string, done chan struct{}) {
-	l.queue = append(l.queue, sql)
-	if done != nil {
-		l.queued = append(l.queued, done)
-	}
+// say has a text sent. The caller holds hub.mu.
+func (l *listener) say(o *order) {
+	o.done = make(chan struct{})
+	l.queue = append(l.queue, o)
 	select {
 	case l.kick <- struct{}{}:
 	default:
@@ -133,18 +150,21 @@ func (l *listener) write(conn *pool.Conn) {
 	defer tick.Stop()
 	for ping := false; ; {
 		l.hub.mu.Lock()
-		sql, confirms := strings.Join(l.queue, "; "), l.queued
-		send := len(l.queue) > 0 || ping && len(l.sent) == 0
-		if send {
-			l.queue, l.queued = nil, nil
-			if len(l.sent) == 0 {
-				l.sentSince = time.Now()
-			}
-			l.sent = append(l.sent, confirms)
+		if ping && len(l.queue)+len(l.sent) == 0 {
+			l.queue = append(l.queue, &order{done: make(chan struct{})})
 		}
+		send := l.queue
+		if len(l.sent) == 0 {
+			l.sentSince = time.Now()
+		}
+		l.queue, l.sent = nil, append(l.sent, send...)
 		l.hub.mu.Unlock()
-		if send {
-			if _, err := conn.Net.Write(pg.AppendQuery(nil, sql)); err != nil {
+		if len(send) > 0 {
+			var out []byte
+			for _, o := range send {
+				out = pg.AppendQuery(out, o.sql)
+			}
+			if _, err := conn.Net.Write(out); err != nil {
 				l.hub.lose(l, err.Error())
 				return
 			}
@@ -191,26 +211,49 @@ func (l *listener) read(conn *pool.Conn) error {
 			if err != nil {
 				return err
 			}
-			return e // it was to listen, and does not
+			if !l.failed(e) {
+				return e
+			}
 		case pg.TypeReadyForQuery:
-			l.answered()
+			if !l.answered() {
+				return errUnasked
+			}
 		}
 		n = copy(buf, buf[size:n])
 	}
 }
 
-// answered tells those who wait for the oldest text that it has been carried out.
-func (l *listener) answered() {
+// errUnasked ends a listener whose server has answered more than it was asked. One that cannot convert a notification for this connection does.
+var errUnasked = errors.New("an answer came that nobody had asked for")
+
+// failed notes an error for the text that it answers. False: the connection is of no use any more.
+func (l *listener) failed(e *pg.Error) bool {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	if e.Severity != "ERROR" || e.Code == pg.CodeReadOnlyTransaction || len(l.sent) == 0 || l.sent[0].vital { // a replica's server refuses every LISTEN
+		return false
+	}
+	l.sent[0].err = e
+	return true
+}
+
+// answered tells those who wait for the oldest text that it has been carried out, or has failed. False: there is none.
+func (l *listener) answered() bool {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
 	if len(l.sent) == 0 {
-		return
+		return false
 	}
-	for _, done := range l.sent[0] {
-		close(done)
-	}
-	l.sent = l.sent[1:]
+	o := l.sent[0]
+	l.sent[0], l.sent = nil, l.sent[1:]
 	l.sentSince = time.Now()
+	if o.err != nil && l.confirms[o.channel] == o {
+		delete(l.confirms, o.channel)
+		l.hub.unheard(l, o)
+	}
+	o.waits = nil
+	close(o.done)
+	return true
 }
 
 // quoteIdent quotes a name for PostgreSQL.
