@@ -1,9 +1,11 @@
 package sqlkey
 
 import (
+	"slices"
 	"strings"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
 )
 
 // aggregates are those of pg_catalog.
@@ -145,9 +147,25 @@ func (g *gather) combined(f *pgquery.FuncCall) *pgquery.Node {
 		return castNode(call("sum", g.name(i)), FinalType+itoa(i+1)+"}")
 	case "avg":
 		// The sum of real numbers is a real number, and an average of them one of double precision: times 1 they are that, and
-		// all other types stay what they are.
+		// all other types stay what they are. Of some there is a sum and no average.
+		if avg := part(name, nil); !slices.ContainsFunc(g.unmade, func(o *pgquery.Node) bool { return proto.Equal(o, avg) }) {
+			g.unmade = append(g.unmade, avg)
+		}
 		sum := part("sum", operation("*", cloned(f.GetArgs()[0]), pgquery.MakeAConstIntNode(1, 0)))
 		return operation("/", call("sum", g.column(sum)), nullIf(call("sum", g.column(part("count", nil))), pgquery.MakeAConstIntNode(0, 0)))
 	}
 	return call(name, g.column(part(name, nil)))
+}
+
+// checks is a condition that holds, for HAVING: by it a server looks whether there are the aggregates that are made of others.
+// Its planner leaves them out.
+func (g *gather) checks() *pgquery.Node {
+	if len(g.unmade) == 0 {
+		return nil
+	}
+	terms := []*pgquery.Node{boolNode(true)}
+	for _, f := range g.unmade {
+		terms = append(terms, &pgquery.Node{Node: &pgquery.Node_NullTest{NullTest: &pgquery.NullTest{Arg: f, Nulltesttype: pgquery.NullTestType_IS_NULL}}})
+	}
+	return pgquery.MakeBoolExprNode(pgquery.BoolExprType_OR_EXPR, terms, 0)
 }

@@ -154,6 +154,10 @@ func castNode(n *pgquery.Node, typ ...string) *pgquery.Node {
 	return &pgquery.Node{Node: &pgquery.Node_TypeCast{TypeCast: &pgquery.TypeCast{Arg: n, TypeName: &pgquery.TypeName{Names: names, Typemod: -1}}}}
 }
 
+func boolNode(b bool) *pgquery.Node {
+	return &pgquery.Node{Node: &pgquery.Node_AConst{AConst: &pgquery.A_Const{Val: &pgquery.A_Const_Boolval{Boolval: &pgquery.Boolean{Boolval: b}}}}}
+}
+
 // numberNode is a constant, of type bigint where integers end.
 func numberNode(n uint64) *pgquery.Node {
 	if n <= math.MaxInt32 {

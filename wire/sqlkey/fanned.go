@@ -73,8 +73,13 @@ func (f *fanned) undoubled() bool {
 // groupExprs are the expressions of GROUP BY that certainly mean what is in them.
 func (f *fanned) groupExprs() (list []*pgquery.Node) {
 	for _, n := range f.shard.GetGroupClause() {
-		if e, guard, problem := f.groupExpr(n); problem == nil && !guard {
-			list = append(list, e)
+		target, guard, problem := f.groupTarget(n)
+		switch {
+		case problem != nil || guard:
+		case target != nil:
+			list = append(list, target)
+		default:
+			list = append(list, n)
 		}
 	}
 	return list
@@ -104,8 +109,9 @@ func (f *fanned) ordered(targets []*pgquery.Node, distinct, whole bool) *issue {
 	var distinctOn []*pgquery.Node
 	if on {
 		for _, n := range s.GetDistinctClause() {
-			column, _ := p.column(n, true)
-			distinctOn = append(distinctOn, column.node)
+			collate, e := collation(n)
+			column, _ := p.column(e, collate == nil)
+			distinctOn = append(distinctOn, collated(column.node, collate))
 		}
 	}
 	var names []string
@@ -287,13 +293,30 @@ func (p *picker) column(n *pgquery.Node, whole bool) (c picked, ok bool) {
 	return c, true
 }
 
+// collation is what COLLATE says of an expression, nil if nothing, and the expression without it.
+func collation(n *pgquery.Node) (*pgquery.CollateClause, *pgquery.Node) {
+	if c := n.GetCollateClause(); c != nil {
+		return c, c.GetArg()
+	}
+	return nil, n
+}
+
+// collated is a column with what COLLATE says of it. A column of Final has no collation of its own, and DISTINCT ON has to be what ORDER BY is.
+func collated(column *pgquery.Node, c *pgquery.CollateClause) *pgquery.Node {
+	if c == nil {
+		return column
+	}
+	c = proto.Clone(c).(*pgquery.CollateClause)
+	c.Arg = column
+	return &pgquery.Node{Node: &pgquery.Node_CollateClause{CollateClause: c}}
+}
+
 // sort is an item of ORDER BY for Final, and the order that the shards' rows come in. ok is false if only PostgreSQL can tell that.
 func (p *picker) sort(n *pgquery.Node) (final *pgquery.Node, name string, ok bool) {
 	by := n.GetSortBy()
-	e, order := by.GetNode(), FanOrder{}
-	collate := e.GetCollateClause()
+	collate, e := collation(by.GetNode())
+	order := FanOrder{}
 	if collate != nil {
-		e = collate.GetArg()
 		names := collate.GetCollname()
 		order.Bytes = len(names) > 0 && isOneOf(names[len(names)-1].GetString_().GetSval(), "C", "POSIX") &&
 			(len(names) == 1 || names[0].GetString_().GetSval() == "pg_catalog")
@@ -301,13 +324,8 @@ func (p *picker) sort(n *pgquery.Node) (final *pgquery.Node, name string, ok boo
 	c, ok := p.column(e, collate == nil)
 	order.Column, order.Hidden = c.at, c.hidden
 	final = cloned(n)
-	final.GetSortBy().Node = c.node
-	if collate != nil {
-		cl := proto.Clone(collate).(*pgquery.CollateClause)
-		cl.Arg = c.node
-		final.GetSortBy().Node = &pgquery.Node{Node: &pgquery.Node_CollateClause{CollateClause: cl}}
-		ok = ok && order.Bytes
-	}
+	final.GetSortBy().Node = collated(c.node, collate)
+	ok = ok && (collate == nil || order.Bytes)
 	switch by.GetSortbyDir() {
 	case pgquery.SortByDir_SORTBY_DESC:
 		order.Desc = true

@@ -18,6 +18,7 @@ type gather struct {
 	partial bool            // aggregates are made of those that the shards make
 	star    bool            // the shards' rows begin with columns of which nobody knows how many they are
 	loose   []int           // partial: columns that are neither a group's nor an aggregate's
+	unmade  []*pgquery.Node // partial: aggregates of the query that nobody makes
 	odd     *issue
 }
 
@@ -153,6 +154,7 @@ func (f *fanned) gathered(sh *levelShape, partial bool) *issue {
 	s.GroupClause = nil
 	if partial {
 		s.GroupClause = f.groupBy
+		s.HavingClause = g.checks()
 		for _, i := range g.loose { // what depends on the groups: else the shard says that it must be in GROUP BY
 			if len(f.groupBy) > 0 {
 				final.GroupClause = append(final.GroupClause, g.name(i))
@@ -193,25 +195,34 @@ func (f *fanned) groups(g *gather, final *pgquery.SelectStmt) *issue {
 			g.take(final.GetGroupClause()[i])
 			continue
 		}
-		e, guard, problem := f.groupExpr(n)
+		target, guard, problem := f.groupTarget(n)
 		if problem != nil {
 			return problem
 		}
 		if guard {
 			f.guard(bareName(n))
 		}
+		e := cloned(n)
+		if target != nil {
+			e = cloned(target)
+		}
+		at := g.index(cloned(e))
+		final.GroupClause[i] = g.name(at)
+		if target.GetAConst() != nil { // which GROUP BY would take for a column's number, if for anything. Elsewhere it stays a constant, whose type may be open
+			f.groupBy = append(f.groupBy, pgquery.MakeAConstIntNode(int64(at+1), 0))
+			continue
+		}
 		f.groupBy = append(f.groupBy, e)
 		if !slices.ContainsFunc(g.groups, func(o *pgquery.Node) bool { return proto.Equal(o, e) }) {
 			g.groups = append(g.groups, e)
 		}
-		final.GroupClause[i] = g.column(cloned(e))
 	}
 	return nil
 }
 
-// groupExpr is the expression that an item of GROUP BY means: a number or a name may mean a target. guard: that it does is not certain,
-// for a column of that name would come first.
-func (f *fanned) groupExpr(n *pgquery.Node) (e *pgquery.Node, guard bool, problem *issue) {
+// groupTarget is the target that an item of GROUP BY means: a number or a name may mean one. nil: it stands for itself. guard: that it means
+// the target is not certain, for a column of that name would come first.
+func (f *fanned) groupTarget(n *pgquery.Node) (val *pgquery.Node, guard bool, problem *issue) {
 	targets := f.shard.GetTargetList()
 	if i, ok := ordinal(n); ok {
 		for j, t := range targets {
@@ -219,21 +230,21 @@ func (f *fanned) groupExpr(n *pgquery.Node) (e *pgquery.Node, guard bool, proble
 				return nil, false, issuef("GROUP BY counts columns of *")
 			}
 			if j+1 == i {
-				return cloned(t.GetResTarget().GetVal()), false, nil
+				return t.GetResTarget().GetVal(), false, nil
 			}
 		}
-		return cloned(n), false, nil // PostgreSQL says that there is none
+		return nil, false, nil // PostgreSQL says that there is none
 	}
 	name := bareName(n)
 	if name == "" || f.names(name) {
-		return cloned(n), false, nil
+		return nil, false, nil
 	}
 	for _, t := range targets {
 		if targetLabel(t) == name && !isStar(t.GetResTarget().GetVal()) {
-			return cloned(t.GetResTarget().GetVal()), true, nil
+			return t.GetResTarget().GetVal(), true, nil
 		}
 	}
-	return cloned(n), false, nil
+	return nil, false, nil
 }
 
 // names tells whether an item of FROM certainly has a column of that name: because it is a key, or is spoken of where nothing else can be

@@ -126,8 +126,7 @@ func (f *fanned) beside(parts []*pgquery.SelectStmt) *issue {
 			from = item
 			side.TargetList = []*pgquery.Node{target("", columnRef(FinalColumns))}
 		} else {
-			never := &pgquery.Node{Node: &pgquery.Node_AConst{AConst: &pgquery.A_Const{Val: &pgquery.A_Const_Boolval{Boolval: &pgquery.Boolean{}}}}}
-			from = &pgquery.Node{Node: &pgquery.Node_JoinExpr{JoinExpr: &pgquery.JoinExpr{Jointype: pgquery.JoinType_JOIN_FULL, Larg: from, Rarg: item, Quals: never}}}
+			from = &pgquery.Node{Node: &pgquery.Node_JoinExpr{JoinExpr: &pgquery.JoinExpr{Jointype: pgquery.JoinType_JOIN_FULL, Larg: from, Rarg: item, Quals: boolNode(false)}}}
 			for j := range width {
 				side.TargetList = append(side.TargetList, target("", hidden(1+(i-1)*(width+1)+j+1)))
 			}

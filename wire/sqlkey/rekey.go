@@ -174,9 +174,8 @@ func asColumn(val *pgquery.Node, alias, column string) *pgquery.Node {
 	if val.GetParamRef() == nil && val.GetAConst().GetSval() == nil && !val.GetAConst().GetIsnull() {
 		return val
 	}
-	yes := &pgquery.Node{Node: &pgquery.Node_AConst{AConst: &pgquery.A_Const{Val: &pgquery.A_Const_Boolval{Boolval: &pgquery.Boolean{Boolval: true}}}}}
 	return &pgquery.Node{Node: &pgquery.Node_CaseExpr{CaseExpr: &pgquery.CaseExpr{
-		Args:      []*pgquery.Node{{Node: &pgquery.Node_CaseWhen{CaseWhen: &pgquery.CaseWhen{Expr: yes, Result: val}}}},
+		Args:      []*pgquery.Node{{Node: &pgquery.Node_CaseWhen{CaseWhen: &pgquery.CaseWhen{Expr: boolNode(true), Result: val}}}},
 		Defresult: columnRef(alias, column),
 	}}}
 }

@@ -148,3 +148,13 @@ SELECT count(DISTINCT x + customer_id), sum(x) FROM customers, generate_series(1
 SELECT count(DISTINCT x), sum(x) FROM orders, unnest(ARRAY[1, 2, qty]) AS x
 
 SELECT string_agg(x, ',' ORDER BY x, customer_id) FROM customers, string_to_table(name, 'a') x
+
+SELECT avg(qty), avg(price), avg(weight), avg(at - '2024-05-01 00:00:00+00') FROM orders JOIN order_lines USING (customer_id), (SELECT now() AS at WHERE false) n
+
+SELECT avg(at - '2024-05-01 00:00:00+00'), avg(value) FILTER (WHERE ok), avg(n::smallint) FROM readings
+
+SELECT avg(qty) FROM orders WHERE false
+
+SELECT avg(qty) FROM orders HAVING avg(qty) > 1000
+
+SELECT tier, avg(qty) FROM orders GROUP BY tier HAVING avg(price) > 20 OR tier IS NULL

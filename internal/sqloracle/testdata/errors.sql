@@ -52,3 +52,13 @@ SELECT customer_id FROM customers c JOIN orders o ON o.customer_id = c.customer_
 SELECT sum(name) FROM customers
 
 SELECT DISTINCT name FROM customers ORDER BY customer_id
+
+SELECT avg(balance::money) FROM customers
+
+SELECT tier, avg(balance::money) FROM customers GROUP BY tier
+
+SELECT avg(NULL) FROM customers
+
+SELECT avg('5') FROM customers
+
+SELECT avg(tier) FROM customers

@@ -129,3 +129,21 @@ SELECT DISTINCT pg_typeof(tier)::text, tableoid::regclass::text FROM orders
 SELECT (o).item, count(*) FROM orders o GROUP BY (o).item ORDER BY 1
 
 SELECT tier, count(*) FROM customers GROUP BY tier ORDER BY tier LIMIT 1 OFFSET 1
+
+SELECT 'lit' AS kind, tier, count(*) FROM orders GROUP BY 1, 2
+
+SELECT tier, NULL AS one, sum(qty) FROM orders GROUP BY tier, 2
+
+SELECT 5, count(*) FROM orders GROUP BY 1
+
+SELECT -5, 7, 5, tier, true, 1.5, count(*), sum(qty + 5) FROM orders GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY tier
+
+SELECT 5 AS five, count(*) FROM orders WHERE false GROUP BY 1
+
+SELECT 'lit' AS kind, count(*) FROM orders GROUP BY kind ORDER BY kind
+
+SELECT '-' AS dash, tier, string_agg(item, '-' ORDER BY item, customer_id, id) FROM orders GROUP BY 1, 2
+
+SELECT 2 AS two, qty % 2, '5' AS text, count(DISTINCT item), sum(qty + '5') FROM orders GROUP BY 1, 2, 3
+
+SELECT c.tier, 'x' AS x, count(o.id) + 5, 5 FROM customers c LEFT JOIN orders o USING (customer_id) GROUP BY 1, 2, 4

@@ -113,3 +113,13 @@ SELECT customer_id FROM customers ORDER BY customer_id USING >
 
 -- refused: rows without a type
 SELECT (customer_id, tier) FROM customers ORDER BY (customer_id, tier) LIMIT 4
+
+SELECT DISTINCT ON (name COLLATE "C") name, customer_id FROM customers ORDER BY name COLLATE "C", customer_id
+
+SELECT DISTINCT ON (lower(name) COLLATE "C") name, customer_id FROM customers ORDER BY lower(name) COLLATE "C", customer_id
+
+SELECT DISTINCT ON (name COLLATE "C", tier) name, tier, customer_id FROM customers ORDER BY tier, name COLLATE "C" DESC, customer_id LIMIT 7
+
+SELECT DISTINCT ON (lower(name) COLLATE "C") customer_id FROM customers ORDER BY lower(name) COLLATE "C" NULLS FIRST, customer_id OFFSET 2
+
+SELECT DISTINCT ON (name COLLATE "C") * FROM customers ORDER BY name COLLATE "C", customer_id
