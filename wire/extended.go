@@ -41,11 +41,15 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 	name := m.Portal
 	p, known := c.stmts.portal(name)
 	o.plan = p.plan
+	if known && p.ran {
+		return need{}, cannotRun(name)
+	}
 	if known && p.virtual && p.plan.Listen != sqlkey.ListenNone {
 		if e := c.listen(p.plan); e != nil {
 			return need{}, e
 		}
 		o.virtual, o.answer = true, pg.AppendCommandComplete(nil, p.plan.Tag)
+		c.stmts.hasRun(name)
 		return need{}, nil
 	}
 	if known && p.virtual && p.plan.Own != sqlkey.OwnNone {
@@ -68,6 +72,7 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 		var done bool
 		if o.answer, done = c.virtual(nil, p.plan); done {
 			o.virtual = true
+			c.stmts.hasRun(name)
 			return need{}, nil
 		}
 		return need{}, pg.NewError(pg.CodeInvalidStatementName, "portal does not exist any more: the transaction has changed since it was bound")
@@ -162,6 +167,9 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 		return need{}, e
 	}
 	if c.deallocates(s.plan) || s.plan.Own != sqlkey.OwnNone || s.plan.Listen != sqlkey.ListenNone || c.answersTx(s.plan) && !c.seg.runs {
+		if s.plan.Own == sqlkey.OwnNone && c.bind.NumParams() != declared(s) { // the node's own statements look for themselves
+			return need{}, wrongNumber(&c.bind, s)
+		}
 		o.virtual, o.answer = true, bindComplete
 		p := portal{plan: s.plan, virtual: true}
 		if s.plan.OwnParam != 0 {
@@ -187,7 +195,7 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	}
 	n, e := c.route(s.plan, c.argsOf(s))
 	if e != nil && e.Code == pg.CodeUndefinedParameter {
-		return n, tooFew(&c.bind, s)
+		return n, wrongNumber(&c.bind, s)
 	}
 	if e != nil {
 		return n, e
@@ -277,9 +285,18 @@ func tooManyPortals() *pg.Error {
 		WithHint("Portals end with their transaction: use the unnamed portal, or end the transaction more often.")
 }
 
-// tooFew is PostgreSQL's answer to a Bind whose parameters end before the statement's: here, where one of them is the key.
-func tooFew(b *pg.Bind, s *statement) *pg.Error {
-	return pg.Errorf(pg.CodeProtocolViolation, "bind message supplies %d parameters, but prepared statement \"%s\" requires %d", b.NumParams(), b.Statement, max(s.plan.NumParams, len(s.oids)))
+// wrongNumber is PostgreSQL's answer to a Bind with more or fewer parameters than its statement has: here, where no server is asked, or where the key is not
+// among them.
+func wrongNumber(b *pg.Bind, s *statement) *pg.Error {
+	return pg.Errorf(pg.CodeProtocolViolation, "bind message supplies %d parameters, but prepared statement \"%s\" requires %d", b.NumParams(), b.Statement, declared(s))
+}
+
+// declared is how many parameters a statement has: those that its Parse gives types to, even if the text uses fewer.
+func declared(s *statement) int { return max(s.plan.NumParams, len(s.oids)) }
+
+// cannotRun is PostgreSQL's answer to the Execute of a portal that has run to its end and has no rows.
+func cannotRun(portal []byte) *pg.Error {
+	return pg.Errorf(pg.CodeObjectNotInPrerequisiteState, "portal \"%s\" cannot be run", portal)
 }
 
 func unknownStatement(name []byte) *pg.Error {

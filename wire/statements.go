@@ -56,6 +56,7 @@ func (s *statement) is(v *pg.ParseView) bool {
 type portal struct {
 	plan    *sqlkey.Plan
 	virtual bool        // answered by the node: no server knows it
+	ran     bool        // and has been: it cannot be again
 	use     *use        // of PREPARE and EXECUTE
 	stmt    *statement  // if it has a name
 	sets    *[]assigned // what it sets by set_config
@@ -263,6 +264,14 @@ func (r *registry) setPortal(name []byte, p portal) bool {
 	}
 	r.portals[string(name)] = p
 	return true
+}
+
+// hasRun notes that a portal has been carried out, unless it has gone with its transaction.
+func (r *registry) hasRun(name []byte) {
+	if p, ok := r.portal(name); ok {
+		p.ran = true
+		r.setPortal(name, p)
+	}
 }
 
 func (r *registry) dropPortals() {

@@ -31,6 +31,14 @@ func pipelineStories(key string) []story {
 			{msg(run("p", 0), flush()), "C"}, {msg(run("p", 1), run("q", 1), bad, run("q", 1), syncs()), "Z"}, {msg(run("q", 1), syncs()), "Z"}, {simple("ROLLBACK"), "Z"}, {msg(run("q", 1), syncs()), "Z"},
 			{msg(parse("", "INSERT INTO notes SELECT i, 'x' FROM generate_series(820, 825) i RETURNING id"), bind("", ""), run("", 2), run("", 2), run("", 0), syncs()), "Z"}, {simple("SELECT count(*) FROM notes WHERE id >= 820"), "Z"},
 		}},
+		{name: "what PostgreSQL asks of a portal, of statements that the node answers", steps: []step{
+			{simple("BEGIN"), "Z"}, {simple("INSERT INTO notes VALUES (815, 'x')"), "Z"}, {simple("ROLLBACK"), "Z"}, {simple("BEGIN"), "Z"}, {msg(parse("", "COMMIT"), bind("", "", "1"), run("", 0), syncs()), "Z"}, {simple("SELECT 1"), "Z"}, {simple("COMMIT"), "Z"},
+			{msg(parse("c", "COMMIT", 25), syncs()), "Z"}, {simple("BEGIN"), "Z"}, {msg(bind("", "c"), run("", 0), syncs()), "Z"}, {msg(bind("", "c", "1", "2"), syncs()), "Z"}, {simple("ROLLBACK"), "Z"}, {simple("BEGIN"), "Z"}, {msg(bind("", "c", "1"), run("", 0), syncs()), "Z"},
+			{msg(parse("b", "BEGIN"), bind("p", "b", "1"), run("p", 0), syncs()), "Z"}, {msg(bind("p", "b"), run("p", 0), run("p", 0), syncs()), "Z"}, {simple("SELECT 1"), "Z"}, {simple("ROLLBACK"), "Z"},
+			{msg(bind("p", "b"), run("p", 0), syncs()), "Z"}, {msg(run("p", 0), syncs()), "Z"}, {simple("ROLLBACK"), "Z"}, {msg(bind("", "b"), run("", 0), bind("", "b"), run("", 0), run("", 0), syncs()), "Z"}, {simple("ROLLBACK"), "Z"},
+			{simple("BEGIN"), "Z"}, {msg(parse("", "SAVEPOINT a"), bind("s", ""), run("s", 0), run("s", 0), syncs()), "Z"}, {simple("ROLLBACK TO a"), "Z"}, {simple("COMMIT"), "Z"},
+			{msg(parse("l", "LISTEN ch"), bind("", "l", "1"), run("", 0), syncs()), "Z"}, {msg(bind("", "l"), run("", 0), run("", 0), syncs()), "Z"}, {msg(parse("x", "SELECT 1"), parse("d", "DEALLOCATE x"), bind("", "d", "1"), syncs()), "Z"}, {msg(bind("", "d"), run("", 0), run("", 0), syncs()), "Z"}, {msg(bind("", "x"), run("", 0), syncs()), "Z"},
+		}},
 		{name: "closing", steps: []step{
 			{msg(parse("a", "SELECT 1"), bind("p", "a"), closing('S', "a"), run("p", 0), closing('P', "p"), closing('P', "p"), closing('S', "a"), closing('S', ""), closing('P', ""), syncs()), "Z"}, {msg(bind("", "a"), syncs()), "Z"},
 			{msg(parse("", "SELECT 1"), closing('S', ""), bind("", ""), syncs()), "Z"}, {msg(parse("a", "SELECT 2"), closing('S', "a"), parse("a", "SELECT 3"), bind("", "a"), run("", 0), syncs()), "Z"},
