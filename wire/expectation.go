@@ -13,6 +13,7 @@ type expectation struct {
 	begin    bool   // the client's transaction block is being opened
 	told     bool   // the client has an error already, of a block that could not be opened
 	settings bool   // the session's settings are being brought into force
+	spares   bool   // but for those that the request takes away itself
 	remains  bool   // the router's own question: what remains of the session on the server
 	local    string // the router's own question whether what a statement names is here alone: the letters by which the answer says so
 	ours     bool   // the router asked for it on its own: that it fails is nobody\'s error

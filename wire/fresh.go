@@ -205,6 +205,17 @@ func behindReset(conn *pool.Conn, left bool, sql string) string {
 	return sql
 }
 
+// unclean reports whether another session may have left on a connection what nobody can see.
+func unclean(conn *pool.Conn, session uint64) bool { return conn.Left != 0 && conn.Left != session }
+
+// cleaned follows behindReset's text, once the server has carried it out.
+func cleaned(conn *pool.Conn, left bool, applied string) {
+	if conn.Applied = applied; left {
+		conn.Left = 0
+		conn.Prepared.Clear()
+	}
+}
+
 // ask runs a text of ours on a connection and returns the first value of its last row.
 func ask(conn *pool.Conn, sql string) (value string, err error) {
 	if _, err := conn.Net.Write(pg.AppendQuery(nil, sql)); err != nil {

@@ -38,19 +38,11 @@ func (c *core) acquired(conn *pool.Conn) {
 		c.retrying, c.unfit, c.worn = true, true, c.worn || outgrown(conn)
 		return
 	}
-	sql := c.wanted().print
-	left := conn.Left != 0 && conn.Left != c.id
-	if conn.Applied == sql && !left {
-		c.emit()
+	if want := c.wanted().print; conn.Applied != want || unclean(conn, c.id) {
+		c.enforce(want, false)
 		return
 	}
-	sql = behindReset(conn, left, sql)
-	if left {
-		conn.Left = 0
-	}
-	// On its own, and waited for: a statement must never run under the settings of somebody else.
-	c.toServer = pg.AppendQuery(c.toServer, sql)
-	c.push(expectation{kind: 'Q', quiet: true, settings: true})
+	c.emit()
 }
 
 // wanted is what must be in force before the request in hand is sent. A block that it opens begins with what was set before it.

@@ -430,7 +430,7 @@ func (x *chooser) get(ctx context.Context, claim pool.Claim) (*pool.Conn, error)
 
 // prepare brings the session's settings into force on a connection. lost: it has broken.
 func (x *chooser) prepare(ctx context.Context, conn *pool.Conn) (_ *pg.Error, lost bool) {
-	left := conn.Left != 0 && conn.Left != x.h.session
+	left := unclean(conn, x.h.session)
 	if conn.Applied == x.h.base && !left {
 		return nil, false
 	}
@@ -451,7 +451,7 @@ func (x *chooser) prepare(ctx context.Context, conn *pool.Conn) (_ *pg.Error, lo
 		err = context.Cause(ctx)
 	}
 	if err == nil {
-		conn.Applied, conn.Left = x.h.base, 0
+		cleaned(conn, left, x.h.base)
 		return nil, false
 	}
 	conn.Discard()

@@ -111,8 +111,9 @@ func (s *Server) prove(g *gate, client *pg.Client, id pool.Identity, l *live, f 
 func try(ctx context.Context, conn *asked, list []setting, f *fresh) (told map[string]string, err error) {
 	deadline, _ := ctx.Deadline()
 	conn.Net.SetDeadline(deadline)
-	sql := behindReset(conn.Conn, conn.Left != 0, fromList(list).print)
-	conn.Left, conn.Applied, conn.Unnamed = 0, stale, 0
+	left := unclean(conn.Conn, 0)
+	sql := behindReset(conn.Conn, left, fromList(list).print)
+	conn.Applied, conn.Unnamed = stale, 0
 	var refusal *pg.Error
 	if _, err = conn.Net.Write(pg.AppendQuery(nil, sql)); err == nil {
 		err = readAnswer(conn.Conn, 1<<20, func(typ byte, body []byte) error {
@@ -133,6 +134,7 @@ func try(ctx context.Context, conn *asked, list []setting, f *fresh) (told map[s
 	}
 	conn.Net.SetDeadline(time.Time{})
 	if refusal == nil {
+		cleaned(conn.Conn, left, stale)
 		told = make(map[string]string)
 		for name, value := range conn.Params {
 			set := slices.ContainsFunc(list, func(x setting) bool { return canonicalParam(x.name) == name })
@@ -140,6 +142,10 @@ func try(ctx context.Context, conn *asked, list []setting, f *fresh) (told map[s
 				told[name] = value
 			}
 		}
+	}
+	if refusal != nil && left { // nor is it clean
+		conn.lost()
+		return nil, refusal
 	}
 	conn.done()
 	if refusal != nil {

@@ -163,7 +163,7 @@ func (c *core) serverFrame(typ byte, frame []byte) error {
 				h.part++
 			}
 		}
-		if string(c.lastTag) == "DEALLOCATE ALL" { // among other statements: see deallocate
+		if string(c.lastTag) == "DEALLOCATE ALL" && !h.settings { // among other statements: see deallocate
 			c.nothingPrepared()
 			if !h.names {
 				c.stmts.clearNamed()
@@ -226,16 +226,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 	}
 	if e.settings { // it was all that was sent: the request itself comes now
 		c.expect, c.expectOff = c.expect[:0], 0
-		if c.lastErr != nil {
-			err := asError(c.lastErr)
-			c.lastErr, c.broken = nil, true
-			c.failOff(err)
-			return nil
-		}
-		c.srv.Applied = c.wanted().print
-		c.alignParams()
-		c.outMark = len(c.out)
-		c.emit()
+		c.enforced(e.spares)
 		return nil
 	}
 	if e.ahead && !c.redo {
@@ -301,7 +292,7 @@ func (c *core) readyForQuery(body []byte, h *expectation) error {
 	return nil
 }
 
-// failOff answers the request in hand with an error while its connection is about to be closed, outside any transaction.
+// failOff answers the request in hand with an error while its connection is about to be closed or given back, outside any transaction.
 func (c *core) failOff(e *pg.Error) {
 	c.status, c.serverOpen = 'I', false
 	c.fail(e)

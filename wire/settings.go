@@ -136,8 +136,9 @@ func decidesMeaning(name string) bool {
 // resetSettings brings a server connection back to what its role and database start with.
 const resetSettings = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; "
 
-// cleanSession does the same, and takes away what else code that nobody could look into may have left behind.
-const cleanSession = "SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; " + resetSettings
+// cleanSession does the same, and takes away what else code that nobody could look into may have left behind, or taken away: of what is prepared
+// nothing is sure to be there.
+const cleanSession = "DEALLOCATE ALL; SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; " + resetSettings
 
 // startupSettings turns the parameters of a startup packet into settings, leaving out those that a fresh server connection
 // has anyway; the node's own parameters are own's. Errors are *pg.Error.
