@@ -3,6 +3,7 @@ package wire_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -11,7 +12,7 @@ func stories(customer int64) []story {
 	key := fmt.Sprint(customer)
 	return slicesOf(
 		simpleStories(key), extendedStories(key), portalStories(key), transactionStories(key), settingStories(key),
-		copyStories(key), namedStories(key), preparedStories(key), pipelineStories(key), undoneStories(), oddStories(key),
+		copyStories(key), namedStories(key), preparedStories(key), pipelineStories(key), undoneStories(), oddStories(key), flushStories(),
 	)
 }
 
@@ -247,4 +248,50 @@ func oddStories(string) []story {
 		{name: "statement timeout", steps: each("BEGIN", "SET statement_timeout = '1s'", "SELECT pg_sleep(60)", "ROLLBACK", "SHOW statement_timeout", "SELECT 1")},
 		{name: "statement timeout of a session", only: "p", steps: each("SET statement_timeout = '2s'", "SELECT pg_sleep(60)", "RESET statement_timeout", "SELECT 1")},
 	}
+}
+
+// flushStories end a transaction, and do other things to it, behind a Flush: no server has said by then that it is in one.
+func flushStories() (all []story) {
+	flushed := func(sql string) step { return step{msg(extended(sql), flush()), "C"} }
+	synced := func(sql string) step { return step{msg(extended(sql), syncs()), "Z"} }
+	insert := func(id int) string { return fmt.Sprintf("INSERT INTO notes VALUES (%d, 'x')", id) }
+	begins := []struct {
+		name  string
+		steps []step
+	}{
+		{"a query", []step{{simple("BEGIN"), "Z"}, flushed(insert(901))}},
+		{"a message", []step{flushed("BEGIN"), flushed(insert(901))}},
+		{"a message with a Sync", []step{synced("BEGIN"), flushed(insert(901))}},
+		{"a message behind a write", []step{flushed(insert(900)), flushed("BEGIN"), flushed(insert(901))}},
+		{"nothing", []step{flushed(insert(901))}},
+	}
+	ends := []struct {
+		name  string
+		steps []step
+	}{
+		{"COMMIT", []step{synced("COMMIT")}},
+		{"ROLLBACK", []step{synced("ROLLBACK")}},
+		{"END in a query", []step{{simple("END"), "Z"}}},
+		{"ABORT in a query", []step{{simple("ABORT"), "Z"}}},
+		{"COMMIT in a text", []step{{simple(insert(905) + "; COMMIT; SELECT 1"), "Z"}}},
+		{"flushed COMMIT", []step{flushed("COMMIT"), flushed("SELECT 1"), {syncs(), "Z"}}},
+		{"flushed ROLLBACK, and a write", []step{flushed("ROLLBACK"), flushed(insert(902)), {syncs(), "Z"}}},
+		{"COMMIT AND CHAIN", []step{{msg(extended("COMMIT AND CHAIN"), syncs()), "Z"}, synced(insert(903)), synced("ROLLBACK")}},
+		{"BEGIN again", []step{synced("BEGIN"), synced("COMMIT")}},
+		{"SET TRANSACTION", []step{{msg(extended("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"), syncs()), "Z"}, synced("COMMIT")}},
+		{"SET LOCAL", []step{flushed("SET LOCAL extra_float_digits = 0"), flushed("SHOW extra_float_digits"), synced("COMMIT"), synced("SHOW extra_float_digits")}},
+		{"savepoints", []step{{msg(extended("SAVEPOINT a"), syncs()), "Z"}, flushed(insert(902)), {msg(extended("ROLLBACK TO a"), syncs()), "Z"}, {msg(extended("RELEASE a"), syncs()), "Z"}, synced("COMMIT")}},
+	}
+	for _, b := range begins {
+		for _, e := range ends {
+			steps := slices.Concat(b.steps, e.steps, each("SELECT id FROM notes WHERE id >= 900 ORDER BY id", "ROLLBACK", "SELECT id FROM notes WHERE id >= 900 ORDER BY id"))
+			all = append(all, story{name: "begun by " + b.name + ", flushed, " + e.name, steps: steps})
+		}
+		if b.name != "nothing" {
+			all = append(all, story{name: "begun by " + b.name + ", all flushed, savepoints", steps: slices.Concat(b.steps, []step{
+				flushed("SAVEPOINT a"), flushed(insert(902)), flushed("ROLLBACK TO a"), flushed(insert(903)), flushed("RELEASE a"), flushed("COMMIT"), {syncs(), "Z"},
+			}, each("SELECT id FROM notes WHERE id >= 900 ORDER BY id", "ROLLBACK", "SELECT id FROM notes WHERE id >= 900 ORDER BY id"))})
+		}
+	}
+	return all
 }

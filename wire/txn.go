@@ -87,13 +87,19 @@ func (c *core) virtualStatus() byte {
 // onServer reports whether the client's transaction block is open on the server connection.
 func (c *core) onServer() bool { return c.srv != nil && (c.status == 'T' || c.status == 'E') }
 
+// heardOf reports whether a server has the client's transaction, or will: behind a Flush it has not said so yet, as its status comes with the
+// next Sync, but what has been sent in front of that is in the block, or in the one that a BEGIN would make of it.
+func (c *core) heardOf() bool {
+	return c.onServer() || c.srv != nil && !c.tx.open && (c.tx.inServer || c.serverOpen)
+}
+
 // virtual answers a transaction statement that no server needs to hear of. It returns the answer without ReadyForQuery, and
 // false if the statement must go to a server.
 func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 	if plan.Deallocate {
 		return c.deallocate(dst, plan)
 	}
-	if c.onServer() || c.pinned != "" && !c.tx.open {
+	if c.heardOf() || c.pinned != "" && !c.tx.open {
 		return dst, false
 	}
 	switch plan.Tx {
@@ -267,7 +273,7 @@ func (c *core) untell(dst []byte) []byte {
 
 // answersTx reports whether virtual would answer the statement as things stand.
 func (c *core) answersTx(plan *sqlkey.Plan) bool {
-	if c.onServer() || c.pinned != "" && !c.tx.open {
+	if c.heardOf() || c.pinned != "" && !c.tx.open {
 		return false
 	}
 	switch plan.Tx {
