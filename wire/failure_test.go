@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"rangefinder/internal/pgtest"
 	"rangefinder/rib"
@@ -167,6 +168,88 @@ func TestTransactionLost(t *testing.T) {
 	}
 	if s := conn.PgConn().TxStatus(); s != 'I' {
 		t.Errorf("status %c", s)
+	}
+}
+
+// A server is lost while it commits: whatever the COMMIT was sent with, nobody knows whether it took effect, and nobody says that it did not. Of a
+// block that was to be rolled back, or that goes on, all is gone.
+func TestLostWhileItCommits(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	admin, err := servers(t)[0].primary.ConnTo(ctxOf(t), "app", "postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	for _, sql := range []string{
+		"CREATE TABLE slow (a int)", "GRANT ALL ON slow TO app",
+		"CREATE FUNCTION sleepy() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(600); RETURN NULL; END'",
+		"CREATE CONSTRAINT TRIGGER sleepy AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION sleepy()",
+	} {
+		if _, err := admin.Exec(ctxOf(t), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer admin.Exec(context.Background(), "DROP TABLE slow; DROP FUNCTION sleepy")
+	begin, insert, sleep := simple("BEGIN"), "INSERT INTO slow VALUES (1)", "SELECT pg_sleep(600)"
+	for name, c := range map[string]struct {
+		before []byte
+		last   []byte
+		code   string
+	}{
+		"a query":                        {msg(begin, simple(insert)), simple("COMMIT"), "08007"},
+		"a text, last":                   {begin, simple(insert + "; COMMIT"), "08007"},
+		"a text, first":                  {msg(begin, simple(insert)), simple("COMMIT; SELECT 1"), "08007"},
+		"a text with a block in it":      {nil, simple("BEGIN; " + insert + "; COMMIT; SELECT 1"), "08007"},
+		"a message":                      {msg(begin, simple(insert)), msg(extended("COMMIT"), syncs()), "08007"},
+		"a pipeline, first":              {msg(begin, simple(insert)), msg(extended("COMMIT"), extended("SELECT 1"), syncs()), "08007"},
+		"a pipeline with a block in it":  {nil, msg(extended("BEGIN"), extended(insert), extended("COMMIT"), extended("SELECT 1"), syncs()), "08007"},
+		"a pipeline before it":           {begin, msg(extended(insert), extended(sleep), extended("COMMIT"), syncs()), "08007"},
+		"no COMMIT, but a ROLLBACK":      {msg(begin, simple(insert)), msg(extended(sleep), extended("ROLLBACK"), syncs()), "08006"},
+		"no COMMIT":                      {msg(begin, simple(insert)), simple(sleep), "08006"},
+		"a COMMIT that was before":       {begin, msg(extended("COMMIT"), extended("BEGIN"), extended(insert), extended(sleep), syncs()), "08006"},
+		"a COMMIT before in a text":      {begin, simple("COMMIT; BEGIN; " + insert + "; " + sleep), "08006"},
+		"nothing but implicit ones":      {nil, simple(insert), "08007"},
+		"a write behind a COMMIT":        {begin, msg(extended("SELECT 1"), extended("COMMIT"), extended(insert), syncs()), "08007"},
+		"a query, behind a Flush":        {msg(begin, extended(insert), flush()), simple("COMMIT"), "08007"},
+		"a message, all behind a Flush":  {msg(extended("BEGIN"), flush(), extended(insert), flush()), msg(extended("COMMIT"), flush(), syncs()), "08007"},
+		"a ROLLBACK, then a lasting one": {msg(begin, simple(insert)), simple("ROLLBACK; " + sleep + "; COMMIT"), "08007"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := inState(ctxOf(t), r.addr, "app", nil, sessionState{send: msg(c.before, c.last)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			pgtest.Eventually(t, patience, func() error {
+				var ended int
+				err := admin.QueryRow(ctxOf(t), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = 'app'").Scan(&ended)
+				if err == nil && ended == 0 {
+					err = errors.New("nobody sleeps")
+				}
+				return err
+			})
+			answers, code, status := pgproto3.NewFrontend(conn, conn), "", byte(0)
+			for status == 0 {
+				m, err := answers.Receive()
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch m := m.(type) {
+				case *pgproto3.ErrorResponse:
+					code = m.Code
+				case *pgproto3.ReadyForQuery:
+					if code != "" {
+						status = m.TxStatus
+					}
+				}
+			}
+			if code != c.code {
+				t.Errorf("the client is told %s, not %s", code, c.code)
+			}
+			if want := map[bool]byte{true: 'I', false: 'E'}[code == "08007" || strings.Contains(name, "ROLLBACK")]; status != want {
+				t.Errorf("the client's block has status %c, not %c", status, want)
+			}
+		})
 	}
 }
 

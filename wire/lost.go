@@ -53,6 +53,7 @@ func (c *core) serverLost(err error) {
 		synced = synced || c.expect[i].kind == 'S' && !c.expect[i].ahead
 	}
 	pinned := c.pinned
+	ends, commits := c.ending()
 	if wasIn || !idle {
 		c.failChannels()
 	}
@@ -79,7 +80,7 @@ func (c *core) serverLost(err error) {
 	}
 	c.behind = nil
 	c.out, c.parting = append(c.out, c.parting...), c.parting[:0]
-	e := c.lostError(name, err, wasIn)
+	e := c.lostError(name, err, wasIn, commits)
 	if idle {
 		e = pg.NewError(pg.CodeConnectionFailure, "the connection to backend "+name+" was lost").WithDetail(e.Detail)
 	}
@@ -98,7 +99,7 @@ func (c *core) serverLost(err error) {
 	if c.tx.inServer || wasIn {
 		// The block is gone; the client learns it as it would of any failed one.
 		c.tx = transaction{open: true, failed: true, saved: c.tx.saved}
-		if c.committing() {
+		if ends {
 			c.settings, c.tx = c.tx.saved, transaction{}
 		}
 	}
@@ -133,22 +134,41 @@ func (c *core) backendError(code string) {
 	}
 }
 
-// committing reports whether the request in hand was to end its transaction block.
-func (c *core) committing() bool {
-	return c.plan != nil && (c.plan.Tx == sqlkey.TxCommit || c.plan.Tx == sqlkey.TxRollback)
+// ending reports whether something that the server has not answered yet was to end the transaction block, and whether that was a COMMIT, which it
+// may have carried out. It is not always the request's last statement.
+func (c *core) ending() (ends, commits bool) {
+	see := func(p *sqlkey.Plan) {
+		mixed := p.MixedTx && p.Parts == nil // a text that is not taken apart
+		commits = commits || mixed || p.Tx == sqlkey.TxCommit
+		ends = ends || commits || p.Tx == sqlkey.TxRollback
+	}
+	for i := c.expectOff; i < len(c.expect); i++ {
+		switch e := &c.expect[i]; {
+		case e.plan == nil || e.kind != 'E' && e.kind != 'Q':
+		case e.plan.Parts == nil:
+			see(e.plan)
+		default:
+			for _, p := range e.plan.Parts[min(e.part, len(e.plan.Parts)):] {
+				see(p)
+			}
+		}
+	}
+	if c.plan != nil {
+		see(c.plan)
+	}
+	return ends, commits
 }
 
 // lostError says what the loss of a server connection means for the request in hand.
-func (c *core) lostError(backend string, err error, wasIn bool) *pg.Error {
+func (c *core) lostError(backend string, err error, wasIn, commits bool) *pg.Error {
 	detail := ""
 	if c.fatal != nil {
 		detail = "Its last words: " + c.fatal.Message + "."
 	} else if err != nil {
 		detail = "The connection ended with: " + err.Error() + "."
 	}
-	commit := c.plan != nil && c.plan.Tx == sqlkey.TxCommit
 	switch {
-	case !c.seg.read && (!wasIn || commit):
+	case wasIn && commits, !c.seg.read && !wasIn:
 		return pg.NewError(pg.CodeTransactionResolutionUnknown, "the connection to backend "+backend+" was lost while the statement ran: whether it took effect is unknown").
 			WithDetail(detail).WithHint("Look before you try again.")
 	case wasIn:
