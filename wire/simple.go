@@ -32,12 +32,12 @@ func (c *core) query(frame []byte) {
 	}
 	c.plan = plan
 
-	if plan.Statements == 0 && c.srv == nil {
+	if plan.Statements == 0 && (c.srv == nil || c.tx.open && c.tx.failed) {
 		c.out = append(c.out, emptyQuery...)
 		c.ready()
 		return
 	}
-	if e := c.refusedByState(plan); e != nil {
+	if e := c.refusedByState(plan); e != nil && plan.Statements > 0 {
 		c.fail(e)
 		return
 	}

@@ -12,7 +12,7 @@ func stories(customer int64) []story {
 	key := fmt.Sprint(customer)
 	return slicesOf(
 		simpleStories(key), extendedStories(key), portalStories(key), transactionStories(key), settingStories(key),
-		copyStories(key), namedStories(key), preparedStories(key), pipelineStories(key), undoneStories(), oddStories(key), flushStories(),
+		copyStories(key), namedStories(key), preparedStories(key), pipelineStories(key), undoneStories(), oddStories(key), flushStories(), failedStories(key),
 	)
 }
 
@@ -291,6 +291,59 @@ func flushStories() (all []story) {
 			all = append(all, story{name: "begun by " + b.name + ", all flushed, savepoints", steps: slices.Concat(b.steps, []step{
 				flushed("SAVEPOINT a"), flushed(insert(902)), flushed("ROLLBACK TO a"), flushed(insert(903)), flushed("RELEASE a"), flushed("COMMIT"), {syncs(), "Z"},
 			}, each("SELECT id FROM notes WHERE id >= 900 ORDER BY id", "ROLLBACK", "SELECT id FROM notes WHERE id >= 900 ORDER BY id"))})
+		}
+	}
+	return all
+}
+
+// failedStories go on in a block that has failed, with more than one statement at once.
+func failedStories(key string) (all []story) {
+	insert := func(id int) string { return fmt.Sprintf("INSERT INTO notes VALUES (%d, 'x')", id) }
+	pipeline := func(sql ...string) step {
+		var b []byte
+		for _, q := range sql {
+			b = append(b, extended(q)...)
+		}
+		return step{msg(b, syncs()), "Z"}
+	}
+	order := "INSERT INTO orders VALUES (" + key + ", 900, 'x')"
+	fails := []struct {
+		name  string
+		steps []step
+	}{
+		{"on a server", each("BEGIN", insert(901), "SAVEPOINT a", "SELECT 1/0")},
+		{"in a pipeline", []step{{simple("BEGIN"), "Z"}, pipeline(insert(901), "SAVEPOINT a", "SELECT 1/0")}},
+		{"on no server", each("BEGIN", "SAVEPOINT a", "SELEC")},
+		{"on no server, a savepoint in front of it", each("BEGIN", "SET LOCAL extra_float_digits = 0", "SAVEPOINT a", "SELECT * FROM", insert(901))},
+	}
+	goesOn := []struct {
+		name string
+		step step
+	}{
+		{"a pipeline behind ROLLBACK TO", pipeline("ROLLBACK TO a", insert(902), "COMMIT")},
+		{"an order behind ROLLBACK TO", pipeline("ROLLBACK TO a", order, "COMMIT")},
+		{"a pipeline behind ROLLBACK TO that fails again", pipeline("ROLLBACK TO a", insert(902), "SELECT 1/0", "COMMIT")},
+		{"Parse and Describe behind ROLLBACK TO", step{msg(extended("ROLLBACK TO a"), parse("q", "SELECT 1"), describe('S', "q"), syncs()), "Z"}},
+		{"a text behind ROLLBACK TO", step{simple("ROLLBACK TO a; RELEASE a"), "Z"}},
+		{"writes in a text behind ROLLBACK TO", step{simple("ROLLBACK TO a; " + insert(902) + "; COMMIT"), "Z"}},
+		{"ROLLBACK TO what is not there", pipeline("ROLLBACK TO b", insert(902), "COMMIT")},
+		{"a text of ROLLBACK TO what is not there", step{simple("ROLLBACK TO b; COMMIT"), "Z"}},
+		{"a block behind ROLLBACK", step{simple("ROLLBACK; BEGIN"), "Z"}},
+		{"a write behind ROLLBACK", step{simple("ROLLBACK; " + insert(902)), "Z"}},
+		{"a read behind COMMIT and BEGIN", step{simple("COMMIT; BEGIN; SELECT 5"), "Z"}},
+		{"a pipeline behind ROLLBACK", pipeline("ROLLBACK", insert(902), "BEGIN", insert(903))},
+		{"nothing", step{simple(""), "Z"}},
+		{"a comment", step{simple("-- ping"), "Z"}},
+		{"nothing in a message", pipeline("")},
+	}
+	for _, f := range fails {
+		for _, g := range goesOn {
+			only := ""
+			if strings.HasPrefix(f.name, "on no server") && (g.name == "ROLLBACK TO what is not there" || g.name == "writes in a text behind ROLLBACK TO") {
+				only = "po" // else the node says so with the first message, and refuses what may belong to a shard of its own
+			}
+			all = append(all, story{only: only, name: "failed " + f.name + ", " + g.name, steps: slices.Concat(f.steps, []step{g.step},
+				each("SELECT id FROM notes WHERE id >= 900 ORDER BY id", "COMMIT", "SELECT id FROM notes WHERE id >= 900 ORDER BY id"))})
 		}
 	}
 	return all
