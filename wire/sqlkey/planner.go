@@ -98,13 +98,19 @@ func (p *Planner) PlanTyped(c *Catalog, env *Env, sql string, types []uint32) *P
 	return plan // its keys say what is wrong
 }
 
-// foreignTo are the parameters of a plan with one key whose types are not the key's, as Env.Foreign has them.
+// foreignTo are the parameters whose types are not the key's, as Env.Foreign has them, of a plan with one key, or with one for each of its rows.
 func (p *Plan) foreignTo(types []uint32) (list uint64) {
-	if p.Target != Keyed || len(types) == 0 {
+	keys := p.Keys
+	switch {
+	case len(types) == 0:
+		return 0
+	case p.Target == Many && p.Fan.Split != nil:
+		keys = p.Fan.Split.Rows
+	case p.Target != Keyed:
 		return 0
 	}
-	for i := range p.Keys {
-		p.Keys[i].eachPart(func(k *KeyRef) {
+	for i := range keys {
+		keys[i].eachPart(func(k *KeyRef) {
 			if k.Param < 1 || k.Param > min(len(types), 64) {
 				return
 			}

@@ -28,6 +28,9 @@ func TestParametersOfOtherTypes(t *testing.T) {
 		{"UPDATE app.orders SET note = 'x' WHERE customer_id = $1", []uint32{numeric}, Many},
 		{"DELETE FROM app.orders WHERE customer_id = $1", []uint32{numeric}, Many},
 		{"INSERT INTO app.orders (customer_id, id) VALUES ($1, 1)", []uint32{numeric}, Many}, // a server makes the row
+		{"INSERT INTO app.orders (customer_id, id) VALUES ($1, 1), ($2, 2)", []uint32{numeric, numeric}, Many},
+		{"INSERT INTO app.orders (customer_id, id) VALUES ($1, 1), ($2, 2), (9, 3)", []uint32{0, numeric}, Many},
+		{"INSERT INTO app.tiles (zoom, name, n) VALUES (1, 'a', 1), ($1, $2, 2)", []uint32{numeric, oidText}, Many},
 		{"SELECT * FROM app.orders o JOIN app.users u ON u.name = o.note WHERE o.customer_id = $1 AND u.name = 'a'", []uint32{numeric}, None},
 	} {
 		plan := p.PlanTyped(c, appEnv, one.sql, one.types)
@@ -36,6 +39,9 @@ func TestParametersOfOtherTypes(t *testing.T) {
 		}
 		if plan.Target != one.target || plan.Target == Many && len(plan.Fan.Within) > 0 {
 			t.Errorf("%s with %v: %s", one.sql, one.types, tell(plan))
+		}
+		if plan.Fan != nil && plan.Fan.Split != nil {
+			t.Errorf("%s with %v: the rows are dealt by keys that cannot be told", one.sql, one.types)
 		}
 		if again := p.PlanTyped(c, appEnv, one.sql, one.types); again != plan {
 			t.Errorf("%s with %v is planned twice", one.sql, one.types)
