@@ -89,7 +89,8 @@ func corpusFiles(t testing.TB) []string {
 	return files
 }
 
-// orderOf says what of a statement's order is defined: those of testdata that have ORDER BY define all of it.
+// orderOf says what of a statement's order is defined: those of testdata that have ORDER BY define all of it, and what an INSERT returns comes in the order
+// of the rows that it is given, by which clients tell them apart, unless it reads them from tables.
 func orderOf(sql string) order {
 	tree, err := pgquery.Parse(sql)
 	if err != nil || len(tree.GetStmts()) == 0 {
@@ -101,10 +102,26 @@ func orderOf(sql string) order {
 		return order{}
 	case s != nil && len(s.GetSortClause()) == 0:
 		return order{kind: counted}
+	case given(tree.GetStmts()[0].GetStmt().GetInsertStmt()):
+		return order{kind: exact}
 	case s == nil && strings.Contains(sql, "RETURNING"):
 		return order{}
 	}
 	return order{kind: exact}
+}
+
+// given tells whether a statement is an INSERT of rows in an order: a list of them, of functions, or sorted.
+func given(s *pgquery.InsertStmt) bool {
+	source := s.GetSelectStmt().GetSelectStmt()
+	if source == nil || len(source.GetSortClause()) > 0 {
+		return source != nil
+	}
+	for _, from := range source.GetFromClause() {
+		if from.GetRangeFunction() == nil && from.GetRangeSubselect() == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // stories are the ways in which an entry is told.

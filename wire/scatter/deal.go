@@ -13,6 +13,9 @@ import (
 // An INSERT whose rows only a server can make (sqlkey.Deal) is carried out in steps, all in one transaction: one shard makes the rows, and is asked for
 // them as values of the types of the table's columns; then each row is inserted on the shard that owns its key.
 
+// numberSize is what the number of a row takes.
+const numberSize = 8
+
 // dealing is one such statement.
 type dealing struct {
 	c      *Coordinator
@@ -27,8 +30,12 @@ type dealing struct {
 
 // hand is what a shard gets.
 type hand struct {
-	slot *fib.Slot
-	rows *heap
+	slot    *fib.Slot
+	rows    *heap
+	numbers []int // of the rows among those that were made
+
+	returned []byte // what RETURNING has given: whole frames
+	came     int    // how many of them have been taken
 }
 
 func (c *Coordinator) deal(x *execution, shares []Share) *pg.Error {
@@ -48,11 +55,11 @@ func (c *Coordinator) deal(x *execution, shares []Share) *pg.Error {
 	if e := c.mayWrite(x.stmt.plan, writers); e != nil {
 		return e
 	}
-	n, returned, e := d.insert(desc)
+	n, e := d.insert(desc)
 	if e != nil {
 		return e
 	}
-	return c.returns(x, desc, "INSERT 0 "+strconv.Itoa(n), returned...)
+	return c.returns(x, desc, "INSERT 0 "+strconv.Itoa(n), d.returned)
 }
 
 // study asks one shard about the statement, which PostgreSQL has to find right as it is, and about the table. desc are the columns of RETURNING.
@@ -110,6 +117,7 @@ func reads(modifier int32) bool { return modifier >= 0 && modifier>>16&0x7fff !=
 func (d *dealing) make() *pg.Error {
 	utf8, lead := d.home.conn.Params["client_encoding"] == "UTF8", leads(d.home.conn.Params["client_encoding"])
 	var key rib.Key
+	made := 0
 	ask := &errand{b: d.home, memory: &d.memory, send: d.x.appendAsk(nil, d.how.Query(d.types), nil, []int16{})}
 	ask.row = func(frame []byte) *pg.Error {
 		values, err := pg.DecodeDataRow(frame[pg.HeaderSize:])
@@ -123,7 +131,13 @@ func (d *dealing) make() *pg.Error {
 		if e != nil {
 			return e
 		}
-		d.of(owner, lead).put(values)
+		if e := d.memory.take(numberSize); e != nil {
+			return e
+		}
+		h := d.of(owner, lead)
+		h.rows.put(values)
+		h.numbers = append(h.numbers, made)
+		made++
 		return nil
 	}
 	e := d.c.errands(d.x, []*errand{ask})
@@ -134,42 +148,66 @@ func (d *dealing) make() *pg.Error {
 }
 
 // of is what a shard gets.
-func (d *dealing) of(slot *fib.Slot, lead func(byte) bool) *heap {
+func (d *dealing) of(slot *fib.Slot, lead func(byte) bool) *hand {
 	for _, h := range d.hands {
 		if h.slot.Shard() == slot.Shard() {
-			return h.rows
+			return h
 		}
 	}
-	h := &hand{slot, &heap{columns: make([][]byte, len(d.types)), leads: lead}}
+	h := &hand{slot: slot, rows: &heap{columns: make([][]byte, len(d.types)), leads: lead}}
 	d.hands = append(d.hands, h)
-	return h.rows
+	return h
 }
 
-// insert has the shards insert the rows. n is how many were inserted, and returned what each shard's RETURNING, with the columns desc, has given.
-func (d *dealing) insert(desc []byte) (n int, returned [][]byte, _ *pg.Error) {
+// insert has the shards insert the rows. n is how many were inserted, and desc are the columns of RETURNING.
+func (d *dealing) insert(desc []byte) (n int, _ *pg.Error) {
 	c := d.c
 	text := strings.Replace(d.how.Insert, sqlkey.FinalRows, relationOf(d.types, d.x.bind.NumParams()), 1)
-	returned = make([][]byte, len(d.hands))
 	list := make([]*errand, len(d.hands))
 	for i, h := range d.hands {
 		b, e := c.branch(h.slot, true)
 		if e != nil {
-			return 0, nil, e
+			return 0, e
 		}
 		list[i] = &errand{b: b, writes: true, memory: &d.memory, send: d.x.appendAsk(nil, text, h.rows.arrays(), nil)}
 		list[i].row = func(frame []byte) *pg.Error {
-			returned[i] = append(returned[i], frame...)
+			h.returned = append(h.returned, frame...)
 			return nil
 		}
 	}
 	if e := c.errands(d.x, list); e != nil {
-		return 0, nil, e
+		return 0, e
 	}
 	for _, ask := range list {
 		if desc != nil && !alike(desc, ask.desc) {
-			return 0, nil, driftBetween(d.home.slot, ask.b.slot)
+			return 0, driftBetween(d.home.slot, ask.b.slot)
 		}
 		n += tagged(ask.tag)
 	}
-	return n, returned, nil
+	return n, nil
+}
+
+// returned are the rows that RETURNING has given, in the order in which they were made.
+func (d *dealing) returned(yield func([]byte) bool) {
+	for {
+		var first *hand
+		least := 0
+		for _, h := range d.hands {
+			if len(h.returned) == 0 {
+				continue
+			}
+			if n := numberOf(h.numbers, h.came); first == nil || n < least {
+				first, least = h, n
+			}
+		}
+		if first == nil {
+			return
+		}
+		n := pg.Want(first.returned)
+		if !yield(first.returned[:n]) {
+			return
+		}
+		first.returned = first.returned[n:]
+		first.came++
+	}
 }

@@ -101,6 +101,7 @@ func (f *fanout) begin(shares []Share) {
 		p := &part{f: f, slot: slot, rows: shared, described: make(chan struct{}), placed: make(chan struct{})}
 		switch {
 		case f.fan.Split != nil:
+			p.given = s.Rows
 			p.request = pg.AppendSync(f.x.rowsOf(f.fan.Split, s.Rows, ""))
 		case s.SQL != "":
 			p.request = f.frames(s)
@@ -110,7 +111,7 @@ func (f *fanout) begin(shares []Share) {
 			}
 			p.request = usual
 		}
-		if f.how == merged {
+		if f.how == merged || f.how == asWritten {
 			p.rows = make(chan batch, 1)
 		}
 		if !f.alone {

@@ -68,6 +68,9 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	if fan.Final != "" && (len(fan.Order) == 0 || c.cfg.Shared.unordered(fan)) {
 		return c.fan(x, shares, gathered)
 	}
+	if fan.Split != nil {
+		return c.fan(x, shares, asWritten)
+	}
 	if len(fan.Order) == 0 || fan.Furthest && len(shares) == 1 {
 		return ofOneShard(fan, c.fan(x, shares, asTheyCome))
 	}
@@ -147,7 +150,7 @@ func (c *Coordinator) fan(x *execution, shares []Share, how way) (e *pg.Error) {
 	}
 	f.begin(shares)
 	switch how {
-	case merged:
+	case merged, asWritten:
 		e = f.merge()
 	case gathered:
 		e = f.gather()
@@ -172,6 +175,7 @@ type way uint8
 const (
 	asTheyCome way = iota
 	merged         // by their order
+	asWritten      // in the order of the rows of an INSERT that they come of
 	gathered       // and then PostgreSQL makes the answer of them
 )
 

@@ -2,6 +2,7 @@ package scatter
 
 import (
 	"encoding/binary"
+	"math"
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
@@ -43,6 +44,17 @@ type cursor struct {
 	rest   []byte   // of the batch
 	row    []byte   // the row in hand; nil: there is none any more
 	values [][]byte // of its keys; nil: NULL
+	came   int      // rows, with the one in hand
+}
+
+// numberOf is the number of a row that a shard has returned after some others, of those that it was given to insert, with these numbers: it inserts one after
+// the other. Where it leaves some out (ON CONFLICT DO NOTHING, a trigger), it is the least that it can be. More rows than were given only a rule makes: they
+// are the last.
+func numberOf(given []int, before int) int {
+	if before >= len(given) {
+		return math.MaxInt
+	}
+	return given[before]
 }
 
 // next takes the cursor's next row in hand. It waits for it.
@@ -77,6 +89,9 @@ func (f *fanout) next(cur *cursor) *pg.Error {
 	}
 	n := pg.Want(cur.rest)
 	cur.row, cur.rest = cur.rest[:n], cur.rest[n:]
+	if cur.came++; f.how == asWritten {
+		return nil
+	}
 	return f.values(cur)
 }
 
@@ -162,6 +177,10 @@ func (f *fanout) before(a, b int) bool {
 	if x.row == nil || y.row == nil {
 		return y.row == nil && (x.row != nil || a < b)
 	}
+	if f.how == asWritten {
+		v, w := numberOf(x.p.given, x.came-1), numberOf(y.p.given, y.came-1)
+		return v < w || v == w && a < b
+	}
 	for i := range f.keys {
 		k := &f.keys[i]
 		v, w := x.values[i], y.values[i]
@@ -186,8 +205,10 @@ func (f *fanout) before(a, b int) bool {
 // merge hands on the rows in their order. A tournament of the shards' first rows keeps the loser of each match: so a row costs one match
 // on each level.
 func (f *fanout) merge() *pg.Error {
-	if e := f.order(); e != nil {
-		return e
+	if f.how == merged {
+		if e := f.order(); e != nil {
+			return e
+		}
 	}
 	if e := f.describe(); e != nil {
 		return e

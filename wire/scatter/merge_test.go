@@ -124,6 +124,64 @@ func TestMergeIsASort(t *testing.T) {
 	})
 }
 
+// What the shards return of an INSERT comes in the order of its rows; and if some are left out, every row that is returned comes once, each shard's in its own order.
+func TestRowsComeBackAsTheyWereWritten(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		shards := rapid.IntRange(1, 5).Draw(t, "shards")
+		numbers := make([][]int, shards) // of the rows that each is given
+		for i := range rapid.IntRange(0, 20).Draw(t, "rows") {
+			at := rapid.IntRange(0, shards-1).Draw(t, "shard")
+			numbers[at] = append(numbers[at], i)
+		}
+		skips := rapid.Bool().Draw(t, "skips")
+		sink := new(capture)
+		c := &Coordinator{nc: sink, cfg: Config{Shared: new(Shared)}, ctx: context.Background()}
+		f := &fanout{c: c, x: &execution{stmt: new(stmt), simple: true}, how: asWritten, fan: &sqlkey.Fan{Writes: true}, stop: make(chan struct{}), limit: -1}
+		desc := pg.AppendRowDescription(nil, []pg.Field{{Name: "a", OID: oidInt8}})[pg.HeaderSize:]
+		frame := func(n int) []byte { return pg.AppendDataRow(nil, [][]byte{strconv.AppendInt(nil, int64(n), 10)}) }
+		came := make(map[string]int) // by its frame, the shard that returns it
+		var all []int
+		for i, given := range numbers {
+			p := &part{f: f, given: given, rows: make(chan batch, len(given)+1), described: make(chan struct{}), desc: desc}
+			close(p.described)
+			for _, n := range given {
+				if skips && rapid.Bool().Draw(t, "left out") {
+					continue
+				}
+				b := frame(n)
+				came[string(b)] = i
+				all = append(all, n)
+				p.rows <- batch{p: p, rows: &b}
+			}
+			p.rows <- batch{p: p, end: true}
+			f.parts = append(f.parts, p)
+		}
+		f.home = f.parts[0]
+		if e := f.merge(); e != nil {
+			t.Fatal(e)
+		}
+		if c.flush() != nil {
+			t.Fatal(c.gone)
+		}
+		slices.Sort(all)
+		var want, got [][]byte
+		for _, n := range all {
+			want = append(want, frame(n))
+		}
+		for row := range rowsIn(sink.got) {
+			got = append(got, row)
+		}
+		if skips { // of each shard by itself
+			byShard := func(a, b []byte) int { return cmp.Compare(came[string(a)], came[string(b)]) }
+			slices.SortStableFunc(want, byShard)
+			slices.SortStableFunc(got, byShard)
+		}
+		if !slices.EqualFunc(got, want, func(a, b []byte) bool { return string(a) == string(b) }) {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+	})
+}
+
 func TestSum(t *testing.T) {
 	for _, c := range [][3]string{{"", "UPDATE 2", "UPDATE 2"}, {"UPDATE 2", "UPDATE 3", "UPDATE 5"}, {"INSERT 0 9", "INSERT 0 1", "INSERT 0 10"}, {"DELETE 99", "DELETE 1", "DELETE 100"}, {"CREATE TABLE", "CREATE TABLE", "CREATE TABLE"}} {
 		if got := sum(c[0], c[1]); got != c[2] {

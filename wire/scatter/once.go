@@ -62,7 +62,7 @@ func (c *Coordinator) once(x *execution, shares []Share) *pg.Error {
 	if e := r.others(b, slices.Delete(slices.Clone(shares), at, at+1)); e != nil {
 		return e
 	}
-	return c.returns(x, desc, tag, rows)
+	return c.returns(x, desc, tag, rowsIn(rows))
 }
 
 // obstacle is why the rows cannot be given to other shards.

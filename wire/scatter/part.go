@@ -34,6 +34,7 @@ type part struct {
 	tag       string
 	err       *pg.Error
 	rows      chan batch // constant
+	given     []int      // constant; asWritten: the numbers of the rows that it inserts, ascending
 
 	// owned by the coordinator's goroutine
 	checked bool

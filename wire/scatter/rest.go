@@ -1,6 +1,7 @@
 package scatter
 
 import (
+	"iter"
 	"strconv"
 	"strings"
 
@@ -111,25 +112,34 @@ func (s *sink) end(tag string) {
 	s.c.complete(x, tag)
 }
 
-// returns tells the session what RETURNING has given, whole frames in one or several runs, and ends the answer. desc are its columns; nil: there is none.
-func (c *Coordinator) returns(x *execution, desc []byte, tag string, runs ...[]byte) *pg.Error {
+// returns tells the session what RETURNING has given, the frames of its rows, and ends the answer. desc are its columns; nil: there is none.
+func (c *Coordinator) returns(x *execution, desc []byte, tag string, rows iter.Seq[[]byte]) *pg.Error {
 	if desc == nil {
 		c.complete(x, tag)
 		return nil
 	}
 	out := &sink{c: c, x: x}
 	defer out.drop()
-	for _, rows := range runs {
-		for len(rows) > 0 {
-			n := pg.Want(rows)
-			if e := out.take(rows[:n]); e != nil {
-				return e
-			}
-			rows = rows[n:]
+	for row := range rows {
+		if e := out.take(row); e != nil {
+			return e
 		}
 	}
 	out.end(tag)
 	return nil
+}
+
+// rowsIn are the frames of a run of them.
+func rowsIn(frames []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for len(frames) > 0 {
+			n := pg.Want(frames)
+			if !yield(frames[:n]) {
+				return
+			}
+			frames = frames[n:]
+		}
+	}
 }
 
 // drop gives up what was kept, unless end has made it the portal's.

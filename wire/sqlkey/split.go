@@ -63,6 +63,9 @@ func (s *Split) takeApart(insert *pgquery.InsertStmt, found *survey, folded *fol
 	case insert.GetSelectStmt().GetSelectStmt().GetLimitCount() != nil, insert.GetSelectStmt().GetSelectStmt().GetLimitOffset() != nil:
 		return issuef("LIMIT or OFFSET counts the rows of all shards together")
 	}
+	if len(insert.GetReturningList()) > 0 && len(insert.GetSelectStmt().GetSelectStmt().GetSortClause()) > 0 {
+		return issuef("ORDER BY sorts the rows of all shards together")
+	}
 	mark := pgquery.MakeListNode([]*pgquery.Node{columnRef(rowMark)})
 	list := []*pgquery.Node{mark}
 	written := insert.GetSelectStmt().GetSelectStmt().GetValuesLists()

@@ -328,3 +328,41 @@ INSERT INTO customers SELECT * FROM generate_series(501, 505) k
 
 -- refused: LIMIT in INSERT
 INSERT INTO accounts (name, cents) VALUES ('a1', (SELECT tableoid::bigint FROM items LIMIT 1)), ('b1', 2) LIMIT 2
+
+INSERT INTO customers (customer_id, name) VALUES (508, 'a'), (507, 'b'), (506, 'c'), (505, 'd'), (504, 'e') RETURNING customer_id, name
+
+-- $1 bigint 508
+-- $2 bigint 505
+-- $3 bigint 507
+-- $4 bigint 504
+-- $5 bigint 506
+INSERT INTO customers (customer_id, balance, seen) VALUES ($1, 1.5, '2024-02-03 04:05:06+00'), ($2, 2.5, NULL), ($3, 3.5, NULL), ($4, 4.5, NULL), ($5, 5.5, NULL) RETURNING customer_id, balance, seen
+
+INSERT INTO customers (customer_id, name) VALUES (508, 'a'), (8, 'b'), (506, 'c'), (5, 'd'), (504, 'e'), (4, 'f') ON CONFLICT (customer_id) DO UPDATE SET name = EXCLUDED.name RETURNING customer_id, name
+
+INSERT INTO customers (customer_id, name) VALUES (508, 'a'), (507, 'b'), (506, 'c'), (505, 'd'), (504, 'e') ON CONFLICT DO NOTHING RETURNING customer_id, name
+
+-- sorted before they are inserted
+INSERT INTO customers (customer_id, name) VALUES (508, 'a'), (507, 'b'), (506, 'c'), (505, 'd'), (504, 'e') ORDER BY 2 DESC RETURNING customer_id, name
+
+INSERT INTO customers (customer_id, name) VALUES (508, 'a'), (507, 'b'), (506, 'c'), (505, 'd'), (504, 'e') ORDER BY 1
+
+INSERT INTO customers (customer_id, name) SELECT k, 'n' || k FROM generate_series(520, 505, -1) k RETURNING customer_id, name
+
+-- as an ORM has it that pairs rows with its objects
+INSERT INTO customers (customer_id, name) SELECT p0::bigint, p1::text FROM (VALUES (508, 'a', 0), (507, 'b', 1), (506, 'c', 2), (505, 'd', 3), (504, 'e', 4)) AS imp_sen (p0, p1, sen_counter) ORDER BY sen_counter RETURNING customer_id, name
+
+PREPARE many AS INSERT INTO customers (customer_id, name) VALUES ($1, 'a'), ($2, 'b'), ($3, 'c'), ($4, 'd') RETURNING customer_id, name;
+EXECUTE many (510, 509, 508, 507)
+
+-- $1 numeric 508.4
+-- $2 float8 507
+-- $3 bigint 506
+INSERT INTO customers (customer_id, name) VALUES ($1, 'a'), ($2, 'b'), ($3, 'c') RETURNING customer_id, name
+
+-- $1 numeric 19.5
+-- $2 numeric 3
+INSERT INTO readings (device, n) VALUES ($1, 50), ($2, 51) RETURNING device, n
+
+PREPARE odd (numeric, numeric) AS INSERT INTO readings (device, n) VALUES ($1, 50), ($2, 51) RETURNING device, n;
+EXECUTE odd (19.5, 3)
