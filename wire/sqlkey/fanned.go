@@ -105,6 +105,15 @@ func (f *fanned) ordered(targets []*pgquery.Node, distinct, whole bool) *issue {
 	if !whole && len(s.GetLockingClause()) > 0 {
 		return issuef("it locks rows, and its result is made of the rows of several shards")
 	}
+	if s.GetLimitCount() != nil || s.GetLimitOffset() != nil {
+		for _, n := range s.GetLockingClause() {
+			if n.GetLockingClause().GetWaitPolicy() != pgquery.LockWaitPolicy_LockWaitBlock {
+				i := issuef("each shard would lock as many rows as LIMIT says, also those that are not in the result, and others would skip them, or fail")
+				i.hint = "Or leave out SKIP LOCKED or NOWAIT."
+				return i
+			}
+		}
+	}
 	p := &picker{fanned: f, targets: targets, distinct: distinct && !on, star: slices.ContainsFunc(targets, func(t *pgquery.Node) bool { return isStar(t.GetResTarget().GetVal()) })}
 	var distinctOn []*pgquery.Node
 	if on {

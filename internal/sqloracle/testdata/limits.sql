@@ -69,8 +69,10 @@ SELECT DISTINCT ON (customer_id % 3) customer_id % 3 AS m, customer_id FROM cust
 
 SELECT customer_id, unnest(tags) FROM customers ORDER BY 1, 2 LIMIT 5
 
+-- refused: no key
 SELECT customer_id FROM customers ORDER BY customer_id LIMIT 3 FOR UPDATE SKIP LOCKED
 
+-- refused: no key
 SELECT customer_id FROM customers ORDER BY customer_id LIMIT 3 FOR UPDATE NOWAIT
 
 SELECT DISTINCT tier, qty FROM orders ORDER BY qty, tier LIMIT 6 OFFSET 1
