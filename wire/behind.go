@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"strings"
+	"unicode/utf8"
 
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
@@ -30,8 +31,8 @@ func (c *core) endsFirst(plan *sqlkey.Plan, frame []byte) (first, rest []byte) {
 	first = pg.AppendQuery(nil, string(sql[:end]))
 	switch c.lookupBytes(first[pg.HeaderSize : len(first)-1]).Tx {
 	case sqlkey.TxCommit, sqlkey.TxRollback, sqlkey.TxRollbackTo:
-		// Errors tell where in the text they are: so the rest stands where it stood.
-		return first, pg.AppendQuery(nil, strings.Repeat(" ", end)+string(sql[end:]))
+		// Errors tell which character of the text they are about: so the rest stands where it stood.
+		return first, pg.AppendQuery(nil, strings.Repeat(" ", utf8.RuneCount(sql[:end]))+string(sql[end:]))
 	}
 	return nil, nil
 }

@@ -131,8 +131,10 @@ func (c *core) planParse(o *op, body []byte) (need, *pg.Error) {
 func (c *core) parsed(o *op) (need, *pg.Error) {
 	plan := o.stmt.plan
 	o.plan = plan
-	if e := c.refusedByState(plan); e != nil && plan.Statements > 0 { // there is nothing in it that could fail
-		return need{}, e
+	if plan.Statements > 0 { // else there is nothing in it that could fail
+		if e := c.refusedByState(plan); e != nil {
+			return need{}, e
+		}
 	}
 	if plan.Target == sqlkey.None {
 		return need{}, plan.Err

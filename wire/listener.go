@@ -81,8 +81,12 @@ func (l *listener) listen(channel string, ses *session) *order {
 		l.confirms[channel] = o
 		l.say(o)
 	}
-	if ses != nil {
-		o.waits = append(o.waits, ses)
+	select {
+	case <-o.done:
+	default:
+		if ses != nil {
+			o.waits = append(o.waits, ses)
+		}
 	}
 	return o
 }

@@ -33,7 +33,9 @@ func (c *core) serverError(frame, body []byte) error {
 		c.worn = c.looseSync
 	}
 	c.copyIn = false
-	c.behind = nil
+	if !h.settings { // the request itself may yet be sent
+		c.behind = nil
+	}
 	c.doubt = c.pinned != "" // what was to remain may be undone
 	c.failChannels()
 	c.lastTag = append(c.lastTag[:0], "ROLLBACK"...)

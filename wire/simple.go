@@ -37,9 +37,11 @@ func (c *core) query(frame []byte) {
 		c.ready()
 		return
 	}
-	if e := c.refusedByState(plan); e != nil && plan.Statements > 0 {
-		c.fail(e)
-		return
+	if plan.Statements > 0 {
+		if e := c.refusedByState(plan); e != nil {
+			c.fail(e)
+			return
+		}
 	}
 	if plan.Listen != sqlkey.ListenNone {
 		c.listenQuery(plan)

@@ -334,6 +334,7 @@ func failedStories(key string) (all []story) {
 		{"a pipeline behind ROLLBACK", pipeline("ROLLBACK", insert(902), "BEGIN", insert(903))},
 		{"nothing", step{simple(""), "Z"}},
 		{"a comment", step{simple("-- ping"), "Z"}},
+		{"an error behind letters of two bytes", step{simple("/* \u00e9\u00e8 */ ROLLBACK; SELECT missing FROM notes"), "Z"}},
 		{"nothing in a message", pipeline("")},
 	}
 	for _, f := range fails {
