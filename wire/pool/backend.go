@@ -213,7 +213,7 @@ func (bp *backendPool) shelve(c *Conn) bool {
 	now := time.Since(bp.start)
 	bp.mu.Lock()
 	defer bp.mu.Unlock()
-	if bp.closed || c.worn || bp.resting.Load() && bp.queue.n == 0 && bp.hopes[c.Identity] == nil || bp.total > bp.bound() || c.old(now, bp.limits.Load().Lifetime) {
+	if bp.closed || c.worn || bp.total > bp.bound() || c.old(now, bp.limits.Load().Lifetime) {
 		return false
 	}
 	if bp.queue.n > 0 {
@@ -228,6 +228,9 @@ func (bp *backendPool) shelve(c *Conn) bool {
 		bp.lent(c)
 		h.serve(h.waiters[0], grant{conn: c})
 		return true
+	}
+	if bp.resting.Load() { // and nobody has use for it
+		return false
 	}
 	c.since = now
 	c.shelf.idle = append(c.shelf.idle, c)
