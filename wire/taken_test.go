@@ -94,8 +94,7 @@ func TestNameTaken(t *testing.T) {
 				})
 				return conn
 			}
-			prepares().Close(ctxOf(t))
-			conn := r.pgConn(t)
+			conn := prepares() // for another session it would be taken away
 			if err := c.run(conn, c.head+sql); err != nil {
 				t.Fatal(err)
 			}
@@ -106,8 +105,7 @@ func TestNameTaken(t *testing.T) {
 			}
 			conn.Close(ctxOf(t))
 
-			prepares().Close(ctxOf(t))
-			conn = r.pgConn(t)
+			conn = prepares()
 			for _, sql := range []string{"BEGIN", "INSERT INTO notes VALUES (0, 'x')"} {
 				if err := exec(conn, sql); err != nil {
 					t.Fatal(err)
