@@ -129,10 +129,9 @@ func (n *Node) look(b *rib.Backend) {
 	}
 }
 
-// recheck has all backends of a shard looked at now, by whoever observes them, since one has another role than is known: who was a replica so
-// far may be the primary. If that one is looked at here, it is at once.
+// recheck has all backends of a shard looked at now, by whoever observes them, here too, since one has another role than is known: who was a replica
+// so far may be the primary.
 func (n *Node) recheck(backend string) {
-	n.prober().Recheck(backend)
 	views := n.table.Snapshot().Backends
 	i := slices.IndexFunc(views, func(v rib.BackendView) bool { return v.Backend.Name == backend })
 	for j := range views {
