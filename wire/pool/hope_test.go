@@ -98,6 +98,58 @@ func TestGivingUpIsNobodyElsesError(t *testing.T) {
 	})
 }
 
+// hangingSecond are pools whose second login hangs.
+type hangingSecond struct {
+	*pool.Pools
+	dials *atomic.Int64
+}
+
+func newHangingSecond(t *testing.T, c pg.Credential) hangingSecond {
+	dials := new(atomic.Int64)
+	p := pool.New(pool.Config{
+		Limits:     pool.Limits{Size: 5, Wait: time.Minute, Connect: time.Minute},
+		Credential: func(pool.Identity) pg.Credential { return c },
+		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if dials.Add(1) == 2 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		},
+	})
+	t.Cleanup(p.Close)
+	return hangingSecond{p, dials}
+}
+
+// held is the first connection, which went to who had the second login begun: that is under way still, and nobody waits for it.
+func (p hangingSecond) held(t *testing.T, b *rib.Backend, id pool.Identity) *pool.Conn {
+	t.Helper()
+	first, err := p.Get(t.Context(), b, id, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan *pool.Conn, 1)
+	go func() {
+		c, err := p.Get(t.Context(), b, id, false)
+		if err != nil {
+			t.Error(err)
+		}
+		served <- c
+	}()
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		if n := p.dials.Load(); n != 2 {
+			return fmt.Errorf("%d logins", n)
+		}
+		return nil
+	})
+	first.Release()
+	c := <-served
+	if c == nil {
+		t.FailNow()
+	}
+	return c
+}
+
 // What a backend says to a user's login hears who it was begun for, though another login of that user goes on, or hangs: here one that was begun for
 // somebody who has got another's connection since.
 func TestRefusalIsHeardWhileAnotherLoginHangs(t *testing.T) {
@@ -114,50 +166,15 @@ func TestRefusalIsHeardWhileAnotherLoginHangs(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			var dials atomic.Int64
-			p := pool.New(pool.Config{
-				Limits:     pool.Limits{Size: 5, Wait: time.Minute, Connect: time.Minute},
-				Credential: func(pool.Identity) pg.Credential { return pg.Password("secret") },
-				Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
-					if dials.Add(1) == 2 {
-						<-ctx.Done()
-						return nil, ctx.Err()
-					}
-					return new(net.Dialer).DialContext(ctx, network, addr)
-				},
-			})
-			t.Cleanup(p.Close)
-			b, id := &rib.Backend{Name: "b", Shard: "s", Addr: s.Addr()}, user("u")
-			first, err := p.Get(t.Context(), b, id, false)
-			if err != nil {
-				t.Fatal(err)
-			}
-			served := make(chan *pool.Conn, 1)
-			go func() {
-				c, err := p.Get(t.Context(), b, id, false)
-				if err != nil {
-					t.Error(err)
-				}
-				served <- c
-			}()
-			pgtest.Eventually(t, 10*time.Second, func() error {
-				if n := dials.Load(); n != 2 {
-					return fmt.Errorf("%d logins", n)
-				}
-				return nil
-			})
-			first.Release()
-			held := <-served // its own login hangs
-			if held == nil {
-				t.FailNow()
-			}
+			p, b, id := newHangingSecond(t, pg.Password("secret")), &rib.Backend{Name: "b", Shard: "s", Addr: s.Addr()}, user("u")
+			held := p.held(t, b, id)
 			defer held.Discard()
 			if err := s.Exec(t.Context(), c.change); err != nil {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
-			_, err = p.Get(ctx, b, id, false)
+			_, err := p.Get(ctx, b, id, false)
 			var pe *pg.Error
 			if !errors.As(err, &pe) || pe.Code != c.code {
 				t.Errorf("%v, want %s", err, c.code)

@@ -1,10 +1,6 @@
 package pool_test
 
 import (
-	"context"
-	"fmt"
-	"net"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,42 +59,10 @@ func TestRest(t *testing.T) {
 // A connection that was made while its backend rests is closed when it comes back, also if a login is under way that nobody waits for any more.
 func TestRestWhileALoginHangs(t *testing.T) {
 	be := newBackend(t)
-	var dials atomic.Int64
-	p := pool.New(pool.Config{
-		Limits:     pool.Limits{Size: 5, Wait: time.Minute, Connect: time.Minute},
-		Credential: func(pool.Identity) pg.Credential { return pg.Credential{} },
-		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if dials.Add(1) == 2 {
-				<-ctx.Done()
-				return nil, ctx.Err()
-			}
-			return new(net.Dialer).DialContext(ctx, network, addr)
-		},
-	})
-	t.Cleanup(p.Close)
+	p := newHangingSecond(t, pg.Credential{})
 	b := &rib.Backend{Name: "b", Shard: "s", Addr: be.ln.Addr().String()}
 	p.Rest(map[string]bool{b.Name: true})
-	get := func() *pool.Conn {
-		c, err := p.Get(t.Context(), b, user("u"), false)
-		if err != nil {
-			t.Error(err)
-		}
-		return c
-	}
-	first := get()
-	served := make(chan *pool.Conn, 1)
-	go func() { served <- get() }()
-	pgtest.Eventually(t, 10*time.Second, func() error {
-		if n := dials.Load(); n != 2 {
-			return fmt.Errorf("%d logins", n)
-		}
-		return nil
-	})
-	first.Release()
-	held := <-served // its own login hangs
-	if held == nil {
-		t.FailNow()
-	}
+	held := p.held(t, b, user("u"))
 	held.Release()
 	for _, s := range p.Stats() {
 		if s.Idle != 0 {
