@@ -133,23 +133,23 @@ func try(ctx context.Context, conn *asked, list []setting, f *fresh) (told map[s
 		return nil, errors.New(err.Error()) // not an answer, even if a frame says so
 	}
 	conn.Net.SetDeadline(time.Time{})
-	if refusal == nil {
-		cleaned(conn.Conn, left, stale)
-		told = make(map[string]string)
-		for name, value := range conn.Params {
-			set := slices.ContainsFunc(list, func(x setting) bool { return canonicalParam(x.name) == name })
-			if !hiddenParam(name) && (set || f.params[name] != value) {
-				told[name] = value
-			}
-		}
-	}
-	if refusal != nil && left { // nor is it clean
+	switch {
+	case refusal == nil:
+	case left: // nor is it clean
 		conn.lost()
 		return nil, refusal
-	}
-	conn.done()
-	if refusal != nil {
+	default:
+		conn.done()
 		return nil, refusal
 	}
+	cleaned(conn.Conn, left, stale)
+	told = make(map[string]string)
+	for name, value := range conn.Params {
+		set := slices.ContainsFunc(list, func(x setting) bool { return canonicalParam(x.name) == name })
+		if !hiddenParam(name) && (set || f.params[name] != value) {
+			told[name] = value
+		}
+	}
+	conn.done()
 	return told, nil
 }
