@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"time"
 
 	"rangefinder/cluster/move"
@@ -352,18 +353,16 @@ func (v simServers) Delete(ctx context.Context, j *move.Job, _ func(move.Copied)
 	})
 }
 
-// AtWork counts the statements at the source that began before a moment.
-func (v simServers) AtWork(ctx context.Context, j *move.Job, before time.Time) (now time.Time, n int, err error) {
+// AtWork lists the statements at the source.
+func (v simServers) AtWork(ctx context.Context, j *move.Job) (works []move.Work, err error) {
 	err = v.on(ctx, j, true, "at work", func(_ context.Context, s *simShard) error {
-		now, n = time.Now(), 0
-		for _, since := range s.running {
-			if since.Before(before) {
-				n++
-			}
+		works = nil
+		for id := range s.running {
+			works = append(works, move.Work{Backend: strconv.FormatUint(id, 10)})
 		}
 		return nil
 	})
-	return now, n, err
+	return works, err
 }
 
 // RemoveFence removes the source's row.

@@ -41,11 +41,11 @@ type simShard struct {
 	locks   map[int64]bool // rows that a transaction holds
 	rows    map[int64]int64
 	log     []simChange
-	sources map[uint64]*simSide    // of moves away from here
-	targets map[uint64]*simSide    // of moves to here
-	closed  map[int64]uint64       // keys that belong elsewhere, by the move that took them: the judge's, the shard itself does not look
-	leader  uint64                 // the newest term of a mover that has been here
-	running map[*simCall]time.Time // clients' statements, since when
+	sources map[uint64]*simSide // of moves away from here
+	targets map[uint64]*simSide // of moves to here
+	closed  map[int64]uint64    // keys that belong elsewhere, by the move that took them: the judge's, the shard itself does not look
+	leader  uint64              // the newest term of a mover that has been here
+	running map[uint64]bool     // clients' statements, by their calls' numbers
 	movers  map[net.Conn]*simMover
 	serving sync.WaitGroup
 }
@@ -104,7 +104,7 @@ func (s *simShard) start() error {
 	defer s.mu.Unlock()
 	s.life, s.end = context.WithCancel(s.w.ctx)
 	s.changed, s.locks = make(chan struct{}), map[int64]bool{}
-	s.running, s.movers = map[*simCall]time.Time{}, map[net.Conn]*simMover{}
+	s.running, s.movers = map[uint64]bool{}, map[net.Conn]*simMover{}
 	for _, side := range s.sources {
 		side.shared, side.exclusive = 0, false
 	}
@@ -154,7 +154,8 @@ func (s *simShard) serve(life context.Context, conn net.Conn) {
 		if _, err := io.ReadFull(conn, b[:]); err != nil {
 			return
 		}
-		call := s.w.take(binary.BigEndian.Uint64(b[:]))
+		id := binary.BigEndian.Uint64(b[:])
+		call := s.w.take(id)
 		if call == nil {
 			return
 		}
@@ -162,12 +163,12 @@ func (s *simShard) serve(life context.Context, conn net.Conn) {
 		if call.move != 0 {
 			s.movers[conn] = &simMover{call.move, end}
 		} else {
-			s.running[call] = time.Now()
+			s.running[id] = true
 		}
 		s.mu.Unlock()
 		call.err = call.do(ctx)
 		s.mu.Lock()
-		delete(s.running, call)
+		delete(s.running, id)
 		s.mu.Unlock()
 		if ctx.Err() != nil {
 			return

@@ -449,14 +449,15 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 	r.clean()
 }
 
-// TestAtWork: what counts as at work at the source is what runs and began before a moment, and nothing that is idle, has begun later, or is a mover's own.
+// TestAtWork: what counts as at work at the source is what runs and ran at a moment, and nothing that is idle, has begun later, or is a mover's own.
+// It is at work for as long as its statement or its transaction lasts.
 func TestAtWork(t *testing.T) {
 	r := newRig(t, false)
 	p := NewPostgres(r.config)
 	t.Cleanup(p.Close)
 	low, high := r.quarter()
 	j := &Job{Move: rib.Move{ID: 7, Keyspace: 1, Low: low, High: high, From: "shard_1", To: "shard_2", Phase: rib.MoveFlipped}, Keyspace: r.ks, Term: 1}
-	connect := func(shard string, sql ...string) (*pgx.Conn, uint32) {
+	connect := func(shard string, sql ...string) *pgx.Conn {
 		t.Helper()
 		conn, err := r.primary(t.Context(), shard, "")
 		if err == nil {
@@ -466,63 +467,107 @@ func TestAtWork(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { hangUp(conn) })
-		return conn, conn.PgConn().PID()
+		return conn
 	}
-	slow := make(chan error, 10)
-	begin := func(conn *pgx.Conn, pid uint32, shard string) {
+	waits := func(conn *pgx.Conn, shard, event string) {
 		t.Helper()
-		go func() { slow <- script(t.Context(), conn, "SELECT pg_sleep(600)") }()
 		pgtest.Eventually(t, 10*time.Second, func() error {
-			if r.query(shard, fmt.Sprintf("SELECT state FROM pg_stat_activity WHERE pid = %d AND query LIKE '%%pg_sleep%%'", pid)) != "active" {
-				return errors.New("it does not run yet")
+			if got := r.query(shard, fmt.Sprintf("SELECT coalesce(wait_event, '') FROM pg_stat_activity WHERE pid = %d", conn.PgConn().PID())); got != event {
+				return fmt.Errorf("it waits for %q, not for %s", got, event)
 			}
 			return nil
 		})
 	}
-	connect("shard_1", "BEGIN", "SELECT 1") // idle in a transaction
-	old, pid := connect("shard_1")
-	begin(old, pid, "shard_1")
-	mute, mutePID := connect("shard_1", "SET track_activities = off")
-	elsewhere, elsewherePID := connect("shard_2")
-	begin(elsewhere, elsewherePID, "shard_2")
-	mover, moverPID := connect("shard_1", "SET application_name = 'rangefinder move 8'")
-	begin(mover, moverPID, "shard_1")
-	look := func(before time.Time, want int) time.Time {
+	slow := make(chan error, 10)
+	begin := func(conn *pgx.Conn, shard string) *pgx.Conn {
 		t.Helper()
-		now, n, err := p.AtWork(t.Context(), j, before)
-		if err != nil || n != want {
-			t.Fatalf("%d are at work, want %d: %v", n, want, err)
-		}
-		return now
+		go func() { slow <- script(t.Context(), conn, "SELECT pg_sleep(600)") }()
+		waits(conn, shard, "PgSleep")
+		return conn
 	}
-	before := look(time.Time{}, 0)
-	look(before, 1)
-	later, laterPID := connect("shard_1")
-	begin(later, laterPID, "shard_1")
-	look(before, 1)
-	after := look(before, 1)
-	look(after, 2)
-	go func() { slow <- script(t.Context(), mute, "SELECT pg_sleep(600)") }() // of which nobody knows since when it runs
-	pgtest.Eventually(t, 10*time.Second, func() error {
-		_, n, err := p.AtWork(t.Context(), j, before)
-		if err == nil && n != 2 {
-			err = fmt.Errorf("%d are at work", n)
-		}
-		return err
-	})
-	end := func(shard string, pids ...uint32) {
-		for _, pid := range pids {
-			r.query(shard, fmt.Sprintf("SELECT pg_terminate_backend(%d, 10000)::text", pid))
+	end := func(shard string, conns ...*pgx.Conn) {
+		t.Helper()
+		for _, conn := range conns {
+			r.query(shard, fmt.Sprintf("SELECT pg_terminate_backend(%d, 10000)::text", conn.PgConn().PID()))
 			if err := <-slow; err == nil {
 				t.Error("a statement has come to its end")
 			}
 		}
 	}
-	end("shard_1", pid, mutePID)
-	look(before, 0)
-	look(after, 1)
-	end("shard_1", moverPID, laterPID)
-	end("shard_2", elsewherePID)
+	look := func(held []Work, want int) []Work {
+		t.Helper()
+		works, err := p.AtWork(t.Context(), j)
+		if held != nil {
+			works = left(held, works)
+		}
+		if err != nil || len(works) != want {
+			t.Fatalf("%+v are at work, want %d: %v", works, want, err)
+		}
+		return works
+	}
+	connect("shard_1", "BEGIN", "SELECT 1") // idle in a transaction
+	look(nil, 0)
+	old := begin(connect("shard_1"), "shard_1")
+	mute := connect("shard_1", "SET track_activities = off")
+	elsewhere := begin(connect("shard_2"), "shard_2")
+	mover := begin(connect("shard_1", "SET application_name = 'rangefinder move 8'"), "shard_1")
+	held := look(nil, 1)
+	later := begin(connect("shard_1"), "shard_1")
+	look(held, 1)
+	go func() { slow <- script(t.Context(), mute, "SELECT pg_advisory_lock(7), pg_sleep(600)") }() // of which nobody knows since when it runs
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		works, err := p.AtWork(t.Context(), j)
+		if err == nil && len(works) != 3 {
+			err = fmt.Errorf("%d are at work", len(works))
+		}
+		return err
+	})
+	look(held, 1)
+	end("shard_1", old)
+	look(held, 0)
+	held = look(nil, 2)
+	end("shard_1", mute)
+	look(held, 1)
+	end("shard_1", later)
+	look(held, 0)
+	end("shard_1", mover)
+	end("shard_2", elsewhere)
+
+	// One that has the connection of another is not it, and whoever is on its way to the next statement, or transaction, of what it was sent, is.
+	lock := connect("shard_1", "SELECT pg_advisory_lock(8)")
+	const acquire = "SELECT pg_advisory_lock_shared(8)"
+	pooled, several, procedure := connect("shard_1"), connect("shard_1"), connect("shard_1")
+	single := make(chan error)
+	go func() { single <- script(t.Context(), pooled, acquire) }()
+	go func() {
+		batch := &pgx.Batch{}
+		batch.Queue(acquire)
+		batch.Queue("SELECT pg_sleep(600)")
+		slow <- several.SendBatch(t.Context(), batch).Close()
+	}()
+	go func() {
+		slow <- script(t.Context(), procedure, "DO $$BEGIN PERFORM pg_advisory_lock_shared(8); COMMIT; PERFORM pg_sleep(600); END$$")
+	}()
+	for _, conn := range []*pgx.Conn{pooled, several, procedure} {
+		waits(conn, "shard_1", "advisory")
+	}
+	held = look(nil, 3)
+	if err := script(t.Context(), lock, "SELECT pg_advisory_unlock(8)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-single; err != nil {
+		t.Fatal(err)
+	}
+	begin(pooled, "shard_1")
+	waits(several, "shard_1", "PgSleep")
+	waits(procedure, "shard_1", "PgSleep")
+	look(nil, 3)
+	held = look(held, 2)
+	end("shard_1", several)
+	look(held, 1)
+	end("shard_1", procedure)
+	look(held, 0)
+	end("shard_1", pooled)
 }
 
 // TestPromotedReplica: a replica that has become a primary counts as promoted also when it has been restarted since, and has no position up to

@@ -3,6 +3,7 @@ package move
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -49,6 +50,13 @@ const atRest = 250 * time.Millisecond
 // standing is how long a look at the source may take at least before the connection is given up, and all begins anew.
 const standing = 30 * time.Second
 
+// left is what of held is at work now, as it is seen now.
+func left(held, now []Work) []Work {
+	return slices.DeleteFunc(now, func(n Work) bool {
+		return !slices.ContainsFunc(held, func(h Work) bool { return h.goesOn(n) })
+	})
+}
+
 // passed returns when nothing runs at the source, or is on its way there, that was sent before all nodes had said that they know the new owner.
 // They answer for what they wait for, and not for what they have given up, nor for what processes had sent that have died: of that the server
 // knows nothing but that it runs, once it has come. So what is on its way gets the time to come, during which the source has to answer all along (who stands
@@ -57,12 +65,13 @@ func (w *worker) passed(ctx context.Context, j *Job) error {
 	late := w.m.cfg.Late
 	slow, longest := max(late/4, atRest), max(3*late, standing)
 	var quickest time.Duration
-	var since time.Time  // it answers since then; zero: it has not answered yet
-	var before time.Time // by the source's clock; zero: it is not time yet
+	var since time.Time // it answers since then; zero: it has not answered yet
+	var came bool       // all that was on its way
+	var held []Work     // what was at work then, and has not ended
 	for {
 		asked := time.Now()
 		limited, cancel := context.WithTimeoutCause(ctx, longest, fmt.Errorf("shard %s has not answered for %s", j.Move.From, longest))
-		now, n, err := w.m.cfg.Servers.AtWork(limited, j, before)
+		works, err := w.m.cfg.Servers.AtWork(limited, j)
 		if err != nil && limited.Err() != nil {
 			err = fmt.Errorf("%w: %w", context.Cause(limited), err)
 		}
@@ -77,14 +86,17 @@ func (w *worker) passed(ctx context.Context, j *Job) error {
 		case err != nil:
 			return err
 		case first, took-than > slow, than-took > slow: // much quicker: it had stood still at each look so far
-			since, before = time.Now(), time.Time{}
-		case before.IsZero() && time.Since(since) >= late:
-			before = now
-			continue
-		case !before.IsZero() && n == 0:
+			since, came, held = time.Now(), false, nil
+		case came:
+			held = left(held, works)
+		case asked.Sub(since) >= late:
+			came, held = true, works
+		}
+		if came && len(held) == 0 {
 			return nil
-		case n > 0:
-			w.say(fmt.Sprintf("the fence waits for %d statements on shard %s that began before all nodes had said that they know the new owner", n, j.Move.From))
+		}
+		if came {
+			w.say(fmt.Sprintf("the fence waits for %d statements on shard %s that began before all nodes had said that they know the new owner", len(held), j.Move.From))
 		}
 		if err := sleep(ctx, min(w.m.cfg.Round, late/4)); err != nil {
 			return err

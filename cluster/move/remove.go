@@ -347,20 +347,24 @@ func (p *Postgres) Delete(ctx context.Context, j *Job, report func(Copied)) erro
 	})
 }
 
-// atWorkSQL counts what runs in the source's database and began before a moment. Who is idle, also within a transaction, runs nothing: what comes next
+// atWorkSQL lists what runs in the source's database. Who is idle, also within a transaction, runs nothing: what comes next
 // is sent by whoever has that connection. Movers' own statements are each under their move's row. A session that does not tell what it does (track_activities) counts while it is in a transaction.
-const atWorkSQL = `SELECT clock_timestamp(), count(*) FILTER (WHERE CASE a.state
-	WHEN 'disabled' THEN EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'virtualxid')
-	ELSE a.state NOT LIKE 'idle%' AND least(a.xact_start, a.query_start) < $1 END)
+const atWorkSQL = `SELECT a.pid || ' ' || a.backend_start, coalesce(a.query_start::text, ''), coalesce(a.xact_start::text, '')
 FROM pg_stat_activity AS a WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
-	AND NOT (a.usename = current_user AND a.application_name LIKE 'rangefinder move %')`
+	AND NOT (a.usename = current_user AND a.application_name LIKE 'rangefinder move %')
+	AND CASE a.state WHEN 'disabled' THEN EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'virtualxid') ELSE a.state NOT LIKE 'idle%' END`
 
-// AtWork tells the source's time, and how many statements run there that began before a moment.
-func (p *Postgres) AtWork(ctx context.Context, j *Job, before time.Time) (now time.Time, n int, err error) {
+// AtWork tells what runs at the source.
+func (p *Postgres) AtWork(ctx context.Context, j *Job) (works []Work, err error) {
 	err = p.with(ctx, j, func(l *link) error {
-		return l.source.QueryRow(ctx, atWorkSQL, pgx.QueryExecModeExec, before).Scan(&now, &n)
+		rows, err := l.source.Query(ctx, atWorkSQL, pgx.QueryExecModeExec)
+		if err != nil {
+			return err
+		}
+		works, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Work])
+		return err
 	})
-	return now, n, err
+	return works, err
 }
 
 // RemoveFence removes the last that is left. If another primary was promoted after the rows were removed, which had not heard of all of it, they

@@ -64,10 +64,23 @@ type Servers interface {
 	Detach(ctx context.Context, j *Job) error
 	// Delete removes the range's rows at the source.
 	Delete(ctx context.Context, j *Job, report func(Copied)) error
-	// AtWork tells the source's time, and how many statements run there, of whomever, that began before a moment of that time.
-	AtWork(ctx context.Context, j *Job, before time.Time) (now time.Time, n int, err error)
+	// AtWork tells what runs at the source, of whomever. Two calls have asked the same server if all since the first of them have succeeded.
+	AtWork(ctx context.Context, j *Job) ([]Work, error)
 	// RemoveFence removes the last that is left.
 	RemoveFence(ctx context.Context, j *Job) error
+}
+
+// Work is a statement that runs. Times are only ever held against each other: the server's clock may be set.
+type Work struct {
+	Backend     string // which of the server's processes, in which life
+	Statement   string // since when, as the server writes it; "": it does not tell, and then all that it does counts as one
+	Transaction string // the same of the transaction; "": it does not tell
+}
+
+// goesOn tells whether what ran then is still at work if that process does something else now. A procedure may begin transactions, a transaction
+// has statements, and the messages of one statement are each seen as one.
+func (w Work) goesOn(now Work) bool {
+	return w.Backend == now.Backend && (w.Statement == "" || now.Statement == "" || w.Statement == now.Statement || w.Transaction != "" && w.Transaction == now.Transaction)
 }
 
 // Copied is how far a copy, or a removal of rows, has come.

@@ -18,9 +18,9 @@ type scripted struct {
 	mu    sync.Mutex
 	calls []string
 
-	fails  func(name string) error                                  // nil: nothing does
-	lag    func() Lag                                               // nil: there never is one
-	atWork func(ctx context.Context, before time.Time) (int, error) // nil: nothing ever is
+	fails  func(name string) error                   // nil: nothing does
+	lag    func() Lag                                // nil: there never is one
+	atWork func(ctx context.Context) ([]Work, error) // nil: nothing ever is
 }
 
 func (s *scripted) called(name string) error {
@@ -56,11 +56,11 @@ func (s *scripted) Unfence(context.Context, *Job) error              { return s.
 func (s *scripted) Clean(context.Context, *Job, func(Copied)) error  { return s.called("Clean") }
 func (s *scripted) Detach(context.Context, *Job) error               { return s.called("Detach") }
 func (s *scripted) Delete(context.Context, *Job, func(Copied)) error { return s.called("Delete") }
-func (s *scripted) AtWork(ctx context.Context, _ *Job, before time.Time) (now time.Time, n int, err error) {
+func (s *scripted) AtWork(ctx context.Context, _ *Job) (works []Work, err error) {
 	if s.atWork != nil {
-		n, err = s.atWork(ctx, before)
+		works, err = s.atWork(ctx)
 	}
-	return time.Now(), n, err
+	return works, err
 }
 func (s *scripted) RemoveFence(context.Context, *Job) error { return s.called("RemoveFence") }
 
@@ -119,12 +119,17 @@ func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
 		first    time.Duration // the source does not answer the first look for so long
 		still    time.Duration // the source does not answer for so long, 5 s after the first look
 		busy     time.Duration // something runs for so long
+		back     time.Duration // the source's clock is set back by so much 5 s after the first look
+		later    bool          // something new runs at each look
 		far      time.Duration // each look takes so long
 		from, to time.Duration // when the fence goes
 	}{
 		"nothing runs":              {from: 10 * time.Second, to: 11 * time.Second},
 		"the time is another one":   {late: time.Second, from: time.Second, to: 2 * time.Second},
 		"a statement runs":          {busy: 30 * time.Second, from: 30 * time.Second, to: 31 * time.Second},
+		"the clock is set back":     {busy: 30 * time.Second, back: time.Hour, from: 30 * time.Second, to: 31 * time.Second},
+		"others come":               {later: true, from: 10 * time.Second, to: 13 * time.Second},
+		"and the clock is set back": {busy: 30 * time.Second, later: true, back: time.Hour, from: 30 * time.Second, to: 33 * time.Second},
 		"the source stands still":   {still: 8 * time.Second, from: 23 * time.Second, to: 24 * time.Second},
 		"it stands still at first":  {first: 12 * time.Second, from: 22 * time.Second, to: 24 * time.Second},
 		"it never answers at first": {first: time.Hour, from: 40 * time.Second, to: 43 * time.Second},
@@ -145,11 +150,12 @@ func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
 				servers := &scripted{}
 				stood := false
 				asked := false
-				servers.atWork = func(ctx context.Context, before time.Time) (n int, err error) {
+				since := began.String() // as the source had written it
+				servers.atWork = func(ctx context.Context) (works []Work, err error) {
 					if !asked {
 						asked = true
 						if err := sleep(ctx, c.first); err != nil {
-							return 0, err
+							return nil, err
 						}
 					}
 					_ = sleep(context.Background(), c.far)
@@ -157,10 +163,16 @@ func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
 						stood = true
 						_ = sleep(context.Background(), c.still) // of virtual time
 					}
-					if began.Before(before) && time.Since(began) < c.busy {
-						n = 1
+					if time.Since(began) < c.busy {
+						works = append(works, Work{Backend: "1", Statement: since})
 					}
-					return n, nil
+					if now := time.Now(); c.later {
+						if now.Sub(began) >= 5*time.Second {
+							now = now.Add(-c.back)
+						}
+						works = append(works, Work{Backend: "2", Statement: now.String()})
+					}
+					return works, nil
 				}
 				m := New(Config{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Ledger: b, Leases: everybody{}, Servers: servers, Owners: b.owners, Leads: b.leads, Late: c.late})
 				m.Open()
