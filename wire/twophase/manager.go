@@ -33,7 +33,7 @@ type Config struct {
 	Grace  time.Duration // how long what another process has prepared is left alone; 0: 10s
 	Busy   time.Duration // the same while its node is heard of; 0: 1m
 	Fate   time.Duration // how long a client waits to hear whether a commit whose connection was lost has been done; 0: 10s
-	Keep   time.Duration // how long decisions to roll back are kept; 0: 24h
+	Keep   time.Duration // how long decisions to roll back are kept, by the server's clock; a wrong one does no harm, for they stay as long as anybody could decide otherwise. 0: 24h
 	Settle time.Duration // how long a decision is kept when its work is done, by whichever node, and how often old ones are looked for; 0: 1m
 }
 

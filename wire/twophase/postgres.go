@@ -65,7 +65,7 @@ func sqlState(err error) string {
 }
 
 // readySQL makes what keeps decisions. The function runs with its owner's rights, so nobody else needs any on the table, and it notes who has
-// decided: for a transaction that somebody else has prepared, that does not count. xid is what tells when a row to roll back has done its work.
+// decided: for a transaction that somebody else has prepared, that does not count. participants and xid are what tells when a row to roll back has done its work.
 const readySQL = rib.SchemaSQL + `
 CREATE TABLE IF NOT EXISTS rangefinder.decision (
 	gid text PRIMARY KEY,
@@ -162,11 +162,17 @@ func (p *postgres) Refuse(ctx context.Context, gid string) error {
 	// A decision is lost with a server that has not told its replica, and so is this: it must not be less certain than what it prevents.
 	err := p.exec(ctx, syncSessionSQL)
 	if err == nil {
-		_, err = p.conn.Exec(ctx, "INSERT INTO rangefinder.decision (gid, commit, participants, by) VALUES ($1, false, '{}', session_user) ON CONFLICT DO NOTHING", pgx.QueryExecModeExec, gid)
+		_, err = p.conn.Exec(ctx, refuseSQL, pgx.QueryExecModeExec, gid)
 		err = p.wrap(err)
 	}
 	return err
 }
+
+// refuseSQL notes in place of participants which transactions are open, in numbers that no clock goes into. One of them may be the one that is refused, and still
+// decide: none decides before it has been begun on all shards and prepared on the others. It may have written nothing, and so have no xid.
+const refuseSQL = `INSERT INTO rangefinder.decision (gid, commit, participants, by)
+SELECT $1, false, ARRAY(SELECT virtualtransaction FROM pg_catalog.pg_locks WHERE locktype = 'virtualxid' AND pid <> pg_catalog.pg_backend_pid()), session_user
+ON CONFLICT DO NOTHING`
 
 const syncSessionSQL = "SELECT CASE WHEN pg_catalog.current_setting('synchronous_commit') IN ('off', 'local') THEN pg_catalog.set_config('synchronous_commit', 'on', false) END"
 
@@ -236,9 +242,9 @@ func (p *postgres) ForgetRefusals(ctx context.Context, age time.Duration) error 
 	if there, err := p.kept(ctx); err != nil || !there {
 		return err
 	}
-	// Who could still decide has had his transaction's number before the row had its own. One that had written nothing, and so had no number, is
-	// kept from it by the age.
+	// The age is for people, and may be wrong. xid is for rows of a release that noted no transactions: those with a number have had it before the row had its own.
 	_, err := p.conn.Exec(ctx, `DELETE FROM rangefinder.decision WHERE NOT commit AND decided < pg_catalog.clock_timestamp() - $1::float8 * interval '1 second'
+	AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'virtualxid' AND virtualtransaction = ANY (participants))
 	AND xid < pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())`, pgx.QueryExecModeExec, age.Seconds())
 	return p.wrap(err)
 }

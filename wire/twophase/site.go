@@ -27,7 +27,7 @@ type Site interface {
 	Decisions(ctx context.Context, age time.Duration, limit int) ([]Decision, error)
 	// Forget removes decisions to commit.
 	Forget(ctx context.Context, gids []string) error
-	// ForgetRefusals removes decisions to roll back that are older than an age, and than all transactions that are open there.
+	// ForgetRefusals removes decisions to roll back that are older than an age, and since which all transactions have ended that were open there then.
 	ForgetRefusals(ctx context.Context, age time.Duration) error
 	// Waits lists who waits for locks there, in all databases.
 	Waits(ctx context.Context) ([]Wait, error)
@@ -53,6 +53,6 @@ type Prepared struct {
 type Decision struct {
 	GID          string
 	Commit       bool     // false: to roll back
-	Participants []string // shards; empty where Commit is false
+	Participants []string // shards, where Commit is true
 	By           string   // role that has decided
 }
