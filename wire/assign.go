@@ -83,11 +83,13 @@ func (c *core) setDone(name, value, sql string) {
 		s = s.without("role") // which begins anew
 	}
 	c.change(s.with(setting{name, value, sql}), true)
+	c.setForAll(name)
 	c.again(sql)
 }
 
 // resetDone follows a RESET, or a SET to the default.
 func (c *core) resetDone(name, sql string) {
+	c.setForAll(name)
 	s := c.settings.without(name)
 	_, another := s.get("session_authorization")
 	switch {
@@ -122,6 +124,9 @@ func (c *core) resetAllDone() {
 	s := fromList(list)
 	s.local, s.hints, s.made = c.settings.local, c.base.hints, c.settings.made
 	c.change(s, len(c.base.list) == 0)
+	for name := range c.tx.told {
+		c.setForAll(name)
+	}
 	c.fixAll()
 }
 

@@ -40,6 +40,7 @@ func (c *core) endsFirst(plan *sqlkey.Plan, frame []byte) (first, rest []byte) {
 // endAnswer ends the answer to the client's request, or goes on with what stands behind its first part.
 func (c *core) endAnswer(status byte) {
 	if c.behind == nil {
+		c.lately()
 		c.out = pg.AppendReady(c.out, status)
 		return
 	}

@@ -118,18 +118,18 @@ func (s *session) convene(ctx context.Context) {
 		Host: h, Identity: s.id, Session: c.id, MaxFrame: 2 * c.env.maxFrame, Write: c.need.write, Shared: &s.server.scattered, Watch: s.server.cfg.Watch,
 		Panicked: s.panicked,
 	}
-	h.base = c.wanted().print
+	h.base, h.implied = *c.wanted(), c.implied
 	if c.own.across() {
 		cfg.Committer = s.server.cfg.Committer
 	}
 	if from != nil {
 		cfg.Begin, cfg.Replay, cfg.Marks = c.branching()
-		h.base = c.tx.saved.print
+		h.base = c.tx.saved
 	}
 	h.see(c)
 	by := scatter.New(theirs, cfg)
 	conn := s.server.pools.Local(ours, &severalShards, s.id, maps.Collect(c.params.all()), by)
-	conn.Applied = h.base
+	conn.Applied = h.base.print
 	conn.Params["in_hot_standby"] = "off"
 	if from != nil {
 		s.hearOf(from, nil)

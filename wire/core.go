@@ -59,6 +59,7 @@ type env struct {
 	leased    func() bool          // see Config.Leased; never nil
 	alone     func(time.Time) bool // see Config.Alone; never nil
 	fenced    func()               // see Config.Fenced; never nil
+	zone      func(string) bool    // whether servers know a time zone, and by just that name; nil: nobody can tell
 }
 
 // maxOps bounds the messages that are kept until a client's Sync or Flush. If there are more, those there are run first, as if a
@@ -93,14 +94,17 @@ type core struct {
 
 	// the client's view
 	settings   settings
-	unsynced   settings // what an error before the next Sync returns to, outside a transaction block
-	unsyncedIn string   // and what was in force on the server then
-	carried    bool     // both are of an earlier part of the client's segment: see cut
-	base       settings // what the session began with: RESET and DISCARD ALL come back here
-	freshPath  string   // the search_path of a fresh server connection: see pool.Identity
-	freshLevel string   // its default_transaction_isolation
-	freshRole  string   // whom it acts as; "": its user
-	params     params   // as the client knows them
+	unsynced   settings              // what an error before the next Sync returns to, outside a transaction block
+	unsyncedIn string                // and what was in force on the server then
+	carried    bool                  // both are of an earlier part of the client's segment: see cut
+	base       settings              // what the session began with: RESET and DISCARD ALL come back here
+	implied    []setting             // but for what was the default then
+	freshPath  string                // the search_path of a fresh server connection: see pool.Identity
+	freshLevel string                // its default_transaction_isolation
+	freshRole  string                // whom it acts as; "": its user
+	params     params                // as the client knows them
+	late       []param               // but for these, as it was told of them last: see tellLate
+	opened     map[string]blockParam // transaction.told of a block that the request in hand opens
 	stmts      registry
 	catalog    *sqlkey.Catalog // what its texts are planned with
 	under      sqlkey.Env      // and under

@@ -141,3 +141,84 @@ func TestDefaultsAreThoseOfPostgreSQL(t *testing.T) {
 		prepare("DEFAULTS RESET ALL")
 	}
 }
+
+// What a session has begun with is its own, also if it was the default then and another one is by now.
+func TestStartupOutlivesDefaults(t *testing.T) {
+	own := []shardServers{{primary: servers(t)[0].primary}, {primary: servers(t)[1].primary}}
+	r := newRig(t, rigOptions{shards: own, poolSize: 1})
+	was, alter := "", func(sql string) {
+		t.Helper()
+		for _, s := range own {
+			if err := s.primary.ExecIn(ctxOf(t), "app", "ALTER ROLE app IN DATABASE app "+sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.pools.Reconnect("app")
+	}
+	defer alter("RESET timezone")
+	connect := func(zone string) *pgconn.PgConn {
+		t.Helper()
+		cfg, err := pgconn.ParseConfig(r.dsnOf("app"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if zone != "" {
+			cfg.RuntimeParams["timezone"] = zone
+		}
+		conn, err := pgconn.ConnectConfig(ctxOf(t), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close(context.Background()) })
+		return conn
+	}
+	finds := func(who string, conn *pgconn.PgConn, sql, want string) {
+		t.Helper()
+		all, err := conn.Exec(ctxOf(t), sql).ReadAll()
+		if err != nil {
+			t.Fatalf("%s: %s: %v", who, sql, err)
+		}
+		for _, r := range all {
+			for _, row := range r.Rows {
+				if string(row[0]) != want {
+					t.Errorf("%s: %s: %s, want %s", who, sql, row[0], want)
+				}
+			}
+		}
+		if told := conn.ParameterStatus("TimeZone"); told != want {
+			t.Errorf("%s: after %s is told %s, want %s", who, sql, told, want)
+		}
+	}
+	for _, key := range []int64{r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)} {
+		if _, err := connect("").Exec(ctxOf(t), fmt.Sprintf("INSERT INTO orders VALUES (%d, 1, 'x')", key)).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	was = connect("").ParameterStatus("TimeZone")
+	one := func(shard string) string {
+		return fmt.Sprintf("SELECT current_setting('TimeZone') FROM orders WHERE customer_id = %d", r.keyOn(shard, 1))
+	}
+	all := "SELECT DISTINCT current_setting('TimeZone') FROM orders"
+	scattered, keyed, other := connect(was), connect(was), connect("")
+	alter("SET timezone = 'Asia/Tokyo'")
+	for range 2 {
+		finds("over shards", scattered, all, was)
+		finds("by the key", keyed, one("shard_1"), was)
+		finds("no wish", other, one("shard_1"), "Asia/Tokyo")
+		finds("by the key", keyed, "BEGIN; "+one("shard_1")+"; COMMIT", was)
+		finds("by the key", keyed, one("shard_2"), was)
+		finds("by the key", keyed, all, was)
+		finds("no wish", other, all, "Asia/Tokyo")
+	}
+	finds("by the key", keyed, "SET timezone = 'Asia/Seoul'", "Asia/Seoul")
+	finds("by the key", keyed, one("shard_1"), "Asia/Seoul")
+	finds("by the key", keyed, "RESET timezone", was)
+	finds("in a block", keyed, "BEGIN", was)
+	finds("in a block", keyed, one("shard_1"), was)
+	finds("in a block", keyed, "ROLLBACK", was)
+	finds("by the key", keyed, "DISCARD ALL", was)
+	finds("by the key", keyed, one("shard_2"), was)
+	r.server.AgeFresh("app")
+	finds("new", connect(""), one("shard_1"), "Asia/Tokyo")
+	finds("new", connect(was), one("shard_1"), was)
+}

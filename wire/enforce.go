@@ -21,6 +21,11 @@ func (c *core) enforced(spares bool) {
 			applied = stale
 		}
 		cleaned(c.srv, left, applied)
+		if !spares && c.wanted().strays(c.implied, c.srv.Params) {
+			c.insist()
+			c.enforce(c.wanted().print, false)
+			return
+		}
 		c.alignParams()
 		c.outMark = len(c.out)
 		c.emit()

@@ -38,8 +38,14 @@ func (c *core) acquired(conn *pool.Conn) {
 		c.retrying, c.unfit, c.worn = true, true, c.worn || outgrown(conn)
 		return
 	}
-	if want := c.wanted().print; conn.Applied != want || unclean(conn, c.id) {
-		c.enforce(want, false)
+	want := c.wanted()
+	inForce := conn.Applied == want.print && !unclean(conn, c.id)
+	if inForce && want.strays(c.implied, conn.Params) {
+		c.insist()
+		inForce = false
+	}
+	if !inForce {
+		c.enforce(c.wanted().print, false)
 		return
 	}
 	c.emit()

@@ -74,7 +74,8 @@ type host struct {
 	server  *Server
 	id      pool.Identity
 	session uint64
-	base    string // the settings that are brought into force before a branch's transaction begins
+	base    settings  // that are brought into force before a branch's transaction begins
+	implied []setting // see core.implied
 
 	// atomic
 	now atomic.Pointer[outlook]
@@ -429,12 +430,22 @@ func (x *chooser) get(ctx context.Context, claim pool.Claim) (*pool.Conn, error)
 }
 
 // prepare brings the session's settings into force on a connection. lost: it has broken.
-func (x *chooser) prepare(ctx context.Context, conn *pool.Conn) (_ *pg.Error, lost bool) {
-	left := unclean(conn, x.h.session)
-	if conn.Applied == x.h.base && !left {
-		return nil, false
+func (x *chooser) prepare(ctx context.Context, conn *pool.Conn) (e *pg.Error, lost bool) {
+	want := x.h.base.print
+	if conn.Applied != want || unclean(conn, x.h.session) {
+		if e, lost = x.enforce(ctx, conn, want); e != nil || lost {
+			return e, lost
+		}
 	}
-	sql := behindReset(conn, left, x.h.base)
+	if x.h.base.strays(x.h.implied, conn.Params) {
+		return x.enforce(ctx, conn, x.h.base.above(x.h.implied).print)
+	}
+	return nil, false
+}
+
+// enforce has a connection's settings be those that a text brings about.
+func (x *chooser) enforce(ctx context.Context, conn *pool.Conn, text string) (_ *pg.Error, lost bool) {
+	left := unclean(conn, x.h.session)
 	stop := context.AfterFunc(ctx, func() { conn.Net.SetDeadline(longAgo) })
 	silent := time.AfterFunc(deafPatience, func() {
 		ctx, cancel := context.WithTimeout(ctx, deafAfter)
@@ -443,7 +454,7 @@ func (x *chooser) prepare(ctx context.Context, conn *pool.Conn) (_ *pg.Error, lo
 			conn.Net.SetDeadline(longAgo)
 		}
 	})
-	_, err := ask(conn, sql)
+	_, err := ask(conn, behindReset(conn, left, text))
 	if !silent.Stop() && err == nil { // its deadline may pass at any moment
 		err = errDeaf
 	}
@@ -451,7 +462,7 @@ func (x *chooser) prepare(ctx context.Context, conn *pool.Conn) (_ *pg.Error, lo
 		err = context.Cause(ctx)
 	}
 	if err == nil {
-		cleaned(conn, left, x.h.base)
+		cleaned(conn, left, text)
 		return nil, false
 	}
 	conn.Discard()

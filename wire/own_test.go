@@ -99,7 +99,7 @@ func TestCoreDatabaseConsistency(t *testing.T) {
 
 func TestStartupOwnParameters(t *testing.T) {
 	var o own
-	s, err := startupSettings([]pg.Param{{Key: "options", Value: "-c rangefinder.read_consistency=primary -c work_mem=1MB"}}, nil, &o, testEnv(t))
+	s, _, err := startupSettings([]pg.Param{{Key: "options", Value: "-c rangefinder.read_consistency=primary -c work_mem=1MB"}}, nil, &o, testEnv(t))
 	if err != nil || o.consistency() != Primary || strings.Contains(s.print, "rangefinder") || len(s.list) != 1 {
 		t.Errorf("%v, %v, %q", err, o.consistency(), s.print)
 	}
@@ -108,7 +108,7 @@ func TestStartupOwnParameters(t *testing.T) {
 	if o.reset(); o.consistency() != Primary {
 		t.Errorf("reset to %v, want what the session has begun with", o.consistency())
 	}
-	if _, err := startupSettings([]pg.Param{{Key: "rangefinder.read_consistency", Value: "strong"}}, nil, new(own), testEnv(t)); err == nil || err.(*pg.Error).Code != pg.CodeInvalidParameterValue {
+	if _, _, err := startupSettings([]pg.Param{{Key: "rangefinder.read_consistency", Value: "strong"}}, nil, new(own), testEnv(t)); err == nil || err.(*pg.Error).Code != pg.CodeInvalidParameterValue {
 		t.Errorf("a value that is none: %v", err)
 	}
 }

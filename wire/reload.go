@@ -52,7 +52,7 @@ func (s *Server) Reload(next Live) {
 		fib: s.cfg.FIB, planner: s.cfg.Planner, catalog: s.catalogFor, metrics: s.cfg.Metrics,
 		recheck: s.cfg.Recheck, explain: s.cfg.Explain, unique: s.cfg.Unique, defines: s.cfg.Defined != nil, positions: s.cfg.Positions,
 		types: &s.types, learns: s.cfg.Learn != nil,
-		moves: s.cfg.Moves, heat: s.cfg.Heat, leased: s.cfg.Leased, alone: s.cfg.Alone, fenced: s.cfg.Fenced,
+		moves: s.cfg.Moves, heat: s.cfg.Heat, leased: s.cfg.Leased, alone: s.cfg.Alone, fenced: s.cfg.Fenced, zone: isZone,
 		made: s.made, now: func() time.Duration { return time.Since(s.made) + 1 }, random: mrand.Uint32, maxFrame: next.MaxFrame,
 	}
 	s.mu.Lock()

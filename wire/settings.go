@@ -141,10 +141,8 @@ const resetSettings = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL;
 const cleanSession = "DEALLOCATE ALL; SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; " + resetSettings
 
 // startupSettings turns the parameters of a startup packet into settings, leaving out those that a fresh server connection
-// has anyway; the node's own parameters are own's. Errors are *pg.Error.
-func startupSettings(params []pg.Param, fresh map[string]string, own *own, env *env) (settings, error) {
-	var s settings
-	var refused error
+// has anyway: these are implied. The node's own parameters are own's. Errors are *pg.Error.
+func startupSettings(params []pg.Param, fresh map[string]string, own *own, env *env) (s settings, implied []setting, refused error) {
 	add := func(name, value string) {
 		name = strings.ToLower(name)
 		if isHint(name) {
@@ -160,23 +158,26 @@ func startupSettings(params []pg.Param, fresh map[string]string, own *own, env *
 		if name == "client_encoding" && sqlkey.IsUTF8(value) {
 			value = "UTF8"
 		}
+		x := setting{name, value, configCall(name, value)}
+		implied = slices.DeleteFunc(implied, func(old setting) bool { return old.name == name })
 		if fresh[canonicalParam(name)] == value && value != "" {
+			s, implied = s.without(name), append(implied, x)
 			return
 		}
-		s = s.with(setting{name, value, configCall(name, value)})
+		s = s.with(x)
 	}
 	for _, p := range params {
 		switch p.Key {
 		case "user", "database":
 		case "replication":
 			if p.Value != "" && p.Value != "false" && p.Value != "off" && p.Value != "no" && p.Value != "0" {
-				return s, pg.NewError(pg.CodeFeatureNotSupported, "replication connections do not go through the router").
+				return s, nil, pg.NewError(pg.CodeFeatureNotSupported, "replication connections do not go through the router").
 					WithHint("Connect to the backend itself.")
 			}
 		case "options":
 			opts, err := parseOptions(p.Value)
 			if err != nil {
-				return s, err
+				return s, nil, err
 			}
 			for _, o := range opts {
 				add(o.name, o.value)
@@ -187,7 +188,40 @@ func startupSettings(params []pg.Param, fresh map[string]string, own *own, env *
 			}
 		}
 	}
-	return s, refused
+	return s, implied, refused
+}
+
+// strays reports whether a server connection, on which s is in force, has other values of implied parameters than the session began with: by default
+// it may have had them then, but defaults change.
+func (s settings) strays(implied []setting, params map[string]string) bool {
+	return slices.ContainsFunc(implied, func(x setting) bool {
+		if params[canonicalParam(x.name)] == x.value {
+			return false
+		}
+		_, set := s.get(x.name)
+		return !set
+	})
+}
+
+// above returns the settings as they are if others have been set before them.
+func (s settings) above(first []setting) settings {
+	list := slices.DeleteFunc(slices.Clone(first), func(x setting) bool {
+		_, set := s.get(x.name)
+		return set
+	})
+	return s.anew(append(list, s.list...))
+}
+
+// insist has the session set what it has begun with itself, as it is no default any more.
+func (c *core) insist() {
+	for _, s := range [...]*settings{&c.base, &c.settings, &c.unsynced, &c.tx.saved} {
+		*s = s.above(c.implied)
+	}
+	for i := range c.tx.marks {
+		m := &c.tx.marks[i]
+		m.settings = m.settings.above(c.implied)
+	}
+	c.implied = nil
 }
 
 // parseOptions reads the `-c name=value` and `--name=value` words of the startup parameter "options", with PostgreSQL's

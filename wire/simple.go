@@ -144,7 +144,7 @@ func notUnderstood() *pg.Error {
 // leave nothing behind. Where there is one shard, nothing is gained by waiting for a statement that tells which; and of the catalogs, transactions
 // that want one snapshot have to see the same as long as they last.
 func (c *core) opens(plan *sqlkey.Plan) bool {
-	if !c.tx.open {
+	if !c.tx.open || c.tx.failed { // of a failed block servers see only what is no statement
 		return false
 	}
 	harmless := plan.Target == sqlkey.Any && plan.Intent == sqlkey.Read && plan.Tx == sqlkey.TxNone &&
@@ -204,7 +204,7 @@ func (c *core) refusedByState(plan *sqlkey.Plan) *pg.Error {
 	}
 	ends := plan.Tx == sqlkey.TxCommit || plan.Tx == sqlkey.TxRollback
 	onServer := c.onServer() && c.status == 'E' && !c.seg.ends && plan.Tx != sqlkey.TxRollbackTo // which the server knows more of
-	if ends || !onServer && (!c.tx.open || !c.tx.failed) || onServer && plan.Syntax {            // which the server says first
+	if ends || !onServer && (!c.tx.open || !c.tx.failed) || plan.Syntax {                        // which a server says first
 		return nil
 	}
 	if plan.Tx == sqlkey.TxRollbackTo {
@@ -332,6 +332,7 @@ func (c *core) emit() {
 			c.explain("")
 		}
 		c.tx.open, c.tx.inServer, c.tx.applied = false, true, c.srv.Applied
+		c.opened = c.tx.told
 		c.srv.Applied = c.settings.print // what the block has set is set again in it
 		c.srv.Unnamed = 0
 	}

@@ -161,13 +161,67 @@ func transactionStories(key string) []story {
 	)
 }
 
-func settingStories(string) []story {
+// localEncoding writes letters in encodings that hold for a transaction alone: which a client does once it is told of them, and as long.
+func localEncoding(each func(...string) []step) []step {
+	note := "SELECT body, chr(1078) FROM notes WHERE id = 1"
+	return each("BEGIN", "SET LOCAL client_encoding = 'iso-8859-5'", note, "COMMIT", note,
+		"BEGIN", "SET LOCAL NAMES 'koi8'", "SHOW client_encoding", "SELECT chr(1078)", "ROLLBACK", "SELECT chr(1078)",
+		"BEGIN", "SET LOCAL client_encoding = 'win'", "COMMIT", note,
+		"BEGIN", "SAVEPOINT a", "SET LOCAL client_encoding = 'alt'", "SAVEPOINT b", "SET LOCAL client_encoding TO DEFAULT", "ROLLBACK TO b", "SELECT chr(1078)", "ROLLBACK TO a", note, "COMMIT",
+		"BEGIN", "SAVEPOINT a", "SET client_encoding = 'koi8'", "ROLLBACK TO a", note, "COMMIT",
+		"BEGIN", "SET client_encoding = 'koi8'", note, "ROLLBACK", note,
+		"BEGIN", "SET LOCAL client_encoding = 'koi8'", "SET client_encoding = 'utf8'", "SELECT chr(1078)", "COMMIT",
+		"BEGIN", "SET client_encoding = 'koi8'", "SET LOCAL client_encoding = 'utf8'", "COMMIT", note,
+		"BEGIN", "SET LOCAL client_encoding = 'win1251'", "RESET client_encoding", note, "COMMIT", note,
+		"BEGIN", "SET LOCAL client_encoding = 'gbk'", "RESET ALL", note, "ROLLBACK", note)
+}
+
+func localEncodingOfOrders(each func(...string) []step) []step {
+	order := "SELECT item || chr(1078) FROM orders WHERE id = 1"
+	return each("BEGIN", "SET LOCAL client_encoding = 'koi8'", order, "COMMIT", order, "BEGIN", "SET LOCAL client_encoding = 'koi8'", order, "ROLLBACK", order,
+		"BEGIN", "SET client_encoding = 'koi8'", order, "ROLLBACK", order, "BEGIN", "SET LOCAL client_encoding = 'koi8'", "RESET ALL", order, "COMMIT", order)
+}
+
+// localReports does so with all else that servers report.
+func localReports(each func(...string) []step) []step {
+	date := "SELECT '2020-01-02'::date, '2020-01-02 00:00Z'::timestamptz, '1 day 2 hours'::interval FROM notes WHERE id = 1"
+	return each("BEGIN", "SET LOCAL datestyle = 'German'", "SET LOCAL timezone = 'Asia/Tokyo'", "SET LOCAL intervalstyle = 'ISO_8601'", date, "COMMIT", date,
+		"BEGIN", "SET LOCAL datestyle TO sql, euro", "SAVEPOINT a", "SET LOCAL datestyle TO ymd", "ROLLBACK TO a", date, "SET LOCAL datestyle TO DEFAULT", date, "ROLLBACK",
+		"BEGIN", "SET LOCAL TIME ZONE 'UTC'", date, "COMMIT",
+		"BEGIN", "SET LOCAL standard_conforming_strings = 0", "SHOW standard_conforming_strings", "COMMIT", "SHOW standard_conforming_strings",
+		"BEGIN", "SET LOCAL application_name = 'me'", "SHOW application_name", "COMMIT", "SHOW application_name",
+		"BEGIN", "SET LOCAL default_transaction_read_only = yes", "SHOW default_transaction_read_only", "COMMIT")
+}
+
+func settingStories(key string) []story {
 	return []story{
 		{name: "set and reset", steps: each("SET work_mem = '5MB'", "SHOW work_mem", "SET work_mem TO DEFAULT", "SHOW work_mem", "SET TIME ZONE 'UTC'", "SHOW TimeZone", "SET TIME ZONE 'Asia/Tokyo'", "SELECT '2020-01-01 00:00Z'::timestamptz", "RESET ALL", "SHOW work_mem", "SET datestyle = 'German'", "SELECT '2020-01-02'::date", "DISCARD ALL", "SHOW datestyle")},
 		{name: "set errors", steps: each("SET work_mem = 'x'", "SET missing = 1", "SHOW transaction_read_only", "SET a.b = 'c'", "SHOW a.b", "SHOW missing", "RESET missing", "SET ROLE missing")},
 		{name: "reported parameters", steps: each("SET client_encoding = 'LATIN1'", "SET application_name = 'me'", "SET standard_conforming_strings = off", "RESET ALL", "BEGIN", "UPDATE notes SET body = 'x'", "SET application_name = 'you'", "ROLLBACK", "SHOW application_name")},
 		{name: "settings in a block", steps: each("BEGIN", "SET work_mem = '5MB'", "SHOW work_mem", "ROLLBACK", "SHOW work_mem", "BEGIN", "SET work_mem = '5MB'", "SAVEPOINT a", "SET work_mem = '6MB'", "ROLLBACK TO a", "SHOW work_mem", "COMMIT", "SHOW work_mem")},
 		{name: "local settings", steps: each("BEGIN", "SET LOCAL work_mem = '5MB'", "SHOW work_mem", "SELECT count(*) FROM notes", "SHOW work_mem", "COMMIT", "SHOW work_mem")},
+		{name: "local encoding", steps: localEncoding(each)},
+		{name: "local encoding, extended", steps: localEncoding(eachExtended)},
+		{name: "local encoding of parameters", steps: []step{
+			{msg(extended("BEGIN"), extended("SET LOCAL client_encoding = 'LATIN1'"), syncs()), "Z"}, {msg(extended("SELECT body FROM notes WHERE id = 1"), extended("SELECT $1 || chr(233)", "\xe9"), syncs()), "Z"},
+			{msg(extended("INSERT INTO notes VALUES (99, $1)", "\xe9"), syncs()), "Z"}, {msg(extended("COMMIT"), syncs()), "Z"}, {msg(extended("SELECT body || $1 FROM notes WHERE id = 99", "é"), syncs()), "Z"},
+			{msg(extended("BEGIN"), extended("SET LOCAL client_encoding = 'LATIN1'"), extended("INSERT INTO notes VALUES (98, $1)", "\xe9"), syncs()), "Z"}, {msg(extended("ROLLBACK"), syncs()), "Z"},
+			{msg(extended("BEGIN"), extended("SAVEPOINT a"), extended("SET client_encoding = 'LATIN1'"), syncs()), "Z"}, {msg(extended("ROLLBACK TO a"), syncs()), "Z"}, {msg(extended("INSERT INTO notes VALUES (97, $1)", "é"), syncs()), "Z"},
+			{msg(extended("COMMIT"), syncs()), "Z"}, {msg(extended("BEGIN"), extended("SET LOCAL client_encoding = 'LATIN1'"), extended("ROLLBACK"), syncs()), "Z"}, {msg(extended("SELECT body || $1 FROM notes WHERE id = 97", "é"), syncs()), "Z"},
+		}},
+		{name: "local encoding over shards", steps: localEncodingOfOrders(each)},
+		{name: "local encoding over shards, extended", steps: localEncodingOfOrders(eachExtended)},
+		{name: "local encoding over shards in a pipeline", steps: []step{
+			{msg(extended("BEGIN"), extended("SET LOCAL client_encoding = 'koi8'"), syncs()), "Z"}, {msg(extended("SELECT item || chr(1078) FROM orders WHERE id = 1"), extended("COMMIT"), syncs()), "Z"},
+			{msg(extended("SELECT item || chr(1078) FROM orders WHERE id = 1"), syncs()), "Z"},
+			{msg(extended("BEGIN"), extended("SET LOCAL client_encoding = 'koi8'"), syncs()), "Z"}, {msg(extended("SELECT item || chr(1078) FROM orders WHERE id = 1 AND customer_id = "+key), extended("COMMIT"), syncs()), "Z"},
+			{msg(extended("SELECT item || chr(1078) FROM orders WHERE id = 1 AND customer_id = "+key), syncs()), "Z"},
+		}},
+		{name: "local reported parameters", steps: localReports(each)},
+		{name: "local reported parameters, extended", steps: localReports(eachExtended)},
+		{name: "local reported parameters in a pipeline", steps: []step{
+			{msg(extended("BEGIN"), extended("SET LOCAL datestyle = 'German'"), syncs()), "Z"}, {msg(extended("SET LOCAL datestyle TO DEFAULT"), extended("SELECT '2020-01-02'::date"), extended("COMMIT"), syncs()), "Z"},
+		}},
 		{name: "set_config", steps: each("SELECT set_config('work_mem', '5MB', false)", "SHOW work_mem", "BEGIN", "SELECT set_config('work_mem', '6MB', true)", "SHOW work_mem", "COMMIT", "SHOW work_mem")},
 		{name: "discard", steps: each("DISCARD PLANS", "DISCARD SEQUENCES", "DISCARD TEMP", "BEGIN", "DISCARD ALL", "ROLLBACK")},
 		{name: "temporary tables", steps: each("CREATE TEMP TABLE tt (a int)", "INSERT INTO tt VALUES (1)", "SELECT * FROM tt", "DISCARD ALL", "SELECT * FROM tt")},
@@ -327,6 +381,9 @@ func failedStories(key string) (all []story) {
 		{"a text behind ROLLBACK TO", step{simple("ROLLBACK TO a; RELEASE a"), "Z"}},
 		{"writes in a text behind ROLLBACK TO", step{simple("ROLLBACK TO a; " + insert(902) + "; COMMIT"), "Z"}},
 		{"ROLLBACK TO what is not there", pipeline("ROLLBACK TO b", insert(902), "COMMIT")},
+		{"what is no statement", step{simple("SELEC"), "Z"}},
+		{"what is no statement, extended", pipeline("SELEC")},
+		{"a text that is none behind its end", step{simple("ROLLBACK; SELEC"), "Z"}},
 		{"a text of ROLLBACK TO what is not there", step{simple("ROLLBACK TO b; COMMIT"), "Z"}},
 		{"a block behind ROLLBACK", step{simple("ROLLBACK; BEGIN"), "Z"}},
 		{"a write behind ROLLBACK", step{simple("ROLLBACK; " + insert(902)), "Z"}},

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -26,12 +27,12 @@ type transaction struct {
 	inServer  bool // opened on a server: saved and marks still count
 	unopened  bool // the server has refused to open it: to the client, who was told that it is open, it has failed
 	wrote     bool
-	shaped    bool              // it may have made tables that the catalogs of one shard alone tell of
-	lost      *pg.Error         // why the block has failed, as long as the client has not been told
-	overfull  bool              // not all that has been set in it is in deferred
-	modes     []int             // which of deferred are SET TRANSACTION, or BEGIN: AND CHAIN keeps them
-	locals    string            // the block's SET LOCAL: what a statement means may depend on it
-	told      map[string]string // while open: what the client knew of parameters that have been reported since
+	shaped    bool                  // it may have made tables that the catalogs of one shard alone tell of
+	lost      *pg.Error             // why the block has failed, as long as the client has not been told
+	overfull  bool                  // not all that has been set in it is in deferred
+	modes     []int                 // which of deferred are SET TRANSACTION, or BEGIN: AND CHAIN keeps them
+	locals    string                // the block's SET LOCAL: what a statement means may depend on it
+	told      map[string]blockParam // while open: the parameters that the client has been told of since
 }
 
 // maxDeferred bounds what is kept for when a block is opened.
@@ -44,6 +45,7 @@ type savepoint struct {
 	deferred int // the length of transaction.deferred with it
 	readOnly bool
 	channels int // see core.channelMark
+	told     map[string]blockParam
 }
 
 // bindUnnamed binds the unnamed statement, without arguments, to the unnamed portal.
@@ -142,8 +144,8 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		if c.settings = c.settings.settled(); tag == "ROLLBACK" {
 			c.settings = c.tx.saved
 			c.failChannels()
-			dst = c.untell(dst)
 		}
+		c.untell(tag == "COMMIT")
 		c.endChannels()
 		next := transaction{}
 		if plan.Chain {
@@ -162,7 +164,9 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			}
 			c.tx.deferred = append(c.tx.deferred, plan.SQL)
 			c.setLocal(plan.SQL)
-			c.settings = c.settings.withLocal(c.localOf(plan.Setting, plan.Value, plan.Default))
+			local := c.localOf(plan.Setting, plan.Value, plan.Default)
+			c.settings = c.settings.withLocal(local)
+			c.setLocally(local)
 			c.characterize(plan)
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
@@ -177,6 +181,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			m := &c.tx.marks[i]
 			c.settings, c.tx.readOnly, c.tx.failed = m.settings, m.readOnly, false
 			c.backToMark(m.channels)
+			c.untellSince(m.told)
 			c.tx.deferred, c.tx.marks = c.tx.deferred[:m.deferred], c.tx.marks[:i+1]
 			c.tx.modes = slices.DeleteFunc(c.tx.modes, func(n int) bool { return n >= m.deferred })
 			return pg.AppendCommandComplete(dst, plan.Tag), true
@@ -260,17 +265,6 @@ func (c *core) tooLate(plan *sqlkey.Plan) *pg.Error {
 	return pg.NewError(pg.CodeActiveTransaction, text)
 }
 
-// untell tells the client of the parameters that a block has set which is rolled back and was open nowhere.
-func (c *core) untell(dst []byte) []byte {
-	for name, was := range c.tx.told {
-		if c.params.get(name) != was {
-			c.params.set(name, was)
-			dst = pg.AppendParameterStatus(dst, name, was)
-		}
-	}
-	return dst
-}
-
 // answersTx reports whether virtual would answer the statement as things stand.
 func (c *core) answersTx(plan *sqlkey.Plan) bool {
 	if c.heardOf() || c.pinned != "" && !c.tx.open {
@@ -292,7 +286,7 @@ func (c *core) answersTx(plan *sqlkey.Plan) bool {
 }
 
 func (c *core) markSavepoint(name string) {
-	c.tx.marks = append(c.tx.marks, savepoint{name, c.settings, len(c.tx.deferred), c.tx.readOnly, c.channelMark()})
+	c.tx.marks = append(c.tx.marks, savepoint{name, c.settings, len(c.tx.deferred), c.tx.readOnly, c.channelMark(), maps.Clone(c.tx.told)})
 }
 
 // txStatementDone follows what a transaction statement that a server has carried out does to the session's settings.

@@ -98,7 +98,7 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	c := newCore(&l.env, client.User, client.Database)
 	c.own.database, c.own.acrossDatabase = &g.consistency, &g.across
 	c.own.scatterDatabase, c.own.isolatedDatabase = &g.scatter, &g.isolated
-	base, err := startupSettings(client.Startup.Params, f.params, &c.own, &l.env)
+	base, implied, err := startupSettings(client.Startup.Params, f.params, &c.own, &l.env)
 	if err != nil {
 		return nil, asError(err)
 	}
@@ -109,7 +109,7 @@ func (s *Server) begin(conn net.Conn, client *pg.Client, l *live) (*session, *pg
 	if e != nil {
 		return nil, e
 	}
-	c.settings, c.base, c.freshPath, c.freshLevel, c.freshRole = base, base, f.searchPath, f.level, f.role
+	c.settings, c.base, c.implied, c.freshPath, c.freshLevel, c.freshRole = base, base, implied, f.searchPath, f.level, f.role
 	c.ownConn = l.Databases[client.Database].OwnConnections
 	c.params = newParams(f.params)
 	for _, x := range base.list {

@@ -344,7 +344,7 @@ func unreadable(env *Env, sql string) *pg.Error {
 // IsUTF8 reports whether a name of an encoding means UTF8. As PostgreSQL does, it looks at letters and digits alone: asyncpg writes
 // 'utf-8', quotes included. Servers report it as UTF8 however it is spelled.
 func IsUTF8(encoding string) bool {
-	name := plainEncoding(encoding)
+	name := PlainEncoding(encoding)
 	return name == "utf8" || name == "unicode"
 }
 
