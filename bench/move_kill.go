@@ -165,10 +165,12 @@ func (w *moveWorld) hold(ctx context.Context, l *moveLoad, leader *moveNode, id 
 				open.end()
 			}
 			open = next
-		} else if open == nil || limited.Err() == nil { // else the range is frozen, and the new one waits
+		} else if open == nil || limited.Err() == nil { // else the range is frozen, and the new one has waited until its time was over
 			cancel()
 			return nil, err
 		}
+		cancel()
+		limited, cancel = context.WithTimeout(ctx, time.Second)
 		err = w.until(limited, id, func(m *moveStatus) bool { return m == nil || m.Phase != "prepare" })
 		over := err != nil && limited.Err() != nil && ctx.Err() == nil
 		if cancel(); !over {

@@ -140,6 +140,7 @@ type Ledger struct {
 	hintLeader  string                // by the last pull
 	hintAddr    string
 	hintVoters  []Voter
+	votersTold  time.Time // when a voter last told who they are
 
 	reconcileMu sync.Mutex           // held for the length of a Reconcile
 	missing     map[string]time.Time // since when this node, as the leader, misses a voter

@@ -283,6 +283,9 @@ func (l *Ledger) hear(a *pullAnswer) {
 	if len(a.Voters) > 0 && (a.Votes || len(l.hintVoters) == 0) {
 		l.hintVoters = a.Voters[:min(len(a.Voters), maxHintVoters)]
 	}
+	if a.Votes {
+		l.votersTold = time.Now()
+	}
 }
 
 // hearLeader keeps who leads, as another node has said just now.

@@ -115,6 +115,13 @@ func (l *Ledger) Voters() []Voter {
 	return voters
 }
 
+// VotersTold returns when a voter last told this node, in an answer to a pull, who the voters are; zero: none has since the start.
+func (l *Ledger) VotersTold() time.Time {
+	l.membersMu.Lock()
+	defer l.membersMu.Unlock()
+	return l.votersTold
+}
+
 // IsLeader reports whether this node leads, as far as it knows.
 func (l *Ledger) IsLeader() bool {
 	select {

@@ -20,6 +20,7 @@ const (
 	joinFirstWait  = 200 * time.Millisecond // between two rounds of asking; doubles
 	joinMaxWait    = 5 * time.Second
 	joinRounds     = 3               // after which a refusal by everybody is final
+	votersTimeout  = 2 * time.Second // for the leader to say who the voters are; whoever says hello waits for it
 	rejoinPatience = 3 * time.Second // a restart asks its join list for this long, only to notice a stranger's cluster
 )
 
@@ -58,6 +59,11 @@ func (n *Node) refuseTakenName(name string, reply *port.HelloReply) {
 		reply.Accepted, reply.Retry, reply.Reason = false, true, "this node is starting itself"
 		return
 	}
+	if err := n.hearVoters(); err != nil {
+		reply.Accepted, reply.Retry = false, true
+		reply.Reason = fmt.Sprintf("this node is no voter of the ledger, and cannot learn now whether a voter is named %q: %v", name, err)
+		return
+	}
 	if slices.ContainsFunc(n.ledger().Voters(), func(v cluster.Voter) bool { return v.Name == name }) {
 		reply.Accepted = false
 		reply.Reason = fmt.Sprintf("the voter %q of this cluster's ledger has a data_dir, and this node comes with an empty one: start it with the old data_dir, or under another name", name)
@@ -69,6 +75,27 @@ func (n *Node) refuseTakenName(name string, reply *port.HelloReply) {
 			reply.Reason = fmt.Sprintf("a node named %q lives at %s: every node needs a name of its own", name, m.Addr)
 		}
 	}
+}
+
+// hearVoters has a node that is no voter hear from the leader who the voters are: it has heard nothing since the table last changed, and who became a voter changes none.
+func (n *Node) hearVoters() error {
+	if !n.ledger().Follows() {
+		return nil
+	}
+	leader, addr := n.ledger().Leader()
+	if addr == "" {
+		return errors.New("no leader is known")
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, votersTimeout)
+	defer cancel()
+	asked := time.Now()
+	if err := n.pull(ctx, addr); err != nil {
+		return fmt.Errorf("%s does not answer: %w", leader, err)
+	}
+	if n.ledger().VotersTold().Before(asked) {
+		return fmt.Errorf("%s does not lead any more", leader)
+	}
+	return nil
 }
 
 // hello is how this node introduces itself.
@@ -134,11 +161,11 @@ func (n *Node) learnCluster(ctx context.Context, seeds []string) (id string, err
 	for round := 1; ; round++ {
 		replies := n.askAll(ctx, seeds)
 		refusals := 0
+		if r := letIn(replies); r != nil {
+			n.log.Info("joining", "cluster", r.reply.ClusterID, "by", r.reply.Name, "addr", r.addr)
+			return r.reply.ClusterID, nil
+		}
 		for _, r := range replies {
-			if r.err == nil {
-				n.log.Info("joining", "cluster", r.reply.ClusterID, "by", r.reply.Name, "addr", r.addr)
-				return r.reply.ClusterID, nil
-			}
 			if final(r.err) {
 				refusals++
 			}
@@ -158,6 +185,15 @@ func (n *Node) learnCluster(ctx context.Context, seeds []string) (id string, err
 		}
 		wait = min(2*wait, joinMaxWait)
 	}
+}
+
+// letIn is a reply that lets this node in; nil: there is none, or another node of the same cluster refuses it. That one may have heard more of who has this name.
+func letIn(replies []helloResult) *helloResult {
+	at := slices.IndexFunc(replies, func(r helloResult) bool { return r.err == nil })
+	if at < 0 || slices.ContainsFunc(replies, func(r helloResult) bool { return final(r.err) && r.reply.ClusterID == replies[at].reply.ClusterID }) {
+		return nil
+	}
+	return &replies[at]
 }
 
 // checkSeeds lets a restarted node notice that its join list leads into another cluster, or that its key is wrong there.

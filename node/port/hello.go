@@ -111,7 +111,7 @@ func (p *Port) Hello(ctx context.Context, addr string, h Hello) (HelloReply, err
 	return reply, nil
 }
 
-// ServeHello answers hellos until ln is closed. answer is called from several goroutines; it must not block.
+// ServeHello answers hellos until ln is closed. answer is called from several goroutines; it has to come well within the time for a handshake.
 // It returns when the last answer has been given.
 func (p *Port) ServeHello(ln net.Listener, answer func(Hello) HelloReply) error {
 	room := make(chan struct{}, maxHellos)
