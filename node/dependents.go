@@ -285,6 +285,15 @@ WHERE ` + cluster.OwnDefault + `
 ORDER BY 1, 2, 5
 LIMIT $3)
 UNION ALL
+(SELECT k.schema, k.name, 'columns', '', (
+	SELECT pg_catalog.json_agg(a.attname ORDER BY a.attnum)::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+FROM (SELECT * FROM unnest($4::text[], $5::text[]) UNION SELECT * FROM unnest($8::text[], $9::text[])) AS k(schema, name)
+     JOIN pg_catalog.pg_namespace n ON n.nspname = k.schema::name
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = k.name::name
+WHERE EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+ORDER BY 1, 2
+LIMIT $3)
+UNION ALL
 (SELECT n.nspname::text, t.typname::text, 'domain', plain.name, ''
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
      CROSS JOIN LATERAL (

@@ -28,6 +28,9 @@ func (c *core) convene() {
 	case c.seg.pin != "" || c.seg.asks != "":
 		c.fail(scatter.Pins(c.seg.pin + c.seg.asks))
 		return
+	case c.tx.imported:
+		c.fail(scatter.Imported())
+		return
 	case c.srv == nil && c.settled():
 		return
 	}

@@ -32,3 +32,26 @@ func TestDependentsAreRefusedAtOnceAndAfterAReload(t *testing.T) {
 	r.server.SetDependents(nil)
 	runs("<nil>")
 }
+
+// A name in GROUP BY that a table's column has means the column, as in PostgreSQL, where the columns are known; else it is refused.
+func TestGroupByNamesAColumnAndAnOutput(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	if _, err := r.connect(pgx.QueryExecModeExec).Exec(ctxOf(t), "INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a'), ($1, 2, 'b')", r.keyOn("shard_1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range queryModes {
+		r.server.SetDependents(nil)
+		conn := r.connect(mode)
+		const sql = "SELECT 1 AS item, count(*) FROM orders GROUP BY item"
+		_, err := conn.Exec(ctxOf(t), sql)
+		if e := wantCode(t, err, "0A000"); e.Message != "GROUP BY names both a column and an output: item" || e.Hint == "" {
+			t.Errorf("%v: %#v", mode, e)
+		}
+		r.server.SetDependents(map[string][]sqlkey.Dependent{
+			"app": {{Schema: "public", Name: "orders", Kind: sqlkey.DependsColumns, OfName: `["customer_id", "id", "item"]`}},
+		})
+		if tag, err := conn.Exec(ctxOf(t), sql); err != nil || tag.String() != "SELECT 2" {
+			t.Errorf("%v: %v %v", mode, tag, err)
+		}
+	}
+}

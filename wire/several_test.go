@@ -342,3 +342,81 @@ func TestCancelOverShards(t *testing.T) {
 	})
 	r.busy(t, 0)
 }
+
+// LOCK TABLE is for transaction blocks, as PostgreSQL has it, also where several shards have the table.
+func TestLockTableOverShards(t *testing.T) {
+	r := newRig(t, rigOptions{across: true})
+	ctx := ctxOf(t)
+	for _, mode := range queryModes {
+		conn := r.connect(mode)
+		_, err := conn.Exec(ctx, "LOCK TABLE orders")
+		if e := wantCode(t, err, pg.CodeNoActiveTransaction); e.Message != "LOCK TABLE can only be used in transaction blocks" {
+			t.Errorf("%v: %v", mode, e)
+		}
+		for _, sql := range []string{"BEGIN", "LOCK TABLE orders IN SHARE MODE", "COMMIT"} {
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				t.Errorf("%v: %s: %v", mode, sql, err)
+			}
+		}
+	}
+	conn := r.connect(pgx.QueryExecModeSimpleProtocol)
+	if _, err := conn.Exec(ctx, "LOCK TABLE orders; SELECT count(*) FROM orders"); err != nil { // which is a block
+		t.Error(err)
+	}
+	r.busy(t, 0)
+}
+
+// A snapshot's name is one server's: a transaction that has imported one is of one shard.
+func TestImportedSnapshotIsOfOneShard(t *testing.T) {
+	r := newRig(t, rigOptions{across: true})
+	ctx := ctxOf(t)
+	one, two := r.keyOn("shard_1", 1), r.keyOn("shard_2", 1)
+	exporter, err := r.primaryOf("shard_1").ConnTo(ctx, "app", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = exporter.Close(ctx) }()
+	var name string
+	if _, err := exporter.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ"); err != nil {
+		t.Fatal(err)
+	}
+	if err := exporter.QueryRow(ctx, "SELECT pg_export_snapshot()").Scan(&name); err != nil {
+		t.Fatal(err)
+	}
+	snapshot, of := "SET TRANSACTION SNAPSHOT '"+name+"'", func(key int64) string { return fmt.Sprintf("SELECT count(*) FROM orders WHERE customer_id = %d", key) }
+	for _, mode := range queryModes {
+		for _, statements := range [][]string{
+			{snapshot, "SELECT count(*) FROM orders"},
+			{snapshot, of(one), "SELECT count(*) FROM orders"},
+			{snapshot, of(one), of(two)},
+		} {
+			conn := r.connect(mode)
+			for i, sql := range append([]string{"BEGIN ISOLATION LEVEL REPEATABLE READ"}, statements...) {
+				_, err := conn.Exec(ctx, sql)
+				if i < len(statements) && err != nil {
+					t.Fatalf("%v: %s: %v", mode, sql, err)
+				}
+				if i == len(statements) && wantCode(t, err, "0A000").Hint == "" {
+					t.Errorf("%v: %s: %v", mode, sql, err)
+				}
+			}
+			if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	conn := r.connect(pgx.QueryExecModeSimpleProtocol)
+	_, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ; "+snapshot+"; SELECT count(*) FROM orders; COMMIT")
+	if wantCode(t, err, "0A000").Hint == "" {
+		t.Error(err)
+	}
+	for _, sql := range []string{"ROLLBACK", "BEGIN ISOLATION LEVEL REPEATABLE READ; " + snapshot + "; " + of(one) + "; COMMIT"} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := conn.Exec(ctx, "SELECT count(*) FROM orders"); err != nil { // the next transaction has a snapshot of its own
+		t.Error(err)
+	}
+	r.busy(t, 0)
+}

@@ -19,6 +19,7 @@ type transaction struct {
 	readOnly  bool
 	readWrite bool
 	isolation string   // as far as it is known: as it, its SET TRANSACTION or the session's default say; "": read committed
+	imported  bool     // it has a snapshot by SET TRANSACTION SNAPSHOT, which is one server's
 	queried   bool     // a statement of it has been run that took a snapshot
 	plain     bool     // begin asks for nothing special
 	saved     settings // of before the block, for ROLLBACK
@@ -167,6 +168,7 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			local := c.localOf(plan.Setting, plan.Value, plan.Default)
 			c.settings = c.settings.withLocal(local)
 			c.setLocally(local)
+			c.tx.imported = c.tx.imported || plan.Snapshot
 			c.characterize(plan)
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
@@ -326,6 +328,7 @@ func (c *core) txStatementDone(plan *sqlkey.Plan) {
 		if plan.Isolation != "" && c.onServer() {
 			c.tx.isolation = plan.Isolation
 		}
+		c.tx.imported = c.tx.imported || plan.Snapshot && c.onServer()
 		if c.tx.inServer {
 			c.again(plan.SQL)
 		}

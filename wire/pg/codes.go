@@ -50,6 +50,7 @@ const (
 
 	// Class 42: statements.
 	CodeSyntaxError           = "42601"
+	CodeAmbiguousColumn       = "42702"
 	CodeUndefinedColumn       = "42703"
 	CodeUndefinedFunction     = "42883"
 	CodeUndefinedObject       = "42704"

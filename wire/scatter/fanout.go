@@ -395,7 +395,7 @@ func (f *fanout) end(e *pg.Error) *pg.Error {
 		if !f.x.stmt.sure && e != errUnordered {
 			c.refused(f.x.stmt)
 		}
-		return c.misfit(f.x, e)
+		return ofColumn(f.fan, c.misfit(f.x, e))
 	}
 	c.taken(f.x.stmt)
 	if f.x.declare != "" { // the session is told by who declares it

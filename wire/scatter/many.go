@@ -43,6 +43,9 @@ func (c *Coordinator) many(x *execution) *pg.Error {
 	if e = c.cfg.Host.Scatter(plan, x.stmt.sql, len(shares)); e != nil {
 		return e
 	}
+	if fan.Locks && x.alone && !c.block {
+		return pg.NewError(pg.CodeNoActiveTransaction, "LOCK TABLE can only be used in transaction blocks")
+	}
 	if fan.Rekey != nil {
 		return c.rekey(x, shares)
 	}
@@ -167,6 +170,21 @@ func ofOneShard(fan *sqlkey.Fan, e *pg.Error) *pg.Error {
 	}
 	return e.WithHint("A table that no keyspace holds is on " + fan.Home + " alone. Have what needs it defined there, by a comment before the statement: /* rangefinder: shard=" + fan.Home +
 		" */. Of a function, SET check_function_bodies = off leaves the check out.")
+}
+
+// ofColumn says what to do about a name that the plan takes for an output's and that a table's column has: PostgreSQL would group by the column.
+func ofColumn(fan *sqlkey.Fan, e *pg.Error) *pg.Error {
+	if e.Code != pg.CodeAmbiguousColumn {
+		return e
+	}
+	for _, name := range fan.Outputs {
+		if strings.Contains(e.Message, `"`+name+`"`) {
+			return pg.NewError(pg.CodeFeatureNotSupported, "GROUP BY names both a column and an output: "+name).
+				WithDetail("The column is meant, of which this node did not know when it planned the statement for several shards.").
+				WithHint("Qualify the column (table." + name + "), or give the output another name (AS).")
+		}
+	}
+	return e
 }
 
 // way is how the shards' rows become the session's.

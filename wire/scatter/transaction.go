@@ -42,6 +42,9 @@ func (c *Coordinator) transactional(x *execution) *pg.Error {
 			return e
 		}
 	case sqlkey.TxSet:
+		if plan.Snapshot {
+			return Imported()
+		}
 		if !c.block && len(c.branches) == 0 && x.alone {
 			warn(pg.CodeNoActiveTransaction, "SET LOCAL can only be used in transaction blocks")
 			break
@@ -60,6 +63,13 @@ func (c *Coordinator) transactional(x *execution) *pg.Error {
 	}
 	c.tell(x, plan.Tag)
 	return nil
+}
+
+// Imported is the error for a transaction over several shards that has a snapshot by SET TRANSACTION SNAPSHOT. Sessions say the same.
+func Imported() *pg.Error {
+	return pg.NewError(pg.CodeFeatureNotSupported, "a transaction with an imported snapshot cannot go to several shards").
+		WithDetail("The name in SET TRANSACTION SNAPSHOT is that of a snapshot of one server.").
+		WithHint("Have the transaction read one shard: by the keys of its statements, or SET rangefinder.shard. Shards have no snapshot in common.")
 }
 
 func tooMuch() *pg.Error {

@@ -67,7 +67,8 @@ type table struct {
 	tableName
 	columns  []string // of its key; of a reference table those that INSERT must give
 	keyspace *keyspace
-	wrong    string // why no row must be written: what a column of the key is; "": nothing
+	wrong    string   // why no row must be written: what a column of the key is; "": nothing
+	all      []string // its columns, in order; nil: they are not known
 
 	of        *table // of a dependent, which has nothing of the above but its name
 	dependent Dependent

@@ -39,7 +39,7 @@ func (c *compiler) everyShard(p *Plan, n *pgquery.Node, a *analysis, made *pgque
 	if why := c.notEverywhere(n, a, made); why != nil {
 		return p.refuse(&refusal{issue: *why, table: t})
 	}
-	fan := &Fan{Everywhere: true, Makes: made.GetRelname(), Writes: n.GetLockStmt() == nil, Steps: inSteps(n), Why: what + " concerns all shards that have " + t.String(), Refusal: p.Err}
+	fan := &Fan{Everywhere: true, Makes: made.GetRelname(), Writes: n.GetLockStmt() == nil, Locks: n.GetLockStmt() != nil, Steps: inSteps(n), Why: what + " concerns all shards that have " + t.String(), Refusal: p.Err}
 	for _, t := range a.each {
 		ks := t.keyspace
 		if t.of != nil {

@@ -1,6 +1,7 @@
 package sqlkey
 
 import (
+	"encoding/json"
 	"slices"
 
 	"rangefinder/wire/pg"
@@ -32,6 +33,8 @@ const (
 	DependsOwn Dependence = "own default"
 	// DependsKey is none either: the key's column OfName of the sharded table is not as it must be. OfSchema says what it is: a type, or that it is generated.
 	DependsKey Dependence = "key column"
+	// DependsColumns is none either: the columns of the table, sharded or not, are OfName, which is a list in JSON.
+	DependsColumns Dependence = "columns"
 	// DependsDomain is none either: it is a domain, the only type of that name, over the type OfSchema without a modifier or a collation of its own.
 	DependsDomain Dependence = "domain"
 )
@@ -53,6 +56,11 @@ func (d *database) depend(list []Dependent) {
 				d.domains = make(map[string]domain)
 			}
 			d.domains[one.Name] = domain{one.Schema, one.OfSchema}
+			continue
+		case DependsColumns:
+			if t != nil && json.Unmarshal([]byte(one.OfName), &t.all) != nil {
+				t.all = nil
+			}
 			continue
 		case DependsOwn:
 			if t != nil && t.keyspace.whole && !slices.Contains(t.columns, one.OfName) { // the keyspace was made before the table, or that default
@@ -78,7 +86,7 @@ func (d *database) depend(list []Dependent) {
 
 // None tells whether it is no relation, but something else that the catalogs tell of a table.
 func (d Dependent) None() bool {
-	return d.Kind == DependsUnique || d.Kind == DependsOwn || d.Kind == DependsKey || d.Kind == DependsDomain
+	return d.Kind == DependsUnique || d.Kind == DependsOwn || d.Kind == DependsKey || d.Kind == DependsColumns || d.Kind == DependsDomain
 }
 
 // storesKeys refuses to write rows of a table whose key's column is not as it must be: another key than is given might be stored.

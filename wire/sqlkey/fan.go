@@ -26,6 +26,9 @@ type Fan struct {
 	// is to be replaced. With Order it is what is done if a column of Order is of a type, or has a collation, whose order only
 	// PostgreSQL knows; it then gives the client's columns in the order of Order, with Offset and Limit taken.
 	Final string
+	// Outputs are names in GROUP BY that SQL takes for those of the result's columns. If a table has a column of that name after all, each shard says
+	// that it is ambiguous (42702): the plan is not the statement's.
+	Outputs []string
 	// Writes: rows of shards may change. Command tags are added up, and rows of RETURNING are the client's as they come.
 	Writes bool
 	// Query, with Writes: it is a SELECT that changes rows in WITH. Its rows are a query's, and so is its tag.
@@ -60,6 +63,8 @@ type Fan struct {
 	// Fills, of a statement that makes columns of reference tables, or a domain of such, is a question: which of these each server would fill for itself,
 	// because the type does. The answer is a list of names, or NULL. "": there is nothing to be asked.
 	Fills string
+	// Locks: it is LOCK TABLE, which PostgreSQL runs in transaction blocks alone.
+	Locks bool
 	// Steps: PostgreSQL refuses it in a transaction: it runs on one shard after the other, each by itself.
 	Steps bool
 	// Unnamed, of an INSERT without a list of columns: it is planned again with the names that a shard tells. nil: it is none.

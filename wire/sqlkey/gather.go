@@ -192,7 +192,9 @@ func orderedBy(n *pgquery.Node) *pgquery.Node {
 func (f *fanned) groups(g *gather, final *pgquery.SelectStmt) *issue {
 	for i, n := range f.shard.GetGroupClause() {
 		if n.GetGroupingSet() != nil {
-			g.take(final.GetGroupClause()[i])
+			if problem := f.inSets(g, final.GetGroupClause()[i]); problem != nil {
+				return problem
+			}
 			continue
 		}
 		target, guard, problem := f.groupTarget(n)
@@ -217,6 +219,34 @@ func (f *fanned) groups(g *gather, final *pgquery.SelectStmt) *issue {
 			g.groups = append(g.groups, e)
 		}
 	}
+	return nil
+}
+
+// inSets does the same with what is in GROUPING SETS and their like. A target is named by its number there: no column of the rows is.
+func (f *fanned) inSets(g *gather, n *pgquery.Node) *issue {
+	inside := n.GetGroupingSet().GetContent()
+	if row := n.GetRowExpr(); row != nil && row.GetRowFormat() == pgquery.CoercionForm_COERCE_IMPLICIT_CAST {
+		inside = row.GetArgs()
+	}
+	for _, e := range inside {
+		if problem := f.inSets(g, e); problem != nil {
+			return problem
+		}
+	}
+	if len(inside) > 0 || n.GetGroupingSet() != nil {
+		return nil
+	}
+	target, guard, problem := f.groupTarget(n)
+	if problem != nil {
+		return problem
+	}
+	if !guard {
+		g.take(n)
+		return nil
+	}
+	f.guard(bareName(n))
+	at := slices.IndexFunc(f.shard.GetTargetList(), func(t *pgquery.Node) bool { return t.GetResTarget().GetVal() == target })
+	n.Node = pgquery.MakeAConstIntNode(int64(at+1), 0).Node
 	return nil
 }
 
@@ -247,11 +277,16 @@ func (f *fanned) groupTarget(n *pgquery.Node) (val *pgquery.Node, guard bool, pr
 	return nil, false, nil
 }
 
-// names tells whether an item of FROM certainly has a column of that name: because it is a key, or is spoken of where nothing else can be
+// names tells whether an item of FROM certainly has a column of that name: because it is a key, is known, or is spoken of where nothing else can be
 // meant.
 func (f *fanned) names(name string) bool {
 	if _, ok := f.a.spread.inside.scope.column(columnRef(name), f.a.env.Database); ok {
 		return true
+	}
+	for _, n := range f.client.GetFromClause() {
+		if list, _ := f.a.columnsOf(n, f.a.spread.inside.ctes); slices.Contains(list, name) {
+			return true
+		}
 	}
 	found := false
 	visit := func(n any) bool {
@@ -262,10 +297,18 @@ func (f *fanned) names(name string) bool {
 		_, query := n.(*pgquery.SelectStmt)
 		return !query
 	}
-	for _, t := range f.shard.GetTargetList() {
+	s := f.client
+	for _, t := range s.GetTargetList() {
 		walk(t.GetResTarget().GetVal(), visit)
 	}
-	walk(f.shard.GetWhereClause(), visit)
+	walk(s.GetWhereClause(), visit)
+	walk(s.GetHavingClause(), visit)
+	walkList(s.GetWindowClause(), visit)
+	for _, n := range slices.Concat(s.GetGroupClause(), s.GetDistinctClause(), s.GetSortClause()) {
+		if e := orderedBy(n); bareName(e) == "" && e.GetGroupingSet() == nil { // else it may be a target
+			walk(e, visit)
+		}
+	}
 	return found
 }
 
@@ -284,7 +327,10 @@ func (f *fanned) guard(name string) {
 	item.GetRangeSubselect().Alias.Aliasname = "rangefinder_" + itoa(len(f.guards))
 	f.shard.FromClause = append(f.shard.FromClause, item)
 	term := &pgquery.Node{Node: &pgquery.Node_NullTest{NullTest: &pgquery.NullTest{Arg: columnRef(name), Nulltesttype: pgquery.NullTestType_IS_NOT_NULL}}}
-	if w := f.shard.GetWhereClause(); w != nil {
+	switch w := f.shard.GetWhereClause(); {
+	case w.GetBoolExpr().GetBoolop() == pgquery.BoolExprType_AND_EXPR: // as the parser would read it
+		term = pgquery.MakeBoolExprNode(pgquery.BoolExprType_AND_EXPR, append(slices.Clone(w.GetBoolExpr().GetArgs()), term), 0)
+	case w != nil:
 		term = pgquery.MakeBoolExprNode(pgquery.BoolExprType_AND_EXPR, []*pgquery.Node{w, term}, 0)
 	}
 	f.shard.WhereClause = term

@@ -34,12 +34,20 @@ func (c *compiler) many(m proto.Message, p *Plan, a *analysis, s *survey, one *r
 // ofOneShard is what in the statement means something else on each shard; nil: nothing does.
 func (s *survey) ofOneShard() *issue {
 	switch {
-	case s.placed:
-		return issuef("ctid is the place of another row on each shard")
+	case s.placed != "":
+		return elsewhere(s.placed)
 	case s.tables > 0:
 		return &issue{reason: "tableoid is another number on each shard", hint: "Write tableoid::regclass, which is the table's name, also in GROUP BY and ORDER BY."}
 	}
 	return nil
+}
+
+// elsewhere is that a column of those that ofRow names is compared with a value that is one shard's.
+func elsewhere(column string) *issue {
+	if column == "ctid" {
+		return issuef("ctid is the place of another row on each shard")
+	}
+	return issuef("%s is the number of another transaction or command on each shard", column)
 }
 
 // over makes the plan one that runs on several shards. one is what is said where such statements do not run.
@@ -120,7 +128,7 @@ func (c *compiler) fanSelect(n *pgquery.Node, sel *pgquery.SelectStmt, s *survey
 			return nil, "", problem
 		}
 	}
-	fan := &Fan{Hidden: f.hidden, Order: f.order, Offset: f.offset, Limit: f.limit, Writes: s.changes > 0, Query: s.changes > 0}
+	fan := &Fan{Hidden: f.hidden, Order: f.order, Offset: f.offset, Limit: f.limit, Outputs: f.guards, Writes: s.changes > 0, Query: s.changes > 0}
 	if !f.set {
 		fan.Within = f.a.together()
 	}

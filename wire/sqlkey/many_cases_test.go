@@ -51,6 +51,23 @@ var byHand = []string{
 	"select x + 1, count(*) from orders group by x + 1 order by x + 1",
 	"select x % 2, sum(id) from orders group by x order by x",
 	"select lower(name) as name, count(*) from orders group by name order by 1, 2",
+	"select x % 2 as id, count(*) from orders group by id, x order by 1, 2",
+	"select 1 as id, count(*) from orders group by id order by 2",
+	"select count(*) as id from orders group by id order by 1",
+	"select x as id, count(*) from orders group by id, x order by id, 2",
+	"select id as x, count(*) from orders group by x, id order by x + 1, 1, 2",
+	"select o.x as r, count(*) from orders o group by r, o.x order by r, 2",
+	"select customer_id as c, x as id, count(*) from orders group by c, id order by 1, 2, 3",
+	"select x as id, count(*) from (select * from orders) sub group by id, x order by 1, 2",
+	"select x as id, count(*) from (select customer_id, x from orders) sub group by id order by 1, 2",
+	"with w as (select * from orders) select x as id, count(*) from w group by id, x order by 1, 2",
+	"select o.x as name, count(*) from orders o join notes n on n.cust = o.customer_id group by name, o.x order by 1, 2",
+	"select x as price from orders group by price, x having max(price) > 2 order by 1",
+	"select x + 1 as y, count(*) from orders group by rollup (y) order by y, 2",
+	"select x + 1 as c1, flag as c2, count(*) from orders group by grouping sets ((c1, c2), cube (flag, c2), ()) order by 1, 2, 3",
+	"select x as y, count(*) from orders group by y, y, rollup (y) order by 1, 2",
+	"select x % 2 as id, count(*) from orders group by rollup ((id, x)) order by 1, 2",
+	"select x % 2 as id, x, grouping(x), count(*) from orders group by grouping sets ((id, x), x) order by 1, 2, 3, 4",
 	"select date_trunc('day', at) as day, avg(price) from orders group by day order by day",
 	"select x, count(*) from orders group by x having sum(id) > 5 order by x",
 	"select x, flag, count(*) from orders group by x, flag order by x, flag limit 3 offset 1",
@@ -165,6 +182,12 @@ var byHand = []string{
 	"select id from orders where customer_id = any (select cust from notes)",
 	"select count(*) from orders where customer_id in (select customer_id from items) and customer_id not in (8, 9)",
 	"select i.id, count(*) from orders o left join items i using (customer_id) group by i.id order by 1",
+}
+
+// renaming are statements of the same kind that cannot leave out what is another shard's.
+var renaming = []string{
+	"select x as b, count(*) from orders as o (c, b, x) group by b, x order by 1, 2",
+	"select x as id, count(*) from orders as o (c, b, x) group by id order by 1, 2",
 }
 
 // manyGenerator makes statements over all shards.

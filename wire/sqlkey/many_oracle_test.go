@@ -43,7 +43,7 @@ func TestAllShardsTogether(t *testing.T) {
 // TestManyByHand checks statements of each kind in the same way, and that none of them is refused.
 func TestManyByHand(t *testing.T) {
 	m := newManyOracle(t)
-	for _, sql := range byHand {
+	for _, sql := range slices.Concat(byHand, renaming) {
 		if kind := m.check(t, sql); kind != "many" {
 			t.Errorf("%s: %s: %s", sql, kind, tell(m.planner.Plan(m.catalog, m.env, sql)))
 		}
@@ -86,7 +86,11 @@ func newManyOracle(t *testing.T) *manyOracle {
 		return rib.KeyedTable{Schema: "whole", Name: name, Columns: []string{column}}
 	}
 	catalog := NewCatalog(&rib.Ownership{Keyspaces: []rib.Keyspace{{ID: 1, Name: "k", Database: "postgres", Method: "range", Types: []rib.Type{rib.TypeInt},
-		Tables: []rib.KeyedTable{table("orders", "customer_id"), table("items", "customer_id"), table("notes", "cust")}}}}, nil, nil)
+		Tables: []rib.KeyedTable{table("orders", "customer_id"), table("items", "customer_id"), table("notes", "cust")}}}}, map[string]DatabaseRule{"postgres": {}}, map[string][]Dependent{
+		"postgres": { // of notes the columns are not known
+			{Schema: "whole", Name: "orders", Kind: DependsColumns, OfName: `["customer_id","id","x","big","price","f","r","name","flag","at","gap"]`},
+			{Schema: "whole", Name: "items", Kind: DependsColumns, OfName: `["customer_id","id","x"]`},
+		}})
 	return &manyOracle{ctx, conn, catalog, NewPlanner(PlannerConfig{}), &Env{Database: "postgres", SearchPath: "whole"}, [4]int{}, false}
 }
 

@@ -15,7 +15,7 @@ func (c *compiler) parted(m proto.Message, p *Plan, a *analysis, s *survey) *Pla
 	n, _ := m.(*pgquery.Node)
 	sel := n.GetSelectStmt()
 	if len(p.Keys) < 2 || len(a.rows) > 0 || sel == nil || sel.GetOp() == pgquery.SetOperation_SETOP_NONE || c.hint != nil || c.env.HintShard != "" || c.env.HintKey ||
-		s.changes > 0 || s.placed || s.tables > 0 {
+		s.changes > 0 || s.placed != "" || s.tables > 0 {
 		return nil
 	}
 	if c.sharing { // some constants give one key, others several
@@ -40,7 +40,7 @@ func (c *compiler) parted(m proto.Message, p *Plan, a *analysis, s *survey) *Pla
 // the keys. nil: it must be.
 func (c *compiler) computed(m proto.Message, p *Plan, a *analysis, s *survey) *Plan {
 	at := slices.IndexFunc(p.Keys, func(k KeyRef) bool { return k.isMade() })
-	if at < 0 || len(a.rows) > 0 || s.placed || s.tables > 0 {
+	if at < 0 || len(a.rows) > 0 || s.placed != "" || s.tables > 0 {
 		return nil
 	}
 	fan, how, problem := c.fan(m, s)

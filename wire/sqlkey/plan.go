@@ -143,6 +143,7 @@ type Plan struct {
 	TxReadOnly   bool   // TxBegin, TxSet: READ ONLY is asked for
 	TxReadWrite  bool   // TxBegin, TxSet: READ WRITE is asked for
 	TxDeferrable bool   // TxBegin, TxSet: DEFERRABLE, or NOT DEFERRABLE, is asked for
+	Snapshot     bool   // TxSet: it is SET TRANSACTION SNAPSHOT, of a name that one server has given
 	Isolation    string // TxBegin, TxSet: "serializable", "repeatable read", ...; "" if not given
 	Chain        bool   // TxCommit, TxRollback: AND CHAIN
 	Savepoint    string // TxSavepoint, TxRelease, TxRollbackTo

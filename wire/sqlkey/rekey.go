@@ -60,8 +60,8 @@ func (c *compiler) rekeys(n *pgquery.Node, u *pgquery.UpdateStmt, fan *Fan, s *s
 		return issuef("it changes rows in WITH as well")
 	case s.current:
 		return issuef("a cursor is on one shard")
-	case s.placed:
-		return issuef("ctid is the place of another row on each shard")
+	case s.placed != "":
+		return elsewhere(s.placed)
 	case !u.GetRelation().GetInh():
 		return issuef("ONLY is not for rows that move")
 	case len(u.GetFromClause()) > 0 && len(u.GetReturningList()) > 0:

@@ -73,6 +73,7 @@ func (c *compiler) set(s *pgquery.VariableSetStmt) *Plan {
 	case pgquery.VariableSetKind_VAR_SET_MULTI:
 		p.characteristics(s.GetArgs())
 		if p.Setting != "session characteristics" { // TRANSACTION, TRANSACTION SNAPSHOT
+			p.Snapshot = p.Setting == "transaction snapshot"
 			p.Session, p.Tx, p.Tag, p.Setting = SessNone, TxSet, "SET", ""
 			return p
 		}

@@ -36,7 +36,7 @@ type survey struct {
 	current  bool     // WHERE CURRENT OF
 	alters   bool     // it writes, and not just by locking rows
 	unique   bool     // it names rangefinder.unique_id()
-	placed   bool     // it looks for rows by where they are stored, which is another row on each shard
+	placed   string   // the column by which it looks for rows where, or by whom, they are stored: see ofRow; "": none
 	tables   int      // how often it tells numbers that are others on each shard: by tableoid, or a cast of regclass and its like
 	marks    bool     // it holds what would be taken for a mark of Fan.Final
 	numbers  bool     // it turns names into the numbers of the catalogs, or back, or asks for its snapshot
@@ -158,7 +158,9 @@ func (s *survey) visit(n any) bool {
 			s.operator(n.GetName())
 		}
 		for _, pair := range [][2]*pgquery.Node{{n.GetLexpr(), n.GetRexpr()}, {n.GetRexpr(), n.GetLexpr()}} {
-			s.placed = s.placed || lastName(pair[0]) == "ctid" && !namesColumns(pair[1])
+			if name := lastName(uncast(pair[0])); ofRow(name) && !namesColumns(pair[1]) {
+				s.placed = name
+			}
 			if pair[0].GetColumnRef() == nil || !isOneOf(operator(n.GetName()), "=", "<>") || !tellsTables(pair[1]) {
 				continue
 			}
@@ -175,7 +177,7 @@ func (s *survey) visit(n any) bool {
 	case *pgquery.ColumnRef:
 		if fields := n.GetFields(); len(fields) > 0 {
 			name := fields[len(fields)-1].GetString_().GetSval()
-			if isOneOf(name, "ctid", "xmin", "xmax", "cmin", "cmax", tableoid) {
+			if ofRow(name) || name == tableoid {
 				s.differs("column " + name + ", which is where and by whom a row is stored,")
 			}
 			if name == tableoid {
@@ -240,6 +242,9 @@ func namesColumns(n *pgquery.Node) (found bool) {
 	})
 	return found
 }
+
+// ofRow tells whether a name is that of a column that says where, or by whom, a row is stored. Its values mean something else on each shard.
+func ofRow(name string) bool { return isOneOf(name, "ctid", "xmin", "xmax", "cmin", "cmax") }
 
 // tableoid is the column that holds the number of the table in which a row is. Each shard has given its tables numbers of its own.
 const tableoid = "tableoid"

@@ -147,3 +147,23 @@ SELECT '-' AS dash, tier, string_agg(item, '-' ORDER BY item, customer_id, id) F
 SELECT 2 AS two, qty % 2, '5' AS text, count(DISTINCT item), sum(qty + '5') FROM orders GROUP BY 1, 2, 3
 
 SELECT c.tier, 'x' AS x, count(o.id) + 5, 5 FROM customers c LEFT JOIN orders o USING (customer_id) GROUP BY 1, 2, 4
+
+SELECT qty % 2 AS item, count(*) FROM orders GROUP BY item, qty
+
+SELECT 1 AS item, count(*) FROM orders GROUP BY item ORDER BY 2, 1
+
+SELECT qty AS item, count(*) FROM orders GROUP BY item, qty ORDER BY item, 2
+
+SELECT customer_id AS c, qty AS item, count(*) FROM orders GROUP BY c, item, qty ORDER BY 1, 2, 3
+
+SELECT qty AS item, count(*) FROM (SELECT * FROM orders) o GROUP BY item, qty
+
+SELECT o.qty AS kind, count(*) FROM orders o JOIN items i ON i.item = o.item GROUP BY kind, o.qty
+
+SELECT upper(item) AS i, count(*) FROM orders GROUP BY ROLLUP (i) ORDER BY 2, 1
+
+SELECT upper(item) AS item, qty AS q, count(*) FROM orders GROUP BY GROUPING SETS ((q, item), (q), ())
+
+SELECT upper(item) AS i, count(*) FROM orders GROUP BY i HAVING max(i) > 'a'
+
+SELECT upper(item) AS item, count(*) FROM orders GROUP BY item, tier HAVING max(item) > 'a' ORDER BY item, 2
