@@ -32,7 +32,7 @@ func (p *Plan) refuse(r *refusal) *Plan {
 		detail += " " + upperFirst(r.many) + "."
 	}
 	p.Err = pg.NewError(r.code, message).WithDetail(detail).WithHint(r.hint)
-	if r.table != nil && r.code == pg.CodeFeatureNotSupported {
+	if r.table != nil && (r.code == pg.CodeFeatureNotSupported || r.code == pg.CodeNumericValueOutOfRange) { // where a hint sends it, PostgreSQL says what it is
 		if p.about = r.table.keyspace; r.table.of != nil {
 			p.about = r.table.of.keyspace
 		}
