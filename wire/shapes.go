@@ -8,6 +8,7 @@ import (
 	"rangefinder/wire/oids"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
+	"rangefinder/wire/sqlkey"
 )
 
 // Clients keep what a named statement was described as: the types of its parameters and the columns of its result. On
@@ -15,12 +16,12 @@ import (
 // be prepared anew after its tables were changed, or another session may have done so; so what a client was told is compared
 // with what the server has before anything is bound. Unnamed statements live too shortly for that.
 
-// note notes what the client has been told of the statement; 0 is nothing.
+// note notes what the client has been told of the statement; 0 is nothing. What FETCH returns is its cursor's, which may be another one each time.
 func (s *statement) note(params, result uint64) {
 	if params != 0 {
 		s.shape.Params = params
 	}
-	if result != 0 {
+	if fetches := s.plan.Cursor != nil && s.plan.Cursor.Op == sqlkey.CursorFetch; result != 0 && !fetches {
 		s.shape.Result = result
 	}
 }

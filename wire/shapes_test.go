@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -278,4 +279,60 @@ func (r *rig) pgConn(t *testing.T) *pgconn.PgConn {
 	}
 	t.Cleanup(func() { conn.Close(context.Background()) })
 	return conn
+}
+
+// A FETCH may be prepared before there is its cursor, which then says what it returns, wherever it runs.
+func TestFetchIsPreparedBeforeItsCursor(t *testing.T) {
+	own := []shardServers{{primary: servers(t)[0].primary}, {primary: servers(t)[1].primary}}
+	for _, place := range []struct {
+		database string
+		shards   []shardServers
+	}{{"plain", own[:1]}, {"app", own}} {
+		r := newRig(t, rigOptions{shards: place.shards, poolSize: 3})
+		if place.database != "app" {
+			plainDatabase(t, own[0].primary, place.database)
+		}
+		connect := func() *pgx.Conn {
+			t.Helper()
+			conn, err := pgx.Connect(ctxOf(t), r.dsnOf(place.database))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close(context.Background()) })
+			return conn
+		}
+		conn, other := connect(), connect()
+		if sd, err := conn.Prepare(ctxOf(t), "fetches", "FETCH ALL IN c"); err != nil || len(sd.Fields) > 0 {
+			t.Fatal(sd, err)
+		}
+		if _, err := other.Exec(ctxOf(t), "BEGIN; SELECT count(*) FROM notes"); err != nil { // has the server connection
+			t.Fatal(err)
+		}
+		for _, query := range []string{"SELECT 1 AS n, 'x' AS s FROM notes LIMIT 1", "SELECT 2 AS m", "SELECT count(*) FROM orders"} {
+			tx, err := conn.Begin(ctxOf(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Exec(ctxOf(t), "INSERT INTO notes SELECT 500 WHERE NOT EXISTS (SELECT FROM notes WHERE id = 500)"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Exec(ctxOf(t), "DECLARE c CURSOR FOR "+query); err != nil {
+				t.Fatal(query, err)
+			}
+			rows, err := tx.Query(ctxOf(t), "fetches")
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for rows.Next() {
+				n++
+			}
+			if fields := rows.FieldDescriptions(); rows.Err() != nil || n != 1 || len(fields) != strings.Count(query, ",")+1 {
+				t.Errorf("%s: %s: %d rows of %v (%v)", place.database, query, n, fields, rows.Err())
+			}
+			if err := tx.Rollback(ctxOf(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
