@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A session whose role has been dropped can give it up, keeps what else it has set, and costs nobody his connection.
@@ -90,5 +91,57 @@ func TestCodeThatPrepares(t *testing.T) {
 		find(t, a, "SELECT count(*)::text FROM pg_prepared_statements WHERE name = 'left_behind'", "0")
 		r.exec(b, "SELECT 1")
 		answers()
+	}
+}
+
+// What is set in front of a BEGIN in one pipeline holds in that block, and the connection is not taken for what it is not by whoever has it next.
+func TestRoleInFrontOfABlock(t *testing.T) {
+	r := newRig(t, rigOptions{poolSize: 1, shards: alone(t)})
+	if err := r.servers[0].primary.Exec(ctxOf(t), "CREATE ROLE borrowed", "GRANT borrowed TO app"); err != nil {
+		t.Fatal(err)
+	}
+	conn, other := r.connect(pgx.QueryExecModeSimpleProtocol), r.connect(pgx.QueryExecModeSimpleProtocol)
+	for _, c := range []struct{ before, set, role, after string }{
+		{"SET ROLE borrowed", "RESET ROLE", "app", "app"},
+		{"RESET ROLE", "SET ROLE borrowed", "borrowed", "borrowed"},
+		{"SET ROLE borrowed", "SET SESSION AUTHORIZATION app", "app", "app"},
+	} {
+		for _, end := range []string{"COMMIT", "ROLLBACK"} {
+			r.exec(conn, c.before)
+			want := c.after
+			if end == "ROLLBACK" {
+				want = map[string]string{"SET ROLE borrowed": "borrowed", "RESET ROLE": "app"}[c.before]
+			}
+			p := conn.PgConn().StartPipeline(ctxOf(t))
+			for _, sql := range []string{c.set, "BEGIN", "SELECT current_user::text, count(*) FROM (SELECT 1 FROM pg_class LIMIT 1) AS c", end} {
+				p.SendQueryParams(sql, nil, nil, nil, nil)
+			}
+			if err := p.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			role := ""
+			for range 4 {
+				res, err := p.GetResults()
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := res.(*pgconn.ResultReader).Read()
+				if got.Err != nil {
+					t.Fatal(got.Err)
+				}
+				if len(got.Rows) > 0 {
+					role = string(got.Rows[0][0])
+				}
+			}
+			if err := p.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if role != c.role {
+				t.Errorf("%s; BEGIN: the block runs as %s, want %s", c.set, role, c.role)
+			}
+			find(t, other, "SELECT current_user::text", "app")
+			find(t, conn, "SELECT current_user::text", want)
+			r.exec(conn, "DISCARD ALL")
+		}
 	}
 }

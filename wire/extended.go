@@ -168,7 +168,7 @@ func (c *core) planBind(o *op, body []byte) (need, *pg.Error) {
 	if e := c.refusedByState(s.plan); e != nil {
 		return need{}, e
 	}
-	if c.deallocates(s.plan) || s.plan.Own != sqlkey.OwnNone || s.plan.Listen != sqlkey.ListenNone || c.answersTx(s.plan) && !c.seg.runs {
+	if c.deallocates(s.plan) || s.plan.Own != sqlkey.OwnNone || s.plan.Listen != sqlkey.ListenNone || c.answersTx(s.plan) && !c.seg.server { // what a server may refuse comes first
 		if s.plan.Own == sqlkey.OwnNone && c.bind.NumParams() != declared(s) { // the node's own statements look for themselves
 			return need{}, wrongNumber(&c.bind, s)
 		}

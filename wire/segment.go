@@ -118,7 +118,10 @@ func (c *core) cut(i int, sync bool) {
 	c.in, c.inOff = append(rest, c.in[c.inOff:]...), 0
 	c.batch, c.ops = c.batch[:c.ops[i].start], c.ops[:i]
 	c.seg.sync = false
-	c.seg.apart = !c.seg.keeps && !c.seg.bound && !c.serverOpen && (c.seg.read || c.onServer() && !c.scratch)
+	tied := c.ownConn || c.pinned != "" || c.seg.pin != "" // the rest goes to the same connection, where nobody takes back what has been set
+	last := c.ops[i-1].plan
+	ended := last != nil && (last.Tx == sqlkey.TxCommit || last.Tx == sqlkey.TxRollback) && !last.Chain // the rest is in another transaction
+	c.seg.apart = !tied && !c.seg.keeps && !c.seg.bound && !c.serverOpen && (c.seg.read || ended || c.onServer() && !c.scratch)
 }
 
 // readsText reports whether a message has a statement's text read, by the node or by a server.
@@ -222,10 +225,8 @@ func (c *core) emptySegment(sync bool) {
 // failExtended answers the segment in hand with an error of the node's own. Nothing of it was sent.
 func (c *core) failExtended(e *pg.Error) {
 	c.undoFrom(0)
-	if c.carried && c.status == 'I' && !c.serverOpen {
-		hints := c.settings.hints
-		c.settings, c.carried = c.unsynced, false
-		c.settings.hints = hints
+	if c.status == 'I' && !c.serverOpen {
+		c.settings = c.uncarried()
 	}
 	c.undoChannels()
 	c.undoHints()

@@ -72,6 +72,23 @@ func (s settings) anew(list []setting) settings {
 	return next
 }
 
+// since returns the statements that bring a connection which has o in force to s.
+func (s settings) since(o settings) (list []string) {
+	same := 0
+	for same < min(len(s.list), len(o.list)) && s.list[same] == o.list[same] {
+		same++
+	}
+	for _, x := range o.list[same:] {
+		if _, ok := s.get(x.name); !ok {
+			list = append(list, "RESET "+quoteIdent(x.name))
+		}
+	}
+	for _, x := range s.list[same:] { // also those that have not changed: they may depend on one that has
+		list = append(list, x.sql)
+	}
+	return list
+}
+
 func (s settings) get(name string) (setting, bool) {
 	for _, x := range s.list {
 		if x.name == name {

@@ -314,7 +314,9 @@ func (c *core) emit() {
 			c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
 		}
 		c.unsynced.hints = c.seg.hints // the node has carried out already what the request says of them
-		c.carried = c.seg.apart && !c.tx.open
+		if c.carried = c.seg.apart && !c.tx.open; c.carried {
+			c.unsyncedIn = stale // the server keeps what this sets, whatever becomes of the rest
+		}
 	}
 	c.makes()
 	c.silent = true

@@ -40,6 +40,13 @@ func undoneStories() []story {
 			"ROLLBACK; SELECT 1", "COMMIT; SELECT count(*) FROM notes", "ABORT; BEGIN; SELECT 1", "SELECT 1; ROLLBACK", "ROLLBACK AND CHAIN; SELECT 1", "ROLLBACK; INSERT INTO notes VALUES (893); SELECT 1/0", "ROLLBACK; "+set)},
 		{name: "settings behind a COMMIT in a pipeline that fails", steps: append([]step{{simple("BEGIN"), "Z"}, {simple("SELECT count(*) FROM notes"), "Z"}, {simple("SET work_mem = '13MB'"), "Z"},
 			{msg(extended("COMMIT"), extended("SET DateStyle = 'German'"), extended("SELECT 1/0"), syncs()), "Z"}}, show...)},
+		{name: "what names mean is set in front of a block in a pipeline", steps: inFront()},
+		{name: "what names mean is set in front of an error in a pipeline of a session that is tied to its connection", steps: append([]step{{simple("CREATE TEMP TABLE own (a int)"), "Z"}}, inFront()...)},
+		{name: "BEGIN, COMMIT and ROLLBACK behind a Parse that fails", steps: []step{
+			{msg(parse("a", "SELECT * FROM missing"), extended("BEGIN"), syncs()), "Z"}, {simple("SELECT 1"), "Z"}, {msg(parse("a", "SELECT * FROM missing"), extended("BEGIN"), one, extended("COMMIT"), syncs()), "Z"}, {simple("SELECT 1"), "Z"},
+			{simple("BEGIN"), "Z"}, {msg(parse("a", "SELECT * FROM missing"), extended("COMMIT"), syncs()), "Z"}, {simple("SELECT 1"), "Z"}, {simple("ROLLBACK"), "Z"}, {simple("BEGIN"), "Z"}, {msg(parse("a", "SELECT 1"), extended("SAVEPOINT b"), describe('S', "a"), syncs()), "Z"}, {simple("ROLLBACK TO b"), "Z"},
+			{msg(parse("c", "SELECT * FROM missing"), extended("ROLLBACK TO b"), syncs()), "Z"}, {simple("ROLLBACK TO b"), "Z"}, {msg(parse("c", "SELECT * FROM missing"), extended("ROLLBACK"), syncs()), "Z"}, {simple("COMMIT"), "Z"}, {msg(bind("", "a"), run("", 0), syncs()), "Z"},
+		}},
 		{name: "DISCARD ALL in front of a Parse", steps: []step{
 			{msg(extended("DISCARD ALL"), parse("s", "SELECT 6789"), bind("", "s"), run("", 0), syncs()), "Z"}, {msg(bind("", "s"), run("", 0), syncs()), "Z"},
 			{msg(extended("DISCARD ALL"), extended("PREPARE p AS SELECT 12345"), syncs()), "Z"}, {simple("EXECUTE p"), "Z"}, {msg(bind("", "s"), run("", 0), syncs()), "Z"},
@@ -53,6 +60,24 @@ func undoneStories() []story {
 			{msg(parse("", "SELECT 44"), parse("a", "SELECT 5"), parse("a", "SELECT 6"), parse("", "SELECT 45"), syncs()), "Z"}, {msg(bind("", ""), run("", 0), syncs()), "Z"}, {msg(parse("", "SELECT missing"), syncs()), "Z"}, {msg(bind("", ""), run("", 0), syncs()), "Z"},
 		}},
 	}
+}
+
+// inFront are pipelines that set the search_path in front of what begins or ends a transaction, with what is left of it behind each.
+func inFront() (all []step) {
+	for _, end := range []string{"SELECT 1", "SELECT 1/0"} {
+		for _, middle := range [][]string{{"COMMIT"}, {"ROLLBACK"}, {"BEGIN"}, {"BEGIN", "COMMIT"}, {"BEGIN", "ROLLBACK"}, {"BEGIN", "SELECT current_schema()", "COMMIT"}, {"BEGIN", "SELECT current_schema()", "ROLLBACK"},
+			{"BEGIN", "SET search_path = pg_toast", "SELECT current_schema()", "COMMIT"}, {"BEGIN", "SAVEPOINT a", "RESET search_path", "ROLLBACK TO a"}, {"SELECT 2", "ROLLBACK"}, {"SELECT 2", "COMMIT"}, {"SELECT 2", "BEGIN"}, {"DELETE FROM notes", "ROLLBACK"}} {
+			for _, set := range []string{"SET search_path = pg_catalog", "RESET search_path", "SELECT set_config('search_path', 'information_schema', false)"} {
+				pipeline := extended(set)
+				for _, sql := range append(middle, "SELECT current_schema()", end) {
+					pipeline = msg(pipeline, extended(sql))
+				}
+				all = append(all, step{msg(pipeline, syncs()), "Z"})
+				all = append(all, each("SHOW search_path", "ROLLBACK", "SELECT current_schema()", "SET search_path = public")...)
+			}
+		}
+	}
+	return all
 }
 
 // behind are steps that send each of the texts after the steps before, and see then what is left of it.

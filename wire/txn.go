@@ -117,14 +117,13 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			dst = pg.AppendNotice(dst, alreadyOpen())
 			return pg.AppendCommandComplete(dst, plan.Tag), true
 		}
-		saved := c.settings
-		if c.carried { // what has been set before it in the same segment is in the block
-			saved = c.unsynced
-			saved.hints = c.settings.hints
-		}
 		c.tx = transaction{
-			open: true, begin: plan.SQL, readOnly: plan.TxReadOnly, readWrite: plan.TxReadWrite, isolation: plan.Isolation, saved: saved,
+			open: true, begin: plan.SQL, readOnly: plan.TxReadOnly, readWrite: plan.TxReadWrite, isolation: plan.Isolation, saved: c.settings,
 			plain: plan.Isolation == "" && !plan.TxReadOnly && !plan.TxReadWrite,
+		}
+		if c.carried { // what has been set before it in the same segment is in the block
+			c.tx.saved = c.uncarried()
+			c.tx.deferred = c.settings.since(c.tx.saved)
 		}
 		if plan.Isolation == "" {
 			c.tx.isolation = c.defaultLevel()
@@ -139,6 +138,9 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 			return dst, false // an error, which the server raises
 		}
 		if !c.tx.open {
+			if was := c.uncarried(); tag == "ROLLBACK" {
+				c.settings = was
+			}
 			dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeNoActiveTransaction, Message: "there is no transaction in progress"})
 			return pg.AppendCommandComplete(dst, tag), true
 		}
@@ -200,6 +202,17 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		}
 	}
 	return dst, false
+}
+
+// uncarried ends what the segment has carried so far: what comes next is in another transaction. It returns the settings of before.
+func (c *core) uncarried() settings {
+	was := c.settings
+	if c.carried {
+		was = c.unsynced
+		was.hints = c.settings.hints
+	}
+	c.carried = false
+	return was
 }
 
 func alreadyOpen() *pg.Error {
