@@ -314,7 +314,7 @@ func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
 	c, desc := f.c, f.home.desc
 	names := make([]string, len(ends))
 	var ask []string
-	computed := false // a text that is no column of a table: PostgreSQL is asked what collation it has
+	computed := false // there is what is no column of a table: PostgreSQL is asked what collation it has
 	var where []int
 	for i, end := range ends {
 		oid, modifier := typeAt(desc, end), int32(binary.BigEndian.Uint32(desc[end-6:]))
@@ -338,6 +338,10 @@ func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
 		case text:
 			computed = true
 			ask = append(ask, fmt.Sprintf(collationFor, i+1))
+			where = append(where, i)
+		case !ok && table == 0: // an array of texts, or a type that somebody has made, may have one as well
+			computed = true
+			ask = append(ask, fmt.Sprintf(collationIfAny, b.local(oid), fmt.Sprintf(collationFor, i+1)))
 			where = append(where, i)
 		}
 	}
@@ -369,6 +373,9 @@ const collationOf = `(SELECT pg_catalog.concat(' COLLATE ', pg_catalog.quote_ide
 
 // collationFor asks for the collation of a column of unasked, if it is not the database's.
 const collationFor = `' COLLATE ' OPERATOR(pg_catalog.||) nullif(pg_catalog.pg_collation_for(q.c%d), '"default"')`
+
+// collationIfAny asks a question about a column if its type has collations at all.
+const collationIfAny = `CASE WHEN (SELECT t.typcollation FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) %d) OPERATOR(pg_catalog.<>) 0 THEN %s END`
 
 // unasked is a FROM of one row that has what the shards are asked as q, whose columns are c1, c2, ...: PostgreSQL says what they are, and
 // runs nothing of it.

@@ -33,12 +33,39 @@ func (g *gather) index(n *pgquery.Node) int {
 	return len(g.columns) - 1
 }
 
-// name is a column's in the query over the rows.
+// name is a column's in the query over the rows. What COLLATE has said of it goes before what others are collated by, also where it meets them there.
 func (g *gather) name(i int) *pgquery.Node {
+	n := columnRef("rows", "c"+itoa(i+1))
 	if g.star {
-		return columnRef("rows", FinalHidden+itoa(i+1)+"}")
+		n = columnRef("rows", FinalHidden+itoa(i+1)+"}")
 	}
-	return columnRef("rows", "c"+itoa(i+1))
+	return collated(n, collationWithin(g.columns[i]))
+}
+
+// collationWithin is the COLLATE that decides how a text is collated; nil if none does, or if it is not known for a text.
+func collationWithin(n *pgquery.Node) *pgquery.CollateClause {
+	var args []*pgquery.Node
+	switch {
+	case n.GetCollateClause() != nil:
+		return n.GetCollateClause()
+	case n.GetFuncCall() != nil:
+		if isOneOf(funcName(n.GetFuncCall()), "min", "max", "lower", "upper", "initcap", "btrim", "ltrim", "rtrim", "replace", "translate", "substr", "substring", "left", "right",
+			"lpad", "rpad", "reverse", "repeat", "split_part") {
+			args = n.GetFuncCall().GetArgs()
+		}
+	case n.GetCoalesceExpr() != nil:
+		args = n.GetCoalesceExpr().GetArgs()
+	case n.GetMinMaxExpr() != nil:
+		args = n.GetMinMaxExpr().GetArgs()
+	case n.GetAExpr() != nil && operator(n.GetAExpr().GetName()) == "||":
+		args = []*pgquery.Node{n.GetAExpr().GetLexpr(), n.GetAExpr().GetRexpr()}
+	}
+	for _, arg := range args {
+		if c := collationWithin(arg); c != nil {
+			return c
+		}
+	}
+	return nil
 }
 
 func (g *gather) column(n *pgquery.Node) *pgquery.Node { return g.name(g.index(n)) }
