@@ -29,7 +29,7 @@ const (
 )
 
 // Inspect asks the primary of every shard of a keyspace about its tables: unique constraints without the key, foreign keys that leave it,
-// columns that count by themselves, what differs between the shards, rows that lie wrong, and whether transactions can be prepared. The
+// columns that count by themselves, triggers, rules and functions that reach them, what differs between the shards, rows that lie wrong, and whether transactions can be prepared. The
 // findings are sorted, errors first. It reads every row's key once.
 func Inspect(ctx context.Context, o *rib.Ownership, ks *rib.Keyspace, primary PrimaryFunc) ([]Finding, error) {
 	in := inspect(ctx, o, ks, primary)
@@ -226,7 +226,10 @@ func (in *inspector) table(ctx context.Context, conn *pgx.Conn, shard string, t 
 	if err := in.indexes(ctx, conn, t, shape, add); err != nil {
 		return err
 	}
-	return in.foreignKeys(ctx, conn, t, shape, add)
+	if err := in.foreignKeys(ctx, conn, t, shape, add); err != nil {
+		return err
+	}
+	return in.code(ctx, conn, t, add)
 }
 
 type adder = func(severity, fix, format string, args ...any)

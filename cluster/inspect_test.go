@@ -112,3 +112,72 @@ func TestInspectPrepared(t *testing.T) {
 		}
 	}
 }
+
+// What runs on a shard where no node sees it is named: triggers, rules, functions.
+func TestInspectCode(t *testing.T) {
+	f := newFarm(t)
+	f.everywhere(t,
+		"CREATE TABLE orders (customer_id bigint, id bigint)", "CREATE TABLE log (customer_id bigint)", "CREATE TABLE countries (code text PRIMARY KEY)", "CREATE TABLE plain (id bigint)",
+		"CREATE SCHEMA rangefinder",
+		"CREATE FUNCTION rangefinder.fence() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+		"CREATE FUNCTION changes() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+		"CREATE TRIGGER fence BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION rangefinder.fence()",
+		"CREATE FUNCTION harmless() RETURNS bigint LANGUAGE sql AS 'SELECT id FROM plain WHERE id > 5 -- orders_x'")
+	o := &rib.Ownership{}
+	for i, spec := range []KeyspaceSpec{keyedSpec("hash", []string{"bigint"}, "orders", "customer_id"), referenceSpec("countries")} {
+		ks, err := spec.Keyspace()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ks.ID = rib.KeyspaceID(i + 1)
+		o.Keyspaces = append(o.Keyspaces, *ks)
+	}
+	inspect := func(at int) (list []string) {
+		for _, x := range InspectTables(t.Context(), o, &o.Keyspaces[at], f.primary) {
+			if !strings.Contains(x.Problem, "max_prepared_transactions") {
+				list = append(list, x.Severity+" "+strings.Join(x.Shards, ",")+" "+x.Table+": "+x.Problem)
+			}
+			if x.Fix == "" {
+				t.Errorf("without a fix: %+v", x)
+			}
+		}
+		return list
+	}
+	for at := range o.Keyspaces {
+		if list := inspect(at); len(list) > 0 {
+			t.Errorf("of a good keyspace: %q", list)
+		}
+	}
+	f.everywhere(t,
+		"CREATE TRIGGER gives_key BEFORE INSERT OR UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION changes()",
+		"CREATE TRIGGER follows AFTER DELETE ON orders FOR EACH ROW EXECUTE FUNCTION changes()",
+		"CREATE TRIGGER off AFTER DELETE ON orders FOR EACH ROW EXECUTE FUNCTION changes()", "ALTER TABLE orders DISABLE TRIGGER off",
+		"CREATE TRIGGER on_copy AFTER INSERT ON countries FOR EACH ROW EXECUTE FUNCTION changes()",
+		"CREATE RULE logs AS ON INSERT TO orders DO ALSO INSERT INTO log VALUES (1)",
+		"CREATE RULE reaches AS ON DELETE TO plain DO ALSO DELETE FROM orders WHERE id = OLD.id",
+		"CREATE FUNCTION total() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM orders; END",
+		"CREATE FUNCTION spoken(k int) RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM public.Orders); END'",
+		"CREATE FUNCTION of_row(o orders) RETURNS bigint LANGUAGE sql AS 'SELECT 1'")
+	f.exec(t, "shard_2", "DROP TRIGGER follows ON orders")
+	for at, want := range [][]string{{
+		"warning shard_1,shard_2,shard_3 \"public\".\"orders\": trigger gives_key calls public.changes() before a row is stored",
+		"warning shard_1,shard_3 \"public\".\"orders\": trigger follows calls public.changes() on the row's shard",
+		"warning shard_1,shard_2,shard_3 \"public\".\"orders\": rule logs of public.orders: ",
+		"warning shard_1,shard_2,shard_3 \"public\".\"orders\": rule reaches of public.plain: ",
+		"warning shard_1,shard_2,shard_3 \"public\".\"orders\": function public.total() names the table",
+		"warning shard_1,shard_2,shard_3 \"public\".\"orders\": function public.spoken(integer) has the table's name in its text",
+	}, {
+		"warning shard_1,shard_2,shard_3 \"public\".\"countries\": trigger on_copy calls public.changes() on each copy",
+	}} {
+		list := inspect(at)
+		list = slices.DeleteFunc(list, func(s string) bool { return strings.Contains(s, "is not here") }) // which TestInspect is about
+		for _, w := range want {
+			if !slices.ContainsFunc(list, func(s string) bool { return strings.HasPrefix(s, w) }) {
+				t.Errorf("%q is missing in %q", w, list)
+			}
+		}
+		if len(list) != len(want) {
+			t.Errorf("%d findings, want %d: %q", len(list), len(want), list)
+		}
+	}
+}

@@ -183,8 +183,9 @@ type keyspaceCheckCmd struct {
 
 // Help is shown by `rangefinder keyspace check --help`.
 func (keyspaceCheckCmd) Help() string {
-	return "It looks for unique constraints and primary keys without the key, foreign keys that leave it, columns that count by themselves, what differs\n" +
-		"between the shards, rows that lie on the wrong shard, and max_prepared_transactions. Each row's key is read once.\n\n" +
+	return "It looks for unique constraints and primary keys without the key, foreign keys that leave it, columns that count by themselves, triggers,\n" +
+		"rules and functions that reach the tables where no node sees it, what differs between the shards, rows that lie on the wrong shard, and\n" +
+		"max_prepared_transactions. Each row's key is read once.\n\n" +
 		"It ends with status 1 if there are errors; warnings alone are no failure."
 }
 
