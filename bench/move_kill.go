@@ -69,19 +69,13 @@ func (w *moveWorld) killOne(ctx context.Context, l *moveLoad, who, phase string,
 			return w.nodes[0].call(ctx, "POST", fmt.Sprintf("/api/v1/moves/%d/%s", id, what), map[string]string{}, nil)
 		})
 	}
-	if phase == "follow" || phase == "frozen" { // one that is paused before it copies would not begin to
-		if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Step != "check" && m.Part > 0 }); err != nil {
-			return k, err
-		}
-		if err := ordered("pause"); err != nil {
+	if phase == "follow" || phase == "frozen" {
+		if err := w.stays(ctx, id, ordered); err != nil {
 			return k, err
 		}
 	}
 	var open *moveOpen
 	if phase == "frozen" { // a transaction that is older than the fence's triggers would keep them from being made
-		if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Step == "follow" || m.Phase == "aborted" }); err != nil {
-			return k, err
-		}
 		for _, s := range w.shards { // how long a server recovers is not what is measured
 			if err := s.ExecIn(ctx, benchDatabase, "CHECKPOINT"); err != nil {
 				return k, err
@@ -145,6 +139,29 @@ func (w *moveWorld) killOne(ctx context.Context, l *moveLoad, who, phase string,
 		return k, w.told(id)
 	}
 	return k, nil
+}
+
+// stays has a move pause while it copies, so that it stays in follow. One that is paused does not begin to copy: so it goes on for a while if it has to do that anew, because the
+// leader has lost its place on a busy machine.
+func (w *moveWorld) stays(ctx context.Context, id uint64, ordered func(what string) error) error {
+	for {
+		if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Step != "check" && m.Part > 0 }); err != nil {
+			return err
+		}
+		if err := ordered("pause"); err != nil {
+			return err
+		}
+		anew := false
+		if err := w.until(ctx, id, func(m *moveStatus) bool {
+			anew = m != nil && m.Step == "copy" && m.Part == 0
+			return anew || m == nil || m.Step == "follow" || m.Phase != "prepare"
+		}); err != nil || !anew {
+			return err
+		}
+		if err := ordered("resume"); err != nil {
+			return err
+		}
+	}
 }
 
 // moveOpen is a transaction on the range, which keeps a freeze from its end.
