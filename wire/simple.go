@@ -176,7 +176,8 @@ func (c *core) account(plan *sqlkey.Plan) {
 	c.seg.chain(plan)
 	opens := c.opens(plan)
 	c.seg.opens = c.seg.opens || opens
-	c.tx.queried = c.tx.queried || c.tx.open && !opens && !plan.Shows
+	sets := plan.Session == sqlkey.SessReset || plan.Session == sqlkey.SessSet && plan.Setting != "" // by SET or RESET, which take no snapshot
+	c.tx.queried = c.tx.queried || c.tx.open && !opens && !plan.Shows && !sets
 	switch {
 	case plan.Session != sqlkey.SessPin:
 	case plan.Remains == 0:

@@ -24,6 +24,8 @@ func undoneStories() []story {
 			"BEGIN READ ONLY", "SELECT 1", "SET TRANSACTION READ WRITE", "ROLLBACK", "BEGIN READ ONLY", "SAVEPOINT a", "SET TRANSACTION READ WRITE", "ROLLBACK", "BEGIN", "SELECT 1", "SET TRANSACTION READ ONLY", "INSERT INTO notes VALUES (886)", "ROLLBACK",
 			"BEGIN", "SELECT 1", "SET TRANSACTION DEFERRABLE", "ROLLBACK", "BEGIN", "SAVEPOINT a", "SET transaction_deferrable = off", "ROLLBACK", "BEGIN", "SAVEPOINT a", "SELECT 1", "SET transaction_isolation = 'serializable'", "ROLLBACK", "BEGIN", "SELECT 1", "BEGIN ISOLATION LEVEL SERIALIZABLE", "ROLLBACK",
 			"SET default_transaction_isolation = 'serializable'", "BEGIN", "SELECT 1", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "ROLLBACK", "BEGIN ISOLATION LEVEL SERIALIZABLE", "SELECT 1", "COMMIT AND CHAIN", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SHOW transaction_isolation", "COMMIT")},
+		{name: "what a transaction is to be said behind what it has set", steps: isolated(each)},
+		{name: "what a transaction is to be said behind what it has set, extended", steps: isolated(eachExtended)},
 		{name: "what a transaction is to be said too late, extended", steps: eachExtended("BEGIN", "SELECT 1", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "ROLLBACK", "BEGIN", "SAVEPOINT a", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "ROLLBACK TO a", "SELECT 2", "ROLLBACK")},
 		{name: "a pipeline goes on behind the end of a failed block", steps: append(append(append(append(failed[:2:2],
 			step{msg(extended("ABORT"), extended("SET DateStyle = 'German'"), one, syncs()), "Z"}), show...), append(failed[:2:2],
@@ -60,6 +62,14 @@ func undoneStories() []story {
 			{msg(parse("", "SELECT 44"), parse("a", "SELECT 5"), parse("a", "SELECT 6"), parse("", "SELECT 45"), syncs()), "Z"}, {msg(bind("", ""), run("", 0), syncs()), "Z"}, {msg(parse("", "SELECT missing"), syncs()), "Z"}, {msg(bind("", ""), run("", 0), syncs()), "Z"},
 		}},
 	}
+}
+
+// isolated are blocks that say what they are to be behind something that takes no snapshot, or, at last, one.
+func isolated(as func(...string) []step) (all []step) {
+	for _, set := range []string{"SET lock_timeout = 0", "SET LOCAL work_mem = '5MB'", "SET ROLE app", "RESET work_mem", "RESET ALL", "SHOW work_mem", "SELECT set_config('work_mem', '5MB', false)"} {
+		all = append(all, as("BEGIN", set, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SHOW transaction_isolation", "SELECT count(*) FROM notes", "ROLLBACK", "BEGIN", set, "SET TRANSACTION READ ONLY", "DELETE FROM notes", "COMMIT")...)
+	}
+	return all
 }
 
 // inFront are pipelines that set the search_path in front of what begins or ends a transaction, with what is left of it behind each.
