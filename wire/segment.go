@@ -140,6 +140,10 @@ func (c *core) movesMeaning(plan *sqlkey.Plan, sets *[]assigned) bool {
 	}
 	switch {
 	case plan.Session == sqlkey.SessReset:
+		c.seg.keeps = c.seg.keeps || plan.Setting != "DISCARD ALL" && slices.ContainsFunc(c.settings.list, func(x setting) bool { // as movesTexts
+			was, _ := c.base.get(x.name)
+			return x != was && reportable(x.name) && !movesNames(x.name)
+		})
 		return true
 	case len(plan.Sets) > 0:
 		return sets == nil || slices.ContainsFunc(*sets, func(x assigned) bool {

@@ -44,6 +44,7 @@ func undoneStories() []story {
 			{msg(extended("COMMIT"), extended("SET DateStyle = 'German'"), extended("SELECT 1/0"), syncs()), "Z"}}, show...)},
 		{name: "what names mean is set in front of a block in a pipeline", steps: inFront()},
 		{name: "what names mean is set in front of an error in a pipeline of a session that is tied to its connection", steps: append([]step{{simple("CREATE TEMP TABLE own (a int)"), "Z"}}, inFront()...)},
+		{name: "RESET ALL in front of an error in a pipeline", steps: append([]step{{simple("SET client_encoding = 'LATIN1'"), "Z"}, {simple("SET DateStyle = 'German'"), "Z"}, {msg(extended("RESET ALL"), extended("SELECT 1/0"), syncs()), "Z"}, {simple("SHOW client_encoding"), "Z"}}, show...)},
 		{name: "BEGIN, COMMIT and ROLLBACK behind a Parse that fails", steps: []step{
 			{msg(parse("a", "SELECT * FROM missing"), extended("BEGIN"), syncs()), "Z"}, {simple("SELECT 1"), "Z"}, {msg(parse("a", "SELECT * FROM missing"), extended("BEGIN"), one, extended("COMMIT"), syncs()), "Z"}, {simple("SELECT 1"), "Z"},
 			{simple("BEGIN"), "Z"}, {msg(parse("a", "SELECT * FROM missing"), extended("COMMIT"), syncs()), "Z"}, {simple("SELECT 1"), "Z"}, {simple("ROLLBACK"), "Z"}, {simple("BEGIN"), "Z"}, {msg(parse("a", "SELECT 1"), extended("SAVEPOINT b"), describe('S', "a"), syncs()), "Z"}, {simple("ROLLBACK TO b"), "Z"},
