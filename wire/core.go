@@ -104,6 +104,7 @@ type core struct {
 	freshRole  string                // whom it acts as; "": its user
 	params     params                // as the client knows them
 	late       []param               // but for these, as it was told of them last: see tellLate
+	firm       int                   // how many of these no error takes back any more
 	opened     map[string]blockParam // transaction.told of a block that the request in hand opens
 	stmts      registry
 	catalog    *sqlkey.Catalog // what its texts are planned with

@@ -67,6 +67,9 @@ func (c *core) planOp(o *op) (need, *pg.Error) {
 	}
 	if known && p.virtual {
 		if e := c.tooLate(p.plan); e != nil {
+			if p.plan.Tx == sqlkey.TxBegin {
+				o.answer = pg.AppendNotice(nil, alreadyOpen())
+			}
 			return need{}, e
 		}
 		var done bool

@@ -94,6 +94,9 @@ func (c *core) endSegment(sync bool) {
 		}
 		if !c.seg.server {
 			c.answerOps(c.ops[:i])
+			if o := &c.ops[i]; o.typ == 'E' && o.plan != nil && o.plan.Tx == sqlkey.TxBegin {
+				c.out = append(c.out, o.answer...) // its warning
+			}
 			c.failExtended(e)
 			return
 		}
@@ -230,6 +233,9 @@ func (c *core) emptySegment(sync bool) {
 func (c *core) failExtended(e *pg.Error) {
 	c.undoFrom(0)
 	if c.status == 'I' && !c.serverOpen {
+		if c.carried {
+			c.recall()
+		}
 		c.settings = c.uncarried()
 	}
 	c.undoChannels()

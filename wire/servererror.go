@@ -125,6 +125,7 @@ func (c *core) serverError(frame, body []byte) error {
 	}
 	if c.status == 'I' && c.settings.print != c.unsynced.print {
 		c.settings, c.srv.Applied = c.unsynced, stale // it was one transaction
+		c.recall()
 	}
 	if !h.quiet && !c.redo && h.fail == nil {
 		c.misused(h)

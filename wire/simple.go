@@ -1,8 +1,6 @@
 package wire
 
 import (
-	"fmt"
-
 	"rangefinder/wire/pg"
 	"rangefinder/wire/sqlkey"
 )
@@ -209,10 +207,7 @@ func (c *core) refusedByState(plan *sqlkey.Plan) *pg.Error {
 		return nil
 	}
 	if plan.Tx == sqlkey.TxRollbackTo {
-		if c.savepointIndex(plan.Savepoint) >= 0 {
-			return nil
-		}
-		return pg.NewError(pg.CodeInvalidSavepoint, fmt.Sprintf("savepoint %q does not exist", plan.Savepoint))
+		return nil
 	}
 	return pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block")
 }

@@ -15,6 +15,13 @@ func undoneStories() []story {
 			{msg(extended(set), extended(back), syncs()), "Z"}, {simple("SHOW work_mem"), "Z"}, {msg(extended("SET DateStyle = 'German'"), extended(set), extended("ABORT"), extended("SET DateStyle = 'SQL'"), one, syncs()), "Z"}, show[0], show[1], show[2],
 			{msg(extended(set), extended("COMMIT"), extended("RESET DateStyle"), extended(back), syncs()), "Z"}, show[0], show[1], show[2],
 		}},
+		{name: "what is reported of a COMMIT without a block, and an error behind it", steps: []step{
+			{msg(extended("SET TimeZone = 'Asia/Kolkata'"), extended("COMMIT"), extended("SELECT 1/0"), syncs()), "Z"}, {simple("SHOW TimeZone"), "Z"}, {msg(extended("SET LOCAL work_mem = '9MB'"), syncs()), "Z"},
+			{msg(extended("SELECT set_config('TimeZone', 'Asia/Seoul', false)"), extended("SET datestyle = 'SQL, DMY'"), extended("COMMIT"), extended("SELECT 1/0"), syncs()), "Z"}, {simple("SHOW TimeZone"), "Z"}, {simple("SHOW datestyle"), "Z"},
+			{msg(extended("SET TimeZone = 'UTC'"), extended("SET search_path = public, pg_catalog"), extended("COMMIT"), extended("SELECT 1/0"), syncs()), "Z"}, {simple("SHOW TimeZone"), "Z"},
+			{msg(extended("SET TimeZone = 'Asia/Kolkata'"), extended("SET search_path = public"), extended("BEGIN"), extended("ROLLBACK"), syncs()), "Z"}, {simple("SHOW TimeZone"), "Z"},
+			{msg(extended("SET TimeZone = 'Asia/Tokyo'"), extended("SET search_path = public"), extended("SELECT 1/0"), syncs()), "Z"}, {simple("SHOW TimeZone"), "Z"},
+		}},
 		{name: "BEGIN within a block", steps: each("BEGIN", "BEGIN READ ONLY", "INSERT INTO notes VALUES (880)", "COMMIT", "BEGIN", "START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY", "SHOW transaction_isolation", "SHOW transaction_read_only", "SELECT count(*) FROM notes WHERE id = 880", "COMMIT",
 			"BEGIN READ ONLY", "BEGIN READ WRITE", "INSERT INTO notes VALUES (881)", "ROLLBACK", "BEGIN", "SAVEPOINT a", "BEGIN READ ONLY", "ROLLBACK TO a", "INSERT INTO notes VALUES (882)", "ROLLBACK",
 			"BEGIN", "BEGIN", "SELECT 1", "COMMIT", "BEGIN", "SELECT count(*) FROM notes WHERE id = 880", "BEGIN READ ONLY", "INSERT INTO notes VALUES (883)", "BEGIN", "ROLLBACK", "BEGIN", "SELECT 1 FROM notes WHERE id = 880", "BEGIN ISOLATION LEVEL SERIALIZABLE", "ROLLBACK", "BEGIN; BEGIN READ ONLY; INSERT INTO notes VALUES (884)", "ROLLBACK")},

@@ -27,8 +27,10 @@ func (c *core) parameterStatus(body []byte, h *expectation) error {
 	if x, ok := c.base.get(sqlkey.LowerASCII(name)); ok && c.hushed {
 		value = x.value // what the session has begun with is its default
 	}
-	if c.coordinator != nil { // which is told by its branches in the middle of an answer
-		c.tellLate(name, value)
+	if c.coordinator != nil || h != nil && h.quietZ { // told by a branch, or for a part of a segment, in the middle of the answer
+		if c.tellLate(name, value); !c.carried {
+			c.firm = len(c.late)
+		}
 		return nil
 	}
 	c.tell(name, value)
@@ -44,7 +46,11 @@ func (c *core) tell(name, value string) {
 	if c.tx.open {
 		c.tx.note(name, was, value, false)
 	}
-	c.late = slices.DeleteFunc(c.late, func(p param) bool { return p.name == name })
+	for i := range c.late {
+		if c.late[i].name == name {
+			c.late[i].value = value
+		}
+	}
 	c.params.set(name, value)
 	c.out = pg.AppendParameterStatus(c.out, name, value)
 }
@@ -56,10 +62,18 @@ func (c *core) tellLate(name, value string) {
 	if was == value {
 		return
 	}
-	if !slices.ContainsFunc(c.late, func(p param) bool { return p.name == name }) {
+	if !slices.ContainsFunc(c.late[c.firm:], func(p param) bool { return p.name == name }) {
 		c.late = append(c.late, param{name, was})
 	}
 	c.params.set(name, value)
+}
+
+// recall takes back what tellLate has left, but for what is committed.
+func (c *core) recall() {
+	for _, p := range c.late[c.firm:] {
+		c.params.set(p.name, p.value)
+	}
+	c.late = c.late[:c.firm]
 }
 
 // lately sends what tellLate has left. What a block had set which the request in hand has opened on a server counts as the server has it by now: it
@@ -73,12 +87,19 @@ func (c *core) lately() {
 		}
 	}
 	c.opened = nil
+	if c.tx.open && c.tx.failed { // it has lost what it had set, or had since its last savepoint
+		var marked map[string]blockParam
+		if n := len(c.tx.marks); n > 0 {
+			marked = c.tx.marks[n-1].told
+		}
+		c.untellSince(marked)
+	}
 	for _, p := range c.late {
 		if now := c.params.get(p.name); now != p.value {
 			c.out = pg.AppendParameterStatus(c.out, p.name, now)
 		}
 	}
-	c.late = c.late[:0]
+	c.late, c.firm = c.late[:0], 0
 }
 
 // blockParam is a parameter that a block has set which no server has.

@@ -123,6 +123,9 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		}
 		if c.carried { // what has been set before it in the same segment is in the block
 			c.tx.saved = c.uncarried()
+			for _, p := range c.late {
+				c.tx.note(p.name, p.value, c.params.get(p.name), false)
+			}
 			c.tx.deferred = c.settings.since(c.tx.saved)
 		}
 		if plan.Isolation == "" {
@@ -140,7 +143,9 @@ func (c *core) virtual(dst []byte, plan *sqlkey.Plan) ([]byte, bool) {
 		if !c.tx.open {
 			if was := c.uncarried(); tag == "ROLLBACK" {
 				c.settings = was
+				c.recall()
 			}
+			c.firm = len(c.late)
 			dst = pg.AppendNotice(dst, &pg.Error{Severity: "WARNING", Code: pg.CodeNoActiveTransaction, Message: "there is no transaction in progress"})
 			return pg.AppendCommandComplete(dst, tag), true
 		}
@@ -254,9 +259,12 @@ func (t *transaction) oneSnapshot() bool {
 }
 
 // tooLate refuses what PostgreSQL refuses to change of a transaction that has asked for something, or within a savepoint, while the block is
-// open nowhere.
+// open nowhere; and to go back to a savepoint that there is not, or not any more.
 func (c *core) tooLate(plan *sqlkey.Plan) *pg.Error {
 	t := &c.tx
+	if t.open && plan.Tx == sqlkey.TxRollbackTo && c.savepointIndex(plan.Savepoint) < 0 {
+		return pg.Errorf(pg.CodeInvalidSavepoint, "savepoint \"%s\" does not exist", plan.Savepoint)
+	}
 	if !t.open || t.failed || plan.Tx != sqlkey.TxSet && plan.Tx != sqlkey.TxBegin || !t.queried && len(t.marks) == 0 {
 		return nil
 	}
@@ -293,7 +301,7 @@ func (c *core) answersTx(plan *sqlkey.Plan) bool {
 	case sqlkey.TxSet, sqlkey.TxSavepoint:
 		return c.tx.open && !c.tx.failed && len(c.tx.deferred) < maxDeferred
 	case sqlkey.TxRollbackTo:
-		return c.tx.open && c.savepointIndex(plan.Savepoint) >= 0
+		return c.tx.open
 	case sqlkey.TxRelease:
 		return c.tx.open && !c.tx.failed && len(c.tx.deferred) < maxDeferred && c.savepointIndex(plan.Savepoint) >= 0
 	}
@@ -374,7 +382,7 @@ func (c *core) txEnded(chain bool) {
 	}
 	c.settings = c.settings.settled()
 	c.endChannels()
-	c.unsynced, c.unsyncedIn = c.settings, c.srv.Applied
+	c.unsynced, c.unsyncedIn, c.carried = c.settings, c.srv.Applied, false
 	c.tx = transaction{}
 	if chain {
 		c.tx = transaction{inServer: true, saved: c.settings, applied: c.srv.Applied}
