@@ -72,8 +72,11 @@ func (c *clauses) keyword(word string) bool {
 	return true
 }
 
-// name takes a name, which may be in quotes; one that is not ends with the next blank, or comma: shard-3 needs none.
-func (c *clauses) name(into *string) bool {
+// name takes a name, which is not empty.
+func (c *clauses) name(into *string) bool { return c.word(into) && *into != "" }
+
+// word takes what may be in quotes; one that is not ends with the next blank, or comma: shard-3 needs none.
+func (c *clauses) word(into *string) bool {
 	if len(c.left) == 0 || !c.left[0].name && !c.left[0].literal {
 		return false
 	}
@@ -123,7 +126,7 @@ func (c *clauses) raw(into *string, until ...string) bool {
 
 // reason takes the clause that every command may end with, and reports whether nothing follows.
 func (c *clauses) reason(o *Order) bool {
-	if c.keyword("REASON") && !c.name(&o.Reason) {
+	if c.keyword("REASON") && !c.word(&o.Reason) {
 		return false
 	}
 	return len(c.left) == 0
