@@ -46,6 +46,7 @@ func TestAServersClockWasSetBack(t *testing.T) {
 		w := newWorld(false)
 		n := w.nodes[0]
 		n.m.cfg.Grace = 10 * time.Second
+		n.m.cfg.Settle = time.Hour // shard_1 would forget the refusal, which counts as old here at once, while shard_2 asks for it
 		const gid = "rangefinder:01234567:gone:x:1:shard_1"
 		prepare := func() { w.shards["shard_2"].prepared[gid] = &fakeTx{fate: map[string]string{}, age: -time.Hour} }
 		prepare()
