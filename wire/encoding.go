@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding/charmap"
@@ -72,54 +71,6 @@ func charmapOf(encoding string) *charmap.Charmap {
 		return charmap.KOI8U
 	}
 	return nil
-}
-
-// encodingNamed is PostgreSQL's own name of an encoding that a client may have where a database is in UTF-8: pg_encname_tbl of its encnames.c.
-func encodingNamed(name string) (canonical string, ok bool) {
-	plain := sqlkey.PlainEncoding(name)
-	if windows, ok := strings.CutPrefix(plain, "windows"); ok && windows != "" {
-		plain = "win" + windows
-	}
-	switch plain {
-	case "utf8", "unicode":
-		return "UTF8", true
-	case "sqlascii":
-		return "SQL_ASCII", true
-	case "abc", "tcvn", "tcvn5712", "vscii":
-		return "WIN1258", true
-	case "alt":
-		return "WIN866", true
-	case "win":
-		return "WIN1251", true
-	case "koi8":
-		return "KOI8R", true
-	case "big5", "win950":
-		return "BIG5", true
-	case "gbk", "win936":
-		return "GBK", true
-	case "uhc", "win949":
-		return "UHC", true
-	case "sjis", "shiftjis", "mskanji", "win932":
-		return "SJIS", true
-	case "gb18030", "johab":
-		return strings.ToUpper(plain), true
-	case "euccn", "eucjp", "euckr", "euctw":
-		return "EUC_" + strings.ToUpper(plain[3:]), true
-	case "eucjis2004":
-		return "EUC_JIS_2004", true
-	case "shiftjis2004":
-		return "SHIFT_JIS_2004", true
-	}
-	canonical = strings.ToUpper(plain)
-	if iso, ok := strings.CutPrefix(plain, "iso8859"); ok {
-		switch latin := map[string]string{"1": "1", "2": "2", "3": "3", "4": "4", "9": "5", "10": "6", "13": "7", "14": "8", "15": "9", "16": "10"}[iso]; latin {
-		case "":
-			canonical = "ISO_8859_" + iso
-		default:
-			canonical = "LATIN" + latin
-		}
-	}
-	return canonical, charmapOf(canonical) != nil
 }
 
 // keepsUTF8 reports whether a server would send a client with that encoding what it has in UTF-8 as it is.

@@ -11,5 +11,5 @@ func (s *Server) SleepAfter(d time.Duration) { s.sleepAfter = d }
 // Dozed is how many times sessions have gone to sleep.
 func (s *Server) Dozed() int64 { return s.dozed.Load() }
 
-// EncodingNamed, DateStyle and IsZone are what a node knows of parameters without asking a server.
-var EncodingNamed, DateStyle, IsZone = encodingNamed, dateStyle, isZone
+// DateStyle and IsZone are what a node knows of parameters without asking a server.
+var DateStyle, IsZone = dateStyle, isZone

@@ -201,12 +201,9 @@ func (c *core) refusedByState(plan *sqlkey.Plan) *pg.Error {
 		}
 		return e
 	}
-	ends := plan.Tx == sqlkey.TxCommit || plan.Tx == sqlkey.TxRollback
-	onServer := c.onServer() && c.status == 'E' && !c.seg.ends && plan.Tx != sqlkey.TxRollbackTo // which the server knows more of
-	if ends || !onServer && (!c.tx.open || !c.tx.failed) || plan.Syntax {                        // which a server says first
-		return nil
-	}
-	if plan.Tx == sqlkey.TxRollbackTo {
+	ends := plan.Tx == sqlkey.TxCommit || plan.Tx == sqlkey.TxRollback || plan.Tx == sqlkey.TxRollbackTo // of which the server, or tooLate, knows more
+	onServer := c.onServer() && c.status == 'E' && !c.seg.ends
+	if ends || !onServer && (!c.tx.open || !c.tx.failed) || plan.Syntax { // which a server says first
 		return nil
 	}
 	return pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block")

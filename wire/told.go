@@ -158,7 +158,7 @@ func (c *core) reportOf(x setting) (name, value string, ok bool) {
 	}
 	switch lower := sqlkey.LowerASCII(x.value); x.name {
 	case "client_encoding":
-		value, ok = encodingNamed(x.value)
+		value, ok = sqlkey.EncodingName(x.value)
 	case "standard_conforming_strings", "default_transaction_read_only":
 		var on bool
 		if on, ok = sqlkey.ParseBool(x.value); on {
@@ -228,12 +228,11 @@ func (c *core) untell(committed bool) {
 // untellSince does so for a block that goes back to a savepoint, where they were marked.
 func (c *core) untellSince(marked map[string]blockParam) {
 	for name, p := range c.tx.told {
+		value := p.before
 		if m, ok := marked[name]; ok {
-			p.now = m.now
-		} else {
-			p.now = p.before
+			value = m.now
 		}
-		c.tellLate(name, p.now)
+		c.tellLate(name, value)
 	}
 	c.tx.told = maps.Clone(marked)
 }

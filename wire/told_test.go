@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"rangefinder/wire"
+	"rangefinder/wire/sqlkey"
 )
 
 // What a node foresees of a parameter's value is what a server makes of it.
@@ -25,7 +26,7 @@ func TestForeseenValues(t *testing.T) {
 		windows932 windows950 latin11 iso885911 iso8859 iso88590 nosuch windows win1 iso8859-`) {
 		shown, ok := set("client_encoding", name)
 		set("client_encoding", "UTF8")
-		if foreseen, known := wire.EncodingNamed(name); known != ok || known && foreseen != shown {
+		if foreseen, known := sqlkey.EncodingName(name); known != ok || known && foreseen != shown {
 			t.Errorf("client_encoding = %s is foreseen as %s (%v), and is %s (%v)", name, foreseen, known, shown, ok)
 		}
 	}

@@ -406,24 +406,3 @@ func firstByte(s string, other byte) byte {
 	}
 	return s[0]
 }
-
-// Splits tells whether data of an encoding can be taken apart without decoding them: no byte of a character beyond ASCII looks like an
-// ASCII one. "" is UTF-8.
-func Splits(encoding string) bool {
-	switch PlainEncoding(encoding) {
-	case "big5", "win950", "windows950", "gb18030", "gbk", "win936", "windows936", "johab", "sjis", "mskanji", "shiftjis", "win932",
-		"windows932", "shiftjis2004", "uhc", "win949", "windows949":
-		return false
-	}
-	return true
-}
-
-// PlainEncoding is an encoding's name as PostgreSQL looks it up: its letters, in lower case, and digits alone.
-func PlainEncoding(name string) string {
-	return strings.ToLower(strings.Map(func(r rune) rune {
-		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
-			return r
-		}
-		return -1
-	}, name))
-}

@@ -341,13 +341,6 @@ func unreadable(env *Env, sql string) *pg.Error {
 	return nil
 }
 
-// IsUTF8 reports whether a name of an encoding means UTF8. As PostgreSQL does, it looks at letters and digits alone: asyncpg writes
-// 'utf-8', quotes included. Servers report it as UTF8 however it is spelled.
-func IsUTF8(encoding string) bool {
-	name := PlainEncoding(encoding)
-	return name == "utf8" || name == "unicode"
-}
-
 // unread is the plan of a text that was not parsed. Where there is nothing but one shard to go to, it goes there, on the
 // assumption that it may do anything.
 func (c *compiler) unread(e *pg.Error) *Plan {
