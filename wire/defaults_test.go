@@ -53,14 +53,10 @@ func play(t *testing.T, dsn string, turns []turn) (told []string) {
 
 // What a role begins with by ALTER ROLE is what it finds through a node, whoever had its server connection before.
 func TestDefaultsAreThoseOfPostgreSQL(t *testing.T) {
-	own := []shardServers{{primary: servers(t)[0].primary}, {primary: servers(t)[1].primary}}
-	for _, place := range []struct {
-		name, database string
-		shards         []shardServers
-	}{{"plain", "plain", own[:1]}, {"one shard", "app", own[:1]}, {"two shards", "app", own}} {
+	for _, place := range places(t) {
 		r := newRig(t, rigOptions{shards: place.shards, poolSize: 3, keyed: []rib.KeyedTable{{Schema: "cashier", Name: "slips", Columns: []string{"id"}}}})
 		if place.database != "app" {
-			plainDatabase(t, own[0].primary, place.database)
+			plainDatabase(t, place.shards[0].primary, place.database)
 		}
 		key := r.keyOn("shard_1", 1)
 		if len(place.shards) > 1 {

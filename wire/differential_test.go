@@ -34,15 +34,7 @@ type story struct {
 
 // A session through the router is answered as PostgreSQL itself answers it, frame for frame.
 func TestAnswersAreThoseOfPostgreSQL(t *testing.T) {
-	own := []shardServers{{primary: servers(t)[0].primary}, {primary: servers(t)[1].primary}}
-	for _, place := range []struct {
-		name, database string
-		shards         []shardServers
-	}{
-		{"plain", "plain", own[:1]},
-		{"one shard", "app", own[:1]},
-		{"two shards and replicas", "app", servers(t)},
-	} {
+	for _, place := range append(places(t)[:2], place{"two shards and replicas", "app", servers(t)}) {
 		t.Run(place.name, func(t *testing.T) {
 			r := newRig(t, rigOptions{shards: place.shards})
 			primary := place.shards[0].primary
@@ -84,6 +76,18 @@ func TestAnswersAreThoseOfPostgreSQL(t *testing.T) {
 			}
 		})
 	}
+}
+
+// place is where a session is compared with one of PostgreSQL's own.
+type place struct {
+	name, database string
+	shards         []shardServers
+}
+
+// places are a database that no keyspace knows, and one with a keyspace over one shard and over two, without replicas.
+func places(t *testing.T) []place {
+	own := []shardServers{{primary: servers(t)[0].primary}, {primary: servers(t)[1].primary}}
+	return []place{{"plain", "plain", own[:1]}, {"one shard", "app", own[:1]}, {"two shards", "app", own}}
 }
 
 // plainDatabase makes a database like the test's own that no keyspace knows.

@@ -16,11 +16,7 @@ var loneTexts = []string{"DISCARD ALL", "START TRANSACTION ISOLATION LEVEL REPEA
 
 // Whatever a client pipelines, sets and undoes: it is answered as by PostgreSQL, and who gets its server connection next finds nothing of it.
 func TestPipelinesAreThoseOfPostgreSQL(t *testing.T) {
-	own := []shardServers{{primary: servers(t)[0].primary}, {primary: servers(t)[1].primary}}
-	for _, place := range []struct {
-		name, database string
-		shards         []shardServers
-	}{{"plain", "plain", own[:1]}, {"one shard", "app", own[:1]}, {"two shards", "app", own}} {
+	for _, place := range places(t) {
 		t.Run(place.name, func(t *testing.T) {
 			r := newRig(t, rigOptions{poolSize: 1, shards: place.shards})
 			primary := place.shards[0].primary
