@@ -134,7 +134,9 @@ func (p *Positions) Saw(x Position) Delay {
 			g.Seen.Store(next)
 		}
 	}
-	return t.behind(&x)
+	d := t.behind(&x)
+	d.Has = t.covers(&x)
+	return d
 }
 
 // serves tells whether somebody announces the backend, and the ledger does not say that its server is another cluster's. systemID is
@@ -228,6 +230,7 @@ func (t *track) covers(x *Position) (at time.Time) {
 type Delay struct {
 	Time  time.Duration // since when the primary has had something that the replica lacks
 	Bytes int64         // how much
+	Has   time.Time     // the replica has all that the primary had at that moment; zero: not known of any
 }
 
 // behind compares a replica with the primary's marks. A replica that has all that it was sent calls itself up to date, also when nothing

@@ -159,7 +159,12 @@ func TestPositionsTellHowLateAReplicaIs(t *testing.T) {
 	behind := func(when string, timeline uint32, lsn uint64, at time.Duration, want Delay) {
 		t.Helper()
 		got := s.table.Positions().Saw(Position{Backend: "r1", Shard: "s", Addr: "r1:1", Role: Replica, Timeline: timeline, LSN: lsn, Asked: s.start.Add(at)})
-		if got != want {
+		has := time.Duration(-1)
+		if !got.Has.IsZero() {
+			has = got.Has.Sub(s.start)
+		}
+		s.covers(when, "r1", has)
+		if got.Has = (time.Time{}); got != want {
 			t.Errorf("%s: behind %+v, want %+v", when, got, want)
 		}
 	}
@@ -172,10 +177,10 @@ func TestPositionsTellHowLateAReplicaIs(t *testing.T) {
 	behind("the primary was idle for long; the end of its log is on no disk yet", 1, 100, 110*sec, Delay{})
 	primary(300, 111*sec, 2*sec)
 	behind("asked before the primary's answer was there", 1, 100, 112*sec, Delay{})
-	behind("asked after it: from the answer on", 1, 100, 114*sec, Delay{1 * sec, 200})
+	behind("asked after it: from the answer on", 1, 100, 114*sec, Delay{Time: 1 * sec, Bytes: 200})
 	primary(900, 115*sec, 0)
-	behind("since the first mark that it lacks, by as much as the last", 1, 100, 120*sec, Delay{7 * sec, 800})
-	behind("it goes on, some way", 1, 300, 121*sec, Delay{6 * sec, 600})
+	behind("since the first mark that it lacks, by as much as the last", 1, 100, 120*sec, Delay{Time: 7 * sec, Bytes: 800})
+	behind("it goes on, some way", 1, 300, 121*sec, Delay{Time: 6 * sec, Bytes: 600})
 	behind("of another timeline", 2, 100, 122*sec, Delay{})
 	behind("its position is unknown", 1, 0, 123*sec, Delay{})
 	for i := range time.Duration(10 * maxMarks) {

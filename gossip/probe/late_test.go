@@ -24,7 +24,7 @@ func TestReplicaThatDoesNotKnowThatItIsLate(t *testing.T) {
 		late := func(d rib.Delay) {
 			sink.mu.Lock()
 			defer sink.mu.Unlock()
-			sink.late = d
+			sink.late = func() rib.Delay { return d }
 		}
 		late(rib.Delay{Time: 9 * time.Second, Bytes: 4096})
 		sink.await(t, sink.mark(), "b", "late", func(r rib.Route) bool { return r.Lag == 9*time.Second && r.LagBytes == 4096 })
@@ -35,6 +35,28 @@ func TestReplicaThatDoesNotKnowThatItIsLate(t *testing.T) {
 		if r.Lag < 20*time.Second {
 			t.Errorf("%v behind: the time in which it was late counts as being at the head", r.Lag)
 		}
+	})
+}
+
+// A transaction runs for long, and nobody else commits meanwhile: then the age of the last commit says nothing of a replica that is in the middle
+// of replaying whenever it is asked. What it has of what this node has seen at the primary tells how late it can be.
+func TestLongTransactionMakesNoReplicaLate(t *testing.T) {
+	lab(t, func(_ *memnet.Net, s *server, _ *Prober, sink *seen) {
+		s.says(row("t", "1", "0", "77", "0", "10"))
+		sink.await(t, 0, "b", "at the head", func(r rib.Route) bool { return r.Role == rib.Replica && r.Lag == 0 })
+		has := func(ago time.Duration) {
+			sink.mu.Lock()
+			defer sink.mu.Unlock()
+			sink.late = func() rib.Delay { return rib.Delay{Has: time.Now().Add(-ago)} }
+		}
+		has(1000 * time.Millisecond)
+		s.says(row("t", "1", "3600000", "77", "32", "10"))
+		<-time.After(30 * time.Second)
+		r := sink.await(t, sink.mark(), "b", "replaying", func(r rib.Route) bool { return r.LagBytes == 32 })
+		between(t, "the lag", r.Lag, 0, 100*time.Millisecond)
+		has(9 * time.Second)
+		r = sink.await(t, sink.mark(), "b", "replaying what is old", func(r rib.Route) bool { return r.Lag > time.Second })
+		between(t, "the lag of one that has less", r.Lag, 8*time.Second, 9*time.Second)
 	})
 }
 

@@ -27,7 +27,7 @@ type seen struct {
 	recovered []string
 	lost      map[string]string // by backend: why
 	positions []rib.Position
-	late      rib.Delay            // what is said of each position
+	late      func() rib.Delay     // what is said of each position; nil: nothing
 	quiet     map[string]time.Time // by backend, of those that are: since when
 	changed   chan struct{}        // capacity 1
 }
@@ -36,7 +36,10 @@ func (s *seen) Saw(p rib.Position) rib.Delay {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.positions = append(s.positions, p)
-	return s.late
+	if s.late == nil {
+		return rib.Delay{}
+	}
+	return s.late()
 }
 
 // forksOf is what its last answer came with.

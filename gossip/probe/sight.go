@@ -79,23 +79,28 @@ func (w *worker) full(ofOurs bool) {
 }
 
 // sinceHead is a replica's lag. While something is being replayed the server only knows the age of the last commit, which after
-// an idle hour is an hour: but a replica cannot be further behind than it has been away from the head. It is not at the head, whatever
-// it says, if late.
+// an idle hour, or in a transaction of an hour, is an hour: but a replica cannot be further behind than it has been away from the head, nor
+// than since this node has seen what it has at its primary. Of that an interval is no lag, for the primary is looked at no more often. It is not
+// at the head, whatever it says, if late.
 func (w *worker) sinceHead(a answer, asked time.Time, late rib.Delay) time.Duration {
 	if late.Time > 0 && a.lag != rib.LagUnknown {
 		a.lag = max(a.lag, late.Time)
 	}
-	switch {
-	case a.role != rib.Replica || a.timeline != w.last.timeline:
+	if a.role != rib.Replica || a.timeline != w.last.timeline {
 		w.headAt = time.Time{}
-	case w.headAt.IsZero():
-	case a.lag == rib.LagUnknown, a.lag > time.Since(w.headAt):
-		return max(time.Since(w.headAt), late.Time)
 	}
 	if a.role == rib.Replica && a.lag == 0 {
 		w.headAt = asked
 	}
-	return a.lag
+	lag := a.lag
+	least := func(at time.Time, unseen time.Duration) {
+		if d := time.Since(at); !at.IsZero() && (lag == rib.LagUnknown || lag > d) {
+			lag = max(d-unseen, late.Time, 0)
+		}
+	}
+	least(w.headAt, 0)
+	least(late.Has, w.prober.settings.Load().Interval)
+	return lag
 }
 
 func (w *worker) failed(err error) {
