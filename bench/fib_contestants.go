@@ -21,10 +21,10 @@ func sliceColumn(r *fibRow) *float64   { return &r.slice }
 func btreeColumn(r *fibRow) *float64   { return &r.btree }
 func mapColumn(r *fibRow) *float64     { return &r.hash }
 
-// choose is what follows once the slot is known, the same for all contestants: the list of candidates, and of the near ones
+// choose is what follows once the slot is known, the same for all contestants: the database's list of candidates, and of the near ones
 // the less busy of two. It panics if there is no backend: then nothing that is measured would mean anything.
 func choose(slot *fib.Slot, i int) int {
-	c := slot.Candidates()
+	c := slot.For(benchDatabase)
 	first := c.PickRead(uint32(i) * 0x9e3779b1)
 	if c.Reads[first].Backend == nil {
 		panic("no backend")

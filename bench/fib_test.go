@@ -54,10 +54,11 @@ func TestFIBBenchFindsWrongAnswers(t *testing.T) {
 	}
 }
 
-func TestFIBResultIsTheWorstWithOneGoroutine(t *testing.T) {
+// What the must is missed by, be it with two goroutines, is not left out of the result.
+func TestFIBResultIsTheWorst(t *testing.T) {
 	b := &fibBench{flips: []float64{500}, rows: []fibRow{
-		{ranges: 16, goroutines: 1, fib: 10, slice: 30}, {ranges: 16, goroutines: 2, fib: 99, slice: 99},
-		{ranges: 16, goroutines: 1, fib: 12, slice: 20, allocs: 1}, {ranges: 1000, goroutines: 1, fib: 5, slice: 6},
+		{ranges: 16, goroutines: 1, fib: 10, slice: 30}, {ranges: 16, goroutines: 2, fib: 12, slice: 20},
+		{ranges: 16, goroutines: 1, fib: 11, slice: 40, allocs: 1}, {ranges: 1000, goroutines: 1, fib: 5, slice: 6},
 	}}
 	r := b.result()
 	if r.Dispatch["16"] != 12 || r.Slice["16"] != 20 || r.Dispatch["1000"] != 5 || r.Allocs != 1 {
