@@ -51,7 +51,7 @@ type chaosResult struct {
 	Acked      int            `json:"acked_writes"`
 	Unknown    int            `json:"unknown_writes"`
 	Refused    int            `json:"refused_writes"`
-	Converged  float64        `json:"converged_ms"` // after the last fault, until all nodes believe the same and nothing is amiss
+	Converged  float64        `json:"converged_ms"` // after the last fault, until all nodes believe the same and nothing is amiss; or, with trouble, until that was waited for no longer
 }
 
 func runChaos(ctx context.Context, args []string) error {
@@ -117,8 +117,13 @@ func (c *chaos) run(ctx context.Context) (r *chaosResult, err error) {
 	}
 	trouble(err)
 	took, err := w.converged(ctx)
+	if err == nil {
+		c.printf("all faults are over; the cluster is whole after %v\n", took.Round(time.Millisecond))
+	} else {
+		err = fmt.Errorf("all faults are over; the cluster is not whole after %v: %w", took.Round(time.Millisecond), err)
+		c.printf("%v\n", err)
+	}
 	trouble(err)
-	c.printf("all faults are over; the cluster is whole after %v\n", took.Round(time.Millisecond))
 	trouble(crowd.recover(ctx))
 	stop()
 	crowd.wg.Wait()

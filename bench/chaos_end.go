@@ -20,11 +20,28 @@ const (
 	quietLimit    = time.Minute     // for connections to be where they belong after the last client
 )
 
-// converged waits until the cluster is as if nothing had been, and returns how long that took.
+// converged waits until the cluster is as if nothing had been, and returns how long it waited. The error says what is still amiss.
 func (w *chaosWorld) converged(ctx context.Context) (time.Duration, error) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, convergeLimit)
 	defer cancel()
+	err := w.replicates(ctx)
+	if err == nil {
+		err = pgtest.Wait(ctx, 200*time.Millisecond, func() error {
+			if err := w.whole(ctx, true); err != nil {
+				return err
+			}
+			if err := w.agree(ctx); err != nil {
+				return err
+			}
+			return w.calm(ctx)
+		})
+	}
+	return time.Since(begun), err
+}
+
+// replicates waits until all replicas follow their primaries.
+func (w *chaosWorld) replicates(ctx context.Context) error {
 	for _, s := range w.shards {
 		primary := s.primaryNow()
 		for _, r := range s.servers {
@@ -32,29 +49,25 @@ func (w *chaosWorld) converged(ctx context.Context) (time.Duration, error) {
 				continue
 			}
 			if err := r.Streaming(ctx); err != nil {
-				return 0, fmt.Errorf("replication: %w", err)
+				return fmt.Errorf("replication: %w", err)
 			}
 		}
 	}
-	err := pgtest.Wait(ctx, 200*time.Millisecond, func() error {
-		if err := w.whole(ctx, true); err != nil {
-			return err
-		}
-		return w.agree(ctx)
-	})
-	if err != nil {
-		return 0, fmt.Errorf("the cluster is not whole again: %w", err)
-	}
+	return nil
+}
+
+// calm is nil when no node shows an operator anything to worry about.
+func (w *chaosWorld) calm(ctx context.Context) error {
 	for _, n := range w.nodes {
 		out, err := n.run(ctx, "status")
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if strings.Contains(out, "ALARM") || !strings.Contains(out, ": ready") {
-			return 0, fmt.Errorf("status of %s:\n%s", n.name, out)
+			return fmt.Errorf("status of %s:\n%s", n.name, out)
 		}
 	}
-	return time.Since(begun), nil
+	return nil
 }
 
 // agree is nil when all nodes believe the same of every backend: what gossip spreads, word for word.

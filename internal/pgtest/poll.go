@@ -18,7 +18,7 @@ func Eventually(t TB, timeout time.Duration, condition func() error) {
 }
 
 // Wait calls condition at once and then every interval until it returns nil. When ctx ends first, the error is both ctx's
-// and condition's last one.
+// and the last one that condition returned before: what it was about when the time was over may have failed for that alone.
 func Wait(ctx context.Context, interval time.Duration, condition func() error) error {
 	err := condition()
 	if err == nil {
@@ -29,8 +29,12 @@ func Wait(ctx context.Context, interval time.Duration, condition func() error) e
 	for {
 		select {
 		case <-tick.C:
-			if err = condition(); err == nil {
+			now := condition()
+			if now == nil {
 				return nil
+			}
+			if ctx.Err() == nil {
+				err = now
 			}
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
