@@ -269,6 +269,9 @@ func (s *Speaker) hearObservation(o observation, out *outgoing) {
 	}
 	s.count.heard.Add(1)
 	s.changed()
+	if change == rib.Flip && s.differs(&r) {
+		s.hearRecheck(o.backend)
+	}
 	if out != nil {
 		msg := appendObservation(nil, s.writes(), o.backend, o.observer, &r)
 		pushed := s.tell(key.queueName(), msg, change == rib.Flip && (seen || r.State == rib.Down))

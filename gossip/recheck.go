@@ -31,6 +31,15 @@ func (s *Speaker) Recheck(v *rib.BackendView) {
 	}
 }
 
+// differs tells whether another observer sees a backend up in another role than this node last did: one of the two has not looked since, and as
+// long as they differ the others may not know whom to believe.
+func (s *Speaker) differs(r *rib.Route) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own, ok := s.own.routes[r.Backend]
+	return ok && r.State == rib.Up && own.route.State == rib.Up && (own.route.Role != r.Role || own.route.Timeline != r.Timeline)
+}
+
 // hearRecheck has this node look at a backend, if it is one that somebody has announced.
 func (s *Speaker) hearRecheck(backend id) {
 	s.mu.Lock()

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,5 +162,76 @@ func TestHalfOfTheNodesKilled(t *testing.T) {
 		}
 		w.during(5*time.Second, upFor(w, everywhere))
 		t.Logf("all agree %v after they came back", 5*time.Second+w.until(healed, "all agree", w.agreed))
+	})
+}
+
+// One node claims that a replica was promoted, and the servers do not say so. As long as most of those who observe it say otherwise, and the
+// primary lives, nobody's writes go there, and everybody is told who claims it. A true promotion that only one observer has seen
+// so far is followed as soon as another one has looked, and if the primary is down, at once.
+func TestOneNodeClaimsALaterTimeline(t *testing.T) {
+	partitioned(t, 11, func(w *partWorld) {
+		const shard, primary, replica = "shard_1", "pg-1-fra", "pg-1-iad"
+		liar := w.nodes[slices.IndexFunc(w.nodes, func(n *partNode) bool { return n.region == "syd" })]
+		writes := func(n *partNode) string {
+			for _, slot := range n.fib.Load().Slots() {
+				if c := slot.Candidates(); slot.Shard() == shard && len(c.Writes) == 1 && c.Writes[0].Healthy {
+					return c.Writes[0].Backend.Name
+				}
+			}
+			return ""
+		}
+		goTo := func(backend string) func() bool {
+			return func() bool { return w.all(func(n *partNode) bool { return writes(n) == backend }) }
+		}
+		claims := map[string]rib.Route{
+			"a promotion":          {Backend: replica, State: rib.Up, Role: rib.Primary, Timeline: 2},
+			"that it stepped down": {Backend: primary, State: rib.Up, Role: rib.Replica, Timeline: 2},
+		}
+		for what, claim := range claims {
+			for range 3 {
+				told := map[*partNode]bool{}
+				w.during(3*time.Second, func(n *partNode, v *rib.BackendView) {
+					liar.speaker().Observe(claim) // it is no observer, and would take it back
+					if to := writes(n); to != primary {
+						t.Errorf("%s writes to %q: one node claims %s", n.host.Name(), to, what)
+					}
+					told[n] = told[n] || strings.Contains(strings.Join(n.worries(), "\n"), liar.host.Name()+" says that "+claim.Backend)
+				})
+				for _, n := range w.nodes {
+					if !told[n] {
+						t.Errorf("%s does not say who claims %s", n.host.Name(), what)
+					}
+				}
+				liar.speaker().Observe(rib.Route{Backend: claim.Backend, State: rib.Withdrawn})
+				w.until(5*time.Second, "nobody worries", func() bool { return w.all(func(n *partNode) bool { return len(n.worries()) == 0 }) })
+			}
+		}
+
+		// Both say that they are primaries: the old one lives on, as when it was forgotten to stop it.
+		observer := func(backend string) *partNode {
+			return w.nodes[slices.IndexFunc(w.nodes, func(n *partNode) bool { return n.region == strings.TrimPrefix(backend, "pg-1-") })]
+		}
+		w.promote(0, replica)
+		w.mu.Lock()
+		w.old = map[string]string{primary: "1"}
+		w.mu.Unlock()
+		observer(replica).heardRecheck(replica) // one observer alone has reason to look
+		took := w.until(2*time.Second, "all write to the promoted one", goTo(replica))
+		if took > 500*time.Millisecond {
+			t.Errorf("all write to the promoted one after %v", took)
+		}
+		t.Logf("all write to the promoted one, while the old primary lives, after %v", took)
+
+		// The primary is down, and of the observers of the one that is promoted one can reach it.
+		w.until(30*time.Second, "nobody expects another one", func() bool { return goTo(replica)() })
+		const next = "pg-1-syd"
+		_ = w.servers[replica].Close()
+		w.until(10*time.Second, "the primary is down", func() bool { return w.all(func(n *partNode) bool { return writes(n) == "" }) })
+		w.promote(0, next)
+		one := observer(next)
+		one.speaker().Observe(rib.Route{Backend: next, State: rib.Up, Role: rib.Primary, Timeline: 3})
+		if took := w.until(2*time.Second, "all write to it", goTo(next)); took > 300*time.Millisecond {
+			t.Errorf("all write to it after %v", took)
+		}
 	})
 }

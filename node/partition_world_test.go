@@ -40,6 +40,7 @@ type partWorld struct {
 	primaries []string          // by shard
 	timelines []int             // by shard: each promotion begins the next one
 	wrote     time.Time         // since when all primaries are written to; zero: they are not
+	old       map[string]string // primaries of the past that live on: their timelines, by backend
 	still     map[string]uint64 // replicas to which nothing comes from their primaries, by backend: how far they are
 }
 
@@ -121,6 +122,9 @@ func (w *partWorld) backend(shard int, region string) string {
 func (w *partWorld) role(shard int, backend string) (recovering, timeline string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if timeline, ok := w.old[backend]; ok {
+		return "f", timeline
+	}
 	if recovering = "t"; w.primaries[shard] == backend {
 		recovering = "f"
 	}

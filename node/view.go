@@ -339,6 +339,9 @@ func (n *Node) alarmList(s *rib.Snapshot, status cluster.Status) []string {
 		if b.Refused != "" && s.Ownership.Shard(b.Backend.Shard) != nil && b.Backend.SystemID != 0 {
 			list = append(list, "backend "+b.Backend.Name+" is refused: "+b.Refused)
 		}
+		if b.Doubted != "" {
+			list = append(list, b.Doubted)
+		}
 		if b.Conflict != "" {
 			list = append(list, "backend "+b.Backend.Name+": "+b.Conflict+"; names of backends are unique in the cluster")
 		}

@@ -65,19 +65,21 @@ type backend struct {
 	name          string
 	announcements words[Announcement]
 	routes        words[Route]
-	last          lastKnown // of routes that were forgotten
-	server        Backend   // as last announced by who had reached it; zero: never
-	evidence      string    // own, against it
-	saw           *behind   // by this node itself; nil: what it has told
+	last          roleAt  // of routes that were forgotten
+	server        Backend // as last announced by who had reached it; zero: never
+	evidence      string  // own, against it
+	saw           *behind // by this node itself; nil: what it has told
 	gauge         *Gauge
 
-	view     BackendView // the last one made
+	view     BackendView // the last one made, with the latest role that an observer has told
+	most     roleAt      // what most of them say
 	shown    bool        // there is one
 	counting uint64      // Health.counting as it was then; 0: the view is of no use
 }
 
-// lastKnown outlives the observers: a node that loses everybody still has to know which backend is the primary.
-type lastKnown struct {
+// roleAt is a role, and on which timeline. The last one known of a backend outlives its observers: a node that loses everybody still has to
+// know which is the primary.
+type roleAt struct {
 	role     Role
 	timeline uint32
 }
@@ -248,8 +250,8 @@ func (h *Health) Expire(now time.Time) {
 func (h *Health) forget(name string, old func(Stamp) bool, announcements bool) (changed bool) {
 	for _, b := range h.backends {
 		if r, ok := b.routes.of(name); ok && old(r.Stamp) {
-			if role, timeline := b.roleOf(h.live); role != RoleUnknown {
-				b.last = lastKnown{role, timeline}
+			if latest, _ := b.roleOf(h.live); latest.role != RoleUnknown {
+				b.last = latest
 			}
 			b.routes.drop(name)
 			changed = true

@@ -20,14 +20,14 @@ func (h *Health) Known() []Known {
 	defer h.mu.Unlock()
 	var list []Known
 	for _, b := range h.backends {
-		role, timeline := b.roleOf(h.live)
-		if role == RoleUnknown {
-			role, timeline = b.last.role, b.last.timeline
+		latest, _ := b.roleOf(h.live)
+		if latest.role == RoleUnknown {
+			latest = b.last
 		}
 		for _, a := range b.announcements {
 			if !a.Gone {
 				b.recognize(&a.Backend)
-				list = append(list, Known{a, role, timeline})
+				list = append(list, Known{a, latest.role, latest.timeline})
 			}
 		}
 	}
@@ -48,7 +48,7 @@ func (h *Health) Recall(list []Known) {
 		}
 		h.mu.Lock()
 		if b := h.backend(k.Announcement.Backend.Name); b.last.timeline <= k.Timeline {
-			b.last, b.counting = lastKnown{k.Role, k.Timeline}, 0
+			b.last, b.counting = roleAt{k.Role, k.Timeline}, 0
 			h.touch()
 		}
 		h.mu.Unlock()

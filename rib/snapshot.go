@@ -30,7 +30,7 @@ type BackendView struct {
 	Backend  Backend
 	Routes   []Route // of live observers, sorted by observer
 	Verdict  State   // Down: a majority of the live observers says so; StateUnknown: no live observer
-	Role     Role    // as the latest timeline has it; the last known one if no observer is left
+	Role     Role    // as the latest timeline has it, or most observers (see Doubted); the last known one if no observer is left
 	Timeline uint32
 	Lag      time.Duration // the longest that a live observer saw, this node by what it saw last; LagUnknown if none could tell
 	LagBytes int64         // the most, likewise; LagBytesUnknown if none could tell
@@ -40,6 +40,7 @@ type BackendView struct {
 	Reason   string        // of the verdict: "2 of 3 observers say down"
 	Evidence string        // this node's own, against the backend: why; "" is none
 	Conflict string        // who announces it differently than whom, so that one configuration is wrong; "" is nobody
+	Doubted  string        // who tells another role or timeline than is believed, and what; "" is nobody
 	Refused  string        // why it may not serve its shard, whatever its health; "" is nothing
 	Drained  string        // who wants it to get no more reads, since when and why; "" is nobody
 	Gauge    *Gauge
@@ -53,7 +54,7 @@ type BackendView struct {
 // same tells whether two views of one backend say the same; Changed does not count.
 func (v *BackendView) same(o *BackendView) bool {
 	return v.Backend == o.Backend && v.AuthorRegion == o.AuthorRegion && v.Verdict == o.Verdict && v.Role == o.Role &&
-		v.Timeline == o.Timeline && v.Lag == o.Lag && v.LagBytes == o.LagBytes && v.Latency == o.Latency && v.Own == o.Own && v.Load == o.Load && v.Reason == o.Reason && v.Evidence == o.Evidence && v.Conflict == o.Conflict &&
+		v.Timeline == o.Timeline && v.Lag == o.Lag && v.LagBytes == o.LagBytes && v.Latency == o.Latency && v.Own == o.Own && v.Load == o.Load && v.Reason == o.Reason && v.Evidence == o.Evidence && v.Conflict == o.Conflict && v.Doubted == o.Doubted &&
 		v.Refused == o.Refused && v.Drained == o.Drained && v.Gauge == o.Gauge && v.Trial == o.Trial && sameRoutes(v.Routes, o.Routes)
 }
 

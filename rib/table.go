@@ -70,7 +70,7 @@ func (t *Table) Snapshot() *Snapshot {
 		return s
 	}
 	s := &Snapshot{Version: version, Ownership: t.owners.Get()}
-	t.health.fill(s)
+	most := t.health.fill(s)
 	shards := make(map[string]*Shard, len(s.Ownership.Shards))
 	for i := range s.Ownership.Shards {
 		shards[s.Ownership.Shards[i].Name] = &s.Ownership.Shards[i]
@@ -79,6 +79,7 @@ func (t *Table) Snapshot() *Snapshot {
 		b := &s.Backends[i]
 		b.Refused = refusal(shards, &b.Backend)
 	}
+	settle(s.Backends, most)
 	t.local.fill(s)
 	s.since(t.snapshot.Load())
 	t.snapshot.Store(s)

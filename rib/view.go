@@ -1,12 +1,16 @@
 package rib
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
-// fill puts this half into a snapshot.
-func (h *Health) fill(s *Snapshot) {
+// fill puts this half into a snapshot, with the latest role that any observer has told of each backend. It returns what most of them
+// say, where that is another, by the backend's place in the snapshot; see settle.
+func (h *Health) fill(s *Snapshot) (most map[int]roleAt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.Self = h.members[h.self]
@@ -28,10 +32,18 @@ func (h *Health) fill(s *Snapshot) {
 			b.view, b.shown = h.view(b)
 			b.counting = h.counting
 		}
-		if b.shown {
-			s.Backends = append(s.Backends, b.view)
+		if !b.shown {
+			continue
 		}
+		if v := &b.view; b.most != (roleAt{v.Role, v.Timeline}) {
+			if most == nil {
+				most = map[int]roleAt{}
+			}
+			most[len(s.Backends)] = b.most
+		}
+		s.Backends = append(s.Backends, b.view)
 	}
+	return most
 }
 
 // view adds up what is known of one backend; false if nobody announces it.
@@ -91,9 +103,11 @@ func (h *Health) view(b *backend) (v BackendView, ok bool) {
 			v.Reason += ", at the limit of its load"
 		}
 	}
-	if v.Role, v.Timeline = b.roleOf(h.live); v.Role == RoleUnknown {
-		v.Role, v.Timeline = b.last.role, b.last.timeline
+	latest, most := b.roleOf(h.live)
+	if latest.role == RoleUnknown {
+		latest, most = b.last, b.last
 	}
+	v.Role, v.Timeline, b.most = latest.role, latest.timeline, most
 	if v.Verdict == StateUnknown && v.Role != RoleUnknown {
 		v.Reason += ", last known as " + v.Role.String()
 	}
@@ -104,7 +118,7 @@ func (h *Health) view(b *backend) (v BackendView, ok bool) {
 	return v, true
 }
 
-// standing is the timeline that a backend follows, as far as anybody has said; 0: unknown.
+// standing is the timeline that a backend follows, as far as most of its observers say; 0: unknown.
 type standing struct {
 	name     string
 	timeline uint32
@@ -116,8 +130,8 @@ func (h *Health) copies(shard string) (all []standing) {
 	defer h.mu.Unlock()
 	for _, b := range h.backends {
 		if identity, _ := b.identity(h.live); identity != nil && identity.Backend.Shard == shard {
-			_, timeline := b.roleOf(h.live)
-			all = append(all, standing{b.name, timeline})
+			_, most := b.roleOf(h.live)
+			all = append(all, standing{b.name, most.timeline})
 		}
 	}
 	return all
@@ -200,10 +214,11 @@ func (b *backend) alone(r *Route, rank int, live func(string, Stamp) bool) bool 
 	return others > 1
 }
 
-// roleOf is what the routes say about the role: that of the latest timeline, on one timeline the majority's, and primary if
-// even. A timeline that one observer alone sees, far beyond what at least two others see, does not count.
-func (b *backend) roleOf(live func(string, Stamp) bool) (Role, uint32) {
-	best, timeline, votes := 0, uint32(0), 0 // votes: for primary minus for replica
+// roleOf is what the routes say about the role. The latest word is that of the latest timeline, on one timeline the majority's, and primary if
+// even; a timeline that one observer alone sees, far beyond what at least two others see, does not count. What most say is the word in the
+// middle, by timeline: of an even number the later one of two, so that one of two observers may be the first to see a promotion.
+func (b *backend) roleOf(live func(string, Stamp) bool) (latest, most roleAt) {
+	best, votes := 0, 0 // votes: for primary minus for replica
 	for i := range b.routes {
 		r := &b.routes[i]
 		rank := rankOf(r, live)
@@ -215,17 +230,89 @@ func (b *backend) roleOf(live func(string, Stamp) bool) (Role, uint32) {
 			vote = 1
 		}
 		switch {
-		case rank > best || rank == best && r.Timeline > timeline:
-			best, timeline, votes = rank, r.Timeline, vote
-		case rank == best && r.Timeline == timeline:
+		case rank > best || rank == best && r.Timeline > latest.timeline:
+			best, latest.timeline, votes = rank, r.Timeline, vote
+		case rank == best && r.Timeline == latest.timeline:
 			votes += vote
 		}
 	}
-	switch {
-	case best == 0:
-		return RoleUnknown, 0
-	case votes >= 0:
-		return Primary, timeline
+	if best == 0 {
+		return roleAt{}, roleAt{}
 	}
-	return Replica, timeline
+	if latest.role = Replica; votes >= 0 {
+		latest.role = Primary
+	}
+	var said []roleAt
+	for i := range b.routes {
+		if r := &b.routes[i]; rankOf(r, live) == best {
+			said = append(said, roleAt{r.Role, r.Timeline})
+		}
+	}
+	slices.SortFunc(said, func(a, b roleAt) int {
+		return cmp.Or(cmp.Compare(a.timeline, b.timeline), cmp.Compare(b.role, a.role)) // Primary is below Replica
+	})
+	return latest, said[len(said)/2]
+}
+
+// settle decides between what an observer said last of a shard's backends and what most of them say. As long as a primary lives, by what most
+// say, that holds: one observer may be wrong, or lie, and the others see a promotion too within a second or so. Without such a primary it is the
+// latest word that counts, for somebody has to see the next one first.
+func settle(backends []BackendView, most map[int]roleAt) {
+	if len(most) == 0 {
+		return
+	}
+	said := func(i int) roleAt {
+		if m, ok := most[i]; ok {
+			return m
+		}
+		return roleAt{backends[i].Role, backends[i].Timeline}
+	}
+	shards := map[string]*struct { // those of which not all is said alike
+		latest uint32
+		lives  bool
+	}{}
+	for i := range most {
+		shards[backends[i].Backend.Shard] = &struct {
+			latest uint32
+			lives  bool
+		}{}
+	}
+	for i := range backends {
+		v, m := &backends[i], said(i)
+		shard := shards[v.Backend.Shard]
+		if shard == nil || v.Refused != "" || m.role != Primary || m.timeline < shard.latest {
+			continue
+		}
+		if m.timeline > shard.latest {
+			shard.latest, shard.lives = m.timeline, false
+		}
+		shard.lives = shard.lives || !v.Down()
+	}
+	for i, m := range most {
+		v := &backends[i]
+		if shards[v.Backend.Shard].lives {
+			v.doubt(m)
+		}
+	}
+}
+
+// doubt has the view go by what most observers say, and tells who says something else; but not of a replica that has gone on to another timeline.
+func (v *BackendView) doubt(most roleAt) {
+	latest := roleAt{v.Role, v.Timeline}
+	v.Role, v.Timeline = most.role, most.timeline
+	if latest.role == Replica && most.role == Replica {
+		return
+	}
+	var who []string
+	for _, r := range v.Routes {
+		if r.Role == latest.role && r.Timeline == latest.timeline {
+			who = append(who, r.Observer)
+		}
+	}
+	verb := "say"
+	if len(who) == 1 {
+		verb = "says"
+	}
+	v.Doubted = fmt.Sprintf("%s %s that %s is a %s on timeline %d, and most of its observers that it is a %s on timeline %d: these are believed",
+		strings.Join(who, " and "), verb, v.Backend.Name, latest.role, latest.timeline, most.role, most.timeline)
 }
