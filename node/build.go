@@ -85,7 +85,7 @@ func (n *Node) openGossip(context.Context) error {
 		ClusterID: n.state.ClusterID, Key: port.KeyFor(n.setup.Load().secrets.ClusterKey, port.PurposeGossip),
 		OldKeys:   port.KeysFor(n.setup.Load().secrets.OtherKeys, port.PurposeGossip),
 		Transport: n.port().Gossip(), Health: n.table.Health(), Policy: n.table.Local().Policy, Logger: n.log,
-		Seeds: n.seeds, OnEpoch: n.heardEpoch, OnSchema: n.heardSchema, OnRecheck: n.heardRecheck,
+		Seeds: n.seeds, OnEpoch: n.heardEpoch, OnSchema: n.stirDependents, OnRecheck: n.heardRecheck,
 		SetIncarnation: func(v uint32) {
 			if err := n.change(func(s *State) { s.Incarnation = v }); err != nil {
 				n.log.Error("cannot keep the incarnation on disk", "error", err)

@@ -30,7 +30,7 @@ const (
 type dependents struct {
 	learned[[]sqlkey.Dependent]
 
-	stirred chan struct{} // capacity 1: another node says that a schema has changed
+	stirred chan struct{} // capacity 1: something may be otherwise than it was seen last
 }
 
 // alarms says of which databases what is known may be old.
@@ -105,15 +105,12 @@ func (n *Node) schemaChanged(ctx context.Context, _ string) {
 	done := make(chan bool, 1)
 	go func() { done <- n.renewTypes(ctx) }()
 	if whole := n.renewDependents(ctx); !<-done || !whole {
-		select { // again, soon
-		case n.dependents.stirred <- struct{}{}:
-		default:
-		}
+		n.stirDependents()
 	}
 }
 
-// heardSchema is called by gossip: a client of another node has changed a schema.
-func (n *Node) heardSchema() {
+// stirDependents has dependentsLoop look at once, and again until it has seen all. Gossip calls it when a client of another node has changed a schema.
+func (n *Node) stirDependents() {
 	select {
 	case n.dependents.stirred <- struct{}{}:
 	default:

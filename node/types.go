@@ -41,7 +41,12 @@ func (t *types) alarms() []string {
 }
 
 // learnTypes is called when somebody has met a type that is not among those known.
-func (n *Node) learnTypes(ctx context.Context, _ string) (whole bool) { return n.renewTypes(ctx) }
+func (n *Node) learnTypes(ctx context.Context, _ string) (whole bool) {
+	if whole = n.renewTypes(ctx); !whole {
+		n.stirDependents()
+	}
+	return whole
+}
 
 // renewTypes looks at the types of all shards, and has sessions go by what is found. The result is false if something could not be seen. A
 // look that others have begun since does as well.
@@ -54,14 +59,16 @@ func (n *Node) renewTypes(ctx context.Context) (whole bool) {
 		return t.whole
 	}
 	turn := t.begun.Add(1)
-	ctx, cancel := context.WithTimeout(ctx, dependentsAsk)
+	bounded, cancel := context.WithTimeout(ctx, dependentsAsk)
 	defer cancel()
-	changed, why := n.lookAtTypes(ctx)
+	changed, why := n.lookAtTypes(bounded)
 	t.done, t.whole = turn, len(why) == 0
 	if changed {
 		t.tell()
 	}
-	t.fail(why)
+	if ctx.Err() == nil { // else who has not waited tells nothing of the shards
+		t.fail(why)
+	}
 	return t.whole
 }
 
