@@ -297,11 +297,15 @@ func (f *fanned) groupTarget(n *pgquery.Node) (val *pgquery.Node, guard bool, pr
 		return nil, false, nil
 	}
 	for _, t := range targets {
-		if targetLabel(t) == name && !isStar(t.GetResTarget().GetVal()) {
-			return t.GetResTarget().GetVal(), true, nil
+		switch e := t.GetResTarget().GetVal(); {
+		case targetLabel(t) != name || isStar(e):
+		case val == nil:
+			val = e
+		case !proto.Equal(val, e): // which PostgreSQL refuses (42702), unless there is a column of that name
+			return nil, false, issuef("GROUP BY %s may mean several outputs", quoteName(name))
 		}
 	}
-	return nil, false, nil
+	return val, val != nil, nil
 }
 
 // names tells whether an item of FROM certainly has a column of that name: because it is a key, is known, or is spoken of where nothing else can be

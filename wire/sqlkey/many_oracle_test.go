@@ -50,6 +50,31 @@ func TestManyByHand(t *testing.T) {
 	}
 }
 
+// TestSeveralOutputsOfOneName: what GROUP BY means by a name that several outputs have is not guessed, where PostgreSQL calls it ambiguous.
+func TestSeveralOutputsOfOneName(t *testing.T) {
+	m := newManyOracle(t)
+	for sql, ambiguous := range map[string]bool{
+		"select x + 1 as y, x + 2 as y, count(*) from orders group by y":                          true,
+		"select x + 1 as y, x + 2 as y, count(*) from orders group by rollup (y)":                 true,
+		"select x + 1 as y, x + 1 as y, count(*) from orders group by y order by 1":               false,
+		"select x as id, id as id, count(*) from orders group by id, x order by 1, 2":             false, // a column comes first
+		"select x + 1 as y, x + 2 as y, count(*) from orders group by x + 1, x + 2 order by 1, 2": false,
+	} {
+		if !ambiguous {
+			if kind := m.check(t, sql); kind != "many" {
+				t.Errorf("%s: %s: %s", sql, kind, tell(m.planner.Plan(m.catalog, m.env, sql)))
+			}
+			continue
+		}
+		if _, err := m.ask("whole", sql); err == nil || !strings.Contains(err.Error(), "42702") {
+			t.Errorf("%s: PostgreSQL says %v", sql, err)
+		}
+		if told := tell(m.planner.Plan(m.catalog, m.env, sql)); !strings.Contains(told, "several outputs") {
+			t.Errorf("%s: %s", sql, told)
+		}
+	}
+}
+
 type manyOracle struct {
 	ctx     context.Context
 	conn    *pgx.Conn
