@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rangefinder/internal/pgtest"
 )
@@ -183,7 +184,6 @@ func TestReadsSeeTheSessionsWrites(t *testing.T) {
 	})
 }
 
-// What a database's reads must see is configured, reloaded and set: eventual reads what is old from the paused replica, primary reads
 // A read that turns out to write, as a replica refuses it, is a write that the session's reads see.
 func TestReadThatWritesIsSeen(t *testing.T) {
 	f := startFollowed(t, nil)
@@ -207,6 +207,47 @@ func TestReadThatWritesIsSeen(t *testing.T) {
 	}
 }
 
+// The connection of a write is lost when it is done and not acknowledged. The client is told to look whether it took effect, and so must not be
+// shown a replica that does not know.
+func TestLookAfterAnUnknownWrite(t *testing.T) {
+	f := startFollowed(t, readsStay)
+	if err := f.primary.Exec(t.Context(), "ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()"); err != nil {
+		t.Fatal(err)
+	}
+	f.replay("pause")
+	defer f.replay("resume")
+	conn := f.connect(t)
+	if _, here := f.read(conn); !here {
+		t.Fatal("the session's reads do not go to the replica")
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(t.Context(), "UPDATE counter SET n = 5")
+		done <- err
+	}()
+	server, err := f.primary.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close(context.Background())
+	pgtest.Eventually(t, 30*time.Second, func() error {
+		var n int
+		err := server.QueryRow(t.Context(), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&n)
+		if err == nil && n == 0 {
+			err = errors.New("no write waits for a replica")
+		}
+		return err
+	})
+	var pe *pgconn.PgError
+	if err := <-done; !errors.As(err, &pe) || pe.Code != "08007" {
+		t.Fatal(err)
+	}
+	if n, here := f.read(conn); n != 5 || here {
+		t.Errorf("the write took effect, and the session reads %d, by the replica: %v", n, here)
+	}
+}
+
+// What a database's reads must see is configured, reloaded and set: eventual reads what is old from the paused replica, primary reads
 // nothing from it, and both hold however long it is paused.
 func TestReadConsistency(t *testing.T) {
 	f := startFollowed(t, readsStay)

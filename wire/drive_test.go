@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ type drive struct {
 	steps     int
 	connected func(backend string) time.Time // nil: before all else
 	look      func(location) error           // what comes of looking at a primary; nil: nothing
+	loses     string                         // the connection is lost to whoever is asked last for what contains this; "": nobody's
 }
 
 // backend is as much of a PostgreSQL server as a session can tell.
@@ -81,6 +83,10 @@ func (d *drive) run() {
 		case readServer:
 			d.flush()
 			b := d.conns[c.srv.Backend.Name]
+			if d.loses != "" && strings.Contains(d.log[len(d.log)-1], d.loses) {
+				c.serverLost(errors.New("gone"))
+				continue
+			}
 			if len(b.out) == 0 {
 				d.t.Fatalf("the session waits for %s, which has nothing to say; log %q", c.srv.Backend.Name, d.log)
 			}

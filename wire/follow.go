@@ -29,6 +29,7 @@ type wrote struct {
 	timeline uint32        // of the primary, as far as this node knew; a replica of an earlier one follows somebody else. 0: unknown
 	unsure   bool          // nobody knows whether the shard's present timeline has it: only the primary may be read
 	waited   bool          // the session did not say that it shall not wait for replicas
+	unknown  bool          // the client was told that nobody knows whether it took effect: so it looks, and no error says that it is lost
 }
 
 // owing is all that the reads of one shard must see.
@@ -45,15 +46,16 @@ type owing struct {
 func (c *core) noteWrite() {
 	if c.coordinator != nil {
 		for _, w := range c.coordinator.Wrote() {
-			c.noteWriteOn(w.Slot.Shard(), w.Slot, w.Hop)
+			c.noteWriteOn(w.Slot.Shard(), w.Slot, w.Hop, w.Unknown)
 		}
 		return
 	}
-	c.noteWriteOn(c.srvShard, c.slot, c.srvHop)
+	c.noteWriteOn(c.srvShard, c.slot, c.srvHop, false)
 }
 
-func (c *core) noteWriteOn(shard string, slot *fib.Slot, hop *fib.NextHop) {
-	w := wrote{shard: shard, at: c.env.now(), timeline: hop.Timeline, waited: !c.settings.alone && !c.settings.hasty}
+// noteWriteOn remembers a write; unknown: or that it may be one.
+func (c *core) noteWriteOn(shard string, slot *fib.Slot, hop *fib.NextHop, unknown bool) {
+	w := wrote{shard: shard, at: c.env.now(), timeline: hop.Timeline, waited: !c.settings.alone && !c.settings.hasty, unknown: unknown}
 	if slot != nil {
 		slot.Wrote()
 		// The backend may have been promoted since the connection was borrowed. If another one was, this was written on the old timeline.
@@ -62,7 +64,7 @@ func (c *core) noteWriteOn(shard string, slot *fib.Slot, hop *fib.NextHop) {
 		}
 	}
 	for i := range c.wrote {
-		if o := &c.wrote[i]; o.shard == w.shard && (o.timeline >= w.timeline || o.timeline == 0) {
+		if o := &c.wrote[i]; o.shard == w.shard && o.unknown == w.unknown && (o.timeline >= w.timeline || o.timeline == 0) {
 			w.timeline = max(w.timeline, o.timeline)
 			*o = w
 			return

@@ -89,6 +89,61 @@ func TestCoreReadsAfterWrite(t *testing.T) {
 	}
 }
 
+// Whoever is told that nobody knows whether a write took effect looks, and must not be shown a replica that cannot know of it. If the shard
+// has another primary by then, what that has is what there is, and no error says once more that the write may be lost.
+func TestCoreLooksAfterAnUnknownWrite(t *testing.T) {
+	const wrote = time.Hour
+	k := keyOf(t, testEnv(t), "shard_1")
+	write, read := fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", k), query(fmt.Sprintf("SELECT item FROM orders WHERE customer_id = %d", k))
+	block := append(query("BEGIN"), query(write)...)
+	for name, c := range map[string]struct {
+		client, then []byte
+		loses        string
+		timeline     uint32        // of the shard by then
+		covers       time.Duration // what the replica is known to have; 0: nothing
+		want         string        // answers
+		on           string        // where the read runs
+	}{
+		"a write":                       {client: query(write), loses: "UPDATE", then: read, timeline: 1, want: "E(08007) ZI T D C ZI", on: "far"},
+		"in the extended protocol":      {client: ext("", write), loses: "execute", then: read, timeline: 1, want: "E(08007) ZI T D C ZI", on: "far"},
+		"the replica has it":            {client: query(write), loses: "UPDATE", then: read, timeline: 1, covers: wrote, want: "E(08007) ZI T D C ZI", on: "here"},
+		"the replica has less":          {client: query(write), loses: "UPDATE", then: read, timeline: 1, covers: wrote - 1, want: "E(08007) ZI T D C ZI", on: "far"},
+		"a COMMIT":                      {client: append(block, query("COMMIT")...), loses: "COMMIT", then: read, timeline: 1, want: "C ZT T D C ZT E(08007) ZI T D C ZI", on: "far"},
+		"what was rolled back for sure": {client: block, loses: "UPDATE", then: append(query("ROLLBACK"), read...), timeline: 1, want: "C ZT E(08006) ZE C ZI T D C ZI", on: "here"},
+		"another primary":               {client: query(write), loses: "UPDATE", then: read, timeline: 2, want: "E(08007) ZI T D C ZI", on: "far"},
+		"another primary's replica":     {client: query(write), loses: "UPDATE", then: read, timeline: 2, covers: wrote, want: "E(08007) ZI T D C ZI", on: "here"},
+		"one that is known before":      {client: append(query(write), query("UPDATE orders SET item = 'y' WHERE customer_id = "+fmt.Sprint(k))...), loses: "'y'", then: append(bytes.Clone(read), read...), timeline: 2, want: "T D C ZI E(08007) ZI E(55000) ZI T D C ZI", on: "far"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDrive(t, c.client)
+			env := *d.core.env
+			env.made, env.now = time.Now(), func() time.Duration { return wrote }
+			d.core.env, d.loses = &env, c.loses
+			b := env.fib.Load().Slot("shard_1").Candidates().Writes[0].Backend
+			d.mark(wrote-1, 1, 0x40)
+			d.then = func() []byte {
+				d.loses = ""
+				d.observe(rib.Route{Backend: b.Name, State: rib.Up, Role: rib.Primary, Timeline: c.timeline})
+				if c.timeline > 1 {
+					d.observe(rib.Route{Backend: "shard_1-here", State: rib.Up, Role: rib.Replica, Timeline: c.timeline})
+					d.mark(wrote+2, 2, 0x300, rib.Fork{Timeline: 2, From: 1, Least: 0x200, Most: 0x200})
+				}
+				if c.covers != 0 {
+					d.seen(wrote+time.Second, c.covers, c.timeline, "")
+				}
+				return c.then
+			}
+			d.run()
+			if got := types(t, d.out); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+			if last := d.log[len(d.log)-1]; !strings.HasPrefix(last, "shard_1-"+c.on+" ") {
+				t.Errorf("ran on %q, want the read on %s", d.log, c.on)
+			}
+		})
+	}
+}
+
 // A write to one shard does not keep the reads of another one on its primary, however many shards were written to.
 func TestCoreFollowsByShard(t *testing.T) {
 	e := testEnv(t)

@@ -46,7 +46,8 @@ func (c *core) serverLost(err error) {
 	settings := c.head() != nil && c.head().settings || ahead && !c.tx.inServer
 	others := c.left != 0 || c.follows()                                         // that has the primary left
 	retry := (others || c.need.write) && (settings || c.seg.retry && !c.flushed) // there is one primary, and may be another soon
-	c.tx.wrote = false                                                           // nobody was told that it has taken effect
+	wrote := c.tx.wrote && c.coordinator == nil
+	c.tx.wrote = false // nobody was told that it has taken effect
 	wasIn := c.onServer() && !c.scratch || c.tx.inServer
 	synced := (settings || ahead) && c.seg.sync // the request itself has not been sent yet
 	for i := c.expectOff; i < len(c.expect); i++ {
@@ -81,6 +82,9 @@ func (c *core) serverLost(err error) {
 	c.behind = nil
 	c.out, c.parting = append(c.out, c.parting...), c.parting[:0]
 	e := c.lostError(name, err, wasIn, commits)
+	if wrote && e.Code == pg.CodeTransactionResolutionUnknown {
+		c.noteWriteOn(c.srvShard, c.slot, c.srvHop, true)
+	}
 	if idle {
 		e = pg.NewError(pg.CodeConnectionFailure, "the connection to backend "+name+" was lost").WithDetail(e.Detail)
 	}

@@ -88,6 +88,36 @@ func TestCommitThatLosesAReader(t *testing.T) {
 	s.busy(t, 0)
 }
 
+// A session that is told that nobody knows whether its transaction was committed looks where that would be seen.
+func TestLookAfterAnUnknownCommit(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	err := s.servers[0].primary.ExecIn(s.ctx, "app",
+		"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(100); RETURN NULL; END $$",
+		"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.item = 'slow') EXECUTE FUNCTION slow()",
+		fmt.Sprintf("INSERT INTO orders (customer_id, id, item) VALUES (%d, 1, 'a')", s.one))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.caughtUp()
+	const where = "SELECT inet_server_port()::text FROM orders WHERE customer_id = $1"
+	if on := s.read(where, s.one); on != fmt.Sprint(s.servers[0].replica.Port()) {
+		t.Fatalf("a read of a session that has written nothing goes to %s", on)
+	}
+	s.exec("BEGIN")
+	s.read("SELECT id::text FROM orders WHERE customer_id = $1", s.two)
+	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 2, 'slow')", s.one)
+	ended := s.begin("COMMIT")
+	s.sleeps(1)
+	if err := s.servers[0].primary.ExecIn(s.ctx, "app", "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'app' AND query = 'COMMIT'"); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, <-ended, pg.CodeTransactionResolutionUnknown)
+	if on := s.read(where, s.one); on != fmt.Sprint(s.servers[0].primary.Port()) {
+		t.Errorf("the look goes to %s, and the primary is %d", on, s.servers[0].primary.Port())
+	}
+	s.busy(t, 0)
+}
+
 // A statement that is described and run in one go needs one connection to each shard.
 func TestDescribedAndRunOnOneConnection(t *testing.T) {
 	s := newSpread(t, rigOptions{poolSize: 1, wait: 5 * time.Second})

@@ -233,8 +233,8 @@ func (c *core) settle(shard string, now uint32) *pg.Error {
 			if w.shard != shard || w.timeline >= now {
 				continue
 			}
-			if w.timeline == 0 { // nobody knew
-				w.timeline = now
+			if w.timeline == 0 || w.unknown { // nobody knew; or the client is about to look
+				w.timeline, w.lsn = now, 0
 				continue
 			}
 			var v rib.Verdict
@@ -274,10 +274,19 @@ func (c *core) settle(shard string, now uint32) *pg.Error {
 	return nil
 }
 
-// forgetWrites has the session's reads take a shard as it is, but for what was written on that timeline or a later one.
-func (c *core) forgetWrites(shard string, before uint32) {
-	of := func(w wrote) bool { return w.shard == shard && w.timeline < before }
-	c.wrote, c.own.token = slices.DeleteFunc(c.wrote, of), slices.DeleteFunc(c.own.token, of)
+// forgetWrites has the session's reads take a shard as it is now, on that timeline: of what it wrote on earlier ones they see what that has kept.
+func (c *core) forgetWrites(shard string, now uint32) {
+	of := func(w wrote) bool { return w.shard == shard && (w.timeline < now || w.unknown && w.timeline == now) }
+	c.own.token = slices.DeleteFunc(c.own.token, of)
+	last := wrote{shard: shard, timeline: now, unknown: true}
+	for _, w := range c.wrote {
+		if of(w) {
+			last.at = max(last.at, w.at)
+		}
+	}
+	if c.wrote = slices.DeleteFunc(c.wrote, of); last.at != 0 {
+		c.wrote = append(c.wrote, last)
+	}
 }
 
 // located tells that what c.locates asks for is known, or why not.

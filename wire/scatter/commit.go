@@ -48,8 +48,9 @@ func (p participant) Exec(ctx context.Context, sql string) (tag string, _ error)
 
 // Wrote is a shard that a committed transaction has written to, and where.
 type Wrote struct {
-	Slot *fib.Slot
-	Hop  *fib.NextHop
+	Slot    *fib.Slot
+	Hop     *fib.NextHop
+	Unknown bool // nobody knows whether it was committed
 }
 
 // Wrote are the shards that have been written to since the last call: what the session's reads must see.
@@ -106,6 +107,13 @@ func (c *Coordinator) commit(ctx context.Context) *pg.Error {
 			e = asError(err)
 		}
 	}
+	if unknown := e != nil && e.Code == pg.CodeTransactionResolutionUnknown; e == nil || unknown {
+		c.mu.Lock()
+		for _, b := range writers {
+			c.wrote = append(c.wrote, Wrote{b.slot, b.hop, unknown})
+		}
+		c.mu.Unlock()
+	}
 	if e != nil {
 		if why := c.brokenBy(e); why != nil {
 			e = why
@@ -113,11 +121,6 @@ func (c *Coordinator) commit(ctx context.Context) *pg.Error {
 		c.rollback(ctx)
 		return e
 	}
-	c.mu.Lock()
-	for _, b := range writers {
-		c.wrote = append(c.wrote, Wrote{b.slot, b.hop})
-	}
-	c.mu.Unlock()
 	c.giveBack()
 	return nil
 }

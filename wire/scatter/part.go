@@ -94,7 +94,7 @@ func (p *part) tries() *pg.Error {
 	}
 	if p.writes && p.err == nil {
 		f.c.mu.Lock()
-		f.c.wrote = append(f.c.wrote, Wrote{p.slot, p.b.hop})
+		f.c.wrote = append(f.c.wrote, Wrote{Slot: p.slot, Hop: p.b.hop})
 		f.c.mu.Unlock()
 	}
 	return p.err

@@ -49,7 +49,7 @@ func (c *Coordinator) step(x *execution, s Share) (tag string, _ *pg.Error) {
 		return "", e
 	}
 	c.mu.Lock()
-	c.wrote = append(c.wrote, Wrote{b.slot, b.hop})
+	c.wrote = append(c.wrote, Wrote{Slot: b.slot, Hop: b.hop})
 	c.mu.Unlock()
 	return tag, nil
 }
