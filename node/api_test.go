@@ -73,6 +73,9 @@ func (f *fakeOffice) DrainLeft(context.Context, rib.DrainTarget) DrainLeftView {
 }
 
 func (f *fakeOffice) DrainLeftHere(t rib.DrainTarget, number uint64) LeftHere {
+	if f.word != nil && (f.word.Kind != t.Kind.String() || f.word.Name != t.Name) {
+		return LeftHere{}
+	}
 	return LeftHere{Heard: true, Left: []LeftView{{What: "sessions", Of: t.Name, Count: int(number)}}, Word: f.word}
 }
 

@@ -215,6 +215,9 @@ func (c *undrainFlags) run(e *env, kind string) error {
 	if !c.JSON {
 		fmt.Fprintln(e.stdout, v.Text)
 	}
+	if v.Region != "" {
+		return &Failure{Message: fmt.Sprintf("%s %s stays drained", kind, c.Name), Hint: "Take back the drain of its region: rangefinder region undrain " + v.Region}
+	}
 	if len(v.Silent) > 0 {
 		return &Failure{Message: fmt.Sprintf("it is not known whether %s %s is drained: no answer from %s", kind, c.Name, strings.Join(v.Silent, ", ")), Hint: "Ask again when they answer, or ask one of them (--admin)."}
 	}

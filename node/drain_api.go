@@ -39,6 +39,7 @@ type DrainView struct {
 	ToldTo string     `json:"told_to"`          // the node that was told
 	Number uint64     `json:"number"`           // of the words on this target, which count up: the later one holds
 	Text   string     `json:"text"`             // all of it in words
+	Region string     `json:"region,omitempty"` // with which a backend or node stays drained: in the answer to a wish to take its own drain back alone
 	Silent []string   `json:"silent,omitempty"` // nodes that were asked whether they know of a drain, and did not answer: in the answer to a wish to take one back alone
 }
 
@@ -107,13 +108,20 @@ func (n *Node) Drain(ctx context.Context, r DrainRequest, from string) (DrainVie
 		}}
 	}
 	asked := n.askDrain(ctx, target)
+	region, why := n.drainedWith(ctx, target, r.Back)
+	stays := func(v DrainView) DrainView {
+		if why != "" {
+			v.Region, v.Text = region, fmt.Sprintf("%s stays drained with its region: %s", target, why)
+		}
+		return v
+	}
 	if last, known := n.table.Health().DrainOf(target); r.Back && (!known || last.Back) {
 		// There is nothing to be said, and so nothing that could contradict anybody. A drain that is over by this node's clock may be in force by
 		// others': that is taken back.
 		w.Author, w.Number = n.state.Node, last.Number
 		v := drainView(&w)
 		v.Text, v.Silent = asked.notDrained(target, &last), asked.silent
-		return v, nil
+		return stays(v), nil
 	}
 	said, err := n.speaker().Drain(w)
 	if err != nil {
@@ -123,7 +131,32 @@ func (n *Node) Drain(ctx context.Context, r DrainRequest, from string) (DrainVie
 	if err := n.keepDrains(); err != nil {
 		return DrainView{}, fmt.Errorf("the order is given, but if this node stops now it may be forgotten: %w", err)
 	}
-	return drainView(&said), nil
+	return stays(drainView(&said)), nil
+}
+
+// drainedWith is the region that a backend or node stands in, and why that is drained; "": it is not, or nothing is taken back. Others may have heard of
+// it and this node not.
+func (n *Node) drainedWith(ctx context.Context, t rib.DrainTarget, back bool) (region, why string) {
+	s := n.table.Snapshot()
+	for i := range s.Backends {
+		if b := &s.Backends[i].Backend; t.Kind == rib.DrainBackend && b.Name == t.Name {
+			region = b.Region
+		}
+	}
+	for _, m := range s.Members {
+		if t.Kind == rib.DrainNode && m.Name == t.Name {
+			region = m.Region
+		}
+	}
+	if region == "" || !back {
+		return "", ""
+	}
+	whole := rib.DrainTarget{Kind: rib.DrainRegion, Name: region}
+	n.askDrain(ctx, whole)
+	if w, ok := n.table.Health().DrainOf(whole); ok && w.InForce(time.Now()) {
+		return region, whole.String() + " " + w.String()
+	}
+	return "", ""
 }
 
 func drainRefused(err error) error {

@@ -273,3 +273,37 @@ func TestDrainLeftOfDatabases(t *testing.T) {
 		t.Errorf("with a keyspace %q, want %q", got, want)
 	}
 }
+
+// What is drained with its region stays so, whoever takes back that it is drained by its own name: the answer says so, and what to do.
+func TestUndrainInADrainedRegion(t *testing.T) {
+	n := startOne(t, nil)
+	other := &fakeOffice{}
+	n.table.Health().MemberUp(rib.Member{Name: "fra-1", Region: "fra", Addr: serveForwarded(t, n, other)})
+	undrain := func(kind, name string) {
+		t.Helper()
+		code, out, errs := n.cli(t, kind, "undrain", name)
+		if want := kind + " " + name + " stays drained with its region: region iad drained by alice since "; code != exitFailed || !strings.HasPrefix(out, want) || !strings.Contains(errs, "rangefinder region undrain iad") {
+			t.Errorf("undrain %s %s: exit %d\n%s%s, want %q", kind, name, code, out, errs, want)
+		}
+	}
+	// The region's drain has been heard of elsewhere alone.
+	other.word = &DrainView{Kind: "region", Name: "iad", By: "alice", Since: time.Now().UTC().Truncate(time.Second), ToldTo: "fra-1", Number: 5}
+	undrain("backend", "iad-db")
+	undrain("node", "iad-1")
+	for kind, name := range map[string]string{"backend": "iad-db", "node": "iad-1"} {
+		if code, _, errs := n.cli(t, kind, "drain", name, "--timeout", "0"); code == exitUsage {
+			t.Fatal(errs)
+		}
+		undrain(kind, name)
+		if w, ok := n.table.Health().DrainOf(rib.DrainTarget{Kind: map[string]rib.DrainKind{"backend": rib.DrainBackend, "node": rib.DrainNode}[kind], Name: name}); !ok || !w.Back {
+			t.Errorf("%s %s is drained by its own name still: %+v", kind, name, w)
+		}
+	}
+	other.word.Number, other.word.Back = 6, true
+	if code, out, errs := n.cli(t, "region", "undrain", "iad"); code != exitOK {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if code, out, errs := n.cli(t, "backend", "undrain", "iad-db"); code != exitOK || !strings.Contains(out, "backend iad-db is not drained") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
