@@ -50,13 +50,20 @@ func (d delegate) LocalState(bool) []byte {
 func (d delegate) MergeRemoteState(buf []byte, _ bool) { d.NotifyMsg(buf) }
 
 // NotifyJoin implements memberlist.EventDelegate.
-func (d delegate) NotifyJoin(n *memberlist.Node) { d.event(n, false) }
+func (d delegate) NotifyJoin(n *memberlist.Node) { d.come(n, 1); d.event(n, false) }
 
 // NotifyUpdate implements memberlist.EventDelegate.
 func (d delegate) NotifyUpdate(n *memberlist.Node) { d.event(n, false) }
 
 // NotifyLeave implements memberlist.EventDelegate.
-func (d delegate) NotifyLeave(n *memberlist.Node) { d.event(n, true) }
+func (d delegate) NotifyLeave(n *memberlist.Node) { d.come(n, -1); d.event(n, true) }
+
+// come counts the nodes that memberlist has let in, which hear may be behind with.
+func (d delegate) come(n *memberlist.Node, more int64) {
+	if n.Name != d.s.cfg.Self.Name {
+		d.s.letIn.Add(more)
+	}
+}
 
 func (d delegate) event(n *memberlist.Node, gone bool) {
 	if n.Name == d.s.cfg.Self.Name {
@@ -75,7 +82,7 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 		d.s.count.refused.Add(1)
 		return err
 	}
-	if d.s.live.Load() >= maxMembers {
+	if d.s.letIn.Load() >= maxMembers {
 		if !d.s.isMember(n.Name) {
 			d.s.count.overBound.Add(1)
 			return fmt.Errorf("gossip: node %q: %d nodes are known already", n.Name, maxMembers)

@@ -20,7 +20,7 @@ func TestMembersAreWholeBetweenEvents(t *testing.T) {
 		happens(name, false)
 	}
 	happens("b", true)
-	if targets := s.targets(map[string]int{}); len(targets) != 1 || targets["iad"].Name == "b" {
+	if targets := s.targets(map[string]*place{}); len(targets) != 1 || targets["iad"].Name == "b" {
 		t.Errorf("targets: %v", targets)
 	}
 	if nodes := s.randomPeers(9); len(nodes) != 2 {

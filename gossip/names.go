@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"maps"
 	"time"
 )
 
@@ -60,12 +61,13 @@ func (s *Speaker) forgetPending(now time.Time) {
 }
 
 // recount makes the bounds follow what Health has forgotten. Names that nobody bears any more are forgotten too, or whoever makes some up
-// could keep all new ones out for good.
+// could keep all new ones out for good; so is the way to regions in which nothing is any more.
 func (s *Speaker) recount() {
 	announcements, routes := s.cfg.Health.Newer(nil)
 	records := make(map[recordKey]struct{}, len(announcements)+len(routes))
 	backends := make(map[string]struct{}, len(announcements))
 	known := make(map[id]string)
+	regions := map[string]bool{s.cfg.Self.Region: true}
 	bears := func(names ...string) {
 		for _, name := range names {
 			known[idOf(name)] = name
@@ -75,6 +77,7 @@ func (s *Speaker) recount() {
 	for i := range announcements {
 		a := &announcements[i]
 		bears(a.Backend.Name, a.Observer)
+		regions[a.Backend.Region] = true
 		backends[a.Backend.Name] = struct{}{}
 		records[recordKey{kindAnnouncement, idOf(a.Backend.Name), idOf(a.Observer)}] = struct{}{}
 	}
@@ -89,4 +92,5 @@ func (s *Speaker) recount() {
 		bears(name, p.member.Region)
 	}
 	s.records, s.backends, s.known = records, backends, known
+	maps.DeleteFunc(s.own.rtt, func(region string, _ *smoothed) bool { return s.regions[region] == nil && !regions[region] })
 }

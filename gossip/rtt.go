@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -39,11 +40,11 @@ func (m *smoothed) add(d time.Duration) {
 	m.value += time.Duration(rttWeight * float64(median-m.value))
 }
 
-// measure pings one node of each region once a second, each in turn.
+// measure pings one node of each region once a second, each in turn; of very many regions as many as a row has room for.
 func (s *Speaker) measure() {
 	t := time.NewTicker(tick)
 	defer t.Stop()
-	turn := make(map[string]int)
+	turn := make(map[string]*place)
 	for {
 		select {
 		case <-s.done:
@@ -61,20 +62,37 @@ func (s *Speaker) measure() {
 	}
 }
 
-// targets picks the next node of each region.
-func (s *Speaker) targets(turn map[string]int) map[string]memberlist.Node {
+// targets picks the next node of each region, and if there are too many regions at once, of those that have had the fewest turns.
+func (s *Speaker) targets(turn map[string]*place) map[string]memberlist.Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	targets := make(map[string]memberlist.Node, len(s.regions))
-	for region, names := range s.regions {
-		if _, ok := turn[region]; !ok {
-			turn[region] = rand.IntN(len(names)) // or nodes that started together would all ask the same one
+	for region := range turn {
+		if s.regions[region] == nil {
+			delete(turn, region)
 		}
-		turn[region]++
-		targets[region] = s.peers[names[turn[region]%len(names)]].node
+	}
+	asked := make([]string, 0, len(s.regions))
+	for region, names := range s.regions {
+		if turn[region] == nil {
+			turn[region] = &place{next: rand.IntN(len(names))} // or nodes that started together would all ask the same one
+		}
+		asked = append(asked, region)
+	}
+	if len(asked) > maxRow {
+		slices.SortFunc(asked, func(a, b string) int { return cmp.Compare(turn[a].turns, turn[b].turns) })
+		asked = asked[:maxRow]
+	}
+	targets := make(map[string]memberlist.Node, len(asked))
+	for _, region := range asked {
+		names, p := s.regions[region], turn[region]
+		p.turns, p.next = p.turns+1, p.next+1
+		targets[region] = s.peers[names[p.next%len(names)]].node
 	}
 	return targets
 }
+
+// place is how far measure is with a region's nodes.
+type place struct{ turns, next int }
 
 func (s *Speaker) ping(region string, n *memberlist.Node) {
 	rtt, err := s.list.Load().Ping(n.Name, &net.UDPAddr{IP: n.Addr, Port: int(n.Port)})

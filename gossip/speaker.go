@@ -99,6 +99,7 @@ type Speaker struct {
 	lastChange    atomic.Int64  // by clock
 	agreed        atomic.Int64  // by clock: when another node was last found to hold the same; 0: never yet
 	live          atomic.Int64  // len(peers)
+	letIn         atomic.Int64  // the same for memberlist, which is never behind
 	written       atomic.Uint32 // level that all live nodes read
 	names         atomic.Pointer[map[string]struct{}]
 	conflictUntil atomic.Int64 // by clock: until then our address may be refused

@@ -195,7 +195,7 @@ func (h *Health) MemberGone(name string, now time.Time) {
 
 // Expire forgets what has been a tombstone for 60 s: the routes of observers that left, and what live ones said in an
 // earlier boot and have not said again. So are announcements that cannot be of use without their author, and those of authors that an operator
-// has forgotten. Drains that are over by now end. Call it every few seconds.
+// has forgotten, and the distances to regions in which nothing is any more. Drains that are over by now end. Call it every few seconds.
 func (h *Health) Expire(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -240,10 +240,31 @@ func (h *Health) Expire(now time.Time) {
 			h.sorted = nil
 		}
 	}
+	changed = h.dropDistances() || changed
 	if changed {
 		h.recount()
 		h.touch()
 	}
+}
+
+// dropDistances forgets the way to regions in which no member stands and no backend: regions can be made up, too.
+func (h *Health) dropDistances() (changed bool) {
+	here := make(map[string]bool, len(h.distances))
+	for _, m := range h.members {
+		here[m.Region] = true
+	}
+	for _, b := range h.backends {
+		for i := range b.announcements {
+			here[b.announcements[i].Backend.Region] = true
+		}
+	}
+	for region := range h.distances {
+		if !here[region] {
+			delete(h.distances, region)
+			changed = true
+		}
+	}
+	return changed
 }
 
 // forget drops an observer's routes, and if asked its announcements, that are old by its stamp.
