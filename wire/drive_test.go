@@ -26,6 +26,7 @@ type drive struct {
 	steps     int
 	connected func(backend string) time.Time // nil: before all else
 	look      func(location) error           // what comes of looking at a primary; nil: nothing
+	waits     func()                         // what comes of waiting for a primary, before no more is waited; nil: nothing
 	loses     string                         // the connection is lost to whoever is asked last for what contains this; "": nobody's
 }
 
@@ -111,7 +112,12 @@ func (d *drive) run() {
 		case convene: // nobody is there to carry it out
 			c.refused(pg.NewError(pg.CodeInsufficientResources, "no coordinator here"))
 		case standBy:
-			c.standDown(nil)
+			if d.waits != nil {
+				d.waits()
+			}
+			if c.noPrimary != nil {
+				c.standDown(nil)
+			}
 		case locate:
 			err := error(errUnlocated)
 			if d.look != nil {

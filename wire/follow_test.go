@@ -144,6 +144,38 @@ func TestCoreLooksAfterAnUnknownWrite(t *testing.T) {
 	}
 }
 
+// A request waits for a primary from when it came, of whatever kind it is, and however long before the last one came.
+func TestCorePatienceBeginsWithTheRequest(t *testing.T) {
+	write := fmt.Sprintf("UPDATE orders SET item = 'x' WHERE customer_id = %d", keyOf(t, testEnv(t), "shard_1"))
+	for name, request := range map[string][]byte{
+		"a query": query(write), "a segment": ext("", write), "a function's number": {'F', 0, 0, 0, 14, 0, 0, 6, 62, 0, 0, 0, 0, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDrive(t, query("SELECT 1"))
+			env, now := *d.core.env, time.Duration(0)
+			env.now = func() time.Duration { return now }
+			d.core.env = &env
+			d.then = func() []byte {
+				for _, shard := range []string{"shard_1", "shard_2"} {
+					d.observe(rib.Route{Backend: shard + "-far", State: rib.Up, Role: rib.Replica, Timeline: 1})
+				}
+				now = time.Hour
+				return request
+			}
+			const wait = 10 * time.Second
+			var left []time.Duration
+			d.waits = func() {
+				now += time.Second
+				left = append(left, d.core.patience(wait))
+			}
+			d.run()
+			if len(left) != 1 || left[0] != wait-time.Second {
+				t.Errorf("a second later it may wait for %v more", left)
+			}
+		})
+	}
+}
+
 // A write to one shard does not keep the reads of another one on its primary, however many shards were written to.
 func TestCoreFollowsByShard(t *testing.T) {
 	e := testEnv(t)

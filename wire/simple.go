@@ -270,6 +270,7 @@ func (c *core) abortServer() {
 func (c *core) functionCall(frame []byte) {
 	c.kind, c.frame, c.table = 'F', frame, c.env.fib.Load()
 	c.plan, c.seg, c.uses = nil, segment{}, c.uses[:0]
+	c.begins()
 	c.moves.begin()
 	if c.tx.open && c.tx.failed {
 		c.fail(pg.NewError(pg.CodeInFailedTransaction, "current transaction is aborted, commands ignored until end of transaction block"))
