@@ -35,7 +35,7 @@ type DrainLeftView struct {
 // LeftView is one thing that is left on a drained target.
 type LeftView struct {
 	What  string `json:"what"`  // connections, sessions, writes, reads, leader, observer or node
-	Node  string `json:"node"`  // at which node; "": the whole cluster
+	Node  string `json:"node"`  // at which node; "": it is not one's alone
 	Of    string `json:"of"`    // which backend, node or shard
 	Count int    `json:"count"` // 0: it cannot be counted
 	Moves bool   `json:"moves"` // it goes away by itself
@@ -65,7 +65,7 @@ func (n *Node) DrainLeft(ctx context.Context, target rib.DrainTarget) DrainLeftV
 	}
 	view := drainView(&w)
 	v.Drain = &view
-	v.Left = append(v.Left, stays(s, n.fib.Load(), n.cfg().Databases, target)...)
+	v.Left = append(v.Left, writesThatStay(s, n.fib.Load(), target)...)
 
 	answers := make([]LeftHere, len(s.Members))
 	n.eachMember(s.Members, func(i int, m rib.Member) {
@@ -85,7 +85,11 @@ func (n *Node) DrainLeft(ctx context.Context, target rib.DrainTarget) DrainLeftV
 		} else if len(here.Left) == 0 {
 			v.Left = append(v.Left, LeftView{What: "node", Node: s.Members[i].Name, Of: s.Members[i].Name, Moves: true, Text: "node " + s.Members[i].Name + " has not heard of it yet"})
 		}
-		v.Left = append(v.Left, here.Left...)
+		for _, l := range here.Left {
+			if !slices.Contains(v.Left, l) { // reads stay for want of better copies: most nodes say the same
+				v.Left = append(v.Left, l)
+			}
+		}
 	}
 	return v
 }
@@ -132,24 +136,32 @@ func (n *Node) askNode(ctx context.Context, m rib.Member, path string, limit int
 	return fmt.Errorf("it answers %s", resp.Status)
 }
 
-// stays is what of a target cannot move by itself, as every node sees it: writes, and reads that find nothing better.
-func stays(s *rib.Snapshot, t *fib.Table, databases []Listing, target rib.DrainTarget) (left []LeftView) {
+// writesThatStay are those on a target: they cannot move by themselves. Every node sees the same.
+func writesThatStay(s *rib.Snapshot, t *fib.Table, target rib.DrainTarget) (left []LeftView) {
 	drained := drainedBackends(s, target)
 	for _, slot := range t.Slots() {
-		c := slot.Candidates()
-		if len(c.Writes) > 0 && drained[c.Writes[0].Backend.Name] {
+		if c := slot.Candidates(); len(c.Writes) > 0 && drained[c.Writes[0].Backend.Name] {
 			b := c.Writes[0].Backend
 			left = append(left, LeftView{
 				What: "writes", Of: b.Name, Text: fmt.Sprintf("%s is the primary of %s: its writes cannot move", b.Name, b.Shard), Hint: promoteHint(s, b),
 			})
 		}
+	}
+	return left
+}
+
+// readsThatStay are the reads of this node that find nothing better than a target: of several drained copies each node takes the closest.
+func readsThatStay(s *rib.Snapshot, t *fib.Table, databases []Listing, target rib.DrainTarget) (left []LeftView) {
+	drained := drainedBackends(s, target)
+	for _, slot := range t.Slots() {
+		c := slot.Candidates()
 		reads := func(whose string, c *fib.Candidates, hint string) {
 			if len(c.Reads) == 0 || !c.Reads[0].Drained || !drained[c.Reads[0].Backend.Name] {
 				return
 			}
 			left = append(left, LeftView{What: "reads", Of: slot.Shard(), Text: fmt.Sprintf("reads of %s%s stay on %s: there is nothing better", slot.Shard(), whose, c.Reads[0].Backend.Name), Hint: hint})
 		}
-		reads("", c, "No other copy of the shard is up and close enough behind: see rangefinder status.")
+		reads("", c, "Every other copy of the shard is drained too, down, or too far behind: see rangefinder status.")
 		for _, d := range databases {
 			if own := slot.For(d.Name); own != c && asks(s.Ownership, &d, slot.Shard()) {
 				reads(" by database "+d.Name, own, "See regions and pinned of the database in the nodes' configuration.")
@@ -166,11 +178,18 @@ func asks(o *rib.Ownership, d *Listing, shard string) bool {
 
 // promoteHint names the copies of a shard that could take the writes.
 func promoteHint(s *rib.Snapshot, primary *rib.Backend) string {
-	var others []string
+	var others, drained []string
 	for i := range s.Backends {
-		if v := &s.Backends[i]; v.Backend.Shard == primary.Shard && v.Role == rib.Replica && v.Drained == "" && !v.Down() && v.Refused == "" {
-			others = append(others, v.Backend.Name+" in "+v.Backend.Region)
+		if v := &s.Backends[i]; v.Backend.Shard == primary.Shard && v.Role == rib.Replica && !v.Down() && v.Refused == "" {
+			if name := v.Backend.Name + " in " + v.Backend.Region; v.Drained == "" {
+				others = append(others, name)
+			} else {
+				drained = append(drained, name)
+			}
 		}
+	}
+	if len(others) == 0 && len(drained) > 0 {
+		return "Whatever else of " + primary.Shard + " could be promoted is drained too: " + strings.Join(drained, ", ") + "."
 	}
 	if len(others) == 0 {
 		return "No other copy of " + primary.Shard + " could be promoted now."
@@ -214,6 +233,7 @@ func (n *Node) DrainLeftHere(target rib.DrainTarget, number uint64) LeftHere {
 		})
 	}
 	slices.SortFunc(here.Left, func(a, b LeftView) int { return strings.Compare(a.Of, b.Of) })
+	here.Left = append(readsThatStay(s, n.fib.Load(), n.cfg().Databases, target), here.Left...)
 	if s.NodeDrain(s.Self) != nil && (target.Kind == rib.DrainNode && target.Name == s.Self.Name || target.Kind == rib.DrainRegion && target.Name == s.Self.Region) {
 		here.Left = append(here.Left, n.leftOnNode(s)...)
 	}

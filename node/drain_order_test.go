@@ -254,7 +254,7 @@ func TestDrainLeftOfDatabases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, l := range stays(s, compiled, []Listing{database}, fra) {
+		for _, l := range readsThatStay(s, compiled, []Listing{database}, fra) {
 			of = append(of, l.What+" of "+l.Of)
 		}
 		return of

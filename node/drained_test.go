@@ -462,3 +462,33 @@ func TestDrainRefuses(t *testing.T) {
 		t.Errorf("the nodes' own question is answered to anybody: %d", status)
 	}
 }
+
+// With everything drained each node reads what is closest to it: whichever is asked, it tells what stays in a region because of the others.
+func TestWhatStaysWhereEverythingIsDrained(t *testing.T) {
+	c := startDrainCluster(t, 1, nil)
+	for _, region := range []string{"iad", "fra"} {
+		if code, _, errs := c.iad.cli(t, "region", "drain", region, "--timeout", "0"); code == exitUsage {
+			t.Fatal(errs)
+		}
+	}
+	has := func(n *testNode, region, what, text string) {
+		t.Helper()
+		pgtest.Eventually(t, 10*time.Second, func() error {
+			v, times := n.left(t, "region", region), 0
+			for _, l := range v.Left {
+				if l.What == what && strings.Contains(l.Text+" "+l.Hint, text) {
+					times++
+				}
+			}
+			if times != 1 {
+				return fmt.Errorf("%s of %s, asked at %s, %d times %q: %+v", what, region, n.cfg.Name, times, text, v.Left)
+			}
+			return nil
+		})
+	}
+	for _, n := range []*testNode{c.iad, c.fra} {
+		has(n, "fra", "reads", "reads of shard_1 stay on db-fra-1")
+		has(n, "iad", "reads", "reads of shard_1 stay on db-iad")
+		has(n, "iad", "writes", "drained too: db-fra-1 in fra")
+	}
+}
