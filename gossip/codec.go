@@ -168,6 +168,21 @@ func (d *decoder) goodbye() goodbye {
 	return goodbye{node: d.name(), incarnation: uint32(d.uvarint(maxIncarnation))}
 }
 
+// CheckAnnouncement tells what no peer would accept of an announcement that comes from elsewhere than from peers, as from a file: a table that held it
+// would differ from all others for good, and its author could never say a later word.
+func CheckAnnouncement(a *rib.Announcement) error {
+	if err := checkBackend(&a.Backend); err != nil {
+		return err
+	}
+	if !validName(a.Observer) {
+		return fmt.Errorf("gossip: backend %q: its author must be 1 to %d bytes of printable UTF-8, got %q", a.Backend.Name, maxName, a.Observer)
+	}
+	if a.Stamp.Incarnation > manyBoots+bootStep || a.Stamp.Seq > maxSeq {
+		return fmt.Errorf("gossip: backend %q: %s cannot have said that: its incarnation would be %d, and the number of its words %d", a.Backend.Name, a.Observer, a.Stamp.Incarnation, a.Stamp.Seq)
+	}
+	return nil
+}
+
 // checkBackend tells an author what no peer would accept.
 func checkBackend(b *rib.Backend) error {
 	for _, s := range [...]string{b.Name, b.Shard, b.Region} {

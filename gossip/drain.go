@@ -49,11 +49,8 @@ func (s *Speaker) tellDrain(w *rib.Drain) outgoing {
 
 // HearDrain merges a word that this node has asked another one for, and tells it on if it is news.
 func (s *Speaker) HearDrain(w rib.Drain) error {
-	if err := checkDrain(&w); err != nil {
+	if err := CheckDrain(&w); err != nil {
 		return err
-	}
-	if w.Number == 0 || w.Number > maxDrainNumber || !validName(w.Author) || w.Target.Kind < rib.DrainRegion || w.Target.Kind > rib.DrainNode {
-		return fmt.Errorf("gossip: HearDrain: no such word: %+v", w)
 	}
 	var out outgoing
 	s.hearDrain(w, &out)
@@ -117,6 +114,17 @@ func (d *decoder) drain() (w rib.Drain) {
 		d.bad()
 	}
 	return w
+}
+
+// CheckDrain tells what no peer would accept of a word that comes from elsewhere than from peers.
+func CheckDrain(w *rib.Drain) error {
+	if err := checkDrain(w); err != nil {
+		return err
+	}
+	if w.Number == 0 || w.Number > maxDrainNumber || !validName(w.Author) || w.Target.Kind < rib.DrainRegion || w.Target.Kind > rib.DrainNode {
+		return fmt.Errorf("gossip: there is no such word of an operator: %+v", *w)
+	}
+	return nil
 }
 
 // checkDrain tells an author what no peer would accept.

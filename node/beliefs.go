@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"rangefinder/gossip"
 	"rangefinder/rib"
 )
 
@@ -65,8 +66,15 @@ func decodeBeliefs(text []byte, clusterID string) (known []rib.Known, err error)
 		return nil, err
 	}
 	for _, b := range f.Backends {
-		if _, _, err := net.SplitHostPort(b.Addr); err != nil || b.Name == "" || b.Shard == "" || b.Observer == "" {
-			return nil, fmt.Errorf("backend %q: its shard, address or author is missing", b.Name)
+		if _, _, err := net.SplitHostPort(b.Addr); err != nil {
+			return nil, fmt.Errorf("backend %q: its address: %w", b.Name, err)
+		}
+		a := rib.Announcement{
+			Backend:  rib.Backend{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr, SystemID: b.SystemID},
+			Observer: b.Observer, Stamp: rib.Stamp{Incarnation: b.Incarnation, Seq: b.Seq},
+		}
+		if err := gossip.CheckAnnouncement(&a); err != nil {
+			return nil, err
 		}
 		role := rib.RoleUnknown
 		for _, r := range []rib.Role{rib.Primary, rib.Replica} {
@@ -74,13 +82,7 @@ func decodeBeliefs(text []byte, clusterID string) (known []rib.Known, err error)
 				role = r
 			}
 		}
-		known = append(known, rib.Known{
-			Announcement: rib.Announcement{
-				Backend:  rib.Backend{Name: b.Name, Shard: b.Shard, Region: b.Region, Addr: b.Addr, SystemID: b.SystemID},
-				Observer: b.Observer, Stamp: rib.Stamp{Incarnation: b.Incarnation, Seq: b.Seq},
-			},
-			Role: role, Timeline: b.Timeline,
-		})
+		known = append(known, rib.Known{Announcement: a, Role: role, Timeline: b.Timeline})
 	}
 	return known, nil
 }

@@ -32,7 +32,13 @@ func TestBeliefsFile(t *testing.T) {
 	if _, err := decodeBeliefs(text, "c2"); err == nil || !strings.Contains(err.Error(), "c1") {
 		t.Errorf("another cluster's: %v", err)
 	}
-	for _, bad := range []string{"", "{", "[]", `{"format":2,"cluster_id":"c1"}`, strings.Replace(string(text), "10.0.0.1:5432", "x", 1), strings.Replace(string(text), `"fra-1"`, `""`, 1)} {
+	spoiled := func(old, spoiled string) string { return strings.Replace(string(text), old, spoiled, 1) }
+	for _, bad := range []string{
+		"", "{", "[]", `{"format":2,"cluster_id":"c1"}`, string(text[:len(text)/2]), spoiled("10.0.0.1:5432", "x"), spoiled(`"fra-1"`, `""`),
+		// What no peer would take, and what no later word of its author could take the place of.
+		spoiled(`"incarnation": 3`, `"incarnation": 2000000`), spoiled(`"seq": 9`, `"seq": 4611686018427387904`), spoiled(`"db"`, `"d\u0007b"`),
+		spoiled(`"db"`, `"`+strings.Repeat("d", 129)+`"`), spoiled(`"region": "fra"`, `"region": ""`), spoiled("10.0.0.1", strings.Repeat("x", 300)),
+	} {
 		if _, err := decodeBeliefs([]byte(bad), "c1"); err == nil {
 			t.Errorf("%q was taken", bad)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"rangefinder/cluster"
 	"rangefinder/fib"
+	"rangefinder/gossip"
 	"rangefinder/rib"
 )
 
@@ -63,11 +64,15 @@ func decodeDrains(text []byte, clusterID string) (words []rib.Drain, err error) 
 	}
 	for _, d := range f.Drains {
 		kind, ok := rib.ParseDrainKind(d.Kind)
-		if !ok || d.Name == "" || d.Number == 0 {
-			return nil, fmt.Errorf("there is no drain of %q %q with number %d", d.Kind, d.Name, d.Number)
+		w := rib.Drain{Target: rib.DrainTarget{Kind: kind, Name: d.Name}, Number: d.Number, Back: d.Back,
+			Author: d.Author, By: d.By, Why: d.Why, Since: d.Since, Until: d.Until}
+		if !ok {
+			return nil, fmt.Errorf("there is no drain of %q %q", d.Kind, d.Name)
 		}
-		words = append(words, rib.Drain{Target: rib.DrainTarget{Kind: kind, Name: d.Name}, Number: d.Number, Back: d.Back,
-			Author: d.Author, By: d.By, Why: d.Why, Since: d.Since, Until: d.Until})
+		if err := gossip.CheckDrain(&w); err != nil {
+			return nil, err
+		}
+		words = append(words, w)
 	}
 	return words, nil
 }

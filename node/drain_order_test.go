@@ -32,7 +32,10 @@ func TestDrainsFile(t *testing.T) {
 	if _, err := decodeDrains(text, "c2"); err == nil || !strings.Contains(err.Error(), "c1") {
 		t.Errorf("another cluster's: %v", err)
 	}
-	for _, bad := range []string{"", "{", "[]", `{"format":2,"cluster_id":"c1"}`, strings.Replace(string(text), `"node"`, `"rack"`, 1), strings.Replace(string(text), `"fra-2"`, `""`, 1)} {
+	for _, bad := range []string{"", "{", "[]", `{"format":2,"cluster_id":"c1"}`, strings.Replace(string(text), `"node"`, `"rack"`, 1), strings.Replace(string(text), `"fra-2"`, `""`, 1),
+		// What no peer would take.
+		strings.Replace(string(text), `"alice"`, `""`, 1), strings.Replace(string(text), `"iad-1"`, `""`, 1), strings.Replace(string(text), `"number": 3`, `"number": 4611686018427387904`, 1),
+		strings.Replace(string(text), `"since": 1700000000`, `"since": -1`, 1), string(text[:len(text)/2])} {
 		if _, err := decodeDrains([]byte(bad), "c1"); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
