@@ -164,3 +164,50 @@ func TestBackendsThatAreMadeUp(t *testing.T) {
 		})
 	})
 }
+
+// Backends that somebody makes up in the name of a node that is dead, and may come back, last as long as it is away; but they make room for those of
+// nodes that live. What the dead one has really announced, and somebody reaches, stays.
+func TestBackendsThatAreMadeUpInTheNameOfTheDead(t *testing.T) {
+	hostile(t, func(w *world, victim, liar *node) {
+		w.owned(1, w.nodes)
+		dead := w.nodes[2]
+		dead.lists("real") // sorts behind those that are made up, as any name may
+		r := up("real")
+		w.know(5*time.Second, w.nodes, "real")
+		victim.Observe(r)
+		_ = dead.Kill()
+		dead.host.Close()
+		live := []*node{victim, w.nodes[1], liar}
+		w.until(time.Minute, "it is dead", func() bool { return len(victim.Members()) == 3 && len(w.nodes[1].Members()) == 3 })
+		var msgs [][]byte
+		for i := range maxBackends {
+			a := rib.Announcement{
+				Backend:  rib.Backend{Name: fmt.Sprintf("made-up-%d", i), Shard: "shard_1", Region: "r", Addr: "10.0.0.1:1", SystemID: 77},
+				Observer: dead.self.Name, Stamp: rib.Stamp{Incarnation: 1, Seq: uint64(1000 + i)},
+			}
+			if msgs = append(msgs, appendAnnouncement(nil, &a)); len(msgs) == 512 {
+				for _, n := range live[:2] {
+					liar.sends(n, msgs...)
+				}
+				msgs = nil
+			}
+		}
+		wait(rib.Tombstone + recountTime + time.Minute)
+		if st := victim.Stats(); st.Backends != maxBackends {
+			w.t.Fatalf("held %+v", st)
+		}
+		fresh := []string{"new-1", "new-2", "new-3"}
+		for _, name := range fresh {
+			w.nodes[1].lists(name)
+		}
+		here := func(n *node) bool {
+			names := n.announced()
+			return !slices.ContainsFunc(append(fresh, "real"), func(name string) bool { return !slices.Contains(names, name) })
+		}
+		w.until(10*time.Second, "the new ones and the real one", func() bool { return here(victim) && here(w.nodes[1]) })
+		wait(10 * time.Minute)
+		if st := victim.Stats(); !here(victim) || st.Backends > maxBackends {
+			w.t.Errorf("later: %+v", st)
+		}
+	})
+}

@@ -302,7 +302,7 @@ func (s *Speaker) hearAnnouncement(a rib.Announcement, out *outgoing) (news bool
 		return false
 	}
 	_, known := s.backends[a.Backend.Name]
-	if !known && len(s.backends) >= maxBackends {
+	if !known && len(s.backends) >= maxBackends && !s.makeRoom(a.Observer) {
 		s.count.overBound.Add(1)
 		s.mu.Unlock()
 		return false

@@ -18,6 +18,21 @@ func (s *Speaker) admit(key recordKey) bool {
 	return true
 }
 
+// makeRoom lets a backend go that nobody who lives announces or can tell anything of, for a new one of a live author: whoever makes some up in
+// the name of a dead node must not keep it out. It needs mu.
+func (s *Speaker) makeRoom(author string) bool {
+	if _, live := s.peers[author]; !live {
+		return false
+	}
+	gone, ok := s.cfg.Health.MakeRoom()
+	if ok {
+		delete(s.backends, gone)
+		s.count.overBound.Add(1)
+		s.changed()
+	}
+	return ok
+}
+
 // learn remembers what a hash stands for. It needs mu.
 func (s *Speaker) learn(name string) bool {
 	h := idOf(name)

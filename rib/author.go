@@ -75,6 +75,57 @@ func (h *Health) dropUseless() (changed bool) {
 	return len(lost) > 0
 }
 
+// MakeRoom drops a backend that no live author announces and no live observer has a say on: one that nobody has ever told a role of, if there is any
+// such, and the last by name. false: there is none.
+func (h *Health) MakeRoom() (name string, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var drop *backend
+	for _, b := range h.backends {
+		if b.spokenOf(h.live) {
+			continue
+		}
+		if drop == nil || b.unseen() && !drop.unseen() || b.unseen() == drop.unseen() && b.name > drop.name {
+			drop = b
+		}
+	}
+	if drop == nil {
+		return "", false
+	}
+	var authors []string
+	for _, a := range drop.announcements {
+		authors = append(authors, a.Observer)
+	}
+	for _, r := range drop.routes {
+		authors = append(authors, r.Observer)
+	}
+	delete(h.backends, drop.name)
+	h.sorted = nil
+	for _, author := range authors {
+		h.sumAnew(author)
+	}
+	h.touch()
+	return drop.name, true
+}
+
+// spokenOf tells whether somebody who lives announces the backend, or says anything of it.
+func (b *backend) spokenOf(live func(string, Stamp) bool) bool {
+	for _, a := range b.announcements {
+		if live(a.Observer, a.Stamp) {
+			return true
+		}
+	}
+	for _, r := range b.routes {
+		if live(r.Observer, r.Stamp) {
+			return true
+		}
+	}
+	return b.evidence != "" || b.gauge != nil && b.gauge.InFlight.Load() != 0
+}
+
+// unseen tells whether nobody has told a role of the backend yet.
+func (b *backend) unseen() bool { return b.last.role == RoleUnknown && len(b.routes) == 0 }
+
 // AnnouncedBy lists the backends that this author alone announces, sorted by name: without it nobody does. since is when it was found gone, by
 // the clock that MemberGone and Expire were given; zero if it was not, or if that is long forgotten.
 func (h *Health) AnnouncedBy(author string) (alone []string, since time.Time) {
