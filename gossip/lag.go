@@ -8,14 +8,39 @@ import (
 
 // Lags change all the time, and are told in large steps, seldom, as far as the budget goes. Operators set bounds, and a bound would be none if
 // nodes heard of its crossing when the next such step is due. So that is told at once: that a replica is too far behind with no budget, and
-// that it is not any more when it has been near for a while, and within a budget. The second bounds the first, too: a replica goes too
-// far behind once for each time that it was called near.
+// that it is not any more within a budget. The second bounds the first, too: a replica goes too far behind once for each time that it was
+// called near.
+//
+// A lag counts as distance, by the second, and one may dance: a replica that replays in bursts is at the head and two seconds behind by turns. So that
+// reads do not go to and fro, here or elsewhere, a replica counts as far behind as it was at any time in the last few seconds.
 
 const (
-	calm      = 5 * time.Second // that long a replica must have been near before it is called near again
+	calm      = 5 * time.Second // that long a replica must have been less far behind before it counts as that
 	backRate  = budget / 2      // replicas a second that the whole cluster may call near again
 	backBurst = pushBurst       // and one node at once: a region may come back
 )
+
+// peak is the most that a lag has been in the last few seconds. Not to know is more than all.
+type peak[T time.Duration | int64] struct {
+	most T
+	at   time.Time // when it was last that, or more
+}
+
+func (p *peak[T]) hold(lag T, now time.Time) T {
+	if more := lag < 0 || p.most >= 0 && lag >= p.most; more || now.Sub(p.at) >= calm {
+		p.most, p.at = lag, now
+	}
+	return p.most
+}
+
+// hold has what is seen of a replica's lag count as long as it may dance. It needs mu.
+func (t *told) hold(r *rib.Route, now time.Time) {
+	if r.Role != rib.Replica {
+		t.lag, t.bytes = peak[time.Duration]{}, peak[int64]{}
+		return
+	}
+	r.Lag, r.LagBytes = t.lag.hold(r.Lag, now), t.bytes.hold(r.LagBytes, now)
+}
 
 // tooFar tells whether a backend that is so gets no reads for how far it is behind.
 func tooFar(p *rib.Policy, r *rib.Route) bool {
@@ -30,7 +55,7 @@ func (s *Speaker) crosses(p *rib.Policy, old *told, r *rib.Route, now time.Time)
 	case far:
 		return true, true
 	}
-	return true, now.Sub(old.far) >= calm && s.own.back.take(now, s.share(backRate), backBurst)
+	return true, s.own.back.take(now, s.share(backRate), backBurst)
 }
 
 // see has this node go by what its own probe has just found, which the others are not told, or not yet. As probes find another lag each

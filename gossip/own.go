@@ -42,7 +42,8 @@ type told struct {
 	route rib.Route
 	at    time.Time
 	seen  rib.Route // what the own table has of its lag
-	far   time.Time // when it was last seen to be too far behind
+	lag   peak[time.Duration]
+	bytes peak[int64]
 }
 
 // Announce makes a backend known to the cluster, or changes what it is. Saying the same again says nothing. A backend
@@ -94,18 +95,16 @@ func (s *Speaker) Observe(r rib.Route) {
 		return
 	}
 	policy := s.cfg.Policy()
-	r = quantize(s.writes(), policy, r)
 	r.Observer = s.cfg.Self.Name
 	now := time.Now()
 	s.mu.Lock()
 	old, ok := s.own.routes[r.Backend]
+	old.hold(&r, now)
+	r = quantize(s.writes(), policy, r)
 	urgent := !ok || old.route.State != r.State || old.route.Role != r.Role || old.route.Timeline != r.Timeline
 	if s.closed {
 		s.mu.Unlock()
 		return
-	}
-	if tooFar(policy, &r) {
-		old.far = now
 	}
 	if !urgent && !s.worthTelling(policy, &old, &r, now) {
 		s.see(policy, &old, &r)
@@ -114,7 +113,7 @@ func (s *Speaker) Observe(r rib.Route) {
 		return
 	}
 	r.Stamp = s.stamp()
-	s.own.routes[r.Backend] = told{route: r, at: now, seen: r, far: old.far}
+	s.own.routes[r.Backend] = told{route: r, at: now, seen: r, lag: old.lag, bytes: old.bytes}
 	// A first good word is no flip: a cluster that starts would push all of them at once.
 	out := s.tellRoute(r, urgent && (ok || r.State == rib.Down))
 	out.echoes = out.msgs // nobody else knows yet: all depends on these few packets
