@@ -102,3 +102,43 @@ func TestNodeHasAWatchdog(t *testing.T) {
 		return nil
 	})
 }
+
+// A table that cannot be made is told of wherever a person looks, while the last good one serves; and so is that it is over.
+func TestFailedCompileIsSaid(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, testConfig(t, "fra"), nil).open(t)
+	good := n.fib.Load()
+	bad := *n.table.Owners().Get()
+	bad.Epoch.Index++
+	bad.Keyspaces = []rib.Keyspace{{ID: 1, Name: "app.bad"}}
+	said := func(want bool) {
+		t.Helper()
+		pgtest.Eventually(t, 20*time.Second, func() error {
+			const why = "cannot compile the ranges: epoch"
+			_, table := n.get(t, "/debug/fib")
+			_, page := n.get(t, "/debug?fragment=1")
+			_, out, _ := n.admin("status")
+			for where, text := range map[string]string{"/debug/fib": table, "the page": page, "rangefinder status": out} {
+				if strings.Contains(text, why) != want {
+					return fmt.Errorf("%s: %s", where, text)
+				}
+			}
+			if _, metrics := n.get(t, "/metrics"); !strings.Contains(metrics, "rangefinder_fib_compile_failures_total 1\n") {
+				return errors.New("/metrics counts no failure")
+			}
+			return nil
+		})
+	}
+	n.table.Owners().Set(&bad)
+	said(true)
+	if n.fib.Load() != good {
+		t.Error("the last good table is gone")
+	}
+	logged(t, n, `"the routing table is not up to date: the last good one stays"`)
+	mended := bad
+	mended.Epoch.Index++
+	mended.Keyspaces = nil
+	n.table.Owners().Set(&mended)
+	said(false)
+	logged(t, n, `"the routing table is up to date again"`)
+}
