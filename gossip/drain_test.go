@@ -2,7 +2,9 @@ package gossip
 
 import (
 	"bytes"
+	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -292,6 +294,29 @@ func TestLiesAboutDrains(t *testing.T) {
 		w.until(5*time.Second, "the bound is met", func() bool { return victim.Stats().OverBound > 0 })
 		if n := len(victim.table.Health().Drains()); n > rib.MaxDrains {
 			t.Errorf("%d drains are held", n)
+		}
+	})
+}
+
+// Whoever fills the table with words that are taken back, of whatever time, does not take drains from the operators.
+func TestDrainsThatAreMadeUp(t *testing.T) {
+	hostile(t, func(w *world, victim, liar *node) {
+		for i := range rib.MaxDrains {
+			lie := rib.Drain{Target: rib.DrainTarget{Kind: rib.DrainNode, Name: fmt.Sprint("made-up-", i)}, Number: 1, Back: true, Author: victim.self.Name, By: "mallory", Since: maxUnix}
+			liar.sends(victim, appendDrain(nil, &lie))
+		}
+		w.until(time.Minute, "all are full of them", func() bool {
+			return !slices.ContainsFunc(w.nodes, func(n *node) bool { return len(n.table.Health().Drains()) < rib.MaxDrains })
+		})
+		for i, name := range []string{"fra", "iad", "syd"} {
+			w.nodes[i].drain(rib.DrainRegion, name, false)
+			w.until(5*time.Second, name+" is drained", func() bool { return drained(w.nodes, rib.DrainRegion, name, true) })
+		}
+		wait(10 * time.Second)
+		before := victim.Stats().Pulls
+		wait(time.Minute)
+		if pulls := victim.Stats().Pulls - before; pulls > 3 {
+			t.Errorf("there is no peace: %d pulls in a minute", pulls)
 		}
 	})
 }

@@ -167,7 +167,7 @@ func drainRefused(err error) error {
 		}}
 	case errors.Is(err, rib.ErrManyDrains):
 		return &apiError{Status: http.StatusConflict, ErrorView: ErrorView{
-			Error: err.Error(), Hint: "What is not drained any more is forgotten after 30 days. Drain a region instead of its backends and nodes.",
+			Error: err.Error(), Hint: "Take back what need not be drained any more, or drain a region instead of its backends and nodes.",
 		}}
 	}
 	return badRequest(strings.TrimPrefix(err.Error(), "gossip: "), fieldsHint)

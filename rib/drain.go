@@ -62,14 +62,14 @@ const (
 	// MaxDrains is how many targets a table holds a word on, taken back or not.
 	MaxDrains = 1024
 	// DrainKept is how long a word is kept after it has ceased to be in force, so that an older one does not come back with a node
-	// that has been away.
+	// that has been away; less long if there are words on MaxDrains targets.
 	DrainKept = 30 * 24 * time.Hour
 )
 
 // Errors of Health.Drain.
 var (
-	// ErrManyDrains: there are words on MaxDrains other targets.
-	ErrManyDrains = errors.New("too many things have been drained within a month")
+	// ErrManyDrains: there are words on MaxDrains other targets, all of them in force; or this one is not.
+	ErrManyDrains = errors.New("too many things are drained")
 	// ErrOldDrain: the word has ceased to be in force longer than DrainKept ago.
 	ErrOldDrain = errors.New("the order to drain is of long ago")
 )
@@ -131,7 +131,7 @@ func (h *Health) Drain(d Drain, now time.Time) (changed bool, err error) {
 		return false, nil
 	case d.forgotten(now):
 		return false, ErrOldDrain
-	case !ok && len(h.drains) >= MaxDrains:
+	case !ok && len(h.drains) >= MaxDrains && !(d.InForce(now) && h.dropOver(now)):
 		return false, fmt.Errorf("%w: %d", ErrManyDrains, len(h.drains))
 	}
 	if ok {
@@ -141,6 +141,23 @@ func (h *Health) Drain(d Drain, now time.Time) (changed bool, err error) {
 	h.drains[d.Target] = d
 	h.obey(now)
 	return true, nil
+}
+
+// dropOver makes room for a word that is to be in force: it drops the last, by target, of those that are not any more; false: all are. What other
+// nodes have dropped is the same then. mu is held.
+func (h *Health) dropOver(now time.Time) bool {
+	var last *Drain
+	for _, d := range h.drains {
+		if !d.InForce(now) && (last == nil || d.Target.compare(last.Target) > 0) {
+			last = &d
+		}
+	}
+	if last == nil {
+		return false
+	}
+	h.drainSum ^= last.sum()
+	delete(h.drains, last.Target)
+	return true
 }
 
 // Drains are the last words on all targets, taken back or not, sorted by target.

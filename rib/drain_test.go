@@ -175,7 +175,29 @@ func TestDrainsAreBounded(t *testing.T) {
 	if _, err := h.Drain(rib.Drain{Target: target(rib.DrainNode, "more"), Number: 1, Since: drainNow.Unix()}, drainNow); !errors.Is(err, rib.ErrManyDrains) {
 		t.Errorf("one more: %v", err)
 	}
-	tellDrain(t, h, rib.Drain{Target: target(rib.DrainNode, "7"), Number: 2, Back: true, Author: "a", By: "x", Since: drainNow.Unix()})
+	// What is in force no more makes room for what is to be, however late it says to be; but not for what is not in force itself.
+	tellDrain(t, h, rib.Drain{Target: target(rib.DrainNode, "7"), Number: 2, Back: true, Author: "a", By: "x", Since: 1<<40 - 1})
+	if _, err := h.Drain(rib.Drain{Target: target(rib.DrainNode, "more"), Number: 2, Back: true, Since: drainNow.Unix()}, drainNow); !errors.Is(err, rib.ErrManyDrains) {
+		t.Errorf("one more that is taken back: %v", err)
+	}
+	tellDrain(t, h, rib.Drain{Target: target(rib.DrainNode, "more"), Number: 1, Author: "a", By: "x", Since: drainNow.Unix()})
+	if n := len(h.Drains()); n != rib.MaxDrains {
+		t.Errorf("%d words are held", n)
+	}
+	if _, ok := h.DrainOf(target(rib.DrainNode, "7")); ok {
+		t.Error("what was taken back is held, and what else is not?")
+	}
+	if _, err := h.Drain(rib.Drain{Target: target(rib.DrainNode, "yet more"), Number: 1, Since: drainNow.Unix()}, drainNow); !errors.Is(err, rib.ErrManyDrains) {
+		t.Errorf("one more while all are in force: %v", err)
+	}
+	sum := h.DrainSum()
+	other := newTable().Health()
+	for _, w := range h.Drains() {
+		tellDrain(t, other, w)
+	}
+	if other.DrainSum() != sum {
+		t.Error("the sum is not that of what is held")
+	}
 }
 
 // A backend that was drained comes back as one that was down does: little by little.
