@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"rangefinder/rib"
 )
 
@@ -182,5 +184,31 @@ func FuzzRecord(f *testing.F) {
 				t.Fatalf("%+v came back as %+v", o, o2)
 			}
 		}
+	})
+}
+
+// FuzzIdentity feeds any bytes as what comes beside messages: a node's metadata, and what rides on the answer to a ping. They must not panic,
+// and whatever they are taken for must be the same after another round.
+func FuzzIdentity(f *testing.F) {
+	m := rib.Member{Name: "n", Region: "fra", Incarnation: 3}
+	f.Add(appendMeta(nil, &m, idOf("c"), level))
+	f.Add(appendMeta(nil, &m, idOf("c"), 1))
+	f.Add(appendAck(nil, ack{1, 2, rib.Epoch{Generation: 3, Index: 4}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if m, reads, err := memberOf(&memberlist.Node{Name: "n", Meta: b}, idOf("c")); err == nil {
+			again := appendMeta(nil, &m, idOf("c"), reads)
+			m2, reads2, err := memberOf(&memberlist.Node{Name: "n", Meta: again}, idOf("c"))
+			if err != nil || m2 != m || reads2 != reads || m.Name != "n" || !validName(m.Region) {
+				t.Fatalf("%+v (%d) came back as %+v (%d), %v", m, reads, m2, reads2, err)
+			}
+		}
+		if a, err := decodeAck(b); err == nil {
+			if a2, err := decodeAck(appendAck(nil, a)); err != nil || a2 != a {
+				t.Fatalf("%+v came back as %+v, %v", a, a2, err)
+			}
+		}
+		s := New(Config{Self: rib.Member{Name: "self", Region: "fra"}, ClusterID: "c", Health: rib.NewTable(rib.Member{Name: "self"}).Health()})
+		delegate{s}.NotifyPingComplete(&memberlist.Node{Name: "n"}, 0, b)
+		s.work()
 	})
 }
