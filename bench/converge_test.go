@@ -37,8 +37,8 @@ func TestConverge(t *testing.T) {
 	}
 }
 
-// What the prober's server says must be what a probe takes for well, and a server that is not there must be seen: else the
-// watch would count nothing.
+// What the prober's server says must be what a probe takes for well, and a server that is not there must be seen, be it from beside it or from another
+// region: else the watch would count nothing.
 func TestConvergeSeesAFalseVerdict(t *testing.T) {
 	c := &converge{out: new(bytes.Buffer), nodes: 3, flips: 1, watch: time.Minute, began: wall()}
 	var r report
@@ -49,10 +49,11 @@ func TestConvergeSeesAFalseVerdict(t *testing.T) {
 			return err
 		}
 		w.net.Cut(w.backends[0].Name, w.lister(0).self.Name)
+		w.net.Cut(w.backends[1].Name, w.elsewhere(1).self.Name)
 		return w.watch(c, &r)
 	})
-	if err != nil || r.falseDown != 1 || r.falseDead != 0 {
-		t.Errorf("%d verdicts, %d deaths, %v; want 1 and 0", r.falseDown, r.falseDead, err)
+	if err != nil || r.falseDown != 2 || r.falseDead != 0 {
+		t.Errorf("%d verdicts, %d deaths, %v; want 2 and 0", r.falseDown, r.falseDead, err)
 	}
 }
 
