@@ -63,6 +63,9 @@ func (c *core) dispatch(n need) {
 	} else if len(cand.Reads) > 0 {
 		c.first = cand.PickRead(c.env.random())
 	}
+	if !n.write && c.kind == 'S' && !c.seg.runs { // drivers have a write described before they send it
+		c.hops = forQuestions(slot, c.db)
+	}
 	c.left = every(len(c.hops))
 	if c.heed(cand) {
 		return
@@ -122,7 +125,8 @@ func (c *core) anySlot(n need) *fib.Slot {
 }
 
 // AnySlot picks the shard for a statement with the target Any: the closest one that has the database, or always the same one
-// for a write and for the catalogs (Plan.Catalogs). It is nil if no shard could run it. Explanations call it too, so that they
+// for a write and for the catalogs (Plan.Catalogs). It is nil if no shard is known that could run it: one that no
+// backend serves is better than none, for it says why. Explanations call it too, so that they
 // say what sessions do. With copies it is one of these shards.
 func AnySlot(table *fib.Table, catalog *sqlkey.Catalog, database string, copies []string, catalogs, write bool) *fib.Slot {
 	shards := catalog.Shards(database)
@@ -135,12 +139,15 @@ func AnySlot(table *fib.Table, catalog *sqlkey.Catalog, database string, copies 
 			return s
 		}
 	}
-	var best *fib.Slot
+	var best, bare *fib.Slot
 	var first *fib.NextHop
 	for _, shard := range shards {
 		s := table.Slot(shard)
 		if s == nil {
 			continue
+		}
+		if bare == nil {
+			bare = s
 		}
 		hops := s.For(database).Reads
 		if write {
@@ -153,7 +160,27 @@ func AnySlot(table *fib.Table, catalog *sqlkey.Catalog, database string, copies 
 			best, first = s, &hops[0]
 		}
 	}
+	if best == nil {
+		best = bare
+	}
 	return best
+}
+
+// forQuestions are the backends to ask what no row is read for, in the order to try them: what the node itself has to know before a client
+// comes in, and what a statement is that is only prepared. They are those of the database's reads, and then the shard's others: reads may be
+// pinned to where nothing answers, and who comes to write finds the primary wherever it is.
+func forQuestions(slot *fib.Slot, database string) []fib.NextHop {
+	own, all := slot.For(database), slot.Candidates()
+	if own == all {
+		return own.Reads
+	}
+	hops := own.Reads
+	for _, h := range all.Reads {
+		if !slices.ContainsFunc(hops, func(o fib.NextHop) bool { return *o.Backend == *h.Backend }) {
+			hops = append(hops[:len(hops):len(hops)], h)
+		}
+	}
+	return hops
 }
 
 func noShard(database string) *pg.Error {

@@ -120,7 +120,7 @@ func (c *core) heed(list *fib.Candidates) (done bool) {
 	case consistency == Primary:
 		c.toPrimary()
 	case c.after.any:
-		c.follow(list.Reads)
+		c.follow(c.hops)
 	}
 	return false
 }

@@ -48,9 +48,12 @@ func (s *Server) freshFor(ctx context.Context, id pool.Identity, l *live) (*fres
 	}
 	var last error
 	whose := ""
-	hops := slot.For(id.Database).Reads
-	if other := c.anySlot(need{}); !hops[0].Healthy && other != nil && other != slot { // the usual shard is away: users of the others are let in all the same
-		hops = slices.Concat(other.For(id.Database).Reads, hops)
+	hops := forQuestions(slot, id.Database)
+	if other := c.anySlot(need{}); (len(hops) == 0 || !hops[0].Healthy) && other != nil && other != slot { // the usual shard is away: users of the others are let in all the same
+		hops = slices.Concat(forQuestions(other, id.Database), hops)
+	}
+	if len(hops) == 0 && f == nil {
+		return nil, noShard(id.Database)
 	}
 	end := time.Now().Add(l.StartupTimeout)
 	for i := range hops {

@@ -122,7 +122,7 @@ func (c *core) refusal(err error) *pg.Error {
 
 // leftAlone goes on in a hint: that the shard has more copies than the database's reads may go to. "": it has none.
 func (c *core) leftAlone() string {
-	if c.need.write || c.slot == nil || len(c.slot.Candidates().Reads) <= len(c.list.Reads) {
+	if c.need.write || c.slot == nil || len(forQuestions(c.slot, c.db)) == len(c.list.Reads) {
 		return ""
 	}
 	return " Reads of database " + c.db + " are pinned to its regions; other copies of the shard are left alone (regions and pinned of the database in the nodes' configuration)."

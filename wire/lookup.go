@@ -33,7 +33,7 @@ func (s *Server) AskStored(ctx context.Context, q *auth.Query, database, user st
 	if slot == nil {
 		return "", false, noShard(database)
 	}
-	hops := slot.For(database).Reads
+	hops := forQuestions(slot, database)
 	err = fmt.Errorf("shard %s has no backend that can be used now", slot.Shard())
 	for i := range hops {
 		stored, found, err = s.askStored(ctx, q, hops[i].Backend, database, user, len(hops)-i)

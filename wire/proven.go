@@ -75,7 +75,7 @@ func (s *Server) prove(g *gate, client *pg.Client, id pool.Identity, l *live, f 
 	if slot == nil {
 		return nil, nil
 	}
-	hops := slot.For(id.Database).Reads
+	hops := forQuestions(slot, id.Database)
 	if strict {
 		hops = slot.For(id.Database).Writes
 	}
