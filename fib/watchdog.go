@@ -12,7 +12,7 @@ import (
 const watchdogPause = 500 * time.Millisecond
 
 // Watchdog goes the way of a statement again and again: it loads the table that statements read, looks up a key of each
-// keyspace, and picks a backend; and it asks the Maintainer whether it still takes news. If one round does not come back in
+// keyspace, and picks backends; and it asks the Maintainer whether it still takes news. If one round does not come back in
 // time, or finds another owner than the ledger gave, it says so, once. What to do then is for the process to decide: one that
 // cannot dispatch is better replaced than mended.
 //
@@ -98,9 +98,21 @@ func (w *Watchdog) round() (wrong string) {
 			return fmt.Sprintf("keyspace %s: the key %x goes to %s, and belongs to %s", k.Name, []byte(want.From), shard, want.Shard)
 		}
 		c := owner.Slot.Candidates()
-		if first := c.PickRead(rand.Uint32()); first >= 0 && c.Reads[first].Backend.Shard != want.Shard {
-			return fmt.Sprintf("keyspace %s: the key %x goes to backend %s, which is %s's and not %s's", k.Name, []byte(want.From),
-				c.Reads[first].Backend.Name, c.Reads[first].Backend.Shard, want.Shard)
+		astray := func(what string, hop *NextHop) string {
+			if hop.Backend.Shard == want.Shard {
+				return ""
+			}
+			return fmt.Sprintf("keyspace %s: a %s of the key %x goes to backend %s, which is %s's and not %s's", k.Name, what, []byte(want.From),
+				hop.Backend.Name, hop.Backend.Shard, want.Shard)
+		}
+		if first := c.PickRead(rand.Uint32()); first >= 0 {
+			wrong = astray("read", &c.Reads[first])
+		}
+		if len(c.Writes) > 0 && wrong == "" {
+			wrong = astray("write", &c.Writes[0])
+		}
+		if wrong != "" {
+			return wrong
 		}
 	}
 	w.does("asking whether the table is kept up to date")

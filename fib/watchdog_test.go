@@ -104,6 +104,29 @@ func TestWatchdogOfAWrongTable(t *testing.T) {
 	})
 }
 
+// So is a list that sends a shard's reads or writes to another shard's backend.
+func TestWatchdogOfAWrongList(t *testing.T) {
+	for what, spoil := range map[string]func(c, other *Candidates){
+		"read": func(c, other *Candidates) { c.Reads, c.ReadsNear = other.Reads, 1 }, "write": func(c, other *Candidates) { c.Writes = other.Writes },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w, _, barks := watched(t, newSource(2), time.Hour, nil)
+			slot := w.handle.Load().Slot("shard_1")
+			c := *slot.Candidates()
+			spoil(&c, w.handle.Load().Slot("shard_2").Candidates())
+			slot.candidates.Store(&c)
+			select {
+			case why := <-barks:
+				if !strings.HasPrefix(why, "keyspace app.orders: a "+what+" of the key ") || !strings.HasSuffix(why, "which is shard_2's and not shard_1's") {
+					t.Error(why)
+				}
+			case <-time.After(time.Minute):
+				t.Errorf("nobody has noticed a %s", what)
+			}
+		})
+	}
+}
+
 // The limit is asked for again: a reload can change it.
 func TestWatchdogTakesANewLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
