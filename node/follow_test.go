@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -204,6 +205,27 @@ func TestReadThatWritesIsSeen(t *testing.T) {
 	}
 	if got, here := f.read(conn); got != n || here {
 		t.Errorf("the view's function has set the counter to %d; then the session reads %d, by the replica: %v", n, got, here)
+	}
+}
+
+// What a replica refuses since it recovers all the time, though it is a read, the primary answers; and it is no write.
+func TestReadThatReplicasRefuse(t *testing.T) {
+	f := startFollowed(t, readsStay)
+	err := errors.Join(f.primary.ExecIn(t.Context(), "app", "CREATE VIEW file AS SELECT pg_walfile_name('0/1000000') AS name; GRANT SELECT ON file TO app"), f.replica.CaughtUp(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheStatement} {
+		conn := f.connect(t)
+		for _, sql := range []string{"SELECT pg_walfile_name('0/1000000')", "SELECT name FROM file"} {
+			var name string
+			if err := conn.QueryRow(t.Context(), sql, mode).Scan(&name); err != nil || !strings.HasPrefix(name, "00000001") {
+				t.Errorf("%v: %s: %q, %v", mode, sql, name, err)
+			}
+		}
+		if _, here := f.read(conn); !here {
+			t.Errorf("%v: the session's reads do not go to the replica any more", mode)
+		}
 	}
 }
 

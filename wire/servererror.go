@@ -86,6 +86,8 @@ func (c *core) serverError(frame, body []byte) error {
 		c.redo = c.seg.retry && !c.flushed && !c.need.write
 	case e.Code == pg.CodeReadOnlyTransaction && c.seg.retry && !c.flushed && !c.need.write:
 		c.redo, c.seg.wrote, c.seg.changes = true, true, true // it was no plain read after all: nothing took effect, so the primary may have it
+	case e.Code == pg.CodeObjectNotInPrerequisiteState && c.srv.Standby() && c.seg.retry && !c.flushed && !c.need.write:
+		c.redo = true // "recovery is in progress", which the primary does not say
 	case c.taken(h, e):
 		c.worn = true
 		c.redo = c.seg.again && !c.flushed && !c.answered('E', "") && (!h.names || c.plan.Statements == 1)
