@@ -19,6 +19,7 @@ const (
 	dependentsTick  = 200 * time.Millisecond // how soon another ownership is noticed
 	dependentsEvery = 10 * time.Second       // between two looks at a shard's catalogs
 	dependentsRetry = 2 * time.Second        // after a look without an answer
+	dependentsGap   = 500 * time.Millisecond // between two looks because of news: there may be some without end, true ones or made up
 	dependentsAsk   = 5 * time.Second        // one look
 	dependentsWait  = 3 * time.Second        // for the first look, before clients are let in
 	maxDependents   = 100_000                // of one database
@@ -55,7 +56,8 @@ func (n *Node) awaitDependents(ctx context.Context) error {
 // dependentsLoop looks again, now and then and whenever the ownership has changed.
 func (n *Node) dependentsLoop(ctx context.Context) {
 	var seen *rib.Ownership
-	var next, nextTypes time.Time
+	var next, nextTypes, looked time.Time
+	stirred := false
 	tick := time.NewTicker(dependentsTick)
 	defer tick.Stop()
 	for {
@@ -63,13 +65,17 @@ func (n *Node) dependentsLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-n.dependents.stirred:
-			seen = nil
+			stirred = true
 		case <-tick.C:
 		}
 		o := n.fib.Load().Ownership()
+		if stirred && time.Since(looked) >= dependentsGap {
+			seen = nil
+		}
 		if !n.whole.Load() || o == seen && time.Now().Before(next) {
 			continue
 		}
+		stirred = false
 		wait := dependentsEvery
 		if !n.renewDependents(ctx) {
 			wait = dependentsRetry
@@ -80,7 +86,8 @@ func (n *Node) dependentsLoop(ctx context.Context) {
 				wait, nextTypes = dependentsRetry, time.Now()
 			}
 		}
-		seen, next = o, time.Now().Add(wait)
+		looked = time.Now()
+		seen, next = o, looked.Add(wait)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -230,6 +231,54 @@ func TestSchemaIsKnownAtOnce(t *testing.T) {
 }
 
 // Domains that are known are those that keep what the type below them makes of a value.
+// News of schemas without end, be they true or made up, do not have a node ask the shards' catalogs without end; and what changed last is known.
+func TestFloodOfSchemaNews(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s := pgtest.NewPrimary(t, pgtest.Options{})
+	if err := errors.Join(
+		s.CreateUser(ctx, "app", appPassword, ""), s.CreateUser(ctx, "probe", probePassword, ""),
+		s.Exec(ctx, "CREATE DATABASE app OWNER app"), s.ExecIn(ctx, "app", "CREATE TABLE orders (id bigint PRIMARY KEY); GRANT SELECT ON orders TO probe"),
+	); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t, "iad")
+	cfg.Backends = []Backend{{Name: "db", Shard: "shard_1", Address: s.Addr()}}
+	cfg.Databases = []Listing{{Name: "app", Shard: "shard_1"}}
+	cfg.Users = []User{{Name: "app", SecretRef: SecretRef{PasswordEnv: "APP_PASSWORD"}}}
+	cfg.Probe.User, cfg.Probe.PasswordEnv = "probe", "PROBE_PASSWORD"
+	n := newNode(t, cfg, clusterEnv()).open(t)
+	n.settled(t, 1, 1)
+	n.mustAdmin(t, "keyspace", "create", "app.orders", "--key", "id", "--type", "bigint", "--shards", "shard_1")
+	asked := func() (count int) {
+		t.Helper()
+		if err := s.Ask(ctx, func(c *pgx.Conn) error {
+			return c.QueryRow(ctx, "SELECT xact_commit FROM pg_stat_database WHERE datname = 'app'").Scan(&count)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return count
+	}
+	before, flood := asked(), time.Now()
+	for time.Since(flood) < 5*time.Second {
+		n.stirDependents()
+	}
+	queries := asked() - before
+	if queries > 40 {
+		t.Errorf("%d queries of catalogs in 5 s of news without end", queries)
+	}
+	if err := s.ExecIn(ctx, "app", "CREATE VIEW seen AS SELECT * FROM orders"); err != nil {
+		t.Fatal(err)
+	}
+	n.stirDependents()
+	pgtest.Eventually(t, 3*time.Second, func() error {
+		if list := n.dependents.get()["app"]; !slices.ContainsFunc(list, func(d sqlkey.Dependent) bool { return d.Name == "seen" }) {
+			return fmt.Errorf("what was made last is not known: %+v", list)
+		}
+		return nil
+	})
+}
+
 func TestColumnsOnRealPostgreSQL(t *testing.T) {
 	ctx := context.Background()
 	server := pgtest.NewPrimary(t, pgtest.Options{})
