@@ -88,6 +88,37 @@ func TestCommitThatLosesAReader(t *testing.T) {
 	s.busy(t, 0)
 }
 
+// What a replica refuses, of a read over shards, goes to the primary, once: a primary may refuse it too.
+func TestReadOverShardsThatReplicasRefuse(t *testing.T) {
+	s := newSpread(t, rigOptions{})
+	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a'), ($2, 2, 'b')", s.one, s.two)
+	for _, shard := range s.servers {
+		err := shard.primary.ExecIn(s.ctx, "app",
+			"CREATE TABLE marked (id bigint)",
+			"CREATE FUNCTION marks(bigint) RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER AS 'INSERT INTO marked VALUES ($1) RETURNING 1::bigint'",
+			"CREATE OPERATOR @#@ (RIGHTARG = bigint, FUNCTION = marks)",
+			"CREATE FUNCTION names(bigint) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT pg_walfile_name(''0/1000000'')'",
+			"CREATE OPERATOR @##@ (RIGHTARG = bigint, FUNCTION = names)")
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.caughtUp()
+	s.conn = s.connect(pgx.QueryExecModeExec)
+	if rows := s.read("SELECT left(@##@ id::bigint, 8) FROM orders"); rows != "00000001,00000001" {
+		t.Errorf("recovery is in progress: %q", rows)
+	}
+	if rows := s.read("SELECT @#@ id::bigint FROM orders"); rows != "1,1" {
+		t.Errorf("a read that writes: %q", rows)
+	}
+	s.exec("SET default_transaction_read_only = on")
+	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
+	defer cancel()
+	_, err := s.conn.Exec(ctx, "SELECT @#@ id::bigint FROM orders")
+	wantCode(t, err, pg.CodeReadOnlyTransaction)
+	s.busy(t, 0)
+}
+
 // A session that is told that nobody knows whether its transaction was committed looks where that would be seen.
 func TestLookAfterAnUnknownCommit(t *testing.T) {
 	s := newSpread(t, rigOptions{})

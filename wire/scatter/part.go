@@ -104,7 +104,7 @@ func (p *part) tries() *pg.Error {
 func (p *part) place() { p.once.Do(func() { close(p.placed) }) }
 
 // elsewhere reports whether another copy may do better: the connection has broken before anything was heard, or a replica says that it is
-// no plain read after all, or that it runs nothing that is serializable.
+// no plain read after all, or that it runs nothing that is serializable, or not this since it recovers. What a primary says of these stands.
 func (p *part) elsewhere() bool {
 	if p.b == nil || p.f.ctx.Err() != nil {
 		return false
@@ -112,8 +112,9 @@ func (p *part) elsewhere() bool {
 	if p.err.OfStandby() {
 		p.b.conn.Strict = true // since it was connected to
 	}
-	if (p.err.Code == pg.CodeReadOnlyTransaction || p.err.OfStandby()) && !p.f.write {
-		p.chooser, p.writes = p.f.c.cfg.Host.Choose(p.slot, true), p.err.Code == pg.CodeReadOnlyTransaction
+	writes := p.err.Code == pg.CodeReadOnlyTransaction
+	if (writes || p.err.Code == pg.CodeObjectNotInPrerequisiteState || p.err.OfStandby()) && p.b.conn.Standby() && !p.f.write {
+		p.chooser, p.writes = p.f.c.cfg.Host.Choose(p.slot, true), writes
 		return true
 	}
 	return p.b.broken && p.err.Code == pg.CodeConnectionFailure
