@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	pullTimeout = 60 * time.Second // one pull of a whole table
-	maxPulls    = 16               // answered at once
+	pullTimeout = 60 * time.Second       // one pull of a whole table
+	pullPause   = 200 * time.Millisecond // after one that did not bring what was told of: there may be lies without end
+	maxPulls    = 16                     // answered at once
 	leaderTick  = 500 * time.Millisecond
 	peersTick   = 5 * time.Second
 	acceptPause = 100 * time.Millisecond // after a failed accept
@@ -126,6 +127,9 @@ func (n *Node) pullLoop(ctx context.Context) {
 			}
 			if err != nil && ctx.Err() == nil {
 				n.log.Warn("cannot pull the ownership table; gossip will name somebody again", "from", p.member.Name, "error", err)
+			}
+			if n.ledger().Epoch().Compare(p.epoch) < 0 && !pause(ctx, pullPause) {
+				return
 			}
 		}
 	}
