@@ -79,7 +79,7 @@ func (e *env) checkToken(value string) (token rib.Token, unsure []rib.Verdict, _
 		case w.Timeline < latest.Timeline:
 			switch v := e.positions.Fate(w); v.Fate {
 			case rib.FateLost:
-				return nil, nil, lostWrites(w, &v)
+				return nil, nil, lostWrites(w, &v).WithHint("Look what is there, and write again what is not. The token is not taken: the session's reads must see what they had to see before.")
 			case rib.FateUnsure:
 				unsure = append(unsure, v)
 			}
