@@ -42,6 +42,9 @@ type owing struct {
 	any      bool
 }
 
+// redraws is how often a read draws anew among the closest when the one that it drew lacks a write. After that it takes the first that has it.
+const redraws = 8
+
 // noteWrite remembers that a transaction that wrote has ended on the server connection.
 func (c *core) noteWrite() {
 	if c.coordinator != nil {
@@ -163,6 +166,15 @@ func (c *core) follow(hops []fib.NextHop) {
 	}
 	if c.left == 0 {
 		c.toPrimary()
+		return
+	}
+	if c.left&every(c.list.ReadsNear) != 0 { // one as close has the write: its like share what the others would have got
+		for range redraws {
+			if c.left&(1<<c.first) != 0 {
+				return
+			}
+			c.first = c.list.PickRead(c.env.random())
+		}
 	}
 }
 

@@ -3,10 +3,12 @@ package wire
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
+	"rangefinder/fib"
 	"rangefinder/rib"
 	"rangefinder/wire/pg"
 	"rangefinder/wire/pool"
@@ -141,6 +143,39 @@ func TestCoreLooksAfterAnUnknownWrite(t *testing.T) {
 				t.Errorf("ran on %q, want the read on %s", d.log, c.on)
 			}
 		})
+	}
+}
+
+// Of the replicas as close, one lacks what the session wrote: the others share its reads as if it were not there.
+func TestCoreSharesReadsAmongThoseThatHaveTheWrite(t *testing.T) {
+	env := *testEnv(t)
+	env.made = time.Now()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	env.random = rnd.Uint32
+	c := newCore(&env, "app", "app")
+	list := &fib.Candidates{ReadsNear: 3}
+	for i, name := range []string{"late", "one", "two", "primary"} {
+		b := &rib.Backend{Name: name, Shard: "s", Addr: name + ":1"}
+		g := new(rib.Gauge)
+		seen := &rib.Seen{Position: rib.Position{Backend: name, Addr: b.Addr, Role: rib.Replica, Timeline: 1, LSN: 1}}
+		if i > 0 {
+			seen.Covers = env.made.Add(time.Hour)
+		}
+		g.Seen.Store(seen)
+		list.Reads = append(list.Reads, fib.NextHop{Backend: b, Gauge: g, Timeline: 1, Healthy: true})
+	}
+	list.Writes = list.Reads[3:]
+	count := make(map[string]int)
+	const n = 3000
+	for range n {
+		c.list, c.hops, c.first, c.left = list, list.Reads, list.PickRead(env.random()), every(4)
+		c.after = owing{at: time.Minute, timeline: 1, any: true}
+		c.follow(c.hops)
+		c.setHop()
+		count[c.hop.Backend.Name]++
+	}
+	if count["one"] < n*45/100 || count["two"] < n*45/100 || count["late"] > 0 {
+		t.Errorf("of %d reads: %v", n, count)
 	}
 }
 
