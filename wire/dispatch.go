@@ -87,7 +87,7 @@ func (c *core) dispatch(n need) {
 func (c *core) headless() *pg.Error {
 	return pg.NewError(pg.CodeCannotConnectNow, "shard "+c.srvShard+" has no primary that takes writes now").
 		WithDetail(c.list.WritesReason + ".").
-		WithHint("Nothing was sent: try again when one has been promoted; see why with: rangefinder route '…'.")
+		WithHint("Nothing was sent: try again when one has been promoted; see why with: rangefinder route '…'." + c.bound())
 }
 
 // elsewhere is the error for a statement that needs another shard than the session's connection belongs to, while that cannot be left.

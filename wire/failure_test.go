@@ -132,11 +132,21 @@ func TestWriteLost(t *testing.T) {
 	if err := <-done; !errors.As(err, &pe) || pe.Code != "08007" || !strings.Contains(pe.Message, "unknown") {
 		t.Errorf("got %v", err)
 	}
-	// The session lives on, and reads find the replica.
+	// The session lives on. Its look whether the write took effect is for who may know; others find the replica, and so does who asks for any copy.
+	const read = "SELECT count(*) FROM notes"
+	if pe := pgErr(t, conn, read); pe.Code != "57P03" || !strings.Contains(pe.Hint, "has to see what the session wrote") {
+		t.Errorf("a look while there is no primary: %s %s %s", pe.Code, pe.Message, pe.Hint)
+	}
 	pgtest.Eventually(t, patience, func() error {
-		_, err := conn.Exec(ctxOf(t), "SELECT count(*) FROM notes")
+		_, err := r.connect(pgx.QueryExecModeExec).Exec(ctxOf(t), read)
 		return err
 	})
+	if _, err := conn.Exec(ctxOf(t), "SET rangefinder.read_consistency = 'eventual'"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(ctxOf(t), read); err != nil {
+		t.Errorf("a read of any copy: %v", err)
+	}
 	if pe := pgErr(t, conn, "INSERT INTO notes VALUES (1, 'x')"); pe.Code != "57P03" || pe.Hint == "" {
 		t.Errorf("a write without a primary: %s %s", pe.Code, pe.Message)
 	}

@@ -189,6 +189,7 @@ func (c *core) leads(h *fib.NextHop) bool {
 
 // toPrimary has the request in hand run on the primary, as a write does.
 func (c *core) toPrimary() {
+	c.need.follows = c.need.follows || !c.need.write
 	c.need.write, c.hops, c.first, c.left = true, c.list.Writes, 0, every(len(c.list.Writes))
 }
 

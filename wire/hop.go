@@ -109,15 +109,26 @@ func (c *core) refusal(err error) *pg.Error {
 	case errors.As(err, &ce):
 		return pg.NewError(pg.CodeCannotConnectNow, "no backend of shard "+c.srvShard+" that could run this can be reached").
 			WithDetail(ce.Error()).
-			WithHint("Nothing was sent: the statement can be tried again." + c.leftAlone())
+			WithHint("Nothing was sent: the statement can be tried again." + c.leftAlone() + c.bound())
 	case errors.As(err, &pe):
 		return pe
 	case noPrimary(err):
 		return pg.NewError(pg.CodeCannotConnectNow, "the primary of shard "+c.srvShard+" cannot be used").
 			WithDetail("Of backend " + c.hop.Backend.Name + ": " + err.Error() + ".").
-			WithHint("Nothing was sent: the statement can be tried again.")
+			WithHint("Nothing was sent: the statement can be tried again." + c.bound())
 	}
 	return pg.NewError(pg.CodeCannotConnectNow, err.Error())
+}
+
+// bound goes on in a hint: that it is a read, and how it may run on another copy than the primary. "": it is none.
+func (c *core) bound() string {
+	if !c.need.follows {
+		return ""
+	}
+	if c.own.consistency() == Primary {
+		return " The session's reads go to primaries; SET rangefinder.read_consistency = 'eventual' has them take any copy."
+	}
+	return " It has to see what the session wrote, or may have written; SET rangefinder.read_consistency = 'eventual' has reads take any copy."
 }
 
 // leftAlone goes on in a hint: that the shard has more copies than the database's reads may go to. "": it has none.

@@ -18,6 +18,7 @@ type need struct {
 	catalogs bool      // the system catalogs are read: best where all tables are
 	copies   []string  // the shards that have the reference tables it names; nil: it names none
 	many     bool      // it runs on several shards
+	follows  bool      // a read, on the primary because of what reads of the session must see
 }
 
 // route finds where one statement must run, from its plan and the arguments of this execution, and which moves it meets.
