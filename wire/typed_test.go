@@ -12,6 +12,7 @@ import (
 func TestParametersOfOtherTypes(t *testing.T) {
 	s := newSpread(t, rigOptions{})
 	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a'), ($2, 2, 'b')", s.one, s.two)
+	s.caughtUp() // another session is to read it
 	conn := s.connect(pgx.QueryExecModeExec).PgConn()
 	ask := func(sql, value string, oid uint32) (rows []string, tag string, err error) {
 		t.Helper()
