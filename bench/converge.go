@@ -63,12 +63,11 @@ func runConverge(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if f.NArg() > 0 || c.nodes < 2 || c.nodes > 4000 || percent < 0 || percent > 50 || c.flips < 0 || c.flips > 200 || c.watch < 0 {
-		return errors.New("converge wants -nodes of 2 to 4000, -loss of 0 to 50, -flips of 0 to 200, and nothing else but its flags")
+	if c.loss = percent; percent >= 1 {
+		c.loss = percent / 100
 	}
-	c.loss = percent / 100
-	if percent < 1 {
-		c.loss = percent
+	if f.NArg() > 0 || c.nodes < 2 || c.nodes > 4000 || c.loss < 0 || c.loss > 0.5 || c.flips < 0 || c.flips > 200 || c.watch < 0 {
+		return errors.New("converge wants -nodes of 2 to 4000, -loss of 0 to 50 (or 0.5), -flips of 0 to 200, and nothing else but its flags")
 	}
 	if c.flips == 0 {
 		if c.flips = 20; c.nodes > 200 {
