@@ -49,8 +49,10 @@ build: compiler ## build bin/rangefinder
 test: compiler postgres drivers ## run all tests (installs PostgreSQL and its clients if they are missing)
 	$(TEST) -timeout 60m $(TESTFLAGS) $(PKGS)
 
+# On one processor each: in virtual time two timers that are due at once can be run by two threads under the detector's one context for them, which it does not
+# survive (Go 1.26: "CHECK failed: tsan_rtl.cpp", or SIGSEGV in raceacquirectx). What it finds depends on what is ordered, not on what runs at the same moment.
 race: compiler postgres drivers ## run all tests under the race detector
-	$(TEST) -race -timeout 60m $(TESTFLAGS) $(PKGS)
+	$(TEST) -race -cpu 1 -timeout 60m $(TESTFLAGS) $(PKGS)
 
 fuzz: compiler ## run every fuzz target for FUZZTIME (20s)
 	@set -e; \
