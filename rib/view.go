@@ -309,6 +309,9 @@ func (v *BackendView) doubt(most roleAt) {
 			who = append(who, r.Observer)
 		}
 	}
+	if len(who) == 0 {
+		who = []string{"an observer that is gone"}
+	}
 	verb := "say"
 	if len(who) == 1 {
 		verb = "says"
