@@ -137,6 +137,9 @@ func (n *Node) Drain(ctx context.Context, r DrainRequest, from string) (DrainVie
 // drainedWith is the region that a backend or node stands in, and why that is drained; "": it is not, or nothing is taken back. Others may have heard of
 // it and this node not.
 func (n *Node) drainedWith(ctx context.Context, t rib.DrainTarget, back bool) (region, why string) {
+	if !back {
+		return "", ""
+	}
 	s := n.table.Snapshot()
 	for i := range s.Backends {
 		if b := &s.Backends[i].Backend; t.Kind == rib.DrainBackend && b.Name == t.Name {
@@ -148,7 +151,7 @@ func (n *Node) drainedWith(ctx context.Context, t rib.DrainTarget, back bool) (r
 			region = m.Region
 		}
 	}
-	if region == "" || !back {
+	if region == "" {
 		return "", ""
 	}
 	whole := rib.DrainTarget{Kind: rib.DrainRegion, Name: region}

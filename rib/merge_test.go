@@ -207,10 +207,17 @@ func TestHalvesNeverTouch(t *testing.T) {
 		if after := table.Health().Digest(); !reflect.DeepEqual(before, after) {
 			r.Fatalf("the ledger changed what is believed: %+v, then %+v", before, after)
 		}
-		for i, v := range table.Snapshot().Backends {
+		now := table.Snapshot().Backends
+		decided := map[string]bool{} // shards of which other backends are refused than before
+		for i := range now {
+			if now[i].Refused != views[i].Refused {
+				decided[now[i].Backend.Shard] = true
+			}
+		}
+		for i, v := range now {
 			old := views[i]
 			old.Refused, v.Refused = "", ""
-			if old.Doubted != "" || v.Doubted != "" || old.Role == rib.Replica && v.Role == rib.Replica { // a replica that went on is believed or not without a word
+			if decided[v.Backend.Shard] {
 				old.Doubted, old.Role, old.Timeline = v.Doubted, v.Role, v.Timeline
 			}
 			old.Changed, v.Changed = 0, 0

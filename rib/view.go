@@ -267,15 +267,13 @@ func settle(backends []BackendView, most map[int]roleAt) {
 		}
 		return roleAt{backends[i].Role, backends[i].Timeline}
 	}
-	shards := map[string]*struct { // those of which not all is said alike
-		latest uint32
-		lives  bool
-	}{}
+	type reign struct {
+		latest uint32 // timeline of a primary
+		lives  bool   // a primary of that timeline
+	}
+	shards := map[string]*reign{} // those of which not all is said alike
 	for i := range most {
-		shards[backends[i].Backend.Shard] = &struct {
-			latest uint32
-			lives  bool
-		}{}
+		shards[backends[i].Backend.Shard] = &reign{}
 	}
 	for i := range backends {
 		v, m := &backends[i], said(i)

@@ -53,6 +53,13 @@ type Wrote struct {
 	Unknown bool // nobody knows whether it was committed
 }
 
+// noteWrite remembers one for Coordinator.Wrote.
+func (c *Coordinator) noteWrite(w Wrote) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wrote = append(c.wrote, w)
+}
+
 // Wrote are the shards that have been written to since the last call: what the session's reads must see.
 func (c *Coordinator) Wrote() []Wrote {
 	c.mu.Lock()
@@ -108,11 +115,9 @@ func (c *Coordinator) commit(ctx context.Context) *pg.Error {
 		}
 	}
 	if unknown := e != nil && e.Code == pg.CodeTransactionResolutionUnknown; e == nil || unknown {
-		c.mu.Lock()
 		for _, b := range writers {
-			c.wrote = append(c.wrote, Wrote{b.slot, b.hop, unknown})
+			c.noteWrite(Wrote{b.slot, b.hop, unknown})
 		}
-		c.mu.Unlock()
 	}
 	if e != nil {
 		if why := c.brokenBy(e); why != nil {

@@ -93,9 +93,7 @@ func (p *part) tries() *pg.Error {
 		f.c.drop(p)
 	}
 	if p.writes && p.err == nil {
-		f.c.mu.Lock()
-		f.c.wrote = append(f.c.wrote, Wrote{Slot: p.slot, Hop: p.b.hop})
-		f.c.mu.Unlock()
+		f.c.noteWrite(Wrote{Slot: p.slot, Hop: p.b.hop})
 	}
 	return p.err
 }

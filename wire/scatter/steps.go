@@ -48,9 +48,7 @@ func (c *Coordinator) step(x *execution, s Share) (tag string, _ *pg.Error) {
 		c.cfg.Host.Failed(b.hop, e.Code)
 		return "", e
 	}
-	c.mu.Lock()
-	c.wrote = append(c.wrote, Wrote{Slot: b.slot, Hop: b.hop})
-	c.mu.Unlock()
+	c.noteWrite(Wrote{Slot: b.slot, Hop: b.hop})
 	return tag, nil
 }
 
