@@ -69,6 +69,97 @@ func TestTriggersThatFireAlways(t *testing.T) {
 	}
 }
 
+// TestRulesThatFireAlways are in the way as such triggers are: one that puts something else in the place of a removal would keep the source's rows for ever.
+func TestRulesThatFireAlways(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(10)
+	low, high := r.quarter()
+	p := NewPostgres(r.config)
+	defer p.Close()
+	source := r.at("shard_1").primary
+	if err := source.Exec(t.Context(), `CREATE RULE "Keep" AS ON DELETE TO orders DO INSTEAD NOTHING`); err != nil {
+		t.Fatal(err)
+	}
+	if all := r.obstacles(p, low, high); strings.Contains(all, "rule") {
+		t.Errorf("one that fires for clients alone: %s", all)
+	}
+	if err := source.Exec(t.Context(), `ALTER TABLE orders ENABLE ALWAYS RULE "Keep"`); err != nil {
+		t.Fatal(err)
+	}
+	all := r.obstacles(p, low, high)
+	for _, want := range []string{`on shard_1, table public.orders: rule "Keep" fires for replicated rows too`, `ENABLE RULE "Keep", or DISABLE RULE`} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q is not told of:\n%s", want, all)
+		}
+	}
+}
+
+// TestRowsThatStay: rows that cannot be removed are an error, which names the table, and no removal without end.
+func TestRowsThatStay(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(10)
+	if err := r.at("shard_1").primary.Exec(t.Context(), "CREATE RULE keep AS ON DELETE TO orders DO INSTEAD NOTHING", "ALTER TABLE orders ENABLE ALWAYS RULE keep"); err != nil {
+		t.Fatal(err)
+	}
+	p := NewPostgres(r.config)
+	defer p.Close()
+	low, high := r.quarter()
+	j := &Job{Move: rib.Move{ID: 7, Keyspace: 1, Low: low, High: high, From: "shard_1", To: "shard_2", Phase: rib.MoveFlipped}, Keyspace: r.ks, Term: 1}
+	limited, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := p.with(limited, j, func(l *link) error {
+		if err := p.rowsOf(limited, l, j); err != nil {
+			return err
+		}
+		return p.deleteRows(limited, l.source, j, sideSource, func(Copied) {})
+	})
+	if err == nil || limited.Err() != nil || !strings.Contains(err.Error(), `table "public"."orders"`) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestPreparedElsewhere: what is prepared in another database of the source's server keeps a slot from being made all the same.
+func TestPreparedElsewhere(t *testing.T) {
+	r := newRig(t, false)
+	source := r.at("shard_1").primary
+	if err := source.Exec(t.Context(), "CREATE DATABASE elsewhere"); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := source.ConnTo(t.Context(), "elsewhere", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := script(t.Context(), conn, "CREATE TABLE x (i int)", "BEGIN", "INSERT INTO x VALUES (1)", "PREPARE TRANSACTION 'theirs'"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := script(context.Background(), conn, "ROLLBACK PREPARED 'theirs'"); err != nil {
+			t.Error(err)
+		}
+	}()
+	pgtest.Eventually(t, 30*time.Second, func() error {
+		if r.query("shard_1", fmt.Sprintf("SELECT (clock_timestamp() - prepared > interval '%d s')::text FROM pg_prepared_xacts", int(longTransaction.Seconds()))) != "true" {
+			return fmt.Errorf("it is not old yet")
+		}
+		return nil
+	})
+	asked := false
+	r.config.Settle = func(context.Context, string, []string) error {
+		asked = true
+		return nil
+	}
+	p := NewPostgres(r.config)
+	defer p.Close()
+	low, high := r.quarter()
+	if all, want := r.obstacles(p, low, high), `on shard_1: a transaction is prepared there, in database "elsewhere", and was not ended: "theirs"`; !strings.Contains(all, want) {
+		t.Errorf("%q is not told of:\n%s", want, all)
+	}
+	if asked {
+		t.Error("it was asked for a decision about another database's transaction")
+	}
+}
+
 // prepare leaves a transaction prepared that has changed a row of the range.
 func (r *rig) prepare(low, high rib.Key) error {
 	conn, err := r.at("shard_1").primary.Conn(r.t.Context())

@@ -31,6 +31,7 @@ type side struct {
 	publish []Obstacle // the same, of what fails too for what is told of tables
 	tables  []seen     // by their place in the keyspace
 	gids    []string   // prepared there, for too long
+	others  []string   // the same in other databases of its server, as people read it
 	hurry   bool       // somebody waits for the answer: rows are not looked for as long as that takes
 }
 
@@ -227,11 +228,21 @@ WHERE xact_start < clock_timestamp() - $1::float8 * interval '1 second' AND back
 		})}
 }
 
-// preparedFor asks what has been prepared for long in this database.
+// preparedFor asks what has been prepared for long. A slot waits for what other databases of the server have prepared too.
 func preparedFor(s *side) question {
-	return question{sql: "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND prepared < clock_timestamp() - $1::float8 * interval '1 second' ORDER BY prepared",
-		args: []string{fmt.Sprint(longTransaction.Seconds())}, answer: func(rows pgx.Rows) (err error) {
-			s.gids, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	var gid, database string
+	var here bool
+	return question{sql: "SELECT gid, database::text, database = current_database() FROM pg_prepared_xacts WHERE prepared < clock_timestamp() - $1::float8 * interval '1 second' ORDER BY prepared",
+		args: []string{fmt.Sprint(longTransaction.Seconds())}, answer: func(rows pgx.Rows) error {
+			s.gids, s.others = nil, nil
+			_, err := pgx.ForEachRow(rows, []any{&gid, &database, &here}, func() error {
+				if here {
+					s.gids = append(s.gids, gid)
+				} else {
+					s.others = append(s.others, fmt.Sprintf("in database %s, and was not ended: %q", rib.QuoteIdent(database), gid))
+				}
+				return nil
+			})
 			return err
 		}}
 }
@@ -246,6 +257,9 @@ func (c *checker) unended(ctx context.Context) error {
 	}
 	for _, gid := range s.gids {
 		s.add("", "a transaction is prepared there and was not ended: %q. Whoever prepared it must commit it or roll it back", gid)
+	}
+	for _, other := range s.others {
+		s.add("", "a transaction is prepared there, %s. The copy can begin only when it is over: whoever prepared it must commit it or roll it back, in that database", other)
 	}
 	return nil
 }

@@ -36,11 +36,13 @@ SELECT x.relname::text, i.indisexclusion, ARRAY(SELECT coalesce(a.attname::text,
        LEFT JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.n AND k.n > 0 WHERE k.at <= i.indnkeyatts)
 FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid WHERE i.indrelid = to_regclass($1) AND (i.indisunique OR i.indisexclusion)`
 
-// alwaysSQL finds triggers of others that fire for what is replicated too.
+// alwaysSQL finds triggers of others, and rules, that fire for what is replicated too.
 const alwaysSQL = `
-SELECT c.oid::regclass::text, g.tgname::text FROM pg_trigger AS g JOIN pg_class AS c ON c.oid = g.tgrelid
-WHERE NOT g.tgisinternal AND g.tgenabled IN ('A', 'R') AND (c.oid = to_regclass($1) OR c.oid IN (SELECT relid FROM pg_partition_tree(to_regclass($1))))
-AND NOT EXISTS (SELECT FROM pg_proc AS f JOIN pg_namespace AS n ON n.oid = f.pronamespace WHERE f.oid = g.tgfoid AND n.nspname = 'rangefinder') ORDER BY 1, 2`
+SELECT c.oid::regclass::text, g.kind, g.name::text FROM (
+	SELECT 'trigger', tgname, tgrelid FROM pg_trigger AS t WHERE NOT tgisinternal AND tgenabled IN ('A', 'R')
+		AND NOT EXISTS (SELECT FROM pg_proc AS f JOIN pg_namespace AS n ON n.oid = f.pronamespace WHERE f.oid = t.tgfoid AND n.nspname = 'rangefinder')
+	UNION ALL SELECT 'rule', rulename, ev_class FROM pg_rewrite WHERE ev_enabled IN ('A', 'R')) AS g(kind, name, of) JOIN pg_class AS c ON c.oid = g.of
+WHERE c.oid = to_regclass($1) OR c.oid IN (SELECT relid FROM pg_partition_tree(to_regclass($1))) ORDER BY 1, 2, 3`
 
 // pointedSQL finds what a table's foreign keys point at.
 const pointedSQL = `
@@ -85,7 +87,7 @@ func (c *checker) tables(s *side) (list []question, err error) {
 // table asks for one table. Of one that is not there nothing is answered.
 func (c *checker) table(s *side, t *rib.KeyedTable, found *seen) []question {
 	name, args := tableName(t), []string{tableName(t)}
-	var leaf, kind, persistence, identity, trigger, index string
+	var leaf, kind, persistence, identity, sort, trigger, index string
 	var columns, unique []string
 	var inherited, exclusion bool
 	list := []question{
@@ -116,8 +118,9 @@ func (c *checker) table(s *side, t *rib.KeyedTable, found *seen) []question {
 			}
 			return nil
 		})},
-		{sql: alwaysSQL, args: args, answer: each([]any{&leaf, &trigger}, func() error {
-			s.add(leaf, "trigger %[1]s fires for replicated rows too (ENABLE ALWAYS or REPLICA): it would do its work again for each row that is copied here, or removed from here. Until the move is over: ALTER TABLE ... ENABLE TRIGGER %[1]s, or DISABLE TRIGGER", rib.QuoteIdent(trigger))
+		{sql: alwaysSQL, args: args, answer: each([]any{&leaf, &sort, &trigger}, func() error {
+			s.add(leaf, "%[1]s %[2]s fires for replicated rows too (ENABLE ALWAYS or REPLICA): it would do its work again for each row that is copied here, or removed from here. Until the move is over: ALTER TABLE ... ENABLE %[3]s %[2]s, or DISABLE %[3]s",
+				sort, rib.QuoteIdent(trigger), strings.ToUpper(sort))
 			return nil
 		})},
 		{sql: uniqueSQL, args: args, answer: each([]any{&index, &exclusion, &unique}, func() error {

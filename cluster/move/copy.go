@@ -112,7 +112,7 @@ func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (conn *pgconn.PgCo
 	if err != nil {
 		closeSlot(conn)
 		if limited.Err() != nil && ctx.Err() == nil {
-			err = fmt.Errorf("shard %s: transactions that were open before the copy have not ended in %s: end them (pg_stat_activity), or wait: %w", j.Move.From, p.cfg.LockWait, err)
+			err = fmt.Errorf("shard %s: transactions that were open before the copy have not ended in %s: end them (pg_stat_activity, pg_prepared_xacts), or wait: %w", j.Move.From, p.cfg.LockWait, err)
 		}
 		return nil, "", err
 	}

@@ -179,7 +179,8 @@ func (p *Postgres) deleteRows(ctx context.Context, conn *pgx.Conn, j *Job, side 
 	}
 	slow := &pace{rate: p.cfg.Rate}
 	var all Copied
-	for again := true; again; {
+	for vain := 0; ; {
+		before := all.Rows
 		list, err := pieces(ctx, conn, tables)
 		if err != nil {
 			return err
@@ -201,22 +202,38 @@ func (p *Postgres) deleteRows(ctx context.Context, conn *pgx.Conn, j *Job, side 
 			}
 		}
 		// A row may have come to a place that was looked at already, if it was written while this began.
-		if again, err = some(ctx, conn, tables); err != nil {
+		table, err := some(ctx, conn, tables)
+		if err != nil {
 			return err
 		}
-	}
-	return script(ctx, conn, "RESET session_replication_role")
-}
-
-// some tells whether a server has rows of the range.
-func some(ctx context.Context, conn *pgx.Conn, tables []table) (found bool, err error) {
-	for i := range tables {
-		err := conn.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s)", tables[i].name, tables[i].where), pgx.QueryExecModeExec).Scan(&found)
-		if err != nil || found {
-			return found, err
+		if table == "" {
+			return script(ctx, conn, "RESET session_replication_role")
+		}
+		if vain++; all.Rows > before {
+			vain = 0
+		}
+		if vain >= vainRemovals {
+			return fmt.Errorf("rows of the range in table %s cannot be removed: DELETE leaves them there. See whether a rule or a trigger of the table is ENABLE ALWAYS or REPLICA", table)
 		}
 	}
-	return false, nil
+}
+
+// vainRemovals is how often in a row all rows are to be removed, and none is, until that is an error.
+const vainRemovals = 3
+
+// some is a table of which a server has rows of the range; "": none.
+func some(ctx context.Context, conn *pgx.Conn, tables []table) (string, error) {
+	for i := range tables {
+		var found bool
+		err := conn.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s)", tables[i].name, tables[i].where), pgx.QueryExecModeExec).Scan(&found)
+		switch {
+		case err != nil:
+			return "", err
+		case found:
+			return tables[i].name, nil
+		}
+	}
+	return "", nil
 }
 
 func deleteSome(ctx context.Context, conn *pgx.Conn, j *Job, side, sql string) (n int64, err error) {
@@ -398,7 +415,7 @@ func (p *Postgres) emptied(ctx context.Context, conn *pgx.Conn, j *Job) error {
 		return err
 	}
 	found, err := some(ctx, conn, tables)
-	if err != nil || !found {
+	if err != nil || found == "" {
 		return err
 	}
 	p.cfg.Logger.Warn("rows of a range that has moved are at its old owner again, and are removed again", "move", j.Move.ID, "shard", j.Move.From)
