@@ -195,6 +195,9 @@ func (v simServers) Follow(ctx context.Context, j *move.Job) (lag move.Lag, err 
 	return move.Lag{Time: time.Since(began)}, err
 }
 
+// Behind: these shards have no replicas.
+func (v simServers) Behind(context.Context, *move.Job) (string, error) { return "", nil }
+
 // Fence shuts the source.
 func (v simServers) Fence(ctx context.Context, j *move.Job) error {
 	return v.on(ctx, j, true, "fence", func(life context.Context, s *simShard) error {

@@ -48,6 +48,8 @@ type Servers interface {
 	Copy(ctx context.Context, j *Job, report func(Copied)) (Identity, error)
 	// Follow tells how far the target is behind, and compares what has changed since it was last called.
 	Follow(ctx context.Context, j *Job) (Lag, error)
+	// Behind names a replica that would keep a freeze from its end, as it is far behind or cannot be asked; "": none would.
+	Behind(ctx context.Context, j *Job) (who string, err error)
 	// Fence has the source refuse writes to the range, by whomever. When it returns, none is under way.
 	Fence(ctx context.Context, j *Job) error
 	// Complete returns when the target has all that the source had accepted, compared, and the replicas of both have what they need: those of

@@ -2,6 +2,7 @@ package move
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -77,6 +78,49 @@ AND NOT EXISTS (SELECT FROM pg_replication_slots AS s WHERE s.active_pid = r.pid
 			return fmt.Errorf("%d replicas of shard %s are behind: %w", behind, s.shard, err)
 		}
 	}
+}
+
+// Behind looks at the replicas of both shards, for which a freeze would wait. What they have to have replayed by its end was there when it began: for one that keeps up
+// that takes no time.
+func (p *Postgres) Behind(ctx context.Context, j *Job) (who string, err error) {
+	err = p.with(ctx, j, func(l *link) error {
+		look := func(side string, late *error) func() error {
+			return func() (err error) {
+				var lsn string
+				if err := l.on(side).QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text", pgx.QueryExecModeExec).Scan(&lsn); err != nil {
+					return err
+				}
+				*late, err = p.late(ctx, j, shardOf(j, side), lsn)
+				return err
+			}
+		}
+		var source, target error
+		if err := beside(look(sideSource, &source), look(sideTarget, &target)); err != nil {
+			return err
+		}
+		if late := errors.Join(source, target); late != nil {
+			who = late.Error()
+		}
+		return nil
+	})
+	return who, err
+}
+
+// late tells why a freeze would wait in vain for the replicas of a shard; nil: it would not.
+func (p *Postgres) late(ctx context.Context, j *Job, shard, lsn string) (why, err error) {
+	limited, cancel := context.WithTimeout(ctx, p.cfg.Freeze)
+	defer cancel()
+	s, why := p.standbys(limited, j, shard)
+	if why == nil {
+		defer s.close()
+		half, cancel := context.WithTimeoutCause(limited, p.cfg.Freeze/2, fmt.Errorf("it has not replayed in %s what its primary had", p.cfg.Freeze/2))
+		defer cancel()
+		why = s.replayed(half, lsn)
+	}
+	if ctx.Err() != nil || errors.Is(why, ErrPromoted) {
+		return nil, why
+	}
+	return why, nil
 }
 
 // replayed waits until each replica of a shard that may be promoted has replayed the log up to a position.

@@ -196,6 +196,15 @@ func (w *worker) fill(ctx context.Context, j *Job) error {
 		}
 		w.failing = time.Time{}
 		ready, problem := w.ready(j, lag)
+		if ready {
+			behind, err := servers.Behind(ctx, j)
+			if err != nil {
+				return err
+			}
+			if ready = behind == ""; !ready {
+				problem = "the range would not be handed over in time, and is not frozen yet: " + behind
+			}
+		}
 		w.mu.Lock()
 		w.lag, w.problem = lag, problem
 		w.mu.Unlock()

@@ -49,6 +49,7 @@ func (s *scripted) Follow(context.Context, *Job) (lag Lag, err error) {
 	}
 	return lag, s.called("Follow")
 }
+func (s *scripted) Behind(context.Context, *Job) (string, error)     { return "", nil }
 func (s *scripted) Fence(context.Context, *Job) error                { return s.called("Fence") }
 func (s *scripted) Complete(context.Context, *Job) error             { return s.called("Complete") }
 func (s *scripted) Thaw(context.Context, *Job) error                 { return s.called("Thaw") }
