@@ -134,6 +134,9 @@ func measureMove(ctx context.Context, o moveOptions) (r moveResult, err error) {
 	}
 	l.end()
 	counts, err := l.check(ctx)
+	if err == nil {
+		_, err = w.owner(ctx)
+	}
 	if err != nil {
 		return r, err
 	}
@@ -182,14 +185,11 @@ func (w *moveWorld) undisturbed(ctx context.Context, l *moveLoad, before time.Du
 		return err
 	}
 	flipped := time.Now()
-	if err := pause(ctx, time.Second); err != nil {
+	if err := w.over(ctx, id); err != nil { // by then all has ended that was held back, for however long
 		return err
 	}
 	around := l.around(frozen.Add(-time.Second), flipped.Add(time.Second))
 	r.PauseP99, r.PauseMax = around.p99, around.longest
-	if err := w.over(ctx, id); err != nil {
-		return err
-	}
 	r.Failed, r.Stale = l.failed.Load()-failed, l.stale.Load()-stale
 	if owner, err := w.owner(ctx); err != nil || owner != "shard_2" {
 		return errors.Join(fmt.Errorf("the move was aborted: the range is on %s", owner), err)

@@ -13,8 +13,8 @@ import (
 // moveCounts are what the rows on the shards say.
 type moveCounts struct {
 	acked      int
-	lost       int // acknowledged before the check began, and nowhere as it was acknowledged
-	duplicated int // there more than once, or refused, or of no client, or half a transaction
+	lost       int // acknowledged before the check began, or there before all clients, and nowhere as it was acknowledged
+	duplicated int // there more than once, or refused, or of no client, or half a transaction, or changed by nobody
 	unheard    int // there, and nobody heard of it
 }
 
@@ -35,6 +35,16 @@ func (l *moveLoad) check(ctx context.Context) (c moveCounts, err error) {
 	found, err := l.w.found(ctx)
 	if err != nil {
 		return c, err
+	}
+	filled, err := l.w.fill(ctx)
+	if err != nil {
+		return c, err
+	}
+	switch was := l.w.filled; {
+	case filled.rows < was.rows:
+		c.lost = int(was.rows - filled.rows)
+	case filled != was: // or they are as many, and others
+		c.duplicated = int(max(1, filled.rows-was.rows))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -58,6 +68,27 @@ func (l *moveLoad) check(ctx context.Context) (c moveCounts, err error) {
 		}
 	}
 	return c, nil
+}
+
+// moveFilled is what the rows come to that were there before any client was: nobody changes them.
+type moveFilled struct{ rows, sum int64 }
+
+// fill reads that from all shards.
+func (w *moveWorld) fill(ctx context.Context) (all moveFilled, err error) {
+	for _, s := range w.shards {
+		conn, err := s.ConnTo(ctx, benchDatabase, "")
+		if err != nil {
+			return all, err
+		}
+		var one moveFilled
+		err = conn.QueryRow(ctx, "SELECT count(*), coalesce(sum(hashtextextended(coalesce(note, ''), customer # id) % 1000000007), 0)::bigint FROM parcels WHERE id <= 0", pgx.QueryExecModeExec).Scan(&one.rows, &one.sum)
+		conn.Close(ctx)
+		if err != nil {
+			return all, err
+		}
+		all.rows, all.sum = all.rows+one.rows, all.sum+one.sum
+	}
+	return all, nil
 }
 
 // found reads the rows that clients wrote from all shards, by number.

@@ -242,14 +242,14 @@ func (p movePauses) String() string {
 	return fmt.Sprintf("%s; of %d on the range; max of the others %.1f ms", p.by, p.count, p.others)
 }
 
-// around looks at what ended in a time: the 99th percentile of what was on the moving range, and the longest of all.
+// around looks at what was under way in a time, whenever it ended: the 99th percentile of what was on the moving range, and the longest of all.
 func (l *moveLoad) around(from, to time.Time) (p movePauses) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	milli := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	var list []time.Duration
 	for _, t := range l.took {
-		if t.end.Before(from) || t.end.After(to) {
+		if t.end.Before(from) || t.end.Add(-t.took).After(to) {
 			continue
 		}
 		if ms := milli(t.took); ms > p.longest {

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"rangefinder/internal/pgtest"
 )
@@ -28,6 +30,9 @@ func TestMoveCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := &moveLoad{w: &moveWorld{shards: map[string]*pgtest.Server{"shard_1": server}}}
+	if l.w.filled, err = l.w.fill(t.Context()); err != nil || l.w.filled.rows != 1 {
+		t.Fatal(l.w.filled, err)
+	}
 	put := func(id int64, notes ...string) {
 		for customer, note := range notes {
 			if err := server.ExecIn(t.Context(), benchDatabase, fmt.Sprintf("INSERT INTO parcels VALUES (%d, %d, %s)", customer, id, note)); err != nil {
@@ -75,6 +80,68 @@ func TestMoveCheck(t *testing.T) {
 	want.duplicated++
 	if got, err := l.check(t.Context()); err != nil || got != want {
 		t.Errorf("a row of nobody: %+v, %v; want %+v", got, err, want)
+	}
+	for _, row := range []struct {
+		sql              string
+		lost, duplicated int
+	}{
+		{"INSERT INTO parcels VALUES (2, -1, 'x'), (3, -1, 'x')", 0, 2},
+		{"DELETE FROM parcels WHERE id = -1 AND customer > 1; UPDATE parcels SET note = 'y' WHERE id = -1", 0, 1},
+		{"DELETE FROM parcels WHERE id = -1", 1, 0},
+	} {
+		if err := server.ExecIn(t.Context(), benchDatabase, row.sql); err != nil {
+			t.Fatal(err)
+		}
+		with := want
+		with.lost, with.duplicated = with.lost+row.lost, with.duplicated+row.duplicated
+		if got, err := l.check(t.Context()); err != nil || got != with {
+			t.Errorf("rows that were there before, after %s: %+v, %v; want %+v", row.sql, got, err, with)
+		}
+	}
+}
+
+// TestMoveOwner: rows of the range that moves on two shards are found.
+func TestMoveOwner(t *testing.T) {
+	farm, err := pgtest.Open(context.Background(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer farm.Close()
+	w := &moveWorld{shards: map[string]*pgtest.Server{}, where: "(customer < 10)"}
+	for _, name := range []string{"shard_1", "shard_2"} {
+		if w.shards[name], err = farm.Primary(t.Context(), pgtest.Options{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(w.shards[name].Exec(t.Context(), "CREATE DATABASE "+benchDatabase), w.shards[name].ExecIn(t.Context(), benchDatabase, "CREATE TABLE parcels (customer bigint)")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if owner, err := w.owner(t.Context()); err == nil {
+		t.Errorf("nobody has the rows, and the owner is %s", owner)
+	}
+	if err := w.shards["shard_2"].ExecIn(t.Context(), benchDatabase, "INSERT INTO parcels VALUES (1)"); err != nil {
+		t.Fatal(err)
+	}
+	if owner, err := w.owner(t.Context()); err != nil || owner != "shard_2" {
+		t.Errorf("%s, %v", owner, err)
+	}
+	if err := w.shards["shard_1"].ExecIn(t.Context(), benchDatabase, "INSERT INTO parcels VALUES (2), (12)"); err != nil {
+		t.Fatal(err)
+	}
+	if owner, err := w.owner(t.Context()); err == nil || !strings.Contains(err.Error(), "two shards") {
+		t.Errorf("%s, %v", owner, err)
+	}
+}
+
+// TestMovePauses: a pause counts whole, also of what ended long after the flip.
+func TestMovePauses(t *testing.T) {
+	began := time.Now()
+	at := func(begin, took time.Duration, what string) moveTook {
+		return moveTook{end: began.Add(begin + took), took: took, moving: true, what: what}
+	}
+	l := &moveLoad{took: []moveTook{at(-3*time.Second, 2*time.Second, "before"), at(-time.Second, 1100*time.Millisecond, "at the beginning"), at(time.Second, 5*time.Second, "over the end"), at(3*time.Second, time.Minute, "after")}}
+	if p := l.around(began, began.Add(2*time.Second)); p.count != 2 || p.longest != 5000 || p.p99 != 5000 {
+		t.Errorf("%+v", p)
 	}
 }
 

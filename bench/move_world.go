@@ -41,6 +41,7 @@ type moveWorld struct {
 	where  string // the rows that move
 	moving []bool // by customer: its rows do
 	rate   string // moves.rate; "": the default
+	filled moveFilled
 }
 
 // say prints a line of progress.
@@ -105,6 +106,9 @@ func newMoveWorld(ctx context.Context, o moveOptions) (w *moveWorld, err error) 
 	}
 	for i, r := range even {
 		w.shards[r.Shard] = servers[i]
+	}
+	if w.filled, err = w.fill(ctx); err != nil {
+		return nil, err
 	}
 	return w, w.startNodes(ctx)
 }
@@ -420,8 +424,8 @@ func (w *moveWorld) size(ctx context.Context) (gb float64, err error) {
 	return gb, nil
 }
 
-// owner is the shard that has the moving rows now.
-func (w *moveWorld) owner(ctx context.Context) (string, error) {
+// owner is the shard that has the moving rows now. Rows of them on two shards are an error: nobody reads those on one of them.
+func (w *moveWorld) owner(ctx context.Context) (owner string, err error) {
 	for name, s := range w.shards {
 		c, err := s.ConnTo(ctx, benchDatabase, "")
 		if err != nil {
@@ -430,9 +434,17 @@ func (w *moveWorld) owner(ctx context.Context) (string, error) {
 		var some bool
 		err = c.QueryRow(ctx, "SELECT EXISTS (SELECT FROM parcels WHERE "+w.where+")", pgx.QueryExecModeExec).Scan(&some)
 		c.Close(ctx)
-		if err != nil || some {
-			return name, err
+		switch {
+		case err != nil:
+			return "", err
+		case some && owner != "":
+			return "", errors.New("no range is on its way, and two shards have rows of the one that moves")
+		case some:
+			owner = name
 		}
 	}
-	return "", errors.New("no shard has the rows that move")
+	if owner == "" {
+		return "", errors.New("no shard has the rows that move")
+	}
+	return owner, nil
 }
