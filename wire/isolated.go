@@ -39,7 +39,7 @@ func (c *core) isolated() bool {
 			if c.alone = alone; alone {
 				c.out = pg.AppendNotice(c.out, &pg.Error{
 					Severity: "WARNING", Code: "01000", Message: "this node has lost the cluster: what it knows of who owns which keys may be out of date",
-					Detail: "Reads of a range that has moved meanwhile may be out of date. Writes to it are refused by its shard.",
+					Detail: "In a range that has moved meanwhile reads may be out of date, and UPDATE and DELETE may find no row. What would change one is refused by its shard.",
 					Hint:   "Another node may have contact. What a node without contact does is said by isolated in [[databases]].",
 				})
 				c.outMark = len(c.out)

@@ -194,19 +194,23 @@ func TestNoDDL(t *testing.T) {
 	}
 }
 
-// TestSequences has the target's numbers go on behind the source's, each by its own steps.
+// TestSequences has the target's numbers go on behind the source's, each by its own steps, whatever the sequence is called there.
 func TestSequences(t *testing.T) {
-	r := newRig(t, false)
-	r.fill(300)
-	if err := r.at("shard_2").primary.Exec(t.Context(), "ALTER SEQUENCE orders_id_seq INCREMENT BY 10 START 7 RESTART 7"); err != nil {
-		t.Fatal(err)
-	}
-	last := r.query("shard_1", "SELECT last_value::text FROM orders_id_seq")
-	low, high := r.quarter()
-	m := r.mover(nil)
-	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
-	if got := r.query("shard_2", fmt.Sprintf("SELECT (v > %s AND v %% 10 = 7)::text FROM (SELECT nextval('orders_id_seq') AS v) AS n", last)); got != "true" {
-		t.Errorf("the target's next number is not behind %s: %s", last, r.query("shard_2", "SELECT last_value::text FROM orders_id_seq"))
+	for _, name := range []string{"orders_id_seq", "numbers"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, false)
+			r.fill(300)
+			if err := r.at("shard_2").primary.Exec(t.Context(), "ALTER SEQUENCE orders_id_seq INCREMENT BY 10 START 7 RESTART 7", "ALTER SEQUENCE orders_id_seq RENAME TO moved", "ALTER SEQUENCE moved RENAME TO "+name); err != nil {
+				t.Fatal(err)
+			}
+			last := r.query("shard_1", "SELECT last_value::text FROM orders_id_seq")
+			low, high := r.quarter()
+			m := r.mover(nil)
+			r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+			if got := r.query("shard_2", fmt.Sprintf("SELECT (v > %s AND v %% 10 = 7)::text FROM (SELECT nextval('%s') AS v) AS n", last, name)); got != "true" {
+				t.Errorf("the target's next number is not behind %s: %s", last, r.query("shard_2", "SELECT last_value::text FROM "+name))
+			}
+		})
 	}
 }
 

@@ -311,11 +311,13 @@ func (p *Postgres) Thaw(ctx context.Context, j *Job) error {
 
 // sequencesSQL lists the sequences that the tables' columns count by.
 const sequencesSQL = `
-SELECT DISTINCT s.oid::regclass::text FROM unnest($1::text[]) AS t(name)
+SELECT DISTINCT t.name, a.attname::text, s.oid::regclass::text FROM unnest($1::text[]) AS t(name)
 JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND (
 	d.classid = 'pg_class'::regclass AND d.refobjid = t.name::regclass AND d.deptype IN ('a', 'i')
 	OR d.classid = 'pg_attrdef'::regclass AND d.objid IN (SELECT oid FROM pg_attrdef WHERE adrelid = t.name::regclass))
-JOIN pg_class AS s ON s.relkind = 'S' AND s.oid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE d.refobjid END`
+JOIN pg_class AS s ON s.relkind = 'S' AND s.oid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE d.refobjid END
+JOIN pg_attribute AS a ON a.attrelid = t.name::regclass AND a.attnum = CASE WHEN d.classid = 'pg_class'::regclass THEN d.refobjsubid ELSE (SELECT adnum FROM pg_attrdef WHERE oid = d.objid) END
+ORDER BY 1, 2, 3`
 
 // advanceSQL has sequences go on behind the source's values, each by as many of its own steps as that takes.
 const advanceSQL = `
@@ -324,28 +326,55 @@ FROM unnest($1::text[], $2::numeric[]) AS s(name, value), LATERAL (SELECT seqinc
 	LATERAL (SELECT coalesce(pg_sequence_last_value(s.name::regclass), i.start) AS last) AS v
 WHERE (s.value - v.last) / i.step > 0`
 
-// sequences lists what the tables' columns count by at the source.
-func sequences(ctx context.Context, conn *pgx.Conn, tables []table) ([]string, error) {
-	var list []string
+// counts is that a column counts by a sequence.
+type counts struct{ Table, Column, Sequence string }
+
+// counters are sequences of the source and those of the target that have to go on behind them, in the same order.
+type counters struct{ source, target []string }
+
+// counters finds what the tables' columns count by: the same column of the target may do so by a sequence of another name. Where it does not count there, one of the same name does that
+// perhaps for who asks for its numbers.
+func (l *link) counters(ctx context.Context, tables []table) (c counters, err error) {
+	var names []string
 	for i := range tables {
-		list = append(list, tables[i].name)
+		names = append(names, tables[i].name)
 	}
-	rows, err := conn.Query(ctx, sequencesSQL, pgx.QueryExecModeExec, list)
-	if err != nil {
-		return nil, err
+	read := func(conn *pgx.Conn, into *[]counts) func() error {
+		return func() error {
+			rows, err := conn.Query(ctx, sequencesSQL, pgx.QueryExecModeExec, names)
+			if err == nil {
+				*into, err = pgx.CollectRows(rows, pgx.RowToStructByPos[counts])
+			}
+			return err
+		}
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
+	var here, there []counts
+	if err := beside(read(l.source, &here), read(l.target, &there)); err != nil {
+		return c, fmt.Errorf("sequences: %w", err)
+	}
+	for _, one := range here {
+		found := false
+		for _, other := range there {
+			if one.Table == other.Table && one.Column == other.Column {
+				c.source, c.target, found = append(c.source, one.Sequence), append(c.target, other.Sequence), true
+			}
+		}
+		if !found {
+			c.source, c.target = append(c.source, one.Sequence), append(c.target, one.Sequence)
+		}
+	}
+	return c, nil
 }
 
 // advance sees to it that the target gives no number that a row from the source has already. A sequence that the target does not have is left
 // out: there something else counts.
 func (l *link) advance(ctx context.Context) error {
-	if len(l.sequences) == 0 {
+	if len(l.sequences.source) == 0 {
 		return nil
 	}
 	var names, values []string
-	err := l.source.QueryRow(ctx, "SELECT array_agg(name), array_agg(pg_sequence_last_value(name::regclass)::text) FROM unnest($1::text[]) AS s(name) WHERE pg_sequence_last_value(name::regclass) IS NOT NULL",
-		pgx.QueryExecModeExec, l.sequences).Scan(&names, &values)
+	err := l.source.QueryRow(ctx, "SELECT array_agg(target), array_agg(pg_sequence_last_value(source::regclass)::text) FROM unnest($1::text[], $2::text[]) AS s(source, target) WHERE pg_sequence_last_value(source::regclass) IS NOT NULL",
+		pgx.QueryExecModeExec, l.sequences.source, l.sequences.target).Scan(&names, &values)
 	if err == nil {
 		_, err = l.target.Exec(ctx, advanceSQL, pgx.QueryExecModeExec, names, values)
 	}

@@ -74,9 +74,9 @@ type link struct {
 	source, target *pgx.Conn
 	tracker        *tracker // nil: not begun
 	tables         []table  // nil: not looked at
-	sequences      []string // that the tables' columns count by, at the source
-	shut           *shutAt  // the fence was shut over this link, and nobody has asked for that yet; nil: it was not
-	revived        int      // how often the subscription has been begun again since it was last seen to work
+	sequences      counters
+	shut           *shutAt // the fence was shut over this link, and nobody has asked for that yet; nil: it was not
+	revived        int     // how often the subscription has been begun again since it was last seen to work
 }
 
 var _ Servers = (*Postgres)(nil)

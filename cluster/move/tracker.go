@@ -74,7 +74,7 @@ func (p *Postgres) track(ctx context.Context, l *link, j *Job) (*tracker, error)
 		}
 		t.keys[tables[i].name] = key
 	}
-	if l.sequences, err = sequences(ctx, l.source, tables); err != nil {
+	if l.sequences, err = l.counters(ctx, tables); err != nil {
 		return nil, err
 	}
 	if err := freeSlot(ctx, l.source, trackName(j)); err != nil {
