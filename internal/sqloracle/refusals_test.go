@@ -23,6 +23,7 @@ var refusals = []struct {
 	{"LIMIT in INSERT", "rows of all shards together are counted, and each shard is given its own", regexp.MustCompile(`LIMIT or OFFSET counts the rows of all shards together`)},
 	{"numbers of tables", "each shard has numbered its tables for itself: names are alike", regexp.MustCompile(`ableoid is another number on each shard`)},
 	{"rows without a type", "a value like ROW(a, b) cannot be made again of its text", regexp.MustCompile(`whose type has no name`)},
+	{"settings", "with such settings a shard does not tell the whole of an array, a range or a composite", regexp.MustCompile(`a shard does not tell the whole of`)},
 	{"no key in INSERT", "a row without a key belongs to no shard", regexp.MustCompile(`INSERT gives no|How many \* stands for`)},
 	{"UPDATE of the key", "what the row becomes is not known before it is where it belongs: DELETE it and INSERT it anew", regexp.MustCompile(`(?:UPDATE|ON CONFLICT DO UPDATE) sets the sharding key`)},
 	{"MERGE", "the key of what it inserts is known neither by a constant nor by the key of a table that it reads", regexp.MustCompile(`MERGE (inserts|sets|with)`)},

@@ -138,15 +138,18 @@ func AppendBindRenamed(dst []byte, b *Bind, statement string) []byte {
 }
 
 // AppendBindWith appends a Bind frame of the unnamed statement and portal: b's parameters, those that keep does not say as NULL in text form,
-// then more in text form, of which nil is NULL. results are the result format codes; nil: b's.
-func AppendBindWith(dst []byte, b *Bind, keep []bool, more [][]byte, results []int16) []byte {
+// then more in one format, of which nil is NULL. results are the result format codes; nil: b's.
+func AppendBindWith(dst []byte, b *Bind, keep []bool, more [][]byte, as int16, results []int16) []byte {
 	dst, start := begin(dst, TypeBind)
 	dst = append(dst, 0, 0)
 	n := b.NumParams()
 	dst = binary.BigEndian.AppendUint16(dst, uint16(n+len(more)))
 	for i := range n + len(more) {
 		format := FormatText
-		if i < n && keep[i] {
+		switch {
+		case i >= n:
+			format = as
+		case keep[i]:
 			_, format, _ = b.Param(i)
 		}
 		dst = binary.BigEndian.AppendUint16(dst, uint16(format))

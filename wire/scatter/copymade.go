@@ -63,6 +63,18 @@ var binaryResults = func() *pg.Bind {
 	return b
 }()
 
+// leads tells, for a client's encoding, which bytes begin a character whose second byte may look like a backslash. Servers have no such
+// encodings themselves, but clients may.
+func leads(encoding string) func(byte) bool {
+	switch encoding {
+	case "SJIS", "SHIFT_JIS_2004":
+		return func(c byte) bool { return c >= 0x80 && c < 0xA1 || c > 0xDF }
+	case "BIG5", "GBK", "GB18030", "JOHAB", "UHC":
+		return func(c byte) bool { return c >= 0x80 }
+	}
+	return nil
+}
+
 // begin tells the session that data come, of rows of these columns. encoding is the client's.
 func (m *copyMade) begin(names []string, encoding string) {
 	m.columns, m.leads = len(names), leads(encoding)

@@ -115,7 +115,7 @@ func reads(modifier int32) bool { return modifier >= 0 && modifier>>16&0x7fff !=
 
 // make has the shard make the rows, and deals them out.
 func (d *dealing) make() *pg.Error {
-	utf8, lead := d.home.conn.Params["client_encoding"] == "UTF8", leads(d.home.conn.Params["client_encoding"])
+	utf8 := d.home.conn.Params["client_encoding"] == "UTF8"
 	var key rib.Key
 	made := 0
 	ask := &errand{b: d.home, memory: &d.memory, send: d.x.appendAsk(nil, d.how.Query(d.types), nil, []int16{})}
@@ -134,7 +134,7 @@ func (d *dealing) make() *pg.Error {
 		if e := d.memory.take(numberSize); e != nil {
 			return e
 		}
-		h := d.of(owner, lead)
+		h := d.of(owner)
 		h.rows.put(values)
 		h.numbers = append(h.numbers, made)
 		made++
@@ -142,19 +142,19 @@ func (d *dealing) make() *pg.Error {
 	}
 	e := d.c.errands(d.x, []*errand{ask})
 	if e == nil && len(d.hands) == 0 { // an INSERT of no rows is one all the same: it may be forbidden, or have triggers
-		d.of(d.home.slot, lead)
+		d.of(d.home.slot)
 	}
 	return e
 }
 
 // of is what a shard gets.
-func (d *dealing) of(slot *fib.Slot, lead func(byte) bool) *hand {
+func (d *dealing) of(slot *fib.Slot) *hand {
 	for _, h := range d.hands {
 		if h.slot.Shard() == slot.Shard() {
 			return h
 		}
 	}
-	h := &hand{slot: slot, rows: &heap{columns: make([][]byte, len(d.types)), leads: lead}}
+	h := &hand{slot: slot, rows: &heap{columns: make([][]byte, len(d.types))}}
 	d.hands = append(d.hands, h)
 	return h
 }

@@ -148,12 +148,12 @@ func (x *execution) typed(sql string, arrays int) (keep []bool, oids []uint32) {
 	return keep, oids
 }
 
-// appendAsk appends what has a shard carry out a text that may have the parameters of x, and behind these arrays of text. results are the formats of
+// appendAsk appends what has a shard carry out a text that may have the parameters of x, and behind these arrays of text, in binary form. results are the formats of
 // its columns; nil: those of x.
 func (x *execution) appendAsk(dst []byte, sql string, arrays [][]byte, results []int16) []byte {
 	keep, oids := x.typed(sql, len(arrays))
 	dst = pg.AppendParse(dst, "", sql, oids)
-	dst = pg.AppendBindWith(dst, x.bind, keep, arrays, results)
+	dst = pg.AppendBindWith(dst, x.bind, keep, arrays, pg.FormatBinary, results)
 	dst = pg.AppendDescribe(dst, pg.KindPortal, "")
 	return pg.AppendExecute(dst, "", 0)
 }

@@ -52,21 +52,15 @@ type fanout struct {
 	canceled bool // what still runs
 }
 
-// frames makes what a shard is sent. What is to be gathered comes as text.
+// frames makes what a shard is sent whose rows are not gathered.
 func (f *fanout) frames(s *Share) []byte {
-	x, gathers := f.x, f.how == gathered
+	x := f.x
 	sql := cmp.Or(s.SQL, f.fan.SQL)
-	if sql == "" && !gathers {
+	if sql == "" {
 		return pg.AppendSync(x.appendRun(nil, x.stmt.sql, "", 0))
 	}
-	if sql == "" {
-		sql = x.stmt.sql
-	}
 	var results []int16
-	switch n := x.bind.NumResults(); {
-	case gathers:
-		results = []int16{}
-	case n > 1 && f.fan.Hidden > 0: // one for each of the session's columns
+	if n := x.bind.NumResults(); n > 1 && f.fan.Hidden > 0 { // one for each of the session's columns
 		for i := range n {
 			results = append(results, x.bind.Result(i))
 		}
@@ -100,6 +94,8 @@ func (f *fanout) begin(shares []Share) {
 		slot := s.Slot
 		p := &part{f: f, slot: slot, rows: shared, described: make(chan struct{}), placed: make(chan struct{})}
 		switch {
+		case f.how == gathered:
+			p.sql = cmp.Or(s.SQL, f.fan.SQL, f.x.stmt.sql)
 		case f.fan.Split != nil:
 			p.given = s.Rows
 			p.request = pg.AppendSync(f.x.rowsOf(f.fan.Split, s.Rows, ""))

@@ -17,26 +17,18 @@ import (
 // oidTextArray is the type of the arrays.
 const oidTextArray = 1009
 
-// heap is the gathered rows: for each column the text of an array, but for its end.
+// heap is the gathered rows: for each column an array of text in binary form, but for its head. There NULL is NULL whatever array_nulls says, and nothing
+// has to be quoted.
 type heap struct {
 	columns [][]byte
-	pick    []int // which of a row's columns they are; nil: all
+	pick    []int    // which of a row's columns they are; nil: all
+	exact   []uint32 // the types of a row's columns that come in binary form; 0: text. nil: all are text
 	rows    int
-	values  [][]byte        // scratch
-	leads   func(byte) bool // see leads; nil: none does
+	values  [][]byte // scratch
 }
 
-// leads tells, for a client's encoding, which bytes begin a character whose second byte may look like a backslash. Servers have no such
-// encodings themselves, but clients may.
-func leads(encoding string) func(byte) bool {
-	switch encoding {
-	case "SJIS", "SHIFT_JIS_2004":
-		return func(c byte) bool { return c >= 0x80 && c < 0xA1 || c > 0xDF }
-	case "BIG5", "GBK", "GB18030", "JOHAB", "UHC":
-		return func(c byte) bool { return c >= 0x80 }
-	}
-	return nil
-}
+// arrayHead is the size of the head of an array of one dimension.
+const arrayHead = 20
 
 // add takes a row.
 func (h *heap) add(frame []byte) *pg.Error {
@@ -66,39 +58,48 @@ func (h *heap) add(frame []byte) *pg.Error {
 func (h *heap) put(values [][]byte) {
 	for i := range h.columns {
 		col := h.columns[i]
-		if h.rows > 0 {
-			col = append(col, ',')
-		} else {
-			col = append(col, '{')
+		if h.rows == 0 {
+			col = append(col, make([]byte, arrayHead)...)
 		}
 		at := i
 		if h.pick != nil {
 			at = h.pick[i]
 		}
-		if values[at] == nil {
-			h.columns[i] = append(col, "NULL"...)
+		start := len(col)
+		col = binary.BigEndian.AppendUint32(col, 0xffffffff)
+		switch v := values[at]; {
+		case v == nil:
+			h.columns[i] = col
 			continue
+		case h.exact != nil && h.exact[at] != 0:
+			col = appendExact(col, h.exact[at], v)
+		default:
+			col = append(col, v...)
 		}
-		col = append(col, '"')
-		second := false // of a character
-		for _, c := range values[at] {
-			if !second && (c == '"' || c == '\\') {
-				col = append(col, '\\')
-			}
-			col = append(col, c)
-			second = !second && h.leads != nil && h.leads(c)
-		}
-		h.columns[i] = append(col, '"')
+		binary.BigEndian.PutUint32(col[start:], uint32(len(col)-start-4))
+		h.columns[i] = col
 	}
 	h.rows++
 }
 
-// array is a column's array, as text.
+// array is a column's array.
 func (h *heap) array(i int) []byte {
 	if h.rows == 0 {
-		return []byte("{}")
+		return binary.BigEndian.AppendUint32(make([]byte, 8, 12), oidText) // of no dimension
 	}
-	return append(h.columns[i], '}')
+	col := h.columns[i]
+	for at, n := range [...]uint32{1, 1, oidText, uint32(h.rows), 1} { // one dimension, there may be NULLs, their type, how many, from 1 on
+		binary.BigEndian.PutUint32(col[4*at:], n)
+	}
+	return col
+}
+
+// size is how many bytes it holds.
+func (h *heap) size() (n int) {
+	for _, col := range h.columns {
+		n += len(col)
+	}
+	return n
 }
 
 // arrays are those of all columns.
@@ -120,7 +121,7 @@ func (f *fanout) gather() *pg.Error {
 	if !ok || len(ends) < f.fan.Hidden {
 		return malformed()
 	}
-	h := &heap{columns: make([][]byte, len(ends)), leads: leads(f.home.encoding)}
+	h := &heap{columns: make([][]byte, len(ends)), exact: exactTypes(desc, ends)}
 	for left := len(f.parts); left > 0; {
 		bt, e := f.arrive()
 		if e != nil {
@@ -136,10 +137,16 @@ func (f *fanout) gather() *pg.Error {
 		if e = f.memory.take(len(rows)); e != nil {
 			e = f.c.cannot(f.x, e)
 		}
+		before := h.size()
 		for len(rows) > 0 && e == nil {
 			n := pg.Want(rows)
 			e = h.add(rows[:n])
 			rows = rows[n:]
+		}
+		if more := h.size() - before - len(*bt.rows); e == nil && more > 0 { // as text they are larger
+			if e = f.memory.take(more); e != nil {
+				e = f.c.cannot(f.x, e)
+			}
 		}
 		if f.spent(bt); e != nil {
 			return e
@@ -314,6 +321,7 @@ func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
 	c, desc := f.c, f.home.desc
 	names := make([]string, len(ends))
 	var ask []string
+	lossy := ""       // types whose text may not be the whole value
 	computed := false // there is what is no column of a table: PostgreSQL is asked what collation it has
 	var where []int
 	for i, end := range ends {
@@ -329,6 +337,9 @@ func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
 		} else {
 			ask = append(ask, "pg_catalog.format_type("+strconv.FormatUint(uint64(b.local(oid)), 10)+", "+strconv.Itoa(int(modifier))+")")
 			where = append(where, i)
+		}
+		if !ok && isLossy(oid) {
+			lossy += "," + strconv.FormatUint(uint64(b.local(oid)), 10)
 		}
 		text := oid == oidText || oid == oidVarchar || oid == oidBpchar
 		switch {
@@ -349,6 +360,9 @@ func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
 		return names, nil
 	}
 	sql := "SELECT " + strings.Join(ask, ", ")
+	if lossy != "" {
+		sql += ", " + strings.ReplaceAll(whollyTold, "{types}", lossy[1:])
+	}
 	if computed {
 		sql += f.unasked(len(ends))
 	}
@@ -361,6 +375,11 @@ func (f *fanout) typeNames(b *branch, ends []int) ([]string, *pg.Error) {
 			return nil, unknownType()
 		}
 		names[i] += row[j]
+	}
+	if lossy != "" && (len(row) <= len(where) || row[len(where)] != "t") {
+		return nil, pg.NewError(pg.CodeFeatureNotSupported, "values of several shards cannot be put together with these settings").
+			WithDetail("With extra_float_digits below 1, or a DateStyle that is not ISO, a shard does not tell the whole of an array, a range or a composite that holds such values.").
+			WithHint("SET extra_float_digits = 1, and SET DateStyle = ISO.")
 	}
 	return names, nil
 }

@@ -16,9 +16,10 @@ type Shared struct {
 	// guarded by mu
 	mu    sync.Mutex
 	heaps map[*sqlkey.Fan]struct{} // whose rows could not be merged in their order when it was last tried
+	exact map[*sqlkey.Fan][]int16  // in which formats rows that are gathered come
 }
 
-// maxHeaps bounds what is remembered of them.
+// maxHeaps bounds of how many plans each is remembered.
 const maxHeaps = 4096
 
 // unordered reports whether only PostgreSQL knows the order of a plan's rows.
@@ -37,6 +38,23 @@ func (s *Shared) learn(f *sqlkey.Fan) {
 		s.heaps = make(map[*sqlkey.Fan]struct{})
 	}
 	s.heaps[f] = struct{}{}
+}
+
+// formats are those in which a plan's rows are gathered; nil: they are not known.
+func (s *Shared) formats(f *sqlkey.Fan) []int16 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.exact[f]
+}
+
+// learnFormats remembers them; nil: no more.
+func (s *Shared) learnFormats(f *sqlkey.Fan, list []int16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.exact == nil || len(s.exact) >= maxHeaps {
+		s.exact = make(map[*sqlkey.Fan][]int16)
+	}
+	s.exact[f] = list
 }
 
 // Memory bounds what statements over several shards keep of their rows, on one node. The zero value bounds nothing.

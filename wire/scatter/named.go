@@ -137,7 +137,7 @@ func (c *Coordinator) executes(s *stmt, u *sqlkey.NameUse, bind *pg.Bind) (*stmt
 		}
 	}
 	out := new(pg.Bind)
-	if err := out.Decode(pg.AppendBindWith(nil, bind, make([]bool, bind.NumParams()), values, nil)[pg.HeaderSize:]); err != nil {
+	if err := out.Decode(pg.AppendBindWith(nil, bind, make([]bool, bind.NumParams()), values, pg.FormatText, nil)[pg.HeaderSize:]); err != nil {
 		return nil, nil, asError(err)
 	}
 	return inner, out, nil

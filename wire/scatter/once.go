@@ -100,7 +100,7 @@ func (r *replay) first(b *branch, desc []byte) (tag string, rows []byte, _ *pg.E
 		}
 	}
 	ask := &errand{b: b, writes: true, memory: &r.memory, send: r.x.appendAsk(nil, r.how.SQL, nil, formats)}
-	r.changed = &heap{columns: make([][]byte, n), leads: leads(b.conn.Params["client_encoding"])}
+	r.changed = &heap{columns: make([][]byte, n)}
 	ask.row = func(frame []byte) *pg.Error {
 		at, ok := whole(frame, n)
 		if !ok {

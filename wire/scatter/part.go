@@ -14,7 +14,8 @@ import (
 type part struct {
 	f       *fanout
 	slot    *fib.Slot
-	request []byte
+	request []byte        // if its rows are not gathered
+	sql     string        // if they are
 	chooser Chooser       // nil: it has a branch already
 	placed  chan struct{} // closed when it does not stand in line for a connection any more, or not yet
 
@@ -155,7 +156,34 @@ func (p *part) try() *pg.Error {
 		return e
 	}
 	c.marks0(f.x, b)
-	b.send = append(b.send, p.request...)
+	request, e := p.request, (*pg.Error)(nil)
+	if f.how == gathered {
+		request, e = p.gathers()
+	}
+	if e == nil {
+		b.send = append(b.send, request...)
+		e = p.receive()
+	}
+	if e == nil {
+		return nil
+	}
+	if why := c.brokenBy(e); why != nil {
+		return why
+	}
+	c.cfg.Host.Failed(b.hop, e.Code)
+	switch {
+	case !b.broken || e.Hint != "":
+	case f.alone:
+		e = e.WithHint("It was a read: it can be tried again.")
+	default:
+		e = e.WithHint("The transaction was rolled back: try it again.")
+	}
+	return e
+}
+
+// receive sends what is due to the shard, and hands on its rows.
+func (p *part) receive() *pg.Error {
+	f, c, b := p.f, p.f.c, p.b
 	if e := b.flush(); e != nil {
 		return e
 	}
@@ -204,19 +232,6 @@ func (p *part) try() *pg.Error {
 	})
 	if buf != nil {
 		p.hand(batch{p: p, rows: buf, large: counted})
-	}
-	if e != nil {
-		if why := c.brokenBy(e); why != nil {
-			return why
-		}
-		c.cfg.Host.Failed(b.hop, e.Code)
-		switch {
-		case !b.broken || e.Hint != "":
-		case f.alone:
-			e = e.WithHint("It was a read: it can be tried again.")
-		default:
-			e = e.WithHint("The transaction was rolled back: try it again.")
-		}
 	}
 	return e
 }

@@ -178,13 +178,12 @@ func (r *rekeying) on(slot *fib.Slot) *rekeyed {
 }
 
 func (r *rekeying) prepare(s *rekeyed) {
-	lead := leads(r.home.conn.Params["client_encoding"])
 	pick, _ := r.given()
 	stay := []int{0, 1}
 	for i := range r.how.Columns {
 		stay = append(stay, 2+i)
 	}
-	heapOf := func(pick []int) *heap { return &heap{columns: make([][]byte, len(pick)), pick: pick, leads: lead} }
+	heapOf := func(pick []int) *heap { return &heap{columns: make([][]byte, len(pick)), pick: pick} }
 	s.stay, s.gone, s.come = heapOf(stay), heapOf([]int{0, 1}), heapOf(pick)
 }
 
