@@ -33,6 +33,7 @@ type fakeOffice struct {
 	reloadError error
 
 	changes []string   // calls about ranges, in words
+	moves   []MoveView // what Moves answers; nil: the example
 	watched []MoveView // the answers of Move to come
 	slow    bool       // a range that is mapped does not change hands while anybody waits
 
@@ -107,6 +108,9 @@ func (f *fakeOffice) StartMove(_ context.Context, r cluster.MoveRequest) (MoveVi
 }
 
 func (f *fakeOffice) Moves(context.Context) (MovesAnswer, error) {
+	if f.moves != nil {
+		return MovesAnswer{Moves: f.moves}, f.err
+	}
 	return MovesAnswer{Moves: []MoveView{exampleMove()}}, f.err
 }
 

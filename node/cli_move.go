@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"rangefinder/cluster"
+	"rangefinder/rib"
 )
 
 type moveCmd struct {
@@ -110,11 +114,11 @@ func printMoves(w io.Writer, list []MoveView) error {
 type moveOrderCmd struct {
 	adminFlags
 	reasonFlag
-	ID uint64 `arg:"" optional:"" help:"The move's number, as rangefinder move status shows it; may be left out if there is only one."`
+	ID uint64 `arg:"" optional:"" help:"The move's number, as rangefinder move status shows it; may be left out if there is only one, or only one that this can be done to."`
 }
 
 func (c *moveOrderCmd) order(e *env, what string) error {
-	if err := c.which(e); err != nil {
+	if err := c.which(e, what); err != nil {
 		return err
 	}
 	var m MoveView
@@ -124,8 +128,9 @@ func (c *moveOrderCmd) order(e *env, what string) error {
 	return printMoves(e.stdout, []MoveView{m})
 }
 
-// which finds the move that is meant.
-func (c *moveOrderCmd) which(e *env) error {
+// which finds the move that is meant: the only one, or else the only one of which it makes sense. One whose range has changed hands waits for seconds, or as long as
+// an old statement runs, and nobody means that one who aborts the move that he has just begun.
+func (c *moveOrderCmd) which(e *env, what string) error {
 	if c.ID != 0 {
 		return nil
 	}
@@ -133,11 +138,33 @@ func (c *moveOrderCmd) which(e *env) error {
 	if err := c.quiet().call(e, "/api/v1/moves", nil, &v); err != nil {
 		return err
 	}
-	if len(v.Moves) != 1 {
-		return &usageError{message: fmt.Sprintf("%d moves are under way: which one?", len(v.Moves)), hint: "rangefinder move status lists them."}
+	list := v.Moves
+	if len(list) > 1 {
+		list = slices.DeleteFunc(slices.Clone(list), func(m MoveView) bool { return !meant(&m, what) })
 	}
-	c.ID = v.Moves[0].ID
-	return nil
+	switch {
+	case len(list) == 1:
+		c.ID = list[0].ID
+		return nil
+	case len(v.Moves) == 0:
+		return &usageError{message: "no move is under way", hint: "rangefinder move start begins one; rangefinder range history lists those that are over."}
+	case len(list) == 0:
+		list = v.Moves
+	}
+	var numbers []string
+	for i := range list {
+		numbers = append(numbers, strconv.FormatUint(list[i].ID, 10))
+	}
+	return &usageError{message: fmt.Sprintf("%d moves are under way: which one? %s", len(v.Moves), strings.Join(numbers, ", ")), hint: "rangefinder move status shows them."}
+}
+
+// meant: whoever gives this order without a number may mean this move.
+func meant(m *MoveView, what string) bool {
+	if what == moveResume {
+		return m.Paused
+	}
+	ahead := m.Phase == rib.MovePrepare.String() || m.Phase == rib.MoveFrozen.String()
+	return ahead && (what == moveAbort || !m.Paused)
 }
 
 func (c *moveOrderCmd) body() MoveOrder { return MoveOrder{Reason: c.Reason, RequestID: randomHex(16)} }
@@ -171,7 +198,7 @@ func (c *moveAbortCmd) Run(e *env) error {
 
 func (c *moveAbortCmd) abort(e *env) error {
 	if c.Watch && c.JSON {
-		err := c.which(e)
+		err := c.which(e, moveAbort)
 		var m MoveView
 		if err == nil {
 			err = c.quiet().call(e, movePath(c.ID, moveAbort), c.body(), &m)

@@ -305,6 +305,39 @@ func TestWhichKeyspaceARoutingMapMeans(t *testing.T) {
 	}
 }
 
+// TestOrdersWithoutANumber: they are about the only move that they make sense for; where there is no such one, or several, nothing is done and the numbers are told.
+func TestOrdersWithoutANumber(t *testing.T) {
+	office := &fakeOffice{view: exampleView()}
+	url := serveOffice(t, office)
+	copies := MoveView{ID: 41, Phase: "prepare", Step: "copy"}
+	paused := MoveView{ID: 43, Phase: "prepare", Step: "follow", Paused: true}
+	flipped := MoveView{ID: 31, Phase: "flipped", Step: "wait"}
+	aborted := MoveView{ID: 32, Phase: "aborted", Step: "clean"}
+	for _, c := range []struct {
+		moves []MoveView
+		order string
+		want  string // what the node is asked, or the error
+	}{
+		{[]MoveView{flipped, copies}, "pause", "pause 41"},
+		{[]MoveView{flipped, copies, aborted}, "abort", "abort 41"},
+		{[]MoveView{copies, paused}, "pause", "pause 41"},
+		{[]MoveView{copies, paused}, "resume", "resume 43"},
+		{[]MoveView{copies, flipped, paused}, "abort", "3 moves are under way: which one? 41, 43"},
+		{[]MoveView{flipped, aborted}, "abort", "2 moves are under way: which one? 31, 32"},
+		{[]MoveView{flipped}, "abort", "abort 31"}, // and the node says why not
+		{[]MoveView{}, "abort", "no move is under way"},
+	} {
+		office.moves, office.changes = c.moves, nil
+		code, _, errs := runCLI("move", c.order, "--admin", url)
+		switch asked := strings.Join(office.changes, "; "); {
+		case code == 0 && !strings.HasPrefix(asked, c.want):
+			t.Errorf("%s of %+v: the node was asked %q, want %q", c.order, c.moves, asked, c.want)
+		case code != 0 && (asked != "" || !strings.Contains(errs, c.want)):
+			t.Errorf("%s of %+v: exit %d, asked %q, %s, want %s", c.order, c.moves, code, asked, errs, c.want)
+		}
+	}
+}
+
 func TestRangeAndMoveCommands(t *testing.T) {
 	office := &fakeOffice{view: exampleView()}
 	url := serveOffice(t, office)
