@@ -231,7 +231,10 @@ func (f *applyFlags) tell(ctx context.Context, c hookCall) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return &Failure{Message: fmt.Sprintf("the hook has not answered in %s", hookTimeout), Hint: "Nothing more is moved."}
+	case err != nil:
 		return fmt.Errorf("the hook: %w", err)
 	}
 	defer resp.Body.Close()

@@ -174,6 +174,11 @@ func movePath(id uint64, what string) string { return fmt.Sprintf("/api/v1/moves
 
 type movePauseCmd struct{ moveOrderCmd }
 
+// Help is shown by `rangefinder move pause --help`.
+func (movePauseCmd) Help() string {
+	return "It does not begin to copy, to freeze its range, or to delete rows. A copy that is under way goes on to its end: stopped, it would have to begin anew, and the source would keep all of\nits log until then. What is copied follows the source for as long as the move is paused. To have the servers to themselves now, abort it."
+}
+
 // Run pauses.
 func (c *movePauseCmd) Run(e *env) error { return c.order(e, movePause) }
 

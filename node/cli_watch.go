@@ -157,7 +157,10 @@ func progress(m *MoveView) string {
 	} else if m.Thawed > 1 {
 		line += fmt.Sprintf(", frozen %d times in vain", m.Thawed)
 	}
-	if m.Paused {
+	switch {
+	case m.Paused && m.Phase == rib.MovePrepare.String() && m.Step == "copy" && m.Part > 0:
+		line += ", paused: the copy goes on to its end, and nothing is frozen"
+	case m.Paused:
 		line += ", paused"
 	}
 	if len(m.Missing) > 0 {

@@ -260,4 +260,40 @@ func TestConstraintsAreAlike(t *testing.T) {
 	if all := check(); strings.Contains(all, "constraints differ") {
 		t.Errorf("they are alike:\n%s", all)
 	}
+	if err := r.at("shard_2").primary.Exec(t.Context(), "CREATE UNIQUE INDEX once ON child (customer_id, p) WHERE q > 1"); err != nil {
+		t.Fatal(err)
+	}
+	if all, want := check(), "only on the source nothing more; only on the target UNIQUE INDEX btree (customer_id, p) WHERE (q > 1)"; !strings.Contains(all, want) {
+		t.Errorf("%q is not told of:\n%s", want, all)
+	}
+	if err := r.at("shard_1").primary.Exec(t.Context(), "CREATE UNIQUE INDEX the_same ON child (customer_id, p) WHERE q > 1"); err != nil {
+		t.Fatal(err)
+	}
+	if all := check(); strings.Contains(all, "constraints differ") {
+		t.Errorf("they are alike again:\n%s", all)
+	}
+}
+
+// TestLabelsAreAlike: a value that the target's type does not have is told of before anything is copied.
+func TestLabelsAreAlike(t *testing.T) {
+	r := newRig(t, false)
+	low, high := r.quarter()
+	for name, labels := range map[string]string{"shard_1": "'sad', 'glad', 'new'", "shard_2": "'glad', 'sad'"} {
+		if err := r.at(name).primary.Exec(t.Context(), "CREATE TYPE mood AS ENUM ("+labels+")", "CREATE TABLE felt (customer_id bigint PRIMARY KEY, m mood, ms mood[])"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.ks.Tables = append(r.ks.Tables, rib.KeyedTable{Schema: "public", Name: "felt", Columns: []string{"customer_id"}})
+	p := NewPostgres(r.config)
+	defer p.Close()
+	want := `table "public"."felt": its columns differ from those on shard_1: only on the source "m" public.mood ENUM ('glad', 'new', 'sad'); "ms" public.mood[] ENUM ('glad', 'new', 'sad'); only on the target "m" public.mood ENUM ('glad', 'sad')`
+	if all := r.obstacles(p, low, high); !strings.Contains(all, want) {
+		t.Errorf("%q is not told of:\n%s", want, all)
+	}
+	if err := r.at("shard_2").primary.Exec(t.Context(), "ALTER TYPE mood ADD VALUE 'new' BEFORE 'glad'"); err != nil {
+		t.Fatal(err)
+	}
+	if all := r.obstacles(p, low, high); strings.Contains(all, "felt") {
+		t.Errorf("they are alike:\n%s", all)
+	}
 }

@@ -22,7 +22,9 @@ type seen struct {
 }
 
 // constraintsSQL tells what a table's rows must be.
-const constraintsSQL = "SELECT replace(pg_get_constraintdef(oid), ' NOT VALID', '') FROM pg_constraint WHERE conrelid = to_regclass($1) AND contype IN ('c', 'f', 'p', 'u', 'x') ORDER BY 1"
+const constraintsSQL = `SELECT replace(pg_get_constraintdef(oid), ' NOT VALID', '') FROM pg_constraint WHERE conrelid = to_regclass($1) AND contype IN ('c', 'f', 'p', 'u', 'x')
+UNION ALL SELECT 'UNIQUE INDEX ' || regexp_replace(pg_get_indexdef(i.indexrelid), '^.*? USING ', '') FROM pg_index AS i
+	WHERE i.indrelid = to_regclass($1) AND i.indisunique AND NOT EXISTS (SELECT FROM pg_constraint AS c WHERE c.conindid = i.indexrelid AND c.contype IN ('p', 'u')) ORDER BY 1`
 
 // identitySQL tells of a table and of each partition of it what replication identifies rows by.
 const identitySQL = `

@@ -250,11 +250,11 @@ func (w *worker) aborted(ctx context.Context, j *Job) error {
 	if w.touched() {
 		servers := w.m.cfg.Servers
 		err := servers.Unfence(ctx, j)
-		if err == nil {
-			w.begin(stepClean)
-			err = servers.Clean(ctx, j, w.report)
+		if errors.Is(err, ErrDeposed) || ctx.Err() != nil {
+			return err
 		}
-		if err != nil {
+		w.begin(stepClean)
+		if err := errors.Join(err, servers.Clean(ctx, j, w.report)); err != nil { // the target can be cleaned up while the source is away
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package move
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -189,6 +190,23 @@ func TestFenceOutlastsWhatIsOnItsWay(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAbortWithoutTheSource: while the source is away the target is cleaned up, and the move is not over before the source is.
+func TestAbortWithoutTheSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		away := errors.New("the source is away")
+		servers := &scripted{fails: func(name string) error {
+			if name == "Unfence" {
+				return away
+			}
+			return nil
+		}}
+		b, _ := scene(t, rib.MoveAborted, note{Step: stepFollow, Touched: true}.encode(), func(c *Config) { c.Servers = servers })
+		if got := servers.done(); !strings.HasPrefix(got, "Unfence Clean Unfence Clean") || len(b.owners().Moves) != 1 {
+			t.Errorf("%s, %d moves", got, len(b.owners().Moves))
+		}
+	})
 }
 
 // TestPausedMoveFollows: a paused move goes on to follow, under a new leader too: else its slot holds back the source's log for as long as it
