@@ -1,11 +1,13 @@
 package wire_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
+	"rangefinder/internal/pgtest"
 	"rangefinder/wire/pg"
 )
 
@@ -87,4 +89,42 @@ func TestSchemaOfShards(t *testing.T) {
 		each("SELECT count(*) FROM pg_class WHERE relname = 'orders'", 0)
 		r.busy(t, 0)
 	}
+}
+
+// What concerns a table on all shards waits on the first of them for who holds it there, and holds it on no other: so two that come by different nodes wait in one
+// line, and not for each other.
+func TestSchemaChangesStandInOneLine(t *testing.T) {
+	r := newRig(t, rigOptions{across: true})
+	ctx := ctxOf(t)
+	for _, sql := range []string{"TRUNCATE orders", "BEGIN; LOCK TABLE orders; COMMIT"} {
+		holder, err := r.servers[0].primary.ConnTo(ctx, "app", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = holder.Exec(ctx, "BEGIN; LOCK TABLE orders"); err != nil {
+			t.Fatal(err)
+		}
+		conn, ended := r.connect(pgx.QueryExecModeSimpleProtocol), make(chan error, 1)
+		go func() {
+			_, err := conn.Exec(ctx, sql)
+			ended <- err
+		}()
+		pgtest.Eventually(t, patience, func() error {
+			n := 0
+			if err := holder.QueryRow(ctx, "SELECT count(*) FROM pg_locks WHERE NOT granted").Scan(&n); err != nil || n != 1 {
+				return fmt.Errorf("%d wait, %v", n, err)
+			}
+			return nil
+		})
+		if err := r.servers[1].primary.ExecIn(ctx, "app", "DO $$ BEGIN LOCK TABLE orders NOWAIT; END $$"); err != nil {
+			t.Errorf("%s: the table is locked on the second shard before it is on the first: %v", sql, err)
+		}
+		if err = holder.Close(ctx); err == nil {
+			err = <-ended
+		}
+		if err != nil {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	r.busy(t, 0)
 }

@@ -126,11 +126,17 @@ func (f *fanout) begin(shares []Share) {
 
 // start has the parts begin: those that have a connection at once, the others in the order of their shards, each when the one before it does not stand in
 // line for a connection any more. So statements that stand in line for each other's connections do not do so in a circle. A write to copies of a table,
-// which has all connections by now, is done on one shard first (see sqlkey.Fan.Lead): there those meet who lock the same rows.
+// which has all connections by now, is done on one shard first (see sqlkey.Fan.Lead), and so is what concerns tables as such: there those meet who lock the same
+// rows or tables.
 func (f *fanout) start() {
 	var lead *part
-	if f.fan.Alike() {
+	switch {
+	case f.fan.Alike():
 		lead = f.home // whose rows are taken from the start
+	case f.fan.Everywhere && f.how == asTheyCome:
+		lead = f.parts[0] // which has no rows
+	}
+	if lead != nil {
 		if lead.run(); lead.err != nil {
 			return
 		}
