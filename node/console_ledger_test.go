@@ -58,7 +58,11 @@ func TestRangesChangeHandsBySQL(t *testing.T) {
 	shows(run("SHOW KEYSPACES;"), "app.accounts|app|range|bigint|public.accounts (id)|3|shard_1, shard_2, shard_3", "(1 row)")
 	shows(run("SHOW RANGES;"), "keyspace|range|shard|epoch", "app.accounts|..1000|shard_1|1/", "app.accounts|1000..2000|shard_2|1/", "(3 rows)")
 	shows(run("SPLIT RANGE app.accounts AT 5, -5 REASON 'small ones';"), "app.accounts|..-5|shard_1|", "app.accounts|-5..5|shard_1|", "app.accounts|5..1000|shard_1|", "(3 rows)")
-	shows(run("MERGE RANGE app.accounts -5..1000;"), "app.accounts|-5..1000|shard_1|", "(1 row)")
+	merged := run("MERGE RANGE app.accounts -5..1000;")
+	shows(merged, "app.accounts|-5..1000|shard_1|", "(1 row)")
+	if strings.Contains(merged, "interpret") { // psql says so of a tag whose count is none
+		t.Errorf("a tag that clients do not take:\n%s", merged)
+	}
 	pgtest.Eventually(t, 10*time.Second, func() error { // this node follows what the leader has done
 		if out := run("SHOW RANGES app.accounts;"); !strings.Contains(out, "(4 rows)") {
 			return fmt.Errorf("not the ranges of after the merge:\n%s", out)

@@ -8,7 +8,7 @@ import (
 	"rangefinder/wire/pg"
 )
 
-// The commands about ranges and moves, by their tags.
+// The commands about ranges and moves.
 const (
 	VerbMove       = "MOVE"
 	VerbPauseMove  = "PAUSE MOVE"

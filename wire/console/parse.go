@@ -10,11 +10,19 @@ import (
 
 // Command is one command.
 type Command struct {
-	Verb     string // "SHOW", "PAUSE", …; it is the command's tag too
+	Verb     string // "SHOW", "PAUSE", …
 	View     string // of SHOW: what, in capitals
 	Database string // of commands on databases: which; "" is all
 	Wait     bool   // SHUTDOWN WAIT_FOR_CLIENTS
 	Order           // of what is about ranges and moves
+}
+
+// tag is what ends the command's answer: its verb. Of MERGE RANGE only the first word, since libpq takes what is behind MERGE for a count.
+func (c Command) tag() string {
+	if c.Verb == VerbMerge {
+		return "MERGE"
+	}
+	return c.Verb
 }
 
 // maxCommands bounds the commands of one Query: the answers are made in memory.

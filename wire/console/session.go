@@ -123,7 +123,7 @@ func (s *Session) query(body []byte) {
 			s.Out = pg.AppendRowDescription(s.Out, fields)
 			s.rows(fields, t.Rows)
 		}
-		s.Out = pg.AppendCommandComplete(s.Out, c.Verb)
+		s.Out = pg.AppendCommandComplete(s.Out, c.tag())
 	}
 	if e != nil {
 		s.Out = pg.AppendError(s.Out, e)
@@ -279,7 +279,7 @@ func (s *Session) execute(body []byte) *pg.Error {
 		s.Out = pg.AppendPortalSuspended(s.Out)
 		return nil
 	}
-	s.Out = pg.AppendCommandComplete(s.Out, p.command.Verb)
+	s.Out = pg.AppendCommandComplete(s.Out, p.command.tag())
 	return nil
 }
 

@@ -80,6 +80,7 @@ func TestProtocol(t *testing.T) {
 	}{
 		{"a query", [][]byte{pg.AppendQuery(nil, "SHOW VERSION")}, "T,D,SHOW,Z"},
 		{"two", [][]byte{pg.AppendQuery(nil, "SHOW VERSION; RECONNECT")}, "T,D,SHOW,RECONNECT,Z"},
+		{"a tag without what would be a count", [][]byte{pg.AppendQuery(nil, "MERGE RANGE app.t 1-2"), parse("", "MERGE RANGE app.t 1-2"), bind("", "", 0), pg.AppendExecute(nil, "", 0), sync}, "T,MERGE,Z,1,2,MERGE,Z"},
 		{"nothing", [][]byte{pg.AppendQuery(nil, " ; -- ping")}, "I,Z"},
 		{"what fails ends the query", [][]byte{pg.AppendQuery(nil, "SHOW VERSION; PAUSE; SHOW VERSION")}, "T,D,SHOW,ERROR 55000,Z"},
 		{"a mistake runs nothing", [][]byte{pg.AppendQuery(nil, "SHOW VERSION; SELECT 1")}, "ERROR 42601,Z"},
