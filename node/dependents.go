@@ -221,7 +221,7 @@ func (n *Node) warnDependents(ctx context.Context, made *rib.Keyspace) (warnings
 
 // dependentsSQL finds what has rows of the tables $1 (schemas) and $2 (names), which is what inherits from them, and then what reads
 // that: views, views over views, and parents, whose rows are their children's too. Views are found by what their rules depend on. Then there is what is to be
-// known of columns, and of domains.
+// known of columns, of domains and of functions.
 const dependentsSQL = `
 WITH RECURSIVE keyed AS (
 	SELECT c.oid, k.schema, k.name
@@ -310,6 +310,13 @@ FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespa
 	  AND NOT EXISTS (SELECT FROM below WHERE modifier <> -1)) AS plain
 WHERE t.typtype = 'd' AND NOT EXISTS (SELECT FROM pg_catalog.pg_type o WHERE o.typname = t.typname AND o.oid <> t.oid)
 ORDER BY 1, 2
+LIMIT $3)
+UNION ALL
+(SELECT '', p.proname::text, 'immutable function', '', ''
+FROM pg_catalog.pg_proc p
+GROUP BY p.proname
+HAVING bool_and(p.provolatile = 'i' AND p.prokind = 'f' AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace))
+ORDER BY 2
 LIMIT $3)`
 
 // dependentsOn asks where a shard's catalogs are read. What is to be known of columns is asked of the tables that the shard has by o.

@@ -341,3 +341,28 @@ func TestDomainsOnRealPostgreSQL(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
+
+func TestImmutableFunctionsOnRealPostgreSQL(t *testing.T) {
+	ctx := context.Background()
+	server := pgtest.NewPrimary(t, pgtest.Options{})
+	if err := server.Exec(ctx, `
+		CREATE SCHEMA other;
+		CREATE FUNCTION one(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'; CREATE FUNCTION other.one(text) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
+		CREATE FUNCTION two(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 2'; CREATE FUNCTION other.two(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT 2';
+		CREATE FUNCTION lower(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 3'; CREATE FUNCTION four(int) RETURNS int LANGUAGE sql AS 'SELECT 4';
+		CREATE AGGREGATE five(int) (SFUNC = int4pl, STYPE = int)`); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := server.Conn(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	list, err := readDependents(ctx, conn, nil, asked{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []sqlkey.Dependent{{Name: "one", Kind: sqlkey.DependsFunction}}; !slices.Equal(list, want) || !list[0].None() {
+		t.Errorf("%+v, want %+v", list, want)
+	}
+}

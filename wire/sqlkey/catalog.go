@@ -55,6 +55,7 @@ type database struct {
 	dependents map[tableName]*table
 	ids        map[tableName][]string // the columns whose default is rangefinder.unique_id()
 	domains    map[string]domain      // by name
+	immutable  map[string]bool        // functions that are not PostgreSQL's own, by name
 }
 
 // domain is one that stores what the type below it does. No other type has its name.

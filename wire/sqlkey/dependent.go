@@ -37,6 +37,8 @@ const (
 	DependsColumns Dependence = "columns"
 	// DependsDomain is none either: it is a domain, the only type of that name, over the type OfSchema without a modifier or a collation of its own.
 	DependsDomain Dependence = "domain"
+	// DependsFunction is none either: all that bears the name Name is functions that somebody has made and declared IMMUTABLE.
+	DependsFunction Dependence = "immutable function"
 )
 
 // depend puts the dependents of a database into its catalog. Those of tables that no keyspace holds (any more, or yet) are none.
@@ -56,6 +58,12 @@ func (d *database) depend(list []Dependent) {
 				d.domains = make(map[string]domain)
 			}
 			d.domains[one.Name] = domain{one.Schema, one.OfSchema}
+			continue
+		case DependsFunction:
+			if d.immutable == nil {
+				d.immutable = make(map[string]bool)
+			}
+			d.immutable[one.Name] = true
 			continue
 		case DependsColumns:
 			if t != nil && json.Unmarshal([]byte(one.OfName), &t.all) != nil {
@@ -86,7 +94,7 @@ func (d *database) depend(list []Dependent) {
 
 // None tells whether it is no relation, but something else that the catalogs tell of a table.
 func (d Dependent) None() bool {
-	return d.Kind == DependsUnique || d.Kind == DependsOwn || d.Kind == DependsKey || d.Kind == DependsColumns || d.Kind == DependsDomain
+	return d.Kind == DependsUnique || d.Kind == DependsOwn || d.Kind == DependsKey || d.Kind == DependsColumns || d.Kind == DependsDomain || d.Kind == DependsFunction
 }
 
 // storesKeys refuses to write rows of a table whose key's column is not as it must be: another key than is given might be stored.

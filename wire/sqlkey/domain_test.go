@@ -62,3 +62,27 @@ func TestCastsToDomains(t *testing.T) {
 		t.Error("plans for other domains are taken for the same")
 	}
 }
+
+// A function that somebody has made may be called on each shard if the catalogs say that it is IMMUTABLE, and every other of its name.
+func TestImmutableFunctionsOverShards(t *testing.T) {
+	o := &rib.Ownership{Keyspaces: []rib.Keyspace{{ID: 1, Name: "app.orders", Database: "app", Method: "hash", Types: []rib.Type{rib.TypeBigint},
+		Tables: []rib.KeyedTable{{Schema: "app", Name: "orders", Columns: []string{"id"}}}, Ranges: []rib.Range{{Shard: "shard_1"}}}}}
+	c := NewCatalog(o, map[string]DatabaseRule{"app": {Shard: "shard_1"}}, map[string][]Dependent{"app": {{Name: "similarity", Kind: DependsFunction}, {Name: "lower", Kind: DependsFunction}}})
+	p := NewPlanner(PlannerConfig{})
+	for sql, want := range map[string]Intent{
+		"SELECT * FROM app.orders WHERE similarity(item, 'pen') > 0.3":               Read,
+		"SELECT sum(ext.similarity(item, 'pen')) FROM app.orders":                    Read,
+		"SELECT max(similarity(lower(item), 'pen')) FROM app.orders":                 Read,
+		"UPDATE app.orders SET qty = 0 WHERE similarity(item, 'pen') > 0.3":          Write,
+		"DELETE FROM app.orders WHERE id = similarity(1) RETURNING similarity(item)": Write,
+	} {
+		if plan := p.Plan(c, appEnv, sql); plan.Target != Many || plan.Intent != want || !plan.Opaque {
+			t.Errorf("%s: %s", sql, tell(plan))
+		}
+	}
+	for _, sql := range []string{"SELECT * FROM app.orders WHERE unheard(item) > 0.3", "SELECT pg_catalog.similarity(item) FROM app.orders", "SELECT setseed(id) FROM app.orders"} {
+		if plan := p.Plan(c, appEnv, sql); plan.Target != None || plan.Intent != Write {
+			t.Errorf("%s: %s", sql, tell(plan))
+		}
+	}
+}

@@ -16,6 +16,7 @@ type path struct {
 	asWritten bool
 	foreign   uint64 // see Env.Foreign
 	domains   map[string]domain
+	immutable map[string]bool // see database
 
 	tree *pgquery.ParseResult // what is planned; nil: nothing is computed of parameters
 	uses uses                 // of them, once they were asked for

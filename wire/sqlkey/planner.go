@@ -260,7 +260,7 @@ func (p *Planner) read(db *database, env *Env, sql string) (*compiler, *pgquery.
 	if !ok {
 		return c, nil, c.unread(pg.NewError(pg.CodeInvalidParameterValue, "the search path cannot be read").WithDetail("search_path is " + clip(env.SearchPath) + "."))
 	}
-	path.foreign, path.domains = env.Foreign, db.domains
+	path.foreign, path.domains, path.immutable = env.Foreign, db.domains, db.immutable
 	c.path = &path
 	if e := unreadable(env, sql); e != nil {
 		return c, nil, c.unread(e)

@@ -336,8 +336,11 @@ func (s *survey) function(f *pgquery.FuncCall) {
 	}
 	switch {
 	case !builtin || !known:
-		s.writes("function " + full + " may be volatile")
-		s.foreign, s.volatile = true, full
+		if len(names) > 1 && builtin || !s.path.immutable[name] {
+			s.writes("function " + full + " may be volatile")
+			s.volatile = full
+		}
+		s.foreign = true
 		s.home, s.homeTied = "function "+full+", which is not PostgreSQL's own,", true
 	case !harmless:
 		s.writes("function " + full + " may be volatile")
