@@ -26,7 +26,7 @@ type balancePlanCmd struct {
 
 // Help is shown by `rangefinder rebalance plan --help`.
 func (balancePlanCmd) Help() string {
-	return "Sizes are sampled on the shards, load is the statements with one key that all nodes have counted in the last seconds; each counts half. A range that is\ntoo heavy to be moved is named, with the bounds that would divide its load and its hottest keys: split it first (rangefinder range split).\n\nExamples:\n\n  rangefinder rebalance plan\n  rangefinder rebalance plan --keyspace app.orders --tolerance 0.2\n  rangefinder rebalance apply --max-lag 5s --hook http://127.0.0.1:9000/moves"
+	return "Sizes are sampled on the shards, load is the statements with one key that all nodes have counted in the last seconds; each counts half. A range that is\ntoo heavy to be moved is named, with the bounds that would divide its load, or if it has none its rows, and its hottest keys: split it first (rangefinder range split).\n\nExamples:\n\n  rangefinder rebalance plan\n  rangefinder rebalance plan --keyspace app.orders --tolerance 0.2\n  rangefinder rebalance apply --max-lag 5s --hook http://127.0.0.1:9000/moves"
 }
 
 // Run prints a plan.

@@ -67,6 +67,9 @@ func (n *Node) Rebalance(ctx context.Context, q RebalanceQuery) (balance.Plan, e
 		return p, &apiError{Status: http.StatusUnprocessableEntity, ErrorView: ErrorView{Error: err.Error(), Hint: "'rangefinder status' lists the shards."}}
 	}
 	p.Missing = sum.missing
+	if err := n.cutBySize(ctx, o, &p); err != nil {
+		return balance.Plan{}, unhealthy(err)
+	}
 	return p, nil
 }
 
@@ -112,15 +115,13 @@ func (n *Node) measureShard(ctx context.Context, ks *rib.Keyspace, shard string,
 		}
 	}
 	for _, t := range ks.Tables {
-		name := rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name)
-		var tuples, size int64
-		const look = "SELECT greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid) FROM pg_class c WHERE c.oid = $1::regclass"
-		if err := conn.QueryRow(ctx, look, pgx.QueryExecModeExec, name).Scan(&tuples, &size); err != nil {
-			return fmt.Errorf("shard %s, table %s: %w", shard, name, err)
-		}
-		counts, total, err := sample(ctx, conn, ks, m, &t, name, mine, tuples)
+		tuples, size, err := sizeOf(ctx, conn, &t)
 		if err != nil {
-			return fmt.Errorf("shard %s, table %s: %w", shard, name, err)
+			return fmt.Errorf("shard %s: %w", shard, err)
+		}
+		counts, total, err := sample(ctx, conn, ks, m, &t, mine, tuples)
+		if err != nil {
+			return fmt.Errorf("shard %s, table %s: %w", shard, t.Name, err)
 		}
 		for at, i := range mine {
 			part := 1 / float64(len(mine))
@@ -135,7 +136,7 @@ func (n *Node) measureShard(ctx context.Context, ks *rib.Keyspace, shard string,
 }
 
 // sample counts the rows of each range in a part of a table's blocks.
-func sample(ctx context.Context, conn *pgx.Conn, ks *rib.Keyspace, m rib.Method, t *rib.KeyedTable, name string, mine []int, tuples int64) (counts []int64, total int64, err error) {
+func sample(ctx context.Context, conn *pgx.Conn, ks *rib.Keyspace, m rib.Method, t *rib.KeyedTable, mine []int, tuples int64) (counts []int64, total int64, err error) {
 	counts = make([]int64, len(mine))
 	if len(mine) > sampleRanges {
 		for i := range counts {
@@ -149,10 +150,7 @@ func sample(ctx context.Context, conn *pgx.Conn, ks *rib.Keyspace, m rib.Method,
 	for at, i := range mine {
 		fmt.Fprintf(&b, " WHEN %s THEN %d", m.Predicate(columns, ks.Types, ks.Ranges[i].From, ks.Ranges[i].To), at)
 	}
-	fmt.Fprintf(&b, " ELSE -1 END AS at, count(*) FROM %s", name)
-	if tuples > sampleRows {
-		fmt.Fprintf(&b, " TABLESAMPLE SYSTEM (%s)", strconv.FormatFloat(100*sampleRows/float64(tuples), 'f', 6, 64))
-	}
+	fmt.Fprintf(&b, " ELSE -1 END AS at, count(*) FROM %s", sampled(t, tuples))
 	rows, err := conn.Query(ctx, b.String()+" GROUP BY 1", pgx.QueryExecModeExec)
 	if err != nil {
 		return nil, 0, err

@@ -50,7 +50,7 @@ type Split struct {
 	Range
 	Parts int       `json:"parts"`
 	Why   string    `json:"why"`
-	At    []string  `json:"at,omitempty"`  // bounds by which its load falls into parts, as far as it is known where that is
+	At    []string  `json:"at,omitempty"`  // bounds by which its load falls into parts, as far as it is known where that is; else those by which its rows do
 	Hot   []KeyLoad `json:"hot,omitempty"` // keys that get more than a part's fair share, each by itself: they can be set apart, but not spread
 }
 
@@ -79,7 +79,7 @@ type Plan struct {
 const (
 	defaultTolerance = 0.1
 	defaultMoves     = 100
-	maxCuts          = 64 // bounds of one range that are suggested
+	MaxCuts          = 64 // bounds of one range that are suggested
 )
 
 // leastLoad is how many statements a second there are in all before it counts on which ranges they are: what is left of a count when a load is over, or of a look
@@ -276,7 +276,7 @@ func cut(keys []KeyLoad, parts int) (at []string, hot []KeyLoad) {
 	}
 	share, sum := all/float64(parts), 0.0
 	bound := func(key string) {
-		if key != "" && len(at) < maxCuts && (len(at) == 0 || at[len(at)-1] != key) {
+		if key != "" && len(at) < MaxCuts && (len(at) == 0 || at[len(at)-1] != key) {
 			at = append(at, key)
 		}
 	}
