@@ -52,6 +52,7 @@ type database struct {
 	keyspaces []*keyspace // with a key
 	tenants   map[string]*tenant
 
+	told       bool // catalogs of a server have been read: below is what they tell
 	dependents map[tableName]*table
 	ids        map[tableName][]string // the columns whose default is rangefinder.unique_id()
 	domains    map[string]domain      // by name
@@ -100,7 +101,9 @@ func NewCatalog(o *rib.Ownership, databases map[string]DatabaseRule, dependents 
 		c.add(&o.Keyspaces[i])
 	}
 	for name, d := range c.databases {
-		d.depend(dependents[name])
+		list, told := dependents[name]
+		d.told = told
+		d.depend(list)
 		if d.home == "" {
 			d.home = c.only
 		}

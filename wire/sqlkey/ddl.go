@@ -115,7 +115,7 @@ func (c *compiler) notEverywhere(n *pgquery.Node, a *analysis, made *pgquery.Ran
 	if t, _ := a.resolve(cmp.Or(n.GetCreateStmt().GetRelation(), n.GetAlterTableStmt().GetRelation(), &pgquery.RangeVar{})); t != nil && t.of == nil && t.keyspace.whole {
 		if column := c.filled(t, n); column != "" {
 			return refuse("each server would compute values of column "+quoteName(column)+" for itself, so the copies would differ",
-				"Leave that out, and have INSERT give the value: rangefinder.unique_id() makes numbers. Or make the table on every shard first and its keyspace then: the keyspace notes such columns, and INSERT must give them.")
+				"Leave that out, and have INSERT give the value: rangefinder.unique_id() makes numbers. Or make the table on every shard first and its keyspace then: an INSERT that leaves such columns out is evaluated once then.")
 		}
 	}
 	const keyed = "The keyspace knows the table by its name and its key's columns: drop the keyspace (rangefinder keyspace drop, the rows stay), change the table on each shard, and make the keyspace anew, while no client writes."

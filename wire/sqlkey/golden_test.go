@@ -84,6 +84,9 @@ func testCatalog(t testing.TB) *Catalog {
 			{"app", "things", DependsParent, "app", "devices"},
 			{"app", "users", DependsView, "app", "orders"},   // it is in a keyspace: its key decides
 			{"public", "gone", DependsView, "app", "nosuch"}, // of a table that is in no keyspace any more
+			{"app", "nations", DependsColumns, "", `["code", "name"]`},
+			{"app", "areas", DependsColumns, "", `["id", "name", "made"]`},
+			{"app", "fees", DependsColumns, "", `["id", "amount"]`},
 		},
 		"bare":   {{"public", "vt", DependsView, "public", "t"}},
 		"legacy": {{"public", "vt", DependsView, "public", "t"}}, // has no keyspace

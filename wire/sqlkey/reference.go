@@ -128,6 +128,9 @@ func (a *analysis) read() *table {
 
 // insertWhole notes that an INSERT into a reference table leaves a column to each server.
 func (a *analysis) insertWhole(t *table, s *pgquery.InsertStmt, values *pgquery.SelectStmt) {
+	if a.db.told && t.all == nil { // it was made a moment ago, and not through this node
+		a.owns("its columns are not known yet, and each server might compute a default of its own")
+	}
 	if len(t.columns) == 0 {
 		return
 	}

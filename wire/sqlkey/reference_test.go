@@ -33,3 +33,22 @@ func TestLeadOfCopies(t *testing.T) {
 		}
 	}
 }
+
+// A table whose columns the catalogs have not told yet, as it was made past the nodes or through another one a moment ago, may have defaults that each server computes
+// for itself: rows for it are made once.
+func TestInsertIntoCopiesThatAreNotKnownYet(t *testing.T) {
+	o := &rib.Ownership{Keyspaces: []rib.Keyspace{{ID: 1, Name: "k", Database: "app", Method: rib.MethodReference, Tables: []rib.KeyedTable{{Schema: "public", Name: "countries"}},
+		Ranges: rib.ReferenceRanges([]string{"shard_1", "shard_2"})}}}
+	known := Dependent{Schema: "public", Name: "countries", Kind: DependsColumns, OfName: `["code", "name"]`}
+	for _, x := range []struct {
+		list []Dependent
+		once bool
+	}{{nil, true}, {[]Dependent{known}, false}} {
+		c := NewCatalog(o, map[string]DatabaseRule{"app": {Shard: "shard_1"}}, map[string][]Dependent{"app": x.list})
+		for _, sql := range []string{"INSERT INTO countries (code) VALUES ('de')", "INSERT INTO countries VALUES ('de') RETURNING code", "INSERT INTO countries SELECT 'de'"} {
+			if plan := NewPlanner(PlannerConfig{}).Plan(c, &Env{Database: "app", User: "app"}, sql); plan.Target != Many || (plan.Fan.Once != nil) != x.once {
+				t.Errorf("%s: %s", sql, tell(plan))
+			}
+		}
+	}
+}

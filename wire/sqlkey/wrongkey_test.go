@@ -18,6 +18,7 @@ func TestColumnsThatTheCatalogsTellOf(t *testing.T) {
 	c := NewCatalog(o, map[string]DatabaseRule{"app": {Shard: "shard_1"}}, map[string][]Dependent{"app": {
 		{Schema: "app", Name: "users", Kind: DependsKey, OfSchema: "character varying(10)", OfName: "name"},
 		{Schema: "app", Name: "fees", Kind: DependsOwn, OfName: "at"},
+		{Schema: "app", Name: "fees", Kind: DependsColumns, OfName: `["id", "at"]`},
 	}})
 	p := NewPlanner(PlannerConfig{})
 	for sql, refused := range map[string]bool{
