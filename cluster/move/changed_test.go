@@ -3,7 +3,9 @@ package move
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -272,6 +274,33 @@ func TestConstraintsAreAlike(t *testing.T) {
 	if all := check(); strings.Contains(all, "constraints differ") {
 		t.Errorf("they are alike again:\n%s", all)
 	}
+}
+
+// TestRowsThatAreNotTaken: a row for which the target has no partition aborts the move at once, and leaves nothing.
+func TestRowsThatAreNotTaken(t *testing.T) {
+	r := newRig(t, false)
+	low, high := r.quarter()
+	for name, partition := range map[string]string{"shard_1": "DEFAULT", "shard_2": "FOR VALUES FROM (0) TO (10)"} {
+		if err := r.at(name).primary.Exec(t.Context(), "CREATE TABLE parted (customer_id bigint, n int, PRIMARY KEY (customer_id, n)) PARTITION BY RANGE (n)", "CREATE TABLE parted_0 PARTITION OF parted "+partition); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.at("shard_1").primary.Exec(t.Context(), "INSERT INTO parted SELECT c, c FROM generate_series(1, 100) AS c WHERE "+strings.ReplaceAll(r.where(low, high), "customer_id", "c::bigint")); err != nil {
+		t.Fatal(err)
+	}
+	ks := *r.ks
+	ks.Tables = append(slices.Clone(ks.Tables), rib.KeyedTable{Schema: "public", Name: "parted", Columns: []string{"customer_id"}})
+	r.of(&ks)
+	var copies atomic.Int64
+	m := r.mover(func(c *Config) { c.Servers = &counting{Servers: c.Servers, copies: &copies} })
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+	if told := r.book.became(); len(told) != 1 || !strings.HasPrefix(told[0], "aborted: ") || !strings.Contains(told[0], `no partition of relation "parted" found for row`) {
+		t.Errorf("%q", told)
+	}
+	if n := copies.Load(); n != 1 {
+		t.Errorf("it was copied %d times", n)
+	}
+	r.clean()
 }
 
 // TestLabelsAreAlike: a value that the target's type does not have is told of before anything is copied.

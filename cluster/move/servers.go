@@ -135,8 +135,10 @@ func (e *ObstacleError) Error() string {
 	return b.String()
 }
 
-// final tells whether an error stays however often a step is tried again.
+// final tells whether an error stays however often a step is tried again. A server that does not take a row (classes 22 and 23: there is no partition for it, a domain
+// has another condition) will not take it the next time.
 func final(err error) bool {
 	var o *ObstacleError
-	return errors.As(err, &o) || errors.Is(err, ErrPromoted) || errors.Is(err, ErrDiffers) || errors.Is(err, ErrFilled) || errors.Is(err, ErrBroken)
+	code := sqlState(err)
+	return strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23") || errors.As(err, &o) || errors.Is(err, ErrPromoted) || errors.Is(err, ErrDiffers) || errors.Is(err, ErrFilled) || errors.Is(err, ErrBroken)
 }
