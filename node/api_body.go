@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 const fieldsHint = "The fields are in /api/v1/openapi.json."
@@ -22,6 +23,9 @@ func readJSON(r *http.Request, into any) error {
 	text, err := io.ReadAll(r.Body)
 	if err != nil {
 		return badRequest("the body ended early: "+err.Error(), "Send one JSON object.")
+	}
+	if !utf8.Valid(text) { // the decoder would put U+FFFD there, and a range would end elsewhere than it was meant to
+		return badRequest("the body is not UTF-8", "Encode it in UTF-8, as JSON is.")
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()

@@ -81,6 +81,7 @@ func TestBodiesThatAreWrong(t *testing.T) {
 			refused(o, body)
 		}
 		refused(o, with("nonsense", 1), "nonsense")
+		refused(o, strings.Replace(with("reason", "r"), `"r"`, "\"a\xff\"", 1), "UTF-8") // a decoder puts another character there, without a word
 		for _, name := range o.needs {
 			for _, empty := range []any{nil, "", []string{}} {
 				if value, ok := example[name]; ok && empty != nil && reflect.TypeOf(value).Kind() != reflect.TypeOf(empty).Kind() {

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 )
 
 // print writes an answer as --json does.
@@ -32,11 +34,28 @@ func table(w io.Writer, rows func(row func(cells ...any))) error {
 			if i > 0 {
 				fmt.Fprint(t, "\t")
 			}
-			fmt.Fprint(t, c)
+			fmt.Fprint(t, printable(fmt.Sprint(c)))
 		}
 		fmt.Fprintln(t)
 	})
 	return t.Flush()
+}
+
+// printable is a text whose control characters are written as Go does: what others have put into a reason or a bound neither begins a line of its own
+// nor changes the terminal.
+func printable(s string) string {
+	if strings.IndexFunc(s, unicode.IsControl) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 type statusCmd struct{ adminFlags }
@@ -54,7 +73,7 @@ func (c *statusCmd) Run(e *env) error {
 	fmt.Fprintf(e.stdout, "node %s in %s: %s\ncluster %s, epoch %s, leader %s, %d sessions\n", v.Node.Name, v.Node.Region, ready, v.ClusterID, v.Epoch, orNone(v.Raft.Leader), v.Sessions.Open)
 	fmt.Fprintln(e.stdout, v.Lease.words())
 	for _, alarm := range v.Alarms {
-		fmt.Fprintf(e.stdout, "ALARM: %s\n", alarm)
+		fmt.Fprintf(e.stdout, "ALARM: %s\n", printable(alarm))
 	}
 	for _, d := range v.Drains {
 		fmt.Fprintf(e.stdout, "DRAINED: %s\n", d.Text)

@@ -55,6 +55,18 @@ app.orders  app       hash    bigint  2       public.orders(customer_id)
 	}
 }
 
+// What others have written stays in its cell: a reason or a bound with a line break in it looked like one more line of the history.
+func TestCellsHoldOneLine(t *testing.T) {
+	var out strings.Builder
+	err := table(&out, func(row func(...any)) {
+		row("WHY", "TO")
+		row("night\n1/9  split\tfake", "\x1b[31mred\u009b é")
+	})
+	if want := "WHY                      TO\nnight\\n1/9  split\\tfake  \\x1b[31mred\\u009b é\n"; err != nil || out.String() != want {
+		t.Errorf("%v\n%swant\n%s", err, out.String(), want)
+	}
+}
+
 func TestRouteExplains(t *testing.T) {
 	office := &fakeOffice{answer: RouteAnswer{
 		Node: "fra-1", Region: "fra", Database: "app", Intent: "write", WhyWrite: "FOR UPDATE", Target: "keyed", Keyspace: "app.orders",

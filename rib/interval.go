@@ -7,6 +7,17 @@ import (
 	"strings"
 )
 
+// MaxBoundText is how many bytes a bound may have as text. No row's key comes near it: an entry of PostgreSQL's indexes has less.
+const MaxBoundText = 4 << 10
+
+// checkLength refuses a text that is too long, before it is in errors, in the history and on every node.
+func checkLength(s string, most int) error {
+	if len(s) <= most {
+		return nil
+	}
+	return fmt.Errorf("%w: it is written in %d bytes, and %d are the most", ErrBound, len(s), most)
+}
+
 // ParseInterval reads a half-open interval [from, to) of keys: "1000..2000", "..1000", "1000..", ".." for all, and where it
 // is clear, one hyphen for the dots: "1000-2000". Negative numbers, texts with hyphens and uuids want the dots. The order
 // of the two is checked; nil is the open end, as is the lowest key that there can be: nothing comes before it.
@@ -16,6 +27,9 @@ func ParseInterval(m Method, types []Type, s string) (from, to Key, err error) {
 
 // parseInterval takes those bounds for the open end that no key comes before.
 func parseInterval(m Method, types []Type, s string, lowest func(Key) bool) (from, to Key, err error) {
+	if err := checkLength(s, 2*MaxBoundText+len("..")); err != nil {
+		return nil, nil, err
+	}
 	low, high, ok := cutDots(s)
 	if !ok {
 		low, high, ok = strings.Cut(s, "-")

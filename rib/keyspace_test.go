@@ -37,6 +37,33 @@ func TestABoundAtTheLowestKey(t *testing.T) {
 	}
 }
 
+func TestBoundsAreBounded(t *testing.T) {
+	m, err := rib.MethodByName("range")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := []rib.Type{rib.TypeText}
+	most := strings.Repeat("x", rib.MaxBoundText)
+	if _, _, err := rib.ParseInterval(m, text, "a.."+most); err != nil {
+		t.Errorf("%.100v", err)
+	}
+	for _, s := range []string{"a..x" + most, most + "x..", most + most + most} {
+		if _, _, err := rib.ParseInterval(m, text, s); !errors.Is(err, rib.ErrBound) || len(err.Error()) > 200 || !strings.Contains(err.Error(), "are the most") {
+			t.Errorf("%d bytes: %.300v", len(s), err)
+		}
+	}
+	if _, err := m.ParseBound(text, most+"x"); !errors.Is(err, rib.ErrBound) {
+		t.Errorf("%.300v", err)
+	}
+	h, err := rib.MethodByName("hash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.ParseBound(text, most+"x"); !errors.Is(err, rib.ErrBound) || len(err.Error()) > 200 {
+		t.Errorf("%.300v", err)
+	}
+}
+
 func TestParseInterval(t *testing.T) {
 	bigint, text, uuid := []rib.Type{rib.TypeBigint}, []rib.Type{rib.TypeText}, []rib.Type{rib.TypeUUID}
 	for _, c := range []struct {

@@ -173,6 +173,9 @@ func (*hashMethod) ParseBound(_ []Type, s string) (Key, error) {
 	if s == "" {
 		return nil, nil
 	}
+	if err := checkLength(s, MaxBoundText); err != nil {
+		return nil, err
+	}
 	// Whoever writes 1000 means a key, and whoever writes 0x8 may mean half of all: neither is guessed.
 	digits, ok := strings.CutPrefix(strings.TrimSpace(s), "0x")
 	p, err := strconv.ParseUint(digits, 16, 64)

@@ -127,6 +127,9 @@ func (m *rangeMethod) ParseBound(types []Type, s string) (Key, error) {
 	if s == "" {
 		return nil, nil
 	}
+	if err := checkLength(s, MaxBoundText); err != nil {
+		return nil, err
+	}
 	parts, err := splitColumns(types, s)
 	if err != nil {
 		return nil, err
