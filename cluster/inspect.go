@@ -39,6 +39,9 @@ func Inspect(ctx context.Context, o *rib.Ownership, ks *rib.Keyspace, primary Pr
 	switch err := CheckKeyspace(ctx, &with, primary); {
 	case errors.As(err, &wrong):
 		for _, b := range wrong.Obstacles {
+			if in.away[b.Shard] { // that is said already
+				continue
+			}
 			in.add(b.Shard, problem{SeverityError, b.Table, b.Problem, "Nothing routed finds such rows or tables: mend it on the shard itself."})
 		}
 	case err != nil:
@@ -67,7 +70,7 @@ func InspectTables(ctx context.Context, o *rib.Ownership, ks *rib.Keyspace, prim
 
 // inspect looks at all shards.
 func inspect(ctx context.Context, o *rib.Ownership, ks *rib.Keyspace, primary PrimaryFunc) *inspector {
-	in := &inspector{o: o, ks: ks, shards: ks.Shards(), found: make(map[problem][]string), seen: make([][]tableShape, len(ks.Shards())), has: make([]map[object]string, len(ks.Shards()))}
+	in := &inspector{o: o, ks: ks, shards: ks.Shards(), found: make(map[problem][]string), away: make(map[string]bool), seen: make([][]tableShape, len(ks.Shards())), has: make([]map[object]string, len(ks.Shards()))}
 	room := make(chan struct{}, checkAtOnce)
 	var wg sync.WaitGroup
 	for i := range in.shards {
@@ -104,6 +107,7 @@ type inspector struct {
 	// guarded by mu
 	mu    sync.Mutex
 	found map[problem][]string // the shards that have it
+	away  map[string]bool      // shards that could not be asked
 }
 
 // tableShape is what a table looks like on one shard.
@@ -140,6 +144,9 @@ func (in *inspector) shard(ctx context.Context, number int, primary PrimaryFunc)
 	shard := in.shards[number]
 	failed := func(err error) {
 		in.add(shard, problem{SeverityError, "", fmt.Sprintf("its primary cannot be asked: %v", err), "See rangefinder status for the shard's backends."})
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.away[shard] = true
 	}
 	in.seen[number] = make([]tableShape, len(in.ks.Tables))
 	conn, err := primary(ctx, shard)

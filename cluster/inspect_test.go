@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -91,6 +92,19 @@ func TestInspect(t *testing.T) {
 		if !slices.IsSortedFunc(list, func(a, b string) int { return strings.Compare(a[:5], b[:5]) }) {
 			t.Error("warnings before errors")
 		}
+	}
+}
+
+// A shard that cannot be asked is named once, with what to do about that.
+func TestInspectAShardThatIsAway(t *testing.T) {
+	spec := keyedSpec("hash", []string{"bigint"}, "orders", "customer_id")
+	ks, err := spec.Keyspace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := Inspect(t.Context(), &rib.Ownership{Keyspaces: []rib.Keyspace{*ks}}, ks, func(context.Context, string) (*pgx.Conn, error) { return nil, errors.New("connection refused") })
+	if err != nil || len(found) != 1 || !slices.Equal(found[0].Shards, ks.Shards()) || found[0].Problem != "its primary cannot be asked: connection refused" || !strings.Contains(found[0].Fix, "rangefinder status") {
+		t.Errorf("%+v, %v", found, err)
 	}
 }
 
