@@ -150,14 +150,27 @@ func (c *Coordinator) evaluate(b *branch, s *stmt, sql string, values [][]byte) 
 	}
 	x := &execution{stmt: s, bind: noArguments}
 	got := 0
-	ask := &errand{b: b, writes: writes(s.plan), send: x.appendAsk(nil, sql, nil, []int16{})}
+	about := &errand{b: b, send: pg.AppendDescribe(pg.AppendParse(nil, "", sql, nil), pg.KindStatement, "")}
+	if e := c.errands(x, []*errand{about}); e != nil {
+		return e
+	}
+	ends, ok := columnsOf(about.desc)
+	if !ok || len(ends) != len(values) {
+		return malformed()
+	}
+	as := formats(about.desc, ends)
+	ask := &errand{b: b, writes: writes(s.plan), send: x.appendAsk(nil, sql, nil, as)}
 	ask.row = func(frame []byte) *pg.Error {
 		row, err := pg.DecodeDataRow(frame[pg.HeaderSize:])
 		if err != nil || len(row) != len(values) {
 			return malformed()
 		}
 		for i, v := range row {
-			if values[i] = nil; v != nil {
+			switch values[i] = nil; {
+			case v == nil:
+			case as[i] == pg.FormatBinary:
+				values[i] = appendExact([]byte{}, typeAt(about.desc, ends[i]), v)
+			default:
 				values[i] = append([]byte{}, v...)
 			}
 		}

@@ -47,3 +47,10 @@ RESET ALL
 SET extra_float_digits = 0;
 SELECT DISTINCT ARRAY[score] FROM customers;
 RESET ALL
+
+SET TimeZone = 'Asia/Shanghai';
+SET DateStyle = 'SQL, DMY';
+PREPARE p (timestamptz) AS SELECT $1 AS t, count(*) FROM customers GROUP BY 1;
+EXECUTE p ('2024-01-06 14:00:00+00'::timestamptz + '1 hour');
+DEALLOCATE p;
+RESET ALL
