@@ -43,3 +43,24 @@ func TestNoFreezeForAReplica(t *testing.T) {
 		})
 	}
 }
+
+// TestReplicaThatKeepsRows: a move that waits for a replica to have removed the range's rows says so.
+func TestReplicaThatKeepsRows(t *testing.T) {
+	r := newRig(t, true)
+	r.fill(50)
+	low, high := r.quarter()
+	replica := r.at("shard_1").replica
+	m := r.mover(hook("Delete before", func() error { return replica.Exec(t.Context(), "SELECT pg_wal_replay_pause()") }))
+	id := r.book.start(low, high, "shard_1", "shard_2")
+	pgtest.Eventually(t, time.Minute, func() error {
+		if s := m.Status(); len(s) != 1 || s[0].Step != string(stepDelete) || !strings.Contains(s[0].Problem, "of shard shard_1 is too far behind: it has not replayed the removal of the range's rows") {
+			return fmt.Errorf("%+v, %q", s, r.book.became())
+		}
+		return nil
+	})
+	if err := replica.Exec(t.Context(), "SELECT pg_wal_replay_resume()"); err != nil {
+		t.Fatal(err)
+	}
+	r.over(id, m)
+	r.clean()
+}

@@ -96,8 +96,13 @@ func (h *hooked) Detach(ctx context.Context, j *Job) error {
 	return h.around("Detach", func(func(Copied)) error { return h.Servers.Detach(ctx, j) })
 }
 
-func (h *hooked) Delete(ctx context.Context, j *Job, _ func(Copied)) error {
-	return h.around("Delete", func(within func(Copied)) error { return h.Servers.Delete(ctx, j, within) })
+func (h *hooked) Delete(ctx context.Context, j *Job, report func(Copied)) error {
+	return h.around("Delete", func(within func(Copied)) error {
+		return h.Servers.Delete(ctx, j, func(c Copied) {
+			report(c)
+			within(c)
+		})
+	})
 }
 
 func (h *hooked) RemoveFence(ctx context.Context, j *Job) error {

@@ -157,15 +157,32 @@ func forget(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
 // vacate removes the range's rows from a server, and waits for its replicas to do so: once the move says that they are gone, no statement over
 // shards leaves them out any more.
 func (p *Postgres) vacate(ctx context.Context, conn *pgx.Conn, j *Job, side string, report func(Copied)) error {
-	if err := p.deleteRows(ctx, conn, j, side, report); err != nil {
+	var all Copied
+	if err := p.deleteRows(ctx, conn, j, side, func(c Copied) {
+		all = c
+		report(c)
+	}); err != nil {
 		return err
 	}
 	var lsn string
 	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text", pgx.QueryExecModeExec).Scan(&lsn); err != nil {
 		return err
 	}
-	return p.replayed(ctx, j, shardOf(j, side), lsn)
+	for {
+		limited, cancel := context.WithTimeoutCause(ctx, tellAfter, errors.New("it has not replayed the removal of the range's rows"))
+		err := p.replayed(limited, j, shardOf(j, side), lsn)
+		late := limited.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !late {
+			return err
+		}
+		all.Waits = err.Error()
+		report(all)
+	}
 }
+
+// tellAfter is how long a replica is waited for before it is told which.
+const tellAfter = 3 * time.Second
 
 // deleteRows removes the range's rows from a server, in batches, as fast as a copy goes.
 func (p *Postgres) deleteRows(ctx context.Context, conn *pgx.Conn, j *Job, side string, report func(Copied)) error {

@@ -90,6 +90,7 @@ type Copied struct {
 	Rows  int64
 	Bytes int64   // as text
 	Part  float64 // of the whole, from 0 to 1
+	Waits string  // for what it waits, when that takes long; "": for nothing
 }
 
 // Lag is how far the target is behind the source.

@@ -1,6 +1,7 @@
 package move
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -395,7 +396,7 @@ func (w *worker) describe(p *Progress) {
 	if w.note.Step != "" {
 		p.Step = string(w.note.Step)
 	}
-	p.LagMS, p.Changed, p.Problem = w.lag.Time.Milliseconds(), w.lag.Unverified, w.problem
+	p.LagMS, p.Changed, p.Problem = w.lag.Time.Milliseconds(), w.lag.Unverified, cmp.Or(w.problem, w.copied.Waits)
 	p.Missing = append(p.Missing, w.missing...)
 	p.AgeMS = time.Since(w.began).Milliseconds()
 }
