@@ -243,7 +243,10 @@ func (s *Speaker) Open() error {
 	s.opened = true
 	s.mu.Unlock()
 	s.recall()
+	door := &doorway{s.cfg.Transport, make(chan struct{})}
+	cfg.Transport = door
 	list, err := memberlist.Create(cfg)
+	close(door.open)
 	if err != nil {
 		return fmt.Errorf("gossip: starting memberlist: %w", err)
 	}
@@ -292,7 +295,6 @@ func (s *Speaker) memberlistConfig() (*memberlist.Config, error) {
 	d := delegate{s}
 	cfg := memberlist.DefaultLANConfig() // between regions too: WAN's takes a minute to see a crash
 	cfg.Name = self.Name
-	cfg.Transport = s.cfg.Transport
 	cfg.Label = s.cfg.ClusterID
 	cfg.SecretKey = s.cfg.Key
 	if len(s.cfg.OldKeys) > 0 {
