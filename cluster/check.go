@@ -167,7 +167,7 @@ func (c *checker) shard(ctx context.Context, number int, primary PrimaryFunc) []
 		if err == nil {
 			continue
 		}
-		all = append(all, Obstacle{Shard: shard, Table: tableName(t), Problem: fmt.Sprintf("it cannot be read: %v", err)})
+		all = append(all, Obstacle{Shard: shard, Table: t.SQL(), Problem: fmt.Sprintf("it cannot be read: %v", err)})
 		// A query that failed must not end the transaction for the tables after it.
 		if _, err := conn.PgConn().Exec(ctx, "ROLLBACK TO "+savepoint).ReadAll(); err != nil {
 			break
@@ -211,10 +211,6 @@ func hangUp(ctx context.Context, conn *pgx.Conn) {
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	_ = conn.Close(closing)
-}
-
-func tableName(t *rib.KeyedTable) string {
-	return rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name)
 }
 
 // relationSQL has a row for each key column that there is, and one if there is none.
@@ -271,7 +267,7 @@ func look(ctx context.Context, conn *pgx.Conn, t *rib.KeyedTable) (*relation, er
 func (c *checker) table(ctx context.Context, conn *pgx.Conn, shard string, t *rib.KeyedTable) ([]Obstacle, error) {
 	var all []Obstacle
 	obstacle := func(column, format string, args ...any) {
-		all = append(all, Obstacle{Shard: shard, Table: tableName(t), Column: column, Problem: fmt.Sprintf(format, args...)})
+		all = append(all, Obstacle{Shard: shard, Table: t.SQL(), Column: column, Problem: fmt.Sprintf(format, args...)})
 	}
 	r, err := look(ctx, conn, t)
 	switch {
@@ -375,10 +371,10 @@ func (c *checker) rows(ctx context.Context, conn *pgx.Conn, shard string, t *rib
 	_, err = pgx.ForEachRow(rows, []any{&owner, &count}, func() error {
 		switch {
 		case owner == unlisted:
-			all = append(all, Obstacle{Shard: shard, Table: tableName(t), Rows: count, Problem: fmt.Sprintf(
+			all = append(all, Obstacle{Shard: shard, Table: t.SQL(), Rows: count, Problem: fmt.Sprintf(
 				"%s a value in the key that is not listed and so would belong to no shard: list it, or give a default shard", rowsHave(count))})
 		case owner < 0:
-			all = append(all, Obstacle{Shard: shard, Table: tableName(t), Rows: count, Problem: fmt.Sprintf(
+			all = append(all, Obstacle{Shard: shard, Table: t.SQL(), Rows: count, Problem: fmt.Sprintf(
 				"%s NULL in the key and so would belong to no shard: give them a key, or delete them", rowsHave(count))})
 		case c.shards[owner] != shard:
 			elsewhere += count
@@ -390,7 +386,7 @@ func (c *checker) rows(ctx context.Context, conn *pgx.Conn, shard string, t *rib
 		return nil, err
 	}
 	if elsewhere > 0 {
-		all = append(all, Obstacle{Shard: shard, Table: tableName(t), Rows: elsewhere, Problem: fmt.Sprintf(
+		all = append(all, Obstacle{Shard: shard, Table: t.SQL(), Rows: elsewhere, Problem: fmt.Sprintf(
 			"%d of its rows would belong to another shard (%s): move them there, or choose ranges that leave them here", elsewhere, strings.Join(to, ", "))})
 	}
 	return all, nil
@@ -441,6 +437,6 @@ func (c *checker) rowsSQL(shard string, t *rib.KeyedTable) string {
 	for _, name := range columns {
 		fmt.Fprintf(&b, " WHEN %s IS NULL THEN %d", name, keyless)
 	}
-	fmt.Fprintf(&b, " ELSE %d END AS owner FROM %s) AS keyed GROUP BY owner ORDER BY owner", unlisted, tableName(t))
+	fmt.Fprintf(&b, " ELSE %d END AS owner FROM %s) AS keyed GROUP BY owner ORDER BY owner", unlisted, t.SQL())
 	return b.String()
 }

@@ -41,7 +41,7 @@ WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY
 // look reads a copy, and keeps what it has seen for compare.
 func (c *checker) look(ctx context.Context, conn *pgx.Conn, shard string, t *rib.KeyedTable) error {
 	one := tableCopy{seen: true}
-	rows, err := conn.Query(ctx, columnsSQL, pgx.QueryExecModeExec, tableName(t))
+	rows, err := conn.Query(ctx, columnsSQL, pgx.QueryExecModeExec, t.SQL())
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (c *checker) look(ctx context.Context, conn *pgx.Conn, shard string, t *rib
 	}); err != nil {
 		return err
 	}
-	err = conn.QueryRow(ctx, `SELECT count(*), coalesce(sum(hashtextextended("the row"::text, 0)), 0)::text FROM `+tableName(t)+` AS "the row"`, pgx.QueryExecModeExec).Scan(&one.rows, &one.sum)
+	err = conn.QueryRow(ctx, `SELECT count(*), coalesce(sum(hashtextextended("the row"::text, 0)), 0)::text FROM `+t.SQL()+` AS "the row"`, pgx.QueryExecModeExec).Scan(&one.rows, &one.sum)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (c *checker) compare() (all []Obstacle) {
 		for number, shard := range c.shards[1:] {
 			one := &c.copies[number+1][i]
 			obstacle := func(rows int64, format string, args ...any) {
-				all = append(all, Obstacle{Shard: shard, Table: tableName(t), Rows: rows, Problem: fmt.Sprintf(format, args...)})
+				all = append(all, Obstacle{Shard: shard, Table: t.SQL(), Rows: rows, Problem: fmt.Sprintf(format, args...)})
 			}
 			if !slices.Equal(one.columns, first.columns) {
 				mine, its := firstDifference(one.columns, first.columns)

@@ -49,7 +49,7 @@ func Inspect(ctx context.Context, o *rib.Ownership, ks *rib.Keyspace, primary Pr
 	}
 	for i := range with.Tables {
 		if was, now := ks.Tables[i].Columns, with.Tables[i].Columns; wrong == nil && ks.Reference() && !slices.Equal(was, now) {
-			in.add(in.shards[0], problem{SeverityError, tableName(&ks.Tables[i]), fmt.Sprintf("the columns whose defaults each server computes for itself are %s, and were %s when the keyspace was made: a write may come out differently on each shard",
+			in.add(in.shards[0], problem{SeverityError, ks.Tables[i].SQL(), fmt.Sprintf("the columns whose defaults each server computes for itself are %s, and were %s when the keyspace was made: a write may come out differently on each shard",
 				orNone(now), orNone(was)), "Give these columns constant defaults."})
 		}
 	}
@@ -208,7 +208,7 @@ WHERE (f.conrelid = $1::regclass AND f.contype IN ('f', 'c', 'x') OR f.confrelid
 
 // table looks at one table on one shard.
 func (in *inspector) table(ctx context.Context, conn *pgx.Conn, shard string, t *rib.KeyedTable, shape *tableShape) error {
-	name := tableName(t)
+	name := t.SQL()
 	if err := conn.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", pgx.QueryExecModeExec, name).Scan(&shape.there); err != nil || !shape.there {
 		return err // that it is not there the check says
 	}
@@ -243,7 +243,7 @@ type adder = func(severity, fix, format string, args ...any)
 
 // indexes looks for what is unique on each shard alone.
 func (in *inspector) indexes(ctx context.Context, conn *pgx.Conn, t *rib.KeyedTable, shape *tableShape, add adder) error {
-	rows, err := conn.Query(ctx, indexesSQL, pgx.QueryExecModeExec, tableName(t))
+	rows, err := conn.Query(ctx, indexesSQL, pgx.QueryExecModeExec, t.SQL())
 	if err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func (in *inspector) indexes(ctx context.Context, conn *pgx.Conn, t *rib.KeyedTa
 
 // foreignKeys looks for those that point at rows which may be on another shard.
 func (in *inspector) foreignKeys(ctx context.Context, conn *pgx.Conn, t *rib.KeyedTable, shape *tableShape, add adder) error {
-	rows, err := conn.Query(ctx, foreignSQL, pgx.QueryExecModeExec, tableName(t))
+	rows, err := conn.Query(ctx, foreignSQL, pgx.QueryExecModeExec, t.SQL())
 	if err != nil {
 		return err
 	}
@@ -289,9 +289,9 @@ func (in *inspector) foreignKeys(ctx context.Context, conn *pgx.Conn, t *rib.Key
 		}
 		o := rib.KeyedTable{Schema: *schema, Name: *other}
 		ks, far := in.find(o.Schema, o.Name)
-		what := fmt.Sprintf("foreign key %s to %s", name, tableName(&o))
+		what := fmt.Sprintf("foreign key %s to %s", name, o.SQL())
 		if incoming {
-			what = fmt.Sprintf("foreign key %s of %s to it", name, tableName(&o))
+			what = fmt.Sprintf("foreign key %s of %s to it", name, o.SQL())
 		}
 		switch {
 		case ks != nil && ks.ID == in.ks.ID && (ks.Reference() || !incoming && keyed(from, to, t.Columns, far.Columns)):
@@ -348,7 +348,7 @@ func (in *inspector) find(schema, name string) (*rib.Keyspace, *rib.KeyedTable) 
 // drift compares the shards with the first one that could be asked.
 func (in *inspector) drift() {
 	for i := range in.ks.Tables {
-		name, first := tableName(&in.ks.Tables[i]), -1
+		name, first := in.ks.Tables[i].SQL(), -1
 		for number, shard := range in.shards {
 			if i >= len(in.seen[number]) || !in.seen[number][i].there {
 				continue

@@ -30,7 +30,7 @@ ORDER BY 1, 2, 3`
 
 // code warns about what runs on one shard and may mean rows of all.
 func (in *inspector) code(ctx context.Context, conn *pgx.Conn, t *rib.KeyedTable, add adder) error {
-	rows, err := conn.Query(ctx, codeSQL, pgx.QueryExecModeExec, tableName(t), t.Name)
+	rows, err := conn.Query(ctx, codeSQL, pgx.QueryExecModeExec, t.SQL(), t.Name)
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func (in *inspector) objects(ctx context.Context, conn *pgx.Conn) (map[object]st
 	var schema, bare, declared string
 	if _, err := pgx.ForEachRow(rows, []any{&o.kind, &o.name, &schema, &bare, &declared}, func() error {
 		if o.table = ""; bare != "" {
-			o.table = tableName(&rib.KeyedTable{Schema: schema, Name: bare})
+			o.table = (&rib.KeyedTable{Schema: schema, Name: bare}).SQL()
 		}
 		found[o] = declared
 		return nil
@@ -195,7 +195,7 @@ func (in *inspector) apart(table, column string) bool {
 // counting warns of columns that count by themselves.
 func (in *inspector) counting() {
 	for i := range in.ks.Tables {
-		name := tableName(&in.ks.Tables[i])
+		name := in.ks.Tables[i].SQL()
 		for number, shard := range in.shards {
 			if i >= len(in.seen[number]) {
 				continue

@@ -268,7 +268,7 @@ func (n *Node) countRows(ctx context.Context, ks *rib.Keyspace, low, high rib.Ke
 		}
 		columns := rib.QuoteIdents(t.Columns)
 		var rows int64
-		sql := fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s.%s WHERE %s LIMIT %d) AS few", rib.QuoteIdent(t.Schema), rib.QuoteIdent(t.Name), m.Predicate(columns, ks.Types, low, high), mostCounted-c.rows)
+		sql := fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s WHERE %s LIMIT %d) AS few", t.SQL(), m.Predicate(columns, ks.Types, low, high), mostCounted-c.rows)
 		if err := conn.QueryRow(ctx, sql, pgx.QueryExecModeExec).Scan(&rows); err != nil {
 			return c, fmt.Errorf("shard %s, table %s: %w", shard, t.Name, err)
 		}

@@ -108,7 +108,7 @@ func quantiles(m rib.Method, types []rib.Type, from rib.Key, keys []rib.Key, par
 func sizeOf(ctx context.Context, conn *pgx.Conn, t *rib.KeyedTable) (rows, size int64, err error) {
 	const look = `SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint, coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
 WHERE relkind <> 'p' AND (oid = $1::regclass OR oid IN (SELECT relid FROM pg_partition_tree($1::regclass)))`
-	name := rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name)
+	name := t.SQL()
 	if err := conn.QueryRow(ctx, look, pgx.QueryExecModeExec, name).Scan(&rows, &size); err != nil {
 		return 0, 0, fmt.Errorf("table %s: %w", name, err)
 	}
@@ -117,7 +117,7 @@ WHERE relkind <> 'p' AND (oid = $1::regclass OR oid IN (SELECT relid FROM pg_par
 
 // sampled is a table in a FROM, or, if it is large, so many of its blocks that they have about sampleRows rows.
 func sampled(t *rib.KeyedTable, rows int64) string {
-	name := rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name)
+	name := t.SQL()
 	if rows > sampleRows {
 		name += " TABLESAMPLE SYSTEM (" + strconv.FormatFloat(100*sampleRows/float64(rows), 'f', 6, 64) + ")"
 	}

@@ -42,6 +42,9 @@ type KeyedTable struct {
 	Columns []string
 }
 
+// SQL is the table's name as a statement has it, with its schema.
+func (t *KeyedTable) SQL() string { return QuoteIdent(t.Schema) + "." + QuoteIdent(t.Name) }
+
 // Range is the half-open [From, To) of keys with exactly one owning shard.
 type Range struct {
 	From  Key    // inclusive; empty: from the first key

@@ -296,7 +296,7 @@ func (c *checker) rights(s *side) (list []question, err error) {
 		if err != nil {
 			return nil, err
 		}
-		filters = append(filters, fmt.Sprintf("TABLE %s WHERE %s", tableName(t), where))
+		filters = append(filters, fmt.Sprintf("TABLE %s WHERE %s", t.SQL(), where))
 	}
 	try(&s.publish, "publish the tables", super, "CREATE PUBLICATION rangefinder_try FOR "+strings.Join(filters, ", ")+" WITH (publish_via_partition_root = true)")
 	try(&s.rights, "fence writes", super, append(own, `CREATE FUNCTION rangefinder.try() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'`,

@@ -88,7 +88,7 @@ func (c *checker) tables(s *side) (list []question, err error) {
 
 // table asks for one table. Of one that is not there nothing is answered.
 func (c *checker) table(s *side, t *rib.KeyedTable, found *seen) []question {
-	name, args := tableName(t), []string{tableName(t)}
+	name, args := t.SQL(), []string{t.SQL()}
 	var leaf, kind, persistence, identity, sort, trigger, index string
 	var columns, unique []string
 	var inherited, exclusion bool
@@ -152,7 +152,7 @@ func (c *checker) table(s *side, t *rib.KeyedTable, found *seen) []question {
 
 // around asks the source for what else does not move along with a table.
 func (c *checker) around(s *side, t *rib.KeyedTable) (list []question) {
-	name, args := tableName(t), []string{tableName(t)}
+	name, args := t.SQL(), []string{t.SQL()}
 	for _, k := range t.Columns {
 		var generated bool
 		var domain string
@@ -203,13 +203,13 @@ func (c *checker) rows(s *side) (list []question, err error) {
 			return nil, err
 		}
 		var n int64
-		list = append(list, question{sql: fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s WHERE %s LIMIT %d) AS few", tableName(t), where, rowsCounted), answer: each([]any{&n}, func() error {
+		list = append(list, question{sql: fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s WHERE %s LIMIT %d) AS few", t.SQL(), where, rowsCounted), answer: each([]any{&n}, func() error {
 			if n > 0 {
 				number := fmt.Sprint(n)
 				if n == rowsCounted {
 					number = "at least " + number
 				}
-				s.all = append(s.all, Obstacle{Shard: s.shard, Table: tableName(t), Rows: n,
+				s.all = append(s.all, Obstacle{Shard: s.shard, Table: t.SQL(), Rows: n,
 					Problem: fmt.Sprintf("%s rows of the range lie there already, and nobody knows why: delete them, or move them to %s", number, c.j.Move.From)})
 			}
 			return nil
@@ -237,7 +237,7 @@ func (c *checker) compare() (all []Obstacle, err error) {
 		if !a.there || !b.there {
 			continue
 		}
-		name := tableName(&c.j.Keyspace.Tables[i])
+		name := c.j.Keyspace.Tables[i].SQL()
 		add := func(format string, args ...any) {
 			all = append(all, Obstacle{Shard: c.j.Move.To, Table: name, Problem: fmt.Sprintf(format, args...)})
 		}

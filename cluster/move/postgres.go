@@ -392,10 +392,6 @@ func predicate(j *Job, t *rib.KeyedTable, prefix string) (string, error) {
 	return method.Predicate(columns, j.Keyspace.Types, j.Move.Low, j.Move.High), nil
 }
 
-func tableName(t *rib.KeyedTable) string {
-	return rib.QuoteIdent(t.Schema) + "." + rib.QuoteIdent(t.Name)
-}
-
 // script runs statements one after another in one transaction, unless they say otherwise.
 func script(ctx context.Context, conn *pgx.Conn, sql ...string) error {
 	_, err := conn.PgConn().Exec(ctx, strings.Join(sql, ";\n")).ReadAll()

@@ -164,8 +164,8 @@ func (p *Postgres) vacate(ctx context.Context, conn *pgx.Conn, j *Job, side stri
 	}); err != nil {
 		return err
 	}
-	var lsn string
-	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text", pgx.QueryExecModeExec).Scan(&lsn); err != nil {
+	lsn, err := flushed(ctx, conn)
+	if err != nil {
 		return err
 	}
 	for {

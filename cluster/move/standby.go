@@ -85,9 +85,9 @@ AND NOT EXISTS (SELECT FROM pg_replication_slots AS s WHERE s.active_pid = r.pid
 func (p *Postgres) Behind(ctx context.Context, j *Job) (who string, err error) {
 	err = p.with(ctx, j, func(l *link) error {
 		look := func(side string, late *error) func() error {
-			return func() (err error) {
-				var lsn string
-				if err := l.on(side).QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text", pgx.QueryExecModeExec).Scan(&lsn); err != nil {
+			return func() error {
+				lsn, err := flushed(ctx, l.on(side))
+				if err != nil {
 					return err
 				}
 				*late, err = p.late(ctx, j, shardOf(j, side), lsn)
@@ -104,6 +104,12 @@ func (p *Postgres) Behind(ctx context.Context, j *Job) (who string, err error) {
 		return nil
 	})
 	return who, err
+}
+
+// flushed is the position up to which a server has its log on disk.
+func flushed(ctx context.Context, conn *pgx.Conn) (lsn string, err error) {
+	err = conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text", pgx.QueryExecModeExec).Scan(&lsn)
+	return lsn, err
 }
 
 // late tells why a freeze would wait in vain for the replicas of a shard; nil: it would not.

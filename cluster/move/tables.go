@@ -68,7 +68,7 @@ func look(ctx context.Context, conn *pgx.Conn, j *Job) ([]table, error) {
 	var questions []question
 	for i := range all {
 		t := &all[i]
-		t.keyed, t.name = &j.Keyspace.Tables[i], tableName(&j.Keyspace.Tables[i])
+		t.keyed, t.name = &j.Keyspace.Tables[i], j.Keyspace.Tables[i].SQL()
 		var err error
 		if t.where, err = predicate(j, t.keyed, ""); err != nil {
 			return nil, err

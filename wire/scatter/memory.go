@@ -31,14 +31,7 @@ func (s *Shared) unordered(f *sqlkey.Fan) bool {
 }
 
 // learn remembers that.
-func (s *Shared) learn(f *sqlkey.Fan) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.heaps == nil || len(s.heaps) >= maxHeaps {
-		s.heaps = make(map[*sqlkey.Fan]struct{})
-	}
-	s.heaps[f] = struct{}{}
-}
+func (s *Shared) learn(f *sqlkey.Fan) { remember(s, &s.heaps, f, struct{}{}) }
 
 // formats are those in which a plan's rows are gathered; nil: they are not known.
 func (s *Shared) formats(f *sqlkey.Fan) []int16 {
@@ -47,14 +40,17 @@ func (s *Shared) formats(f *sqlkey.Fan) []int16 {
 	return s.exact[f]
 }
 
-// learnFormats remembers them; nil: no more.
-func (s *Shared) learnFormats(f *sqlkey.Fan, list []int16) {
+// learnFormats remembers them.
+func (s *Shared) learnFormats(f *sqlkey.Fan, list []int16) { remember(s, &s.exact, f, list) }
+
+// remember notes something of a plan. What is noted of others is forgotten when there are too many.
+func remember[T any](s *Shared, of *map[*sqlkey.Fan]T, f *sqlkey.Fan, what T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.exact == nil || len(s.exact) >= maxHeaps {
-		s.exact = make(map[*sqlkey.Fan][]int16)
+	if *of == nil || len(*of) >= maxHeaps {
+		*of = make(map[*sqlkey.Fan]T)
 	}
-	s.exact[f] = list
+	(*of)[f] = what
 }
 
 // Memory bounds what statements over several shards keep of their rows, on one node. The zero value bounds nothing.
