@@ -54,16 +54,16 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 		if err := publish(ctx, l, j); err != nil {
 			return err
 		}
-		slot, snapshot, err := p.slot(ctx, l, j)
+		holder, snapshot, err := p.slot(ctx, l, j)
 		if err != nil {
 			return err
 		}
-		defer closeSlot(slot)
+		defer hangUp(holder)
 		if err := p.subscribe(ctx, l, j); err != nil {
 			return err
 		}
 		c := &copier{p: p, j: j, l: l, snapshot: snapshot, seed: maphash.MakeSeed(), pace: &pace{rate: p.cfg.Rate}, report: report, sums: make([]sum, len(l.tables))}
-		if err := c.copy(ctx); err != nil {
+		if err := c.copy(ctx, holder); err != nil {
 			return err
 		}
 		if err := c.compare(ctx); err != nil {
@@ -91,9 +91,9 @@ func (p *Postgres) wipe(ctx context.Context, l *link, j *Job) error {
 	return err
 }
 
-// slot makes the two slots, and the snapshot that is as old as they are for as long as the connection lives. A slot can begin only when the
+// slot makes the two slots, and the snapshot that is as old as they are, which the holder's transaction has until it ends. A slot can begin only when the
 // transactions that were there before it are over.
-func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (conn *pgconn.PgConn, snapshot string, err error) {
+func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (holder *pgx.Conn, snapshot string, err error) {
 	if err := held(ctx, l.source, j, sideSource); err != nil {
 		return nil, "", err
 	}
@@ -101,16 +101,16 @@ func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (conn *pgconn.PgCo
 	c.RuntimeParams["replication"] = "database"
 	limited, cancel := context.WithTimeout(ctx, p.cfg.LockWait)
 	defer cancel()
-	conn, err = pgconn.ConnectConfig(limited, c)
+	conn, err := pgconn.ConnectConfig(limited, c)
 	if err != nil {
 		return nil, "", err
 	}
+	defer closeSlot(conn)
 	results, err := conn.Exec(limited, fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export')", slotName(j))).ReadAll()
 	if err == nil && (len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 3) {
 		err = errors.New("the answer to CREATE_REPLICATION_SLOT is not understood")
 	}
 	if err != nil {
-		closeSlot(conn)
 		if limited.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("shard %s: transactions that were open before the copy have not ended in %s: end them (pg_stat_activity, pg_prepared_xacts), or wait: %w", j.Move.From, p.cfg.LockWait, err)
 		}
@@ -119,7 +119,6 @@ func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (conn *pgconn.PgCo
 	snapshot = string(results[0].Rows[0][2])
 	// The second one is of the same moment. From it is read what has to be compared.
 	if _, err := l.source.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2)", pgx.QueryExecModeExec, slotName(j), trackName(j)); err != nil {
-		closeSlot(conn)
 		return nil, "", err
 	}
 	// No transaction can hold the row while a slot is made. A newer leader removes what it finds, but not if the move is over.
@@ -130,10 +129,27 @@ func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (conn *pgconn.PgCo
 		}
 	}
 	if err != nil {
-		closeSlot(conn)
 		return nil, "", err
 	}
-	return conn, snapshot, nil
+	return p.hold(ctx, j, snapshot)
+}
+
+// hold takes a snapshot of the source over, for whoever has exported it is a walsender: as long as there is one, every commit wakes it.
+func (p *Postgres) hold(ctx context.Context, j *Job, of string) (holder *pgx.Conn, snapshot string, err error) {
+	if holder, err = p.connect(ctx, j, j.Move.From); err != nil {
+		return nil, "", err
+	}
+	results, err := holder.PgConn().Exec(ctx, snapshotSQL(of)+"; SELECT pg_export_snapshot()").ReadAll()
+	if row, ok := lastRow(results); err == nil && ok {
+		return holder, string(row[0]), nil
+	}
+	hangUp(holder)
+	return nil, "", errors.Join(fmt.Errorf("shard %s: the snapshot that is to be copied cannot be held", j.Move.From), err)
+}
+
+// snapshotSQL begins a transaction that sees what a snapshot does.
+func snapshotSQL(snapshot string) string {
+	return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT " + quote(snapshot)
 }
 
 func closeSlot(conn *pgconn.PgConn) {
@@ -275,15 +291,16 @@ func pieces(ctx context.Context, conn querier, tables []table) (all []piece, err
 }
 
 // still keeps the rows of tables where they are until release: CLUSTER and VACUUM FULL, which no event trigger is told of, write a table anew,
-// and by windows of blocks rows would be copied twice or not at all. An error of release means that they may have moved meanwhile.
-func (c *copier) still(ctx context.Context, conn *pgx.Conn, shard string, tables []table) (release func() error, err error) {
+// and by windows of blocks rows would be copied twice or not at all. An error of release means that they may have moved meanwhile. It ends the transaction
+// that begin begins, or that is open where there is no begin.
+func (c *copier) still(ctx context.Context, conn *pgx.Conn, begin, shard string, tables []table) (release func() error, err error) {
 	var leaves []string
 	for i := range tables {
 		for _, leaf := range tables[i].leaves {
 			leaves = append(leaves, "ONLY "+leaf)
 		}
 	}
-	sql := []string{fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = '%dms'", c.p.cfg.LockWait.Milliseconds())}
+	sql := []string{begin, fmt.Sprintf("SET LOCAL lock_timeout = '%dms'", c.p.cfg.LockWait.Milliseconds())}
 	if len(leaves) > 0 {
 		sql = append(sql, "LOCK TABLE "+strings.Join(leaves, ", ")+" IN ACCESS SHARE MODE")
 	}
@@ -298,13 +315,9 @@ func (c *copier) still(ctx context.Context, conn *pgx.Conn, shard string, tables
 	}, nil
 }
 
-func (c *copier) copy(ctx context.Context) error {
-	conn, err := c.p.connect(ctx, c.j, c.j.Move.From)
-	if err != nil {
-		return err
-	}
-	defer hangUp(conn)
-	release, err := c.still(ctx, conn, c.j.Move.From, c.l.tables)
+// copy ends the transaction of the snapshot's holder: while it lasts, the source cannot remove what no other transaction sees any more.
+func (c *copier) copy(ctx context.Context, holder *pgx.Conn) error {
+	release, err := c.still(ctx, holder, "", c.j.Move.From, c.l.tables)
 	if err != nil {
 		return err
 	}
@@ -347,7 +360,7 @@ func (c *copier) worker(ctx context.Context, work <-chan piece) error {
 		return err
 	}
 	defer hangUp(source)
-	if err := script(ctx, source, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET TRANSACTION SNAPSHOT "+quote(c.snapshot)); err != nil {
+	if err := script(ctx, source, snapshotSQL(c.snapshot)); err != nil {
 		return err
 	}
 	var target *pgx.Conn // nil: there was no row yet
@@ -362,6 +375,9 @@ func (c *copier) worker(ctx context.Context, work <-chan piece) error {
 	return nil
 }
 
+// pipeBuffer is how many bytes of rows the target is given at a stroke.
+const pipeBuffer = 64 << 10
+
 // piece copies one window in a transaction of its own. Of a window without rows the target hears nothing.
 func (c *copier) piece(ctx context.Context, source *pgx.Conn, target **pgx.Conn, one piece) (sum, error) {
 	t := &c.l.tables[one.table]
@@ -369,14 +385,18 @@ func (c *copier) piece(ctx context.Context, source *pgx.Conn, target **pgx.Conn,
 		return sum{}, err
 	}
 	from, to := io.Pipe()
-	out := &lines{ctx: ctx, seed: c.seed, pace: c.pace, to: to}
+	many := bufio.NewWriterSize(to, pipeBuffer) // the source sends row by row, and each would be handed over by itself
+	out := &lines{ctx: ctx, seed: c.seed, pace: c.pace, to: many}
 	read := make(chan error, 1)
 	go func() {
 		_, err := source.PgConn().CopyTo(ctx, out, selectSQL(t, one.window))
+		if err == nil {
+			err = many.Flush()
+		}
 		to.CloseWithError(err)
 		read <- err
 	}()
-	rows := bufio.NewReader(from)
+	rows := bufio.NewReaderSize(from, pipeBuffer)
 	_, err := rows.Peek(1)
 	some := err == nil
 	if errors.Is(err, io.EOF) {
@@ -420,7 +440,7 @@ func (c *copier) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	release, err := c.still(ctx, c.l.target, c.j.Move.To, there)
+	release, err := c.still(ctx, c.l.target, "BEGIN", c.j.Move.To, there)
 	if err != nil {
 		return err
 	}

@@ -401,10 +401,8 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 		{"the fence", func(ctx context.Context, l *link) error { return p.fence(ctx, l, old) }},
 		{"the publication", func(ctx context.Context, l *link) error { return publish(ctx, l, old) }},
 		{"the slot", func(ctx context.Context, l *link) error {
-			conn, _, err := p.slot(ctx, l, old)
-			if conn != nil {
-				closeSlot(conn)
-			}
+			holder, _, err := p.slot(ctx, l, old)
+			hangUp(holder)
 			return err
 		}},
 		{"the subscription", func(ctx context.Context, l *link) error { return p.subscribe(ctx, l, old) }},

@@ -98,7 +98,7 @@ func TestMoveOfAnotherBuildGoesOn(t *testing.T) {
 		j := &Job{Move: rib.Move{ID: r.book.owners().Moves[0].ID}}
 		var sql []string
 		for _, table := range []string{"orders", `"Order Lines"`, "nothing"} {
-			for _, name := range []string{fenceName(j), removeName(j)} {
+			for _, name := range []string{fenceName(j), changeName(j), removeName(j)} {
 				sql = append(sql, fmt.Sprintf("SET rangefinder.mover = '%s'; DROP TRIGGER %s ON %s", number(j), name, table))
 			}
 		}
@@ -120,4 +120,65 @@ func TestMoveOfAnotherBuildGoesOn(t *testing.T) {
 		t.Error(told)
 	}
 	r.clean()
+}
+
+// TestFenceLooksNothingUp: the fence has its owner's rights, so nothing that a session has put before pg_catalog may run in it, nor have it let a row through.
+func TestFenceLooksNothingUp(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(200)
+	low, high := r.quarter()
+	evil := []string{"CREATE SCHEMA evil", "CREATE ROLE app LOGIN", "GRANT USAGE ON SCHEMA evil TO app", "GRANT ALL ON orders, nothing TO app", "CREATE DOMAIN evil.text AS pg_catalog.varchar(1)", "CREATE TABLE evil.fence (state text)"}
+	bait := func(name, in, out string) {
+		evil = append(evil, fmt.Sprintf("CREATE FUNCTION evil.%s(%s) RETURNS %s LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'as %%', current_user USING ERRCODE = 'ZZ001'; END $$", name, in, out))
+	}
+	bait("current_setting", "pg_catalog.text", "pg_catalog.text")
+	bait("current_setting", "pg_catalog.text, boolean", "pg_catalog.text")
+	bait("pg_advisory_xact_lock_shared", "bigint", "void")
+	bait("hashint8extended", "bigint, bigint", "bigint")
+	for name, op := range map[string]string{"equal": "=", "unlike": "<>", "less": "<"} {
+		for _, types := range []string{"pg_catalog.text, pg_catalog.text", "bigint, integer", "bigint, bigint"} {
+			bait(name, types, "boolean")
+			left, right, _ := strings.Cut(types, ", ")
+			evil = append(evil, fmt.Sprintf("CREATE OPERATOR evil.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = evil.%s)", op, left, right, name))
+		}
+	}
+	bait("join", "pg_catalog.text, pg_catalog.text", "pg_catalog.text")
+	evil = append(evil, "CREATE OPERATOR evil.|| (LEFTARG = pg_catalog.text, RIGHTARG = pg_catalog.text, FUNCTION = evil.join)")
+	for _, name := range []string{"shard_1", "shard_2"} {
+		if err := r.at(name).primary.Exec(t.Context(), evil...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	as := func(name, sql string) string {
+		conn, err := r.at(name).primary.ConnTo(t.Context(), "postgres", "app")
+		if err != nil {
+			t.Error(err)
+			return ""
+		}
+		defer hangUp(conn)
+		return sqlState(script(t.Context(), conn, "SET search_path = evil, pg_catalog, public", sql))
+	}
+	// Both statements touch all rows, for a condition would call what lies in wait.
+	expect := func(when, name, want string) {
+		for _, sql := range []string{"UPDATE public.orders SET note = 'app'", "BEGIN ISOLATION LEVEL REPEATABLE READ; UPDATE public.orders SET note = 'app'; COMMIT"} {
+			if code := as(name, sql); code != want {
+				t.Errorf("%s, %s: %s: %q and not %q", when, name, sql, code, want)
+			}
+		}
+		if code := as(name, "TRUNCATE public.nothing"); code != "55006" {
+			t.Errorf("%s, %s: TRUNCATE: %q", when, name, code)
+		}
+	}
+	m := r.mover(func(c *Config) {
+		hook("Copy after", func() error {
+			expect("copied", "shard_1", "")
+			expect("copied", "shard_2", "55006")
+			return nil
+		})(c)
+		hook("Complete after", func() error { expect("frozen", "shard_1", "RF001"); return nil })(c)
+	})
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+	if told := r.book.became(); told[len(told)-1] != "flipped" {
+		t.Error(told)
+	}
 }

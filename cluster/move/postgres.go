@@ -216,6 +216,7 @@ func ddlCall(j *Job) string     { return "rangefinder.ddl_" + number(j) }
 func ddlName(j *Job) string     { return "rangefinder_ddl_" + number(j) }
 func dropName(j *Job) string    { return "rangefinder_drop_" + number(j) }
 func truncName(j *Job) string   { return "rangefinder_truncate_" + number(j) }
+func changeName(j *Job) string  { return "rangefinder_fence_change_" + number(j) }
 func removeName(j *Job) string  { return "rangefinder_fence_old_" + number(j) }
 func lockOf(j *Job) (key int64) { return lockKey("rangefinder move " + number(j)) }
 

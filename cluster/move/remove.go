@@ -115,7 +115,7 @@ func (p *Postgres) unguard(ctx context.Context, conn *pgx.Conn, j *Job, which gu
 	}
 	names := []string{truncName(j)}
 	if which == allGuards {
-		names = append(names, fenceName(j), removeName(j))
+		names = append(names, fenceName(j), changeName(j), removeName(j))
 	}
 	rows, err := conn.Query(ctx, "SELECT tgname::text, tgrelid::regclass::text FROM pg_trigger WHERE tgname = ANY($1) AND tgparentid = 0", pgx.QueryExecModeExec, names)
 	if err != nil {

@@ -61,43 +61,51 @@ func (p *Postgres) rowOf(ctx context.Context, conn *pgx.Conn, j *Job, side strin
 // At the target the rows are copies until it has them all: whoever changed one there (by a hint, in a function, on a connection past the nodes) would
 // be heard of by nobody, for only what changes at the source is compared, and the row would be wrong once it counts. What is copied, applied and
 // removed is so with session_replication_role = replica, in which the target's triggers do not fire. It takes no lock for those whom it lets through.
+//
+// Every write to the range runs it, so it is made to be cheap. It has its owner's rights and whatever search_path the session has, for to set one costs as
+// much as all the rest: so every name in it is qualified, operators and types too, and none is looked up where a session could put its own. And the
+// lock is taken by an expression, for which PL/pgSQL begins no query.
 func fenceSQL(j *Job, side string) string {
 	body := fmt.Sprintf(`
-	IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
-		PERFORM pg_advisory_xact_lock_shared(%[2]d);
-		SELECT state INTO found_state FROM rangefinder.fence WHERE move = %[1]s AND side = 'source';
+	IF %[4]s THEN
+		IF pg_catalog.pg_advisory_xact_lock_shared(%[2]d) IS NULL THEN NULL; END IF;
+		SELECT f.state INTO found_state FROM rangefinder.fence AS f WHERE f.move OPERATOR(pg_catalog.=) %[1]s AND f.side OPERATOR(pg_catalog.=) 'source';
 	ELSE
-		SELECT state INTO found_state FROM rangefinder.fence WHERE move = %[1]s AND side = 'source' FOR SHARE;
+		SELECT f.state INTO found_state FROM rangefinder.fence AS f WHERE f.move OPERATOR(pg_catalog.=) %[1]s AND f.side OPERATOR(pg_catalog.=) 'source' FOR SHARE;
 	END IF;
-	IF found_state = 'open' OR current_setting('rangefinder.mover', true) = '%[1]s' THEN RETURN NULL; END IF;
-	RAISE EXCEPTION 'the row belongs to another shard now, or is about to' USING ERRCODE = 'RF001', DETAIL = 'Move %[1]s, to shard ' || %[3]s || '.',
-		HINT = 'Repeat the transaction through a node that knows the present owner.';`, number(j), lockOf(j), inFence(j.Move.To))
+	IF found_state OPERATOR(pg_catalog.=) 'open' OR pg_catalog.current_setting('rangefinder.mover', true) OPERATOR(pg_catalog.=) '%[1]s' THEN RETURN NULL; END IF;
+	RAISE EXCEPTION 'the row belongs to another shard now, or is about to' USING ERRCODE = 'RF001', DETAIL = 'Move %[1]s, to shard ' OPERATOR(pg_catalog.||) %[3]s OPERATOR(pg_catalog.||) '.',
+		HINT = 'Repeat the transaction through a node that knows the present owner.';`, number(j), lockOf(j), inFence(j.Move.To), readCommitted)
 	if side == sideTarget {
 		body = fmt.Sprintf(`
-	SELECT state INTO found_state FROM rangefinder.fence WHERE move = %[1]s AND side = 'target';
-	IF found_state IS NULL OR found_state = '%[3]s' OR current_setting('rangefinder.mover', true) = '%[1]s' THEN RETURN NULL; END IF;
-	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-		PERFORM FROM rangefinder.fence WHERE move = %[1]s AND side = 'target' FOR SHARE;
+	SELECT f.state INTO found_state FROM rangefinder.fence AS f WHERE f.move OPERATOR(pg_catalog.=) %[1]s AND f.side OPERATOR(pg_catalog.=) 'target';
+	IF found_state IS NULL OR found_state OPERATOR(pg_catalog.=) '%[3]s' OR pg_catalog.current_setting('rangefinder.mover', true) OPERATOR(pg_catalog.=) '%[1]s' THEN RETURN NULL; END IF;
+	IF NOT (%[4]s) THEN
+		PERFORM FROM rangefinder.fence AS f WHERE f.move OPERATOR(pg_catalog.=) %[1]s AND f.side OPERATOR(pg_catalog.=) 'target' FOR SHARE;
 	END IF;
-	RAISE EXCEPTION 'the row is of a range of keys that is being copied to this shard, and belongs to another one' USING ERRCODE = '55006', DETAIL = 'Move %[1]s, from shard ' || %[2]s || '.',
-		HINT = 'Send the statement to the owner of the key, without a hint that names this shard, or wait until the move is over.';`, number(j), inFence(j.Move.From), stateFilled)
+	RAISE EXCEPTION 'the row is of a range of keys that is being copied to this shard, and belongs to another one' USING ERRCODE = '55006',
+		DETAIL = 'Move %[1]s, from shard ' OPERATOR(pg_catalog.||) %[2]s OPERATOR(pg_catalog.||) '.',
+		HINT = 'Send the statement to the owner of the key, without a hint that names this shard, or wait until the move is over.';`, number(j), inFence(j.Move.From), stateFilled, readCommitted)
 	}
 	return fmt.Sprintf(`
-CREATE OR REPLACE FUNCTION %[1]s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fence$
-DECLARE found_state text;
+CREATE OR REPLACE FUNCTION %[1]s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $fence$
+DECLARE found_state pg_catalog.text;
 BEGIN
-	IF TG_OP = 'TRUNCATE' THEN
-		IF current_setting('rangefinder.mover', true) = '%[2]s' THEN RETURN NULL; END IF;
+	IF TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE' THEN
+		IF pg_catalog.current_setting('rangefinder.mover', true) OPERATOR(pg_catalog.=) '%[2]s' THEN RETURN NULL; END IF;
 		RAISE EXCEPTION 'table %%.%% cannot be truncated while a range of its keys moves between shards', TG_TABLE_SCHEMA, TG_TABLE_NAME
 			USING ERRCODE = '55006', HINT = 'Wait until the move is over, or abort it: rangefinder move abort %[2]s. DELETE works.';
 	END IF;%[3]s
 END $fence$`, fenceCall(j), number(j), body)
 }
 
+// readCommitted is true where each statement of a function sees what was committed before it.
+const readCommitted = "pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' OR pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read uncommitted'"
+
 // inFence is a shard's name as a literal in the fence's body.
 func inFence(shard string) string { return strings.ReplaceAll(rib.QuoteLiteral(shard), "$fence$", "") }
 
-// rowTriggersSQL has each write to the moving rows of a table call the fence. They come after the row, so that no other trigger can still change its
+// rowTriggersSQL has each write to the moving rows of a table call the fence, once. They come after the row, so that no other trigger can still change its
 // key. Those of the source fire in every session_replication_role.
 func rowTriggersSQL(j *Job, t *table, side string) (sql []string, err error) {
 	after, err := predicate(j, t.keyed, "NEW.")
@@ -108,10 +116,15 @@ func rowTriggersSQL(j *Job, t *table, side string) (sql []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	sql = []string{fmt.Sprintf("CREATE TRIGGER %s AFTER INSERT OR UPDATE ON %s FOR EACH ROW WHEN %s EXECUTE FUNCTION %s()", fenceName(j), t.name, after, fenceCall(j)),
-		fmt.Sprintf("CREATE TRIGGER %s AFTER UPDATE OR DELETE ON %s FOR EACH ROW WHEN %s EXECUTE FUNCTION %s()", removeName(j), t.name, before, fenceCall(j))}
-	if side == sideSource {
-		sql = append(sql, fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, fenceName(j)), fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, removeName(j)))
+	for _, one := range []struct{ name, event, when string }{
+		{fenceName(j), "INSERT", after},
+		{changeName(j), "UPDATE", "(" + after + " OR " + before + ")"},
+		{removeName(j), "DELETE", before},
+	} {
+		sql = append(sql, fmt.Sprintf("CREATE TRIGGER %s AFTER %s ON %s FOR EACH ROW WHEN %s EXECUTE FUNCTION %s()", one.name, one.event, t.name, one.when, fenceCall(j)))
+		if side == sideSource {
+			sql = append(sql, fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, one.name))
+		}
 	}
 	return sql, nil
 }
