@@ -55,7 +55,7 @@ type moveOptions struct {
 func parseMove(args []string) (o moveOptions, err error) {
 	f := flag.NewFlagSet("bench move", flag.ContinueOnError)
 	f.IntVar(&o.mb, "mb", 1000, "megabytes of rows, of which a quarter moves")
-	f.DurationVar(&o.before, "before", 30*time.Second, "how long the load runs before the move, to compare with")
+	f.DurationVar(&o.before, "before", time.Minute, "how long the load runs before the move, to compare with: a minute has a checkpoint of each server, as the move has")
 	f.IntVar(&o.clients, "clients", 8, "clients")
 	parts := f.String("parts", strings.Join(moveParts, ","), "what to do, of "+strings.Join(moveParts, ", "))
 	f.DurationVar(&o.within, "within", 45*time.Minute, "what is not done by then is given up")
@@ -176,12 +176,12 @@ func (w *moveWorld) undisturbed(ctx context.Context, l *moveLoad, before time.Du
 	if err != nil {
 		return err
 	}
-	if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Phase != "prepare" }); err != nil {
+	if err := w.until(ctx, id, 5*moveWatch, func(m *moveStatus) bool { return m == nil || m.Phase != "prepare" }); err != nil { // to be asked costs a node as well
 		return err
 	}
 	frozen := time.Now()
 	r.Ratio = float64(l.count.Load()-count) / frozen.Sub(began).Seconds() / calm
-	if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Phase == "flipped" || m.Phase == "aborted" }); err != nil {
+	if err := w.until(ctx, id, moveWatch, func(m *moveStatus) bool { return m == nil || m.Phase == "flipped" || m.Phase == "aborted" }); err != nil {
 		return err
 	}
 	flipped := time.Now()
@@ -210,7 +210,7 @@ func (w *moveWorld) aborted(ctx context.Context) (ms float64, err error) {
 	}
 	id, err := w.begin(ctx, to)
 	if err == nil {
-		err = w.until(ctx, id, func(m *moveStatus) bool { return m != nil && (m.Part > 0.3 || m.Step != "check" && m.Step != "copy") })
+		err = w.until(ctx, id, moveWatch, func(m *moveStatus) bool { return m != nil && (m.Part > 0.3 || m.Step != "check" && m.Step != "copy") })
 	}
 	if err != nil {
 		return 0, err

@@ -89,7 +89,7 @@ func (w *moveWorld) killOne(ctx context.Context, l *moveLoad, who, phase string,
 		}
 		defer open.end()
 	}
-	if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || at(m) || m.Phase == "flipped" || m.Phase == "aborted" }); err != nil {
+	if err := w.until(ctx, id, moveWatch, func(m *moveStatus) bool { return m == nil || at(m) || m.Phase == "flipped" || m.Phase == "aborted" }); err != nil {
 		return k, err
 	}
 	m, err := w.at(ctx, id)
@@ -145,14 +145,14 @@ func (w *moveWorld) killOne(ctx context.Context, l *moveLoad, who, phase string,
 // leader has lost its place on a busy machine.
 func (w *moveWorld) stays(ctx context.Context, id uint64, ordered func(what string) error) error {
 	for {
-		if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil || m.Step != "check" && m.Part > 0 }); err != nil {
+		if err := w.until(ctx, id, moveWatch, func(m *moveStatus) bool { return m == nil || m.Step != "check" && m.Part > 0 }); err != nil {
 			return err
 		}
 		if err := ordered("pause"); err != nil {
 			return err
 		}
 		anew := false
-		if err := w.until(ctx, id, func(m *moveStatus) bool {
+		if err := w.until(ctx, id, moveWatch, func(m *moveStatus) bool {
 			anew = m != nil && m.Step == "copy" && m.Part == 0
 			return anew || m == nil || m.Step == "follow" || m.Phase != "prepare"
 		}); err != nil || !anew {
@@ -188,7 +188,7 @@ func (w *moveWorld) hold(ctx context.Context, l *moveLoad, leader *moveNode, id 
 		}
 		cancel()
 		limited, cancel = context.WithTimeout(ctx, time.Second)
-		err = w.until(limited, id, func(m *moveStatus) bool { return m == nil || m.Phase != "prepare" })
+		err = w.until(limited, id, moveWatch, func(m *moveStatus) bool { return m == nil || m.Phase != "prepare" })
 		over := err != nil && limited.Err() != nil && ctx.Err() == nil
 		if cancel(); !over {
 			return open, err

@@ -50,13 +50,48 @@ type moveLoad struct {
 	calm   atomic.Bool  // nothing is being killed: every statement must succeed
 	failed atomic.Int64 // while it was calm
 	stale  atomic.Int64 // reads that did not see what had been acknowledged before they began
-	acked  [moveCustomers]atomic.Int32
 
 	// guarded by mu
 	mu       sync.Mutex
 	rows     []moveRow // by number
 	took     []moveTook
 	failures []string
+
+	newest [moveCustomers]moveNewest
+}
+
+// moveNewest are the numbers of a customer's newest rows that were acknowledged, in a ring. A read looks for these, and not for all, so that it costs the same
+// however long the load has run; that none of the others is lost is checked in the end.
+type moveNewest struct {
+	mu  sync.Mutex
+	ids [moveKnown]int64
+	n   int // how many have been put in
+}
+
+// Of how many rows a client knows that they must be there, and how many a read asks for: some are there that nobody has acknowledged yet.
+const (
+	moveKnown = 8
+	moveRead  = 2 * moveKnown
+)
+
+func (n *moveNewest) add(id int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ids[n.n%len(n.ids)] = id
+	n.n++
+}
+
+func (n *moveNewest) known() []int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.ids[:min(n.n, len(n.ids))])
+}
+
+// missed tells whether rows that were known before they were read are not among those with the highest numbers.
+func missed(known, read []int64) bool {
+	return slices.ContainsFunc(known, func(id int64) bool {
+		return !slices.Contains(read, id) && (len(read) < moveRead || id > slices.Min(read))
+	})
 }
 
 // moveTook is how long one statement, or one transaction, took.
@@ -133,7 +168,7 @@ func (l *moveLoad) do(ctx context.Context, conn *pgx.Conn, turn, node int) {
 		}
 		switch {
 		case err == nil:
-			l.acked[customer].Add(1)
+			l.newest[customer].add(id)
 			l.heard(id, moveAcked)
 		case !committing || !unsure(err):
 			l.heard(id, moveRefused)
@@ -156,10 +191,10 @@ func (l *moveLoad) do(ctx context.Context, conn *pgx.Conn, turn, node int) {
 }
 
 func (l *moveLoad) read(ctx context.Context, c *pgx.Conn, customer int64) error {
-	want := int(l.acked[customer].Load())
-	var n int
-	err := c.QueryRow(ctx, "SELECT count(*) FROM parcels WHERE customer = $1 AND id > 0", customer).Scan(&n)
-	if err == nil && n < want {
+	known := l.newest[customer].known()
+	rows, _ := c.Query(ctx, fmt.Sprintf("SELECT id FROM parcels WHERE customer = $1 ORDER BY id DESC LIMIT %d", moveRead), customer)
+	read, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err == nil && missed(known, read) {
 		l.stale.Add(1)
 	}
 	return err

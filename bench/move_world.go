@@ -337,12 +337,15 @@ func (w *moveWorld) begin(ctx context.Context, to string) (id uint64, err error)
 // moveTell is how often it is told how a move that is waited for goes.
 const moveTell = 10 * time.Second
 
-// until waits for a move to be where a condition holds; nil is a move that is over.
-func (w *moveWorld) until(ctx context.Context, id uint64, condition func(*moveStatus) bool) error {
+// moveWatch is how often a node is asked where a move is whose steps must not be missed.
+const moveWatch = 5 * time.Millisecond
+
+// until waits for a move to be where a condition holds, and asks every so often; nil is a move that is over.
+func (w *moveWorld) until(ctx context.Context, id uint64, every time.Duration, condition func(*moveStatus) bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Minute, errors.New("the move has made no progress for long"))
 	defer cancel()
 	told := time.Now()
-	return pgtest.Wait(ctx, 5*time.Millisecond, func() error {
+	return pgtest.Wait(ctx, every, func() error {
 		m, err := w.at(ctx, id)
 		switch {
 		case err != nil:
@@ -366,7 +369,7 @@ func (w *moveWorld) until(ctx context.Context, id uint64, condition func(*moveSt
 
 // over waits until a move is out of the table, and looks whether anything of it is left.
 func (w *moveWorld) over(ctx context.Context, id uint64) error {
-	if err := w.until(ctx, id, func(m *moveStatus) bool { return m == nil }); err != nil {
+	if err := w.until(ctx, id, moveWatch, func(m *moveStatus) bool { return m == nil }); err != nil {
 		return err
 	}
 	for name, s := range w.shards {
