@@ -24,7 +24,7 @@ type Method interface {
 	// Predicate is the SQL condition that is true for the rows of [from, to) and no other; empty means open. Columns are
 	// SQL expressions as they shall stand in it (QuoteIdent makes one of a name), one a type. Rows with a NULL in the key
 	// have no position: the condition is never true for them. Only immutable built-in functions and operators are used,
-	// so that it can be a publication's row filter and a trigger's WHEN.
+	// so that it can be a publication's row filter, and all are qualified, so that it means the same in every search_path.
 	Predicate(columns []string, types []Type, from, to Key) string
 	// ParseBound reads one bound as FormatKey writes it; "" is the open end. Columns are separated by commas.
 	ParseBound(types []Type, s string) (Key, error)
@@ -128,11 +128,11 @@ func (*hashMethod) AppendKey(dst Key, v Value) (Key, error) {
 const signBit = 1 << 63
 
 func (*hashMethod) Predicate(columns []string, types []Type, from, to Key) string {
-	call := "hash_record_extended(ROW(" + strings.Join(columns, ", ") + "), 0)"
+	call := "pg_catalog.hash_record_extended(ROW(" + strings.Join(columns, ", ") + "), 0)"
 	if len(columns) == 1 {
 		call = hashCall(types[0], columns[0])
 	}
-	hashed := []string{"(" + call + " # '-9223372036854775808'::bigint)"}
+	hashed := []string{"(" + call + " OPERATOR(pg_catalog.#) '-9223372036854775808'::bigint)"}
 	literals := func(k Key) []string {
 		if len(k) == 0 {
 			return nil
@@ -153,17 +153,17 @@ func hashedAsRow(t Type) bool { return t == TypeBytea || t == TypeDate || t == T
 func hashCall(t Type, column string) string {
 	switch t {
 	case TypeBigint:
-		return "hashint8extended(" + column + ", 0)"
+		return "pg_catalog.hashint8extended(" + column + ", 0)"
 	case TypeInt:
-		return "hashint4extended(" + column + ", 0)"
+		return "pg_catalog.hashint4extended(" + column + ", 0)"
 	case TypeSmallint:
-		return "hashint2extended(" + column + ", 0)"
+		return "pg_catalog.hashint2extended(" + column + ", 0)"
 	case TypeText:
-		return "hashtextextended(" + column + ", 0)"
+		return "pg_catalog.hashtextextended(" + column + ", 0)"
 	case TypeUUID:
-		return "uuid_hash_extended(" + column + ", 0)"
+		return "pg_catalog.uuid_hash_extended(" + column + ", 0)"
 	}
-	return "hash_record_extended(ROW(" + column + "), 0)"
+	return "pg_catalog.hash_record_extended(ROW(" + column + "), 0)"
 }
 
 // positionDigits is how many digits people write of a position.
@@ -204,15 +204,16 @@ func (*hashMethod) CheckBound(_ []Type, k Key) error {
 
 // comparison compares a tuple of expressions with one of literals, which may be shorter, or none: then there is nothing to compare.
 func comparison(exprs []string, op string, literals []string) []string {
+	op = " OPERATOR(pg_catalog." + op + ") "
 	switch n := len(literals); {
 	case n == 0:
 		return nil
 	case n > len(exprs): // no row: a bound that means nothing must not select all
-		return []string{exprs[0] + " " + op + " NULL"}
+		return []string{exprs[0] + op + "NULL"}
 	case n == 1:
-		return []string{exprs[0] + " " + op + " " + literals[0]}
+		return []string{exprs[0] + op + literals[0]}
 	default:
-		return []string{"(" + strings.Join(exprs[:n], ", ") + ") " + op + " (" + strings.Join(literals, ", ") + ")"}
+		return []string{"(" + strings.Join(exprs[:n], ", ") + ")" + op + "(" + strings.Join(literals, ", ") + ")"}
 	}
 }
 

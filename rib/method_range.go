@@ -101,7 +101,7 @@ func (*rangeMethod) exprs(columns []string, types []Type) []string {
 	exprs := slices.Clone(columns)
 	for i := range exprs {
 		if types[i] == TypeText {
-			exprs[i] = "(" + exprs[i] + ` COLLATE "C")`
+			exprs[i] = "(" + exprs[i] + ` COLLATE pg_catalog."C")`
 		}
 	}
 	return exprs
@@ -117,7 +117,7 @@ func literals(values []Value, err error) (l []string) {
 		case TypeBigint, TypeInt, TypeSmallint: // of one type with bounds, whichever the column's
 			l = append(l, "'"+v.format()+"'::bigint")
 		default:
-			l = append(l, QuoteLiteral(v.format())+"::"+v.Type.String())
+			l = append(l, QuoteLiteral(v.format())+"::"+v.Type.SQL())
 		}
 	}
 	return l

@@ -72,6 +72,15 @@ func (t Type) String() string {
 	return fmt.Sprintf("type(%d)", uint8(t))
 }
 
+// SQL is the type's name in SQL, which means the same in every search_path.
+func (t Type) SQL() string {
+	switch t {
+	case TypeBigint, TypeInt, TypeSmallint: // words of the grammar
+		return t.String()
+	}
+	return "pg_catalog." + t.String()
+}
+
 // Fits tells whether a type of integers, dates or times can hold n, as Value.Int has it: ErrKeyRange or ErrKeyTime.
 func (t Type) Fits(n int64) error {
 	switch {

@@ -292,7 +292,7 @@ func (c *checker) rights(s *side) (list []question, err error) {
 	filters := make([]string, 0, len(c.j.Keyspace.Tables))
 	for i := range c.j.Keyspace.Tables {
 		t := &c.j.Keyspace.Tables[i]
-		where, err := predicate(c.j, t, "")
+		where, err := predicate(c.j, keyOf(t, ""))
 		if err != nil {
 			return nil, err
 		}

@@ -198,7 +198,7 @@ func (c *checker) rows(s *side) (list []question, err error) {
 	}
 	for i := range c.j.Keyspace.Tables {
 		t := &c.j.Keyspace.Tables[i]
-		where, err := predicate(c.j, t, "")
+		where, err := predicate(c.j, keyOf(t, ""))
 		if err != nil {
 			return nil, err
 		}

@@ -142,7 +142,7 @@ func TestKinds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			where, err := predicate(&Job{Move: rib.Move{Low: low, High: high}, Keyspace: r.ks}, &r.ks.Tables[0], "")
+			where, err := predicate(&Job{Move: rib.Move{Low: low, High: high}, Keyspace: r.ks}, keyOf(&r.ks.Tables[0], ""))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -212,6 +212,7 @@ func slotName(j *Job) string    { return "rangefinder_move_" + number(j) }
 func trackName(j *Job) string   { return "rangefinder_track_" + number(j) }
 func fenceName(j *Job) string   { return "rangefinder_fence_" + number(j) }
 func fenceCall(j *Job) string   { return "rangefinder.fence_" + number(j) }
+func movesCall(j *Job) string   { return "rangefinder.moves_" + number(j) }
 func ddlCall(j *Job) string     { return "rangefinder.ddl_" + number(j) }
 func ddlName(j *Job) string     { return "rangefinder_ddl_" + number(j) }
 func dropName(j *Job) string    { return "rangefinder_drop_" + number(j) }
@@ -380,17 +381,22 @@ func same(now Identity, j *Job) error {
 	return nil
 }
 
-// predicate is the condition that holds for the rows that move, on a table's columns as they stand behind a prefix such as "NEW.".
-func predicate(j *Job, t *rib.KeyedTable, prefix string) (string, error) {
+// predicate is the condition that holds for the rows that move, on expressions for the columns of a table's key.
+func predicate(j *Job, columns []string) (string, error) {
 	method, err := rib.MethodByName(j.Keyspace.Method)
 	if err != nil {
 		return "", err
 	}
+	return method.Predicate(columns, j.Keyspace.Types, j.Move.Low, j.Move.High), nil
+}
+
+// keyOf are the columns of a table's key behind a prefix such as "NEW.".
+func keyOf(t *rib.KeyedTable, prefix string) []string {
 	columns := make([]string, len(t.Columns))
 	for i, c := range t.Columns {
 		columns[i] = prefix + rib.QuoteIdent(c)
 	}
-	return method.Predicate(columns, j.Keyspace.Types, j.Move.Low, j.Move.High), nil
+	return columns
 }
 
 // script runs statements one after another in one transaction, unless they say otherwise.

@@ -135,7 +135,7 @@ func (p *Postgres) unguard(ctx context.Context, conn *pgx.Conn, j *Job, which gu
 		}
 	}
 	if which == allGuards {
-		err := script(ctx, conn, "DROP FUNCTION IF EXISTS "+fenceCall(j)+"()")
+		err := script(ctx, conn, "DROP FUNCTION IF EXISTS "+fenceCall(j)+"()", "DROP FUNCTION IF EXISTS "+movesCall(j))
 		if err != nil && sqlState(err) != codeInvalidSchema {
 			return err
 		}

@@ -105,28 +105,35 @@ const readCommitted = "pg_catalog.current_setting('transaction_isolation') OPERA
 // inFence is a shard's name as a literal in the fence's body.
 func inFence(shard string) string { return strings.ReplaceAll(rib.QuoteLiteral(shard), "$fence$", "") }
 
+// movesSQL makes the function that tells of a key whether it is in the range. A statement reads and plans its table's WHEN conditions anew each time: one that
+// calls a function costs a third of the condition itself, which PL/pgSQL keeps. Whoever writes to a table runs it with his own rights.
+func movesSQL(j *Job) (string, error) {
+	params, typed := make([]string, len(j.Keyspace.Types)), make([]string, len(j.Keyspace.Types))
+	for i, t := range j.Keyspace.Types {
+		params[i] = fmt.Sprintf("k%d", i)
+		typed[i] = params[i] + " " + t.SQL()
+	}
+	where, err := predicate(j, params)
+	return fmt.Sprintf(`
+CREATE OR REPLACE FUNCTION %[1]s(%[2]s) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS %[3]s;
+GRANT EXECUTE ON FUNCTION %[1]s TO PUBLIC`, movesCall(j), strings.Join(typed, ", "), quote("BEGIN RETURN "+where+"; END")), err
+}
+
 // rowTriggersSQL has each write to the moving rows of a table call the fence, once. They come after the row, so that no other trigger can still change its
 // key. Those of the source fire in every session_replication_role.
-func rowTriggersSQL(j *Job, t *table, side string) (sql []string, err error) {
-	after, err := predicate(j, t.keyed, "NEW.")
-	if err != nil {
-		return nil, err
-	}
-	before, err := predicate(j, t.keyed, "OLD.")
-	if err != nil {
-		return nil, err
-	}
+func rowTriggersSQL(j *Job, t *table, side string) (sql []string) {
+	moves := func(row string) string { return movesCall(j) + "(" + strings.Join(keyOf(t.keyed, row), ", ") + ")" }
 	for _, one := range []struct{ name, event, when string }{
-		{fenceName(j), "INSERT", after},
-		{changeName(j), "UPDATE", "(" + after + " OR " + before + ")"},
-		{removeName(j), "DELETE", before},
+		{fenceName(j), "INSERT", moves("NEW.")},
+		{changeName(j), "UPDATE", moves("NEW.") + " OR " + moves("OLD.")},
+		{removeName(j), "DELETE", moves("OLD.")},
 	} {
-		sql = append(sql, fmt.Sprintf("CREATE TRIGGER %s AFTER %s ON %s FOR EACH ROW WHEN %s EXECUTE FUNCTION %s()", one.name, one.event, t.name, one.when, fenceCall(j)))
+		sql = append(sql, fmt.Sprintf("CREATE TRIGGER %s AFTER %s ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION %s()", one.name, one.event, t.name, one.when, fenceCall(j)))
 		if side == sideSource {
 			sql = append(sql, fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, one.name))
 		}
 	}
-	return sql, nil
+	return sql
 }
 
 // fence makes the triggers on both servers, and what refuses TRUNCATE and DDL there. Where it is there already, it is made anew.
@@ -148,13 +155,13 @@ func (p *Postgres) fence(ctx context.Context, l *link, j *Job) error {
 
 // fenceOn makes them on one server. Each table is locked by itself, so that nobody waits for one while another one is waited for.
 func (p *Postgres) fenceOn(ctx context.Context, conn *pgx.Conn, j *Job, side string, tables []table) error {
-	begin := []string{heldSQL(j, side), fenceSQL(j, side)}
+	moves, err := movesSQL(j)
+	if err != nil {
+		return err
+	}
+	begin := []string{heldSQL(j, side), fenceSQL(j, side), moves}
 	for i := range tables {
-		sql, err := rowTriggersSQL(j, &tables[i], side)
-		if err != nil {
-			return err
-		}
-		sql = append(append(begin, sql...), truncateSQL(j, &tables[i])...)
+		sql := append(append(begin, rowTriggersSQL(j, &tables[i], side)...), truncateSQL(j, &tables[i])...)
 		if i == len(tables)-1 {
 			sql = append(sql, ddlSQL(j, tables)...)
 		}

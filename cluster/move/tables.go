@@ -70,7 +70,7 @@ func look(ctx context.Context, conn *pgx.Conn, j *Job) ([]table, error) {
 		t := &all[i]
 		t.keyed, t.name = &j.Keyspace.Tables[i], j.Keyspace.Tables[i].SQL()
 		var err error
-		if t.where, err = predicate(j, t.keyed, ""); err != nil {
+		if t.where, err = predicate(j, keyOf(t.keyed, "")); err != nil {
 			return nil, err
 		}
 		var leaf string
