@@ -17,7 +17,8 @@ import (
 )
 
 // Copy has the target hold all rows of the range, and begin to follow what is written to them at the source. The slot comes first: what it
-// exports is the snapshot that is copied, and what it streams is all that was committed after that.
+// exports is the snapshot that is copied, and what it streams is all that was committed after that. The fences come last: every write to a table
+// pays for one.
 func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Identity, err error) {
 	p.drop(j.Move.ID)
 	began := *j
@@ -45,7 +46,7 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 				return err
 			}
 		}
-		if err := p.fence(ctx, l, j); err != nil {
+		if err := p.guard(ctx, l, j); err != nil {
 			return err
 		}
 		if err := p.unchanged(ctx, l, j); err != nil {
@@ -67,6 +68,9 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 			return err
 		}
 		if err := c.compare(ctx); err != nil {
+			return err
+		}
+		if err := p.fence(ctx, l, j, sideSource, l.tables); err != nil {
 			return err
 		}
 		return script(ctx, l.target, "ALTER SUBSCRIPTION "+slotName(j)+" ENABLE")
@@ -434,10 +438,14 @@ func selectSQL(t *table, w window) string {
 	return fmt.Sprintf("COPY (SELECT %s FROM ONLY %s WHERE %s AND %s) TO STDOUT", t.copied(), w.leaf, w.condition(), t.where)
 }
 
-// compare reads all that was copied back and holds it against what was sent. Nothing else writes these rows yet.
+// compare reads all that was copied back and holds it against what was sent. Nothing else writes these rows any more: from here on copies are fenced, and what
+// somebody did to one before that is found.
 func (c *copier) compare(ctx context.Context) error {
 	there, err := look(ctx, c.l.target, c.j)
 	if err != nil {
+		return err
+	}
+	if err := c.p.fence(ctx, c.l, c.j, sideTarget, there); err != nil {
 		return err
 	}
 	release, err := c.still(ctx, c.l.target, "BEGIN", c.j.Move.To, there)

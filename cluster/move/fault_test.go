@@ -398,7 +398,8 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 		name string
 		do   func(ctx context.Context, l *link) error
 	}{
-		{"the fence", func(ctx context.Context, l *link) error { return p.fence(ctx, l, old) }},
+		{"what guards the tables", func(ctx context.Context, l *link) error { return p.guard(ctx, l, old) }},
+		{"the fence", func(ctx context.Context, l *link) error { return p.fence(ctx, l, old, sideSource, l.tables) }},
 		{"the publication", func(ctx context.Context, l *link) error { return publish(ctx, l, old) }},
 		{"the slot", func(ctx context.Context, l *link) error {
 			holder, _, err := p.slot(ctx, l, old)

@@ -3,6 +3,7 @@ package move
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,6 +121,40 @@ func TestMoveOfAnotherBuildGoesOn(t *testing.T) {
 		t.Error(told)
 	}
 	r.clean()
+}
+
+// TestCopyIsChangedMeanwhile: while rows are copied no write pays for a fence yet. What somebody writes to the range at the target by then is found when all is
+// compared, and costs the copy and nothing else.
+func TestCopyIsChangedMeanwhile(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(500)
+	low, high := r.quarter()
+	fences := func(name string) string {
+		return r.query(name, "SELECT count(*)::text FROM pg_trigger WHERE tgname LIKE 'rangefinder_fence%'")
+	}
+	var during, after []string
+	m := r.mover(func(c *Config) {
+		hook("Copy within", func() error {
+			during = []string{fences("shard_1"), fences("shard_2")}
+			return r.at("shard_2").primary.Exec(t.Context(), "INSERT INTO nothing SELECT c, 1 FROM generate_series(1000, 1100) AS c WHERE "+strings.ReplaceAll(r.where(low, high), "customer_id", "c")+" LIMIT 1")
+		})(c)
+	})
+	before := r.rowsOf("shard_1")
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+	m.Close()
+	if told := r.book.became(); len(told) != 1 || !strings.HasPrefix(told[0], "aborted") || !strings.Contains(told[0], ErrDiffers.Error()) {
+		t.Errorf("%q", told)
+	}
+	if r.rowsOf("shard_1") != before || r.query("shard_2", "SELECT count(*)::text FROM nothing") != "0" {
+		t.Error("rows are not as they were")
+	}
+	r.clean()
+	m = r.mover(hook("Copy after", func() error { after = []string{fences("shard_1"), fences("shard_2")}; return nil }))
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+	m.Close()
+	if !slices.Equal(during, []string{"0", "0"}) || !slices.Equal(after, []string{"9", "9"}) {
+		t.Errorf("fences while rows are copied: %s; behind that: %s", during, after)
+	}
 }
 
 // TestFenceLooksNothingUp: the fence has its owner's rights, so nothing that a session has put before pg_catalog may run in it, nor have it let a row through.

@@ -128,7 +128,7 @@ func rowTriggersSQL(j *Job, t *table, side string) (sql []string) {
 		{changeName(j), "UPDATE", moves("NEW.") + " OR " + moves("OLD.")},
 		{removeName(j), "DELETE", moves("OLD.")},
 	} {
-		sql = append(sql, fmt.Sprintf("CREATE TRIGGER %s AFTER %s ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION %s()", one.name, one.event, t.name, one.when, fenceCall(j)))
+		sql = append(sql, fmt.Sprintf("CREATE OR REPLACE TRIGGER %s AFTER %s ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION %s()", one.name, one.event, t.name, one.when, fenceCall(j)))
 		if side == sideSource {
 			sql = append(sql, fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", t.name, one.name))
 		}
@@ -136,32 +136,32 @@ func rowTriggersSQL(j *Job, t *table, side string) (sql []string) {
 	return sql
 }
 
-// fence makes the triggers on both servers, and what refuses TRUNCATE and DDL there. Where it is there already, it is made anew.
-func (p *Postgres) fence(ctx context.Context, l *link, j *Job) error {
+// guard makes what refuses TRUNCATE and DDL on both servers, and the function that is to refuse writes. Where it is there already, it is made anew.
+func (p *Postgres) guard(ctx context.Context, l *link, j *Job) error {
 	return beside(func() error {
 		tables, err := l.look(ctx, j)
 		if err != nil {
 			return err
 		}
-		return p.fenceOn(ctx, l.source, j, sideSource, tables)
+		return p.guardOn(ctx, l.source, j, sideSource, tables)
 	}, func() error {
 		tables, err := look(ctx, l.target, j)
 		if err != nil {
 			return err
 		}
-		return p.fenceOn(ctx, l.target, j, sideTarget, tables)
+		return p.guardOn(ctx, l.target, j, sideTarget, tables)
 	})
 }
 
-// fenceOn makes them on one server. Each table is locked by itself, so that nobody waits for one while another one is waited for.
-func (p *Postgres) fenceOn(ctx context.Context, conn *pgx.Conn, j *Job, side string, tables []table) error {
+// guardOn makes it on one server. Each table is locked by itself, so that nobody waits for one while another one is waited for.
+func (p *Postgres) guardOn(ctx context.Context, conn *pgx.Conn, j *Job, side string, tables []table) error {
 	moves, err := movesSQL(j)
 	if err != nil {
 		return err
 	}
 	begin := []string{heldSQL(j, side), fenceSQL(j, side), moves}
 	for i := range tables {
-		sql := append(append(begin, rowTriggersSQL(j, &tables[i], side)...), truncateSQL(j, &tables[i])...)
+		sql := append(begin, truncateSQL(j, &tables[i])...)
 		if i == len(tables)-1 {
 			sql = append(sql, ddlSQL(j, tables)...)
 		}
@@ -169,6 +169,23 @@ func (p *Postgres) fenceOn(ctx context.Context, conn *pgx.Conn, j *Job, side str
 			return deposed(err)
 		}
 		begin = []string{heldSQL(j, side)}
+	}
+	return nil
+}
+
+// fence has writes to the moving rows of a server call the fence, from when it returns on: whoever wrote to one of the tables before has ended by then. A table's
+// lock is waited for as long as it takes, for by now rows have been copied.
+func (p *Postgres) fence(ctx context.Context, l *link, j *Job, side string, tables []table) error {
+	for i := range tables {
+		sql := append([]string{heldSQL(j, side)}, rowTriggersSQL(j, &tables[i], side)...)
+		err := p.locked(ctx, l.on(side), sql...)
+		for code := sqlState(err); code == codeLockNotAvailable || code == codeDeadlock; code = sqlState(err) {
+			p.cfg.Logger.Warn("a move waits for the writers of a table to end", "move", j.Move.ID, "shard", shardOf(j, side), "table", tables[i].name, "error", err)
+			err = p.locked(ctx, l.on(side), sql...)
+		}
+		if err != nil {
+			return deposed(err)
+		}
 	}
 	return nil
 }
