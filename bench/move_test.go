@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,39 @@ func TestMoveJudges(t *testing.T) {
 		spoil(&bad)
 		if err := bad.fault(); err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v", word, err)
+		}
+	}
+}
+
+// TestMissed: a read looks at a customer's rows with the highest numbers, and tells of those alone.
+func TestMissed(t *testing.T) {
+	var n moveNewest
+	if len(n.known()) != 0 || missed(n.known(), nil) {
+		t.Error("nothing is known, and something is missed")
+	}
+	all := make([]int64, moveRead)
+	for i := range all {
+		all[i] = int64(100 - i)
+		n.add(all[i])
+	}
+	known := n.known()
+	slices.Sort(known)
+	if !slices.Equal(known, []int64{85, 86, 87, 88, 89, 90, 91, 92}) {
+		t.Errorf("%v", known)
+	}
+	for _, c := range []struct {
+		name        string
+		known, read []int64
+		want        bool
+	}{
+		{"all there", known, all, false},
+		{"one is not", known, slices.DeleteFunc(slices.Clone(all), func(id int64) bool { return id == 90 }), true},
+		{"none is", known, nil, true},
+		{"it may be below what was read", []int64{3}, all, false},
+		{"few were read, and it is not among them", []int64{3}, all[:4], true},
+	} {
+		if got := missed(c.known, c.read); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 }

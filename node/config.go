@@ -85,7 +85,7 @@ type Scatter struct {
 
 // Moves bounds what moves of ranges cost.
 type Moves struct {
-	Rate   Size     `toml:"rate" comment:"What a move copies, compares or removes in a second, in bytes of rows. 0B: 16MiB."`
+	Rate   Size     `toml:"rate" comment:"What a move copies, compares or removes in a second, in bytes of rows: the faster, the more statements lose to it. 0B: 8MiB."`
 	Late   Duration `toml:"late" comment:"How long something that a node has sent to a backend may be on its way. So much longer than the last node takes to know the new owner the old one refuses writes. 0s: 10s."`
 	CAFile string   `toml:"ca_file" comment:"While a range moves, the target's server connects to the source's, encrypted as backend_tls.mode says. verify-ca and verify-full: PEM file of the authorities it trusts, on that server and not here. Empty: where libpq looks, ~/.postgresql/root.crt of the server's user."`
 }

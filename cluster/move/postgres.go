@@ -36,7 +36,7 @@ type PostgresConfig struct {
 	Settle func(ctx context.Context, shard string, gids []string) error
 	Logger *slog.Logger // nil: slog.Default
 
-	Rate     int64         // bytes of rows that a copy or a removal moves in a second; 0: 16 MiB
+	Rate     int64         // bytes of rows that a copy or a removal moves in a second; 0: 8 MiB
 	Workers  int           // connections that copy; 0: 2
 	Locks    time.Duration // how long statements of others may wait for a lock that a move wants on a table; 0: 50ms
 	LockWait time.Duration // how long such a lock is tried for; 0: 1m
@@ -46,7 +46,7 @@ type PostgresConfig struct {
 
 func (c *PostgresConfig) defaults() {
 	if c.Rate == 0 {
-		c.Rate = 16 << 20
+		c.Rate = 8 << 20
 	}
 	c.Workers = cmp.Or(c.Workers, 2)
 	c.Locks, c.LockWait, c.EndAfter = cmp.Or(c.Locks, 50*time.Millisecond), cmp.Or(c.LockWait, time.Minute), cmp.Or(c.EndAfter, time.Second)
