@@ -20,7 +20,8 @@ type moveResult struct {
 	Duplicated int        `json:"duplicated"`
 	PauseP99   float64    `json:"pause_p99_ms"` // of statements and transactions on the moving range, from a second before the freeze to a second after the flip
 	PauseMax   float64    `json:"pause_max_ms"` // the same, of all
-	Ratio      float64    `json:"throughput_ratio"`
+	Ratio      float64    `json:"throughput_ratio"` // while rows are copied and compared, of before
+	Moving     float64    `json:"moving_ratio"`     // the same, up to the freeze: with what is written meanwhile, and caught up behind the copy
 	AbortMS    float64    `json:"abort_ms"`
 	StopMS     float64    `json:"stop_copy_start_ms"` // the same by stopping the writers: how long they stand still
 	Stale      int64      `json:"stale_reads"`        // of the move that nobody disturbed
@@ -176,11 +177,17 @@ func (w *moveWorld) undisturbed(ctx context.Context, l *moveLoad, before time.Du
 	if err != nil {
 		return err
 	}
-	if err := w.until(ctx, id, 5*moveWatch, func(m *moveStatus) bool { return m == nil || m.Phase != "prepare" }); err != nil { // to be asked costs a node as well
+	ratio := func() float64 { return float64(l.count.Load()-count) / time.Since(began).Seconds() / calm }
+	seldom := 5 * moveWatch // to be asked costs a node as well
+	if err := w.until(ctx, id, seldom, func(m *moveStatus) bool { return m == nil || m.Phase != "prepare" || m.Step != "check" && m.Step != "copy" }); err != nil {
+		return err
+	}
+	r.Ratio = ratio()
+	if err := w.until(ctx, id, seldom, func(m *moveStatus) bool { return m == nil || m.Phase != "prepare" }); err != nil {
 		return err
 	}
 	frozen := time.Now()
-	r.Ratio = float64(l.count.Load()-count) / frozen.Sub(began).Seconds() / calm
+	r.Moving = ratio()
 	if err := w.until(ctx, id, moveWatch, func(m *moveStatus) bool { return m == nil || m.Phase == "flipped" || m.Phase == "aborted" }); err != nil {
 		return err
 	}
@@ -194,8 +201,8 @@ func (w *moveWorld) undisturbed(ctx context.Context, l *moveLoad, before time.Du
 	if owner, err := w.owner(ctx); err != nil || owner != "shard_2" {
 		return errors.Join(fmt.Errorf("the move was aborted: the range is on %s", owner), err)
 	}
-	w.say("undisturbed: %d statements failed, %d stale reads, pause p99 %.1f ms, max %.1f ms (%s), throughput while moving %.2f of before; %s from begin to flip, %s in all", r.Failed, r.Stale,
-		r.PauseP99, r.PauseMax, around, r.Ratio, flipped.Sub(began).Round(time.Second), time.Since(began).Round(time.Second))
+	w.say("undisturbed: %d statements failed, %d stale reads, pause p99 %.1f ms, max %.1f ms (%s), throughput while copying %.2f of before, up to the freeze %.2f; %s from begin to flip, %s in all", r.Failed, r.Stale,
+		r.PauseP99, r.PauseMax, around, r.Ratio, r.Moving, flipped.Sub(began).Round(time.Second), time.Since(began).Round(time.Second))
 	for _, failure := range l.failures {
 		w.say("  failed: %s", failure)
 	}

@@ -130,7 +130,7 @@ const (
 
 // musts says what the undisturbed move has measured of them. They are no fault when they are missed: a machine that is busy with other things does that.
 func (r *moveResult) musts() string {
-	return fmt.Sprintf("the longest pause %.1f ms (must %d%s), throughput while moving %.2f of before (must %.1f%s)",
+	return fmt.Sprintf("the longest pause %.1f ms (must %d%s), throughput while copying %.2f of before (must %.1f%s)",
 		r.PauseMax, movePauseMust, verdict(r.PauseMax <= movePauseMust), r.Ratio, moveRatioMust, verdict(r.Ratio >= moveRatioMust))
 }
 

@@ -180,7 +180,13 @@ func (p *Postgres) fence(ctx context.Context, l *link, j *Job, side string, tabl
 		sql := append([]string{heldSQL(j, side)}, rowTriggersSQL(j, &tables[i], side)...)
 		err := p.locked(ctx, l.on(side), sql...)
 		for code := sqlState(err); code == codeLockNotAvailable || code == codeDeadlock; code = sqlState(err) {
-			p.cfg.Logger.Warn("a move waits for the writers of a table to end", "move", j.Move.ID, "shard", shardOf(j, side), "table", tables[i].name, "error", err)
+			whose := ""
+			if side == sideSource { // who is prepared there is settled by this
+				if _, whose, err = p.oldest(ctx, l, j); err != nil {
+					return err
+				}
+			}
+			p.cfg.Logger.Warn("a move waits for the writers of a table to end", "move", j.Move.ID, "shard", shardOf(j, side), "table", tables[i].name, "oldest", whose)
 			err = p.locked(ctx, l.on(side), sql...)
 		}
 		if err != nil {
