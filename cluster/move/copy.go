@@ -3,6 +3,7 @@ package move
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,9 +26,6 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 	began.Identity = Identity{}
 	err = p.with(ctx, &began, func(l *link) error {
 		if id, err = identify(ctx, l.source, l.target); err != nil {
-			return err
-		}
-		if _, err := l.look(ctx, j); err != nil {
 			return err
 		}
 		var before, also bool
@@ -70,10 +68,10 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 		if err := c.compare(ctx); err != nil {
 			return err
 		}
-		if err := p.fence(ctx, l, j, sideSource, l.tables); err != nil {
+		if err := deposed(script(ctx, l.target, heldSQL(j, sideTarget), "ALTER SUBSCRIPTION "+slotName(j)+" ENABLE")); err != nil {
 			return err
 		}
-		return script(ctx, l.target, "ALTER SUBSCRIPTION "+slotName(j)+" ENABLE")
+		return c.fence(ctx, sideSource, l.tables)
 	})
 	return id, err
 }
@@ -84,13 +82,16 @@ func (p *Postgres) wipe(ctx context.Context, l *link, j *Job) error {
 	if err == nil {
 		err = unpublish(ctx, l.source, j)
 	}
+	if err == nil {
+		err = p.shield(ctx, l.target, j)
+	}
+	if err == nil {
+		err = p.deleteRows(ctx, l.target, j, sideTarget, func(Copied) {})
+	}
 	for _, side := range []string{sideSource, sideTarget} {
 		if err == nil {
 			err = p.unguard(ctx, l.on(side), j, allGuards)
 		}
-	}
-	if err == nil {
-		err = p.deleteRows(ctx, l.target, j, sideTarget, func(Copied) {})
 	}
 	return err
 }
@@ -148,8 +149,10 @@ func (p *Postgres) hold(ctx context.Context, j *Job, of string) (holder *pgx.Con
 		return holder, string(row[0]), nil
 	}
 	hangUp(holder)
-	return nil, "", errors.Join(fmt.Errorf("shard %s: the snapshot that is to be copied cannot be held", j.Move.From), err)
+	return nil, "", fmt.Errorf("shard %s: the snapshot that is to be copied cannot be held: %w", j.Move.From, cmp.Or(err, errNoRow))
 }
+
+var errNoRow = errors.New("the server answers without a row")
 
 // snapshotSQL begins a transaction that sees what a snapshot does.
 func snapshotSQL(snapshot string) string {
@@ -253,6 +256,7 @@ type copier struct {
 	sums  []sum // by table
 	done  int   // windows
 	total int
+	told  Copied
 }
 
 // piece is one window of one table.
@@ -277,7 +281,16 @@ func (c *copier) tell(table int, s sum, from, to float64) {
 		all.Bytes += c.sums[i].bytes
 	}
 	all.Part = from + (to-from)*float64(c.done)/float64(max(c.total, 1))
+	c.told = all
 	c.report(all)
+}
+
+// waits tells for what the copy waits.
+func (c *copier) waits(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.told.Waits = what
+	c.report(c.told)
 }
 
 // pieces cuts the tables into windows.
@@ -379,8 +392,8 @@ func (c *copier) worker(ctx context.Context, work <-chan piece) error {
 	return nil
 }
 
-// pipeBuffer is how many bytes of rows the target is given at a stroke.
-const pipeBuffer = 64 << 10
+// pipeBuffer is how many bytes of rows the target is given at a stroke: less than what pgx reads at one.
+const pipeBuffer = 32 << 10
 
 // piece copies one window in a transaction of its own. Of a window without rows the target hears nothing.
 func (c *copier) piece(ctx context.Context, source *pgx.Conn, target **pgx.Conn, one piece) (sum, error) {
@@ -400,7 +413,7 @@ func (c *copier) piece(ctx context.Context, source *pgx.Conn, target **pgx.Conn,
 		to.CloseWithError(err)
 		read <- err
 	}()
-	rows := bufio.NewReaderSize(from, pipeBuffer)
+	rows := bufio.NewReader(from)
 	_, err := rows.Peek(1)
 	some := err == nil
 	if errors.Is(err, io.EOF) {
@@ -445,7 +458,7 @@ func (c *copier) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.p.fence(ctx, c.l, c.j, sideTarget, there); err != nil {
+	if err := c.fence(ctx, sideTarget, there); err != nil {
 		return err
 	}
 	release, err := c.still(ctx, c.l.target, "BEGIN", c.j.Move.To, there)

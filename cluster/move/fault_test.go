@@ -399,7 +399,9 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 		do   func(ctx context.Context, l *link) error
 	}{
 		{"what guards the tables", func(ctx context.Context, l *link) error { return p.guard(ctx, l, old) }},
-		{"the fence", func(ctx context.Context, l *link) error { return p.fence(ctx, l, old, sideSource, l.tables) }},
+		{"the fence", func(ctx context.Context, l *link) error {
+			return fenceTables(old, sideSource, l.tables, func(_ *table, sql ...string) error { return p.locked(ctx, l.source, sql...) })
+		}},
 		{"the publication", func(ctx context.Context, l *link) error { return publish(ctx, l, old) }},
 		{"the slot", func(ctx context.Context, l *link) error {
 			holder, _, err := p.slot(ctx, l, old)

@@ -109,7 +109,7 @@ func (p *Postgres) Follow(ctx context.Context, j *Job) (lag Lag, err error) {
 			return err
 		}
 		lag.Time = time.Since(began)
-		if lag.Open, lag.Whose, err = p.oldest(ctx, l, j); err == nil {
+		if lag.Open, lag.Whose, err = p.oldest(ctx, l, j, sideSource); err == nil {
 			lag.Unverified, err = l.catchUp(ctx, limited, j, t, mark) // last: until the freeze it becomes more
 		}
 		return err
@@ -134,16 +134,16 @@ ORDER BY p.prepared LIMIT 1`
 // settleAfter is how old a prepared transaction is before it is asked what was decided: whoever has prepared it may be about to end it.
 const settleAfter = time.Second
 
-// oldest tells for how long the oldest transaction on the keyspace's tables is open at the source, or prepared there, and whose it is. What was decided
+// oldest tells for how long the oldest transaction on the keyspace's tables is open on a server, or prepared there, and whose it is. What was decided
 // about a prepared one is done first.
-func (p *Postgres) oldest(ctx context.Context, l *link, j *Job) (age time.Duration, whose string, err error) {
-	age, whose, err = l.oldest(ctx)
+func (p *Postgres) oldest(ctx context.Context, l *link, j *Job, side string) (age time.Duration, whose string, err error) {
+	age, whose, err = l.oldest(ctx, side)
 	if err != nil {
 		return 0, "", err
 	}
-	gid, prepared, err := l.prepared(ctx)
-	if err == nil && prepared >= settleAfter && p.cfg.Settle != nil && p.cfg.Settle(ctx, j.Move.From, []string{gid}) == nil {
-		gid, prepared, err = l.prepared(ctx)
+	gid, prepared, err := l.prepared(ctx, side)
+	if err == nil && prepared >= settleAfter && p.cfg.Settle != nil && p.cfg.Settle(ctx, shardOf(j, side), []string{gid}) == nil {
+		gid, prepared, err = l.prepared(ctx, side)
 	}
 	if err != nil {
 		return 0, "", err
@@ -155,9 +155,9 @@ func (p *Postgres) oldest(ctx context.Context, l *link, j *Job) (age time.Durati
 }
 
 // prepared tells for how long the oldest prepared transaction on the tables has been there, and its name; 0: there is none.
-func (l *link) prepared(ctx context.Context) (gid string, age time.Duration, err error) {
+func (l *link) prepared(ctx context.Context, side string) (gid string, age time.Duration, err error) {
 	var seconds float64
-	err = l.source.QueryRow(ctx, preparedSQL, pgx.QueryExecModeExec, l.names()).Scan(&gid, &seconds)
+	err = l.on(side).QueryRow(ctx, preparedSQL, pgx.QueryExecModeExec, l.names()).Scan(&gid, &seconds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", 0, nil
 	}
@@ -173,13 +173,13 @@ func (l *link) names() []string {
 	return names
 }
 
-// oldest tells for how long the oldest transaction on the keyspace's tables is open at the source, and whose it is.
-func (l *link) oldest(ctx context.Context) (age time.Duration, whose string, err error) {
+// oldest tells for how long the oldest transaction on the keyspace's tables is open on a server, and whose it is.
+func (l *link) oldest(ctx context.Context, side string) (age time.Duration, whose string, err error) {
 	var pid int
 	var user string
 	var idle bool
 	var seconds float64
-	err = l.source.QueryRow(ctx, oldestSQL, pgx.QueryExecModeExec, l.names()).Scan(&pid, &user, &idle, &seconds)
+	err = l.on(side).QueryRow(ctx, oldestSQL, pgx.QueryExecModeExec, l.names()).Scan(&pid, &user, &idle, &seconds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, "", nil
 	}

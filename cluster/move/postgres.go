@@ -161,7 +161,8 @@ func (p *Postgres) open(ctx context.Context, j *Job) (l *link, err error) {
 // sessionSQL has rows look alike as text wherever they are read, and keeps what the database's own settings would do to a move away.
 const sessionSQL = `SET search_path = pg_catalog; SET datestyle = ISO; SET intervalstyle = postgres; SET timezone = UTC; SET extra_float_digits = 1; SET bytea_output = hex;
 SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET lock_timeout = '5s'; SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';
-SET row_security = off; SET client_encoding = 'UTF8'; SET synchronous_commit = on; SET client_min_messages = warning; SET xmloption = content; SET quote_all_identifiers = off`
+SET row_security = off; SET idle_session_timeout = 0; SET client_encoding = 'UTF8'; SET synchronous_commit = on; SET client_min_messages = warning; SET xmloption = content; SET quote_all_identifiers = off;
+SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) IS NOT NULL`
 
 // connect connects to a shard's primary for a move.
 func (p *Postgres) connect(ctx context.Context, j *Job, shard string) (*pgx.Conn, error) {
@@ -438,10 +439,20 @@ const (
 	codeDeposed          = "RF900" // of heldSQL alone: nobody else sees it
 )
 
-// locked runs statements that want locks on tables. Others wait for no longer than Locks for them, so it may take many tries.
+// locked runs statements that want locks on tables. Others wait for no longer than Locks for them, so it may take many tries. After LockWait it gives up.
 func (p *Postgres) locked(ctx context.Context, conn *pgx.Conn, sql ...string) error {
 	until := time.Now().Add(p.cfg.LockWait)
-	for wait := p.cfg.Locks; ; wait = min(2*wait, time.Second) {
+	return p.patiently(ctx, conn, time.Second, func(err error) error {
+		if time.Now().After(until) {
+			return fmt.Errorf("a lock was not to be had in %s, because of a long transaction: %w", p.cfg.LockWait, err)
+		}
+		return nil
+	}, sql...)
+}
+
+// patiently does that until vain, which hears of each try that came to nothing, returns an error. The pauses between tries grow up to longest.
+func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, longest time.Duration, vain func(error) error, sql ...string) error {
+	for wait := p.cfg.Locks; ; wait = min(2*wait, longest) {
 		err := script(ctx, conn, append([]string{fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = '%dms'", p.cfg.Locks.Milliseconds())}, append(sql, "COMMIT")...)...)
 		if err == nil {
 			return nil
@@ -454,8 +465,8 @@ func (p *Postgres) locked(ctx context.Context, conn *pgx.Conn, sql ...string) er
 		if code := sqlState(err); code != codeLockNotAvailable && code != codeDeadlock {
 			return err
 		}
-		if time.Now().After(until) {
-			return fmt.Errorf("a lock was not to be had in %s, because of a long transaction: %w", p.cfg.LockWait, err)
+		if err := vain(err); err != nil {
+			return err
 		}
 		if err := sleep(ctx, wait); err != nil {
 			return err

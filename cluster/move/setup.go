@@ -3,8 +3,10 @@ package move
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -79,6 +81,9 @@ func fenceSQL(j *Job, side string) string {
 	if side == sideTarget {
 		body = fmt.Sprintf(`
 	SELECT f.state INTO found_state FROM rangefinder.fence AS f WHERE f.move OPERATOR(pg_catalog.=) %[1]s AND f.side OPERATOR(pg_catalog.=) 'target';
+	IF found_state IS NULL AND NOT (%[4]s) THEN
+		RAISE EXCEPTION 'a range of keys has begun to move to this shard since the transaction began' USING ERRCODE = '40001', HINT = 'Repeat the transaction.';
+	END IF;
 	IF found_state IS NULL OR found_state OPERATOR(pg_catalog.=) '%[3]s' OR pg_catalog.current_setting('rangefinder.mover', true) OPERATOR(pg_catalog.=) '%[1]s' THEN RETURN NULL; END IF;
 	IF NOT (%[4]s) THEN
 		PERFORM FROM rangefinder.fence AS f WHERE f.move OPERATOR(pg_catalog.=) %[1]s AND f.side OPERATOR(pg_catalog.=) 'target' FOR SHARE;
@@ -105,8 +110,8 @@ const readCommitted = "pg_catalog.current_setting('transaction_isolation') OPERA
 // inFence is a shard's name as a literal in the fence's body.
 func inFence(shard string) string { return strings.ReplaceAll(rib.QuoteLiteral(shard), "$fence$", "") }
 
-// movesSQL makes the function that tells of a key whether it is in the range. A statement reads and plans its table's WHEN conditions anew each time: one that
-// calls a function costs a third of the condition itself, which PL/pgSQL keeps. Whoever writes to a table runs it with his own rights.
+// movesSQL makes the function that tells of a key whether it is in the range. Each statement reads and plans the WHEN conditions of its table anew, which costs
+// more than to call a function, the longer they are: so they call this one, whose plan PL/pgSQL keeps. Whoever writes to a table runs it, with his own rights.
 func movesSQL(j *Job) (string, error) {
 	params, typed := make([]string, len(j.Keyspace.Types)), make([]string, len(j.Keyspace.Types))
 	for i, t := range j.Keyspace.Types {
@@ -120,7 +125,7 @@ GRANT EXECUTE ON FUNCTION %[1]s TO PUBLIC`, movesCall(j), strings.Join(typed, ",
 }
 
 // rowTriggersSQL has each write to the moving rows of a table call the fence, once. They come after the row, so that no other trigger can still change its
-// key. Those of the source fire in every session_replication_role.
+// key. Those of the source fire in every session_replication_role. Some may be there already: copies are fenced anew before they are removed.
 func rowTriggersSQL(j *Job, t *table, side string) (sql []string) {
 	moves := func(row string) string { return movesCall(j) + "(" + strings.Join(keyOf(t.keyed, row), ", ") + ")" }
 	for _, one := range []struct{ name, event, when string }{
@@ -136,64 +141,106 @@ func rowTriggersSQL(j *Job, t *table, side string) (sql []string) {
 	return sql
 }
 
-// guard makes what refuses TRUNCATE and DDL on both servers, and the function that is to refuse writes. Where it is there already, it is made anew.
+// guard makes what refuses TRUNCATE and DDL on both servers, and the functions that are to refuse writes. Then the source's tables are looked at: from here on
+// they stay as they are.
 func (p *Postgres) guard(ctx context.Context, l *link, j *Job) error {
-	return beside(func() error {
-		tables, err := l.look(ctx, j)
-		if err != nil {
-			return err
-		}
-		return p.guardOn(ctx, l.source, j, sideSource, tables)
-	}, func() error {
-		tables, err := look(ctx, l.target, j)
-		if err != nil {
-			return err
-		}
-		return p.guardOn(ctx, l.target, j, sideTarget, tables)
+	var guarded []table
+	err := beside(func() (err error) { guarded, err = p.guardOn(ctx, l.source, j, sideSource); return err }, func() error {
+		_, err := p.guardOn(ctx, l.target, j, sideTarget)
+		return err
 	})
-}
-
-// guardOn makes it on one server. Each table is locked by itself, so that nobody waits for one while another one is waited for.
-func (p *Postgres) guardOn(ctx context.Context, conn *pgx.Conn, j *Job, side string, tables []table) error {
-	moves, err := movesSQL(j)
 	if err != nil {
 		return err
 	}
-	begin := []string{heldSQL(j, side), fenceSQL(j, side), moves}
+	l.tables = nil
+	tables, err := l.look(ctx, j)
+	if err != nil {
+		return err
+	}
 	for i := range tables {
-		sql := append(begin, truncateSQL(j, &tables[i])...)
-		if i == len(tables)-1 {
-			sql = append(sql, ddlSQL(j, tables)...)
+		if !slices.Equal(tables[i].leaves, guarded[i].leaves) {
+			return fmt.Errorf("shard %s: the partitions of table %s have changed while the move began: it begins anew", j.Move.From, tables[i].name)
 		}
-		if err := p.locked(ctx, conn, sql...); err != nil {
-			return deposed(err)
-		}
-		begin = []string{heldSQL(j, side)}
 	}
 	return nil
 }
 
-// fence has writes to the moving rows of a server call the fence, from when it returns on: whoever wrote to one of the tables before has ended by then. A table's
-// lock is waited for as long as it takes, for by now rows have been copied.
-func (p *Postgres) fence(ctx context.Context, l *link, j *Job, side string, tables []table) error {
+// guardOn makes it on one server, and returns the tables that it has guarded. Each is locked by itself, so that nobody waits for one while another one is waited
+// for; who was changing one then has ended.
+func (p *Postgres) guardOn(ctx context.Context, conn *pgx.Conn, j *Job, side string) ([]table, error) {
+	tables, err := look(ctx, conn, j)
+	if err != nil {
+		return nil, err
+	}
+	moves, err := movesSQL(j)
+	if err != nil {
+		return nil, err
+	}
+	sql := []string{heldSQL(j, side), fenceSQL(j, side), moves}
+	for i := range tables { // that a key has a type which the function takes should not come out behind the copy
+		sql = append(sql, fmt.Sprintf("SELECT FROM %s WHERE %s(%s) LIMIT 0", tables[i].name, movesCall(j), strings.Join(keyOf(tables[i].keyed, ""), ", ")))
+	}
+	sql = append(sql, ddlSQL(j, tables)...)
 	for i := range tables {
-		sql := append([]string{heldSQL(j, side)}, rowTriggersSQL(j, &tables[i], side)...)
-		err := p.locked(ctx, l.on(side), sql...)
-		for code := sqlState(err); code == codeLockNotAvailable || code == codeDeadlock; code = sqlState(err) {
-			whose := ""
-			if side == sideSource { // who is prepared there is settled by this
-				if _, whose, err = p.oldest(ctx, l, j); err != nil {
-					return err
-				}
-			}
-			p.cfg.Logger.Warn("a move waits for the writers of a table to end", "move", j.Move.ID, "shard", shardOf(j, side), "table", tables[i].name, "oldest", whose)
-			err = p.locked(ctx, l.on(side), sql...)
+		if err := p.locked(ctx, conn, append(sql, truncateSQL(j, &tables[i])...)...); err != nil {
+			return nil, deposed(err)
 		}
-		if err != nil {
+		sql = []string{heldSQL(j, side)}
+	}
+	return tables, nil
+}
+
+// fenceTables has writes to the moving rows of a server call the fence, from when it returns on: whoever wrote to one of the tables before has ended by then.
+// locked runs statements that want locks.
+func fenceTables(j *Job, side string, tables []table, locked func(t *table, sql ...string) error) error {
+	for i := range tables {
+		if err := locked(&tables[i], append([]string{heldSQL(j, side)}, rowTriggersSQL(j, &tables[i], side)...)...); err != nil {
 			return deposed(err)
 		}
 	}
 	return nil
+}
+
+// fence does that when rows have been copied, which is nothing to throw away: so locks are waited for as long as it takes, and it is told who has them.
+func (c *copier) fence(ctx context.Context, side string, tables []table) error {
+	conn := c.l.on(side)
+	return fenceTables(c.j, side, tables, func(t *table, sql ...string) error {
+		began := time.Now()
+		err := c.p.patiently(ctx, conn, fencePause, func(error) error {
+			if _, err := conn.Exec(ctx, unvacuumSQL, pgx.QueryExecModeExec, int64(c.j.Move.ID)); err != nil {
+				c.p.cfg.Logger.Warn("an autovacuum may hold up a move", "move", c.j.Move.ID, "shard", shardOf(c.j, side), "error", err)
+			}
+			_, whose, err := c.p.oldest(ctx, c.l, c.j, side)
+			if err == nil && time.Since(began) >= tellAfter {
+				c.waits(strings.TrimSuffix(fmt.Sprintf("shard %s: the fence on table %s waits for its writers to end: %s", shardOf(c.j, side), t.name, whose), ": "))
+			}
+			return err
+		}, sql...)
+		c.waits("")
+		return err
+	})
+}
+
+// fencePause is the longest pause between two tries: at each, writers wait as long as the lock is waited for.
+const fencePause = 5 * time.Second
+
+// unvacuumSQL ends autovacuums of a move's tables, as PostgreSQL does by itself for whoever has waited a second for their locks; but not one that cannot be put off.
+const unvacuumSQL = `SELECT pg_cancel_backend(a.pid) FROM pg_stat_activity AS a WHERE a.backend_type = 'autovacuum worker' AND a.query NOT LIKE '%to prevent wraparound%'
+AND a.pid IN (SELECT l.pid FROM pg_locks AS l JOIN rangefinder.still AS s ON s.relation = l.relation WHERE s.move = $1 AND l.locktype = 'relation' AND l.granted
+	AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
+
+// shield fences what a move has copied, if it has, before that is removed: a row that somebody wrote there meanwhile would go with the others, without a word.
+func (p *Postgres) shield(ctx context.Context, conn *pgx.Conn, j *Job) error {
+	var there bool
+	err := conn.QueryRow(ctx, "SELECT to_regproc($1) IS NOT NULL AND to_regproc($2) IS NOT NULL", pgx.QueryExecModeExec, fenceCall(j), movesCall(j)).Scan(&there)
+	if err != nil || !there {
+		return err
+	}
+	tables, err := look(ctx, conn, j)
+	if err != nil {
+		return err
+	}
+	return fenceTables(j, sideTarget, tables, func(_ *table, sql ...string) error { return p.locked(ctx, conn, sql...) })
 }
 
 // truncateSQL refuses TRUNCATE of a table and of each of its partitions.

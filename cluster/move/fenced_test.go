@@ -1,0 +1,207 @@
+package move
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rangefinder/internal/pgtest"
+	"rangefinder/rib"
+)
+
+// single is a rig of one table t with the key c.
+func single(t *testing.T, method string, of rib.Type, o pgtest.Options, schema string) *rig {
+	t.Helper()
+	r := startRig(t, false, o, schema)
+	k := &kind{method: method, types: []rib.Type{of}, columns: []string{"c"}}
+	r.of(k.keyspace("t"))
+	return r
+}
+
+// first is the job of a move that a first leader begins.
+func (r *rig) first(low, high rib.Key) *Job {
+	return &Job{Move: rib.Move{ID: 7, Keyspace: 1, Low: low, High: high, From: "shard_1", To: "shard_2", Phase: rib.MovePrepare}, Keyspace: r.ks, Term: 1}
+}
+
+// TestPartitionComesMeanwhile: until the tables are guarded somebody may give one another partition, whose rows are to be copied, and which must not be truncated.
+func TestPartitionComesMeanwhile(t *testing.T) {
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint, at int, PRIMARY KEY (c, at)) PARTITION BY RANGE (at); CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100)")
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	low, high := r.quarter()
+	j := r.first(low, high)
+	err := p.with(t.Context(), j, func(l *link) error {
+		if _, err := l.look(t.Context(), j); err != nil {
+			return err
+		}
+		if err := p.rowsOf(t.Context(), l, j); err != nil {
+			return err
+		}
+		if err := r.at("shard_1").primary.Exec(t.Context(), "CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (100) TO (200)"); err != nil {
+			return err
+		}
+		err := p.guard(t.Context(), l, j)
+		if len(l.tables) != 1 || len(l.tables[0].leaves) != 2 {
+			t.Errorf("%+v", l.tables)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := sqlState(r.at("shard_1").primary.Exec(t.Context(), "TRUNCATE t_2")); code != "55006" {
+		t.Errorf("TRUNCATE of the new partition: %q", code)
+	}
+}
+
+// TestWriterInTheFencesWay: behind the copy the fence waits for whoever has written to a table before. It is told who that is, what is prepared is ended as it was
+// decided, and statements go on meanwhile.
+func TestWriterInTheFencesWay(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(300)
+	low, high := r.quarter()
+	var settled atomic.Bool
+	r.config.Settle = func(_ context.Context, shard string, gids []string) error {
+		if shard != "shard_1" || !slices.Equal(gids, []string{"stuck"}) {
+			return fmt.Errorf("%s: %q", shard, gids)
+		}
+		settled.Store(true)
+		return errors.New("not decided yet")
+	}
+	begun := make(chan struct{})
+	m := r.mover(hook("Copy within", func() error {
+		defer close(begun)
+		return r.at("shard_1").primary.Exec(t.Context(), "BEGIN; INSERT INTO nothing SELECT c, 1 FROM generate_series(1000, 1100) AS c WHERE NOT "+strings.ReplaceAll(r.where(low, high), "customer_id", "c")+" LIMIT 1; PREPARE TRANSACTION 'stuck'")
+	}))
+	id := r.book.start(low, high, "shard_1", "shard_2")
+	<-begun
+	pgtest.Eventually(t, 20*time.Second, func() error {
+		list := m.Status()
+		if len(list) != 1 || !strings.Contains(list[0].Problem, `shard_1: the fence on table public."nothing" waits`) && !strings.Contains(list[0].Problem, "shard_1: the fence on table") || !strings.Contains(list[0].Problem, `"stuck"`) {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
+	if !settled.Load() {
+		t.Error("what is prepared was not settled")
+	}
+	if err := r.at("shard_1").primary.Exec(t.Context(), "UPDATE nothing SET x = x + 1"); err != nil {
+		t.Error(err)
+	}
+	if err := r.at("shard_1").primary.Exec(t.Context(), "COMMIT PREPARED 'stuck'"); err != nil {
+		t.Error(err)
+	}
+	r.over(id, m)
+	m.Close()
+	if told := r.book.became(); told[len(told)-1] != "flipped" {
+		t.Error(told)
+	}
+	r.clean()
+}
+
+// TestAutovacuumBehindTheCopy: an autovacuum, which a server begins behind a large copy, keeps the fence waiting for no longer than anybody else.
+func TestAutovacuumBehindTheCopy(t *testing.T) {
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{Params: map[string]string{"autovacuum": "on", "autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms", "autovacuum_vacuum_cost_limit": "1"}},
+		"CREATE TABLE t (c bigint PRIMARY KEY, x text) WITH (autovacuum_enabled = off)")
+	low, high := r.quarter()
+	fill := "INSERT INTO t SELECT c, repeat('x', 1000) FROM generate_series(1, 20000) AS c"
+	if err := errors.Join(r.at("shard_1").primary.Exec(t.Context(), fill), r.at("shard_2").primary.Exec(t.Context(), fill+" WHERE NOT "+strings.ReplaceAll(r.where(low, high), "customer_id", "c"))); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	m := r.mover(hook("Copy within", func() (err error) {
+		once.Do(func() {
+			err = r.at("shard_2").primary.Exec(t.Context(), "SET rangefinder.mover = 'x'", "ALTER TABLE t RESET (autovacuum_enabled)")
+			pgtest.Eventually(t, 30*time.Second, func() error {
+				if r.query("shard_2", "SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE '%public.t%'") == "0" {
+					return errors.New("there is no autovacuum")
+				}
+				return nil
+			})
+		})
+		return err
+	}))
+	id := r.book.start(low, high, "shard_1", "shard_2")
+	r.over(id, m)
+	m.Close()
+	if told := r.book.became(); told[len(told)-1] != "flipped" {
+		t.Error(told)
+	}
+}
+
+// TestIdleConnections: a connection that is not needed while rows are copied is not ended for that.
+func TestIdleConnections(t *testing.T) {
+	r := newRig(t, false)
+	for _, name := range []string{"shard_1", "shard_2"} {
+		if err := r.at(name).primary.Exec(t.Context(), "ALTER DATABASE postgres SET idle_session_timeout = '1s'"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	low, high := r.quarter()
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	err := p.with(t.Context(), r.first(low, high), func(l *link) error {
+		for _, conn := range []*pgx.Conn{l.source, l.target} {
+			var ms string
+			if err := conn.QueryRow(t.Context(), "SHOW idle_session_timeout").Scan(&ms); err != nil || ms != "0" {
+				t.Errorf("%q, %v", ms, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestKeyOfAnotherType: a key that the fence could not read is found before anything is copied.
+func TestKeyOfAnotherType(t *testing.T) {
+	r := single(t, "range", rib.TypeInt, pgtest.Options{}, "CREATE TABLE t (c bigint PRIMARY KEY, x int)")
+	if err := r.at("shard_1").primary.Exec(t.Context(), "INSERT INTO t SELECT g, 1 FROM generate_series(1, 1000) AS g"); err != nil {
+		t.Fatal(err)
+	}
+	low, high, err := r.ks.ParseInterval("100..200")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	_, err = p.Copy(t.Context(), r.first(low, high), func(c Copied) { t.Errorf("%+v is copied", c) })
+	if sqlState(err) != "42883" {
+		t.Error(err)
+	}
+}
+
+// TestOlderSnapshotAtTheTarget: a transaction whose snapshot is older than the move cannot know that it must not write to the range.
+func TestOlderSnapshotAtTheTarget(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(300)
+	low, high := r.quarter()
+	old, err := r.primary(t.Context(), "shard_2", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { hangUp(old) })
+	if err := script(t.Context(), old, "BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM orders"); err != nil {
+		t.Fatal(err)
+	}
+	var code string
+	m := r.mover(hook("Follow after", func() error {
+		code = sqlState(script(t.Context(), old, "INSERT INTO nothing SELECT c, 4711 FROM generate_series(1000, 1100) AS c WHERE "+strings.ReplaceAll(r.where(low, high), "customer_id", "c")+" LIMIT 1"))
+		return script(t.Context(), old, "ROLLBACK")
+	}))
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+	m.Close()
+	if code != "40001" {
+		t.Errorf("%q", code)
+	}
+	r.clean()
+}
