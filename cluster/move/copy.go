@@ -58,6 +58,9 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 			return err
 		}
 		defer hangUp(holder)
+		if err := guarded(ctx, l, j); err != nil {
+			return err
+		}
 		if err := p.subscribe(ctx, l, j); err != nil {
 			return err
 		}

@@ -430,13 +430,14 @@ func lost(err error) bool {
 }
 
 const (
-	codeLockNotAvailable = "55P03"
-	codeDeadlock         = "40P01"
-	codeUndefinedObject  = "42704"
-	codeObjectInUse      = "55006"
-	codeUndefinedTable   = "42P01"
-	codeCanceled         = "57014"
-	codeDeposed          = "RF900" // of heldSQL alone: nobody else sees it
+	codeLockNotAvailable  = "55P03"
+	codeDeadlock          = "40P01"
+	codeUndefinedObject   = "42704"
+	codeObjectInUse       = "55006"
+	codeUndefinedTable    = "42P01"
+	codeCanceled          = "57014"
+	codeUndefinedFunction = "42883"
+	codeDeposed           = "RF900" // of heldSQL alone: nobody else sees it
 )
 
 // locked runs statements that want locks on tables. Others wait for no longer than Locks for them, so it may take many tries. After LockWait it gives up.

@@ -324,11 +324,11 @@ func unsubscribeAndDelete(ctx context.Context, p *Postgres, conn *pgx.Conn, j *J
 	}
 	there, err := present(ctx, conn, j, sideTarget)
 	if err == nil && there { // else nothing was copied
-		// Nobody adds rows to what is removed.
-		if err = p.shield(ctx, conn, j); err != nil {
-			return err
-		}
+		// Nobody adds rows to what is removed: whoever was let through before has ended when the fence has been made.
 		_, err = conn.Exec(ctx, "UPDATE rangefinder.fence SET state = $3 WHERE move = $1 AND side = $2", pgx.QueryExecModeExec, int64(j.Move.ID), sideTarget, stateOpen)
+		if err == nil {
+			err = p.shield(ctx, conn, j)
+		}
 		if err == nil {
 			err = p.vacate(ctx, conn, j, sideTarget, report)
 		}

@@ -60,7 +60,7 @@ WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER
 
 // leavesSQL lists the tables that hold a table's rows: itself, or its partitions, and those partitions that have some themselves and none of them yet.
 const leavesSQL = `SELECT p.relid::regclass::text, c.relkind = 'p' FROM pg_partition_tree($1::regclass) AS p JOIN pg_class AS c ON c.oid = p.relid WHERE p.isleaf
-UNION ALL SELECT $1::regclass::text, false WHERE NOT EXISTS (SELECT FROM pg_partition_tree($1::regclass))`
+UNION ALL SELECT $1::regclass::text, false WHERE NOT EXISTS (SELECT FROM pg_partition_tree($1::regclass)) ORDER BY 1`
 
 // look reads the tables of a keyspace, of which each must be there.
 func look(ctx context.Context, conn *pgx.Conn, j *Job) ([]table, error) {
