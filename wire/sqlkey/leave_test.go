@@ -16,7 +16,7 @@ func TestLeaveTexts(t *testing.T) {
 	catalog := NewCatalog(&rib.Ownership{Keyspaces: []rib.Keyspace{
 		{ID: 1, Name: "k", Database: "app", Method: "hash", Types: []rib.Type{rib.TypeBigint}, Tables: []rib.KeyedTable{table("orders", "customer_id"), table("Items", "customer_id")}},
 	}}, nil, nil)
-	const at = `((((hashint8extended(COLUMN, 0) # '-9223372036854775808'::bigint) < '-9223372036854775807'::bigint)) IS NOT TRUE)`
+	const at = `((((pg_catalog.hashint8extended(COLUMN, 0) OPERATOR(pg_catalog.#) '-9223372036854775808'::bigint) OPERATOR(pg_catalog.<) '-9223372036854775807'::bigint)) IS NOT TRUE)`
 	key := func(column string) string { return strings.ReplaceAll(at, "COLUMN", column) }
 	own := key(`"orders"."customer_id"`)
 	for _, c := range []struct{ sql, want, why string }{
