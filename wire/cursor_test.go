@@ -123,6 +123,7 @@ func TestCursorNoticesDrift(t *testing.T) {
 	if err := s.servers[1].primary.ExecIn(s.ctx, "app", "ALTER TABLE orders ALTER COLUMN item TYPE varchar"); err != nil {
 		t.Fatal(err)
 	}
+	s.caughtUp() // a read may go to a replica
 	_, err := s.conn.Exec(s.ctx, "SELECT item FROM orders")
 	want := wantCode(t, err, pg.CodeDatatypeMismatch)
 	s.exec("BEGIN")
