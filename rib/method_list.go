@@ -40,7 +40,7 @@ func (m *listMethod) Predicate(columns []string, types []Type, from, to Key) str
 		values, _, err := m.bound(types, from)
 		var terms []string
 		for i, l := range literals(values, err) {
-			terms = append(terms, exprs[i]+" OPERATOR(pg_catalog.=) "+l)
+			terms = append(terms, comparison(exprs[i:], "=", []string{l})...)
 		}
 		return conjunction(columns[:1], terms, false) // an equality is never true for NULL
 	}

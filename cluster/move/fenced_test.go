@@ -98,7 +98,7 @@ func TestWriterInTheFencesWay(t *testing.T) {
 	<-begun
 	pgtest.Eventually(t, 20*time.Second, func() error {
 		list := m.Status()
-		if len(list) != 1 || !strings.Contains(list[0].Problem, `shard_1: the fence on table public."nothing" waits`) && !strings.Contains(list[0].Problem, "shard_1: the fence on table") || !strings.Contains(list[0].Problem, `"stuck"`) {
+		if len(list) != 1 || !strings.Contains(list[0].Problem, `shard_1: the fence on table "public"."nothing" waits`) || !strings.Contains(list[0].Problem, `"stuck"`) {
 			return fmt.Errorf("%+v", list)
 		}
 		return nil
