@@ -323,15 +323,19 @@ func TestDivergedTablesAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.record("shard_1")
-		z.record("shard_2")
+		for i := range 8 { // Raft's own entries come before, how many differs: the last command must not be older than all that the other side knows of
+			z.record(fmt.Sprintf("other_%d", i))
+		}
 		if _, err := f.pull(z); err != nil {
 			t.Fatal(err)
 		}
 		if applied, err := f.pull(z); err != nil || applied || f.ledger.Status().Diverged != "" {
 			t.Fatalf("the same table again: %v, %v", applied, err)
 		}
-		a.record("shard_3")
 		before := f.ledger.Epoch()
+		for i := 2; a.ledger.Epoch().Compare(before) <= 0; i++ {
+			a.record(fmt.Sprintf("shard_%d", i))
+		}
 		if applied, err := f.pull(a); !errors.Is(err, ErrDiverged) || applied {
 			t.Fatalf("%v, %v", applied, err)
 		}
@@ -343,7 +347,7 @@ func TestDivergedTablesAreRefused(t *testing.T) {
 		if f.ledger.Epoch() != before {
 			t.Error("it has taken the table")
 		}
-		z.record("shard_4")
+		z.record("other_8")
 		if applied, err := f.pull(z); err != nil || !applied || f.ledger.Status().Diverged != "" {
 			t.Fatalf("a table that goes on from its own: %v, %v, %q", applied, err, f.ledger.Status().Diverged)
 		}
