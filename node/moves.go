@@ -35,11 +35,11 @@ type MoveView struct {
 	From     string     `json:"from"`
 	To       string     `json:"to"`
 	Phase    string     `json:"phase"`        // prepare, frozen, flipped (the target owns the range) or aborted; over: nothing of it is left
-	Step     string     `json:"step"`         // within the phase: check, copy, follow, fence, detach, delete, wait, clean
+	Step     string     `json:"step"`         // within the phase: check, copy, follow, fence, thaw, detach, delete, wait, clean
 	Paused   bool       `json:"paused"`       //
 	Rows     int64      `json:"rows"`         // copied, or removed, in this step
 	Bytes    int64      `json:"bytes"`        // the same, as text
-	Part     float64    `json:"part"`         // of the step, from 0 to 1
+	Part     float64    `json:"part"`         // of the rows that are copied, or removed, from 0 to 1; 1 in the steps behind that too
 	LeftMS   int64      `json:"left_ms"`      // estimated, of the step; 0: not known
 	LagMS    int64      `json:"lag_ms"`       // of the target, when it was last looked at
 	Changed  int        `json:"changed_rows"` // at the source, and not compared yet

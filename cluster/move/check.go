@@ -178,8 +178,8 @@ current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replicat
 		if slots < 2 {
 			s.add("", "%d replication slots are free, and a move takes 2: raise max_replication_slots, which wants a restart", max(slots, 0))
 		}
-		if senders < 3 {
-			s.add("", "%d WAL senders are free, and a move takes 3: raise max_wal_senders, which wants a restart", max(senders, 0))
+		if senders < 2 {
+			s.add("", "%d WAL senders are free, and a move takes 2: raise max_wal_senders, which wants a restart", max(senders, 0))
 		}
 		oldServer(s, version)
 		return nil

@@ -174,6 +174,7 @@ func TestNoDDL(t *testing.T) {
 		for sql, code := range map[string]string{
 			"TRUNCATE nothing": "55006", "TRUNCATE orders CASCADE": "55006", "ALTER TABLE orders ADD COLUMN more text": "55006", "DROP TABLE nothing": "55006",
 			"CREATE INDEX ON orders (note)": "55006", "DROP INDEX orders_pkey": "55006", "ALTER TABLE orders DROP COLUMN note": "55006", "CREATE TABLE elsewhere (x int)": "",
+			"ALTER SCHEMA public RENAME TO private": "55006", "CREATE SCHEMA empty; ALTER SCHEMA empty RENAME TO vacant; DROP SCHEMA vacant": "",
 		} {
 			err := r.at(name).primary.Exec(t.Context(), sql)
 			var pe *pgconn.PgError

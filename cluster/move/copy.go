@@ -44,7 +44,8 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 				return err
 			}
 		}
-		if err := p.guard(ctx, l, j); err != nil {
+		there, err := p.guard(ctx, l, j)
+		if err != nil {
 			return err
 		}
 		if err := p.unchanged(ctx, l, j); err != nil {
@@ -58,7 +59,7 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 			return err
 		}
 		defer hangUp(holder)
-		if err := guarded(ctx, l, j); err != nil {
+		if err := guarded(ctx, l.source, j, sideSource, l.tables); err != nil {
 			return err
 		}
 		if err := p.subscribe(ctx, l, j); err != nil {
@@ -68,7 +69,7 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 		if err := c.copy(ctx, holder); err != nil {
 			return err
 		}
-		if err := c.compare(ctx); err != nil {
+		if err := c.compare(ctx, there); err != nil {
 			return err
 		}
 		if err := deposed(script(ctx, l.target, heldSQL(j, sideTarget), "ALTER SUBSCRIPTION "+slotName(j)+" ENABLE")); err != nil {
@@ -85,11 +86,18 @@ func (p *Postgres) wipe(ctx context.Context, l *link, j *Job) error {
 	if err == nil {
 		err = unpublish(ctx, l.source, j)
 	}
+	var copies bool
 	if err == nil {
-		err = p.shield(ctx, l.target, j)
+		copies, err = holdsCopies(ctx, l.target, j)
 	}
-	if err == nil {
-		err = p.deleteRows(ctx, l.target, j, sideTarget, func(Copied) {})
+	if err == nil && copies {
+		err = p.shield(ctx, l.target, j)
+		if err == nil {
+			err = p.deleteRows(ctx, l.target, j, sideTarget, func(Copied) {})
+		}
+		if err == nil {
+			err = deposed(script(ctx, l.target, heldSQL(j, sideTarget), stateSQL(j, sideTarget, stateEmpty)))
+		}
 	}
 	for _, side := range []string{sideSource, sideTarget} {
 		if err == nil {
@@ -456,12 +464,11 @@ func selectSQL(t *table, w window) string {
 
 // compare reads all that was copied back and holds it against what was sent. Nothing else writes these rows any more: from here on copies are fenced, and what
 // somebody did to one before that is found.
-func (c *copier) compare(ctx context.Context) error {
-	there, err := look(ctx, c.l.target, c.j)
-	if err != nil {
+func (c *copier) compare(ctx context.Context, there []table) error {
+	if err := c.fence(ctx, sideTarget, there); err != nil {
 		return err
 	}
-	if err := c.fence(ctx, sideTarget, there); err != nil {
+	if err := guarded(ctx, c.l.target, c.j, sideTarget, there); err != nil {
 		return err
 	}
 	release, err := c.still(ctx, c.l.target, "BEGIN", c.j.Move.To, there)

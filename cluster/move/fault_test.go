@@ -398,9 +398,12 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 		name string
 		do   func(ctx context.Context, l *link) error
 	}{
-		{"what guards the tables", func(ctx context.Context, l *link) error { return p.guard(ctx, l, old) }},
+		{"what guards the tables", func(ctx context.Context, l *link) error {
+			_, err := p.guard(ctx, l, old)
+			return err
+		}},
 		{"the fence", func(ctx context.Context, l *link) error {
-			return fenceTables(old, sideSource, l.tables, func(_ *table, sql ...string) error { return p.locked(ctx, l.source, sql...) })
+			return fenceTables(old, sideSource, l.tables, func(t *table, sql ...string) error { return p.locked(ctx, l.source, t.name, sql...) })
 		}},
 		{"the publication", func(ctx context.Context, l *link) error { return publish(ctx, l, old) }},
 		{"the slot", func(ctx context.Context, l *link) error {

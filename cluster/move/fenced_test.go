@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"sync"
@@ -32,7 +33,7 @@ func (r *rig) first(low, high rib.Key) *Job {
 }
 
 // TestPartitionComesMeanwhile: until the tables are guarded somebody may give one another partition, whose rows are to be copied, and which must not be truncated.
-// One that comes behind that, as of a session that had begun to make it, has the copy begin anew.
+// One that comes behind that, on either server, as of a session that had begun to make it, has the copy begin anew.
 func TestPartitionComesMeanwhile(t *testing.T) {
 	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint, at int, PRIMARY KEY (c, at)) PARTITION BY RANGE (at); CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100)")
 	p := NewPostgres(r.config)
@@ -50,23 +51,28 @@ func TestPartitionComesMeanwhile(t *testing.T) {
 		if err := source.Exec(t.Context(), "CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (100) TO (200)"); err != nil {
 			return err
 		}
-		if err := p.guard(t.Context(), l, j); err != nil {
+		there, err := p.guard(t.Context(), l, j)
+		if err != nil {
 			return err
 		}
 		if len(l.tables) != 1 || len(l.tables[0].leaves) != 2 {
 			t.Errorf("%+v", l.tables)
 		}
-		if err := guarded(t.Context(), l, j); err != nil {
+		if err := guarded(t.Context(), l.source, j, sideSource, l.tables); err != nil {
 			t.Error(err)
 		}
 		if code := sqlState(source.Exec(t.Context(), "TRUNCATE t_2")); code != "55006" {
 			t.Errorf("TRUNCATE of the new partition: %q", code)
 		}
-		if err := source.Exec(t.Context(), "SET rangefinder.mover = 'x'; CREATE TABLE t_3 PARTITION OF t FOR VALUES FROM (200) TO (300)"); err != nil {
+		late := "SET rangefinder.mover = 'x'; CREATE TABLE t_3 PARTITION OF t FOR VALUES FROM (200) TO (300)"
+		if err := errors.Join(source.Exec(t.Context(), late), r.at("shard_2").primary.Exec(t.Context(), late)); err != nil {
 			return err
 		}
-		if err := guarded(t.Context(), l, j); err == nil || !strings.Contains(err.Error(), "begins anew") {
-			t.Errorf("a partition has come: %v", err)
+		c := &copier{p: p, j: j, l: l, seed: maphash.MakeSeed(), pace: &pace{rate: 1 << 30}, report: func(Copied) {}, sums: make([]sum, 1)}
+		for name, err := range map[string]error{"shard_1": guarded(t.Context(), l.source, j, sideSource, l.tables), "shard_2": c.compare(t.Context(), there)} {
+			if err == nil || !strings.Contains(err.Error(), "shard "+name) || !strings.Contains(err.Error(), "begins anew") {
+				t.Errorf("a partition has come to %s: %v", name, err)
+			}
 		}
 		return nil
 	})
@@ -120,8 +126,16 @@ func TestWriterInTheFencesWay(t *testing.T) {
 	r.clean()
 }
 
-// TestAutovacuumBehindTheCopy: an autovacuum, which a server begins behind a large copy, keeps the fence waiting for no longer than anybody else.
-func TestAutovacuumBehindTheCopy(t *testing.T) {
+// TestAutovacuumInTheWay: an autovacuum, which a server begins behind a large copy, keeps neither what guards the tables nor the fence waiting for longer than anybody
+// else.
+func TestAutovacuumInTheWay(t *testing.T) {
+	for at, name := range map[string]string{"Copy before": "shard_1", "Copy within": "shard_2"} {
+		t.Run(at, func(t *testing.T) { autovacuumAt(t, at, name) })
+	}
+}
+
+// autovacuumAt has one begin on a shard at a moment of a move.
+func autovacuumAt(t *testing.T, at, name string) {
 	r := single(t, "hash", rib.TypeBigint, pgtest.Options{Params: map[string]string{"autovacuum": "on", "autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms", "autovacuum_vacuum_cost_limit": "1"}},
 		"CREATE TABLE t (c bigint PRIMARY KEY, x text) WITH (autovacuum_enabled = off)")
 	low, high := r.quarter()
@@ -129,12 +143,13 @@ func TestAutovacuumBehindTheCopy(t *testing.T) {
 	if err := errors.Join(r.at("shard_1").primary.Exec(t.Context(), fill), r.at("shard_2").primary.Exec(t.Context(), fill+" WHERE NOT "+strings.ReplaceAll(r.where(low, high), "customer_id", "c"))); err != nil {
 		t.Fatal(err)
 	}
+	r.config.LockWait = 10 * time.Second // the autovacuum lasts for much longer
 	var once sync.Once
-	m := r.mover(hook("Copy within", func() (err error) {
+	m := r.mover(hook(at, func() (err error) {
 		once.Do(func() {
-			err = r.at("shard_2").primary.Exec(t.Context(), "SET rangefinder.mover = 'x'", "ALTER TABLE t RESET (autovacuum_enabled)")
+			err = r.at(name).primary.Exec(t.Context(), "SET rangefinder.mover = 'x'", "ALTER TABLE t RESET (autovacuum_enabled)")
 			pgtest.Eventually(t, 30*time.Second, func() error {
-				if r.query("shard_2", "SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE '%public.t%'") == "0" {
+				if r.query(name, "SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE '%public.t%'") == "0" {
 					return errors.New("there is no autovacuum")
 				}
 				return nil
@@ -215,6 +230,82 @@ func TestOlderSnapshotAtTheTarget(t *testing.T) {
 	m.Close()
 	if code != "40001" {
 		t.Errorf("%q", code)
+	}
+	r.clean()
+}
+
+// TestWhoIsInTheFencesWay: who has written to the table, or to a partition of it, is in the way of its fence. Readers are not, nor is who writes to another table. All
+// that is prepared there is ended as it was decided.
+func TestWhoIsInTheFencesWay(t *testing.T) {
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint, at int, PRIMARY KEY (c, at)) PARTITION BY RANGE (at); CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100); CREATE TABLE other (c bigint)")
+	var settled []string
+	r.config.Settle = func(ctx context.Context, shard string, gids []string) error {
+		settled = append(settled, gids...)
+		return r.at(shard).primary.Exec(ctx, "ROLLBACK PREPARED 'first'", "ROLLBACK PREPARED 'second'")
+	}
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	low, high := r.quarter()
+	j := r.first(low, high)
+	connect := func(sql ...string) *pgx.Conn {
+		t.Helper()
+		conn, err := r.primary(t.Context(), "shard_1", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { hangUp(conn) })
+		if err := script(t.Context(), conn, sql...); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	ask := connect()
+	inWay := func() string {
+		t.Helper()
+		_, whose, err := p.oldest(t.Context(), ask, j, sideSource, writersSQL, r.ks.Tables[0].SQL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return whose
+	}
+	connect("BEGIN", "SELECT FROM t FOR UPDATE", "INSERT INTO other VALUES (1)")
+	if whose := inWay(); whose != "" {
+		t.Errorf("a reader: %s", whose)
+	}
+	writer := connect("BEGIN", "INSERT INTO t_1 VALUES (1, 1)")
+	if whose := inWay(); !strings.Contains(whose, fmt.Sprintf("process %d", writer.PgConn().PID())) {
+		t.Errorf("a writer to a partition: %q", whose)
+	}
+	hangUp(writer)
+	if err := r.at("shard_1").primary.Exec(t.Context(), "BEGIN; INSERT INTO t VALUES (2, 2); PREPARE TRANSACTION 'first'", "BEGIN; INSERT INTO t_1 VALUES (3, 3); PREPARE TRANSACTION 'second'"); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, 20*time.Second, func() error {
+		if whose := inWay(); whose != "" {
+			return errors.New(whose)
+		}
+		return nil
+	})
+	if !slices.Equal(settled, []string{"first", "second"}) {
+		t.Errorf("settled: %q", settled)
+	}
+}
+
+// TestRowsThatWereThere: rows of the range that lay at the target before anything was copied are somebody's, and an abort leaves them.
+func TestRowsThatWereThere(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(300)
+	low, high := r.quarter()
+	m := r.mover(hook("Check after", func() error {
+		return r.at("shard_2").primary.Exec(t.Context(), "INSERT INTO nothing SELECT c, 4711 FROM generate_series(1000, 1100) AS c WHERE "+strings.ReplaceAll(r.where(low, high), "customer_id", "c")+" LIMIT 1")
+	}))
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+	m.Close()
+	if told := r.book.became(); !strings.HasPrefix(told[len(told)-1], "aborted") || !strings.Contains(told[len(told)-1], "1 rows of the range lie there already") {
+		t.Errorf("%q", told)
+	}
+	if n := r.query("shard_2", "SELECT count(*)::text FROM nothing WHERE x = 4711"); n != "1" {
+		t.Errorf("%s rows are left", n)
 	}
 	r.clean()
 }

@@ -109,7 +109,7 @@ func (p *Postgres) Follow(ctx context.Context, j *Job) (lag Lag, err error) {
 			return err
 		}
 		lag.Time = time.Since(began)
-		if lag.Open, lag.Whose, err = p.oldest(ctx, l, j, sideSource); err == nil {
+		if lag.Open, lag.Whose, err = p.oldest(ctx, l.source, j, sideSource, usersSQL, l.names()...); err == nil {
 			lag.Unverified, err = l.catchUp(ctx, limited, j, t, mark) // last: until the freeze it becomes more
 		}
 		return err
@@ -117,51 +117,65 @@ func (p *Postgres) Follow(ctx context.Context, j *Job) (lag Lag, err error) {
 	return lag, err
 }
 
-// oldestSQL finds the client whose transaction is open for longest, of those that have used some of the tables: each keeps a lock on them to its end.
-const oldestSQL = `SELECT a.pid, coalesce(a.usename::text, ''), a.state LIKE 'idle%', extract(epoch FROM clock_timestamp() - a.xact_start)::float8
-FROM pg_stat_activity AS a WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.xact_start IS NOT NULL AND a.pid <> pg_backend_pid()
-	AND NOT (a.usename = current_user AND a.application_name LIKE 'rangefinder move %')
-	AND a.pid IN (SELECT l.pid FROM pg_locks AS l JOIN unnest($1::text[]) AS t(name) ON l.relation = to_regclass(t.name)
-		WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
-ORDER BY a.xact_start LIMIT 1`
+// usersSQL lists the locks of those who have used some tables, or partitions of them: each keeps one to its transaction's end.
+const usersSQL = `SELECT l.pid, l.virtualtransaction, l.mode FROM pg_locks AS l WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+	AND l.relation IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name UNION SELECT p.relid FROM unnest($1::text[]) AS name, pg_partition_tree(to_regclass(name)) AS p)`
 
-// preparedSQL finds the oldest prepared transaction, which no process holds open, among those that have used some of the tables.
-const preparedSQL = `SELECT p.gid, extract(epoch FROM clock_timestamp() - p.prepared)::float8 FROM pg_prepared_xacts AS p WHERE p.database = current_database()
-AND EXISTS (SELECT FROM pg_locks AS x JOIN pg_locks AS l ON l.virtualtransaction = x.virtualtransaction AND l.pid IS NULL JOIN unnest($1::text[]) AS t(name) ON l.relation = to_regclass(t.name)
-	WHERE x.locktype = 'transactionid' AND x.transactionid = p.transaction AND x.pid IS NULL AND l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
-ORDER BY p.prepared LIMIT 1`
+// writersSQL lists those alone that keep a trigger from being made: readers do not.
+const writersSQL = usersSQL + ` AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')`
+
+// oldestSQL finds the client whose transaction is open for longest, of those that have such locks.
+const oldestSQL = `WITH locks AS (%s) SELECT a.pid, coalesce(a.usename::text, ''), a.state LIKE 'idle%%', extract(epoch FROM clock_timestamp() - a.xact_start)::float8
+FROM pg_stat_activity AS a WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.xact_start IS NOT NULL AND a.pid <> pg_backend_pid()
+	AND NOT (a.usename = current_user AND a.application_name LIKE 'rangefinder move %%')
+	AND a.pid IN (SELECT pid FROM locks) ORDER BY a.xact_start LIMIT 1`
+
+// preparedSQL finds prepared transactions, which no process holds open, that have such locks.
+const preparedSQL = `WITH locks AS (%s) SELECT p.gid, extract(epoch FROM clock_timestamp() - p.prepared)::float8 FROM pg_prepared_xacts AS p WHERE p.database = current_database()
+AND EXISTS (SELECT FROM pg_locks AS x JOIN locks AS l ON l.virtualtransaction = x.virtualtransaction AND l.pid IS NULL
+	WHERE x.locktype = 'transactionid' AND x.transactionid = p.transaction AND x.pid IS NULL)
+ORDER BY p.prepared`
 
 // settleAfter is how old a prepared transaction is before it is asked what was decided: whoever has prepared it may be about to end it.
 const settleAfter = time.Second
 
-// oldest tells for how long the oldest transaction on the keyspace's tables is open on a server, or prepared there, and whose it is. What was decided
-// about a prepared one is done first.
-func (p *Postgres) oldest(ctx context.Context, l *link, j *Job, side string) (age time.Duration, whose string, err error) {
-	age, whose, err = l.oldest(ctx, side)
+// oldest tells for how long the oldest of the transactions is open on a server, or prepared there, that have locks on tables, and whose it is. What was decided
+// about prepared ones is done first.
+func (p *Postgres) oldest(ctx context.Context, conn *pgx.Conn, j *Job, side, locks string, tables ...string) (age time.Duration, whose string, err error) {
+	age, whose, err = longestOpen(ctx, conn, locks, tables)
 	if err != nil {
 		return 0, "", err
 	}
-	gid, prepared, err := l.prepared(ctx, side)
-	if err == nil && prepared >= settleAfter && p.cfg.Settle != nil && p.cfg.Settle(ctx, shardOf(j, side), []string{gid}) == nil {
-		gid, prepared, err = l.prepared(ctx, side)
+	gids, longest, err := prepared(ctx, conn, locks, tables)
+	if err == nil && longest >= settleAfter && p.cfg.Settle != nil {
+		_ = p.cfg.Settle(ctx, shardOf(j, side), gids) // of those that are left it is told
+		gids, longest, err = prepared(ctx, conn, locks, tables)
 	}
 	if err != nil {
 		return 0, "", err
 	}
-	if prepared > age {
-		age, whose = prepared, fmt.Sprintf("transaction %q has been prepared for %s and was not ended; whoever prepared it must commit it or roll it back", gid, prepared.Round(time.Second))
+	if longest > age {
+		age, whose = longest, fmt.Sprintf("transaction %q has been prepared for %s and was not ended; whoever prepared it must commit it or roll it back", gids[0], longest.Round(time.Second))
 	}
 	return age, whose, nil
 }
 
-// prepared tells for how long the oldest prepared transaction on the tables has been there, and its name; 0: there is none.
-func (l *link) prepared(ctx context.Context, side string) (gid string, age time.Duration, err error) {
-	var seconds float64
-	err = l.on(side).QueryRow(ctx, preparedSQL, pgx.QueryExecModeExec, l.names()).Scan(&gid, &seconds)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", 0, nil
+// prepared lists the prepared transactions that have locks on tables and are not about to be ended, and tells how old the oldest is; 0: there is none.
+func prepared(ctx context.Context, conn *pgx.Conn, locks string, tables []string) (gids []string, longest time.Duration, err error) {
+	rows, err := conn.Query(ctx, fmt.Sprintf(preparedSQL, locks), pgx.QueryExecModeExec, tables)
+	if err != nil {
+		return nil, 0, err
 	}
-	return gid, max(0, time.Duration(seconds*float64(time.Second))), err
+	var gid string
+	var seconds float64
+	_, err = pgx.ForEachRow(rows, []any{&gid, &seconds}, func() error {
+		age := max(0, time.Duration(seconds*float64(time.Second)))
+		if len(gids) == 0 || age >= settleAfter {
+			gids, longest = append(gids, gid), max(longest, age)
+		}
+		return nil
+	})
+	return gids, longest, err
 }
 
 // names are those of the tables.
@@ -173,13 +187,13 @@ func (l *link) names() []string {
 	return names
 }
 
-// oldest tells for how long the oldest transaction on the keyspace's tables is open on a server, and whose it is.
-func (l *link) oldest(ctx context.Context, side string) (age time.Duration, whose string, err error) {
+// longestOpen tells for how long the oldest transaction of a client is open on a server that has locks on tables, and whose it is; 0: there is none.
+func longestOpen(ctx context.Context, conn *pgx.Conn, locks string, tables []string) (age time.Duration, whose string, err error) {
 	var pid int
 	var user string
 	var idle bool
 	var seconds float64
-	err = l.on(side).QueryRow(ctx, oldestSQL, pgx.QueryExecModeExec, l.names()).Scan(&pid, &user, &idle, &seconds)
+	err = conn.QueryRow(ctx, fmt.Sprintf(oldestSQL, locks), pgx.QueryExecModeExec, tables).Scan(&pid, &user, &idle, &seconds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, "", nil
 	}

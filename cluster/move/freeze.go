@@ -400,6 +400,5 @@ func (p *Postgres) Unfence(ctx context.Context, j *Job) error {
 	if err != nil || !there {
 		return err
 	}
-	_, err = conn.Exec(ctx, "UPDATE rangefinder.fence SET state = $3 WHERE move = $1 AND side = $2", pgx.QueryExecModeExec, int64(j.Move.ID), sideSource, stateOpen)
-	return err
+	return script(ctx, conn, stateSQL(j, sideSource, stateOpen))
 }

@@ -247,11 +247,17 @@ const (
 
 // States of a move's row.
 const (
+	stateEmpty  = "empty"  // target: nothing has been copied to it
 	stateOpen   = "open"   // source: writes are let through; target: they are refused, for it holds copies
 	stateFrozen = "frozen" // source: they are refused
 	stateMoved  = "moved"  // source: the same, and another shard has the range
 	stateFilled = "filled" // target: it has all, and writes are let through
 )
+
+// stateSQL changes the state of a move's row.
+func stateSQL(j *Job, side, state string) string {
+	return fmt.Sprintf("UPDATE rangefinder.fence SET state = '%s' WHERE move = %s AND side = '%s'", state, number(j), side)
+}
 
 // leadSQL notes the newest leader, unless there has been a newer one.
 const leadSQL = `INSERT INTO rangefinder.leader AS l VALUES ($1, $2::bigint) ON CONFLICT (cluster) DO UPDATE SET term = EXCLUDED.term WHERE l.term <= EXCLUDED.term`
@@ -288,6 +294,12 @@ func present(ctx context.Context, conn *pgx.Conn, j *Job, side string) (there bo
 		err = conn.QueryRow(ctx, presentSQL, pgx.QueryExecModeExec, int64(j.Move.ID), side).Scan(&there)
 	}
 	return there, err
+}
+
+// holdsCopies tells whether what the target has of the range was copied by the move, as far as anybody knows.
+func holdsCopies(ctx context.Context, conn *pgx.Conn, j *Job) (copies bool, err error) {
+	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM rangefinder.fence WHERE move = $1 AND side = $2 AND state <> $3)", pgx.QueryExecModeExec, int64(j.Move.ID), sideTarget, stateEmpty).Scan(&copies)
+	return copies, err
 }
 
 func (l *link) on(side string) *pgx.Conn {
@@ -440,10 +452,11 @@ const (
 	codeDeposed           = "RF900" // of heldSQL alone: nobody else sees it
 )
 
-// locked runs statements that want locks on tables. Others wait for no longer than Locks for them, so it may take many tries. After LockWait it gives up.
-func (p *Postgres) locked(ctx context.Context, conn *pgx.Conn, sql ...string) error {
+// locked runs statements that want locks on a table and its partitions. Others wait for no longer than Locks for them, so it may take many tries. After LockWait it
+// gives up.
+func (p *Postgres) locked(ctx context.Context, conn *pgx.Conn, table string, sql ...string) error {
 	until := time.Now().Add(p.cfg.LockWait)
-	return p.patiently(ctx, conn, time.Second, func(err error) error {
+	return p.patiently(ctx, conn, table, time.Second, func(err error) error {
 		if time.Now().After(until) {
 			return fmt.Errorf("a lock was not to be had in %s, because of a long transaction: %w", p.cfg.LockWait, err)
 		}
@@ -452,7 +465,7 @@ func (p *Postgres) locked(ctx context.Context, conn *pgx.Conn, sql ...string) er
 }
 
 // patiently does that until vain, which hears of each try that came to nothing, returns an error. The pauses between tries grow up to longest.
-func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, longest time.Duration, vain func(error) error, sql ...string) error {
+func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, table string, longest time.Duration, vain func(error) error, sql ...string) error {
 	for wait := p.cfg.Locks; ; wait = min(2*wait, longest) {
 		err := script(ctx, conn, append([]string{fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = '%dms'", p.cfg.Locks.Milliseconds())}, append(sql, "COMMIT")...)...)
 		if err == nil {
@@ -466,6 +479,9 @@ func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, longest time.D
 		if code := sqlState(err); code != codeLockNotAvailable && code != codeDeadlock {
 			return err
 		}
+		if _, again := conn.Exec(ctx, unvacuumSQL, pgx.QueryExecModeExec, []string{table}); again != nil {
+			p.cfg.Logger.Warn("an autovacuum may hold up a move", "table", table, "error", again)
+		}
 		if err := vain(err); err != nil {
 			return err
 		}
@@ -474,3 +490,8 @@ func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, longest time.D
 		}
 	}
 }
+
+// unvacuumSQL ends autovacuums of a table that alone keep others from its lock, as PostgreSQL does by itself for whoever has waited a second for one; but not one that
+// cannot be put off.
+const unvacuumSQL = `WITH locks AS (` + writersSQL + `), vacuums AS (SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query NOT LIKE '%to prevent wraparound%')
+SELECT pg_cancel_backend(pid) FROM vacuums WHERE pid IN (SELECT pid FROM locks) AND NOT EXISTS (SELECT FROM locks WHERE pid IS NULL OR pid NOT IN (SELECT pid FROM vacuums))`

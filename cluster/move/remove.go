@@ -110,7 +110,7 @@ const (
 func (p *Postgres) unguard(ctx context.Context, conn *pgx.Conn, j *Job, which guards) error {
 	sql := []string{"DROP EVENT TRIGGER IF EXISTS " + ddlName(j), "DROP EVENT TRIGGER IF EXISTS " + dropName(j), "DROP FUNCTION IF EXISTS " + ddlCall(j) + "()",
 		"DELETE FROM rangefinder.still WHERE move = " + number(j)}
-	if err := p.locked(ctx, conn, sql...); err != nil && sqlState(err) != codeUndefinedTable && sqlState(err) != codeInvalidSchema {
+	if err := p.locked(ctx, conn, "rangefinder.still", sql...); err != nil && sqlState(err) != codeUndefinedTable && sqlState(err) != codeInvalidSchema {
 		return err
 	}
 	names := []string{truncName(j)}
@@ -129,8 +129,8 @@ func (p *Postgres) unguard(ctx context.Context, conn *pgx.Conn, j *Job, which gu
 	}); err != nil {
 		return err
 	}
-	for _, drops := range byTable {
-		if err := p.locked(ctx, conn, drops...); err != nil {
+	for table, drops := range byTable {
+		if err := p.locked(ctx, conn, table, drops...); err != nil {
 			return err
 		}
 	}
@@ -322,10 +322,10 @@ func unsubscribeAndDelete(ctx context.Context, p *Postgres, conn *pgx.Conn, j *J
 	if err := unsubscribe(ctx, conn, j); err != nil {
 		return err
 	}
-	there, err := present(ctx, conn, j, sideTarget)
-	if err == nil && there { // else nothing was copied
+	copies, err := holdsCopies(ctx, conn, j)
+	if err == nil && copies { // else what it has of the range is somebody's
 		// Nobody adds rows to what is removed: whoever was let through before has ended when the fence has been made.
-		_, err = conn.Exec(ctx, "UPDATE rangefinder.fence SET state = $3 WHERE move = $1 AND side = $2", pgx.QueryExecModeExec, int64(j.Move.ID), sideTarget, stateOpen)
+		err = script(ctx, conn, stateSQL(j, sideTarget, stateOpen))
 		if err == nil {
 			err = p.shield(ctx, conn, j)
 		}

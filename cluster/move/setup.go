@@ -41,12 +41,16 @@ func (p *Postgres) rowsOf(ctx context.Context, l *link, j *Job) error {
 // rowSQL makes one of them, in a transaction in which no newer leader begins: one that has been here may have ended the move. It tells whether it is ours.
 const rowSQL = `WITH lead AS (` + leadSQL + ` RETURNING 1), row AS (INSERT INTO rangefinder.fence (move, side, keyspace, low, high, from_shard, to_shard, state, term, generation, epoch)
 SELECT $3::bigint, $4, $5, $6::bytea, $7::bytea, $8, $9, $10, $2::bigint, $11::bigint, $12::bigint WHERE EXISTS (SELECT FROM lead)
-ON CONFLICT (move, side) DO UPDATE SET state = EXCLUDED.state, term = EXCLUDED.term WHERE rangefinder.fence.term <= EXCLUDED.term RETURNING 1)
+ON CONFLICT (move, side) DO UPDATE SET state = CASE WHEN rangefinder.fence.state = '` + stateEmpty + `' THEN '` + stateEmpty + `' ELSE '` + stateOpen + `' END, term = EXCLUDED.term WHERE rangefinder.fence.term <= EXCLUDED.term RETURNING 1)
 SELECT EXISTS (SELECT FROM row)`
 
 func (p *Postgres) rowOf(ctx context.Context, conn *pgx.Conn, j *Job, side string) error {
 	var ours bool
-	err := ask(ctx, conn, question{sql: rowSQL, args: append(p.claimArgs(j, side), j.Keyspace.Name, fmt.Sprintf(`\x%x`, []byte(j.Move.Low)), fmt.Sprintf(`\x%x`, []byte(j.Move.High)), j.Move.From, j.Move.To, stateOpen,
+	state := stateOpen
+	if side == sideTarget {
+		state = stateEmpty
+	}
+	err := ask(ctx, conn, question{sql: rowSQL, args: append(p.claimArgs(j, side), j.Keyspace.Name, fmt.Sprintf(`\x%x`, []byte(j.Move.Low)), fmt.Sprintf(`\x%x`, []byte(j.Move.High)), j.Move.From, j.Move.To, state,
 		strconv.FormatUint(uint64(j.Move.Epoch.Generation), 10), strconv.FormatUint(uint64(j.Move.Epoch.Index), 10)), answer: one(&ours)})
 	if err == nil && !ours {
 		err = ErrDeposed
@@ -141,24 +145,23 @@ func rowTriggersSQL(j *Job, t *table, side string) (sql []string) {
 	return sql
 }
 
-// guard makes what refuses TRUNCATE and DDL on both servers, and the functions that are to refuse writes. The source's tables are to be as they were then.
-func (p *Postgres) guard(ctx context.Context, l *link, j *Job) error {
-	return beside(func() (err error) { l.tables, err = p.guardOn(ctx, l.source, j, sideSource); return err }, func() error {
-		_, err := p.guardOn(ctx, l.target, j, sideTarget)
-		return err
-	})
+// guard makes what refuses TRUNCATE and DDL on both servers, and the functions that are to refuse writes. The source's tables are to be as they were then, and
+// so are the target's, which it returns.
+func (p *Postgres) guard(ctx context.Context, l *link, j *Job) (there []table, err error) {
+	err = beside(func() (err error) { l.tables, err = p.guardOn(ctx, l.source, j, sideSource); return err }, func() (err error) { there, err = p.guardOn(ctx, l.target, j, sideTarget); return err })
+	return there, err
 }
 
-// guarded tells whether the source's tables are as they were guarded: somebody may have begun to change one before, which no event trigger hears of then. It is asked
-// when a slot has been made, for which all have ended who had changed anything.
-func guarded(ctx context.Context, l *link, j *Job) error {
-	tables, err := look(ctx, l.source, j)
+// guarded tells whether a server's tables are as they were guarded: somebody may have begun to change one before, which no event trigger hears of then. It is asked
+// when all have ended who had changed anything: at the source when a slot has been made, at the target when the tables have been fenced.
+func guarded(ctx context.Context, conn *pgx.Conn, j *Job, side string, were []table) error {
+	tables, err := look(ctx, conn, j)
 	if err != nil {
 		return err
 	}
 	for i := range tables {
-		if was := &l.tables[i]; !slices.Equal(tables[i].leaves, was.leaves) || !slices.Equal(tables[i].columns, was.columns) {
-			return fmt.Errorf("shard %s: table %s has changed while the move began: it begins anew", j.Move.From, tables[i].name)
+		if was := &were[i]; !slices.Equal(tables[i].leaves, was.leaves) || !slices.Equal(tables[i].columns, was.columns) {
+			return fmt.Errorf("shard %s: table %s has changed while the move began: it begins anew", shardOf(j, side), tables[i].name)
 		}
 	}
 	return nil
@@ -177,11 +180,11 @@ func (p *Postgres) guardOn(ctx context.Context, conn *pgx.Conn, j *Job, side str
 	}
 	sql := []string{heldSQL(j, side), fenceSQL(j, side), moves}
 	for i := range tables { // that a key has a type which the function takes should not come out behind the copy
-		sql = append(sql, fmt.Sprintf("SELECT FROM %s WHERE %s(%s) LIMIT 0", tables[i].name, movesCall(j), strings.Join(keyOf(tables[i].keyed, ""), ", ")))
+		sql = append(sql, fmt.Sprintf("SELECT FROM ONLY %s WHERE %s(%s) LIMIT 0", tables[i].name, movesCall(j), strings.Join(keyOf(tables[i].keyed, ""), ", ")))
 	}
 	sql = append(sql, ddlSQL(j, tables)...)
 	for i := range tables {
-		if err := p.locked(ctx, conn, append(sql, truncateSQL(j, &tables[i])...)...); err != nil {
+		if err := p.locked(ctx, conn, tables[i].name, append(sql, truncateSQL(j, &tables[i])...)...); err != nil {
 			return nil, deposed(err)
 		}
 		sql = []string{heldSQL(j, side)}
@@ -205,11 +208,8 @@ func (c *copier) fence(ctx context.Context, side string, tables []table) error {
 	conn := c.l.on(side)
 	return fenceTables(c.j, side, tables, func(t *table, sql ...string) error {
 		began := time.Now()
-		err := c.p.patiently(ctx, conn, fencePause, func(error) error {
-			if _, err := conn.Exec(ctx, unvacuumSQL, pgx.QueryExecModeExec, int64(c.j.Move.ID)); err != nil {
-				c.p.cfg.Logger.Warn("an autovacuum may hold up a move", "move", c.j.Move.ID, "shard", shardOf(c.j, side), "error", err)
-			}
-			_, whose, err := c.p.oldest(ctx, c.l, c.j, side)
+		err := c.p.patiently(ctx, conn, t.name, fencePause, func(error) error {
+			_, whose, err := c.p.oldest(ctx, conn, c.j, side, writersSQL, t.name)
 			if err == nil && time.Since(began) >= tellAfter {
 				c.waits(strings.TrimSuffix(fmt.Sprintf("shard %s: the fence on table %s waits for its writers to end: %s", shardOf(c.j, side), t.name, whose), ": "))
 			}
@@ -223,11 +223,6 @@ func (c *copier) fence(ctx context.Context, side string, tables []table) error {
 // fencePause is the longest pause between two tries: at each, writers wait as long as the lock is waited for.
 const fencePause = 5 * time.Second
 
-// unvacuumSQL ends autovacuums of a move's tables, as PostgreSQL does by itself for whoever has waited a second for their locks; but not one that cannot be put off.
-const unvacuumSQL = `SELECT pg_cancel_backend(a.pid) FROM pg_stat_activity AS a WHERE a.backend_type = 'autovacuum worker' AND a.query NOT LIKE '%to prevent wraparound%'
-AND a.pid IN (SELECT l.pid FROM pg_locks AS l JOIN rangefinder.still AS s ON s.relation = l.relation WHERE s.move = $1 AND l.locktype = 'relation' AND l.granted
-	AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
-
 // shield fences what a move has copied, if it has, before that is removed: a row that somebody wrote there meanwhile would go with the others, without a word.
 func (p *Postgres) shield(ctx context.Context, conn *pgx.Conn, j *Job) error {
 	var there bool
@@ -239,7 +234,7 @@ func (p *Postgres) shield(ctx context.Context, conn *pgx.Conn, j *Job) error {
 	if err != nil {
 		return err
 	}
-	err = fenceTables(j, sideTarget, tables, func(_ *table, sql ...string) error { return p.locked(ctx, conn, sql...) })
+	err = fenceTables(j, sideTarget, tables, func(t *table, sql ...string) error { return p.locked(ctx, conn, t.name, sql...) })
 	if sqlState(err) == codeUndefinedFunction { // a key that the function does not take: nothing can be fenced, and nothing is to stay
 		return nil
 	}
@@ -277,8 +272,9 @@ BEGIN
 		SELECT object_identity INTO touched FROM pg_event_trigger_dropped_objects() AS o
 			WHERE o.classid = 'pg_class'::regclass AND o.objid IN (SELECT relation FROM rangefinder.still WHERE move = %[2]s) LIMIT 1;
 	ELSE
-		SELECT object_identity INTO touched FROM pg_event_trigger_ddl_commands() AS o WHERE o.classid = 'pg_class'::regclass AND EXISTS (
-			SELECT FROM rangefinder.still AS s WHERE s.move = %[2]s AND (s.relation = o.objid OR s.relation IN (SELECT indrelid FROM pg_index WHERE indexrelid = o.objid)
+		SELECT object_identity INTO touched FROM pg_event_trigger_ddl_commands() AS o
+			WHERE o.command_tag = 'ALTER SCHEMA' AND o.objid IN (SELECT c.relnamespace FROM rangefinder.still AS s JOIN pg_class AS c ON c.oid = s.relation WHERE s.move = %[2]s)
+			OR o.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM rangefinder.still AS s WHERE s.move = %[2]s AND (s.relation = o.objid OR s.relation IN (SELECT indrelid FROM pg_index WHERE indexrelid = o.objid)
 				OR s.relation IN (SELECT inhparent FROM pg_inherits WHERE inhrelid = o.objid))) LIMIT 1;
 	END IF;
 	IF touched IS NOT NULL THEN
@@ -308,9 +304,10 @@ func publish(ctx context.Context, l *link, j *Job) error {
 		fmt.Sprintf("CREATE PUBLICATION %s FOR %s WITH (publish = 'insert,update,delete', publish_via_partition_root = true)", slotName(j), strings.Join(parts, ", "))))
 }
 
-// subscribe makes the subscription, which does not begin yet.
+// subscribe makes the subscription, which does not begin yet. From then on what the target has of the range are copies.
 func (p *Postgres) subscribe(ctx context.Context, l *link, j *Job) error {
 	err := script(ctx, l.target, heldSQL(j, sideTarget),
+		stateSQL(j, sideTarget, stateOpen),
 		fmt.Sprintf("INSERT INTO rangefinder.mark VALUES (%s, 0) ON CONFLICT (move) DO UPDATE SET n = 0", number(j)),
 		fmt.Sprintf("CREATE SUBSCRIPTION %[1]s CONNECTION %[2]s PUBLICATION %[1]s WITH (create_slot = false, slot_name = '%[1]s', enabled = false, copy_data = false, disable_on_error = true)",
 			slotName(j), rib.QuoteLiteral(p.conninfo(l.source))))

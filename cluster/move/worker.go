@@ -95,7 +95,9 @@ func (w *worker) fail(err error) {
 	if w.failing.IsZero() {
 		w.failing = time.Now()
 	}
-	w.say(err.Error())
+	w.mu.Lock()
+	w.problem, w.copied.Waits = err.Error(), ""
+	w.mu.Unlock()
 	w.log.Warn("a move's step failed", "error", err)
 }
 
@@ -390,13 +392,17 @@ func (w *worker) describe(p *Progress) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p.Rows, p.Bytes, p.Part = w.copied.Rows, w.copied.Bytes, w.copied.Part
+	switch w.note.Step {
+	case stepFollow, stepFence, stepThaw, stepWait: // behind what is measured
+		p.Part = 1
+	}
 	if p.Part > 0 && p.Part < 1 {
 		p.LeftMS = int64(float64(time.Since(w.since).Milliseconds()) * (1 - p.Part) / p.Part)
 	}
 	if w.note.Step != "" {
 		p.Step = string(w.note.Step)
 	}
-	p.LagMS, p.Changed, p.Problem = w.lag.Time.Milliseconds(), w.lag.Unverified, cmp.Or(w.problem, w.copied.Waits)
+	p.LagMS, p.Changed, p.Problem = w.lag.Time.Milliseconds(), w.lag.Unverified, cmp.Or(w.copied.Waits, w.problem)
 	p.Missing = append(p.Missing, w.missing...)
 	p.AgeMS = time.Since(w.began).Milliseconds()
 }

@@ -358,3 +358,36 @@ func TestNoFreezeInVain(t *testing.T) {
 		})
 	}
 }
+
+// TestProgressIsWholeBehindTheCopy: what comes behind the rows that are copied, or removed, has no measure, and does not count as nothing done.
+func TestProgressIsWholeBehindTheCopy(t *testing.T) {
+	w := &worker{}
+	for _, c := range []struct {
+		at   step
+		part float64
+	}{{stepCopy, 0}, {stepFollow, 1}, {stepFence, 1}, {stepThaw, 1}, {stepDetach, 0}, {stepDelete, 0}, {stepWait, 1}, {stepClean, 0}} {
+		w.begin(c.at)
+		var p Progress
+		if w.describe(&p); p.Part != c.part || p.LeftMS != 0 {
+			t.Errorf("%s: %v done, %d ms left", c.at, p.Part, p.LeftMS)
+		}
+	}
+}
+
+// TestStatusTellsWhatIsWaitedForNow: why the last try has failed stands behind what this one waits for.
+func TestStatusTellsWhatIsWaitedForNow(t *testing.T) {
+	w := &worker{log: slog.New(slog.DiscardHandler)}
+	tells := func(want string) {
+		t.Helper()
+		var p Progress
+		if w.describe(&p); p.Problem != want {
+			t.Errorf("%q and not %q", p.Problem, want)
+		}
+	}
+	w.fail(errors.New("first"))
+	tells("first")
+	w.report(Copied{Waits: "somebody"})
+	tells("somebody")
+	w.fail(errors.New("second"))
+	tells("second")
+}

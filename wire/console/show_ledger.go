@@ -37,7 +37,7 @@ type Move struct {
 	To       string
 	Phase    string
 	Step     string
-	Part     float64 // of the step, from 0 to 1
+	Part     float64 // of the rows that are copied, or removed, from 0 to 1; 1 in the steps behind that too
 	Rows     int64
 	Bytes    int64
 	Left     time.Duration // estimated, of the step; 0: not known
