@@ -291,6 +291,48 @@ func TestWhoIsInTheFencesWay(t *testing.T) {
 	}
 }
 
+// TestNoTryInVain: while somebody has had a lock for long, nobody waits behind a try that can come to nothing.
+func TestNoTryInVain(t *testing.T) {
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint PRIMARY KEY); CREATE SEQUENCE tries")
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	connect := func() *pgx.Conn {
+		t.Helper()
+		conn, err := r.primary(t.Context(), "shard_1", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { hangUp(conn) })
+		return conn
+	}
+	reader := connect()
+	if err := script(t.Context(), reader, "BEGIN", "SELECT FROM t"); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, 20*time.Second, func() error {
+		if age := r.query("shard_1", "SELECT (clock_timestamp() - xact_start > interval '1 second')::text FROM pg_stat_activity WHERE pid = "+fmt.Sprint(reader.PgConn().PID())); age != "true" {
+			return errors.New("it is not open for long yet")
+		}
+		return nil
+	})
+	const sql = "SELECT nextval('tries'); LOCK TABLE t IN ACCESS EXCLUSIVE MODE"
+	rounds := 0
+	if err := p.patiently(t.Context(), connect(), "t", usersSQL, time.Millisecond, func(err error) error {
+		if sqlState(err) != codeLockNotAvailable {
+			t.Error(err)
+		}
+		if rounds++; rounds == 20 {
+			return script(t.Context(), reader, "COMMIT")
+		}
+		return nil
+	}, sql); err != nil {
+		t.Fatal(err)
+	}
+	if tries := r.query("shard_1", "SELECT last_value::text FROM tries"); tries != "2" || rounds != 20 {
+		t.Errorf("%s tries, looked %d times", tries, rounds)
+	}
+}
+
 // TestRowsThatWereThere: rows of the range that lay at the target before anything was copied are somebody's, and an abort leaves them.
 func TestRowsThatWereThere(t *testing.T) {
 	r := newRig(t, false)

@@ -452,35 +452,35 @@ const (
 	codeDeposed           = "RF900" // of heldSQL alone: nobody else sees it
 )
 
-// locked runs statements that want locks on a table and its partitions. Others wait for no longer than Locks for them, so it may take many tries. After LockWait it
-// gives up.
-func (p *Postgres) locked(ctx context.Context, conn *pgx.Conn, table string, sql ...string) error {
+// locked runs statements that want a lock on a table and its partitions, which whoever has one of some locks keeps it from (writersSQL, usersSQL). Others wait for no
+// longer than Locks for it, so it may take many tries. After LockWait it gives up.
+func (p *Postgres) locked(ctx context.Context, conn *pgx.Conn, table, locks string, sql ...string) error {
 	until := time.Now().Add(p.cfg.LockWait)
-	return p.patiently(ctx, conn, table, time.Second, func(err error) error {
+	return p.patiently(ctx, conn, table, locks, time.Second, func(err error) error {
 		if time.Now().After(until) {
-			return fmt.Errorf("a lock was not to be had in %s, because of a long transaction: %w", p.cfg.LockWait, err)
+			return fmt.Errorf("a lock on table %s was not to be had in %s, because of a long transaction: %w", table, p.cfg.LockWait, err)
 		}
 		return nil
 	}, sql...)
 }
 
-// patiently does that until vain, which hears of each try that came to nothing, returns an error. The pauses between tries grow up to longest.
-func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, table string, longest time.Duration, vain func(error) error, sql ...string) error {
-	for wait := p.cfg.Locks; ; wait = min(2*wait, longest) {
-		err := script(ctx, conn, append([]string{fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = '%dms'", p.cfg.Locks.Milliseconds())}, append(sql, "COMMIT")...)...)
-		if err == nil {
-			return nil
-		}
-		if conn.PgConn().TxStatus() != 'I' {
-			if again := script(ctx, conn, "ROLLBACK"); again != nil {
-				return errors.Join(err, again)
+// patiently does that until vain returns an error, which hears of the last try after each pause. The pauses grow up to longest.
+func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, table, locks string, longest time.Duration, vain func(error) error, sql ...string) error {
+	var err error
+	for wait, busy := p.cfg.Locks, false; ; wait = min(2*wait, longest) {
+		if !busy {
+			err = script(ctx, conn, append([]string{fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = '%dms'", p.cfg.Locks.Milliseconds())}, append(sql, "COMMIT")...)...)
+			if err == nil {
+				return nil
 			}
-		}
-		if code := sqlState(err); code != codeLockNotAvailable && code != codeDeadlock {
-			return err
-		}
-		if _, again := conn.Exec(ctx, unvacuumSQL, pgx.QueryExecModeExec, []string{table}); again != nil {
-			p.cfg.Logger.Warn("an autovacuum may hold up a move", "table", table, "error", again)
+			if conn.PgConn().TxStatus() != 'I' {
+				if again := script(ctx, conn, "ROLLBACK"); again != nil {
+					return errors.Join(err, again)
+				}
+			}
+			if code := sqlState(err); code != codeLockNotAvailable && code != codeDeadlock {
+				return err
+			}
 		}
 		if err := vain(err); err != nil {
 			return err
@@ -488,10 +488,17 @@ func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, table string, 
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
+		if err := conn.QueryRow(ctx, fmt.Sprintf(busySQL, locks), pgx.QueryExecModeExec, []string{table}).Scan(&busy); sqlState(err) != "" { // it lacks the right to end an autovacuum
+			p.cfg.Logger.Warn("an autovacuum may hold up a move", "table", table, "error", err)
+			busy = false
+		} else if err != nil {
+			return err
+		}
 	}
 }
 
-// unvacuumSQL ends autovacuums of a table that alone keep others from its lock, as PostgreSQL does by itself for whoever has waited a second for one; but not one that
-// cannot be put off.
-const unvacuumSQL = `WITH locks AS (` + writersSQL + `), vacuums AS (SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query NOT LIKE '%to prevent wraparound%')
-SELECT pg_cancel_backend(pid) FROM vacuums WHERE pid IN (SELECT pid FROM locks) AND NOT EXISTS (SELECT FROM locks WHERE pid IS NULL OR pid NOT IN (SELECT pid FROM vacuums))`
+// busySQL tells whether anybody has had a lock on a table for so long that he will not give it up in the moment of a try, which would have others wait in vain. It ends
+// autovacuums that alone are in the way, as PostgreSQL does by itself for whoever has waited a second for a lock; but not one that cannot be put off.
+const busySQL = `WITH locks AS (%s), vacuums AS (SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query NOT LIKE '%%to prevent wraparound%%'),
+ended AS MATERIALIZED (SELECT pg_cancel_backend(pid) AS so FROM vacuums WHERE pid IN (SELECT pid FROM locks) AND NOT EXISTS (SELECT FROM locks WHERE pid IS NULL OR pid NOT IN (SELECT pid FROM vacuums)))
+SELECT NOT coalesce((SELECT bool_and(so) FROM ended), false) AND EXISTS (SELECT FROM locks JOIN pg_stat_activity AS a USING (pid) WHERE a.xact_start < clock_timestamp() - interval '1 second')`

@@ -110,7 +110,7 @@ const (
 func (p *Postgres) unguard(ctx context.Context, conn *pgx.Conn, j *Job, which guards) error {
 	sql := []string{"DROP EVENT TRIGGER IF EXISTS " + ddlName(j), "DROP EVENT TRIGGER IF EXISTS " + dropName(j), "DROP FUNCTION IF EXISTS " + ddlCall(j) + "()",
 		"DELETE FROM rangefinder.still WHERE move = " + number(j)}
-	if err := p.locked(ctx, conn, "rangefinder.still", sql...); err != nil && sqlState(err) != codeUndefinedTable && sqlState(err) != codeInvalidSchema {
+	if err := p.locked(ctx, conn, "rangefinder.still", writersSQL, sql...); err != nil && sqlState(err) != codeUndefinedTable && sqlState(err) != codeInvalidSchema {
 		return err
 	}
 	names := []string{truncName(j)}
@@ -130,7 +130,7 @@ func (p *Postgres) unguard(ctx context.Context, conn *pgx.Conn, j *Job, which gu
 		return err
 	}
 	for table, drops := range byTable {
-		if err := p.locked(ctx, conn, table, drops...); err != nil {
+		if err := p.locked(ctx, conn, table, usersSQL, drops...); err != nil {
 			return err
 		}
 	}

@@ -184,7 +184,7 @@ func (p *Postgres) guardOn(ctx context.Context, conn *pgx.Conn, j *Job, side str
 	}
 	sql = append(sql, ddlSQL(j, tables)...)
 	for i := range tables {
-		if err := p.locked(ctx, conn, tables[i].name, append(sql, truncateSQL(j, &tables[i])...)...); err != nil {
+		if err := p.locked(ctx, conn, tables[i].name, writersSQL, append(sql, truncateSQL(j, &tables[i])...)...); err != nil {
 			return nil, deposed(err)
 		}
 		sql = []string{heldSQL(j, side)}
@@ -208,7 +208,7 @@ func (c *copier) fence(ctx context.Context, side string, tables []table) error {
 	conn := c.l.on(side)
 	return fenceTables(c.j, side, tables, func(t *table, sql ...string) error {
 		began := time.Now()
-		err := c.p.patiently(ctx, conn, t.name, fencePause, func(error) error {
+		err := c.p.patiently(ctx, conn, t.name, writersSQL, fencePause, func(error) error {
 			_, whose, err := c.p.oldest(ctx, conn, c.j, side, writersSQL, t.name)
 			if err == nil && time.Since(began) >= tellAfter {
 				c.waits(strings.TrimSuffix(fmt.Sprintf("shard %s: the fence on table %s waits for its writers to end: %s", shardOf(c.j, side), t.name, whose), ": "))
@@ -234,7 +234,7 @@ func (p *Postgres) shield(ctx context.Context, conn *pgx.Conn, j *Job) error {
 	if err != nil {
 		return err
 	}
-	err = fenceTables(j, sideTarget, tables, func(t *table, sql ...string) error { return p.locked(ctx, conn, t.name, sql...) })
+	err = fenceTables(j, sideTarget, tables, func(t *table, sql ...string) error { return p.locked(ctx, conn, t.name, writersSQL, sql...) })
 	if sqlState(err) == codeUndefinedFunction { // a key that the function does not take: nothing can be fenced, and nothing is to stay
 		return nil
 	}
