@@ -41,6 +41,9 @@ func (r *rig) obstacles(p *Postgres, low, high rib.Key) string {
 	return (&ObstacleError{obstacles}).Error()
 }
 
+// none is what obstacles tells of a move that has none.
+const none = "the range cannot be moved:"
+
 // TestTriggersThatFireAlways are in the way on both sides: they would do again, for copied rows, what they did for the written ones.
 func TestTriggersThatFireAlways(t *testing.T) {
 	r := newRig(t, false)
@@ -285,14 +288,17 @@ func TestRowsThatAreNotTaken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.at("shard_1").primary.Exec(t.Context(), "INSERT INTO parted SELECT c, c FROM generate_series(1, 100) AS c WHERE "+strings.ReplaceAll(r.where(low, high), "customer_id", "c::bigint")); err != nil {
-		t.Fatal(err)
-	}
 	ks := *r.ks
 	ks.Tables = append(slices.Clone(ks.Tables), rib.KeyedTable{Schema: "public", Name: "parted", Columns: []string{"customer_id"}})
 	r.of(&ks)
+	fill := func() error {
+		return r.at("shard_1").primary.Exec(t.Context(), "INSERT INTO parted SELECT c, c FROM generate_series(1, 100) AS c WHERE "+strings.ReplaceAll(r.where(low, high), "customer_id", "c::bigint"))
+	}
 	var copies atomic.Int64
-	m := r.mover(func(c *Config) { c.Servers = &counting{Servers: c.Servers, copies: &copies} })
+	m := r.mover(func(c *Config) {
+		c.Servers = &counting{Servers: c.Servers, copies: &copies}
+		hook("Check after", fill)(c) // else it would be told of before
+	})
 	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
 	if told := r.book.became(); len(told) != 1 || !strings.HasPrefix(told[0], "aborted: ") || !strings.Contains(told[0], `no partition of relation "parted" found for row`) {
 		t.Errorf("%q", told)
@@ -301,6 +307,66 @@ func TestRowsThatAreNotTaken(t *testing.T) {
 		t.Errorf("it was copied %d times", n)
 	}
 	r.clean()
+}
+
+// TestPartitionsTakeAllRows: rows for which the target has no partition are told of before anything is copied, and no others: its partitions may be other ones.
+func TestPartitionsTakeAllRows(t *testing.T) {
+	const parted = "CREATE TABLE t (c bigint, n int, PRIMARY KEY (c, n)) PARTITION BY RANGE (n)"
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, parted)
+	low, high := r.quarter()
+	mine := strings.ReplaceAll(r.where(low, high), "customer_id", "c")
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	do := func(name, sql string) {
+		t.Helper()
+		if err := r.at(name).primary.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(when string, untaken bool) {
+		t.Helper()
+		if all := r.obstacles(p, low, high); strings.Contains(all, `shard_2, table "public"."t": it has no partition for rows of the range, such as one of c `) != untaken || !untaken && all != none {
+			t.Errorf("%s: %q", when, all)
+		}
+	}
+	do("shard_1", "CREATE TABLE t_all PARTITION OF t FOR VALUES FROM (0) TO (1000)")
+	expect("there are no rows", false)
+	do("shard_1", "INSERT INTO t SELECT c, 150 FROM generate_series(1, 100) AS c WHERE NOT "+mine)
+	expect("there are no rows of the range", false)
+	do("shard_1", "INSERT INTO t SELECT c, 150 FROM generate_series(1, 100) AS c WHERE "+mine)
+	expect("the target has no partition", true)
+	do("shard_2", "CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100)")
+	expect("the target has another partition", true)
+	do("shard_2", "CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (100) TO (300)")
+	expect("the target has other partitions, which take them", false)
+	do("shard_2", "DROP TABLE t_2; CREATE TABLE t_d PARTITION OF t DEFAULT")
+	expect("the target has a DEFAULT partition", false)
+	do("shard_2", "DROP TABLE t; CREATE TABLE t (c bigint, n int, PRIMARY KEY (c, n)) PARTITION BY HASH (c); CREATE TABLE t_h PARTITION OF t FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
+	expect("the target's are of the method hash", false)
+	do("shard_2", "DROP TABLE t; CREATE TABLE t (c bigint, n int, PRIMARY KEY (c, n))")
+	expect("the target has no partitions", false)
+}
+
+// TestDomainsAreAlike: a value that the target's domain does not take is told of before anything is copied.
+func TestDomainsAreAlike(t *testing.T) {
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE DOMAIN small AS int; CREATE TABLE t (c bigint PRIMARY KEY, n small, ns small[])")
+	low, high := r.quarter()
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	again := "DROP TABLE t; DROP DOMAIN small; CREATE DOMAIN small AS int %s; CREATE TABLE t (c bigint PRIMARY KEY, n small, ns small[])"
+	for _, c := range []struct{ shard, small, want string }{
+		{"shard_1", "", none},
+		{"shard_2", "CHECK (VALUE < 10)", `only on the target "n" public.small DOMAIN integer CHECK ((VALUE < 10)); "ns" public.small[] DOMAIN integer CHECK ((VALUE < 10))`},
+		{"shard_1", "CONSTRAINT of_another_name CHECK (VALUE < 10)", none},
+		{"shard_1", "NOT NULL CHECK (VALUE < 10)", `only on the source "n" public.small DOMAIN integer NOT NULL CHECK`},
+	} {
+		if err := r.at(c.shard).primary.Exec(t.Context(), fmt.Sprintf(again, c.small)); err != nil {
+			t.Fatal(err)
+		}
+		if all := r.obstacles(p, low, high); !strings.Contains(all, c.want) || c.want == none && all != none {
+			t.Errorf("%s: %q", c.small, all)
+		}
+	}
 }
 
 // TestLabelsAreAlike: a value that the target's type does not have is told of before anything is copied.

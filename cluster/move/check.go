@@ -85,6 +85,9 @@ func (p *Postgres) Check(ctx context.Context, j *Job) ([]Obstacle, error) {
 	if err == nil {
 		err = c.unended(ctx)
 	}
+	if err == nil {
+		err = c.untaken(ctx)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)

@@ -2,6 +2,7 @@ package move
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,8 +19,13 @@ type seen struct {
 	there       bool
 	columns     []column
 	constraints []string
-	refused     error // why it could not be read; nil: it could
+	partitioned bool
+	parts       []string // of one that is, the conditions of those partitions that hold rows
+	refused     error    // why it could not be read; nil: it could
 }
+
+// partsSQL tells which rows each partition takes. The condition of a DEFAULT one is that none of the others do.
+const partsSQL = `SELECT coalesce(pg_get_partition_constraintdef(p.relid), 'true') FROM pg_partition_tree(to_regclass($1)) AS p JOIN pg_class AS c ON c.oid = p.relid WHERE p.level > 0 AND c.relkind <> 'p' ORDER BY 1`
 
 // constraintsSQL tells what a table's rows must be.
 const constraintsSQL = `SELECT replace(pg_get_constraintdef(oid), ' NOT VALID', '') FROM pg_constraint WHERE conrelid = to_regclass($1) AND contype IN ('c', 'f', 'p', 'u', 'x')
@@ -114,7 +120,7 @@ func (c *checker) table(s *side, t *rib.KeyedTable, found *seen) []question {
 			}
 			return nil
 		})},
-		{sql: "SELECT relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = oid) FROM pg_class WHERE oid = to_regclass($1)", args: args, answer: each([]any{&inherited}, func() error {
+		{sql: "SELECT relkind = 'p', relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = oid) FROM pg_class WHERE oid = to_regclass($1)", args: args, answer: each([]any{&found.partitioned, &inherited}, func() error {
 			if inherited { // reading it reads their rows too, which do not move
 				s.add(name, "other tables inherit from it, whose rows would not move along: ALTER TABLE ... NO INHERIT for each, or make it a partitioned table")
 			}
@@ -137,6 +143,10 @@ func (c *checker) table(s *side, t *rib.KeyedTable, found *seen) []question {
 		}},
 		{sql: constraintsSQL, args: args, answer: func(rows pgx.Rows) (err error) {
 			found.constraints, err = pgx.CollectRows(rows, pgx.RowTo[string])
+			return err
+		}},
+		{sql: partsSQL, args: args, answer: func(rows pgx.Rows) (err error) {
+			found.parts, err = pgx.CollectRows(rows, pgx.RowTo[string])
 			return err
 		}},
 	}
@@ -224,6 +234,45 @@ func (c *checker) rows(s *side) (list []question, err error) {
 		list = append(list, question{sql: "SET statement_timeout = 0"})
 	}
 	return list, nil
+}
+
+// untaken asks the source for rows of the range for which the target has no partition. Where both have the same ones there are none; and those of the method hash, whose
+// conditions name the target's own table, take all rows or are told of by the copy.
+func (c *checker) untaken(ctx context.Context) error {
+	var list []question
+	for i := range c.j.Keyspace.Tables {
+		t, a, b := &c.j.Keyspace.Tables[i], &c.source.tables[i], &c.target.tables[i]
+		if !a.there || !b.partitioned || slices.Equal(a.parts, b.parts) || strings.Contains(strings.Join(b.parts, " "), "satisfies_hash_partition") {
+			continue
+		}
+		where, err := predicate(c.j, keyOf(t, ""))
+		if err != nil {
+			return err
+		}
+		taken := "false"
+		if len(b.parts) > 0 {
+			taken = "(" + strings.Join(b.parts, ") OR (") + ")"
+		}
+		var key string
+		list = append(list, question{sql: fmt.Sprintf("SELECT concat_ws(', ', %s) FROM %s WHERE %s AND NOT coalesce(%s, false) LIMIT 1", strings.Join(keyOf(t, ""), ", "), t.SQL(), where, taken),
+			answer: each([]any{&key}, func() error {
+				c.target.add(t.SQL(), "it has no partition for rows of the range, such as one of %s %s: create the partitions there that it has on %s, or a DEFAULT one", strings.Join(t.Columns, ", "), key, c.j.Move.From)
+				return nil
+			}), failed: func(refused *pgconn.PgError) error {
+				c.p.cfg.Logger.Warn("whether a move's target has partitions for all rows is not known", "move", c.j.Move.ID, "table", t.SQL(), "error", refused)
+				return nil
+			}})
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	if c.target.hurry {
+		list = append(append([]question{{sql: fmt.Sprintf("SET statement_timeout = %d", rowsTime.Milliseconds()/int64(len(list)))}}, list...), question{sql: "SET statement_timeout = 0"})
+	}
+	if err := ask(ctx, c.l.source, list...); err != nil {
+		return fmt.Errorf("shard %s: %w", c.source.shard, err)
+	}
+	return nil
 }
 
 // compare holds what was found on the servers against each other: rows that the source has taken the target may not take, and what the target would take later

@@ -54,7 +54,10 @@ const columnsSQL = `
 SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',
        concat_ws(' ', format_type(a.atttypid, a.atttypmod), CASE WHEN a.attcollation <> 0 THEN 'COLLATE ' || (SELECT l.collname FROM pg_collation AS l WHERE l.oid = a.attcollation) END,
          CASE WHEN a.attnotnull THEN 'NOT NULL' END, CASE WHEN a.attgenerated <> '' THEN 'GENERATED AS ' || pg_get_expr(d.adbin, d.adrelid) END,
-         (SELECT 'ENUM (' || string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumlabel) || ')' FROM pg_enum AS e JOIN pg_type AS y ON y.oid = e.enumtypid WHERE a.atttypid IN (y.oid, y.typarray)))
+         (SELECT 'ENUM (' || string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumlabel) || ')' FROM pg_enum AS e JOIN pg_type AS y ON y.oid = e.enumtypid WHERE a.atttypid IN (y.oid, y.typarray)),
+         (SELECT 'DOMAIN ' || format_type(y.typbasetype, y.typtypmod) || CASE WHEN y.typnotnull THEN ' NOT NULL' ELSE '' END || coalesce((SELECT ' ' || string_agg(k.def, ' ' ORDER BY k.def)
+            FROM (SELECT replace(pg_get_constraintdef(oid), ' NOT VALID', '') FROM pg_constraint WHERE contypid = y.oid AND contype = 'c') AS k(def)), '')
+          FROM pg_type AS y WHERE y.typtype = 'd' AND a.atttypid IN (y.oid, y.typarray)))
 FROM pg_attribute AS a LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attname`
 
