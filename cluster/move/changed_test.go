@@ -2,6 +2,7 @@ package move
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -123,11 +124,12 @@ func TestRowsThatStay(t *testing.T) {
 	}
 }
 
-// TestPreparedElsewhere: what is prepared in another database of the source's server keeps a slot from being made all the same.
+// TestPreparedElsewhere: what is prepared in another database of the source's server keeps a slot from being made all the same. What could be ended is no obstacle any
+// more, though something else could not.
 func TestPreparedElsewhere(t *testing.T) {
 	r := newRig(t, false)
 	source := r.at("shard_1").primary
-	if err := source.Exec(t.Context(), "CREATE DATABASE elsewhere"); err != nil {
+	if err := source.Exec(t.Context(), "CREATE DATABASE elsewhere", "CREATE TABLE x (i int)", "BEGIN; INSERT INTO x VALUES (1); PREPARE TRANSACTION 'ours'", "BEGIN; INSERT INTO x VALUES (2); PREPARE TRANSACTION 'nobodys'"); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := source.ConnTo(t.Context(), "elsewhere", "")
@@ -144,24 +146,30 @@ func TestPreparedElsewhere(t *testing.T) {
 		}
 	}()
 	pgtest.Eventually(t, 30*time.Second, func() error {
-		if r.query("shard_1", fmt.Sprintf("SELECT (clock_timestamp() - prepared > interval '%d s')::text FROM pg_prepared_xacts", int(longTransaction.Seconds()))) != "true" {
-			return fmt.Errorf("it is not old yet")
+		if r.query("shard_1", fmt.Sprintf("SELECT bool_and(clock_timestamp() - prepared > interval '%d s')::text FROM pg_prepared_xacts", int(longTransaction.Seconds()))) != "true" {
+			return errors.New("they are not old yet")
 		}
 		return nil
 	})
-	asked := false
-	r.config.Settle = func(context.Context, string, []string) error {
-		asked = true
-		return nil
+	var asked []string
+	r.config.Settle = func(ctx context.Context, _ string, gids []string) error {
+		asked = gids
+		return errors.Join(source.Exec(ctx, "ROLLBACK PREPARED 'ours'"), errors.New("somebody else has prepared it"))
 	}
 	p := NewPostgres(r.config)
 	defer p.Close()
 	low, high := r.quarter()
-	if all, want := r.obstacles(p, low, high), `on shard_1: a transaction is prepared there, in database "elsewhere", and was not ended: "theirs"`; !strings.Contains(all, want) {
-		t.Errorf("%q is not told of:\n%s", want, all)
+	all := r.obstacles(p, low, high)
+	for _, want := range []string{`on shard_1: a transaction is prepared there, in database "elsewhere", and was not ended: "theirs"`, `on shard_1: a transaction is prepared there and was not ended: "nobodys"`} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q is not told of:\n%s", want, all)
+		}
 	}
-	if asked {
-		t.Error("it was asked for a decision about another database's transaction")
+	if strings.Contains(all, `"ours"`) {
+		t.Errorf("what was ended is told of:\n%s", all)
+	}
+	if !slices.Equal(asked, []string{"ours", "nobodys"}) { // and not what is of another database
+		t.Errorf("it was asked for the decision about %q", asked)
 	}
 }
 

@@ -128,8 +128,25 @@ func (p *Postgres) near(ctx context.Context, conn *pgx.Conn, s *side) error {
 	return nil
 }
 
-// unchanged looks at the tables again, now that nobody can change them any more: since the check somebody may have. With a publication on a table that lacks
-// what that needs, the source would refuse its clients' updates.
+// publishable looks at the source's tables again, now that nobody can begin to change them any more: since the check somebody may have. With a publication on a table
+// that lacks what that needs, the source would refuse its clients' updates.
+func (p *Postgres) publishable(ctx context.Context, l *link, j *Job) error {
+	c := newChecker(p, j, l)
+	list, err := c.tables(&c.source)
+	if err == nil {
+		err = ask(ctx, l.source, list...)
+	}
+	if err != nil {
+		return fmt.Errorf("shard %s: %w", j.Move.From, err)
+	}
+	if len(c.source.all) > 0 {
+		return &ObstacleError{c.source.all}
+	}
+	return nil
+}
+
+// unchanged looks at the tables of both once more, when whoever was at one has ended: for the source that is so when a slot has been made. What lies at the target now is
+// nobody's copy.
 func (p *Postgres) unchanged(ctx context.Context, l *link, j *Job) error {
 	c := newChecker(p, j, l)
 	if err := c.ask(ctx, c.tables); err != nil {
@@ -253,7 +270,8 @@ func preparedFor(s *side) question {
 // unended has what is prepared at the source ended, as it was decided, and tells of the rest.
 func (c *checker) unended(ctx context.Context) error {
 	s := &c.source
-	if len(s.gids) > 0 && c.p.cfg.Settle != nil && c.p.cfg.Settle(ctx, s.shard, s.gids) == nil {
+	if len(s.gids) > 0 && c.p.cfg.Settle != nil {
+		_ = c.p.cfg.Settle(ctx, s.shard, s.gids) // of those that are left it is told
 		if err := ask(ctx, c.l.source, preparedFor(s)); err != nil {
 			return fmt.Errorf("shard %s: %w", s.shard, err)
 		}

@@ -195,6 +195,28 @@ func TestNoDDL(t *testing.T) {
 	}
 }
 
+// TestNoDDLOfPartitions: partitions are guarded as their table is, in another schema too, with the indexes that they have for themselves.
+func TestNoDDLOfPartitions(t *testing.T) {
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, `CREATE SCHEMA "Old Ones"; CREATE TABLE t (c bigint NOT NULL, at int NOT NULL) PARTITION BY RANGE (at); CREATE TABLE "Old Ones".t_1 PARTITION OF t FOR VALUES FROM (0) TO (100);
+CREATE UNIQUE INDEX t_1_c ON "Old Ones".t_1 (c, at); ALTER TABLE "Old Ones".t_1 REPLICA IDENTITY USING INDEX t_1_c; ALTER TABLE t REPLICA IDENTITY FULL`)
+	low, high := r.quarter()
+	m := r.mover(hook("Copy after", func() error {
+		for _, name := range []string{"shard_1", "shard_2"} {
+			for _, sql := range []string{`ALTER SCHEMA "Old Ones" RENAME TO old`, `DROP SCHEMA "Old Ones" CASCADE`, `ALTER TABLE "Old Ones".t_1 REPLICA IDENTITY NOTHING`, `TRUNCATE "Old Ones".t_1`, `DROP INDEX "Old Ones".t_1_c`} {
+				if code := sqlState(r.at(name).primary.Exec(t.Context(), sql)); code != "55006" {
+					t.Errorf("%s: %s: %q", name, sql, code)
+				}
+			}
+		}
+		return nil
+	}))
+	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
+	m.Close()
+	if told := fmt.Sprint(r.book.became()); told != "[flipped]" {
+		t.Error(told)
+	}
+}
+
 // TestSequences has the target's numbers go on behind the source's, each by its own steps, whatever the sequence is called there.
 func TestSequences(t *testing.T) {
 	for _, name := range []string{"orders_id_seq", "numbers"} {

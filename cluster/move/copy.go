@@ -48,7 +48,7 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 		if err != nil {
 			return err
 		}
-		if err := p.unchanged(ctx, l, j); err != nil {
+		if err := p.publishable(ctx, l, j); err != nil {
 			return err
 		}
 		if err := publish(ctx, l, j); err != nil {
@@ -60,6 +60,9 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 		}
 		defer hangUp(holder)
 		if err := guarded(ctx, l.source, j, sideSource, l.tables); err != nil {
+			return err
+		}
+		if err := p.unchanged(ctx, l, j); err != nil {
 			return err
 		}
 		if err := p.subscribe(ctx, l, j); err != nil {
@@ -80,9 +83,12 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 	return id, err
 }
 
-// wipe removes what an earlier try has left, but for the rows that claim the move.
+// wipe removes what an earlier try has left, but for the rows that claim the move. Another leader's may go on for a while: it would remove what this one makes.
 func (p *Postgres) wipe(ctx context.Context, l *link, j *Job) error {
-	err := unsubscribe(ctx, l.target, j)
+	err := beside(func() error { return alone(ctx, l.source, j) }, func() error { return alone(ctx, l.target, j) })
+	if err == nil {
+		err = unsubscribe(ctx, l.target, j)
+	}
 	if err == nil {
 		err = unpublish(ctx, l.source, j)
 	}
@@ -101,7 +107,7 @@ func (p *Postgres) wipe(ctx context.Context, l *link, j *Job) error {
 	}
 	for _, side := range []string{sideSource, sideTarget} {
 		if err == nil {
-			err = p.unguard(ctx, l.on(side), j, allGuards)
+			err = p.unguard(ctx, l.on(side), j, side, allGuards)
 		}
 	}
 	return err

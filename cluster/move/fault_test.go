@@ -403,7 +403,9 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 			return err
 		}},
 		{"the fence", func(ctx context.Context, l *link) error {
-			return fenceTables(old, sideSource, l.tables, func(t *table, sql ...string) error { return p.locked(ctx, l.source, t.name, writersSQL, sql...) })
+			return fenceTables(old, sideSource, l.tables, func(t *table, sql ...string) error {
+				return p.locked(ctx, lockOn{l.source, "shard_1", t.name, writersSQL}, sql...)
+			})
 		}},
 		{"the publication", func(ctx context.Context, l *link) error { return publish(ctx, l, old) }},
 		{"the slot", func(ctx context.Context, l *link) error {

@@ -130,12 +130,13 @@ func TestWriterInTheFencesWay(t *testing.T) {
 // else.
 func TestAutovacuumInTheWay(t *testing.T) {
 	for at, name := range map[string]string{"Copy before": "shard_1", "Copy within": "shard_2"} {
-		t.Run(at, func(t *testing.T) { autovacuumAt(t, at, name) })
+		t.Run(at, func(t *testing.T) { autovacuumAt(t, at, name, 0) })
 	}
+	t.Run("beside others", func(t *testing.T) { autovacuumAt(t, "Copy before", "shard_1", 6) })
 }
 
-// autovacuumAt has one begin on a shard at a moment of a move.
-func autovacuumAt(t *testing.T, at, name string) {
+// autovacuumAt has one begin on a shard at a moment of a move, beside so many that write to it without a pause.
+func autovacuumAt(t *testing.T, at, name string, writers int) {
 	r := single(t, "hash", rib.TypeBigint, pgtest.Options{Params: map[string]string{"autovacuum": "on", "autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms", "autovacuum_vacuum_cost_limit": "1"}},
 		"CREATE TABLE t (c bigint PRIMARY KEY, x text) WITH (autovacuum_enabled = off)")
 	low, high := r.quarter()
@@ -144,6 +145,22 @@ func autovacuumAt(t *testing.T, at, name string) {
 		t.Fatal(err)
 	}
 	r.config.LockWait = 10 * time.Second // the autovacuum lasts for much longer
+	writing, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	for i := range writers {
+		conn := r.connect(name)
+		wg.Go(func() {
+			for writing.Err() == nil {
+				err := script(writing, conn, fmt.Sprintf("UPDATE t SET x = x WHERE c = %d AND pg_sleep(0.02) IS NOT NULL", i+1))
+				if err != nil && writing.Err() == nil && sqlState(err) != "RF001" {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
 	var once sync.Once
 	m := r.mover(hook(at, func() (err error) {
 		once.Do(func() {
@@ -213,14 +230,7 @@ func TestOlderSnapshotAtTheTarget(t *testing.T) {
 	r := newRig(t, false)
 	r.fill(300)
 	low, high := r.quarter()
-	old, err := r.primary(t.Context(), "shard_2", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { hangUp(old) })
-	if err := script(t.Context(), old, "BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM orders"); err != nil {
-		t.Fatal(err)
-	}
+	old := r.connect("shard_2", "BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM orders")
 	var code string
 	m := r.mover(hook("Follow after", func() error {
 		code = sqlState(script(t.Context(), old, "INSERT INTO nothing SELECT c, 4711 FROM generate_series(1000, 1100) AS c WHERE "+strings.ReplaceAll(r.where(low, high), "customer_id", "c")+" LIMIT 1"))
@@ -245,34 +255,20 @@ func TestWhoIsInTheFencesWay(t *testing.T) {
 	}
 	p := NewPostgres(r.config)
 	t.Cleanup(p.Close)
-	low, high := r.quarter()
-	j := r.first(low, high)
-	connect := func(sql ...string) *pgx.Conn {
-		t.Helper()
-		conn, err := r.primary(t.Context(), "shard_1", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { hangUp(conn) })
-		if err := script(t.Context(), conn, sql...); err != nil {
-			t.Fatal(err)
-		}
-		return conn
-	}
-	ask := connect()
+	ask := r.connect("shard_1")
 	inWay := func() string {
 		t.Helper()
-		_, whose, err := p.oldest(t.Context(), ask, j, sideSource, writersSQL, r.ks.Tables[0].SQL())
+		_, whose, err := p.oldest(t.Context(), ask, "shard_1", writersSQL, r.ks.Tables[0].SQL())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return whose
 	}
-	connect("BEGIN", "SELECT FROM t FOR UPDATE", "INSERT INTO other VALUES (1)")
+	r.connect("shard_1", "BEGIN", "SELECT FROM t FOR UPDATE", "INSERT INTO other VALUES (1)")
 	if whose := inWay(); whose != "" {
 		t.Errorf("a reader: %s", whose)
 	}
-	writer := connect("BEGIN", "INSERT INTO t_1 VALUES (1, 1)")
+	writer := r.connect("shard_1", "BEGIN", "INSERT INTO t_1 VALUES (1, 1)")
 	if whose := inWay(); !strings.Contains(whose, fmt.Sprintf("process %d", writer.PgConn().PID())) {
 		t.Errorf("a writer to a partition: %q", whose)
 	}
@@ -291,45 +287,61 @@ func TestWhoIsInTheFencesWay(t *testing.T) {
 	}
 }
 
-// TestNoTryInVain: while somebody has had a lock for long, nobody waits behind a try that can come to nothing.
+// TestNoTryInVain: while somebody has had a lock for long, or has prepared what has it, nobody waits behind a try that can come to nothing.
 func TestNoTryInVain(t *testing.T) {
-	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint PRIMARY KEY); CREATE SEQUENCE tries")
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint PRIMARY KEY)")
 	p := NewPostgres(r.config)
 	t.Cleanup(p.Close)
-	connect := func() *pgx.Conn {
-		t.Helper()
-		conn, err := r.primary(t.Context(), "shard_1", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { hangUp(conn) })
-		return conn
-	}
-	reader := connect()
-	if err := script(t.Context(), reader, "BEGIN", "SELECT FROM t"); err != nil {
+	source := r.at("shard_1").primary
+	reader := r.connect("shard_1", "BEGIN", "SELECT FROM t")
+	if err := source.Exec(t.Context(), "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'old'"); err != nil {
 		t.Fatal(err)
 	}
 	pgtest.Eventually(t, 20*time.Second, func() error {
-		if age := r.query("shard_1", "SELECT (clock_timestamp() - xact_start > interval '1 second')::text FROM pg_stat_activity WHERE pid = "+fmt.Sprint(reader.PgConn().PID())); age != "true" {
-			return errors.New("it is not open for long yet")
+		if r.query("shard_1", "SELECT bool_and(clock_timestamp() - since > interval '1 second')::text FROM (SELECT prepared FROM pg_prepared_xacts UNION ALL SELECT xact_start FROM pg_stat_activity WHERE pid = "+fmt.Sprint(reader.PgConn().PID())+") AS open(since)") != "true" {
+			return errors.New("they are not open for long yet")
 		}
 		return nil
 	})
-	const sql = "SELECT nextval('tries'); LOCK TABLE t IN ACCESS EXCLUSIVE MODE"
-	rounds := 0
-	if err := p.patiently(t.Context(), connect(), "t", usersSQL, time.Millisecond, func(err error) error {
-		if sqlState(err) != codeLockNotAvailable {
-			t.Error(err)
+	for i, c := range []struct {
+		others, mode string
+		end          func() error
+	}{
+		{writersSQL, "SHARE ROW EXCLUSIVE", func() error { return source.Exec(t.Context(), "COMMIT PREPARED 'old'") }},
+		{usersSQL, "ACCESS EXCLUSIVE", func() error { return script(t.Context(), reader, "COMMIT") }},
+	} {
+		tries := fmt.Sprintf("tries_%d", i)
+		if err := source.Exec(t.Context(), "CREATE SEQUENCE "+tries); err != nil {
+			t.Fatal(err)
 		}
-		if rounds++; rounds == 20 {
-			return script(t.Context(), reader, "COMMIT")
+		rounds := 0
+		if err := p.patiently(t.Context(), lockOn{r.connect("shard_1"), "shard_1", "t", c.others}, time.Millisecond, func(err error) error {
+			if sqlState(err) != codeLockNotAvailable {
+				t.Error(err)
+			}
+			if rounds++; rounds == 20 {
+				return c.end()
+			}
+			return nil
+		}, fmt.Sprintf("SELECT nextval('%s'); LOCK TABLE t IN %s MODE", tries, c.mode)); err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	}, sql); err != nil {
-		t.Fatal(err)
+		if n := r.query("shard_1", "SELECT last_value::text FROM "+tries); n != "2" || rounds != 20 {
+			t.Errorf("%s: %s tries, looked %d times", c.mode, n, rounds)
+		}
 	}
-	if tries := r.query("shard_1", "SELECT last_value::text FROM tries"); tries != "2" || rounds != 20 {
-		t.Errorf("%s tries, looked %d times", tries, rounds)
+}
+
+// TestWhoHasTheLockIsTold: what gives up on a lock says who had it.
+func TestWhoHasTheLockIsTold(t *testing.T) {
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint PRIMARY KEY)")
+	r.config.LockWait = 100 * time.Millisecond
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	reader := r.connect("shard_1", "BEGIN", "SELECT FROM t")
+	err := p.locked(t.Context(), lockOn{r.connect("shard_1"), "shard_1", "t", usersSQL}, "LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+	if err == nil || !strings.HasPrefix(err.Error(), "a lock on table t was not to be had in 100ms: a transaction of user") || !strings.Contains(err.Error(), fmt.Sprintf("process %d", reader.PgConn().PID())) || sqlState(err) != codeLockNotAvailable {
+		t.Error(err)
 	}
 }
 
@@ -339,7 +351,7 @@ func TestRowsThatWereThere(t *testing.T) {
 	r.fill(300)
 	low, high := r.quarter()
 	m := r.mover(hook("Check after", func() error {
-		return r.at("shard_2").primary.Exec(t.Context(), "INSERT INTO nothing SELECT c, 4711 FROM generate_series(1000, 1100) AS c WHERE "+strings.ReplaceAll(r.where(low, high), "customer_id", "c")+" LIMIT 1")
+		return r.at("shard_2").primary.Exec(t.Context(), r.insertSQL(low, high))
 	}))
 	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
 	m.Close()
@@ -350,4 +362,69 @@ func TestRowsThatWereThere(t *testing.T) {
 		t.Errorf("%s rows are left", n)
 	}
 	r.clean()
+}
+
+// insertSQL writes one row of a range to table nothing, past all nodes.
+func (r *rig) insertSQL(low, high rib.Key) string {
+	return "INSERT INTO nothing SELECT c, 4711 FROM generate_series(1000, 1100) AS c WHERE " + strings.ReplaceAll(r.where(low, high), "customer_id", "c") + " LIMIT 1"
+}
+
+// TestRowsThatCameWhileTheSlotWaits: rows that come to the target before there is a snapshot lay there before anything was copied.
+func TestRowsThatCameWhileTheSlotWaits(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(300)
+	low, high := r.quarter()
+	old := r.connect("shard_1")
+	m := r.mover(hook("Copy before", func() error { return script(t.Context(), old, "BEGIN", "CREATE TABLE elsewhere (x int)") }))
+	id := r.book.start(low, high, "shard_1", "shard_2")
+	pgtest.Eventually(t, 30*time.Second, func() error {
+		if r.query("shard_1", "SELECT count(*)::text FROM pg_stat_activity WHERE query LIKE 'CREATE_REPLICATION_SLOT%' AND state = 'active' AND wait_event_type = 'Lock'") == "0" {
+			return errors.New("no slot waits")
+		}
+		return nil
+	})
+	if err := errors.Join(r.at("shard_2").primary.Exec(t.Context(), r.insertSQL(low, high)), script(t.Context(), old, "COMMIT")); err != nil {
+		t.Fatal(err)
+	}
+	r.over(id, m)
+	m.Close()
+	if told := r.book.became(); !strings.Contains(told[len(told)-1], "1 rows of the range lie there already") {
+		t.Errorf("%q", told)
+	}
+	if n := r.query("shard_2", "SELECT count(*)::text FROM nothing WHERE x = 4711"); n != "1" {
+		t.Errorf("%s rows are left", n)
+	}
+	r.clean()
+}
+
+// TestAlteredMeanwhile: who had begun to change a table when it was guarded is heard of, though what he changes is neither a column nor a partition.
+func TestAlteredMeanwhile(t *testing.T) {
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint, at int, PRIMARY KEY (c, at)) PARTITION BY RANGE (at); CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100)")
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	low, high := r.quarter()
+	j := r.first(low, high)
+	err := p.with(t.Context(), j, func(l *link) error {
+		if err := p.rowsOf(t.Context(), l, j); err != nil {
+			return err
+		}
+		if _, err := p.guard(t.Context(), l, j); err != nil {
+			return err
+		}
+		if err := errors.Join(p.publishable(t.Context(), l, j), p.unchanged(t.Context(), l, j)); err != nil {
+			return err
+		}
+		if err := r.at("shard_1").primary.Exec(t.Context(), "SET rangefinder.mover = 'x'; ALTER TABLE t_1 REPLICA IDENTITY NOTHING"); err != nil {
+			return err
+		}
+		for _, err := range []error{p.publishable(t.Context(), l, j), p.unchanged(t.Context(), l, j)} {
+			if err == nil || !strings.Contains(err.Error(), "it has no replica identity") {
+				t.Error(err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }

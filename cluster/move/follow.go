@@ -109,7 +109,7 @@ func (p *Postgres) Follow(ctx context.Context, j *Job) (lag Lag, err error) {
 			return err
 		}
 		lag.Time = time.Since(began)
-		if lag.Open, lag.Whose, err = p.oldest(ctx, l.source, j, sideSource, usersSQL, l.names()...); err == nil {
+		if lag.Open, lag.Whose, err = p.oldest(ctx, l.source, j.Move.From, usersSQL, l.names()...); err == nil {
 			lag.Unverified, err = l.catchUp(ctx, limited, j, t, mark) // last: until the freeze it becomes more
 		}
 		return err
@@ -141,14 +141,14 @@ const settleAfter = time.Second
 
 // oldest tells for how long the oldest of the transactions is open on a server, or prepared there, that have locks on tables, and whose it is. What was decided
 // about prepared ones is done first.
-func (p *Postgres) oldest(ctx context.Context, conn *pgx.Conn, j *Job, side, locks string, tables ...string) (age time.Duration, whose string, err error) {
+func (p *Postgres) oldest(ctx context.Context, conn *pgx.Conn, shard, locks string, tables ...string) (age time.Duration, whose string, err error) {
 	age, whose, err = longestOpen(ctx, conn, locks, tables)
 	if err != nil {
 		return 0, "", err
 	}
 	gids, longest, err := prepared(ctx, conn, locks, tables)
 	if err == nil && longest >= settleAfter && p.cfg.Settle != nil {
-		_ = p.cfg.Settle(ctx, shardOf(j, side), gids) // of those that are left it is told
+		_ = p.cfg.Settle(ctx, shard, gids) // of those that are left it is told
 		gids, longest, err = prepared(ctx, conn, locks, tables)
 	}
 	if err != nil {

@@ -452,20 +452,31 @@ const (
 	codeDeposed           = "RF900" // of heldSQL alone: nobody else sees it
 )
 
-// locked runs statements that want a lock on a table and its partitions, which whoever has one of some locks keeps it from (writersSQL, usersSQL). Others wait for no
-// longer than Locks for it, so it may take many tries. After LockWait it gives up.
-func (p *Postgres) locked(ctx context.Context, conn *pgx.Conn, table, locks string, sql ...string) error {
+// lockOn is a lock on a table and its partitions that is wanted.
+type lockOn struct {
+	conn   *pgx.Conn
+	shard  string
+	table  string
+	others string // the locks of others that are in its way: writersSQL or usersSQL
+}
+
+// locked runs statements that want a lock. Others wait for no longer than Locks for it, so it may take many tries. After LockWait it gives up.
+func (p *Postgres) locked(ctx context.Context, on lockOn, sql ...string) error {
 	until := time.Now().Add(p.cfg.LockWait)
-	return p.patiently(ctx, conn, table, locks, time.Second, func(err error) error {
-		if time.Now().After(until) {
-			return fmt.Errorf("a lock on table %s was not to be had in %s, because of a long transaction: %w", table, p.cfg.LockWait, err)
+	return p.patiently(ctx, on, time.Second, func(err error) error {
+		if time.Now().Before(until) {
+			return nil
 		}
-		return nil
+		if _, whose, again := p.oldest(ctx, on.conn, on.shard, on.others, on.table); again == nil && whose != "" {
+			err = fmt.Errorf("%s: %w", whose, err)
+		}
+		return fmt.Errorf("a lock on table %s was not to be had in %s: %w", on.table, p.cfg.LockWait, err)
 	}, sql...)
 }
 
-// patiently does that until vain returns an error, which hears of the last try after each pause. The pauses grow up to longest.
-func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, table, locks string, longest time.Duration, vain func(error) error, sql ...string) error {
+// patiently does that until vain returns an error, which is called before each pause, with the error of the last try. The pauses grow up to longest.
+func (p *Postgres) patiently(ctx context.Context, on lockOn, longest time.Duration, vain func(error) error, sql ...string) error {
+	conn := on.conn
 	var err error
 	for wait, busy := p.cfg.Locks, false; ; wait = min(2*wait, longest) {
 		if !busy {
@@ -488,8 +499,8 @@ func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, table, locks s
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
-		if err := conn.QueryRow(ctx, fmt.Sprintf(busySQL, locks), pgx.QueryExecModeExec, []string{table}).Scan(&busy); sqlState(err) != "" { // it lacks the right to end an autovacuum
-			p.cfg.Logger.Warn("an autovacuum may hold up a move", "table", table, "error", err)
+		if err := conn.QueryRow(ctx, fmt.Sprintf(busySQL, on.others), pgx.QueryExecModeExec, []string{on.table}).Scan(&busy); sqlState(err) != "" { // it lacks the right to end an autovacuum
+			p.cfg.Logger.Warn("an autovacuum may hold up a move", "shard", on.shard, "table", on.table, "error", err)
 			busy = false
 		} else if err != nil {
 			return err
@@ -498,7 +509,11 @@ func (p *Postgres) patiently(ctx context.Context, conn *pgx.Conn, table, locks s
 }
 
 // busySQL tells whether anybody has had a lock on a table for so long that he will not give it up in the moment of a try, which would have others wait in vain. It ends
-// autovacuums that alone are in the way, as PostgreSQL does by itself for whoever has waited a second for a lock; but not one that cannot be put off.
-const busySQL = `WITH locks AS (%s), vacuums AS (SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query NOT LIKE '%%to prevent wraparound%%'),
-ended AS MATERIALIZED (SELECT pg_cancel_backend(pid) AS so FROM vacuums WHERE pid IN (SELECT pid FROM locks) AND NOT EXISTS (SELECT FROM locks WHERE pid IS NULL OR pid NOT IN (SELECT pid FROM vacuums)))
-SELECT NOT coalesce((SELECT bool_and(so) FROM ended), false) AND EXISTS (SELECT FROM locks JOIN pg_stat_activity AS a USING (pid) WHERE a.xact_start < clock_timestamp() - interval '1 second')`
+// autovacuums that nobody else holds out as long as, as PostgreSQL does by itself for whoever has waited a second for a lock; but not one that cannot be put off, nor one
+// of which that is not known.
+const busySQL = `WITH locks AS (%s), vacuums AS (SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE 'autovacuum: %%' AND query NOT LIKE '%%to prevent wraparound%%'),
+long AS MATERIALIZED (SELECT l.pid FROM locks AS l LEFT JOIN pg_stat_activity AS a USING (pid) WHERE a.xact_start < clock_timestamp() - interval '1 second' OR l.pid IS NULL AND EXISTS (
+	SELECT FROM pg_locks AS x JOIN pg_prepared_xacts AS p ON p.transaction = x.transactionid WHERE x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction AND p.prepared < clock_timestamp() - interval '1 second')),
+others AS (SELECT FROM long WHERE pid IS NULL OR pid NOT IN (SELECT pid FROM vacuums)),
+ended AS MATERIALIZED (SELECT pg_cancel_backend(pid) AS so FROM vacuums WHERE pid IN (SELECT pid FROM locks) AND NOT EXISTS (SELECT FROM others))
+SELECT NOT coalesce((SELECT bool_and(so) FROM ended), false) AND EXISTS (SELECT FROM long)`

@@ -107,10 +107,10 @@ const (
 )
 
 // unguard removes triggers and their functions from a server.
-func (p *Postgres) unguard(ctx context.Context, conn *pgx.Conn, j *Job, which guards) error {
+func (p *Postgres) unguard(ctx context.Context, conn *pgx.Conn, j *Job, side string, which guards) error {
 	sql := []string{"DROP EVENT TRIGGER IF EXISTS " + ddlName(j), "DROP EVENT TRIGGER IF EXISTS " + dropName(j), "DROP FUNCTION IF EXISTS " + ddlCall(j) + "()",
 		"DELETE FROM rangefinder.still WHERE move = " + number(j)}
-	if err := p.locked(ctx, conn, "rangefinder.still", writersSQL, sql...); err != nil && sqlState(err) != codeUndefinedTable && sqlState(err) != codeInvalidSchema {
+	if err := script(ctx, conn, sql...); err != nil && sqlState(err) != codeUndefinedTable && sqlState(err) != codeInvalidSchema {
 		return err
 	}
 	names := []string{truncName(j)}
@@ -130,7 +130,7 @@ func (p *Postgres) unguard(ctx context.Context, conn *pgx.Conn, j *Job, which gu
 		return err
 	}
 	for table, drops := range byTable {
-		if err := p.locked(ctx, conn, table, usersSQL, drops...); err != nil {
+		if err := p.locked(ctx, lockOn{conn, shardOf(j, side), table, usersSQL}, drops...); err != nil {
 			return err
 		}
 	}
@@ -173,7 +173,9 @@ func (p *Postgres) vacate(ctx context.Context, conn *pgx.Conn, j *Job, side stri
 		err := p.replayed(limited, j, shardOf(j, side), lsn)
 		late := limited.Err() != nil && ctx.Err() == nil
 		cancel()
+		all.Waits = ""
 		if err == nil || !late {
+			report(all)
 			return err
 		}
 		all.Waits = err.Error()
@@ -313,7 +315,7 @@ func (p *Postgres) Clean(ctx context.Context, j *Job, report func(Copied)) error
 		if err := unpublish(ctx, conn, j); err != nil {
 			return err
 		}
-		return p.unguard(ctx, conn, j, allGuards)
+		return p.unguard(ctx, conn, j, sideSource, allGuards)
 	})
 	return errors.Join(source, target)
 }
@@ -332,11 +334,14 @@ func unsubscribeAndDelete(ctx context.Context, p *Postgres, conn *pgx.Conn, j *J
 		if err == nil {
 			err = p.vacate(ctx, conn, j, sideTarget, report)
 		}
+		if err == nil { // what comes behind this is somebody's, however often the rest is tried
+			err = script(ctx, conn, stateSQL(j, sideTarget, stateEmpty))
+		}
 	}
 	if err != nil {
 		return err
 	}
-	return p.unguard(ctx, conn, j, allGuards)
+	return p.unguard(ctx, conn, j, sideTarget, allGuards)
 }
 
 // Detach ends the replication, and makes sure that it has ended.
@@ -360,7 +365,7 @@ func (p *Postgres) Detach(ctx context.Context, j *Job) error {
 			err = gone(ctx, l, j)
 		}
 		if err == nil {
-			err = p.unguard(ctx, l.target, j, allGuards)
+			err = p.unguard(ctx, l.target, j, sideTarget, allGuards)
 		}
 		if err == nil {
 			err = forget(ctx, l.target, j, sideTarget)
@@ -377,8 +382,12 @@ func (p *Postgres) Delete(ctx context.Context, j *Job, report func(Copied)) erro
 		if err == nil {
 			err = p.vacate(ctx, l.source, j, sideSource, report)
 		}
-		if err == nil {
-			err = p.unguard(ctx, l.source, j, stillGuards)
+		if err != nil {
+			return err
+		}
+		if err = p.unguard(ctx, l.source, j, sideSource, stillGuards); sqlState(err) == codeLockNotAvailable { // the rows would be looked for again, as slowly as before
+			p.cfg.Logger.Warn("what keeps a move's tables from changing goes with its fence", "move", j.Move.ID, "shard", j.Move.From, "error", err)
+			err = nil
 		}
 		return err
 	})
@@ -422,10 +431,11 @@ func (p *Postgres) RemoveFence(ctx context.Context, j *Job) error {
 			return err
 		}
 	}
-	if err := p.unguard(ctx, conn, j, allGuards); err != nil {
+	// The row first: without it nothing is let through, and what comes when a fence has gone is not removed when this is tried again.
+	if err := forget(ctx, conn, j, sideSource); err != nil {
 		return err
 	}
-	return forget(ctx, conn, j, sideSource)
+	return p.unguard(ctx, conn, j, sideSource, allGuards)
 }
 
 // emptied makes sure that the source has no rows of the range.

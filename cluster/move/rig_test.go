@@ -248,6 +248,22 @@ func (r *rig) primary(ctx context.Context, name, _ string) (*pgx.Conn, error) {
 	return r.at(name).primary.Conn(ctx)
 }
 
+// connect opens a connection to a shard's primary and has it run statements.
+func (r *rig) connect(name string, sql ...string) *pgx.Conn {
+	r.t.Helper()
+	conn, err := r.primary(r.t.Context(), name, "")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { hangUp(conn) })
+	if len(sql) > 0 {
+		if err := script(r.t.Context(), conn, sql...); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return conn
+}
+
 // promote has a shard's replica take over from its primary, which is killed.
 func (r *rig) promote(name string) {
 	r.t.Helper()

@@ -184,7 +184,7 @@ func (p *Postgres) guardOn(ctx context.Context, conn *pgx.Conn, j *Job, side str
 	}
 	sql = append(sql, ddlSQL(j, tables)...)
 	for i := range tables {
-		if err := p.locked(ctx, conn, tables[i].name, writersSQL, append(sql, truncateSQL(j, &tables[i])...)...); err != nil {
+		if err := p.locked(ctx, lockOn{conn, shardOf(j, side), tables[i].name, writersSQL}, append(sql, truncateSQL(j, &tables[i])...)...); err != nil {
 			return nil, deposed(err)
 		}
 		sql = []string{heldSQL(j, side)}
@@ -205,13 +205,13 @@ func fenceTables(j *Job, side string, tables []table, locked func(t *table, sql 
 
 // fence does that when rows have been copied, which is nothing to throw away: so locks are waited for as long as it takes, and it is told who has them.
 func (c *copier) fence(ctx context.Context, side string, tables []table) error {
-	conn := c.l.on(side)
+	conn, shard := c.l.on(side), shardOf(c.j, side)
 	return fenceTables(c.j, side, tables, func(t *table, sql ...string) error {
 		began := time.Now()
-		err := c.p.patiently(ctx, conn, t.name, writersSQL, fencePause, func(error) error {
-			_, whose, err := c.p.oldest(ctx, conn, c.j, side, writersSQL, t.name)
+		err := c.p.patiently(ctx, lockOn{conn, shard, t.name, writersSQL}, fencePause, func(error) error {
+			_, whose, err := c.p.oldest(ctx, conn, shard, writersSQL, t.name)
 			if err == nil && time.Since(began) >= tellAfter {
-				c.waits(strings.TrimSuffix(fmt.Sprintf("shard %s: the fence on table %s waits for its writers to end: %s", shardOf(c.j, side), t.name, whose), ": "))
+				c.waits(strings.TrimSuffix(fmt.Sprintf("shard %s: the fence on table %s waits for its writers to end: %s", shard, t.name, whose), ": "))
 			}
 			return err
 		}, sql...)
@@ -223,7 +223,7 @@ func (c *copier) fence(ctx context.Context, side string, tables []table) error {
 // fencePause is the longest pause between two tries: at each, writers wait as long as the lock is waited for.
 const fencePause = 5 * time.Second
 
-// shield fences what a move has copied, if it has, before that is removed: a row that somebody wrote there meanwhile would go with the others, without a word.
+// shield fences what a move has copied, before that is removed: a row that somebody wrote there meanwhile would go with the others, without a word.
 func (p *Postgres) shield(ctx context.Context, conn *pgx.Conn, j *Job) error {
 	var there bool
 	err := conn.QueryRow(ctx, "SELECT to_regproc($1) IS NOT NULL AND to_regproc($2) IS NOT NULL", pgx.QueryExecModeExec, fenceCall(j), movesCall(j)).Scan(&there)
@@ -234,7 +234,9 @@ func (p *Postgres) shield(ctx context.Context, conn *pgx.Conn, j *Job) error {
 	if err != nil {
 		return err
 	}
-	err = fenceTables(j, sideTarget, tables, func(t *table, sql ...string) error { return p.locked(ctx, conn, t.name, writersSQL, sql...) })
+	err = fenceTables(j, sideTarget, tables, func(t *table, sql ...string) error {
+		return p.locked(ctx, lockOn{conn, j.Move.To, t.name, writersSQL}, sql...)
+	})
 	if sqlState(err) == codeUndefinedFunction { // a key that the function does not take: nothing can be fenced, and nothing is to stay
 		return nil
 	}
@@ -263,7 +265,7 @@ func ddlSQL(j *Job, tables []table) []string {
 	return []string{
 		fmt.Sprintf(`DELETE FROM rangefinder.still WHERE move = %[1]s;
 INSERT INTO rangefinder.still SELECT %[1]s, p.oid FROM (SELECT unnest(ARRAY[%[2]s])::oid AS oid) AS t, LATERAL (SELECT t.oid UNION SELECT relid::oid FROM pg_partition_tree(t.oid::regclass)
-	UNION SELECT indexrelid FROM pg_index WHERE indrelid = t.oid) AS p`, number(j), strings.Join(names, ", ")),
+	UNION SELECT indexrelid FROM pg_index WHERE indrelid = t.oid OR indrelid IN (SELECT relid FROM pg_partition_tree(t.oid::regclass))) AS p`, number(j), strings.Join(names, ", ")),
 		fmt.Sprintf(`CREATE OR REPLACE FUNCTION %[1]s() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $ddl$
 DECLARE touched text;
 BEGIN
