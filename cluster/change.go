@@ -1,6 +1,9 @@
 package cluster
 
 import (
+	"bytes"
+	"slices"
+
 	"rangefinder/rib"
 )
 
@@ -116,10 +119,13 @@ func splitRanges(next *draft, c *rangeCommand) (*rib.Keyspace, error) {
 	if (*p).n+len(c.At) > MaxKeyspaceRanges {
 		return nil, reject(ErrInvalid, "a keyspace has at most %d ranges, and keyspace %s has %d already: merge some", MaxKeyspaceRanges, ks.Name, (*p).n)
 	}
-	for _, at := range c.At {
+	for i, at := range c.At {
 		key := rib.Key(at)
 		if err := m.CheckBound(ks.Types, key); err != nil || len(key) == 0 {
 			return nil, reject(ErrInvalid, "a split is at no key of keyspace %s: %v", ks.Name, err)
+		}
+		if slices.ContainsFunc(c.At[:i], func(other []byte) bool { return bytes.Equal(other, at) }) {
+			return nil, reject(ErrInvalid, "the split names the bound %s twice", m.FormatKey(ks.Types, key))
 		}
 		if (*p).at((*p).find(key)).From.Compare(key) == 0 {
 			return nil, reject(ErrInvalid, "there is a bound at %s in keyspace %s already", m.FormatKey(ks.Types, key), ks.Name)

@@ -128,6 +128,7 @@ func TestSplitMergeReassign(t *testing.T) {
 	s.refused("no bound", func() result { return s.split("app.orders") }, ErrInvalid, "1 to 100")
 	s.refused("twice", func() result { return s.split("app.orders", "400") }, ErrInvalid, "a bound at 400")
 	s.refused("half", func() result { return s.split("app.orders", "100", "400") }, ErrInvalid, "a bound at 400")
+	s.refused("named twice", func() result { return s.split("app.orders", "100", "200", "100") }, ErrInvalid, "names the bound 100 twice")
 	s.refused("no key", func() result {
 		return s.do(&command{Kind: kindSplit, Range: &rangeCommand{Keyspace: "app.orders", At: [][]byte{{1, 2}}}})
 	}, ErrInvalid, "at no key")

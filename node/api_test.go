@@ -204,6 +204,7 @@ func exampleView() ClusterView {
 		Node:    NodeView{Name: "fra-1", Region: "fra", Started: time.Now().Add(-time.Minute), Postgres: "127.0.2.1:6432", Cluster: "127.0.2.1:7946", HTTP: "127.0.2.1:8080", Lab: []string{"127.0.1.0/24: 90ms"}},
 		Members: []MemberView{{Name: "fra-1", Region: "fra", Addr: "127.0.2.1:7946", Self: true, Voter: true}, {Name: "iad-1", Region: "iad", Addr: "127.0.1.1:7946", Leader: true, Voter: true}},
 		RTT:     []RTTView{{From: "fra", To: "iad", MS: 90.4}},
+		Moves:   []MoveView{exampleMove(), {ID: 8, Keyspace: "app.orders", Range: "3000..4000", From: "shard_1", To: "shard_3", Phase: "flipped"}},
 		Lease:   LeaseView{Held: true, LeftMS: 1700},
 		Raft:    RaftView{Role: "follower", Term: 3, Leader: "iad-1", Applied: 7, LastContactMS: 12},
 		Backends: []BackendView{{
@@ -382,6 +383,7 @@ func TestDebugPage(t *testing.T) {
 	for _, want := range []string{
 		"<!doctype html>", "fra-1", "delay injected: 127.0.1.0/24: 90ms", "this node cannot reach it, others can: connect: &lt;timeout&gt;", `class="up">up`, `class="down">down`,
 		"shard_9 has two primaries", "<td class=\"n\">90</td>", "customer_id = 42", "left out: own evidence", "select &lt;b&gt;", "app.orders", "unknown",
+		"1000..2000", " 50%  prepare copy", "iad-1 carries it out",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)

@@ -105,7 +105,7 @@ func printMoves(w io.Writer, list []MoveView) error {
 		row("MOVE", "KEYSPACE", "RANGE", "FROM", "TO", "PROGRESS")
 		for i := range list {
 			m := &list[i]
-			row(m.ID, m.Keyspace, m.Range, m.From, m.To, progress(m))
+			row(m.ID, m.Keyspace, m.Range, m.From, m.To, progress(*m))
 		}
 	})
 }

@@ -3,9 +3,14 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 
 	"rangefinder/rib"
 )
@@ -26,6 +31,9 @@ type moveWatch struct {
 	show   func(m *MoveView) error  // shows a change; nil: prints a line
 	passed func() (stop, err error) // says why the move should not go on; nil: it is to go on whatever comes
 
+	width int       // of the terminal that is drawn on, in columns; 0: it is none
+	drawn string    // the step of which the line is under the cursor; "": there is none
+	rows  int       // of the terminal that it goes on for, behind the first
 	last  string    // line that was shown
 	waits time.Time // since when it waits for nodes; zero: it does not
 	asked time.Time // when it was last asked whether it may go on
@@ -51,7 +59,8 @@ func (a adminFlags) watchLines(e *env, m *MoveView) error {
 
 // run shows the move until it is over. An aborted one is a failure. One that waits for nodes is done: its rows are where they should be.
 func (w *moveWatch) run(e *env) error {
-	w.asked = time.Now()
+	w.asked, w.width = time.Now(), terminalWidth(e.stdout)
+	defer w.leave(e)
 	for {
 		var m MoveView
 		if err := w.admin.call(e, fmt.Sprintf("/api/v1/moves/%d", w.id), nil, &m); err != nil {
@@ -70,6 +79,7 @@ func (w *moveWatch) run(e *env) error {
 			if w.show != nil {
 				return nil
 			}
+			w.leave(e)
 			_, err := fmt.Fprintf(e.stdout, "the range and its rows are at %s; the fence on %s stays until these nodes have said that they know: %s\n"+
 				"of one that is gone for good: rangefinder cluster forget NODE\n", m.To, m.From, strings.Join(m.Missing, ", "))
 			return err
@@ -85,16 +95,55 @@ func (w *moveWatch) run(e *env) error {
 
 // shown shows how the move is, if that is news.
 func (w *moveWatch) shown(e *env, m *MoveView) (err error) {
-	line := progress(m)
+	line := progress(*m)
 	switch {
 	case line == w.last:
 	case w.show != nil:
 		err = w.show(m)
-	default:
+	case w.width == 0:
 		_, err = fmt.Fprintln(e.stdout, line)
+	default:
+		err = w.draw(e, m.Phase+" "+m.Step, line)
 	}
 	w.last = line
 	return err
+}
+
+// draw writes a line of a step on a terminal: in the place of the last one, if that was of the same step.
+func (w *moveWatch) draw(e *env, step, line string) error {
+	to := "" // where the cursor goes, from which all is cleared
+	switch {
+	case w.drawn != step:
+		w.leave(e)
+	case w.rows > 0:
+		to = fmt.Sprintf("\x1b[%dA\r\x1b[J", w.rows)
+	default:
+		to = "\r\x1b[J"
+	}
+	w.drawn, w.rows = step, (utf8.RuneCountInString(line)-1)/w.width
+	_, err := io.WriteString(e.stdout, to+line)
+	return err
+}
+
+// leave ends the line that is drawn, which stays.
+func (w *moveWatch) leave(e *env) {
+	if w.drawn != "" {
+		w.drawn = ""
+		_, _ = fmt.Fprintln(e.stdout)
+	}
+}
+
+// terminalWidth is that of a terminal, in columns; 0: it is none, or cannot be drawn on.
+func terminalWidth(out io.Writer) int {
+	f, ok := out.(*os.File)
+	if !ok || os.Getenv("TERM") == "dumb" {
+		return 0
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
 }
 
 // waited tells whether nothing has been left for a while but to wait for nodes.
@@ -136,7 +185,7 @@ var errAborted = errors.New("the move was aborted")
 const barWidth = 24
 
 // progress is how far a move is, in a line.
-func progress(m *MoveView) string {
+func progress(m MoveView) string {
 	part := max(0, min(1, m.Part))
 	full := int(part * barWidth)
 	line := fmt.Sprintf("[%s%s] %3.0f%%  %s %s", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), part*100, m.Phase, m.Step)
@@ -160,11 +209,21 @@ func progress(m *MoveView) string {
 	switch {
 	case m.Paused && m.Phase == rib.MovePrepare.String() && m.Step == "copy" && m.Part > 0:
 		line += ", paused: the copy goes on to its end, and nothing is frozen"
+	case m.Paused && m.Phase != rib.MovePrepare.String() && m.Phase != rib.MoveFrozen.String():
+		line += ", paused: it goes on to its end, for what it is to be is decided"
 	case m.Paused:
 		line += ", paused"
 	}
 	if len(m.Missing) > 0 {
 		line += ", waits for " + strings.Join(m.Missing, ", ")
+		switch m.Phase { // for what of theirs
+		case rib.MovePrepare.String():
+			line += " (until what runs there since before the move has ended: sessions with open transactions, or the node is away)"
+		case rib.MoveFrozen.String():
+			line += " (until what runs there on the range has ended)"
+		case rib.MoveFlipped.String():
+			line += " (until the node has said that it knows the new owner)"
+		}
 	}
 	if m.Problem != "" {
 		line += "; " + oneLine(m.Problem)

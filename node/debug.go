@@ -58,7 +58,7 @@ func (a *api) page(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	p.ArgBoxes = append(slices.Clone(p.Query.Args), "")
-	t, err := template.New("debug").Funcs(template.FuncMap{"ms": showMS, "rtt": p.rtt, "inc": func(i int) int { return i + 1 }, "host": hostOf, "port": portOf}).Parse(debugHTML)
+	t, err := template.New("debug").Funcs(template.FuncMap{"ms": showMS, "rtt": p.rtt, "progress": progress, "inc": func(i int) int { return i + 1 }, "host": hostOf, "port": portOf}).Parse(debugHTML)
 	var body bytes.Buffer
 	if err == nil {
 		name := "page"

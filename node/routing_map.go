@@ -155,7 +155,7 @@ func rangeKeyspace(o *rib.Ownership, name string) (*rib.Keyspace, error) {
 	case 1:
 		return found[0], nil
 	}
-	return nil, badRequest("there are several keyspaces of the method range, and keyspace is missing", `Say which: "keyspace" is one of `+strings.Join(names, ", ")+".")
+	return nil, badRequest("there are several keyspaces of the method range, and keyspace is missing", "Say which, as 'keyspace' (on the command line --keyspace, in SQL KEYSPACE name): "+strings.Join(names, " or ")+".")
 }
 
 // lentFor is for how long a range is lent; zero: for good.

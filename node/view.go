@@ -61,6 +61,7 @@ func (n *Node) View() ClusterView {
 		Lease:     n.leaseView(),
 		Leases:    n.leaseStatuses(),
 		Keyspaces: n.Keyspaces(),
+		Moves:     []MoveView{},
 		Shards:    []ShardView{},
 		Pools:     n.poolViews(),
 		Sessions:  n.sessionsView(),
@@ -81,6 +82,9 @@ func (n *Node) View() ClusterView {
 	slices.SortStableFunc(v.Backends, func(a, b BackendView) int { return cmp.Compare(a.Shard, b.Shard) })
 	for _, x := range s.Ownership.Shards {
 		v.Shards = append(v.Shards, ShardView{Name: x.Name, SystemID: strconv.FormatUint(x.SystemID, 10), Epoch: x.Epoch.String()})
+	}
+	for i := range s.Ownership.Moves {
+		v.Moves = append(v.Moves, n.moveView(s.Ownership.Moves[i]))
 	}
 	for i := range s.Ownership.Keyspaces {
 		v.RangesTotal += shownRanges(&s.Ownership.Keyspaces[i])

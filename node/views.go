@@ -25,6 +25,7 @@ type ClusterView struct {
 	Keyspaces   []KeyspaceView `json:"keyspaces"`
 	Ranges      []RangeView    `json:"ranges"` // the first thousand; all are at /api/v1/ranges
 	RangesTotal int            `json:"ranges_total"`
+	Moves       []MoveView     `json:"moves"` // under way, as this node knows them: how far they are is known on the leader
 	Shards      []ShardView    `json:"shards"`
 	Pools       []PoolView     `json:"pools"`
 	Sessions    SessionsView   `json:"sessions"`

@@ -161,7 +161,7 @@ func Make(ranges []Range, o Options) (Plan, error) {
 	}
 	p := Plan{Moves: []Move{}, Splits: []Split{}, Before: b.weights()}
 	b.empty(&p, &o)
-	if !p.More {
+	if !p.More && len(o.Empty) == 0 { // whoever empties a shard has asked for no more
 		b.even(&p, &o)
 	}
 	b.split(&p, &o)

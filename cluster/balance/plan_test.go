@@ -120,6 +120,19 @@ func TestAPlanEvensOut(t *testing.T) {
 	}
 }
 
+// TestEmptyingMovesNothingElse: whoever empties a shard has asked for that alone, however uneven the others are.
+func TestEmptyingMovesNothingElse(t *testing.T) {
+	var ranges []Range
+	for i := range 30 {
+		ranges = append(ranges, Range{Keyspace: "k", Bounds: fmt.Sprintf("%02d", i), Shard: "a", Bytes: 100, Rows: 10})
+	}
+	ranges = append(ranges, Range{Keyspace: "k", Bounds: "30", Shard: "b", Bytes: 100, Rows: 10})
+	p, err := Make(ranges, Options{Shards: []string{"a", "b", "c"}, Empty: []string{"b"}})
+	if err != nil || len(p.Moves) != 1 || p.Moves[0].Range.Bounds != "30" || p.Moves[0].To != "c" {
+		t.Errorf("%v: %+v", err, p.Moves)
+	}
+}
+
 // TestManySmallRangesAreEvenedOut: that one of them alone gains next to nothing is no reason to leave all where they are. Where they gain nothing together either, they stay.
 func TestManySmallRangesAreEvenedOut(t *testing.T) {
 	var ranges []Range

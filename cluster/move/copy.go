@@ -54,7 +54,7 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 		if err := publish(ctx, l, j); err != nil {
 			return err
 		}
-		holder, snapshot, err := p.slot(ctx, l, j)
+		holder, snapshot, err := p.slot(ctx, l, j, report)
 		if err != nil {
 			return err
 		}
@@ -114,8 +114,8 @@ func (p *Postgres) wipe(ctx context.Context, l *link, j *Job) error {
 }
 
 // slot makes the two slots, and the snapshot that is as old as they are, which the holder's transaction has until it ends. A slot can begin only when the
-// transactions that were there before it are over.
-func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (holder *pgx.Conn, snapshot string, err error) {
+// transactions that were there before it are over: who is waited for is reported.
+func (p *Postgres) slot(ctx context.Context, l *link, j *Job, report func(Copied)) (holder *pgx.Conn, snapshot string, err error) {
 	if err := held(ctx, l.source, j, sideSource); err != nil {
 		return nil, "", err
 	}
@@ -128,7 +128,9 @@ func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (holder *pgx.Conn,
 		return nil, "", err
 	}
 	defer closeSlot(conn)
+	told := p.tellBefore(ctx, l, j, conn.PID(), report)
 	results, err := conn.Exec(limited, fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput (SNAPSHOT 'export')", slotName(j))).ReadAll()
+	told()
 	if err == nil && (len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) < 3) {
 		err = errors.New("the answer to CREATE_REPLICATION_SLOT is not understood")
 	}
@@ -154,6 +156,52 @@ func (p *Postgres) slot(ctx context.Context, l *link, j *Job) (holder *pgx.Conn,
 		return nil, "", err
 	}
 	return p.hold(ctx, j, snapshot)
+}
+
+// beforeSQL tells for whom a process waits that makes a slot, or will wait, a line each: such transactions may be of another database, and use no table of the keyspace. It
+// waits for one after the other, so what is prepared is told of beforehand.
+const beforeSQL = `SELECT '', format('a transaction of user %I has been open for %s s (process %s)', a.usename, extract(epoch FROM clock_timestamp() - a.xact_start)::int, a.pid)
+	|| CASE WHEN a.state LIKE 'idle%' THEN ', and waits for its client' ELSE '' END FROM pg_stat_activity AS a WHERE a.pid = ANY(pg_blocking_pids($1))
+UNION ALL SELECT CASE WHEN p.database = current_database() THEN p.gid ELSE '' END,
+	format('transaction %s, in database %I, has been prepared for %s s and was not ended', quote_literal(p.gid), p.database, extract(epoch FROM clock_timestamp() - p.prepared)::int)
+	FROM pg_prepared_xacts AS p WHERE p.prepared < clock_timestamp() - $2::float8 * interval '1 second'`
+
+// tellBefore reports now and then for whom a process waits that makes a slot, until the function is called that it returns. What was decided about a prepared transaction
+// is done.
+func (p *Postgres) tellBefore(ctx context.Context, l *link, j *Job, pid uint32, report func(Copied)) (stop func()) {
+	watching, cancel := context.WithCancel(ctx)
+	began, done := time.Now(), make(chan struct{})
+	go func() {
+		defer close(done)
+		for sleep(watching, tellAfter/3) == nil {
+			var gids, whose []string
+			var gid, who string
+			rows, err := l.source.Query(ctx, beforeSQL, pgx.QueryExecModeExec, int32(pid), settleAfter.Seconds())
+			if err == nil {
+				_, err = pgx.ForEachRow(rows, []any{&gid, &who}, func() error {
+					whose = append(whose, who)
+					if gid != "" {
+						gids = append(gids, gid)
+					}
+					return nil
+				})
+			}
+			if err != nil {
+				return // whoever uses the connection next will hear of it
+			}
+			if len(whose) > 0 && time.Since(began) >= tellAfter {
+				report(Copied{Waits: fmt.Sprintf("shard %s: the copy waits for what was open there before it, for %s more: %s", j.Move.From, max(0, p.cfg.LockWait-time.Since(began)).Round(time.Second), strings.Join(whose, "; "))})
+			}
+			if len(gids) > 0 && p.cfg.Settle != nil {
+				_ = p.cfg.Settle(ctx, j.Move.From, gids) // of those that are left it is told
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+		report(Copied{})
+	}
 }
 
 // hold takes a snapshot of the source over, for whoever has exported it is a walsender: as long as there is one, every commit wakes it.

@@ -409,7 +409,7 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 		}},
 		{"the publication", func(ctx context.Context, l *link) error { return publish(ctx, l, old) }},
 		{"the slot", func(ctx context.Context, l *link) error {
-			holder, _, err := p.slot(ctx, l, old)
+			holder, _, err := p.slot(ctx, l, old, func(Copied) {})
 			hangUp(holder)
 			return err
 		}},

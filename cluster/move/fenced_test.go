@@ -397,6 +397,47 @@ func TestRowsThatCameWhileTheSlotWaits(t *testing.T) {
 	r.clean()
 }
 
+// TestWhoHoldsTheSlotUp: the copy can begin only when the transactions are over that were there before it, on whatever table. It is told who that is, and what is prepared
+// is ended as it was decided.
+func TestWhoHoldsTheSlotUp(t *testing.T) {
+	r := newRig(t, false)
+	r.fill(300)
+	low, high := r.quarter()
+	source := r.at("shard_1").primary
+	if err := source.Exec(t.Context(), "CREATE TABLE elsewhere (x int)"); err != nil {
+		t.Fatal(err)
+	}
+	var settled atomic.Bool
+	r.config.Settle = func(ctx context.Context, shard string, gids []string) error {
+		if shard != "shard_1" || !slices.Equal(gids, []string{"ours"}) {
+			return fmt.Errorf("%s: %q", shard, gids)
+		}
+		settled.Store(true)
+		return source.Exec(ctx, "ROLLBACK PREPARED 'ours'")
+	}
+	old := r.connect("shard_1")
+	m := r.mover(hook("Copy before", func() error {
+		return errors.Join(source.Exec(t.Context(), "BEGIN; INSERT INTO elsewhere VALUES (1); PREPARE TRANSACTION 'ours'"), script(t.Context(), old, "BEGIN", "INSERT INTO elsewhere VALUES (2)"))
+	}))
+	id := r.book.start(low, high, "shard_1", "shard_2")
+	pgtest.Eventually(t, 30*time.Second, func() error {
+		s := m.Status()
+		if len(s) != 1 || !strings.HasPrefix(s[0].Problem, "shard shard_1: the copy waits for what was open there before it, for ") ||
+			!strings.HasSuffix(s[0].Problem, fmt.Sprintf("(process %d), and waits for its client", old.PgConn().PID())) || !settled.Load() {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	if err := script(t.Context(), old, "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	r.over(id, m)
+	m.Close()
+	if told := fmt.Sprint(r.book.became()); told != "[flipped]" {
+		t.Error(told)
+	}
+}
+
 // TestAlteredMeanwhile: who had begun to change a table when it was guarded is heard of, though what he changes is neither a column nor a partition.
 func TestAlteredMeanwhile(t *testing.T) {
 	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint, at int, PRIMARY KEY (c, at)) PARTITION BY RANGE (at); CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100)")

@@ -95,7 +95,9 @@ func (w *worker) passed(ctx context.Context, j *Job) error {
 		if came && len(held) == 0 {
 			return nil
 		}
-		if came {
+		if !came {
+			w.say(fmt.Sprintf("what was sent to shard %s before all nodes had said that they know the new owner has %s to come (moves.late)", j.Move.From, late))
+		} else {
 			w.say(fmt.Sprintf("the fence waits for %d statements on shard %s that began before all nodes had said that they know the new owner", len(held), j.Move.From))
 		}
 		if err := sleep(ctx, min(w.m.cfg.Round, late/4)); err != nil {

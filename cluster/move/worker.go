@@ -35,7 +35,8 @@ type worker struct {
 	note     note
 	stepping context.CancelCauseFunc // ends the step under way
 	copied   Copied
-	since    time.Time // of the step
+	first    Copied    // the first of the step that has come some way
+	since    time.Time // of the first
 	lag      Lag
 	missing  []string
 	problem  string
@@ -43,7 +44,7 @@ type worker struct {
 
 func newWorker(m *Mover, mv *rib.Move, term uint64) *worker {
 	ctx, cancel := context.WithCancel(m.ctx)
-	w := &worker{m: m, id: mv.ID, term: term, ctx: ctx, cancel: cancel, log: m.cfg.Logger.With("move", mv.ID), began: time.Now(), since: time.Now(), note: decodeNote(mv.Note)}
+	w := &worker{m: m, id: mv.ID, term: term, ctx: ctx, cancel: cancel, log: m.cfg.Logger.With("move", mv.ID), began: time.Now(), note: decodeNote(mv.Note)}
 	if w.note.Thawed > 0 {
 		w.thawed = w.began
 	}
@@ -343,7 +344,7 @@ func (w *worker) set(n note) {
 func (w *worker) begin(s step) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.note.Step, w.copied, w.since, w.problem = s, Copied{}, time.Now(), ""
+	w.note.Step, w.copied, w.first, w.problem = s, Copied{}, Copied{}, ""
 }
 
 func (w *worker) noted() note {
@@ -369,6 +370,9 @@ func (w *worker) resumed(ctx context.Context) error {
 func (w *worker) report(c Copied) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.first.Part == 0 || c.Part < w.first.Part { // what was waited for before, or was done by a try that has failed, tells nothing of the pace
+		w.first, w.since = c, time.Now()
+	}
 	w.copied = c
 }
 
@@ -397,7 +401,9 @@ func (w *worker) describe(p *Progress) {
 		p.Part = 1
 	}
 	if p.Part > 0 && p.Part < 1 {
-		p.LeftMS = int64(float64(time.Since(w.since).Milliseconds()) * (1 - p.Part) / p.Part)
+		if done := p.Part - w.first.Part; done > 0 {
+			p.LeftMS = int64(float64(time.Since(w.since).Milliseconds()) * (1 - p.Part) / done)
+		}
 	}
 	if w.note.Step != "" {
 		p.Step = string(w.note.Step)

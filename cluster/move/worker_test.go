@@ -374,6 +374,33 @@ func TestProgressIsWholeBehindTheCopy(t *testing.T) {
 	}
 }
 
+// TestEstimateIsOfThePace: what a step has waited before it came some way, or a try that has failed, does not count as copying.
+func TestEstimateIsOfThePace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &worker{}
+		w.begin(stepCopy)
+		after := func(d time.Duration, part float64, want int64) {
+			t.Helper()
+			if err := sleep(t.Context(), d); err != nil { // of virtual time
+				t.Fatal(err)
+			}
+			w.report(Copied{Part: part})
+			var p Progress
+			if w.describe(&p); max(p.LeftMS-want, want-p.LeftMS) > 1 {
+				t.Errorf("%d ms are left, and not %d", p.LeftMS, want)
+			}
+		}
+		after(0, 0, 0)
+		after(time.Minute, 0, 0)
+		after(time.Minute, 0.1, 0)
+		after(time.Second, 0.2, 8000)
+		after(time.Second, 0.2, 16000)
+		after(time.Second, 0.5, 3750)
+		after(time.Minute, 0.05, 0)
+		after(time.Second, 0.15, 8500)
+	})
+}
+
 // TestStatusTellsWhatIsWaitedForNow: why the last try has failed stands behind what this one waits for.
 func TestStatusTellsWhatIsWaitedForNow(t *testing.T) {
 	w := &worker{log: slog.New(slog.DiscardHandler)}

@@ -104,7 +104,8 @@ func (a *analysis) schema(name, what string) {
 		}
 	}
 	if first != nil {
-		a.refuse(first, onEachShard(what+" of its schema"))
+		a.refuse(first, &issue{pg.CodeFeatureNotSupported, what + " of its schema would take its name from it",
+			"Keyspaces know their tables by name, with the schema's: drop those of the schema (rangefinder keyspace drop, the rows stay), rename it on each shard, and make them anew, while no client writes."})
 	}
 	a.ofSchema(name)
 }
