@@ -170,7 +170,7 @@ UNION ALL SELECT CASE WHEN p.database = current_database() THEN p.gid ELSE '' EN
 // is done.
 func (p *Postgres) tellBefore(ctx context.Context, l *link, j *Job, pid uint32, report func(Copied)) (stop func()) {
 	watching, cancel := context.WithCancel(ctx)
-	began, done := time.Now(), make(chan struct{})
+	began, told, done := time.Now(), false, make(chan struct{})
 	go func() {
 		defer close(done)
 		for sleep(watching, tellAfter/3) == nil {
@@ -190,6 +190,7 @@ func (p *Postgres) tellBefore(ctx context.Context, l *link, j *Job, pid uint32, 
 				return // whoever uses the connection next will hear of it
 			}
 			if len(whose) > 0 && time.Since(began) >= tellAfter {
+				told = true
 				report(Copied{Waits: fmt.Sprintf("shard %s: the copy waits for what was open there before it, for %s more: %s", j.Move.From, max(0, p.cfg.LockWait-time.Since(began)).Round(time.Second), strings.Join(whose, "; "))})
 			}
 			if len(gids) > 0 && p.cfg.Settle != nil {
@@ -200,7 +201,9 @@ func (p *Postgres) tellBefore(ctx context.Context, l *link, j *Job, pid uint32, 
 	return func() {
 		cancel()
 		<-done
-		report(Copied{})
+		if told {
+			report(Copied{})
+		}
 	}
 }
 
