@@ -70,12 +70,15 @@ func TestCoreAllocatesNothing(t *testing.T) {
 				once(c.first, c.firstAnswer)
 			}
 			once(c.then, c.answer)
-			before := answered
-			if n := testing.AllocsPerRun(100, func() { once(c.then, c.answer) }); n != 0 {
+			before, calls := answered, 0
+			if n := allocations(func() {
+				calls++
+				once(c.then, c.answer)
+			}); n != 0 {
 				t.Errorf("%v allocations a request", n)
 			}
-			if answered != before+101 {
-				t.Errorf("%d of 101 requests reached the server", answered-before)
+			if answered != before+calls {
+				t.Errorf("%d of %d requests reached the server", answered-before, calls)
 			}
 		})
 	}
@@ -110,4 +113,16 @@ func TestReliefIsSeldom(t *testing.T) {
 			r.served, r.next = r.seen, now.Add(time.Second) // as give does
 		}
 	}
+}
+
+// allocations is how many a call makes. What other goroutines of the process allocate meanwhile is counted too, so it is looked several times: what the call makes is there
+// each time.
+func allocations(call func()) float64 {
+	least := testing.AllocsPerRun(100, call)
+	for range 5 {
+		if least > 0 {
+			least = min(least, testing.AllocsPerRun(100, call))
+		}
+	}
+	return least
 }

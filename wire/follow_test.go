@@ -285,7 +285,7 @@ func reads(t testing.TB, wrote bool) func() {
 func TestCoreFollowsWithoutAllocations(t *testing.T) {
 	read := reads(t, true)
 	read()
-	if n := testing.AllocsPerRun(100, read); n != 0 {
+	if n := allocations(read); n != 0 {
 		t.Errorf("%v allocations a read", n)
 	}
 }
