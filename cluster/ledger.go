@@ -98,6 +98,7 @@ type Ledger struct {
 	saves   chan struct{} // capacity 1: there is a newer table to keep
 	drafts  chan struct{} // capacity 1: the state machine has a newer draft
 	wg      sync.WaitGroup
+	leading sync.WaitGroup // what waits for Raft while this node leads
 
 	// set by Open, constant then
 	raft      *raft.Raft
@@ -233,7 +234,7 @@ func (l *Ledger) Open() error {
 	close(l.opened)
 	l.wg.Go(l.save)
 	l.wg.Go(l.publishDrafts)
-	l.wg.Go(l.watchLeadership)
+	l.leading.Go(l.watchLeadership)
 	return nil
 }
 
@@ -306,6 +307,7 @@ func (l *Ledger) Close() error {
 		return l.cfg.Stream.Close()
 	}
 	l.leases.close()
+	l.leading.Wait() // before: Raft forgets to answer what it has committed and not applied when it is shut down, and whoever waits for that waits for ever
 	err := l.raft.Shutdown().Error()
 	err = errors.Join(err, l.transport.Close())
 	l.streams.closeAll()
