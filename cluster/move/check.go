@@ -132,12 +132,8 @@ func (p *Postgres) near(ctx context.Context, conn *pgx.Conn, s *side) error {
 // that lacks what that needs, the source would refuse its clients' updates.
 func (p *Postgres) publishable(ctx context.Context, l *link, j *Job) error {
 	c := newChecker(p, j, l)
-	list, err := c.tables(&c.source)
-	if err == nil {
-		err = ask(ctx, l.source, list...)
-	}
-	if err != nil {
-		return fmt.Errorf("shard %s: %w", j.Move.From, err)
+	if err := c.askOne(ctx, &c.source, c.tables); err != nil {
+		return err
 	}
 	if len(c.source.all) > 0 {
 		return &ObstacleError{c.source.all}
@@ -164,19 +160,19 @@ func (p *Postgres) unchanged(ctx context.Context, l *link, j *Job) error {
 
 // ask asks both servers at the same time.
 func (c *checker) ask(ctx context.Context, questions func(*side) ([]question, error)) error {
-	one := func(s *side) func() error {
-		return func() error {
-			list, err := questions(s)
-			if err == nil {
-				err = ask(ctx, c.l.on(s.name), list...)
-			}
-			if err != nil {
-				return fmt.Errorf("shard %s: %w", s.shard, err)
-			}
-			return nil
-		}
+	return beside(func() error { return c.askOne(ctx, &c.source, questions) }, func() error { return c.askOne(ctx, &c.target, questions) })
+}
+
+// askOne asks one of them.
+func (c *checker) askOne(ctx context.Context, s *side, questions func(*side) ([]question, error)) error {
+	list, err := questions(s)
+	if err == nil {
+		err = ask(ctx, c.l.on(s.name), list...)
 	}
-	return beside(one(&c.source), one(&c.target))
+	if err != nil {
+		return fmt.Errorf("shard %s: %w", s.shard, err)
+	}
+	return nil
 }
 
 // settings asks for the settings of a server, and for what the copy would wait for.

@@ -203,9 +203,6 @@ const (
 
 // rows looks for rows of the range on the target, which cannot be told from copied ones.
 func (c *checker) rows(s *side) (list []question, err error) {
-	if s.hurry {
-		list = append(list, question{sql: fmt.Sprintf("SET statement_timeout = %d", rowsTime.Milliseconds()/int64(len(c.j.Keyspace.Tables)))})
-	}
 	for i := range c.j.Keyspace.Tables {
 		t := &c.j.Keyspace.Tables[i]
 		where, err := predicate(c.j, keyOf(t, ""))
@@ -230,10 +227,16 @@ func (c *checker) rows(s *side) (list []question, err error) {
 			return nil
 		}})
 	}
-	if s.hurry {
-		list = append(list, question{sql: "SET statement_timeout = 0"})
+	return c.hurried(list), nil
+}
+
+// hurried bounds how long looks for rows take together, if somebody waits for the answer.
+func (c *checker) hurried(list []question) []question {
+	if !c.target.hurry || len(list) == 0 {
+		return list
 	}
-	return list, nil
+	bound := question{sql: fmt.Sprintf("SET statement_timeout = %d", rowsTime.Milliseconds()/int64(len(list)))}
+	return append(append([]question{bound}, list...), question{sql: "SET statement_timeout = 0"})
 }
 
 // untaken asks the source for rows of the range for which the target has no partition. Where both have the same ones there are none; and those of the method hash, whose
@@ -266,13 +269,7 @@ func (c *checker) untaken(ctx context.Context) error {
 	if len(list) == 0 {
 		return nil
 	}
-	if c.target.hurry {
-		list = append(append([]question{{sql: fmt.Sprintf("SET statement_timeout = %d", rowsTime.Milliseconds()/int64(len(list)))}}, list...), question{sql: "SET statement_timeout = 0"})
-	}
-	if err := ask(ctx, c.l.source, list...); err != nil {
-		return fmt.Errorf("shard %s: %w", c.source.shard, err)
-	}
-	return nil
+	return c.askOne(ctx, &c.source, func(*side) ([]question, error) { return c.hurried(list), nil })
 }
 
 // compare holds what was found on the servers against each other: rows that the source has taken the target may not take, and what the target would take later

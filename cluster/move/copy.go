@@ -83,7 +83,7 @@ func (p *Postgres) Copy(ctx context.Context, j *Job, report func(Copied)) (id Id
 	return id, err
 }
 
-// wipe removes what an earlier try has left, but for the rows that claim the move. Another leader's may go on for a while: it would remove what this one makes.
+// wipe removes what an earlier try has left, but for the rows that claim the move. What another leader still does is ended first: it may be about to remove what this one makes.
 func (p *Postgres) wipe(ctx context.Context, l *link, j *Job) error {
 	err := beside(func() error { return alone(ctx, l.source, j) }, func() error { return alone(ctx, l.target, j) })
 	if err == nil {

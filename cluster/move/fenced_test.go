@@ -161,16 +161,13 @@ func autovacuumAt(t *testing.T, at, name string, writers int) {
 			}
 		})
 	}
-	var once sync.Once
-	m := r.mover(hook(at, func() (err error) {
-		once.Do(func() {
-			err = r.at(name).primary.Exec(t.Context(), "SET rangefinder.mover = 'x'", "ALTER TABLE t RESET (autovacuum_enabled)")
-			pgtest.Eventually(t, 30*time.Second, func() error {
-				if r.query(name, "SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE '%public.t%'") == "0" {
-					return errors.New("there is no autovacuum")
-				}
-				return nil
-			})
+	m := r.mover(hook(at, func() error {
+		err := r.at(name).primary.Exec(t.Context(), "SET rangefinder.mover = 'x'", "ALTER TABLE t RESET (autovacuum_enabled)")
+		pgtest.Eventually(t, 30*time.Second, func() error {
+			if r.query(name, "SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE '%public.t%'") == "0" {
+				return errors.New("there is no autovacuum")
+			}
+			return nil
 		})
 		return err
 	}))
@@ -233,7 +230,7 @@ func TestOlderSnapshotAtTheTarget(t *testing.T) {
 	old := r.connect("shard_2", "BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM orders")
 	var code string
 	m := r.mover(hook("Follow after", func() error {
-		code = sqlState(script(t.Context(), old, "INSERT INTO nothing SELECT c, 4711 FROM generate_series(1000, 1100) AS c WHERE "+strings.ReplaceAll(r.where(low, high), "customer_id", "c")+" LIMIT 1"))
+		code = sqlState(script(t.Context(), old, r.insertSQL(low, high)))
 		return script(t.Context(), old, "ROLLBACK")
 	}))
 	r.over(r.book.start(low, high, "shard_1", "shard_2"), m)
@@ -362,11 +359,6 @@ func TestRowsThatWereThere(t *testing.T) {
 		t.Errorf("%s rows are left", n)
 	}
 	r.clean()
-}
-
-// insertSQL writes one row of a range to table nothing, past all nodes.
-func (r *rig) insertSQL(low, high rib.Key) string {
-	return "INSERT INTO nothing SELECT c, 4711 FROM generate_series(1000, 1100) AS c WHERE " + strings.ReplaceAll(r.where(low, high), "customer_id", "c") + " LIMIT 1"
 }
 
 // TestRowsThatCameWhileTheSlotWaits: rows that come to the target before there is a snapshot lay there before anything was copied.

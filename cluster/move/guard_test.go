@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"rangefinder/rib"
 )
 
@@ -40,16 +38,6 @@ func TestCopiesAreGuarded(t *testing.T) {
 			t.Errorf("%s: rows that do not move: %s", when, code)
 		}
 	}
-	open := func() *pgx.Conn {
-		t.Helper()
-		conn, err := r.primary(t.Context(), "shard_2", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { hangUp(conn) })
-		return conn
-	}
-
 	before := r.rowsOf("shard_1")
 	first := r.mover(func(c *Config) {
 		hook("Copy after", func() error { guarded("copied"); return nil })(c)
@@ -63,7 +51,7 @@ func TestCopiesAreGuarded(t *testing.T) {
 		t.Fatalf("after an abort: %v", told)
 	}
 
-	strict, late := open(), ""
+	strict, late := r.connect("shard_2"), ""
 	second := r.mover(func(c *Config) {
 		hook("Follow after", func() error {
 			guarded("followed")
@@ -136,7 +124,7 @@ func TestCopyIsChangedMeanwhile(t *testing.T) {
 	m := r.mover(func(c *Config) {
 		hook("Copy within", func() error {
 			during = []string{fences("shard_1"), fences("shard_2")}
-			return r.at("shard_2").primary.Exec(t.Context(), "INSERT INTO nothing SELECT c, 1 FROM generate_series(1000, 1100) AS c WHERE "+strings.ReplaceAll(r.where(low, high), "customer_id", "c")+" LIMIT 1")
+			return r.at("shard_2").primary.Exec(t.Context(), r.insertSQL(low, high))
 		})(c)
 	})
 	before := r.rowsOf("shard_1")

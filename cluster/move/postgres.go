@@ -509,8 +509,8 @@ func (p *Postgres) patiently(ctx context.Context, on lockOn, longest time.Durati
 }
 
 // busySQL tells whether anybody has had a lock on a table for so long that he will not give it up in the moment of a try, which would have others wait in vain. It ends
-// autovacuums that nobody else holds out as long as, as PostgreSQL does by itself for whoever has waited a second for a lock; but not one that cannot be put off, nor one
-// of which that is not known.
+// autovacuums, if nobody else has one for long, as PostgreSQL does by itself for whoever has waited a second for a lock; but not one that cannot be put off, nor one of which
+// that is not known.
 const busySQL = `WITH locks AS (%s), vacuums AS (SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE 'autovacuum: %%' AND query NOT LIKE '%%to prevent wraparound%%'),
 long AS MATERIALIZED (SELECT l.pid FROM locks AS l LEFT JOIN pg_stat_activity AS a USING (pid) WHERE a.xact_start < clock_timestamp() - interval '1 second' OR l.pid IS NULL AND EXISTS (
 	SELECT FROM pg_locks AS x JOIN pg_prepared_xacts AS p ON p.transaction = x.transactionid WHERE x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction AND p.prepared < clock_timestamp() - interval '1 second')),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -262,6 +263,11 @@ func (r *rig) connect(name string, sql ...string) *pgx.Conn {
 		}
 	}
 	return conn
+}
+
+// insertSQL writes one row of a range to table nothing, past all nodes.
+func (r *rig) insertSQL(low, high rib.Key) string {
+	return "INSERT INTO nothing SELECT c, 4711 FROM generate_series(1000, 1100) AS c WHERE " + strings.ReplaceAll(r.where(low, high), "customer_id", "c") + " LIMIT 1"
 }
 
 // promote has a shard's replica take over from its primary, which is killed.
