@@ -142,20 +142,27 @@ func (p *Postgres) slot(ctx context.Context, l *link, j *Job, report func(Copied
 	}
 	snapshot = string(results[0].Rows[0][2])
 	// The second one is of the same moment. From it is read what has to be compared.
-	if _, err := l.source.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2)", pgx.QueryExecModeExec, slotName(j), trackName(j)); err != nil {
-		return nil, "", err
-	}
-	// No transaction can hold the row while a slot is made. A newer leader removes what it finds, but not if the move is over.
-	err = held(ctx, l.source, j, sideSource)
-	if errors.Is(err, ErrDeposed) {
-		if there, again := present(ctx, l.source, j, sideSource); again == nil && !there {
-			err = errors.Join(err, unpublish(ctx, l.source, j))
-		}
+	if _, err = l.source.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2)", pgx.QueryExecModeExec, slotName(j), trackName(j)); err == nil {
+		err = held(ctx, l.source, j, sideSource)
 	}
 	if err != nil {
-		return nil, "", err
+		return nil, "", errors.Join(err, p.unslot(ctx, j))
 	}
 	return p.hold(ctx, j, snapshot)
+}
+
+// unslot removes slots that were made when the move was over. No transaction can hold its row while a slot is made: a newer leader removes what it finds, but not when it
+// is done, and it may have ended the connections of this one.
+func (p *Postgres) unslot(ctx context.Context, j *Job) error {
+	conn, err := p.connect(ctx, j, j.Move.From)
+	if err != nil {
+		return err
+	}
+	defer hangUp(conn)
+	if there, err := present(ctx, conn, j, sideSource); err != nil || there {
+		return err
+	}
+	return unpublish(ctx, conn, j)
 }
 
 // beforeSQL tells for whom a process waits that makes a slot, or will wait, a line each: such transactions may be of another database, and use no table of the keyspace. It

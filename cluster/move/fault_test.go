@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -456,6 +458,50 @@ func TestStoppedLeaderMakesNothing(t *testing.T) {
 	}
 	if err := p.rowOf(t.Context(), conn, old, sideSource); !errors.Is(err, ErrDeposed) {
 		t.Error(err)
+	}
+	r.clean()
+}
+
+// TestSlotOfAMoveThatIsOver: a leader that has slept through the end of its move when it was about to make the slot leaves none.
+func TestSlotOfAMoveThatIsOver(t *testing.T) {
+	r := newRig(t, false)
+	low, high := r.quarter()
+	old, over := r.first(low, high), r.first(low, high)
+	over.Term, over.Move.Phase = 2, rib.MoveAborted
+	next := NewPostgres(r.config)
+	t.Cleanup(next.Close)
+	var asleep atomic.Bool
+	r.config.Primary = func(ctx context.Context, shard, database string) (*pgx.Conn, error) {
+		conn, err := r.primary(ctx, shard, database)
+		if err != nil {
+			return nil, err
+		}
+		defer hangUp(conn)
+		c := conn.Config()
+		dial := c.DialFunc
+		c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if asleep.Swap(false) {
+				if err := errors.Join(next.Unfence(t.Context(), over), next.Clean(t.Context(), over, func(Copied) {})); err != nil {
+					return nil, err
+				}
+			}
+			return dial(ctx, network, addr)
+		}
+		return pgx.ConnectConfig(ctx, c)
+	}
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	err := p.with(t.Context(), old, func(l *link) error {
+		if err := p.rowsOf(t.Context(), l, old); err != nil {
+			return err
+		}
+		asleep.Store(true)
+		holder, _, err := p.slot(t.Context(), l, old, func(Copied) {})
+		hangUp(holder)
+		return err
+	})
+	if err == nil || asleep.Load() {
+		t.Errorf("%v", err)
 	}
 	r.clean()
 }
