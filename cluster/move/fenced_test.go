@@ -284,7 +284,8 @@ func TestWhoIsInTheFencesWay(t *testing.T) {
 	}
 }
 
-// TestNoTryInVain: while somebody has had a lock for long, or has prepared what has it, nobody waits behind a try that can come to nothing.
+// TestNoTryInVain: while somebody has had a lock for long, or has prepared what has it, statements seldom wait behind a try that is likely to come to nothing. But they do:
+// who begins his next transaction at the end of each would keep everybody from the lock for ever.
 func TestNoTryInVain(t *testing.T) {
 	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint PRIMARY KEY)")
 	p := NewPostgres(r.config)
@@ -311,20 +312,43 @@ func TestNoTryInVain(t *testing.T) {
 		if err := source.Exec(t.Context(), "CREATE SEQUENCE "+tries); err != nil {
 			t.Fatal(err)
 		}
-		rounds := 0
-		if err := p.patiently(t.Context(), lockOn{r.connect("shard_1"), "shard_1", "t", c.others}, time.Millisecond, func(err error) error {
+		began, rounds := time.Now(), 0
+		if err := p.patiently(t.Context(), lockOn{r.connect("shard_1"), "shard_1", "t", c.others}, func(err error) error {
 			if sqlState(err) != codeLockNotAvailable {
 				t.Error(err)
 			}
-			if rounds++; rounds == 20 {
-				return c.end()
+			n := r.query("shard_1", "SELECT last_value::text FROM "+tries)
+			if rounds++; rounds == 3 && n != "1" && time.Since(began) < betweenTries {
+				t.Errorf("%s: %s tries within %s", c.mode, n, time.Since(began))
 			}
-			return nil
+			if n != "3" { // it is tried again all the same
+				return nil
+			}
+			return c.end()
 		}, fmt.Sprintf("SELECT nextval('%s'); LOCK TABLE t IN %s MODE", tries, c.mode)); err != nil {
 			t.Fatal(err)
 		}
-		if n := r.query("shard_1", "SELECT last_value::text FROM "+tries); n != "2" || rounds != 20 {
-			t.Errorf("%s: %s tries, looked %d times", c.mode, n, rounds)
+		if n := r.query("shard_1", "SELECT last_value::text FROM "+tries); n != "4" {
+			t.Errorf("%s: %s tries", c.mode, n)
+		}
+	}
+}
+
+// TestTriesForALock: the older the transactions are that have a lock, the fewer tries there are.
+func TestTriesForALock(t *testing.T) {
+	for _, c := range []struct {
+		since, oldest time.Duration
+		worth         bool
+	}{
+		{time.Millisecond, 0, true},
+		{betweenTries - 1, time.Second, false},
+		{betweenTries, time.Second, true},
+		{betweenTries, 5 * time.Second, true},
+		{time.Second, time.Minute, false},
+		{6 * time.Second, time.Minute, true},
+	} {
+		if worth := worthTrying(c.since, c.oldest); worth != c.worth {
+			t.Errorf("%s behind the last try, %s old: %v", c.since, c.oldest, worth)
 		}
 	}
 }
@@ -339,6 +363,18 @@ func TestWhoHasTheLockIsTold(t *testing.T) {
 	err := p.locked(t.Context(), lockOn{r.connect("shard_1"), "shard_1", "t", usersSQL}, "LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
 	if err == nil || !strings.HasPrefix(err.Error(), "a lock on table t was not to be had in 100ms: a transaction of user") || !strings.Contains(err.Error(), fmt.Sprintf("process %d", reader.PgConn().PID())) || sqlState(err) != codeLockNotAvailable {
 		t.Error(err)
+	}
+}
+
+// TestWhoHasAPartitionIsTold: who has locks on a table is told without waiting for one, as for one of its partitions that somebody has for himself (VACUUM FULL).
+func TestWhoHasAPartitionIsTold(t *testing.T) {
+	r := single(t, "hash", rib.TypeBigint, pgtest.Options{}, "CREATE TABLE t (c bigint, at int, PRIMARY KEY (c, at)) PARTITION BY RANGE (at); CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100) PARTITION BY LIST (at); CREATE TABLE t_1_1 PARTITION OF t_1 FOR VALUES IN (1)")
+	p := NewPostgres(r.config)
+	t.Cleanup(p.Close)
+	other := r.connect("shard_1", "BEGIN", "LOCK TABLE t_1_1 IN ACCESS EXCLUSIVE MODE")
+	_, whose, err := p.oldest(t.Context(), r.connect("shard_1", "SET lock_timeout = '100ms'"), "shard_1", writersSQL, "t")
+	if err != nil || !strings.Contains(whose, fmt.Sprintf("process %d", other.PgConn().PID())) {
+		t.Errorf("%q, %v", whose, err)
 	}
 }
 
@@ -403,6 +439,9 @@ func TestWhoHoldsTheSlotUp(t *testing.T) {
 	r.config.Settle = func(ctx context.Context, shard string, gids []string) error {
 		if shard != "shard_1" || !slices.Equal(gids, []string{"ours"}) {
 			return fmt.Errorf("%s: %q", shard, gids)
+		}
+		if young := r.query("shard_1", fmt.Sprintf("SELECT (clock_timestamp() - prepared < interval '%d s')::text FROM pg_prepared_xacts", int(longTransaction.Seconds()))); young != "false" {
+			t.Error("whoever has prepared it may be about to decide")
 		}
 		settled.Store(true)
 		return source.Exec(ctx, "ROLLBACK PREPARED 'ours'")

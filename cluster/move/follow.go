@@ -117,9 +117,10 @@ func (p *Postgres) Follow(ctx context.Context, j *Job) (lag Lag, err error) {
 	return lag, err
 }
 
-// usersSQL lists the locks of those who have used some tables, or partitions of them: each keeps one to its transaction's end.
+// usersSQL lists the locks of those who have used some tables, or partitions of them: each keeps one to its transaction's end. pg_partition_tree would wait for who has a
+// partition for himself.
 const usersSQL = `SELECT l.pid, l.virtualtransaction, l.mode FROM pg_locks AS l WHERE l.locktype = 'relation' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-	AND l.relation IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name UNION SELECT p.relid FROM unnest($1::text[]) AS name, pg_partition_tree(to_regclass(name)) AS p)`
+	AND l.relation IN (WITH RECURSIVE tree (oid) AS (SELECT to_regclass(name)::oid FROM unnest($1::text[]) AS name UNION SELECT i.inhrelid FROM pg_inherits AS i JOIN tree ON i.inhparent = tree.oid) SELECT oid FROM tree)`
 
 // writersSQL lists those alone that keep a trigger from being made: readers do not.
 const writersSQL = usersSQL + ` AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')`
@@ -136,8 +137,9 @@ AND EXISTS (SELECT FROM pg_locks AS x JOIN locks AS l ON l.virtualtransaction = 
 	WHERE x.locktype = 'transactionid' AND x.transactionid = p.transaction AND x.pid IS NULL)
 ORDER BY p.prepared`
 
-// settleAfter is how old a prepared transaction is before it is asked what was decided: whoever has prepared it may be about to end it.
-const settleAfter = time.Second
+// settleAfter is how old a prepared transaction is before it is asked what was decided, as long as no statement waits for that: whoever has prepared it may be about to
+// decide, and what nothing was decided of is rolled back.
+const settleAfter = longTransaction
 
 // oldest tells for how long the oldest of the transactions is open on a server, or prepared there, that have locks on tables, and whose it is. What was decided
 // about prepared ones is done first.

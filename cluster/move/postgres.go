@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -463,7 +464,7 @@ type lockOn struct {
 // locked runs statements that want a lock. Others wait for no longer than Locks for it, so it may take many tries. After LockWait it gives up.
 func (p *Postgres) locked(ctx context.Context, on lockOn, sql ...string) error {
 	until := time.Now().Add(p.cfg.LockWait)
-	return p.patiently(ctx, on, time.Second, func(err error) error {
+	return p.patiently(ctx, on, func(err error) error {
 		if time.Now().Before(until) {
 			return nil
 		}
@@ -474,12 +475,15 @@ func (p *Postgres) locked(ctx context.Context, on lockOn, sql ...string) error {
 	}, sql...)
 }
 
-// patiently does that until vain returns an error, which is called before each pause, with the error of the last try. The pauses grow up to longest.
-func (p *Postgres) patiently(ctx context.Context, on lockOn, longest time.Duration, vain func(error) error, sql ...string) error {
+// patiently does that until vain returns an error, which is called before each pause, with the error of the last try. The pauses grow.
+func (p *Postgres) patiently(ctx context.Context, on lockOn, vain func(error) error, sql ...string) error {
 	conn := on.conn
 	var err error
-	for wait, busy := p.cfg.Locks, false; ; wait = min(2*wait, longest) {
-		if !busy {
+	var tried time.Time
+	var oldest float64 // seconds
+	for wait := p.cfg.Locks; ; wait = min(2*wait, time.Second) {
+		if worthTrying(time.Since(tried), time.Duration(oldest*float64(time.Second))) {
+			tried = time.Now()
 			err = script(ctx, conn, append([]string{fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = '%dms'", p.cfg.Locks.Milliseconds())}, append(sql, "COMMIT")...)...)
 			if err == nil {
 				return nil
@@ -496,24 +500,35 @@ func (p *Postgres) patiently(ctx context.Context, on lockOn, longest time.Durati
 		if err := vain(err); err != nil {
 			return err
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := sleep(ctx, wait/2+rand.N(wait)); err != nil { // not in step with anybody's transactions
 			return err
 		}
-		if err := conn.QueryRow(ctx, fmt.Sprintf(busySQL, on.others), pgx.QueryExecModeExec, []string{on.table}).Scan(&busy); sqlState(err) != "" { // it lacks the right to end an autovacuum
+		if err := conn.QueryRow(ctx, fmt.Sprintf(inTheWaySQL, on.others), pgx.QueryExecModeExec, []string{on.table}).Scan(&oldest); sqlState(err) != "" { // it lacks the right to end an autovacuum
 			p.cfg.Logger.Warn("an autovacuum may hold up a move", "shard", on.shard, "table", on.table, "error", err)
-			busy = false
+			oldest = 0
 		} else if err != nil {
 			return err
 		}
 	}
 }
 
-// busySQL tells whether anybody has had a lock on a table for so long that he will not give it up in the moment of a try, which would have others wait in vain. It ends
+// betweenTries is the shortest time between two tries for a lock that an old transaction has.
+const betweenTries = 500 * time.Millisecond
+
+// worthTrying tells whether to try for a lock so long after the last try, while the oldest transaction that has it is so old; 0: none has had it for long. A try that
+// comes to nothing has others wait for Locks, and one comes to something only if all that have the lock end within that: the older they are the less likely it is, and
+// the fewer tries are made. But some are: a client that begins its next transaction at the end of each leaves no other moment.
+func worthTrying(since, oldest time.Duration) bool {
+	return oldest == 0 || since >= max(betweenTries, oldest/10)
+}
+
+// inTheWaySQL tells for how many seconds the oldest transaction is open, or prepared, of those that have a lock on a table; 0: none is for more than a second. It ends
 // autovacuums, if nobody else has one for long, as PostgreSQL does by itself for whoever has waited a second for a lock; but not one that cannot be put off, nor one of which
 // that is not known.
-const busySQL = `WITH locks AS (%s), vacuums AS (SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE 'autovacuum: %%' AND query NOT LIKE '%%to prevent wraparound%%'),
-long AS MATERIALIZED (SELECT l.pid FROM locks AS l LEFT JOIN pg_stat_activity AS a USING (pid) WHERE a.xact_start < clock_timestamp() - interval '1 second' OR l.pid IS NULL AND EXISTS (
-	SELECT FROM pg_locks AS x JOIN pg_prepared_xacts AS p ON p.transaction = x.transactionid WHERE x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction AND p.prepared < clock_timestamp() - interval '1 second')),
+const inTheWaySQL = `WITH locks AS (%s), vacuums AS (SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE 'autovacuum: %%' AND query NOT LIKE '%%to prevent wraparound%%'),
+open AS (SELECT l.pid, CASE WHEN l.pid IS NOT NULL THEN a.xact_start ELSE (SELECT min(p.prepared) FROM pg_locks AS x JOIN pg_prepared_xacts AS p ON p.transaction = x.transactionid
+	WHERE x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction) END AS since FROM locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)),
+long AS MATERIALIZED (SELECT pid, since FROM open WHERE since < clock_timestamp() - interval '1 second'),
 others AS (SELECT FROM long WHERE pid IS NULL OR pid NOT IN (SELECT pid FROM vacuums)),
 ended AS MATERIALIZED (SELECT pg_cancel_backend(pid) AS so FROM vacuums WHERE pid IN (SELECT pid FROM locks) AND NOT EXISTS (SELECT FROM others))
-SELECT NOT coalesce((SELECT bool_and(so) FROM ended), false) AND EXISTS (SELECT FROM long)`
+SELECT CASE WHEN (SELECT bool_and(so) FROM ended) THEN 0 ELSE coalesce((SELECT extract(epoch FROM clock_timestamp() - min(since)) FROM long), 0) END::float8`

@@ -208,7 +208,7 @@ func (c *copier) fence(ctx context.Context, side string, tables []table) error {
 	conn, shard := c.l.on(side), shardOf(c.j, side)
 	return fenceTables(c.j, side, tables, func(t *table, sql ...string) error {
 		began := time.Now()
-		err := c.p.patiently(ctx, lockOn{conn, shard, t.name, writersSQL}, fencePause, func(error) error {
+		err := c.p.patiently(ctx, lockOn{conn, shard, t.name, writersSQL}, func(error) error {
 			_, whose, err := c.p.oldest(ctx, conn, shard, writersSQL, t.name)
 			if err == nil && time.Since(began) >= tellAfter {
 				c.waits(strings.TrimSuffix(fmt.Sprintf("shard %s: the fence on table %s waits for its writers to end: %s", shard, t.name, whose), ": "))
@@ -219,9 +219,6 @@ func (c *copier) fence(ctx context.Context, side string, tables []table) error {
 		return err
 	})
 }
-
-// fencePause is the longest pause between two tries: at each, writers wait as long as the lock is waited for.
-const fencePause = 5 * time.Second
 
 // shield fences what a move has copied, before that is removed: a row that somebody wrote there meanwhile would go with the others, without a word.
 func (p *Postgres) shield(ctx context.Context, conn *pgx.Conn, j *Job) error {
