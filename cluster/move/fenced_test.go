@@ -102,16 +102,13 @@ func TestWriterInTheFencesWay(t *testing.T) {
 	}))
 	id := r.book.start(low, high, "shard_1", "shard_2")
 	<-begun
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, 30*time.Second, func() error {
 		list := m.Status()
-		if len(list) != 1 || !strings.Contains(list[0].Problem, `shard_1: the fence on table "public"."nothing" waits`) || !strings.Contains(list[0].Problem, `"stuck"`) {
-			return fmt.Errorf("%+v", list)
+		if len(list) != 1 || !strings.Contains(list[0].Problem, `shard_1: the fence on table "public"."nothing" waits`) || !strings.Contains(list[0].Problem, `"stuck"`) || !settled.Load() {
+			return fmt.Errorf("settled: %v, %+v", settled.Load(), list)
 		}
 		return nil
 	})
-	if !settled.Load() {
-		t.Error("what is prepared was not settled")
-	}
 	if err := r.at("shard_1").primary.Exec(t.Context(), "UPDATE nothing SET x = x + 1"); err != nil {
 		t.Error(err)
 	}
@@ -334,13 +331,19 @@ func TestNoTryInVain(t *testing.T) {
 	}
 }
 
-// TestTriesForALock: the older the transactions are that have a lock, the fewer tries there are.
+// TestTriesForALock: the older the transactions are that have a lock, the fewer tries there are; and the longer it is wanted, the longer they are.
 func TestTriesForALock(t *testing.T) {
+	const ms = time.Millisecond
+	for waited, want := range map[time.Duration]time.Duration{0: 50 * ms, 9 * time.Second: 50 * ms, 10 * time.Second: 100 * ms, 89 * time.Second: 450 * ms, 90 * time.Second: 500 * ms, time.Hour: 500 * ms} {
+		if try := tryFor(50*ms, waited); try != want {
+			t.Errorf("wanted for %s: a try lasts %s", waited, try)
+		}
+	}
 	for _, c := range []struct {
 		since, oldest time.Duration
 		worth         bool
 	}{
-		{time.Millisecond, 0, true},
+		{ms, 0, true},
 		{betweenTries - 1, time.Second, false},
 		{betweenTries, time.Second, true},
 		{betweenTries, 5 * time.Second, true},

@@ -39,7 +39,7 @@ type PostgresConfig struct {
 
 	Rate     int64         // bytes of rows that a copy or a removal moves in a second; 0: 8 MiB
 	Workers  int           // connections that copy; 0: 2
-	Locks    time.Duration // how long statements of others may wait for a lock that a move wants on a table; 0: 50ms
+	Locks    time.Duration // how long statements of others may wait for a lock that a move wants on a table, and up to ten times as long if it is not to be had in minutes; 0: 50ms
 	LockWait time.Duration // how long such a lock is tried for; 0: 1m
 	EndAfter time.Duration // how long the fence waits for writers before it ends them; 0: 1s
 	Freeze   time.Duration // how long a range may be frozen, as Config has it: from too far away it cannot change hands in that time; 0: 4s
@@ -461,7 +461,7 @@ type lockOn struct {
 	others string // the locks of others that are in its way: writersSQL or usersSQL
 }
 
-// locked runs statements that want a lock. Others wait for no longer than Locks for it, so it may take many tries. After LockWait it gives up.
+// locked runs statements that want a lock. Others wait for it no longer than a try lasts, so it may take many. After LockWait it gives up.
 func (p *Postgres) locked(ctx context.Context, on lockOn, sql ...string) error {
 	until := time.Now().Add(p.cfg.LockWait)
 	return p.patiently(ctx, on, func(err error) error {
@@ -479,12 +479,12 @@ func (p *Postgres) locked(ctx context.Context, on lockOn, sql ...string) error {
 func (p *Postgres) patiently(ctx context.Context, on lockOn, vain func(error) error, sql ...string) error {
 	conn := on.conn
 	var err error
-	var tried time.Time
+	began, tried := time.Now(), time.Time{}
 	var oldest float64 // seconds
-	for wait := p.cfg.Locks; ; wait = min(2*wait, time.Second) {
+	for wait, try := p.cfg.Locks, p.cfg.Locks; ; wait = min(2*wait, pausePerTry*try) {
 		if worthTrying(time.Since(tried), time.Duration(oldest*float64(time.Second))) {
-			tried = time.Now()
-			err = script(ctx, conn, append([]string{fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = '%dms'", p.cfg.Locks.Milliseconds())}, append(sql, "COMMIT")...)...)
+			tried, try = time.Now(), tryFor(p.cfg.Locks, time.Since(began))
+			err = script(ctx, conn, append([]string{fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = '%dms'", try.Milliseconds())}, append(sql, "COMMIT")...)...)
 			if err == nil {
 				return nil
 			}
@@ -515,8 +515,19 @@ func (p *Postgres) patiently(ctx context.Context, on lockOn, vain func(error) er
 // betweenTries is the shortest time between two tries for a lock that an old transaction has.
 const betweenTries = 500 * time.Millisecond
 
+const (
+	pausePerTry = 20               // so many times as long as a try is the longest pause behind it
+	longerAfter = 10 * time.Second // as often as that a try becomes longer by what the first one took,
+	longestTry  = 10               // up to so many times that
+)
+
+// tryFor is how long a try for a lock lasts that has been wanted for so long. Of several that have it at the same time one is always left within a short one.
+func tryFor(locks, waited time.Duration) time.Duration {
+	return locks * min(1+waited/longerAfter, longestTry)
+}
+
 // worthTrying tells whether to try for a lock so long after the last try, while the oldest transaction that has it is so old; 0: none has had it for long. A try that
-// comes to nothing has others wait for Locks, and one comes to something only if all that have the lock end within that: the older they are the less likely it is, and
+// comes to nothing has others wait for as long, and one comes to something only if all that have the lock end within that: the older they are the less likely it is, and
 // the fewer tries are made. But some are: a client that begins its next transaction at the end of each leaves no other moment.
 func worthTrying(since, oldest time.Duration) bool {
 	return oldest == 0 || since >= max(betweenTries, oldest/10)
