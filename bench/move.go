@@ -18,8 +18,8 @@ type moveResult struct {
 	Failed     int64      `json:"failed_statements"` // of the move that nobody disturbed
 	Lost       int        `json:"lost"`
 	Duplicated int        `json:"duplicated"`
-	PauseP99   float64    `json:"pause_p99_ms"` // of statements and transactions on the moving range, from a second before the freeze to a second after the flip
-	PauseMax   float64    `json:"pause_max_ms"` // the same, of all
+	PauseP99   float64    `json:"pause_p99_ms"`     // of statements and transactions on the moving range, from a second before the freeze to a second after the flip
+	PauseMax   float64    `json:"pause_max_ms"`     // the same, of all
 	Ratio      float64    `json:"throughput_ratio"` // while rows are copied and compared, of before
 	Moving     float64    `json:"moving_ratio"`     // the same, up to the freeze: with what is written meanwhile, and caught up behind the copy
 	AbortMS    float64    `json:"abort_ms"`
@@ -179,7 +179,9 @@ func (w *moveWorld) undisturbed(ctx context.Context, l *moveLoad, before time.Du
 	}
 	ratio := func() float64 { return float64(l.count.Load()-count) / time.Since(began).Seconds() / calm }
 	seldom := 5 * moveWatch // to be asked costs a node as well
-	if err := w.until(ctx, id, seldom, func(m *moveStatus) bool { return m == nil || m.Phase != "prepare" || m.Step != "check" && m.Step != "copy" }); err != nil {
+	if err := w.until(ctx, id, seldom, func(m *moveStatus) bool {
+		return m == nil || m.Phase != "prepare" || m.Step != "check" && m.Step != "copy"
+	}); err != nil {
 		return err
 	}
 	r.Ratio = ratio()

@@ -190,7 +190,7 @@ func TestOneNodeClaimsALaterTimeline(t *testing.T) {
 		for what, claim := range claims {
 			for range 3 {
 				told := map[*partNode]bool{}
-				w.during(3*time.Second, func(n *partNode, v *rib.BackendView) {
+				w.during(3*time.Second, func(n *partNode, _ *rib.BackendView) {
 					liar.speaker().Observe(claim) // it is no observer, and would take it back
 					if to := writes(n); to != primary {
 						t.Errorf("%s writes to %q: one node claims %s", n.host.Name(), to, what)

@@ -3,6 +3,7 @@ package house_test
 import (
 	"bytes"
 	"go/ast"
+	"go/format"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -310,6 +311,15 @@ func TestNobodyReckonsByTheWallClock(t *testing.T) {
 		many, _, _ := strings.Cut(may[f.path], ":")
 		if allowed, _ := strconv.Atoi(many); len(found) != allowed {
 			t.Errorf("%s: %q: keep a time.Time, or in an atomic the time since one that was made at the start", f.path, found)
+		}
+	}
+}
+
+// go test does not look at the format, and what no test looks at is not kept.
+func TestFilesAreFormatted(t *testing.T) {
+	for _, f := range tree(t) {
+		if formatted, err := format.Source(f.source); err != nil || !bytes.Equal(formatted, f.source) {
+			t.Errorf("%s: gofmt -w would change it (%v)", f.path, err)
 		}
 	}
 }

@@ -132,8 +132,8 @@ func (p *part) gathers() ([]byte, *pg.Error) {
 	f, b := p.f, p.b
 	list := f.c.cfg.Shared.formats(f.fan)
 	if list == nil {
-		_, oids := f.x.typed(p.sql, 0)
-		b.send = pg.AppendParse(b.send, "", p.sql, oids)
+		_, types := f.x.typed(p.sql, 0)
+		b.send = pg.AppendParse(b.send, "", p.sql, types)
 		b.send = pg.AppendSync(pg.AppendDescribe(b.send, pg.KindStatement, ""))
 		if e := b.flush(); e != nil {
 			return nil, e
