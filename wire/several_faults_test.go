@@ -217,9 +217,36 @@ func TestPortalRunsOnce(t *testing.T) {
 func TestErrorBehindALimit(t *testing.T) {
 	s := newSpread(t, rigOptions{})
 	s.exec("INSERT INTO orders (customer_id, id, item) VALUES ($1, 1, 'a'), ($1, 2, 'b'), ($1, 3, 'c'), ($2, 2, 'b')", s.one, s.two)
+	var locks []pgx.Tx
+	for _, server := range s.servers {
+		conn, err := server.primary.ConnTo(s.ctx, "app", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		tx, err := conn.Begin(s.ctx)
+		if err == nil {
+			_, err = tx.Exec(s.ctx, "LOCK TABLE orders")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		locks = append(locks, tx)
+	}
 	s.exec("BEGIN")
-	_, err := s.conn.Exec(s.ctx, "SELECT CASE WHEN customer_id = $1 THEN length(pg_sleep(0.5)::text) + 1/(id - id) ELSE 1 END FROM orders LIMIT 3", s.two)
-	wantCode(t, err, "22012")
+	ended := s.begin(fmt.Sprintf("SELECT CASE WHEN customer_id = %d THEN length(pg_sleep(0.5)::text) + 1/(id - id) ELSE 1 END FROM orders LIMIT 3", s.two))
+	pgtest.Eventually(t, patience, func() error { // one that has not been asked yet would not be
+		if each, _ := s.onShards(t, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event_type = 'Lock'"); !slices.Equal(each, []int{1, 1}) {
+			return fmt.Errorf("%d wait", each)
+		}
+		return nil
+	})
+	for _, tx := range locks {
+		if err := tx.Rollback(s.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantCode(t, <-ended, "22012")
 	s.exec("ROLLBACK")
 }
 

@@ -245,7 +245,11 @@ func TestWhoIsInTheFencesWay(t *testing.T) {
 	var settled []string
 	r.config.Settle = func(ctx context.Context, shard string, gids []string) error {
 		settled = append(settled, gids...)
-		return r.at(shard).primary.Exec(ctx, "ROLLBACK PREPARED 'first'", "ROLLBACK PREPARED 'second'")
+		var errs []error
+		for _, gid := range gids { // the second is the younger one, and its time may come later
+			errs = append(errs, r.at(shard).primary.Exec(ctx, "ROLLBACK PREPARED "+quote(gid)))
+		}
+		return errors.Join(errs...)
 	}
 	p := NewPostgres(r.config)
 	t.Cleanup(p.Close)
